@@ -1,0 +1,105 @@
+"""Errors on the wire: problem codes (RFC 9457 bodies) and the decision each one forces upon the worker."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class Decision(str, Enum):
+    """What the worker does about an answer that is not a success."""
+
+    UNREACHABLE = "unreachable"
+    """Keep it, try later."""
+    REFUSED = "refused"
+    """Stop asking, tell a person."""
+    SUPERSEDED = "superseded"
+    """Someone else owns it: stop the job, drop the report."""
+    OUTDATED = "outdated"
+    """Update or leave."""
+    REWIND = "rewind"
+    """Go on from where central says it stands (log offset)."""
+
+
+class ProblemCode(str, Enum):
+    """Why central refused a request. The value is what `airflow-remote-problem` and the body's `code` carry."""
+
+    UNAUTHORIZED = "unauthorized"
+    REVOKED = "revoked"
+    CLONED = "cloned"
+    TOKEN_REFUSED = "token-refused"
+    NAME_TAKEN = "name-taken"
+    SESSION_TAKEN = "session-taken"
+    NOT_FOUND = "not-found"
+    SUPERSEDED = "superseded"
+    LOG_OFFSET = "log-offset"
+    TOO_LARGE = "too-large"
+    INVALID = "invalid"
+    OUTDATED = "outdated"
+    BUSY = "busy"
+    INTERNAL = "internal"
+
+
+STATUS: dict[ProblemCode, int] = {
+    ProblemCode.UNAUTHORIZED: 401,
+    ProblemCode.REVOKED: 403,
+    ProblemCode.CLONED: 409,
+    ProblemCode.TOKEN_REFUSED: 403,
+    ProblemCode.NAME_TAKEN: 409,
+    ProblemCode.SESSION_TAKEN: 409,
+    ProblemCode.NOT_FOUND: 404,
+    ProblemCode.SUPERSEDED: 409,
+    ProblemCode.LOG_OFFSET: 409,
+    ProblemCode.TOO_LARGE: 413,
+    ProblemCode.INVALID: 422,
+    ProblemCode.OUTDATED: 426,
+    ProblemCode.BUSY: 503,
+    ProblemCode.INTERNAL: 500,
+}
+
+DECISIONS: dict[ProblemCode, Decision] = {
+    ProblemCode.UNAUTHORIZED: Decision.REFUSED,
+    ProblemCode.REVOKED: Decision.REFUSED,
+    ProblemCode.CLONED: Decision.REFUSED,
+    ProblemCode.TOKEN_REFUSED: Decision.REFUSED,
+    ProblemCode.NAME_TAKEN: Decision.REFUSED,
+    ProblemCode.SESSION_TAKEN: Decision.REFUSED,
+    ProblemCode.NOT_FOUND: Decision.SUPERSEDED,
+    ProblemCode.SUPERSEDED: Decision.SUPERSEDED,
+    ProblemCode.LOG_OFFSET: Decision.REWIND,
+    ProblemCode.TOO_LARGE: Decision.REFUSED,
+    ProblemCode.INVALID: Decision.REFUSED,
+    ProblemCode.OUTDATED: Decision.OUTDATED,
+    ProblemCode.BUSY: Decision.UNREACHABLE,
+    ProblemCode.INTERNAL: Decision.UNREACHABLE,
+}
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of every error that central decides (`application/problem+json`)."""
+
+    code: str
+    title: str
+    status: int
+    detail: str = ""
+    size: int | None = None
+    """With `log-offset`: how many bytes of this job's log central holds; go on from there."""
+
+    @property
+    def known_code(self) -> ProblemCode:
+        """The code; one we don't know counts as `internal`, which is retried and never stops anything."""
+        try:
+            return ProblemCode(self.code)
+        except ValueError:
+            return ProblemCode.INTERNAL
+
+    @property
+    def decision(self) -> Decision:
+        return DECISIONS[self.known_code]
+
+
+def problem(code: ProblemCode, detail: str, *, size: int | None = None) -> Problem:
+    """Make the body for *code*; *detail* names the thing, the cause and the remedy."""
+    title = code.value.replace("-", " ").capitalize()
+    return Problem(code=code.value, title=title, status=STATUS[code], detail=detail, size=size)

@@ -1,0 +1,245 @@
+"""Every message of `/remote/v1` as a frozen type. JSON on the wire; decoded here, at the edge, and trusted inside.
+
+Unknown fields are ignored. Unknown enum values are refused by the decoder. Times are seconds (float) unless named otherwise;
+ids are the strings of UUIDs. Routes: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any
+
+import msgspec
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A worker's name: what people type, and safe in a path, a URL and a metric."""
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+ShortText = Annotated[str, msgspec.Meta(max_length=2000)]
+Slots = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+MAX_JOBS_LISTED = 10_000
+
+
+class Message(msgspec.Struct, frozen=True):
+    """Base of all messages: immutable, tolerant of unknown fields."""
+
+
+class Facts(Message):
+    """What a worker says of its machine. Shown to people, believed by nobody."""
+
+    hostname: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    os: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    arch: Annotated[str, msgspec.Meta(max_length=50)] = ""
+    python: Annotated[str, msgspec.Meta(max_length=50)] = ""
+    version: Annotated[str, msgspec.Meta(max_length=50)] = ""
+
+
+class Enrolment(Message):
+    """`POST enrol`, with the enrolment token as bearer: one more worker wants to join."""
+
+    name: Name
+    facts: Facts = Facts()
+
+
+class Enrolled(Message):
+    """Answer to `enrol`. The only time the credential is ever shown."""
+
+    worker_id: Id
+    name: Name
+    credential: str
+    queues: list[str]
+
+
+class JobPhase(str, Enum):
+    """What the worker is doing about a job that it holds."""
+
+    PREPARING = "preparing"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDED = "ended"
+    """Over here; its log or report is still on the way."""
+
+
+class HeldJob(Message):
+    """One job that a worker holds, in `session` and `poll`. Listing it renews its offer and its lease."""
+
+    job_id: Id
+    epoch: int
+    phase: JobPhase
+
+
+class SessionRequest(Message):
+    """`POST session`: the daemon has started (or central forgot its session) and speaks from now on."""
+
+    instance_id: Id
+    """Stays the same over restarts of one installation on one machine; differs on a copy."""
+    boot_id: Id
+    """New with every start of the daemon."""
+    protocol: str
+    capabilities: list[str]
+    slots: Slots
+    facts: Facts
+    jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
+
+
+class IntentMode(str, Enum):
+    """What people want of a worker."""
+
+    SERVE = "serve"
+    PAUSE = "pause"
+    DRAIN = "drain"
+    LEAVE = "leave"
+
+
+class Intent(Message):
+    """People's durable wish for one worker. *revision* rises with each change of any part of it."""
+
+    mode: IntentMode
+    revision: int
+    slots: Slots | None = None
+    """The most slots that this worker may fill; None: what it offers itself."""
+    reason: str = ""
+
+
+class StopReason(str, Enum):
+    """Why a job must end before its time."""
+
+    ENDED = "ended"
+    """A person or the scheduler set the task's state."""
+    CLEARED = "cleared"
+    """The task was cleared; it will run again."""
+    GONE = "gone"
+    """The task instance or its Dag run was deleted, or another attempt took its place."""
+    REVOKED = "revoked"
+    """The executor took the job back."""
+    SUPERSEDED = "superseded"
+    """Another lease (a higher epoch) exists, or central knows no such job of this worker."""
+
+
+class Stop(Message):
+    """End this job: SIGTERM to its process group, `on_kill` runs, escalation after the grace."""
+
+    job_id: Id
+    epoch: int
+    reason: StopReason
+    detail: str = ""
+
+
+class Session(Message):
+    """Answer to `session`."""
+
+    session_id: Id
+    worker_id: Id
+    name: Name
+    protocol: str
+    capabilities: list[str]
+    poll_s: float
+    """How long the worker may ask a poll to stay open."""
+    retry_s: float
+    """The least wait before the next attempt after a failed one; the worker adds jitter and backs off."""
+    intent: Intent
+    stops: list[Stop] = []
+
+
+class JobKind(str, Enum):
+    """What kind of workload a job carries. A kind that a worker doesn't know is never offered to it."""
+
+    TASK = "task"
+
+
+class Offer(Message):
+    """The right to run one job, until *deadline_s* from now unless accepted; listing it as preparing renews that."""
+
+    job_id: Id
+    epoch: int
+    kind: JobKind
+    queue: str
+    slots: int
+    deadline_s: float
+    stop_after_s: float
+    """How long the worker lets the job run on without any contact with central."""
+    workload: msgspec.Raw
+    """For a task: :class:`TaskWorkload` as JSON."""
+
+
+class Bundle(Message):
+    """Dag code at one version."""
+
+    name: str
+    version: str | None = None
+
+
+class TaskWorkload(Message):
+    """What the Task SDK's supervisor needs to run one task try. No token, no path on central's disk."""
+
+    ti: dict[str, Any]
+    """`airflow.sdk.api.datamodels.TaskInstance` as JSON, passed on as it is."""
+    dag_rel_path: str
+    bundle: Bundle
+
+
+class Poll(Message):
+    """`POST poll`: asks for work, hears intent, renews every lease listed. Parked by central for up to *wait_s*."""
+
+    free_slots: Slots
+    intent_revision: int
+    wait_s: float
+    jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
+
+
+class PollReply(Message):
+    """Answer to `poll`. Empty when nothing happened within the wait."""
+
+    poll_s: float
+    """How long to ask for next time."""
+    offers: list[Offer] = []
+    stops: list[Stop] = []
+    intent: Intent | None = None
+    """Only when its revision is newer than the poll's."""
+    pause_s: float = 0.0
+    """How long to wait before the next poll (load shedding)."""
+
+
+class Decline(Message):
+    """`POST jobs/{id}/decline`: not now. The job is offered again, not charged to the task's tries."""
+
+    reason: ShortText
+
+
+class Outcome(str, Enum):
+    """How a job ended at the worker."""
+
+    SUCCEEDED = "succeeded"
+    """The task process exited with 0."""
+    FAILED = "failed"
+    """It ran and exited otherwise (its own terminal state went through the gateway)."""
+    STOPPED = "stopped"
+    """Ended by a stop of central's."""
+    UNPREPARED = "unprepared"
+    """It never started: no such bundle, no such interpreter. The reason is in the task's log."""
+    DIED = "died"
+    """Its shim vanished without a result (killed, reboot)."""
+
+
+class Report(Message):
+    """`POST jobs/{id}/report`: the job is over here and its whole log has been acknowledged."""
+
+    outcome: Outcome
+    exit_code: int | None = None
+    reason: ShortText = ""
+    log_size: int = 0
+    log_sha256: str = ""
+
+
+class LogAppended(Message):
+    """Answer to `jobs/{id}/log`: how many bytes of this job's log central holds now."""
+
+    size: int
+
+
+class Pong(Message):
+    """Answer to `GET ping`: proof that the credential works, and central's clock."""
+
+    name: Name
+    time: float
+    """Central's wall clock, seconds since the epoch."""

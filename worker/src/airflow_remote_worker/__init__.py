@@ -1,0 +1,1 @@
+"""The Remote Worker: a thin daemon that pulls jobs from central over outbound HTTPS. Start reading at :mod:`.daemon`."""

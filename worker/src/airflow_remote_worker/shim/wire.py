@@ -1,0 +1,182 @@
+"""What a shim, its zygote and the daemon say to each other on this machine: length-prefixed msgpack frames.
+
+Imported by both interpreters (the worker's and the runtime's), so it needs nothing but stdlib and msgspec, which the Task SDK
+depends on too. A frame is a 4-byte big-endian length and that many bytes of msgpack.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Union
+
+import msgspec
+
+LENGTH = struct.Struct(">I")
+MAX_FRAME = 64 * 1024 * 1024
+"""Bounds one Execution API body (a large XCom)."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Shim → daemon, first frame of each connection: proof that it speaks for this job."""
+
+    job_id: str
+    key: str
+    pid: int
+
+
+class Call(msgspec.Struct, frozen=True, tag="call"):
+    """Shim → daemon: one Execution API request. At most one is open per connection."""
+
+    id: int
+    method: str
+    path: str
+    """Relative to the Execution API's root, without a leading slash; query string included, percent-encoded."""
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """Daemon → shim: the response to call *id*. The daemon waits out an outage before it answers."""
+
+    id: int
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Daemon → shim, at any time: end the task by the supervisor's own path."""
+
+    reason: str
+    """A `StopReason` value of the protocol."""
+    detail: str = ""
+
+
+class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
+    """Daemon → zygote: fork a shim for the job in *job_dir*."""
+
+    job_dir: str
+
+
+class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
+    """Zygote → daemon: the shim's process. *start_time* as psutil's `create_time()` gives it, to tell a reused pid."""
+
+    job_dir: str
+    pid: int
+    start_time: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """Zygote → daemon, once: preloaded and willing to fork."""
+
+    pid: int
+    python: str
+    airflow: str
+    """Version of the Task SDK in this runtime."""
+
+
+class Unable(msgspec.Struct, frozen=True, tag="unable"):
+    """Zygote → daemon: the runtime can't host tasks, and why; or (with *job_dir*) this fork failed."""
+
+    reason: str
+    job_dir: str = ""
+
+
+Frame = Union[Hello, Call, Answer, Stop, Spawn, Spawned, Ready, Unable]
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+class BrokenFrame(ValueError):
+    """The peer closed in the middle of a frame, or sent something that is none."""
+
+
+def pack(frame: msgspec.Struct) -> bytes:
+    """Return *frame* with its length before it."""
+    body = _encoder.encode(frame)
+    if len(body) > MAX_FRAME:
+        raise BrokenFrame(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME}")
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> Frame:
+    """Return the frame in *body* (the length already stripped).
+
+    Raises:
+        BrokenFrame: not a frame we know.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BrokenFrame(str(error)) from None
+
+
+def check_length(prefix: bytes) -> int:
+    """Return the length that *prefix* (4 bytes) announces.
+
+    Raises:
+        BrokenFrame: longer than we accept.
+    """
+    (length,) = LENGTH.unpack(prefix)
+    if length > MAX_FRAME:
+        raise BrokenFrame(f"the peer announced a frame of {length} bytes; the limit is {MAX_FRAME}")
+    return int(length)
+
+
+def receive(sock: socket.socket) -> Frame | None:
+    """Block for one frame; None when the peer closed between frames. For the shim and the zygote; the daemon reads streams."""
+    prefix = _receive_exactly(sock, LENGTH.size)
+    if not prefix:
+        return None
+    if len(prefix) < LENGTH.size:
+        raise BrokenFrame("the peer closed within a frame's length")
+    length = check_length(prefix)
+    body = _receive_exactly(sock, length)
+    if len(body) < length:
+        raise BrokenFrame(f"the peer closed after {len(body)} of {length} bytes")
+    return unpack(body)
+
+
+def _receive_exactly(sock: socket.socket, count: int) -> bytes:
+    chunks = []
+    while count > 0:
+        chunk = sock.recv(min(count, 1 << 20))
+        if not chunk:
+            break
+        chunks.append(chunk)
+        count -= len(chunk)
+    return b"".join(chunks)
+
+
+class JobSpec(msgspec.Struct, frozen=True):
+    """`job.json` in a job directory: all that the shim must know. Written by the daemon before the shim starts.
+
+    The job directory also holds: `task.log` (JSON lines, written by the shim; the daemon appends only before the shim starts or after
+    it has gone), `result.json` (:class:`Result`, written last, atomically), `shim.log` (stdout/stderr of the shim itself). Nothing here is secret but
+    *key*, which opens the local gateway for this job alone.
+    """
+
+    job_id: str
+    key: str
+    socket_path: str
+    """Of the daemon's local gateway (unix socket)."""
+    worker_name: str
+    """Shown as the task's hostname in Airflow."""
+    queue: str
+    workload: msgspec.Raw
+    """`TaskWorkload` of the protocol as JSON: `ti`, `dag_rel_path`, `bundle`."""
+    bundle_path: str
+    """Where the Dags of the job's bundle are on this machine."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """`result.json`: how the job ended, as its shim saw it."""
+
+    exit_code: int
+    final_state: str
+    stopped: bool = False
+    """It ended because of a :class:`Stop`."""
+    error: str = ""
+    """Why the shim could not host the task (an exception of the supervisor), for people."""
