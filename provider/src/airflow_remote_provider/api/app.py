@@ -1,0 +1,105 @@
+"""Puts the worker API together: one pool, one registry, one dispatcher, one gateway per process, for the app's lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.api.auth import Registry
+from airflow_remote_provider.api.dispatcher import Dispatcher
+from airflow_remote_provider.api.duties import Duties
+from airflow_remote_provider.api.gateway import Gateway
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.problems import Marked
+from airflow_remote_provider.api.worker_v1 import Central, routes
+from airflow_remote_provider.logstores.file import FileLogStore
+from airflow_remote_provider.settings import settings
+
+log = logging.getLogger(__name__)
+
+
+def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_app) -> FastAPI:
+    """Return the app that the plugin mounts under `/remote/v1`. Nothing runs before its lifespan is entered.
+
+    *execution_api* makes the application that the gateway calls.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _running(app, execution_api):
+            yield
+
+    app = FastAPI(title="Remote Worker API", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(Marked)
+    return app
+
+
+@asynccontextmanager
+async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncIterator[None]:
+    options = settings()
+    pool = LedgerPool(options.ledger_threads)
+    registry = Registry(pool)
+    duties = Duties(pool, options)
+    dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir)
+    gateway = Gateway(options.gateway_concurrency, execution_api)
+    central = Central(options, pool, registry, dispatcher, duties, gateway, FileLogStore())
+    app.router.routes[:] = routes(central)
+    async with gateway.serving():
+        sides = {
+            asyncio.create_task(_watched(loop()), name=f"remote-{name}")
+            for name, loop in {"dispatch": dispatcher.run, "listen": dispatcher.listen, "duties": duties.run}.items()
+        }
+        restore = _on_shutdown_signal(dispatcher.room.close)
+        try:
+            yield
+        finally:
+            restore()
+            dispatcher.room.close()
+            for side in sides:
+                side.cancel()
+            await asyncio.gather(*sides, return_exceptions=True)
+            pool.close()
+
+
+async def _watched(loop: Any) -> None:
+    """Run a side loop; if it dies of something it doesn't know, say so: without it this process only looks alive."""
+    try:
+        await loop
+    except Exception:
+        log.critical("A loop of the Remote Worker API has died; this API server must be restarted", exc_info=True)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+
+
+def _on_shutdown_signal(close: Callable[[], None]) -> Callable[[], None]:
+    """Answer the parked polls when the server is told to end; it would wait for them (up to a poll's length) otherwise.
+
+    Chains to whatever handler is there (uvicorn's). Return what puts the old handlers back.
+    """
+    loop = asyncio.get_running_loop()
+    old: dict[signal.Signals, Any] = {}
+
+    def chained(number: int, frame: Any) -> None:
+        loop.call_soon_threadsafe(close)
+        previous = old[signal.Signals(number)]
+        if callable(previous):
+            previous(number, frame)
+
+    if threading.current_thread() is threading.main_thread():  # elsewhere nobody can (an embedded server)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            old[number] = signal.getsignal(number)
+            signal.signal(number, chained)
+
+    def restore() -> None:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+    return restore

@@ -1,0 +1,189 @@
+"""Turns queued jobs into offers for parked polls, and central's wishes into their answers. One per API process.
+
+It sleeps until something is worth a look: a NOTIFY, a poll that was parked, or (where the database can't notify) a short tick
+that runs only while somebody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+
+import msgspec
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import IntentMode, JobKind, Offer
+from sqlalchemy.exc import SQLAlchemyError
+
+from airflow_remote_provider.api.auth import Registry, revoked
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.api.waiting import News, Parked, WaitingRoom
+from airflow_remote_provider.api.wakeups import Listener
+from airflow_remote_provider.ledger import dispatch, leases
+from airflow_remote_provider.ledger.dispatch import Claimant, Claimed, Demand
+from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.wakeup import Topic
+from airflow_remote_provider.ledger.workers import WorkerRecord
+from airflow_remote_provider.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SAFETY_TICK_S = 5.0
+"""With notifications: how often to look all the same (delayed re-offers; a NOTIFY that a pooler swallowed)."""
+
+WORKER_TICK_S = 1.5
+"""Without notifications: how often to look for changed workers. A revocation must end open polls within 2 s."""
+
+CLAIMANTS = 64
+"""Most polls that take part in one claim; bounds its locks."""
+
+
+class Dispatcher:
+    """Owns the waiting room and what wakes it."""
+
+    def __init__(self, pool: LedgerPool, registry: Registry, settings: Settings, *, on_work: Callable[[], None]) -> None:
+        self.room = WaitingRoom()
+        self._on_work = on_work
+        self._pool = pool
+        self._registry = registry
+        self._settings = settings
+        self._listener = Listener(pool, self.wake)
+        self._woken = asyncio.Event()
+        self._topics: set[Topic] = set()
+
+    def wake(self, topic: Topic) -> None:
+        """Look soon. Called on the event loop."""
+        self._topics.add(topic)
+        self._woken.set()
+        if topic is Topic.QUEUED:
+            self._on_work()
+
+    async def listen(self) -> None:
+        await self._listener.run()
+
+    async def run(self) -> None:
+        """Dispatch until cancelled. A database that fails is reported and asked again later."""
+        loop = asyncio.get_running_loop()
+        workers_at = full_at = loop.time()
+        while True:
+            timeout = self._tick_s()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), timeout)
+            self._woken.clear()
+            topics, self._topics = self._topics, set()
+            now = loop.time()
+            polling = not self._listener.is_listening
+            try:
+                if Topic.WORKER in topics or now - workers_at >= (WORKER_TICK_S if polling else SAFETY_TICK_S):
+                    workers_at = now
+                    await self._spread_workers()
+                if Topic.STOP in topics or polling:
+                    await self._spread_stops()
+                if Topic.QUEUED in topics or polling or now - full_at >= SAFETY_TICK_S:
+                    full_at = now
+                    await self._offer()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("Dispatching failed (%s); trying again in %s s", error, SAFETY_TICK_S)
+                self._topics |= topics
+                await asyncio.sleep(SAFETY_TICK_S)
+
+    def _tick_s(self) -> float | None:
+        if self._listener.is_listening:
+            return SAFETY_TICK_S
+        return self._settings.dispatch_poll_seconds if len(self.room) else WORKER_TICK_S
+
+    # Offers
+
+    async def _offer(self) -> None:
+        """Claim and hand out until nothing more fits."""
+        while any(_wants_work(parked) for parked in self.room):
+            wanted = await self._pool.call(dispatch.demand)
+            claimants = self._claimants(wanted)
+            if not claimants:
+                return
+            deadline = timedelta(seconds=self._settings.offer_deadline_seconds)
+            claimed = await self._pool.call(dispatch.claim, claimants, deadline=deadline)
+            if not claimed:
+                return
+            self._on_work()
+            await self._hand_out(claimed)
+
+    def _claimants(self, wanted: list[Demand]) -> list[Claimant]:
+        """Choose the polls worth locking for this demand: eligible ones, most free slots first, as many as the demand needs."""
+        chosen: dict[str, Claimant] = {}
+        waiting = sorted(filter(_wants_work, self.room), key=lambda parked: -parked.free_slots)
+        for need in wanted:
+            open_jobs = need.jobs
+            for parked in waiting:
+                if open_jobs <= 0 or len(chosen) >= CLAIMANTS:
+                    break
+                worker = parked.worker
+                if need.queue in worker.queues and need.team == worker.team and parked.free_slots >= need.smallest:
+                    chosen[worker.id] = Claimant(worker.id, worker.session_id or "", parked.free_slots)
+                    open_jobs -= max(1, parked.free_slots // max(1, need.smallest))
+        return list(chosen.values())
+
+    async def _hand_out(self, claimed: list[Claimed]) -> None:
+        """Answer each winner's poll; what meets nobody any more goes back to the queue at once."""
+        by_worker: dict[str, list[Claimed]] = {}
+        for job in claimed:
+            by_worker.setdefault(job.worker_id, []).append(job)
+        missed: list[Lease] = []
+        for worker_id, jobs in by_worker.items():
+            parked = self.room.get(worker_id)
+            if parked is None or not parked.tell(News(offers=[self._as_offer(job) for job in jobs])):
+                missed += [Lease(worker_id, job.job_id, job.epoch) for job in jobs]
+        if missed:
+            await self._pool.call(leases.withdraw, missed)
+
+    def _as_offer(self, job: Claimed) -> Offer:
+        margin = self._settings.stop_margin_seconds
+        return Offer(
+            job_id=job.job_id,
+            epoch=job.epoch,
+            kind=JobKind(job.kind),
+            queue=job.queue,
+            slots=job.slots,
+            deadline_s=self._settings.offer_deadline_seconds,
+            stop_after_s=max(job.lost_after_s - margin, job.lost_after_s / 2),
+            workload=msgspec.Raw(job.workload.encode()),
+        )
+
+    # Stops and wishes
+
+    async def _spread_stops(self) -> None:
+        holding = [parked for parked in self.room if parked.stoppable]
+        if not holding:
+            return
+        stops = await self._pool.call(leases.stops_for, [parked.worker.id for parked in holding])
+        for parked in holding:
+            news = [stop for stop in stops.get(parked.worker.id, ()) if (stop.job_id, stop.epoch) in parked.stoppable]
+            if news:
+                parked.tell(News(stops=news))
+
+    async def _spread_workers(self) -> None:
+        for record in await self._registry.refresh():
+            parked = self.room.get(record.id)
+            if parked is not None:
+                self._answer_changed(parked, record)
+
+    def _answer_changed(self, parked: Parked, record: WorkerRecord) -> None:
+        if record.revoked:
+            parked.tell(revoked(record.name))
+        elif record.session_id != parked.worker.session_id:
+            parked.tell(session_taken())
+        elif record.intent.revision > parked.intent_revision:
+            parked.tell(News(intent=record.intent))
+        else:
+            parked.worker = record
+
+
+def session_taken() -> Refusal:
+    return Refusal(ProblemCode.SESSION_TAKEN, "a newer start of this worker has taken the session over; this one must end")
+
+
+def _wants_work(parked: Parked) -> bool:
+    return parked.free_slots > 0 and parked.worker.intent.mode is IntentMode.SERVE

@@ -1,0 +1,89 @@
+"""What time asks for: presence written down, stops found, offers expired, silent workers' jobs lost, history purged.
+
+Every API process notes who it heard; the rest is done by the one that holds the duty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from datetime import timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.ledger import sweep, workers
+from airflow_remote_provider.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+"""A person's kill must reach the worker within 1.5 s."""
+PRESENCE_EVERY_S = 10.0
+DUTY_LASTS = timedelta(seconds=15)
+DUTY_EVERY_S = 5.0
+PURGE_EVERY_S = 3600.0
+
+
+class Duties:
+    """Runs the sweeps. While no job is open it asks for nothing but that, every few seconds."""
+
+    def __init__(self, pool: LedgerPool, settings: Settings) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._holder = str(uuid.uuid4())
+        self._heard: set[str] = set()
+        self._due: dict[str, float] = {}
+        self._busy = False
+
+    def stir(self) -> None:
+        """Jobs are on the move: sweep every tick from now on, until none is open any more."""
+        self._busy = True
+
+    def heard(self, worker_id: str) -> None:
+        """Note a contact; written with all others of the last ten seconds in one statement."""
+        self._heard.add(worker_id)
+
+    async def run(self) -> None:
+        """Sweep until cancelled. A database that fails is reported once a tick and asked again."""
+        on_duty = False
+        while True:
+            try:
+                if self._heard and self._is_due("presence", PRESENCE_EVERY_S):
+                    await self._write_presence()
+                if self._is_due("duty", DUTY_EVERY_S):
+                    on_duty = await self._pool.call(sweep.take_duty, "sweep", self._holder, lasts=DUTY_LASTS)
+                    self._busy = on_duty and await self._pool.call(sweep.any_open)
+                if on_duty and self._busy:
+                    await self._sweep()
+                if on_duty and self._is_due("purge", PURGE_EVERY_S):
+                    await self._pool.call(sweep.purge, older_than=timedelta(days=self._settings.history_days))
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("A sweep failed (%s); trying again", error)
+                on_duty = False
+                await asyncio.sleep(DUTY_EVERY_S)
+            await asyncio.sleep(TICK_S)
+
+    async def _sweep(self) -> None:
+        await self._pool.call(sweep.stop_ended)
+        if self._is_due("offers", 2.0):
+            rules = sweep.OfferRules(self._settings.offer_attempts, timedelta(seconds=self._settings.reoffer_delay_seconds))
+            await self._pool.call(sweep.expire_offers, rules)
+        if self._is_due("silent", 10.0):
+            await self._pool.call(sweep.lose_silent)
+
+    async def _write_presence(self) -> None:
+        heard, self._heard = self._heard, set()
+        try:
+            await self._pool.call(workers.seen, sorted(heard))
+        except BaseException:
+            self._heard |= heard
+            raise
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True

@@ -1,0 +1,125 @@
+"""Passes a task's Execution API calls on: in process, with a token minted for that one call, a bounded number at once.
+
+No Airflow token leaves central. The Execution API itself checks that the token's task instance is the one the path names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from airflow_remote_protocol.errors import ProblemCode
+from starlette.types import ASGIApp, Message
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.api.problems import Refusal
+
+PASSED_IN = frozenset({b"airflow-api-version", b"content-type", b"correlation-id", b"traceparent", b"tracestate"})
+PASSED_OUT = frozenset({b"content-type", b"correlation-id"})
+"""Not `refreshed-api-token`: the task has no token to refresh."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The Execution API's own answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Gateway:
+    """One Execution API application of our own, warm, called over ASGI without a socket."""
+
+    def __init__(self, concurrency: int, execution_api: Callable[[], Any] = compat.execution_api_app) -> None:
+        self._room = asyncio.Semaphore(concurrency)
+        self._make_app = execution_api
+        self._app: ASGIApp | None = None
+        self._tokens = compat.execution_token_generator()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Build the application and enter its lifespan; the first call builds its routers lazily, so make it here."""
+        app = self._make_app()
+        async with app.router.lifespan_context(app):
+            self._app = app
+            await self._call("GET", "health", b"", [], b"", None)
+            yield
+            self._app = None
+
+    async def pass_on(
+        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, ti_id: uuid.UUID
+    ) -> Passed:
+        """Call the Execution API for task instance *ti_id* and return its answer. *path*: percent-encoded, no leading slash.
+
+        Raises:
+            Refusal: `invalid` for a path that climbs.
+        """
+        if any(part in ("..", ".", "") for part in unquote(path).split("/")):
+            raise Refusal(ProblemCode.INVALID, f"not a path of the Execution API: {path[:200]!r}")
+        return await self._call(method, path, query, headers, body, ti_id)
+
+    async def _call(
+        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, ti_id: uuid.UUID | None
+    ) -> Passed:
+        if self._app is None:
+            raise Refusal(ProblemCode.BUSY, "central is starting or shutting down; try again later")
+        passed = [(name, value) for name, value in headers if name in PASSED_IN]
+        passed += [(b"host", b"central"), (b"content-length", str(len(body)).encode())]
+        if ti_id is not None:
+            token = self._tokens.generate(extras={"sub": str(ti_id), "scope": "execution"})
+            passed.append((b"authorization", f"Bearer {token}".encode()))
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": "/" + unquote(path),
+            "raw_path": b"/" + path.encode(),
+            "root_path": "",
+            "query_string": query,
+            "headers": passed,
+            "client": ("127.0.0.1", 0),
+            "server": ("central", 80),
+        }
+        async with self._room:
+            return await _drive(self._app, scope, body)
+
+
+async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> Passed:
+    """Run one request through an ASGI app and collect the response."""
+    sent = False
+    done = asyncio.Event()
+    status = 500
+    headers: dict[str, str] = {}
+    chunks: list[bytes] = []
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            await done.wait()
+            return {"type": "http.disconnect"}
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            headers.update({k.decode(): v.decode() for k, v in message["headers"] if k.lower() in PASSED_OUT})
+        elif message["type"] == "http.response.body":
+            chunks.append(message.get("body", b""))
+            if not message.get("more_body"):
+                done.set()
+
+    try:
+        await app(scope, receive, send)
+    finally:
+        done.set()
+    return Passed(status, headers, b"".join(chunks))

@@ -1,0 +1,70 @@
+"""Errors as responses: every one carries its problem code; every response carries the marker header."""
+
+from __future__ import annotations
+
+import logging
+
+from airflow_remote_protocol.codec import Malformed, encode
+from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.version import MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airflow_remote_provider.ledger.errors import LedgerError
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 5
+
+
+class Refusal(Exception):
+    """A request that is answered with a problem."""
+
+    def __init__(self, code: ProblemCode, detail: str, *, size: int | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.size = size
+
+
+def problem_response(code: ProblemCode, detail: str, *, size: int | None = None) -> Response:
+    body = problem(code, detail, size=size)
+    headers = {PROBLEM_HEADER: code.value}
+    if body.status >= 500:
+        headers["retry-after"] = str(RETRY_AFTER_S)
+    return Response(encode(body), body.status, headers, media_type="application/problem+json")
+
+
+def as_response(error: Exception) -> Response:
+    """Translate what a route raised. What we don't know is `internal`: logged here, and the worker tries again later."""
+    if isinstance(error, Refusal):
+        return problem_response(error.code, str(error), size=error.size)
+    if isinstance(error, LedgerError):
+        return problem_response(error.code, str(error))
+    if isinstance(error, Malformed):
+        return problem_response(ProblemCode.INVALID, str(error))
+    if isinstance(error, (DBAPIError, PoolTimeout)):
+        log.warning("The database did not answer a worker's request: %s", error)
+        return problem_response(ProblemCode.BUSY, "central's database does not answer; try again later")
+    log.error("A worker's request failed", exc_info=error)
+    return problem_response(ProblemCode.INTERNAL, "central failed on this request; its log says why")
+
+
+class Marked:
+    """ASGI middleware: puts the marker header on every response of the app, errors and unknown routes included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def mark(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (MARKER_HEADER.encode(), PROTOCOL_VERSION.encode())]
+            await send(message)
+
+        await self.app(scope, receive, mark)

@@ -1,0 +1,370 @@
+"""The routes of `/remote/v1` (docs/protocol.md): parse, check who speaks, call one ledger verb, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from airflow_remote_protocol.codec import decode, encode
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import (
+    Decline,
+    Enrolment,
+    LogAppended,
+    Poll,
+    PollReply,
+    Pong,
+    Report,
+    Session,
+    SessionRequest,
+    Stop,
+)
+from airflow_remote_protocol.tokens import TokenKind
+from airflow_remote_protocol.version import (
+    EPOCH_HEADER,
+    MARKER_HEADER,
+    PROTOCOL_VERSION,
+    SESSION_HEADER,
+    Capability,
+    VersionMismatch,
+    agree,
+    check_version,
+)
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from airflow_remote_provider.api.auth import Registry, bearer
+from airflow_remote_provider.api.dispatcher import Dispatcher, session_taken
+from airflow_remote_provider.api.duties import Duties
+from airflow_remote_provider.api.gateway import Gateway
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
+from airflow_remote_provider.api.waiting import News, Parked
+from airflow_remote_provider.ledger import credentials, leases, workers
+from airflow_remote_provider.ledger.errors import Cloned
+from airflow_remote_provider.ledger.leases import Lease, LogPlace
+from airflow_remote_provider.ledger.wakeup import Topic
+from airflow_remote_provider.ledger.workers import WorkerRecord
+from airflow_remote_provider.logstores import LogStore, OutOfStep
+from airflow_remote_provider.settings import Settings
+
+OURS = frozenset(Capability)
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""A poll that lists 10,000 jobs is 1 MB."""
+LOG_PACKED_BYTES = 1024 * 1024
+LOG_BYTES = 8 * 1024 * 1024
+
+RUN = re.compile(r"task-instances/([0-9a-f-]{36})/run")
+STATE = re.compile(r"task-instances/([0-9a-f-]{36})/state")
+
+
+@dataclass(frozen=True)
+class Central:
+    """What the routes work with."""
+
+    settings: Settings
+    pool: LedgerPool
+    registry: Registry
+    dispatcher: Dispatcher
+    duties: Duties
+    gateway: Gateway
+    store: LogStore
+
+
+Handler = Callable[[Central, Request, WorkerRecord], Awaitable[Response]]
+JobHandler = Callable[[Central, Request, Lease], Awaitable[Response]]
+
+
+def routes(central: Central) -> list[Route]:
+    """Return all routes; anything else under our prefix needs a credential too, and is then `not-found`."""
+    anything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    return [
+        _route(central, "/enrol", _enrol, ["POST"]),
+        _route(central, "/session", partial(_as_worker, _session), ["POST"]),
+        _route(central, "/poll", partial(_in_session, _poll), ["POST"]),
+        _route(central, "/jobs/{job_id}/accept", partial(_on_job, _accept), ["POST"]),
+        _route(central, "/jobs/{job_id}/decline", partial(_on_job, _decline), ["POST"]),
+        _route(central, "/jobs/{job_id}/report", partial(_on_job, _report), ["POST"]),
+        _route(central, "/jobs/{job_id}/log", partial(_on_job, _log), ["POST"]),
+        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(_on_job, _execution), anything),
+        _route(central, "/ping", partial(_as_worker, _ping), ["GET"]),
+        _route(central, "/leave", partial(_as_worker, _leave), ["POST"]),
+        _route(central, "/{path:path}", partial(_as_worker, _nothing_here), anything),
+    ]
+
+
+def _route(central: Central, path: str, handle: Callable[[Central, Request], Awaitable[Response]], methods: list[str]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await handle(central, request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception as error:
+            return as_response(error)
+
+    return Route(path, endpoint, methods=methods)
+
+
+# Who speaks
+
+
+async def _as_worker(handle: Handler, central: Central, request: Request) -> Response:
+    worker = await central.registry.identify(request.headers.get("authorization"))
+    _check_version(request.headers.get(MARKER_HEADER, ""))
+    central.duties.heard(worker.id)
+    return await handle(central, request, worker)
+
+
+async def _in_session(handle: Handler, central: Central, request: Request) -> Response:
+    async def checked(central: Central, request: Request, worker: WorkerRecord) -> Response:
+        session_id = request.headers.get(SESSION_HEADER)
+        if session_id != worker.session_id:
+            await central.registry.refresh()  # another process may have opened it
+            worker = await central.registry.identify(request.headers.get("authorization"))
+        if session_id is None or session_id != worker.session_id:
+            raise session_taken()
+        return await handle(central, request, worker)
+
+    return await _as_worker(checked, central, request)
+
+
+async def _on_job(handle: JobHandler, central: Central, request: Request) -> Response:
+    async def fenced(central: Central, request: Request, worker: WorkerRecord) -> Response:
+        try:
+            epoch = int(request.headers.get(EPOCH_HEADER, ""))
+        except ValueError:
+            raise Refusal(ProblemCode.INVALID, f"a request about a job needs the header {EPOCH_HEADER} with its epoch") from None
+        return await handle(central, request, Lease(worker.id, request.path_params["job_id"], epoch))
+
+    return await _in_session(fenced, central, request)
+
+
+def _check_version(theirs: str) -> None:
+    try:
+        check_version(theirs)
+    except VersionMismatch as error:
+        raise Refusal(ProblemCode.OUTDATED, str(error)) from None
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Read the body, but never more than *most* bytes of it."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise Refusal(ProblemCode.TOO_LARGE, f"the body is over the limit of {most} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _json(message: object) -> Response:
+    return Response(encode(message), media_type="application/json")  # type: ignore[arg-type]
+
+
+# Worker
+
+
+async def _enrol(central: Central, request: Request) -> Response:
+    token = bearer(request.headers.get("authorization"), TokenKind.ENROLMENT)
+    _check_version(request.headers.get(MARKER_HEADER, ""))
+    wish = decode(Enrolment, await _body(request, MESSAGE_BYTES))
+    enrolled = await central.pool.call(credentials.enrol, token, wish)
+    return Response(encode(enrolled), 201, media_type="application/json")
+
+
+async def _session(central: Central, request: Request, worker: WorkerRecord) -> Response:
+    asked = decode(SessionRequest, await _body(request, MESSAGE_BYTES))
+    _check_version(asked.protocol)
+    try:
+        record = await central.pool.call(workers.open_session, worker.id, asked)
+    except Cloned:
+        await central.pool.call(workers.flag_clone, worker.id)
+        raise
+    central.registry.remember(record)
+    central.dispatcher.wake(Topic.QUEUED)
+    older = central.dispatcher.room.get(worker.id)
+    if older is not None and older.worker.session_id != record.session_id:
+        older.tell(session_taken())
+    stops = await _renew(central, record, Poll(0, 0, 0, asked.jobs))
+    return _json(
+        Session(
+            session_id=record.session_id or "",
+            worker_id=record.id,
+            name=record.name,
+            protocol=PROTOCOL_VERSION,
+            capabilities=sorted(capability.value for capability in agree(OURS, asked.capabilities)),
+            poll_s=central.settings.poll_seconds,
+            retry_s=central.settings.retry_seconds,
+            intent=record.intent,
+            stops=stops,
+        )
+    )
+
+
+async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Response:
+    asked = decode(Poll, await _body(request, MESSAGE_BYTES))
+    stops = await _renew(central, worker, asked)
+    if stops:
+        return _reply(central, News(stops=stops))
+    if worker.intent.revision > asked.intent_revision:
+        return _reply(central, News(intent=worker.intent))
+    parked = Parked(
+        worker=worker,
+        free_slots=asked.free_slots,
+        stoppable=frozenset((job.job_id, job.epoch) for job in asked.jobs if leases.is_stoppable(job)),
+        intent_revision=asked.intent_revision,
+        answer=asyncio.get_running_loop().create_future(),
+    )
+    central.dispatcher.room.park(parked)
+    if asked.free_slots:
+        central.dispatcher.wake(Topic.QUEUED)
+    try:
+        news = await _wait(request, parked, min(max(asked.wait_s, 0.0), central.settings.poll_seconds))
+    finally:
+        central.dispatcher.room.leave(parked)
+    if isinstance(news, Exception):
+        raise news
+    return _reply(central, news)
+
+
+async def _renew(central: Central, worker: WorkerRecord, poll: Poll) -> list[Stop]:
+    if not poll.jobs:
+        return []
+    deadline = timedelta(seconds=central.settings.offer_deadline_seconds)
+    return await central.pool.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
+
+
+async def _wait(request: Request, parked: Parked, wait_s: float) -> News | Exception:
+    """Wait for news, at most *wait_s*, or until the client has gone (then nothing can be told to this poll any more)."""
+    gone = asyncio.ensure_future(_disconnected(request))
+    waiting: list[asyncio.Future[Any]] = [parked.answer, gone]
+    try:
+        await asyncio.wait(waiting, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+    return parked.answer.result() if parked.answer.done() else News()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _reply(central: Central, news: News) -> Response:
+    return _json(PollReply(central.settings.poll_seconds, news.offers, news.stops, news.intent))
+
+
+async def _ping(_central: Central, _request: Request, worker: WorkerRecord) -> Response:
+    return _json(Pong(worker.name, time.time()))
+
+
+async def _leave(central: Central, _request: Request, worker: WorkerRecord) -> Response:
+    await central.pool.call(credentials.leave, worker.id)
+    await central.registry.refresh()
+    return Response(status_code=204)
+
+
+async def _nothing_here(_central: Central, request: Request, _worker: WorkerRecord) -> Response:
+    return problem_response(ProblemCode.NOT_FOUND, f"there is no {request.method} {request.url.path}")
+
+
+# Jobs
+
+
+async def _accept(central: Central, _request: Request, lease: Lease) -> Response:
+    await central.pool.call(leases.accept, lease)
+    return Response(status_code=204)
+
+
+async def _decline(central: Central, request: Request, lease: Lease) -> Response:
+    said = decode(Decline, await _body(request, MESSAGE_BYTES))
+    delay = timedelta(seconds=central.settings.reoffer_delay_seconds)
+    await central.pool.call(leases.decline, lease, said.reason, delay=delay)
+    return Response(status_code=204)
+
+
+async def _report(central: Central, request: Request, lease: Lease) -> Response:
+    said = decode(Report, await _body(request, MESSAGE_BYTES))
+    await central.pool.call(leases.report, lease, said)
+    return Response(status_code=204)
+
+
+async def _log(central: Central, request: Request, lease: Lease) -> Response:
+    try:
+        offset = int(request.query_params["offset"])
+        if offset < 0:
+            raise ValueError
+    except (KeyError, ValueError):
+        raise Refusal(ProblemCode.INVALID, "a log chunk needs ?offset= with a number of bytes from 0 on") from None
+    body = await _body(request, LOG_PACKED_BYTES)
+    if request.headers.get("content-encoding", "") == "gzip":
+        body = await central.pool.blocking(lambda: _unpack(body))
+    place, base = await _log_place(central, lease)
+    try:
+        size = await central.pool.blocking(lambda: central.store.append(place.path, base, offset, body))
+    except OutOfStep as step:
+        raise Refusal(
+            ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
+        ) from None
+    return _json(LogAppended(size))
+
+
+async def _log_place(central: Central, lease: Lease) -> tuple[LogPlace, int]:
+    """Return where this lease's log goes and where in that file it begins. The lease is checked with each chunk."""
+    place = await central.pool.call(leases.log_place, lease)
+    if place.base is not None:
+        return place, place.base
+    size = await central.pool.blocking(lambda: central.store.size(place.path))
+    return place, await central.pool.call(leases.begin_log, lease, size)
+
+
+def _unpack(body: bytes) -> bytes:
+    """Return what gzip packed, bounded.
+
+    Raises:
+        Refusal: `invalid` (not gzip, cut off), `too-large`.
+    """
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = stream.decompress(body, LOG_BYTES + 1)
+    except zlib.error as error:
+        raise Refusal(ProblemCode.INVALID, f"the body says that it is gzip, but: {error}") from None
+    if len(unpacked) > LOG_BYTES:
+        raise Refusal(ProblemCode.TOO_LARGE, f"the log chunk is over the limit of {LOG_BYTES} bytes unpacked")
+    if not stream.eof:
+        raise Refusal(ProblemCode.INVALID, "the gzip body was cut off")
+    return unpacked
+
+
+async def _execution(central: Central, request: Request, lease: Lease) -> Response:
+    """The gateway. Two calls mean something to us besides: `run` accepts the offer, `state` concludes the task."""
+    path = _raw_path(request)
+    body = await _body(request, central.settings.gateway_body_bytes)
+    running = request.method == "PATCH" and RUN.fullmatch(path)
+    concluding = request.method == "PATCH" and STATE.fullmatch(path)
+    ti_id = await central.pool.call(leases.accept if running else leases.check, lease)
+    if ti_id is None:
+        raise Refusal(ProblemCode.INVALID, "this job has no task instance, so no Execution API")
+    if concluding:
+        await central.pool.call(leases.conclude, lease, done=True)
+    passed = await central.gateway.pass_on(
+        request.method, path, request.scope.get("query_string", b""), request.scope["headers"], body, ti_id
+    )
+    if concluding and passed.status >= 400:
+        await central.pool.call(leases.conclude, lease, done=False)
+    return Response(passed.body, passed.status, passed.headers)
+
+
+def _raw_path(request: Request) -> str:
+    """Return the Execution API's path as it came, still percent-encoded: an XCom key may hold a slash."""
+    raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
+    return raw.decode("ascii", "replace").split("/execution/", 1)[1].split("?", 1)[0]

@@ -1,0 +1,261 @@
+"""`airflow remote …`: enrolment tokens, workers, jobs, queues. Each command is one ledger verb and a way to print its facts."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider import compat
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def get_remote_cli_commands() -> list[Any]:
+    """Return the command tree; Airflow calls this for every `airflow …`, so it imports nothing of the ledger."""
+    from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
+
+    output = Arg(("-o", "--output"), choices=("table", "json"), default="table", help="how to print")
+    name = Arg(("name",), help="the worker's name")
+    reason = Arg(("--reason",), default="", help="why; shown to people and in the worker's log")
+
+    def action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
+        return ActionCommand(name=name, help=text, func=func, args=args)
+
+    enrol = GroupCommand(
+        name="enrol",
+        help="enrolment tokens, with which workers join",
+        subcommands=(
+            action(
+                "create",
+                "make a token; it is shown this once",
+                create_token,
+                Arg(("--queues",), required=True, help="queues that the worker may serve, separated by commas"),
+                Arg(("--name-pattern",), default="*", help="names that may join with it, such as 'edge-*'"),
+                Arg(("--team",), default=None, help="team whose tasks the worker runs (multi-team only)"),
+                Arg(("--uses",), type=int, default=1, help="how many workers may join with it"),
+                Arg(("--expires-minutes",), type=float, default=60.0, help="how long it is good for"),
+                output,
+            ),
+            action("list", "show all tokens, without their secrets", list_tokens, output),
+            action("revoke", "make a token useless", revoke_token, Arg(("id",), help="the token's id")),
+        ),
+    )
+    workers = GroupCommand(
+        name="workers",
+        help="the fleet",
+        subcommands=(
+            action("list", "show all workers", list_workers, output),
+            action("show", "show one worker", show_worker, name, output),
+            action("pause", "take no new jobs; running ones go on", _wish("pause"), name, reason),
+            action("resume", "take jobs again", _wish("serve"), name, reason),
+            action("drain", "finish the running jobs, then end the daemon", _wish("drain"), name, reason),
+            action(
+                "limit",
+                "bound the slots that it may fill",
+                limit_slots,
+                name,
+                Arg(("slots",), type=int, help="most slots; -1: what the worker offers itself"),
+            ),
+            action("revoke", "end the worker's right to speak at once", revoke_worker, name),
+            action("remove", "forget a worker that holds no jobs; its credential ends", remove_worker, name),
+        ),
+    )
+    jobs = GroupCommand(
+        name="jobs",
+        help="jobs",
+        subcommands=(
+            action(
+                "list",
+                "show the newest jobs",
+                list_jobs,
+                Arg(("--state",), default=None, help="only in this state"),
+                Arg(("--queue",), default=None, help="only of this queue"),
+                Arg(("--limit",), type=int, default=100, help="at most this many"),
+                output,
+            ),
+        ),
+    )
+    queues = action("queues", "show the depth of every queue", list_queues, output)
+    return [
+        GroupCommand(
+            name="remote", help="Remote Executor: workers, enrolment, jobs, queues", subcommands=(enrol, workers, jobs, queues)
+        )
+    ]
+
+
+# Enrolment
+
+
+def create_token(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.credentials import NewToken
+    from airflow_remote_provider.ledger.credentials import create_token as create
+
+    queues = [queue.strip() for queue in args.queues.split(",") if queue.strip()]
+    if not queues:
+        raise SystemExit("--queues names no queue; give at least one, such as --queues default")
+    if args.uses < 1 or args.expires_minutes <= 0:
+        raise SystemExit("--uses and --expires-minutes must be positive")
+    new = NewToken(
+        queues=queues,
+        name_pattern=args.name_pattern,
+        team=args.team,
+        uses=args.uses,
+        lifetime=timedelta(minutes=args.expires_minutes),
+        created_by=_me(),
+    )
+    token, row = _ledger(create, new)
+    if args.output == "json":
+        print(json.dumps({"token": token, **_plain(asdict(row))}))
+    else:
+        print(token)
+        print(
+            f"\nOn the machine that joins:\n    airflow-remote-worker join <this Airflow's URL> --token {token}", file=sys.stderr
+        )
+
+
+def list_tokens(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import credentials
+
+    _print(
+        _ledger(credentials.list_tokens), args.output, ("id", "name_pattern", "queues", "uses_left", "expires_at", "revoked_at")
+    )
+
+
+def revoke_token(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import credentials
+
+    _ledger(credentials.revoke_token, args.id)
+    print(f"revoked {args.id}")
+
+
+# Workers
+
+WORKER_COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "alarm")
+
+
+def list_workers(args: argparse.Namespace) -> None:
+    _print(_workers(None), args.output, WORKER_COLUMNS)
+
+
+def show_worker(args: argparse.Namespace) -> None:
+    rows = _workers(args.name)
+    if not rows:
+        raise SystemExit(f"there is no worker named {args.name!r}; `airflow remote workers list` shows those there are")
+    if args.output == "json":
+        print(json.dumps(_plain(asdict(rows[0]))))
+        return
+    for key, value in _plain(asdict(rows[0])).items():
+        print(f"{key:15} {_cell(value)}")
+
+
+def _workers(name: str | None) -> Any:
+    from airflow_remote_provider.ledger import workers
+    from airflow_remote_provider.settings import settings
+
+    return _ledger(workers.list_workers, silent_after=timedelta(seconds=settings().silent_after_seconds), name=name)
+
+
+def _wish(mode: str) -> Callable[[argparse.Namespace], None]:
+    def wish(args: argparse.Namespace) -> None:
+        from airflow_remote_protocol.messages import IntentMode
+
+        from airflow_remote_provider.ledger import workers
+
+        _ledger(workers.set_intent, args.name, IntentMode(mode), by=_me(), reason=args.reason)
+        print(f"{args.name}: {mode}")
+
+    return wish
+
+
+def limit_slots(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    slots = None if args.slots < 0 else args.slots
+    _ledger(workers.limit_slots, args.name, slots, by=_me())
+    print(f"{args.name}: {'no limit' if slots is None else f'at most {slots} slots'}")
+
+
+def revoke_worker(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    _ledger(workers.revoke_worker, args.name)
+    print(f"revoked {args.name}")
+
+
+def remove_worker(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    _ledger(workers.remove_worker, args.name)
+    print(f"removed {args.name}")
+
+
+# Jobs and queues
+
+JOB_COLUMNS = ("state", "queue", "worker", "dag_id", "task_id", "map_index", "try_number", "queued_at", "reason")
+
+
+def list_jobs(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import jobs
+
+    _print(_ledger(jobs.list_jobs, state=args.state, queue=args.queue, limit=args.limit), args.output, JOB_COLUMNS)
+
+
+def list_queues(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import jobs
+
+    _print(_ledger(jobs.list_queues), args.output, ("queue", "queued", "offered", "running", "oldest_queued_at"))
+
+
+# What all commands share
+
+
+def _ledger(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    from airflow_remote_provider.ledger.errors import LedgerError
+
+    try:
+        with compat.transaction() as session:
+            return verb(session, *args, **kwargs)
+    except LedgerError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _me() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* with times as ISO 8601 text, ready for JSON."""
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat(timespec="seconds")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _print(rows: Sequence[Any], output: str, columns: Sequence[str]) -> None:
+    """Print dataclass rows: everything as JSON, or *columns* as a table."""
+    plain = [_plain(asdict(row)) for row in rows]
+    if output == "json":
+        print(json.dumps(plain))
+        return
+    cells = [[column.upper() for column in columns], *([_cell(row[column]) for column in columns] for row in plain)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

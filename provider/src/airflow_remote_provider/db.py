@@ -1,0 +1,32 @@
+"""Migrations through Airflow's DB-manager mechanism: `airflow db migrate` creates and upgrades our tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from airflow.utils.db_manager import BaseDBManager
+
+from airflow_remote_provider.models import Base
+
+PACKAGE = Path(__file__).parent
+
+
+class RemoteDBManager(BaseDBManager):  # type: ignore[misc]
+    """Discovered through the provider's `db-managers`."""
+
+    metadata = Base.metadata
+    version_table_name = "alembic_version_remote"
+    migration_dir = str(PACKAGE / "migrations")
+    alembic_file = str(PACKAGE / "alembic.ini")
+    supports_table_dropping = True
+    revision_heads_map: dict[str, str] = {"0.1.0": "0001"}
+
+    def downgrade(self, to_revision: str, from_revision: str | None = None, show_sql_only: bool = False) -> None:
+        """Downgrade our tables to *to_revision* (`base`: none left)."""
+        from alembic import command
+
+        if show_sql_only:
+            to_revision = f"{from_revision or 'heads'}:{to_revision}"
+        config: Any = self.get_alembic_config()
+        command.downgrade(config, revision=to_revision, sql=show_sql_only)

@@ -1,0 +1,161 @@
+"""From queued to offered. The one place that decides which worker gets which job.
+
+Capacity and queue rights are read under the worker rows' locks in the claiming transaction, so any number of API processes may
+dispatch at once. Each UPDATE also asserts the state and epoch it read: on SQLite, which has no row locks, that alone keeps a job
+from being offered twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_protocol.states import JobEvent, JobState, advance
+from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.models import Job, Worker
+
+BATCH = 200
+"""Most jobs one claim looks at; bounds the transaction, not the throughput (the dispatcher claims again)."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Jobs that wait for a worker of one queue and team."""
+
+    queue: str
+    team: str | None
+    jobs: int
+    smallest: int
+    """Slots of the smallest of them."""
+
+
+def demand(session: Session) -> list[Demand]:
+    """Return what waits to be offered now. One statement, over an index; the dispatcher asks this before it claims anything."""
+    now = database_now(session)
+    query = (
+        select(Job.queue, Job.team, func.count(), func.min(Job.slots))
+        .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now))
+        .group_by(Job.queue, Job.team)
+    )
+    return [Demand(queue, team, jobs, smallest) for queue, team, jobs, smallest in session.execute(query)]
+
+
+@dataclass(frozen=True)
+class Claimant:
+    """A parked poll: who asks, under which session, and how many slots it would fill now."""
+
+    worker_id: str
+    session_id: str
+    free_slots: int
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """One job, offered to one worker, as the ledger now holds it."""
+
+    job_id: str
+    epoch: int
+    worker_id: str
+    kind: str
+    queue: str
+    slots: int
+    workload: str
+    lost_after_s: float
+
+
+def claim(session: Session, claimants: Sequence[Claimant], *, deadline: timedelta) -> list[Claimed]:
+    """Offer queued jobs to *claimants*: highest priority first, then oldest; each to the eligible worker with most free slots.
+
+    A job that fits none of them is passed over and blocks nothing. A claimant that is gone, paused, or under another session
+    gets nothing.
+    """
+    asked = {claimant.worker_id: claimant for claimant in claimants}
+    workers = _lock_workers(session, sorted(asked))
+    now = database_now(session)
+    used = _used_slots(session, [worker.id for worker in workers])
+    free: dict[str, int] = {}
+    eligible: dict[tuple[str, str | None], list[Worker]] = {}
+    for worker in workers:
+        claimant = asked[worker.id]
+        if worker.revoked_at is not None or worker.intent != IntentMode.SERVE.value or worker.session_id != claimant.session_id:
+            continue
+        bound = worker.slots if worker.slots_limit is None else min(worker.slots, worker.slots_limit)
+        free[worker.id] = min(claimant.free_slots, bound - used.get(worker.id, 0))
+        if free[worker.id] > 0:
+            for queue in worker.queues:
+                eligible.setdefault((queue, worker.team), []).append(worker)
+    if not eligible:
+        return []
+
+    names = {worker.id: worker.name for worker in workers}
+    claimed: list[Claimed] = []
+    for job in _candidates(session, eligible, free, now):
+        fits = [worker for worker in eligible[job.queue, job.team] if free[worker.id] >= job.slots]
+        if not fits:
+            continue
+        winner = max(fits, key=lambda worker: free[worker.id])
+        changed = session.execute(
+            update(Job)
+            .where(Job.id == job.id, Job.state == JobState.QUEUED.value, Job.epoch == job.epoch)
+            .values(
+                state=advance(JobState.QUEUED, JobEvent.OFFER).value,
+                epoch=job.epoch + 1,
+                worker_id=winner.id,
+                worker_name=names[winner.id],
+                offers=job.offers + 1,
+                offered_at=now,
+                deadline_at=now + deadline,
+                not_before=None,
+            )
+        )
+        if changed.rowcount != 1:  # type: ignore[attr-defined]
+            continue
+        free[winner.id] -= job.slots
+        claimed.append(Claimed(job.id, job.epoch + 1, winner.id, job.kind, job.queue, job.slots, job.workload, job.lost_after_s))
+    return claimed
+
+
+def _lock_workers(session: Session, worker_ids: list[str]) -> Sequence[Worker]:
+    """Lock the workers' rows in id order. SQLite knows only the lock of the whole database, which any write takes."""
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(update(Worker).where(Worker.id.in_(worker_ids)).values(slots=Worker.slots))
+    return session.scalars(select(Worker).where(Worker.id.in_(worker_ids)).order_by(Worker.id).with_for_update()).all()
+
+
+def _used_slots(session: Session, worker_ids: list[str]) -> dict[str, int]:
+    leased = [state.value for state in JobState if state.is_leased]
+    query = (
+        select(Job.worker_id, func.sum(Job.slots))
+        .where(Job.worker_id.in_(worker_ids), Job.state.in_(leased))
+        .group_by(Job.worker_id)
+    )
+    return {str(worker_id): int(slots) for worker_id, slots in session.execute(query)}
+
+
+def _candidates(
+    session: Session, eligible: dict[tuple[str, str | None], list[Worker]], free: dict[str, int], now: Any
+) -> Sequence[Any]:
+    """Return queued jobs that fit at least one worker, in order. What fits nobody isn't read, so it can't fill the batch."""
+    by_room: dict[tuple[str | None, int], list[str]] = {}
+    for (queue, team), workers in eligible.items():
+        by_room.setdefault((team, max(free[worker.id] for worker in workers)), []).append(queue)
+    fits = or_(
+        *(
+            and_(Job.queue.in_(queues), Job.slots <= room, Job.team.is_(None) if team is None else Job.team == team)
+            for (team, room), queues in by_room.items()
+        )
+    )
+    query = (
+        select(Job.id, Job.epoch, Job.kind, Job.queue, Job.team, Job.slots, Job.workload, Job.offers, Job.lost_after_s)
+        .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now), fits)
+        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
+        .limit(min(BATCH, sum(free.values())))
+        .with_for_update(skip_locked=True, of=Job)
+    )
+    return session.execute(query).all()

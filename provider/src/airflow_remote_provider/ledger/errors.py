@@ -1,0 +1,58 @@
+"""Why a verb refuses. Each error knows the problem code under which a worker hears of it."""
+
+from __future__ import annotations
+
+from airflow_remote_protocol.errors import ProblemCode
+
+
+class LedgerError(Exception):
+    """Nothing has changed; the text names the thing, the cause and the remedy."""
+
+    code = ProblemCode.INVALID
+
+
+class NotYours(LedgerError):
+    """No such job, or another worker's: the caller can't tell which."""
+
+    code = ProblemCode.NOT_FOUND
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"this worker has no job {job_id[:64]}")
+
+
+class Superseded(LedgerError):
+    """The lease is over: a higher epoch exists, or the job has ended."""
+
+    code = ProblemCode.SUPERSEDED
+
+
+class Impossible(LedgerError):
+    """What is asked can't be done to a job in its state."""
+
+    code = ProblemCode.INVALID
+
+
+class TokenRefused(LedgerError):
+    """The enrolment token is unknown, spent, expired, revoked, or not meant for this name."""
+
+    code = ProblemCode.TOKEN_REFUSED
+
+
+class NameTaken(LedgerError):
+    code = ProblemCode.NAME_TAKEN
+
+
+class Cloned(LedgerError):
+    """Another machine holds this credential's session."""
+
+    code = ProblemCode.CLONED
+
+
+class Revoked(LedgerError):
+    code = ProblemCode.REVOKED
+
+
+class Unknown(LedgerError):
+    """People named a worker, a job or a token that doesn't exist."""
+
+    code = ProblemCode.NOT_FOUND

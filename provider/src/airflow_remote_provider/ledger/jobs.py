@@ -1,0 +1,231 @@
+"""What the executor asks: enqueue, read back what ended, adopt, revoke. Also the reads of people (`jobs list`, `queues`)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from airflow_remote_protocol.messages import JobKind, StopReason
+from airflow_remote_protocol.states import ENDED, JobEvent, JobState, advance
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.wakeup import Topic, wake
+from airflow_remote_provider.models import Job
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job as the executor hands it in. *job_id* is the task instance's external executor id."""
+
+    job_id: str
+    queue: str
+    team: str | None
+    priority: int
+    slots: int
+    owner: str
+    ti_id: uuid.UUID
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    workload: str
+    log_path: str
+    lost_after_s: float
+
+
+def enqueue(session: Session, new: Sequence[NewJob]) -> None:
+    """Store *new* as queued and wake the dispatchers. Jobs that are there already stay as they are.
+
+    A batch whose commit failed half-known can thus be handed in again.
+    """
+    now = database_now(session)
+    rows = [
+        Job(
+            id=job.job_id,
+            kind=JobKind.TASK.value,
+            state=JobState.QUEUED.value,
+            epoch=0,
+            queue=job.queue,
+            team=job.team,
+            priority=job.priority,
+            slots=job.slots,
+            owner=job.owner,
+            ti_id=job.ti_id,
+            dag_id=job.dag_id,
+            run_id=job.run_id,
+            task_id=job.task_id,
+            map_index=job.map_index,
+            try_number=job.try_number,
+            workload=job.workload,
+            log_path=job.log_path,
+            lost_after_s=job.lost_after_s,
+            offers=0,
+            reason="",
+            queued_at=now,
+        )
+        for job in new
+    ]
+    try:
+        with session.begin_nested():
+            session.add_all(rows)
+            session.flush()
+    except IntegrityError:
+        known = set(session.scalars(select(Job.id).where(Job.id.in_([row.id for row in rows]))))
+        session.add_all([row for row in rows if row.id not in known])
+        session.flush()
+    wake(session, Topic.QUEUED)
+
+
+@dataclass(frozen=True)
+class EndedJob:
+    """What the executor tells the scheduler."""
+
+    job_id: str
+    state: JobState
+    concluded: bool
+    stop_reason: str | None
+    reason: str
+
+
+def settle(session: Session, owner: str) -> list[EndedJob]:
+    """Return the jobs of *owner* that ended since the last call, and mark them as told.
+
+    If the scheduler dies before it used them, :func:`adopt` brings them back.
+    """
+    query = select(Job.id, Job.state, Job.concluded_at, Job.stop_reason, Job.reason).where(
+        Job.owner == owner, Job.state.in_([state.value for state in ENDED]), Job.settled_at.is_(None)
+    )
+    ended = [
+        EndedJob(row.id, JobState(row.state), row.concluded_at is not None, row.stop_reason, row.reason)
+        for row in session.execute(query)
+    ]
+    if ended:
+        session.execute(update(Job).where(Job.id.in_([job.job_id for job in ended])).values(settled_at=database_now(session)))
+    return ended
+
+
+def adopt(session: Session, job_ids: Sequence[str], owner: str) -> set[str]:
+    """Make *owner* hear the end of these jobs, also of those that ended meanwhile. Return the ids that we know."""
+    known = set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.state != JobState.REVOKED.value)))
+    if known:
+        session.execute(update(Job).where(Job.id.in_(known)).values(owner=owner, settled_at=None))
+    return known
+
+
+def revoke(session: Session, job_id: str) -> None:
+    """Take a job back: revoked at once, or told to stop if it runs. The scheduler is not told."""
+    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    if job is None or JobState(job.state).is_ended:
+        return
+    job.settled_at = database_now(session)
+    take_back(session, job, StopReason.REVOKED)
+
+
+def take_back(session: Session, job: Job, why: StopReason) -> None:
+    """End a locked, un-ended job from central's side: at once where no worker runs it, else by a stop."""
+    job.stop_reason = why.value
+    if JobState(job.state) is not JobState.RUNNING:
+        job.state = advance(JobState(job.state), JobEvent.REVOKE).value
+        job.ended_at = database_now(session)
+        job.reason = f"taken back before it ran: {why.value}"
+    wake(session, Topic.STOP)
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job as people see it."""
+
+    id: str
+    state: str
+    queue: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    worker: str | None
+    epoch: int
+    slots: int
+    priority: int
+    queued_at: datetime
+    accepted_at: datetime | None
+    ended_at: datetime | None
+    reason: str
+
+
+def list_jobs(session: Session, *, state: str | None = None, queue: str | None = None, limit: int = 100) -> list[JobRow]:
+    """Return the newest jobs first."""
+    query = select(Job).order_by(Job.queued_at.desc(), Job.id).limit(limit)
+    if state:
+        query = query.where(Job.state == state)
+    if queue:
+        query = query.where(Job.queue == queue)
+    return [
+        JobRow(
+            id=job.id,
+            state=job.state,
+            queue=job.queue,
+            dag_id=job.dag_id,
+            run_id=job.run_id,
+            task_id=job.task_id,
+            map_index=job.map_index,
+            try_number=job.try_number,
+            worker=job.worker_name,
+            epoch=job.epoch,
+            slots=job.slots,
+            priority=job.priority,
+            queued_at=job.queued_at,
+            accepted_at=job.accepted_at,
+            ended_at=job.ended_at,
+            reason=job.reason,
+        )
+        for job in session.scalars(query)
+    ]
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """One queue's depth."""
+
+    queue: str
+    queued: int
+    offered: int
+    running: int
+    oldest_queued_at: datetime | None
+
+
+def list_queues(session: Session) -> list[QueueRow]:
+    """Return every queue that has jobs not ended yet."""
+    open_states = [state.value for state in JobState if not state.is_ended]
+    query = (
+        select(Job.queue, Job.state, func.count(), func.min(Job.queued_at))
+        .where(Job.state.in_(open_states))
+        .group_by(Job.queue, Job.state)
+    )
+    found: dict[str, dict[str, tuple[int, datetime]]] = {}
+    for queue, state, count, oldest in session.execute(query):
+        found.setdefault(queue, {})[state] = (count, oldest)
+    rows = []
+    for queue, states in sorted(found.items()):
+        queued = states.get(JobState.QUEUED.value)
+        rows.append(
+            QueueRow(
+                queue=queue,
+                queued=queued[0] if queued else 0,
+                offered=states.get(JobState.OFFERED.value, (0, None))[0],
+                running=states.get(JobState.RUNNING.value, (0, None))[0],
+                oldest_queued_at=queued[1] if queued else None,
+            )
+        )
+    return rows
+
+
+def worker_of(session: Session, job_id: str) -> str | None:
+    """Return the name of the worker that holds or held this job."""
+    return session.scalar(select(Job.worker_name).where(Job.id == job_id))

@@ -1,0 +1,178 @@
+"""What time and people do to jobs. Run by the one API process that holds the duty (`vouch`: by executors)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow_remote_protocol.messages import StopReason
+from airflow_remote_protocol.states import ENDED, JobEvent, JobState, advance
+from sqlalchemy import and_, delete, not_, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.jobs import take_back
+from airflow_remote_provider.ledger.wakeup import Topic, wake
+from airflow_remote_provider.models import Duty, Job, Presence, Worker
+
+REMOVED_KEPT = timedelta(days=1)
+
+OPEN = [state.value for state in JobState if not state.is_ended]
+
+
+def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> bool:
+    """Take or keep a duty that one process at a time has. True: it is *holder*'s until *lasts* from now."""
+    now = database_now(session)
+    taken = session.execute(
+        update(Duty)
+        .where(Duty.name == name, or_(Duty.holder == holder, Duty.until < now))
+        .values(holder=holder, until=now + lasts)
+    )
+    if taken.rowcount == 1:  # type: ignore[attr-defined]
+        return True
+    if session.get(Duty, name) is not None:
+        return False
+    try:
+        with session.begin_nested():
+            session.add(Duty(name=name, holder=holder, until=now + lasts))
+            session.flush()
+    except IntegrityError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class OfferRules:
+    """When an offer that nobody accepted is made again."""
+
+    attempts: int
+    delay: timedelta
+
+
+def expire_offers(session: Session, rules: OfferRules) -> int:
+    """Queue offers again whose deadline has passed, later each time; fail what was offered too often. Return how many."""
+    now = database_now(session)
+    query = (
+        select(Job)
+        .where(Job.state == JobState.OFFERED.value, Job.deadline_at < now)
+        .order_by(Job.id)
+        .with_for_update(skip_locked=True)
+    )
+    expired = session.scalars(query).all()
+    for job in expired:
+        job.deadline_at = None
+        if job.offers >= rules.attempts:
+            job.state = advance(JobState.OFFERED, JobEvent.FAIL).value
+            job.ended_at = now
+            job.reason = (
+                f"offered {job.offers} times and never accepted, last by worker {job.worker_name}; "
+                "see that worker's own log, or send the task to another queue"
+            )
+            continue
+        job.state = advance(JobState.OFFERED, JobEvent.EXPIRE).value
+        job.not_before = now + rules.delay * job.offers
+        job.reason = f"worker {job.worker_name} did not accept the offer in time"
+    if expired:
+        wake(session, Topic.QUEUED)
+    return len(expired)
+
+
+def any_open(session: Session) -> bool:
+    """Return whether any job is not ended: an idle deployment has nothing to watch."""
+    return session.scalar(select(Job.id).where(Job.state.in_(OPEN)).limit(1)) is not None
+
+
+def stop_ended(session: Session) -> int:
+    """Take back the jobs whose task a person or the scheduler ended, cleared or deleted. Return how many.
+
+    A job whose own terminal state went through (`concluded_at`) is not among them, nor one that was told to stop already.
+    """
+    ti = compat.task_instance_model()
+    needed = and_(ti.state.in_(["queued", "running"]), or_(ti.external_executor_id.is_(None), ti.external_executor_id == Job.id))
+    query = (
+        select(Job.id, ti.id.label("ti"), ti.state.label("ti_state"), ti.external_executor_id)
+        .outerjoin(ti, ti.id == Job.ti_id)
+        .where(Job.state.in_(OPEN), Job.ti_id.is_not(None), Job.concluded_at.is_(None), Job.stop_reason.is_(None))
+        .where(or_(ti.id.is_(None), ti.state.is_(None), not_(needed)))
+    )
+    over = {row.id: _why_over(row) for row in session.execute(query)}
+    if not over:
+        return 0
+    jobs = select(Job).where(Job.id.in_(over)).order_by(Job.id).with_for_update()
+    stopped = 0
+    for job in session.scalars(jobs):
+        if not JobState(job.state).is_ended and job.concluded_at is None and job.stop_reason is None:
+            take_back(session, job, over[job.id])
+            stopped += 1
+    return stopped
+
+
+def _why_over(row: Any) -> StopReason:
+    """Return why the task of an open job no longer needs it."""
+    if row.ti is None or (row.external_executor_id is not None and row.external_executor_id != row.id):
+        return StopReason.GONE
+    if row.ti_state in (None, "restarting", "scheduled", "removed"):
+        return StopReason.CLEARED
+    return StopReason.ENDED
+
+
+def lose_silent(session: Session) -> int:
+    """Call jobs lost whose worker has been silent for longer than the job allows. Return how many."""
+    now = database_now(session)
+    query = (
+        select(Job, Presence.last_seen_at)
+        .outerjoin(Presence, Presence.worker_id == Job.worker_id)
+        .where(Job.state == JobState.RUNNING.value)
+    )
+    lost = [
+        job.id
+        for job, last_seen in session.execute(query)
+        if _silence(now, last_seen or job.accepted_at) > timedelta(seconds=job.lost_after_s)
+    ]
+    if not lost:
+        return 0
+    locked = select(Job).where(Job.id.in_(lost), Job.state == JobState.RUNNING.value).order_by(Job.id).with_for_update()
+    for job in session.scalars(locked):
+        job.state = advance(JobState.RUNNING, JobEvent.LOSE).value
+        job.ended_at = now
+        job.reason = f"worker {job.worker_name} was not heard of for {timedelta(seconds=job.lost_after_s)}"
+    return len(lost)
+
+
+def _silence(now: datetime, last_seen: datetime | None) -> timedelta:
+    return now - last_seen if last_seen is not None else timedelta()
+
+
+def vouch(session: Session) -> int:
+    """Keep Airflow's own heartbeat fresh for every running job: one UPDATE for the whole fleet. Return how many tasks.
+
+    A job whose worker was silent too long is lost before (:func:`lose_silent`) and no longer running.
+    """
+    ti = compat.task_instance_model()
+    ours = select(Job.ti_id).where(Job.state == JobState.RUNNING.value, Job.ti_id.is_not(None))
+    vouched = session.execute(
+        update(ti)
+        .where(and_(ti.id.in_(ours), ti.state == "running"))
+        .values(last_heartbeat_at=database_now(session))
+        .execution_options(synchronize_session=False)
+    )
+    return int(vouched.rowcount)  # type: ignore[attr-defined]
+
+
+def purge(session: Session, *, older_than: timedelta) -> int:
+    """Forget ended jobs that the scheduler knows of and that are older than the history kept; and workers removed a day ago.
+
+    Return how many jobs.
+    """
+    now = database_now(session)
+    before = now - older_than
+    removed = select(Worker.id).where(Worker.removed_at < now - REMOVED_KEPT)
+    session.execute(delete(Presence).where(Presence.worker_id.in_(removed)))
+    session.execute(delete(Worker).where(Worker.removed_at < now - REMOVED_KEPT))
+    gone = session.execute(
+        delete(Job).where(Job.state.in_([state.value for state in ENDED]), Job.ended_at < before, Job.settled_at.is_not(None))
+    )
+    return int(gone.rowcount)  # type: ignore[attr-defined]

@@ -1,0 +1,28 @@
+"""Tells the API processes that something is worth a look: Postgres NOTIFY, sent at commit of the transaction that changed it.
+
+Other databases have no such thing; there the API processes look by themselves (:mod:`..api.dispatcher`).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+CHANNEL = "airflow_remote"
+
+
+class Topic(str, Enum):
+    QUEUED = "queued"
+    """Jobs wait to be offered."""
+    STOP = "stop"
+    """Jobs must be stopped."""
+    WORKER = "worker"
+    """A worker's row changed: intent, rights, session, credential."""
+
+
+def wake(session: Session, topic: Topic) -> None:
+    """Wake all API processes when this transaction commits. Postgres folds repeats within one transaction."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_notify(:channel, :topic)"), {"channel": CHANNEL, "topic": topic.value})

@@ -1,0 +1,27 @@
+"""Where central keeps task logs. The store decides the place; a worker only ever sends bytes at an offset."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class OutOfStep(Exception):
+    """The bytes don't join what is there; *size* is how many bytes (from the base) central holds."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"central holds {size} bytes")
+        self.size = size
+
+
+class LogStore(Protocol):
+    """Blocking; called from the ledger's threads. *path* is relative and central's own."""
+
+    def size(self, path: str) -> int:
+        """Return the file's size in bytes; 0 if there is none."""
+
+    def append(self, path: str, base: int, offset: int, body: bytes) -> int:
+        """Append *body* at *offset* counted from *base*; return the new size from *base*. A repeat changes nothing.
+
+        Raises:
+            OutOfStep: *offset* is beyond what is there, or *body* overlaps its end.
+        """

@@ -1,0 +1,14 @@
+"""Our tables, in a metadata of their own (Airflow's DB-manager mechanism migrates them). Only :mod:`..ledger` writes them.
+
+Ids and names that Airflow makes (Dag, run, task ids: 250 characters and more) are TEXT; what is indexed is VARCHAR, for MySQL.
+"""
+
+from __future__ import annotations
+
+from airflow_remote_provider.models.base import Base
+from airflow_remote_provider.models.duty import Duty
+from airflow_remote_provider.models.enrolment import EnrolmentToken
+from airflow_remote_provider.models.job import Job
+from airflow_remote_provider.models.worker import Presence, Worker
+
+__all__ = ["Base", "Duty", "EnrolmentToken", "Job", "Presence", "Worker"]

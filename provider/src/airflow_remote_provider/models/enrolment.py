@@ -1,0 +1,26 @@
+"""Enrolment tokens: who made them, what they allow, how often they may still be used."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from airflow_remote_provider.compat import UtcDateTime
+from airflow_remote_provider.models.base import Base
+
+
+class EnrolmentToken(Base):
+    __tablename__ = "remote_enrolment"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    name_pattern: Mapped[str] = mapped_column(String(100))
+    queues: Mapped[list[str]] = mapped_column(JSON)
+    team: Mapped[str | None] = mapped_column(String(50))
+    uses_left: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_by: Mapped[str] = mapped_column(String(250))
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

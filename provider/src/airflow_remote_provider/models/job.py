@@ -1,0 +1,78 @@
+"""Jobs: one row per attempt of one workload. The row is the state."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Float, Index, Integer, String, Text, Uuid
+from sqlalchemy.orm import Mapped, mapped_column
+
+from airflow_remote_provider.compat import UtcDateTime
+from airflow_remote_provider.models.base import Base
+
+
+class Job(Base):
+    __tablename__ = "remote_job"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    """The task instance's `external_executor_id`, which the scheduler assigns when it queues the task."""
+    kind: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    epoch: Mapped[int] = mapped_column(Integer, default=0)
+    """Rises with every offer; fences off whoever held the job before."""
+
+    queue: Mapped[str] = mapped_column(String(256))
+    team: Mapped[str | None] = mapped_column(String(50))
+    priority: Mapped[int] = mapped_column(Integer)
+    slots: Mapped[int] = mapped_column(Integer)
+    owner: Mapped[str] = mapped_column(String(100))
+    """The executor (scheduler job, team) that wants to hear the end."""
+
+    ti_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    dag_id: Mapped[str] = mapped_column(Text)
+    run_id: Mapped[str] = mapped_column(Text)
+    task_id: Mapped[str] = mapped_column(Text)
+    map_index: Mapped[int] = mapped_column(Integer)
+    try_number: Mapped[int] = mapped_column(Integer)
+    workload: Mapped[str] = mapped_column(Text().with_variant(Text(16_000_000), "mysql"))
+    """JSON of the protocol's `TaskWorkload`: no token, no path of ours."""
+    log_path: Mapped[str] = mapped_column(Text)
+    """Relative to the log store; central's, never told to a worker."""
+
+    worker_id: Mapped[str | None] = mapped_column(String(36))
+    worker_name: Mapped[str | None] = mapped_column(String(100))
+    """Kept after the worker's removal."""
+    offers: Mapped[int] = mapped_column(Integer, default=0)
+    """Offers that nobody accepted so far."""
+    not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Of the offer; NULL unless offered."""
+    lost_after_s: Mapped[float] = mapped_column(Float)
+
+    queued_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    offered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    accepted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    concluded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """The task's own terminal state went through the gateway: what Airflow shows now is the task's word, not a person's."""
+    stop_reason: Mapped[str | None] = mapped_column(String(16))
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """The executor has told the scheduler."""
+
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    exit_code: Mapped[int | None] = mapped_column(Integer)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    log_base: Mapped[int | None] = mapped_column(BigInteger)
+    """Size of the log when this epoch's first byte came: a deferred task continues its file."""
+    log_epoch: Mapped[int | None] = mapped_column(Integer)
+    log_size: Mapped[int | None] = mapped_column(BigInteger)
+    log_sha256: Mapped[str | None] = mapped_column(String(64))
+
+    __table_args__ = (
+        Index(None, "state", "queue", "priority"),
+        Index(None, "worker_id", "state"),
+        Index(None, "owner", "state"),
+        Index(None, "ti_id"),
+        Index(None, "ended_at"),
+    )

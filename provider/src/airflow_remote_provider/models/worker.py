@@ -1,0 +1,60 @@
+"""Workers: who they are, what people want of them, what they said last; and, apart, when they were last heard of."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, Index, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from airflow_remote_provider.compat import UtcDateTime
+from airflow_remote_provider.models.base import Base
+
+
+class Worker(Base):
+    """One enrolled worker. Presence, intent and activity are three facts in three places, never one state."""
+
+    __tablename__ = "remote_worker"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    credential_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 of the credential."""
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    alarm: Mapped[str] = mapped_column(Text, default="")
+    """Why this worker is flagged (a clone was seen); empty: it isn't."""
+
+    queues: Mapped[list[str]] = mapped_column(JSON)
+    team: Mapped[str | None] = mapped_column(String(50))
+    slots_limit: Mapped[int | None] = mapped_column(Integer)
+    """People's upper bound of its slots; NULL: what it offers."""
+    intent: Mapped[str] = mapped_column(String(16), default="serve")
+    intent_revision: Mapped[int] = mapped_column(Integer, default=1)
+    intent_reason: Mapped[str] = mapped_column(Text, default="")
+    intent_by: Mapped[str] = mapped_column(String(250), default="")
+    intent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    instance_id: Mapped[str | None] = mapped_column(String(64))
+    boot_id: Mapped[str | None] = mapped_column(String(64))
+    session_id: Mapped[str | None] = mapped_column(String(36))
+    session_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    slots: Mapped[int] = mapped_column(Integer, default=0)
+    """What it offered in its session."""
+    facts: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """Of anything an API process keeps in memory; what other processes look for."""
+
+    __table_args__ = (Index(None, "changed_at"),)
+
+
+class Presence(Base):
+    """When a worker was last heard of. Apart from :class:`Worker`, so that the write of every ten seconds locks nothing else."""
+
+    __tablename__ = "remote_presence"
+
+    worker_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    last_seen_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -1,0 +1,18 @@
+"""The Airflow plugin: mounts the worker API under the API server. Lazy, so that the scheduler never imports FastAPI."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+
+class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
+    name = "remote"
+
+    @cached_property
+    def fastapi_apps(self) -> list[dict[str, Any]]:
+        from airflow_remote_provider.api.app import create_worker_api
+
+        return [{"app": create_worker_api(), "url_prefix": "/remote/v1", "name": "Remote Worker API"}]

@@ -1,0 +1,116 @@
+"""The `[remote]` section of Airflow's configuration, read when asked for, validated, frozen.
+
+The options' descriptions, types and defaults live here once; :mod:`.provider_info` hands them to Airflow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+
+class BadSetting(ValueError):
+    """An option of `[remote]` can't be used; the text names it, its value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of `[remote]`. *least* and *most* bound it, inclusive."""
+
+    default: float
+    least: float
+    most: float
+    text: str
+
+
+OPTIONS: dict[str, Option] = {
+    "poll_seconds": Option(
+        50, 1, 300, "How long a worker's poll stays open, in seconds. Stay below the idle cut of proxies on the way."
+    ),
+    "retry_seconds": Option(1, 0.1, 60, "The least wait of a worker before it tries again after a failure, in seconds."),
+    "offer_deadline_seconds": Option(
+        30,
+        1,
+        600,
+        "How long a worker may take from an offer to the task's start, in seconds, unless it says that it is preparing.",
+    ),
+    "offer_attempts": Option(4, 1, 100, "How often a job is offered before it fails because nobody accepted it."),
+    "reoffer_delay_seconds": Option(
+        5, 0, 600, "Wait before a job is offered again, in seconds; it grows with every offer nobody accepted."
+    ),
+    "lost_after_seconds": Option(3600, 60, 604800, "How long a worker may be silent before its jobs are lost, in seconds."),
+    "stop_margin_seconds": Option(60, 0, 3600, "How much earlier than that the worker itself stops them, in seconds."),
+    "silent_after_seconds": Option(90, 5, 3600, "How long after its last contact a worker is shown as silent, in seconds."),
+    "ledger_threads": Option(4, 1, 32, "Threads, and so database connections, that all ledger calls of one API process share."),
+    "gateway_concurrency": Option(
+        8,
+        1,
+        64,
+        "How many Execution API calls one API process makes for workers at once. With ledger_threads below the database pool.",
+    ),
+    "gateway_body_bytes": Option(
+        32 * 1024 * 1024, 65536, 1 << 30, "The largest Execution API request that a worker may send, in bytes."
+    ),
+    "dispatch_poll_seconds": Option(
+        0.25,
+        0.02,
+        30,
+        "How often an API process looks for new jobs where the database can't notify it (not Postgres), in seconds.",
+    ),
+    "history_days": Option(14, 1, 3650, "How long ended jobs are kept, in days."),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`[remote]`, parsed. Names and units as in :data:`OPTIONS`."""
+
+    poll_seconds: float
+    retry_seconds: float
+    offer_deadline_seconds: float
+    offer_attempts: int
+    reoffer_delay_seconds: float
+    lost_after_seconds: float
+    stop_margin_seconds: float
+    silent_after_seconds: float
+    ledger_threads: int
+    gateway_concurrency: int
+    gateway_body_bytes: int
+    dispatch_poll_seconds: float
+    history_days: float
+
+    @property
+    def stop_after_seconds(self) -> float:
+        """After this long without contact the worker stops its jobs itself, so that two copies never run."""
+        return max(self.lost_after_seconds - self.stop_margin_seconds, self.lost_after_seconds / 2)
+
+
+def parse(raw: dict[str, str]) -> Settings:
+    """Return the settings for the options that are set in *raw*; the rest have their defaults.
+
+    Raises:
+        BadSetting: names the option, its value and the allowed range.
+    """
+    values: dict[str, Any] = {}
+    whole = {f.name for f in fields(Settings) if f.type == "int"}
+    for name, option in OPTIONS.items():
+        text = raw.get(name, "").strip() or str(option.default)
+        try:
+            value = float(text)
+        except ValueError:
+            raise BadSetting(
+                f"[remote] {name} = {text!r} is no number; set one from {option.least:g} to {option.most:g}"
+            ) from None
+        if not option.least <= value <= option.most:
+            raise BadSetting(f"[remote] {name} = {text} is out of range; set a number from {option.least:g} to {option.most:g}")
+        values[name] = int(value) if name in whole else value
+    return Settings(**values)
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings, read from Airflow's configuration at the first call."""
+    from airflow.configuration import conf
+
+    return parse({name: conf.get("remote", name, fallback="") or "" for name in OPTIONS})

@@ -1,0 +1,170 @@
+"""A real central (our FastAPI app under uvicorn, on a real database) with a small stand-in for Airflow's Execution API."""
+
+from __future__ import annotations
+
+from testkit.ledger import TaskInstance, queue_job  # isort: skip  (first: it points Airflow elsewhere)
+
+import json
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from types import TracebackType
+from typing import Any
+
+import httpx
+import uvicorn
+from airflow_remote_protocol.conformance import Response
+from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_provider import compat
+from airflow_remote_provider.api.app import create_worker_api
+from airflow_remote_provider.ledger import credentials, sweep, workers
+from airflow_remote_provider.ledger.credentials import NewToken
+from airflow_remote_provider.ledger.wakeup import Topic, wake
+from airflow_remote_provider.models import EnrolmentToken, Job
+from airflow_remote_provider.settings import settings
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from fastapi.responses import Response as HTTPResponse
+from sqlalchemy import update
+
+PREFIX = "/airflow/remote/v1"
+LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
+
+
+class ServedCentral:
+    """Implements the conformance suite's `CentralUnderTest`; the levers use the ledger, as the executor and people do."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        config = uvicorn.Config(_mounted(), host="127.0.0.1", port=self.port, log_level="warning", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="central")
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}{PREFIX}/", timeout=30)
+
+    def __enter__(self) -> ServedCentral:
+        self._thread.start()
+        deadline = time.monotonic() + 30
+        while not self._server.started:
+            assert self._thread.is_alive() and time.monotonic() < deadline, "central did not start"
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._client.close()
+        self._server.should_exit = True
+        self._thread.join(30)
+
+    # What the conformance suite asks for
+
+    def request(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"") -> Response:
+        answer = self._client.request(method, path, headers=dict(headers), content=body)
+        return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, answer.content)
+
+    def enrolment_token(self, queues: Sequence[str], *, name_pattern: str = "*", uses: int = 1, expires_s: float = 3600.0) -> str:
+        with compat.transaction() as session:
+            token, row = credentials.create_token(session, NewToken(list(queues), name_pattern, uses=uses))
+            session.flush()
+            expires = datetime.now(timezone.utc) + timedelta(seconds=expires_s)
+            session.execute(update(EnrolmentToken).where(EnrolmentToken.id == row.id).values(expires_at=expires))
+        return token
+
+    def enqueue(self, queue: str, *, slots: int = 1, priority: int = 1, workload: dict[str, Any] | None = None) -> str:
+        ti_id = uuid.uuid4()
+        content = workload or {"ti": {"id": str(ti_id)}, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}}
+        with compat.transaction() as session:
+            job = queue_job(session, queue, ti_id=ti_id, slots=slots, priority=priority, workload=json.dumps(content))
+        return job.job_id
+
+    def end_task(self, job_id: str) -> None:
+        with compat.transaction() as session:
+            session.execute(update(TaskInstance).where(TaskInstance.external_executor_id == job_id).values(state="failed"))
+
+    def expire_offer(self, job_id: str) -> None:
+        rules = sweep.OfferRules(settings().offer_attempts, timedelta(seconds=settings().reoffer_delay_seconds))
+        with compat.transaction() as session:
+            session.execute(update(Job).where(Job.id == job_id, Job.state == "offered").values(deadline_at=LONG_AGO))
+            session.flush()
+            sweep.expire_offers(session, rules)
+
+    def skip_delay(self, job_id: str) -> None:
+        with compat.transaction() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(not_before=None))
+            wake(session, Topic.QUEUED)
+
+    def job_state(self, job_id: str) -> str:
+        return self._job(job_id).state
+
+    def job_epoch(self, job_id: str) -> int:
+        return self._job(job_id).epoch
+
+    def log_bytes(self, job_id: str) -> bytes:
+        job = self._job(job_id)
+        file = compat.base_log_folder() / job.log_path
+        return file.read_bytes()[job.log_base or 0 :] if file.exists() else b""
+
+    def set_intent(self, worker_name: str, mode: IntentMode, *, slots: int | None = None) -> None:
+        with compat.transaction() as session:
+            workers.set_intent(session, worker_name, mode, by="conformance")
+            workers.limit_slots(session, worker_name, slots, by="conformance")
+
+    def revoke_worker(self, worker_name: str) -> None:
+        with compat.transaction() as session:
+            workers.revoke_worker(session, worker_name)
+
+    def _job(self, job_id: str) -> Job:
+        with compat.transaction() as session:
+            job = session.get(Job, job_id)
+        assert job is not None
+        return job
+
+
+def _mounted() -> FastAPI:
+    """Mount the app as Airflow does, below a sub-path, running its lifespan."""
+    api = create_worker_api(stand_in_execution_api)
+    outer = FastAPI(lifespan=lambda _: api.router.lifespan_context(api))
+    outer.mount(PREFIX, api)
+    return outer
+
+
+def stand_in_execution_api() -> FastAPI:
+    """The few routes of Airflow's Execution API that matter to a job's state; `echo` shows what the gateway passes on."""
+    app = FastAPI()
+    started: dict[uuid.UUID, int] = {}
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "healthy"}
+
+    @app.patch("/task-instances/{ti_id}/run")
+    async def run(ti_id: uuid.UUID, request: Request) -> Any:
+        pid = (await request.json())["pid"]
+        again = started.setdefault(ti_id, pid) == pid
+        return _move(ti_id, ("queued", "running") if again else ("queued",), "running", 200)
+
+    @app.patch("/task-instances/{ti_id}/state")
+    async def state(ti_id: uuid.UUID, request: Request) -> Any:
+        return _move(ti_id, ("running",), (await request.json())["state"], 204)
+
+    @app.api_route("/echo/{path:path}", methods=["GET", "POST", "PATCH"])
+    async def echo(path: str, request: Request) -> dict[str, Any]:
+        raw_path = request.scope["raw_path"].decode()
+        body = (await request.body()).decode()
+        return {"path": raw_path, "headers": dict(request.headers), "body": body, "query": request.url.query}
+
+    return app
+
+
+def _move(ti_id: uuid.UUID, allowed: tuple[str, ...], state: str, status: int) -> Any:
+    with compat.transaction() as session:
+        task = session.get(TaskInstance, ti_id)
+        if task is None:
+            return JSONResponse({"detail": {"reason": "not_found"}}, 404)
+        if task.state not in allowed:
+            return JSONResponse({"detail": {"reason": "invalid_state", "previous_state": task.state}}, 409)
+        task.state = state
+    return JSONResponse({"dag_run": {}}, status) if status == 200 else HTTPResponse(status_code=status)
