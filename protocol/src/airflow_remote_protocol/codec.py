@@ -32,12 +32,14 @@ def decode(kind: type[T], body: bytes) -> T:
     """Return *body* as a *kind*.
 
     Raises:
-        Malformed: not JSON, a field missing or of a wrong type, or an unknown meaning.
+        Malformed: not JSON, nested too deeply, a field missing or of a wrong type, or an unknown meaning.
     """
     try:
-        return _decoder(kind).decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        message: T = _decoder(kind).decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        # RecursionError: a hundred thousand brackets in a field that we would ignore.
         raise Malformed(f"not a valid {kind.__name__}: {error}") from None
+    return message
 
 
 def decode_problem(body: bytes) -> Problem | None:

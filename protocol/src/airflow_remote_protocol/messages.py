@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A worker's name: what people type, and safe in a path, a URL and a metric."""
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
+"""A worker's name: what people type, and safe in a path, a URL and a metric. (`\\Z`: `$` lets a line end pass.)"""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 ShortText = Annotated[str, msgspec.Meta(max_length=2000)]
@@ -24,7 +24,7 @@ class Message(msgspec.Struct, frozen=True):
     """Base of all messages: immutable, tolerant of unknown fields."""
 
 
-class Facts(Message):
+class Facts(Message, frozen=True):
     """What a worker says of its machine. Shown to people, believed by nobody."""
 
     hostname: Annotated[str, msgspec.Meta(max_length=255)] = ""
@@ -34,14 +34,14 @@ class Facts(Message):
     version: Annotated[str, msgspec.Meta(max_length=50)] = ""
 
 
-class Enrolment(Message):
+class Enrolment(Message, frozen=True):
     """`POST enrol`, with the enrolment token as bearer: one more worker wants to join."""
 
     name: Name
     facts: Facts = Facts()
 
 
-class Enrolled(Message):
+class Enrolled(Message, frozen=True):
     """Answer to `enrol`. The only time the credential is ever shown."""
 
     worker_id: Id
@@ -60,7 +60,7 @@ class JobPhase(str, Enum):
     """Over here; its log or report is still on the way."""
 
 
-class HeldJob(Message):
+class HeldJob(Message, frozen=True):
     """One job that a worker holds, in `session` and `poll`. Listing it renews its offer and its lease."""
 
     job_id: Id
@@ -68,7 +68,7 @@ class HeldJob(Message):
     phase: JobPhase
 
 
-class SessionRequest(Message):
+class SessionRequest(Message, frozen=True):
     """`POST session`: the daemon has started (or central forgot its session) and speaks from now on."""
 
     instance_id: Id
@@ -91,7 +91,7 @@ class IntentMode(str, Enum):
     LEAVE = "leave"
 
 
-class Intent(Message):
+class Intent(Message, frozen=True):
     """People's durable wish for one worker. *revision* rises with each change of any part of it."""
 
     mode: IntentMode
@@ -116,7 +116,7 @@ class StopReason(str, Enum):
     """Another lease (a higher epoch) exists, or central knows no such job of this worker."""
 
 
-class Stop(Message):
+class Stop(Message, frozen=True):
     """End this job: SIGTERM to its process group, `on_kill` runs, escalation after the grace."""
 
     job_id: Id
@@ -125,7 +125,7 @@ class Stop(Message):
     detail: str = ""
 
 
-class Session(Message):
+class Session(Message, frozen=True):
     """Answer to `session`."""
 
     session_id: Id
@@ -147,7 +147,7 @@ class JobKind(str, Enum):
     TASK = "task"
 
 
-class Offer(Message):
+class Offer(Message, frozen=True):
     """The right to run one job, until *deadline_s* from now unless accepted; listing it as preparing renews that."""
 
     job_id: Id
@@ -162,14 +162,14 @@ class Offer(Message):
     """For a task: :class:`TaskWorkload` as JSON."""
 
 
-class Bundle(Message):
+class Bundle(Message, frozen=True):
     """Dag code at one version."""
 
     name: str
     version: str | None = None
 
 
-class TaskWorkload(Message):
+class TaskWorkload(Message, frozen=True):
     """What the Task SDK's supervisor needs to run one task try. No token, no path on central's disk."""
 
     ti: dict[str, Any]
@@ -178,7 +178,7 @@ class TaskWorkload(Message):
     bundle: Bundle
 
 
-class Poll(Message):
+class Poll(Message, frozen=True):
     """`POST poll`: asks for work, hears intent, renews every lease listed. Parked by central for up to *wait_s*."""
 
     free_slots: Slots
@@ -187,7 +187,7 @@ class Poll(Message):
     jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
 
 
-class PollReply(Message):
+class PollReply(Message, frozen=True):
     """Answer to `poll`. Empty when nothing happened within the wait."""
 
     poll_s: float
@@ -200,7 +200,7 @@ class PollReply(Message):
     """How long to wait before the next poll (load shedding)."""
 
 
-class Decline(Message):
+class Decline(Message, frozen=True):
     """`POST jobs/{id}/decline`: not now. The job is offered again, not charged to the task's tries."""
 
     reason: ShortText
@@ -221,7 +221,7 @@ class Outcome(str, Enum):
     """Its shim vanished without a result (killed, reboot)."""
 
 
-class Report(Message):
+class Report(Message, frozen=True):
     """`POST jobs/{id}/report`: the job is over here and its whole log has been acknowledged."""
 
     outcome: Outcome
@@ -231,13 +231,13 @@ class Report(Message):
     log_sha256: str = ""
 
 
-class LogAppended(Message):
+class LogAppended(Message, frozen=True):
     """Answer to `jobs/{id}/log`: how many bytes of this job's log central holds now."""
 
     size: int
 
 
-class Pong(Message):
+class Pong(Message, frozen=True):
     """Answer to `GET ping`: proof that the credential works, and central's clock."""
 
     name: Name

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Union
 
 import msgspec
 
@@ -83,7 +82,7 @@ class Unable(msgspec.Struct, frozen=True, tag="unable"):
     job_dir: str = ""
 
 
-Frame = Union[Hello, Call, Answer, Stop, Spawn, Spawned, Ready, Unable]
+Frame = Hello | Call | Answer | Stop | Spawn | Spawned | Ready | Unable
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
@@ -153,9 +152,9 @@ def _receive_exactly(sock: socket.socket, count: int) -> bytes:
 class JobSpec(msgspec.Struct, frozen=True):
     """`job.json` in a job directory: all that the shim must know. Written by the daemon before the shim starts.
 
-    The job directory also holds: `task.log` (JSON lines, written by the shim; the daemon appends only before the shim starts or after
-    it has gone), `result.json` (:class:`Result`, written last, atomically), `shim.log` (stdout/stderr of the shim itself). Nothing here is secret but
-    *key*, which opens the local gateway for this job alone.
+    The job directory also holds: `task.log` (JSON lines, written by the shim; the daemon appends only before the shim starts or
+    after it has gone), `result.json` (:class:`Result`, written last, atomically), `shim.log` (stdout/stderr of the shim
+    itself). Nothing here is secret but *key*, which opens the local gateway for this job alone.
     """
 
     job_id: str

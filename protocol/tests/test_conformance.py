@@ -1,0 +1,53 @@
+"""The conformance suite itself; that a central passes it is tested where the central is."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from airflow_remote_protocol import conformance
+from airflow_remote_protocol.codec import encode
+from airflow_remote_protocol.conformance import Response, refused
+from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.version import PROBLEM_HEADER
+
+
+def test_all_lists_every_check_and_nothing_else() -> None:
+    checks = [check for name, check in inspect.getmembers(conformance, inspect.isfunction) if name.startswith("check_")]
+    assert sorted(map(conformance.sentence, conformance.ALL)) == sorted(map(conformance.sentence, checks))
+    assert {check.__module__ for check in conformance.ALL} == {conformance.__name__}
+    assert len(conformance.ALL) > 60
+
+
+def test_every_check_takes_a_central_and_nothing_else() -> None:
+    assert {tuple(inspect.signature(check).parameters) for check in conformance.ALL} == {("central",)}
+
+
+def test_a_check_reads_as_a_sentence() -> None:
+    assert conformance.sentence(conformance.check_accepting_is_idempotent) == "accepting is idempotent"
+
+
+def _answer(code: ProblemCode, **changes: object) -> Response:
+    headers = {PROBLEM_HEADER: code.value, "content-type": "application/problem+json"}
+    made = Response(problem(code, "").status, headers, encode(problem(code, "")))
+    return Response(**{"status": made.status, "headers": made.headers, "body": made.body, **changes})  # type: ignore[arg-type]
+
+
+def test_a_whole_refusal_passes() -> None:
+    assert refused(_answer(ProblemCode.BUSY), ProblemCode.BUSY).known_code is ProblemCode.BUSY
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        _answer(ProblemCode.BUSY, status=500),
+        _answer(ProblemCode.BUSY, headers={"content-type": "application/problem+json"}),
+        _answer(ProblemCode.BUSY, headers={PROBLEM_HEADER: "busy", "content-type": "application/json"}),
+        _answer(ProblemCode.BUSY, body=b"busy"),
+        _answer(ProblemCode.INTERNAL),
+    ],
+    ids=["another status", "no header", "another content type", "no problem", "another problem"],
+)
+def test_half_a_refusal_is_noticed(response: Response) -> None:
+    with pytest.raises(AssertionError):
+        refused(response, ProblemCode.BUSY)

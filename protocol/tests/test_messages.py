@@ -1,0 +1,147 @@
+"""The messages: frozen, bounded, tolerant of fields, and complete on their way over the wire."""
+
+from __future__ import annotations
+
+import inspect
+
+import msgspec
+import pytest
+from airflow_remote_protocol import messages
+from airflow_remote_protocol.codec import Malformed, decode, encode
+from airflow_remote_protocol.messages import (
+    Bundle,
+    Decline,
+    Enrolled,
+    Enrolment,
+    Facts,
+    HeldJob,
+    Intent,
+    IntentMode,
+    JobKind,
+    JobPhase,
+    LogAppended,
+    Message,
+    Offer,
+    Outcome,
+    Poll,
+    PollReply,
+    Pong,
+    Report,
+    Session,
+    SessionRequest,
+    Stop,
+    StopReason,
+    TaskWorkload,
+)
+
+INTENT = Intent(mode=IntentMode.SERVE, revision=1, slots=4, reason="night shift")
+STOP = Stop(job_id="job", epoch=2, reason=StopReason.ENDED, detail="marked failed by ada")
+HELD = HeldJob(job_id="job", epoch=2, phase=JobPhase.RUNNING)
+WORKLOAD = TaskWorkload(ti={"id": "ti", "extra": [None, 1.5]}, dag_rel_path="a/dag.py", bundle=Bundle(name="dags", version="abc"))
+
+EXAMPLES: list[Message] = [
+    Facts(hostname="ship-7", os="Linux", arch="aarch64", python="3.12.1", version="0.1.0"),
+    Enrolment(name="ship-7"),
+    Enrolled(worker_id="w", name="ship-7", credential="arwkr_…", queues=["ships"]),
+    HELD,
+    SessionRequest(instance_id="i", boot_id="b", protocol="1.0", capabilities=["task"], slots=4, facts=Facts(), jobs=[HELD]),
+    INTENT,
+    STOP,
+    Session(
+        session_id="s",
+        worker_id="w",
+        name="ship-7",
+        protocol="1.0",
+        capabilities=[],
+        poll_s=20.0,
+        retry_s=1.0,
+        intent=INTENT,
+        stops=[STOP],
+    ),
+    Offer(
+        job_id="job",
+        epoch=2,
+        kind=JobKind.TASK,
+        queue="ships",
+        slots=1,
+        deadline_s=30.0,
+        stop_after_s=3300.0,
+        workload=msgspec.Raw(encode(WORKLOAD)),
+    ),
+    WORKLOAD.bundle,
+    WORKLOAD,
+    Poll(free_slots=1, intent_revision=1, wait_s=20.0, jobs=[HELD]),
+    PollReply(poll_s=20.0, stops=[STOP], intent=INTENT, pause_s=0.5),
+    Decline(reason="the disk is full"),
+    Report(outcome=Outcome.FAILED, exit_code=-9, reason="killed", log_size=3, log_sha256="00"),
+    LogAppended(size=3),
+    Pong(name="ship-7", time=1_800_000_000.0),
+]
+
+
+def _name(message: Message) -> str:
+    return type(message).__name__
+
+
+def test_there_is_an_example_of_every_message() -> None:
+    defined = {kind for _, kind in inspect.getmembers(messages, inspect.isclass) if issubclass(kind, Message)}
+    assert {type(message) for message in EXAMPLES} == defined - {Message}
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=_name)
+def test_a_message_survives_the_wire(message: Message) -> None:
+    assert decode(type(message), encode(message)) == message
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=_name)
+def test_a_message_is_frozen(message: Message) -> None:
+    with pytest.raises(AttributeError, match="immutable"):
+        setattr(message, message.__struct_fields__[0], None)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=_name)
+def test_a_message_of_a_newer_minor_version_is_understood(message: Message) -> None:
+    newer = b'{"added_in_1_99": {"a": [1, 2]}, ' + encode(message).lstrip(b"{")
+    assert decode(type(message), newer) == message
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=_name)
+def test_a_message_has_a_docstring(message: Message) -> None:
+    assert (type(message).__doc__ or "").strip()
+
+
+def test_an_offer_carries_its_workload_untouched() -> None:
+    [offer] = [message for message in EXAMPLES if isinstance(message, Offer)]
+    received = decode(Offer, encode(offer))
+    assert decode(TaskWorkload, bytes(received.workload)) == WORKLOAD
+
+
+@pytest.mark.parametrize("name", ["ship-7", "a", "A.b_c-1", "7", "x" * 100])
+def test_a_name_is_what_people_type(name: str) -> None:
+    assert decode(Enrolment, encode(Enrolment(name=name))).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "-ship", ".hidden", "../etc", "two words", "a/b", "schiff-\N{LATIN SMALL LETTER O WITH STROKE}", "x" * 101, "ship\n"],
+)
+def test_what_is_not_safe_in_a_path_or_url_is_no_name(name: str) -> None:
+    with pytest.raises(Malformed):
+        decode(Enrolment, encode(Enrolment(name=name)))
+
+
+@pytest.mark.parametrize("slots", [-1, 10_001, 1.5])
+def test_slots_are_a_sane_number(slots: float) -> None:
+    with pytest.raises(Malformed):
+        decode(Poll, b'{"free_slots": %s, "intent_revision": 0, "wait_s": 0}' % str(slots).encode())
+
+
+def test_the_jobs_listed_are_bounded() -> None:
+    jobs = [HELD] * (messages.MAX_JOBS_LISTED + 1)
+    with pytest.raises(Malformed, match="length <= 10000"):
+        decode(Poll, encode(Poll(free_slots=0, intent_revision=0, wait_s=0, jobs=jobs)))
+
+
+def test_defaults_are_not_shared_between_messages() -> None:
+    first, second = (PollReply(poll_s=1.0) for _ in range(2))
+    assert first.offers is not second.offers

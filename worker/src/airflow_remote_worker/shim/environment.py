@@ -1,0 +1,40 @@
+"""What Airflow must read from the environment while it is imported, the same for every job. Imports nothing of Airflow.
+
+What differs from job to job is set by :mod:`host`.
+"""
+
+from __future__ import annotations
+
+import os
+
+FORCED = {
+    # `import airflow` makes no database engine then; preload() does by hand what tasks need of the rest.
+    "_AIRFLOW__AS_LIBRARY": "1",
+    # Heartbeats end in our transport; each one also reconnects to the daemon, so the period bounds how long we miss its word.
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    # The client would sleep between tries, deaf to a stop. Our transport retries instead.
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
+    # Logs go to central through the daemon; a site's own upload would need a connection before the task has any.
+    "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
+    # preload() accepts any executor; should a later Airflow check elsewhere, ours is at least known. The class isn't imported.
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor,RemoteExecutor:airflow_remote_provider.executor.RemoteExecutor",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+}
+
+DEFAULTS = {
+    # How long a grandchild that kept the task's stdout may hold the slot after the task (Airflow: 60 s).
+    "AIRFLOW__WORKERS__SOCKET_CLEANUP_TIMEOUT": "10",
+}
+
+
+def prepare() -> None:
+    """Set the variables. Must run before anything imports airflow."""
+    os.environ.update(FORCED)
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def release() -> None:
+    """Take back what only the import needed: a task may start interpreters that initialise Airflow in full (`run_as_user`)."""
+    os.environ.pop("_AIRFLOW__AS_LIBRARY", None)

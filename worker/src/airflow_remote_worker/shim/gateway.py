@@ -1,0 +1,175 @@
+"""The daemon's local gateway as a shim sees it: one socket, reconnected for as long as the daemon takes to come back.
+
+Owns the frames, the back-off and the memory of a stop. Knows nothing of HTTP (that is :mod:`transport`) nor of processes. It has
+no thread: it acts only while somebody calls it, or when the supervisor's selector finds :meth:`Gateway.fileno` readable.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import selectors
+import socket
+import time
+
+from airflow_remote_worker.shim import wire
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+CONNECT_TIMEOUT_S = 0.5
+"""A unix socket answers at once, unless its backlog is full."""
+SEND_TIMEOUT_S = 30.0
+PATIENCE_AFTER_STOP_S = 2.0
+"""How long a call may still wait once the job must stop. Below the supervisor's 5 s between SIGTERM and SIGKILL, which it can't
+send while a call blocks it; long enough for an `on_kill` that asks central for a connection over a slow line."""
+
+
+class Gateway:
+    """Speaks for one job. Not thread-safe; at most one call at a time."""
+
+    def __init__(self, socket_path: str, hello: wire.Hello) -> None:
+        self._socket_path = socket_path
+        self._hello = hello
+        self._socket: socket.socket | None = None
+        self._selector = selectors.DefaultSelector()
+        self._inbox = Inbox()
+        self._ids = itertools.count(1)
+        self._stopped_at = 0.0
+        self.stop: wire.Stop | None = None
+        """The daemon's order to end the task; kept for good once heard."""
+
+    def call(self, method: str, path: str, headers: dict[str, str], body: bytes) -> wire.Answer | None:
+        """Return the answer, however long the daemon takes (it waits out an outage); None when a stop cut the wait short.
+
+        If the connection breaks, the same call is sent again: what the daemon did with the first one is for central to recognise.
+        """
+        call = wire.Call(id=next(self._ids), method=method, path=path, headers=headers, body=body)
+        begun = time.monotonic()
+        pause = FIRST_PAUSE_S
+        while self._patience(begun) > 0:
+            try:
+                self._connect()
+                self._send(call)
+                answer = self._await_answer(call.id, begun)
+                if answer is not None:
+                    return answer
+            except (OSError, wire.BrokenFrame):
+                self._hang_up()
+                time.sleep(pause * random.uniform(0.75, 1.25))
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+        self._hang_up()  # so that the daemon drops the call, and its late answer can't be taken for another's
+        return None
+
+    def drain(self) -> None:
+        """Take in what the daemon has sent, and reconnect if it has gone; never waits for it."""
+        try:
+            self._connect()
+            self._take(0)
+        except (OSError, wire.BrokenFrame):
+            self._hang_up()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not through a stop."""
+        until = time.monotonic() + seconds
+        while self.stop is None and (left := until - time.monotonic()) > 0:
+            try:
+                self._take(left)
+            except (OSError, wire.BrokenFrame):
+                self._hang_up()
+
+    def fileno(self) -> int:
+        """Readable when there is something to drain. The selector's own descriptor: it outlives reconnects."""
+        return self._selector.fileno()
+
+    def abandon(self) -> None:
+        """In a forked child: close our copies, and touch nothing that is shared with the parent (no `unregister`)."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._selector.close()
+
+    def _connect(self) -> None:
+        if self._socket is not None:
+            return
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(CONNECT_TIMEOUT_S)
+            sock.connect(self._socket_path)
+            sock.sendall(wire.pack(self._hello))
+            sock.settimeout(SEND_TIMEOUT_S)
+        except OSError:
+            sock.close()
+            raise
+        self._selector.register(sock, selectors.EVENT_READ)
+        self._socket = sock
+        self._inbox = Inbox()
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._selector.unregister(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, frame: wire.Call) -> None:
+        assert self._socket is not None
+        self._socket.sendall(wire.pack(frame))
+
+    def _await_answer(self, call_id: int, begun: float) -> wire.Answer | None:
+        while (patience := self._patience(begun)) > 0:
+            for answer in self._take(patience):
+                if answer.id == call_id:
+                    return answer
+        return None
+
+    def _patience(self, begun: float) -> float:
+        """Seconds that a call begun at *begun* may still take."""
+        if self.stop is None:
+            return float("inf")
+        return max(begun, self._stopped_at) + PATIENCE_AFTER_STOP_S - time.monotonic()
+
+    def _take(self, timeout: float) -> list[wire.Answer]:
+        """Wait up to *timeout* for something to arrive; return the answers in it and remember a stop.
+
+        Raises:
+            ConnectionError: the daemon has gone.
+        """
+        if not self._selector.select(None if timeout == float("inf") else timeout) or self._socket is None:
+            return []
+        answers: list[wire.Answer] = []
+        for frame in self._inbox.receive(self._socket):
+            if isinstance(frame, wire.Answer):
+                answers.append(frame)
+            elif isinstance(frame, wire.Stop) and self.stop is None:
+                self.stop = frame
+                self._stopped_at = time.monotonic()
+        return answers
+
+
+class Inbox:
+    """Puts frames together from whatever pieces arrive."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def receive(self, sock: socket.socket) -> list[wire.Frame]:
+        """Read once, without blocking; return the frames that are complete.
+
+        Raises:
+            ConnectionError: end of file.
+            BrokenFrame: the other side doesn't speak this protocol.
+        """
+        try:
+            chunk = sock.recv(1 << 18, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        if not chunk:
+            raise ConnectionResetError("the daemon closed the connection")
+        self._buffer += chunk
+        frames: list[wire.Frame] = []
+        while len(self._buffer) >= wire.LENGTH.size:
+            end = wire.LENGTH.size + wire.check_length(bytes(self._buffer[: wire.LENGTH.size]))
+            if len(self._buffer) < end:
+                break
+            frames.append(wire.unpack(bytes(self._buffer[wire.LENGTH.size : end])))
+            del self._buffer[:end]
+        return frames

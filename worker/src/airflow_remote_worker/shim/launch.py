@@ -1,0 +1,104 @@
+"""The script that the daemon runs with the runtime's interpreter: `launch.py zygote --control-fd N` or `launch.py host JOB_DIR`.
+
+That interpreter doesn't have this package, and the worker's site-packages on its path would shadow its own. So the package is
+registered here by its location, alone. Only the standard library is imported before the runtime is known to be usable, and
+nothing of it newer than Python 3.8: this file must be able to say what is wrong with any interpreter it is run by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import socket
+import struct
+import sys
+from pathlib import Path
+
+PACKAGE = "airflow_remote_worker"
+OLDEST_PYTHON = (3, 10)
+
+
+def main() -> int:
+    """Become a zygote or host one job; return the exit code."""
+    parser = argparse.ArgumentParser(prog="launch.py", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    zygote = commands.add_parser("zygote", help="preload Airflow, then fork a shim for each job")
+    zygote.add_argument("--control-fd", type=int, required=True)
+    host = commands.add_parser("host", help="host one job, without a zygote")
+    host.add_argument("job_dir", type=Path)
+    arguments = parser.parse_args()
+
+    forget_own_directory()
+    register_package()
+    if arguments.command == "zygote":
+        return become_zygote(arguments.control_fd)
+    return host_job(arguments.job_dir)
+
+
+def become_zygote(control_fd: int) -> int:
+    if sys.version_info < OLDEST_PYTHON:
+        tell_unable(control_fd, f"the runtime {sys.executable} is Python {platform.python_version()}; tasks need 3.10 or newer")
+        return 1
+    try:
+        from airflow_remote_worker.shim import zygote
+    except ImportError as error:
+        tell_unable(control_fd, explain_import_error(error))
+        return 1
+    return zygote.main(control_fd)
+
+
+def host_job(job_dir: Path) -> int:
+    from airflow_remote_worker.shim import posix
+
+    posix.detach(job_dir)
+    try:
+        from airflow_remote_worker.shim import host
+    except ImportError as error:
+        part = job_dir / "result.part"
+        part.write_text(json.dumps({"exit_code": 1, "final_state": "", "error": explain_import_error(error)}))
+        part.replace(job_dir / "result.json")
+        return 1
+    return host.run(job_dir)
+
+
+def forget_own_directory() -> None:
+    """Python put this file's directory first on the path; our modules must not shadow anyone's (`host`, `environment`, …)."""
+    here = str(Path(__file__).resolve().parent)
+    sys.path[:] = [entry for entry in sys.path if not entry or str(Path(entry).resolve()) != here]
+
+
+def register_package() -> None:
+    """Make the package that this file belongs to importable, and nothing that lies beside it."""
+    root = Path(__file__).resolve().parent.parent
+    spec = importlib.util.spec_from_file_location(PACKAGE, root / "__init__.py", submodule_search_locations=[str(root)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACKAGE] = module
+    spec.loader.exec_module(module)
+
+
+def explain_import_error(error: ImportError) -> str:
+    """Return what a person should do about *error*."""
+    return (
+        f"the runtime {sys.executable} can't import apache-airflow-task-sdk or what it needs ({error}): "
+        "install requirements/runtime.lock into it, or set runtime.python to one that has it"
+    )
+
+
+def tell_unable(control_fd: int, reason: str) -> None:
+    """Send `wire.Unable` written by hand: the interpreter that lacks Airflow lacks msgspec too."""
+    body = b"\x82" + _text("type") + _text("unable") + _text("reason") + _text(reason)
+    with socket.socket(fileno=os.dup(control_fd)) as control:
+        control.sendall(struct.pack(">I", len(body)) + body)
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode("utf-8", "replace")
+    return b"\xdb" + struct.pack(">I", len(encoded)) + encoded
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What a process needs imported and initialised before it hosts a task: once in the zygote, or at the start of a lone shim.
+
+Imports Airflow, its providers and what the site has put into the runtime (plugins, local settings); never a Dag.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import sys
+import warnings
+from contextlib import suppress
+from types import ModuleType
+
+from airflow_remote_worker.shim import environment
+
+MODULES = (
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.execution_time.secrets",
+    "airflow.sdk.execution_time.context",
+    "airflow.sdk.execution_time.xcom",
+    "airflow.sdk.execution_time.lazy_sequence",
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk.definitions.decorators",
+    "airflow.dag_processing.dagbag",
+    "airflow.dag_processing.bundles.manager",
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.importers.python_importer",
+    "airflow_remote_worker.shim.coordinator",
+    "jinja2.ext",
+    "setproctitle",
+)
+
+OPERATOR_PACKAGES = (
+    "airflow.providers.standard.operators",
+    "airflow.providers.standard.sensors",
+    "airflow.providers.standard.decorators",
+)
+"""Of nearly every Dag. A zygote shares their memory with all its tasks."""
+
+
+@functools.cache
+def preload() -> None:
+    """Import and initialise Airflow, once: a shim forked from a zygote finds it done.
+
+    Raises:
+        ImportError: the runtime lacks what a task needs.
+    """
+    environment.prepare()
+    for name in MODULES:
+        importlib.import_module(name)
+    initialise()
+    accept_any_executor()
+    environment.release()
+
+
+def initialise() -> None:
+    """Do what `airflow.settings.initialize()` does, less the database."""
+    from airflow import settings
+    from airflow.sdk.log import configure_logging
+
+    settings.configure_vars()
+    settings.prepare_syspath_for_config_and_plugins()
+    settings.load_policy_plugins(settings.get_policy_plugin_manager())
+    settings.import_local_settings()
+    settings._configure_secrets_masker()
+    # Bare supervise_task() printed a password: without this call nothing masks what the supervisor logs of itself.
+    configure_logging(json_output=True, output=sys.stdout.buffer)
+
+
+def accept_any_executor() -> None:
+    """Let Dags load whatever `executor=` their tasks name.
+
+    The Dag bag compares each name with `[core] executor`. That list is central's; central has checked it, and a machine that runs
+    one task of the Dag has no use for the executors of the others.
+    """
+    from airflow.dag_processing import dagbag
+
+    if hasattr(dagbag, "_validate_executor_fields"):
+        dagbag._validate_executor_fields = _accept
+
+
+def _accept(dag: object, bundle_name: str | None = None) -> None:
+    return None
+
+
+def import_operators() -> None:
+    """Import what most Dags use. Worth it only for a process that forks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations between Airflow and its providers: no Dag's doing
+        for package_name in OPERATOR_PACKAGES:
+            with suppress(ImportError):  # the runtime needn't have the provider
+                for name in _module_names(importlib.import_module(package_name)):
+                    with suppress(ImportError):  # nor what one of its operators needs
+                        importlib.import_module(name)
+
+
+def _module_names(package: ModuleType) -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(package.__path__, package.__name__ + ".")]
+
+
+def warm() -> None:
+    """Fill the caches that each task would otherwise fill for itself. Worth it only for a process that forks."""
+    from airflow.sdk.api.client import Client, getuser
+    from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
+    from airflow.sdk.listener import get_listener_manager
+    from airflow.sdk.log import load_remote_log_handler, logging_processors
+
+    Client(base_url="http://central.invalid/", token="").close()  # its SSL context
+    getuser()
+    ensure_secrets_backend_loaded()
+    load_remote_log_handler()
+    logging_processors(json_output=True)
+    get_listener_manager()  # loads the plugins

@@ -1,0 +1,73 @@
+"""The Execution API as the Task SDK's client sees it here: an httpx transport that ends in the daemon's local gateway.
+
+Heartbeats are answered on the spot: central vouches for the job through the worker's own poll, and a heartbeat that blocked would
+stall the supervisor's loop, its logs and in the end the task (a full pipe). A stop is told to the supervisor in the words that a
+heartbeat would bring from central, so that the task ends by the supervisor's own path.
+"""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+
+from airflow_remote_worker.shim.gateway import Gateway
+
+BASE_URL = "http://central.invalid/execution/"
+"""Never resolved. `.invalid` (RFC 6761) makes a mistake visible."""
+
+FORWARDED = ("airflow-api-version", "content-type", "correlation-id")
+"""What the protocol lets through; the rest (user agent, empty authorization, host) is httpx's."""
+
+SERVER_ERROR_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
+"""Airflow's client would do the same (5 tries within about 30 s), but sleep through a stop."""
+
+
+class GatewayTransport(httpx.BaseTransport):
+    """Answers heartbeats, forwards everything else."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the daemon's answer, or the verdict *conflict* when the job must stop. Blocks through an outage."""
+        path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
+        if request.method == "PUT" and path.endswith("/heartbeat"):
+            self._gateway.drain()
+            return httpx.Response(204) if self._gateway.stop is None else self._verdict()
+        if self._gateway.stop is not None and path.endswith("/run"):
+            return self._verdict()  # not started yet: so don't
+        return self._forward(request, path)
+
+    def _forward(self, request: httpx.Request, path: str) -> httpx.Response:
+        headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+        body = request.read()
+        answer = self._gateway.call(request.method, path, headers, body)
+        for pause in SERVER_ERROR_PAUSES_S:
+            if answer is None or answer.status < 500:
+                break
+            self._gateway.wait(pause)
+            answer = self._gateway.call(request.method, path, headers, body)
+        return self._verdict() if answer is None else as_response(answer.status, answer.headers, answer.body)
+
+    def _verdict(self) -> httpx.Response:
+        stop = self._gateway.stop
+        assert stop is not None
+        message = stop.detail or f"This job must stop ({stop.reason})."
+        return httpx.Response(409, json={"detail": {"reason": stop.reason, "message": message}})
+
+
+def as_response(status: int, headers: dict[str, str], body: bytes) -> httpx.Response:
+    """Return what the daemon answered in a form that the Task SDK's client understands.
+
+    It reads details only from `application/json` with a `detail` in it. A problem of central (RFC 9457: what was refused and what
+    to do about it) is turned into that, or the task's log would say no more than "403 Forbidden".
+    """
+    content_type = {name.lower(): value for name, value in headers.items()}.get("content-type", "application/json")
+    if content_type.startswith("application/problem+json"):
+        try:
+            body = json.dumps({"detail": json.loads(body)}).encode()
+            content_type = "application/json"
+        except ValueError:
+            pass  # leave the body to the client, which shows it as it is
+    return httpx.Response(status, headers={"content-type": content_type}, content=body)

@@ -1,0 +1,207 @@
+"""A central for tests: all of docs/protocol.md in memory, over real HTTP, with levers for people's wishes and for faults.
+
+Owns what a test may do to it. It refuses to own how it works: decisions are in :mod:`.ledger`, routes in :mod:`.routes`, sockets
+in :mod:`.http_server`, the Execution API in :mod:`.execution`. It passes :mod:`airflow_remote_protocol.conformance` as the real
+one does::
+
+    with FakeCentral() as central:
+        token = central.enrolment_token(["ships"])
+        job_id = central.enqueue("ships")
+        ...  # start a worker against central.url
+        central.wait_for_state(job_id, JobState.SUCCEEDED)
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from airflow_remote_protocol.messages import IntentMode, StopReason
+from airflow_remote_protocol.states import JobState
+
+from airflow_remote_worker.testing.execution import TaskCalls
+from airflow_remote_worker.testing.http_server import Faults, HttpServer, Proxy, Recorded
+from airflow_remote_worker.testing.ledger import Job, Ledger, Worker, make_workload
+from airflow_remote_worker.testing.routes import Execution, Routes
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The durations that central decides; short enough for tests, long enough for a busy machine."""
+
+    poll_s: float = 20.0
+    retry_s: float = 0.2
+    offer_deadline_s: float = 30.0
+    redelivery_s: float = 5.0
+    stop_after_s: float = 3300.0
+
+
+class FakeCentral:
+    """A central on 127.0.0.1. All methods may be called from any thread.
+
+    Args:
+        execution: answers the tasks' calls; the default is :class:`TaskCalls`, also at :attr:`tasks`.
+        timing: what central tells the workers, and how long it waits itself.
+        sub_path: where central lives below the host, such as `/airflow`.
+    """
+
+    def __init__(self, execution: Execution | None = None, *, timing: Timing = Timing(), sub_path: str = "") -> None:
+        self.tasks = TaskCalls()
+        self._sub_path = sub_path
+        self._ledger = Ledger(
+            offer_deadline_s=timing.offer_deadline_s, redelivery_s=timing.redelivery_s, stop_after_s=timing.stop_after_s
+        )
+        self._routes = Routes(self._ledger, execution or self.tasks, poll_s=timing.poll_s, retry_s=timing.retry_s)
+        self._faults = Faults()
+        self._http = HttpServer(self._routes.answer, self._faults, prefix=f"{sub_path}/remote/v1/")
+
+    def __enter__(self) -> FakeCentral:
+        self._http.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._http.stop()
+
+    @property
+    def url(self) -> str:
+        """Central's own URL, as a person would give it to a worker: without `/remote/v1`."""
+        return f"http://127.0.0.1:{self._http.port}{self._sub_path}"
+
+    # What people and the scheduler do
+
+    def enrolment_token(self, queues: Sequence[str], *, name_pattern: str = "*", uses: int = 1, expires_s: float = 3600.0) -> str:
+        with self._ledger.changed:
+            return self._ledger.issue_token(queues, name_pattern=name_pattern, uses=uses, expires_s=expires_s)
+
+    def enqueue(self, queue: str, *, slots: int = 1, priority: int = 1, workload: dict[str, Any] | None = None) -> str:
+        """Queue a job and return its id; *workload* replaces top-level fields of a made-up `TaskWorkload`."""
+        job = Job(str(uuid.uuid4()), queue, slots, priority, make_workload(workload))
+        with self._ledger.changed:
+            self._ledger.enqueue(job)
+        return job.job_id
+
+    def end_task(self, job_id: str, *, reason: StopReason = StopReason.ENDED) -> None:
+        """End the job as a person would; its worker hears a stop."""
+        with self._ledger.changed:
+            self._ledger.end(self.job(job_id), reason)
+
+    def lose_job(self, job_id: str) -> None:
+        """Give the job up, as if its worker had been silent for longer than `lost_after`."""
+        with self._ledger.changed:
+            self._ledger.lose(self.job(job_id))
+
+    def set_intent(self, worker_name: str, mode: IntentMode, *, slots: int | None = None, reason: str = "") -> None:
+        with self._ledger.changed:
+            self._ledger.set_intent(self.worker(worker_name), mode, slots, reason)
+
+    def revoke_worker(self, worker_name: str) -> None:
+        with self._ledger.changed:
+            self._ledger.revoke_worker(self.worker(worker_name))
+
+    # Time
+
+    def expire_offer(self, job_id: str) -> None:
+        """Let the deadline of the job's offer pass."""
+        with self._ledger.changed:
+            self.job(job_id).deadline = time.monotonic()
+            self._ledger.expire_offers()
+
+    def skip_delay(self, job_id: str) -> None:
+        """Let the delay before the job's next offer pass."""
+        with self._ledger.changed:
+            self.job(job_id).not_before = 0.0
+            self._ledger.changed.notify_all()
+
+    # Faults
+
+    def go_down(self) -> None:
+        """Stop listening and cut every connection. What was said so far stays true."""
+        self._http.stop()
+
+    def come_back(self) -> None:
+        """Listen again, on the same port."""
+        self._http.start()
+
+    def answer_like_a_proxy(self, status: int, body: bytes = b"<html>", headers: Mapping[str, str] | None = None) -> None:
+        """Answer every further request without the marker header, until :meth:`answer_as_central`."""
+        self._faults.proxy = Proxy(status, body, headers or {"content-type": "text/html"})
+
+    def answer_as_central(self) -> None:
+        self._faults.proxy = None
+
+    def drop_next_reply(self, path_part: str) -> None:
+        """Do what the next request with *path_part* in its path asks, then hang up without an answer."""
+        self._faults.drop_next_reply(path_part)
+
+    # What there is to see
+
+    @property
+    def requests(self) -> list[Recorded]:
+        """Every request so far, in order of arrival."""
+        return list(self._http.requests)
+
+    def requests_to(self, path_part: str) -> list[Recorded]:
+        return [request for request in self.requests if path_part in request.path]
+
+    def job(self, job_id: str) -> Job:
+        return self._ledger.jobs[job_id]
+
+    def job_state(self, job_id: str) -> str:
+        with self._ledger.changed:
+            self._ledger.expire_offers()
+            return self.job(job_id).state.value
+
+    def job_epoch(self, job_id: str) -> int:
+        return self.job(job_id).epoch
+
+    def log_bytes(self, job_id: str) -> bytes:
+        """Return the log of the job's last lease."""
+        with self._ledger.changed:
+            return bytes(self.job(job_id).log)
+
+    def task_states(self, job_id: str) -> list[str]:
+        """Return the states that the job's task set through the Execution API, oldest first."""
+        return list(self.tasks.states.get(self.job(job_id).ti_id, []))
+
+    def worker(self, name: str) -> Worker:
+        """Return the newest worker of that name.
+
+        Raises:
+            LookupError: no worker of that name ever enrolled.
+        """
+        for worker in reversed(self._ledger.workers.values()):
+            if worker.name == name:
+                return worker
+        raise LookupError(f"no worker named {name} has enrolled")
+
+    def wait_for_state(self, job_id: str, *states: JobState, timeout_s: float = 10.0) -> None:
+        """Wait until the job is in one of *states*.
+
+        Raises:
+            TimeoutError: says where it stands instead.
+        """
+        self.wait_until(
+            lambda: self.job(job_id).state in states,
+            timeout_s=timeout_s,
+            what=lambda: f"job {job_id} to be {' or '.join(states)}; it went through {', '.join(self.job(job_id).history)}",
+        )
+
+    def wait_until(
+        self, is_so: Callable[[], bool], *, timeout_s: float = 10.0, what: Callable[[], str] = lambda: "what the test wants"
+    ) -> None:
+        """Wait until *is_so*; it is asked after every change of the ledger, and now and then.
+
+        Raises:
+            TimeoutError: names *what* was waited for.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._ledger.changed:
+            while not is_so():
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError(f"waited {timeout_s} s for {what()}")
+                self._ledger.changed.wait(min(left_s, 0.1))  # 0.1: logs and requests change without a notice

@@ -1,0 +1,213 @@
+"""HTTP/1.1 on 127.0.0.1 for the fake central: keep-alive, long polls, a thread per connection; and every way to break it.
+
+Owns sockets, the log of requests, and faults of the network. It refuses to know what a request means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from airflow_remote_worker.testing.routes import Answer, Request, split_target
+
+MAX_BODY = 64 << 20
+"""More than any test sends; what is longer is cut off with the connection."""
+
+
+@dataclass
+class Recorded:
+    """One request as it came in, for assertions."""
+
+    method: str
+    path: str
+    """Below `/remote/v1/`, with its query."""
+    headers: Mapping[str, str]
+    body: bytes
+    status: int | None = None
+    """None while it is being answered, or if it never was."""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """What stands between worker and central and answers in its place."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Faults:
+    """What goes wrong next. One lock's worth of wishes, set by tests and consumed by connections."""
+
+    def __init__(self) -> None:
+        self.proxy: Proxy | None = None
+        self._dropped: list[str] = []
+        self._lock = threading.Lock()
+
+    def drop_next_reply(self, path_part: str) -> None:
+        with self._lock:
+            self._dropped.append(path_part)
+
+    def takes_the_reply_to(self, path: str) -> bool:
+        with self._lock:
+            for path_part in self._dropped:
+                if path_part in path:
+                    self._dropped.remove(path_part)
+                    return True
+        return False
+
+
+class HttpServer:
+    """Listens on one port for all its life; can go down and come back."""
+
+    def __init__(self, answer: Callable[[Request], Answer], faults: Faults, *, prefix: str) -> None:
+        self.requests: list[Recorded] = []
+        self.faults = faults
+        self.answer = answer
+        self.prefix = prefix
+        """What every path of central's begins with, `/remote/v1/` included."""
+        self.port = 0
+        self._server: _Server | None = None
+
+    def start(self) -> None:
+        """Listen; on the same port as before."""
+        if self._server is not None:
+            return
+        self._server = _Server(("127.0.0.1", self.port), self)
+        self.port = self._server.server_address[1]
+        # 0.02: how long `stop` may take; the loop itself wakes at once when a connection comes.
+        serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake central", daemon=True)
+        serve.start()
+
+    def stop(self) -> None:
+        """Stop listening and cut every connection, those of parked polls too."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server.cut_connections()
+            self._server = None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # many workers may come back at the same moment
+    allow_reuse_address = True  # the same port again, right after `stop`
+
+    def __init__(self, address: tuple[str, int], owner: HttpServer) -> None:
+        self.owner = owner
+        self._connections: set[socket.socket] = set()
+        self._connections_lock = threading.Lock()
+        super().__init__(address, _Connection)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._connections_lock:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._connections_lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def cut_connections(self) -> None:
+        with self._connections_lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):  # the peer was faster
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A peer that hangs up is what this server is for; everything else is a bug and is shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every reply waits 40 ms for the delayed ACK of its head
+    wbufsize = -1  # head and body in one packet; flushed in `_write`
+    server: _Server
+
+    def _serve(self) -> None:
+        owner = self.server.owner
+        body = self._read_body()
+        if body is None:
+            self.close_connection = True
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        below = self.path.removeprefix(owner.prefix)
+        recorded = Recorded(self.command, below, headers, body)
+        owner.requests.append(recorded)
+        proxy = owner.faults.proxy
+        if proxy is not None:
+            recorded.status = proxy.status
+            self._write(Answer(proxy.status, proxy.body, proxy.headers))
+            return
+        path, query = split_target(below if below != self.path else "/outside-of-remote-v1" + below)
+        answer = owner.answer(Request(self.command, path, query, headers, body, self._peer_hung_up))
+        if owner.faults.takes_the_reply_to(below):
+            self.close_connection = True
+            return
+        recorded.status = answer.status
+        try:
+            if self._peer_hung_up():
+                raise ConnectionResetError("the peer hung up before it was answered")
+            self._write(answer)
+        except OSError:
+            answer.on_undelivered()
+            raise
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve
+
+    def _read_body(self) -> bytes | None:
+        """Return the body; None if it makes no sense."""
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            return self._read_chunks()
+        length = self.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return None
+        body = self.rfile.read(int(length))
+        return body if len(body) == int(length) else None
+
+    def _read_chunks(self) -> bytes | None:
+        body = b""
+        while True:
+            try:
+                size = int(self.rfile.readline(20).split(b";")[0], 16)
+            except ValueError:
+                return None
+            body += self.rfile.read(size)
+            self.rfile.readline(4)  # the line end behind the chunk
+            if size == 0 or len(body) > MAX_BODY:
+                return body if size == 0 else None
+
+    def _write(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if answer.status not in (204, 304):
+            self.send_header("content-length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD" and answer.status not in (204, 304):
+            self.wfile.write(answer.body)
+        self.wfile.flush()
+
+    def _peer_hung_up(self) -> bool:
+        # Not `select`: it fails beyond 1,024 open files, and tests with that many workers exist.
+        self.connection.setblocking(False)
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:  # nothing to read: the peer waits for us, as it should
+            return False
+        except OSError:
+            return True
+        finally:
+            self.connection.setblocking(True)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: `HttpServer.requests` has it all."""

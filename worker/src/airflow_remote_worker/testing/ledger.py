@@ -1,0 +1,364 @@
+"""What the fake central knows, in memory: enrolment tokens, workers, jobs, and what may happen to them.
+
+Owns every decision about a worker's right and a job's state. It refuses to own HTTP (see :mod:`.routes`) and threads of its own:
+callers hold :attr:`Ledger.changed` around each call, and whoever changes something that a parked poll may wait for notifies it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from airflow_remote_protocol.errors import Problem, ProblemCode, problem
+from airflow_remote_protocol.messages import (
+    Enrolment,
+    HeldJob,
+    Intent,
+    IntentMode,
+    JobKind,
+    JobPhase,
+    Offer,
+    Outcome,
+    Report,
+    SessionRequest,
+    Stop,
+    StopReason,
+)
+from airflow_remote_protocol.states import JobEvent, JobState, advance
+from airflow_remote_protocol.tokens import TOKEN_BYTES, MalformedToken, TokenKind, check_token, hash_token, make_token
+from airflow_remote_protocol.version import VersionMismatch, check_version
+
+MAX_REOFFERS = 3
+"""docs/protocol.md, "Sessions, polls, leases"."""
+
+
+class Refusal(Exception):
+    """Central says no; the problem is the whole answer and nothing has changed."""
+
+    def __init__(self, code: ProblemCode, detail: str, *, size: int | None = None) -> None:
+        super().__init__(detail)
+        self.problem: Problem = problem(code, detail, size=size)
+
+
+@dataclass
+class EnrolmentToken:
+    queues: list[str]
+    name_pattern: str
+    uses_left: int
+    expires_at: float
+
+
+@dataclass
+class Worker:
+    worker_id: str
+    name: str
+    queues: list[str]
+    is_revoked: bool = False
+    clones_seen: int = 0
+    intent: Intent = field(default_factory=lambda: Intent(mode=IntentMode.SERVE, revision=1))
+    instance_id: str | None = None
+    session_id: str | None = None
+    session: SessionRequest | None = None
+    newest_poll: int = 0
+    """Number of the poll that may be answered; a higher one ends the older."""
+
+
+@dataclass
+class Job:
+    job_id: str
+    queue: str
+    slots: int
+    priority: int
+    workload: bytes
+    """A `TaskWorkload` as JSON."""
+    state: JobState = JobState.QUEUED
+    epoch: int = 0
+    worker_id: str | None = None
+    """Who holds the lease, or held the last one."""
+    expired_offers: int = 0
+    deadline: float = 0.0
+    """Of the offer."""
+    not_before: float = 0.0
+    """No offer earlier than this."""
+    stop: StopReason | None = None
+    """Why people or central ended it; None: they didn't."""
+    report: Report | None = None
+    log: bytearray = field(default_factory=bytearray)
+    """Of the last lease."""
+    history: list[JobState] = field(default_factory=lambda: [JobState.QUEUED])
+
+    @property
+    def ti_id(self) -> str:
+        return str(json.loads(self.workload)["ti"]["id"])
+
+    def move(self, event: JobEvent) -> None:
+        self.state = advance(self.state, event)
+        self.history.append(self.state)
+
+
+class Ledger:
+    """All of the fake's memory. Times are of *clock* (monotonic seconds)."""
+
+    def __init__(
+        self, *, offer_deadline_s: float, redelivery_s: float, stop_after_s: float, clock: Callable[[], float] = time.monotonic
+    ):
+        self.offer_deadline_s = offer_deadline_s
+        self.redelivery_s = redelivery_s
+        self.stop_after_s = stop_after_s
+        self.changed = threading.Condition()
+        self.tokens: dict[str, EnrolmentToken] = {}
+        self.workers: dict[str, Worker] = {}
+        self.jobs: dict[str, Job] = {}
+        self._clock = clock
+        self._worker_ids: dict[str, str] = {}
+        """By the hash of their credential."""
+
+    # Workers
+
+    def issue_token(self, queues: Sequence[str], *, name_pattern: str, uses: int, expires_s: float) -> str:
+        token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
+        self.tokens[hash_token(token)] = EnrolmentToken(list(queues), name_pattern, uses, self._clock() + expires_s)
+        return token
+
+    def enrol(self, token: str, enrolment: Enrolment) -> tuple[Worker, str]:
+        """Return the new worker and its credential."""
+        known = self.tokens.get(hash_token(token))
+        if known is None or known.uses_left < 1 or known.expires_at <= self._clock():
+            raise Refusal(ProblemCode.TOKEN_REFUSED, "the enrolment token is unknown, used up or expired; ask for a new one")
+        if not fnmatch.fnmatchcase(enrolment.name, known.name_pattern):
+            raise Refusal(ProblemCode.TOKEN_REFUSED, f"the enrolment token is for names like {known.name_pattern}")
+        if any(worker.name == enrolment.name and not worker.is_revoked for worker in self.workers.values()):
+            raise Refusal(
+                ProblemCode.NAME_TAKEN, f"a worker named {enrolment.name} exists; choose another name or revoke it first"
+            )
+        known.uses_left -= 1
+        credential = make_token(TokenKind.WORKER, secrets.token_bytes(TOKEN_BYTES))
+        worker = Worker(str(uuid.uuid4()), enrolment.name, list(known.queues))
+        self.workers[worker.worker_id] = worker
+        self._worker_ids[hash_token(credential)] = worker.worker_id
+        return worker, credential
+
+    def authenticate(self, credential: str) -> Worker:
+        worker_id = self._worker_ids.get(hash_token(_well_formed(TokenKind.WORKER, credential)))
+        if worker_id is None:
+            raise Refusal(ProblemCode.UNAUTHORIZED, "no worker has this credential; enrol again")
+        worker = self.workers[worker_id]
+        self.insist_on_right(worker)
+        return worker
+
+    def insist_on_right(self, worker: Worker) -> None:
+        if worker.is_revoked:
+            raise Refusal(ProblemCode.REVOKED, f"the worker {worker.name} was revoked; enrol it again if that was a mistake")
+
+    def open_session(self, worker: Worker, asked: SessionRequest) -> list[Stop]:
+        """Give *worker* a new session and return the stops for what it holds without right."""
+        try:
+            check_version(asked.protocol)
+        except VersionMismatch as error:
+            raise Refusal(ProblemCode.OUTDATED, f"{error}; update the worker") from None
+        if worker.instance_id not in (None, asked.instance_id):
+            worker.clones_seen += 1
+            raise Refusal(
+                ProblemCode.CLONED, f"another installation already works as {worker.name}; enrol this one under its own name"
+            )
+        worker.instance_id, worker.session, worker.session_id = asked.instance_id, asked, str(uuid.uuid4())
+        listed = {(entry.job_id, entry.epoch) for entry in asked.jobs}
+        for job in self.leased_by(worker):
+            if (job.job_id, job.epoch) in listed:
+                continue
+            # An offer that isn't listed never reached the worker's disk: somebody may have it at once. What ran and isn't
+            # listed is lost.
+            job.move(JobEvent.LOSE if job.state is JobState.RUNNING else JobEvent.WITHDRAW)
+        self.changed.notify_all()
+        return self.stops(worker, asked.jobs)
+
+    def insist_on_session(self, worker: Worker, session_id: str | None) -> SessionRequest:
+        if worker.session is None or session_id != worker.session_id:
+            raise Refusal(ProblemCode.SESSION_TAKEN, f"this is not the current session of {worker.name}; open a new one")
+        return worker.session
+
+    def leave(self, worker: Worker) -> None:
+        if self.leased_by(worker):
+            raise Refusal(ProblemCode.SUPERSEDED, f"{worker.name} still holds jobs; drain it first")
+        self.revoke_worker(worker)
+
+    def revoke_worker(self, worker: Worker) -> None:
+        worker.is_revoked = True
+        self.changed.notify_all()
+
+    def set_intent(self, worker: Worker, mode: IntentMode, slots: int | None, reason: str) -> None:
+        worker.intent = Intent(mode=mode, revision=worker.intent.revision + 1, slots=slots, reason=reason)
+        self.changed.notify_all()
+
+    # Offers and leases
+
+    def enqueue(self, job: Job) -> None:
+        self.jobs[job.job_id] = job
+        self.changed.notify_all()
+
+    def leased_by(self, worker: Worker) -> list[Job]:
+        return [job for job in self.jobs.values() if job.state.is_leased and job.worker_id == worker.worker_id]
+
+    def offer(self, worker: Worker, session: SessionRequest, free_slots: int) -> list[Offer]:
+        """Give *worker* what fits: by priority, then by age; a job that doesn't fit blocks none behind it."""
+        if worker.intent.mode is not IntentMode.SERVE:
+            return []
+        allowed = session.slots if worker.intent.slots is None else min(session.slots, worker.intent.slots)
+        room = min(free_slots, allowed - sum(job.slots for job in self.leased_by(worker)))
+        now = self._clock()
+        offers = []
+        # `sorted` is stable and `jobs` remembers the order of arrival, so age needs no key.
+        for job in sorted(self.jobs.values(), key=lambda job: -job.priority):
+            if job.state is not JobState.QUEUED or job.queue not in worker.queues or job.not_before > now or job.slots > room:
+                continue
+            job.move(JobEvent.OFFER)
+            job.epoch += 1
+            job.worker_id, job.deadline, job.log = worker.worker_id, now + self.offer_deadline_s, bytearray()
+            room -= job.slots
+            offers.append(self._as_offer(job))
+        return offers
+
+    def _as_offer(self, job: Job) -> Offer:
+        return Offer(
+            job_id=job.job_id,
+            epoch=job.epoch,
+            kind=JobKind.TASK,
+            queue=job.queue,
+            slots=job.slots,
+            deadline_s=self.offer_deadline_s,
+            stop_after_s=self.stop_after_s,
+            workload=msgspec.Raw(job.workload),
+        )
+
+    def withdraw(self, offers: Sequence[Offer]) -> None:
+        """Take back offers whose reply could not be delivered."""
+        for offer in offers:
+            job = self.jobs[offer.job_id]
+            if (job.state, job.epoch) == (JobState.OFFERED, offer.epoch):
+                job.move(JobEvent.WITHDRAW)
+        self.changed.notify_all()
+
+    def renew(self, worker: Worker, listed: Sequence[HeldJob]) -> None:
+        for entry in listed:
+            job = self._held(worker, entry)
+            if job is not None and job.state is JobState.OFFERED and entry.phase is JobPhase.PREPARING:
+                job.deadline = self._clock() + self.offer_deadline_s
+
+    def expire_offers(self) -> None:
+        """Take back every offer whose deadline has passed; after too many, the job fails."""
+        now = self._clock()
+        for job in self.jobs.values():
+            if job.state is JobState.OFFERED and job.deadline <= now:
+                job.expired_offers += 1
+                job.move(JobEvent.FAIL if job.expired_offers > MAX_REOFFERS else JobEvent.EXPIRE)
+                job.not_before = now + self.redelivery_s * 2 ** (job.expired_offers - 1)
+
+    def stops(self, worker: Worker, listed: Sequence[HeldJob]) -> list[Stop]:
+        """Return a stop for each listed job that must not go on and isn't stopping already."""
+        stops = []
+        for entry in listed:
+            if entry.phase in (JobPhase.STOPPING, JobPhase.ENDED):
+                continue
+            job = self._held(worker, entry)
+            if job is None or (job.stop is None and not job.state.is_leased):
+                stops.append(Stop(job_id=entry.job_id, epoch=entry.epoch, reason=StopReason.SUPERSEDED))
+            elif job.stop is not None:
+                stops.append(Stop(job_id=entry.job_id, epoch=entry.epoch, reason=job.stop))
+        return stops
+
+    def _held(self, worker: Worker, entry: HeldJob) -> Job | None:
+        job = self.jobs.get(entry.job_id)
+        if job is None or (job.worker_id, job.epoch) != (worker.worker_id, entry.epoch) or job.state is JobState.QUEUED:
+            return None
+        return job
+
+    def job_of(self, worker: Worker, job_id: str, epoch: int) -> Job:
+        """Return the job if *epoch* is its last lease and *worker* has or had it; it may have ended."""
+        job = self.jobs.get(job_id)
+        if job is None or job.worker_id != worker.worker_id:
+            raise Refusal(ProblemCode.NOT_FOUND, f"{worker.name} has no job {job_id[:64]}")
+        if epoch != job.epoch or job.state is JobState.QUEUED:
+            raise Refusal(ProblemCode.SUPERSEDED, f"job {job_id} has moved on: epoch {epoch} is over, {job.epoch} is the last")
+        return job
+
+    def leased_job_of(self, worker: Worker, job_id: str, epoch: int) -> Job:
+        """As :meth:`job_of`, and the lease still stands."""
+        job = self.job_of(worker, job_id, epoch)
+        if not job.state.is_leased:
+            raise Refusal(ProblemCode.SUPERSEDED, f"job {job_id} is {job.state.value}; its lease is over")
+        return job
+
+    # What happens to a job
+
+    def accept(self, job: Job) -> None:
+        if job.state is JobState.OFFERED:
+            job.move(JobEvent.ACCEPT)
+            self.changed.notify_all()
+
+    def decline(self, job: Job) -> None:
+        if job.state is not JobState.OFFERED:
+            raise Refusal(ProblemCode.SUPERSEDED, f"job {job.job_id} is {job.state.value}; only an offer can be declined")
+        job.move(JobEvent.DECLINE)
+        job.not_before = self._clock() + self.redelivery_s
+        self.changed.notify_all()
+
+    def conclude(self, job: Job, report: Report) -> None:
+        """Take the worker's report; a second one, or one about a job that central has ended, changes no state."""
+        if job.report is None:
+            if job.state is JobState.OFFERED and report.outcome is Outcome.SUCCEEDED:
+                raise Refusal(ProblemCode.INVALID, f"job {job.job_id} can't have succeeded: it was never accepted")
+            if job.state.is_leased:
+                job.move(JobEvent.SUCCEED if report.outcome is Outcome.SUCCEEDED else JobEvent.FAIL)
+            job.report = report
+            self.changed.notify_all()
+
+    def append_log(self, job: Job, offset: int, text: bytes) -> int:
+        """Append at exactly our size, ignore a repeat; return the size."""
+        size = len(job.log)
+        if offset == size:
+            job.log += text
+        elif offset + len(text) > size:
+            raise Refusal(ProblemCode.LOG_OFFSET, f"central holds {size} bytes of this log; send what follows", size=size)
+        return len(job.log)
+
+    def end(self, job: Job, reason: StopReason) -> None:
+        """Take the job back, as a person, the scheduler or the executor would; its worker is told to stop."""
+        if not job.state.is_ended:
+            job.stop = reason
+            job.move(JobEvent.REVOKE)
+            self.changed.notify_all()
+
+    def lose(self, job: Job) -> None:
+        """Give the job up, as if its worker had not been heard of for too long."""
+        job.move(JobEvent.LOSE)
+        self.changed.notify_all()
+
+
+def make_workload(overrides: dict[str, Any] | None = None) -> bytes:
+    """Return a `TaskWorkload` for a made-up task; *overrides* replaces any of its top-level fields."""
+    ti = {
+        "id": str(uuid.uuid4()),
+        "dag_version_id": str(uuid.uuid4()),
+        "task_id": "a_task",
+        "dag_id": "a_dag",
+        "run_id": "manual__2026-01-01T00:00:00+00:00",
+        "try_number": 1,
+        "map_index": -1,
+    }
+    workload = {"ti": ti, "dag_rel_path": "a_dag.py", "bundle": {"name": "dags-folder", "version": None}}
+    return json.dumps(workload | (overrides or {})).encode()
+
+
+def _well_formed(kind: TokenKind, token: str) -> str:
+    try:
+        return check_token(kind, token)
+    except MalformedToken as error:
+        raise Refusal(ProblemCode.UNAUTHORIZED, str(error)) from None

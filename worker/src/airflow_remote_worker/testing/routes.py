@@ -1,0 +1,283 @@
+"""The routes of docs/protocol.md, from a request's bytes to an answer's, on the fake's ledger.
+
+Owns parsing at the edge, who may ask what, and the long poll. It refuses to own sockets (:mod:`.http_server`) and decisions
+about jobs (:mod:`.ledger`).
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+from airflow_remote_protocol.codec import Malformed, decode, encode
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import (
+    Decline,
+    Enrolled,
+    Enrolment,
+    LogAppended,
+    Poll,
+    PollReply,
+    Pong,
+    Report,
+    Session,
+    SessionRequest,
+)
+from airflow_remote_protocol.tokens import MalformedToken, TokenKind, check_token
+from airflow_remote_protocol.version import (
+    EPOCH_HEADER,
+    MARKER_HEADER,
+    PROBLEM_HEADER,
+    PROTOCOL_VERSION,
+    SESSION_HEADER,
+    Capability,
+    VersionMismatch,
+    check_version,
+)
+
+from airflow_remote_worker.testing.ledger import Job, Ledger, Refusal, Worker
+
+M = TypeVar("M", bound=msgspec.Struct)
+
+MAX_LOG_PACKED = 1 << 20
+MAX_LOG_UNPACKED = 8 << 20
+"""docs/protocol.md, the `log` route."""
+
+LOOK_S = 0.1
+"""How often a parked poll looks whether its peer hung up or an offer expired; everything else wakes it at once."""
+
+PASSED_IN = ("airflow-api-version", "content-type", "correlation-id")
+"""The headers that the gateway passes on to the Execution API."""
+
+Execution = Callable[[Job, str, str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], bytes]]
+"""The Execution API: (job, method, path with query, headers, body) → (status, headers, body)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    """Below `/remote/v1/`, without its query."""
+    query: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+    peer_hung_up: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    on_undelivered: Callable[[], None] = lambda: None
+    """Called if the peer is gone before the answer is out."""
+
+
+class Routes:
+    """Answers requests. Called from one thread per connection."""
+
+    def __init__(self, ledger: Ledger, execution: Execution, *, poll_s: float, retry_s: float) -> None:
+        self.execution = execution
+        self._ledger = ledger
+        self._poll_s = poll_s
+        self._retry_s = retry_s
+
+    def answer(self, request: Request) -> Answer:
+        """Answer anything; what is refused comes back as a problem."""
+        try:
+            answer = self._dispatch(request)
+        except Malformed as error:
+            answer = _as_answer(Refusal(ProblemCode.INVALID, str(error)))
+        except Refusal as refusal:
+            answer = _as_answer(refusal)
+        marked = {MARKER_HEADER: PROTOCOL_VERSION, **answer.headers}
+        return Answer(answer.status, answer.body, marked, answer.on_undelivered)
+
+    def _dispatch(self, request: Request) -> Answer:
+        ledger = self._ledger
+        if (request.method, request.path) == ("POST", "enrol"):
+            return self._enrol(request)
+        with ledger.changed:
+            worker = ledger.authenticate(_bearer(request))
+        _check_marker(request)
+        match (request.method, request.path.split("/", 3)):
+            case ("POST", ["session"]):
+                return self._session(request, worker)
+            case ("GET", ["ping"]):
+                return _message(Pong(name=worker.name, time=time.time()))
+            case ("POST", ["leave"]):
+                with ledger.changed:
+                    ledger.leave(worker)
+                return Answer(204)
+            case ("POST", ["poll"]):
+                return self._poll(request, worker)
+            case (_, ["jobs", job_id, "execution", path]):
+                return self._execution(request, worker, unquote(job_id), path)
+            case ("POST", ["jobs", job_id, verb]) if verb in ("accept", "decline", "report", "log"):
+                return self._job(request, worker, unquote(job_id), verb)
+        raise Refusal(ProblemCode.NOT_FOUND, f"there is no route {request.method} {request.path}")
+
+    def _enrol(self, request: Request) -> Answer:
+        try:
+            token = check_token(TokenKind.ENROLMENT, _bearer(request))
+        except MalformedToken as error:
+            raise Refusal(ProblemCode.UNAUTHORIZED, str(error)) from None
+        _check_marker(request)
+        enrolment = decode(Enrolment, request.body)
+        with self._ledger.changed:
+            worker, credential = self._ledger.enrol(token, enrolment)
+        enrolled = Enrolled(worker_id=worker.worker_id, name=worker.name, credential=credential, queues=worker.queues)
+        return _message(enrolled, status=201)
+
+    def _session(self, request: Request, worker: Worker) -> Answer:
+        asked = decode(SessionRequest, request.body)
+        with self._ledger.changed:
+            stops = self._ledger.open_session(worker, asked)
+            session = Session(
+                session_id=worker.session_id or "",
+                worker_id=worker.worker_id,
+                name=worker.name,
+                protocol=PROTOCOL_VERSION,
+                capabilities=[capability.value for capability in Capability],
+                poll_s=self._poll_s,
+                retry_s=self._retry_s,
+                intent=worker.intent,
+                stops=stops,
+            )
+        return _message(session)
+
+    def _poll(self, request: Request, worker: Worker) -> Answer:
+        asked = decode(Poll, request.body)
+        session_id = request.headers.get(SESSION_HEADER)
+        ledger = self._ledger
+        with ledger.changed:
+            ledger.insist_on_session(worker, session_id)
+            worker.newest_poll += 1
+            number = worker.newest_poll
+            ledger.changed.notify_all()
+            ledger.renew(worker, asked.jobs)
+            deadline = time.monotonic() + max(0.0, min(asked.wait_s, self._poll_s))
+            while True:
+                ledger.insist_on_right(worker)
+                session = ledger.insist_on_session(worker, session_id)
+                ledger.expire_offers()
+                reply = PollReply(poll_s=self._poll_s)
+                is_current = worker.newest_poll == number and not request.peer_hung_up()
+                if is_current:
+                    reply = PollReply(
+                        poll_s=self._poll_s,
+                        offers=ledger.offer(worker, session, asked.free_slots),
+                        stops=ledger.stops(worker, asked.jobs),
+                        intent=worker.intent if worker.intent.revision > asked.intent_revision else None,
+                    )
+                left_s = deadline - time.monotonic()
+                if not is_current or left_s <= 0 or reply.offers or reply.stops or reply.intent:
+                    break
+                ledger.changed.wait(min(left_s, LOOK_S))
+
+        def take_offers_back() -> None:
+            with ledger.changed:
+                ledger.withdraw(reply.offers)
+
+        return Answer(200, encode(reply), {"content-type": "application/json"}, take_offers_back)
+
+    def _job(self, request: Request, worker: Worker, job_id: str, verb: str) -> Answer:
+        ledger = self._ledger
+        epoch = _epoch(request)
+        with ledger.changed:
+            ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+            ledger.expire_offers()
+            if verb == "accept":
+                ledger.accept(ledger.leased_job_of(worker, job_id, epoch))
+            elif verb == "decline":
+                job = ledger.leased_job_of(worker, job_id, epoch)
+                decode(Decline, request.body)
+                ledger.decline(job)
+            elif verb == "report":
+                job = ledger.job_of(worker, job_id, epoch)
+                ledger.conclude(job, decode(Report, request.body))
+            else:
+                job = ledger.job_of(worker, job_id, epoch)
+                return _message(LogAppended(size=ledger.append_log(job, _offset(request), _unpacked(request))))
+        return Answer(204)
+
+    def _execution(self, request: Request, worker: Worker, job_id: str, path: str) -> Answer:
+        epoch = _epoch(request)
+        with self._ledger.changed:
+            self._ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+            self._ledger.expire_offers()
+            job = self._ledger.leased_job_of(worker, job_id, epoch)
+            if (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/run"):
+                self._ledger.accept(job)
+        headers = {name: value for name, value in request.headers.items() if name in PASSED_IN}
+        query = f"?{request.query}" if request.query else ""
+        status, given, body = self.execution(job, request.method, path + query, headers, request.body)
+        return Answer(status, body, {name.lower(): value for name, value in given.items()})
+
+
+def _message(message: msgspec.Struct, *, status: int = 200) -> Answer:
+    return Answer(status, encode(message), {"content-type": "application/json"})
+
+
+def _as_answer(refusal: Refusal) -> Answer:
+    headers = {PROBLEM_HEADER: refusal.problem.code, "content-type": "application/problem+json"}
+    return Answer(refusal.problem.status, encode(refusal.problem), headers)
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Refusal(ProblemCode.UNAUTHORIZED, "there is no bearer token in the request")
+    return token.strip()
+
+
+def _check_marker(request: Request) -> None:
+    try:
+        check_version(request.headers.get(MARKER_HEADER, ""))
+    except VersionMismatch as error:
+        missing = MARKER_HEADER not in request.headers
+        raise Refusal(ProblemCode.INVALID if missing else ProblemCode.OUTDATED, f"{MARKER_HEADER}: {error}") from None
+
+
+def _epoch(request: Request) -> int:
+    return _number(request.headers.get(EPOCH_HEADER, ""), f"the header {EPOCH_HEADER}")
+
+
+def _offset(request: Request) -> int:
+    return _number(parse_qs(request.query).get("offset", [""])[0], "the query parameter offset")
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise Refusal(ProblemCode.INVALID, f"{what} must be a number, not {text[:20]!r}")
+    return int(text)
+
+
+def _unpacked(request: Request) -> bytes:
+    """Return the log's bytes, and never unpack more than is allowed."""
+    if len(request.body) > MAX_LOG_PACKED:
+        raise Refusal(ProblemCode.TOO_LARGE, f"a log chunk has at most {MAX_LOG_PACKED} bytes on the wire")
+    if "gzip" not in request.headers.get("content-encoding", ""):
+        return request.body
+    unpacker = zlib.decompressobj(wbits=31)  # 31: gzip with header and checksum
+    try:
+        text = unpacker.decompress(request.body, MAX_LOG_UNPACKED + 1)
+    except zlib.error as error:
+        raise Refusal(ProblemCode.INVALID, f"the log chunk is not gzip: {error}") from None
+    if len(text) > MAX_LOG_UNPACKED:
+        raise Refusal(ProblemCode.TOO_LARGE, f"a log chunk has at most {MAX_LOG_UNPACKED} bytes unpacked")
+    if not unpacker.eof or unpacker.unused_data:
+        raise Refusal(ProblemCode.INVALID, "the log chunk is not one whole gzip member: it was cut or has a tail")
+    return text
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return a request target's path and query."""
+    parts = urlsplit(target)
+    return parts.path, parts.query
