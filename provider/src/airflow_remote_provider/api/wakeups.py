@@ -48,10 +48,9 @@ class Listener:
 
     async def _listen(self) -> asyncio.Future[None]:
         """Start listening; the future fails when the connection does."""
-        connection = await self._pool.blocking(_connect)
+        driver = await self._pool.blocking(_connect)
         loop = asyncio.get_running_loop()
         broken: asyncio.Future[None] = loop.create_future()
-        driver = connection.driver_connection
         descriptor = driver.fileno()
 
         def readable() -> None:
@@ -64,7 +63,7 @@ class Listener:
                     broken.set_exception(error)
 
         loop.add_reader(descriptor, readable)
-        self._connection = (connection, descriptor)
+        self._connection = (driver, descriptor)
         for topic in Topic:
             self._heard(topic)  # whatever was said while nobody listened
         return broken
@@ -72,19 +71,20 @@ class Listener:
     async def _drop(self) -> None:
         if self._connection is None:
             return
-        connection, descriptor = self._connection
+        driver, descriptor = self._connection
         self._connection = None
         asyncio.get_running_loop().remove_reader(descriptor)
-        await self._pool.blocking(connection.invalidate)
+        driver.close()
 
 
 def _connect() -> Any:
-    """Open a connection outside of any pool's accounting, in autocommit, listening."""
+    """Return a driver's connection of our own, out of the pool's hands, in autocommit, listening."""
     connection = compat.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
     connection.execute(text(f"LISTEN {CHANNEL}"))
-    raw = connection.connection
     connection.detach()
-    return raw
+    driver = connection.connection.dbapi_connection
+    driver.autocommit = True  # closing SQLAlchemy's wrapper must not matter any more
+    return driver
 
 
 def _drain(driver: Any) -> list[Topic]:
