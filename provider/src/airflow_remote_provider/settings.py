@@ -44,7 +44,7 @@ OPTIONS: dict[str, Option] = {
     "silent_after_seconds": Option(90, 5, 3600, "How long after its last contact a worker is shown as silent, in seconds."),
     "ledger_threads": Option(4, 1, 32, "Threads, and so database connections, that all ledger calls of one API process share."),
     "gateway_concurrency": Option(
-        8,
+        6,
         1,
         64,
         "How many Execution API calls one API process makes for workers at once. With ledger_threads below the database pool.",

@@ -82,7 +82,7 @@ def _connect() -> Any:
     connection = compat.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
     connection.execute(text(f"LISTEN {CHANNEL}"))
     connection.detach()
-    driver = connection.connection.dbapi_connection
+    driver: Any = connection.connection.dbapi_connection
     driver.autocommit = True  # closing SQLAlchemy's wrapper must not matter any more
     return driver
 

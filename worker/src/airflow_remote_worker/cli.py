@@ -1,0 +1,253 @@
+"""The command line: join, run, status, check, leave. Parses and prints; imports what a command needs when it is run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_worker import __version__
+from airflow_remote_worker.config import ENV_PREFIX, Config, ConfigError, check_central, default_name, load
+from airflow_remote_worker.errors import Damaged, WorkerError
+from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
+from airflow_remote_worker.state import Membership, NotJoined, State, StateInUse
+
+if TYPE_CHECKING:
+    from airflow_remote_worker.link import Link
+
+EXIT_USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code. Errors are one line on stderr."""
+    arguments = _parser().parse_args(argv)
+    level = arguments.log_level or os.environ.get(ENV_PREFIX + "LOG_LEVEL") or "INFO"
+    try:
+        logging.getLogger().setLevel(level.upper())
+    except ValueError:
+        return _fail(f"log level {level!r} is none of DEBUG, INFO, WARNING, ERROR", EXIT_USAGE)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for chatty in ("httpx", "httpcore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        config = load(_flags(arguments), file=arguments.config)
+        return int(arguments.command(arguments, config, State(config.state)))
+    except ConfigError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except (NotJoined, StateInUse, Damaged) as error:
+        return _fail(str(error), EXIT_REFUSED if isinstance(error, NotJoined) else EXIT_FAILED)
+    except WorkerError as error:
+        return _fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        return _fail(f"{error.filename or config_state(arguments)}: {error.strerror or error}", EXIT_FAILED)
+
+
+def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Exchange the enrolment token for a credential and keep it."""
+    from airflow_remote_protocol.messages import Enrolment
+    from airflow_remote_protocol.tokens import MalformedToken, TokenKind, check_token
+
+    from airflow_remote_worker.daemon import facts
+
+    central = check_central(arguments.url, insecure_http=config.insecure_http)
+    try:
+        token = check_token(TokenKind.ENROLMENT, _token(arguments))
+    except MalformedToken as error:
+        return _fail(f"token: {error}", EXIT_USAGE)
+    with state.locked():
+        if not arguments.force:
+            try:
+                present = state.membership()
+            except NotJoined:
+                pass
+            else:
+                return _fail(f"{state.root} is worker {present.name} of {present.central} already; leave first, or use --force")
+        link = _link(config, central, token)
+        enrolled = _ask(link, lambda: link.enrol(Enrolment(name=config.name or default_name(), facts=facts())))
+        ca_file = str(config.ca_file.absolute()) if config.ca_file else None
+        state.join(
+            Membership(
+                central=central,
+                worker_id=enrolled.worker_id,
+                name=enrolled.name,
+                credential=enrolled.credential,
+                insecure_http=config.insecure_http,
+                ca_file=ca_file,
+            )
+        )
+    print(f"joined {central} as {enrolled.name}, for the queues: {', '.join(enrolled.queues) or '(none)'}")
+    return EXIT_OK
+
+
+def run(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Be the worker."""
+    from airflow_remote_worker import daemon
+
+    return daemon.run(config)
+
+
+def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Say what the daemon of this directory does; exit code 0 if it runs and hears central."""
+    import json
+
+    from airflow_remote_worker.lifecycle import Phase
+
+    membership = state.membership()
+    try:
+        told: dict[str, Any] = json.loads(state.status_path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        told = {}
+    alive = state.is_locked() and bool(told) and not told.get("ended")
+    told |= {"alive": alive, "name": membership.name, "central": membership.central, "state": str(state.root)}
+    if arguments.json:
+        print(json.dumps(told, indent=2))
+    else:
+        print(f"worker   {membership.name} of {membership.central}")
+        print(f"state    {state.root}")
+        print(f"daemon   pid {told['pid']}, {told['phase']}" if alive else "daemon   not running")
+        if alive:
+            contact = f"{time.time() - told['contact_at']:.0f} s ago" if told["contact_at"] else "never"
+            print(f"central  {('unreachable: ' + told['trouble']) if told['trouble'] else 'reachable'}, last word {contact}")
+            print(f"intent   {told['intent']['mode']} {told['intent']['reason']}".rstrip())
+            runtime = told["runtime"]
+            ready = "{python}, Task SDK {airflow}".format(**runtime) if runtime else told["runtime_trouble"] or "not ready yet"
+            print(f"runtime  {ready}")
+            print(f"slots    {told['free_slots']} of {told['slots']} free")
+            for job in told["jobs"]:
+                print(f"job      {job['job_id']} (epoch {job['epoch']}) {job['phase']}")
+    healthy = alive and not told["trouble"] and not told["runtime_trouble"] and told["phase"] == Phase.SERVING.name.lower()
+    return EXIT_OK if healthy else EXIT_FAILED
+
+
+def check(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Name the hop to central that fails, and the remedy."""
+    import anyio
+
+    from airflow_remote_worker.check import check as walk
+    from airflow_remote_worker.clock import SystemClock
+
+    hops = anyio.run(walk, config, state, SystemClock())
+    for hop in hops:
+        print(f"{'ok  ' if hop.ok else 'FAIL'} {hop.name:<10} {hop.text}")
+    return EXIT_OK if all(hop.ok for hop in hops) else EXIT_FAILED
+
+
+def leave(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Give the credential back and forget it."""
+    membership = state.membership()
+    with state.locked():
+        check_central(membership.central, insecure_http=config.insecure_http or membership.insecure_http)
+        link = _link(config, config.central or membership.central, membership.credential, ca_file=membership.ca_file)
+        _ask(link, link.leave)
+        state.forget()
+    print(f"{membership.name} has left {membership.central}")
+    return EXIT_OK
+
+
+def _link(config: Config, central: str, credential: str, *, ca_file: str | None = None) -> Link:
+    from airflow_remote_worker.clock import SystemClock
+    from airflow_remote_worker.link import Link
+
+    ca_file = str(config.ca_file) if config.ca_file else ca_file
+    return Link(central.rstrip("/"), credential=credential, clock=SystemClock(), ca_file=ca_file, proxy=config.proxy)
+
+
+def _ask(link: Link, question: Any) -> Any:
+    """Make one call and close the connection."""
+    import anyio
+
+    async def once() -> Any:
+        try:
+            return await question()
+        finally:
+            await link.close()
+
+    return anyio.run(once)
+
+
+def _token(arguments: argparse.Namespace) -> str:
+    """The token from the flag, a file, stdin (`-`) or the environment; the latter three keep it out of the process list."""
+    if arguments.token_file:
+        return str(arguments.token_file.read_text().strip())
+    if arguments.token == "-":
+        return sys.stdin.readline().strip()
+    token = arguments.token or os.environ.get(ENV_PREFIX + "TOKEN", "")
+    if not token:
+        raise ConfigError(f"token: none given; use --token-file, --token - (stdin), or {ENV_PREFIX}TOKEN")
+    return str(token).strip()
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings among the flags, in the shape of the file; what is None was not given."""
+    bundles: dict[str, dict[str, str]] = {}
+    for pair in arguments.bundle or []:
+        name, equals, path = pair.partition("=")
+        if not equals or not name or not path:
+            raise ConfigError(f"--bundle: {pair!r} is not NAME=PATH")
+        bundles[name] = {"path": path}
+    return {
+        "state": arguments.state,
+        "name": arguments.name,
+        "slots": arguments.slots,
+        "ca_file": arguments.ca_file,
+        "proxy": arguments.proxy,
+        "insecure_http": arguments.insecure_http,
+        "drain_timeout_s": arguments.drain_timeout_s,
+        "runtime": {"python": arguments.runtime_python} if arguments.runtime_python else None,
+        "bundles": bundles or None,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, argument_default=None)
+    common.add_argument("--config", type=Path, help="settings file (default: worker.toml in the state directory)")
+    common.add_argument("--state", help=f"directory that is this worker (default: ${ENV_PREFIX}HOME or ~/.local/share/…)")
+    common.add_argument("--ca-file", help="PEM file with the authorities to trust instead of the system's")
+    common.add_argument("--proxy", help="URL of an HTTP proxy (default: HTTPS_PROXY, NO_PROXY)")
+    common.add_argument("--insecure-http", action="store_true", default=None, help="allow plain http beyond this machine")
+    common.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR")
+    common.set_defaults(name=None, slots=None, drain_timeout_s=None, runtime_python=None, bundle=None)
+
+    parser = argparse.ArgumentParser(
+        prog="airflow-remote-worker", description="Run Airflow tasks on this machine for a central Airflow."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    joining = commands.add_parser("join", parents=[common], help="become a worker of a central Airflow")
+    joining.add_argument("url", help="central's address, e.g. https://airflow.example.com")
+    source = joining.add_mutually_exclusive_group()
+    source.add_argument("--token", help="enrolment token; - reads it from stdin")
+    source.add_argument("--token-file", type=Path, help="file that holds the enrolment token")
+    joining.add_argument("--name", help="this worker's name (default: the host name)")
+    joining.add_argument("--force", action="store_true", help="join although this directory is a worker already")
+    joining.set_defaults(command=join)
+
+    running = commands.add_parser("run", parents=[common], help="run the worker daemon")
+    running.add_argument("--slots", type=int, help="how many slots jobs may fill (default: processors)")
+    running.add_argument("--runtime-python", help="interpreter with the Airflow Task SDK, in which tasks run")
+    running.add_argument("--bundle", action="append", metavar="NAME=PATH", help="directory with a bundle's Dags; may be repeated")
+    running.add_argument("--drain-timeout-s", type=float, help="how long SIGTERM waits for jobs before it detaches")
+    running.set_defaults(command=run)
+
+    asking = commands.add_parser("status", parents=[common], help="what the daemon here does")
+    asking.add_argument("--json", action="store_true")
+    asking.set_defaults(command=status)
+
+    commands.add_parser("check", parents=[common], help="test the way to central, hop by hop").set_defaults(command=check)
+    commands.add_parser("leave", parents=[common], help="stop being a worker: revoke the credential").set_defaults(command=leave)
+    return parser
+
+
+def config_state(arguments: argparse.Namespace) -> str:
+    return str(arguments.state or "the state directory")
+
+
+def _fail(message: str, code: int = EXIT_FAILED) -> int:
+    print(f"airflow-remote-worker: {message}", file=sys.stderr)
+    return code

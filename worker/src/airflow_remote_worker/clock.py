@@ -1,0 +1,63 @@
+"""Time, sleep and chance, as one object that tests replace. Nothing else in the worker reads a clock or rolls dice."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Protocol
+
+import anyio
+
+_BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class Clock(Protocol):
+    def monotonic(self) -> float:
+        """Seconds that never run backwards and go on while the machine is suspended; comparable until the next reboot."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch: for people and files, never for decisions."""
+
+    def chance(self) -> float:
+        """A random number in [0, 1)."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The real one."""
+
+    def monotonic(self) -> float:
+        # CLOCK_MONOTONIC stands still while a laptop sleeps; central's `lost_after` doesn't.
+        return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
+
+    def wall(self) -> float:
+        return time.time()
+
+    def chance(self) -> float:
+        return random.random()
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+
+class Backoff:
+    """Waits that double up to a ceiling, each shortened by a random part of up to one half."""
+
+    def __init__(self, clock: Clock, *, floor_s: float, ceiling_s: float) -> None:
+        self._clock = clock
+        self._floor_s = floor_s
+        self._ceiling_s = ceiling_s
+        self._failures = 0
+
+    def next_s(self, at_least_s: float | None = None) -> float:
+        """Return how long to wait after one more failure; never less than *at_least_s* (a `Retry-After`)."""
+        # The exponent is bounded: 2.0 ** 2000 overflows after a long outage.
+        widest = min(self._ceiling_s, self._floor_s * 2.0 ** min(self._failures, 32))
+        self._failures += 1
+        wait_s = widest * (0.5 + 0.5 * self._clock.chance())
+        return wait_s if at_least_s is None else max(wait_s, at_least_s * (1 + 0.1 * self._clock.chance()))
+
+    def reset(self) -> None:
+        """Forget the failures: it worked."""
+        self._failures = 0

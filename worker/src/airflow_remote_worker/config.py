@@ -1,0 +1,216 @@
+"""What the site decides about its worker: a TOML file, then the environment, then flags; the later wins.
+
+Owns the names, defaults and rules of every setting. It refuses to own secrets: the credential is in :mod:`.state`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+ENV_PREFIX = "AIRFLOW_REMOTE_WORKER_"
+NOT_SETTINGS = frozenset({"HOME", "TOKEN", "CONFIG", "LOG_LEVEL"})
+"""Names under the prefix that have a meaning of their own: the state directory, the enrolment token, the file, logging."""
+FILE_NAME = "worker.toml"
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class ConfigError(ValueError):
+    """A setting can't be used; the text names the key, the cause and the remedy."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections: immutable; a key that we don't know is a mistake, not a wish for later."""
+
+
+class RuntimeConfig(Section, frozen=True, kw_only=True):
+    """Where tasks run: never the worker's own environment."""
+
+    python: Path | None = None
+    """The interpreter of an environment with the Task SDK."""
+    env: dict[str, str] = {}
+    """Extra environment variables for tasks. They see no others but a few harmless ones."""
+
+
+class BundleConfig(Section, frozen=True, kw_only=True):
+    """A Dag bundle that is on this machine already."""
+
+    path: Path
+
+
+class KeepLogs(Section, frozen=True, kw_only=True):
+    """How long task logs stay here after central has them; the older go first."""
+
+    days: Annotated[float, msgspec.Meta(ge=0)] = 14
+    total_mb: Annotated[float, msgspec.Meta(ge=0)] = 500
+
+
+class PollConfig(Section, frozen=True, kw_only=True):
+    """Bounds for the one long request; central says what it wants within them."""
+
+    max_wait_s: Positive = 300
+    """Some proxies cut requests that stay silent: set it below their limit."""
+    backoff_ceiling_s: Positive = 30
+    """The longest wait between attempts while central is away."""
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """All settings. Made by :func:`load`."""
+
+    state: Path
+    """The directory that is this worker: credential, jobs, logs."""
+    central: str = ""
+    """URL of central's web server, with any sub-path; empty: as joined."""
+    name: str = ""
+    slots: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = os.cpu_count() or 1
+    runtime: RuntimeConfig = RuntimeConfig()
+    bundles: dict[str, BundleConfig] = {}
+    ca_file: Path | None = None
+    """PEM file with the authorities to trust instead of the system's."""
+    proxy: str | None = None
+    """URL of an HTTP proxy; unset: as `HTTPS_PROXY` and `NO_PROXY` say."""
+    insecure_http: bool = False
+    """Allow plain http to central beyond this machine."""
+    drain_timeout_s: Positive = 3600
+    stop_grace_s: Positive = 60
+    """How long a stopped job may wind down by itself before its processes are signalled from outside."""
+    keep_logs: KeepLogs = KeepLogs()
+    poll: PollConfig = PollConfig()
+
+
+def load(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Config:
+    """Return the settings from *file* (or its default place), *environ* and *flags*, the later winning.
+
+    Raises:
+        ConfigError: says which key, why, and what to do.
+    """
+    environ = os.environ if environ is None else environ
+    state = Path((flags or {}).get("state") or environ.get(ENV_PREFIX + "HOME") or default_state(environ)).expanduser()
+    named = file or (Path(path) if (path := environ.get(ENV_PREFIX + "CONFIG")) else None)
+    settings: dict[str, Any] = {"state": str(state)}
+    if named or (state / FILE_NAME).exists():
+        _merge(settings, read_toml(named or state / FILE_NAME))
+    _merge(settings, _from_environ(environ))
+    _merge(settings, dict(flags or {}))
+    try:
+        config = msgspec.convert(settings, Config, strict=False, dec_hook=_as_path)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error))) from None
+    if config.central:
+        check_central(config.central, insecure_http=config.insecure_http)
+    return config
+
+
+def default_state(environ: Mapping[str, str]) -> Path:
+    """Return where the worker lives unless told otherwise."""
+    data = environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "airflow-remote-worker"
+
+
+def default_name() -> str:
+    """Return this machine's host name in the letters that a worker's name may have."""
+    kept = "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in socket.gethostname())
+    return kept.strip("._-")[:100] or "worker"
+
+
+def check_central(url: str, *, insecure_http: bool) -> str:
+    """Return central's URL without a trailing slash.
+
+    Raises:
+        ConfigError: not a URL, or plain http to another machine.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"central: {url!r} is not a web address; give one such as https://airflow.example.com")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError("central: the address must hold no user, password, query or fragment; leave them out")
+    if parts.scheme == "http" and not insecure_http and not _is_loopback(parts.hostname):
+        raise ConfigError(
+            f"central: {url} would send this worker's credential unencrypted; use https, or set insecure_http = true "
+            "(--insecure-http) if that network is yours"
+        )
+    return url.rstrip("/")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a settings file.
+
+    Raises:
+        ConfigError: it can't be read, or is not TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        parsed: dict[str, Any] = tomllib.loads(path.read_text())
+        return parsed
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}; check the path and its permissions") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}; correct that line") from None
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    """`…_SLOTS=4` → slots; `…_RUNTIME__PYTHON=…` → runtime.python; `…_BUNDLES__etl__PATH=…` → bundles.etl.path."""
+    settings: dict[str, Any] = {}
+    for variable, value in environ.items():
+        name = variable.removeprefix(ENV_PREFIX)
+        if name == variable or name in NOT_SETTINGS:
+            continue
+        first, *rest = name.split("__")
+        # Names of bundles and variables are the site's own: their case matters.
+        keys = [first.lower(), *(part if first in ("BUNDLES",) and i == 0 else part.lower() for i, part in enumerate(rest))]
+        if name.startswith("RUNTIME__ENV__"):
+            keys = ["runtime", "env", name.removeprefix("RUNTIME__ENV__")]
+        branch: dict[str, Any] = value  # type: ignore[assignment]
+        for key in reversed(keys):
+            branch = {key: branch}
+        _merge(settings, branch)
+    return settings
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _as_path(kind: type[Any], value: Any) -> Any:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    raise NotImplementedError(kind)
+
+
+def _explain(text: str) -> str:
+    """Turn msgspec's "… - at `$.runtime.python`" into the key first, then the cause, then the remedy."""
+    cause, _, where = text.partition(" - at `$")
+    key = where.rstrip("`").lstrip(".") or "settings"
+    known = f"see the reference, or take it out of {FILE_NAME}, {ENV_PREFIX}… and the flags"
+    if "unknown field" in cause:
+        unknown = cause.split("`")[1]
+        key = f"{where.rstrip('`').lstrip('.')}.{unknown}".lstrip(".")
+        return f"{key}: there is no such setting (misspelled?); {known}"
+    return f"{key}: {cause[:1].lower()}{cause[1:]}; {known}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

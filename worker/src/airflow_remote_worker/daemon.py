@@ -1,0 +1,281 @@
+"""The Remote Worker daemon, composed. Read :func:`serve` top-down: it is the whole story; each part is told in its own file.
+
+link ── poll ──► session (decides) ──► supervisor ──► shims (outlive us)
+  ▲                                        │             │ unix socket
+  ├── ship, report ◄───────────────────────┘             │
+  └── gateway ◄───────────────────────────────────────────
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import secrets
+import signal
+from typing import Any
+
+import anyio
+import msgspec
+from airflow_remote_protocol.messages import Facts, IntentMode, JobPhase, Session, SessionRequest
+from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
+
+from airflow_remote_worker import __version__, posix
+from airflow_remote_worker.clock import Clock, SystemClock
+from airflow_remote_worker.config import Config, check_central
+from airflow_remote_worker.errors import WorkerError
+from airflow_remote_worker.gateway import Door, Gateway
+from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.jobs.logs import keep_trimmed
+from airflow_remote_worker.jobs.process import Launcher, scrubbed
+from airflow_remote_worker.jobs.supervisor import Site, Supervisor, shim_of
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle
+from airflow_remote_worker.link import Link
+from airflow_remote_worker.loops.poll import PollLoop
+from airflow_remote_worker.loops.report import ReportLoop
+from airflow_remote_worker.loops.ship import ShipLoop
+from airflow_remote_worker.session import WorkerSession
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.spool import Spool
+from airflow_remote_worker.state import Membership, State, write
+
+log = logging.getLogger(__name__)
+
+CAPABILITIES = frozenset({Capability.TASK, Capability.GZIP_LOG})
+LAST_REPORTS_S = 10.0
+"""How long a drained worker waits for its last logs and reports; what is left is on disk for the next start."""
+
+
+def run(config: Config) -> int:
+    """Run the daemon until it is told to go; return the exit code."""
+    state = State(config.state)
+    with state.locked():
+        return anyio.run(serve, config, state, backend="asyncio")
+
+
+async def serve(config: Config, state: State, *, clock: Clock | None = None, lifecycle: Lifecycle | None = None) -> int:
+    """Serve until drained, detached or refused. The caller holds the state directory's lock.
+
+    Raises:
+        NotJoined, Damaged, ConfigError: this directory can't be served from.
+    """
+    clock = clock or SystemClock()
+    membership = state.membership()
+    daemon = Daemon(config, state, membership, lifecycle or Lifecycle(), clock)
+    log.info("worker %s serves %s with %d slots; state in %s", daemon.name, daemon.link.central, config.slots, state.root)
+    try:
+        async with daemon_signals(daemon.lifecycle), anyio.create_task_group() as tasks:
+            await tasks.start(daemon.supervisor.run, name="supervisor")
+            await tasks.start(daemon.ship.run, name="ship")
+            await tasks.start(daemon.report.run, name="report")
+            daemon.supervisor.adopt()
+            # Not before the adopted jobs have their doors: a shim that knocks for a job we don't know is told to stop.
+            await tasks.start(daemon.gateway.serve, name="gateway")
+            tasks.start_soon(daemon.launcher.run, name="zygote")
+            tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
+            tasks.start_soon(daemon.drain_when_told, name="drain")
+            tasks.start_soon(keep_trimmed, daemon.spool, config.keep_logs, clock, name="trim logs")
+            await daemon.lifecycle.detaching.wait()
+            tasks.cancel_scope.cancel()
+    finally:
+        # Also when a loop died: what we hold is on disk, the shims run on, the next start adopts them.
+        with anyio.CancelScope(shield=True):
+            await daemon.link.close()
+        daemon.gateway.path.unlink(missing_ok=True)
+        daemon.tell_status(ended=True)
+    level = logging.INFO if daemon.lifecycle.exit_code == EXIT_OK else logging.ERROR
+    left = f"; {len(running)} jobs run on and are adopted by the next start" if (running := daemon.running()) else ""
+    log.log(level, "worker %s ends: %s%s", daemon.name, daemon.lifecycle.reason, left)
+    return daemon.lifecycle.exit_code
+
+
+class Daemon:
+    """All parts, wired. Makes nothing happen by itself."""
+
+    def __init__(self, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock) -> None:
+        central = config.central or membership.central
+        check_central(central, insecure_http=config.insecure_http or membership.insecure_http)
+        ca_file = str(config.ca_file) if config.ca_file else membership.ca_file
+        self.name = membership.name
+        self.lifecycle = lifecycle
+        self.link = Link(central.rstrip("/"), credential=membership.credential, clock=clock, ca_file=ca_file, proxy=config.proxy)
+        self.session = WorkerSession(slots=config.slots)
+        self.spool = Spool(state.jobs, state.quarantine)
+        self.gateway = Gateway(state.socket_path(), self.link, clock)
+        self.launcher = Launcher(
+            config.runtime.python,
+            env=scrubbed(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env),
+            home=state.airflow_home,
+            zygote_log=state.zygote_log,
+            clock=clock,
+        )
+        doors = _Doors(self)
+        site = Site(config, membership.name, self.gateway.path)
+        self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
+        self.ship = ShipLoop(self.link, clock)
+        self.report = ReportLoop(self.link, clock, self.supervisor.close)
+        self.poll = PollLoop(self.link, self.session, self.supervisor, lifecycle, clock, config.poll)
+        self._config = config
+        self._state = state
+        self._clock = clock
+        self._boot_id = secrets.token_hex(16)
+        self._fewer = anyio.Event()
+        self._started_at = clock.wall()
+        self._contact_at: float | None = None
+
+        self.supervisor.on_held += [self.ship.follow, self.report.follow, lambda job: self.tell_status()]
+        self.supervisor.on_freed = self._hear_freed
+        self.supervisor.on_closed = self._hear_closed
+        self.launcher.on_change = self.tell_status
+        self.poll.on_session += [self._hear_session]
+        self.poll.on_contact += [self._hear_contact]
+        self.session.note_contact(self._stored_contact())
+
+    def request(self) -> SessionRequest:
+        """Return what opens a session: who we are, what we can do, what we hold."""
+        return SessionRequest(
+            instance_id=self._state.instance_id(),
+            boot_id=self._boot_id,
+            protocol=PROTOCOL_VERSION,
+            capabilities=sorted(c.value for c in CAPABILITIES),
+            slots=self._config.slots,
+            facts=facts(),
+            jobs=self.session.held(),
+        )
+
+    def running(self) -> list[Job]:
+        """Return the jobs that are not over yet."""
+        return [job for job in self.supervisor.jobs.values() if not job.ended.is_set()]
+
+    async def drain_when_told(self) -> None:
+        """Once draining: take no more, wait for the jobs, give the credential back if we are to leave, detach."""
+        await self.lifecycle.draining.wait()
+        log.info("draining (%s): %d jobs to wait for", self.lifecycle.reason, len(self.running()))
+        self.session.draining = True
+        self.poll.refresh()
+        with anyio.move_on_after(self._config.drain_timeout_s) as waited:
+            await self._until(lambda: not self.running())
+        with anyio.move_on_after(LAST_REPORTS_S):
+            await self._until(lambda: self.session.is_idle or bool(self.running()))
+        if self.session.intent.mode is IntentMode.LEAVE and self.session.is_idle:
+            try:
+                await self.link.leave()
+                self._state.forget()
+            except WorkerError as error:
+                self.lifecycle.detach(f"leaving was refused: {error}; start again to retry", exit_code=EXIT_FAILED)
+        how = "drain timeout" if waited.cancelled_caught else "drained"
+        self.lifecycle.detach(f"{self.lifecycle.reason}; {how}")
+
+    def tell_status(self, *, ended: bool = False) -> None:
+        """Write `status.json`, for `airflow-remote-worker status`. Never a reason to fail."""
+        runtime = self.launcher.runtime
+        status: dict[str, Any] = {
+            "pid": os.getpid(),
+            "ended": ended,
+            "phase": self.lifecycle.phase.name.lower(),
+            "reason": self.lifecycle.reason,
+            "name": self.name,
+            "central": self.link.central,
+            "version": __version__,
+            "started_at": self._started_at,
+            "contact_at": self._contact_at,
+            "trouble": self.poll.trouble,
+            "session": self.link.session_id,
+            "intent": {"mode": self.session.intent.mode.value, "reason": self.session.intent.reason},
+            "slots": self.session.slots,
+            "free_slots": self.session.free_slots(),
+            "runtime": {"python": runtime.python, "airflow": runtime.airflow, "pid": runtime.pid} if runtime else None,
+            "runtime_trouble": self.launcher.trouble,
+            "jobs": [{"job_id": h.job_id, "epoch": h.epoch, "phase": h.phase.value} for h in self.session.held()],
+        }
+        with contextlib.suppress(OSError):
+            write(self._state.status_path, msgspec.json.encode(status))
+
+    def _hear_session(self, session: Session) -> None:
+        self.ship.gzip = Capability.GZIP_LOG in agree(CAPABILITIES, session.capabilities)
+        log.info("session open with %s as %s", self.link.central, session.name)
+
+    def _hear_contact(self) -> None:
+        if not self.poll.trouble:
+            self._contact_at = self._clock.wall()
+            if not self.session.is_idle and self.session.last_contact is not None:
+                with contextlib.suppress(OSError):
+                    write(self._state.contact_path, repr(self.session.last_contact).encode())
+        self.tell_status()
+
+    def _hear_freed(self) -> None:
+        self.poll.refresh()
+        self._hear_closed()
+
+    def _hear_closed(self) -> None:
+        # No new poll: central took the report and knows.
+        self._fewer.set()
+        self._fewer = anyio.Event()
+        self.tell_status()
+
+    def _stored_contact(self) -> float:
+        """The last contact of an earlier daemon since this machine started: our start gives adopted jobs no new hour."""
+        now = self._clock.monotonic()
+        with contextlib.suppress(OSError, ValueError):
+            stored = float(self._state.contact_path.read_text())
+            if stored <= now and any(job.closed() is None for job in self.spool):
+                return stored
+        return now
+
+    async def _until(self, holds: Any) -> None:
+        while not holds():
+            await self._fewer.wait()
+
+
+class _Doors:
+    """Opens a job's door at the gateway, with what it leads to."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def open(self, lease: Lease, key: str, job: Job) -> None:
+        daemon = self._daemon
+        daemon.gateway.open(
+            Door(
+                lease,
+                key,
+                on_accepted=lambda: daemon.session.move(lease, JobPhase.RUNNING),
+                on_superseded=lambda: daemon.supervisor.supersede(lease),
+                on_hello=lambda pid: daemon.supervisor.meet(job, shim_of(pid)),
+            )
+        )
+
+    def stop(self, lease: Lease, stop: wire.Stop) -> None:
+        self._daemon.gateway.stop(lease, stop)
+
+    def close(self, lease: Lease) -> None:
+        self._daemon.gateway.close(lease)
+
+
+def facts() -> Facts:
+    """Return what we say of this machine."""
+    return Facts(
+        hostname=platform.node()[:255],
+        os=f"{platform.system()} {platform.release()}"[:100],
+        arch=platform.machine()[:50],
+        python=platform.python_version(),
+        version=__version__,
+    )
+
+
+@contextlib.asynccontextmanager
+async def daemon_signals(lifecycle: Lifecycle) -> Any:
+    """SIGTERM and SIGINT go to *lifecycle* while inside."""
+    loop = asyncio.get_running_loop()
+
+    def hear(signum: signal.Signals) -> None:
+        lifecycle.hear_signal(signum.name)
+
+    posix.on_signal(loop, hear)
+    try:
+        yield
+    finally:
+        posix.off_signal(loop)

@@ -1,0 +1,218 @@
+"""The local door: shims send their Execution API calls here and hear stops. A unix socket that only this user can open.
+
+Owns who may speak for which job (a key per job) and the waiting while central is away. It refuses to own what a call means, with
+one exception: the task's `run` call, answered well, is the acceptance of the offer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import msgspec
+from airflow_remote_protocol.messages import StopReason
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.link import Executed, Link
+from airflow_remote_worker.shim import wire
+
+log = logging.getLogger(__name__)
+
+RUN_CALL = re.compile(r"^task-instances/[^/?]+/run(\?|$)")
+HELLO_TIMEOUT_S = 10.0
+RETRY_FLOOR_S = 0.5
+GONE = 410
+"""What the Task SDK's supervisor takes as "end this task": not found 404, conflict 409, gone 410."""
+
+
+def _nothing() -> None:
+    """The default of a door that nobody listens at."""
+
+
+@dataclass
+class Door:
+    """One job's way in."""
+
+    lease: Lease
+    key: str
+    on_accepted: Callable[[], None] = _nothing
+    """The `run` call went through: the offer is accepted."""
+    on_superseded: Callable[[], None] = _nothing
+    """Central says that the job is not ours any more."""
+    on_hello: Callable[[int], None] = lambda pid: None
+    """Its shim (that pid) has come."""
+    stop: wire.Stop | None = None
+    """To be told to every connection, now and later."""
+    stopped: anyio.Event = field(default_factory=anyio.Event)
+    connections: set[Connection] = field(default_factory=set)
+
+
+class Connection:
+    """One connection of a shim; frames of several tasks never mix."""
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
+        self._stream = stream
+        self._reader = BufferedByteReceiveStream(stream)
+        self._writing = anyio.Lock()
+
+    async def receive(self) -> wire.Frame:
+        length = wire.check_length(await self._reader.receive_exactly(wire.LENGTH.size))
+        return wire.unpack(await self._reader.receive_exactly(length))
+
+    async def send(self, frame: msgspec.Struct) -> None:
+        async with self._writing:
+            await self._stream.send(wire.pack(frame))
+
+
+class Gateway:
+    """Listens at *path*; passes calls on through *link*."""
+
+    def __init__(self, path: Path, link: Link, clock: Clock) -> None:
+        self.path = path
+        self._link = link
+        self._clock = clock
+        self._doors: dict[str, Door] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    def open(self, door: Door) -> None:
+        """Let the shim of this job in from now on; a later lease of the same job replaces an earlier one."""
+        self._doors[door.lease.job_id] = door
+
+    def close(self, lease: Lease) -> None:
+        """Let nobody in for this lease any more."""
+        if (door := self._doors.get(lease.job_id)) and door.lease == lease:
+            del self._doors[lease.job_id]
+
+    def stop(self, lease: Lease, stop: wire.Stop) -> None:
+        """Push *stop* to the job's shim at once, or as soon as it connects."""
+        door = self._doors.get(lease.job_id)
+        if door is None or door.lease != lease:
+            return
+        door.stop = stop
+        door.stopped.set()
+        for connection in list(door.connections):
+            if self._tasks:
+                self._tasks.start_soon(self._push, connection, stop, name=f"stop {lease}")
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        self.path.unlink(missing_ok=True)
+        listener = await anyio.create_unix_listener(self.path, mode=0o600)
+        async with listener, anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            task_status.started()
+            await listener.serve(self._welcome, tasks)
+
+    async def _welcome(self, stream: anyio.abc.SocketStream) -> None:
+        connection = Connection(stream)
+        try:
+            async with stream:
+                door = await self._admit(connection)
+                if door is not None:
+                    await self._converse(door, connection)
+        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # the shim went; its supervisor watches the process
+        except wire.BrokenFrame as error:
+            log.warning("closed a local connection that sent nonsense: %s", error)
+        except Exception:
+            # One connection must not end the daemon, and with it the others.
+            log.exception("a local connection failed")
+
+    async def _admit(self, connection: Connection) -> Door | None:
+        with anyio.move_on_after(HELLO_TIMEOUT_S):
+            hello = await connection.receive()
+            if not isinstance(hello, wire.Hello):
+                raise wire.BrokenFrame(f"expected hello, got {type(hello).__name__}")
+            door = self._doors.get(hello.job_id)
+            known = door.key if door else "0" * 32
+            if hmac.compare_digest(known.encode(), hello.key.encode()) and door:
+                door.on_hello(hello.pid)
+                return door
+            log.warning("refused a local connection for job %s: %s", hello.job_id[:64], "wrong key" if door else "not held")
+            if door is None:
+                await connection.send(wire.Stop(reason=StopReason.GONE.value, detail="this worker holds no such job"))
+        return None
+
+    async def _converse(self, door: Door, connection: Connection) -> None:
+        door.connections.add(connection)
+        try:
+            if door.stop:
+                await connection.send(door.stop)
+            async with anyio.create_task_group() as calls:
+                try:
+                    while True:
+                        frame = await connection.receive()
+                        if not isinstance(frame, wire.Call):
+                            raise wire.BrokenFrame(f"expected call, got {type(frame).__name__}")
+                        calls.start_soon(self._serve_call, door, connection, frame, name=f"call {frame.id} of {door.lease}")
+                except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+                    calls.cancel_scope.cancel()
+        finally:
+            door.connections.discard(connection)
+
+    async def _serve_call(self, door: Door, connection: Connection, call: wire.Call) -> None:
+        executed = await self._execute(door, call)
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await connection.send(wire.Answer(id=call.id, status=executed.status, headers=executed.headers, body=executed.body))
+
+    async def _execute(self, door: Door, call: wire.Call) -> Executed:
+        """Return the Execution API's answer; waits as long as central is away and the job is wanted."""
+        backoff = Backoff(self._clock, floor_s=RETRY_FLOOR_S, ceiling_s=30)
+        while True:
+            try:
+                executed = await self._link.execution(door.lease, call.method, call.path, call.headers, call.body)
+            except Superseded as error:
+                door.on_superseded()
+                return _gone(str(error))
+            except Refused as error:
+                if error.concerns_one_request and error.problem:
+                    return _told(error.problem.status, str(error))
+                # The worker as a whole is refused: the poll loop hears that too and ends the daemon; a later one serves the call.
+                wait_s = backoff.next_s()
+            except Unreachable as error:
+                wait_s = backoff.next_s(error.retry_after_s)
+            except (Outdated, Rewind):
+                wait_s = backoff.next_s()
+            else:
+                if executed.status < 300 and call.method == "PATCH" and RUN_CALL.match(call.path):
+                    door.on_accepted()
+                return executed
+            if await self._wait(door, wait_s):
+                return _gone("the job is being stopped and central can't be reached")
+
+    async def _wait(self, door: Door, seconds: float) -> bool:
+        """Wait for the next attempt; True if the job is to stop."""
+
+        async def wait_for_central() -> None:
+            await self._link.heard_again(seconds)
+            waiting.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(wait_for_central, name=f"wait for central {door.lease}")
+            await door.stopped.wait()
+            waiting.cancel_scope.cancel()
+        return door.stopped.is_set()
+
+    async def _push(self, connection: Connection, stop: wire.Stop) -> None:
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await connection.send(stop)
+
+
+def _gone(detail: str) -> Executed:
+    return _told(GONE, detail)
+
+
+def _told(status: int, detail: str) -> Executed:
+    """An answer in the Execution API's own shape of an error."""
+    body = msgspec.json.encode({"detail": {"reason": "airflow-remote", "message": detail}})
+    return Executed(status, {"content-type": "application/json"}, body)

@@ -1,0 +1,1 @@
+"""What becomes of an accepted offer on this machine."""

@@ -1,0 +1,33 @@
+"""One lease while this daemon lives: what the supervisor, the shipper and the reporter tell each other about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import anyio
+from airflow_remote_protocol.messages import Offer, Stop
+
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.spool import JobDir, ShimRecord
+
+
+@dataclass(eq=False)
+class Job:
+    """A lease, its directory, and the events of its life."""
+
+    lease: Lease
+    offer: Offer
+    dir: JobDir
+    shim: ShimRecord | None = None
+    stop: Stop | None = None
+    """The stop it was given, if any."""
+    stopped: anyio.Event = field(default_factory=anyio.Event)
+    started: anyio.Event = field(default_factory=anyio.Event)
+    """Its shim is known (or it never will be: see *ended*)."""
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    """Over: nobody writes its log any more, and `report.json` is stored."""
+    superseded: anyio.Event = field(default_factory=anyio.Event)
+    """Not ours any more: nothing of it is wanted."""
+    shipped: anyio.Event = field(default_factory=anyio.Event)
+    """Central has all of its log (or will never take the rest)."""
+    closed: anyio.Event = field(default_factory=anyio.Event)

@@ -1,0 +1,360 @@
+"""From a taken offer to a stored outcome: prepares, starts, watches, stops and adopts jobs. Speaks to no network itself.
+
+Each job is one task that reads as its story (:meth:`Supervisor._live`). Cancelling it leaves the job running, to be adopted.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import anyio.abc
+from airflow_remote_protocol.codec import Malformed, decode
+from airflow_remote_protocol.messages import JobKind, JobPhase, Offer, Outcome, Report, Stop, StopReason, TaskWorkload
+
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.config import Config
+from airflow_remote_worker.errors import Damaged
+from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.jobs.logs import append_line
+from airflow_remote_worker.jobs.process import (
+    CannotHost,
+    StartUncertain,
+    find_shim,
+    is_alive,
+    kill,
+    record,
+    terminate,
+    wait_for_exit,
+)
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.session import WorkerSession
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.spool import JobDir, ShimRecord, Spool
+
+log = logging.getLogger(__name__)
+
+KILL_AFTER_S = 15.0
+"""Between SIGTERM from outside and SIGKILL."""
+HELLO_WITHIN_S = 10.0
+"""A shim connects again about every second (its heartbeat); one that has not by then is not there."""
+LONGEST_NAP_S = 60.0
+"""Sleeps stand still while the machine is suspended; our clock doesn't."""
+
+
+class Unprepared(Exception):
+    """The job can't start here; the text goes into its log and names the cause and the remedy."""
+
+
+class Starter(Protocol):
+    """What starts shims: :class:`~.process.Launcher`."""
+
+    async def launch(self, job_dir: Path) -> ShimRecord: ...
+
+
+class LocalDoor(Protocol):
+    """What the supervisor needs of the gateway; the daemon wires them together."""
+
+    def open(self, lease: Lease, key: str, job: Job) -> None: ...
+
+    def stop(self, lease: Lease, stop: wire.Stop) -> None: ...
+
+    def close(self, lease: Lease) -> None: ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """What jobs must know of where they are."""
+
+    config: Config
+    worker_name: str
+    socket_path: Path
+
+
+class Supervisor:
+    """Keeps the jobs of this worker."""
+
+    def __init__(self, site: Site, spool: Spool, session: WorkerSession, starter: Starter, door: LocalDoor, clock: Clock) -> None:
+        self.jobs: dict[Lease, Job] = {}
+        self.on_held: list[Callable[[Job], None]] = []
+        """Called for each job from its beginning: who ships its log, who reports it."""
+        self.on_freed: Callable[[], None] = _nobody
+        """Called when a job has ended: its slots are free."""
+        self.on_closed: Callable[[], None] = _nobody
+        """Called when nothing more is owed for a job."""
+        self._site = site
+        self._spool = spool
+        self._session = session
+        self._starter = starter
+        self._door = door
+        self._clock = clock
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    # What others tell it
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Be the parent of all jobs' tasks, until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def take(self, offer: Offer) -> None:
+        """Store *offer* and start on it.
+
+        Raises:
+            OSError, ValueError: it can't be stored; nothing has been started, decline it.
+        """
+        lease = Lease(offer.job_id, offer.epoch)
+        job_dir = self._spool.of(lease)
+        job_dir.store_offer(offer)
+        self._begin(Job(lease, offer, job_dir), self._live)
+
+    def stop(self, stop: Stop) -> None:
+        """End the job's task: now if it runs, before it starts if it doesn't yet."""
+        job = self.jobs.get(Lease(stop.job_id, stop.epoch))
+        if job is None or job.stop is not None or job.ended.is_set():
+            return
+        log.info("job %s: stopping (%s) %s", job.lease, stop.reason.value, stop.detail)
+        job.stop = stop
+        self._session.move(job.lease, JobPhase.STOPPING)
+        self._door.stop(job.lease, wire.Stop(reason=stop.reason.value, detail=stop.detail))
+        job.stopped.set()
+
+    def supersede(self, lease: Lease, detail: str = "central has given this job to someone else") -> None:
+        """The job is not ours any more: stop it if it runs, and forget what it still has to say."""
+        if job := self.jobs.get(lease):
+            self.stop(Stop(job_id=lease.job_id, epoch=lease.epoch, reason=StopReason.SUPERSEDED, detail=detail))
+            job.superseded.set()
+
+    def close(self, job: Job, how: str) -> None:
+        """Nothing is owed for this job any more."""
+        try:
+            job.dir.close(how, self._clock.wall())
+        except OSError as error:
+            log.error(
+                "job %s: its directory %s can't be closed (%s); it will be reported once more", job.lease, job.dir.path, error
+            )
+        self._door.close(job.lease)
+        self._session.release(job.lease)
+        self.jobs.pop(job.lease, None)
+        job.closed.set()
+        self.on_closed()
+
+    def adopt(self) -> None:
+        """Take up again what an earlier daemon left: live shims are watched, ended ones reported. Before a session is opened."""
+        for job_dir in self._spool:
+            try:
+                self._adopt(job_dir)
+            except Damaged as error:
+                where = self._spool.quarantine(job_dir)
+                log.error("job %s: %s; moved to %s, central will count the job as lost", job_dir.lease, error, where)
+
+    # One job's story
+
+    async def _live(self, job: Job) -> None:
+        try:
+            spec = self._prepare(job)
+            job.dir.store_spec(spec)
+            self._door.open(job.lease, spec.key, job)
+            if job.stop is None:
+                await self._start(job)
+        except (Unprepared, CannotHost, OSError) as error:
+            self._fail_to_start(job, str(error))
+            return
+        await self._watch(job)
+
+    def _prepare(self, job: Job) -> wire.JobSpec:
+        """Raises: Unprepared."""
+        if job.offer.kind is not JobKind.TASK:
+            raise Unprepared(f"this worker can't run jobs of the kind {job.offer.kind.value}; update it")
+        try:
+            workload = decode(TaskWorkload, bytes(job.offer.workload))
+        except Malformed as error:
+            raise Unprepared(
+                f"central sent a workload that this worker can't read ({error}); update the older of the two"
+            ) from None
+        name, config = workload.bundle.name, self._site.config
+        bundle = config.bundles.get(name)
+        if bundle is None:
+            known = ", ".join(sorted(config.bundles)) or "none"
+            remedy = f"set bundles.{name}.path in its settings to the directory with that bundle's Dags"
+            raise Unprepared(f"the worker {self._site.worker_name} has no bundle {name!r} (it has: {known}); {remedy}")
+        if not (bundle.path / workload.dag_rel_path).exists():
+            what = f"{bundle.path}" if not bundle.path.is_dir() else f"{bundle.path / workload.dag_rel_path}"
+            remedy = "bring it there, or correct bundles." + name + ".path"
+            raise Unprepared(f"{what} does not exist on worker {self._site.worker_name} (bundle {name!r}); {remedy}")
+        return wire.JobSpec(
+            job_id=job.lease.job_id,
+            key=secrets.token_hex(32),
+            socket_path=str(self._site.socket_path),
+            worker_name=self._site.worker_name,
+            queue=job.offer.queue,
+            workload=job.offer.workload,
+            bundle_path=str(bundle.path.absolute()),
+        )
+
+    async def _start(self, job: Job) -> None:
+        try:
+            # Cut off here, the next daemon finds job.json without shim.json, and looks for the shim.
+            shim = await self._starter.launch(job.dir.path)
+            job.dir.store_shim(shim)
+        except StartUncertain as error:
+            log.warning("job %s: %s; looking for it", job.lease, error)
+            await self._find(job)
+        else:
+            job.shim = shim
+            job.started.set()
+
+    async def _find(self, job: Job) -> None:
+        """Find a shim that may run unrecorded: by the log it writes, or by its call at the gateway."""
+        shim = await anyio.to_thread.run_sync(find_shim, job.dir.shim_log)
+        if shim:
+            self.meet(job, shim)
+        with anyio.move_on_after(HELLO_WITHIN_S):
+            await job.started.wait()
+
+    def meet(self, job: Job, shim: ShimRecord) -> None:
+        """Note the process of a job that is alive."""
+        if job.shim is None and not job.ended.is_set():
+            job.shim = shim
+            job.dir.store_shim(shim)
+            job.started.set()
+
+    async def _watch(self, job: Job) -> None:
+        """Until the shim has gone, by itself or by our hand; then store the outcome."""
+        if shim := job.shim:
+            async with anyio.create_task_group() as watching:
+                watching.start_soon(self._stop_without_contact, job, name=f"contact of {job.lease}")
+                watching.start_soon(self._escalate, job, shim, name=f"escalation of {job.lease}")
+                await wait_for_exit(shim)
+                watching.cancel_scope.cancel()
+        await self._conclude(job)
+
+    async def _stop_without_contact(self, job: Job) -> None:
+        """Two copies must never run: stop before central, which heard as little of us, gives the job to someone else."""
+        while (left_s := self._session.left_s(job.lease, self._clock.monotonic())) is not None:
+            if left_s <= 0:
+                detail = f"no contact with central for {job.offer.stop_after_s:.0f} s; it counts this job as lost by now"
+                self.stop(Stop(job_id=job.lease.job_id, epoch=job.lease.epoch, reason=StopReason.SUPERSEDED, detail=detail))
+                return
+            await self._clock.sleep(min(left_s, LONGEST_NAP_S))
+
+    async def _escalate(self, job: Job, shim: ShimRecord) -> None:
+        await job.stopped.wait()
+        await self._clock.sleep(self._site.config.stop_grace_s)
+        log.warning("job %s: still alive %.0f s after its stop; SIGTERM", job.lease, self._site.config.stop_grace_s)
+        terminate(shim)
+        await self._clock.sleep(KILL_AFTER_S)
+        log.warning("job %s: still alive; SIGKILL to it and all its children", job.lease)
+        kill(shim)
+
+    async def _conclude(self, job: Job) -> None:
+        report = await self._keep_trying(lambda: self._outcome(job), job)
+        if report.outcome is Outcome.DIED:
+            log.error("job %s: %s", job.lease, report.reason)
+        self._end(job)
+
+    async def _outcome(self, job: Job) -> Report:
+        """Read what the shim left, store what to report."""
+        if (report := job.dir.report()) is None:
+            report = self._judge(job)
+            job.dir.store_report(report)
+        return report
+
+    def _judge(self, job: Job) -> Report:
+        try:
+            result = job.dir.result()
+        except Damaged as error:
+            result, cause = None, str(error)
+        else:
+            cause = "its process was killed, ran out of memory, or the machine went down"
+        if result is None:
+            if job.stop is not None:
+                return Report(outcome=Outcome.STOPPED, reason=f"stopped ({job.stop.reason.value}) without a result of its own")
+            reason = f"the task's supervisor (shim) ended without a result: {cause}; see {job.dir.shim_log} on the worker"
+            self._explain(job, reason)
+            return Report(outcome=Outcome.DIED, reason=reason[:2000])
+        ended = Outcome.SUCCEEDED if result.exit_code == 0 else Outcome.FAILED
+        outcome = Outcome.STOPPED if result.stopped else ended
+        return Report(outcome=outcome, exit_code=result.exit_code, reason=(result.error or result.final_state)[:2000])
+
+    def _fail_to_start(self, job: Job, reason: str) -> None:
+        log.error("job %s: not started: %s", job.lease, reason)
+        self._explain(job, reason)
+        try:
+            job.dir.store_report(Report(outcome=Outcome.UNPREPARED, reason=reason[:2000]))
+        except OSError as error:
+            log.error("job %s: its report can't be stored (%s); central will count it as lost", job.lease, error)
+            self.close(job, "unstored")
+            return
+        self._end(job)
+
+    def _explain(self, job: Job, reason: str) -> None:
+        try:
+            append_line(job.dir.task_log, reason, at=self._clock.wall())
+        except OSError as error:
+            log.error("job %s: its log can't be written (%s), which should have said: %s", job.lease, error, reason)
+
+    def _end(self, job: Job) -> None:
+        self._session.move(job.lease, JobPhase.ENDED)
+        job.ended.set()
+        job.started.set()
+        self.on_freed()
+
+    async def _keep_trying(self, step: Callable[[], Awaitable[Report]], job: Job) -> Report:
+        """A full disk must not turn a success into something else: wait for room."""
+        while True:
+            try:
+                return await step()
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+                    raise
+                log.error("job %s: its outcome can't be stored: %s; make room; trying again in 30 s", job.lease, error)
+                await self._clock.sleep(30)
+
+    # After a restart
+
+    def _adopt(self, job_dir: JobDir) -> None:
+        if job_dir.closed():
+            return
+        job = Job(job_dir.lease, job_dir.offer(), job_dir, shim=job_dir.shim())
+        spec = job_dir.spec()
+        if job_dir.report():
+            self._begin(job, self._conclude, JobPhase.ENDED)
+        elif spec is None:
+            # Never started. If the job has moved on meanwhile, its first call through the gateway says so.
+            self._begin(job, self._live)
+        else:
+            self._door.open(job.lease, spec.key, job)
+            self._begin(job, self._adopted, JobPhase.RUNNING)
+
+    async def _adopted(self, job: Job) -> None:
+        if job.shim is None and job.dir.result() is None:
+            await self._find(job)
+        elif job.shim and is_alive(job.shim):
+            log.info("job %s: adopted, pid %d", job.lease, job.shim.pid)
+        await self._watch(job)
+
+    def _begin(self, job: Job, story: Callable[[Job], Coroutine[Any, Any, None]], phase: JobPhase = JobPhase.PREPARING) -> None:
+        assert self._tasks is not None, "the supervisor is not running"
+        if not self._session.holds(job.lease):
+            self._session.hold(job.offer, phase)
+        self.jobs[job.lease] = job
+        for tell in self.on_held:
+            tell(job)
+        self._tasks.start_soon(story, job, name=f"job {job.lease}")
+
+
+def shim_of(pid: int) -> ShimRecord:
+    """Return the record of a shim that has just said hello."""
+    return record(wire.Spawned(job_dir="", pid=pid, start_time=0.0))
+
+
+def _nobody() -> None:
+    """The default listener."""

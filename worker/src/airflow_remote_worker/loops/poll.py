@@ -1,0 +1,236 @@
+"""Asks for work: opens the session, keeps one poll open, hears offers, stops and intents.
+
+Decisions are :mod:`..session`'s; this loop moves bytes, waits, and passes what was decided on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import anyio.abc
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import IntentMode, Offer, Poll, PollReply, Session, SessionRequest, Stop
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.config import PollConfig
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lifecycle import EXIT_REFUSED, Lifecycle
+from airflow_remote_worker.link import Link
+from airflow_remote_worker.session import Heard, WorkerSession
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 3.0
+"""How long an older poll may still answer after a newer one was sent; central ends it at once."""
+GATHER_S = 0.2
+"""Slots that become free within this time cause one new poll, unless the worker was full."""
+SILENT_AFTER_S = 60.0
+"""Central's absence is told to people once it has lasted this long, then never again until it is back."""
+
+
+class Keeper(Protocol):
+    """What keeps the jobs: :class:`~..jobs.supervisor.Supervisor`."""
+
+    def take(self, offer: Offer) -> None: ...
+
+    def stop(self, stop: Stop) -> None: ...
+
+    def supersede(self, lease: Lease) -> None: ...
+
+
+class PollLoop:
+    """The worker's half of the conversation about work."""
+
+    def __init__(
+        self, link: Link, session: WorkerSession, keeper: Keeper, lifecycle: Lifecycle, clock: Clock, config: PollConfig
+    ) -> None:
+        self.on_session: list[Callable[[Session], None]] = []
+        self.on_contact: list[Callable[[], None]] = []
+        """Called after each good exchange, and when central goes silent."""
+        self.trouble = ""
+        """Why central can't be reached; empty while it can."""
+        self._link = link
+        self._session = session
+        self._keeper = keeper
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._config = config
+        self._poll_s = config.max_wait_s
+        self._backoff = Backoff(clock, floor_s=1.0, ceiling_s=config.backoff_ceiling_s)
+        self._met = False
+        self._told_intent = False
+        self._silent_since: float | None = None
+        self._told = False
+        self._changed = anyio.Event()
+        self._listing = Poll(free_slots=0, intent_revision=-1, wait_s=0)
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    def refresh(self) -> None:
+        """What the open poll lists is no longer true (slots are free, we drain): ask again."""
+        self._changed.set()
+
+    async def run(self, make_request: Callable[[], SessionRequest]) -> None:
+        """Until central refuses this worker, or cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                await self._open(make_request)
+                while True:
+                    await self._ask()
+            except Refused as error:
+                self._lifecycle.detach(_explain(error), exit_code=EXIT_REFUSED)
+            except Outdated as error:
+                self._lifecycle.detach(f"{error}; update this worker", exit_code=EXIT_REFUSED)
+            await anyio.sleep_forever()  # the daemon ends us
+
+    # Session
+
+    async def _open(self, make_request: Callable[[], SessionRequest]) -> None:
+        while True:
+            started = self._clock.monotonic()
+            try:
+                session = await self._link.open_session(make_request())
+            except (Unreachable, Superseded, Rewind) as error:
+                await self._wait_out(error)
+            else:
+                break
+        self._poll_s = min(session.poll_s, self._config.max_wait_s)
+        self._backoff = Backoff(self._clock, floor_s=max(0.1, session.retry_s), ceiling_s=self._config.backoff_ceiling_s)
+        for tell in self.on_session:
+            tell(session)
+        self._good_contact(started)
+        self._obey(self._session.open(session.intent, session.stops))
+
+    # Poll
+
+    async def _ask(self) -> None:
+        """Send one poll; return when it is answered, or when what it lists is no longer true."""
+        assert self._tasks is not None
+        self._changed = anyio.Event()
+        answer = _Answer(self._session.ask(self._poll_s), self._clock.monotonic())
+        self._listing = answer.poll
+        self._tasks.start_soon(self._send, answer, name="poll")
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(_then_cancel, answer.done, waiting.cancel_scope)
+            await self._changed.wait()
+            if self._listing.free_slots:
+                await self._clock.sleep(GATHER_S)
+            waiting.cancel_scope.cancel()
+        if not answer.done.is_set():
+            # The newer poll makes central end this one with an empty reply, or with an offer that was already on its way. It is
+            # heard like any other; cutting the connection would lose the offer until its deadline, and a TLS handshake.
+            self._tasks.start_soon(self._linger, answer, name="older poll")
+            return
+        if answer.error:
+            raise answer.error
+        if answer.trouble:
+            await self._wait_out(answer.trouble)
+        elif answer.pause_s > 0:
+            await self._clock.sleep(answer.pause_s * (1 + 0.2 * self._clock.chance()))
+
+    async def _send(self, answer: _Answer) -> None:
+        try:
+            with answer.scope:
+                reply = await self._link.poll(answer.poll)
+                self._hear(reply, answer)
+        except (Refused, Outdated) as error:
+            answer.error = error
+        except (Unreachable, Superseded, Rewind) as error:
+            answer.trouble = error
+        finally:
+            answer.done.set()
+
+    async def _linger(self, answer: _Answer) -> None:
+        with anyio.move_on_after(LINGER_S):
+            await answer.done.wait()
+        answer.scope.cancel()
+
+    def _hear(self, reply: PollReply, answer: _Answer) -> None:
+        self._poll_s = min(reply.poll_s, self._config.max_wait_s) if reply.poll_s > 0 else self._poll_s
+        answer.pause_s = reply.pause_s
+        self._good_contact(answer.started)
+        self._obey(self._session.hear(reply))
+
+    def _obey(self, heard: Heard) -> None:
+        assert self._tasks is not None
+        if heard.intent and (heard.intent.mode is not IntentMode.SERVE or self._told_intent):
+            self._told_intent = heard.intent.mode is not IntentMode.SERVE
+            log.info("central wants this worker to %s %s", heard.intent.mode.value, heard.intent.reason)
+            if heard.intent.mode is IntentMode.LEAVE:
+                self._lifecycle.drain("central wants this worker to leave")
+        for stop in heard.stop:
+            self._keeper.stop(stop)
+        for lease in heard.drop:
+            self._keeper.supersede(lease)
+        for offer in heard.take:
+            try:
+                self._keeper.take(offer)
+            except (OSError, ValueError) as error:
+                self._session.release(Lease(offer.job_id, offer.epoch))
+                heard.decline.append((offer, f"the offer can't be stored: {error}"))
+        for offer, reason in heard.decline:
+            log.warning("job %s: declined: %s", offer.job_id, reason)
+            self._tasks.start_soon(self._decline, Lease(offer.job_id, offer.epoch), reason, name=f"decline {offer.job_id}")
+
+    async def _decline(self, lease: Lease, reason: str) -> None:
+        try:
+            await self._link.decline(lease, reason)
+        except (Unreachable, Superseded, Refused, Outdated, Rewind) as error:
+            log.warning("job %s: its decline did not arrive (%s); the offer will expire by itself", lease, error)
+
+    # Contact
+
+    def _good_contact(self, started: float) -> None:
+        self._session.note_contact(started)
+        self._backoff.reset()
+        self._met = True
+        if self._told:
+            log.warning("central is back")
+        self._silent_since, self._told, self.trouble = None, False, ""
+        for tell in self.on_contact:
+            tell()
+
+    async def _wait_out(self, error: Exception) -> None:
+        now = self._clock.monotonic()
+        first = self._silent_since is None
+        if self._silent_since is None:
+            self._silent_since = now
+        self.trouble = str(error)
+        if not self._told and (now - self._silent_since >= SILENT_AFTER_S or not self._met):
+            log.warning("%s; jobs go on, trying again", error)
+            self._told = True
+        if first:
+            for tell in self.on_contact:
+                tell()
+        await self._link.heard_again(self._backoff.next_s(getattr(error, "retry_after_s", None)))
+
+
+class _Answer:
+    """One poll on its way, and what became of it."""
+
+    def __init__(self, poll: Poll, started: float) -> None:
+        self.poll = poll
+        self.started = started
+        self.scope = anyio.CancelScope()
+        self.done = anyio.Event()
+        self.error: Refused | Outdated | None = None
+        self.trouble: Exception | None = None
+        self.pause_s = 0.0
+
+
+async def _then_cancel(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _explain(error: Refused) -> str:
+    if error.code is ProblemCode.SESSION_TAKEN:
+        return f"another start of this worker took over its session: {error}; run it only once"
+    if error.code is ProblemCode.CLONED:
+        return f"another machine works with a copy of this worker's directory: {error}; join one of them anew"
+    if error.code in (ProblemCode.REVOKED, ProblemCode.UNAUTHORIZED):
+        return f"central does not accept this worker's credential: {error}; ask for a new enrolment token and join again"
+    return f"central refuses this worker: {error}"

@@ -1,0 +1,88 @@
+"""Reports outcomes: once a job has ended and its log is with central, says so until central acknowledges it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import msgspec
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.link import Link
+
+log = logging.getLogger(__name__)
+
+Close = Callable[[Job, str], None]
+
+
+class ReportLoop:
+    """One task per job, all under :meth:`run`; *close* is told when nothing more is owed."""
+
+    def __init__(self, link: Link, clock: Clock, close: Close) -> None:
+        self._link = link
+        self._clock = clock
+        self._close = close
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Be the parent of all reports, until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def follow(self, job: Job) -> None:
+        """Report this job when it is time."""
+        assert self._tasks is not None, "the report loop is not running"
+        self._tasks.start_soon(self._report, job, name=f"report {job.lease}")
+
+    async def _report(self, job: Job) -> None:
+        await job.shipped.wait()
+        how = "superseded" if job.superseded.is_set() else await self._deliver(job)
+        self._close(job, how)
+
+    async def _deliver(self, job: Job) -> str:
+        """Return how it went, once that is certain."""
+        report = job.dir.report()
+        if report is None:
+            return "unstored"
+        size, digest = await anyio.to_thread.run_sync(_weigh, job.dir.task_log)
+        report = msgspec.structs.replace(report, log_size=size, log_sha256=digest)
+        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
+        while not job.superseded.is_set():
+            try:
+                await self._link.report(job.lease, report)
+            except Superseded as error:
+                log.warning("job %s: report dropped, the job is not ours any more (%s)", job.lease, error)
+                return "superseded"
+            except Refused as error:
+                if error.concerns_one_request:
+                    log.error("job %s: central refuses its report for good: %s", job.lease, error)
+                    return "refused"
+                await self._link.heard_again(backoff.next_s())
+            except Unreachable as error:
+                await self._link.heard_again(backoff.next_s(error.retry_after_s))
+            except (Outdated, Rewind):
+                await self._link.heard_again(backoff.next_s())
+            else:
+                log.info("job %s: %s", job.lease, report.outcome.value)
+                return "acknowledged"
+        return "superseded"
+
+
+def _weigh(path: Path) -> tuple[int, str]:
+    """Return size and SHA-256 (hex) of the log."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+    except FileNotFoundError:
+        pass  # it never said a word
+    return size, digest.hexdigest()

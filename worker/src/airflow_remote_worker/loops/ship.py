@@ -1,0 +1,130 @@
+"""Ships task logs: follows each held job's `task.log` and sends what central lacks, until the job has ended and all is there.
+
+Central's size is the only position that counts: it comes back with each chunk, so a lost reply neither loses nor repeats a byte.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.link import Link
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1_000_000
+"""Raw bytes per request; even incompressible they stay below the 1 MiB that central takes packed."""
+LEAST_CHUNK = 16_000
+LOOK_EVERY_S = 0.25
+IN_A_THREAD_FROM = 64_000
+"""Compressing less takes under a millisecond or two; a thread would cost more."""
+
+
+class ShipLoop:
+    """One task per job, all under :meth:`run`."""
+
+    def __init__(self, link: Link, clock: Clock) -> None:
+        self.gzip = True
+        self._link = link
+        self._clock = clock
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Be the parent of all shipments, until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def follow(self, job: Job) -> None:
+        """Ship this job's log from now on."""
+        assert self._tasks is not None, "the ship loop is not running"
+        self._tasks.start_soon(self._ship, job, name=f"ship {job.lease}")
+
+    async def _ship(self, job: Job) -> None:
+        shipment = _Shipment(job.dir.task_log)
+        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
+        while not job.superseded.is_set():
+            # Asked before looking: what is there when a job has ended is all there will ever be.
+            over = job.ended.is_set()
+            try:
+                chunk = shipment.read()
+                if not chunk and over:
+                    break
+                if chunk:
+                    await self._send(job, shipment, chunk)
+                    backoff.reset()
+                else:
+                    with anyio.move_on_after(LOOK_EVERY_S):
+                        await job.ended.wait()
+            except Superseded:
+                job.superseded.set()
+            except Refused as error:
+                if error.concerns_one_request and not shipment.shrink():
+                    log.error("job %s: central refuses its log: %s; the rest stays in %s", job.lease, error, job.dir.task_log)
+                    break
+                await self._link.heard_again(backoff.next_s())
+            except Unreachable as error:
+                await self._link.heard_again(backoff.next_s(error.retry_after_s))
+            except Outdated:
+                await self._link.heard_again(backoff.next_s())
+            except OSError as error:
+                log.error("job %s: its log %s can't be read: %s", job.lease, job.dir.task_log, error)
+                await self._clock.sleep(backoff.next_s())
+        await job.ended.wait()
+        job.shipped.set()
+
+    async def _send(self, job: Job, shipment: _Shipment, chunk: bytes) -> None:
+        body = chunk
+        if self.gzip:
+            pack_here = len(chunk) < IN_A_THREAD_FROM
+            body = _pack(chunk) if pack_here else await anyio.to_thread.run_sync(_pack, chunk)
+        try:
+            size = await self._link.append_log(job.lease, shipment.position, body, gzipped=self.gzip)
+        except Rewind as error:
+            size = error.size
+        local = shipment.size()
+        if size > local:
+            log.error("job %s: central holds %d bytes of its log, this disk only %d; the disk lost some", job.lease, size, local)
+        if size == shipment.position:
+            # Neither appended nor moved: without this a confused peer would be asked in a tight loop.
+            raise Unreachable(f"central did not move on from byte {size} of the log")
+        shipment.position = size
+
+
+class _Shipment:
+    """Where central stands in one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.position = 0
+        self._path = path
+        self._chunk = CHUNK
+
+    def read(self) -> bytes:
+        """Return what comes next; empty if there is nothing (yet)."""
+        if self.size() <= self.position:
+            return b""
+        with self._path.open("rb") as file:
+            file.seek(self.position)
+            return file.read(self._chunk)
+
+    def size(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def shrink(self) -> bool:
+        """Take smaller bites; False when they can't get smaller."""
+        self._chunk //= 2
+        return self._chunk >= LEAST_CHUNK
+
+
+def _pack(chunk: bytes) -> bytes:
+    return gzip.compress(chunk, compresslevel=4, mtime=0)

@@ -1,0 +1,124 @@
+"""Everything that only POSIX has. A `windows.py` with the same functions can stand beside it; nobody else calls these."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+CAN_FORK = hasattr(os, "fork")
+
+
+def lock(path: Path) -> int | None:
+    """Take the exclusive lock on *path* for the life of this process; None if another process has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename within *path* survive a power cut."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def on_signal(loop: asyncio.AbstractEventLoop, handle: Callable[[signal.Signals], None]) -> None:
+    """Call *handle* in *loop* for SIGTERM and SIGINT."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, handle, signum)
+
+
+def off_signal(loop: asyncio.AbstractEventLoop) -> None:
+    """Undo :func:`on_signal`."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(signum)
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Return a descriptor that turns readable when *pid* exits; None where the system has none (macOS, old kernels).
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    opener = getattr(os, "pidfd_open", None)
+    if opener is None:
+        return None
+    try:
+        return int(opener(pid))
+    except ProcessLookupError:
+        raise
+    except OSError:  # ENOSYS, EPERM under a seccomp profile
+        return None
+
+
+def birth_mark(pid: int) -> str | None:
+    """Return what tells this process from a later one with the same pid; None where /proc can't say.
+
+    Start time in clock ticks since boot, with the boot's id. psutil's `create_time()` adds the boot's wall time, which moves when
+    a machine without a battery-backed clock learns the time: a live shim would look like a stranger.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        fields = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name (field 2) may hold spaces and parentheses; the rest follows its last ")". Start time is field 22.
+    return f"{boot}:{fields.rpartition(')')[2].split()[19]}"
+
+
+def machine_id() -> str:
+    """Return what stays the same on this machine and differs on a copy; empty where the system doesn't say."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with contextlib.suppress(OSError):
+            if text := Path(path).read_text().strip():
+                return text
+    return ""
+
+
+def signal_group(pid: int, signum: signal.Signals) -> None:
+    """Signal the process group that *pid* leads; nothing if it is gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signum)
+
+
+def launch(
+    argv: list[str], *, env: dict[str, str], output: Path, cwd: Path, pass_fds: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
+    """Start *argv* in its own session, detached from our terminal and signals, with stdout and stderr appended to *output*."""
+    fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=fd,
+            stderr=fd,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    finally:
+        os.close(fd)
+
+
+def user_id() -> int:
+    return os.getuid()
+
+
+def is_private(path: Path) -> bool:
+    """Say whether *path* is a real directory that belongs to us and that nobody else may enter."""
+    found = path.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077

@@ -1,0 +1,186 @@
+"""What this worker holds and what it makes of central's replies. Decides only: no socket, no file, no clock.
+
+The caller stores offers, starts and stops processes and sends polls; it tells this object what happened and does what it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from airflow_remote_protocol.messages import (
+    HeldJob,
+    Intent,
+    IntentMode,
+    JobPhase,
+    Offer,
+    Poll,
+    PollReply,
+    Stop,
+    StopReason,
+)
+
+from airflow_remote_worker.lease import Lease
+
+TAKES_WORK = frozenset({IntentMode.SERVE})
+
+
+@dataclass(frozen=True)
+class Held:
+    """One lease of ours."""
+
+    lease: Lease
+    phase: JobPhase
+    slots: int
+    deadline_s: float
+    stop_after_s: float
+
+
+@dataclass
+class Heard:
+    """What a reply asks of the caller."""
+
+    take: list[Offer] = field(default_factory=list)
+    """Held from now on: store, prepare, start."""
+    decline: list[tuple[Offer, str]] = field(default_factory=list)
+    stop: list[Stop] = field(default_factory=list)
+    """New stops for jobs of ours; now held as stopping."""
+    drop: list[Lease] = field(default_factory=list)
+    """Over here and not ours any more: forget log and report."""
+    intent: Intent | None = None
+    """It has changed to this."""
+
+
+class WorkerSession:
+    """The worker's side of its session with central."""
+
+    def __init__(self, *, slots: int) -> None:
+        self.slots = slots
+        self.intent = Intent(mode=IntentMode.SERVE, revision=-1)
+        self.draining = False
+        """Our own wish (SIGTERM), whatever the intent."""
+        self.last_contact: float | None = None
+        self._held: dict[Lease, Held] = {}
+
+    # What we hold
+
+    def hold(self, offer: Offer, phase: JobPhase = JobPhase.PREPARING) -> Lease:
+        """Hold *offer* from now on: just taken, or found on disk after a restart."""
+        lease = Lease(offer.job_id, offer.epoch)
+        self._held[lease] = Held(lease, phase, offer.slots, offer.deadline_s, offer.stop_after_s)
+        return lease
+
+    def move(self, lease: Lease, phase: JobPhase) -> None:
+        """Note that a job has come to *phase*; phases only go forward, and an unknown lease stays unknown."""
+        held = self._held.get(lease)
+        if held and _ORDER[phase] > _ORDER[held.phase]:
+            self._held[lease] = replace(held, phase=phase)
+
+    def release(self, lease: Lease) -> None:
+        """Hold it no more: reported and acknowledged, declined, or dropped."""
+        self._held.pop(lease, None)
+
+    def holds(self, lease: Lease) -> bool:
+        return lease in self._held
+
+    def held(self) -> list[HeldJob]:
+        """Return all leases as `session` and `poll` list them."""
+        return [HeldJob(job_id=h.lease.job_id, epoch=h.lease.epoch, phase=h.phase) for h in self._held.values()]
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._held
+
+    # What we would take
+
+    def free_slots(self) -> int:
+        """Return how many slots central may fill now."""
+        if self.draining or self.intent.mode not in TAKES_WORK:
+            return 0
+        most = self.slots if self.intent.slots is None else min(self.slots, self.intent.slots)
+        return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))
+
+    def ask(self, longest_s: float) -> Poll:
+        """Return the next poll. While a job is being prepared it is short, so that the next one renews the offer in time."""
+        deadlines = [h.deadline_s for h in self._held.values() if h.phase is JobPhase.PREPARING]
+        return Poll(
+            free_slots=self.free_slots(),
+            intent_revision=self.intent.revision,
+            wait_s=min([longest_s, *(d / 3 for d in deadlines)]),
+            jobs=self.held(),
+        )
+
+    # What central says
+
+    def hear(self, reply: PollReply) -> Heard:
+        """Decide about a poll's reply."""
+        heard = Heard()
+        self._hear_intent(reply.intent, heard)
+        self._hear_stops(reply.stops, heard)
+        for offer in reply.offers:
+            self._hear_offer(offer, heard)
+        return heard
+
+    def open(self, intent: Intent, stops: Iterable[Stop]) -> Heard:
+        """Decide about a session's answer."""
+        heard = Heard()
+        # Central's word at the start holds whatever its revision: its database may have been restored from a backup.
+        self.intent = heard.intent = intent
+        self._hear_stops(stops, heard)
+        return heard
+
+    def _hear_intent(self, intent: Intent | None, heard: Heard) -> None:
+        if intent and intent.revision > self.intent.revision:
+            self.intent = heard.intent = intent
+
+    def _hear_stops(self, stops: Iterable[Stop], heard: Heard) -> None:
+        for stop in stops:
+            for lease in [lease for lease in self._held if lease.job_id == stop.job_id and lease.epoch <= stop.epoch]:
+                # A stop for a later epoch than ours: the job has moved on, so ours must end too.
+                superseded = stop.reason is StopReason.SUPERSEDED or lease.epoch < stop.epoch
+                if self._held[lease].phase is JobPhase.ENDED:
+                    if superseded:
+                        heard.drop.append(lease)
+                elif self._held[lease].phase is not JobPhase.STOPPING:
+                    self.move(lease, JobPhase.STOPPING)
+                    reason = StopReason.SUPERSEDED if superseded else stop.reason
+                    heard.stop.append(Stop(job_id=lease.job_id, epoch=lease.epoch, reason=reason, detail=stop.detail))
+
+    def _hear_offer(self, offer: Offer, heard: Heard) -> None:
+        ours = [lease for lease in self._held if lease.job_id == offer.job_id]
+        if any(lease.epoch >= offer.epoch for lease in ours):
+            return  # a reply that came late, or twice
+        alive = [lease for lease in ours if self._held[lease].phase is not JobPhase.ENDED]
+        if alive:
+            # Two copies must never run: the older one winds down first, the job comes back after its delay.
+            later = Stop(job_id=offer.job_id, epoch=offer.epoch, reason=StopReason.SUPERSEDED, detail="a newer offer exists")
+            self._hear_stops([later], heard)
+            heard.decline.append((offer, "an earlier lease of this job is still ending on this worker"))
+        elif self.draining:
+            heard.decline.append((offer, "this worker is draining"))
+        elif self.intent.mode not in TAKES_WORK:
+            heard.decline.append((offer, f"this worker is to {self.intent.mode.value}"))
+        elif offer.slots > self.free_slots():
+            heard.decline.append((offer, f"only {self.free_slots()} of {self.slots} slots are free, the job needs {offer.slots}"))
+        else:
+            heard.drop += ours
+            self.hold(offer)
+            heard.take.append(offer)
+
+    # How long we may go on without central
+
+    def note_contact(self, started: float) -> None:
+        """Note a good exchange by the moment at which it *started* (monotonic)."""
+        if self.last_contact is None or started > self.last_contact:
+            self.last_contact = started
+
+    def left_s(self, lease: Lease, now: float) -> float | None:
+        """Return for how long the job may still run without contact (≤ 0: stop it); None if we don't hold it."""
+        held = self._held.get(lease)
+        if held is None:
+            return None
+        since = now if self.last_contact is None else self.last_contact
+        return since + held.stop_after_s - now
+
+
+_ORDER = {phase: n for n, phase in enumerate((JobPhase.PREPARING, JobPhase.RUNNING, JobPhase.STOPPING, JobPhase.ENDED))}

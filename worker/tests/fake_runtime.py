@@ -1,0 +1,162 @@
+"""A runtime without Airflow: speaks the frames of `shim/wire.py` and does what the "Dag" file says, line by line.
+
+run                 the `run` call, through the gateway; exits 1 unless it is answered with 200
+call METHOD PATH    any other call
+log TEXT            a line into task.log
+bytes N             N bytes into task.log
+sleep SECONDS       unless a stop comes: then the job ends as stopped
+deaf SECONDS        sleep, whatever comes
+die                 vanish without a result
+exit CODE           the end, with that code (0 if the file just ends)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+from airflow_remote_worker.shim import wire
+
+
+class Stopped(Exception):
+    pass
+
+
+class Daemon:
+    """The gateway as a shim sees it; connects again whenever it has to."""
+
+    def __init__(self, job: wire.JobSpec) -> None:
+        self.job = job
+        self.sock: socket.socket | None = None
+
+    def connect(self) -> socket.socket:
+        while self.sock is None:
+            if not self.try_to_connect():
+                time.sleep(0.05)
+        return self.sock
+
+    def try_to_connect(self) -> bool:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(self.job.socket_path)
+            sock.sendall(wire.pack(wire.Hello(job_id=self.job.job_id, key=self.job.key, pid=os.getpid())))
+        except OSError:
+            sock.close()
+            return False
+        self.sock = sock
+        return True
+
+    def call(self, method: str, path: str, body: bytes = b"") -> wire.Answer:
+        while True:
+            try:
+                headers = {"content-type": "application/json"}
+                self.connect().sendall(wire.pack(wire.Call(id=1, method=method, path=path, headers=headers, body=body)))
+                while True:
+                    frame = wire.receive(self.connect())
+                    if frame is None:
+                        raise OSError
+                    if isinstance(frame, wire.Answer):
+                        return frame
+                    raise Stopped
+            except OSError:
+                self.sock = None
+
+    def sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if self.sock is None and not self.try_to_connect():
+                time.sleep(min(left, 0.05))
+                continue
+            ready, _, _ = select.select([self.sock], [], [], min(left, 0.2))
+            if ready:
+                try:
+                    frame = wire.receive(self.connect())
+                except OSError:
+                    frame = None
+                if frame is None:
+                    self.sock = None
+                elif isinstance(frame, wire.Stop):
+                    raise Stopped
+
+
+def host(job_dir: Path) -> int:
+    job = msgspec.json.decode((job_dir / "job.json").read_bytes(), type=wire.JobSpec)
+    workload = json.loads(bytes(job.workload))
+    daemon, code, stopped = Daemon(job), 0, False
+    with (job_dir / "task.log").open("ab", buffering=0) as log:
+        try:
+            for line in (Path(job.bundle_path) / workload["dag_rel_path"]).read_text().splitlines():
+                verb, _, rest = line.strip().partition(" ")
+                if verb == "run":
+                    body = {"state": "running", "hostname": job.worker_name, "unixname": "x", "pid": os.getpid()}
+                    body["start_date"] = "2026-01-01T00:00:00Z"
+                    answer = daemon.call("PATCH", f"task-instances/{workload['ti']['id']}/run", json.dumps(body).encode())
+                    if answer.status != 200:
+                        code = 1
+                        break
+                elif verb == "call":
+                    method, path = rest.split(" ", 1)
+                    answer = daemon.call(method, path)
+                    log.write(f"{answer.status} {answer.body.decode()}\n".encode())
+                elif verb == "log":
+                    log.write(json.dumps({"event": rest}).encode() + b"\n")
+                elif verb == "bytes":
+                    log.write(os.urandom(int(rest)))
+                elif verb == "sleep":
+                    daemon.sleep(float(rest))
+                elif verb == "deaf":
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    time.sleep(float(rest))
+                elif verb == "die":
+                    os._exit(9)
+                elif verb == "exit":
+                    code = int(rest)
+                    break
+        except Stopped:
+            code, stopped = 1, True
+    result = wire.Result(exit_code=code, final_state="failed" if code else "success", stopped=stopped)
+    temporary = job_dir / ".result"
+    temporary.write_bytes(msgspec.json.encode(result))
+    temporary.replace(job_dir / "result.json")
+    return 0
+
+
+def zygote(fd: int) -> int:
+    control = socket.socket(fileno=fd)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if reason := os.environ.get("FAKE_UNABLE"):
+        control.sendall(wire.pack(wire.Unable(reason=reason)))
+        return 1
+    if os.environ.get("FAKE_CRASH"):
+        return 9
+    control.sendall(wire.pack(wire.Ready(pid=os.getpid(), python=sys.executable, airflow="0.fake")))
+    while (order := wire.receive(control)) is not None:
+        assert isinstance(order, wire.Spawn)
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            log = os.open(Path(order.job_dir) / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os._exit(host(Path(order.job_dir)))
+        if os.environ.get("FAKE_CRASH_IN_FORK"):
+            return 9
+        started = psutil.Process(pid).create_time()
+        control.sendall(wire.pack(wire.Spawned(job_dir=order.job_dir, pid=pid, start_time=started)))
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "zygote":
+        sys.exit(zygote(int(sys.argv[3])))
+    sys.exit(host(Path(sys.argv[2])))

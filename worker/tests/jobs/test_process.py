@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+from airflow_remote_worker.jobs import process
+from airflow_remote_worker.jobs.process import (
+    CannotHost,
+    Launcher,
+    find_shim,
+    is_alive,
+    kill,
+    record,
+    scrubbed,
+    terminate,
+    wait_for_exit,
+)
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.spool import ShimRecord
+
+from ..conftest import FAKE_RUNTIME, HandClock  # noqa: TID252
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def start(*argv: str) -> tuple[subprocess.Popen[bytes], ShimRecord]:
+    child = subprocess.Popen(argv, start_new_session=True)
+    process._children[child.pid] = child
+    return child, record(wire.Spawned(job_dir="", pid=child.pid, start_time=0.0))
+
+
+def test_the_end_of_a_process_is_noticed_at_once() -> None:
+    _, shim = start("sleep", "0.3")
+    began = time.monotonic()
+    anyio.run(wait_for_exit, shim)
+    assert 0.1 < time.monotonic() - began < 2
+    assert not is_alive(shim)
+
+
+def test_without_pidfd_it_is_noticed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_remote_worker.posix.open_pidfd", lambda pid: None)
+    _, shim = start("sleep", "0.2")
+    anyio.run(wait_for_exit, shim)
+    assert not is_alive(shim)
+
+
+def test_a_process_that_has_gone_is_not_waited_for() -> None:
+    child, shim = start("true")
+    child.wait()
+    anyio.run(wait_for_exit, shim)
+
+
+def test_a_later_process_with_the_same_pid_is_a_stranger() -> None:
+    child, shim = start("sleep", "20")
+    stranger = ShimRecord(shim.pid, shim.start_time, "another boot:1")
+    assert is_alive(shim)
+    assert not is_alive(stranger)
+    anyio.run(wait_for_exit, stranger)
+    terminate(stranger)
+    kill(stranger)
+    assert child.poll() is None
+    kill(shim)
+    child.wait()
+
+
+def test_kill_reaches_children_in_other_sessions(tmp_path: Path) -> None:
+    child, shim = start("sh", "-c", f"setsid sleep 60 & echo $! > {tmp_path}/pid; wait")
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.02)
+    time.sleep(0.1)
+    grandchild = record(wire.Spawned(job_dir="", pid=int((tmp_path / "pid").read_text()), start_time=0.0))
+    assert is_alive(grandchild)
+    kill(shim)
+    child.wait()
+    deadline = time.monotonic() + 5
+    while is_alive(grandchild):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_shim_is_found_by_the_log_it_writes(tmp_path: Path) -> None:
+    log = tmp_path / "shim.log"
+    assert find_shim(log) is None
+    with log.open("w") as output:
+        child = subprocess.Popen(["sleep", "20"], stdout=output)
+    found = find_shim(log)
+    assert found and found.pid == child.pid
+    child.kill()
+    child.wait()
+
+
+def test_tasks_see_little_of_our_environment(tmp_path: Path) -> None:
+    environ = {
+        "PATH": "/bin",
+        "LC_ALL": "C",
+        "AIRFLOW_REMOTE_WORKER_TOKEN": "t",
+        "DB_PASSWORD": "p",
+        "AIRFLOW__CORE__FERNET_KEY": "k",
+    }
+    seen = scrubbed(environ, airflow_home=tmp_path, extra={"MINE": "1"})
+    assert seen == {"PATH": "/bin", "LC_ALL": "C", "AIRFLOW_HOME": str(tmp_path), "MINE": "1"}
+
+
+def launcher(tmp_path: Path, python: Path | None = Path(sys.executable), **env: str) -> Launcher:
+    return Launcher(python, env=env, home=tmp_path, zygote_log=tmp_path / "z.log", clock=HandClock(), launcher=FAKE_RUNTIME)
+
+
+@pytest.mark.parametrize(
+    ("python", "told"),
+    [
+        (None, "no runtime is set"),
+        (Path("/nowhere/python"), "can't be started: No such file"),
+        (Path("/etc/passwd"), "Permission"),
+    ],
+)
+def test_a_bad_interpreter_is_named_with_the_remedy(tmp_path: Path, python: Path | None, told: str) -> None:
+    with pytest.raises(CannotHost, match=told) as caught:
+        anyio.run(launcher(tmp_path, python).launch, tmp_path)
+    assert "runtime.python" in str(caught.value)
+
+
+def test_what_the_zygote_can_t_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(CannotHost, match="too old"):
+        anyio.run(launcher(tmp_path, FAKE_UNABLE="too old").launch, tmp_path)
+
+
+def test_a_zygote_goes_with_its_daemon(tmp_path: Path) -> None:
+    async def main() -> ShimRecord:
+        keeper = launcher(tmp_path)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keeper.run)
+            with anyio.fail_after(20):
+                while keeper.runtime is None:
+                    await anyio.sleep(0.02)
+            zygote = record(wire.Spawned(job_dir="", pid=keeper.runtime.pid, start_time=0.0))
+            assert is_alive(zygote)
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(10):
+            await wait_for_exit(zygote)
+        return zygote
+
+    assert not is_alive(anyio.run(main))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import pytest
+from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.messages import Intent, IntentMode, JobPhase, Offer, Poll, PollReply, Session, SessionRequest, Stop
+from airflow_remote_worker.config import PollConfig
+from airflow_remote_worker.errors import Unreachable, from_problem
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lifecycle import EXIT_REFUSED, Lifecycle
+from airflow_remote_worker.loops.poll import PollLoop
+from airflow_remote_worker.session import WorkerSession
+
+from ..conftest import HandClock, make_offer  # noqa: TID252
+
+pytestmark = pytest.mark.timeout(30)
+REQUEST = SessionRequest(instance_id="i", boot_id="b", protocol="1.0", capabilities=["task"], slots=2, facts=None)  # type: ignore[arg-type]
+
+
+class ParkingLink:
+    """Central's half: each poll takes the next answer; where there is none it stays parked until a newer one comes."""
+
+    def __init__(self, *answers: PollReply | Exception, opening: list[Exception] | None = None) -> None:
+        self.answers = list(answers)
+        self.opening = opening or []
+        self.polls: list[Poll] = []
+        self.declined: list[tuple[Lease, str]] = []
+        self._newer = anyio.Event()
+
+    async def open_session(self, request: SessionRequest) -> Session:
+        if self.opening:
+            raise self.opening.pop(0)
+        intent = Intent(mode=IntentMode.SERVE, revision=1)
+        return Session("s", "w", "n", "1.0", ["task"], poll_s=20, retry_s=0.1, intent=intent)
+
+    async def poll(self, poll: Poll) -> PollReply:
+        self.polls.append(poll)
+        self._newer.set()
+        self._newer = anyio.Event()
+        if self.answers:
+            answer = self.answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        await self._newer.wait()
+        return PollReply(poll_s=20)
+
+    async def decline(self, lease: Lease, reason: str) -> None:
+        self.declined.append((lease, reason))
+
+    async def heard_again(self, at_most_s: float) -> None:
+        await anyio.sleep(0)
+
+
+class Keeper:
+    def __init__(self, full: bool = False) -> None:
+        self.taken: list[Offer] = []
+        self.stopped: list[Stop] = []
+        self.full = full
+
+    def take(self, offer: Offer) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.taken.append(offer)
+
+    def stop(self, stop: Stop) -> None:
+        self.stopped.append(stop)
+
+    def supersede(self, lease: Lease) -> None:
+        raise AssertionError
+
+
+class Bench:
+    def __init__(self, link: ParkingLink, keeper: Keeper | None = None) -> None:
+        self.link = link
+        self.keeper = keeper or Keeper()
+        self.session = WorkerSession(slots=2)
+        self.lifecycle = Lifecycle()
+        self.loop = PollLoop(link, self.session, self.keeper, self.lifecycle, HandClock(), PollConfig())  # type: ignore[arg-type]
+
+    def run(self, *steps: Callable[[], object]) -> None:
+        """Run the loop; between the steps let it come to rest."""
+
+        async def main() -> None:
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self.loop.run, lambda: REQUEST)
+                    for step in steps:
+                        await anyio.sleep(0.03)
+                        step()
+                    await anyio.sleep(0.03)
+                    tasks.cancel_scope.cancel()
+
+        anyio.run(main)
+
+
+def test_an_offer_is_taken_and_listed_in_the_next_poll() -> None:
+    bench = Bench(ParkingLink(PollReply(poll_s=20, offers=[make_offer("a")])))
+    bench.run()
+    assert [offer.job_id for offer in bench.keeper.taken] == ["a"]
+    assert [(job.job_id, job.phase) for job in bench.link.polls[1].jobs] == [("a", JobPhase.PREPARING)]
+
+
+def test_an_offer_that_can_t_be_stored_is_declined() -> None:
+    bench = Bench(ParkingLink(PollReply(poll_s=20, offers=[make_offer("a")])), Keeper(full=True))
+    bench.run()
+    assert [lease for lease, _ in bench.link.declined] == [Lease("a", 1)]
+    assert "No space left" in bench.link.declined[0][1]
+    assert bench.session.is_idle
+
+
+def test_one_poll_stays_open() -> None:
+    bench = Bench(ParkingLink())
+    bench.run()
+    assert len(bench.link.polls) == 1
+
+
+def test_freed_slots_cause_one_new_poll_and_the_older_one_is_still_heard() -> None:
+    bench = Bench(ParkingLink())
+    bench.run(bench.loop.refresh, bench.loop.refresh)
+    assert 2 <= len(bench.link.polls) <= 3
+
+
+def test_an_outage_is_waited_out() -> None:
+    bench = Bench(ParkingLink(*[Unreachable("away")] * 5, opening=[Unreachable("away")] * 3))
+    bench.run()
+    assert len(bench.link.polls) == 6
+    assert bench.loop.trouble == "away"
+    assert not bench.lifecycle.detaching.is_set()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (ProblemCode.SESSION_TAKEN, "took over"),
+        (ProblemCode.CLONED, "copy"),
+        (ProblemCode.REVOKED, "join again"),
+        (ProblemCode.OUTDATED, "update"),
+    ],
+)
+def test_a_refusal_ends_the_daemon_with_a_reason_for_people(code: ProblemCode, told: str) -> None:
+    bench = Bench(ParkingLink(from_problem(problem(code, "because"))))
+    bench.run()
+    assert bench.lifecycle.exit_code == EXIT_REFUSED
+    assert told in bench.lifecycle.reason
+    assert len(bench.link.polls) == 1
+
+
+def test_leave_drains() -> None:
+    bench = Bench(ParkingLink(PollReply(poll_s=20, intent=Intent(mode=IntentMode.LEAVE, revision=2))))
+    bench.run()
+    assert bench.lifecycle.draining.is_set()
+    assert bench.link.polls[-1].free_slots == 0
+
+
+def test_central_may_ask_for_a_pause() -> None:
+    bench = Bench(ParkingLink(PollReply(poll_s=20, pause_s=7)))
+    bench.run()
+    assert any(nap >= 7 for nap in bench.loop._clock.naps)  # type: ignore[attr-defined]

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from airflow_remote_worker.config import ConfigError, check_central, default_name, load
+
+
+def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "worker.toml").write_text(
+        'slots = 1\nname = "file"\n[runtime]\npython = "/file/python"\n[runtime.env]\nA = "1"\n'
+    )
+    environ = {
+        "AIRFLOW_REMOTE_WORKER_HOME": str(tmp_path),
+        "AIRFLOW_REMOTE_WORKER_SLOTS": "2",
+        "AIRFLOW_REMOTE_WORKER_RUNTIME__PYTHON": "/env/python",
+        "AIRFLOW_REMOTE_WORKER_BUNDLES__Etl__PATH": "/dags",
+    }
+    config = load({"slots": 3, "name": None}, environ=environ)
+    assert (config.slots, config.name) == (3, "file")
+    assert config.runtime.python == Path("/env/python")
+    assert config.runtime.env == {"A": "1"}
+    assert config.bundles["Etl"].path == Path("/dags")
+    assert config.state == tmp_path
+
+
+def test_variables_for_tasks_keep_their_case() -> None:
+    config = load({}, environ={"AIRFLOW_REMOTE_WORKER_RUNTIME__ENV__My__Var": "x"})
+    assert config.runtime.env == {"My__Var": "x"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "key"),
+    [
+        ({"AIRFLOW_REMOTE_WORKER_SLOT": "2"}, "slot:"),
+        ({"AIRFLOW_REMOTE_WORKER_RUNTIME__PYTON": "2"}, "runtime.pyton:"),
+        ({"AIRFLOW_REMOTE_WORKER_SLOTS": "many"}, "slots:"),
+        ({"AIRFLOW_REMOTE_WORKER_SLOTS": "0"}, "slots:"),
+        ({"AIRFLOW_REMOTE_WORKER_CENTRAL": "airflow.example.com"}, "central:"),
+    ],
+)
+def test_a_bad_setting_is_named(environ: dict[str, str], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({}, environ=environ)
+    assert str(caught.value).startswith(key)
+
+
+def test_the_token_and_the_log_level_are_no_settings() -> None:
+    load({}, environ={"AIRFLOW_REMOTE_WORKER_TOKEN": "secret", "AIRFLOW_REMOTE_WORKER_LOG_LEVEL": "DEBUG"})
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("slots = = 2")
+    with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML"):
+        load({}, environ={}, file=file)
+    with pytest.raises(ConfigError, match="can't be read"):
+        load({}, environ={}, file=tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8080", "http://127.0.0.1/airflow", "http://[::1]:80", "https://a.example.com"])
+def test_https_or_this_machine_is_safe(url: str) -> None:
+    assert check_central(url + "/", insecure_http=False) == url
+
+
+def test_plain_http_to_another_machine_must_be_allowed() -> None:
+    with pytest.raises(ConfigError, match="unencrypted"):
+        check_central("http://a.example.com", insecure_http=False)
+    check_central("http://a.example.com", insecure_http=True)
+
+
+def test_a_password_in_the_address_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no user"):
+        check_central("https://me:pw@a.example.com", insecure_http=False)
+
+
+def test_the_default_name_is_a_legal_one() -> None:
+    assert default_name()[0].isalnum()

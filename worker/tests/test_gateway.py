@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from airflow_remote_worker.clock import SystemClock
+from airflow_remote_worker.errors import Superseded, Unreachable
+from airflow_remote_worker.gateway import Connection, Door, Gateway
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.link import Executed
+from airflow_remote_worker.shim import wire
+
+pytestmark = pytest.mark.timeout(30)
+LEASE = Lease("job-1", 1)
+
+
+class FakeLink:
+    """Answers as the test says; an error in the list is raised."""
+
+    def __init__(self, *answers: Executed | Exception) -> None:
+        self.answers = list(answers)
+        self.calls: list[tuple[Lease, str, str]] = []
+
+    async def execution(self, lease: Lease, method: str, path: str, headers: dict[str, str], body: bytes) -> Executed:
+        self.calls.append((lease, method, path))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def heard_again(self, at_most_s: float) -> None:
+        await anyio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, link: FakeLink) -> AsyncIterator[Gateway]:
+    gateway = Gateway(tmp_path / "g.sock", link, SystemClock())  # type: ignore[arg-type]
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(gateway.serve)
+        yield gateway
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def shim(gateway: Gateway, key: str = "right") -> AsyncIterator[Connection]:
+    async with await anyio.connect_unix(gateway.path) as stream:
+        connection = Connection(stream)
+        await connection.send(wire.Hello(job_id="job-1", key=key, pid=1))
+        yield connection
+
+
+def run(main: Callable[[], object]) -> None:
+    async def timed() -> None:
+        with anyio.fail_after(15):
+            await main()  # type: ignore[misc]
+
+    anyio.run(timed)
+
+
+CALL = wire.Call(id=4, method="PATCH", path="task-instances/x/run", headers={}, body=b"{}")
+
+
+def test_a_call_goes_through_and_a_good_run_is_the_acceptance(tmp_path: Path) -> None:
+    accepted: list[int] = []
+
+    async def main() -> None:
+        link = FakeLink(Executed(200, {"content-type": "application/json"}, b"{}"))
+        async with serving(tmp_path, link) as gateway:
+            gateway.open(Door(LEASE, "right", on_accepted=lambda: accepted.append(1)))
+            async with shim(gateway) as connection:
+                await connection.send(CALL)
+                answer = await connection.receive()
+                assert answer == wire.Answer(id=4, status=200, headers={"content-type": "application/json"}, body=b"{}")
+        assert link.calls == [(LEASE, "PATCH", "task-instances/x/run")]
+
+    run(main)
+    assert accepted == [1]
+
+
+def test_only_this_user_can_open_the_door(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
+            assert gateway.path.stat().st_mode & 0o077 == 0
+
+    run(main)
+
+
+def test_a_wrong_key_hears_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
+            gateway.open(Door(LEASE, "right"))
+            async with shim(gateway, key="wrong") as connection:
+                with pytest.raises((anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)):
+                    await connection.receive()
+
+    run(main)
+
+
+def test_a_shim_whose_job_is_not_held_is_told_to_stop(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway, shim(gateway) as connection:
+            assert isinstance(await connection.receive(), wire.Stop)
+
+    run(main)
+
+
+def test_a_call_waits_out_an_outage(tmp_path: Path) -> None:
+    async def main() -> None:
+        link = FakeLink(Unreachable("a"), Unreachable("b"), Executed(200, {}, b"late"))
+        async with serving(tmp_path, link) as gateway:
+            gateway.open(Door(LEASE, "right"))
+            async with shim(gateway) as connection:
+                await connection.send(CALL)
+                answer = await connection.receive()
+                assert isinstance(answer, wire.Answer)
+                assert answer.body == b"late"
+
+    run(main)
+
+
+def test_a_stop_is_pushed_at_once_and_ends_the_wait_for_central(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(Unreachable("cut cable"))) as gateway:
+            gateway.open(Door(LEASE, "right"))
+            async with shim(gateway) as connection:
+                await connection.send(CALL)
+                await anyio.sleep(0.05)
+                gateway.stop(LEASE, wire.Stop(reason="ended"))
+                frames = [await connection.receive(), await connection.receive()]
+                assert wire.Stop(reason="ended") in frames
+                assert [frame.status for frame in frames if isinstance(frame, wire.Answer)] == [410]
+
+    run(main)
+
+
+def test_a_stop_is_told_to_a_shim_that_connects_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
+            gateway.open(Door(LEASE, "right"))
+            gateway.stop(LEASE, wire.Stop(reason="cleared"))
+            async with shim(gateway) as connection:
+                assert await connection.receive() == wire.Stop(reason="cleared")
+
+    run(main)
+
+
+def test_a_superseded_job_is_answered_gone_and_told_upstairs(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(Superseded("moved on"))) as gateway:
+            gateway.open(Door(LEASE, "right", on_superseded=lambda: told.append(1)))
+            async with shim(gateway) as connection:
+                await connection.send(CALL)
+                answer = await connection.receive()
+                assert isinstance(answer, wire.Answer)
+                assert answer.status == 410
+
+    run(main)
+    assert told == [1]
+
+
+def test_nonsense_closes_that_connection_only(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(Executed(200, {}, b""))) as gateway:
+            gateway.open(Door(LEASE, "right"))
+            async with await anyio.connect_unix(gateway.path) as stream:
+                await stream.send(b"GET / HTTP/1.1\r\n\r\n")
+                with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await stream.receive()
+            async with shim(gateway) as connection:
+                await connection.send(CALL)
+                assert isinstance(await connection.receive(), wire.Answer)
+
+    run(main)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED, Lifecycle, Phase
+
+
+def test_one_signal_drains_a_second_detaches() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.hear_signal("SIGTERM")
+    assert lifecycle.phase is Phase.DRAINING
+    assert not lifecycle.detaching.is_set()
+    lifecycle.hear_signal("SIGINT")
+    assert lifecycle.phase is Phase.DETACHING
+    assert lifecycle.exit_code == EXIT_OK
+
+
+def test_the_first_reason_to_go_stands() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.detach("revoked", exit_code=EXIT_REFUSED)
+    lifecycle.detach("drained")
+    lifecycle.drain("late")
+    assert (lifecycle.reason, lifecycle.exit_code, lifecycle.phase) == ("revoked", EXIT_REFUSED, Phase.DETACHING)
+
+
+def test_detaching_also_ends_the_wait_for_draining() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.detach("now")
+    assert lifecycle.draining.is_set()

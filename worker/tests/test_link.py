@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import anyio
+import httpx
+import pytest
+from airflow_remote_protocol.codec import encode
+from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.messages import Outcome, Poll, PollReply, Pong, Report
+from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.link import CONNECTION_AGE_S, MAX_BODY, Link
+
+from .conftest import HandClock
+
+LEASE = Lease("job-1", 3)
+OURS = {MARKER_HEADER: PROTOCOL_VERSION}
+
+
+def link_to(answer: Callable[[httpx.Request], httpx.Response], clock: HandClock | None = None) -> Link:
+    link = Link("https://a.example.com/air", credential="cred", clock=clock or HandClock(), transport=httpx.MockTransport(answer))
+    link.session_id = "s-1"
+    return link
+
+
+def refusing(code: ProblemCode, **more: int) -> Callable[[httpx.Request], httpx.Response]:
+    body = problem(code, "because", **more)
+    return lambda request: httpx.Response(body.status, headers={**OURS, PROBLEM_HEADER: code.value}, content=encode(body))
+
+
+def test_every_request_says_who_speaks_under_which_session_and_epoch() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(204, headers=OURS)
+
+    anyio.run(link_to(answer).report, LEASE, Report(outcome=Outcome.SUCCEEDED))
+    (request,) = seen
+    assert str(request.url) == "https://a.example.com/air/remote/v1/jobs/job-1/report"
+    assert request.headers["authorization"] == "Bearer cred"
+    assert request.headers[MARKER_HEADER] == PROTOCOL_VERSION
+    assert request.headers[SESSION_HEADER] == "s-1"
+    assert request.headers[EPOCH_HEADER] == "3"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (ProblemCode.REVOKED, Refused),
+        (ProblemCode.SUPERSEDED, Superseded),
+        (ProblemCode.NOT_FOUND, Superseded),
+        (ProblemCode.OUTDATED, Outdated),
+        (ProblemCode.BUSY, Unreachable),
+        (ProblemCode.INTERNAL, Unreachable),
+    ],
+)
+def test_a_problem_of_central_s_is_raised_as_its_decision(code: ProblemCode, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="because"):
+        anyio.run(link_to(refusing(code)).poll, Poll(free_slots=1, intent_revision=0, wait_s=1))
+
+
+def test_a_log_offset_says_where_to_go_on() -> None:
+    with pytest.raises(Rewind) as caught:
+        anyio.run(link_to(refusing(ProblemCode.LOG_OFFSET, size=7)).append_log, LEASE, 0, b"x")
+    assert caught.value.size == 7
+
+
+@pytest.mark.parametrize(
+    ("response", "told"),
+    [
+        (httpx.Response(200, headers={"content-type": "text/html; charset=utf-8"}, text="<html>"), "200 text/html .*login page"),
+        (httpx.Response(302, headers={"location": "https://login.example.com"}), "a redirect to https://login.example.com"),
+        (httpx.Response(502), "load balancer"),
+        (httpx.Response(407), "a proxy that wants a login"),
+        (httpx.Response(200, headers={"content-type": "application/json"}, json={"poll_s": 1}), "provider is installed"),
+    ],
+)
+def test_an_answer_without_the_marker_is_not_central_s_word(response: httpx.Response, told: str) -> None:
+    with pytest.raises(Unreachable, match=told):
+        anyio.run(link_to(lambda request: response).ping)
+
+
+def test_retry_after_is_kept() -> None:
+    body = encode(problem(ProblemCode.BUSY, ""))
+    headers = {**OURS, PROBLEM_HEADER: "busy", "retry-after": "12"}
+    with pytest.raises(Unreachable) as caught:
+        anyio.run(link_to(lambda request: httpx.Response(503, headers=headers, content=body)).ping)
+    assert caught.value.retry_after_s == 12
+
+
+def test_nonsense_under_our_marker_is_retried_not_believed() -> None:
+    with pytest.raises(Unreachable, match="makes no sense"):
+        anyio.run(link_to(lambda request: httpx.Response(200, headers=OURS, content=b"[]")).ping)
+
+
+def test_an_endless_body_is_cut_off() -> None:
+    with pytest.raises(Unreachable, match="longer than"):
+        anyio.run(link_to(lambda request: httpx.Response(200, headers=OURS, content=b" " * (MAX_BODY + 1))).ping)
+
+
+def test_a_connection_closed_under_our_hands_is_tried_again_at_once_but_only_once() -> None:
+    tries: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        if len(tries) == 1:
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return httpx.Response(200, headers=OURS, content=encode(Pong(name="w", time=1)))
+
+    assert anyio.run(link_to(answer).ping).name == "w"
+    assert len(tries) == 2
+
+
+def test_errors_of_the_execution_api_are_passed_on() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.raw_path == b"/air/remote/v1/jobs/job-1/execution/variables/a%20b?x=1"
+        assert request.headers["airflow-api-version"] == "2026"
+        assert "cookie" not in request.headers
+        assert request.headers["authorization"] == "Bearer cred"
+        return httpx.Response(404, headers={**OURS, "x-internal": "1"}, json={"detail": "none"})
+
+    async def call() -> None:
+        headers = {"Airflow-API-Version": "2026", "Cookie": "c", "Authorization": "Bearer other"}
+        executed = await link_to(answer).execution(LEASE, "GET", "variables/a%20b?x=1", headers, b"")
+        assert executed.status == 404
+        assert json.loads(executed.body) == {"detail": "none"}
+        assert executed.headers == {"content-type": "application/json"}
+
+    anyio.run(call)
+
+
+@pytest.mark.parametrize("path", ["../report", "variables/../../report", "a/%2e%2e/b", "a/..%2Fb", "a\\..\\b", "x#y"])
+def test_a_job_can_t_climb_out_of_its_execution_api(path: str) -> None:
+    async def call() -> None:
+        await link_to(lambda request: httpx.Response(200, headers=OURS)).execution(LEASE, "POST", path, {}, b"")
+
+    with pytest.raises(Refused, match="not a path"):
+        anyio.run(call)
+
+
+def test_without_a_session_nothing_is_said_about_jobs() -> None:
+    link = link_to(lambda request: httpx.Response(204, headers=OURS))
+    link.session_id = None
+    with pytest.raises(Unreachable, match="no session"):
+        anyio.run(link.accept, LEASE)
+
+
+def test_connections_are_renewed_when_old(clock: HandClock) -> None:
+    link = link_to(lambda request: httpx.Response(200, headers=OURS, content=encode(PollReply(poll_s=1))), clock)
+
+    async def main() -> None:
+        poll = Poll(free_slots=1, intent_revision=0, wait_s=1)
+        await link.poll(poll)
+        first = link._pool
+        await link.poll(poll)
+        assert link._pool is first
+        clock.now += CONNECTION_AGE_S + 1
+        await link.poll(poll)
+        assert link._pool is not first
+        assert first and first.client.is_closed
+        await link.close()
+
+    anyio.run(main)
+
+
+def test_the_end_of_an_outage_wakes_those_who_wait() -> None:
+    up = False
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not up:
+            raise httpx.ConnectError("no route")
+        return httpx.Response(200, headers=OURS, content=encode(Pong(name="w", time=1)))
+
+    async def main() -> None:
+        nonlocal up
+        link = link_to(answer)
+        with pytest.raises(Unreachable, match="no route"):
+            await link.ping()
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(link.heard_again, 600)
+                await anyio.sleep(0.01)
+                up = True
+                await link.ping()
+
+    anyio.run(main)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pytest
+from airflow_remote_protocol.messages import Intent, IntentMode, JobPhase, PollReply, Stop, StopReason
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.session import WorkerSession
+
+from .conftest import make_offer
+
+
+def stop(job_id: str, epoch: int = 1, reason: StopReason = StopReason.ENDED) -> Stop:
+    return Stop(job_id=job_id, epoch=epoch, reason=reason)
+
+
+@pytest.fixture
+def session() -> WorkerSession:
+    return WorkerSession(slots=4)
+
+
+def test_an_offer_that_fits_is_taken_and_listed(session: WorkerSession) -> None:
+    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a", slots=3)]))
+    assert [offer.job_id for offer in heard.take] == ["a"]
+    poll = session.ask(60)
+    assert poll.free_slots == 1
+    assert [(job.job_id, job.epoch, job.phase) for job in poll.jobs] == [("a", 1, JobPhase.PREPARING)]
+
+
+def test_an_offer_that_does_not_fit_is_declined(session: WorkerSession) -> None:
+    session.hold(make_offer("a", slots=3))
+    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("b", slots=2)]))
+    assert not heard.take
+    assert "needs 2" in heard.decline[0][1]
+
+
+def test_the_same_offer_again_changes_nothing(session: WorkerSession) -> None:
+    session.hold(make_offer("a"), JobPhase.RUNNING)
+    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a")]))
+    assert (heard.take, heard.decline, heard.stop) == ([], [], [])
+
+
+def test_a_newer_offer_of_a_running_job_stops_the_old_one_and_comes_back_later(session: WorkerSession) -> None:
+    session.hold(make_offer("a", 1), JobPhase.RUNNING)
+    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a", 2)]))
+    assert [(s.epoch, s.reason) for s in heard.stop] == [(1, StopReason.SUPERSEDED)]
+    assert [offer.epoch for offer, _ in heard.decline] == [2]
+    assert not session.holds(Lease("a", 2))
+
+
+def test_a_newer_offer_of_an_ended_job_is_taken_and_the_old_report_dropped(session: WorkerSession) -> None:
+    session.hold(make_offer("a", 1), JobPhase.ENDED)
+    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a", 2)]))
+    assert [offer.epoch for offer in heard.take] == [2]
+    assert heard.drop == [Lease("a", 1)]
+
+
+def test_a_stop_is_told_once(session: WorkerSession) -> None:
+    session.hold(make_offer("a"), JobPhase.RUNNING)
+    assert len(session.hear(PollReply(poll_s=30, stops=[stop("a")])).stop) == 1
+    assert session.hear(PollReply(poll_s=30, stops=[stop("a")])).stop == []
+    assert session.held()[0].phase is JobPhase.STOPPING
+
+
+def test_a_stop_for_an_older_epoch_than_ours_is_ignored(session: WorkerSession) -> None:
+    session.hold(make_offer("a", 2), JobPhase.RUNNING)
+    assert session.hear(PollReply(poll_s=30, stops=[stop("a", 1)])).stop == []
+
+
+def test_a_stop_for_a_job_we_do_not_hold_is_ignored(session: WorkerSession) -> None:
+    assert session.hear(PollReply(poll_s=30, stops=[stop("a")])).stop == []
+
+
+def test_an_ended_job_that_is_superseded_is_dropped(session: WorkerSession) -> None:
+    session.hold(make_offer("a"), JobPhase.ENDED)
+    heard = session.hear(PollReply(poll_s=30, stops=[stop("a", reason=StopReason.SUPERSEDED)]))
+    assert heard.drop == [Lease("a", 1)]
+    assert heard.stop == []
+
+
+def test_phases_only_go_forward(session: WorkerSession) -> None:
+    lease = session.hold(make_offer("a"), JobPhase.STOPPING)
+    session.move(lease, JobPhase.RUNNING)
+    assert session.held()[0].phase is JobPhase.STOPPING
+
+
+def test_an_ended_job_frees_its_slots_but_stays_listed(session: WorkerSession) -> None:
+    lease = session.hold(make_offer("a", slots=4))
+    session.move(lease, JobPhase.ENDED)
+    assert session.free_slots() == 4
+    assert len(session.held()) == 1
+    session.release(lease)
+    assert session.is_idle
+
+
+@pytest.mark.parametrize("mode", [IntentMode.PAUSE, IntentMode.DRAIN, IntentMode.LEAVE])
+def test_only_serve_takes_work(session: WorkerSession, mode: IntentMode) -> None:
+    heard = session.hear(PollReply(poll_s=30, intent=Intent(mode=mode, revision=5), offers=[make_offer("a")]))
+    assert heard.intent is not None
+    assert session.free_slots() == 0
+    assert [offer.job_id for offer, _ in heard.decline] == ["a"]
+
+
+def test_an_older_intent_is_ignored(session: WorkerSession) -> None:
+    session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.PAUSE, revision=5)))
+    assert session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=4))).intent is None
+    assert session.ask(30).intent_revision == 5
+
+
+def test_central_may_give_fewer_slots_than_we_have_but_not_more(session: WorkerSession) -> None:
+    session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=1, slots=2)))
+    assert session.free_slots() == 2
+    session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=2, slots=99)))
+    assert session.free_slots() == 4
+
+
+def test_a_draining_worker_declines(session: WorkerSession) -> None:
+    session.draining = True
+    assert session.hear(PollReply(poll_s=30, offers=[make_offer("a")])).decline
+
+
+def test_polls_are_short_while_an_offer_must_be_renewed(session: WorkerSession) -> None:
+    lease = session.hold(make_offer("a", deadline_s=30))
+    assert session.ask(60).wait_s == 10
+    session.move(lease, JobPhase.RUNNING)
+    assert session.ask(60).wait_s == 60
+
+
+def test_time_without_contact_counts_from_the_start_of_the_last_good_one(session: WorkerSession) -> None:
+    lease = session.hold(make_offer("a", stop_after_s=100))
+    session.note_contact(50)
+    session.note_contact(40)
+    assert session.left_s(lease, 60) == 90
+    assert session.left_s(lease, 150) == 0
+    assert session.left_s(Lease("b", 1), 60) is None
+
+
+def test_what_central_says_at_the_start_of_a_session_holds(session: WorkerSession) -> None:
+    session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.PAUSE, revision=9)))
+    session.hold(make_offer("a"), JobPhase.RUNNING)
+    heard = session.open(Intent(mode=IntentMode.SERVE, revision=1), [stop("a", reason=StopReason.SUPERSEDED)])
+    assert session.intent.mode is IntentMode.SERVE
+    assert len(heard.stop) == 1
