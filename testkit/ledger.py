@@ -5,12 +5,17 @@ Import this before anything of Airflow's: it points Airflow at a directory of it
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sqlite3
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 _HOME = tempfile.mkdtemp(prefix="remote-provider-tests-")
@@ -22,11 +27,16 @@ os.environ.update(
 )
 
 import pytest  # noqa: E402
+from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, SessionRequest  # noqa: E402
 from airflow_remote_provider import compat  # noqa: E402
 from airflow_remote_provider.compat import UtcDateTime  # noqa: E402
-from airflow_remote_provider.ledger import jobs  # noqa: E402
-from airflow_remote_provider.models import Base  # noqa: E402
-from sqlalchemy import Engine, String, Text, Uuid, create_engine  # noqa: E402
+from airflow_remote_provider.ledger import credentials, dispatch, jobs, leases, workers  # noqa: E402
+from airflow_remote_provider.ledger.credentials import NewToken  # noqa: E402
+from airflow_remote_provider.ledger.dispatch import Claimant, Claimed  # noqa: E402
+from airflow_remote_provider.ledger.leases import Lease  # noqa: E402
+from airflow_remote_provider.models import Base, Job, Presence, Worker  # noqa: E402
+from sqlalchemy import Engine, String, Text, Uuid, create_engine, event, update  # noqa: E402
+from sqlalchemy.exc import OperationalError  # noqa: E402
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column  # noqa: E402
 from sqlalchemy.pool import NullPool  # noqa: E402
 
@@ -49,9 +59,24 @@ class TaskInstance(AirflowBase):
 def make_engine(url: str) -> Engine:
     """An engine on *url* with all tables made."""
     engine = create_engine(url, **({"poolclass": NullPool} if url.startswith("sqlite") else {}))
+    if url.startswith("sqlite"):
+        event.listen(engine, "connect", _as_airflow_connects)
     Base.metadata.create_all(engine)
     AirflowBase.metadata.create_all(engine)
     return engine
+
+
+def _as_airflow_connects(connection: sqlite3.Connection, _record: object) -> None:
+    """Airflow's own settings for SQLite, and no wait for a disk that a test does not need."""
+    for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def emptied(engine: Engine) -> None:
+    """Delete every row of every table."""
+    with engine.begin() as connection:
+        for table in (*Base.metadata.sorted_tables, *AirflowBase.metadata.sorted_tables):
+            connection.execute(table.delete())
 
 
 @contextmanager
@@ -100,3 +125,175 @@ def queue_job(session: Session, queue: str = "q", *, with_task: bool = True, **c
         session.add(TaskInstance(id=job.ti_id, state="queued", external_executor_id=job.job_id))
     jobs.enqueue(session, [job])
     return job
+
+
+# Workers and leases, made by the ledger's own verbs
+
+
+@dataclass(frozen=True)
+class Enlisted:
+    """A worker with an open session, and what it would present."""
+
+    id: str
+    name: str
+    session_id: str
+    credential: str
+    slots: int
+
+    def claimant(self, free_slots: int | None = None) -> Claimant:
+        return Claimant(self.id, self.session_id, self.slots if free_slots is None else free_slots)
+
+    def lease(self, claimed: Claimed) -> Lease:
+        return Lease(self.id, claimed.job_id, claimed.epoch)
+
+
+def session_request(slots: int = 4, *, instance_id: str = "instance", jobs: Sequence[HeldJob] = ()) -> SessionRequest:
+    return SessionRequest(instance_id, str(uuid.uuid4()), "1.0", ["task"], slots, Facts(hostname="h"), list(jobs))
+
+
+def enlist(name: str = "worker", queues: Sequence[str] = ("q",), *, slots: int = 4, team: str | None = None) -> Enlisted:
+    """Enrol a worker and open its session, in transactions of their own."""
+    with compat.transaction() as session:
+        token, _ = credentials.create_token(session, NewToken(list(queues), team=team))
+    with compat.transaction() as session:
+        enrolled = credentials.enrol(session, token, Enrolment(name))
+    with compat.transaction() as session:
+        record = workers.open_session(session, enrolled.worker_id, session_request(slots))
+    assert record.session_id is not None
+    return Enlisted(enrolled.worker_id, name, record.session_id, enrolled.credential, slots)
+
+
+def queued(queue: str = "q", *, with_task: bool = True, **changes: object) -> jobs.NewJob:
+    """:func:`queue_job` in a transaction of its own."""
+    with compat.transaction() as session:
+        return queue_job(session, queue, with_task=with_task, **changes)
+
+
+def claim(*claimants: Claimant) -> list[Claimed]:
+    with compat.transaction() as session:
+        return dispatch.claim(session, claimants, deadline=timedelta(seconds=30))
+
+
+def offered(worker: Enlisted, queue: str = "q", **changes: object) -> Lease:
+    """Queue a job and offer it to *worker*; nothing else may be queued that it could get."""
+    job = queued(queue, **changes)
+    (claimed,) = claim(worker.claimant())
+    assert claimed.job_id == job.job_id
+    return worker.lease(claimed)
+
+
+def running(worker: Enlisted, queue: str = "q", **changes: object) -> Lease:
+    """A job that *worker* has accepted, its task running."""
+    lease = offered(worker, queue, **changes)
+    with compat.transaction() as session:
+        ti_id = leases.accept(session, lease)
+        session.execute(update(TaskInstance).where(TaskInstance.id == ti_id).values(state="running"))
+    return lease
+
+
+def job_row(job_id: str) -> Job:
+    with compat.transaction() as session:
+        job = session.get(Job, job_id)
+    assert job is not None, f"no job {job_id}"
+    return job
+
+
+def worker_row(worker_id: str) -> Worker:
+    with compat.transaction() as session:
+        worker = session.get(Worker, worker_id)
+    assert worker is not None, f"no worker {worker_id}"
+    return worker
+
+
+def change_job(job_id: str, **values: object) -> None:
+    """Write columns as time or a crash would have left them."""
+    with compat.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(**values))
+
+
+def change_task(ti_id: uuid.UUID | None, **values: object) -> None:
+    """Change Airflow's task instance, as a person or the scheduler does."""
+    with compat.transaction() as session:
+        session.execute(update(TaskInstance).where(TaskInstance.id == ti_id).values(**values))
+
+
+def last_seen(worker_id: str, at: datetime | None) -> None:
+    """Set when a worker was last heard of."""
+    with compat.transaction() as session:
+        session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=at))
+
+
+def ago(**since: float) -> datetime:
+    return datetime.now(timezone.utc) - timedelta(**since)
+
+
+@contextmanager
+def counted(engine: Engine) -> Iterator[list[str]]:
+    """The statements that *engine* runs meanwhile."""
+    statements: list[str] = []
+
+    def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+# What other processes do (started with multiprocessing's spawn)
+
+OFFER = tuple[str, int, str]
+"""A job, its epoch, the worker it was offered to."""
+
+
+def claim_in_process(url: str, claimants: Sequence[Claimant], start: Barrier, rounds: int, out: Queue[list[OFFER]]) -> None:
+    """Claim *rounds* times for all *claimants* at once with others who do the same; say what was claimed.
+
+    With more than one round each claim is withdrawn, so that the next round finds the jobs queued again.
+    """
+    engine = make_engine(url)
+    made: list[OFFER] = []
+    with installed(engine, Path(_HOME)):
+        start.wait(120)
+        done = 0
+        while done < rounds:
+            try:
+                claimed = claim(*claimants)
+                made += [(job.job_id, job.epoch, job.worker_id) for job in claimed]
+                if rounds > 1 and claimed:
+                    _withdraw(claimed)
+            except OperationalError:
+                continue  # SQLite: locked for longer than its patience; the dispatcher tries again too
+            done += 1
+            if rounds == 1 and claimed:
+                done = 0  # until nothing is left for us
+    engine.dispose()
+    out.put(made)
+
+
+def _withdraw(claimed: Sequence[Claimed]) -> None:
+    while True:
+        try:
+            with compat.transaction() as session:
+                leases.withdraw(session, [Lease(job.worker_id, job.job_id, job.epoch) for job in claimed])
+            return
+        except OperationalError:
+            continue
+
+
+def in_processes(count: int, url: str, claimants: Sequence[Claimant], *, rounds: int = 1) -> list[list[OFFER]]:
+    """Run :func:`claim_in_process` in *count* processes at once; return what each claimed."""
+    context = multiprocessing.get_context("spawn")
+    start, out = context.Barrier(count), context.Queue()
+    processes = [
+        context.Process(target=claim_in_process, args=(url, claimants, start, rounds, out), daemon=True) for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    results = [out.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    return results

@@ -8,24 +8,30 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from testkit.ledger import installed, make_engine
+from testkit.ledger import emptied, installed, make_engine
 
 BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
 
-@pytest.fixture(params=BOTH)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
+@pytest.fixture(scope="session", params=BOTH)
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database of each kind for the whole session; :func:`database` empties it for each test."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/ledger.db"
+        return f"sqlite:///{tmp_path_factory.mktemp('database')}/ledger.db"
     new: Callable[[], str] = request.getfixturevalue("new_postgres_database")
     return new()
 
 
-@pytest.fixture
-def database(database_url: str, tmp_path: Path) -> Iterator[Engine]:
-    """The engine that all our code uses, with all tables."""
+@pytest.fixture(scope="session")
+def _engine(database_url: str) -> Iterator[Engine]:
     engine = make_engine(database_url)
-    with installed(engine, tmp_path / "logs"):
-        yield engine
+    yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def database(_engine: Engine, tmp_path: Path) -> Iterator[Engine]:
+    """The engine that all our code uses, with all tables, all empty."""
+    emptied(_engine)
+    with installed(_engine, tmp_path / "logs"):
+        yield _engine

@@ -53,13 +53,24 @@ class Dispatcher:
         self._listener = Listener(pool, self.wake)
         self._woken = asyncio.Event()
         self._topics: set[Topic] = set()
+        self._left: list[Demand] = []
+        """What the last look found waiting and could not hand out."""
+        self._unseen = True
+        """Something may wait that no look has seen: nobody was parked who wanted it."""
+        self._quiet_s = settings.dispatch_poll_seconds
 
     def wake(self, topic: Topic) -> None:
         """Look soon. Called on the event loop."""
         self._topics.add(topic)
         self._woken.set()
-        if topic is Topic.QUEUED:
-            self._on_work()
+
+    def park(self, parked: Parked) -> None:
+        """Let a poll wait. It is worth a look at the database only if jobs may wait that would fit it."""
+        self.room.park(parked)
+        if _wants_work(parked) and (self._unseen or any(_fits(parked, need) for need in self._left)):
+            self.wake(Topic.QUEUED)
+        elif not self._listener.is_listening:
+            self._woken.set()
 
     async def listen(self) -> None:
         await self._listener.run()
@@ -90,25 +101,32 @@ class Dispatcher:
                 self._topics |= topics
                 await asyncio.sleep(SAFETY_TICK_S)
 
-    def _tick_s(self) -> float | None:
+    def _tick_s(self) -> float:
+        """Return how long to sleep. Without notifications: the longer the less happens, but briefly while jobs run (stops)."""
         if self._listener.is_listening:
             return SAFETY_TICK_S
-        return self._settings.dispatch_poll_seconds if len(self.room) else WORKER_TICK_S
+        shortest = self._settings.dispatch_poll_seconds
+        busy = bool(self._left) or any(parked.stoppable for parked in self.room)
+        self._quiet_s = shortest if busy else min(self._quiet_s * 1.5, WORKER_TICK_S)
+        return self._quiet_s if len(self.room) else WORKER_TICK_S
 
     # Offers
 
     async def _offer(self) -> None:
         """Claim and hand out until nothing more fits."""
+        self._unseen = True
         while any(_wants_work(parked) for parked in self.room):
-            wanted = await self._pool.call(dispatch.demand)
-            claimants = self._claimants(wanted)
+            self._unseen = False
+            self._left = await self._pool.call(dispatch.demand)
+            if self._left:
+                self._on_work()
+            claimants = self._claimants(self._left)
             if not claimants:
                 return
             deadline = timedelta(seconds=self._settings.offer_deadline_seconds)
             claimed = await self._pool.call(dispatch.claim, claimants, deadline=deadline)
             if not claimed:
                 return
-            self._on_work()
             await self._hand_out(claimed)
 
     def _claimants(self, wanted: list[Demand]) -> list[Claimant]:
@@ -120,8 +138,8 @@ class Dispatcher:
             for parked in waiting:
                 if open_jobs <= 0 or len(chosen) >= CLAIMANTS:
                     break
-                worker = parked.worker
-                if need.queue in worker.queues and need.team == worker.team and parked.free_slots >= need.smallest:
+                if _fits(parked, need):
+                    worker = parked.worker
                     chosen[worker.id] = Claimant(worker.id, worker.session_id or "", parked.free_slots)
                     open_jobs -= max(1, parked.free_slots // max(1, need.smallest))
         return list(chosen.values())
@@ -183,6 +201,11 @@ class Dispatcher:
 
 def session_taken() -> Refusal:
     return Refusal(ProblemCode.SESSION_TAKEN, "a newer start of this worker has taken the session over; this one must end")
+
+
+def _fits(parked: Parked, need: Demand) -> bool:
+    worker = parked.worker
+    return _wants_work(parked) and need.queue in worker.queues and need.team == worker.team and parked.free_slots >= need.smallest
 
 
 def _wants_work(parked: Parked) -> bool:

@@ -51,7 +51,6 @@ from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, workers
 from airflow_remote_provider.ledger.errors import Cloned
 from airflow_remote_provider.ledger.leases import Lease, LogPlace
-from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.logstores import LogStore, OutOfStep
 from airflow_remote_provider.settings import Settings
@@ -190,7 +189,6 @@ async def _session(central: Central, request: Request, worker: WorkerRecord) -> 
         await central.pool.call(workers.flag_clone, worker.id)
         raise
     central.registry.remember(record)
-    central.dispatcher.wake(Topic.QUEUED)
     older = central.dispatcher.room.get(worker.id)
     if older is not None and older.worker.session_id != record.session_id:
         older.tell(session_taken())
@@ -224,9 +222,7 @@ async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Res
         intent_revision=asked.intent_revision,
         answer=asyncio.get_running_loop().create_future(),
     )
-    central.dispatcher.room.park(parked)
-    if asked.free_slots:
-        central.dispatcher.wake(Topic.QUEUED)
+    central.dispatcher.park(parked)
     try:
         news = await _wait(request, parked, min(max(asked.wait_s, 0.0), central.settings.poll_seconds))
     finally:

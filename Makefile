@@ -1,0 +1,43 @@
+# Everything runs from environments under .work/ (git-ignored), made by scripts/environments from requirements/*.lock.
+# A machine needs Python 3.10–3.13 with pip, and make.
+
+.PHONY: help setup demo check format test unit e2e bench locks clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make or update the environments
+	@scripts/environments
+
+demo: ## central and one worker on this machine, running an example Dag (ONCE=1: run it once and exit)
+	@scripts/environments
+	@exec .work/central/bin/python -m demo $(if $(ONCE),--once)
+
+check: ## style, types, who imports whom, docs that must agree with code
+	@scripts/check
+
+format: ## let ruff format and fix what it can
+	@scripts/environments dev
+	@.work/dev/bin/ruff format .
+	@.work/dev/bin/ruff check --fix .
+
+test: ## all tests
+	@scripts/test
+
+unit: ## the tests of protocol/ and worker/ only
+	@scripts/environments dev
+	@.work/dev/bin/python -m pytest -q protocol/tests worker/tests
+
+e2e: ## the tests against a whole Airflow only (ARGS=… goes to pytest)
+	@scripts/environments
+	@.work/central/bin/python -m pytest --timeout=300 e2e $(ARGS)
+
+bench: ## measure against LocalExecutor on this machine
+	@scripts/environments
+	@exec .work/central/bin/python -m bench $(ARGS)
+
+locks: ## renew requirements/*.lock (ARGS=--upgrade for newer versions)
+	@scripts/lock $(ARGS)
+
+clean: ## remove the environments and what runs left behind
+	rm -rf .work dist

@@ -1,0 +1,1 @@
+"""`make bench`: the Remote Executor beside LocalExecutor, on one machine, in one run."""

@@ -1,0 +1,100 @@
+"""One central on Postgres and one worker for all tests; more workers for those that ask.
+
+Central's Dag files and the workers' are separate copies, as they would be on separate machines.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testkit.airflow import Airflow
+from testkit.postgres import PostgresServer
+from testkit.worker import Worker
+
+ROOT = Path(__file__).parent.parent
+ELSEWHERE = "elsewhere"
+"""A bundle that central has and no worker."""
+
+NewWorker = Callable[..., Worker]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="session")
+def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
+    dags = _copy_dags(home / "central-dags")
+    elsewhere = Path(shutil.copytree(ROOT / "e2e/dags_elsewhere", home / "central-elsewhere"))
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [
+        {"name": name, "classpath": local, "kwargs": {"path": str(path)}}
+        for name, path in (("dags-folder", dags), (ELSEWHERE, elsewhere))
+    ]
+    deployment = Airflow(
+        home / "central",
+        database_url=postgres_server.create_database("airflow_e2e"),
+        dags=dags,
+        settings={
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+            "AIRFLOW__CORE__PARALLELISM": "16",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+        },
+    )
+    try:
+        yield deployment.start(triggerer=True)
+    finally:
+        deployment.stop()
+
+
+@pytest.fixture(scope="session")
+def new_worker(home: Path, central: Airflow) -> Iterator[NewWorker]:
+    """Return a function that starts a worker; all of them are ended with the session."""
+    workers: list[Worker] = []
+    dags = _copy_dags(home / "worker-dags")
+
+    def start(name: str, *, queues: str, slots: int = 4) -> Worker:
+        token = central.enrolment_token(queues=queues, name_pattern=name)
+        bundles = {"dags-folder": dags}
+        task_variables = {"SITE": name}
+        worker = Worker(
+            home / name, name=name, central=central.url, token=token, slots=slots, bundles=bundles, task_variables=task_variables
+        )
+        workers.append(worker)
+        return worker.start()
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+@pytest.fixture(scope="session")
+def worker(new_worker: NewWorker) -> Worker:
+    """The worker that serves the queue `default`."""
+    return new_worker("home", queues="default", slots=4)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show what the processes said beside a failure: without it a failure of a whole deployment can't be read."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed and isinstance(item, pytest.Function):
+        for name in ("central", "worker"):
+            thing = item.funcargs.get(name)
+            if isinstance(thing, Airflow):
+                report.sections.append(("central", thing.logs(25)))
+            elif isinstance(thing, Worker):
+                report.sections.append(("worker", thing.tail(40)))
+
+
+def _copy_dags(target: Path) -> Path:
+    for source in (ROOT / "e2e/dags", ROOT / "demo/dags"):
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return target

@@ -1,0 +1,14 @@
+"""Dag code that the worker doesn't have."""
+
+from testkit.airflow import Airflow
+from testkit.worker import Worker
+
+
+def test_a_bundle_that_the_worker_lacks_fails_the_task_and_says_what_to_do(central: Airflow, worker: Worker) -> None:
+    run = central.trigger("unreachable")
+    assert central.wait_for_run("unreachable", run) == "failed"
+    log = central.task_log("unreachable", run, "run")
+    assert "elsewhere" in log, log
+    assert worker.name in log, log
+    assert "bundles" in log, log
+    assert "this must not run" not in log

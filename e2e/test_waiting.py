@@ -1,0 +1,21 @@
+"""Tasks that leave the worker (deferred, rescheduled) and come back to it."""
+
+from pathlib import Path
+
+from testkit.airflow import Airflow
+from testkit.worker import Worker
+
+
+def test_deferred_tasks_come_back(central: Airflow, worker: Worker) -> None:
+    run = central.trigger("deferred")
+    assert central.wait_for_run("deferred", run) == "success"
+    assert central.xcom("deferred", run, "wait")["told"] == "before"
+    log = central.task_log("deferred", run, "wait")
+    assert "before the wait" in log
+    assert "after the wait" in log
+
+
+def test_a_rescheduling_sensor_comes_back(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+    run = central.trigger("rescheduled", {"directory": str(tmp_path)})
+    assert central.wait_for_run("rescheduled", run) == "success"
+    assert (tmp_path / "pokes").read_text() == "..."

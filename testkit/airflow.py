@@ -1,0 +1,302 @@
+"""A real central: API server, scheduler and Dag processor as processes of their own, and what a person does with them.
+
+    central = Airflow(home, database_url=url, dags=Path("e2e/dags"))
+    central.start()
+    run = central.trigger("hello")
+    central.wait_for_run("hello", run)
+    central.stop()
+
+Runs with the interpreter of the environment that it is imported in (.work/central). Everything listens on loopback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from testkit.processes import Process, clean_environment, free_port, wait_until
+
+EXECUTORS = "LocalExecutor,RemoteExecutor:airflow_remote_provider.executor.RemoteExecutor"
+RUN_ENDED = frozenset({"success", "failed"})
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    role: str
+    password: str
+
+
+class Airflow:
+    """One deployment in the directory *home*. Its database must be empty, or one that it had before."""
+
+    def __init__(
+        self, home: Path, *, database_url: str, dags: Path, settings: Mapping[str, str] | None = None, password: str | None = None
+    ) -> None:
+        """*settings* are further `AIRFLOW__SECTION__OPTION` variables."""
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.users = {
+            name: User(name, role, password or secrets.token_urlsafe(9))
+            for name, role in (("admin", "admin"), ("op", "op"), ("viewer", "viewer"))
+        }
+        self._bin = Path(sys.executable).parent
+        self._processes: dict[str, Process] = {}
+        self._clients: dict[str, httpx.Client] = {}
+        home.mkdir(parents=True, exist_ok=True)
+        passwords = home / "passwords.json"
+        passwords.write_text(json.dumps({user.name: user.password for user in self.users.values()}))
+        passwords.chmod(0o600)
+        self.environment = clean_environment(
+            {
+                "PATH": f"{self._bin}{os.pathsep}{os.environ.get('PATH', '')}",
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+                "AIRFLOW__CORE__EXECUTOR": EXECUTORS,
+                "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u.name}:{u.role}" for u in self.users.values()),
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+                "AIRFLOW__CORE__FERNET_KEY": "",
+                "AIRFLOW__API__BASE_URL": self.url,
+                "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
+                "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+                # Dag files are there from the start and stay as they are: parsing them again and again only costs time.
+                "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+                # Two deployments on one machine must not fight over fixed ports.
+                "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+                "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+                "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+                **(settings or {}),
+            }
+        )
+        self.log_folder = Path(self.environment.get("AIRFLOW__LOGGING__BASE_LOG_FOLDER", home / "logs"))
+
+    # -- its processes
+
+    def start(self, *, triggerer: bool = False) -> Airflow:
+        """Migrate the database and start everything; return when the API answers and the scheduler has beaten once."""
+        self.cli("db", "migrate", timeout_s=180)
+        self.start_api_server(wait=False)
+        for name in ("scheduler", "dag-processor", *(["triggerer"] if triggerer else [])):
+            self.start_process(name)
+        self._wait_for_api_server()
+        wait_until(self._is_healthy, timeout_s=90, what="the scheduler and the Dag processor beat", every_s=0.5)
+        return self
+
+    def start_process(self, name: str) -> Process:
+        """Start `airflow <name>`; its log is `<home>/<name>.out`."""
+        process = Process(name, [self._bin / "airflow", name], log=self.home / f"{name}.out", env=self.environment, cwd=self.home)
+        self._processes[name] = process
+        return process
+
+    def start_api_server(self, *, wait: bool = True) -> None:
+        command = ["airflow", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        self._processes["api-server"] = Process(
+            "api-server",
+            [self._bin / command[0], *command[1:]],
+            log=self.home / "api-server.out",
+            env=self.environment,
+            cwd=self.home,
+        )
+        if wait:
+            self._wait_for_api_server()
+
+    def process(self, name: str) -> Process:
+        return self._processes[name]
+
+    def stop_process(self, name: str) -> None:
+        if name == "api-server":
+            # A server that stops gracefully waits for open connections, ours as well.
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()
+        process = self._processes.pop(name, None)
+        if process is not None:
+            process.stop(timeout_s=15)
+
+    def stop(self) -> None:
+        for name in ("dag-processor", "triggerer", "scheduler", "api-server"):
+            self.stop_process(name)
+
+    def logs(self, lines: int = 40) -> str:
+        """Return what went wrong last in every process's log."""
+        return "\n".join(process.tail(lines, leave_out="[info ") for process in self._processes.values())
+
+    def cli(self, *arguments: str, timeout_s: float = 90) -> str:
+        """Run `airflow …` as an admin on central's machine would; return what it printed.
+
+        Raises:
+            RuntimeError: it failed; the message holds its output.
+        """
+        done = subprocess.run(
+            [self._bin / "airflow", *arguments],
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"airflow {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def remote_cli(self, *arguments: str) -> Any:
+        """Run `airflow remote … -o json` and return what it answered."""
+        output = self.cli("remote", *arguments, "-o", "json")
+        # Airflow's own start-up may print lines before.
+        begin = min((at for at in (output.find("\n{"), output.find("\n[")) if at >= 0), default=-1) + 1
+        return json.loads(output[begin:])
+
+    def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*") -> str:
+        answer = self.remote_cli("enrol", "create", "--queues", queues, "--name-pattern", name_pattern)
+        return str((answer[0] if isinstance(answer, list) else answer)["token"])
+
+    # -- its public API, as a user
+
+    def client(self, user: str = "admin") -> httpx.Client:
+        """Return a client that is logged in as *user*."""
+        if user not in self._clients:
+            login = {"username": user, "password": self.users[user].password}
+            answer = httpx.post(f"{self.url}/auth/token/cli", json=login, timeout=30)
+            answer.raise_for_status()
+            headers = {"authorization": f"Bearer {answer.json()['access_token']}", "accept": "application/json"}
+            self._clients[user] = httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        return self._clients[user]
+
+    def api(self, method: str, path: str, *, user: str = "admin", **arguments: Any) -> Any:
+        """Call `/api/v2/<path>` and return the JSON answer (None if empty).
+
+        Raises:
+            httpx.HTTPStatusError: the answer is an error; the message holds its body.
+        """
+        answer = self.client(user).request(method, f"/api/v2/{path}", **arguments)
+        if answer.is_error:
+            message = f"{method} {path}: {answer.status_code} {answer.text[:500]}"
+            raise httpx.HTTPStatusError(message, request=answer.request, response=answer)
+        return answer.json() if answer.content else None
+
+    def wait_for_dag(self, dag_id: str, *, timeout_s: float = 60) -> None:
+        """Return when the Dag processor has parsed the Dag."""
+
+        def known() -> bool:
+            answer = self.client().get(f"/api/v2/dags/{dag_id}")
+            return answer.status_code == 200 and not answer.json().get("is_stale", False)
+
+        try:
+            wait_until(known, timeout_s=timeout_s, what=f"Dag {dag_id} is known", every_s=0.3)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\nimport errors: {self.api('GET', 'importErrors')}") from None
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a Dag run and return its id. *conf* overrides the Dag's params."""
+        self.wait_for_dag(dag_id)
+        run = self.api("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
+        return str(run["dag_run_id"])
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        return str(self.api("GET", f"dags/{dag_id}/dagRuns/{quote(run_id)}")["state"])
+
+    def wait_for_run(self, dag_id: str, run_id: str, *, timeout_s: float = 120) -> str:
+        """Return how the Dag run ended."""
+        try:
+            wait_until(
+                lambda: self.run_state(dag_id, run_id) in RUN_ENDED, timeout_s=timeout_s, what=f"{dag_id} ends", every_s=0.3
+            )
+        except TimeoutError as error:
+            states = {f"{ti['task_id']}[{ti['map_index']}]": ti["state"] for ti in self.task_instances(dag_id, run_id)}
+            raise TimeoutError(f"{error}\ntasks: {states}\n{self.logs(15)}") from None
+        return self.run_state(dag_id, run_id)
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        answer = self.api("GET", f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances", params={"limit": 100})
+        return list(answer["task_instances"])
+
+    def task_instance(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> dict[str, Any]:
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}"
+        return dict(self.api("GET", path if map_index < 0 else f"{path}/{map_index}"))
+
+    def wait_for_task(self, dag_id: str, run_id: str, task_id: str, *states: str, timeout_s: float = 60) -> str:
+        """Return the task's state as soon as it is one of *states*."""
+
+        def state() -> str | None:
+            now = self.task_instance(dag_id, run_id, task_id)["state"]
+            return str(now) if now in states else None
+
+        what = f"{dag_id}.{task_id} is {' or '.join(states)}"
+        try:
+            return str(wait_until(state, timeout_s=timeout_s, what=what, every_s=0.2))
+        except TimeoutError as error:
+            now = self.task_instance(dag_id, run_id, task_id)["state"]
+            raise TimeoutError(f"{error}; it is {now}\n{self.logs(15)}") from None
+
+    def set_task_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Mark the task, as the UI's buttons do."""
+        self.api("PATCH", f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}", json={"new_state": state})
+
+    def clear_task(self, dag_id: str, run_id: str, task_id: str) -> None:
+        wish = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False, "reset_dag_runs": True}
+        self.api("POST", f"dags/{dag_id}/clearTaskInstances", json=wish)
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1, *, map_index: int = -1) -> str:
+        """Return the task's log as the UI shows it: every event with its fields, one a line."""
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{attempt}"
+        answer = self.api("GET", path, params={"map_index": map_index, "full_content": "true"})
+        content = answer["content"]
+        if isinstance(content, str):
+            return content
+        return "\n".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in content)
+
+    def log_file(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1, *, map_index: int = -1) -> Path:
+        """Return where central keeps the task's log."""
+        parts = [f"dag_id={dag_id}", f"run_id={run_id}", f"task_id={task_id}"]
+        if map_index >= 0:
+            parts.append(f"map_index={map_index}")
+        return self.log_folder.joinpath(*parts, f"attempt={attempt}.log")
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self.api("GET", path, params={"deserialize": "true", "map_index": map_index})["value"]
+
+    def _wait_for_api_server(self) -> None:
+        def answers() -> bool:
+            process = self._processes["api-server"]
+            if not process.is_running():
+                raise RuntimeError(f"the API server ended at once\n{process.tail()}")
+            try:
+                return httpx.get(f"{self.url}/api/v2/version", timeout=5).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, timeout_s=90, what="the API server answers", every_s=0.2)
+
+    def _is_healthy(self) -> bool:
+        for process in self._processes.values():
+            if not process.is_running():
+                raise RuntimeError(f"{process.name} ended at once\n{process.tail()}")
+        try:
+            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=10).json()
+        except httpx.TransportError:
+            return False
+        return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
+
+
+def wait_a_moment(seconds: float) -> None:
+    """Give the deployment time in which something must *not* happen."""
+    time.sleep(seconds)

@@ -1,0 +1,24 @@
+"""pytest fixtures of the test kit. Each one costs nothing until a test asks for it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from testkit.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One Postgres for the whole session."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres_server: PostgresServer) -> Callable[[], str]:
+    """Return a function that creates an empty database and returns its SQLAlchemy URL."""
+    numbers = itertools.count(1)
+    return lambda: postgres_server.create_database(f"test_{next(numbers)}")
