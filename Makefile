@@ -25,8 +25,8 @@ test: ## all tests
 	@scripts/test
 
 unit: ## the tests of protocol/ and worker/ only
-	@scripts/environments dev
-	@.work/dev/bin/python -m pytest -q protocol/tests worker/tests
+	@scripts/environments dev runtime
+	@AIRFLOW_REMOTE_TEST_RUNTIME=$(CURDIR)/.work/runtime/bin/python .work/dev/bin/python -m pytest -q protocol/tests worker/tests
 
 e2e: ## the tests against a whole Airflow only (ARGS=… goes to pytest)
 	@scripts/environments

@@ -10,13 +10,15 @@ import os
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from multiprocessing.queues import Queue
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import TypeVar
 
 _HOME = tempfile.mkdtemp(prefix="remote-provider-tests-")
 os.environ.update(
@@ -39,6 +41,8 @@ from sqlalchemy import Engine, String, Text, Uuid, create_engine, event, update 
 from sqlalchemy.exc import OperationalError  # noqa: E402
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column  # noqa: E402
 from sqlalchemy.pool import NullPool  # noqa: E402
+
+T = TypeVar("T")
 
 
 class AirflowBase(DeclarativeBase):
@@ -242,58 +246,64 @@ def counted(engine: Engine) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", note)
 
 
-# What other processes do (started with multiprocessing's spawn)
+# What other processes do
 
 OFFER = tuple[str, int, str]
 """A job, its epoch, the worker it was offered to."""
 
+_start: Barrier
 
-def claim_in_process(url: str, claimants: Sequence[Claimant], start: Barrier, rounds: int, out: Queue[list[OFFER]]) -> None:
-    """Claim *rounds* times for all *claimants* at once with others who do the same; say what was claimed.
 
-    With more than one round each claim is withdrawn, so that the next round finds the jobs queued again.
-    """
+def _know(start: Barrier) -> None:
+    global _start
+    _start = start
+
+
+class Claimers:
+    """Processes that claim at once, each with its own connections. Started when first used, kept for the whole session."""
+
+    def __init__(self, count: int = 3) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._count = count
+        self._pool = ProcessPoolExecutor(count, context, initializer=_know, initargs=(context.Barrier(count),))
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def claim(self, url: str, claimants: Sequence[Claimant], *, rounds: int = 1) -> list[OFFER]:
+        """Claim for all *claimants* in every process; return every offer that any of them made.
+
+        One round goes on until nothing is left. Of several rounds each ends with all its offers withdrawn, so that the next one
+        finds the jobs queued again.
+        """
+        made = [self._pool.submit(_claim_here, url, list(claimants), rounds) for _ in range(self._count)]
+        return [offer for some in made for offer in some.result(timeout=120)]
+
+
+def _claim_here(url: str, claimants: list[Claimant], rounds: int) -> list[OFFER]:
     engine = make_engine(url)
     made: list[OFFER] = []
     with installed(engine, Path(_HOME)):
-        start.wait(120)
-        done = 0
-        while done < rounds:
-            try:
-                claimed = claim(*claimants)
+        _start.wait(120)
+        for _ in range(rounds):
+            while claimed := _patiently(lambda: claim(*claimants)):
                 made += [(job.job_id, job.epoch, job.worker_id) for job in claimed]
-                if rounds > 1 and claimed:
-                    _withdraw(claimed)
-            except OperationalError:
-                continue  # SQLite: locked for longer than its patience; the dispatcher tries again too
-            done += 1
-            if rounds == 1 and claimed:
-                done = 0  # until nothing is left for us
+                if rounds > 1:
+                    _patiently(partial(_withdraw, claimed))
+                    break
     engine.dispose()
-    out.put(made)
+    return made
 
 
 def _withdraw(claimed: Sequence[Claimed]) -> None:
+    with compat.transaction() as session:
+        leases.withdraw(session, [Lease(job.worker_id, job.job_id, job.epoch) for job in claimed])
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """Try again while SQLite is locked for longer than its patience; the dispatcher does, too."""
     while True:
         try:
-            with compat.transaction() as session:
-                leases.withdraw(session, [Lease(job.worker_id, job.job_id, job.epoch) for job in claimed])
-            return
+            return work()
         except OperationalError:
             continue
-
-
-def in_processes(count: int, url: str, claimants: Sequence[Claimant], *, rounds: int = 1) -> list[list[OFFER]]:
-    """Run :func:`claim_in_process` in *count* processes at once; return what each claimed."""
-    context = multiprocessing.get_context("spawn")
-    start, out = context.Barrier(count), context.Queue()
-    processes = [
-        context.Process(target=claim_in_process, args=(url, claimants, start, rounds, out), daemon=True) for _ in range(count)
-    ]
-    for process in processes:
-        process.start()
-    results = [out.get(timeout=120) for _ in processes]
-    for process in processes:
-        process.join(30)
-        assert process.exitcode == 0
-    return results

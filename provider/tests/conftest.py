@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from testkit.ledger import emptied, installed, make_engine
+from testkit.ledger import Claimers, emptied, installed, make_engine
 
 BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
@@ -35,3 +35,11 @@ def database(_engine: Engine, tmp_path: Path) -> Iterator[Engine]:
     emptied(_engine)
     with installed(_engine, tmp_path / "logs"):
         yield _engine
+
+
+@pytest.fixture(scope="session")
+def claimers() -> Iterator[Claimers]:
+    """Other processes that claim jobs, at once with each other."""
+    claimers = Claimers()
+    yield claimers
+    claimers.close()

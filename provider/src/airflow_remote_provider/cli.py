@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def get_remote_cli_commands() -> list[Any]:
     """Return the command tree; Airflow calls this for every `airflow …`, so it imports nothing of the ledger."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
+    from airflow_remote_protocol.states import JobState
 
     output = Arg(("-o", "--output"), choices=("table", "json"), default="table", help="how to print")
     name = Arg(("name",), help="the worker's name")
@@ -74,7 +75,7 @@ def get_remote_cli_commands() -> list[Any]:
                 "list",
                 "show the newest jobs",
                 list_jobs,
-                Arg(("--state",), default=None, help="only in this state"),
+                Arg(("--state",), default=None, choices=[state.value for state in JobState], help="only in this state"),
                 Arg(("--queue",), default=None, help="only of this queue"),
                 Arg(("--limit",), type=int, default=100, help="at most this many"),
                 output,
@@ -91,6 +92,8 @@ def get_remote_cli_commands() -> list[Any]:
 
 # Enrolment
 
+MOST_MINUTES = 366 * 24 * 60
+
 
 def create_token(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger.credentials import NewToken
@@ -99,8 +102,10 @@ def create_token(args: argparse.Namespace) -> None:
     queues = [queue.strip() for queue in args.queues.split(",") if queue.strip()]
     if not queues:
         raise SystemExit("--queues names no queue; give at least one, such as --queues default")
-    if args.uses < 1 or args.expires_minutes <= 0:
-        raise SystemExit("--uses and --expires-minutes must be positive")
+    if args.uses < 1:
+        raise SystemExit("--uses must be 1 or more")
+    if not 0 < args.expires_minutes <= MOST_MINUTES:
+        raise SystemExit(f"--expires-minutes must be more than 0 and at most {MOST_MINUTES} (a year)")
     new = NewToken(
         queues=queues,
         name_pattern=args.name_pattern,
@@ -203,6 +208,8 @@ JOB_COLUMNS = ("state", "queue", "worker", "dag_id", "task_id", "map_index", "tr
 def list_jobs(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import jobs
 
+    if args.limit < 1:
+        raise SystemExit("--limit must be 1 or more")
     _print(_ledger(jobs.list_jobs, state=args.state, queue=args.queue, limit=args.limit), args.output, JOB_COLUMNS)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import select, update
 
-from testkit.ledger import ago, change_job, claim, enlist, in_processes, job_row, offered, queued, running  # isort: skip
+from testkit.ledger import Claimers, ago, change_job, claim, enlist, job_row, jobs, new_job, offered, queued, running  # isort: skip
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import credentials, dispatch, leases, workers
+from airflow_remote_provider.ledger import dispatch, leases, workers
 from airflow_remote_provider.ledger.dispatch import BATCH
 from airflow_remote_provider.models import Job, Worker
 
@@ -130,8 +132,6 @@ def test_a_job_that_fits_nobody_blocks_no_other() -> None:
 
 def test_more_jobs_than_a_batch_that_fit_nobody_block_no_other() -> None:
     with compat.transaction() as session:
-        from testkit.ledger import jobs, new_job
-
         jobs.enqueue(session, [new_job("q", slots=100, priority=9) for _ in range(BATCH + 20)])
         jobs.enqueue(session, [new_job("elsewhere", priority=9) for _ in range(BATCH + 20)])
     small = queued()
@@ -195,11 +195,11 @@ def test_demand_says_what_waits_by_queue_and_team() -> None:
 # Several processes
 
 
-def test_processes_that_claim_at_once_never_offer_a_job_twice(database: Engine, database_url: str) -> None:
+def test_processes_that_claim_at_once_never_offer_a_job_twice(claimers: Claimers, database_url: str) -> None:
     enlisted = [enlist(f"w{i}", queues=[("a", "b")[i % 2]], slots=10) for i in range(4)]
     for i in range(40):
         queued(("a", "b")[i % 2], slots=1 + i % 3)
-    made = [offer for some in in_processes(3, database_url, [w.claimant() for w in enlisted]) for offer in some]
+    made = claimers.claim(database_url, [w.claimant() for w in enlisted])
 
     assert len({(job, epoch) for job, epoch, _ in made}) == len(made)
     assert len({job for job, _, _ in made}) == len(made), "an offer that was not taken back was made again"
@@ -218,27 +218,25 @@ def test_processes_that_claim_at_once_never_offer_a_job_twice(database: Engine, 
         assert not [job for job in still_queued if job.queue == queue and job.slots <= free]
 
 
-def test_processes_that_claim_for_the_same_worker_share_its_slots(database: Engine, database_url: str) -> None:
+def test_processes_that_claim_for_the_same_worker_share_its_slots(claimers: Claimers, database_url: str) -> None:
     worker = enlist(slots=7)
     for _ in range(30):
         queued()
-    made = [offer for some in in_processes(2, database_url, [worker.claimant()]) for offer in some]
+    made = claimers.claim(database_url, [worker.claimant()])
     assert len(made) == 7
 
 
-def test_no_job_is_offered_twice_at_one_epoch(database: Engine, database_url: str) -> None:
+def test_no_job_is_offered_twice_at_one_epoch(claimers: Claimers, database_url: str) -> None:
     enlisted = [enlist(f"w{i}", slots=5) for i in range(2)]
     for _ in range(6):
         queued()
-    made = [offer for some in in_processes(2, database_url, [w.claimant() for w in enlisted], rounds=25) for offer in some]
+    made = claimers.claim(database_url, [w.claimant() for w in enlisted], rounds=25)
     assert len(made) > 6, "they were offered again and again"
     assert len({(job, epoch) for job, epoch, _ in made}) == len(made)
 
 
-def test_two_open_transactions_cannot_fill_one_worker_twice(database: Engine) -> None:
+def test_two_open_transactions_cannot_fill_one_worker_twice() -> None:
     """The second claim waits for the first one's worker lock (Postgres), or for the whole database (SQLite)."""
-    import threading
-
     worker = enlist(slots=3)
     for _ in range(10):
         queued()
@@ -251,8 +249,6 @@ def test_two_open_transactions_cannot_fill_one_worker_twice(database: Engine) ->
     thread = threading.Thread(target=second)
     thread.start()
     with compat.transaction() as session:
-        from datetime import timedelta
-
         first = dispatch.claim(session, [worker.claimant()], deadline=timedelta(seconds=30))
         first_holds.set()
         thread.join(0.3)
@@ -269,4 +265,3 @@ def test_a_credential_used_for_a_name_again_gets_nothing_of_the_old_worker() -> 
     new = enlist(old.name)
     assert claim(old.claimant()) == []
     assert len(claim(new.claimant())) == 1
-    assert credentials  # the verbs that made this possible

@@ -8,8 +8,10 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from testkit.ledger import (  # isort: skip
+    ago,
     change_job,
     claim,
+    counted,
     enlist,
     job_row,
     new_job,
@@ -55,8 +57,6 @@ def test_a_new_job_is_queued_at_epoch_0() -> None:
 
 
 def test_a_batch_is_one_insert(database: Engine) -> None:
-    from testkit.ledger import counted
-
     with counted(database) as statements, compat.transaction() as session:
         jobs.enqueue(session, [new_job() for _ in range(50)])
     assert len([statement for statement in statements if statement.startswith("INSERT")]) == 1
@@ -197,8 +197,6 @@ def test_revoking_an_unknown_job_does_nothing() -> None:
 
 
 def test_the_newest_jobs_are_listed_first() -> None:
-    from testkit.ledger import ago
-
     old, new = queued("a"), queued("b")
     change_job(old.job_id, queued_at=ago(hours=1))
     with compat.transaction() as session:
@@ -210,10 +208,10 @@ def test_the_newest_jobs_are_listed_first() -> None:
 
 def test_queues_show_their_depth() -> None:
     worker = enlist(queues=["a", "b"])
+    _report(running(worker, "b"))
     running(worker, "a")
     offered(worker, "a")
     queued("a")
-    _report(running(worker, "b"))
     queued("z")
     with compat.transaction() as session:
         rows = {

@@ -115,24 +115,27 @@ class Dispatcher:
     async def _offer(self) -> None:
         """Claim and hand out until nothing more fits."""
         self._unseen = True
+        passed_over: set[str] = set()
         while any(_wants_work(parked) for parked in self.room):
             self._unseen = False
             self._left = await self._pool.call(dispatch.demand)
             if self._left:
                 self._on_work()
-            claimants = self._claimants(self._left)
+            claimants = self._claimants(self._left, passed_over)
             if not claimants:
                 return
             deadline = timedelta(seconds=self._settings.offer_deadline_seconds)
             claimed = await self._pool.call(dispatch.claim, claimants, deadline=deadline)
-            if not claimed:
-                return
+            if not claimed:  # the ledger knows that they have less room than they say; the next ones may have it
+                passed_over.update(claimant.worker_id for claimant in claimants)
+                continue
             await self._hand_out(claimed)
 
-    def _claimants(self, wanted: list[Demand]) -> list[Claimant]:
+    def _claimants(self, wanted: list[Demand], passed_over: set[str]) -> list[Claimant]:
         """Choose the polls worth locking for this demand: eligible ones, most free slots first, as many as the demand needs."""
         chosen: dict[str, Claimant] = {}
-        waiting = sorted(filter(_wants_work, self.room), key=lambda parked: -parked.free_slots)
+        willing = (parked for parked in self.room if _wants_work(parked) and parked.worker.id not in passed_over)
+        waiting = sorted(willing, key=lambda parked: -parked.free_slots)
         for need in wanted:
             open_jobs = need.jobs
             for parked in waiting:

@@ -352,9 +352,14 @@ async def _execution(central: Central, request: Request, lease: Lease) -> Respon
         raise Refusal(ProblemCode.INVALID, "this job has no task instance, so no Execution API")
     if concluding:
         await central.pool.call(leases.conclude, lease, done=True)
-    passed = await central.gateway.pass_on(
-        request.method, path, request.scope.get("query_string", b""), request.scope["headers"], body, ti_id
-    )
+    try:
+        passed = await central.gateway.pass_on(
+            request.method, path, request.scope.get("query_string", b""), request.scope["headers"], body, ti_id
+        )
+    except Exception:
+        if concluding:
+            await central.pool.call(leases.conclude, lease, done=False)
+        raise
     if concluding and passed.status >= 400:
         await central.pool.call(leases.conclude, lease, done=False)
     return Response(passed.body, passed.status, passed.headers)

@@ -153,15 +153,17 @@ def revoke(session: Session, worker: Worker) -> None:
 
 
 def _make_room(session: Session, name: str) -> None:
+    """Free the name of a revoked worker. Its row stays, as a removed one's does (:func:`..workers.remove_worker`): an API process
+    that has not heard of the revocation yet would take the old credential for good."""
     existing = session.scalar(select(Worker).where(Worker.name == name))
     if existing is None:
         return
     if existing.revoked_at is None:
         raise _name_taken(name)
-    session.delete(existing)
-    gone = session.get(Presence, existing.id)
-    if gone is not None:
-        session.delete(gone)
+    now = database_now(session)
+    existing.name = f"{name[:60]}/{existing.id}"  # no name that a worker can have
+    existing.removed_at = existing.removed_at or now
+    existing.changed_at = now
     session.flush()
 
 

@@ -22,6 +22,10 @@ class FileLogStore:
         with compat.log_file(path).open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # another API process may serve the same worker's repeat
             held = os.fstat(file.fileno()).st_size - base
+            if held < 0:  # somebody deleted what came before this lease; keep its place, or nothing would ever join again
+                file.truncate(base - 1)
+                file.write(b"\n")
+                held = 0
             if offset == held:
                 file.write(body)
                 return held + len(body)

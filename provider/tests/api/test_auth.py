@@ -1,0 +1,178 @@
+"""Who is calling: answered from memory, which follows the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import Engine
+
+from testkit.ledger import Enlisted, counted, enlist, session_request  # isort: skip
+
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
+from airflow_remote_provider import compat
+from airflow_remote_provider.api.auth import Registry, bearer
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.ledger import workers
+
+
+def _run(check: Callable[[Registry], Awaitable[None]]) -> None:
+    async def run() -> None:
+        pool = LedgerPool(2)
+        try:
+            await check(Registry(pool))
+        finally:
+            pool.close()
+
+    asyncio.run(run())
+
+
+def _presents(worker: Enlisted) -> str:
+    return f"Bearer {worker.credential}"
+
+
+def _change(verb: object, *args: object, **kwargs: object) -> None:
+    with compat.transaction() as session:
+        verb(session, *args, **kwargs)  # type: ignore[operator]
+
+
+def test_a_worker_is_read_once_and_then_known(database: Engine) -> None:
+    worker = enlist()
+
+    async def check(registry: Registry) -> None:
+        first = await registry.identify(_presents(worker))
+        with counted(database) as statements:
+            assert await registry.identify(_presents(worker)) is first
+        assert statements == []
+        assert (first.id, first.name) == (worker.id, worker.name)
+
+    _run(check)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic dXNlcjpwYXNz",
+        "Bearer garbage",
+        "Bearer arwkr_x_00000000",
+        "Bearer " + make_token(TokenKind.ENROLMENT, b"x" * TOKEN_BYTES),
+        "Bearer " + "a" * 100_000,
+    ],
+)
+def test_garbage_never_reaches_the_database(database: Engine, header: str | None) -> None:
+    async def check(registry: Registry) -> None:
+        with counted(database) as statements, pytest.raises(Refusal) as refused:
+            await registry.identify(header)
+        assert refused.value.code is ProblemCode.UNAUTHORIZED
+        assert statements == []
+
+    _run(check)
+
+
+def test_a_well_formed_credential_of_nobody_is_refused(database: Engine) -> None:
+    async def check(registry: Registry) -> None:
+        with pytest.raises(Refusal) as refused:
+            await registry.identify("Bearer " + make_token(TokenKind.WORKER, b"x" * TOKEN_BYTES))
+        assert refused.value.code is ProblemCode.UNAUTHORIZED
+
+    _run(check)
+
+
+def test_a_refusal_never_repeats_the_token() -> None:
+    token = make_token(TokenKind.WORKER, b"x" * TOKEN_BYTES)
+    with pytest.raises(Refusal) as refused:
+        bearer(f"Bearer {token[:-1]}", TokenKind.WORKER)
+    assert token[6:20] not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_schemes_case_does_not_matter(scheme: str) -> None:
+    token = make_token(TokenKind.WORKER, b"x" * TOKEN_BYTES)
+    assert bearer(f"{scheme} {token}", TokenKind.WORKER) == token
+
+
+def test_a_revocation_elsewhere_is_known_after_a_refresh(database: Engine) -> None:
+    worker = enlist()
+
+    async def check(registry: Registry) -> None:
+        await registry.identify(_presents(worker))
+        await registry.refresh()
+        _change(workers.revoke_worker, worker.name)
+        (differs,) = await registry.refresh()
+        assert differs.revoked
+        with pytest.raises(Refusal) as refused:
+            await registry.identify(_presents(worker))
+        assert refused.value.code is ProblemCode.REVOKED
+
+    _run(check)
+
+
+def test_the_old_credential_stays_refused_after_its_name_was_given_away(database: Engine) -> None:
+    """Also in a process that hears of both at once, late."""
+    worker = enlist()
+
+    async def check(registry: Registry) -> None:
+        await registry.identify(_presents(worker))
+        await registry.refresh()
+        _change(workers.revoke_worker, worker.name)
+        enlist(worker.name)
+        await registry.refresh()
+        with pytest.raises(Refusal) as refused:
+            await registry.identify(_presents(worker))
+        assert refused.value.code is ProblemCode.REVOKED
+
+    _run(check)
+
+
+def test_a_refresh_tells_only_of_known_workers_that_differ(database: Engine) -> None:
+    known, unknown = enlist("known"), enlist("unknown")
+
+    async def check(registry: Registry) -> None:
+        await registry.identify(_presents(known))
+        assert await registry.refresh() == []
+        for worker in (known, unknown):
+            _change(workers.set_intent, worker.name, IntentMode.PAUSE, by="me")
+        assert [record.name for record in await registry.refresh()] == ["known"]
+        assert await registry.refresh() == []
+
+    _run(check)
+
+
+def test_a_transaction_that_stamped_earlier_but_committed_later_is_not_missed(database: Engine) -> None:
+    early, late = enlist("early"), enlist("late")
+
+    async def check(registry: Registry) -> None:
+        for worker in (early, late):
+            await registry.identify(_presents(worker))
+        await registry.refresh()
+        if database.dialect.name == "sqlite":
+            return  # one writer at a time: nothing can commit out of order
+        with compat.transaction() as session:
+            workers.set_intent(session, early.name, IntentMode.PAUSE, by="me")
+            session.flush()
+            _change(workers.set_intent, late.name, IntentMode.PAUSE, by="me")
+            assert [record.name for record in await registry.refresh()] == ["late"]
+        assert [record.name for record in await registry.refresh()] == ["early"]
+
+    _run(check)
+
+
+def test_a_session_opened_elsewhere_is_known_after_a_refresh(database: Engine) -> None:
+    worker = enlist()
+
+    async def check(registry: Registry) -> None:
+        await registry.identify(_presents(worker))
+        await registry.refresh()
+        _change(workers.open_session, worker.id, session_request())
+        await registry.refresh()
+        assert (await registry.identify(_presents(worker))).session_id != worker.session_id
+
+    _run(check)

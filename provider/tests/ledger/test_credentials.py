@@ -1,0 +1,245 @@
+"""Enrolment tokens and credentials: spent once, bound, expiring; and never stored."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, func, select, text, update
+
+from testkit.ledger import ago, change_job, enlist, offered, running, session_request, worker_row  # isort: skip
+
+from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts
+from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import credentials, sweep, workers
+from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
+from airflow_remote_provider.ledger.errors import NameTaken, Superseded, TokenRefused, Unknown
+from airflow_remote_provider.models import Base, EnrolmentToken, Worker
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def _token(**wish: object) -> tuple[str, TokenRow]:
+    with compat.transaction() as session:
+        return credentials.create_token(session, NewToken(**{"queues": ["q"], **wish}))  # type: ignore[arg-type]
+
+
+def _enrol(token: str, name: str = "worker") -> Enrolled:
+    with compat.transaction() as session:
+        return credentials.enrol(session, token, Enrolment(name, Facts(hostname="h")))
+
+
+def _uses_left(token_id: str) -> int:
+    with compat.transaction() as session:
+        row = session.get(EnrolmentToken, token_id)
+        assert row is not None
+        return row.uses_left
+
+
+def _everything_stored(engine: Engine) -> str:
+    """Every cell of every table of ours, as text."""
+    with engine.connect() as connection:
+        rows = [row for table in Base.metadata.sorted_tables for row in connection.execute(text(f"SELECT * FROM {table.name}"))]
+    return "\n".join(map(str, rows))
+
+
+def test_a_worker_gets_what_its_token_allows() -> None:
+    token, _ = _token(queues=["a", "b"], team="blue")
+    enrolled = _enrol(token, "edge-1")
+    assert (enrolled.name, enrolled.queues) == ("edge-1", ["a", "b"])
+    check_token(TokenKind.WORKER, enrolled.credential)
+    row = worker_row(enrolled.worker_id)
+    assert (row.queues, row.team, row.facts["hostname"]) == (["a", "b"], "blue", "h")
+
+
+def test_no_secret_is_ever_stored(database: Engine) -> None:
+    token, row = _token()
+    enrolled = _enrol(token)
+    stored = _everything_stored(database)
+    assert hash_token(token) in stored and hash_token(enrolled.credential) in stored
+    for secret in (token, enrolled.credential):
+        assert secret not in stored and secret.split("_", 1)[1].rsplit("_", 1)[0] not in stored
+    assert token not in repr(row)
+
+
+def test_tokens_are_listed_without_their_secrets() -> None:
+    token, _ = _token(created_by="ann", uses=3)
+    with compat.transaction() as session:
+        (row,) = credentials.list_tokens(session)
+    assert (row.created_by, row.uses_left, row.queues) == ("ann", 3, ["q"])
+    assert hash_token(token) not in repr(row)
+
+
+def test_a_token_is_good_for_its_uses() -> None:
+    token, _ = _token(uses=2)
+    _enrol(token, "one")
+    _enrol(token, "two")
+    with pytest.raises(TokenRefused, match="as often as it may"):
+        _enrol(token, "three")
+
+
+def test_a_use_is_not_counted_for_a_refusal() -> None:
+    token, row = _token(name_pattern="edge-*")
+    with pytest.raises(TokenRefused, match="edge-"):
+        _enrol(token, "office-1")
+    _enrol(_token()[0], "edge-1")
+    with pytest.raises(NameTaken):
+        _enrol(token, "edge-1")
+    assert _uses_left(row.id) == 1
+
+
+def test_an_expired_token_is_refused() -> None:
+    token, row = _token()
+    with compat.transaction() as session:
+        session.execute(update(EnrolmentToken).where(EnrolmentToken.id == row.id).values(expires_at=ago(seconds=1)))
+    with pytest.raises(TokenRefused, match="expired"):
+        _enrol(token)
+
+
+def test_a_token_lives_as_long_as_it_was_made_for() -> None:
+    _, row = _token(lifetime=timedelta(minutes=7))
+    assert row.expires_at - row.created_at == timedelta(minutes=7)
+
+
+def test_a_revoked_token_is_refused() -> None:
+    token, row = _token()
+    with compat.transaction() as session:
+        credentials.revoke_token(session, row.id)
+    with pytest.raises(TokenRefused, match="revoked"):
+        _enrol(token)
+
+
+def test_a_token_is_revoked_once() -> None:
+    _, row = _token()
+    times = []
+    for _ in range(2):
+        with compat.transaction() as session:
+            credentials.revoke_token(session, row.id)
+            session.flush()
+            times.append(credentials.list_tokens(session)[0].revoked_at)
+    assert times[0] == times[1] is not None
+
+
+def test_revoking_what_does_not_exist_says_so() -> None:
+    with pytest.raises(Unknown, match="no enrolment token"), compat.transaction() as session:
+        credentials.revoke_token(session, "nothing")
+
+
+def test_case_matters_in_a_name_pattern() -> None:
+    token, _ = _token(name_pattern="Edge-?")
+    with pytest.raises(TokenRefused):
+        _enrol(token, "edge-1")
+    assert _enrol(token, "Edge-1").name == "Edge-1"
+
+
+# Names
+
+
+def test_a_name_is_taken_while_its_worker_has_rights() -> None:
+    _enrol(_token()[0])
+    with pytest.raises(NameTaken, match="workers remove worker"):
+        _enrol(_token()[0])
+
+
+@pytest.mark.parametrize("verb", [workers.revoke_worker, workers.remove_worker])
+def test_the_name_of_a_revoked_worker_is_free(verb: object) -> None:
+    first = _enrol(_token()[0])
+    with compat.transaction() as session:
+        verb(session, "worker")  # type: ignore[operator]
+    second = _enrol(_token()[0])
+    assert second.worker_id != first.worker_id
+    with compat.transaction() as session:
+        rows = workers.list_workers(session, silent_after=timedelta(seconds=90))
+    assert [row.id for row in rows] == [second.worker_id]
+
+
+def test_every_process_still_hears_that_a_replaced_worker_was_revoked() -> None:
+    """Its row must outlive its name: a process that missed the revocation would accept the old credential for good."""
+    first = _enrol(_token()[0])
+    with compat.transaction() as session:
+        workers.revoke_worker(session, "worker")
+    _enrol(_token()[0])
+    with compat.transaction() as session:
+        heard = {record.id: record.revoked for record in workers.changed_since(session, None)}
+    assert heard.get(first.worker_id) is True
+
+
+def test_jobs_of_a_replaced_worker_are_still_lost_by_its_own_silence() -> None:
+    worker = enlist()
+    lease = running(worker, lost_after_s=3600)
+    change_job(lease.job_id, accepted_at=ago(hours=5))
+    with compat.transaction() as session:
+        workers.revoke_worker(session, worker.name)
+    _enrol(_token()[0])
+    with compat.transaction() as session:
+        assert sweep.lose_silent(session) == 0, "it was heard of a moment ago"
+
+
+def test_of_two_that_use_the_last_of_a_token_at_once_one_joins() -> None:
+    token, row = _token()
+    results: list[object] = []
+    start = threading.Barrier(2)
+
+    def join(name: str) -> None:
+        start.wait(10)
+        try:
+            results.append(_enrol(token, name).name)
+        except TokenRefused as refused:
+            results.append(refused)
+
+    threads = [threading.Thread(target=join, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(isinstance(result, TokenRefused) for result in results) == [False, True]
+    assert _uses_left(row.id) == 0
+
+
+def test_of_two_that_take_one_name_at_once_one_gets_it() -> None:
+    tokens = [_token()[0] for _ in range(2)]
+    results: list[object] = []
+    start = threading.Barrier(2)
+
+    def join(token: str) -> None:
+        start.wait(10)
+        try:
+            results.append(_enrol(token).name)
+        except NameTaken as taken:
+            results.append(taken)
+
+    threads = [threading.Thread(target=join, args=(token,)) for token in tokens]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(isinstance(result, NameTaken) for result in results) == [False, True]
+    with compat.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(Worker)) == 1
+
+
+# Leaving
+
+
+def test_a_worker_leaves_with_empty_hands_only() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    with pytest.raises(Superseded, match="holds 1 job"), compat.transaction() as session:
+        credentials.leave(session, worker.id)
+    change_job(lease.job_id, state="succeeded")
+    with compat.transaction() as session:
+        credentials.leave(session, worker.id)
+    row = worker_row(worker.id)
+    assert row.revoked_at is not None and row.session_id is None
+
+
+def test_after_a_removal_the_rebuilt_machine_may_join_as_before() -> None:
+    worker = enlist("edge-1")
+    with compat.transaction() as session:
+        workers.remove_worker(session, "edge-1")
+    again = _enrol(_token()[0], "edge-1")
+    with compat.transaction() as session:
+        record = workers.open_session(session, again.worker_id, session_request(instance_id="another disk"))
+    assert record.session_id and record.id != worker.id

@@ -1,0 +1,324 @@
+"""What time and people do to jobs."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, delete, func, select, update
+
+from testkit.ledger import (  # isort: skip
+    TaskInstance,
+    ago,
+    change_job,
+    change_task,
+    claim,
+    counted,
+    enlist,
+    job_row,
+    last_seen,
+    offered,
+    queued,
+    running,
+)
+
+from airflow_remote_protocol.messages import Outcome, Report
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import jobs, leases, sweep, workers
+from airflow_remote_provider.models import Duty, Job, Presence, Worker
+
+pytestmark = pytest.mark.usefixtures("database")
+
+RULES = sweep.OfferRules(attempts=3, delay=timedelta(seconds=10))
+
+
+def _do(verb: object, *args: object, **kwargs: object) -> object:
+    with compat.transaction() as session:
+        return verb(session, *args, **kwargs)  # type: ignore[operator]
+
+
+def _task(job_id: str) -> TaskInstance:
+    with compat.transaction() as session:
+        task = session.get(TaskInstance, job_row(job_id).ti_id)
+    assert task is not None
+    return task
+
+
+# Offers that nobody accepts
+
+
+def test_an_offer_is_made_again_later_each_time_and_then_fails() -> None:
+    worker = enlist("edge-1")
+    job = queued()
+    delays = []
+    for _ in range(RULES.attempts):
+        change_job(job.job_id, not_before=None)
+        assert len(claim(worker.claimant())) == 1
+        change_job(job.job_id, deadline_at=ago(seconds=1))
+        assert _do(sweep.expire_offers, RULES) == 1
+        row = job_row(job.job_id)
+        delays.append(None if row.not_before is None else round((row.not_before - ago()).total_seconds()))
+    assert delays == [10, 20, None]
+    assert row.state == "failed" and row.ended_at is not None
+    assert "offered 3 times" in row.reason and "edge-1" in row.reason
+
+
+def test_an_offer_within_its_deadline_stands() -> None:
+    lease = offered(enlist())
+    assert _do(sweep.expire_offers, RULES) == 0
+    assert job_row(lease.job_id).state == "offered"
+
+
+def test_a_running_job_never_expires() -> None:
+    lease = running(enlist())
+    assert _do(sweep.expire_offers, RULES) == 0
+    assert job_row(lease.job_id).state == "running"
+
+
+def test_the_expired_offer_is_fenced_off() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    change_job(lease.job_id, deadline_at=ago(seconds=1))
+    _do(sweep.expire_offers, RULES)
+    with pytest.raises(leases.Superseded):
+        _do(leases.accept, lease)
+
+
+# Tasks that somebody ended
+
+WHY = {
+    "success": "ended",
+    "failed": "ended",
+    "skipped": "ended",
+    "up_for_retry": "ended",
+    "up_for_reschedule": "ended",
+    "upstream_failed": "ended",
+    "deferred": "ended",
+    None: "cleared",
+    "restarting": "cleared",
+    "scheduled": "cleared",
+    "removed": "cleared",
+}
+
+
+@pytest.mark.parametrize(("state", "why"), WHY.items(), ids=map(str, WHY))
+def test_a_running_job_is_told_why_its_task_needs_it_no_more(state: str | None, why: str) -> None:
+    lease = running(enlist())
+    assert _do(sweep.stop_ended) == 0
+    change_task(job_row(lease.job_id).ti_id, state=state)
+    assert _do(sweep.stop_ended) == 1
+    row = job_row(lease.job_id)
+    assert (row.state, row.stop_reason) == ("running", why)
+    assert _do(sweep.stop_ended) == 0, "once"
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_task_that_is_under_way_needs_its_job(state: str) -> None:
+    worker = enlist()
+    waiting, run = queued("elsewhere"), running(worker)
+    for ti_id in (waiting.ti_id, job_row(run.job_id).ti_id):
+        change_task(ti_id, state=state)
+    assert _do(sweep.stop_ended) == 0
+
+
+def test_a_deleted_task_is_gone() -> None:
+    lease = running(enlist())
+    with compat.transaction() as session:
+        session.execute(delete(TaskInstance))
+    assert _do(sweep.stop_ended) == 1
+    assert job_row(lease.job_id).stop_reason == "gone"
+
+
+def test_a_task_that_belongs_to_another_attempt_is_gone() -> None:
+    lease = running(enlist())
+    change_task(job_row(lease.job_id).ti_id, external_executor_id=str(uuid.uuid4()))
+    assert _do(sweep.stop_ended) == 1
+    assert job_row(lease.job_id).stop_reason == "gone"
+
+
+def test_a_task_without_an_executor_id_is_taken_as_ours() -> None:
+    lease = running(enlist())
+    change_task(job_row(lease.job_id).ti_id, external_executor_id=None)
+    assert _do(sweep.stop_ended) == 0
+
+
+@pytest.mark.parametrize("state", ["success", "failed", "deferred", "up_for_retry", None])
+def test_a_job_whose_own_end_went_through_is_never_stopped(state: str | None) -> None:
+    lease = running(enlist())
+    _do(leases.conclude, lease, done=True)
+    change_task(job_row(lease.job_id).ti_id, state=state, external_executor_id="next")
+    assert _do(sweep.stop_ended) == 0
+    assert job_row(lease.job_id).stop_reason is None
+
+
+def test_what_never_ran_is_revoked_at_once() -> None:
+    offer = offered(enlist())
+    waiting = queued("elsewhere")
+    with compat.transaction() as session:
+        session.execute(update(TaskInstance).values(state="failed"))
+    assert _do(sweep.stop_ended) == 2
+    for job_id in (offer.job_id, waiting.job_id):
+        row = job_row(job_id)
+        assert (row.state, row.stop_reason) == ("revoked", "ended") and row.ended_at is not None
+
+
+def test_an_ended_job_is_left_alone() -> None:
+    lease = running(enlist())
+    _do(leases.report, lease, Report(Outcome.DIED))
+    change_task(job_row(lease.job_id).ti_id, state="success")
+    assert _do(sweep.stop_ended) == 0
+
+
+def test_a_job_told_to_stop_for_one_reason_keeps_it() -> None:
+    lease = running(enlist())
+    _do(jobs.revoke, lease.job_id)
+    change_task(job_row(lease.job_id).ti_id, state="failed")
+    assert _do(sweep.stop_ended) == 0
+    assert job_row(lease.job_id).stop_reason == "revoked"
+
+
+def test_looking_for_ended_tasks_is_one_statement_when_there_are_none(database: Engine) -> None:
+    worker = enlist(slots=20)
+    for _ in range(10):
+        running(worker)
+    with counted(database) as statements:
+        _do(sweep.stop_ended)
+    assert len(statements) == 1
+
+
+# Silence
+
+
+@pytest.mark.parametrize(("silent_s", "lost"), [(30, 0), (59, 0), (61, 1)])
+def test_a_job_is_lost_when_its_worker_was_silent_for_too_long(silent_s: float, lost: int) -> None:
+    worker = enlist("edge-1")
+    lease = running(worker, lost_after_s=60)
+    change_job(lease.job_id, accepted_at=ago(hours=9))
+    last_seen(worker.id, ago(seconds=silent_s))
+    assert _do(sweep.lose_silent) == lost
+    row = job_row(lease.job_id)
+    assert row.state == ("lost" if lost else "running")
+    if lost:
+        assert "edge-1" in row.reason and "0:01:00" in row.reason and row.ended_at is not None
+
+
+def test_each_job_has_its_own_patience() -> None:
+    worker = enlist()
+    hasty, patient = running(worker, lost_after_s=60), running(worker, lost_after_s=3600)
+    last_seen(worker.id, ago(minutes=10))
+    assert _do(sweep.lose_silent) == 1
+    assert (job_row(hasty.job_id).state, job_row(patient.job_id).state) == ("lost", "running")
+
+
+def test_silence_counts_from_acceptance_if_no_contact_was_noted() -> None:
+    worker = enlist()
+    fresh, old = running(worker, lost_after_s=60), running(worker, lost_after_s=60)
+    change_job(old.job_id, accepted_at=ago(minutes=2))
+    last_seen(worker.id, None)
+    assert _do(sweep.lose_silent) == 1
+    assert (job_row(fresh.job_id).state, job_row(old.job_id).state) == ("running", "lost")
+
+
+def test_only_running_jobs_are_lost_by_silence() -> None:
+    worker = enlist()
+    offer = offered(worker, lost_after_s=60)
+    last_seen(worker.id, ago(days=1))
+    assert _do(sweep.lose_silent) == 0
+    assert job_row(offer.job_id).state == "offered", "its deadline takes care of it"
+
+
+# Vouching
+
+
+def test_one_update_vouches_for_the_whole_fleet(database: Engine) -> None:
+    leased = [running(enlist(f"w{i}")) for i in range(3)]
+    with counted(database) as statements:
+        assert _do(sweep.vouch) == 3
+    assert len([statement for statement in statements if statement.startswith("UPDATE")]) == 1
+    assert len(statements) <= 2, "besides at most the clock"
+    for lease in leased:
+        heartbeat = _task(lease.job_id).last_heartbeat_at
+        assert heartbeat is not None and heartbeat > ago(seconds=30)
+
+
+def test_nobody_vouches_for_what_does_not_run() -> None:
+    worker = enlist()
+    waiting, lost, other_state = queued("elsewhere"), running(worker), running(worker)
+    change_job(lost.job_id, state="lost")
+    change_task(job_row(other_state.job_id).ti_id, state="failed")
+    assert _do(sweep.vouch) == 0
+    for job_id in (waiting.job_id, lost.job_id, other_state.job_id):
+        assert _task(job_id).last_heartbeat_at is None
+
+
+# Duty
+
+
+def test_a_duty_has_one_holder_until_it_lapses() -> None:
+    lasts = timedelta(seconds=15)
+    assert _do(sweep.take_duty, "sweep", "one", lasts=lasts)
+    assert not _do(sweep.take_duty, "sweep", "two", lasts=lasts)
+    assert _do(sweep.take_duty, "sweep", "one", lasts=lasts), "its holder keeps it"
+    assert _do(sweep.take_duty, "other", "two", lasts=lasts), "another duty is another matter"
+    with compat.transaction() as session:
+        session.execute(update(Duty).where(Duty.name == "sweep").values(until=ago(seconds=1)))
+    assert _do(sweep.take_duty, "sweep", "two", lasts=lasts)
+    assert not _do(sweep.take_duty, "sweep", "one", lasts=lasts)
+
+
+@pytest.mark.parametrize("lapsed", [False, True], ids=["never had", "lapsed"])
+def test_of_many_that_take_a_duty_at_once_one_gets_it(lapsed: bool) -> None:
+    if lapsed:
+        with compat.transaction() as session:
+            session.add(Duty(name="sweep", holder="dead", until=ago(seconds=1)))
+    start, taken = threading.Barrier(6), []
+
+    def take(holder: str) -> None:
+        start.wait(10)
+        if _do(sweep.take_duty, "sweep", holder, lasts=timedelta(seconds=15)):
+            taken.append(holder)
+
+    threads = [threading.Thread(target=take, args=(str(i),)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(taken) == 1
+
+
+def test_any_open_says_whether_there_is_anything_to_watch() -> None:
+    assert not _do(sweep.any_open)
+    lease = running(enlist())
+    assert _do(sweep.any_open)
+    _do(leases.report, lease, Report(Outcome.SUCCEEDED))
+    assert not _do(sweep.any_open)
+
+
+# History
+
+
+def test_only_old_ended_jobs_that_the_scheduler_knows_of_are_forgotten() -> None:
+    worker = enlist(slots=9)
+    old, young, untold, live = (running(worker) for _ in range(4))
+    for lease, ended in ((old, 20), (young, 1), (untold, 20)):
+        change_job(lease.job_id, state="succeeded", ended_at=ago(days=ended), settled_at=ago(days=ended))
+    change_job(untold.job_id, settled_at=None)
+    change_job(live.job_id, queued_at=ago(days=90), accepted_at=ago(days=90))
+    assert _do(sweep.purge, older_than=timedelta(days=14)) == 1
+    with compat.transaction() as session:
+        assert set(session.scalars(select(Job.id))) == {young.job_id, untold.job_id, live.job_id}
+
+
+def test_removed_workers_are_forgotten_a_day_later() -> None:
+    for name in ("stays", "removed-now", "removed-long-ago"):
+        enlist(name)
+    for name in ("removed-now", "removed-long-ago"):
+        _do(workers.remove_worker, name)
+    with compat.transaction() as session:
+        session.execute(update(Worker).where(Worker.name == "removed-long-ago").values(removed_at=ago(days=2)))
+    _do(sweep.purge, older_than=timedelta(days=14))
+    with compat.transaction() as session:
+        assert set(session.scalars(select(Worker.name))) == {"stays", "removed-now"}
+        assert session.scalar(select(func.count()).select_from(Presence)) == 2

@@ -1,0 +1,222 @@
+"""`airflow remote …` through Airflow's own parser: what it does, what it prints, how it fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from testkit.ledger import enlist, job_row, offered, queued, running, worker_row  # isort: skip
+
+from airflow.cli import cli_parser
+from airflow_remote_protocol.messages import Enrolment
+from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import credentials
+from airflow_remote_provider.models import EnrolmentToken
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    return cli_parser.get_parser()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def run(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run `airflow remote …`; return what it printed to stdout."""
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        args = parser.parse_args(["remote", *words])
+        args.func(args)
+        return capsys.readouterr().out
+
+    return run
+
+
+def _json(run: Callable[..., str], *words: str) -> Any:
+    return json.loads(run(*words, "--output", "json"))
+
+
+def _refused(run: Callable[..., str], *words: str) -> str:
+    """Run what must fail; return the sentence. An exit with a text is printed and exits with 1."""
+    with pytest.raises(SystemExit) as refused:
+        run(*words)
+    assert isinstance(refused.value.code, str) and len(refused.value.code) > 20
+    return refused.value.code
+
+
+# Enrolment
+
+
+def test_a_new_token_is_printed_alone_so_that_scripts_can_take_it(run: Callable[..., str]) -> None:
+    token = run("enrol", "create", "--queues", "a, b,").strip()
+    check_token(TokenKind.ENROLMENT, token)
+    with compat.transaction() as session:
+        (row,) = session.scalars(select(EnrolmentToken))
+        assert (row.queues, row.uses_left, row.name_pattern, row.token_hash) == (["a", "b"], 1, "*", hash_token(token))
+        enrolled = credentials.enrol(session, token, Enrolment("edge-1"))
+    assert enrolled.queues == ["a", "b"]
+
+
+def test_a_token_has_what_was_asked_for(run: Callable[..., str]) -> None:
+    words = ["--queues", "a", "--name-pattern", "edge-*", "--team", "blue", "--uses", "3", "--expires-minutes", "5"]
+    told = _json(run, "enrol", "create", *words)
+    check_token(TokenKind.ENROLMENT, told["token"])
+    assert (told["queues"], told["name_pattern"], told["team"], told["uses_left"]) == (["a"], "edge-*", "blue", 3)
+    assert told["expires_at"] > told["created_at"] and told["created_by"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--queues", " , "],
+        ["--queues", "a", "--uses", "0"],
+        ["--queues", "a", "--expires-minutes", "0"],
+        ["--queues", "a", "--expires-minutes", "nan"],
+        ["--queues", "a", "--expires-minutes", "inf"],
+    ],
+)
+def test_a_token_that_nobody_could_use_is_not_made(run: Callable[..., str], words: list[str]) -> None:
+    assert "--" in _refused(run, "enrol", "create", *words)
+    assert _json(run, "enrol", "list") == []
+
+
+def test_tokens_are_listed_without_their_secrets(run: Callable[..., str]) -> None:
+    token = run("enrol", "create", "--queues", "a").strip()
+    (row,) = _json(run, "enrol", "list")
+    table = run("enrol", "list")
+    assert row["id"] in table and table.splitlines()[0].startswith("ID")
+    for printed in (json.dumps(row), table):
+        assert token not in printed and hash_token(token) not in printed
+
+
+def test_a_token_can_be_revoked(run: Callable[..., str]) -> None:
+    run("enrol", "create", "--queues", "a")
+    (row,) = _json(run, "enrol", "list")
+    assert row["revoked_at"] is None
+    assert row["id"] in run("enrol", "revoke", row["id"])
+    assert _json(run, "enrol", "list")[0]["revoked_at"] is not None
+
+
+def test_revoking_what_is_not_there_fails_with_a_sentence(run: Callable[..., str]) -> None:
+    assert "no enrolment token nothing" in _refused(run, "enrol", "revoke", "nothing")
+
+
+# Workers
+
+
+def test_workers_are_listed_with_what_central_observes(run: Callable[..., str]) -> None:
+    worker = enlist("edge-1", queues=["a", "b"], slots=8)
+    running(worker, "a", slots=3)
+    (row,) = _json(run, "workers", "list")
+    assert (row["name"], row["presence"], row["used_slots"], row["slots"]) == ("edge-1", "online", 3, 8)
+    header, line = run("workers", "list").splitlines()
+    assert header.split() == ["NAME", "PRESENCE", "INTENT", "USED_SLOTS", "SLOTS", "QUEUES", "LAST_SEEN_AT", "ALARM"]
+    assert line.split()[:6] == ["edge-1", "online", "serve", "3", "8", "a,b"]
+
+
+def test_no_listing_shows_a_credential(run: Callable[..., str]) -> None:
+    worker = enlist()
+    for words in (["workers", "list"], ["workers", "show", worker.name]):
+        for printed in (run(*words), run(*words, "--output", "json")):
+            assert worker.credential not in printed and hash_token(worker.credential) not in printed
+
+
+def test_one_worker_is_shown_in_full(run: Callable[..., str]) -> None:
+    enlist("edge-1")
+    told = _json(run, "workers", "show", "edge-1")
+    assert told["facts"]["hostname"] == "h"
+    assert "edge-1" in run("workers", "show", "edge-1")
+
+
+@pytest.mark.parametrize(("word", "intent"), [("pause", "pause"), ("resume", "serve"), ("drain", "drain")])
+def test_a_wish_is_stored_with_its_reason(run: Callable[..., str], word: str, intent: str) -> None:
+    worker = enlist()
+    run("workers", word, worker.name, "--reason", "new disk")
+    row = worker_row(worker.id)
+    assert (row.intent, row.intent_reason, row.intent_revision) == (intent, "new disk", 2)
+    assert row.intent_by
+
+
+def test_slots_can_be_limited_and_freed(run: Callable[..., str]) -> None:
+    worker = enlist()
+    assert "at most 2 slots" in run("workers", "limit", worker.name, "2")
+    assert worker_row(worker.id).slots_limit == 2
+    assert "no limit" in run("workers", "limit", worker.name, "-1")
+    assert worker_row(worker.id).slots_limit is None
+
+
+def test_a_worker_can_be_revoked(run: Callable[..., str]) -> None:
+    worker = enlist()
+    run("workers", "revoke", worker.name)
+    assert worker_row(worker.id).revoked_at is not None
+    assert [row["presence"] for row in _json(run, "workers", "list")] == ["gone"]
+
+
+def test_a_worker_can_be_removed(run: Callable[..., str]) -> None:
+    run("workers", "remove", enlist().name)
+    assert _json(run, "workers", "list") == []
+
+
+def test_a_worker_with_jobs_is_not_removed(run: Callable[..., str]) -> None:
+    worker = enlist()
+    offered(worker)
+    assert "drain it first" in _refused(run, "workers", "remove", worker.name)
+    assert len(_json(run, "workers", "list")) == 1
+
+
+@pytest.mark.parametrize("words", [["show"], ["pause"], ["resume"], ["drain"], ["limit"], ["revoke"], ["remove"]])
+def test_a_worker_that_is_not_there_fails_with_a_sentence(run: Callable[..., str], words: list[str]) -> None:
+    more = ["3"] if words == ["limit"] else []
+    assert "'nobody'" in _refused(run, "workers", *words, "nobody", *more)
+
+
+# Jobs, queues
+
+
+def test_jobs_are_listed_and_filtered(run: Callable[..., str]) -> None:
+    lease = running(enlist("edge-1"), dag_id="d" * 250)
+    waiting = queued("other")
+    rows = {row["id"]: row for row in _json(run, "jobs", "list")}
+    assert set(rows) == {lease.job_id, waiting.job_id}
+    assert (rows[lease.job_id]["worker"], rows[lease.job_id]["dag_id"]) == ("edge-1", "d" * 250)
+    assert [row["id"] for row in _json(run, "jobs", "list", "--state", "running")] == [lease.job_id]
+    assert [row["id"] for row in _json(run, "jobs", "list", "--queue", "other")] == [waiting.job_id]
+    assert len(_json(run, "jobs", "list", "--limit", "1")) == 1
+    assert "edge-1" in run("jobs", "list")
+
+
+@pytest.mark.parametrize("words", [["--state", "bogus"], ["--limit", "0"], ["--limit", "-1"]])
+def test_a_filter_that_can_match_nothing_is_refused(run: Callable[..., str], words: list[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run("jobs", "list", *words)
+    assert refused.value.code not in (None, 0)
+
+
+def test_queues_are_listed_with_their_depth(run: Callable[..., str]) -> None:
+    worker = enlist(queues=["a"])
+    running(worker, "a")
+    queued("b")
+    rows = {row["queue"]: (row["queued"], row["offered"], row["running"]) for row in _json(run, "queues")}
+    assert rows == {"a": (0, 0, 1), "b": (1, 0, 0)}
+    assert run("queues").splitlines()[0].split() == ["QUEUE", "QUEUED", "OFFERED", "RUNNING", "OLDEST_QUEUED_AT"]
+
+
+def test_nothing_to_show_is_an_empty_table_and_an_empty_list(run: Callable[..., str]) -> None:
+    for words in (["enrol", "list"], ["workers", "list"], ["jobs", "list"], ["queues"]):
+        assert _json(run, *words) == []
+        assert len(run(*words).splitlines()) == 1, "the header alone"
+
+
+def test_a_refused_command_changes_nothing(run: Callable[..., str]) -> None:
+    worker = enlist()
+    lease = offered(worker)
+    _refused(run, "workers", "remove", worker.name)
+    assert (worker_row(worker.id).revoked_at, job_row(lease.job_id).state) == (None, "offered")

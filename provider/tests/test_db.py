@@ -1,0 +1,126 @@
+"""The migrations build exactly the tables that the models describe, and take them away again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from airflow.utils.db_manager import RunDBManager
+from airflow_remote_provider import compat, db
+from airflow_remote_provider.db import RemoteDBManager
+from airflow_remote_provider.migrations import versions
+from airflow_remote_provider.models import Base
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy.orm import Session
+
+OURS = {*Base.metadata.tables, RemoteDBManager.version_table_name}
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def empty(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A database with nothing in it but a table of Airflow's, which we must leave alone."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/empty.db"
+    else:
+        new: Callable[[], str] = request.getfixturevalue("new_postgres_database")
+        url = new()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE dag (id INTEGER PRIMARY KEY)"))
+    monkeypatch.setattr(compat, "engine", lambda: engine)
+    yield engine
+    engine.dispose()
+
+
+def _manage(engine: Engine, act: Callable[[RemoteDBManager], object]) -> object:
+    with Session(engine) as session:
+        return act(RemoteDBManager(session))
+
+
+def _migrate(engine: Engine) -> None:
+    _manage(engine, lambda manager: manager.upgradedb(use_migration_files=True))
+
+
+def _tables(engine: Engine) -> set[str]:
+    return set(inspect(engine).get_table_names()) - {"dag"}
+
+
+def _difference(engine: Engine) -> list[object]:
+    """Return what the database lacks or has too much of, types, nullability, indexes and unique constraints included."""
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "compare_type": True,
+                "include_object": lambda _, name, kind, *__: kind != "table" or name not in ("dag", "alembic_version_remote"),
+            },
+        )
+        return list(compare_metadata(context, Base.metadata))
+
+
+def test_the_migrations_build_exactly_what_the_models_say(empty: Engine) -> None:
+    _migrate(empty)
+    assert _tables(empty) == OURS
+    assert _difference(empty) == []
+
+
+def test_so_does_airflows_short_cut_for_an_empty_database(empty: Engine) -> None:
+    _manage(empty, lambda manager: manager.initdb())
+    assert _tables(empty) == OURS
+    assert _manage(empty, lambda manager: manager.get_current_revision()) == "0001"
+    assert _manage(empty, lambda manager: manager.check_migration()) is True
+
+
+def test_a_downgrade_to_base_leaves_none_of_ours_and_all_of_theirs(empty: Engine) -> None:
+    _migrate(empty)
+    _manage(empty, lambda manager: manager.downgrade("base"))
+    assert _tables(empty) <= {RemoteDBManager.version_table_name}
+    assert "dag" in inspect(empty).get_table_names()
+    assert _manage(empty, lambda manager: manager.check_migration()) is False
+
+
+def test_after_a_downgrade_the_upgrade_works_again(empty: Engine) -> None:
+    _migrate(empty)
+    _manage(empty, lambda manager: manager.downgrade("base"))
+    _migrate(empty)
+    assert _difference(empty) == []
+
+
+def test_an_upgrade_of_what_is_up_to_date_changes_nothing(empty: Engine) -> None:
+    _migrate(empty)
+    with empty.begin() as connection:
+        connection.execute(text("INSERT INTO remote_duty (name, holder, until) VALUES ('d', 'h', '2026-01-01 00:00:00')"))
+    _migrate(empty)
+    with empty.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM remote_duty")) == 1
+
+
+def test_dropping_leaves_none_of_ours(empty: Engine) -> None:
+    _migrate(empty)
+    with Session(empty) as session, empty.begin() as connection:
+        RemoteDBManager(session).drop_tables(connection)
+        session.rollback()
+    assert _tables(empty) == set()
+    assert "dag" in inspect(empty).get_table_names()
+
+
+def test_the_sql_can_be_printed_instead(empty: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    _manage(empty, lambda manager: manager.upgradedb(show_sql_only=True))
+    printed = capsys.readouterr().out
+    assert "CREATE TABLE remote_job" in printed and "alembic_version_remote" in printed
+    assert _tables(empty) == set()
+
+
+def test_airflow_accepts_our_manager() -> None:
+    RunDBManager._validate(RemoteDBManager)
+
+
+def test_there_is_one_head_and_every_release_names_its_own() -> None:
+    script = ScriptDirectory(str(db.PACKAGE / "migrations"))
+    assert script.get_heads() == [RemoteDBManager.revision_heads_map["0.1.0"]]
+    assert {revision.revision for revision in script.walk_revisions()} >= set(RemoteDBManager.revision_heads_map.values())
+    assert versions.__file__ is not None

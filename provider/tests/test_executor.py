@@ -1,0 +1,514 @@
+"""The real RemoteExecutor with Airflow's real workloads: hands in, hears back, adopts, and never breaks the scheduler's loop."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import OperationalError
+
+from testkit.ledger import (  # isort: skip
+    Enlisted,
+    TaskInstance,
+    ago,
+    change_job,
+    change_task,
+    claim,
+    counted,
+    enlist,
+    job_row,
+    last_seen,
+)
+
+from airflow.executors.workloads import ExecuteTask
+from airflow.executors.workloads.base import BundleInfo
+from airflow.executors.workloads.task import TaskInstanceDTO
+from airflow_remote_protocol.messages import Outcome, Report, StopReason
+from airflow_remote_protocol.states import JobState
+from airflow_remote_provider import compat
+from airflow_remote_provider.executor import RemoteExecutor, _is_failure
+from airflow_remote_provider.ledger import leases, sweep
+from airflow_remote_provider.ledger.jobs import EndedJob
+from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.models import Job
+from airflow_remote_provider.settings import settings
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def _executor(*, team: str | None = None, parallelism: int = 32, job_id: int = 1) -> RemoteExecutor:
+    executor = RemoteExecutor(parallelism=parallelism, team_name=team)
+    executor.job_id = job_id  # as the scheduler does
+    return executor
+
+
+def _workload(**ti: object) -> ExecuteTask:
+    values: dict[str, object] = {
+        "id": uuid.uuid4(),
+        "dag_version_id": uuid.uuid4(),
+        "dag_id": "dag",
+        "run_id": "run",
+        "task_id": f"task-{uuid.uuid4()}",
+        "try_number": 1,
+        "map_index": -1,
+        "queue": "q",
+        "pool_slots": 1,
+        "priority_weight": 1,
+        "external_executor_id": str(uuid.uuid4()),
+    }
+    dto = TaskInstanceDTO(**{**values, **ti})  # type: ignore[arg-type]
+    with compat.transaction() as session:
+        if session.get(TaskInstance, dto.id) is None:
+            session.add(TaskInstance(id=dto.id, state="queued", external_executor_id=dto.external_executor_id))
+    return ExecuteTask(
+        ti=dto,
+        token="a secret token of the scheduler's",
+        dag_rel_path="dags/my_dag.py",
+        bundle_info=BundleInfo(name="bundle", version="v7"),
+        log_path="dag_id=dag/attempt=1.log",
+    )
+
+
+def _queue(executor: RemoteExecutor, workload: ExecuteTask) -> str:
+    executor.queue_workload(workload, session=None)
+    return str(workload.ti.external_executor_id)
+
+
+def _all_jobs() -> list[Job]:
+    with compat.transaction() as session:
+        return list(session.scalars(select(Job)))
+
+
+def _run(worker: Enlisted, job_id: str) -> Lease:
+    claimed = {job.job_id: job for job in claim(worker.claimant())}[job_id]
+    with compat.transaction() as session:
+        leases.accept(session, worker.lease(claimed))
+    change_task(job_row(job_id).ti_id, state="running")
+    return worker.lease(claimed)
+
+
+def _end(lease: Lease, outcome: Outcome = Outcome.SUCCEEDED, *, concluded: bool = True, state: str = "success") -> None:
+    """The task's own terminal state goes through, then its report."""
+    if concluded:
+        with compat.transaction() as session:
+            leases.conclude(session, lease, done=True)
+        change_task(job_row(lease.job_id).ti_id, state=state)
+    with compat.transaction() as session:
+        leases.report(session, lease, Report(outcome, reason=f"said {outcome.value}"))
+
+
+def _row(workload: ExecuteTask) -> SimpleNamespace:
+    """What the scheduler hands over as a task instance's row."""
+    ti = workload.ti
+    return SimpleNamespace(id=ti.id, key=ti.key, external_executor_id=ti.external_executor_id)
+
+
+@contextmanager
+def _database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    @contextmanager
+    def broken() -> Iterator[None]:
+        raise OperationalError("SELECT 1", {}, Exception("the database is away"))
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compat, "transaction", broken)
+        yield
+
+
+# Handing in
+
+
+def test_a_heartbeat_hands_in_what_was_queued() -> None:
+    executor, workload = _executor(), _workload(queue="edge", pool_slots=3, priority_weight=7, map_index=4, try_number=2)
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    row = job_row(job_id)
+    assert (row.state, row.queue, row.slots, row.priority, row.owner, row.team) == ("queued", "edge", 3, 7, "1/", None)
+    assert (row.ti_id, row.map_index, row.try_number) == (workload.ti.id, 4, 2)
+    assert (row.log_path, row.lost_after_s) == ("dag_id=dag/attempt=1.log", settings().lost_after_seconds)
+    assert (executor.queued_tasks, executor.running) == ({}, {workload.ti.key})
+
+
+def test_what_a_worker_gets_holds_no_token_and_no_path_of_ours() -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    stored = job_row(job_id).workload
+    assert workload.token not in stored and workload.log_path not in stored
+    content = json.loads(stored)
+    assert set(content) == {"ti", "dag_rel_path", "bundle"}
+    assert (content["ti"]["id"], content["dag_rel_path"]) == (str(workload.ti.id), "dags/my_dag.py")
+    assert content["bundle"] == {"name": "bundle", "version": "v7"}
+
+
+def test_a_heartbeat_is_one_insert_for_all(database: Engine) -> None:
+    executor = _executor()
+    for _ in range(10):
+        _queue(executor, _workload())
+    with counted(database) as statements:
+        executor.heartbeat()
+    assert len([statement for statement in statements if statement.startswith("INSERT")]) == 1
+    assert len(_all_jobs()) == 10
+
+
+def test_an_idle_executor_asks_the_database_for_nothing(database: Engine) -> None:
+    executor = _executor()
+    with counted(database) as statements:
+        for _ in range(5):
+            executor.heartbeat()
+    assert statements == []
+
+
+def test_parallelism_bounds_what_is_handed_in() -> None:
+    executor, worker = _executor(parallelism=2), enlist(slots=9)
+    ids = [_queue(executor, _workload(priority_weight=weight)) for weight in (1, 3, 2)]
+    executor.heartbeat()
+    assert {job.id for job in _all_jobs()} == {ids[1], ids[2]}, "the most urgent ones"
+    _end(_run(worker, ids[1]))
+    executor.heartbeat()  # hears of the end
+    executor.heartbeat()  # and hands in the next
+    assert {job.id for job in _all_jobs()} == set(ids)
+
+
+def test_ids_of_250_characters_work() -> None:
+    executor = _executor()
+    workload = _workload(dag_id="d" * 250, run_id="r" * 250, task_id="t" * 250)
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    _end(_run(enlist(), job_id))
+    executor.sync()
+    assert executor.get_event_buffer() == {workload.ti.key: ("success", None)}
+
+
+def test_a_team_is_the_executors_own() -> None:
+    executor = _executor(team="blue", job_id=5)
+    job_id = _queue(executor, _workload())
+    executor.heartbeat()
+    row = job_row(job_id)
+    assert (row.team, row.owner) == ("blue", "5/blue")
+    assert claim(enlist("nobodys").claimant()) == []
+    assert len(claim(enlist("blues", team="blue").claimant())) == 1
+
+
+def test_two_teams_executors_hear_of_their_own_ends() -> None:
+    blue, red = _executor(team="blue"), _executor(team="red")
+    mine, other = _workload(), _workload()
+    job_id = _queue(blue, mine)
+    _queue(red, other)
+    for executor in (blue, red):
+        executor.heartbeat()
+    _end(_run(enlist("blues", team="blue"), job_id))
+    red.sync()
+    assert red.get_event_buffer() == {}
+    blue.sync()
+    assert list(blue.get_event_buffer()) == [mine.ti.key]
+
+
+# A database that is away
+
+
+def test_a_failing_ledger_keeps_the_work_and_hands_it_in_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    with _database_away(monkeypatch):
+        executor.heartbeat()
+        executor.heartbeat()
+    assert list(executor.queued_tasks) == [workload.ti.key]
+    assert executor.running == set()
+    executor.heartbeat()
+    assert job_row(job_id).state == "queued"
+    assert executor.running == {workload.ti.key}
+
+
+def test_a_batch_that_was_committed_unheard_is_handed_in_again_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    real = compat.transaction
+
+    @contextmanager
+    def deaf() -> Iterator[object]:
+        with real() as session:
+            yield session
+        raise OperationalError("COMMIT", {}, Exception("the connection broke after the commit"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compat, "transaction", deaf)
+        executor.heartbeat()
+    assert list(executor.queued_tasks) == [workload.ti.key]
+    claim(enlist().claimant())
+    executor.heartbeat()
+    assert (job_row(job_id).state, job_row(job_id).epoch) == ("offered", 1)
+    assert (executor.queued_tasks, executor.running) == ({}, {workload.ti.key})
+
+
+def test_nothing_that_the_scheduler_calls_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, workload = _executor(), _workload()
+    _queue(executor, workload)
+    executor.heartbeat()
+    row = _row(workload)
+    with _database_away(monkeypatch):
+        executor.sync()
+        assert executor.try_adopt_task_instances([row]) == [row]
+        assert executor.get_task_log(row, 1)[0] != []
+        executor.revoke_task(ti=row)
+        executor.end()
+        executor.terminate()
+
+
+def test_an_end_that_could_not_be_read_is_heard_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    _end(_run(enlist(), job_id))
+    with _database_away(monkeypatch):
+        executor.sync()
+    assert executor.get_event_buffer() == {}
+    executor.sync()
+    assert list(executor.get_event_buffer()) == [workload.ti.key]
+
+
+def test_it_does_not_start_without_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _database_away(monkeypatch), pytest.raises(OperationalError):
+        _executor().start()
+    _executor().start()
+
+
+# Hearing back
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.DIED])
+def test_a_task_that_set_its_own_state_is_told_as_success(outcome: Outcome) -> None:
+    """Its state is in Airflow already; a failure from us would be a second one."""
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    _end(_run(enlist(), job_id), outcome, state="failed")
+    executor.sync()
+    assert executor.get_event_buffer() == {workload.ti.key: ("success", None)}
+    assert executor.running == set()
+    executor.sync()
+    assert executor.get_event_buffer() == {}, "once"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.DIED])
+def test_a_task_that_vanished_without_a_state_has_failed(outcome: Outcome) -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    _end(_run(enlist(), job_id), outcome, concluded=False)
+    executor.sync()
+    ((state, info),) = executor.get_event_buffer().values()
+    assert state == "failed" and f"said {outcome.value}" in info
+    assert executor.running == set()
+
+
+def test_a_lost_job_has_failed_with_its_reason() -> None:
+    executor, workload, worker = _executor(), _workload(), enlist("edge-1")
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    _run(worker, job_id)
+    change_job(job_id, lost_after_s=60)
+    last_seen(worker.id, ago(hours=1))
+    with compat.transaction() as session:
+        sweep.lose_silent(session)
+    executor.sync()
+    ((state, info),) = executor.get_event_buffer().values()
+    assert state == "failed" and "edge-1" in info
+
+
+@pytest.mark.parametrize("state", ["success", "failed", "skipped", None, "restarting"])
+def test_a_task_that_a_person_ended_or_cleared_is_no_failure(state: str | None) -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    lease = _run(enlist(), job_id)
+    change_task(workload.ti.id, state=state)
+    with compat.transaction() as session:
+        sweep.stop_ended(session)
+    _end(lease, Outcome.STOPPED, concluded=False)
+    executor.sync()
+    assert executor.get_event_buffer() == {workload.ti.key: ("success", None)}
+    assert executor.running == set()
+
+
+@pytest.mark.parametrize(
+    ("state", "concluded", "why", "failure"),
+    [
+        (JobState.SUCCEEDED, True, None, False),
+        (JobState.SUCCEEDED, False, None, False),
+        (JobState.FAILED, True, None, False),
+        (JobState.FAILED, False, None, True),
+        (JobState.LOST, False, None, True),
+        (JobState.LOST, True, None, False),
+        (JobState.LOST, False, "ended", True),
+        (JobState.REVOKED, False, "ended", False),
+        (JobState.REVOKED, False, "cleared", False),
+        (JobState.REVOKED, False, "gone", False),
+        (JobState.REVOKED, False, "revoked", True),
+        (JobState.REVOKED, False, None, True),
+    ],
+)
+def test_what_counts_as_a_failure(state: JobState, concluded: bool, why: str | None, failure: bool) -> None:
+    assert _is_failure(EndedJob("id", state, concluded, why, "")) is failure
+    assert why is None or StopReason(why)
+
+
+# A deferred task that is resumed has the same key
+
+
+def _deferred_and_queued_again(executor: RemoteExecutor, worker: Enlisted) -> tuple[ExecuteTask, ExecuteTask]:
+    first = _workload()
+    job_id = _queue(executor, first)
+    executor.heartbeat()
+    _end(_run(worker, job_id), state="deferred")
+    again = _workload(**{**first.ti.model_dump(), "external_executor_id": str(uuid.uuid4())})
+    change_task(first.ti.id, state="queued", external_executor_id=again.ti.external_executor_id)
+    assert again.ti.key == first.ti.key
+    return first, again
+
+
+def test_an_old_end_does_not_take_a_resumed_task_out_of_the_queue() -> None:
+    executor, worker = _executor(), enlist()
+    _, again = _deferred_and_queued_again(executor, worker)
+    _queue(executor, again)
+    executor.sync()
+    assert list(executor.get_event_buffer().values()) == [("success", None)]
+    assert executor.has_task(_row(again)), "or the scheduler would fail the resumed task"
+
+
+def test_an_old_end_does_not_take_a_resumed_task_out_of_running() -> None:
+    executor, worker = _executor(), enlist()
+    _, again = _deferred_and_queued_again(executor, worker)
+    job_id = _queue(executor, again)
+    executor.heartbeat()  # hands the new job in, then hears of the old one's end
+    assert list(executor.get_event_buffer().values()) == [("success", None)]
+    assert executor.running == {again.ti.key}
+    _end(_run(worker, job_id))
+    executor.sync()
+    assert list(executor.get_event_buffer().values()) == [("success", None)]
+    assert executor.running == set()
+
+
+def test_an_old_failure_does_not_fail_a_resumed_task() -> None:
+    executor, worker = _executor(), enlist()
+    first, again = _deferred_and_queued_again(executor, worker)
+    change_job(str(first.ti.external_executor_id), state="failed", concluded_at=None)
+    _queue(executor, again)
+    executor.heartbeat()
+    assert executor.get_event_buffer() == {}
+    assert executor.running == {again.ti.key}
+
+
+# Vouching
+
+
+def test_sync_keeps_the_heartbeats_fresh_and_not_too_often(database: Engine) -> None:
+    executor = _executor()
+    job_id = _queue(executor, _workload())
+    executor.heartbeat()
+    _run(enlist(), job_id)
+    executor._vouched_at = 0.0
+    with counted(database) as statements:
+        executor.sync()
+        executor.sync()
+    assert len([statement for statement in statements if "last_heartbeat_at" in statement]) == 1
+    with compat.transaction() as session:
+        (task,) = session.scalars(select(TaskInstance))
+    assert task.last_heartbeat_at is not None and task.last_heartbeat_at > ago(seconds=30)
+
+
+# Adoption, revocation
+
+
+def test_a_new_scheduler_adopts_what_the_ledger_knows_and_hears_its_end() -> None:
+    old, workload, stranger = _executor(job_id=1), _workload(), _workload()
+    job_id = _queue(old, workload)
+    old.heartbeat()
+    lease = _run(enlist(), job_id)
+
+    new = _executor(job_id=2)
+    rows = [_row(workload), _row(stranger), SimpleNamespace(id=uuid.uuid4(), key="?", external_executor_id=None)]
+    assert new.try_adopt_task_instances(rows) == rows[1:]
+    assert new.running == {workload.ti.key}
+    assert job_row(job_id).owner == "2/"
+    _end(lease)
+    new.sync()
+    assert list(new.get_event_buffer()) == [workload.ti.key]
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["nobody was told", "the dead scheduler was told"])
+def test_an_end_while_no_scheduler_ran_is_heard_after_adoption(told: bool) -> None:
+    old, workload = _executor(job_id=1), _workload()
+    job_id = _queue(old, workload)
+    old.heartbeat()
+    _end(_run(enlist(), job_id))
+    if told:
+        old.sync()
+    new = _executor(job_id=2)
+    assert new.try_adopt_task_instances([_row(workload)]) == []
+    new.sync()
+    assert new.get_event_buffer() == {workload.ti.key: ("success", None)}
+
+
+def test_adopting_nothing_is_fine() -> None:
+    assert list(_executor().try_adopt_task_instances([])) == []
+
+
+def test_a_revoked_task_is_taken_back_and_never_told() -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    executor.revoke_task(ti=_row(workload))
+    assert job_row(job_id).state == "revoked"
+    assert not executor.has_task(_row(workload))
+    executor.sync()
+    assert executor.get_event_buffer() == {}
+
+
+def test_a_revoked_task_that_runs_is_told_to_stop() -> None:
+    executor, workload, worker = _executor(), _workload(), enlist()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    lease = _run(worker, job_id)
+    executor.revoke_task(ti=_row(workload))
+    with compat.transaction() as session:
+        (stop,) = leases.stops_for(session, [worker.id])[worker.id]
+    assert stop.reason is StopReason.REVOKED
+    _end(lease, Outcome.STOPPED, concluded=False)
+    executor.sync()
+    assert executor.get_event_buffer() == {}
+
+
+def test_a_task_revoked_before_it_was_handed_in_is_only_forgotten() -> None:
+    executor, workload = _executor(), _workload()
+    _queue(executor, workload)
+    executor.revoke_task(ti=_row(workload))
+    executor.heartbeat()
+    assert _all_jobs() == []
+
+
+# Logs
+
+
+def test_the_log_names_its_worker() -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    assert executor.get_task_log(_row(workload), 1) == (["Remote Worker"], [])
+    _run(enlist("edge-1"), job_id)
+    assert executor.get_task_log(_row(workload), 1) == (["Remote Worker edge-1"], [])
+
+
+def test_the_log_is_never_empty() -> None:
+    messages, _ = _executor().get_task_log(SimpleNamespace(external_executor_id=None), 1)
+    assert messages != []
+
+
+def test_what_airflow_asks_of_the_class() -> None:
+    assert RemoteExecutor.supports_multi_team and RemoteExecutor.pre_assigns_external_executor_id
+    assert not RemoteExecutor.is_local and not RemoteExecutor.serve_logs

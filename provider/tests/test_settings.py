@@ -1,0 +1,49 @@
+"""`[remote]`: defaults, bounds, and what is said about a value that can't be used."""
+
+from __future__ import annotations
+
+import pytest
+from airflow_remote_provider.settings import OPTIONS, BadSetting, parse
+
+
+def test_what_is_not_set_has_its_default() -> None:
+    settings = parse({})
+    assert {name: getattr(settings, name) for name in OPTIONS} == {name: option.default for name, option in OPTIONS.items()}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_bounds_themselves_are_allowed(name: str) -> None:
+    option = OPTIONS[name]
+    for bound in (option.least, option.most):
+        assert getattr(parse({name: str(bound)}), name) == bound
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_is_beyond_a_bound_is_refused_with_name_value_and_range(name: str) -> None:
+    option = OPTIONS[name]
+    for text in (str(option.least - 1), str(option.most + 1), "nan", "inf"):
+        with pytest.raises(BadSetting, match="out of range") as refused:
+            parse({name: text})
+        for part in (f"[remote] {name}", text, f"{option.least:g}", f"{option.most:g}"):
+            assert part in str(refused.value)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    with pytest.raises(BadSetting, match=r"\[remote\] poll_seconds = 'soon' is no number"):
+        parse({"poll_seconds": "soon"})
+
+
+def test_blank_means_not_set() -> None:
+    assert parse({"poll_seconds": "  "}).poll_seconds == OPTIONS["poll_seconds"].default
+
+
+def test_counts_are_whole_numbers() -> None:
+    settings = parse({})
+    for name in ("offer_attempts", "ledger_threads", "gateway_concurrency", "gateway_body_bytes"):
+        assert type(getattr(settings, name)) is int
+
+
+def test_every_option_is_explained_to_people() -> None:
+    for name, option in OPTIONS.items():
+        assert option.text.endswith("."), name
+        assert option.least <= option.default <= option.most, name
