@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 
 import msgspec
@@ -80,9 +79,11 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         workers_at = full_at = loop.time()
         while True:
-            timeout = self._tick_s()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), timeout)
+            tick = loop.call_later(self._tick_s(), self._woken.set)  # not wait_for: before Python 3.12 it may swallow our end
+            try:
+                await self._woken.wait()
+            finally:
+                tick.cancel()
             self._woken.clear()
             topics, self._topics = self._topics, set()
             now = loop.time()
