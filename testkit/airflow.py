@@ -164,8 +164,9 @@ class Airflow:
         begin = min((at for at in (output.find("\n{"), output.find("\n[")) if at >= 0), default=-1) + 1
         return json.loads(output[begin:])
 
-    def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*") -> str:
-        answer = self.remote_cli("enrol", "create", "--queues", queues, "--name-pattern", name_pattern)
+    def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*", team: str | None = None) -> str:
+        of_team = ["--team", team] if team else []
+        answer = self.remote_cli("enrol", "create", "--queues", queues, "--name-pattern", name_pattern, *of_team)
         return str((answer[0] if isinstance(answer, list) else answer)["token"])
 
     # -- its public API, as a user
