@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from airflow_remote_protocol.states import as_mermaid
+from airflow_remote_worker.service import Unit
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,10 +20,18 @@ BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
 ]
 
+# (file, all that must stand in it)
+FILES: list[tuple[str, Callable[[], str]]] = [
+    ("deploy/systemd/airflow-remote-worker.service", lambda: UNIT.render()),
+]
+UNIT = Unit(
+    ("/opt/airflow-remote-worker/bin/airflow-remote-worker",), Path("/var/lib/airflow-remote-worker"), user="airflow-worker"
+)
+
 
 def main() -> int:
     write = "--write" in sys.argv[1:]
-    wrong = [*_blocks(write=write), *_locks(), *_adrs()]
+    wrong = [*_blocks(write=write), *_files(write=write), *_locks(), *_adrs()]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
@@ -46,6 +55,19 @@ def _blocks(*, write: bool) -> list[str]:
             path.write_text(renewed, encoding="utf-8")
         else:
             wrong.append(f"{document}: the block {name!r} no longer says what the code says; run scripts/check_docs.py --write")
+    return wrong
+
+
+def _files(*, write: bool) -> list[str]:
+    wrong = []
+    for name, expected in FILES:
+        path = ROOT / name
+        if path.exists() and path.read_text(encoding="utf-8") == expected():
+            continue
+        if write:
+            path.write_text(expected(), encoding="utf-8")
+        else:
+            wrong.append(f"{name}: no longer says what the code says; run scripts/check_docs.py --write")
     return wrong
 
 
