@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import reference
 from airflow_remote_protocol.states import as_mermaid
 from airflow_remote_worker.service import Unit
 
@@ -17,6 +18,9 @@ ROOT = Path(__file__).parent.parent
 
 # (document, name of its block, what must stand between <!-- name:begin --> and <!-- name:end -->)
 BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
+    ("docs/reference/configuration.md", "central-options", reference.central_options),
+    ("docs/reference/configuration.md", "worker-settings", reference.worker_settings),
+    ("docs/reference/configuration.md", "worker-commands", reference.worker_commands),
     ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
 ]
 
@@ -42,12 +46,12 @@ def _blocks(*, write: bool) -> list[str]:
     for document, name, expected in BLOCKS:
         path = ROOT / document
         text = path.read_text(encoding="utf-8")
-        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(\n<!-- {name}:end -->)", re.DOTALL)
+        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not pattern.search(text):
             wrong.append(f"{document}: the block {name!r} is missing")
             continue
         # Halves and a new middle; the body may hold backslashes, so it can't be a replacement pattern.
-        before, after = text.split(f"<!-- {name}:begin -->\n")[0], text.split(f"\n<!-- {name}:end -->")[1]
+        before, after = text.split(f"<!-- {name}:begin -->\n")[0], text.split(f"<!-- {name}:end -->")[1]
         renewed = f"{before}<!-- {name}:begin -->\n{expected()}\n<!-- {name}:end -->{after}"
         if renewed == text:
             continue

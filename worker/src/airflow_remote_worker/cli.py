@@ -260,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     running.set_defaults(command=run)
 
     asking = commands.add_parser("status", parents=[common], help="what the daemon here does")
-    asking.add_argument("--json", action="store_true")
+    asking.add_argument("--json", action="store_true", help="all that is known, for programs")
     asking.set_defaults(command=status)
 
     commands.add_parser("check", parents=[common], help="test the way to central, hop by hop").set_defaults(command=check)
@@ -275,7 +275,7 @@ def _add_service(commands: Any, common: argparse.ArgumentParser) -> None:
 
     text = "keep the worker running by systemd: write its unit, remove it, or show what systemd says"
     parser = commands.add_parser("service", parents=[common], help=text)
-    parser.add_argument("action", choices=("install", "uninstall", "status"))
+    parser.add_argument("action", choices=("install", "uninstall", "status"), help="what to do with the unit")
     scope = parser.add_mutually_exclusive_group()
     is_root = posix.user_id() == 0
     scope.add_argument("--system", action="store_true", default=is_root, help="the system's service (root's default)")
