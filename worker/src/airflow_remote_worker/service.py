@@ -52,6 +52,8 @@ RestartPreventExitStatus=2 3
 # Fed after each good exchange with central and by nothing else. During an outage this restarts the daemon four times an hour,
 # which costs its tasks nothing; a daemon that is stuck in whatever way comes back by itself.
 WatchdogSec=15min
+# Not SIGABRT: a core dump would hold the credential.
+WatchdogSignal=SIGKILL
 # A task that is killed for want of memory must not take the daemon and the other tasks with it.
 OOMPolicy=continue
 # The tasks of all slots count here.
