@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
-from airflow_remote_provider.settings import OPTIONS, Settings
+from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS, Settings
 from airflow_remote_worker import cli, config
 from airflow_remote_worker.config import ENV_PREFIX, Config
 
@@ -25,6 +25,7 @@ def central_options() -> str:
         (f"`{name}`", _number(option.default), f"{_number(option.least)} to {_number(option.most)}", option.text)
         for name, option in OPTIONS.items()
     ]
+    rows += [(f"`{name}`", f"`{option.default}`", "text", option.text) for name, option in TEXT_OPTIONS.items()]
     table = _table(("option", "default", "allowed", "meaning"), rows)
     return f"{table}\n\nWhole numbers: {', '.join(f'`{name}`' for name in OPTIONS if name in whole)}."
 
