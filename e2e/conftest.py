@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -54,17 +54,29 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
 
 
 @pytest.fixture(scope="session")
-def new_worker(home: Path, central: Airflow) -> Iterator[NewWorker]:
+def new_worker(home: Path) -> Iterator[NewWorker]:
     """Return a function that starts a worker; all of them are ended with the session."""
     workers: list[Worker] = []
     dags = _copy_dags(home / "worker-dags")
 
-    def start(name: str, *, queues: str, slots: int = 4) -> Worker:
-        token = central.enrolment_token(queues=queues, name_pattern=name)
-        bundles = {"dags-folder": dags}
-        task_variables = {"SITE": name}
+    def start(
+        central: Airflow,
+        name: str,
+        *,
+        queues: str,
+        slots: int = 4,
+        variables: Mapping[str, str] | None = None,
+        url: str | None = None,
+    ) -> Worker:
+        """*variables* are its tasks' environment; *url* is where it looks for central, if not where *central* says."""
         worker = Worker(
-            home / name, name=name, central=central.url, token=token, slots=slots, bundles=bundles, task_variables=task_variables
+            home / name,
+            name=name,
+            central=url or central.url,
+            token=central.enrolment_token(queues=queues, name_pattern=name),
+            slots=slots,
+            bundles={"dags-folder": dags},
+            task_variables={"SITE": name, **(variables or {})},
         )
         workers.append(worker)
         return worker.start()
@@ -75,9 +87,9 @@ def new_worker(home: Path, central: Airflow) -> Iterator[NewWorker]:
 
 
 @pytest.fixture(scope="session")
-def worker(new_worker: NewWorker) -> Worker:
+def worker(central: Airflow, new_worker: NewWorker) -> Worker:
     """The worker that serves the queue `default`."""
-    return new_worker("home", queues="default", slots=4)
+    return new_worker(central, "home", queues="default", slots=4)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -86,12 +98,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed and isinstance(item, pytest.Function):
-        for name in ("central", "worker"):
-            thing = item.funcargs.get(name)
+        for name, thing in item.funcargs.items():
             if isinstance(thing, Airflow):
-                report.sections.append(("central", thing.logs(25)))
+                report.sections.append((name, thing.logs(25)))
             elif isinstance(thing, Worker):
-                report.sections.append(("worker", thing.tail(40)))
+                report.sections.append((name, thing.tail(40)))
 
 
 def _copy_dags(target: Path) -> Path:

@@ -11,8 +11,8 @@ SLOTS = {"north": 1, "south": 2}
 
 
 @pytest.fixture
-def sites(new_worker: Callable[..., Worker]) -> Iterator[dict[str, Worker]]:
-    workers = {name: new_worker(name, queues=name, slots=slots) for name, slots in SLOTS.items()}
+def sites(central: Airflow, new_worker: Callable[..., Worker]) -> Iterator[dict[str, Worker]]:
+    workers = {name: new_worker(central, name, queues=name, slots=slots) for name, slots in SLOTS.items()}
     yield workers
     for worker in workers.values():
         worker.stop()
