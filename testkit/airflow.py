@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -131,6 +132,8 @@ class Airflow:
             process.stop(timeout_s=15)
 
     def stop(self) -> None:
+        for process in self._processes.values():
+            process.send(signal.SIGTERM)  # so that they end together, not one after the other
         for name in ("dag-processor", "triggerer", "scheduler", "api-server"):
             self.stop_process(name)
 
