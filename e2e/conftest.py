@@ -20,6 +20,9 @@ ROOT = Path(__file__).parent.parent
 ELSEWHERE = "elsewhere"
 """A bundle that central has and no worker."""
 
+PARALLELISM = 4
+"""`[core] parallelism` of the redundant deployment."""
+
 NewWorker = Callable[..., Worker]
 
 
@@ -49,6 +52,35 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
     )
     try:
         yield deployment.start(triggerer=True)
+    finally:
+        deployment.stop()
+
+
+@pytest.fixture(scope="session")
+def redundant(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
+    """A deployment for tests that kill its schedulers and API servers, or wait for its (short) patience to end."""
+    deployment = Airflow(
+        home / "redundant",
+        database_url=postgres_server.create_database("airflow_redundant"),
+        dags=_copy_dags(home / "redundant-dags"),
+        settings={
+            "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            # How soon one scheduler notices that another is gone.
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
+            # How long a task may be queued: longer than it takes to replace a scheduler.
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "40",
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
+            "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "0",
+            # Without the default's `dag_id=` ids of 250 characters are names that a file system takes.
+            "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE": "{{ ti.dag_id }}/{{ ti.run_id }}/{{ ti.task_id }}/"
+            "{% if ti.map_index >= 0 %}{{ ti.map_index }}/{% endif %}{{ try_number|default(ti.try_number) }}.log",
+        },
+    )
+    try:
+        yield deployment.start()
     finally:
         deployment.stop()
 

@@ -56,6 +56,17 @@ def impatient():
     linger()
 
 
+@dag(schedule=None)
+def unserved():
+    """No worker serves its queue."""
+
+    @task(executor=REMOTE, queue="nowhere")
+    def wait() -> None: ...
+
+    wait()
+
+
 lingering()
 stubborn()
 impatient()
+unserved()
