@@ -47,6 +47,7 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
         settings={
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
             "AIRFLOW__CORE__PARALLELISM": "16",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
         },
     )

@@ -12,14 +12,14 @@ DAG, FIRST, SECOND = (name.ljust(LONGEST, "x") for name in ("long_dag_", "first_
 
 
 def test_they_work_from_end_to_end(redundant: Airflow, new_worker: Callable[..., Worker]) -> None:
-    worker = new_worker(redundant, "long-names", queues="default", slots=1)
+    new_worker(redundant, "long-names", queues="default", slots=1)
     run = _run(redundant)
     assert "a word of the task with the long name" in redundant.task_log(DAG, run, FIRST)
 
 
 def test_a_log_that_no_file_can_hold_is_refused_and_holds_up_nothing(central: Airflow, worker: Worker) -> None:
     """Airflow's default template puts `dag_id=` before the id: 257 bytes, where most file systems end at 255."""
-    run = _run(central)
+    _run(central)
     assert "log_filename_template" in worker.log.read_text()
 
 

@@ -1,6 +1,7 @@
 """`executor` and `queue` of a task decide where it runs; slots, pools and weights how many at once, and in which order."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_what_weighs_most_runs_first_however_late_it_came(central: Airflow, site
     assert sorted(begun, key=begun.__getitem__) == [100, 5, 3, 1]
     # A slot that is free again is filled at once, not at the dispatcher's next look by itself.
     at = sorted(begun.values())
-    assert all(later - earlier < NEXT_WITHIN_S for earlier, later in zip(at, at[1:], strict=False)), at
+    assert all(later - earlier < NEXT_WITHIN_S for earlier, later in pairwise(at)), at
     assert central.wait_for_run("holding", holding) == "success"
 
 

@@ -203,8 +203,9 @@ class Airflow:
         """Return the ledger's rows of a Dag run, oldest first."""
         return self.query("SELECT * FROM remote_job WHERE run_id = :run ORDER BY queued_at, id", run=run_id)
 
-    def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*") -> str:
-        answer = self.remote_cli("enrol", "create", "--queues", queues, "--name-pattern", name_pattern)
+    def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*", team: str | None = None) -> str:
+        of_team = ["--team", team] if team else []
+        answer = self.remote_cli("enrol", "create", "--queues", queues, "--name-pattern", name_pattern, *of_team)
         return str((answer[0] if isinstance(answer, list) else answer)["token"])
 
     # -- its public API, as a user

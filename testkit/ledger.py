@@ -29,7 +29,7 @@ os.environ.update(
 )
 
 import pytest  # noqa: E402
-from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, SessionRequest  # noqa: E402
+from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, JobKind, SessionRequest  # noqa: E402
 from airflow_remote_provider import compat  # noqa: E402
 from airflow_remote_provider.compat import UtcDateTime  # noqa: E402
 from airflow_remote_provider.ledger import credentials, dispatch, jobs, leases, workers  # noqa: E402
@@ -58,6 +58,33 @@ class TaskInstance(AirflowBase):
     state: Mapped[str | None] = mapped_column(String(20))
     external_executor_id: Mapped[str | None] = mapped_column(Text)
     last_heartbeat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    dag_id: Mapped[str | None] = mapped_column(Text)
+    run_id: Mapped[str | None] = mapped_column(Text)
+    queue: Mapped[str | None] = mapped_column(Text)
+    executor: Mapped[str | None] = mapped_column(Text)
+
+
+class DagRun(AirflowBase):
+    __tablename__ = "dag_run"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dag_id: Mapped[str] = mapped_column(Text)
+    run_id: Mapped[str] = mapped_column(Text)
+
+
+class Callback(AirflowBase):
+    __tablename__ = "callback"
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    state: Mapped[str | None] = mapped_column(String(20))
+
+
+class ConnectionTest(AirflowBase):
+    __tablename__ = "connection_test_request"
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    state: Mapped[str | None] = mapped_column(String(20))
+    result_message: Mapped[str | None] = mapped_column(Text)
 
 
 def make_engine(url: str) -> Engine:
@@ -95,6 +122,9 @@ def installed(engine: Engine, logs: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compat, "engine", lambda: engine)
         patch.setattr(compat, "task_instance_model", lambda: TaskInstance)
+        patch.setattr(compat, "dag_run_model", lambda: DagRun)
+        patch.setattr(compat, "callback_model", lambda: Callback)
+        patch.setattr(compat, "connection_test_model", lambda: ConnectionTest)
         patch.setattr(compat, "base_log_folder", lambda: logs)
         patch.setattr(compat, "log_file", log_file)
         yield
@@ -104,6 +134,7 @@ def new_job(queue: str = "q", **changes: object) -> jobs.NewJob:
     """A job as the executor hands it in."""
     values: dict[str, object] = {
         "job_id": str(uuid.uuid4()),
+        "kind": JobKind.TASK,
         "queue": queue,
         "team": None,
         "priority": 1,
@@ -151,18 +182,27 @@ class Enlisted:
         return Lease(self.id, claimed.job_id, claimed.epoch)
 
 
-def session_request(slots: int = 4, *, instance_id: str = "instance", jobs: Sequence[HeldJob] = ()) -> SessionRequest:
-    return SessionRequest(instance_id, str(uuid.uuid4()), "1.0", ["task"], slots, Facts(hostname="h"), list(jobs))
+def session_request(
+    slots: int = 4, *, instance_id: str = "instance", jobs: Sequence[HeldJob] = (), capabilities: Sequence[str] = ("task",)
+) -> SessionRequest:
+    return SessionRequest(instance_id, str(uuid.uuid4()), "1.0", list(capabilities), slots, Facts(hostname="h"), list(jobs))
 
 
-def enlist(name: str = "worker", queues: Sequence[str] = ("q",), *, slots: int = 4, team: str | None = None) -> Enlisted:
+def enlist(
+    name: str = "worker",
+    queues: Sequence[str] = ("q",),
+    *,
+    slots: int = 4,
+    team: str | None = None,
+    capabilities: Sequence[str] = ("task",),
+) -> Enlisted:
     """Enrol a worker and open its session, in transactions of their own."""
     with compat.transaction() as session:
         token, _ = credentials.create_token(session, NewToken(list(queues), team=team))
     with compat.transaction() as session:
         enrolled = credentials.enrol(session, token, Enrolment(name))
     with compat.transaction() as session:
-        record = workers.open_session(session, enrolled.worker_id, session_request(slots))
+        record = workers.open_session(session, enrolled.worker_id, session_request(slots, capabilities=capabilities))
     assert record.session_id is not None
     return Enlisted(enrolled.worker_id, name, record.session_id, enrolled.credential, slots)
 
@@ -190,8 +230,8 @@ def running(worker: Enlisted, queue: str = "q", **changes: object) -> Lease:
     """A job that *worker* has accepted, its task running."""
     lease = offered(worker, queue, **changes)
     with compat.transaction() as session:
-        ti_id = leases.accept(session, lease)
-        session.execute(update(TaskInstance).where(TaskInstance.id == ti_id).values(state="running"))
+        subject = leases.accept(session, lease)
+        session.execute(update(TaskInstance).where(TaskInstance.id == subject.id).values(state="running"))
     return lease
 
 

@@ -3,8 +3,8 @@
     with Podman() as podman:
         docker.DockerClient(base_url=podman.url).containers.run(IMAGE, "echo hello", network_mode="host")
 
-It is Debian's podman with runc; both are installed if they are missing and we are root. Nothing is pulled: its one image is made of
-Debian's static busybox. Limits, cgroups and storage are chosen so that it also runs where we are in a container ourselves.
+It is Debian's podman with runc; both are installed if they are missing and we are root. Nothing is pulled: its one image is made
+of Debian's static busybox. Limits, cgroups and storage are chosen so that it also runs where we are in a container ourselves.
 """
 
 from __future__ import annotations

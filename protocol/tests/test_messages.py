@@ -10,6 +10,8 @@ from airflow_remote_protocol import messages
 from airflow_remote_protocol.codec import Malformed, decode, encode
 from airflow_remote_protocol.messages import (
     Bundle,
+    CallbackWorkload,
+    ConnectionTestWorkload,
     Decline,
     Enrolled,
     Enrolment,
@@ -69,6 +71,8 @@ EXAMPLES: list[Message] = [
         workload=msgspec.Raw(encode(WORKLOAD)),
     ),
     WORKLOAD.bundle,
+    CallbackWorkload(callback_id="c", path="alerts.tell", kwargs={"text": "late"}, dag_rel_path="a.py", bundle=WORKLOAD.bundle),
+    ConnectionTestWorkload(connection_test_id="t", connection_id="vault", timeout_s=60),
     WORKLOAD,
     Poll(free_slots=1, intent_revision=1, wait_s=20.0, jobs=[HELD]),
     PollReply(poll_s=20.0, stops=[STOP], intent=INTENT, pause_s=0.5),

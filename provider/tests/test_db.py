@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from airflow.utils.db_manager import RunDBManager
-from airflow_remote_provider import compat, db
+from airflow_remote_provider import __version__, compat, db
 from airflow_remote_provider.db import RemoteDBManager
 from airflow_remote_provider.migrations import versions
 from airflow_remote_provider.models import Base
@@ -71,7 +71,7 @@ def test_the_migrations_build_exactly_what_the_models_say(empty: Engine) -> None
 def test_so_does_airflows_short_cut_for_an_empty_database(empty: Engine) -> None:
     _manage(empty, lambda manager: manager.initdb())
     assert _tables(empty) == OURS
-    assert _manage(empty, lambda manager: manager.get_current_revision()) == "0001"
+    assert _manage(empty, lambda manager: manager.get_current_revision()) == RemoteDBManager.revision_heads_map[__version__]
     assert _manage(empty, lambda manager: manager.check_migration()) is True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,12 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from testkit.ledger import (  # isort: skip
+    Callback,
+    ConnectionTest,
+    DagRun,
     Enlisted,
     TaskInstance,
     ago,
@@ -25,10 +30,11 @@ from testkit.ledger import (  # isort: skip
     last_seen,
 )
 
-from airflow.executors.workloads import ExecuteTask
+from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
 from airflow.executors.workloads.base import BundleInfo
 from airflow.executors.workloads.task import TaskInstanceDTO
-from airflow_remote_protocol.messages import Outcome, Report, StopReason
+from airflow.utils.state import CallbackState
+from airflow_remote_protocol.messages import JobKind, Outcome, Report, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat
 from airflow_remote_provider.executor import RemoteExecutor, _is_failure
@@ -111,7 +117,7 @@ def _row(workload: ExecuteTask) -> SimpleNamespace:
 @contextmanager
 def _database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     @contextmanager
-    def broken() -> Iterator[None]:
+    def broken(**_: object) -> Iterator[None]:
         raise OperationalError("SELECT 1", {}, Exception("the database is away"))
         yield
 
@@ -156,12 +162,12 @@ def test_a_heartbeat_is_one_insert_for_all(database: Engine) -> None:
     assert len(_all_jobs()) == 10
 
 
-def test_an_idle_executor_asks_the_database_for_nothing(database: Engine) -> None:
+def test_an_idle_executor_asks_the_database_once_a_minute(database: Engine) -> None:
     executor = _executor()
     with counted(database) as statements:
         for _ in range(5):
             executor.heartbeat()
-    assert statements == []
+    assert len([statement for statement in statements if "set_config" not in statement]) == 1
 
 
 def test_parallelism_bounds_what_is_handed_in() -> None:
@@ -231,8 +237,8 @@ def test_a_batch_that_was_committed_unheard_is_handed_in_again_without_harm(monk
     real = compat.transaction
 
     @contextmanager
-    def deaf() -> Iterator[object]:
-        with real() as session:
+    def deaf(**how: float) -> Iterator[object]:
+        with real(**how) as session:
             yield session
         raise OperationalError("COMMIT", {}, Exception("the connection broke after the commit"))
 
@@ -354,7 +360,7 @@ def test_a_task_that_a_person_ended_or_cleared_is_no_failure(state: str | None) 
     ],
 )
 def test_what_counts_as_a_failure(state: JobState, concluded: bool, why: str | None, failure: bool) -> None:
-    assert _is_failure(EndedJob("id", state, concluded, why, "")) is failure
+    assert _is_failure(EndedJob("id", JobKind.TASK, state, concluded, why, "")) is failure
     assert why is None or StopReason(why)
 
 
@@ -412,7 +418,7 @@ def test_sync_keeps_the_heartbeats_fresh_and_not_too_often(database: Engine) -> 
     job_id = _queue(executor, _workload())
     executor.heartbeat()
     _run(enlist(), job_id)
-    executor._vouched_at = 0.0
+    executor._due.clear()
     with counted(database) as statements:
         executor.sync()
         executor.sync()
@@ -507,6 +513,173 @@ def test_the_log_names_its_worker() -> None:
 def test_the_log_is_never_empty() -> None:
     messages, _ = _executor().get_task_log(SimpleNamespace(external_executor_id=None), 1)
     assert messages != []
+
+
+# Callbacks and connection tests
+
+
+def _callback(**data: object) -> ExecuteCallback:
+    callback_id = uuid.uuid4()
+    with compat.transaction() as session:
+        session.add(Callback(id=callback_id, state="queued"))
+    values = {"path": "alerts.tell", "kwargs": {"text": "late"}, "dag_id": "dag", **data}
+    return ExecuteCallback(
+        callback={"id": callback_id, "fetch_method": "import_path", "data": values},
+        token="a secret token of the scheduler's",
+        dag_rel_path="dags/my_dag.py",
+        bundle_info=BundleInfo(name="bundle", version="v7"),
+        log_path=f"executor_callbacks/dag/run/{callback_id}",
+    )
+
+
+def _connection_test(**values: object) -> TestConnection:
+    test_id = uuid.uuid4()
+    with compat.transaction() as session:
+        session.add(ConnectionTest(id=test_id, state="queued"))
+    return TestConnection(
+        **{"connection_test_id": test_id, "connection_id": "vault", "timeout": 60, "queue": "plant", "token": "secret", **values}
+    )
+
+
+def _able(*queues: str) -> Enlisted:
+    return enlist("able", queues, capabilities=["task", "callback", "connection-test"])
+
+
+def test_a_callback_goes_to_the_configured_queue_and_its_story_is_told() -> None:
+    executor, workload = _executor(), _callback()
+    executor.queue_workload(workload, session=None)
+    executor.heartbeat()
+    row = job_row(workload.callback.id)
+    assert (row.kind, row.queue, row.dag_id, row.ti_id) == ("callback", settings().callback_queue, "dag", None)
+    assert json.loads(row.workload)["kwargs"] == {"text": "late"}
+    assert "secret" not in row.workload
+    assert (executor.queued_callbacks, executor.running) == ({}, {workload.key})
+    worker = _able("default")
+    (claimed,) = claim(worker.claimant())
+    with compat.transaction() as session:
+        leases.accept(session, worker.lease(claimed))
+    executor.sync()
+    executor.sync()
+    assert executor.get_event_buffer() == {workload.key: (CallbackState.RUNNING, None)}
+    _end(worker.lease(claimed), concluded=False)
+    executor.sync()
+    assert executor.get_event_buffer() == {workload.key: (CallbackState.SUCCESS, None)}
+    assert executor.running == set()
+
+
+def test_a_callback_follows_the_tasks_of_its_run() -> None:
+    with compat.transaction() as session:
+        session.add(DagRun(id=7, dag_id="dag", run_id="run"))
+        session.add(TaskInstance(id=uuid.uuid4(), dag_id="dag", run_id="run", queue="plant", executor="RemoteExecutor"))
+    executor, workload = _executor(), _callback(dag_run_id=7)
+    executor.queue_workload(workload, session=None)
+    executor.heartbeat()
+    assert job_row(workload.callback.id).queue == "plant"
+
+
+def test_a_failed_callback_is_told_with_its_reason() -> None:
+    executor, workload = _executor(), _callback()
+    executor.queue_workload(workload, session=None)
+    executor.heartbeat()
+    worker = _able("default")
+    (claimed,) = claim(worker.claimant())
+    with compat.transaction() as session:
+        leases.accept(session, worker.lease(claimed))
+    _end(worker.lease(claimed), Outcome.FAILED, concluded=False)
+    executor.sync()
+    [(state, why)] = executor.get_event_buffer().values()
+    assert state == CallbackState.FAILED
+    assert "said failed" in str(why)
+
+
+def test_a_connection_test_goes_to_its_queue_and_a_failure_of_ours_reaches_whoever_asked() -> None:
+    executor, workload = _executor(), _connection_test()
+    executor.queue_workload(workload, session=None)
+    executor.heartbeat()
+    job_id = str(workload.connection_test_id)
+    assert (job_row(job_id).kind, job_row(job_id).queue) == ("connection-test", "plant")
+    assert (executor.queued_connection_tests, executor.running) == ({}, {workload.key})
+    worker = _able("plant")
+    (claimed,) = claim(worker.claimant())
+    with compat.transaction() as session:
+        leases.report(session, worker.lease(claimed), Report(Outcome.UNPREPARED, reason="no runtime is set"))
+    executor.sync()
+    assert executor.running == set()
+    with compat.transaction() as session:
+        test = session.get(ConnectionTest, workload.connection_test_id)
+    assert test is not None and test.state == "failed"
+    assert "no runtime is set" in str(test.result_message)
+
+
+def test_a_connection_test_that_airflow_gave_up_is_taken_back() -> None:
+    executor, workload = _executor(), _connection_test()
+    executor.queue_workload(workload, session=None)
+    executor.heartbeat()
+    executor.fail_connection_test(workload.key)
+    assert job_row(str(workload.connection_test_id)).state == "revoked"
+    assert executor.running == set()
+
+
+def test_callbacks_of_a_dead_scheduler_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, workload = _executor(job_id=1), _callback()
+    executor.queue_workload(workload, session=None)
+    executor.heartbeat()
+    monkeypatch.setattr(compat, "living_schedulers", lambda _session, _ids: set())
+    other = _executor(job_id=2)
+    other.sync()
+    assert other.running == {workload.key}
+    assert job_row(workload.callback.id).owner == "2/"
+
+
+# Unhealthy moments
+
+
+def test_a_revocation_that_the_database_refused_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    with _database_away(monkeypatch):
+        executor.revoke_task(ti=_row(workload))
+    assert job_row(job_id).state == "queued"
+    executor.heartbeat()
+    assert job_row(job_id).state == "revoked"
+
+
+def test_a_huge_backlog_is_handed_in_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_remote_provider.executor.BATCH", 3)
+    executor = _executor(parallelism=100)
+    for _ in range(7):
+        _queue(executor, _workload())
+    for handed_in in (3, 6, 7):
+        executor.heartbeat()
+        assert (len(_all_jobs()), len(executor.running), len(executor.queued_tasks)) == (handed_in, handed_in, 7 - handed_in)
+
+
+def test_a_lock_of_somebody_elses_does_not_hold_up_the_scheduler(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    if database.dialect.name != "postgresql":
+        pytest.skip("SQLite's connections wait as long as Airflow has told them to")
+    monkeypatch.setattr("airflow_remote_provider.executor.LOCK_WAIT_S", 0.2)
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    with database.connect() as other, other.begin():
+        other.execute(select(Job).where(Job.id == job_id).with_for_update())
+        begin = time.monotonic()
+        executor.revoke_task(ti=_row(workload))
+        assert time.monotonic() - begin < 2
+    executor.heartbeat()
+    assert job_row(job_id).state == "revoked"
+
+
+def test_a_dump_names_what_is_waited_for() -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    with capture_logs() as logs:
+        executor.debug_dump()
+    said = json.dumps(logs, default=repr)
+    assert job_id in said
+    assert "QueueRow(queue='q', queued=1" in said
 
 
 def test_what_airflow_asks_of_the_class() -> None:

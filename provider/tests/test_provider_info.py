@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from airflow_remote_provider.provider_info import get_provider_info
-from airflow_remote_provider.settings import OPTIONS
+from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS
 
 LOOK = """
 import json
@@ -58,15 +58,14 @@ def test_airflow_finds_the_commands(found: dict[str, list[str]]) -> None:
 
 
 def test_airflow_finds_the_configuration_with_its_defaults(found: dict[str, object]) -> None:
-    assert found["config"] == [sorted(OPTIONS)]
+    assert found["config"] == [sorted({**OPTIONS, **TEXT_OPTIONS})]
     assert found["poll_seconds"] == OPTIONS["poll_seconds"].default
 
 
 def test_every_default_survives_the_way_through_airflows_configuration() -> None:
     told = get_provider_info()["config"]["remote"]["options"]
-    assert {name: float(option["default"]) for name, option in told.items()} == {
-        name: option.default for name, option in OPTIONS.items()
-    }
+    assert {name: float(told[name]["default"]) for name in OPTIONS} == {name: option.default for name, option in OPTIONS.items()}
+    assert {name: told[name]["default"] for name in TEXT_OPTIONS} == {name: opt.default for name, opt in TEXT_OPTIONS.items()}
 
 
 def test_what_the_scheduler_imports_of_us_leaves_the_api_out() -> None:

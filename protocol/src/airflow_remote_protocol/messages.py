@@ -142,9 +142,17 @@ class Session(Message, frozen=True):
 
 
 class JobKind(str, Enum):
-    """What kind of workload a job carries. A kind that a worker doesn't know is never offered to it."""
+    """What kind of workload a job carries.
+
+    Any worker takes tasks; another kind is offered only to workers whose session named the capability of the same value.
+    """
 
     TASK = "task"
+    """One try of a task: :class:`TaskWorkload`."""
+    CALLBACK = "callback"
+    """A callback of a Dag run (deadline alerts): :class:`CallbackWorkload`."""
+    CONNECTION_TEST = "connection-test"
+    """A connection, tried from where the worker stands: :class:`ConnectionTestWorkload`."""
 
 
 class Offer(Message, frozen=True):
@@ -159,7 +167,7 @@ class Offer(Message, frozen=True):
     stop_after_s: float
     """How long the worker lets the job run on without any contact with central."""
     workload: msgspec.Raw
-    """For a task: :class:`TaskWorkload` as JSON."""
+    """JSON of the type that :class:`JobKind` names."""
 
 
 class Bundle(Message, frozen=True):
@@ -176,6 +184,25 @@ class TaskWorkload(Message, frozen=True):
     """`airflow.sdk.api.datamodels.TaskInstance` as JSON, passed on as it is."""
     dag_rel_path: str
     bundle: Bundle
+
+
+class CallbackWorkload(Message, frozen=True):
+    """What the Task SDK's callback supervisor needs."""
+
+    callback_id: Id
+    path: str
+    """Import path of a function or class."""
+    kwargs: dict[str, Any]
+    dag_rel_path: str
+    bundle: Bundle
+
+
+class ConnectionTestWorkload(Message, frozen=True):
+    """What the Task SDK's connection test needs. The connection itself is fetched through the gateway, once."""
+
+    connection_test_id: Id
+    connection_id: str
+    timeout_s: int
 
 
 class Poll(Message, frozen=True):

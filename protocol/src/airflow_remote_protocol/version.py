@@ -32,6 +32,10 @@ class Capability(str, Enum):
 
     TASK = "task"
     """Runs `ExecuteTask` workloads."""
+    CALLBACK = "callback"
+    """Runs `ExecuteCallback` workloads."""
+    CONNECTION_TEST = "connection-test"
+    """Runs `TestConnection` workloads."""
     GZIP_LOG = "gzip-log"
     """Log bodies may be gzip-compressed."""
 

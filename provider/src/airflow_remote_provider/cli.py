@@ -202,7 +202,7 @@ def remove_worker(args: argparse.Namespace) -> None:
 
 # Jobs and queues
 
-JOB_COLUMNS = ("state", "queue", "worker", "dag_id", "task_id", "map_index", "try_number", "queued_at", "reason")
+JOB_COLUMNS = ("kind", "state", "queue", "worker", "dag_id", "task_id", "map_index", "try_number", "queued_at", "reason")
 
 
 def list_jobs(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +38,35 @@ def _session_factory(bind: Any) -> Any:
 
 
 @contextmanager
-def transaction() -> Iterator[Session]:
-    """One session, one transaction of our own on Airflow's engine; never the scheduler's session."""
+def transaction(*, lock_wait_s: float | None = None) -> Iterator[Session]:
+    """One session, one transaction of our own on Airflow's engine; never the scheduler's session.
+
+    With *lock_wait_s* it fails rather than wait longer for somebody's lock (SQLite: as long as its connections wait anyway).
+    """
     with _session_factory(engine())() as session, session.begin():
-        yield session
+        if lock_wait_s is None:
+            yield session
+        else:
+            with _bounded_lock_waits(session, lock_wait_s):
+                yield session
+
+
+@contextmanager
+def _bounded_lock_waits(session: Session, seconds: float) -> Iterator[None]:
+    from sqlalchemy import text
+
+    name = session.get_bind().dialect.name
+    if name == "postgresql":
+        session.execute(text("SELECT set_config('lock_timeout', :ms, true)"), {"ms": str(int(seconds * 1000))})
+        yield
+    elif name == "mysql":
+        session.execute(text(f"SET SESSION innodb_lock_wait_timeout = {max(1, int(seconds))}"))
+        try:
+            yield
+        finally:  # the connection goes back to the pool, to the scheduler
+            session.execute(text("SET SESSION innodb_lock_wait_timeout = DEFAULT"))
+    else:
+        yield
 
 
 def database_now(session: Session) -> datetime:
@@ -61,6 +86,66 @@ def task_instance_model() -> Any:
     from airflow.models.taskinstance import TaskInstance
 
     return TaskInstance
+
+
+def dag_run_model() -> Any:
+    """Return Airflow's DagRun ORM class."""
+    from airflow.models.dagrun import DagRun
+
+    return DagRun
+
+
+def callback_model() -> Any:
+    """Return Airflow's Callback ORM class."""
+    from airflow.models.callback import Callback
+
+    return Callback
+
+
+def connection_test_model() -> Any:
+    """Return Airflow's ConnectionTestRequest ORM class."""
+    from airflow.models.connection_test import ConnectionTestRequest
+
+    return ConnectionTestRequest
+
+
+ENDED_CALLBACK = frozenset({"success", "failed"})
+ENDED_CONNECTION_TEST = frozenset({"success", "failed"})
+"""States of theirs that nothing follows."""
+
+
+def living_schedulers(session: Session, job_ids: list[int]) -> set[int]:
+    """Return those of the scheduler jobs whose heart has beaten within `[scheduler] scheduler_health_check_threshold`."""
+    from airflow.configuration import conf
+    from airflow.jobs.job import Job
+    from sqlalchemy import select
+
+    oldest = database_now(session) - timedelta(seconds=conf.getfloat("scheduler", "scheduler_health_check_threshold"))
+    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.state == "running", Job.latest_heartbeat > oldest)))
+
+
+def fail_connection_test(session: Session, connection_test_id: str, reason: str) -> None:
+    """Tell whoever asked for a connection test why there is no result, unless there is one."""
+    from uuid import UUID
+
+    # Through the ORM: Airflow's model frees the connection for the next test when the state is set.
+    test = session.get(connection_test_model(), UUID(connection_test_id), with_for_update=True)
+    if test is not None and test.state not in ENDED_CONNECTION_TEST:
+        test.state = "failed"
+        test.result_message = reason[:2000]
+
+
+def executor_names(executor: Any) -> frozenset[str | None]:
+    """Return how task instances name *executor*: alias, class, path; None as well if it is its team's default."""
+    from airflow.executors.executor_loader import ExecutorLoader
+
+    name = executor.name
+    names: set[str | None] = {type(executor).__name__}
+    if name is not None:
+        names |= {text for text in (name.alias, name.module_path) if text}
+        if ExecutorLoader.get_default_executor_name(executor.team_name) == name:
+            names.add(None)
+    return frozenset(names)
 
 
 def execution_token_generator() -> Any:

@@ -8,38 +8,49 @@ What the scheduler's process must not do (stop, expire, lose) is the API's (:mod
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-from airflow.executors import workloads
 from airflow.executors.base_executor import PARALLELISM, BaseExecutor
-from airflow_remote_protocol.messages import Bundle, StopReason, TaskWorkload
+from airflow.executors.workloads import ExecuteCallback, ExecuteTask
+from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import JobState
 
-from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import jobs, sweep
+from airflow_remote_provider import compat, workloads
+from airflow_remote_provider.ledger import callbacks, jobs, sweep
 from airflow_remote_provider.ledger.jobs import EndedJob, NewJob
 from airflow_remote_provider.settings import settings
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
+    from airflow.executors.workloads.types import WorkloadKey
+    from airflow.models.connection_test import ConnectionTestKey
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.taskinstancekey import TaskInstanceKey
+    from sqlalchemy.orm import Session
 
 T = TypeVar("T")
 
 VOUCH_EVERY_S = 10.0
 """Airflow fails a task after 300 s without a heartbeat; 10 s leaves room for a database that is away for minutes."""
 
-DEFAULT_QUEUE = "default"
+ORPHANS_EVERY_S = 60.0
+"""How often to look for callbacks and connection tests of a scheduler that died."""
+
+BATCH = 500
+"""Most jobs handed in by one heartbeat: some 0.1 s of the scheduler's loop. The next heartbeat comes within a second."""
+
+LOCK_WAIT_S = 2.0
+"""Longer than this the scheduler's loop must not wait for whoever holds a lock on our rows; the verb is tried again."""
 
 
 class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
     """Runs tasks on Remote Workers. `queue=` routes; `[core] parallelism` bounds; pools and priorities are the scheduler's."""
 
     supports_multi_team = True
+    supports_callbacks = True
+    supports_connection_test = True
     is_local = False
     is_production = True
     serve_logs = False
@@ -48,9 +59,13 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
 
     def __init__(self, parallelism: int = PARALLELISM, team_name: str | None = None) -> None:
         super().__init__(parallelism=parallelism, team_name=team_name)
-        self._keys: dict[str, TaskInstanceKey] = {}
-        """Job id → task of every job whose end the scheduler has not heard yet."""
-        self._vouched_at = 0.0
+        self._keys: dict[str, WorkloadKey] = {}
+        """Job id → workload of every job whose end the scheduler has not heard yet."""
+        self._unstarted: set[str] = set()
+        """Those of them that are callbacks of which the scheduler has not heard that they run."""
+        self._unrevoked: list[str] = []
+        """Jobs to take back, which the ledger did not hear yet."""
+        self._due: dict[str, float] = {}
 
     @property
     def _owner(self) -> str:
@@ -65,62 +80,93 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
     # Handing in
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
-        new = {item.ti.key: self._new_job(item) for item in workload_items if isinstance(item, workloads.ExecuteTask)}
-        if self._ledger("hand in jobs", lambda session: jobs.enqueue(session, list(new.values()))) is _FAILED:
-            return  # they stay in queued_tasks; the next heartbeat hands them in again
-        for key, job in new.items():
-            self.queued_tasks.pop(key, None)
-            self.running.add(key)
-            self._keys[job.job_id] = key
+        items = workload_items[:BATCH]
+        handed_in = self._ledger("hand in jobs", lambda session: self._hand_in(session, items))
+        if not isinstance(handed_in, list):
+            return  # they stay queued here; the next heartbeat hands them in again
+        for item, job in zip(items, handed_in, strict=True):
+            for waiting in (self.queued_tasks, self.queued_callbacks, self.queued_connection_tests):
+                waiting.pop(item.key, None)
+            self._expect(job.kind, job.job_id, item.key)
 
-    def _new_job(self, workload: workloads.ExecuteTask) -> NewJob:
-        ti = workload.ti
-        task = TaskWorkload(
-            ti=ti.model_dump(mode="json"),
-            dag_rel_path=str(workload.dag_rel_path),
-            bundle=Bundle(workload.bundle_info.name, workload.bundle_info.version),
-        )
-        return NewJob(
-            job_id=ti.external_executor_id or str(uuid.uuid4()),
-            queue=ti.queue or DEFAULT_QUEUE,
-            team=self.team_name,
-            priority=ti.priority_weight,
-            slots=ti.pool_slots,
-            owner=self._owner,
-            ti_id=ti.id,
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=ti.map_index,
-            try_number=ti.try_number,
-            workload=msgspec.json.encode(task).decode(),
-            log_path=workload.log_path or "",
-            lost_after_s=settings().lost_after_seconds,
-        )
+    def _hand_in(self, session: Session, items: Sequence[ExecutorWorkload]) -> list[NewJob]:
+        new = [self._as_job(session, item) for item in items]
+        jobs.enqueue(session, new)
+        return new
+
+    def _as_job(self, session: Session, item: ExecutorWorkload) -> NewJob:
+        to = workloads.Addressee(self._owner, self.team_name, settings().lost_after_seconds)
+        if isinstance(item, ExecuteTask):
+            return workloads.task_job(item, to)
+        if isinstance(item, ExecuteCallback):
+            run_id = item.callback.data.get("dag_run_id")
+            queue = None if run_id is None else callbacks.queue_of_run(session, int(run_id), compat.executor_names(self))
+            return workloads.callback_job(item, to, queue or settings().callback_queue)
+        return workloads.connection_test_job(item, to)
+
+    def _expect(self, kind: JobKind, job_id: str, key: WorkloadKey) -> None:
+        self.running.add(key)
+        self._keys[job_id] = key
+        if kind is JobKind.CALLBACK:
+            self._unstarted.add(job_id)
 
     # Hearing back
 
     def sync(self) -> None:
-        """Tell the scheduler what ended; keep the heartbeats of what runs fresh. Costs nothing while nothing runs."""
+        """Tell the scheduler what started and ended; keep the heartbeats of what runs fresh.
+
+        Costs one statement a minute while nothing runs.
+        """
+        if self._unrevoked:
+            self._revoke_now()
+        if self._is_due("orphans", ORPHANS_EVERY_S):
+            self._adopt_orphans()
         if not self._keys:
             return
+        if self._unstarted:
+            self._tell_started()
         ended = self._ledger("read ended jobs", lambda session: jobs.settle(session, self._owner))
         if isinstance(ended, list):
             for job in ended:
                 self._tell(job)
-        if time.monotonic() - self._vouched_at >= VOUCH_EVERY_S and self._ledger("vouch for jobs", sweep.vouch) is not _FAILED:
-            self._vouched_at = time.monotonic()
+        if self._is_due("vouch", VOUCH_EVERY_S) and self._ledger("vouch for jobs", sweep.vouch) is _FAILED:
+            self._due.pop("vouch")
+
+    def _tell_started(self) -> None:
+        started = self._ledger("read started callbacks", lambda session: callbacks.started(session, sorted(self._unstarted)))
+        if isinstance(started, set):
+            for job_id in started & self._unstarted:
+                self.running_state(self._keys[job_id])
+            self._unstarted -= started
 
     def _tell(self, job: EndedJob) -> None:
         key = self._keys.pop(job.job_id, None)
+        self._unstarted.discard(job.job_id)
         if key is None:
             return
+        why = f"{job.state.value} on the Remote Executor: {job.reason or 'no reason was given'}"
+        if job.kind is JobKind.CALLBACK:
+            self.success(key) if job.state is JobState.SUCCEEDED else self.fail(key, why)
+        elif job.kind is JobKind.CONNECTION_TEST:
+            self._tell_connection_test(job, key, why)
+        else:
+            self._tell_task(job, key, why)
+
+    def _tell_connection_test(self, job: EndedJob, key: ConnectionTestKey, why: str) -> None:
+        """Whoever asked reads Airflow's row, which the worker has written through the gateway if it got that far."""
+        if job.state is JobState.SUCCEEDED:
+            self.success(key)
+            return
+        self._ledger("fail a connection test", lambda session: compat.fail_connection_test(session, job.job_id, why))
+        self.fail(key, why)
+
+    def _tell_task(self, job: EndedJob, key: TaskInstanceKey, why: str) -> None:
         resumed = key in self.queued_tasks or key in self._keys.values()
         # A resumed (once deferred) task has the same key; its old job's end must not take the new one out of `running`.
         if not _is_failure(job):
             self.change_state(key, "success", remove_running=not resumed)
         elif not resumed:
-            self.change_state(key, "failed", f"{job.state.value} on the Remote Executor: {job.reason or 'no reason was given'}")
+            self.change_state(key, "failed", why)
 
     # The scheduler's other duties
 
@@ -131,24 +177,52 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         if not isinstance(known, set):
             return tis
         for job_id in known:
-            key = named[job_id].key
-            self._keys[job_id] = key
-            self.running.add(key)
+            self._expect(JobKind.TASK, job_id, named[job_id].key)
         return [ti for ti in tis if ti.external_executor_id not in known]
+
+    def _adopt_orphans(self) -> None:
+        orphans = self._ledger("adopt callbacks", lambda session: callbacks.adopt_orphans(session, self._owner))
+        if isinstance(orphans, list):
+            for kind, job_id in orphans:
+                self._expect(kind, job_id, workloads.key_of(kind, job_id))
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Take the task back, queued or running, without telling the scheduler of an end."""
         self.queued_tasks.pop(ti.key, None)
         self.running.discard(ti.key)
-        job_id = ti.external_executor_id
-        if job_id:
-            self._keys.pop(job_id, None)
-            self._ledger("revoke a job", lambda session: jobs.revoke(session, job_id))
+        if ti.external_executor_id:
+            self._revoke(ti.external_executor_id)
+
+    def fail_connection_test(self, key: ConnectionTestKey) -> None:
+        """Take the test back: the scheduler has given up on it."""
+        super().fail_connection_test(key)
+        self._revoke(key.id)
+
+    def _revoke(self, job_id: str) -> None:
+        self._keys.pop(job_id, None)
+        self._unstarted.discard(job_id)
+        self._unrevoked.append(job_id)
+        self._revoke_now()
+
+    def _revoke_now(self) -> None:
+        """Take back what is to be taken back; what the database refuses now is taken back by a later heartbeat."""
+        self._unrevoked = [
+            job_id for job_id in self._unrevoked if self._ledger("revoke a job", partial(jobs.revoke, job_id=job_id)) is _FAILED
+        ]
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
         """Name the source; never empty, or Airflow's UI would try to reach the worker over the network."""
         name = self._ledger("find a job's worker", lambda session: jobs.worker_of(session, ti.external_executor_id or ""))
         return [f"Remote Worker {name}" if isinstance(name, str) else "Remote Worker"], []
+
+    def debug_dump(self) -> None:
+        """Log what this executor waits for and what the ledger holds (SIGUSR2 to the scheduler)."""
+        super().debug_dump()
+        self.log.info("remote: owner %s waits for %d jobs; %d to be revoked", self._owner, len(self._keys), len(self._unrevoked))
+        self.log.info("remote: jobs\n\t%s", "\n\t".join(f"{job_id} {key}" for job_id, key in self._keys.items()))
+        queues = self._ledger("list queues", jobs.list_queues)
+        if isinstance(queues, list):
+            self.log.info("remote: queues\n\t%s", "\n\t".join(map(repr, queues)))
 
     def end(self) -> None:
         """Nothing to wait for: remote tasks run on and are adopted by the next scheduler."""
@@ -156,10 +230,17 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
     def terminate(self) -> None:
         """Nothing to kill, for the same reason."""
 
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = time.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
     def _ledger(self, what: str, verb: Callable[[Any], T]) -> T | object:
         """Run one verb in a transaction of its own; a failure is logged and returned as :data:`_FAILED`, for a later try."""
         try:
-            with compat.transaction() as session:
+            with compat.transaction(lock_wait_s=LOCK_WAIT_S) as session:
                 return verb(session)
         except Exception:
             self.log.exception("The Remote Executor could not %s; it will try again", what)

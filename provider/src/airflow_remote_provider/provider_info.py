@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_remote_provider import __version__
-from airflow_remote_provider.settings import OPTIONS
+from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -29,6 +29,16 @@ def get_provider_info() -> dict[str, Any]:
                         "default": f"{option.default:g}" if option.default < 1e6 else str(int(option.default)),
                     }
                     for name, option in OPTIONS.items()
+                }
+                | {
+                    name: {
+                        "description": option.text,
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": None,
+                        "default": option.default,
+                    }
+                    for name, option in TEXT_OPTIONS.items()
                 },
             }
         },

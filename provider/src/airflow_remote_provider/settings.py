@@ -24,6 +24,14 @@ class Option:
     text: str
 
 
+@dataclass(frozen=True)
+class TextOption:
+    """One option of `[remote]` whose value is a text."""
+
+    default: str
+    text: str
+
+
 OPTIONS: dict[str, Option] = {
     "poll_seconds": Option(
         50, 1, 300, "How long a worker's poll stays open, in seconds. Stay below the idle cut of proxies on the way."
@@ -61,10 +69,16 @@ OPTIONS: dict[str, Option] = {
     "history_days": Option(14, 1, 3650, "How long ended jobs are kept, in days."),
 }
 
+TEXT_OPTIONS: dict[str, TextOption] = {
+    "callback_queue": TextOption(
+        "default", "Queue of a Dag run's callbacks if no task of the run goes to the Remote Executor (else: the queue of most)."
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Settings:
-    """`[remote]`, parsed. Names and units as in :data:`OPTIONS`."""
+    """`[remote]`, parsed. Names and units as in :data:`OPTIONS` and :data:`TEXT_OPTIONS`."""
 
     poll_seconds: float
     retry_seconds: float
@@ -79,6 +93,7 @@ class Settings:
     gateway_body_bytes: int
     dispatch_poll_seconds: float
     history_days: float
+    callback_queue: str
 
     @property
     def stop_after_seconds(self) -> float:
@@ -105,6 +120,7 @@ def parse(raw: dict[str, str]) -> Settings:
         if not option.least <= value <= option.most:
             raise BadSetting(f"[remote] {name} = {text} is out of range; set a number from {option.least:g} to {option.most:g}")
         values[name] = int(value) if name in whole else value
+    values |= {name: raw.get(name, "").strip() or option.default for name, option in TEXT_OPTIONS.items()}
     return Settings(**values)
 
 
@@ -113,4 +129,4 @@ def settings() -> Settings:
     """Return this process's settings, read from Airflow's configuration at the first call."""
     from airflow.configuration import conf
 
-    return parse({name: conf.get("remote", name, fallback="") or "" for name in OPTIONS})
+    return parse({name: conf.get("remote", name, fallback="") or "" for name in (*OPTIONS, *TEXT_OPTIONS)})

@@ -16,8 +16,10 @@ import pytest
 import testkit.ledger  # noqa: F401  isort: skip  (first: it points Airflow elsewhere)
 
 from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider.api.gateway import Gateway, Passed
 from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.ledger.leases import Subject
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -72,7 +74,8 @@ def _with(check: Callable[[Gateway, Stub], Awaitable[None]], *, concurrency: int
 
 async def _pass(gateway: Gateway, path: str = "variables/x", *, headers: dict[str, str] | None = None, **how: Any) -> Passed:
     raw = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
-    return await gateway.pass_on(how.get("method", "GET"), path, how.get("query", b""), raw, how.get("body", b""), TI)
+    subject = Subject(JobKind.TASK, TI)
+    return await gateway.pass_on(how.get("method", "GET"), path, how.get("query", b""), raw, how.get("body", b""), subject)
 
 
 def test_only_listed_headers_go_in() -> None:

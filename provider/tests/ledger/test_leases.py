@@ -8,11 +8,11 @@ import pytest
 
 from testkit.ledger import ago, change_job, claim, enlist, job_row, offered, queued, running  # isort: skip
 
-from airflow_remote_protocol.messages import HeldJob, JobPhase, Outcome, Report, Stop, StopReason
+from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import jobs, leases
 from airflow_remote_provider.ledger.errors import Impossible, LedgerError, NotYours, Superseded
-from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.leases import Lease, Subject
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -107,10 +107,10 @@ def test_an_ended_job_is_superseded(verb: str) -> None:
 
 def test_acceptance_again_changes_nothing() -> None:
     lease = offered(enlist())
-    ti_id = _do(leases.accept, lease)
+    subject = _do(leases.accept, lease)
     before = _facts(lease.job_id)
     assert (before["state"], before["deadline_at"]) == ("running", None)
-    assert _do(leases.accept, lease) == ti_id == before["ti_id"]
+    assert _do(leases.accept, lease) == subject == Subject(JobKind.TASK, before["ti_id"])
     assert _facts(lease.job_id) == before
 
 

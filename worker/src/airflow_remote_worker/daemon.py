@@ -44,7 +44,7 @@ from airflow_remote_worker.state import Membership, State, write
 
 log = logging.getLogger(__name__)
 
-CAPABILITIES = frozenset({Capability.TASK, Capability.GZIP_LOG})
+CAPABILITIES = frozenset({Capability.TASK, Capability.CALLBACK, Capability.CONNECTION_TEST, Capability.GZIP_LOG})
 LAST_REPORTS_S = 10.0
 """How long a drained worker waits for its last logs and reports; what is left is on disk for the next start."""
 

@@ -1,7 +1,7 @@
 """The local door: shims send their Execution API calls here and hear stops. A unix socket that only this user can open.
 
 Owns who may speak for which job (a key per job) and the waiting while central is away. It refuses to own what a call means, with
-one exception: the task's `run` call, answered well, is the acceptance of the offer.
+one exception, the acceptance of the offer: the task's `run` call, answered well, or for other kinds of jobs :data:`.wire.ACCEPT`.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Gateway:
         backoff = Backoff(self._clock, floor_s=RETRY_FLOOR_S, ceiling_s=30)
         while True:
             try:
-                executed = await self._link.execution(door.lease, call.method, call.path, call.headers, call.body)
+                executed = await self._ask(door.lease, call)
             except Superseded as error:
                 door.on_superseded()
                 return _gone(str(error))
@@ -184,11 +184,17 @@ class Gateway:
             except (Outdated, Rewind):
                 wait_s = backoff.next_s()
             else:
-                if executed.status < 300 and call.method == "PATCH" and RUN_CALL.match(call.path):
+                if executed.status < 300 and _accepts(call):
                     door.on_accepted()
                 return executed
             if await self._wait(door, wait_s):
                 return _gone("the job is being stopped and central can't be reached")
+
+    async def _ask(self, lease: Lease, call: wire.Call) -> Executed:
+        if _is_accept(call):
+            await self._link.accept(lease)
+            return Executed(204, {}, b"")
+        return await self._link.execution(lease, call.method, call.path, call.headers, call.body)
 
     async def _wait(self, door: Door, seconds: float) -> bool:
         """Wait for the next attempt; True if the job is to stop."""
@@ -206,6 +212,14 @@ class Gateway:
     async def _push(self, connection: Connection, stop: wire.Stop) -> None:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             await connection.send(stop)
+
+
+def _is_accept(call: wire.Call) -> bool:
+    return call.method == "POST" and call.path == wire.ACCEPT
+
+
+def _accepts(call: wire.Call) -> bool:
+    return _is_accept(call) or (call.method == "PATCH" and RUN_CALL.match(call.path) is not None)
 
 
 def _gone(detail: str) -> Executed:

@@ -69,7 +69,7 @@ def canned(call: wire.Call) -> wire.Answer:
     status, body = 404, {"detail": {"reason": "not_found", "message": call.path}}
     if call.path.endswith("/run"):
         status, body = 200, RUN_CONTEXT
-    elif call.path == "connections/vault":
+    elif call.path == "connections/vault" or call.path.endswith("/connection"):
         status, body = 200, CONNECTION
     elif call.method != "GET":
         status, body = 200, {"message": "ok"}
@@ -192,7 +192,8 @@ def make_job(tmp_path: Path, daemon: StubDaemon) -> Iterator[Callable[..., Job]]
     """Write a Dag file and the directory of a job that runs its `task_id`."""
     jobs: list[Job] = []
 
-    def make(dag_source: str, *, task_id: str = "a_task", queue: str = "factory") -> Job:
+    def make(dag_source: str, *, task_id: str = "a_task", queue: str = "factory", **other: Any) -> Job:
+        """*other*: `kind` and `workload` of a job that is no task."""
         name = f"job{len(jobs)}"
         bundle = tmp_path / f"bundle-$HOME-{name}"  # a dollar, because Airflow expands variables in its configuration
         bundle.mkdir()
@@ -212,8 +213,10 @@ def make_job(tmp_path: Path, daemon: StubDaemon) -> Iterator[Callable[..., Job]]
             "queue": queue,
         }
         workload = {"ti": ti, "dag_rel_path": "a_dag.py", "bundle": {"name": "dags", "version": "v1"}}
+        workload = other.get("workload", workload)
         spec = wire.JobSpec(
             job_id=name,
+            kind=other.get("kind", "task"),
             key=KEY,
             socket_path=str(daemon.socket_path),
             worker_name="press-7",

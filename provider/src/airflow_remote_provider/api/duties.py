@@ -13,7 +13,7 @@ from datetime import timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.ledger import sweep, workers
+from airflow_remote_provider.ledger import callbacks, sweep, workers
 from airflow_remote_provider.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Duties:
             await self._pool.call(sweep.expire_offers, rules)
         if self._is_due("silent", 10.0):
             await self._pool.call(sweep.lose_silent)
+            await self._pool.call(callbacks.stop_over)
 
     async def _write_presence(self) -> None:
         heard, self._heard = self._heard, set()

@@ -6,7 +6,6 @@ No Airflow token leaves central. The Execution API itself checks that the token'
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from starlette.types import ASGIApp, Message
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.api.rights import token_scope
+from airflow_remote_provider.ledger.leases import Subject
 
 PASSED_IN = frozenset({b"airflow-api-version", b"content-type", b"correlation-id", b"traceparent", b"tracestate"})
 PASSED_OUT = frozenset({b"content-type", b"correlation-id"})
@@ -53,26 +54,26 @@ class Gateway:
             self._app = None
 
     async def pass_on(
-        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, ti_id: uuid.UUID
+        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, subject: Subject
     ) -> Passed:
-        """Call the Execution API for task instance *ti_id* and return its answer. *path*: percent-encoded, no leading slash.
+        """Call the Execution API on behalf of *subject* and return its answer. *path*: percent-encoded, no leading slash.
 
         Raises:
             Refusal: `invalid` for a path that climbs.
         """
         if any(part in ("..", ".", "") for part in unquote(path).split("/")):
             raise Refusal(ProblemCode.INVALID, f"not a path of the Execution API: {path[:200]!r}")
-        return await self._call(method, path, query, headers, body, ti_id)
+        return await self._call(method, path, query, headers, body, subject)
 
     async def _call(
-        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, ti_id: uuid.UUID | None
+        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, subject: Subject | None
     ) -> Passed:
         if self._app is None:
             raise Refusal(ProblemCode.BUSY, "central is starting or shutting down; try again later")
         passed = [(name, value) for name, value in headers if name in PASSED_IN]
         passed += [(b"host", b"central"), (b"content-length", str(len(body)).encode())]
-        if ti_id is not None:
-            token = self._tokens.generate(extras={"sub": str(ti_id), "scope": "execution"})
+        if subject is not None:
+            token = self._tokens.generate(extras={"sub": str(subject.id), "scope": token_scope(subject.kind)})
             passed.append((b"authorization", f"Bearer {token}".encode()))
         scope: dict[str, Any] = {
             "type": "http",

@@ -41,6 +41,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from airflow_remote_provider.api import rights
 from airflow_remote_provider.api.auth import Registry, bearer
 from airflow_remote_provider.api.dispatcher import Dispatcher, session_taken
 from airflow_remote_provider.api.duties import Duties
@@ -347,14 +348,13 @@ async def _execution(central: Central, request: Request, lease: Lease) -> Respon
     body = await _body(request, central.settings.gateway_body_bytes)
     running = request.method == "PATCH" and RUN.fullmatch(path)
     concluding = request.method == "PATCH" and STATE.fullmatch(path)
-    ti_id = await central.pool.call(leases.accept if running else leases.check, lease)
-    if ti_id is None:
-        raise Refusal(ProblemCode.INVALID, "this job has no task instance, so no Execution API")
+    subject = await central.pool.call(leases.accept if running else leases.check, lease)
+    rights.check_call(subject, request.method, path)
     if concluding:
         await central.pool.call(leases.conclude, lease, done=True)
     try:
         passed = await central.gateway.pass_on(
-            request.method, path, request.scope.get("query_string", b""), request.scope["headers"], body, ti_id
+            request.method, path, request.scope.get("query_string", b""), request.scope["headers"], body, subject
         )
     except Exception:
         if concluding:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
@@ -94,9 +94,11 @@ def claim(session: Session, claimants: Sequence[Claimant], *, deadline: timedelt
         return []
 
     names = {worker.id: worker.name for worker in workers}
+    able = {worker.id: {JobKind.TASK.value, *(worker.capabilities or ())} for worker in workers}
     claimed: list[Claimed] = []
     for job in _candidates(session, eligible, free, now):
-        fits = [worker for worker in eligible[job.queue, job.team] if free[worker.id] >= job.slots]
+        candidates = (worker for worker in eligible[job.queue, job.team] if job.kind in able[worker.id])
+        fits = [worker for worker in candidates if free[worker.id] >= job.slots]
         if not fits:
             continue
         winner = max(fits, key=lambda worker: free[worker.id])

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import ENDED, JobEvent, JobState, advance
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -20,15 +20,17 @@ from airflow_remote_provider.models import Job
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job as the executor hands it in. *job_id* is the task instance's external executor id."""
+    """A job as the executor hands it in. *job_id* is the task instance's external executor id, the callback's or the connection
+    test's id. Fields that are a task's own are empty for the others."""
 
     job_id: str
+    kind: JobKind
     queue: str
     team: str | None
     priority: int
     slots: int
     owner: str
-    ti_id: uuid.UUID
+    ti_id: uuid.UUID | None
     dag_id: str
     run_id: str
     task_id: str
@@ -44,41 +46,43 @@ def enqueue(session: Session, new: Sequence[NewJob]) -> None:
 
     A batch whose commit failed half-known can thus be handed in again.
     """
+    if not new:
+        return
     now = database_now(session)
     rows = [
-        Job(
-            id=job.job_id,
-            kind=JobKind.TASK.value,
-            state=JobState.QUEUED.value,
-            epoch=0,
-            queue=job.queue,
-            team=job.team,
-            priority=job.priority,
-            slots=job.slots,
-            owner=job.owner,
-            ti_id=job.ti_id,
-            dag_id=job.dag_id,
-            run_id=job.run_id,
-            task_id=job.task_id,
-            map_index=job.map_index,
-            try_number=job.try_number,
-            workload=job.workload,
-            log_path=job.log_path,
-            lost_after_s=job.lost_after_s,
-            offers=0,
-            reason="",
-            queued_at=now,
-        )
+        {
+            "id": job.job_id,
+            "kind": job.kind.value,
+            "state": JobState.QUEUED.value,
+            "epoch": 0,
+            "queue": job.queue,
+            "team": job.team,
+            "priority": job.priority,
+            "slots": job.slots,
+            "owner": job.owner,
+            "ti_id": job.ti_id,
+            "dag_id": job.dag_id,
+            "run_id": job.run_id,
+            "task_id": job.task_id,
+            "map_index": job.map_index,
+            "try_number": job.try_number,
+            "workload": job.workload,
+            "log_path": job.log_path,
+            "lost_after_s": job.lost_after_s,
+            "offers": 0,
+            "reason": "",
+            "queued_at": now,
+        }
         for job in new
     ]
     try:
         with session.begin_nested():
-            session.add_all(rows)
-            session.flush()
+            session.execute(insert(Job), rows)
     except IntegrityError:
-        known = set(session.scalars(select(Job.id).where(Job.id.in_([row.id for row in rows]))))
-        session.add_all([row for row in rows if row.id not in known])
-        session.flush()
+        known = set(session.scalars(select(Job.id).where(Job.id.in_([job.job_id for job in new]))))
+        unknown = [row for row in rows if row["id"] not in known]
+        if unknown:
+            session.execute(insert(Job), unknown)
     wake(session, Topic.QUEUED)
 
 
@@ -87,6 +91,7 @@ class EndedJob:
     """What the executor tells the scheduler."""
 
     job_id: str
+    kind: JobKind
     state: JobState
     concluded: bool
     stop_reason: str | None
@@ -94,19 +99,21 @@ class EndedJob:
 
 
 def settle(session: Session, owner: str) -> list[EndedJob]:
-    """Return the jobs of *owner* that ended since the last call, and mark them as told.
+    """Return the jobs of *owner* that ended since the last call, and mark them as told: nobody's any more.
 
-    If the scheduler dies before it used them, :func:`adopt` brings them back.
+    However long the history, only what is open or untold has an owner to be found by. If the scheduler dies before it used the
+    answer, :func:`adopt` brings the jobs back.
     """
-    query = select(Job.id, Job.state, Job.concluded_at, Job.stop_reason, Job.reason).where(
+    query = select(Job.id, Job.kind, Job.state, Job.concluded_at, Job.stop_reason, Job.reason).where(
         Job.owner == owner, Job.state.in_([state.value for state in ENDED]), Job.settled_at.is_(None)
     )
     ended = [
-        EndedJob(row.id, JobState(row.state), row.concluded_at is not None, row.stop_reason, row.reason)
+        EndedJob(row.id, JobKind(row.kind), JobState(row.state), row.concluded_at is not None, row.stop_reason, row.reason)
         for row in session.execute(query)
     ]
     if ended:
-        session.execute(update(Job).where(Job.id.in_([job.job_id for job in ended])).values(settled_at=database_now(session)))
+        told = update(Job).where(Job.id.in_([job.job_id for job in ended]))
+        session.execute(told.values(settled_at=database_now(session), owner=""))
     return ended
 
 
@@ -142,6 +149,7 @@ class JobRow:
     """One job as people see it."""
 
     id: str
+    kind: str
     state: str
     queue: str
     dag_id: str
@@ -169,6 +177,7 @@ def list_jobs(session: Session, *, state: str | None = None, queue: str | None =
     return [
         JobRow(
             id=job.id,
+            kind=job.kind,
             state=job.state,
             queue=job.queue,
             dag_id=job.dag_id,

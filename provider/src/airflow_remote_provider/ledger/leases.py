@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from airflow_remote_protocol.messages import HeldJob, JobPhase, Outcome, Report, Stop, StopReason
+from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
@@ -28,6 +28,18 @@ class Lease:
     worker_id: str
     job_id: str
     epoch: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """For whom the calls of a job speak at the Execution API: a task instance, a callback, a connection test."""
+
+    kind: JobKind
+    id: uuid.UUID
+
+
+def _subject(job: Job) -> Subject:
+    return Subject(JobKind(job.kind), job.ti_id or uuid.UUID(job.id))
 
 
 def _hold(session: Session, lease: Lease, *, lock: bool = True) -> Job:
@@ -53,19 +65,19 @@ def _hold_open(session: Session, lease: Lease, *, lock: bool = True) -> Job:
     return job
 
 
-def check(session: Session, lease: Lease) -> uuid.UUID | None:
-    """Return the task instance that an open lease is for."""
-    return _hold_open(session, lease, lock=False).ti_id
+def check(session: Session, lease: Lease) -> Subject:
+    """Return whom an open lease is for."""
+    return _subject(_hold_open(session, lease, lock=False))
 
 
-def accept(session: Session, lease: Lease) -> uuid.UUID | None:
-    """The worker runs the job. Again changes nothing. Return the task instance's id."""
+def accept(session: Session, lease: Lease) -> Subject:
+    """The worker runs the job. Again changes nothing. Return whom it is for."""
     job = _hold_open(session, lease)
     if job.state == JobState.OFFERED.value:
         job.state = advance(JobState.OFFERED, JobEvent.ACCEPT).value
         job.accepted_at = database_now(session)
         job.deadline_at = None
-    return job.ti_id
+    return _subject(job)
 
 
 def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) -> None:

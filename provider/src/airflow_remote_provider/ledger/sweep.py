@@ -165,7 +165,8 @@ def vouch(session: Session) -> int:
 def purge(session: Session, *, older_than: timedelta) -> int:
     """Forget ended jobs that are older than the history kept; and workers removed a day ago. Return how many jobs.
 
-    The scheduler has heard of their end, or needn't: a task that told its state itself while no scheduler lived is adopted by none.
+    The scheduler has heard of their end, or needn't: a task that told its state itself while no scheduler lived is adopted
+    by none.
     """
     now = database_now(session)
     before = now - older_than

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 from airflow_remote_protocol.messages import Intent, IntentMode, SessionRequest
 from airflow_remote_protocol.states import JobState
+from airflow_remote_protocol.version import Capability, agree
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
@@ -93,6 +94,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest) -> W
     worker.session_at = now
     worker.slots = request.slots
     worker.facts = msgspec.to_builtins(request.facts)
+    worker.capabilities = sorted(c.value for c in agree(frozenset(Capability), request.capabilities))
     worker.changed_at = now
     reconcile(session, worker_id, request.jobs)
     seen(session, [worker_id])

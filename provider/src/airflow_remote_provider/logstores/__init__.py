@@ -14,7 +14,7 @@ class OutOfStep(Exception):
 
 
 class Unstorable(Exception):
-    """There can be no such log in this store, now or later; the text says why and what to do. The task itself is not concerned."""
+    """There can be no such log in this store, now or later; the text says why and what to do. The task is not concerned."""
 
 
 class LogStore(Protocol):

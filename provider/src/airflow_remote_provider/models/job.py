@@ -16,7 +16,8 @@ class Job(Base):
     __tablename__ = "remote_job"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    """The task instance's `external_executor_id`, which the scheduler assigns when it queues the task."""
+    """The task instance's `external_executor_id`, which the scheduler assigns when it queues the task; the callback's or the
+    connection test's own id."""
     kind: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     epoch: Mapped[int] = mapped_column(Integer, default=0)
@@ -27,7 +28,7 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(Integer)
     slots: Mapped[int] = mapped_column(Integer)
     owner: Mapped[str] = mapped_column(String(100))
-    """The executor (scheduler job, team) that wants to hear the end."""
+    """The executor (scheduler job, team) that wants to hear the end; empty once it has."""
 
     ti_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     dag_id: Mapped[str] = mapped_column(Text)
@@ -36,7 +37,7 @@ class Job(Base):
     map_index: Mapped[int] = mapped_column(Integer)
     try_number: Mapped[int] = mapped_column(Integer)
     workload: Mapped[str] = mapped_column(Text().with_variant(Text(16_000_000), "mysql"))
-    """JSON of the protocol's `TaskWorkload`: no token, no path of ours."""
+    """JSON of the protocol's workload of this kind: no token, no path of ours."""
     log_path: Mapped[str] = mapped_column(Text)
     """Relative to the log store; central's, never told to a worker."""
 

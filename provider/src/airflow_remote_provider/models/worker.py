@@ -43,6 +43,8 @@ class Worker(Base):
     slots: Mapped[int] = mapped_column(Integer, default=0)
     """What it offered in its session."""
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)
+    capabilities: Mapped[list[str] | None] = mapped_column(JSON)
+    """What its session named."""
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)

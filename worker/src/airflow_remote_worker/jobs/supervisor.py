@@ -16,7 +16,18 @@ from typing import Any, Protocol
 import anyio
 import anyio.abc
 from airflow_remote_protocol.codec import Malformed, decode
-from airflow_remote_protocol.messages import JobKind, JobPhase, Offer, Outcome, Report, Stop, StopReason, TaskWorkload
+from airflow_remote_protocol.messages import (
+    CallbackWorkload,
+    ConnectionTestWorkload,
+    JobKind,
+    JobPhase,
+    Offer,
+    Outcome,
+    Report,
+    Stop,
+    StopReason,
+    TaskWorkload,
+)
 
 from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.config import Config
@@ -40,6 +51,11 @@ from airflow_remote_worker.spool import JobDir, ShimRecord, Spool
 
 log = logging.getLogger(__name__)
 
+WORKLOADS: dict[JobKind, type[TaskWorkload | CallbackWorkload | ConnectionTestWorkload]] = {
+    JobKind.TASK: TaskWorkload,
+    JobKind.CALLBACK: CallbackWorkload,
+    JobKind.CONNECTION_TEST: ConnectionTestWorkload,
+}
 KILL_AFTER_S = 15.0
 """Between SIGTERM from outside and SIGKILL."""
 HELLO_WITHIN_S = 10.0
@@ -171,14 +187,31 @@ class Supervisor:
 
     def _prepare(self, job: Job) -> wire.JobSpec:
         """Raises: Unprepared."""
-        if job.offer.kind is not JobKind.TASK:
-            raise Unprepared(f"this worker can't run jobs of the kind {job.offer.kind.value}; update it")
+        return wire.JobSpec(
+            job_id=job.lease.job_id,
+            key=secrets.token_hex(32),
+            socket_path=str(self._site.socket_path),
+            worker_name=self._site.worker_name,
+            queue=job.offer.queue,
+            workload=job.offer.workload,
+            bundle_path=self._find_code(job.offer),
+            kind=job.offer.kind.value,
+        )
+
+    def _find_code(self, offer: Offer) -> str:
+        """Return where the job's bundle is on this machine; empty for a kind that needs none.
+
+        Raises:
+            Unprepared: the workload can't be read, or its bundle isn't here.
+        """
         try:
-            workload = decode(TaskWorkload, bytes(job.offer.workload))
+            workload = decode(WORKLOADS[offer.kind], bytes(offer.workload))
         except Malformed as error:
             raise Unprepared(
                 f"central sent a workload that this worker can't read ({error}); update the older of the two"
             ) from None
+        if isinstance(workload, ConnectionTestWorkload):
+            return ""
         name, config = workload.bundle.name, self._site.config
         bundle = config.bundles.get(name)
         if bundle is None:
@@ -189,15 +222,7 @@ class Supervisor:
             what = f"{bundle.path}" if not bundle.path.is_dir() else f"{bundle.path / workload.dag_rel_path}"
             remedy = "bring it there, or correct bundles." + name + ".path"
             raise Unprepared(f"{what} does not exist on worker {self._site.worker_name} (bundle {name!r}); {remedy}")
-        return wire.JobSpec(
-            job_id=job.lease.job_id,
-            key=secrets.token_hex(32),
-            socket_path=str(self._site.socket_path),
-            worker_name=self._site.worker_name,
-            queue=job.offer.queue,
-            workload=job.offer.workload,
-            bundle_path=str(bundle.path.absolute()),
-        )
+        return str(bundle.path.absolute())
 
     async def _start(self, job: Job) -> None:
         try:

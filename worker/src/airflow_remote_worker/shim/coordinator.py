@@ -39,19 +39,22 @@ class RemoteCoordinator(BaseCoordinator):  # type: ignore[misc]
         return self.ExecutionResult(self.exit_code, process.final_state)
 
 
-@attrs.define(kw_only=True)
-class WatchfulSubprocess(ActivitySubprocess):  # type: ignore[misc]
-    """The supervisor's subprocess, awake to its child's exit and to the daemon.
+class Watchful:
+    """Mixed into a subprocess of the Task SDK: keeps it awake to its child's exit and to the daemon.
 
     Neither descriptor is in `_open_sockets`, so neither keeps the loop alive after the child. The loop would close what a
     callback is done with by calling `.close()` on it, which a bare descriptor hasn't: both callbacks return True and see to it
     themselves.
     """
 
+    __slots__ = ()
+
     gateway: Gateway
+    selector: selectors.BaseSelector
+    pid: int
 
     def _register_pipe_readers(self, *sockets: Any, **options: Any) -> None:
-        super()._register_pipe_readers(*sockets, **options)
+        super()._register_pipe_readers(*sockets, **options)  # type: ignore[misc]
         self.selector.register(self.gateway.fileno(), selectors.EVENT_READ, (self._hear_daemon, None))
         exit_watch = posix.watch_exit(self.pid)
         if exit_watch is not None:
@@ -65,6 +68,17 @@ class WatchfulSubprocess(ActivitySubprocess):  # type: ignore[misc]
 
     def _hear_daemon(self, descriptor: int) -> bool:
         self.gateway.drain()
+        return True
+
+
+@attrs.define(kw_only=True)
+class WatchfulSubprocess(Watchful, ActivitySubprocess):  # type: ignore[misc]
+    """A task's subprocess."""
+
+    gateway: Gateway
+
+    def _hear_daemon(self, descriptor: int) -> bool:
+        super()._hear_daemon(descriptor)
         if self.gateway.stop is not None:
             self._last_heartbeat_attempt = float("-inf")  # type: ignore[misc]  # a slot of the base class
         return True

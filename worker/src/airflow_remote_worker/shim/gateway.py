@@ -60,6 +60,14 @@ class Gateway:
         self._hang_up()  # so that the daemon drops the call, and its late answer can't be taken for another's
         return None
 
+    def accept(self) -> str:
+        """Accept the offer of a job that has no `run` call; return an empty text, or why the job must not start."""
+        answer = self.call("POST", wire.ACCEPT, {}, b"")
+        if answer is not None and answer.status < 300:
+            return ""
+        said = "central took it back" if answer is None else answer.body.decode("utf-8", "replace")[:500]
+        return f"not started: {said}"
+
     def drain(self) -> None:
         """Take in what the daemon has sent, and reconnect if it has gone; never waits for it."""
         try:

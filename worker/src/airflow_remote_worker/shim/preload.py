@@ -29,6 +29,7 @@ MODULES = (
     "airflow.dag_processing.bundles.local",
     "airflow.dag_processing.importers.python_importer",
     "airflow_remote_worker.shim.coordinator",
+    "airflow_remote_worker.shim.tasks",
     "jinja2.ext",
     "setproctitle",
 )

@@ -14,6 +14,9 @@ import msgspec
 LENGTH = struct.Struct(">I")
 MAX_FRAME = 64 * 1024 * 1024
 """Bounds one Execution API body (a large XCom)."""
+ACCEPT = "accept"
+"""The path of a :class:`Call` (POST) that isn't the Execution API's: the daemon accepts the offer at central. For kinds of jobs
+that have no `run` call of their own."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -165,9 +168,11 @@ class JobSpec(msgspec.Struct, frozen=True):
     """Shown as the task's hostname in Airflow."""
     queue: str
     workload: msgspec.Raw
-    """`TaskWorkload` of the protocol as JSON: `ti`, `dag_rel_path`, `bundle`."""
+    """The protocol's workload of this kind as JSON."""
     bundle_path: str
-    """Where the Dags of the job's bundle are on this machine."""
+    """Where the Dags of the job's bundle are on this machine; empty for a job without a bundle."""
+    kind: str = "task"
+    """A `JobKind` value of the protocol."""
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -1,0 +1,43 @@
+"""Dag runs that are late; what is told about it runs on a Remote Worker."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from airflow.sdk import BaseHook, DeadlineAlert, DeadlineReference, Param, SyncCallback, dag, task
+
+REMOTE = "RemoteExecutor"
+
+
+def tell(text: str, **_: object) -> None:
+    """Say where this runs, and what it may read there."""
+    import os
+
+    print(f"{text}: told at {os.environ.get('SITE')} to {BaseHook.get_connection('deadline_host').host}")
+
+
+def stumble(**_: object) -> None:
+    raise RuntimeError("the horn is broken")
+
+
+def _late(dag_id: str, callback: object, **kwargs: object):
+    alert = DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(seconds=1),
+        callback=SyncCallback(callback, kwargs=kwargs, executor=REMOTE),  # type: ignore[arg-type]
+    )
+
+    @dag(dag_id=dag_id, schedule=None, deadline=alert, params={"seconds": Param(4, type="integer")})
+    def late():
+        @task(executor=REMOTE)
+        def work(params: dict | None = None) -> None:
+            time.sleep((params or {})["seconds"])
+
+        work()
+
+    return late()
+
+
+_late("late", tell, text="it is late")
+_late("late_in_vain", stumble)

@@ -1,0 +1,38 @@
+"""Callbacks of Dag runs (deadline alerts) on a worker."""
+
+from testkit.airflow import Airflow
+from testkit.processes import wait_until
+from testkit.worker import Worker
+
+
+def _job(central: Airflow, dag_id: str) -> dict[str, object]:
+    found = wait_until(
+        lambda: [
+            job
+            for job in central.remote_cli("jobs", "list")
+            if (job["kind"], job["dag_id"]) == ("callback", dag_id) and job["state"] in ("succeeded", "failed", "lost")
+        ],
+        timeout_s=60,
+        what=f"the callback of {dag_id} ends",
+        every_s=1,
+    )
+    assert isinstance(found, list)
+    return dict(found[0])
+
+
+def test_a_late_run_is_told_of_where_its_tasks_run(central: Airflow, worker: Worker) -> None:
+    central.api("POST", "connections", json={"connection_id": "deadline_host", "conn_type": "http", "host": "alerts.example"})
+    run = central.trigger("late")
+    job = _job(central, "late")
+    assert (job["state"], job["queue"], job["worker"]) == ("succeeded", "default", worker.name)
+    assert central.wait_for_run("late", run) == "success"
+    [log] = (central.log_folder / "executor_callbacks/late").rglob(str(job["id"]))
+    assert log.read_text().count(f"it is late: told at {worker.name} to alerts.example") == 1
+
+
+def test_a_callback_that_fails_has_failed(central: Airflow, worker: Worker) -> None:
+    run = central.trigger("late_in_vain")
+    job = _job(central, "late_in_vain")
+    assert job["state"] == "failed"
+    assert "stumble" in str(job["reason"])
+    assert central.wait_for_run("late_in_vain", run) == "success"

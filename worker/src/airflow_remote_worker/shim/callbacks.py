@@ -1,0 +1,85 @@
+"""Hosts a callback of a Dag run: the Task SDK's `supervise_callback`, with a subprocess that hears the daemon.
+
+A callback has no `run` call and no heartbeat: the offer is accepted by a call of ours before anything runs, and a stop ends the
+process from the supervisor's own loop.
+"""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+from airflow.sdk.api.client import Client
+from airflow.sdk.api.datamodels._generated import BundleInfo
+from airflow.sdk.execution_time import callback_supervisor
+from airflow.sdk.execution_time.callback_supervisor import CallbackSubprocess, supervise_callback
+
+from airflow_remote_worker.shim import configuration, wire
+from airflow_remote_worker.shim.coordinator import Watchful
+from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
+
+
+def host_callback(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
+    """Run the callback; return how it ended."""
+    workload: dict[str, Any] = msgspec.json.decode(job.workload)
+    bundle_name: str = workload["bundle"]["name"]
+    configuration.name_host(job)
+    configuration.point_at_bundle(job, bundle_name)
+    if refused := gateway.accept():
+        return wire.Result(exit_code=1, final_state="", stopped=True, error=refused)
+    started: list[WatchfulCallback] = []
+
+    class OurCallback(WatchfulCallback):
+        """`supervise_callback` names its class and passes it no argument of ours."""
+
+        @classmethod
+        def start(cls, **arguments: Any) -> WatchfulCallback:
+            process: WatchfulCallback = WatchfulCallback.start(gateway=gateway, **arguments)
+            started.append(process)
+            return process
+
+    callback_supervisor.CallbackSubprocess = OurCallback  # in this process, which hosts this one job
+    error = ""
+    try:
+        supervise_callback(
+            id=workload["callback_id"],
+            callback_path=workload["path"],
+            callback_kwargs=workload["kwargs"],
+            dag_rel_path=workload["dag_rel_path"],
+            log_path=str(log),
+            bundle_info=BundleInfo(name=bundle_name),
+            client=Client(base_url=BASE_URL, token="", transport=GatewayTransport(gateway)),
+        )
+    except Exception as caught:
+        traceback.print_exc()
+        if not started or started[0]._exit_code in (None, 0):  # otherwise the log says it already
+            error = f"{type(caught).__name__}: {caught}"
+    code = started[0]._exit_code if started else None
+    return wire.Result(
+        exit_code=1 if code is None else int(code),
+        final_state="",
+        stopped=gateway.stop is not None and code != 0,
+        error=error or ("" if code == 0 else f"the callback {workload['path']} failed; see its log"),
+    )
+
+
+@attrs.define(kw_only=True)
+class WatchfulCallback(Watchful, CallbackSubprocess):  # type: ignore[misc]
+    """The supervisor's subprocess, awake to its child's exit and to the daemon."""
+
+    gateway: Gateway
+
+    def _service_subprocess(self, max_wait_time: float, **options: Any) -> int | None:
+        code: int | None = super()._service_subprocess(max_wait_time, **options)
+        self.gateway.drain()  # it has no heartbeat that would reconnect to a restarted daemon
+        if code is None and self.gateway.stop is not None and not self._ending:
+            self._ending = True
+            self.kill(signal.SIGTERM, escalation_delay=5.0, force=True)
+        return code
+
+    _ending: bool = False

@@ -1,0 +1,55 @@
+"""What Airflow must know of this one job: the name of its host, where its bundle is, who runs its task."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from airflow_remote_worker.shim import wire
+
+COORDINATOR = "airflow-remote"
+WORKER_NAME = "AIRFLOW_REMOTE_WORKER_NAME"
+
+
+def name_host(job: wire.JobSpec) -> None:
+    """Let Airflow show the worker's name as the host."""
+    from airflow.sdk.configuration import conf
+
+    os.environ[WORKER_NAME] = job.worker_name
+    # Not through the environment: an interpreter that the task starts (`run_as_user`) inherits that, but can't import us.
+    os.environ.pop("AIRFLOW__CORE__HOSTNAME_CALLABLE", None)
+    conf.set("core", "hostname_callable", f"{__name__}.{worker_name.__name__}")
+
+
+def point_at_bundle(job: wire.JobSpec, bundle_name: str) -> None:
+    """Let Airflow find the job's bundle where the daemon has laid it out."""
+    set_json(
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST",
+        [
+            {
+                "name": bundle_name,
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                "kwargs": {"path": job.bundle_path, "refresh_interval": 0},
+            }
+        ],
+    )
+
+
+def coordinate(queue: str) -> None:
+    """Let tasks of *queue* be run by our coordinator."""
+    set_json(
+        "AIRFLOW__SDK__COORDINATORS",
+        {COORDINATOR: {"classpath": "airflow_remote_worker.shim.coordinator.RemoteCoordinator"}},
+    )
+    set_json("AIRFLOW__SDK__QUEUE_TO_COORDINATOR", {queue: COORDINATOR})
+
+
+def set_json(variable: str, value: Any) -> None:
+    # Airflow expands `$NAME` in the values of such variables; in JSON the dollar can be written so that it doesn't see it.
+    os.environ[variable] = json.dumps(value).replace("$", "\\u0024")
+
+
+def worker_name() -> str:
+    """`[core] hostname_callable`: what Airflow shows as the task's host."""
+    return os.environ[WORKER_NAME]

@@ -1,0 +1,64 @@
+"""Hosts a task: the Task SDK's `supervise_task`, with our coordinator and our transport."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from airflow.sdk.api.client import Client
+from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
+from airflow.sdk.execution_time.coordinator import get_coordinator_manager
+from airflow.sdk.execution_time.supervisor import supervise_task
+
+from airflow_remote_worker.shim import configuration, wire
+from airflow_remote_worker.shim.coordinator import RemoteCoordinator
+from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
+
+SERVER_TERMINATED = "SERVER_TERMINATED"
+"""The supervisor's final state for a task that it ended because of a heartbeat's answer; here only a stop answers so."""
+
+
+def host_task(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
+    """Run the task try; return how it ended.
+
+    Raises:
+        Exception: it couldn't even begin; nothing has run.
+    """
+    workload: dict[str, Any] = msgspec.json.decode(job.workload)
+    ti = TaskInstance.model_validate(workload["ti"])
+    bundle_name: str = workload["bundle"]["name"]
+    queue = ti.queue or "default"
+    configuration.name_host(job)
+    configuration.point_at_bundle(job, bundle_name)
+    configuration.coordinate(queue)
+    coordinator = get_coordinator_manager().for_queue(queue)
+    assert isinstance(coordinator, RemoteCoordinator)
+    coordinator.gateway = gateway
+
+    error = ""
+    try:
+        supervise_task(
+            ti=ti,
+            # A local bundle knows no versions; the daemon has laid out the right one.
+            bundle_info=BundleInfo(name=bundle_name),
+            dag_rel_path=workload["dag_rel_path"],
+            token="",
+            client=Client(base_url=BASE_URL, token="", transport=GatewayTransport(gateway)),
+            log_path=str(log),
+        )
+    except Exception as caught:  # of the supervisor, not of the task: a refused start, a last report that failed
+        traceback.print_exc()
+        error = describe(caught)
+    exit_code = 1 if coordinator.exit_code is None else int(coordinator.exit_code)
+    stopped = gateway.stop is not None and (coordinator.final_state == SERVER_TERMINATED or coordinator.exit_code is None)
+    return wire.Result(exit_code=exit_code, final_state=coordinator.final_state, stopped=stopped, error=error)
+
+
+def describe(error: Exception) -> str:
+    """Return *error* in a line, with what the server said about it."""
+    cause = error.__cause__ if getattr(error, "detail", None) is None else error
+    detail = getattr(cause, "detail", None)
+    return f"{type(error).__name__}: {error}" + (f" ({detail})" if detail else "")

@@ -1,0 +1,74 @@
+"""Connection tests in a real runtime; the daemon is a stub, the connection's other end a local port."""
+
+from __future__ import annotations
+
+import json
+import socket
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow_remote_worker.shim import wire
+
+from .conftest import CONNECTION, Job, StubDaemon, ZygoteUnderTest, canned
+
+pytestmark = pytest.mark.runtime
+
+MakeJob = Callable[..., Job]
+
+
+def connection_test() -> dict[str, Any]:
+    workload = {"connection_test_id": str(uuid.uuid4()), "connection_id": "vault", "timeout_s": 20}
+    return {"kind": "connection-test", "workload": workload}
+
+
+def given(**changes: Any) -> Callable[[wire.Call], wire.Answer]:
+    """Answer with this connection."""
+
+    def answer(call: wire.Call) -> wire.Answer:
+        if call.path.endswith("/connection"):
+            body = json.dumps({**CONNECTION, **changes}).encode()
+            return wire.Answer(id=call.id, status=200, headers={"content-type": "application/json"}, body=body)
+        return canned(call)
+
+    return answer
+
+
+def told(daemon: StubDaemon) -> dict[str, Any]:
+    [call] = [call for call in daemon.calls if call.method == "PATCH"]
+    return dict(json.loads(call.body))
+
+
+def test_a_connection_that_can_not_be_tried_fails_with_the_reason(
+    zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
+) -> None:
+    daemon.answer = given(conn_type="no-such-type")
+    job = make_job("", **connection_test())
+    zygote.spawn(job)
+    assert job.result() == wire.Result(exit_code=0, final_state="failed")
+    assert told(daemon)["state"] == "failed"
+    assert "no-such-type" in told(daemon)["result_message"]
+    assert (daemon.calls[0].method, daemon.calls[0].path) == ("POST", wire.ACCEPT)
+
+
+def test_a_connection_is_tried_from_here(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
+    with socket.socket() as port:  # bound, but nobody listens: the refusal proves that this machine tried
+        port.bind(("127.0.0.1", 0))
+        daemon.answer = given(conn_type="docker", host="tcp://127.0.0.1", port=port.getsockname()[1])
+        job = make_job("", **connection_test())
+        zygote.spawn(job)
+        assert job.result().final_state == "failed"
+    said = told(daemon)
+    assert said["state"] == "failed"
+    assert said["result_message"]
+
+
+def test_no_file_of_the_job_shows_the_password(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
+    daemon.answer = given(conn_type="no-such-type", extra='{"token": "battery-staple-42"}')
+    job = make_job("", **connection_test())
+    zygote.spawn(job)
+    job.result()
+    content = b"".join(path.read_bytes() for path in job.directory.iterdir())
+    assert b"correct-horse" not in content
+    assert b"battery-staple" not in content
