@@ -163,9 +163,10 @@ def vouch(session: Session) -> int:
 
 
 def purge(session: Session, *, older_than: timedelta) -> int:
-    """Forget ended jobs that the scheduler knows of and that are older than the history kept; and workers removed a day ago.
+    """Forget ended jobs that are older than the history kept; and workers removed a day ago. Return how many jobs.
 
-    Return how many jobs.
+    The scheduler has heard of their end, or needn't: a task that told its state itself while no scheduler lived is adopted
+    by none.
     """
     now = database_now(session)
     before = now - older_than
@@ -173,6 +174,10 @@ def purge(session: Session, *, older_than: timedelta) -> int:
     session.execute(delete(Presence).where(Presence.worker_id.in_(removed)))
     session.execute(delete(Worker).where(Worker.removed_at < now - REMOVED_KEPT))
     gone = session.execute(
-        delete(Job).where(Job.state.in_([state.value for state in ENDED]), Job.ended_at < before, Job.settled_at.is_not(None))
+        delete(Job).where(
+            Job.state.in_([state.value for state in ENDED]),
+            Job.ended_at < before,
+            or_(Job.settled_at.is_not(None), Job.concluded_at.is_not(None)),
+        )
     )
     return int(gone.rowcount)  # type: ignore[attr-defined]
