@@ -17,7 +17,7 @@ def install(*packages: str) -> None:
     names = " ".join(packages)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise RuntimeError(
-            f"Debian's {names} not installed. Install what is missing (Debian, Ubuntu: sudo apt-get install {names}) and try again."
+            f"Not all installed: {names}. Install what is missing (Debian, Ubuntu: sudo apt-get install {names}), try again."
         )
     # RUNLEVEL=1 keeps the package from starting a server of its own.
     environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
