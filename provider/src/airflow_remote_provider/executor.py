@@ -33,6 +33,9 @@ T = TypeVar("T")
 VOUCH_EVERY_S = 10.0
 """Airflow fails a task after 300 s without a heartbeat; 10 s leaves room for a database that is away for minutes."""
 
+HEAR_AGAIN_AFTER_S = 0.1
+"""The scheduler asks for free slots several times within one round; once is enough to ask the ledger."""
+
 DEFAULT_QUEUE = "default"
 
 
@@ -50,7 +53,10 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         super().__init__(parallelism=parallelism, team_name=team_name)
         self._keys: dict[str, TaskInstanceKey] = {}
         """Job id → task of every job whose end the scheduler has not heard yet."""
+        self._freed: set[str] = set()
+        """Those of them whose task has said its last word: they fill no slot any more, whatever their log still has to travel."""
         self._vouched_at = 0.0
+        self._heard_at = 0.0
 
     @property
     def _owner(self) -> str:
@@ -104,14 +110,43 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         """Tell the scheduler what ended; keep the heartbeats of what runs fresh. Costs nothing while nothing runs."""
         if not self._keys:
             return
-        ended = self._ledger("read ended jobs", lambda session: jobs.settle(session, self._owner))
-        if isinstance(ended, list):
-            for job in ended:
-                self._tell(job)
+        self._hear()
         if time.monotonic() - self._vouched_at >= VOUCH_EVERY_S and self._ledger("vouch for jobs", sweep.vouch) is not _FAILED:
             self._vouched_at = time.monotonic()
 
+    @property
+    def slots_available(self) -> int:
+        """How many more workloads fit, as the ledger knows it now.
+
+        The scheduler asks right before it queues, but calls :meth:`sync` after that, and sleeps a second when it queued nothing:
+        what ended since the last :meth:`sync` would leave its slot empty for that long.
+        """
+        if self._keys and time.monotonic() - self._heard_at >= HEAR_AGAIN_AFTER_S:
+            self._hear()
+        return int(super().slots_available)
+
+    def _hear(self) -> None:
+        """Read back what ended, and whose task has ended although its report is still on the way."""
+        self._heard_at = time.monotonic()
+        heard = self._ledger(
+            "read ended jobs", lambda session: (jobs.settle(session, self._owner), jobs.concluded(session, self._owner))
+        )
+        if isinstance(heard, tuple):
+            ended, concluded = heard
+            for job_id in concluded - self._freed:
+                self._free(job_id)
+            for job in ended:
+                self._tell(job)
+
+    def _free(self, job_id: str) -> None:
+        key = self._keys.get(job_id)
+        if key is not None:
+            self._freed.add(job_id)
+            if list(self._keys.values()).count(key) == 1:  # a resumed task has the key of its old job, and fills a slot again
+                self.running.discard(key)
+
     def _tell(self, job: EndedJob) -> None:
+        self._freed.discard(job.job_id)
         key = self._keys.pop(job.job_id, None)
         if key is None:
             return
@@ -143,6 +178,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         job_id = ti.external_executor_id
         if job_id:
             self._keys.pop(job_id, None)
+            self._freed.discard(job_id)
             self._ledger("revoke a job", lambda session: jobs.revoke(session, job_id))
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
