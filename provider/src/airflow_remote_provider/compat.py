@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.utils.sqlalchemy import UtcDateTime
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.orm import Session
 
 __all__ = ["UtcDateTime"]
@@ -38,12 +38,12 @@ def _session_factory(bind: Any) -> Any:
 
 
 @contextmanager
-def transaction(*, lock_wait_s: float | None = None) -> Iterator[Session]:
-    """One session, one transaction of our own on Airflow's engine; never the scheduler's session.
+def transaction(connection: Connection | None = None, *, lock_wait_s: float | None = None) -> Iterator[Session]:
+    """One session, one transaction of our own on Airflow's engine, or on a *connection* of it; never the scheduler's session.
 
     With *lock_wait_s* it fails rather than wait longer for somebody's lock (SQLite: as long as its connections wait anyway).
     """
-    with _session_factory(engine())() as session, session.begin():
+    with _session_factory(engine())(**({} if connection is None else {"bind": connection})) as session, session.begin():
         if lock_wait_s is None:
             yield session
         else:
@@ -79,6 +79,16 @@ def database_now(session: Session) -> datetime:
     if name == "mysql":
         return session.scalar(select(func.utc_timestamp(6))).replace(tzinfo=timezone.utc)  # type: ignore[union-attr,no-any-return]
     return datetime.now(timezone.utc)
+
+
+def database_clock(session: Session) -> Any:
+    """Return the database's clock as what a statement can store: no round trip of its own."""
+    from sqlalchemy import func
+
+    name = session.get_bind().dialect.name
+    if name == "postgresql":
+        return func.clock_timestamp()
+    return func.utc_timestamp(6) if name == "mysql" else datetime.now(timezone.utc)
 
 
 def task_instance_model() -> Any:

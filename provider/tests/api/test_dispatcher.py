@@ -54,10 +54,14 @@ class Bench:
         self.pool = pool
         self.registry = Registry(pool)
         self.stirred = 0
-        self.dispatcher = Dispatcher(pool, self.registry, settings(), on_work=self._stir)
+        self.doubted = 0
+        self.dispatcher = Dispatcher(pool, self.registry, settings(), on_work=self._stir, on_stop=self._doubt)
 
     def _stir(self) -> None:
         self.stirred += 1
+
+    def _doubt(self) -> None:
+        self.doubted += 1
 
     async def park(self, worker: Enlisted, *, free_slots: int | None = None, revision: int = 1, holds: Any = ()) -> Parked:
         record = await self.registry.identify(f"Bearer {worker.credential}")
@@ -279,7 +283,7 @@ def test_a_parked_poll_hears_what_people_want(database: Engine, what: str) -> No
 def test_it_ends_when_told_even_if_woken_at_that_moment(database: Engine) -> None:
     async def check(bench: Bench) -> None:
         for moment in range(6):
-            loop = Dispatcher(bench.pool, bench.registry, settings(), on_work=lambda: None)
+            loop = Dispatcher(bench.pool, bench.registry, settings(), on_work=lambda: None, on_stop=lambda: None)
             side = asyncio.ensure_future(loop.run())
             await asyncio.sleep(0.02)
             loop.wake(Topic.QUEUED)

@@ -46,6 +46,8 @@ from airflow_remote_worker.systemd import Notifier
 log = logging.getLogger(__name__)
 
 CAPABILITIES = frozenset({Capability.TASK, Capability.CALLBACK, Capability.CONNECTION_TEST, Capability.GZIP_LOG})
+STATUS_EVERY_S = 0.5
+"""At least this long between two writings of `status.json`; forty jobs that end at once are one change to people."""
 LAST_REPORTS_S = 10.0
 """How long a drained worker waits for its last logs and reports; what is left is on disk for the next start."""
 
@@ -79,6 +81,7 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
             tasks.start_soon(daemon.launcher.run, name="zygote")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.drain_when_told, name="drain")
+            tasks.start_soon(daemon.keep_status, name="status")
             tasks.start_soon(keep_trimmed, daemon.spool, config.keep_logs, clock, name="trim logs")
             await daemon.lifecycle.detaching.wait()
             daemon.notifier.ending()
@@ -88,7 +91,7 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
         with anyio.CancelScope(shield=True):
             await daemon.link.close()
         daemon.gateway.path.unlink(missing_ok=True)
-        daemon.tell_status(ended=True)
+        daemon.write_status(ended=True)
     level = logging.INFO if daemon.lifecycle.exit_code == EXIT_OK else logging.ERROR
     left = f"; {len(running)} jobs run on and are adopted by the next start" if (running := daemon.running()) else ""
     log.log(level, "worker %s ends: %s%s", daemon.name, daemon.lifecycle.reason, left)
@@ -129,6 +132,7 @@ class Daemon:
         self._clock = clock
         self._boot_id = secrets.token_hex(16)
         self._fewer = anyio.Event()
+        self._news = anyio.Event()
         self._started_at = clock.wall()
         self._contact_at: float | None = None
 
@@ -175,7 +179,19 @@ class Daemon:
         how = "drain timeout" if waited.cancelled_caught else "drained"
         self.lifecycle.detach(f"{self.lifecycle.reason}; {how}")
 
-    def tell_status(self, *, ended: bool = False) -> None:
+    def tell_status(self) -> None:
+        """Something has changed that people may look up."""
+        self._news.set()
+
+    async def keep_status(self) -> None:
+        """Write what has changed, at once but not too often; until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = anyio.Event()
+            self.write_status()
+            await self._clock.sleep(STATUS_EVERY_S)
+
+    def write_status(self, *, ended: bool = False) -> None:
         """Write `status.json`, for `airflow-remote-worker status`. Never a reason to fail."""
         runtime = self.launcher.runtime
         status: dict[str, Any] = {

@@ -43,9 +43,18 @@ CLAIMANTS = 64
 class Dispatcher:
     """Owns the waiting room and what wakes it."""
 
-    def __init__(self, pool: LedgerPool, registry: Registry, settings: Settings, *, on_work: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pool: LedgerPool,
+        registry: Registry,
+        settings: Settings,
+        *,
+        on_work: Callable[[], None],
+        on_stop: Callable[[], None],
+    ) -> None:
         self.room = WaitingRoom()
         self._on_work = on_work
+        self._on_stop = on_stop
         self._pool = pool
         self._registry = registry
         self._settings = settings
@@ -60,6 +69,8 @@ class Dispatcher:
 
     def wake(self, topic: Topic) -> None:
         """Look soon. Called on the event loop."""
+        if topic is Topic.STOP:
+            self._on_stop()
         self._topics.add(topic)
         self._woken.set()
 
