@@ -81,14 +81,16 @@ def database_now(session: Session) -> datetime:
     return datetime.now(timezone.utc)
 
 
-def database_clock(session: Session) -> Any:
-    """Return the database's clock as what a statement can store: no round trip of its own."""
-    from sqlalchemy import func
+def database_clock(session: Session, after: timedelta = timedelta()) -> Any:
+    """Return the database's clock, *after* later, as what a statement can store or compare with: no round trip of its own."""
+    from sqlalchemy import func, text
 
     name = session.get_bind().dialect.name
     if name == "postgresql":
-        return func.clock_timestamp()
-    return func.utc_timestamp(6) if name == "mysql" else datetime.now(timezone.utc)
+        return func.clock_timestamp() + after if after else func.clock_timestamp()
+    if name == "mysql":
+        return func.timestampadd(text("MICROSECOND"), int(after.total_seconds() * 1e6), func.utc_timestamp(6))
+    return datetime.now(timezone.utc) + after
 
 
 def task_instance_model() -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from testkit.ledger import Enlisted, counted, enlist, session_request  # isort: skip
 
@@ -15,10 +16,12 @@ from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
 from airflow_remote_provider import compat
+from airflow_remote_provider.api import auth
 from airflow_remote_provider.api.auth import Registry, bearer
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.ledger import workers
+from airflow_remote_provider.ledger.workers import WorkerRecord
 
 
 def _run(check: Callable[[Registry], Awaitable[None]]) -> None:
@@ -166,36 +169,49 @@ def test_a_transaction_that_stamped_earlier_but_committed_later_is_not_missed(da
     _run(check)
 
 
-def test_a_refresh_that_was_overtaken_does_not_take_a_new_session_back(database: Engine) -> None:
-    """Else the worker's first poll is told that its session was taken (seen with fifty workers that started at once)."""
+def test_a_fleet_that_came_at_once_is_not_read_for_good(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "OVERLAP", timedelta(seconds=0.1))
+    read: list[int] = []
+    real = workers.changed_since
+
+    def watched(session: Session, since: datetime | None) -> list[WorkerRecord]:
+        rows = real(session, since)
+        read.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(workers, "changed_since", watched)
+    worker, *_ = [enlist(f"w{n}") for n in range(3)]
+
+    async def check(registry: Registry) -> None:
+        await registry.identify(_presents(worker))
+        await registry.refresh()
+        await registry.refresh()  # the newest may have overtaken an older one
+        assert read[1] > 0
+        await asyncio.sleep(0.15)
+        await registry.refresh()
+        await registry.refresh()
+        assert read[-1] == 0
+        await asyncio.to_thread(_change, workers.revoke_worker, worker.name)
+        assert [record.name for record in await registry.refresh()] == [worker.name]
+
+    _run(check)
+
+
+def test_a_row_read_before_a_session_was_opened_does_not_end_it(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = enlist()
+    with compat.transaction() as session:
+        (older,) = workers.changed_since(session, None)
+        newer = workers.open_session(session, worker.id, session_request())
+    monkeypatch.setattr(workers, "changed_since", lambda session, since: [older])
+    monkeypatch.setattr(workers, "by_credential", lambda session, digest: older)
 
-    class Overtaken(LedgerPool):
-        """Once armed, opens a session between the next read and the moment at which its answer is heard."""
-
-        armed = False
-
-        async def call(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            answer = await super().call(verb, *args, **kwargs)
-            if self.armed:
-                self.armed = False
-                with compat.transaction() as session:
-                    registry.remember(workers.open_session(session, worker.id, session_request()))
-            return answer
-
-    async def check() -> None:
-        before = await registry.identify(_presents(worker))
-        _change(workers.set_intent, worker.name, IntentMode.PAUSE, by="me")
-        pool.armed = True
+    async def check(registry: Registry) -> None:
+        registry.remember(newer)
         assert await registry.refresh() == []
-        assert (await registry.identify(_presents(worker))).session_id != before.session_id
+        assert registry.remember(older) is newer
+        assert (await registry.identify(_presents(worker))).session_id == newer.session_id
 
-    pool = Overtaken(2)
-    registry = Registry(pool)
-    try:
-        asyncio.run(check())
-    finally:
-        pool.close()
+    _run(check)
 
 
 def test_a_session_opened_elsewhere_is_known_after_a_refresh(database: Engine) -> None:

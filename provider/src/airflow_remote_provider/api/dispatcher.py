@@ -30,8 +30,10 @@ from airflow_remote_provider.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SAFETY_TICK_S = 5.0
+SAFETY_TICK_S = 10.0
 """With notifications: how often to look all the same (delayed re-offers; a NOTIFY that a pooler swallowed)."""
+
+RETRY_S = 5.0
 
 WORKER_TICK_S = 1.5
 """Without notifications: how often to look for changed workers. A revocation must end open polls within 2 s."""
@@ -58,7 +60,7 @@ class Dispatcher:
         self._pool = pool
         self._registry = registry
         self._settings = settings
-        self._listener = Listener(pool, self.wake)
+        self._listener = Listener(pool, self._hear)
         self._woken = asyncio.Event()
         self._topics: set[Topic] = set()
         self._left: list[Demand] = []
@@ -66,6 +68,12 @@ class Dispatcher:
         self._unseen = True
         """Something may wait that no look has seen: nobody was parked who wanted it."""
         self._quiet_s = settings.dispatch_poll_seconds
+
+    def _hear(self, topic: Topic) -> None:
+        """Some process has said so: jobs may be open that this one knows nothing of."""
+        if topic is Topic.QUEUED:
+            self._on_work()
+        self.wake(topic)
 
     def wake(self, topic: Topic) -> None:
         """Look soon. Called on the event loop."""
@@ -109,9 +117,10 @@ class Dispatcher:
                     full_at = now
                     await self._offer()
             except (SQLAlchemyError, OSError) as error:
-                log.warning("Dispatching failed (%s); trying again in %s s", error, SAFETY_TICK_S)
+                log.warning("Dispatching failed (%s); trying again in %s s", error, RETRY_S)
                 self._topics |= topics
-                await asyncio.sleep(SAFETY_TICK_S)
+                await asyncio.sleep(RETRY_S)
+                self._woken.set()
 
     def _tick_s(self) -> float:
         """Return how long to sleep. Without notifications: the longer the less happens, but briefly while jobs run (stops)."""

@@ -1,8 +1,8 @@
 """The small pool of threads that all ledger calls of one API process share.
 
-However many workers call, no more than this many connections are in use for them. A thread keeps its connection for a few
-seconds: taking one out of Airflow's pool asks the database each time whether it is alive, which for a verb of two statements is a
-fifth of its round trips.
+However many workers call, no more than this many connections are in use for them. A thread keeps its connection for
+half a minute: taking one out of Airflow's pool asks the database each time whether it is alive, which for a verb of two
+statements is a fifth of its round trips.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from airflow_remote_provider import compat
 
 T = TypeVar("T")
 
-KEPT_S = 5.0
-"""After that the pool gives out a connection anew, and checks it (`pool_pre_ping`, `pool_recycle`)."""
+KEPT_S = 30.0
+"""A database that came back meanwhile costs each thread one failed call, which is made again.
+
+After that the pool gives out a connection anew, and checks it (`pool_pre_ping`, `pool_recycle`)."""
 
 
 class LedgerPool:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.jobs import take_back
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Duty, Job, Presence, Worker
@@ -25,11 +25,12 @@ OPEN = [state.value for state in JobState if not state.is_ended]
 
 def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> bool:
     """Take or keep a duty that one process at a time has. True: it is *holder*'s until *lasts* from now."""
-    now = database_now(session)
+    now, until = database_clock(session), database_clock(session, lasts)
     taken = session.execute(
         update(Duty)
         .where(Duty.name == name, or_(Duty.holder == holder, Duty.until < now))
-        .values(holder=holder, until=now + lasts)
+        .values(holder=holder, until=until)
+        .execution_options(synchronize_session=False)
     )
     if taken.rowcount == 1:  # type: ignore[attr-defined]
         return True
@@ -37,7 +38,7 @@ def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> 
         return False
     try:
         with session.begin_nested():
-            session.add(Duty(name=name, holder=holder, until=now + lasts))
+            session.add(Duty(name=name, holder=holder, until=until))
             session.flush()
     except IntegrityError:
         return False
@@ -156,7 +157,7 @@ def vouch(session: Session) -> int:
     vouched = session.execute(
         update(ti)
         .where(and_(ti.id.in_(ours), ti.state == "running"))
-        .values(last_heartbeat_at=database_now(session))
+        .values(last_heartbeat_at=database_clock(session))
         .execution_options(synchronize_session=False)
     )
     return int(vouched.rowcount)  # type: ignore[attr-defined]
