@@ -10,16 +10,15 @@ of Debian's static busybox. Limits, cgroups and storage are chosen so that it al
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from testkit import debian
 from testkit.processes import Process, clean_environment, wait_until
 
 IMAGE = "localhost/busybox:latest"
@@ -122,21 +121,11 @@ def install_missing() -> None:
     """Install Debian's packages of the programs that are missing.
 
     Raises:
-        RuntimeError: not root, no apt-get, or the installation failed; a person has to install them.
+        RuntimeError: one is missing and can't be installed; a person has to do it.
     """
-    missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
-    if not missing:
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise RuntimeError(f"{', '.join(missing)} not installed (Debian, Ubuntu: sudo apt-get install {' '.join(missing)}).")
-    print(f"installing Debian's {' '.join(missing)}", file=sys.stderr, flush=True)
-    # RUNLEVEL=1 keeps the package from starting a service of its own.
-    environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *missing]):
-        command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments]
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    for program, package in PROGRAMS.items():
+        if shutil.which(program) is None:
+            debian.install(package)
 
 
 def _containers_conf() -> str:
