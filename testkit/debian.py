@@ -8,20 +8,21 @@ import subprocess
 import sys
 
 
-def install(package: str) -> None:
-    """Install *package*, without starting any service of its.
+def install(*packages: str) -> None:
+    """Install *packages*, without starting any service of theirs.
 
     Raises:
-        RuntimeError: not root, no apt-get, or the installation failed; a person has to install it.
+        RuntimeError: not root, no apt-get, or the installation failed; a person has to install them.
     """
+    names = " ".join(packages)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise RuntimeError(
-            f"{package} is not installed. Install it (Debian, Ubuntu: sudo apt-get install {package}) and try again."
+            f"Not all installed: {names}. Install what is missing (Debian, Ubuntu: sudo apt-get install {names}), try again."
         )
     # RUNLEVEL=1 keeps the package from starting a server of its own.
     environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    print(f"installing Debian's package {package}, which is missing", file=sys.stderr, flush=True)
-    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", package]):
+    print(f"installing Debian's {names}", file=sys.stderr, flush=True)
+    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
         command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments]
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:

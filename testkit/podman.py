@@ -121,11 +121,11 @@ def install_missing() -> None:
     """Install Debian's packages of the programs that are missing.
 
     Raises:
-        RuntimeError: one is missing and can't be installed; a person has to do it.
+        RuntimeError: not root, no apt-get, or the installation failed; a person has to install them.
     """
-    for program, package in PROGRAMS.items():
-        if shutil.which(program) is None:
-            debian.install(package)
+    missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
+    if missing:
+        debian.install(*missing)
 
 
 def _containers_conf() -> str:

@@ -19,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from testkit import debian
 from testkit.processes import Process, clean_environment, free_port, wait_until
 
 USER = "airflow"
@@ -41,7 +43,9 @@ SETTINGS = {
 class PostgresServer:
     """One server, started by `start()`, gone after `stop()`. `start()` may be called again."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        """*settings* are added to :data:`SETTINGS`."""
+        self._settings = SETTINGS | dict(settings or {})
         self._password = secrets.token_hex(8)
         self._directory: Path | None = None
         self._process: Process | None = None
@@ -73,7 +77,7 @@ class PostgresServer:
         if initdb.returncode != 0:
             raise RuntimeError(f"initdb failed:\n{initdb.stdout}{initdb.stderr}")
         self.port = free_port()
-        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         self._process = Process(
             "postgres",
             [
@@ -88,6 +92,11 @@ class PostgresServer:
         )
         wait_until(self._is_ready, timeout_s=60, what="Postgres accepts connections")
         return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def create_database(self, name: str) -> str:
         """Create the empty database *name* and return its SQLAlchemy URL."""
@@ -149,20 +158,9 @@ def install_binaries() -> Path:
     """Install Debian's `postgresql` and return the directory of its programs.
 
     Raises:
-        RuntimeError: not root, no apt-get, or the installation failed; a person has to install Postgres.
+        RuntimeError: it can't be installed; a person has to.
     """
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise RuntimeError(
-            "Postgres is not installed. Install it (Debian, Ubuntu: sudo apt-get install postgresql) and try again."
-        )
-    # RUNLEVEL=1 keeps the package from starting a server of its own.
-    environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    print("Postgres is not installed; installing Debian's package postgresql", file=sys.stderr, flush=True)
-    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", "postgresql"]):
-        command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments]
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    debian.install("postgresql")
     found = find_binaries()
     if found is None:
         raise RuntimeError("apt-get installed postgresql, yet /usr/lib/postgresql/*/bin/initdb is missing")

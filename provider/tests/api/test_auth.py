@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -163,6 +164,38 @@ def test_a_transaction_that_stamped_earlier_but_committed_later_is_not_missed(da
         assert [record.name for record in await registry.refresh()] == ["early"]
 
     _run(check)
+
+
+def test_a_refresh_that_was_overtaken_does_not_take_a_new_session_back(database: Engine) -> None:
+    """Else the worker's first poll is told that its session was taken (seen with fifty workers that started at once)."""
+    worker = enlist()
+
+    class Overtaken(LedgerPool):
+        """Once armed, opens a session between the next read and the moment at which its answer is heard."""
+
+        armed = False
+
+        async def call(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            answer = await super().call(verb, *args, **kwargs)
+            if self.armed:
+                self.armed = False
+                with compat.transaction() as session:
+                    registry.remember(workers.open_session(session, worker.id, session_request()))
+            return answer
+
+    async def check() -> None:
+        before = await registry.identify(_presents(worker))
+        _change(workers.set_intent, worker.name, IntentMode.PAUSE, by="me")
+        pool.armed = True
+        assert await registry.refresh() == []
+        assert (await registry.identify(_presents(worker))).session_id != before.session_id
+
+    pool = Overtaken(2)
+    registry = Registry(pool)
+    try:
+        asyncio.run(check())
+    finally:
+        pool.close()
 
 
 def test_a_session_opened_elsewhere_is_known_after_a_refresh(database: Engine) -> None:

@@ -53,10 +53,16 @@ class Registry:
         differ = []
         for row in rows:
             self._newest = row.changed_at if self._newest is None else max(self._newest, row.changed_at)
-            if row.credential_hash in self._by_hash and self._by_hash[row.credential_hash] != row:
+            known = self._by_hash.get(row.credential_hash)
+            if known is not None and known != row and not _is_outdated(row, known):
                 self._by_hash[row.credential_hash] = row
                 differ.append(row)
         return differ
+
+
+def _is_outdated(row: WorkerRecord, known: WorkerRecord) -> bool:
+    """Say whether *row* was read before *known*, which this process wrote while the reading went on. A revocation is final."""
+    return row.changed_at < known.changed_at and not row.revoked
 
 
 def bearer(authorization: str | None, kind: TokenKind) -> str:
