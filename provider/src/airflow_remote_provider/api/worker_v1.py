@@ -292,6 +292,7 @@ async def _decline(central: Central, request: Request, lease: Lease) -> Response
 async def _report(central: Central, request: Request, lease: Lease) -> Response:
     said = decode(Report, await _body(request, MESSAGE_BYTES))
     await central.pool.call(leases.report, lease, said)
+    central.dispatcher.freed(lease.worker_id)
     return Response(status_code=204)
 
 
