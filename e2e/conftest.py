@@ -1,4 +1,5 @@
-"""One central on Postgres and one worker for all tests; more workers for those that ask.
+"""One central on Postgres and one worker for all tests; more workers for those that ask; one more deployment for those that kill
+its processes.
 
 Central's Dag files and the workers' are separate copies, as they would be on separate machines.
 """

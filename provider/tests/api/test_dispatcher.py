@@ -29,7 +29,7 @@ from testkit.ledger import (  # isort: skip
 
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.messages import HeldJob, IntentMode, JobPhase, Poll, PollReply, StopReason
+from airflow_remote_protocol.messages import HeldJob, IntentMode, JobPhase, Outcome, Poll, PollReply, Report, StopReason
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_provider import compat
@@ -459,6 +459,27 @@ def test_polls_at_two_processes_share_the_work_and_nothing_is_offered_twice(on_p
 
     with ServedCentral() as first, ServedCentral() as second:
         asyncio.run(check(first, second))
+
+
+def test_a_report_fills_the_slot_that_a_poll_named_free_too_early(on_postgres: Engine) -> None:
+    """A worker's slot is free when its job has ended; its poll may arrive before the report and be passed over."""
+
+    async def check(central: ServedCentral) -> None:
+        worker = await _in_thread(enlist, slots=1)
+        lease = await _in_thread(running, worker)
+        job = await _in_thread(queued)
+        async with _client(central) as client:
+            poll = asyncio.ensure_future(_poll(client, worker, wait_s=20))
+            await asyncio.sleep(0.5)
+            assert not poll.done()
+            headers = _headers(worker) | {EPOCH_HEADER: str(lease.epoch)}
+            body = encode(Report(Outcome.SUCCEEDED))
+            assert (await client.post(f"jobs/{lease.job_id}/report", content=body, headers=headers)).status_code == 204
+            reply = await asyncio.wait_for(poll, dispatcher.SAFETY_TICK_S / 2)
+            assert [offer.job_id for offer in reply.offers] == [job.job_id]
+
+    with ServedCentral() as central:
+        asyncio.run(check(central))
 
 
 def _held_by(worker: Enlisted) -> list[HeldJob]:

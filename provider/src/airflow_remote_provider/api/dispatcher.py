@@ -90,6 +90,12 @@ class Dispatcher:
         elif not self._listener.is_listening:
             self._woken.set()
 
+    def freed(self, worker_id: str) -> None:
+        """The ledger knows now that this worker has room. Its poll may have said so before, and been passed over."""
+        parked = self.room.get(worker_id)
+        if parked is not None and any(_fits(parked, need) for need in self._left):
+            self.wake(Topic.QUEUED)
+
     async def listen(self) -> None:
         await self._listener.run()
 

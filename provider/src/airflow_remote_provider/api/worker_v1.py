@@ -297,6 +297,7 @@ async def _report(central: Central, request: Request, lease: Lease) -> Response:
     said = decode(Report, await _body(request, MESSAGE_BYTES))
     central.checks.forget(lease)
     await central.pool.call(leases.report, lease, said)
+    central.dispatcher.freed(lease.worker_id)
     return Response(status_code=204)
 
 
