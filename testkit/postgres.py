@@ -10,7 +10,6 @@ as `postgres`. The data live in the system's temporary directory, not in the tre
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import secrets
 import shutil
@@ -22,6 +21,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from testkit.debian import install_packages, server_owner
 from testkit.processes import Process, clean_environment, free_port, wait_until
 
 USER = "airflow"
@@ -49,7 +49,7 @@ class PostgresServer:
 
     def start(self) -> PostgresServer:
         binaries = find_binaries() or install_binaries()
-        owner = _owner()
+        owner = server_owner("postgres")
         self._binaries = binaries
         self._directory = Path(tempfile.mkdtemp(prefix="remote-pg-"))
         password_file = self._directory / "password"
@@ -149,36 +149,13 @@ def install_binaries() -> Path:
     """Install Debian's `postgresql` and return the directory of its programs.
 
     Raises:
-        RuntimeError: not root, no apt-get, or the installation failed; a person has to install Postgres.
+        RuntimeError: it can't be installed; a person has to.
     """
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise RuntimeError(
-            "Postgres is not installed. Install it (Debian, Ubuntu: sudo apt-get install postgresql) and try again."
-        )
-    # RUNLEVEL=1 keeps the package from starting a server of its own.
-    environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    print("Postgres is not installed; installing Debian's package postgresql", file=sys.stderr, flush=True)
-    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", "postgresql"]):
-        command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments]
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    install_packages(["postgresql"], what="Postgres")
     found = find_binaries()
     if found is None:
         raise RuntimeError("apt-get installed postgresql, yet /usr/lib/postgresql/*/bin/initdb is missing")
     return found
-
-
-def _owner() -> pwd.struct_passwd | None:
-    """Return whom the server must run as: None for ourselves."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise RuntimeError("Postgres refuses to run as root, and there is neither a user postgres nor nobody")
 
 
 def _version(text: str) -> int:

@@ -1,0 +1,45 @@
+"""Debian's packages, installed when a server that a test starts is missing; and whom such a server runs as."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+
+
+def install_packages(packages: Sequence[str], *, what: str) -> None:
+    """Install Debian's *packages*, without what they merely recommend.
+
+    Raises:
+        RuntimeError: not root, no apt-get, or the installation failed; a person has to install *what*.
+    """
+    names = " ".join(packages)
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise RuntimeError(f"{what} is not installed. Install it (Debian, Ubuntu: sudo apt-get install {names}) and try again.")
+    # RUNLEVEL=1 keeps a package from starting a server of its own.
+    environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    print(f"{what} is not installed; installing Debian's {names}", file=sys.stderr, flush=True)
+    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
+        command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments]
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def server_owner(preferred: str) -> pwd.struct_passwd | None:
+    """Return whom a server that refuses to run as root runs as: None for ourselves, else *preferred* or nobody.
+
+    Raises:
+        RuntimeError: we are root and neither of them exists.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in (preferred, "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise RuntimeError(f"a database server refuses to run as root, and there is neither a user {preferred} nor nobody")
