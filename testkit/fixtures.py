@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from testkit.mariadb import MariadbServer
 from testkit.postgres import PostgresServer
 
 
@@ -22,3 +23,17 @@ def new_postgres_database(postgres_server: PostgresServer) -> Callable[[], str]:
     """Return a function that creates an empty database and returns its SQLAlchemy URL."""
     numbers = itertools.count(1)
     return lambda: postgres_server.create_database(f"test_{next(numbers)}")
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariadbServer]:
+    """One MariaDB, which stands for MySQL, for the whole session."""
+    with MariadbServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_mysql_database(mariadb_server: MariadbServer) -> Callable[[], str]:
+    """Return a function that creates an empty database and returns its SQLAlchemy URL."""
+    numbers = itertools.count(1)
+    return lambda: mariadb_server.create_database(f"test_{next(numbers)}")

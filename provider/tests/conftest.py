@@ -10,15 +10,15 @@ from sqlalchemy import Engine
 
 from testkit.ledger import Claimers, emptied, installed, make_engine
 
-BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres), pytest.param("mysql", marks=pytest.mark.mysql)]
 
 
-@pytest.fixture(scope="session", params=BOTH)
+@pytest.fixture(scope="session", params=KINDS)
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database of each kind for the whole session; :func:`database` empties it for each test."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('database')}/ledger.db"
-    new: Callable[[], str] = request.getfixturevalue("new_postgres_database")
+    new: Callable[[], str] = request.getfixturevalue(f"new_{request.param}_database")
     return new()
 
 

@@ -20,13 +20,15 @@ from sqlalchemy.orm import Session
 OURS = {*Base.metadata.tables, RemoteDBManager.version_table_name}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres), pytest.param("mysql", marks=pytest.mark.mysql)]
+)
 def empty(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A database with nothing in it but a table of Airflow's, which we must leave alone."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/empty.db"
     else:
-        new: Callable[[], str] = request.getfixturevalue("new_postgres_database")
+        new: Callable[[], str] = request.getfixturevalue(f"new_{request.param}_database")
         url = new()
     engine = create_engine(url)
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Our central behaves as every central must, on Postgres and on SQLite."""
+"""Our central behaves as every central must, on each kind of database."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from testkit.central import ServedCentral
 from testkit.ledger import installed, make_engine
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    scope="module",
+    params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres), pytest.param("mysql", marks=pytest.mark.mysql)],
+)
 def central(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedCentral]:
     """One central for all checks: each check makes workers and queues of its own."""
     home: Path = tmp_path_factory.mktemp("central")
-    url = f"sqlite:///{home}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("new_postgres_database")()
+    url = (
+        f"sqlite:///{home}/ledger.db" if request.param == "sqlite" else request.getfixturevalue(f"new_{request.param}_database")()
+    )
     engine = make_engine(url)
     with installed(engine, home / "logs"), ServedCentral() as served:
         yield served

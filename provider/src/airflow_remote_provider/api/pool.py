@@ -24,11 +24,7 @@ class LedgerPool:
     async def call(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run `verb(session, *args, **kwargs)` in a transaction of its own and return what it returns."""
 
-        def run() -> T:
-            with compat.transaction() as session:
-                return verb(session, *args, **kwargs)
-
-        return await self.blocking(run)
+        return await self.blocking(lambda: compat.in_transaction(lambda session: verb(session, *args, **kwargs)))
 
     async def blocking(self, work: Callable[[], T]) -> T:
         """Run other blocking work (the log store's) on the same threads."""
