@@ -10,6 +10,24 @@ import pytest
 from testkit.mariadb import MariadbServer
 from testkit.postgres import PostgresServer
 
+POSTGRES = pytest.param("postgres", marks=pytest.mark.postgres)
+MYSQL = pytest.param("mysql", marks=pytest.mark.mysql)
+KINDS = ["sqlite", POSTGRES, MYSQL]
+"""The kinds of database, as parameters of a fixture that asks for :func:`new_database`."""
+
+
+@pytest.fixture(scope="session")
+def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Return a function that creates an empty database of a kind and returns its SQLAlchemy URL."""
+
+    def new(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('database')}/ledger.db"
+        create: Callable[[], str] = request.getfixturevalue(f"new_{kind}_database")
+        return create()
+
+    return new
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
