@@ -1,8 +1,9 @@
-"""Debian's packages that the test kit needs, installed when they are missing and we are root."""
+"""Debian's packages, installed when a server that a test starts is missing; and whom such a server runs as."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -27,3 +28,19 @@ def install(*packages: str) -> None:
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+def server_owner(preferred: str) -> pwd.struct_passwd | None:
+    """Return whom a server that refuses to run as root runs as: None for ourselves, else *preferred* or nobody.
+
+    Raises:
+        RuntimeError: we are root and neither of them exists.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in (preferred, "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise RuntimeError(f"a database server refuses to run as root, and there is neither a user {preferred} nor nobody")

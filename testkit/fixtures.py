@@ -7,7 +7,26 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from testkit.mariadb import MariadbServer
 from testkit.postgres import PostgresServer
+
+POSTGRES = pytest.param("postgres", marks=pytest.mark.postgres)
+MYSQL = pytest.param("mysql", marks=pytest.mark.mysql)
+KINDS = ["sqlite", POSTGRES, MYSQL]
+"""The kinds of database, as parameters of a fixture that asks for :func:`new_database`."""
+
+
+@pytest.fixture(scope="session")
+def new_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Return a function that creates an empty database of a kind and returns its SQLAlchemy URL."""
+
+    def new(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path_factory.mktemp('database')}/ledger.db"
+        create: Callable[[], str] = request.getfixturevalue(f"new_{kind}_database")
+        return create()
+
+    return new
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +41,17 @@ def new_postgres_database(postgres_server: PostgresServer) -> Callable[[], str]:
     """Return a function that creates an empty database and returns its SQLAlchemy URL."""
     numbers = itertools.count(1)
     return lambda: postgres_server.create_database(f"test_{next(numbers)}")
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariadbServer]:
+    """One MariaDB, which stands for MySQL, for the whole session."""
+    with MariadbServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_mysql_database(mariadb_server: MariadbServer) -> Callable[[], str]:
+    """Return a function that creates an empty database and returns its SQLAlchemy URL."""
+    numbers = itertools.count(1)
+    return lambda: mariadb_server.create_database(f"test_{next(numbers)}")

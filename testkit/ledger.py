@@ -18,7 +18,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _HOME = tempfile.mkdtemp(prefix="remote-provider-tests-")
 os.environ.update(
@@ -37,6 +37,7 @@ from airflow_remote_provider.ledger.credentials import NewToken  # noqa: E402
 from airflow_remote_provider.ledger.dispatch import Claimant, Claimed  # noqa: E402
 from airflow_remote_provider.ledger.leases import Lease  # noqa: E402
 from airflow_remote_provider.models import Base, Job, Presence, Worker  # noqa: E402
+from airflow_remote_provider.sqlite_lock import BEGIN  # noqa: E402
 from sqlalchemy import Engine, String, Text, Uuid, create_engine, event, update  # noqa: E402
 from sqlalchemy.exc import OperationalError  # noqa: E402
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column  # noqa: E402
@@ -88,10 +89,15 @@ class ConnectionTest(AirflowBase):
 
 
 def make_engine(url: str) -> Engine:
-    """An engine on *url* with all tables made."""
-    engine = create_engine(url, **({"poolclass": NullPool} if url.startswith("sqlite") else {}))
+    """An engine on *url*, set up as Airflow sets up its own, with all tables made."""
     if url.startswith("sqlite"):
+        engine = create_engine(url, poolclass=NullPool)
         event.listen(engine, "connect", _as_airflow_connects)
+    elif url.startswith("mysql"):
+        engine = create_engine(url, isolation_level="READ COMMITTED")
+        event.listen(engine, "connect", _in_utc)
+    else:
+        engine = create_engine(url)
     Base.metadata.create_all(engine)
     AirflowBase.metadata.create_all(engine)
     return engine
@@ -101,6 +107,12 @@ def _as_airflow_connects(connection: sqlite3.Connection, _record: object) -> Non
     """Airflow's own settings for SQLite, and no wait for a disk that a test does not need."""
     for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=OFF"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _in_utc(connection: Any, _record: object) -> None:
+    """Airflow's own setting for MySQL."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET time_zone = '+00:00'")
 
 
 def emptied(engine: Engine) -> None:
@@ -273,11 +285,12 @@ def ago(**since: float) -> datetime:
 
 @contextmanager
 def counted(engine: Engine) -> Iterator[list[str]]:
-    """The statements that *engine* runs meanwhile."""
+    """The statements that *engine* runs meanwhile. A BEGIN is none: only on SQLite is it sent as one."""
     statements: list[str] = []
 
     def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
+        if statement != BEGIN:
+            statements.append(statement)
 
     event.listen(engine, "before_cursor_execute", note)
     try:

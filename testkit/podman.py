@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from testkit import debian
+from testkit.debian import install
 from testkit.processes import Process, clean_environment, wait_until
 
 IMAGE = "localhost/busybox:latest"
@@ -125,7 +125,7 @@ def install_missing() -> None:
     """
     missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
     if missing:
-        debian.install(*missing)
+        install(*missing)
 
 
 def _containers_conf() -> str:

@@ -10,7 +10,6 @@ as `postgres`. The data live in the system's temporary directory, not in the tre
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import secrets
 import shutil
@@ -23,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from testkit import debian
+from testkit.debian import install, server_owner
 from testkit.processes import Process, clean_environment, free_port, wait_until
 
 USER = "airflow"
@@ -53,7 +52,7 @@ class PostgresServer:
 
     def start(self) -> PostgresServer:
         binaries = find_binaries() or install_binaries()
-        owner = _owner()
+        owner = server_owner("postgres")
         self._binaries = binaries
         self._directory = Path(tempfile.mkdtemp(prefix="remote-pg-"))
         password_file = self._directory / "password"
@@ -160,23 +159,11 @@ def install_binaries() -> Path:
     Raises:
         RuntimeError: it can't be installed; a person has to.
     """
-    debian.install("postgresql")
+    install("postgresql")
     found = find_binaries()
     if found is None:
         raise RuntimeError("apt-get installed postgresql, yet /usr/lib/postgresql/*/bin/initdb is missing")
     return found
-
-
-def _owner() -> pwd.struct_passwd | None:
-    """Return whom the server must run as: None for ourselves."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise RuntimeError("Postgres refuses to run as root, and there is neither a user postgres nor nobody")
 
 
 def _version(text: str) -> int:

@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from testkit import debian
+from testkit.debian import install
 from testkit.processes import Process, clean_environment, free_port, wait_until
 
 
@@ -77,7 +77,7 @@ def install_program() -> Path:
     Raises:
         RuntimeError: it can't be installed; a person has to.
     """
-    debian.install("redis-server")
+    install("redis-server")
     found = find_program()
     if found is None:
         raise RuntimeError("apt-get installed redis-server, yet there is no such program on PATH")

@@ -8,18 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from testkit.fixtures import KINDS
 from testkit.ledger import Claimers, emptied, installed, make_engine
 
-BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
-
-@pytest.fixture(scope="session", params=BOTH)
-def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="session", params=KINDS)
+def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], str]) -> str:
     """One database of each kind for the whole session; :func:`database` empties it for each test."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('database')}/ledger.db"
-    new: Callable[[], str] = request.getfixturevalue("new_postgres_database")
-    return new()
+    return new_database(request.param)
 
 
 @pytest.fixture(scope="session")

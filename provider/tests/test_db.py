@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from airflow.utils.db_manager import RunDBManager
@@ -17,18 +16,17 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.orm import Session
 
+from testkit.fixtures import KINDS
+
 OURS = {*Base.metadata.tables, RemoteDBManager.version_table_name}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def empty(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+@pytest.fixture(params=KINDS)
+def empty(
+    request: pytest.FixtureRequest, new_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
     """A database with nothing in it but a table of Airflow's, which we must leave alone."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/empty.db"
-    else:
-        new: Callable[[], str] = request.getfixturevalue("new_postgres_database")
-        url = new()
-    engine = create_engine(url)
+    engine = create_engine(new_database(request.param))
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE dag (id INTEGER PRIMARY KEY)"))
     monkeypatch.setattr(compat, "engine", lambda: engine)

@@ -173,7 +173,8 @@ def test_an_idle_executor_asks_the_database_once_a_minute(database: Engine) -> N
     with counted(database) as statements:
         for _ in range(5):
             executor.heartbeat()
-    assert len([statement for statement in statements if "set_config" not in statement]) == 1
+    about_locks = ("set_config", "innodb_lock_wait_timeout")
+    assert len([statement for statement in statements if not any(word in statement for word in about_locks)]) == 1
 
 
 def test_parallelism_bounds_what_is_handed_in() -> None:
@@ -714,7 +715,7 @@ def test_a_huge_backlog_is_handed_in_piece_by_piece(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_lock_of_somebody_elses_does_not_hold_up_the_scheduler(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    if database.dialect.name != "postgresql":
+    if database.dialect.name == "sqlite":
         pytest.skip("SQLite's connections wait as long as Airflow has told them to")
     monkeypatch.setattr("airflow_remote_provider.executor.LOCK_WAIT_S", 0.2)
     executor, workload = _executor(), _workload()

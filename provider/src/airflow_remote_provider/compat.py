@@ -1,24 +1,28 @@
 """The only place that touches Airflow's private or version-dependent names (written against Airflow 3.3).
 
-Imports are inside the functions: importing this module costs nothing and reads no configuration.
+Imports of Airflow's are inside the functions: importing this module reads no configuration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from airflow.utils.sqlalchemy import UtcDateTime
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-    from sqlalchemy.orm import Session
+from airflow_remote_provider.sqlite_lock import locking
+
 
 __all__ = ["UtcDateTime"]
+
+T = TypeVar("T")
 
 
 def engine() -> Engine:
@@ -30,11 +34,9 @@ def engine() -> Engine:
     return settings.engine  # type: ignore[no-any-return]
 
 
-@cache
-def _session_factory(bind: Any) -> Any:
-    from sqlalchemy.orm import sessionmaker
-
-    return sessionmaker(bind=bind, expire_on_commit=False, autoflush=False)
+def connect() -> Connection:
+    """Return a connection to run several transactions on; the caller closes it."""
+    return _ours(engine()).connect()
 
 
 @contextmanager
@@ -43,36 +45,82 @@ def transaction(connection: Connection | None = None, *, lock_wait_s: float | No
 
     With *lock_wait_s* it fails rather than wait longer for somebody's lock (SQLite: as long as its connections wait anyway).
     """
-    with _session_factory(engine())(**({} if connection is None else {"bind": connection})) as session, session.begin():
-        if lock_wait_s is None:
+    bind = engine()
+    if lock_wait_s is None or bind.dialect.name == "sqlite":
+        with _new_session(bind, connection) as session, session.begin():
             yield session
-        else:
-            with _bounded_lock_waits(session, lock_wait_s):
-                yield session
+    elif bind.dialect.name == "mysql":
+        with _impatient_connection(bind, lock_wait_s) as connection, _new_session(bind, connection) as session, session.begin():
+            yield session
+    else:
+        with _new_session(bind) as session, session.begin():
+            session.execute(select(func.set_config("lock_timeout", str(int(lock_wait_s * 1000)), True)))
+            yield session
+
+
+def in_transaction(
+    verb: Callable[[Session], T], connection: Connection | None = None, *, lock_wait_s: float | None = None
+) -> T:
+    """Return what *verb* returns, run in a :func:`transaction`. If the database breaks that off to resolve a deadlock: again.
+
+    MySQL locks index entries and rows one after the other, so two verbs that lock in the same order may still meet.
+    """
+    for tries_left in reversed(range(DEADLOCK_TRIES)):
+        try:
+            with transaction(connection, lock_wait_s=lock_wait_s) as session:
+                return verb(session)
+        except DBAPIError as error:
+            if not (tries_left and _is_deadlock(error)):
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+DEADLOCK_TRIES = 3
+_MYSQL_DEADLOCK = 1213
+_POSTGRES_DEADLOCK = "40P01"
+
+
+def _is_deadlock(error: DBAPIError) -> bool:
+    driver: Any = error.orig
+    codes = (driver.args[:1] or (None,))[0], getattr(driver, "pgcode", None), getattr(driver, "sqlstate", None)
+    return codes[0] == _MYSQL_DEADLOCK or _POSTGRES_DEADLOCK in codes[1:]
+
+
+@cache
+def _ours(bind: Engine) -> Engine:
+    """Return Airflow's engine with our locking rules, where it needs them."""
+    return locking(bind) if bind.dialect.name == "sqlite" else bind
+
+
+@cache
+def _session_factory(bind: Engine) -> sessionmaker[Session]:
+    return sessionmaker(_ours(bind), expire_on_commit=False, autoflush=False)
+
+
+def _new_session(bind: Engine, connection: Connection | None = None) -> Session:
+    factory = _session_factory(bind)
+    return factory() if connection is None else factory(bind=connection)
 
 
 @contextmanager
-def _bounded_lock_waits(session: Session, seconds: float) -> Iterator[None]:
-    from sqlalchemy import text
-
-    name = session.get_bind().dialect.name
-    if name == "postgresql":
-        session.execute(text("SELECT set_config('lock_timeout', :ms, true)"), {"ms": str(int(seconds * 1000))})
-        yield
-    elif name == "mysql":
-        session.execute(text(f"SET SESSION innodb_lock_wait_timeout = {max(1, int(seconds))}"))
+def _impatient_connection(bind: Engine, seconds: float) -> Iterator[Connection]:
+    """A connection to MySQL that waits no longer than *seconds* (at least one) for a lock; patient again for its next user."""
+    with bind.connect() as connection:
+        connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {max(1, int(seconds))}")
+        connection.commit()
         try:
-            yield
-        finally:  # the connection goes back to the pool, to the scheduler
-            session.execute(text("SET SESSION innodb_lock_wait_timeout = DEFAULT"))
-    else:
-        yield
+            yield connection
+        finally:
+            if not connection.invalidated:
+                try:
+                    connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = DEFAULT")
+                    connection.commit()
+                except DBAPIError:
+                    connection.invalidate()
 
 
 def database_now(session: Session) -> datetime:
     """Return the database's clock (UTC). SQLite has none but this machine's."""
-    from sqlalchemy import func, select
-
     name = session.get_bind().dialect.name
     if name == "postgresql":
         return session.scalar(select(func.clock_timestamp())).astimezone(timezone.utc)  # type: ignore[union-attr,no-any-return]
@@ -130,7 +178,6 @@ def living_schedulers(session: Session, job_ids: list[int]) -> set[int]:
     """Return those of the scheduler jobs whose heart has beaten within `[scheduler] scheduler_health_check_threshold`."""
     from airflow.configuration import conf
     from airflow.jobs.job import Job
-    from sqlalchemy import select
 
     oldest = database_now(session) - timedelta(seconds=conf.getfloat("scheduler", "scheduler_health_check_threshold"))
     return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.state == "running", Job.latest_heartbeat > oldest)))

@@ -275,8 +275,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
     def _ledger(self, what: str, verb: Callable[[Any], T]) -> T | object:
         """Run one verb in a transaction of its own; a failure is logged and returned as :data:`_FAILED`, for a later try."""
         try:
-            with compat.transaction(lock_wait_s=LOCK_WAIT_S) as session:
-                return verb(session)
+            return compat.in_transaction(verb, lock_wait_s=LOCK_WAIT_S)
         except Exception:
             self.log.exception("The Remote Executor could not %s; it will try again", what)
             return _FAILED

@@ -80,6 +80,12 @@ def test_a_token_is_good_for_its_uses() -> None:
         _enrol(token, "three")
 
 
+def test_names_that_differ_in_case_are_two_names() -> None:
+    token, _ = _token(uses=2)
+    _enrol(token, "edge")
+    assert _enrol(token, "Edge").name == "Edge"
+
+
 def test_a_use_is_not_counted_for_a_refusal() -> None:
     token, row = _token(name_pattern="edge-*")
     with pytest.raises(TokenRefused, match="edge-"):

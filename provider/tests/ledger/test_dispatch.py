@@ -90,6 +90,21 @@ def test_a_worker_gets_only_its_queues() -> None:
     assert [job.job_id for job in claim(enlist(queues=["a", "c"]).claimant())] == [mine.job_id]
 
 
+@pytest.mark.parametrize("other", ["GPU", "gpú"])
+def test_a_queue_is_its_name_letter_by_letter(other: str) -> None:
+    queued(other, priority=9)
+    mine = queued("gpu")
+    with compat.transaction() as session:
+        assert {need.queue for need in dispatch.demand(session)} == {"gpu", other}
+    assert [job.job_id for job in claim(enlist(queues=["gpu"], slots=1).claimant())] == [mine.job_id]
+
+
+def test_a_queue_whose_name_ends_in_a_space_is_another_and_blocks_none() -> None:
+    queued("gpu ")
+    mine = queued("gpu")
+    assert [job.job_id for job in claim(enlist(queues=["gpu"]).claimant())] == [mine.job_id]
+
+
 def test_a_team_is_a_wall_in_both_directions() -> None:
     nobodys, blue = queued("q"), queued("q", team="blue")
     plain, of_blue, of_red = enlist("plain"), enlist("blue", team="blue"), enlist("red", team="red")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 
 import pytest
@@ -87,11 +88,7 @@ def test_ids_of_250_characters_come_back_whole() -> None:
     assert claimed.job_id == job.job_id
 
 
-def test_a_rolled_back_batch_leaves_nothing(database: Engine) -> None:
-    if database.dialect.name == "sqlite":
-        pytest.xfail(
-            "pysqlite commits a savepoint that is a transaction's first statement; enqueue may be repeated, so it is safe"
-        )
+def test_a_rolled_back_batch_leaves_nothing() -> None:
     job = new_job()
     with pytest.raises(ZeroDivisionError), compat.transaction() as session:
         jobs.enqueue(session, [job])
@@ -142,6 +139,20 @@ def test_an_end_that_the_dead_scheduler_was_told_is_told_to_the_next() -> None:
     assert len(_settle("1/")) == 1
     assert _adopt([lease.job_id], "2/") == {lease.job_id}
     assert len(_settle("2/")) == 1
+
+
+def test_an_end_is_told_to_the_adopter_though_the_old_owner_asks_at_the_same_time() -> None:
+    lease, told = running(enlist()), []
+    _report(lease)
+    thread = threading.Thread(target=lambda: told.append(_settle("1/")))
+    with compat.transaction() as session:
+        assert jobs.adopt(session, [lease.job_id], "2/") == {lease.job_id}
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive(), "it waits for the adopter"
+    thread.join(10)
+    assert told == [{}]
+    assert list(_settle("2/")) == [lease.job_id]
 
 
 def test_a_revoked_job_is_not_adopted() -> None:

@@ -86,6 +86,27 @@ def test_the_expired_offer_is_fenced_off() -> None:
         _do(leases.accept, lease)
 
 
+def test_an_acceptance_that_comes_while_the_offer_expires_is_too_late() -> None:
+    lease, late = offered(enlist()), []
+    change_job(lease.job_id, deadline_at=ago(seconds=1))
+
+    def accept() -> None:
+        try:
+            _do(leases.accept, lease)
+        except leases.Superseded as error:
+            late.append(error)
+
+    thread = threading.Thread(target=accept)
+    with compat.transaction() as session:
+        assert sweep.expire_offers(session, RULES) == 1
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive(), "it waits, though nothing is written yet"
+    thread.join(10)
+    assert len(late) == 1
+    assert job_row(lease.job_id).state == "queued"
+
+
 # Tasks that somebody ended
 
 WHY = {

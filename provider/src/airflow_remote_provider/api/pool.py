@@ -39,8 +39,7 @@ class LedgerPool:
 
         def run() -> T:
             try:
-                with compat.transaction(self._connection()) as session:
-                    return verb(session, *args, **kwargs)
+                return compat.in_transaction(lambda session: verb(session, *args, **kwargs), self._connection())
             except DBAPIError:
                 self._drop()
                 raise
@@ -56,7 +55,7 @@ class LedgerPool:
         now = time.monotonic()
         if now - getattr(self._kept, "since", -KEPT_S) >= KEPT_S:
             self._drop()
-            self._kept.connection = compat.engine().connect()
+            self._kept.connection = compat.connect()
             self._kept.since = now
         connection: Connection = self._kept.connection
         return connection

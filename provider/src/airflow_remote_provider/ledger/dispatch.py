@@ -1,8 +1,7 @@
 """From queued to offered. The one place that decides which worker gets which job.
 
 Capacity and queue rights are read under the worker rows' locks in the claiming transaction, so any number of API processes may
-dispatch at once. Each UPDATE also asserts the state and epoch it read: on SQLite, which has no row locks, that alone keeps a job
-from being offered twice.
+dispatch at once. Each UPDATE also asserts the state and epoch it read.
 """
 
 from __future__ import annotations
@@ -97,9 +96,8 @@ def claim(session: Session, claimants: Sequence[Claimant], *, deadline: timedelt
     wins: dict[tuple[str, int], list[Any]] = {}
     candidates = _candidates(session, eligible, free, now)
     for job in candidates:
-        fits = [
-            worker for worker in eligible[job.queue, job.team] if free[worker.id] >= job.slots and job.kind in able[worker.id]
-        ]
+        able_ones = (worker for worker in eligible.get((job.queue, job.team), ()) if job.kind in able[worker.id])
+        fits = [worker for worker in able_ones if free[worker.id] >= job.slots]
         if fits:
             winner = max(fits, key=lambda worker: free[worker.id])
             free[winner.id] -= job.slots
@@ -139,9 +137,7 @@ def _offer(session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], no
 
 
 def _lock_workers(session: Session, worker_ids: list[str]) -> Sequence[Worker]:
-    """Lock the workers' rows in id order. SQLite knows only the lock of the whole database, which any write takes."""
-    if session.get_bind().dialect.name == "sqlite":
-        session.execute(update(Worker).where(Worker.id.in_(worker_ids)).values(slots=Worker.slots))
+    """Lock the workers' rows in id order."""
     return session.scalars(select(Worker).where(Worker.id.in_(worker_ids)).order_by(Worker.id).with_for_update()).all()
 
 

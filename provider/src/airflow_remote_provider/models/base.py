@@ -1,9 +1,11 @@
-"""The declarative base of all our tables."""
+"""The declarative base of all our tables, and the types that MySQL needs to be told more of."""
 
 from __future__ import annotations
 
-from sqlalchemy import MetaData
+from sqlalchemy import Float, MetaData, String
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeEngine
 
 
 class Base(DeclarativeBase):
@@ -16,3 +18,13 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+def exact(length: int) -> TypeEngine[str]:
+    """A name in which case and accents count on every database; MySQL's usual collations take `GPU` and `gpu` for one name."""
+    return String(length).with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
+
+
+def seconds() -> TypeEngine[float]:
+    """A number in double precision; MySQL's own idea of FLOAT shows six digits."""
+    return Float().with_variant(mysql.DOUBLE(asdecimal=False), "mysql")

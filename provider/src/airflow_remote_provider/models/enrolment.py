@@ -8,7 +8,7 @@ from sqlalchemy import JSON, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
-from airflow_remote_provider.models.base import Base
+from airflow_remote_provider.models.base import Base, exact
 
 
 class EnrolmentToken(Base):
@@ -16,9 +16,9 @@ class EnrolmentToken(Base):
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    name_pattern: Mapped[str] = mapped_column(String(100))
+    name_pattern: Mapped[str] = mapped_column(exact(100))
     queues: Mapped[list[str]] = mapped_column(JSON)
-    team: Mapped[str | None] = mapped_column(String(50))
+    team: Mapped[str | None] = mapped_column(exact(50))
     uses_left: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_by: Mapped[str] = mapped_column(String(250))

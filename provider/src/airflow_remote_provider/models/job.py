@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Float, Index, Integer, String, Text, Uuid
+from sqlalchemy import BigInteger, Index, Integer, String, Text, Uuid
+from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
-from airflow_remote_provider.models.base import Base
+from airflow_remote_provider.models.base import Base, exact, seconds
 
 
 class Job(Base):
@@ -23,11 +24,11 @@ class Job(Base):
     epoch: Mapped[int] = mapped_column(Integer, default=0)
     """Rises with every offer; fences off whoever held the job before."""
 
-    queue: Mapped[str] = mapped_column(String(256))
-    team: Mapped[str | None] = mapped_column(String(50))
+    queue: Mapped[str] = mapped_column(exact(256))
+    team: Mapped[str | None] = mapped_column(exact(50))
     priority: Mapped[int] = mapped_column(Integer)
     slots: Mapped[int] = mapped_column(Integer)
-    owner: Mapped[str] = mapped_column(String(100))
+    owner: Mapped[str] = mapped_column(exact(100))
     """The executor (scheduler job, team) that wants to hear the end; empty once it has."""
 
     ti_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
@@ -36,20 +37,20 @@ class Job(Base):
     task_id: Mapped[str] = mapped_column(Text)
     map_index: Mapped[int] = mapped_column(Integer)
     try_number: Mapped[int] = mapped_column(Integer)
-    workload: Mapped[str] = mapped_column(Text().with_variant(Text(16_000_000), "mysql"))
+    workload: Mapped[str] = mapped_column(Text().with_variant(LONGTEXT(), "mysql"))
     """JSON of the protocol's workload of this kind: no token, no path of ours."""
     log_path: Mapped[str] = mapped_column(Text)
     """Relative to the log store; central's, never told to a worker."""
 
     worker_id: Mapped[str | None] = mapped_column(String(36))
-    worker_name: Mapped[str | None] = mapped_column(String(100))
+    worker_name: Mapped[str | None] = mapped_column(exact(100))
     """Kept after the worker's removal."""
     offers: Mapped[int] = mapped_column(Integer, default=0)
     """Offers that nobody accepted so far."""
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Of the offer; NULL unless offered."""
-    lost_after_s: Mapped[float] = mapped_column(Float)
+    lost_after_s: Mapped[float] = mapped_column(seconds())
 
     queued_at: Mapped[datetime] = mapped_column(UtcDateTime)
     offered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
-from airflow_remote_provider.models.base import Base
+from airflow_remote_provider.models.base import Base, exact
 
 
 class Worker(Base):
@@ -18,7 +18,7 @@ class Worker(Base):
     __tablename__ = "remote_worker"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    name: Mapped[str] = mapped_column(String(100), unique=True)
+    name: Mapped[str] = mapped_column(exact(100), unique=True)
     credential_hash: Mapped[str] = mapped_column(String(64), unique=True)
     """SHA-256 of the credential."""
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -27,7 +27,7 @@ class Worker(Base):
     """Why this worker is flagged (a clone was seen); empty: it isn't."""
 
     queues: Mapped[list[str]] = mapped_column(JSON)
-    team: Mapped[str | None] = mapped_column(String(50))
+    team: Mapped[str | None] = mapped_column(exact(50))
     slots_limit: Mapped[int | None] = mapped_column(Integer)
     """People's upper bound of its slots; NULL: what it offers."""
     intent: Mapped[str] = mapped_column(String(16), default="serve")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 from airflow_remote_provider.compat import UtcDateTime
 
@@ -13,17 +16,21 @@ branch_labels = None
 depends_on = None
 
 
+def _exact(length: int) -> Any:
+    return sa.String(length).with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
+
+
 def upgrade() -> None:
     op.create_table(
         "remote_worker",
         sa.Column("id", sa.String(36), nullable=False),
-        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("name", _exact(100), nullable=False),
         sa.Column("credential_hash", sa.String(64), nullable=False),
         sa.Column("revoked_at", UtcDateTime),
         sa.Column("removed_at", UtcDateTime),
         sa.Column("alarm", sa.Text, nullable=False),
         sa.Column("queues", sa.JSON, nullable=False),
-        sa.Column("team", sa.String(50)),
+        sa.Column("team", _exact(50)),
         sa.Column("slots_limit", sa.Integer),
         sa.Column("intent", sa.String(16), nullable=False),
         sa.Column("intent_revision", sa.Integer, nullable=False),
@@ -53,9 +60,9 @@ def upgrade() -> None:
         "remote_enrolment",
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("token_hash", sa.String(64), nullable=False),
-        sa.Column("name_pattern", sa.String(100), nullable=False),
+        sa.Column("name_pattern", _exact(100), nullable=False),
         sa.Column("queues", sa.JSON, nullable=False),
-        sa.Column("team", sa.String(50)),
+        sa.Column("team", _exact(50)),
         sa.Column("uses_left", sa.Integer, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.Column("created_by", sa.String(250), nullable=False),
@@ -70,25 +77,25 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("epoch", sa.Integer, nullable=False),
-        sa.Column("queue", sa.String(256), nullable=False),
-        sa.Column("team", sa.String(50)),
+        sa.Column("queue", _exact(256), nullable=False),
+        sa.Column("team", _exact(50)),
         sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("slots", sa.Integer, nullable=False),
-        sa.Column("owner", sa.String(100), nullable=False),
+        sa.Column("owner", _exact(100), nullable=False),
         sa.Column("ti_id", sa.Uuid),
         sa.Column("dag_id", sa.Text, nullable=False),
         sa.Column("run_id", sa.Text, nullable=False),
         sa.Column("task_id", sa.Text, nullable=False),
         sa.Column("map_index", sa.Integer, nullable=False),
         sa.Column("try_number", sa.Integer, nullable=False),
-        sa.Column("workload", sa.Text().with_variant(sa.Text(16_000_000), "mysql"), nullable=False),
+        sa.Column("workload", sa.Text().with_variant(mysql.LONGTEXT(), "mysql"), nullable=False),
         sa.Column("log_path", sa.Text, nullable=False),
         sa.Column("worker_id", sa.String(36)),
-        sa.Column("worker_name", sa.String(100)),
+        sa.Column("worker_name", _exact(100)),
         sa.Column("offers", sa.Integer, nullable=False),
         sa.Column("not_before", UtcDateTime),
         sa.Column("deadline_at", UtcDateTime),
-        sa.Column("lost_after_s", sa.Float, nullable=False),
+        sa.Column("lost_after_s", sa.Float().with_variant(mysql.DOUBLE(asdecimal=False), "mysql"), nullable=False),
         sa.Column("queued_at", UtcDateTime, nullable=False),
         sa.Column("offered_at", UtcDateTime),
         sa.Column("accepted_at", UtcDateTime),

@@ -1,0 +1,135 @@
+"""Our transactions on each database: what a verb has locked nobody changes under it, and nobody waits who need not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Engine, event, select, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from testkit.ledger import counted, enlist, job_row, queued, worker_row  # isort: skip
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import dispatch, jobs, sweep
+from airflow_remote_provider.models import Job, Worker
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def others() -> Iterator[ThreadPoolExecutor]:
+    """Threads, each with connections of its own."""
+    with ThreadPoolExecutor(6) as pool:
+        yield pool
+
+
+def _locked(session: Session, worker_id: str) -> Worker:
+    return session.scalars(select(Worker).where(Worker.id == worker_id).with_for_update()).one()
+
+
+def test_no_update_is_lost_between_a_locking_read_and_its_write(others: ThreadPoolExecutor) -> None:
+    worker, start = enlist(slots=0), threading.Barrier(6)
+
+    def add(session: Session) -> None:
+        _locked(session, worker.id).slots += 1
+
+    def add_ten() -> None:
+        start.wait(10)
+        for _ in range(10):
+            compat.in_transaction(add)
+
+    for done in [others.submit(add_ten) for _ in range(6)]:
+        done.result(60)
+    assert worker_row(worker.id).slots == 60
+
+
+@pytest.mark.parametrize("read", [dispatch.demand, sweep.any_open, sweep.stop_ended, jobs.list_queues])
+def test_a_plain_read_does_not_wait_for_what_somebody_changes(read: object, others: ThreadPoolExecutor) -> None:
+    job = queued()
+    with compat.transaction() as session:
+        session.scalars(select(Job).where(Job.id == job.job_id).with_for_update()).one().priority = 7
+        session.flush()
+        others.submit(compat.in_transaction, read).result(2)  # type: ignore[arg-type]
+
+
+def test_a_failure_undoes_what_came_before_and_after_a_savepoint() -> None:
+    worker = enlist(slots=0)
+    with pytest.raises(ZeroDivisionError), compat.transaction() as session:
+        with session.begin_nested():
+            session.execute(update(Worker).values(slots=1))
+        session.execute(update(Worker).values(slots=Worker.slots + 1))
+        raise ZeroDivisionError
+    assert worker_row(worker.id).slots == 0
+
+
+def test_airflows_own_sessions_lock_as_they_always_did(database: Engine) -> None:
+    with counted(database) as ours, compat.transaction() as session:
+        session.execute(select(Job).with_for_update())
+    sent: list[str] = []
+    event.listen(database, "before_cursor_execute", lambda *args: sent.append(args[2]))
+    with Session(database) as session:
+        session.execute(select(Job).with_for_update())
+    assert sent == ours
+
+
+# Deadlocks
+
+
+def test_a_verb_that_a_deadlock_broke_off_is_run_again(database: Engine, others: ThreadPoolExecutor) -> None:
+    if database.dialect.name == "sqlite":
+        pytest.skip("one lock can't be waited for in a ring")
+    pair = [enlist(name, slots=0).id for name in ("one", "two")]
+    both_hold = threading.Barrier(2)
+    tries = []
+
+    def add(order: list[str]) -> None:
+        def verb(session: Session) -> None:
+            tries.append(order)
+            _locked(session, order[0]).slots += 1
+            session.flush()
+            if len(tries) <= 2:
+                both_hold.wait(10)
+            _locked(session, order[1]).slots += 1
+
+        compat.in_transaction(verb)
+
+    for done in [others.submit(add, order) for order in (pair, pair[::-1])]:
+        done.result(30)
+    assert [worker_row(worker_id).slots for worker_id in pair] == [2, 2]
+    assert len(tries) == 3, "one of them came through at once"
+
+
+def test_what_fails_for_another_reason_is_not_run_again() -> None:
+    tries = []
+
+    def verb(session: Session) -> None:
+        tries.append(1)
+        session.execute(text("SELECT nonsense FROM nowhere"))
+
+    with pytest.raises(Exception, match="nowhere"):
+        compat.in_transaction(verb)
+    assert len(tries) == 1
+
+
+# Patience
+
+
+def test_an_impatient_transaction_gives_up_and_leaves_its_connection_patient(database: Engine) -> None:
+    if database.dialect.name == "sqlite":
+        pytest.skip("SQLite's connections wait as long as Airflow has told them to")
+    job = queued()
+    patience = text("SHOW lock_timeout" if database.dialect.name == "postgresql" else "SELECT @@innodb_lock_wait_timeout")
+    with database.connect() as connection:
+        usual = connection.scalar(patience)
+    with compat.transaction() as holder:
+        holder.scalars(select(Job).where(Job.id == job.job_id).with_for_update()).one()
+        with pytest.raises(OperationalError), compat.transaction(lock_wait_s=1) as session:
+            assert session.scalar(patience) != usual
+            jobs.revoke(session, job.job_id)
+    assert job_row(job.job_id).state == "queued"
+    with database.connect() as one, database.connect() as two:
+        assert [connection.scalar(patience) for connection in (one, two)] == [usual, usual]
