@@ -14,7 +14,7 @@ from types import TracebackType
 import psutil
 
 from bench.database import Database
-from bench.peers import CELERY, EDGE, LOCAL, OURS, SLOTS, Peer
+from bench.peers import CELERY, EDGE, LOCAL, OURS, PARALLELISM, SLOTS, Peer
 from testkit.airflow import Airflow
 from testkit.postgres import PostgresServer
 from testkit.processes import Process, wait_until
@@ -100,7 +100,7 @@ class Deployment:
     def _settings(self, database_url: str) -> Mapping[str, str]:
         settings = {
             "AIRFLOW__CORE__EXECUTOR": ",".join(peer.setting for peer in self.peers),
-            "AIRFLOW__CORE__PARALLELISM": str(SLOTS),
+            "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
             "AIRFLOW__EDGE__API_ENABLED": str(EDGE in self.peers),
         }
         if self._redis is not None:
