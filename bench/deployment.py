@@ -14,7 +14,7 @@ from types import TracebackType
 import psutil
 
 from bench.database import Database
-from bench.peers import CELERY, EDGE, LOCAL, OURS, SLOTS, Peer
+from bench.peers import CELERY, EDGE, LOCAL, OURS, PARALLELISM, SLOTS, Peer
 from testkit.airflow import Airflow
 from testkit.postgres import PostgresServer
 from testkit.processes import Process, wait_until
@@ -100,7 +100,7 @@ class Deployment:
     def _settings(self, database_url: str) -> Mapping[str, str]:
         settings = {
             "AIRFLOW__CORE__EXECUTOR": ",".join(peer.setting for peer in self.peers),
-            "AIRFLOW__CORE__PARALLELISM": str(SLOTS),
+            "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
             "AIRFLOW__EDGE__API_ENABLED": str(EDGE in self.peers),
         }
         if self._redis is not None:
@@ -135,19 +135,20 @@ class Deployment:
         self._workers[peer.name] = Process(peer.name, command, log=home / "out", env=environment, cwd=home)
 
     def _wait_for_worker(self, peer: Peer) -> None:
-        signs = {CELERY.name: " ready.", EDGE.name: "Worker starting up"}
         if peer is OURS:
             assert self.remote is not None
             wait_until(self.remote.is_serving, timeout_s=60, what="the Remote Worker serves central")
-        elif peer.name in signs:
+        elif peer.name in self._workers:
             process = self._workers[peer.name]
 
             def has_started() -> bool:
                 if not process.is_running():
                     raise RuntimeError(f"the {peer.name} worker ended at once\n{process.tail()}")
-                return signs[peer.name] in process.log.read_text(errors="replace")
+                if peer is EDGE:  # written when it has registered
+                    return (self._home / f"{peer.name}-worker" / "pid").exists()
+                return " ready." in process.log.read_text(errors="replace")
 
-            wait_until(has_started, timeout_s=90, what=f"the {peer.name} worker says {signs[peer.name]!r}", every_s=0.3)
+            wait_until(has_started, timeout_s=90, what=f"the {peer.name} worker has started", every_s=0.3)
 
     def _stop_workers(self) -> None:
         if self.remote is not None:

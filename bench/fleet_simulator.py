@@ -16,10 +16,13 @@ import sys
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.messages import Facts, Message, Poll, PollReply, Session, SessionRequest
 from airflow_remote_protocol.version import MARKER_HEADER, PROTOCOL_VERSION, SESSION_HEADER, Capability
+
+T = TypeVar("T", bound=Message)
 
 OPENING = 16
 """How many workers open their session at a time: the fleet is to be there soon, not to be a test of its own."""
@@ -38,7 +41,8 @@ class Fleet:
     host: str
     port: int
     opening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENING))
-    parked: int = 0
+    serving: set[str] = field(default_factory=set)
+    """Who has had a session."""
     polls: int = 0
     errors: Counter[str] = field(default_factory=Counter)
 
@@ -55,30 +59,30 @@ class SimulatedWorker:
 
     async def run(self) -> None:
         """Open a session and poll until cancelled; errors are counted, and the worker tries again as a real one would."""
-        counted = False
-        while True:
-            try:
-                async with self._fleet.opening:
-                    await self._open()
-                assert self._session is not None
-                # Real workers started at different times: from the first poll on, every moment is as busy as any other.
-                wait_s = random.uniform(0.0, self._session.poll_s)
-                while True:
-                    if not counted:
-                        self._fleet.parked += 1
-                        counted = True
-                    reply = await self._call(PollReply, "poll", self._poll(wait_s), wait_s + MARGIN_S)
-                    self._fleet.polls += 1
-                    wait_s = reply.poll_s
-            except (OSError, EOFError, Wrong, asyncio.TimeoutError) as error:
-                self._fleet.errors[f"{type(error).__name__}: {error}"[:200]] += 1
-                self._close()
-                await asyncio.sleep(random.uniform(1.0, 2.0))
-            finally:
-                if sys.exc_info()[0] is asyncio.CancelledError:
+        try:
+            while True:
+                try:
+                    await self._serve()
+                except (OSError, EOFError, Wrong, asyncio.TimeoutError) as error:
+                    self._fleet.errors[f"{type(error).__name__}: {error}"[:200]] += 1
                     self._close()
+                    await asyncio.sleep(random.uniform(1.0, 2.0))
+        finally:
+            self._close()
 
-    async def _open(self) -> None:
+    async def _serve(self) -> None:
+        async with self._fleet.opening:
+            session = await self._open()
+        self._fleet.serving.add(self._instance)
+        # Real workers started at different times: from the first poll on, every moment is as busy as any other.
+        wait_s = random.uniform(0.0, session.poll_s)
+        while True:
+            poll = Poll(free_slots=4, intent_revision=session.intent.revision, wait_s=wait_s)
+            reply = await self._call(PollReply, "poll", poll, wait_s + MARGIN_S)
+            self._fleet.polls += 1
+            wait_s = reply.poll_s
+
+    async def _open(self) -> Session:
         request = SessionRequest(
             instance_id=self._instance,
             boot_id=str(uuid.uuid4()),
@@ -89,12 +93,9 @@ class SimulatedWorker:
         )
         self._session = None
         self._session = await self._call(Session, "session", request, 60.0)
+        return self._session
 
-    def _poll(self, wait_s: float) -> Poll:
-        assert self._session is not None
-        return Poll(free_slots=4, intent_revision=self._session.intent.revision, wait_s=wait_s)
-
-    async def _call(self, kind: type, path: str, message: Message, timeout_s: float):
+    async def _call(self, kind: type[T], path: str, message: Message, timeout_s: float) -> T:
         """Send a message and return the answer.
 
         Raises:
@@ -136,7 +137,7 @@ async def simulate(host: str, port: int, credentials: list[str]) -> dict[str, ob
     """Be the fleet until standard input ends; return what happened."""
     fleet = Fleet(host, port)
     workers = [asyncio.ensure_future(SimulatedWorker(fleet, credential).run()) for credential in credentials]
-    while fleet.parked < len(workers):
+    while len(fleet.serving) < len(workers):
         await asyncio.sleep(0.1)
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 SLOTS = 16
 """Of every executor: tasks that it may run at once."""
 
+PARALLELISM = 32
+"""`[core] parallelism`, Airflow's default: how many tasks the scheduler may have handed to one executor. More than the slots of a
+worker, so that its queue is never empty; LocalExecutor, whose slots this is, is held to the same slots by the Dag."""
+
 
 @dataclass(frozen=True)
 class Peer:

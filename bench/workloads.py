@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.database import TaskTimes
@@ -120,12 +120,12 @@ def measure_acceptance(deployment: Deployment) -> list[float]:
 
 def _warm_up(deployment: Deployment) -> None:
     """Run everything once, all executors at the same time: only caches are to be filled."""
-    for workload in ("fifty", "chain"):
-        runs = {f"{workload}_{peer.name}": deployment.central.trigger(f"{workload}_{peer.name}") for peer in deployment.peers}
-        ended = {dag_id: deployment.database.wait_for_run(dag_id, run_id, timeout_s=300) for dag_id, run_id in runs.items()}
-        failed: Sequence[str] = [dag_id for dag_id, state in ended.items() if state != "success"]
-        if failed:
-            raise RuntimeError(f"failed while warming up: {', '.join(failed)}")
+    dag_ids = [f"{workload}_{peer.name}" for workload in ("fifty", "chain") for peer in deployment.peers]
+    runs = {dag_id: deployment.central.trigger(dag_id) for dag_id in dag_ids}
+    ended = {dag_id: deployment.database.wait_for_run(dag_id, run_id, timeout_s=300) for dag_id, run_id in runs.items()}
+    failed = [dag_id for dag_id, state in ended.items() if state != "success"]
+    if failed:
+        raise RuntimeError(f"failed while warming up: {', '.join(failed)}")
     time.sleep(SETTLE_S)
 
 

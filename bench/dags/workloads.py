@@ -14,6 +14,10 @@ NAME = Path(__file__).stem
 EXECUTOR = {"local": "LocalExecutor", "celery": "CeleryExecutor", "edge": "EdgeExecutor", "remote": "RemoteExecutor"}[NAME]
 
 
+# A worker has sixteen slots of its own, and a queue before them. LocalExecutor's slots are [core] parallelism, which is higher.
+MOST = 16 if NAME == "local" else 64
+
+
 @dag(dag_id=f"chain_{NAME}", schedule=None)
 def chain():
     """Ten tasks, one after the other; each returns when its code began."""
@@ -32,7 +36,7 @@ def chain():
         previous = this
 
 
-@dag(dag_id=f"fifty_{NAME}", schedule=None, max_active_tasks=64)
+@dag(dag_id=f"fifty_{NAME}", schedule=None, max_active_tasks=MOST)
 def fifty():
     """Fifty mapped tasks that do nothing; the slots of the executor are what limits them."""
 
@@ -42,7 +46,7 @@ def fifty():
     nothing.expand(number=list(range(50)))
 
 
-@dag(dag_id=f"hold_{NAME}", schedule=None, max_active_tasks=64)
+@dag(dag_id=f"hold_{NAME}", schedule=None, max_active_tasks=MOST)
 def hold():
     """Sixteen Bash tasks that sleep until somebody ends them: `on_kill` sends SIGTERM to the command's process group."""
     commands = [f"exec -a hold_{NAME}_{number} sleep 900" for number in range(16)]
