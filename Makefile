@@ -32,9 +32,9 @@ e2e: ## the tests against a whole Airflow only (ARGS=… goes to pytest)
 	@scripts/environments
 	@.work/central/bin/python -m pytest --timeout=300 e2e $(ARGS)
 
-bench: ## measure against LocalExecutor on this machine
-	@scripts/environments
-	@exec .work/central/bin/python -m bench $(ARGS)
+bench: ## measure beside LocalExecutor, CeleryExecutor and edge3 (QUICK=1: under 8 minutes; ARGS=…)
+	@scripts/environments all bench
+	@exec .work/bench/bin/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
 locks: ## renew requirements/*.lock (ARGS=--upgrade for newer versions)
 	@scripts/lock $(ARGS)

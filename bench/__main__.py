@@ -1,154 +1,144 @@
-"""Measures both executors in the same Airflow on the same Postgres, in alternating rounds, after a warm-up of each.
+"""Measures, in one run: all executors side by side, memory, kills, idle fleets. Prints a table; the headline last, as JSON.
 
-Prints medians and ratios, writes everything to .work/bench/<time>.json. Only ratios from one run mean anything, and nothing here
-ever passes or fails.
+Only ratios from one run mean anything: machines differ, and so does what else they do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import shutil
-import statistics
+import resource
 import sys
 import time
-from collections.abc import Sequence
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import psutil
-
-from testkit.airflow import Airflow
+from bench.deployment import ROOT, Deployment
+from bench.figures import Figure
+from bench.fleet import measure_fleets
+from bench.footprint import idle_figures, idle_pss_mb, installed_figures
+from bench.holding import hold, kill_figures, measure_kills, measure_memory_per_task, measure_requests
+from bench.peers import CELERY, EDGE, LOCAL, OURS, Peer
+from bench.report import headline_of, print_table, write_results
+from bench.workloads import measure_rounds
 from testkit.postgres import PostgresServer
-from testkit.worker import Worker
 
-ROOT = Path(__file__).parent.parent
-HOME = ROOT / ".work/bench"
-SLOTS = 16
-EXECUTORS = ("local", "remote")
-
-COLUMNS = {
-    "chain_queued_to_started_p50_s": "chain of 10: queued by the scheduler → task's `run` call, median of the tasks",
-    "chain_queued_to_code_p50_s": "chain of 10: queued by the scheduler → first line of the task's code, median",
-    "chain_total_s": "chain of 10: first queued → last ended",
-    "fan_total_s": "50 mapped tasks, 16 slots: first queued → last ended",
-    "fan_queued_to_started_p50_s": "50 mapped tasks: queued → `run` call, median (waiting for a slot included)",
-}
+HOME = ROOT / ".work/bench-run"
+PARTS = ("rounds", "holding", "fleet", "edge")
+QUICK_ROUNDS_UNTIL_S = 210.0
+"""A quick run begins no round later than this after its start: what follows takes two and a half minutes, all under eight."""
+WINDOW_S = 60.0
+"""At least one whole poll (50 s) of every worker."""
+REQUESTS_WINDOW_S = 60.0
+STATISTICS = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track": "top"}
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=5)
-    rounds = arguments.parse_args().rounds
-    shutil.rmtree(HOME / "central", ignore_errors=True)
-    shutil.rmtree(HOME / "worker", ignore_errors=True)
-    with PostgresServer() as postgres:
-        central = Airflow(
-            HOME / "central",
-            database_url=postgres.create_database("airflow_bench"),
-            dags=ROOT / "bench/dags",
-            settings={"AIRFLOW__CORE__PARALLELISM": str(SLOTS)},
-        )
-        worker: Worker | None = None
-        try:
-            say("starting central and a worker")
-            central.start()
-            token = central.enrolment_token()
-            bundles = {"dags-folder": ROOT / "bench/dags"}
-            worker = Worker(HOME / "worker", name="bench", central=central.url, token=token, slots=SLOTS, bundles=bundles)
-            worker.start()
-            say("warming up")
-            for name in EXECUTORS:
-                measure(central, name)
-            results: dict[str, list[dict[str, float]]] = {name: [] for name in EXECUTORS}
-            for number in range(rounds):
-                # Who goes first alternates: what drifts (caches, tables that grow) hits both alike.
-                for name in EXECUTORS if number % 2 == 0 else EXECUTORS[::-1]:
-                    results[name].append(measure(central, name))
-                    say(f"round {number + 1}/{rounds} {name}: {_brief(results[name][-1])}")
-            idle = memory(worker)
-        except BaseException:
-            print(central.logs(20), worker.tail(20) if worker else "", sep="\n", file=sys.stderr)
-            raise
-        finally:
-            if worker is not None:
-                worker.stop()
-            central.stop()
-    return report(results, idle)
-
-
-def measure(central: Airflow, name: str) -> dict[str, float]:
-    """Run the chain, then the fan, and return what they took."""
-    chain = _run(central, f"chain_{name}")
-    code = [central.xcom(f"chain_{name}", task["dag_run_id"], task["task_id"]) - _seconds(task["queued_when"]) for task in chain]
-    fan = _run(central, f"fan_{name}")
-    return {
-        "chain_queued_to_started_p50_s": statistics.median(_waits(chain)),
-        "chain_queued_to_code_p50_s": statistics.median(code),
-        "chain_total_s": _total(chain),
-        "fan_total_s": _total(fan),
-        "fan_queued_to_started_p50_s": statistics.median(_waits(fan)),
-    }
-
-
-def memory(worker: Worker) -> dict[str, float]:
-    """Return the idle worker's memory in MB (proportional set size: shared pages are counted once)."""
-    processes = [psutil.Process(pid) for pid in {worker.pid, *worker.stray_pids()}]
-    sizes = {process.pid: process.memory_full_info().pss / 1e6 for process in processes}
-    return {"daemon_pss_mb": round(sizes[worker.pid], 1), "all_pss_mb": round(sum(sizes.values()), 1), "processes": len(sizes)}
-
-
-def report(results: dict[str, list[dict[str, float]]], idle: dict[str, float]) -> int:
-    print(f"\n{'':<32} {'local':>10} {'remote':>10} {'remote/local':>13}")
-    medians: dict[str, dict[str, float]] = {name: {} for name in EXECUTORS}
-    for column in COLUMNS:
-        for name in EXECUTORS:
-            medians[name][column] = statistics.median(row[column] for row in results[name])
-        local, remote = medians["local"][column], medians["remote"][column]
-        print(f"{column:<32} {local:>10.3f} {remote:>10.3f} {remote / local if local else float('nan'):>13.2f}")
-    for column, text in COLUMNS.items():
-        print(f"  {column}: {text}")
-    print(f"  idle worker with {SLOTS} slots: {idle}")
-    now = datetime.now(timezone.utc)
-    target = HOME / f"{now:%Y%m%dT%H%M%SZ}.json"
-    machine = {
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg(),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
-    content = {"at": now.isoformat(), "machine": machine, "rounds": results, "medians": medians, "idle_worker": idle}
-    target.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"  written to {target.relative_to(ROOT)}; load while measuring {machine['load'][1]:.1f} on {machine['cpus']} cores")
+    options = parse()
+    _raise_file_limit()
+    begin = time.monotonic()
+    phases: dict[str, list[Figure]] = {}
+    details: dict[str, object] = {}
+    with PostgresServer(STATISTICS) as postgres:
+        if set(options.only) & {"rounds", "holding", "fleet"}:
+            _measure_main(options, postgres, begin, phases, details)
+        if "edge" in options.only:
+            _measure_edge(options, postgres, phases)
+    for phase, figures in phases.items():
+        print_table(phase, figures)
+    target = write_results(phases, details, options=vars(options))
+    say(f"written to {target.relative_to(ROOT)}; {time.monotonic() - begin:.0f} s in all")
+    print(json.dumps(headline_of(phases)))
     return 0
 
 
-def _run(central: Airflow, dag_id: str) -> list[dict[str, Any]]:
-    run_id = central.trigger(dag_id)
-    state = central.wait_for_run(dag_id, run_id, timeout_s=180)
-    if state != "success":
-        raise RuntimeError(f"{dag_id} ended as {state}")
-    time.sleep(1)
-    return central.task_instances(dag_id, run_id)
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="under 8 minutes: LocalExecutor and CeleryExecutor only, one fleet")
+    parser.add_argument("--rounds", type=int, help="rounds of the workloads (5; quick: 3)")
+    parser.add_argument("--kills", type=int, help="kills per executor, at most 16 (16; quick: 8, of ours alone)")
+    parser.add_argument("--fleets", type=lambda text: [int(n) for n in text.split(",")], help="(50,500,1000,3000; quick: 1000)")
+    parser.add_argument("--only", type=lambda text: text.split(","), help=f"some of {','.join(PARTS)}")
+    options = parser.parse_args()
+    quick = options.quick
+    options.rounds = options.rounds or (3 if quick else 5)
+    options.kills = min(16, options.kills or (8 if quick else 16))
+    options.fleets = options.fleets or ([1000] if quick else [50, 500, 1000, 3000])
+    options.only = options.only or [part for part in PARTS if not (quick and part == "edge")]
+    if unknown := set(options.only) - set(PARTS):
+        parser.error(f"--only knows {', '.join(PARTS)}; not {', '.join(sorted(unknown))}")
+    return options
 
 
-def _waits(tasks: Sequence[dict[str, Any]]) -> list[float]:
-    return [_seconds(task["start_date"]) - _seconds(task["queued_when"]) for task in tasks]
+def _measure_main(
+    options: argparse.Namespace,
+    postgres: PostgresServer,
+    begin: float,
+    phases: dict[str, list[Figure]],
+    details: dict[str, object],
+) -> None:
+    say("starting central, a Remote Worker, a Celery worker")
+    with _running(Deployment(HOME / "main", postgres, [LOCAL, CELERY, OURS])) as deployment:
+        if "rounds" in options.only:
+            say("warming up")
+            deadline = begin + QUICK_ROUNDS_UNTIL_S if options.quick else None
+            phases["side by side"] = measure_rounds(deployment, options.rounds, say, deadline=deadline)
+        if "holding" in options.only:
+            idle = [*installed_figures(), *idle_figures(deployment)]
+            phases["the worker"] = idle + _measure_holding(
+                options, deployment, idle_pss_mb(idle), [OURS] if options.quick else None
+            )
+        if "fleet" in options.only:
+            phases["idle fleets"], details["fleets"] = measure_fleets(deployment, options.fleets, WINDOW_S, say)
 
 
-def _total(tasks: Sequence[dict[str, Any]]) -> float:
-    return max(_seconds(task["end_date"]) for task in tasks) - min(_seconds(task["queued_when"]) for task in tasks)
+def _measure_edge(options: argparse.Namespace, postgres: PostgresServer, phases: dict[str, list[Figure]]) -> None:
+    """In a deployment of its own: its plugin and its executor's queries must not burden the others' figures."""
+    say("starting another central, a Remote Worker, an edge worker")
+    with _running(Deployment(HOME / "edge", postgres, [EDGE, OURS])) as deployment:
+        say("warming up")
+        figures = measure_rounds(deployment, max(1, min(2, options.rounds)), say)
+        idle = idle_figures(deployment)
+        figures += [*idle, *_measure_holding(options, deployment, idle_pss_mb(idle), [EDGE, OURS])]
+        phases["beside edge3"] = figures
 
 
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+def _measure_holding(
+    options: argparse.Namespace, deployment: Deployment, idle_mb: dict[str, float], peers: list[Peer] | None
+) -> list[Figure]:
+    per_task: dict[str, float] = {}
+    requests: dict[str, float] = {}
+    kills: dict[str, list[float]] = {}
+    for peer in peers or deployment.peers:
+        with hold(deployment, peer) as held:
+            time.sleep(3)
+            per_task[peer.name] = measure_memory_per_task(deployment, held, idle_mb[peer.name])
+            if not options.quick:
+                requests[peer.name] = measure_requests(deployment, held, REQUESTS_WINDOW_S)
+            kills[peer.name] = measure_kills(deployment, held, options.kills)
+        say(f"held and killed {len(kills[peer.name])} tasks of {peer.name}: {', '.join(f'{s:.2f}' for s in kills[peer.name])} s")
+    figures = [Figure("task_pss", "MB", "memory (PSS) per running Bash task, all of its processes", per_task)]
+    if requests:
+        text = "requests to central per running task, logs aside"
+        figures.append(Figure("requests_per_task_per_s", "/s", text, requests))
+    return figures + kill_figures(kills)
 
 
-def _brief(row: dict[str, float]) -> str:
-    return ", ".join(f"{key.removesuffix('_s')} {value:.3f} s" for key, value in row.items())
+@contextmanager
+def _running(deployment: Deployment) -> Iterator[Deployment]:
+    """Show what the processes logged if anything goes wrong."""
+    with deployment:
+        try:
+            yield deployment
+        except BaseException:
+            print(deployment.logs(), file=sys.stderr)
+            raise
+
+
+def _raise_file_limit() -> None:
+    """Central and the simulated fleet need a file per worker; both inherit our limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def say(text: str) -> None:

@@ -1,4 +1,5 @@
-"""One central on Postgres and one worker for all tests; more workers for those that ask.
+"""One central on Postgres and one worker for all tests; more workers for those that ask; one more deployment for those that kill
+its processes.
 
 Central's Dag files and the workers' are separate copies, as they would be on separate machines.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from testkit.worker import Worker
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = "elsewhere"
 """A bundle that central has and no worker."""
+
+PARALLELISM = 4
+"""`[core] parallelism` of the redundant deployment."""
 
 NewWorker = Callable[..., Worker]
 
@@ -55,17 +59,58 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
 
 
 @pytest.fixture(scope="session")
-def new_worker(home: Path, central: Airflow) -> Iterator[NewWorker]:
+def redundant(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
+    """A deployment for tests that kill its schedulers and API servers, or wait for its (short) patience to end."""
+    deployment = Airflow(
+        home / "redundant",
+        database_url=postgres_server.create_database("airflow_redundant"),
+        dags=_copy_dags(home / "redundant-dags"),
+        settings={
+            "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            # How soon one scheduler notices that another is gone.
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
+            # How long a task may be queued: longer than it takes to replace a scheduler.
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "40",
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
+            "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "0",
+            # Without the default's `dag_id=` ids of 250 characters are names that a file system takes.
+            "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE": "{{ ti.dag_id }}/{{ ti.run_id }}/{{ ti.task_id }}/"
+            "{% if ti.map_index >= 0 %}{{ ti.map_index }}/{% endif %}{{ try_number|default(ti.try_number) }}.log",
+        },
+    )
+    try:
+        yield deployment.start()
+    finally:
+        deployment.stop()
+
+
+@pytest.fixture(scope="session")
+def new_worker(home: Path) -> Iterator[NewWorker]:
     """Return a function that starts a worker; all of them are ended with the session."""
     workers: list[Worker] = []
     dags = _copy_dags(home / "worker-dags")
 
-    def start(name: str, *, queues: str, slots: int = 4) -> Worker:
-        token = central.enrolment_token(queues=queues, name_pattern=name)
-        bundles = {"dags-folder": dags}
-        task_variables = {"SITE": name}
+    def start(
+        central: Airflow,
+        name: str,
+        *,
+        queues: str,
+        slots: int = 4,
+        variables: Mapping[str, str] | None = None,
+        url: str | None = None,
+    ) -> Worker:
+        """*variables* are its tasks' environment; *url* is where it looks for central, if not where *central* says."""
         worker = Worker(
-            home / name, name=name, central=central.url, token=token, slots=slots, bundles=bundles, task_variables=task_variables
+            home / name,
+            name=name,
+            central=url or central.url,
+            token=central.enrolment_token(queues=queues, name_pattern=name),
+            slots=slots,
+            bundles={"dags-folder": dags},
+            task_variables={"SITE": name, **(variables or {})},
         )
         workers.append(worker)
         return worker.start()
@@ -76,9 +121,9 @@ def new_worker(home: Path, central: Airflow) -> Iterator[NewWorker]:
 
 
 @pytest.fixture(scope="session")
-def worker(new_worker: NewWorker) -> Worker:
+def worker(central: Airflow, new_worker: NewWorker) -> Worker:
     """The worker that serves the queue `default`."""
-    return new_worker("home", queues="default", slots=4)
+    return new_worker(central, "home", queues="default", slots=4)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -87,12 +132,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed and isinstance(item, pytest.Function):
-        for name in ("central", "worker"):
-            thing = item.funcargs.get(name)
+        for name, thing in item.funcargs.items():
             if isinstance(thing, Airflow):
-                report.sections.append(("central", thing.logs(25)))
+                report.sections.append((name, thing.logs(25)))
             elif isinstance(thing, Worker):
-                report.sections.append(("worker", thing.tail(40)))
+                report.sections.append((name, thing.tail(40)))
 
 
 def _copy_dags(target: Path) -> Path:

@@ -1,4 +1,6 @@
-"""What tasks take in and give back: XCom, templates, params; what happens when they fail."""
+"""What tasks take in and give back: XComs, mapped values, variables, connections; what happens when they fail."""
+
+import secrets
 
 from testkit.airflow import Airflow
 from testkit.worker import Worker
@@ -22,12 +24,36 @@ def test_xcoms_go_from_local_to_remote_and_back(central: Airflow, worker: Worker
     assert central.xcom("there_and_back", run, "local_again") == 1_000_000
 
 
-def test_templates_and_params_are_rendered_on_the_worker(central: Airflow, worker: Worker) -> None:
-    run = central.trigger("rendered", {"who": "somebody"})
-    assert central.wait_for_run("rendered", run) == "success"
-    assert central.xcom("rendered", run, "say") == "somebody@rendered/say"
-    fields = central.task_instance("rendered", run, "say")["rendered_fields"]
-    assert fields["bash_command"] == "echo somebody@rendered/say"
+def test_mapped_values_and_several_outputs_go_both_ways(central: Airflow, worker: Worker) -> None:
+    run = central.trigger("many")
+    assert central.wait_for_run("many", run) == "success"
+    assert central.xcom("many", run, "one_here") == "6.0 ['a', 'b']"
+    assert central.xcom("many", run, "several_there", "parts") == ["a", "b"]
+    assert [central.xcom("many", run, "double_there", map_index=index) for index in range(3)] == [2, 4, 6]
+
+
+def test_variables_and_connections_of_central_are_read_and_a_password_is_masked(central: Airflow, worker: Worker) -> None:
+    password = secrets.token_hex(12)
+    connection = {"connection_id": "plant", "conn_type": "http", "host": "plant.example", "port": 8080, "password": password}
+    central.api("POST", "connections", json={**connection, "extra": '{"region": "north"}'})
+    central.api("POST", "variables", json={"key": "e2e_text", "value": "grüße"})
+    central.api("POST", "variables", json={"key": "e2e_json", "value": '{"a": [1, 2]}'})
+    run = central.trigger("configured")
+    assert central.wait_for_run("configured", run) == "success"
+    assert central.xcom("configured", run, "read") == {
+        "text": "grüße",
+        "json": {"a": [1, 2]},
+        "missing": "a default",
+        "host": "plant.example",
+        "extra": {"region": "north"},
+        "password_length": len(password),
+    }
+    assert central.xcom("configured", run, "template") == "grüße 2 plant.example:8080"
+    assert central.api("GET", "variables/e2e_written")["value"] == "from afar"
+    log = central.task_log("configured", run, "read")
+    assert "the password is ***" in log
+    assert password not in log
+    assert not [path for path in worker.task_logs() if password.encode() in path.read_bytes()]
 
 
 def test_a_failed_try_is_followed_by_the_next(central: Airflow, worker: Worker) -> None:

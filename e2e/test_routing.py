@@ -1,18 +1,23 @@
-"""`executor` and `queue` of a task decide where it runs; a worker's slots decide how many at once."""
+"""`executor` and `queue` of a task decide where it runs; slots, pools and weights how many at once, and in which order."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from testkit.airflow import Airflow
+from testkit.processes import wait_until
 from testkit.worker import Worker
 
+NEXT_WITHIN_S = 3.0
 SLOTS = {"north": 1, "south": 2}
 
 
-@pytest.fixture
-def sites(new_worker: Callable[..., Worker]) -> Iterator[dict[str, Worker]]:
-    workers = {name: new_worker(name, queues=name, slots=slots) for name, slots in SLOTS.items()}
+@pytest.fixture(scope="module")
+def sites(central: Airflow, new_worker: Callable[..., Worker]) -> Iterator[dict[str, Worker]]:
+    workers = {name: new_worker(central, name, queues=name, slots=slots) for name, slots in SLOTS.items()}
     yield workers
     for worker in workers.values():
         worker.stop()
@@ -23,13 +28,45 @@ def test_two_workers_serve_their_own_queues_within_their_slots(central: Airflow,
     assert central.wait_for_run("routed", run) == "success"
     assert central.xcom("routed", run, "here")["site"] == "central"
     for site, count in (("north", 3), ("south", 4)):
-        results = [central.xcom("routed", run, site, map_index=index) for index in range(count)]
+        results = _mapped(central, "routed", run, site, count)
         assert {result["site"] for result in results} == {site}
-        assert _most_at_once(results) <= SLOTS[site], results
+        assert most_at_once(results) == SLOTS[site], results
     names = {worker["name"]: worker for worker in central.remote_cli("workers", "list")}
     assert set(SLOTS) <= set(names)
     assert sorted(names["south"]["queues"]) == ["south"]
 
 
-def _most_at_once(results: list[dict[str, float]]) -> int:
+def test_pools_and_pool_slots_bound_what_runs_at_once(central: Airflow, sites: dict[str, Worker], worker: Worker) -> None:
+    central.api("POST", "pools", json={"name": "narrow", "slots": 1})
+    run = central.trigger("pooled")
+    assert central.wait_for_run("pooled", run) == "success"
+    # The worker at home has four slots, the pool one.
+    assert most_at_once(_mapped(central, "pooled", run, "single", 3)) == 1
+    # The pool has many slots, the worker in the south two, and each task takes two.
+    assert most_at_once(_mapped(central, "pooled", run, "wide", 3)) == 1
+
+
+def test_what_weighs_most_runs_first_however_late_it_came(central: Airflow, sites: dict[str, Worker], tmp_path: Path) -> None:
+    holding = central.trigger("holding", {"go": str(tmp_path / "go")})
+    central.wait_for_task("holding", holding, "hold", "running")
+    weighed = central.trigger("weighed")
+    wait_until(lambda: len(central.jobs(weighed)) == 3, timeout_s=30, what="three jobs wait")
+    heavy = central.trigger("heavy")
+    wait_until(lambda: central.jobs(heavy), timeout_s=30, what="a fourth job waits")
+    (tmp_path / "go").touch()
+    assert {central.wait_for_run("weighed", weighed), central.wait_for_run("heavy", heavy)} == {"success"}
+    begun = {weight: central.xcom("weighed", weighed, f"weight_{weight}")["begin"] for weight in (1, 3, 5)}
+    begun[100] = central.xcom("heavy", heavy, "be")["begin"]
+    assert sorted(begun, key=begun.__getitem__) == [100, 5, 3, 1]
+    # A slot that is free again is filled at once, not at the dispatcher's next look by itself.
+    at = sorted(begun.values())
+    assert all(later - earlier < NEXT_WITHIN_S for earlier, later in pairwise(at)), at
+    assert central.wait_for_run("holding", holding) == "success"
+
+
+def most_at_once(results: list[dict[str, Any]]) -> int:
     return max(sum(other["begin"] <= one["begin"] < other["end"] for other in results) for one in results)
+
+
+def _mapped(central: Airflow, dag_id: str, run: str, task: str, count: int) -> list[dict[str, Any]]:
+    return [central.xcom(dag_id, run, task, map_index=index) for index in range(count)]

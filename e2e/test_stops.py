@@ -42,6 +42,23 @@ def test_clearing_a_running_task_ends_its_processes_and_runs_it_again(central: A
     assert central.xcom("lingering", run, "linger") == "the second time"
 
 
+def test_deleting_the_dag_run_ends_the_processes(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+    run, pids = _start(central, "lingering", tmp_path)
+    central.delete_run("lingering", run)
+    _assert_gone(pids)
+    wait_until(lambda: central.jobs(run)[0]["ended_at"], timeout_s=10, what="the job has ended")
+    assert central.is_running("scheduler")
+
+
+def test_marking_a_queued_task_takes_its_job_back(central: Airflow, worker: Worker) -> None:
+    run = central.trigger("unserved")
+    [job] = wait_until(lambda: central.jobs(run), timeout_s=30, what="the job is queued")
+    assert job["state"] == "queued"
+    central.set_task_state("unserved", run, "wait", "failed")
+    wait_until(lambda: central.jobs(run)[0]["state"] == "revoked", timeout_s=GONE_WITHIN_S, what="the job is taken back")
+    assert central.wait_for_run("unserved", run) == "failed"
+
+
 def test_execution_timeout_ends_the_processes(central: Airflow, worker: Worker, tmp_path: Path) -> None:
     run, pids = _start(central, "impatient", tmp_path)
     _assert_gone(pids, wind_down_s=4)
@@ -51,10 +68,9 @@ def test_execution_timeout_ends_the_processes(central: Airflow, worker: Worker, 
 
 def test_a_stopped_task_frees_its_slot(central: Airflow, worker: Worker) -> None:
     wait_until(
-        lambda: not [job for job in central.remote_cli("jobs", "list") if job["state"] in ("running", "offered", "queued")],
+        lambda: not central.query("SELECT id FROM remote_job WHERE ended_at IS NULL"),
         timeout_s=30,
         what="no job is open after all were stopped",
-        every_s=1,
     )
 
 

@@ -5,24 +5,38 @@ Run by `make check`; `--write` brings the documents up to date instead.
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import reference
 from airflow_remote_protocol.states import as_mermaid
+from airflow_remote_worker.service import Unit
 
 ROOT = Path(__file__).parent.parent
 
 # (document, name of its block, what must stand between <!-- name:begin --> and <!-- name:end -->)
 BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
+    ("docs/reference/configuration.md", "central-options", reference.central_options),
+    ("docs/reference/configuration.md", "worker-settings", reference.worker_settings),
+    ("docs/reference/configuration.md", "worker-commands", reference.worker_commands),
     ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
 ]
+
+# (file, all that must stand in it)
+FILES: list[tuple[str, Callable[[], str]]] = [
+    ("deploy/systemd/airflow-remote-worker.service", lambda: UNIT.render()),
+]
+UNIT = Unit(
+    ("/opt/airflow-remote-worker/bin/airflow-remote-worker",), Path("/var/lib/airflow-remote-worker"), user="airflow-worker"
+)
 
 
 def main() -> int:
     write = "--write" in sys.argv[1:]
-    wrong = [*_blocks(write=write), *_locks(), *_adrs()]
+    wrong = [*_blocks(write=write), *_files(write=write), *_messages(), *_links(), *_locks(), *_adrs()]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
@@ -33,12 +47,12 @@ def _blocks(*, write: bool) -> list[str]:
     for document, name, expected in BLOCKS:
         path = ROOT / document
         text = path.read_text(encoding="utf-8")
-        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(\n<!-- {name}:end -->)", re.DOTALL)
+        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not pattern.search(text):
             wrong.append(f"{document}: the block {name!r} is missing")
             continue
         # Halves and a new middle; the body may hold backslashes, so it can't be a replacement pattern.
-        before, after = text.split(f"<!-- {name}:begin -->\n")[0], text.split(f"\n<!-- {name}:end -->")[1]
+        before, after = text.split(f"<!-- {name}:begin -->\n")[0], text.split(f"<!-- {name}:end -->")[1]
         renewed = f"{before}<!-- {name}:begin -->\n{expected()}\n<!-- {name}:end -->{after}"
         if renewed == text:
             continue
@@ -47,6 +61,72 @@ def _blocks(*, write: bool) -> list[str]:
         else:
             wrong.append(f"{document}: the block {name!r} no longer says what the code says; run scripts/check_docs.py --write")
     return wrong
+
+
+def _files(*, write: bool) -> list[str]:
+    wrong = []
+    for name, expected in FILES:
+        path = ROOT / name
+        if path.exists() and path.read_text(encoding="utf-8") == expected():
+            continue
+        if write:
+            path.write_text(expected(), encoding="utf-8")
+        else:
+            wrong.append(f"{name}: no longer says what the code says; run scripts/check_docs.py --write")
+    return wrong
+
+
+MESSAGES = "docs/howto/troubleshooting.md"
+NOT_OURS = {'sudo: The "no new privileges" flag is set'}
+"""Quoted there, but said by others."""
+
+
+def _messages() -> list[str]:
+    """Every message that the troubleshooting page quotes is still in the sources: its parts in order, in one string."""
+    texts = [text for package in ("protocol", "worker", "provider") for text in _strings(ROOT / package / "src")]
+    quoted = re.findall(r"^### `(.+)`$", (ROOT / MESSAGES).read_text(encoding="utf-8"), re.MULTILINE)
+    wrong = [] if quoted else [f"{MESSAGES}: quotes no message at all"]
+    for message in quoted:
+        parts = [re.escape(part.strip()) for part in message.split("…") if part.strip()]
+        pattern = re.compile(".*".join(parts), re.DOTALL)
+        if message not in NOT_OURS and not any(pattern.search(text) for text in texts):
+            wrong.append(f"{MESSAGES}: nothing in the sources says {message!r} any more")
+    return wrong
+
+
+def _strings(root: Path) -> list[str]:
+    """Return every string of the sources below *root*, with … for what an f-string fills in."""
+    found = []
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%(\.\d+)?[sdfr]", "…", node.value))
+    return found
+
+
+def _links() -> list[str]:
+    """Links within the repository lead somewhere, down to the heading."""
+    wrong = []
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]:
+        text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            there = (path.parent / name).resolve() if name else path
+            if not there.exists():
+                wrong.append(f"{path.relative_to(ROOT)}: {target} leads nowhere")
+            elif anchor and anchor not in _anchors(there):
+                wrong.append(f"{path.relative_to(ROOT)}: {target} names no heading of that page")
+    return wrong
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def _locks() -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from sqlalchemy import Engine, create_engine, text
 
 from testkit.processes import Process, clean_environment, free_port, wait_until
 
@@ -55,6 +57,8 @@ class Airflow:
         self._bin = Path(sys.executable).parent
         self._processes: dict[str, Process] = {}
         self._clients: dict[str, httpx.Client] = {}
+        self._engine: Engine | None = None
+        self._ports: dict[str, int] = {}
         home.mkdir(parents=True, exist_ok=True)
         passwords = home / "passwords.json"
         passwords.write_text(json.dumps({user.name: user.password for user in self.users.values()}))
@@ -99,26 +103,45 @@ class Airflow:
         wait_until(self._is_healthy, timeout_s=90, what="the scheduler and the Dag processor beat", every_s=0.5)
         return self
 
-    def start_process(self, name: str) -> Process:
-        """Start `airflow <name>`; its log is `<home>/<name>.out`."""
-        process = Process(name, [self._bin / "airflow", name], log=self.home / f"{name}.out", env=self.environment, cwd=self.home)
-        self._processes[name] = process
+    def start_process(self, name: str, *, called: str | None = None, settings: Mapping[str, str] | None = None) -> Process:
+        """Start `airflow <name>`; its log is `<home>/<name>.out`. A second one of a kind is *called* something else."""
+        called = called or name
+        process = Process(
+            called,
+            [self._bin / "airflow", *name.split()],
+            log=self.home / f"{called}.out",
+            env=self.environment | dict(settings or {}),
+            cwd=self.home,
+        )
+        self._processes[called] = process
         return process
 
     def start_api_server(self, *, wait: bool = True) -> None:
-        command = ["airflow", "api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        self._processes["api-server"] = Process(
-            "api-server",
-            [self._bin / command[0], *command[1:]],
-            log=self.home / "api-server.out",
-            env=self.environment,
-            cwd=self.home,
-        )
+        self.start_process(f"api-server --host 127.0.0.1 --port {self.port} --workers 1", called="api-server")
         if wait:
             self._wait_for_api_server()
 
+    def start_another_api_server(self, *, called: str) -> str:
+        """Start one more, behind the same database and beside the same logs; return its URL when it answers.
+
+        One that was *called* so before has its port again.
+        """
+        port = self._ports.setdefault(called, free_port())
+        url = f"http://127.0.0.1:{port}"
+        # Its own address is not that of the deployment, as behind a load balancer.
+        self.start_process(f"api-server --host 127.0.0.1 --port {port} --workers 1", called=called)
+        self._wait_for_api_server(called, url)
+        return url
+
+    def kill_process(self, name: str) -> None:
+        """`kill -9` the process and its children."""
+        self._processes.pop(name).stop(signal.SIGKILL)
+
     def process(self, name: str) -> Process:
         return self._processes[name]
+
+    def is_running(self, name: str) -> bool:
+        return name in self._processes and self._processes[name].is_running()
 
     def stop_process(self, name: str) -> None:
         if name == "api-server":
@@ -131,8 +154,13 @@ class Airflow:
             process.stop(timeout_s=15)
 
     def stop(self) -> None:
-        for name in ("dag-processor", "triggerer", "scheduler", "api-server"):
+        for process in self._processes.values():
+            process.send(signal.SIGTERM)  # so that they end together, not one after the other
+        for name in sorted(self._processes, key=lambda name: name == "api-server"):
             self.stop_process(name)
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
 
     def logs(self, lines: int = 40) -> str:
         """Return what went wrong last in every process's log."""
@@ -164,8 +192,20 @@ class Airflow:
         begin = min((at for at in (output.find("\n{"), output.find("\n[")) if at >= 0), default=-1) + 1
         return json.loads(output[begin:])
 
-    def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*") -> str:
-        answer = self.remote_cli("enrol", "create", "--queues", queues, "--name-pattern", name_pattern)
+    def query(self, sql: str, **values: object) -> list[dict[str, Any]]:
+        """Return the rows of a SELECT on central's database: facts that no API shows. *values* fill its `:name` places."""
+        if self._engine is None:
+            self._engine = create_engine(self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(text(sql), values).mappings()]
+
+    def jobs(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the ledger's rows of a Dag run, oldest first."""
+        return self.query("SELECT * FROM remote_job WHERE run_id = :run ORDER BY queued_at, id", run=run_id)
+
+    def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*", team: str | None = None) -> str:
+        of_team = ["--team", team] if team else []
+        answer = self.remote_cli("enrol", "create", "--queues", queues, "--name-pattern", name_pattern, *of_team)
         return str((answer[0] if isinstance(answer, list) else answer)["token"])
 
     # -- its public API, as a user
@@ -204,10 +244,11 @@ class Airflow:
         except TimeoutError as error:
             raise TimeoutError(f"{error}\nimport errors: {self.api('GET', 'importErrors')}") from None
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, *, run_id: str | None = None) -> str:
         """Start a Dag run and return its id. *conf* overrides the Dag's params."""
         self.wait_for_dag(dag_id)
-        run = self.api("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
+        wish = {"logical_date": None, "conf": dict(conf or {})} | ({"dag_run_id": run_id} if run_id else {})
+        run = self.api("POST", f"dags/{dag_id}/dagRuns", json=wish)
         return str(run["dag_run_id"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:
@@ -254,6 +295,13 @@ class Airflow:
         wish = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False, "reset_dag_runs": True}
         self.api("POST", f"dags/{dag_id}/clearTaskInstances", json=wish)
 
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Delete the run; Airflow wants a running one to be marked as ended first."""
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id)}"
+        if self.run_state(dag_id, run_id) not in RUN_ENDED:
+            self.api("PATCH", path, json={"state": "failed"})
+        self.api("DELETE", path)
+
     def task_log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1, *, map_index: int = -1) -> str:
         """Return the task's log as the UI shows it: every event with its fields, one a line."""
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/logs/{attempt}"
@@ -274,13 +322,13 @@ class Airflow:
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.api("GET", path, params={"deserialize": "true", "map_index": map_index})["value"]
 
-    def _wait_for_api_server(self) -> None:
+    def _wait_for_api_server(self, name: str = "api-server", url: str | None = None) -> None:
         def answers() -> bool:
-            process = self._processes["api-server"]
+            process = self._processes[name]
             if not process.is_running():
                 raise RuntimeError(f"the API server ended at once\n{process.tail()}")
             try:
-                return httpx.get(f"{self.url}/api/v2/version", timeout=5).status_code == 200
+                return httpx.get(f"{url or self.url}/api/v2/version", timeout=5).status_code == 200
             except httpx.TransportError:
                 return False
 

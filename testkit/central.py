@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testkit.ledger import TaskInstance, queue_job  # isort: skip  (first: it points Airflow elsewhere)
+from testkit.ledger import Callback, TaskInstance, queue_job  # isort: skip  (first: it points Airflow elsewhere)
 
 import json
 import socket
@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import uvicorn
 from airflow_remote_protocol.conformance import Response
-from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.app import create_worker_api
 from airflow_remote_provider.ledger import credentials, sweep, workers
@@ -73,11 +73,30 @@ class ServedCentral:
             session.execute(update(EnrolmentToken).where(EnrolmentToken.id == row.id).values(expires_at=expires))
         return token
 
-    def enqueue(self, queue: str, *, slots: int = 1, priority: int = 1, workload: dict[str, Any] | None = None) -> str:
-        ti_id = uuid.uuid4()
+    def enqueue(
+        self,
+        queue: str,
+        *,
+        slots: int = 1,
+        priority: int = 1,
+        workload: dict[str, Any] | None = None,
+        kind: JobKind = JobKind.TASK,
+    ) -> str:
+        ti_id = uuid.uuid4() if kind is JobKind.TASK else None
         content = workload or {"ti": {"id": str(ti_id)}, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}}
         with compat.transaction() as session:
-            job = queue_job(session, queue, ti_id=ti_id, slots=slots, priority=priority, workload=json.dumps(content))
+            job = queue_job(
+                session,
+                queue,
+                with_task=ti_id is not None,
+                kind=kind,
+                ti_id=ti_id,
+                slots=slots,
+                priority=priority,
+                workload=json.dumps(content),
+            )
+            if kind is JobKind.CALLBACK:
+                session.add(Callback(id=uuid.UUID(job.job_id), state="queued"))
         return job.job_id
 
     def end_task(self, job_id: str) -> None:

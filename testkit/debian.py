@@ -7,21 +7,22 @@ import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 
 
-def install_packages(packages: Sequence[str], *, what: str) -> None:
-    """Install Debian's *packages*, without what they merely recommend.
+def install(*packages: str) -> None:
+    """Install *packages*, without starting any service of theirs.
 
     Raises:
-        RuntimeError: not root, no apt-get, or the installation failed; a person has to install *what*.
+        RuntimeError: not root, no apt-get, or the installation failed; a person has to install them.
     """
     names = " ".join(packages)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise RuntimeError(f"{what} is not installed. Install it (Debian, Ubuntu: sudo apt-get install {names}) and try again.")
-    # RUNLEVEL=1 keeps a package from starting a server of its own.
+        raise RuntimeError(
+            f"Not all installed: {names}. Install what is missing (Debian, Ubuntu: sudo apt-get install {names}), try again."
+        )
+    # RUNLEVEL=1 keeps the package from starting a server of its own.
     environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    print(f"{what} is not installed; installing Debian's {names}", file=sys.stderr, flush=True)
+    print(f"installing Debian's {names}", file=sys.stderr, flush=True)
     for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
         command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments]
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from testkit.debian import install_packages, server_owner
+from testkit.debian import install, server_owner
 from testkit.processes import Process, clean_environment, free_port, wait_until
 
 USER = "airflow"
@@ -166,7 +166,7 @@ def install_programs() -> dict[str, str]:
     Raises:
         RuntimeError: they can't be installed; a person has to.
     """
-    install_packages(PACKAGES, what="MariaDB")
+    install(*PACKAGES)
     found = find_programs()
     if found is None:
         raise RuntimeError(f"apt-get installed {' '.join(PACKAGES)}, yet mariadbd or one of its programs is missing")

@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from testkit.debian import install_packages, server_owner
+from testkit.debian import install, server_owner
 from testkit.processes import Process, clean_environment, free_port, wait_until
 
 USER = "airflow"
@@ -41,7 +42,9 @@ SETTINGS = {
 class PostgresServer:
     """One server, started by `start()`, gone after `stop()`. `start()` may be called again."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        """*settings* are added to :data:`SETTINGS`."""
+        self._settings = SETTINGS | dict(settings or {})
         self._password = secrets.token_hex(8)
         self._directory: Path | None = None
         self._process: Process | None = None
@@ -73,7 +76,7 @@ class PostgresServer:
         if initdb.returncode != 0:
             raise RuntimeError(f"initdb failed:\n{initdb.stdout}{initdb.stderr}")
         self.port = free_port()
-        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         self._process = Process(
             "postgres",
             [
@@ -88,6 +91,11 @@ class PostgresServer:
         )
         wait_until(self._is_ready, timeout_s=60, what="Postgres accepts connections")
         return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def create_database(self, name: str) -> str:
         """Create the empty database *name* and return its SQLAlchemy URL."""
@@ -151,7 +159,7 @@ def install_binaries() -> Path:
     Raises:
         RuntimeError: it can't be installed; a person has to.
     """
-    install_packages(["postgresql"], what="Postgres")
+    install("postgresql")
     found = find_binaries()
     if found is None:
         raise RuntimeError("apt-get installed postgresql, yet /usr/lib/postgresql/*/bin/initdb is missing")

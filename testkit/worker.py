@@ -66,7 +66,7 @@ class Worker:
             f"worker {self.name}", [self._program, "run"], log=self.log, env=self.environment, cwd=self.directory
         )
         if wait:
-            wait_until(self._serves, timeout_s=60, what=f"worker {self.name} serves central")
+            wait_until(self.is_serving, timeout_s=60, what=f"worker {self.name} serves central")
         return self
 
     def run(self, *arguments: str, timeout_s: float = 60) -> str:
@@ -98,6 +98,17 @@ class Worker:
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.is_running()
+
+    def is_serving(self) -> bool:
+        """Say whether the daemon that we started has a session with central."""
+        assert self._process is not None
+        if not self._process.is_running():
+            raise RuntimeError(f"worker {self.name} ended at once\n{self._process.tail()}")
+        try:
+            told = json.loads((self.state / "status.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return False
+        return bool(told["pid"] == self.pid and told["phase"] == "serving" and told["session"])
 
     def kill(self) -> None:
         """`kill -9` the daemon alone; its shims and tasks live on."""
@@ -140,17 +151,6 @@ class Worker:
         if not self.log.exists():
             return f"({self.name} wrote no log)"
         return "\n".join([f"--- worker {self.name}", *self.log.read_text(errors="replace").splitlines()[-lines:]])
-
-    def _serves(self) -> bool:
-        """Say whether the daemon that we started has a session with central."""
-        assert self._process is not None
-        if not self._process.is_running():
-            raise RuntimeError(f"worker {self.name} ended at once\n{self._process.tail()}")
-        try:
-            told = json.loads((self.state / "status.json").read_bytes())
-        except (FileNotFoundError, ValueError):
-            return False
-        return bool(told["pid"] == self.pid and told["phase"] == "serving" and told["session"])
 
 
 def _descendants(pid: int) -> list[int]:

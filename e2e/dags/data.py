@@ -1,11 +1,10 @@
-"""XCom, templates, params, retries."""
+"""XCom, mapped tasks, variables, connections, retries."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import BaseHook, Variable, dag, get_current_context, task
 
 REMOTE = "RemoteExecutor"
 VALUE = {"text": "grüße, 世界 ☃", "number": 2**40, "list": [1, None, True, 2.5], "nested": {"a": {"b": []}}}
@@ -32,9 +31,64 @@ def there_and_back():
     local_again(remote(local()))
 
 
-@dag(schedule=None, params={"who": Param("nobody", type="string")})
-def rendered():
-    BashOperator(task_id="say", executor=REMOTE, bash_command="echo {{ params.who }}@{{ dag.dag_id }}/{{ ti.task_id }}")
+@dag(schedule=None)
+def many():
+    """Mapped over a list from the other side, in both directions; several outputs under names of their own."""
+
+    @task
+    def numbers_here() -> list[int]:
+        return [1, 2, 3]
+
+    @task(executor=REMOTE)
+    def double_there(number: int) -> int:
+        return number * 2
+
+    @task
+    def half_here(number: int) -> float:
+        return number / 2
+
+    @task(executor=REMOTE)
+    def sum_there(numbers: list[float]) -> float:
+        return sum(numbers)
+
+    @task(executor=REMOTE, multiple_outputs=True)
+    def several_there(total: float) -> dict[str, object]:
+        return {"total": total, "parts": ["a", "b"]}
+
+    @task
+    def one_here(total: float, parts: list[str]) -> str:
+        return f"{total} {parts}"
+
+    several = several_there(sum_there(half_here.expand(number=double_there.expand(number=numbers_here()))))
+    one_here(several["total"], several["parts"])
+
+
+@dag(schedule=None)
+def configured():
+    @task(executor=REMOTE)
+    def read() -> dict:
+        connection = BaseHook.get_connection("plant")
+        print(f"the password is {connection.password}")
+        return {
+            "text": Variable.get("e2e_text"),
+            "json": Variable.get("e2e_json", deserialize_json=True),
+            "missing": Variable.get("e2e_missing", default="a default"),
+            "host": connection.host,
+            "extra": connection.extra_dejson,
+            "password_length": len(connection.password),
+        }
+
+    @task.bash(executor=REMOTE)
+    def template() -> str:
+        return "echo {{ var.value.e2e_text }} {{ var.json.e2e_json.a[1] }} {{ conn.plant.host }}:{{ conn.plant.port }}"
+
+    @task(executor=REMOTE)
+    def write() -> None:
+        Variable.set("e2e_written", "from afar")
+
+    read()
+    template()
+    write()
 
 
 @dag(schedule=None)
@@ -60,6 +114,7 @@ def never_works():
 
 
 there_and_back()
-rendered()
+many()
+configured()
 second_try()
 never_works()

@@ -1,4 +1,4 @@
-"""Tasks that take their time: to be stopped, watched, cut off."""
+"""Tasks that wait to be stopped."""
 
 from __future__ import annotations
 
@@ -56,33 +56,17 @@ def impatient():
     linger()
 
 
-@dag(schedule=None, params={"lines": Param(20, type="integer"), "every_s": Param(0.5, type="number")})
-def talking():
-    @task(executor=REMOTE)
-    def talk(params: dict | None = None) -> int:
-        import time
-
-        for number in range(params["lines"]):
-            print(f"line {number}: grüße ☃")
-            time.sleep(params["every_s"])
-        return params["lines"]
-
-    talk()
-
-
 @dag(schedule=None)
-def shouting():
-    @task(executor=REMOTE)
-    def shout() -> None:
-        """Some 3 MB, as fast as it goes."""
-        for number in range(15_000):
-            print(f"{number:06} " + "ö" * 80)
+def unserved():
+    """No worker serves its queue."""
 
-    shout()
+    @task(executor=REMOTE, queue="nowhere")
+    def wait() -> None: ...
+
+    wait()
 
 
 lingering()
 stubborn()
 impatient()
-talking()
-shouting()
+unserved()

@@ -1,8 +1,8 @@
-"""Which task runs where."""
+"""Which task runs where, how many at once, in which order."""
 
 from __future__ import annotations
 
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 REMOTE = "RemoteExecutor"
 
@@ -20,11 +20,11 @@ def _where_and_when(seconds: float) -> dict:
 def routed():
     @task(executor=REMOTE, queue="north")
     def north(number: int) -> dict:
-        return _where_and_when(2)
+        return _where_and_when(1)
 
     @task(executor=REMOTE, queue="south")
     def south(number: int) -> dict:
-        return _where_and_when(2)
+        return _where_and_when(1)
 
     @task
     def here() -> dict:
@@ -35,4 +35,71 @@ def routed():
     here()
 
 
+@dag(schedule=None)
+def pooled():
+    """The worker has more slots than the pool; a wide task takes two of both."""
+
+    @task(executor=REMOTE, pool="narrow")
+    def single(number: int) -> dict:
+        return _where_and_when(0.7)
+
+    @task(executor=REMOTE, queue="south", pool_slots=2)
+    def wide(number: int) -> dict:
+        return _where_and_when(0.7)
+
+    single.expand(number=[0, 1, 2])
+    wide.expand(number=[0, 1, 2])
+
+
+@dag(schedule=None, params={"go": Param("", type="string")})
+def holding():
+    """Fills the one slot of the queue until the file is there."""
+
+    @task(executor=REMOTE, queue="north")
+    def hold(params: dict | None = None) -> None:
+        import time
+        from pathlib import Path
+
+        while not Path(params["go"]).exists():
+            time.sleep(0.05)
+
+    hold()
+
+
+@dag(schedule=None)
+def weighed():
+    for weight in (1, 5, 3):
+
+        @task(task_id=f"weight_{weight}", executor=REMOTE, queue="north", priority_weight=weight)
+        def be() -> dict:
+            return _where_and_when(0)
+
+        be()
+
+
+@dag(schedule=None)
+def heavy():
+    @task(executor=REMOTE, queue="north", priority_weight=100)
+    def be() -> dict:
+        return _where_and_when(0)
+
+    be()
+
+
+@dag(schedule=None)
+def crowded():
+    """More than may run at once anywhere in the deployment."""
+
+    @task(executor=REMOTE, queue="wide")
+    def be(number: int) -> dict:
+        return _where_and_when(1.5)
+
+    be.expand(number=list(range(12)))
+
+
 routed()
+pooled()
+holding()
+weighed()
+heavy()
+crowded()

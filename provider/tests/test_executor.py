@@ -114,6 +114,12 @@ def _row(workload: ExecuteTask) -> SimpleNamespace:
     return SimpleNamespace(id=ti.id, key=ti.key, external_executor_id=ti.external_executor_id)
 
 
+def _conclude(lease: Lease) -> None:
+    """The task's own terminal state goes through; its log and report are on the way."""
+    with compat.transaction() as session:
+        leases.conclude(session, lease, done=True)
+
+
 @contextmanager
 def _database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     @contextmanager
@@ -412,6 +418,58 @@ def test_an_old_failure_does_not_fail_a_resumed_task() -> None:
 
 
 # Vouching
+
+
+def test_an_end_frees_its_slot_before_the_next_sync() -> None:
+    worker, executor = enlist(), _executor(parallelism=1)
+    job_id = _queue(executor, _workload())
+    executor.heartbeat()
+    assert executor.slots_available == 0
+    lease = _run(worker, job_id)
+    executor._heard_at = 0.0
+    _end(lease)
+    assert executor.slots_available == 1
+    assert len(executor.get_event_buffer()) == 1
+
+
+def test_a_task_that_has_concluded_fills_no_slot_and_is_told_once_it_is_reported() -> None:
+    worker, executor = enlist(), _executor(parallelism=1)
+    job_id = _queue(executor, _workload())
+    executor.heartbeat()
+    lease = _run(worker, job_id)
+    _conclude(lease)
+    executor.sync()
+    assert (executor.slots_available, executor.get_event_buffer()) == (1, {})
+    _end(lease, concluded=False)
+    executor.sync()
+    assert [state for state, _ in executor.get_event_buffer().values()] == ["success"]
+
+
+def test_an_old_job_that_has_concluded_does_not_free_the_slot_of_the_resumed_task() -> None:
+    worker, executor = enlist(), _executor()
+    workload = _workload()
+    old = _queue(executor, workload)
+    executor.heartbeat()
+    lease = _run(worker, old)
+    resumed = workload.model_copy(update={"ti": workload.ti.model_copy(update={"external_executor_id": str(uuid.uuid4())})})
+    _conclude(lease)
+    executor.sync()
+    _queue(executor, resumed)
+    executor.heartbeat()
+    executor.sync()
+    assert workload.ti.key in executor.running
+
+
+def test_asking_for_free_slots_again_and_again_asks_the_ledger_once(database: Engine) -> None:
+    executor = _executor()
+    _queue(executor, _workload())
+    executor.heartbeat()
+    executor._heard_at = 0.0
+    with counted(database) as first:
+        _ = executor.slots_available
+    with counted(database) as again:
+        _ = executor.slots_available
+    assert first and not again
 
 
 def test_sync_keeps_the_heartbeats_fresh_and_not_too_often(database: Engine) -> None:

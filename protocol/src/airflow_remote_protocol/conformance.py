@@ -19,7 +19,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -34,6 +34,7 @@ from airflow_remote_protocol.messages import (
     Facts,
     HeldJob,
     IntentMode,
+    JobKind,
     JobPhase,
     LogAppended,
     Offer,
@@ -82,6 +83,11 @@ MAX_LOG_PACKED = 1 << 20
 MAX_LOG_UNPACKED = 8 << 20
 """docs/protocol.md, the `log` route."""
 
+EVERYTHING = tuple(capability.value for capability in Capability)
+
+CALLBACK = {"path": "alerts.tell", "kwargs": {}, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}}
+"""The fields of a callback's workload that don't name it."""
+
 M = TypeVar("M", bound=msgspec.Struct)
 
 
@@ -104,7 +110,15 @@ class CentralUnderTest(Protocol):
         """Make a token. With `expires_s=0` it has expired by the time it is returned."""
         ...
 
-    def enqueue(self, queue: str, *, slots: int = 1, priority: int = 1, workload: dict[str, Any] | None = None) -> str:
+    def enqueue(
+        self,
+        queue: str,
+        *,
+        slots: int = 1,
+        priority: int = 1,
+        workload: dict[str, Any] | None = None,
+        kind: JobKind = JobKind.TASK,
+    ) -> str:
         """Queue a job and return its id. Without a workload: a task that could run (`run` through the gateway succeeds)."""
         ...
 
@@ -202,7 +216,13 @@ class Caller:
         return ask(self.central, method, path, {**sent, **(headers or {})}, body)
 
     def ask_session(
-        self, *, slots: int = 8, jobs: Sequence[HeldJob] = (), instance_id: str = "", protocol: str = PROTOCOL_VERSION
+        self,
+        *,
+        slots: int = 8,
+        jobs: Sequence[HeldJob] = (),
+        instance_id: str = "",
+        protocol: str = PROTOCOL_VERSION,
+        capabilities: Iterable[str] = EVERYTHING,
     ) -> Response:
         return self.call(
             "POST",
@@ -211,7 +231,7 @@ class Caller:
                 instance_id=instance_id or self.instance_id,
                 boot_id=unique("boot"),
                 protocol=protocol,
-                capabilities=[capability.value for capability in Capability],
+                capabilities=list(capabilities),
                 slots=slots,
                 facts=Facts(hostname="conformance"),
                 jobs=list(jobs),
@@ -686,6 +706,25 @@ def check_a_worker_only_gets_jobs_of_its_queues(central: CentralUnderTest) -> No
     offers = caller.poll(free_slots=5, wait_s=PROMPT_S).offers
     assert [offer.job_id for offer in offers] == [own], f"only {own} is on this worker's queue, got {offers}"
     in_state(central, foreign, JobState.QUEUED)
+
+
+def check_a_kind_of_job_goes_only_to_whom_can_run_it(central: CentralUnderTest) -> None:
+    caller = Caller.enrol(central)
+    caller.session = succeeded(caller.ask_session(capabilities=["task"]), Session)
+    job_id = central.enqueue(caller.queue, kind=JobKind.CALLBACK, priority=9, workload=CALLBACK)
+    task = central.enqueue(caller.queue)
+    offers = caller.poll(free_slots=5, wait_s=PROMPT_S).offers
+    assert [offer.job_id for offer in offers] == [task], f"this worker runs tasks only, got {offers}"
+    in_state(central, job_id, JobState.QUEUED)
+    other = Caller.at_work(central, [caller.queue])
+    offer = other.await_offer()
+    assert (offer.job_id, offer.kind) == (job_id, JobKind.CALLBACK), f"expected the callback, got {offer}"
+    done(other.accept(offer))
+    in_state(central, job_id, JobState.RUNNING)
+    refusal = other.execution(offer, "PATCH", f"task-instances/{task}/run", {})
+    assert PROBLEM_HEADER in refusal.headers, f"a callback has no task to run, got {_shown(refusal)}"
+    done(other.report(offer))
+    in_state(central, job_id, JobState.SUCCEEDED)
 
 
 def check_jobs_are_offered_by_priority_and_then_by_age(central: CentralUnderTest) -> None:

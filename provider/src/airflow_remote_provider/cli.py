@@ -55,7 +55,7 @@ def get_remote_cli_commands() -> list[Any]:
             action("show", "show one worker", show_worker, name, output),
             action("pause", "take no new jobs; running ones go on", _wish("pause"), name, reason),
             action("resume", "take jobs again", _wish("serve"), name, reason),
-            action("drain", "finish the running jobs, then end the daemon", _wish("drain"), name, reason),
+            action("drain", "take no new jobs and let running ones finish, to remove it", _wish("drain"), name, reason),
             action(
                 "limit",
                 "bound the slots that it may fill",

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_remote_provider.sqlite_lock import locking
 
+
 __all__ = ["UtcDateTime"]
 
 T = TypeVar("T")
@@ -33,15 +34,20 @@ def engine() -> Engine:
     return settings.engine  # type: ignore[no-any-return]
 
 
+def connect() -> Connection:
+    """Return a connection to run several transactions on; the caller closes it."""
+    return _ours(engine()).connect()
+
+
 @contextmanager
-def transaction(*, lock_wait_s: float | None = None) -> Iterator[Session]:
-    """One session, one transaction of our own on Airflow's engine; never the scheduler's session.
+def transaction(connection: Connection | None = None, *, lock_wait_s: float | None = None) -> Iterator[Session]:
+    """One session, one transaction of our own on Airflow's engine, or on a *connection* of it; never the scheduler's session.
 
     With *lock_wait_s* it fails rather than wait longer for somebody's lock (SQLite: as long as its connections wait anyway).
     """
     bind = engine()
     if lock_wait_s is None or bind.dialect.name == "sqlite":
-        with _new_session(bind) as session, session.begin():
+        with _new_session(bind, connection) as session, session.begin():
             yield session
     elif bind.dialect.name == "mysql":
         with _impatient_connection(bind, lock_wait_s) as connection, _new_session(bind, connection) as session, session.begin():
@@ -52,14 +58,16 @@ def transaction(*, lock_wait_s: float | None = None) -> Iterator[Session]:
             yield session
 
 
-def in_transaction(verb: Callable[[Session], T], *, lock_wait_s: float | None = None) -> T:
+def in_transaction(
+    verb: Callable[[Session], T], connection: Connection | None = None, *, lock_wait_s: float | None = None
+) -> T:
     """Return what *verb* returns, run in a :func:`transaction`. If the database breaks that off to resolve a deadlock: again.
 
     MySQL locks index entries and rows one after the other, so two verbs that lock in the same order may still meet.
     """
     for tries_left in reversed(range(DEADLOCK_TRIES)):
         try:
-            with transaction(lock_wait_s=lock_wait_s) as session:
+            with transaction(connection, lock_wait_s=lock_wait_s) as session:
                 return verb(session)
         except DBAPIError as error:
             if not (tries_left and _is_deadlock(error)):
@@ -79,8 +87,14 @@ def _is_deadlock(error: DBAPIError) -> bool:
 
 
 @cache
+def _ours(bind: Engine) -> Engine:
+    """Return Airflow's engine with our locking rules, where it needs them."""
+    return locking(bind) if bind.dialect.name == "sqlite" else bind
+
+
+@cache
 def _session_factory(bind: Engine) -> sessionmaker[Session]:
-    return sessionmaker(locking(bind) if bind.dialect.name == "sqlite" else bind, expire_on_commit=False, autoflush=False)
+    return sessionmaker(_ours(bind), expire_on_commit=False, autoflush=False)
 
 
 def _new_session(bind: Engine, connection: Connection | None = None) -> Session:
@@ -113,6 +127,18 @@ def database_now(session: Session) -> datetime:
     if name == "mysql":
         return session.scalar(select(func.utc_timestamp(6))).replace(tzinfo=timezone.utc)  # type: ignore[union-attr,no-any-return]
     return datetime.now(timezone.utc)
+
+
+def database_clock(session: Session, after: timedelta = timedelta()) -> Any:
+    """Return the database's clock, *after* later, as what a statement can store or compare with: no round trip of its own."""
+    from sqlalchemy import func, text
+
+    name = session.get_bind().dialect.name
+    if name == "postgresql":
+        return func.clock_timestamp() + after if after else func.clock_timestamp()
+    if name == "mysql":
+        return func.timestampadd(text("MICROSECOND"), int(after.total_seconds() * 1e6), func.utc_timestamp(6))
+    return datetime.now(timezone.utc) + after
 
 
 def task_instance_model() -> Any:

@@ -38,6 +38,9 @@ VOUCH_EVERY_S = 10.0
 ORPHANS_EVERY_S = 60.0
 """How often to look for callbacks and connection tests of a scheduler that died."""
 
+HEAR_AGAIN_AFTER_S = 0.1
+"""The scheduler asks for free slots several times within one round; once is enough to ask the ledger."""
+
 BATCH = 500
 """Most jobs handed in by one heartbeat: some 0.1 s of the scheduler's loop. The next heartbeat comes within a second."""
 
@@ -63,6 +66,8 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         """Job id → workload of every job whose end the scheduler has not heard yet."""
         self._unstarted: set[str] = set()
         """Those of them that are callbacks of which the scheduler has not heard that they run."""
+        self._freed: set[str] = set()
+        """Those of them whose task has said its last word: they fill no slot any more, whatever their log still has to travel."""
         self._unrevoked: list[str] = []
         """Jobs to take back, which the ledger did not hear yet."""
         self._due: dict[str, float] = {}
@@ -125,10 +130,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
             return
         if self._unstarted:
             self._tell_started()
-        ended = self._ledger("read ended jobs", lambda session: jobs.settle(session, self._owner))
-        if isinstance(ended, list):
-            for job in ended:
-                self._tell(job)
+        self._hear()
         if self._is_due("vouch", VOUCH_EVERY_S) and self._ledger("vouch for jobs", sweep.vouch) is _FAILED:
             self._due.pop("vouch")
 
@@ -139,7 +141,39 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
                 self.running_state(self._keys[job_id])
             self._unstarted -= started
 
+    @property
+    def slots_available(self) -> int:
+        """How many more workloads fit, as the ledger knows it now.
+
+        The scheduler asks right before it queues, but calls :meth:`sync` after that, and sleeps a second when it queued nothing:
+        what ended since the last :meth:`sync` would leave its slot empty for that long.
+        """
+        if self._keys and self._is_due("hear", HEAR_AGAIN_AFTER_S):
+            self._hear()
+        return int(super().slots_available)
+
+    def _hear(self) -> None:
+        """Read back what ended, and whose task has ended although its report is still on the way."""
+        self._due["hear"] = time.monotonic() + HEAR_AGAIN_AFTER_S
+        heard = self._ledger(
+            "read ended jobs", lambda session: (jobs.settle(session, self._owner), jobs.concluded(session, self._owner))
+        )
+        if isinstance(heard, tuple):
+            ended, concluded = heard
+            for job_id in concluded - self._freed:
+                self._free(job_id)
+            for job in ended:
+                self._tell(job)
+
+    def _free(self, job_id: str) -> None:
+        key = self._keys.get(job_id)
+        if key is not None:
+            self._freed.add(job_id)
+            if list(self._keys.values()).count(key) == 1:  # a resumed task has the key of its old job, and fills a slot again
+                self.running.discard(key)
+
     def _tell(self, job: EndedJob) -> None:
+        self._freed.discard(job.job_id)
         key = self._keys.pop(job.job_id, None)
         self._unstarted.discard(job.job_id)
         if key is None:
@@ -201,6 +235,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
     def _revoke(self, job_id: str) -> None:
         self._keys.pop(job_id, None)
         self._unstarted.discard(job_id)
+        self._freed.discard(job_id)
         self._unrevoked.append(job_id)
         self._revoke_now()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from testkit.ledger import Enlisted, counted, enlist, session_request  # isort: skip
 
@@ -14,10 +16,12 @@ from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
 from airflow_remote_provider import compat
+from airflow_remote_provider.api import auth
 from airflow_remote_provider.api.auth import Registry, bearer
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.ledger import workers
+from airflow_remote_provider.ledger.workers import WorkerRecord
 
 
 def _run(check: Callable[[Registry], Awaitable[None]]) -> None:
@@ -161,6 +165,51 @@ def test_a_transaction_that_stamped_earlier_but_committed_later_is_not_missed(da
             _change(workers.set_intent, late.name, IntentMode.PAUSE, by="me")
             assert [record.name for record in await registry.refresh()] == ["late"]
         assert [record.name for record in await registry.refresh()] == ["early"]
+
+    _run(check)
+
+
+def test_a_fleet_that_came_at_once_is_not_read_for_good(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "OVERLAP", timedelta(seconds=0.1))
+    read: list[int] = []
+    real = workers.changed_since
+
+    def watched(session: Session, since: datetime | None) -> list[WorkerRecord]:
+        rows = real(session, since)
+        read.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(workers, "changed_since", watched)
+    worker, *_ = [enlist(f"w{n}") for n in range(3)]
+
+    async def check(registry: Registry) -> None:
+        await registry.identify(_presents(worker))
+        await registry.refresh()
+        await registry.refresh()  # the newest may have overtaken an older one
+        assert read[1] > 0
+        await asyncio.sleep(0.15)
+        await registry.refresh()
+        await registry.refresh()
+        assert read[-1] == 0
+        await asyncio.to_thread(_change, workers.revoke_worker, worker.name)
+        assert [record.name for record in await registry.refresh()] == [worker.name]
+
+    _run(check)
+
+
+def test_a_row_read_before_a_session_was_opened_does_not_end_it(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = enlist()
+    with compat.transaction() as session:
+        (older,) = workers.changed_since(session, None)
+        newer = workers.open_session(session, worker.id, session_request())
+    monkeypatch.setattr(workers, "changed_since", lambda session, since: [older])
+    monkeypatch.setattr(workers, "by_credential", lambda session, digest: older)
+
+    async def check(registry: Registry) -> None:
+        registry.remember(newer)
+        assert await registry.refresh() == []
+        assert registry.remember(older) is newer
+        assert (await registry.identify(_presents(worker))).session_id == newer.session_id
 
     _run(check)
 

@@ -11,6 +11,7 @@ from airflow_remote_protocol.errors import STATUS, ProblemCode
 from airflow_remote_protocol.version import MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION
 from airflow_remote_provider.api.problems import Marked, Refusal, as_response
 from airflow_remote_provider.ledger import errors
+from airflow_remote_provider.logstores import Unstorable
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.applications import Starlette
@@ -27,6 +28,7 @@ TRANSLATED = [
     (errors.Cloned("no"), ProblemCode.CLONED),
     (errors.Revoked("no"), ProblemCode.REVOKED),
     (errors.LedgerError("no"), ProblemCode.INVALID),
+    (Unstorable("its name is too long"), ProblemCode.INVALID),
     (Malformed("not a valid Poll"), ProblemCode.INVALID),
     (OperationalError("SELECT secret", {}, Exception("gone")), ProblemCode.BUSY),
     (IntegrityError("INSERT", {}, Exception("twice")), ProblemCode.BUSY),

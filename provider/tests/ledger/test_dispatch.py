@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Engine, select, update
+from sqlalchemy.orm import Session
 
-from testkit.ledger import Claimers, ago, change_job, claim, enlist, job_row, jobs, new_job, offered, queued, running  # isort: skip
+from testkit.ledger import Claimers, ago, change_job, claim, counted, enlist, job_row, jobs, new_job, offered, queued, running  # isort: skip
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
@@ -30,6 +32,38 @@ def test_the_highest_priority_goes_first_then_the_oldest() -> None:
 def test_one_claim_offers_in_that_order_too() -> None:
     ids = [queued(priority=priority).job_id for priority in (2, 3, 1)]
     assert [job.job_id for job in claim(enlist().claimant())] == [ids[1], ids[0], ids[2]]
+
+
+def test_that_order_holds_whatever_the_jobs_went_through_before() -> None:
+    ids = [queued(priority=priority).job_id for priority in (9, 8, 7)]
+    change_job(ids[1], epoch=5)
+    assert [(job.job_id, job.epoch) for job in claim(enlist().claimant())] == [(ids[0], 1), (ids[1], 6), (ids[2], 1)]
+
+
+def test_a_claim_costs_the_same_for_one_job_and_for_many(database: Engine) -> None:
+    queued()
+    with counted(database) as one:
+        claim(enlist("one", slots=1).claimant())
+    for _ in range(20):
+        queued()
+    worker = enlist("many", slots=20)
+    with counted(database) as many:
+        assert len(claim(worker.claimant())) == 20
+    assert len(many) <= len(one)
+
+
+def test_a_job_that_changed_hands_meanwhile_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = queued(priority=2), queued()
+    real = dispatch._candidates
+
+    def late(session: Session, *args: Any) -> Any:
+        rows = real(session, *args)
+        session.execute(update(Job).where(Job.id == first.job_id).values(epoch=7))
+        return rows
+
+    monkeypatch.setattr(dispatch, "_candidates", late)
+    assert [job.job_id for job in claim(enlist().claimant())] == [second.job_id]
+    assert job_row(first.job_id).state == "queued"
 
 
 def test_an_offer_says_what_the_ledger_holds() -> None:

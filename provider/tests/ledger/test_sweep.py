@@ -320,14 +320,16 @@ def test_any_open_says_whether_there_is_anything_to_watch() -> None:
 # History
 
 
-def test_only_old_ended_jobs_that_the_scheduler_knows_of_are_forgotten() -> None:
+def test_only_old_ended_jobs_of_which_the_scheduler_needs_no_word_are_forgotten() -> None:
     worker = enlist(slots=9)
-    old, young, untold, live = (running(worker) for _ in range(4))
-    for lease, ended in ((old, 20), (young, 1), (untold, 20)):
+    old, young, untold, concluded, live = (running(worker) for _ in range(5))
+    for lease, ended in ((old, 20), (young, 1), (untold, 20), (concluded, 20)):
         change_job(lease.job_id, state="succeeded", ended_at=ago(days=ended), settled_at=ago(days=ended))
     change_job(untold.job_id, settled_at=None)
+    # Its task told its state itself while no scheduler lived; none will ever ask for the job.
+    change_job(concluded.job_id, settled_at=None, concluded_at=ago(days=20))
     change_job(live.job_id, queued_at=ago(days=90), accepted_at=ago(days=90))
-    assert _do(sweep.purge, older_than=timedelta(days=14)) == 1
+    assert _do(sweep.purge, older_than=timedelta(days=14)) == 2
     with compat.transaction() as session:
         assert set(session.scalars(select(Job.id))) == {young.job_id, untold.job_id, live.job_id}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.logstores import OutOfStep
+from airflow_remote_provider.logstores import OutOfStep, Unstorable
 from airflow_remote_provider.logstores.file import FileLogStore
 from sqlalchemy import create_engine
 
@@ -121,3 +121,11 @@ def test_two_that_send_the_same_chunks_at_once_write_each_byte_once(file: Path) 
 def test_paths_are_relative_to_airflows_folder(file: Path) -> None:
     FileLogStore().append(LOG, 0, 0, b"x")
     assert file.is_relative_to(compat.base_log_folder())
+
+
+def test_a_path_that_no_file_system_takes_is_refused_for_good_and_says_what_to_do(file: Path) -> None:
+    long = LOG.replace("dag_id=d", f"dag_id={'d' * 250}")
+    with pytest.raises(Unstorable, match=r"257 bytes.*log_filename_template"):
+        FileLogStore().size(long)
+    with pytest.raises(Unstorable, match=r"257 bytes.*log_filename_template"):
+        FileLogStore().append(long, 0, 0, b"a word")

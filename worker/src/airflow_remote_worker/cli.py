@@ -1,4 +1,4 @@
-"""The command line: join, run, status, check, leave. Parses and prints; imports what a command needs when it is run."""
+"""The command line: join, run, status, check, leave, service. Parses and prints; imports what a command needs when it is run."""
 
 from __future__ import annotations
 
@@ -149,6 +149,30 @@ def leave(arguments: argparse.Namespace, config: Config, state: State) -> int:
     return EXIT_OK
 
 
+def service(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Write, remove or show the systemd unit of this worker."""
+    from airflow_remote_worker import service as units
+
+    root = state.root.absolute()
+    writes = arguments.print or arguments.action == "install"
+    if arguments.user_name and not arguments.system:
+        raise ConfigError("--user-name: your own service runs as you; use it with --system")
+    user = units.whose(root, arguments.user_name) if writes and arguments.system else ""
+    unit = units.Unit(
+        units.program(), root, arguments.unit, arguments.system, user, drain_s=arguments.drain_s, allow_sudo=arguments.allow_sudo
+    )
+    if arguments.print:
+        print(unit.render(), end="")
+        return EXIT_OK
+    if arguments.action == "status":
+        return units.show(unit)
+    if arguments.action == "install":
+        state.membership()  # a service that never joined would only fail, at every boot
+    for line in units.install(unit) if arguments.action == "install" else units.uninstall(unit):
+        print(line)
+    return EXIT_OK
+
+
 def _link(config: Config, central: str, credential: str, *, ca_file: str | None = None) -> Link:
     from airflow_remote_worker.clock import SystemClock
     from airflow_remote_worker.link import Link
@@ -236,12 +260,32 @@ def _parser() -> argparse.ArgumentParser:
     running.set_defaults(command=run)
 
     asking = commands.add_parser("status", parents=[common], help="what the daemon here does")
-    asking.add_argument("--json", action="store_true")
+    asking.add_argument("--json", action="store_true", help="all that is known, for programs")
     asking.set_defaults(command=status)
 
     commands.add_parser("check", parents=[common], help="test the way to central, hop by hop").set_defaults(command=check)
     commands.add_parser("leave", parents=[common], help="stop being a worker: revoke the credential").set_defaults(command=leave)
+    _add_service(commands, common)
     return parser
+
+
+def _add_service(commands: Any, common: argparse.ArgumentParser) -> None:
+    from airflow_remote_worker import posix
+    from airflow_remote_worker.service import DEFAULT_UNIT, DRAIN_S
+
+    text = "keep the worker running by systemd: write its unit, remove it, or show what systemd says"
+    parser = commands.add_parser("service", parents=[common], help=text)
+    parser.add_argument("action", choices=("install", "uninstall", "status"), help="what to do with the unit")
+    scope = parser.add_mutually_exclusive_group()
+    is_root = posix.user_id() == 0
+    scope.add_argument("--system", action="store_true", default=is_root, help="the system's service (root's default)")
+    scope.add_argument("--user", dest="system", action="store_false", help="your own service (everyone else's default)")
+    parser.add_argument("--user-name", help="who runs a system service (default: who owns the state directory)")
+    parser.add_argument("--unit", default=DEFAULT_UNIT, help="the unit's name; a second worker needs another")
+    parser.add_argument("--drain-s", type=int, default=DRAIN_S, help="seconds that a stop waits for jobs; they run on after it")
+    parser.add_argument("--allow-sudo", action="store_true", help="leave out the hardening, so that tasks may use sudo")
+    parser.add_argument("--print", action="store_true", help="only print the unit")
+    parser.set_defaults(command=service)
 
 
 def config_state(arguments: argparse.Namespace) -> str:

@@ -45,13 +45,16 @@ class BundleConfig(Section, frozen=True, kw_only=True):
     """A Dag bundle that is on this machine already."""
 
     path: Path
+    """The directory that holds its Dag files, as central's bundle of that name does."""
 
 
 class KeepLogs(Section, frozen=True, kw_only=True):
     """How long task logs stay here after central has them; the older go first."""
 
     days: Annotated[float, msgspec.Meta(ge=0)] = 14
+    """Older ones go."""
     total_mb: Annotated[float, msgspec.Meta(ge=0)] = 500
+    """Above this, in MB, the oldest go."""
 
 
 class PollConfig(Section, frozen=True, kw_only=True):
@@ -71,7 +74,9 @@ class Config(Section, frozen=True, kw_only=True):
     central: str = ""
     """URL of central's web server, with any sub-path; empty: as joined."""
     name: str = ""
+    """What `join` calls this worker; empty: the host name. Later changes don't rename it."""
     slots: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = os.cpu_count() or 1
+    """How many slots jobs may fill at once; a task takes as many as its `pool_slots`."""
     runtime: RuntimeConfig = RuntimeConfig()
     bundles: dict[str, BundleConfig] = {}
     ca_file: Path | None = None
@@ -81,6 +86,7 @@ class Config(Section, frozen=True, kw_only=True):
     insecure_http: bool = False
     """Allow plain http to central beyond this machine."""
     drain_timeout_s: Positive = 3600
+    """How long SIGTERM waits for running jobs before the daemon ends without them; they run on and the next start adopts them."""
     stop_grace_s: Positive = 60
     """How long a stopped job may wind down by itself before its processes are signalled from outside."""
     keep_logs: KeepLogs = KeepLogs()

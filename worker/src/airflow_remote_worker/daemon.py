@@ -41,10 +41,13 @@ from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
 from airflow_remote_worker.spool import Spool
 from airflow_remote_worker.state import Membership, State, write
+from airflow_remote_worker.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
 CAPABILITIES = frozenset({Capability.TASK, Capability.CALLBACK, Capability.CONNECTION_TEST, Capability.GZIP_LOG})
+STATUS_EVERY_S = 0.5
+"""At least this long between two writings of `status.json`; forty jobs that end at once are one change to people."""
 LAST_REPORTS_S = 10.0
 """How long a drained worker waits for its last logs and reports; what is left is on disk for the next start."""
 
@@ -74,18 +77,21 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
             daemon.supervisor.adopt()
             # Not before the adopted jobs have their doors: a shim that knocks for a job we don't know is told to stop.
             await tasks.start(daemon.gateway.serve, name="gateway")
+            daemon.notifier.serving()
             tasks.start_soon(daemon.launcher.run, name="zygote")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.drain_when_told, name="drain")
+            tasks.start_soon(daemon.keep_status, name="status")
             tasks.start_soon(keep_trimmed, daemon.spool, config.keep_logs, clock, name="trim logs")
             await daemon.lifecycle.detaching.wait()
+            daemon.notifier.ending()
             tasks.cancel_scope.cancel()
     finally:
         # Also when a loop died: what we hold is on disk, the shims run on, the next start adopts them.
         with anyio.CancelScope(shield=True):
             await daemon.link.close()
         daemon.gateway.path.unlink(missing_ok=True)
-        daemon.tell_status(ended=True)
+        daemon.write_status(ended=True)
     level = logging.INFO if daemon.lifecycle.exit_code == EXIT_OK else logging.ERROR
     left = f"; {len(running)} jobs run on and are adopted by the next start" if (running := daemon.running()) else ""
     log.log(level, "worker %s ends: %s%s", daemon.name, daemon.lifecycle.reason, left)
@@ -101,6 +107,7 @@ class Daemon:
         ca_file = str(config.ca_file) if config.ca_file else membership.ca_file
         self.name = membership.name
         self.lifecycle = lifecycle
+        self.notifier = Notifier(os.environ)
         self.link = Link(central.rstrip("/"), credential=membership.credential, clock=clock, ca_file=ca_file, proxy=config.proxy)
         self.session = WorkerSession(slots=config.slots)
         self.spool = Spool(state.jobs, state.quarantine)
@@ -117,12 +124,15 @@ class Daemon:
         self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
         self.ship = ShipLoop(self.link, clock)
         self.report = ReportLoop(self.link, clock, self.supervisor.close)
-        self.poll = PollLoop(self.link, self.session, self.supervisor, lifecycle, clock, config.poll)
+        longest_poll_s = self.notifier.longest_poll_s(config.poll.max_wait_s)
+        polls = msgspec.structs.replace(config.poll, max_wait_s=longest_poll_s)
+        self.poll = PollLoop(self.link, self.session, self.supervisor, lifecycle, clock, polls)
         self._config = config
         self._state = state
         self._clock = clock
         self._boot_id = secrets.token_hex(16)
         self._fewer = anyio.Event()
+        self._news = anyio.Event()
         self._started_at = clock.wall()
         self._contact_at: float | None = None
 
@@ -169,7 +179,19 @@ class Daemon:
         how = "drain timeout" if waited.cancelled_caught else "drained"
         self.lifecycle.detach(f"{self.lifecycle.reason}; {how}")
 
-    def tell_status(self, *, ended: bool = False) -> None:
+    def tell_status(self) -> None:
+        """Something has changed that people may look up."""
+        self._news.set()
+
+    async def keep_status(self) -> None:
+        """Write what has changed, at once but not too often; until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = anyio.Event()
+            self.write_status()
+            await self._clock.sleep(STATUS_EVERY_S)
+
+    def write_status(self, *, ended: bool = False) -> None:
         """Write `status.json`, for `airflow-remote-worker status`. Never a reason to fail."""
         runtime = self.launcher.runtime
         status: dict[str, Any] = {
@@ -193,6 +215,12 @@ class Daemon:
         }
         with contextlib.suppress(OSError):
             write(self._state.status_path, msgspec.json.encode(status))
+        self.notifier.status(self._summary())
+
+    def _summary(self) -> str:
+        phase = self.lifecycle.phase.name.lower()
+        trouble = self.poll.trouble or self.launcher.trouble
+        return f"{self.name}: {phase}, {len(self.running())} jobs" + (f"; {trouble}" if trouble else "")
 
     def _hear_session(self, session: Session) -> None:
         self.ship.gzip = Capability.GZIP_LOG in agree(CAPABILITIES, session.capabilities)
@@ -200,6 +228,7 @@ class Daemon:
 
     def _hear_contact(self) -> None:
         if not self.poll.trouble:
+            self.notifier.good_contact()
             self._contact_at = self._clock.wall()
             if not self.session.is_idle and self.session.last_contact is not None:
                 with contextlib.suppress(OSError):

@@ -7,7 +7,9 @@ decide what an error means to them; :meth:`Link.heard_again` wakes those who wai
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import ssl
+import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -280,6 +282,9 @@ class Link:
                     await pool.client.aclose()
 
     def _make_client(self) -> httpx.AsyncClient:
+        if importlib.util.find_spec("sniffio") is None:
+            # httpcore tries to import it several times for each request; each failure would walk the whole path anew.
+            sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # the language's own mark for "there is none"
         return httpx.AsyncClient(
             verify=self._tls if self._tls is not None else True,
             proxy=self._proxy,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import pwd
 import signal
 import stat
 import subprocess
@@ -122,3 +123,21 @@ def is_private(path: Path) -> bool:
     """Say whether *path* is a real directory that belongs to us and that nobody else may enter."""
     found = path.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+def owner(path: Path) -> str:
+    """Return the name of the user whom *path* belongs to; the number of one without a name."""
+    number = path.stat().st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def is_user(name: str) -> bool:
+    """Say whether this machine knows a user of that name."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -114,3 +115,75 @@ def test_incompressible_chunks_stay_below_central_s_limit() -> None:
     import os
 
     assert len(ship._pack(os.urandom(ship.CHUNK))) <= 1024 * 1024
+
+
+class Watched(LogKeeper):
+    """Counts what arrives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunks: list[int] = []
+
+    async def append_log(self, lease: Lease, offset: int, chunk: bytes, *, gzipped: bool) -> int:
+        size = await super().append_log(lease, offset, chunk, gzipped=gzipped)
+        self.chunks.append(size - offset)
+        return size
+
+
+def _ship_live(keeper: Watched, path: Path, clock: HandClock, what_happens: Callable[[Job], Awaitable[None]]) -> None:
+    """Follow a job that runs while *what_happens*, then ends."""
+    job = Job(Lease("a", 1), make_offer("a"), JobDir(path, Lease("a", 1)))
+    job.dir.task_log.write_bytes(b"begun\n")
+
+    async def main() -> None:
+        loop = ShipLoop(keeper, clock)  # type: ignore[arg-type]
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(loop.run)
+            loop.follow(job)
+            with anyio.fail_after(15):
+                await what_happens(job)
+                job.ended.set()
+                await job.shipped.wait()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+
+
+def test_a_short_job_s_log_is_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ship, "LOOK_EVERY_S", 0.005)
+    keeper = Watched()
+
+    async def lines(job: Job) -> None:
+        for _ in range(5):
+            await anyio.sleep(0.02)
+            with job.dir.task_log.open("ab") as log:
+                log.write(b"line\n")
+
+    _ship_live(keeper, tmp_path, HandClock(), lines)
+    assert keeper.chunks == [len(b"begun\n" + b"line\n" * 5)]
+
+
+def test_lines_of_a_running_job_wait_for_a_moment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ship, "LOOK_EVERY_S", 0.005)
+    keeper, clock = Watched(), HandClock()
+
+    async def a_moment(job: Job) -> None:
+        while not keeper.log:
+            clock.now += ship.GATHER_S / 4
+            await anyio.sleep(0.01)
+
+    _ship_live(keeper, tmp_path, clock, a_moment)
+    assert keeper.log == b"begun\n"
+
+
+def test_many_lines_do_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ship, "LOOK_EVERY_S", 0.005)
+    keeper = Watched()
+
+    async def much(job: Job) -> None:
+        job.dir.task_log.write_bytes(b"x" * ship.GATHER)
+        while not keeper.log:
+            await anyio.sleep(0.01)
+
+    _ship_live(keeper, tmp_path, HandClock(), much)
+    assert len(keeper.log) == ship.GATHER

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.auth import Registry
+from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
@@ -48,9 +49,10 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     pool = LedgerPool(options.ledger_threads)
     registry = Registry(pool)
     duties = Duties(pool, options)
-    dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir)
+    checks = Checks(pool)
+    dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)
     gateway = Gateway(options.gateway_concurrency, execution_api)
-    central = Central(options, pool, registry, dispatcher, duties, gateway, FileLogStore())
+    central = Central(options, pool, registry, dispatcher, duties, gateway, checks, FileLogStore())
     app.router.routes[:] = routes(central)
     async with gateway.serving():
         sides = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 
 from airflow_remote_protocol.errors import ProblemCode
@@ -13,7 +14,8 @@ from airflow_remote_provider.ledger import workers
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 OVERLAP = timedelta(seconds=10)
-"""How far behind the newest change seen a refresh looks again: a transaction that stamped earlier may have committed later."""
+"""How far behind the newest change seen a refresh looks again, and for how long after it was seen: a transaction that stamped
+earlier may have committed later."""
 
 
 class Registry:
@@ -23,6 +25,9 @@ class Registry:
         self._pool = pool
         self._by_hash: dict[str, WorkerRecord] = {}
         self._newest: datetime | None = None
+        self._newest_seen_at = 0.0
+        self._is_settled = False
+        """Whatever was stamped up to the newest change has been seen."""
 
     async def identify(self, authorization: str | None) -> WorkerRecord:
         """Return the worker whose credential this is.
@@ -37,26 +42,42 @@ class Registry:
             record = await self._pool.call(workers.by_credential, digest)
             if record is None:
                 raise Refusal(ProblemCode.UNAUTHORIZED, "central does not know this credential; join again with a new token")
-            self._by_hash[digest] = record
+            record = self.remember(record)
         if record.revoked:
             raise revoked(record.name)
         return record
 
-    def remember(self, record: WorkerRecord) -> None:
-        """Take over a row that this process itself has just written or read."""
-        self._by_hash[record.credential_hash] = record
+    def remember(self, record: WorkerRecord) -> WorkerRecord:
+        """Take over a row that was written or read; return what is known now.
+
+        The newer row wins: what was read before a session was opened may arrive here after it, and would end that session's poll.
+        """
+        known = self._by_hash.get(record.credential_hash)
+        if known is None or record.changed_at >= known.changed_at:
+            self._by_hash[record.credential_hash] = known = record
+        return known
 
     async def refresh(self) -> list[WorkerRecord]:
         """Read what changed in the database since the last time; return the workers that differ from what was known."""
-        since = None if self._newest is None else self._newest - OVERLAP
-        rows = await self._pool.call(workers.changed_since, since)
+        began = asyncio.get_running_loop().time()
+        rows = await self._pool.call(workers.changed_since, self._since())
+        newest = max((row.changed_at for row in rows), default=None)
+        if newest is not None and (self._newest is None or newest > self._newest):
+            self._newest, self._newest_seen_at, self._is_settled = newest, asyncio.get_running_loop().time(), False
+        elif began - self._newest_seen_at >= OVERLAP.total_seconds():
+            self._is_settled = True
         differ = []
         for row in rows:
-            self._newest = row.changed_at if self._newest is None else max(self._newest, row.changed_at)
-            if row.credential_hash in self._by_hash and self._by_hash[row.credential_hash] != row:
-                self._by_hash[row.credential_hash] = row
+            known = self._by_hash.get(row.credential_hash)
+            if known is not None and known != row and self.remember(row) is row:
                 differ.append(row)
         return differ
+
+    def _since(self) -> datetime | None:
+        """From which change on to look. Once settled, behind the newest: a fleet that came at once isn't read for good."""
+        if self._newest is None:
+            return None
+        return self._newest + timedelta(microseconds=1) if self._is_settled else self._newest - OVERLAP
 
 
 def bearer(authorization: str | None, kind: TokenKind) -> str:

@@ -30,8 +30,10 @@ from airflow_remote_provider.settings import Settings
 
 log = logging.getLogger(__name__)
 
-SAFETY_TICK_S = 5.0
+SAFETY_TICK_S = 10.0
 """With notifications: how often to look all the same (delayed re-offers; a NOTIFY that a pooler swallowed)."""
+
+RETRY_S = 5.0
 
 WORKER_TICK_S = 1.5
 """Without notifications: how often to look for changed workers. A revocation must end open polls within 2 s."""
@@ -43,13 +45,22 @@ CLAIMANTS = 64
 class Dispatcher:
     """Owns the waiting room and what wakes it."""
 
-    def __init__(self, pool: LedgerPool, registry: Registry, settings: Settings, *, on_work: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pool: LedgerPool,
+        registry: Registry,
+        settings: Settings,
+        *,
+        on_work: Callable[[], None],
+        on_stop: Callable[[], None],
+    ) -> None:
         self.room = WaitingRoom()
         self._on_work = on_work
+        self._on_stop = on_stop
         self._pool = pool
         self._registry = registry
         self._settings = settings
-        self._listener = Listener(pool, self.wake)
+        self._listener = Listener(pool, self._hear)
         self._woken = asyncio.Event()
         self._topics: set[Topic] = set()
         self._left: list[Demand] = []
@@ -58,8 +69,16 @@ class Dispatcher:
         """Something may wait that no look has seen: nobody was parked who wanted it."""
         self._quiet_s = settings.dispatch_poll_seconds
 
+    def _hear(self, topic: Topic) -> None:
+        """Some process has said so: jobs may be open that this one knows nothing of."""
+        if topic is Topic.QUEUED:
+            self._on_work()
+        self.wake(topic)
+
     def wake(self, topic: Topic) -> None:
         """Look soon. Called on the event loop."""
+        if topic is Topic.STOP:
+            self._on_stop()
         self._topics.add(topic)
         self._woken.set()
 
@@ -70,6 +89,12 @@ class Dispatcher:
             self.wake(Topic.QUEUED)
         elif not self._listener.is_listening:
             self._woken.set()
+
+    def freed(self, worker_id: str) -> None:
+        """The ledger knows now that this worker has room. Its poll may have said so before, and been passed over."""
+        parked = self.room.get(worker_id)
+        if parked is not None and any(_fits(parked, need) for need in self._left):
+            self.wake(Topic.QUEUED)
 
     async def listen(self) -> None:
         await self._listener.run()
@@ -98,9 +123,10 @@ class Dispatcher:
                     full_at = now
                     await self._offer()
             except (SQLAlchemyError, OSError) as error:
-                log.warning("Dispatching failed (%s); trying again in %s s", error, SAFETY_TICK_S)
+                log.warning("Dispatching failed (%s); trying again in %s s", error, RETRY_S)
                 self._topics |= topics
-                await asyncio.sleep(SAFETY_TICK_S)
+                await asyncio.sleep(RETRY_S)
+                self._woken.set()
 
     def _tick_s(self) -> float:
         """Return how long to sleep. Without notifications: the longer the less happens, but briefly while jobs run (stops)."""

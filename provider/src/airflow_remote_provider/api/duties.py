@@ -11,6 +11,7 @@ import uuid
 from datetime import timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger import callbacks, sweep, workers
@@ -20,10 +21,12 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 """A person's kill must reach the worker within 1.5 s."""
-PRESENCE_EVERY_S = 10.0
-DUTY_LASTS = timedelta(seconds=15)
-DUTY_EVERY_S = 5.0
+ROUND_EVERY_S = 10.0
+"""Presence, the duty, and whether there is anything to watch: one transaction, all that an idle fleet costs here."""
+DUTY_LASTS = timedelta(seconds=25)
+"""Two rounds may fail before another process takes over."""
 PURGE_EVERY_S = 3600.0
+RETRY_S = 5.0
 
 
 class Duties:
@@ -42,7 +45,7 @@ class Duties:
         self._busy = True
 
     def heard(self, worker_id: str) -> None:
-        """Note a contact; written with all others of the last ten seconds in one statement."""
+        """Note a contact; written with all others of this round in one statement."""
         self._heard.add(worker_id)
 
     async def run(self) -> None:
@@ -50,11 +53,8 @@ class Duties:
         on_duty = False
         while True:
             try:
-                if self._heard and self._is_due("presence", PRESENCE_EVERY_S):
-                    await self._write_presence()
-                if self._is_due("duty", DUTY_EVERY_S):
-                    on_duty = await self._pool.call(sweep.take_duty, "sweep", self._holder, lasts=DUTY_LASTS)
-                    self._busy = on_duty and await self._pool.call(sweep.any_open)
+                if self._is_due("round", ROUND_EVERY_S):
+                    on_duty = await self._round()
                 if on_duty and self._busy:
                     await self._sweep()
                 if on_duty and self._is_due("purge", PURGE_EVERY_S):
@@ -62,7 +62,8 @@ class Duties:
             except (SQLAlchemyError, OSError) as error:
                 log.warning("A sweep failed (%s); trying again", error)
                 on_duty = False
-                await asyncio.sleep(DUTY_EVERY_S)
+                self._due.pop("round", None)
+                await asyncio.sleep(RETRY_S)
             await asyncio.sleep(TICK_S)
 
     async def _sweep(self) -> None:
@@ -74,13 +75,23 @@ class Duties:
             await self._pool.call(sweep.lose_silent)
             await self._pool.call(callbacks.stop_over)
 
-    async def _write_presence(self) -> None:
+    async def _round(self) -> bool:
+        """Write down who was heard, take or keep the duty, look whether jobs are open. Return whether the duty is ours."""
         heard, self._heard = self._heard, set()
+        self._busy = False  # what stirs meanwhile counts
         try:
-            await self._pool.call(workers.seen, sorted(heard))
+            on_duty, is_open = await self._pool.call(self._in_one_transaction, sorted(heard))
         except BaseException:
             self._heard |= heard
             raise
+        self._busy = self._busy or is_open
+        return on_duty
+
+    def _in_one_transaction(self, session: Session, heard: list[str]) -> tuple[bool, bool]:
+        if heard:
+            workers.seen(session, heard)
+        on_duty = sweep.take_duty(session, "sweep", self._holder, lasts=DUTY_LASTS)
+        return on_duty, on_duty and sweep.any_open(session)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = asyncio.get_running_loop().time()

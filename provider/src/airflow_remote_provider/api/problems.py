@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_remote_provider.ledger.errors import LedgerError
+from airflow_remote_provider.logstores import Unstorable
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ def as_response(error: Exception) -> Response:
         return problem_response(error.code, str(error), size=error.size)
     if isinstance(error, LedgerError):
         return problem_response(error.code, str(error))
+    if isinstance(error, Unstorable):
+        log.warning("A task's log is refused: %s", error)
+        return problem_response(ProblemCode.INVALID, str(error))
     if isinstance(error, Malformed):
         return problem_response(ProblemCode.INVALID, str(error))
     if isinstance(error, (DBAPIError, PoolTimeout)):

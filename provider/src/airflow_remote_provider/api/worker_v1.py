@@ -37,12 +37,14 @@ from airflow_remote_protocol.version import (
     agree,
     check_version,
 )
+from sqlalchemy.orm import Session as DatabaseSession
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from airflow_remote_provider.api import rights
 from airflow_remote_provider.api.auth import Registry, bearer
+from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher, session_taken
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
@@ -51,7 +53,7 @@ from airflow_remote_provider.api.problems import Refusal, as_response, problem_r
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, workers
 from airflow_remote_provider.ledger.errors import Cloned
-from airflow_remote_provider.ledger.leases import Lease, LogPlace
+from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.logstores import LogStore, OutOfStep
 from airflow_remote_provider.settings import Settings
@@ -76,6 +78,7 @@ class Central:
     dispatcher: Dispatcher
     duties: Duties
     gateway: Gateway
+    checks: Checks
     store: LogStore
 
 
@@ -285,13 +288,16 @@ async def _accept(central: Central, _request: Request, lease: Lease) -> Response
 async def _decline(central: Central, request: Request, lease: Lease) -> Response:
     said = decode(Decline, await _body(request, MESSAGE_BYTES))
     delay = timedelta(seconds=central.settings.reoffer_delay_seconds)
+    central.checks.forget(lease)
     await central.pool.call(leases.decline, lease, said.reason, delay=delay)
     return Response(status_code=204)
 
 
 async def _report(central: Central, request: Request, lease: Lease) -> Response:
     said = decode(Report, await _body(request, MESSAGE_BYTES))
+    central.checks.forget(lease)
     await central.pool.call(leases.report, lease, said)
+    central.dispatcher.freed(lease.worker_id)
     return Response(status_code=204)
 
 
@@ -303,11 +309,10 @@ async def _log(central: Central, request: Request, lease: Lease) -> Response:
     except (KeyError, ValueError):
         raise Refusal(ProblemCode.INVALID, "a log chunk needs ?offset= with a number of bytes from 0 on") from None
     body = await _body(request, LOG_PACKED_BYTES)
-    if request.headers.get("content-encoding", "") == "gzip":
-        body = await central.pool.blocking(lambda: _unpack(body))
-    place, base = await _log_place(central, lease)
+    packed = request.headers.get("content-encoding", "") == "gzip"
+    path, base = await central.pool.call(_log_place, lease, central.store)
     try:
-        size = await central.pool.blocking(lambda: central.store.append(place.path, base, offset, body))
+        size = await central.pool.blocking(lambda: central.store.append(path, base, offset, _unpack(body) if packed else body))
     except OutOfStep as step:
         raise Refusal(
             ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
@@ -315,13 +320,10 @@ async def _log(central: Central, request: Request, lease: Lease) -> Response:
     return _json(LogAppended(size))
 
 
-async def _log_place(central: Central, lease: Lease) -> tuple[LogPlace, int]:
+def _log_place(session: DatabaseSession, lease: Lease, store: LogStore) -> tuple[str, int]:
     """Return where this lease's log goes and where in that file it begins. The lease is checked with each chunk."""
-    place = await central.pool.call(leases.log_place, lease)
-    if place.base is not None:
-        return place, place.base
-    size = await central.pool.blocking(lambda: central.store.size(place.path))
-    return place, await central.pool.call(leases.begin_log, lease, size)
+    place = leases.log_place(session, lease)
+    return place.path, leases.begin_log(session, lease, store.size(place.path)) if place.base is None else place.base
 
 
 def _unpack(body: bytes) -> bytes:
@@ -348,10 +350,13 @@ async def _execution(central: Central, request: Request, lease: Lease) -> Respon
     body = await _body(request, central.settings.gateway_body_bytes)
     running = request.method == "PATCH" and RUN.fullmatch(path)
     concluding = request.method == "PATCH" and STATE.fullmatch(path)
-    subject = await central.pool.call(leases.accept if running else leases.check, lease)
+    if running:
+        subject = await central.checks.anew(lease, leases.accept)
+    elif concluding:
+        subject = await central.checks.anew(lease, partial(leases.conclude, done=True))
+    else:
+        subject = await central.checks.lately(lease)
     rights.check_call(subject, request.method, path)
-    if concluding:
-        await central.pool.call(leases.conclude, lease, done=True)
     try:
         passed = await central.gateway.pass_on(
             request.method, path, request.scope.get("query_string", b""), request.scope["headers"], body, subject

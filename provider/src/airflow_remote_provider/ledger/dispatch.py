@@ -16,7 +16,7 @@ from airflow_remote_protocol.states import JobEvent, JobState, advance
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.models import Job, Worker
 
 BATCH = 200
@@ -36,7 +36,7 @@ class Demand:
 
 def demand(session: Session) -> list[Demand]:
     """Return what waits to be offered now. One statement, over an index; the dispatcher asks this before it claims anything."""
-    now = database_now(session)
+    now = database_clock(session)
     query = (
         select(Job.queue, Job.team, func.count(), func.min(Job.slots))
         .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now))
@@ -92,34 +92,48 @@ def claim(session: Session, claimants: Sequence[Claimant], *, deadline: timedelt
     if not eligible:
         return []
 
-    names = {worker.id: worker.name for worker in workers}
     able = {worker.id: {JobKind.TASK.value, *(worker.capabilities or ())} for worker in workers}
+    wins: dict[tuple[str, int], list[Any]] = {}
+    candidates = _candidates(session, eligible, free, now)
+    for job in candidates:
+        able_ones = (worker for worker in eligible.get((job.queue, job.team), ()) if job.kind in able[worker.id])
+        fits = [worker for worker in able_ones if free[worker.id] >= job.slots]
+        if fits:
+            winner = max(fits, key=lambda worker: free[worker.id])
+            free[winner.id] -= job.slots
+            wins.setdefault((winner.id, job.epoch), []).append(job)
+    by_id = {worker.id: worker for worker in workers}
     claimed: list[Claimed] = []
-    for job in _candidates(session, eligible, free, now):
-        candidates = (worker for worker in eligible.get((job.queue, job.team), ()) if job.kind in able[worker.id])
-        fits = [worker for worker in candidates if free[worker.id] >= job.slots]
-        if not fits:
-            continue
-        winner = max(fits, key=lambda worker: free[worker.id])
-        changed = session.execute(
-            update(Job)
-            .where(Job.id == job.id, Job.state == JobState.QUEUED.value, Job.epoch == job.epoch)
-            .values(
-                state=advance(JobState.QUEUED, JobEvent.OFFER).value,
-                epoch=job.epoch + 1,
-                worker_id=winner.id,
-                worker_name=names[winner.id],
-                offers=job.offers + 1,
-                offered_at=now,
-                deadline_at=now + deadline,
-                not_before=None,
-            )
+    for (worker_id, epoch), jobs in wins.items():
+        claimed += _offer(session, by_id[worker_id], epoch, jobs, now, now + deadline)
+    place = {job.id: number for number, job in enumerate(candidates)}
+    return sorted(claimed, key=lambda job: place[job.job_id])
+
+
+def _offer(session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], now: Any, deadline_at: Any) -> list[Claimed]:
+    """Offer *jobs*, all read as queued at *epoch*, to *worker*: one statement. Return those that were still so."""
+    ids = [job.id for job in jobs]
+    changed = session.execute(
+        update(Job)
+        .where(Job.id.in_(ids), Job.state == JobState.QUEUED.value, Job.epoch == epoch)
+        .values(
+            state=advance(JobState.QUEUED, JobEvent.OFFER).value,
+            epoch=epoch + 1,
+            worker_id=worker.id,
+            worker_name=worker.name,
+            offers=Job.offers + 1,
+            offered_at=now,
+            deadline_at=deadline_at,
+            not_before=None,
         )
-        if changed.rowcount != 1:  # type: ignore[attr-defined]
-            continue
-        free[winner.id] -= job.slots
-        claimed.append(Claimed(job.id, job.epoch + 1, winner.id, job.kind, job.queue, job.slots, job.workload, job.lost_after_s))
-    return claimed
+        .execution_options(synchronize_session=False)
+    )
+    if changed.rowcount != len(ids):  # type: ignore[attr-defined]
+        # Nobody else can have made this offer: it takes the worker's lock.
+        ours = select(Job.id).where(Job.id.in_(ids), Job.epoch == epoch + 1, Job.worker_id == worker.id)
+        offered = set(session.scalars(ours))
+        jobs = [job for job in jobs if job.id in offered]
+    return [Claimed(job.id, epoch + 1, worker.id, job.kind, job.queue, job.slots, job.workload, job.lost_after_s) for job in jobs]
 
 
 def _lock_workers(session: Session, worker_ids: list[str]) -> Sequence[Worker]:
@@ -151,7 +165,7 @@ def _candidates(
         )
     )
     query = (
-        select(Job.id, Job.epoch, Job.kind, Job.queue, Job.team, Job.slots, Job.workload, Job.offers, Job.lost_after_s)
+        select(Job.id, Job.epoch, Job.kind, Job.queue, Job.team, Job.slots, Job.workload, Job.lost_after_s)
         .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now), fits)
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(min(BATCH, sum(room for room in free.values() if room > 0)))

@@ -118,6 +118,14 @@ def settle(session: Session, owner: str) -> list[EndedJob]:
     return ended
 
 
+def concluded(session: Session, owner: str) -> set[str]:
+    """Return the running jobs of *owner* whose task has said its last word: only its log and report are still on the way."""
+    query = select(Job.id).where(
+        Job.owner == owner, Job.settled_at.is_(None), Job.state == JobState.RUNNING.value, Job.concluded_at.is_not(None)
+    )
+    return set(session.scalars(query))
+
+
 def adopt(session: Session, job_ids: Sequence[str], owner: str) -> set[str]:
     """Make *owner* hear the end of these jobs, also of those that ended meanwhile. Return the ids that we know."""
     query = select(Job.id).where(Job.id.in_(job_ids), Job.state != JobState.REVOKED.value).order_by(Job.id)

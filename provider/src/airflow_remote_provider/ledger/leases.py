@@ -10,9 +10,9 @@ from datetime import timedelta
 from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from sqlalchemy import and_, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
-from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job
@@ -49,7 +49,7 @@ def _hold(session: Session, lease: Lease, *, lock: bool = True) -> Job:
         NotYours: no such job, or never this worker's.
         Superseded: another lease was given since, or this one went back to the queue.
     """
-    query = select(Job).where(Job.id == lease.job_id)
+    query = select(Job).where(Job.id == lease.job_id).options(defer(Job.workload))  # kilobytes that nobody needs here
     job = session.scalar(query.with_for_update() if lock else query)
     if job is None or job.worker_id != lease.worker_id:
         raise NotYours(lease.job_id)
@@ -75,7 +75,7 @@ def accept(session: Session, lease: Lease) -> Subject:
     job = _hold_open(session, lease)
     if job.state == JobState.OFFERED.value:
         job.state = advance(JobState.OFFERED, JobEvent.ACCEPT).value
-        job.accepted_at = database_now(session)
+        job.accepted_at = database_clock(session)
         job.deadline_at = None
     return _subject(job)
 
@@ -177,17 +177,18 @@ def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None
             wake(session, Topic.QUEUED)
         else:
             job.state = advance(JobState.RUNNING, JobEvent.LOSE).value
-            job.ended_at = database_now(session)
+            job.ended_at = database_clock(session)
             job.reason = f"worker {job.worker_name} came back without this job"
 
 
-def conclude(session: Session, lease: Lease, *, done: bool) -> None:
+def conclude(session: Session, lease: Lease, *, done: bool) -> Subject:
     """Note that the task's own terminal state is about to go through (*done*), or that it did not after all.
 
-    Set before the call goes out, so that nobody takes the state it brings for a person's doing.
+    Return whom it is for. Set before the call goes out, so that nobody takes the state it brings for a person's doing.
     """
     job = _hold_open(session, lease)
-    job.concluded_at = database_now(session) if done else None
+    job.concluded_at = database_clock(session) if done else None
+    return _subject(job)
 
 
 EVENTS = {
@@ -216,7 +217,7 @@ def report(session: Session, lease: Lease, said: Report) -> None:
         raise Impossible(f"job {lease.job_id} was never accepted; an offer can only be reported as unprepared, stopped or died")
     event = JobEvent.REVOKE if job.stop_reason is not None and job.concluded_at is None else EVENTS[said.outcome]
     job.state = advance(state, event).value
-    job.ended_at = database_now(session)
+    job.ended_at = database_clock(session)
     job.outcome = said.outcome.value
     job.exit_code = said.exit_code
     job.reason = said.reason

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.jobs import take_back
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Duty, Job, Presence, Worker
@@ -25,11 +25,12 @@ OPEN = [state.value for state in JobState if not state.is_ended]
 
 def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> bool:
     """Take or keep a duty that one process at a time has. True: it is *holder*'s until *lasts* from now."""
-    now = database_now(session)
+    now, until = database_clock(session), database_clock(session, lasts)
     taken = session.execute(
         update(Duty)
         .where(Duty.name == name, or_(Duty.holder == holder, Duty.until < now))
-        .values(holder=holder, until=now + lasts)
+        .values(holder=holder, until=until)
+        .execution_options(synchronize_session=False)
     )
     if taken.rowcount == 1:  # type: ignore[attr-defined]
         return True
@@ -37,7 +38,7 @@ def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> 
         return False
     try:
         with session.begin_nested():
-            session.add(Duty(name=name, holder=holder, until=now + lasts))
+            session.add(Duty(name=name, holder=holder, until=until))
             session.flush()
     except IntegrityError:
         return False
@@ -156,16 +157,17 @@ def vouch(session: Session) -> int:
     vouched = session.execute(
         update(ti)
         .where(and_(ti.id.in_(ours), ti.state == "running"))
-        .values(last_heartbeat_at=database_now(session))
+        .values(last_heartbeat_at=database_clock(session))
         .execution_options(synchronize_session=False)
     )
     return int(vouched.rowcount)  # type: ignore[attr-defined]
 
 
 def purge(session: Session, *, older_than: timedelta) -> int:
-    """Forget ended jobs that the scheduler knows of and that are older than the history kept; and workers removed a day ago.
+    """Forget ended jobs that are older than the history kept; and workers removed a day ago. Return how many jobs.
 
-    Return how many jobs.
+    The scheduler has heard of their end, or needn't: a task that told its state itself while no scheduler lived is adopted
+    by none.
     """
     now = database_now(session)
     before = now - older_than
@@ -173,6 +175,10 @@ def purge(session: Session, *, older_than: timedelta) -> int:
     session.execute(delete(Presence).where(Presence.worker_id.in_(removed)))
     session.execute(delete(Worker).where(Worker.removed_at < now - REMOVED_KEPT))
     gone = session.execute(
-        delete(Job).where(Job.state.in_([state.value for state in ENDED]), Job.ended_at < before, Job.settled_at.is_not(None))
+        delete(Job).where(
+            Job.state.in_([state.value for state in ENDED]),
+            Job.ended_at < before,
+            or_(Job.settled_at.is_not(None), Job.concluded_at.is_not(None)),
+        )
     )
     return int(gone.rowcount)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from airflow_remote_protocol.version import Capability, agree
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.credentials import revoke
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Unknown
 from airflow_remote_provider.ledger.leases import reconcile
@@ -114,7 +114,12 @@ def flag_clone(session: Session, worker_id: str) -> None:
 
 def seen(session: Session, worker_ids: Sequence[str]) -> None:
     """Note a contact of these workers, now. One statement, whatever the fleet."""
-    session.execute(update(Presence).where(Presence.worker_id.in_(worker_ids)).values(last_seen_at=database_now(session)))
+    session.execute(
+        update(Presence)
+        .where(Presence.worker_id.in_(worker_ids))
+        .values(last_seen_at=database_clock(session))
+        .execution_options(synchronize_session=False)
+    )
 
 
 @dataclass(frozen=True)

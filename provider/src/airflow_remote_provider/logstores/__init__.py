@@ -13,15 +13,24 @@ class OutOfStep(Exception):
         self.size = size
 
 
+class Unstorable(Exception):
+    """There can be no such log in this store, now or later; the text says why and what to do. The task is not concerned."""
+
+
 class LogStore(Protocol):
     """Blocking; called from the ledger's threads. *path* is relative and central's own."""
 
     def size(self, path: str) -> int:
-        """Return the file's size in bytes; 0 if there is none."""
+        """Return the file's size in bytes; 0 if there is none.
+
+        Raises:
+            Unstorable: there can't be one.
+        """
 
     def append(self, path: str, base: int, offset: int, body: bytes) -> int:
         """Append *body* at *offset* counted from *base*; return the new size from *base*. A repeat changes nothing.
 
         Raises:
             OutOfStep: *offset* is beyond what is there, or *body* overlaps its end.
+            Unstorable: it can never be stored.
         """

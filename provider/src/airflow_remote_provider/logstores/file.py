@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.logstores import OutOfStep
+from airflow_remote_provider.logstores import OutOfStep, Unstorable
 
 
 class FileLogStore:
@@ -14,12 +17,15 @@ class FileLogStore:
 
     def size(self, path: str) -> int:
         try:
-            return (compat.base_log_folder() / path).stat().st_size
+            with _names_that_fit(path):
+                return (compat.base_log_folder() / path).stat().st_size
         except FileNotFoundError:
             return 0
 
     def append(self, path: str, base: int, offset: int, body: bytes) -> int:
-        with compat.log_file(path).open("ab") as file:
+        with _names_that_fit(path):
+            place = compat.log_file(path)
+        with place.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # another API process may serve the same worker's repeat
             held = os.fstat(file.fileno()).st_size - base
             if held < 0:  # somebody deleted what came before this lease; keep its place, or nothing would ever join again
@@ -32,3 +38,18 @@ class FileLogStore:
             if offset + len(body) <= held:
                 return held
             raise OutOfStep(held)
+
+
+@contextmanager
+def _names_that_fit(path: str) -> Iterator[None]:
+    """Airflow allows ids of 250 characters and its template puts `dag_id=` before them; most file systems end at 255 bytes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        longest = max(len(os.fsencode(part)) for part in path.split("/"))
+        raise Unstorable(
+            f"central can't keep this log: a part of its path has {longest} bytes, more than the file system allows; "
+            "shorten the ids, or [logging] log_filename_template"
+        ) from error

@@ -23,6 +23,9 @@ CHUNK = 1_000_000
 """Raw bytes per request; even incompressible they stay below the 1 MiB that central takes packed."""
 LEAST_CHUNK = 16_000
 LOOK_EVERY_S = 0.25
+GATHER_S = 1.0
+"""How long new lines wait for more, unless there are many or the job has ended: the whole log of a short job is one request."""
+GATHER = 64_000
 IN_A_THREAD_FROM = 64_000
 """Compressing less takes under a millisecond or two; a thread would cost more."""
 
@@ -57,7 +60,7 @@ class ShipLoop:
                 chunk = shipment.read()
                 if not chunk and over:
                     break
-                if chunk:
+                if chunk and (over or len(chunk) >= GATHER or shipment.has_waited(self._clock.monotonic())):
                     await self._send(job, shipment, chunk)
                     backoff.reset()
                 else:
@@ -105,6 +108,14 @@ class _Shipment:
         self.position = 0
         self._path = path
         self._chunk = CHUNK
+        self._found: tuple[int, float] | None = None
+        """The position beyond which something new was found, and when."""
+
+    def has_waited(self, now: float) -> bool:
+        """Say whether what is there beyond our position was found long enough ago."""
+        if self._found is None or self._found[0] != self.position:
+            self._found = (self.position, now)
+        return now - self._found[1] >= GATHER_S
 
     def read(self) -> bytes:
         """Return what comes next; empty if there is nothing (yet)."""

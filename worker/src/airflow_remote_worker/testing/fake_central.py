@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from airflow_remote_protocol.messages import IntentMode, StopReason
+from airflow_remote_protocol.messages import IntentMode, JobKind, StopReason
 from airflow_remote_protocol.states import JobState
 
 from airflow_remote_worker.testing.execution import TaskCalls
@@ -77,9 +77,17 @@ class FakeCentral:
         with self._ledger.changed:
             return self._ledger.issue_token(queues, name_pattern=name_pattern, uses=uses, expires_s=expires_s)
 
-    def enqueue(self, queue: str, *, slots: int = 1, priority: int = 1, workload: dict[str, Any] | None = None) -> str:
+    def enqueue(
+        self,
+        queue: str,
+        *,
+        slots: int = 1,
+        priority: int = 1,
+        workload: dict[str, Any] | None = None,
+        kind: JobKind = JobKind.TASK,
+    ) -> str:
         """Queue a job and return its id; *workload* replaces top-level fields of a made-up `TaskWorkload`."""
-        job = Job(str(uuid.uuid4()), queue, slots, priority, make_workload(workload))
+        job = Job(str(uuid.uuid4()), queue, slots, priority, make_workload(workload), kind)
         with self._ledger.changed:
             self._ledger.enqueue(job)
         return job.job_id

@@ -78,7 +78,8 @@ class Job:
     slots: int
     priority: int
     workload: bytes
-    """A `TaskWorkload` as JSON."""
+    """The workload of its kind as JSON."""
+    kind: JobKind = JobKind.TASK
     state: JobState = JobState.QUEUED
     epoch: int = 0
     worker_id: str | None = None
@@ -97,6 +98,7 @@ class Job:
 
     @property
     def ti_id(self) -> str:
+        """Of a task."""
         return str(json.loads(self.workload)["ti"]["id"])
 
     def move(self, event: JobEvent) -> None:
@@ -219,6 +221,8 @@ class Ledger:
         for job in sorted(self.jobs.values(), key=lambda job: -job.priority):
             if job.state is not JobState.QUEUED or job.queue not in worker.queues or job.not_before > now or job.slots > room:
                 continue
+            if job.kind is not JobKind.TASK and job.kind.value not in session.capabilities:
+                continue
             job.move(JobEvent.OFFER)
             job.epoch += 1
             job.worker_id, job.deadline, job.log = worker.worker_id, now + self.offer_deadline_s, bytearray()
@@ -230,7 +234,7 @@ class Ledger:
         return Offer(
             job_id=job.job_id,
             epoch=job.epoch,
-            kind=JobKind.TASK,
+            kind=job.kind,
             queue=job.queue,
             slots=job.slots,
             deadline_s=self.offer_deadline_s,

@@ -20,6 +20,7 @@ from airflow_remote_protocol.messages import (
     Decline,
     Enrolled,
     Enrolment,
+    JobKind,
     LogAppended,
     Poll,
     PollReply,
@@ -213,12 +214,24 @@ class Routes:
             self._ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
             self._ledger.expire_offers()
             job = self._ledger.leased_job_of(worker, job_id, epoch)
-            if (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/run"):
-                self._ledger.accept(job)
+            if job.kind is JobKind.TASK:
+                if (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/run"):
+                    self._ledger.accept(job)
+            elif not _is_open_to(job, request.method, path):
+                detail = f"a job of the kind {job.kind.value} may not call {request.method} {path}"
+                raise Refusal(ProblemCode.INVALID, detail)
         headers = {name: value for name, value in request.headers.items() if name in PASSED_IN}
         query = f"?{request.query}" if request.query else ""
         status, given, body = self.execution(job, request.method, path + query, headers, request.body)
         return Answer(status, body, {name.lower(): value for name, value in given.items()})
+
+
+def _is_open_to(job: Job, method: str, path: str) -> bool:
+    """Whether a job that is no task may make this call."""
+    if job.kind is JobKind.CALLBACK:
+        return method == "GET" and path.startswith(("connections/", "variables/"))
+    own = f"connection-tests/{job.job_id}"
+    return (method, path) in (("GET", f"{own}/connection"), ("PATCH", own))
 
 
 def _message(message: msgspec.Struct, *, status: int = 200) -> Answer:

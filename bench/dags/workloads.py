@@ -1,0 +1,54 @@
+"""What is measured, for the executor that this file is named after: `bench.deployment` copies it to local.py, remote.py, …
+
+One file per executor, because each task parses the whole file of its Dag, and a runtime refuses executors that it doesn't know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import dag, task
+
+NAME = Path(__file__).stem
+EXECUTOR = {"local": "LocalExecutor", "celery": "CeleryExecutor", "edge": "EdgeExecutor", "remote": "RemoteExecutor"}[NAME]
+
+
+@dag(dag_id=f"chain_{NAME}", schedule=None)
+def chain():
+    """Ten tasks, one after the other; each returns when its code began."""
+    previous = None
+    for number in range(10):
+
+        @task(task_id=f"step_{number}", executor=EXECUTOR)
+        def step() -> float:
+            import time
+
+            return time.time()
+
+        this = step()
+        if previous is not None:
+            previous >> this
+        previous = this
+
+
+@dag(dag_id=f"fifty_{NAME}", schedule=None, max_active_tasks=64)
+def fifty():
+    """Fifty mapped tasks that do nothing; the slots of the executor are what limits them."""
+
+    @task(executor=EXECUTOR)
+    def nothing(number: int) -> None: ...
+
+    nothing.expand(number=list(range(50)))
+
+
+@dag(dag_id=f"hold_{NAME}", schedule=None, max_active_tasks=64)
+def hold():
+    """Sixteen Bash tasks that sleep until somebody ends them: `on_kill` sends SIGTERM to the command's process group."""
+    commands = [f"exec -a hold_{NAME}_{number} sleep 900" for number in range(16)]
+    BashOperator.partial(task_id="hold", executor=EXECUTOR).expand(bash_command=commands)
+
+
+chain()
+fifty()
+hold()

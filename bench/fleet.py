@@ -1,0 +1,203 @@
+"""Idle workers by the thousand: what they cost the one API process, and how soon a real worker gets its tasks among them.
+
+While the window is measured the scheduler and the Dag processor stand still (SIGSTOP), so that every statement that reaches the
+database is the API process's. The same window without the fleet says what that process costs anyway.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bench.deployment import ROOT, Deployment
+from bench.effort import cpu_seconds
+from bench.figures import Figure
+from bench.fleet_seed import MARK
+from bench.workloads import measure_acceptance
+
+TRANSACTION_CONTROL = re.compile(r"\s*(begin|commit|rollback|start transaction)\b", re.IGNORECASE)
+BASELINE_S = 20.0
+LOOKED_AT = 8
+"""How many of the most frequent statements are kept with the figures."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the API process used in *seconds*."""
+
+    seconds: float
+    cpu_percent: float
+    statements: dict[str, int]
+
+    @property
+    def statements_per_s(self) -> float:
+        """BEGIN, COMMIT and ROLLBACK aside."""
+        return sum(n for query, n in self.statements.items() if not TRANSACTION_CONTROL.match(query)) / self.seconds
+
+    @property
+    def commands_per_s(self) -> float:
+        """BEGIN, COMMIT and ROLLBACK as well."""
+        return sum(self.statements.values()) / self.seconds
+
+    @property
+    def commonest(self) -> dict[str, float]:
+        ordered = sorted(self.statements.items(), key=lambda item: -item[1])[:LOOKED_AT]
+        return {" ".join(query.split())[:160]: round(n / self.seconds, 3) for query, n in ordered}
+
+
+@dataclass(frozen=True)
+class FleetReport:
+    """One fleet's window, with what the simulator saw."""
+
+    workers: int
+    window: Window
+    polls: int
+    errors: dict[str, int]
+    acceptance: list[float]
+
+
+def measure_fleets(
+    deployment: Deployment, sizes: list[int], window_s: float, say: Callable[[str], None]
+) -> tuple[list[Figure], dict]:
+    """Return the figures of all *sizes*, and details: errors, the commonest statements."""
+    alone = measure_acceptance(deployment)
+    with _standing_still(deployment):
+        baseline = _measure_window(deployment, BASELINE_S)
+    say(f"no fleet: {_brief(baseline)}")
+    figures = [
+        *_window_figures("idle_0", "without any simulated worker", baseline),
+        Figure.of("idle_0_accepted_p50", "s", "enqueued → accepted, without a fleet, median of 10", {"remote": alone}),
+    ]
+    details: dict[str, object] = {"idle_0": baseline.commonest}
+    for size in sizes:
+        report = _measure_fleet(deployment, size, window_s)
+        say(f"{size} idle workers: {_brief(report.window)}, {report.polls} polls, errors {report.errors or 'none'}")
+        figures += _figures(report, baseline)
+        details[f"idle_{size}"] = {"errors": report.errors, "statements_per_s": report.window.commonest}
+    return figures, details
+
+
+def _measure_fleet(deployment: Deployment, size: int, window_s: float) -> FleetReport:
+    with _fleet(deployment, size) as simulator:
+        with _standing_still(deployment):
+            time.sleep(2)  # the last sessions' news have spread
+            window = _measure_window(deployment, window_s)
+        acceptance = measure_acceptance(deployment)
+        simulator.stdin.close()  # type: ignore[union-attr]
+        told = json.loads(_line(simulator.stdout))
+    return FleetReport(size, window, told["polls"], told["errors"], acceptance)
+
+
+def _measure_window(deployment: Deployment, seconds: float) -> Window:
+    processes = deployment.api_processes()
+    deployment.database.forget_statements()
+    cpu, begin = cpu_seconds(processes), time.monotonic()
+    time.sleep(seconds)
+    used, passed = cpu_seconds(processes) - cpu, time.monotonic() - begin
+    return Window(passed, 100 * used / passed, deployment.database.statements())
+
+
+@contextmanager
+def _standing_still(deployment: Deployment) -> Iterator[None]:
+    """Stop everything of central but the API server. It goes on where it was."""
+    others = [deployment.central.process(name) for name in ("scheduler", "dag-processor")]
+    for process in others:
+        process.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in others:
+            process.send(signal.SIGCONT)
+
+
+@contextmanager
+def _fleet(deployment: Deployment, size: int) -> Iterator[subprocess.Popen[str]]:
+    """Enrol *size* workers, have them poll, and end them."""
+    central = deployment.central
+    seed = [sys.executable, "-m", "bench.fleet_seed", f"fleet{size}", str(size)]
+    done = subprocess.run(seed, env=central.environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    made = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if not made:
+        raise RuntimeError(f"the fleet could not be enrolled:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
+    log = Path(central.home) / f"fleet-{size}.out"
+    with log.open("wb") as errors:
+        simulator = subprocess.Popen(
+            [sys.executable, "-m", "bench.fleet_simulator", "127.0.0.1", str(central.port)],
+            cwd=ROOT,
+            env=central.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    assert simulator.stdin is not None
+    try:
+        simulator.stdin.write(made[0].removeprefix(MARK) + "\n")
+        simulator.stdin.flush()
+        if _line(simulator.stdout) != "ready":
+            raise RuntimeError(f"the simulated fleet ended at once:\n{log.read_text()[-2000:]}")
+        yield simulator
+    finally:
+        if not simulator.stdin.closed:
+            simulator.stdin.close()
+        try:
+            simulator.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            simulator.kill()
+            simulator.wait()
+
+
+def _line(stream: IO[str] | None) -> str:
+    assert stream is not None
+    return stream.readline().strip()
+
+
+def _figures(report: FleetReport, baseline: Window) -> list[Figure]:
+    name, whom = f"idle_{report.workers}", f"with {report.workers} idle workers"
+    window = report.window
+    extra = {
+        "extra_cpu_percent": (
+            "%",
+            "CPU of the API process, less what it uses without any",
+            window.cpu_percent - baseline.cpu_percent,
+        ),
+        "extra_statements_per_s": (
+            "/s",
+            "database statements, less those without any",
+            window.statements_per_s - baseline.statements_per_s,
+        ),
+        "errors": ("", "failed requests and connections of the fleet", float(sum(report.errors.values()))),
+        "accepted_p50": (
+            "s",
+            "enqueued → accepted by a real worker amid them, median of 10",
+            statistics.median(report.acceptance),
+        ),
+    }
+    return [
+        *_window_figures(name, whom, window),
+        *(Figure(f"{name}_{key}", unit, f"{whom}: {text}", {"remote": value}) for key, (unit, text, value) in extra.items()),
+    ]
+
+
+def _window_figures(name: str, whom: str, window: Window) -> list[Figure]:
+    values = {
+        "cpu_percent": ("%", "CPU of the one API process", window.cpu_percent),
+        "statements_per_s": ("/s", "database statements of the API process", window.statements_per_s),
+        "commands_per_s": ("/s", "the same with BEGIN, COMMIT and ROLLBACK", window.commands_per_s),
+    }
+    return [Figure(f"{name}_{key}", unit, f"{whom}: {text}", {"remote": value}) for key, (unit, text, value) in values.items()]
+
+
+def _brief(window: Window) -> str:
+    statements = f"{window.statements_per_s:.2f} statements/s ({window.commands_per_s:.2f} with BEGIN and COMMIT)"
+    return f"{window.cpu_percent:.1f} % CPU, {statements}"

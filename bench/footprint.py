@@ -1,0 +1,43 @@
+"""What a worker takes on its machine: installed packages and disk, memory while idle."""
+
+from __future__ import annotations
+
+import psutil
+
+from bench.deployment import ROOT, Deployment
+from bench.effort import pss_mb, rss_mb
+from bench.figures import Figure
+from bench.peers import OURS, SLOTS
+
+
+def installed_figures() -> list[Figure]:
+    """Measure the worker's environment as `scripts/environments` makes it: wheels, with compiled bytecode."""
+    (packages,) = (ROOT / ".work/worker/lib").glob("python*/site-packages")
+    size_mb = sum(path.stat().st_size for path in packages.rglob("*") if path.is_file()) / 1e6
+    count = float(len(list(packages.glob("*.dist-info"))))
+    return [
+        Figure("worker_packages", "", "packages that a worker needs, itself included", {"remote": count}),
+        Figure("worker_mb", "MB", "their files, compiled bytecode included", {"remote": size_mb}),
+    ]
+
+
+def idle_figures(deployment: Deployment) -> list[Figure]:
+    """Measure the memory of each side that runs tasks while it runs none. Everyone has been used before."""
+    sides = {peer.name: deployment.worker_processes(peer) for peer in deployment.peers}
+    assert deployment.remote is not None
+    daemon = [psutil.Process(deployment.remote.pid)]
+    all_pss = {name: pss_mb(processes) for name, processes in sides.items()}
+    all_rss = {name: rss_mb(processes) for name, processes in sides.items()}
+    count = {name: float(len(processes)) for name, processes in sides.items()}
+    what = f"idle, {SLOTS} slots: all that is there to run tasks"
+    return [
+        Figure("idle_pss", "MB", f"{what}, PSS", all_pss),
+        Figure("idle_rss", "MB", f"{what}, RSS (shared pages counted for each process)", all_rss),
+        Figure("idle_processes", "", f"{what}, processes", count),
+        Figure("idle_daemon_pss", "MB", "idle: the worker's daemon alone, PSS", {OURS.name: pss_mb(daemon)}),
+        Figure("idle_daemon_rss", "MB", "idle: the worker's daemon alone, RSS", {OURS.name: rss_mb(daemon)}),
+    ]
+
+
+def idle_pss_mb(figures: list[Figure]) -> dict[str, float]:
+    return dict(next(figure.values for figure in figures if figure.name == "idle_pss"))

@@ -1,0 +1,125 @@
+"""Sixteen Bash tasks that only sleep, held for as long as somebody measures: memory, requests, kills."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import httpx
+import psutil
+
+from bench.deployment import Deployment
+from bench.effort import pss_mb
+from bench.figures import Figure, percentile
+from bench.peers import SLOTS, Peer
+from testkit.processes import wait_until
+
+GONE_WITHIN_S = 60.0
+LOG_ROUTE = re.compile(rb"/remote/v1/jobs/[^/\s]+/log|/edge_worker/v1/logs/")
+"""Log shipping, of us and of edge3: not counted as requests about a task."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The run, and for each map index the processes that a kill must end: the command and the task's own process."""
+
+    peer: Peer
+    dag_id: str
+    run_id: str
+    pids: dict[int, tuple[int, int]]
+
+
+@contextmanager
+def hold(deployment: Deployment, peer: Peer) -> Iterator[Held]:
+    """Have sixteen tasks run, and end them in the end."""
+    dag_id = f"hold_{peer.name}"
+    run_id = deployment.central.trigger(dag_id)
+    try:
+        found = wait_until(lambda: _all_running(peer), timeout_s=120, what=f"all tasks of {dag_id} run", every_s=0.5)
+        assert isinstance(found, dict)
+        yield Held(peer, dag_id, run_id, found)
+    finally:
+        deployment.central.api("PATCH", f"dags/{dag_id}/dagRuns/{quote(run_id)}", json={"state": "failed"})
+        wait_until(lambda: not _commands(peer), timeout_s=GONE_WITHIN_S, what=f"the tasks of {dag_id} are gone", every_s=0.5)
+
+
+def measure_memory_per_task(deployment: Deployment, held: Held, idle_mb: float) -> float:
+    """Return by how many MB (PSS) each running task makes the worker's side grow: supervisor, task, and its `sleep`."""
+    return max(0.0, pss_mb(deployment.worker_processes(held.peer)) - idle_mb) / len(held.pids)
+
+
+def measure_requests(deployment: Deployment, held: Held, window_s: float) -> float:
+    """Return the requests per second and running task that the API server answered in *window_s*, logs aside."""
+    log = deployment.central.process("api-server").log
+    begin = log.stat().st_size
+    time.sleep(window_s)
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = [line for line in file if b"http.access" in line or b"status_code=" in line]
+    return sum(1 for line in lines if not LOG_ROUTE.search(line)) / window_s / len(held.pids)
+
+
+def measure_kills(deployment: Deployment, held: Held, samples: int) -> list[float]:
+    """Mark *samples* tasks failed, one after the other; return how long each took, from the click to the end of its processes."""
+    client = deployment.central.client()  # logged in, connected
+    taken = []
+    for number in sorted(held.pids)[:samples]:
+        # Whatever looks for kills does so in periods: meet it at any moment of its own.
+        time.sleep(random.uniform(0.2, 1.2))
+        taken.append(_kill(client, held, number))
+    return taken
+
+
+def kill_figures(samples: dict[str, list[float]]) -> list[Figure]:
+    text = "a person marks a running task failed → its processes are gone (Bash task with on_kill)"
+    p95 = {peer: percentile(values, 95) for peer, values in samples.items()}
+    return [
+        Figure.of("kill_p50", "s", f"{text}, median", samples),
+        Figure("kill_p95", "s", f"{text}, 95th percentile of {len(next(iter(samples.values())))} kills", p95, samples),
+    ]
+
+
+def _kill(client: httpx.Client, held: Held, number: int) -> float:
+    poll = select.poll()
+    files = [os.pidfd_open(pid) for pid in held.pids[number]]
+    for file in files:
+        poll.register(file, select.POLLIN)
+    try:
+        path = f"/api/v2/dags/{held.dag_id}/dagRuns/{quote(held.run_id)}/taskInstances/hold/{number}"
+        begin = time.monotonic()
+        client.patch(path, json={"new_state": "failed"}).raise_for_status()
+        left = len(files)
+        while left:
+            ready = poll.poll(GONE_WITHIN_S * 1000)
+            if not ready:
+                raise TimeoutError(f"{held.dag_id}[{number}] was marked failed {GONE_WITHIN_S:.0f} s ago and still runs")
+            for file, _ in ready:
+                poll.unregister(file)
+                left -= 1
+        return time.monotonic() - begin
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def _all_running(peer: Peer) -> dict[int, tuple[int, int]]:
+    found = {number: (process.pid, process.ppid()) for number, process in _commands(peer).items()}
+    return found if len(found) == SLOTS else {}
+
+
+def _commands(peer: Peer) -> dict[int, psutil.Process]:
+    """Return the `sleep` of each of our tasks by map index: the Dag gave it a name of its own."""
+    prefix = f"hold_{peer.name}_"
+    found = {}
+    for process in psutil.process_iter(["cmdline"]):
+        name = (process.info["cmdline"] or [""])[0]
+        if name.startswith(prefix):
+            found[int(name.removeprefix(prefix))] = process
+    return found

@@ -1,0 +1,54 @@
+"""DockerOperator on a worker, against a real daemon that only the worker can reach."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from testkit.airflow import Airflow
+from testkit.podman import Podman
+from testkit.processes import wait_until
+from testkit.worker import Worker
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[Podman]:
+    with Podman() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def worker(central: Airflow, new_worker: Callable[..., Worker], podman: Podman) -> Iterator[Worker]:
+    worker = new_worker(central, "harbour", queues="harbour", slots=1, variables={"DOCKER_HOST": podman.url})
+    yield worker
+    worker.stop()
+
+
+def test_a_containers_output_is_in_the_log_and_its_last_line_is_the_xcom(
+    central: Airflow, worker: Worker, podman: Podman
+) -> None:
+    run = central.trigger("contained", {"who": "somebody"})
+    assert central.wait_for_run("contained", run) == "success"
+    log = central.task_log("contained", run, "say")
+    assert "the first line" in log
+    assert "grüße somebody, try 1" in log
+    assert central.xcom("contained", run, "say") == "grüße somebody, try 1"
+    assert podman.containers() == []
+
+
+def test_a_containers_exit_code_fails_the_task(central: Airflow, worker: Worker, podman: Podman) -> None:
+    run = central.trigger("contained_failure")
+    assert central.wait_for_run("contained_failure", run) == "failed"
+    log = central.task_log("contained_failure", run, "fail")
+    assert "before the end" in log
+    assert "'StatusCode': 7" in log
+    assert podman.containers() == []
+
+
+def test_stopping_the_task_removes_its_container(central: Airflow, worker: Worker, podman: Podman) -> None:
+    run = central.trigger("contained_wait", {"name": "lingering"})
+    wait_until(lambda: podman.containers() == ["lingering"], timeout_s=60, what="the container is there")
+    wait_until(lambda: "it runs" in central.task_log("contained_wait", run, "linger"), timeout_s=30, what="it runs")
+    central.set_task_state("contained_wait", run, "linger", "failed")
+    # 3 s for the stop to arrive; the daemon's own stop of the container on top.
+    wait_until(lambda: not podman.containers(), timeout_s=5, what="the container is gone", every_s=0.2)
+    assert central.wait_for_run("contained_wait", run) == "failed"
