@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from airflow_remote_provider.sqlite_lock import locking
 
-
 __all__ = ["UtcDateTime"]
 
 T = TypeVar("T")
@@ -58,9 +57,7 @@ def transaction(connection: Connection | None = None, *, lock_wait_s: float | No
             yield session
 
 
-def in_transaction(
-    verb: Callable[[Session], T], connection: Connection | None = None, *, lock_wait_s: float | None = None
-) -> T:
+def in_transaction(verb: Callable[[Session], T], connection: Connection | None = None, *, lock_wait_s: float | None = None) -> T:
     """Return what *verb* returns, run in a :func:`transaction`. If the database breaks that off to resolve a deadlock: again.
 
     MySQL locks index entries and rows one after the other, so two verbs that lock in the same order may still meet.
