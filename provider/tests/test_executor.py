@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
@@ -244,8 +244,8 @@ def test_a_batch_that_was_committed_unheard_is_handed_in_again_without_harm(monk
     real = compat.transaction
 
     @contextmanager
-    def deaf(**how: float) -> Iterator[object]:
-        with real(**how) as session:
+    def deaf(*on: Connection | None, **how: float) -> Iterator[object]:
+        with real(*on, **how) as session:
             yield session
         raise OperationalError("COMMIT", {}, Exception("the connection broke after the commit"))
 
@@ -426,7 +426,7 @@ def test_an_end_frees_its_slot_before_the_next_sync() -> None:
     executor.heartbeat()
     assert executor.slots_available == 0
     lease = _run(worker, job_id)
-    executor._heard_at = 0.0
+    executor._due.pop("hear", None)
     _end(lease)
     assert executor.slots_available == 1
     assert len(executor.get_event_buffer()) == 1
@@ -464,7 +464,7 @@ def test_asking_for_free_slots_again_and_again_asks_the_ledger_once(database: En
     executor = _executor()
     _queue(executor, _workload())
     executor.heartbeat()
-    executor._heard_at = 0.0
+    executor._due.pop("hear", None)
     with counted(database) as first:
         _ = executor.slots_available
     with counted(database) as again:
