@@ -74,7 +74,7 @@ class Job(Base):
     __table_args__ = (
         Index(None, "state", "queue", "priority"),
         Index(None, "worker_id", "state"),
-        Index(None, "owner", "settled_at"),  # what the scheduler has not heard yet, whatever history there is
+        Index(None, "owner", "state"),  # what the scheduler has not heard yet, whatever history there is
         Index(None, "ti_id"),
         Index(None, "ended_at"),
     )

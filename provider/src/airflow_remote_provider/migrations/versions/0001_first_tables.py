@@ -114,7 +114,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_remote_job_state_queue_priority", "remote_job", ["state", "queue", "priority"])
     op.create_index("ix_remote_job_worker_id_state", "remote_job", ["worker_id", "state"])
-    op.create_index("ix_remote_job_owner_settled_at", "remote_job", ["owner", "settled_at"])
+    op.create_index("ix_remote_job_owner_state", "remote_job", ["owner", "state"])
     op.create_index("ix_remote_job_ti_id", "remote_job", ["ti_id"])
     op.create_index("ix_remote_job_ended_at", "remote_job", ["ended_at"])
     op.create_table(
