@@ -140,7 +140,7 @@ def revoke(session: Session, job_id: str) -> None:
     job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
     if job is None or JobState(job.state).is_ended:
         return
-    job.settled_at = database_now(session)
+    job.settled_at, job.owner = database_now(session), ""
     take_back(session, job, StopReason.REVOKED)
 
 
