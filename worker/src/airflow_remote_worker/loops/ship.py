@@ -23,8 +23,9 @@ CHUNK = 1_000_000
 """Raw bytes per request; even incompressible they stay below the 1 MiB that central takes packed."""
 LEAST_CHUNK = 16_000
 LOOK_EVERY_S = 0.25
-GATHER_S = 1.0
-"""How long new lines wait for more, unless there are many or the job has ended: the whole log of a short job is one request."""
+GATHER_S = 0.4
+"""How long new lines wait for more, unless there are many or the job has ended: the whole log of a short job is one request. With
+the look every quarter of a second before it, what is printed reaches central within a second."""
 GATHER = 64_000
 IN_A_THREAD_FROM = 64_000
 """Compressing less takes under a millisecond or two; a thread would cost more."""
