@@ -8,6 +8,7 @@ What the scheduler's process must not do (stop, expire, lose) is the API's (:mod
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,6 +65,8 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         super().__init__(parallelism=parallelism, team_name=team_name)
         self._keys: dict[str, WorkloadKey] = {}
         """Job id → workload of every job whose end the scheduler has not heard yet."""
+        self._jobs_of: Counter[WorkloadKey] = Counter()
+        """How many of them each workload has: two, while the end of a deferred task's first job is not heard."""
         self._unstarted: set[str] = set()
         """Those of them that are callbacks of which the scheduler has not heard that they run."""
         self._freed: set[str] = set()
@@ -111,9 +114,22 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
 
     def _expect(self, kind: JobKind, job_id: str, key: WorkloadKey) -> None:
         self.running.add(key)
+        self._forget(job_id)
         self._keys[job_id] = key
+        self._jobs_of[key] += 1
         if kind is JobKind.CALLBACK:
             self._unstarted.add(job_id)
+
+    def _forget(self, job_id: str) -> WorkloadKey | None:
+        """Wait for this job's end no more; return its workload's key, if it was waited for."""
+        self._unstarted.discard(job_id)
+        self._freed.discard(job_id)
+        key = self._keys.pop(job_id, None)
+        if key is not None:
+            self._jobs_of[key] -= 1
+            if not self._jobs_of[key]:
+                del self._jobs_of[key]
+        return key
 
     # Hearing back
 
@@ -169,13 +185,11 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         key = self._keys.get(job_id)
         if key is not None:
             self._freed.add(job_id)
-            if list(self._keys.values()).count(key) == 1:  # a resumed task has the key of its old job, and fills a slot again
+            if self._jobs_of[key] == 1:  # a resumed task has the key of its old job, and fills a slot again
                 self.running.discard(key)
 
     def _tell(self, job: EndedJob) -> None:
-        self._freed.discard(job.job_id)
-        key = self._keys.pop(job.job_id, None)
-        self._unstarted.discard(job.job_id)
+        key = self._forget(job.job_id)
         if key is None:
             return
         why = f"{job.state.value} on the Remote Executor: {job.reason or 'no reason was given'}"
@@ -195,7 +209,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         self.fail(key, why)
 
     def _tell_task(self, job: EndedJob, key: TaskInstanceKey, why: str) -> None:
-        resumed = key in self.queued_tasks or key in self._keys.values()
+        resumed = key in self.queued_tasks or key in self._jobs_of
         # A resumed (once deferred) task has the same key; its old job's end must not take the new one out of `running`.
         if not _is_failure(job):
             self.change_state(key, "success", remove_running=not resumed)
@@ -233,9 +247,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         self._revoke(key.id)
 
     def _revoke(self, job_id: str) -> None:
-        self._keys.pop(job_id, None)
-        self._unstarted.discard(job_id)
-        self._freed.discard(job_id)
+        self._forget(job_id)
         self._unrevoked.append(job_id)
         self._revoke_now()
 
