@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from bench.deployment import ROOT, Deployment
 from bench.figures import Figure
 from bench.fleet import measure_fleets
-from bench.footprint import idle_figures, idle_pss_mb, installed_figures
-from bench.holding import hold, kill_figures, measure_kills, measure_memory_per_task, measure_requests
+from bench.footprint import idle_figures, installed_figures
+from bench.holding import hold, kill_figures, measure_idle_memory, measure_kills, measure_memory_per_task, measure_requests
 from bench.peers import CELERY, EDGE, LOCAL, OURS, Peer
 from bench.report import headline_of, print_table, write_results
-from bench.workloads import measure_rounds
+from bench.workloads import measure_rounds, warm_up
 from testkit.postgres import PostgresServer
 
 HOME = ROOT / ".work/bench-run"
@@ -30,6 +30,8 @@ QUICK_ROUNDS_UNTIL_S = 210.0
 WINDOW_S = 60.0
 """At least one whole poll (50 s) of every worker."""
 REQUESTS_WINDOW_S = 60.0
+IDLE_AFTER_S = 5.0
+"""After the last task: what it leaves behind has ended."""
 PEERS_REQUESTS_WINDOW_S = 30.0
 """The peers ask every five seconds; the full run is to end within 25 minutes."""
 PEERS_KILLS = 8
@@ -82,15 +84,15 @@ def _measure_main(
 ) -> None:
     say("starting central, a Remote Worker, a Celery worker")
     with _running(Deployment(HOME / "main", postgres, [LOCAL, CELERY, OURS])) as deployment:
+        say("warming up")
+        warm_up(deployment)
         if "rounds" in options.only:
-            say("warming up")
             deadline = begin + QUICK_ROUNDS_UNTIL_S if options.quick else None
             phases["side by side"] = measure_rounds(deployment, options.rounds, say, deadline=deadline)
         if "holding" in options.only:
+            time.sleep(IDLE_AFTER_S)
             idle = [*installed_figures(), *idle_figures(deployment)]
-            phases["the worker"] = idle + _measure_holding(
-                options, deployment, idle_pss_mb(idle), [OURS] if options.quick else None
-            )
+            phases["the worker"] = idle + _measure_holding(options, deployment, [OURS] if options.quick else None)
         if "fleet" in options.only:
             phases["idle fleets"], details["fleets"] = measure_fleets(deployment, options.fleets, WINDOW_S, say)
 
@@ -100,15 +102,15 @@ def _measure_edge(options: argparse.Namespace, postgres: PostgresServer, phases:
     say("starting another central, a Remote Worker, an edge worker")
     with _running(Deployment(HOME / "edge", postgres, [EDGE, OURS])) as deployment:
         say("warming up")
+        warm_up(deployment)
         figures = measure_rounds(deployment, 1, say)  # a round with edge3 takes two minutes
-        idle = idle_figures(deployment)
-        figures += [*idle, *_measure_holding(options, deployment, idle_pss_mb(idle), [EDGE, OURS])]
+        time.sleep(IDLE_AFTER_S)
+        figures += [*idle_figures(deployment), *_measure_holding(options, deployment, [EDGE, OURS])]
         phases["beside edge3"] = figures
 
 
-def _measure_holding(
-    options: argparse.Namespace, deployment: Deployment, idle_mb: dict[str, float], peers: list[Peer] | None
-) -> list[Figure]:
+def _measure_holding(options: argparse.Namespace, deployment: Deployment, peers: list[Peer] | None) -> list[Figure]:
+    idle_mb = measure_idle_memory(deployment)
     per_task: dict[str, float] = {}
     requests: dict[str, float] = {}
     kills: dict[str, list[float]] = {}

@@ -7,7 +7,7 @@ import psutil
 from bench.deployment import ROOT, Deployment
 from bench.effort import pss_mb, rss_mb
 from bench.figures import Figure
-from bench.peers import OURS, SLOTS
+from bench.peers import LOCAL, OURS, SLOTS
 
 
 def installed_figures() -> list[Figure]:
@@ -23,7 +23,8 @@ def installed_figures() -> list[Figure]:
 
 def idle_figures(deployment: Deployment) -> list[Figure]:
     """Measure the memory of each side that runs tasks while it runs none. Everyone has been used before."""
-    sides = {peer.name: deployment.worker_processes(peer) for peer in deployment.peers}
+    # LocalExecutor's processes are as many as [core] parallelism, twice the slots of the others: nothing to compare.
+    sides = {peer.name: deployment.worker_processes(peer) for peer in deployment.peers if peer is not LOCAL}
     assert deployment.remote is not None
     daemon = [psutil.Process(deployment.remote.pid)]
     all_pss = {name: pss_mb(processes) for name, processes in sides.items()}
@@ -37,7 +38,3 @@ def idle_figures(deployment: Deployment) -> list[Figure]:
         Figure("idle_daemon_pss", "MB", "idle: the worker's daemon alone, PSS", {OURS.name: pss_mb(daemon)}),
         Figure("idle_daemon_rss", "MB", "idle: the worker's daemon alone, RSS", {OURS.name: rss_mb(daemon)}),
     ]
-
-
-def idle_pss_mb(figures: list[Figure]) -> dict[str, float]:
-    return dict(next(figure.values for figure in figures if figure.name == "idle_pss"))

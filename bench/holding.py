@@ -22,6 +22,10 @@ from bench.peers import SLOTS, Peer
 from testkit.processes import wait_until
 
 GONE_WITHIN_S = 60.0
+PHASE_S = 5.0
+"""The longest period in which any of them looks for kills: the Task SDK's heartbeat. The tasks of a run start together, so their
+heartbeats come together, and a kill takes effect with one. Without a pause spread over a whole period, each kill but the first
+would come just after a heartbeat and wait for nearly all of the next: the peers would look slower than they are."""
 ROUTES = {
     "remote": re.compile(rb"path=/remote/v1/(?!jobs/[^/\s]+/log)"),
     "edge": re.compile(rb"path=/(execution|edge_worker/v1/(?!logs/))"),
@@ -55,6 +59,11 @@ def hold(deployment: Deployment, peer: Peer) -> Iterator[Held]:
         wait_until(lambda: not _commands(peer), timeout_s=GONE_WITHIN_S, what=f"the tasks of {dag_id} are gone", every_s=0.5)
 
 
+def measure_idle_memory(deployment: Deployment) -> dict[str, float]:
+    """Return what each side takes before it holds anything, in MB (PSS)."""
+    return {peer.name: pss_mb(deployment.worker_processes(peer)) for peer in deployment.peers}
+
+
 def measure_memory_per_task(deployment: Deployment, held: Held, idle_mb: float) -> float:
     """Return by how many MB (PSS) each running task makes the worker's side grow: supervisor, task, and its `sleep`."""
     return max(0.0, pss_mb(deployment.worker_processes(held.peer)) - idle_mb) / len(held.pids)
@@ -76,8 +85,7 @@ def measure_kills(deployment: Deployment, held: Held, samples: int) -> list[floa
     client = deployment.central.client()  # logged in, connected
     taken = []
     for number in sorted(held.pids)[:samples]:
-        # Whatever looks for kills does so in periods: meet it at any moment of its own.
-        time.sleep(random.uniform(0.2, 1.2))
+        time.sleep(random.uniform(0.0, PHASE_S))
         taken.append(_kill(client, held, number))
     return taken
 

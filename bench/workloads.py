@@ -57,8 +57,7 @@ class Run:
 def measure_rounds(
     deployment: Deployment, rounds: int, say: Callable[[str], None], *, deadline: float | None = None
 ) -> list[Figure]:
-    """Warm up, run *rounds* rounds and return the figures. No round begins after *deadline* (monotonic), but the first."""
-    _warm_up(deployment)
+    """Run *rounds* rounds and return the figures. No round begins after *deadline* (monotonic), but the first."""
     samples: dict[str, dict[str, list[float]]] = {peer.name: {} for peer in deployment.peers}
     for number in range(rounds):
         if number and deadline is not None and time.monotonic() > deadline:
@@ -118,7 +117,7 @@ def measure_acceptance(deployment: Deployment) -> list[float]:
     return deployment.database.acceptance_times(run.dag_id, run.run_id)
 
 
-def _warm_up(deployment: Deployment) -> None:
+def warm_up(deployment: Deployment) -> None:
     """Run everything once, all executors at the same time: only caches are to be filled."""
     dag_ids = [f"{workload}_{peer.name}" for workload in ("fifty", "chain") for peer in deployment.peers]
     runs = {dag_id: deployment.central.trigger(dag_id) for dag_id in dag_ids}
