@@ -17,7 +17,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,8 +342,3 @@ class Airflow:
         except httpx.TransportError:
             return False
         return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
-
-
-def wait_a_moment(seconds: float) -> None:
-    """Give the deployment time in which something must *not* happen."""
-    time.sleep(seconds)

@@ -95,11 +95,6 @@ class Settings:
     history_days: float
     callback_queue: str
 
-    @property
-    def stop_after_seconds(self) -> float:
-        """After this long without contact the worker stops its jobs itself, so that two copies never run."""
-        return max(self.lost_after_seconds - self.stop_margin_seconds, self.lost_after_seconds / 2)
-
 
 def parse(raw: dict[str, str]) -> Settings:
     """Return the settings for the options that are set in *raw*; the rest have their defaults.
