@@ -21,6 +21,7 @@ class FakeLink:
     """Answers as the test says; an error in the list is raised."""
 
     def __init__(self, *answers: Executed | Exception) -> None:
+        self.is_down = False
         self.answers = list(answers)
         self.calls: list[tuple[Lease, str, str]] = []
 

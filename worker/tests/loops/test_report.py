@@ -55,6 +55,7 @@ def report_job(ear: Ear, path: Path, *, superseded: bool = False) -> str:
             assert not closed, "reported before its log was shipped"
             if superseded:
                 job.superseded.set()
+            job.delivered.set()
             job.shipped.set()
             with anyio.fail_after(10):
                 await done.wait()
