@@ -83,7 +83,9 @@ class StubDaemon:
         self.socket_path = socket_path
         self.hellos: list[wire.Hello] = []
         self.calls: list[wire.Call] = []
-        self.answer: Callable[[wire.Call], wire.Answer | None] = canned
+        self.spooled = 0
+        """How often a shim said that its outbox holds something."""
+        self.answer: Callable[[wire.Call], wire.Answer | wire.Spool | None] = canned
         self._connections: list[socket.socket] = []
         self.start()
 
@@ -126,7 +128,10 @@ class StubDaemon:
             assert isinstance(hello, wire.Hello)
             self._connections.append(connection)
             self.hellos.append(hello)
-            while isinstance(call := wire.receive(connection), wire.Call):
+            while (call := wire.receive(connection)) is not None:
+                if not isinstance(call, wire.Call):
+                    self.spooled += 1
+                    continue
                 self.calls.append(call)
                 if (answer := self.answer(call)) is not None:
                     connection.sendall(wire.pack(answer))

@@ -108,10 +108,13 @@ class Outbox:
 
     async def _move(self, position: int) -> None:
         self._position = position
-        if not self.waits:
-            self._emptied.set()
-            self._emptied = anyio.Event()
-        await anyio.to_thread.run_sync(lambda: write(self._done, str(position).encode(), durable=True))
+        try:
+            await anyio.to_thread.run_sync(lambda: write(self._done, str(position).encode(), durable=True))
+        finally:
+            # After the mark, so that the shim, which goes by it, sends its next write to us again.
+            if not self.waits:
+                self._emptied.set()
+                self._emptied = anyio.Event()
 
     def _size(self) -> int:
         try:

@@ -57,6 +57,8 @@ class DeliverLoop:
                 if call is not None:
                     await self._send(job, call)
                 elif over:
+                    if job.outbox.waits:
+                        log.warning("job %s: its last write was cut off with its shim, before the task heard of it", job.lease)
                     break
                 else:
                     await _first_of(job.outbox.changed, job.ended)
