@@ -280,7 +280,7 @@ def test_what_can_t_be_spooled_is_asked_when_earlier_writes_are_delivered(call: 
             assert not link.calls
             outbox.empty()
             with anyio.fail_after(5):
-                while not answers:  # noqa: ASYNC110
+                while not answers:
                     await anyio.sleep(0.01)
         assert isinstance(answers[0], wire.Answer)
 

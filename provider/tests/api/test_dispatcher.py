@@ -522,6 +522,9 @@ def test_a_terminal_state_that_failed_to_go_through_leaves_the_job_to_people(dat
             answer = await client.patch(path, json={"state": "success"}, headers=headers)
             assert answer.status_code == 204
             assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None
+            answer = await client.patch(path, content=b"a repeat may break, too", headers=headers)
+            assert answer.status_code == 500
+            assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None, "the first one stays the task's word"
 
     with ServedCentral() as central:
         asyncio.run(check(central))

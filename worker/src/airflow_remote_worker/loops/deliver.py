@@ -1,4 +1,4 @@
-"""Delivers outboxes: what tasks wrote while central was out of reach, each job's in its order, until it has ended and all is told.
+"""Delivers outboxes: what tasks wrote while central was out of reach, each job's in its order, until it has ended.
 
 A reply that was lost is no matter: the call is made again, and only calls that bear that may be spooled (`shim/writes.py`). What
 central will not have can't be told to the task any more; it is said in the task's log, once nobody else writes that.

@@ -57,7 +57,7 @@ class Gateway:
 
         With *may_spool* the answer may be that central, or the daemon itself, is out of reach: keep the call.
 
-        If the connection breaks, the same call is sent again: what the daemon did with the first one central must recognise.
+        If the connection breaks, the same call is sent again; central must bear that.
         """
         call = wire.Call(id=next(self._ids), method=method, path=path, headers=headers, body=body, may_spool=may_spool)
         begun = time.monotonic()
