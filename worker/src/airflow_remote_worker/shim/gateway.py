@@ -102,7 +102,7 @@ class Gateway:
             self._judge_alone()
 
     def tell_spooled(self) -> None:
-        """Let the daemon know that the outbox holds something. If it isn't there: it looks when we connect again, or have gone."""
+        """Let the daemon know that the outbox holds something. If it isn't there, it looks when we connect again or have gone."""
         if self._socket is not None:
             try:
                 self._send(wire.Spooled())

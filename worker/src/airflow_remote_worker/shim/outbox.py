@@ -20,6 +20,8 @@ from airflow_remote_worker.shim import wire
 NAME = "outbox"
 DONE = "outbox.done"
 HEAD = struct.Struct(">II")
+LEASE_FILES = ("offer.json", "job.json")
+"""Written by the daemon, which doesn't wait for the disk: until something is owed, a job lost with the machine is just lost."""
 MOST = 64 * 1024 * 1024
 """Bytes per job. Sixteen tasks that push for hours must not fill a small disk; beyond it writes wait for central, as reads do."""
 
@@ -37,7 +39,7 @@ def delivered(directory: Path) -> int:
     """Return how many bytes the daemon has delivered. Not known means none: writes may be repeated, never lost."""
     try:
         return max(0, int((directory / DONE).read_bytes()))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return 0
 
 
@@ -77,7 +79,7 @@ class Outbox:
                     written += os.write(fd, record[written:])
                 os.fsync(fd)
                 if size == 0:
-                    self._sync_directory()
+                    self._anchor()
             except OSError:
                 with contextlib.suppress(OSError):  # what can't be cut off is torn, and the reader stops there
                     os.ftruncate(fd, size)
@@ -85,9 +87,12 @@ class Outbox:
         finally:
             os.close(fd)
 
-    def _sync_directory(self) -> None:
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    def _anchor(self) -> None:
+        """Let all survive a power cut without which the next daemon would not know whose writes these are."""
+        for path in (*(self._directory / name for name in LEASE_FILES), self._directory, self._directory.parent):
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
