@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -15,7 +16,8 @@ from airflow_remote_protocol.messages import IntentMode, JobPhase, Outcome, Stop
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker.jobs import supervisor
 from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED
-from airflow_remote_worker.testing.fake_central import FakeCentral
+from airflow_remote_worker.shim import boottime, wire
+from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
 
 from .conftest import RunningWorker, eventually
 
@@ -246,6 +248,17 @@ def test_lost_replies_to_spooled_writes_lose_and_double_nothing(central: FakeCen
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
     assert central.tasks.xcoms[XCOM] == {-1: 2}
     assert central.task_states(job_id) == ["running", "success"]
+
+
+def test_a_job_knows_from_the_first_moment_how_long_it_may_go_on_alone(central: FakeCentral, worker: RunningWorker) -> None:
+    before = boottime.now()
+    worker.start()
+    job_id = worker.enqueue("run\nsleep 60")
+    central.wait_for_state(job_id, JobState.RUNNING)
+    spec = msgspec.json.decode((worker.job_dir(job_id) / "job.json").read_bytes(), type=wire.JobSpec)
+    assert spec.stop_after_s == Timing().stop_after_s
+    assert before < spec.contact_at < boottime.now()
+    assert float(Path(spec.contact_path).read_text()) >= spec.contact_at
 
 
 def test_lost_replies_neither_lose_nor_repeat_log_bytes(central: FakeCentral, worker: RunningWorker) -> None:
