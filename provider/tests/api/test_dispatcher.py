@@ -14,8 +14,8 @@ from sqlalchemy import Engine, insert, select
 
 from testkit.central import PREFIX, ServedCentral  # isort: skip
 from testkit.ledger import (  # isort: skip
-    TaskInstance,
     Enlisted,
+    TaskInstance,
     ago,
     change_task,
     counted,

@@ -86,6 +86,35 @@ def test_damage_is_told_and_given_up(where: int, tmp_path: Path) -> None:
     anyio.run(main)
 
 
+async def read_all(directory: Path) -> list[wire.Call]:
+    outbox, calls = Outbox(directory), []
+    while True:
+        try:
+            found = outbox.next()
+        except Damaged:
+            return calls
+        if found is None:
+            return calls
+        calls.append(found)
+        await outbox.acknowledge()
+
+
+def test_cut_off_or_garbled_anywhere_it_yields_what_was_whole_before_and_nothing_else(tmp_path: Path) -> None:
+    fill(tmp_path, 1, 2, 3)
+    whole = (tmp_path / "outbox").read_bytes()
+    ends = [len(record_of(call(1))), len(record_of(call(1)) + record_of(call(2))), len(whole)]
+
+    async def main() -> None:
+        for at in range(len(whole)):
+            for body in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :]):
+                (tmp_path / "outbox").write_bytes(body)
+                (tmp_path / "outbox.done").unlink(missing_ok=True)
+                intact = sum(end <= at for end in ends)
+                assert await read_all(tmp_path) == [call(1), call(2), call(3)][:intact]
+
+    anyio.run(main)
+
+
 def test_who_waits_for_the_last_delivery_hears_of_it(tmp_path: Path) -> None:
     fill(tmp_path, 1, 2)
 
