@@ -137,6 +137,12 @@ def calls_of(central: FakeCentral, job_id: str) -> list[str]:
     return [request.path.rpartition("/")[2].partition("?")[0] for request in about]
 
 
+def wait_for_begin(worker: RunningWorker, job_id: str) -> None:
+    """Until the task itself runs: at central it does so already while the answer to its `run` call is on its way."""
+    eventually(lambda: list(worker.state.jobs.glob(f"{job_id}.*/task.log")))
+    eventually(lambda: b"begun" in (worker.job_dir(job_id) / "task.log").read_bytes())
+
+
 def assert_delivered_in_order(central: FakeCentral, job_id: str) -> None:
     assert central.tasks.xcoms[XCOM] == {-1: 2}
     assert central.task_states(job_id) == ["running", "success"]
@@ -146,12 +152,12 @@ def assert_delivered_in_order(central: FakeCentral, job_id: str) -> None:
 
 def test_a_task_ends_during_an_outage_and_what_it_wrote_arrives_afterwards(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
-    job_id = worker.enqueue(f"run\nsleep 1\n{WRITES}")
-    central.wait_for_state(job_id, JobState.RUNNING)
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
+    wait_for_begin(worker, job_id)
     central.go_down()
     eventually(lambda: (worker.job_dir(job_id) / "report.json").exists())
     eventually(lambda: json.loads(worker.state.status_path.read_bytes())["free_slots"] == 4)
-    assert (worker.job_dir(job_id) / "task.log").read_text() == "spooled\n" * 3
+    assert (worker.job_dir(job_id) / "task.log").read_text().splitlines()[1:] == ["spooled"] * 3
     central.come_back()
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
     assert_delivered_in_order(central, job_id)
@@ -161,8 +167,8 @@ def test_a_task_ends_during_an_outage_and_what_it_wrote_arrives_afterwards(centr
 
 def test_a_task_ends_without_central_and_without_a_daemon(central: FakeCentral, worker: RunningWorker) -> None:
     daemon = worker.start_process()
-    job_id = worker.enqueue(f"run\nsleep 1.5\n{WRITES}")
-    central.wait_for_state(job_id, JobState.RUNNING)
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1.5\n{WRITES}")
+    wait_for_begin(worker, job_id)
     eventually(lambda: (worker.job_dir(job_id) / "shim.json").exists())
     central.go_down()
     daemon.send_signal(signal.SIGKILL)
@@ -176,8 +182,8 @@ def test_a_task_ends_without_central_and_without_a_daemon(central: FakeCentral, 
 
 def test_a_reboot_does_not_lose_what_the_task_wrote_before(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
-    job_id = worker.enqueue(f"run\nsleep 1\n{WRITES.removesuffix('exit 0')}sleep 60")
-    central.wait_for_state(job_id, JobState.RUNNING)
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES.removesuffix('exit 0')}sleep 60")
+    wait_for_begin(worker, job_id)
     pid = eventually(lambda: shim_pid(worker, job_id))
     central.go_down()
     eventually(lambda: (worker.job_dir(job_id) / "task.log").read_bytes().count(b"spooled") == 3)
@@ -196,23 +202,24 @@ def test_a_reboot_does_not_lose_what_the_task_wrote_before(central: FakeCentral,
 def test_a_read_finds_what_was_written_before_it(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue(
-        "run\nsleep 1\nwrite POST xcoms/dag/run/task/key 7\ncall GET xcoms/dag/run/task/key\nwrite PUT task-instances/TI/rtif {}"
+        "run\nlog begun\nsleep 1\nwrite POST xcoms/dag/run/task/key 7\ncall GET xcoms/dag/run/task/key\n"
+        "write PUT task-instances/TI/rtif {}"
     )
-    central.wait_for_state(job_id, JobState.RUNNING)
+    wait_for_begin(worker, job_id)
     central.go_down()
-    eventually(lambda: (worker.job_dir(job_id) / "task.log").read_bytes() == b"spooled\n")
+    eventually(lambda: (worker.job_dir(job_id) / "task.log").read_bytes().endswith(b"spooled\n"))
     time.sleep(0.5)
     central.come_back()
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
-    _, read, write = central.log_bytes(job_id).splitlines()
+    _, _, read, write = central.log_bytes(job_id).splitlines()
     assert b'"value": 7' in read
     assert write.startswith(b"201 "), "all is delivered: writes go through again"
 
 
 def test_a_write_that_central_refuses_later_is_told_in_the_log(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
-    job_id = worker.enqueue("run\nsleep 1\nwrite PATCH no-such-thing/x {}\nexit 0")
-    central.wait_for_state(job_id, JobState.RUNNING)
+    job_id = worker.enqueue("run\nlog begun\nsleep 1\nwrite PATCH no-such-thing/x {}\nexit 0")
+    wait_for_begin(worker, job_id)
     central.go_down()
     eventually(lambda: (worker.job_dir(job_id) / "result.json").exists())
     central.come_back()
@@ -224,8 +231,8 @@ def test_a_write_that_central_refuses_later_is_told_in_the_log(central: FakeCent
 
 def test_the_writes_of_a_job_that_was_lost_meanwhile_are_dropped(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
-    job_id = worker.enqueue(f"run\nsleep 1\n{WRITES}")
-    central.wait_for_state(job_id, JobState.RUNNING)
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
+    wait_for_begin(worker, job_id)
     central.go_down()
     eventually(lambda: (worker.job_dir(job_id) / "result.json").exists())
     central.lose_job(job_id)
@@ -237,8 +244,8 @@ def test_the_writes_of_a_job_that_was_lost_meanwhile_are_dropped(central: FakeCe
 
 def test_lost_replies_to_spooled_writes_lose_and_double_nothing(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
-    job_id = worker.enqueue(f"run\nsleep 1\n{WRITES}")
-    central.wait_for_state(job_id, JobState.RUNNING)
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
+    wait_for_begin(worker, job_id)
     central.go_down()
     eventually(lambda: (worker.job_dir(job_id) / "result.json").exists())
     for part in ("/key", "/state", "/report"):

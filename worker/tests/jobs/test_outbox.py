@@ -105,7 +105,7 @@ def test_cut_off_or_garbled_anywhere_it_yields_what_was_whole_before_and_nothing
     ends = [len(record_of(call(1))), len(record_of(call(1)) + record_of(call(2))), len(whole)]
 
     async def main() -> None:
-        for at in range(len(whole)):
+        for at in sorted({*range(0, len(whole), 7), *(end + by for end in ends for by in (-1, 0, 1) if end + by < len(whole))}):
             for body in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :]):
                 (tmp_path / "outbox").write_bytes(body)
                 (tmp_path / "outbox.done").unlink(missing_ok=True)
