@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import anyio
 import anyio.abc
+import msgspec
 
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, Rewind, Superseded, Unreachable
@@ -53,7 +54,7 @@ class DeliverLoop:
             # Asked before looking: what is there when a job has ended is all there will ever be.
             over = job.ended.is_set()
             try:
-                call = job.outbox.next()
+                call = await self._next(job)
                 if call is not None:
                     await self._send(job, call)
                 elif over:
@@ -62,8 +63,6 @@ class DeliverLoop:
                     break
                 else:
                     await _first_of(job.outbox.changed, job.ended)
-            except Damaged as error:
-                await self._give_up(job, error)
             except OSError as error:
                 log.error("job %s: its outbox can't be read or marked: %s; trying again", job.lease, error)
                 await self._clock.sleep(backoff.next_s())
@@ -72,6 +71,16 @@ class DeliverLoop:
         await job.ended.wait()
         self._tell_reader(job)
         job.delivered.set()
+
+    async def _next(self, job: Job) -> wire.Call | None:
+        try:
+            return job.outbox.next()
+        except Damaged as error:
+            line = f"{error}: what the task wrote there while central was out of reach is lost"
+            log.error("job %s: %s", job.lease, line)
+            job.outbox.refuse(line)
+            await job.outbox.give_up()
+            return None
 
     async def _send(self, job: Job, call: wire.Call) -> None:
         """Until central has heard the call, or has said that it never will."""
@@ -95,14 +104,13 @@ class DeliverLoop:
             except (Outdated, Rewind):
                 await self._link.heard_again(backoff.next_s())
             else:
-                said = executed.body.decode("utf-8", "replace")[:500]
                 if executed.status < 400:
                     await self._acknowledge(job)
                     return
                 now = self._clock.monotonic()
                 failing_since = now if failing_since is None else failing_since
                 if executed.status < 500 or now - failing_since >= SERVER_ERRORS_FOR_S:
-                    await self._acknowledge(job, _refusal(call, f"{executed.status} {said}"))
+                    await self._acknowledge(job, _refusal(call, f"{executed.status} {_told(executed.body)}"))
                     return
                 await self._clock.sleep(backoff.next_s())
 
@@ -111,15 +119,6 @@ class DeliverLoop:
             log.error("job %s: %s", job.lease, refused)
             job.outbox.refuse(refused)
         await job.outbox.acknowledge()
-
-    async def _give_up(self, job: Job, error: Damaged) -> None:
-        line = f"{error}: what the task wrote there while central was out of reach is lost"
-        log.error("job %s: %s", job.lease, line)
-        try:
-            job.outbox.refuse(line)
-            await job.outbox.give_up()
-        except OSError as trouble:
-            log.error("job %s: its outbox can't be marked: %s", job.lease, trouble)
 
     def _tell_reader(self, job: Job) -> None:
         """Before the log's end is shipped; nobody else writes it any more."""
@@ -138,6 +137,19 @@ def _refusal(call: wire.Call, answer: str) -> str:
         f"The task wrote this while central was out of reach, and central refused it later: {call.method} {call.path}: {answer}. "
         "The task was told that it went well."
     )
+
+
+def _told(body: bytes) -> str:
+    """Return what the Execution API says of a refusal, without what was written: that may be nobody's to read in a log."""
+    try:
+        detail = msgspec.json.decode(body).get("detail")
+    except (msgspec.DecodeError, AttributeError):
+        return ""
+    if isinstance(detail, list):  # of a validation: each with the input that was wrong
+        return "; ".join(str(item.get("msg")) for item in detail if isinstance(item, dict))[:500]
+    if isinstance(detail, dict):
+        detail = detail.get("message") or detail.get("reason")
+    return str(detail)[:500]
 
 
 async def _first_of(*events: anyio.Event) -> None:
