@@ -29,7 +29,7 @@ WRITES = (
     Write("POST", re.compile(r"xcoms/[^/]+/[^/]+/[^/]+/.+"), 201),
     # xcoms.delete_xcom: one DELETE; none left is a success too.
     Write("DELETE", re.compile(r"xcoms/[^/]+/[^/]+/[^/]+/.+"), 200),
-    # task_instances.ti_put_rtif: a merge by the task instance's key.
+    # task_instances.ti_put_rtif: an upsert by the task instance's key.
     Write("PUT", re.compile(r"task-instances/[^/]+/rtif"), 201),
     # task_instances.ti_patch_rendered_map_index: one UPDATE to the value given.
     Write("PATCH", re.compile(r"task-instances/[^/]+/rendered-map-index"), 204),
