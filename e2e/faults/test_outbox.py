@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -86,14 +87,14 @@ def test_a_task_ends_while_the_api_server_hangs(central: Airflow, worker: Worker
     run = gate.start(central, "pushing", "push")
     job = newest_job(worker)
     server = central.process("api-server")
-    server.send(signal.SIGSTOP)
+    os.killpg(server.pid, signal.SIGSTOP)
     try:
         gate.open()
         wait_for_end(worker, job)
         ended_at = time.time()
         time.sleep(2)
     finally:
-        server.send(signal.SIGCONT)
+        os.killpg(server.pid, signal.SIGCONT)
     assert_arrived_once(central, run, gate, ended_at)
 
 
