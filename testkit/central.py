@@ -103,6 +103,11 @@ class ServedCentral:
         with compat.transaction() as session:
             session.execute(update(TaskInstance).where(TaskInstance.external_executor_id == job_id).values(state="failed"))
 
+    def move_task_on(self, job_id: str) -> None:
+        with compat.transaction() as session:
+            again = update(TaskInstance).where(TaskInstance.external_executor_id == job_id)
+            session.execute(again.values(state="running", external_executor_id=str(uuid.uuid4())))
+
     def expire_offer(self, job_id: str) -> None:
         rules = sweep.OfferRules(settings().offer_attempts, timedelta(seconds=settings().reoffer_delay_seconds))
         with compat.transaction() as session:
@@ -183,6 +188,8 @@ def _move(ti_id: uuid.UUID, allowed: tuple[str, ...], state: str, status: int) -
         task = session.get(TaskInstance, ti_id)
         if task is None:
             return JSONResponse({"detail": {"reason": "not_found"}}, 404)
+        if task.state == state and status == 204:
+            return HTTPResponse(status_code=200)
         if task.state not in allowed:
             return JSONResponse({"detail": {"reason": "invalid_state", "previous_state": task.state}}, 409)
         task.state = state

@@ -2,6 +2,7 @@
 
 run                 the `run` call, through the gateway; exits 1 unless it is answered with 200
 call METHOD PATH    any other call
+write METHOD PATH   a call whose answer nobody needs: into the outbox when central or the daemon is out of reach
 log TEXT            a line into task.log
 bytes N             N bytes into task.log
 sleep SECONDS       unless a stop comes: then the job ends as stopped
@@ -24,6 +25,7 @@ from pathlib import Path
 import msgspec
 import psutil
 from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.outbox import Outbox
 
 
 class Stopped(Exception):
@@ -69,6 +71,25 @@ class Daemon:
             except OSError:
                 self.sock = None
 
+    def write(self, outbox: Outbox, method: str, path: str, body: bytes) -> str:
+        headers = {"content-type": "application/json"}
+        call = wire.Call(id=1, method=method, path=path, headers=headers, body=body, may_spool=True)
+        if not outbox.waits:
+            try:
+                if self.sock is not None or self.try_to_connect():
+                    self.connect().sendall(wire.pack(call))
+                    frame = wire.receive(self.connect())
+                    if isinstance(frame, wire.Stop):
+                        raise Stopped
+                    if isinstance(frame, wire.Answer):
+                        return f"{frame.status} {frame.body.decode()}"
+            except OSError:
+                self.sock = None
+        outbox.append(call)
+        if self.sock is not None:
+            self.sock.sendall(wire.pack(wire.Spooled()))
+        return "spooled"
+
     def sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
@@ -106,6 +127,11 @@ def host(job_dir: Path) -> int:
                     method, path = rest.split(" ", 1)
                     answer = daemon.call(method, path)
                     log.write(f"{answer.status} {answer.body.decode()}\n".encode())
+                elif verb == "write":
+                    method, path, *content = rest.split(" ", 2)
+                    path = path.replace("TI", workload["ti"]["id"])
+                    said = daemon.write(Outbox(job_dir), method, path, "".join(content).encode())
+                    log.write(f"{said}\n".encode())
                 elif verb == "log":
                     log.write(json.dumps({"event": rest}).encode() + b"\n")
                 elif verb == "bytes":

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -15,7 +16,8 @@ from airflow_remote_protocol.messages import IntentMode, JobPhase, Outcome, Stop
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker.jobs import supervisor
 from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED
-from airflow_remote_worker.testing.fake_central import FakeCentral
+from airflow_remote_worker.shim import boottime, wire
+from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
 
 from .conftest import RunningWorker, eventually
 
@@ -120,6 +122,150 @@ def test_a_call_made_during_an_outage_waits_for_its_answer(central: FakeCentral,
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
     assert b"200 " in central.log_bytes(job_id)
     assert b"red" in central.log_bytes(job_id)
+
+
+XCOM = ("dag", "run", "task", "key")
+WRITES = """write POST xcoms/dag/run/task/key 1
+write POST xcoms/dag/run/task/key 2
+write PATCH task-instances/TI/state {"state":"success"}
+exit 0"""
+
+
+def calls_of(central: FakeCentral, job_id: str) -> list[str]:
+    """What central has answered about the job, in order: the last part of each path."""
+    about = [request for request in central.requests_to(f"jobs/{job_id}/") if request.status is not None and request.status < 400]
+    return [request.path.rpartition("/")[2].partition("?")[0] for request in about]
+
+
+def wait_for_begin(worker: RunningWorker, job_id: str) -> None:
+    """Until the task itself runs: at central it does so already while the answer to its `run` call is on its way."""
+    eventually(lambda: list(worker.state.jobs.glob(f"{job_id}.*/task.log")))
+    eventually(lambda: b"begun" in (worker.job_dir(job_id) / "task.log").read_bytes())
+
+
+def assert_delivered_in_order(central: FakeCentral, job_id: str) -> None:
+    assert central.tasks.xcoms[XCOM] == {-1: 2}
+    assert central.task_states(job_id) == ["running", "success"]
+    calls = [call for call in calls_of(central, job_id) if call in ("key", "state", "report")]
+    assert calls == ["key", "key", "state", "report"]
+
+
+def test_a_task_ends_during_an_outage_and_what_it_wrote_arrives_afterwards(central: FakeCentral, worker: RunningWorker) -> None:
+    worker.start()
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
+    wait_for_begin(worker, job_id)
+    central.go_down()
+    eventually(lambda: (worker.job_dir(job_id) / "report.json").exists())
+    eventually(lambda: json.loads(worker.state.status_path.read_bytes())["free_slots"] == 4)
+    assert (worker.job_dir(job_id) / "task.log").read_text().splitlines()[1:] == ["spooled"] * 3
+    central.come_back()
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
+    assert_delivered_in_order(central, job_id)
+    eventually(lambda: (worker.job_dir(job_id) / "closed.json").exists())
+    assert not list(worker.job_dir(job_id).glob("outbox*"))
+
+
+def test_a_task_ends_without_central_and_without_a_daemon(central: FakeCentral, worker: RunningWorker) -> None:
+    daemon = worker.start_process()
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1.5\n{WRITES}")
+    wait_for_begin(worker, job_id)
+    eventually(lambda: (worker.job_dir(job_id) / "shim.json").exists())
+    central.go_down()
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait()
+    eventually(lambda: (worker.job_dir(job_id) / "result.json").exists())
+    central.come_back()
+    worker.start()
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
+    assert_delivered_in_order(central, job_id)
+
+
+def test_a_reboot_does_not_lose_what_the_task_wrote_before(central: FakeCentral, worker: RunningWorker) -> None:
+    worker.start()
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES.removesuffix('exit 0')}sleep 60")
+    wait_for_begin(worker, job_id)
+    pid = eventually(lambda: shim_pid(worker, job_id))
+    central.go_down()
+    eventually(lambda: (worker.job_dir(job_id) / "task.log").read_bytes().count(b"spooled") == 3)
+    worker.detach()
+    os.kill(pid, signal.SIGKILL)
+    with (worker.job_dir(job_id) / "outbox").open("ab") as file:
+        file.write(b"\0\0")  # the last write was cut off
+    central.come_back()
+    worker.start()
+    central.wait_for_state(job_id, JobState.FAILED, timeout_s=20)
+    assert_delivered_in_order(central, job_id)
+    report = central.job(job_id).report
+    assert report and report.outcome is Outcome.DIED
+
+
+def test_a_read_finds_what_was_written_before_it(central: FakeCentral, worker: RunningWorker) -> None:
+    worker.start()
+    job_id = worker.enqueue(
+        "run\nlog begun\nsleep 1\nwrite POST xcoms/dag/run/task/key 7\ncall GET xcoms/dag/run/task/key\n"
+        "write PUT task-instances/TI/rtif {}"
+    )
+    wait_for_begin(worker, job_id)
+    central.go_down()
+    eventually(lambda: (worker.job_dir(job_id) / "task.log").read_bytes().endswith(b"spooled\n"))
+    time.sleep(0.5)
+    central.come_back()
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
+    _, _, read, write = central.log_bytes(job_id).splitlines()
+    assert b'"value": 7' in read
+    assert write.startswith(b"201 "), "all is delivered: writes go through again"
+
+
+def test_a_write_that_central_refuses_later_is_told_in_the_log(central: FakeCentral, worker: RunningWorker) -> None:
+    worker.start()
+    job_id = worker.enqueue("run\nlog begun\nsleep 1\nwrite PATCH no-such-thing/x {}\nexit 0")
+    wait_for_begin(worker, job_id)
+    central.go_down()
+    eventually(lambda: (worker.job_dir(job_id) / "result.json").exists())
+    central.come_back()
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
+    assert b"PATCH no-such-thing/x: 404" in central.log_bytes(job_id)
+    eventually(lambda: (worker.job_dir(job_id) / "closed.json").exists())
+    assert central.log_bytes(job_id) == (worker.job_dir(job_id) / "task.log").read_bytes()
+
+
+def test_the_writes_of_a_job_that_was_lost_meanwhile_are_dropped(central: FakeCentral, worker: RunningWorker) -> None:
+    worker.start()
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
+    wait_for_begin(worker, job_id)
+    central.go_down()
+    eventually(lambda: (worker.job_dir(job_id) / "result.json").exists())
+    central.lose_job(job_id)
+    central.come_back()
+    eventually(lambda: (worker.job_dir(job_id) / "closed.json").exists(), 20)
+    assert XCOM not in central.tasks.xcoms
+    assert central.job_state(job_id) == "lost"
+
+
+def test_lost_replies_to_spooled_writes_lose_and_double_nothing(central: FakeCentral, worker: RunningWorker) -> None:
+    worker.start()
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
+    wait_for_begin(worker, job_id)
+    central.go_down()
+    eventually(lambda: (worker.job_dir(job_id) / "result.json").exists())
+    for part in ("/key", "/state", "/report"):
+        central.drop_next_reply(part)
+        central.drop_next_reply(part)
+    central.come_back()
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
+    assert central.tasks.xcoms[XCOM] == {-1: 2}
+    assert central.task_states(job_id) == ["running", "success"]
+
+
+def test_a_job_knows_from_the_first_moment_how_long_it_may_go_on_alone(central: FakeCentral, worker: RunningWorker) -> None:
+    before = boottime.now()
+    worker.start()
+    job_id = worker.enqueue("run\nsleep 60")
+    central.wait_for_state(job_id, JobState.RUNNING)
+    spec = msgspec.json.decode((worker.job_dir(job_id) / "job.json").read_bytes(), type=wire.JobSpec)
+    assert spec.stop_after_s == Timing().stop_after_s
+    assert before < spec.contact_at < boottime.now()
+    assert float(Path(spec.contact_path).read_text()) >= spec.contact_at
 
 
 def test_lost_replies_neither_lose_nor_repeat_log_bytes(central: FakeCentral, worker: RunningWorker) -> None:

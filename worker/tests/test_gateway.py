@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from airflow_remote_worker import gateway as gateway_module
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.errors import Superseded, Unreachable
 from airflow_remote_worker.gateway import Connection, Door, Gateway
@@ -21,6 +22,7 @@ class FakeLink:
     """Answers as the test says; an error in the list is raised."""
 
     def __init__(self, *answers: Executed | Exception) -> None:
+        self.is_down = False
         self.answers = list(answers)
         self.calls: list[tuple[Lease, str, str]] = []
 
@@ -174,5 +176,140 @@ def test_nonsense_closes_that_connection_only(tmp_path: Path) -> None:
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 assert isinstance(await connection.receive(), wire.Answer)
+
+    run(main)
+
+
+# Writes that may be spooled
+
+WRITE = wire.Call(id=5, method="POST", path="xcoms/d/r/t/k", headers={}, body=b"1", may_spool=True)
+READ = wire.Call(id=6, method="GET", path="xcoms/d/r/t/k", headers={})
+FINE = Executed(201, {}, b"{}")
+
+
+class FakeOutbox:
+    """Full or empty, as the test says."""
+
+    def __init__(self, *, waits: bool = False) -> None:
+        self.waits = waits
+        self.noticed = 0
+        self.emptied = anyio.Event()
+
+    def notice(self) -> None:
+        self.noticed += 1
+
+    async def until_empty(self) -> None:
+        await self.emptied.wait()
+
+    def empty(self) -> None:
+        self.waits = False
+        self.emptied.set()
+
+
+async def ask(gateway: Gateway, call: wire.Call, outbox: FakeOutbox | None = None) -> wire.Frame:
+    gateway.open(Door(LEASE, "right", outbox=outbox))
+    async with shim(gateway) as connection:
+        await connection.send(call)
+        return await connection.receive()
+
+
+def test_a_write_goes_through_while_central_is_there(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(FINE)) as gateway:
+            assert await ask(gateway, WRITE, FakeOutbox()) == wire.Answer(id=5, status=201, headers={}, body=b"{}")
+
+    run(main)
+
+
+def test_a_write_is_the_shims_to_keep_once_central_is_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(Unreachable("cut cable"))) as gateway:
+            assert await ask(gateway, WRITE, FakeOutbox()) == wire.Spool(id=5)
+
+    run(main)
+
+
+def test_a_write_does_not_even_try_a_central_that_is_known_to_be_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        link = FakeLink(FINE)
+        link.is_down = True
+        async with serving(tmp_path, link) as gateway:
+            assert await ask(gateway, WRITE, FakeOutbox()) == wire.Spool(id=5)
+        assert link.calls == []
+
+    run(main)
+
+
+def test_a_write_into_a_black_hole_is_kept_after_some_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "PATIENCE_S", 0.05)
+
+    class BlackHole(FakeLink):
+        async def execution(self, *call: object) -> Executed:  # type: ignore[override]
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    async def main() -> None:
+        async with serving(tmp_path, BlackHole()) as gateway:
+            assert await ask(gateway, WRITE, FakeOutbox()) == wire.Spool(id=5)
+
+    run(main)
+
+
+def test_a_write_waits_behind_earlier_ones(tmp_path: Path) -> None:
+    async def main() -> None:
+        link = FakeLink(FINE)
+        async with serving(tmp_path, link) as gateway:
+            assert await ask(gateway, WRITE, FakeOutbox(waits=True)) == wire.Spool(id=5)
+        assert link.calls == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("call", [READ, wire.Call(id=6, method="POST", path="xcoms/d/r/t/k", headers={})])
+def test_what_can_t_be_spooled_is_asked_when_earlier_writes_are_delivered(call: wire.Call, tmp_path: Path) -> None:
+    async def main() -> None:
+        link, outbox = FakeLink(FINE), FakeOutbox(waits=True)
+        async with serving(tmp_path, link) as gateway, anyio.create_task_group() as tasks:
+            answers: list[wire.Frame] = []
+
+            async def asking() -> None:
+                answers.append(await ask(gateway, call, outbox))
+
+            tasks.start_soon(asking)
+            await anyio.sleep(0.05)
+            assert not link.calls
+            outbox.empty()
+            with anyio.fail_after(5):
+                while not answers:
+                    await anyio.sleep(0.01)
+        assert isinstance(answers[0], wire.Answer)
+
+    run(main)
+
+
+def test_a_stop_ends_the_wait_for_earlier_writes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, FakeLink(FINE)) as gateway:
+            gateway.open(Door(LEASE, "right", outbox=FakeOutbox(waits=True)))
+            async with shim(gateway) as connection:
+                await connection.send(READ)
+                await anyio.sleep(0.05)
+                gateway.stop(LEASE, wire.Stop(reason="ended"))
+                frames = [await connection.receive(), await connection.receive()]
+                assert [frame.status for frame in frames if isinstance(frame, wire.Answer)] == [410]
+
+    run(main)
+
+
+def test_the_outbox_is_looked_at_when_a_shim_connects_and_when_it_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        outbox = FakeOutbox()
+        async with serving(tmp_path, FakeLink(FINE)) as gateway:
+            gateway.open(Door(LEASE, "right", outbox=outbox))
+            async with shim(gateway) as connection:
+                await connection.send(wire.Spooled())
+                await connection.send(WRITE)
+                await connection.receive()
+        assert outbox.noticed == 2
 
     run(main)

@@ -126,6 +126,10 @@ class CentralUnderTest(Protocol):
         """Set the task's state as a person would. Central may take a moment to notice."""
         ...
 
+    def move_task_on(self, job_id: str) -> None:
+        """Let the scheduler go on with a task that has said its terminal state: it is another job's by now, and runs."""
+        ...
+
     def expire_offer(self, job_id: str) -> None:
         """Let the deadline of the job's offer pass; on return central has acted on it."""
         ...
@@ -297,6 +301,11 @@ class Caller:
             "start_date": "2026-01-01T00:00:00Z",
         }
         return self.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/run", content)
+
+    def end_task(self, offer: Offer, *, state: str = "success") -> Response:
+        """The task's last call to the Execution API."""
+        content = {"state": state, "end_date": "2026-01-01T00:00:01Z", "task_outlets": [], "outlet_events": []}
+        return self.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/state", content)
 
     def start_job(self) -> Offer:
         """Queue a job on this worker's queue, take it and accept it."""
@@ -1178,13 +1187,77 @@ def check_the_tasks_own_end_is_no_stop(central: CentralUnderTest) -> None:
     job_id = central.enqueue(caller.queue)
     offer = caller.await_offer()
     assert caller.run_task(offer).status == 200, "the task must start"
-    ended = {"state": "success", "end_date": "2026-01-01T00:00:01Z", "task_outlets": [], "outlet_events": []}
-    response = caller.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/state", ended)
+    response = caller.end_task(offer)
     assert response.status in (200, 204), f"the task may end itself, got {_shown(response)}"
     stops = caller.poll(jobs=[held(offer)], wait_s=1.5).stops  # longer than the second between two looks for ended tasks
     assert not stops, "what the task said of itself through the gateway is not a person's word"
     done(caller.report(offer))
     in_state(central, job_id, JobState.SUCCEEDED)
+
+
+def check_a_start_whose_reply_was_lost_may_be_said_again(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    job_id = central.enqueue(caller.queue)
+    offer = caller.await_offer()
+    for _ in range(3):
+        response = caller.run_task(offer)
+        assert response.status == 200, f"the same process may say again that it runs, got {_shown(response)}"
+    in_state(central, job_id, JobState.RUNNING)
+
+
+def check_an_end_whose_reply_was_lost_may_be_said_again(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    job_id = central.enqueue(caller.queue)
+    offer = caller.await_offer()
+    assert caller.run_task(offer).status == 200, "the task must start"
+    for _ in range(3):
+        response = caller.end_task(offer)
+        assert response.status in (200, 204), f"the task may say its end again, got {_shown(response)}"
+    stops = caller.poll(jobs=[held(offer)], wait_s=1.5).stops
+    assert not stops, "a repeated end is as much the task's own word as the first"
+    done(caller.report(offer))
+    in_state(central, job_id, JobState.SUCCEEDED)
+
+
+def check_an_end_said_again_to_a_task_that_has_moved_on_changes_nothing(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    job_id = central.enqueue(caller.queue)
+    offer = caller.await_offer()
+    assert caller.run_task(offer).status == 200, "the task must start"
+    assert caller.end_task(offer, state="deferred").status in (200, 204), "the task may go away"
+    central.move_task_on(job_id)
+    response = caller.end_task(offer, state="deferred")
+    assert response.status in (200, 204), f"what was said and done is not refused when it is said again, got {_shown(response)}"
+    stops = caller.poll(jobs=[held(offer)], wait_s=1.5).stops
+    assert not stops, "the first end was the task's own word; its repeat doesn't take that back"
+    done(caller.report(offer))
+    in_state(central, job_id, JobState.SUCCEEDED)
+
+
+def check_an_end_that_was_refused_is_not_taken_for_the_tasks_word(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    central.enqueue(caller.queue)
+    offer = caller.await_offer()
+    response = caller.end_task(offer)  # it never ran
+    assert response.status >= 400, f"a task that does not run can't end, got {_shown(response)}"
+    response = caller.end_task(offer)
+    assert response.status >= 400, f"said again it is still refused, got {_shown(response)}"
+
+
+def check_a_task_that_was_taken_back_writes_nothing_more(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    job_id = central.enqueue(caller.queue)
+    offer = caller.await_offer()
+    assert caller.run_task(offer).status == 200, "the task must start"
+    central.end_task(job_id)
+    stops = caller.poll(jobs=[held(offer)], wait_s=PROMPT_S).stops
+    assert stops, "a person ended the task: its worker must hear of it"
+    deadline = time.monotonic() + PROMPT_S
+    response = caller.execution(offer, "POST", "xcoms/d/r/t/k", 1)
+    while PROBLEM_HEADER not in response.headers and time.monotonic() < deadline:
+        time.sleep(0.1)  # what the database said a moment ago may still count
+        response = caller.execution(offer, "POST", "xcoms/d/r/t/k", 1)
+    refused(response, ProblemCode.INVALID, ProblemCode.SUPERSEDED)
 
 
 def check_the_gateway_is_closed_once_the_lease_is_over(central: CentralUnderTest) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, insert, select
 from testkit.central import PREFIX, ServedCentral  # isort: skip
 from testkit.ledger import (  # isort: skip
     Enlisted,
+    TaskInstance,
     ago,
     change_task,
     counted,
@@ -522,6 +523,33 @@ def test_a_terminal_state_that_failed_to_go_through_leaves_the_job_to_people(dat
             answer = await client.patch(path, json={"state": "success"}, headers=headers)
             assert answer.status_code == 204
             assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None
+            answer = await client.patch(path, content=b"a repeat may break, too", headers=headers)
+            assert answer.status_code == 500
+            assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None, "the first one stays the task's word"
+
+    with ServedCentral() as central:
+        asyncio.run(check(central))
+
+
+def test_a_repeated_end_is_not_told_to_the_tasks_next_job(database: Engine) -> None:
+    """It deferred, was resumed and runs as another job; the reply to the first end had been lost."""
+    worker = enlist()
+    lease = running(worker)
+    ti_id = job_row(lease.job_id).ti_id
+    path = f"jobs/{lease.job_id}/execution/task-instances/{ti_id}/state"
+
+    def state() -> str | None:
+        with compat.transaction() as session:
+            task = session.get(TaskInstance, ti_id)
+            return None if task is None else task.state
+
+    async def check(central: ServedCentral) -> None:
+        async with _client(central) as client:
+            headers = {**_headers(worker), EPOCH_HEADER: str(lease.epoch)}
+            assert (await client.patch(path, json={"state": "deferred"}, headers=headers)).status_code == 204
+            await _in_thread(central.move_task_on, lease.job_id)
+            assert (await client.patch(path, json={"state": "deferred"}, headers=headers)).status_code == 204
+            assert await _in_thread(state) == "running"
 
     with ServedCentral() as central:
         asyncio.run(check(central))

@@ -8,6 +8,7 @@ import pytest
 
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 
+from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rights import check_call, token_scope
@@ -56,3 +57,34 @@ def test_only_a_connection_test_speaks_with_a_workloads_token() -> None:
         JobKind.CALLBACK: "execution",
         JobKind.CONNECTION_TEST: "workload",
     }
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "xcoms/d/r/t/k"),
+        ("DELETE", "xcoms/d/r/t/k"),
+        ("PUT", f"store/ti/{ME}/k"),
+        ("PUT", f"task-instances/{ME}/rtif"),
+        ("PATCH", f"task-instances/{ME}/skip-downstream"),
+    ],
+)
+def test_what_a_task_writes_about_its_try_counts_until_it_is_taken_back(method: str, path: str) -> None:
+    check_call(Subject(JobKind.TASK, ME), method, path)
+    with pytest.raises(Refusal) as refused:
+        check_call(Subject(JobKind.TASK, ME, taken_back=True), method, path)
+    assert refused.value.code is ProblemCode.INVALID
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "connections/vault"),
+        ("GET", "xcoms/d/r/t/k"),
+        ("PUT", "variables/a"),
+        ("PATCH", f"task-instances/{ME}/state"),
+        ("PATCH", f"task-instances/{ME}/run"),
+    ],
+)
+def test_a_task_that_was_taken_back_may_still_wind_down(method: str, path: str) -> None:
+    check_call(Subject(JobKind.TASK, ME, taken_back=True), method, path)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from testkit.ledger import ago, change_job, claim, enlist, job_row, offered, queued, running  # isort: skip
+from testkit.ledger import TaskInstance, ago, change_job, claim, enlist, job_row, offered, queued, running  # isort: skip
 
 from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_provider import compat
@@ -357,6 +357,37 @@ def test_a_conclusion_that_did_not_go_through_is_taken_back() -> None:
     assert job_row(lease.job_id).concluded_at is not None
     _do(leases.conclude, lease, done=False)
     assert job_row(lease.job_id).concluded_at is None
+
+
+def test_a_repeated_conclusion_says_so_and_keeps_the_time_of_the_first() -> None:
+    lease = running(enlist())
+    assert not _do(leases.conclude, lease, done=True).concluded
+    first = job_row(lease.job_id).concluded_at
+    repeated = _do(leases.conclude, lease, done=True)
+    assert (repeated.concluded, repeated.passed_on) == (True, False)
+    assert job_row(lease.job_id).concluded_at == first
+
+
+@pytest.mark.parametrize(("holder", "passed_on"), [("ours", False), (None, False), ("another job", True), ("nobody", True)])
+def test_a_repeated_conclusion_knows_whether_the_task_has_moved_on(holder: str | None, passed_on: bool) -> None:
+    lease = running(enlist())
+    _do(leases.conclude, lease, done=True)
+    with compat.transaction() as session:
+        task = session.get(TaskInstance, job_row(lease.job_id).ti_id)
+        if holder == "nobody":  # the next try has another id
+            session.delete(task)
+        elif task is not None and holder != "ours":
+            task.external_executor_id = holder
+    assert _do(leases.conclude, lease, done=True).passed_on is passed_on
+
+
+def test_a_job_that_was_taken_back_says_so_unless_it_had_concluded() -> None:
+    lease = running(enlist())
+    assert not _do(leases.check, lease).taken_back
+    change_job(lease.job_id, stop_reason="cleared")
+    assert _do(leases.check, lease).taken_back
+    _do(leases.conclude, lease, done=True)
+    assert not _do(leases.check, lease).taken_back
 
 
 # Logs

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import anyio
 
-_BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+from airflow_remote_worker.shim import boottime
 
 
 class Clock(Protocol):
@@ -28,8 +28,7 @@ class SystemClock:
     """The real one."""
 
     def monotonic(self) -> float:
-        # CLOCK_MONOTONIC stands still while a laptop sleeps; central's `lost_after` doesn't.
-        return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)
+        return boottime.now()
 
     def wall(self) -> float:
         return time.time()

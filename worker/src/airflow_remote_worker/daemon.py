@@ -2,7 +2,7 @@
 
 link ── poll ──► session (decides) ──► supervisor ──► shims (outlive us)
   ▲                                        │             │ unix socket
-  ├── ship, report ◄───────────────────────┘             │
+  ├── deliver, ship, report ◄──────────────┘             │
   └── gateway ◄───────────────────────────────────────────
 """
 
@@ -34,6 +34,7 @@ from airflow_remote_worker.jobs.supervisor import Site, Supervisor, shim_of
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle
 from airflow_remote_worker.link import Link
+from airflow_remote_worker.loops.deliver import DeliverLoop
 from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.ship import ShipLoop
@@ -72,6 +73,7 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     try:
         async with daemon_signals(daemon.lifecycle), anyio.create_task_group() as tasks:
             await tasks.start(daemon.supervisor.run, name="supervisor")
+            await tasks.start(daemon.deliver.run, name="deliver")
             await tasks.start(daemon.ship.run, name="ship")
             await tasks.start(daemon.report.run, name="report")
             daemon.supervisor.adopt()
@@ -120,8 +122,9 @@ class Daemon:
             clock=clock,
         )
         doors = _Doors(self)
-        site = Site(config, membership.name, self.gateway.path)
+        site = Site(config, membership.name, self.gateway.path, state.contact_path)
         self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
+        self.deliver = DeliverLoop(self.link, clock, self.supervisor.supersede)
         self.ship = ShipLoop(self.link, clock)
         self.report = ReportLoop(self.link, clock, self.supervisor.close)
         longest_poll_s = self.notifier.longest_poll_s(config.poll.max_wait_s)
@@ -136,7 +139,8 @@ class Daemon:
         self._started_at = clock.wall()
         self._contact_at: float | None = None
 
-        self.supervisor.on_held += [self.ship.follow, self.report.follow, lambda job: self.tell_status()]
+        self.supervisor.on_held += [self.deliver.follow, self.ship.follow, self.report.follow]
+        self.supervisor.on_held += [lambda job: self._store_contact(), lambda job: self.tell_status()]
         self.supervisor.on_freed = self._hear_freed
         self.supervisor.on_closed = self._hear_closed
         self.launcher.on_change = self.tell_status
@@ -230,10 +234,15 @@ class Daemon:
         if not self.poll.trouble:
             self.notifier.good_contact()
             self._contact_at = self._clock.wall()
-            if not self.session.is_idle and self.session.last_contact is not None:
-                with contextlib.suppress(OSError):
-                    write(self._state.contact_path, repr(self.session.last_contact).encode())
+            if not self.session.is_idle:
+                self._store_contact()
         self.tell_status()
+
+    def _store_contact(self) -> None:
+        """For shims that must count on without us, and for the next daemon. A job's first contact is in its `job.json` too."""
+        if self.session.last_contact is not None:
+            with contextlib.suppress(OSError):
+                write(self._state.contact_path, repr(self.session.last_contact).encode())
 
     def _hear_freed(self) -> None:
         self.poll.refresh()
@@ -274,6 +283,7 @@ class _Doors:
                 on_accepted=lambda: daemon.session.move(lease, JobPhase.RUNNING),
                 on_superseded=lambda: daemon.supervisor.supersede(lease),
                 on_hello=lambda pid: daemon.supervisor.meet(job, shim_of(pid)),
+                outbox=job.outbox,
             )
         )
 

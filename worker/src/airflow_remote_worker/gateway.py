@@ -1,6 +1,7 @@
 """The local door: shims send their Execution API calls here and hear stops. A unix socket that only this user can open.
 
-Owns who may speak for which job (a key per job) and the waiting while central is away. It refuses to own what a call means, with
+Owns who may speak for which job (a key per job), the waiting while central is away, and the order between what waits in a job's
+outbox and what its task asks next. It refuses to own what a call means, with
 one exception, the acceptance of the offer: the task's `run` call, answered well, or for other kinds of jobs :data:`.wire.ACCEPT`.
 """
 
@@ -13,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import anyio.abc
@@ -31,12 +33,26 @@ log = logging.getLogger(__name__)
 RUN_CALL = re.compile(r"^task-instances/[^/?]+/run(\?|$)")
 HELLO_TIMEOUT_S = 10.0
 RETRY_FLOOR_S = 0.5
+PATIENCE_S = 10.0
+"""How long a call that may be spooled tries to get through. Packets into a black hole are noticed after 30 s; a slow line may
+need some seconds for a large XCom, which would only be sent again."""
 GONE = 410
 """What the Task SDK's supervisor takes as "end this task": not found 404, conflict 409, gone 410."""
 
 
 def _nothing() -> None:
     """The default of a door that nobody listens at."""
+
+
+class Outbox(Protocol):
+    """What a job's task wrote and central has not heard yet; the daemon wires it to what delivers it."""
+
+    @property
+    def waits(self) -> bool: ...
+
+    def notice(self) -> None: ...
+
+    async def until_empty(self) -> None: ...
 
 
 @dataclass
@@ -51,6 +67,7 @@ class Door:
     """Central says that the job is not ours any more."""
     on_hello: Callable[[int], None] = lambda pid: None
     """Its shim (that pid) has come."""
+    outbox: Outbox | None = None
     stop: wire.Stop | None = None
     """To be told to every connection, now and later."""
     stopped: anyio.Event = field(default_factory=anyio.Event)
@@ -137,6 +154,7 @@ class Gateway:
             known = door.key if door else "0" * 32
             if hmac.compare_digest(known.encode(), hello.key.encode()) and door:
                 door.on_hello(hello.pid)
+                _notice(door)  # it may have spooled while there was no daemon
                 return door
             log.warning("refused a local connection for job %s: %s", hello.job_id[:64], "wrong key" if door else "not held")
             if door is None:
@@ -152,6 +170,9 @@ class Gateway:
                 try:
                     while True:
                         frame = await connection.receive()
+                        if isinstance(frame, wire.Spooled):
+                            _notice(door)
+                            continue
                         if not isinstance(frame, wire.Call):
                             raise wire.BrokenFrame(f"expected call, got {type(frame).__name__}")
                         calls.start_soon(self._serve_call, door, connection, frame, name=f"call {frame.id} of {door.lease}")
@@ -161,12 +182,42 @@ class Gateway:
             door.connections.discard(connection)
 
     async def _serve_call(self, door: Door, connection: Connection, call: wire.Call) -> None:
-        executed = await self._execute(door, call)
+        executed = await (self._try(door, call) if call.may_spool else self._in_turn(door, call))
+        reply: msgspec.Struct = wire.Spool(id=call.id)
+        if executed is not None:
+            reply = wire.Answer(id=call.id, status=executed.status, headers=executed.headers, body=executed.body)
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            await connection.send(wire.Answer(id=call.id, status=executed.status, headers=executed.headers, body=executed.body))
+            await connection.send(reply)
 
-    async def _execute(self, door: Door, call: wire.Call) -> Executed:
-        """Return the Execution API's answer; waits as long as central is away and the job is wanted."""
+    async def _try(self, door: Door, call: wire.Call) -> Executed | None:
+        """Return the Execution API's answer; None if the shim had better keep the call: central is away, or earlier ones wait."""
+        if self._link.is_down or (door.outbox and door.outbox.waits):
+            return None
+        with anyio.move_on_after(PATIENCE_S):
+            # Cut off here it may have been done all the same; done again it changes nothing (`shim/writes.py`).
+            return await self._execute(door, call)
+        return None
+
+    async def _in_turn(self, door: Door, call: wire.Call) -> Executed | None:
+        """Return the Execution API's answer, once central has heard what the task wrote before."""
+        if door.outbox and door.outbox.waits:
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(self._until_delivered, door.outbox, waiting.cancel_scope, name=f"delivery of {door.lease}")
+                await door.stopped.wait()
+                waiting.cancel_scope.cancel()
+            if door.stopped.is_set() and door.outbox.waits:
+                return _gone("the job is being stopped and central has not heard its writes yet")
+        return await self._execute(door, call)
+
+    async def _until_delivered(self, outbox: Outbox, scope: anyio.CancelScope) -> None:
+        await outbox.until_empty()
+        scope.cancel()
+
+    async def _execute(self, door: Door, call: wire.Call) -> Executed | None:
+        """Return the Execution API's answer; waits as long as central is away and the job is wanted.
+
+        None: central can't be reached, and the call need not wait for it.
+        """
         backoff = Backoff(self._clock, floor_s=RETRY_FLOOR_S, ceiling_s=30)
         while True:
             try:
@@ -187,6 +238,8 @@ class Gateway:
                 if executed.status < 300 and _accepts(call):
                     door.on_accepted()
                 return executed
+            if call.may_spool and not door.stopped.is_set():
+                return None
             if await self._wait(door, wait_s):
                 return _gone("the job is being stopped and central can't be reached")
 
@@ -212,6 +265,11 @@ class Gateway:
     async def _push(self, connection: Connection, stop: wire.Stop) -> None:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             await connection.send(stop)
+
+
+def _notice(door: Door) -> None:
+    if door.outbox:
+        door.outbox.notice()
 
 
 def _is_accept(call: wire.Call) -> bool:

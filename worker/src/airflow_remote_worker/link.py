@@ -176,6 +176,11 @@ class Link:
 
     # Contact
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the last request found no central; one that waits now would only wait."""
+        return self._is_down
+
     async def heard_again(self, at_most_s: float) -> None:
         """Wait *at_most_s*, or until anyone hears of central (and a moment more, so that not all call at once)."""
         with anyio.move_on_after(at_most_s) as waited:

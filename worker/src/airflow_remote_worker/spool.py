@@ -7,6 +7,7 @@
 | `shim.json` | daemon, once known | which process it is |
 | `task.log`, `shim.log`, `result.json` | shim | see `shim/wire.py` |
 | `report.json` | daemon | the outcome, to be sent until acknowledged |
+| `outbox`; `outbox.done`, `outbox.refused` | shim; daemon | the task's writes that central has not heard yet: `shim/outbox.py` |
 | `closed.json` | daemon, last | nothing is owed any more; logs stay for people until rotated |
 """
 
@@ -101,9 +102,9 @@ class JobDir:
         return self._read(Report, "report.json")
 
     def close(self, how: str, at: float) -> None:
-        """Owe nothing any more. The key and the workload go, the logs stay."""
+        """Owe nothing any more. The key, the workload and what the task wrote go, the logs stay."""
         self._write("closed.json", Closed(how=how, at=at))
-        for name in ("job.json", "offer.json", "shim.json"):
+        for name in ("job.json", "offer.json", "shim.json", "outbox", "outbox.done", "outbox.refused"):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink(missing_ok=True)
 

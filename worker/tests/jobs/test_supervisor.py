@@ -61,7 +61,7 @@ class Bench:
         self.starter = starter
         self.doors = Doors()
         config = Config(state=state.root, bundles={"dags-folder": BundleConfig(path=state.root / "dags")})
-        site = Site(config, "w1", state.root / "g.sock")
+        site = Site(config, "w1", state.root / "g.sock", state.contact_path)
         self.supervisor = Supervisor(site, self.spool, self.session, starter, self.doors, HandClock())
 
     def run(self, *steps: Callable[[], object]) -> None:

@@ -56,6 +56,9 @@ def report_job(ear: Ear, path: Path, *, superseded: bool = False) -> str:
             if superseded:
                 job.superseded.set()
             job.shipped.set()
+            await anyio.sleep(0.01)
+            assert not closed, "reported before what its task wrote was delivered"
+            job.delivered.set()
             with anyio.fail_after(10):
                 await done.wait()
             tasks.cancel_scope.cancel()

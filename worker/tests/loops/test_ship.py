@@ -58,6 +58,7 @@ def ship_all(keeper: LogKeeper, path: Path, text: bytes, *, gzipped: bool = True
             await tasks.start(loop.run)
             loop.follow(job)
             job.ended.set()
+            job.delivered.set()
             with anyio.fail_after(15):
                 await job.shipped.wait()
             tasks.cancel_scope.cancel()
@@ -143,6 +144,7 @@ def _ship_live(keeper: Watched, path: Path, clock: HandClock, what_happens: Call
             with anyio.fail_after(15):
                 await what_happens(job)
                 job.ended.set()
+                job.delivered.set()
                 await job.shipped.wait()
             tasks.cancel_scope.cancel()
 

@@ -83,7 +83,9 @@ class StubDaemon:
         self.socket_path = socket_path
         self.hellos: list[wire.Hello] = []
         self.calls: list[wire.Call] = []
-        self.answer: Callable[[wire.Call], wire.Answer | None] = canned
+        self.spooled = 0
+        """How often a shim said that its outbox holds something."""
+        self.answer: Callable[[wire.Call], wire.Answer | wire.Spool | None] = canned
         self._connections: list[socket.socket] = []
         self.start()
 
@@ -126,7 +128,10 @@ class StubDaemon:
             assert isinstance(hello, wire.Hello)
             self._connections.append(connection)
             self.hellos.append(hello)
-            while isinstance(call := wire.receive(connection), wire.Call):
+            while (call := wire.receive(connection)) is not None:
+                if not isinstance(call, wire.Call):
+                    self.spooled += 1
+                    continue
                 self.calls.append(call)
                 if (answer := self.answer(call)) is not None:
                     connection.sendall(wire.pack(answer))
@@ -193,7 +198,7 @@ def make_job(tmp_path: Path, daemon: StubDaemon) -> Iterator[Callable[..., Job]]
     jobs: list[Job] = []
 
     def make(dag_source: str, *, task_id: str = "a_task", queue: str = "factory", **other: Any) -> Job:
-        """*other*: `kind` and `workload` of a job that is no task."""
+        """*other*: `kind` and `workload` of a job that is no task; more fields of `job.json`."""
         name = f"job{len(jobs)}"
         bundle = tmp_path / f"bundle-$HOME-{name}"  # a dollar, because Airflow expands variables in its configuration
         bundle.mkdir()
@@ -213,16 +218,16 @@ def make_job(tmp_path: Path, daemon: StubDaemon) -> Iterator[Callable[..., Job]]
             "queue": queue,
         }
         workload = {"ti": ti, "dag_rel_path": "a_dag.py", "bundle": {"name": "dags", "version": "v1"}}
-        workload = other.get("workload", workload)
+        workload = other.pop("workload", workload)
         spec = wire.JobSpec(
             job_id=name,
-            kind=other.get("kind", "task"),
             key=KEY,
             socket_path=str(daemon.socket_path),
             worker_name="press-7",
             queue=queue,
             workload=msgspec.Raw(json.dumps(workload).encode()),
             bundle_path=str(bundle),
+            **other,
         )
         (directory / "job.json").write_bytes(msgspec.json.encode(spec))
         job = Job(directory)

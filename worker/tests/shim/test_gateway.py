@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from airflow_remote_worker.shim import gateway as gateway_module
 from airflow_remote_worker.shim import wire
 from airflow_remote_worker.shim.gateway import PATIENCE_AFTER_STOP_S, Gateway, Inbox
 
@@ -126,3 +127,43 @@ def test_an_inbox_puts_a_frame_together_from_single_bytes() -> None:
             ours.sendall(bytes([byte]))
             received += inbox.receive(theirs)
     assert received == [stop]
+
+
+def test_the_daemon_may_say_that_central_is_away(daemon: StubDaemon, gateway: Gateway) -> None:
+    daemon.answer = lambda call: wire.Spool(id=call.id)
+    assert gateway.call("POST", "xcoms/d/r/t/k", {}, b"1", may_spool=True) == wire.Spool(id=1)
+    assert daemon.calls[0].may_spool
+
+
+def test_without_a_daemon_a_write_is_spooled_after_a_moment(
+    daemon: StubDaemon, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "PATIENCE_WITHOUT_DAEMON_S", 0.2)
+    daemon.go_away()
+    assert gateway.call("POST", "xcoms/d/r/t/k", {}, b"1", may_spool=True) == wire.Spool(id=1)
+
+
+def test_without_a_daemon_a_job_is_stopped_when_it_is_time(daemon: StubDaemon) -> None:
+    due: list[wire.Stop] = []
+    gateway = Gateway(str(daemon.socket_path), wire.Hello(job_id="j", key=KEY, pid=1), lambda: due[0] if due else None)
+    verdict = wire.Stop(reason="superseded", detail="no contact")
+    due.append(verdict)
+    gateway.drain()
+    assert gateway.stop is None, "the daemon is there: it decides"
+    due.clear()
+    daemon.go_away()
+    gateway.drain()
+    assert gateway.stop is None, "not yet"
+    due.append(verdict)
+    gateway.drain()
+    assert gateway.stop == verdict
+    gateway.abandon()
+
+
+def test_a_waiting_read_is_cut_short_by_the_stop_that_is_due(daemon: StubDaemon) -> None:
+    stop = wire.Stop(reason="superseded")
+    gateway = Gateway(str(daemon.socket_path), wire.Hello(job_id="j", key=KEY, pid=1), lambda: stop)
+    daemon.go_away()
+    assert gateway.call("GET", "variables/x", {}, b"") is None
+    assert gateway.stop == stop
+    gateway.abandon()

@@ -7,11 +7,14 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.jobs.outbox import Outbox
+from airflow_remote_worker.shim import boottime, wire
 
 from .conftest import KEY, Job, StubDaemon, ZygoteUnderTest, canned, wait_until
 
@@ -103,6 +106,21 @@ with DAG("a_dag", schedule=None):
         while not pathlib.Path("{flag}").exists():
             time.sleep(0.02)
         print("variable is", Variable.get("x", default="absent"))
+    a_task()
+"""
+PUSHING_TASK = """
+import time, pathlib
+from airflow.sdk import DAG, task
+with DAG("a_dag", schedule=None):
+    @task
+    def a_task(ti=None):
+        print("ready", flush=True)
+        while not pathlib.Path("{flag}").exists():
+            time.sleep(0.02)
+        ti.xcom_push(key="first", value=[1, "grüße"])
+        ti.xcom_push(key="second", value=2)
+        print("pushed", flush=True)
+        return 3
     a_task()
 """
 EXECUTOR_TASK = """
@@ -322,3 +340,80 @@ def test_a_spec_that_cannot_be_read_leaves_a_result(zygote: ZygoteUnderTest, mak
     assert result.exit_code == 1
     assert result.error
     assert job.log()[-1]["level"] == "error"
+
+
+# Without central, without a daemon
+
+
+def spooled(job: Job) -> list[wire.Call]:
+    """Return what is in the job's outbox."""
+    calls: list[wire.Call] = []
+
+    async def read() -> None:
+        outbox = Outbox(job.directory)
+        while (call := outbox.next()) is not None:
+            calls.append(call)
+            await outbox.acknowledge()
+
+    anyio.run(read)
+    return calls
+
+
+def assert_that_all_was_kept(job: Job) -> None:
+    first, second, returned, state = spooled(job)
+    assert [first.path.split("/")[-1], second.path.split("/")[-1]] == ["first", "second"]
+    assert json.loads(first.body) == [1, "grüße"]
+    assert "return_value" in returned.path and json.loads(returned.body) == 3
+    assert (state.method, state.path.split("/")[-1]) == ("PATCH", "state")
+    told = json.loads(state.body)
+    ended = datetime.fromisoformat(told["end_date"].replace("Z", "+00:00")).timestamp()
+    assert told["state"] == "success"
+    assert job.spawned_at < ended < time.time(), "it bears the time at which the task ended"
+    assert {"airflow-api-version", "content-type"} <= set(state.headers)
+
+
+def test_a_task_ends_while_central_is_away(
+    zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    job = make_job(PUSHING_TASK.format(flag=flag))
+    zygote.spawn(job)
+    job.wait_for_event("ready")
+    daemon.answer = lambda call: wire.Spool(id=call.id) if call.may_spool else None
+    flag.touch()
+    assert job.result() == wire.Result(exit_code=0, final_state="success")
+    assert_that_all_was_kept(job)
+    assert daemon.spooled == 4
+    assert [call.path.split("/")[-1] for call in daemon.calls if call.may_spool][-1] == "first", "the others follow it unasked"
+
+
+def test_a_task_ends_without_a_daemon(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    job = make_job(PUSHING_TASK.format(flag=flag))
+    zygote.spawn(job)
+    job.wait_for_event("ready")
+    daemon.go_away()
+    flag.touch()
+    assert job.result(20) == wire.Result(exit_code=0, final_state="success")
+    assert_that_all_was_kept(job)
+
+
+def test_a_shim_without_a_daemon_stops_its_task_in_time(
+    zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon, tmp_path: Path
+) -> None:
+    contact = tmp_path / "contact"
+    job = make_job(SLEEPING_TASK, stop_after_s=4.0, contact_at=boottime.now(), contact_path=str(contact))
+    zygote.spawn(job)
+    job.wait_for_event("asleep at")
+    last_contact = boottime.now()
+    contact.write_text(repr(last_contact))
+    time.sleep(4.5)
+    assert not (job.directory / "result.json").exists(), "while the daemon is there, it is the daemon that counts"
+    contact.write_text(repr(last_contact := boottime.now()))
+    daemon.go_away()
+    result = job.result(15)
+    took = boottime.now() - last_contact
+    assert (result.stopped, result.final_state) == (True, "SERVER_TERMINATED")
+    assert "no contact with central for 4 s" in json.dumps(job.log())
+    assert "on_kill ran" in job.events()
+    assert 4 < took < 8

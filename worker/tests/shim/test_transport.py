@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import httpx
+from airflow_remote_worker.jobs.outbox import Outbox as ReadingEnd
 from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 
 class FakeGateway:
     """Answers from a list; keeps the calls."""
 
-    def __init__(self, *answers: wire.Answer | None) -> None:
+    def __init__(self, *answers: wire.Answer | wire.Spool | None) -> None:
         self.answers = list(answers)
+        self.could_spool: list[bool] = []
+        self.told = 0
         self.calls: list[tuple[str, str, dict[str, str], bytes]] = []
         self.stop: wire.Stop | None = None
         self.drained = 0
         self.waited: list[float] = []
 
-    def call(self, *call: object) -> wire.Answer | None:
+    def call(self, *call: object, may_spool: bool = False) -> wire.Answer | wire.Spool | None:
         self.calls.append(call)  # type: ignore[arg-type]
+        self.could_spool.append(may_spool)
         return self.answers.pop(0)
+
+    def tell_spooled(self) -> None:
+        self.told += 1
 
     def drain(self) -> None:
         self.drained += 1
@@ -30,8 +39,8 @@ class FakeGateway:
         self.waited.append(seconds)
 
 
-def client_of(gateway: FakeGateway) -> httpx.Client:
-    return httpx.Client(base_url=BASE_URL, transport=GatewayTransport(gateway))  # type: ignore[arg-type]
+def client_of(gateway: FakeGateway, outbox: Outbox | None = None) -> httpx.Client:
+    return httpx.Client(base_url=BASE_URL, transport=GatewayTransport(gateway, outbox))  # type: ignore[arg-type]
 
 
 def answer(status: int, body: object = None, content_type: str = "application/json") -> wire.Answer:
@@ -94,8 +103,70 @@ def test_a_call_cut_short_by_a_stop_is_answered_with_the_stop() -> None:
     gateway = FakeGateway(None)
     client = client_of(gateway)
 
-    def stopping(*call: object) -> None:
+    def stopping(*call: object, **options: object) -> None:
         gateway.stop = wire.Stop(reason="gone")
 
     gateway.call = stopping  # type: ignore[method-assign]
     assert client.get("variables/x").json()["detail"]["reason"] == "gone"
+
+
+# Writes, and the outbox
+
+SPOOL = wire.Spool(id=1)
+JSON = {"content-type": "application/json"}
+
+
+def test_a_write_that_central_can_t_hear_is_kept_and_the_task_is_told_that_it_went_well(tmp_path: Path) -> None:
+    gateway = FakeGateway(SPOOL)
+    response = client_of(gateway, Outbox(tmp_path)).post("xcoms/d/r/t/k", params={"map_index": 2}, content=b"1", headers=JSON)
+    assert response.status_code == 201
+    assert gateway.could_spool == [True]
+    assert gateway.told == 1
+    kept = ReadingEnd(tmp_path).next()
+    assert kept == wire.Call(id=0, method="POST", path="xcoms/d/r/t/k?map_index=2", headers=JSON, body=b"1")
+
+
+def test_a_write_goes_to_central_while_it_can(tmp_path: Path) -> None:
+    gateway = FakeGateway(answer(201, {"message": "set"}))
+    assert client_of(gateway, Outbox(tmp_path)).post("xcoms/d/r/t/k", content=b"1").json() == {"message": "set"}
+    assert not Outbox(tmp_path).waits
+
+
+def test_what_is_written_behind_a_waiting_write_waits_too(tmp_path: Path) -> None:
+    gateway = FakeGateway(SPOOL)
+    client = client_of(gateway, Outbox(tmp_path))
+    client.post("xcoms/d/r/t/k", content=b"1")
+    assert client.patch("task-instances/x/state", content=b"{}").status_code == 204
+    assert len(gateway.calls) == 1, "the second one was not tried: central must not hear it before the first"
+    size = (tmp_path / "outbox").stat().st_size
+    (tmp_path / "outbox.done").write_text(str(size))
+    gateway.answers.append(answer(201))
+    client.post("xcoms/d/r/t/k", content=b"2")
+    assert (tmp_path / "outbox").stat().st_size == size, "all is delivered: the next one goes to central again"
+
+
+def test_a_read_is_never_spooled(tmp_path: Path) -> None:
+    gateway = FakeGateway(answer(200, 1))
+    client_of(gateway, Outbox(tmp_path)).get("xcoms/d/r/t/k")
+    assert gateway.could_spool == [False]
+
+
+def test_a_write_beyond_the_bound_waits_for_central(tmp_path: Path) -> None:
+    gateway = FakeGateway(SPOOL, answer(201))
+    assert client_of(gateway, Outbox(tmp_path, most=100)).post("xcoms/d/r/t/k", content=b"x" * 200).status_code == 201
+    assert gateway.could_spool == [True, False]
+    assert not Outbox(tmp_path).waits
+
+
+def test_a_write_that_the_disk_won_t_take_waits_for_central(tmp_path: Path) -> None:
+    gateway = FakeGateway(SPOOL, answer(204))
+    gone = Outbox(tmp_path / "no such directory")
+    assert client_of(gateway, gone).patch("task-instances/x/state", content=b"{}").status_code == 204
+    assert gateway.could_spool == [True, False]
+
+
+def test_after_a_stop_nothing_is_spooled(tmp_path: Path) -> None:
+    gateway = FakeGateway(None)
+    gateway.stop = wire.Stop(reason="superseded")
+    assert client_of(gateway, Outbox(tmp_path)).post("xcoms/d/r/t/k", content=b"1").status_code == 409
+    assert gateway.could_spool == [False]

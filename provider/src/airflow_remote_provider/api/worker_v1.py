@@ -66,6 +66,8 @@ LOG_BYTES = 8 * 1024 * 1024
 
 RUN = re.compile(r"task-instances/([0-9a-f-]{36})/run")
 STATE = re.compile(r"task-instances/([0-9a-f-]{36})/state")
+MOVED_ON = frozenset({404, 409, 410})
+"""What Airflow says to a repeated `state` when the first one has let the scheduler go on: no such id any more, or not running."""
 
 
 @dataclass(frozen=True)
@@ -351,22 +353,28 @@ async def _execution(central: Central, request: Request, lease: Lease) -> Respon
     running = request.method == "PATCH" and RUN.fullmatch(path)
     concluding = request.method == "PATCH" and STATE.fullmatch(path)
     if running:
+        # Again by the same task process it is answered as before: Airflow knows its host, user and pid.
         subject = await central.checks.anew(lease, leases.accept)
     elif concluding:
         subject = await central.checks.anew(lease, partial(leases.conclude, done=True))
     else:
         subject = await central.checks.lately(lease)
     rights.check_call(subject, request.method, path)
+    if concluding and subject.passed_on:
+        return Response(status_code=204)  # said again to Airflow it would be the word of the task's next job
     try:
         passed = await central.gateway.pass_on(
             request.method, path, request.scope.get("query_string", b""), request.scope["headers"], body, subject
         )
     except Exception:
-        if concluding:
+        if concluding and not subject.concluded:
             await central.pool.call(leases.conclude, lease, done=False)
         raise
     if concluding and passed.status >= 400:
-        await central.pool.call(leases.conclude, lease, done=False)
+        if not subject.concluded:
+            await central.pool.call(leases.conclude, lease, done=False)
+        elif passed.status in MOVED_ON:
+            return Response(status_code=204)
     return Response(passed.body, passed.status, passed.headers)
 
 

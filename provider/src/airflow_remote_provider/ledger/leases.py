@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
@@ -12,6 +12,7 @@ from airflow_remote_protocol.states import JobEvent, JobState, advance
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session, defer
 
+from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -36,10 +37,18 @@ class Subject:
 
     kind: JobKind
     id: uuid.UUID
+    taken_back: bool = False
+    """A person or the scheduler ended, cleared or deleted the task; its worker has still to hear of it, or to wind down."""
+    concluded: bool = False
+    """The task's own terminal state went through before this call."""
+    passed_on: bool = False
+    """It had concluded, and its task instance is another job's by now (resumed, poked again), or has another id (next try)."""
 
 
 def _subject(job: Job) -> Subject:
-    return Subject(JobKind(job.kind), job.ti_id or uuid.UUID(job.id))
+    concluded = job.concluded_at is not None
+    taken_back = job.stop_reason is not None and not concluded
+    return Subject(JobKind(job.kind), job.ti_id or uuid.UUID(job.id), taken_back=taken_back, concluded=concluded)
 
 
 def _hold(session: Session, lease: Lease, *, lock: bool = True) -> Job:
@@ -184,11 +193,25 @@ def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None
 def conclude(session: Session, lease: Lease, *, done: bool) -> Subject:
     """Note that the task's own terminal state is about to go through (*done*), or that it did not after all.
 
-    Return whom it is for. Set before the call goes out, so that nobody takes the state it brings for a person's doing.
+    Return whom it is for, as it was before. Set before the call goes out, so that nobody takes the state it brings for a
+    person's doing. Of a repeat (the reply was lost) it is told whether the scheduler has moved the task on since; the time of the
+    first one stays.
     """
     job = _hold_open(session, lease)
-    job.concluded_at = database_clock(session) if done else None
-    return _subject(job)
+    subject = _subject(job)
+    if not done:
+        job.concluded_at = None
+    elif not subject.concluded:
+        job.concluded_at = database_clock(session)
+    else:
+        subject = replace(subject, passed_on=_is_passed_on(session, job))
+    return subject
+
+
+def _is_passed_on(session: Session, job: Job) -> bool:
+    ti = compat.task_instance_model()
+    row = session.execute(select(ti.external_executor_id).where(ti.id == job.ti_id)).one_or_none()
+    return row is None or row.external_executor_id not in (None, job.id)
 
 
 EVENTS = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import anyio
 from airflow_remote_protocol.messages import Offer, Stop
 
+from airflow_remote_worker.jobs.outbox import Outbox
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.spool import JobDir, ShimRecord
 
@@ -18,6 +19,8 @@ class Job:
     lease: Lease
     offer: Offer
     dir: JobDir
+    outbox: Outbox = field(init=False)
+    """What its task wrote and central has not heard yet."""
     shim: ShimRecord | None = None
     stop: Stop | None = None
     """The stop it was given, if any."""
@@ -25,9 +28,14 @@ class Job:
     started: anyio.Event = field(default_factory=anyio.Event)
     """Its shim is known (or it never will be: see *ended*)."""
     ended: anyio.Event = field(default_factory=anyio.Event)
-    """Over: nobody writes its log any more, and `report.json` is stored."""
+    """Over: its shim has gone, and `report.json` is stored."""
     superseded: anyio.Event = field(default_factory=anyio.Event)
     """Not ours any more: nothing of it is wanted."""
+    delivered: anyio.Event = field(default_factory=anyio.Event)
+    """It has ended and central has heard its whole outbox; nobody writes its log any more."""
     shipped: anyio.Event = field(default_factory=anyio.Event)
     """Central has all of its log (or will never take the rest)."""
     closed: anyio.Event = field(default_factory=anyio.Event)
+
+    def __post_init__(self) -> None:
+        self.outbox = Outbox(self.dir.path)

@@ -91,6 +91,8 @@ class Site:
     config: Config
     worker_name: str
     socket_path: Path
+    contact_path: Path
+    """Where the daemon writes when it last heard of central."""
 
 
 class Supervisor:
@@ -196,6 +198,9 @@ class Supervisor:
             workload=job.offer.workload,
             bundle_path=self._find_code(job.offer),
             kind=job.offer.kind.value,
+            stop_after_s=job.offer.stop_after_s,
+            contact_at=self._clock.monotonic() if self._session.last_contact is None else self._session.last_contact,
+            contact_path=str(self._site.contact_path),
         )
 
     def _find_code(self, offer: Offer) -> str:

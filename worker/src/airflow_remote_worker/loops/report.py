@@ -1,4 +1,4 @@
-"""Reports outcomes: once a job has ended and its log is with central, says so until central acknowledges it."""
+"""Reports outcomes: once a job has ended and its writes and its log are with central, says so until central acknowledges it."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class ReportLoop:
         self._tasks.start_soon(self._report, job, name=f"report {job.lease}")
 
     async def _report(self, job: Job) -> None:
+        # After the task's own terminal state: an end that the scheduler hears of before that counts as killed from outside.
+        await job.delivered.wait()
         await job.shipped.wait()
         how = "superseded" if job.superseded.is_set() else await self._deliver(job)
         self._close(job, how)

@@ -55,8 +55,8 @@ class ShipLoop:
         shipment = _Shipment(job.dir.task_log)
         backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
         while not job.superseded.is_set():
-            # Asked before looking: what is there when a job has ended is all there will ever be.
-            over = job.ended.is_set()
+            # Asked before looking: what is there when a job has ended and its outbox is delivered is all there will ever be.
+            over = job.delivered.is_set()
             try:
                 chunk = shipment.read()
                 if not chunk and over:
@@ -66,7 +66,7 @@ class ShipLoop:
                     backoff.reset()
                 else:
                     with anyio.move_on_after(LOOK_EVERY_S):
-                        await job.ended.wait()
+                        await job.delivered.wait()
             except Superseded:
                 job.superseded.set()
             except Refused as error:
@@ -81,7 +81,7 @@ class ShipLoop:
             except OSError as error:
                 log.error("job %s: its log %s can't be read: %s", job.lease, job.dir.task_log, error)
                 await self._clock.sleep(backoff.next_s())
-        await job.ended.wait()
+        await job.delivered.wait()
         job.shipped.set()
 
     async def _send(self, job: Job, shipment: _Shipment, chunk: bytes) -> None:

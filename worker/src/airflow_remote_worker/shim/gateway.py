@@ -11,6 +11,7 @@ import random
 import selectors
 import socket
 import time
+from collections.abc import Callable
 
 from airflow_remote_worker.shim import wire
 
@@ -19,32 +20,48 @@ LONGEST_PAUSE_S = 2.0
 CONNECT_TIMEOUT_S = 0.5
 """A unix socket answers at once, unless its backlog is full."""
 SEND_TIMEOUT_S = 30.0
+PATIENCE_WITHOUT_DAEMON_S = 3.0
+"""How long a call that may be spooled waits for a daemon to come (back): a restart takes a second or two."""
 PATIENCE_AFTER_STOP_S = 2.0
 """How long a call may still wait once the job must stop. Below the supervisor's 5 s between SIGTERM and SIGKILL, which it can't
 send while a call blocks it; long enough for an `on_kill` that asks central for a connection over a slow line."""
 
 
-class Gateway:
-    """Speaks for one job. Not thread-safe; at most one call at a time."""
+def _no_verdict() -> wire.Stop | None:
+    """The default for a job that runs on however long its daemon is gone."""
+    return None
 
-    def __init__(self, socket_path: str, hello: wire.Hello) -> None:
+
+class Gateway:
+    """Speaks for one job. Not thread-safe; at most one call at a time.
+
+    *judge* is asked, whenever the daemon can't be reached, whether the job must stop all the same.
+    """
+
+    def __init__(self, socket_path: str, hello: wire.Hello, judge: Callable[[], wire.Stop | None] = _no_verdict) -> None:
         self._socket_path = socket_path
         self._hello = hello
+        self._judge = judge
         self._socket: socket.socket | None = None
         self._selector = selectors.DefaultSelector()
         self._inbox = Inbox()
         self._ids = itertools.count(1)
         self._stopped_at = 0.0
         self.stop: wire.Stop | None = None
-        """The daemon's order to end the task; kept for good once heard."""
+        """The order to end the task, the daemon's or in its absence our own; kept for good once given."""
 
-    def call(self, method: str, path: str, headers: dict[str, str], body: bytes) -> wire.Answer | None:
+    def call(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, *, may_spool: bool = False
+    ) -> wire.Answer | wire.Spool | None:
         """Return the answer, however long the daemon takes (it waits out an outage); None when a stop cut the wait short.
 
-        If the connection breaks, the same call is sent again: what the daemon did with the first one is for central to recognise.
+        With *may_spool* the answer may be that central, or the daemon itself, is out of reach: keep the call.
+
+        If the connection breaks, the same call is sent again; central must bear that.
         """
-        call = wire.Call(id=next(self._ids), method=method, path=path, headers=headers, body=body)
+        call = wire.Call(id=next(self._ids), method=method, path=path, headers=headers, body=body, may_spool=may_spool)
         begun = time.monotonic()
+        alone_since: float | None = None
         pause = FIRST_PAUSE_S
         while self._patience(begun) > 0:
             try:
@@ -55,6 +72,10 @@ class Gateway:
                     return answer
             except (OSError, wire.BrokenFrame):
                 self._hang_up()
+                self._judge_alone()
+                alone_since = alone_since or time.monotonic()
+                if may_spool and self.stop is None and time.monotonic() - alone_since >= PATIENCE_WITHOUT_DAEMON_S:
+                    return wire.Spool(id=call.id)
                 time.sleep(pause * random.uniform(0.75, 1.25))
                 pause = min(pause * 2, LONGEST_PAUSE_S)
         self._hang_up()  # so that the daemon drops the call, and its late answer can't be taken for another's
@@ -63,9 +84,12 @@ class Gateway:
     def accept(self) -> str:
         """Accept the offer of a job that has no `run` call; return an empty text, or why the job must not start."""
         answer = self.call("POST", wire.ACCEPT, {}, b"")
-        if answer is not None and answer.status < 300:
-            return ""
-        said = "central took it back" if answer is None else answer.body.decode("utf-8", "replace")[:500]
+        if isinstance(answer, wire.Answer):
+            if answer.status < 300:
+                return ""
+            said = answer.body.decode("utf-8", "replace")[:500]
+        else:
+            said = "central took it back"
         return f"not started: {said}"
 
     def drain(self) -> None:
@@ -75,6 +99,15 @@ class Gateway:
             self._take(0)
         except (OSError, wire.BrokenFrame):
             self._hang_up()
+            self._judge_alone()
+
+    def tell_spooled(self) -> None:
+        """Let the daemon know that the outbox holds something. If it isn't there, it looks when we connect again or have gone."""
+        if self._socket is not None:
+            try:
+                self._send(wire.Spooled())
+            except OSError:
+                self._hang_up()
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not through a stop."""
@@ -118,11 +151,19 @@ class Gateway:
             self._socket.close()
             self._socket = None
 
-    def _send(self, frame: wire.Call) -> None:
+    def _send(self, frame: wire.Call | wire.Spooled) -> None:
         assert self._socket is not None
         self._socket.sendall(wire.pack(frame))
 
-    def _await_answer(self, call_id: int, begun: float) -> wire.Answer | None:
+    def _judge_alone(self) -> None:
+        if self.stop is None and (stop := self._judge()):
+            self._heed(stop)
+
+    def _heed(self, stop: wire.Stop) -> None:
+        self.stop = stop
+        self._stopped_at = time.monotonic()
+
+    def _await_answer(self, call_id: int, begun: float) -> wire.Answer | wire.Spool | None:
         while (patience := self._patience(begun)) > 0:
             for answer in self._take(patience):
                 if answer.id == call_id:
@@ -135,7 +176,7 @@ class Gateway:
             return float("inf")
         return max(begun, self._stopped_at) + PATIENCE_AFTER_STOP_S - time.monotonic()
 
-    def _take(self, timeout: float) -> list[wire.Answer]:
+    def _take(self, timeout: float) -> list[wire.Answer | wire.Spool]:
         """Wait up to *timeout* for something to arrive; return the answers in it and remember a stop.
 
         Raises:
@@ -143,13 +184,12 @@ class Gateway:
         """
         if not self._selector.select(None if timeout == float("inf") else timeout) or self._socket is None:
             return []
-        answers: list[wire.Answer] = []
+        answers: list[wire.Answer | wire.Spool] = []
         for frame in self._inbox.receive(self._socket):
-            if isinstance(frame, wire.Answer):
+            if isinstance(frame, wire.Answer | wire.Spool):
                 answers.append(frame)
             elif isinstance(frame, wire.Stop) and self.stop is None:
-                self.stop = frame
-                self._stopped_at = time.monotonic()
+                self._heed(frame)
         return answers
 
 

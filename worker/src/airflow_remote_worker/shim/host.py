@@ -18,7 +18,9 @@ from typing import Any
 import msgspec
 
 from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.contact import LastContact
 from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.preload import preload
 
 
@@ -43,7 +45,8 @@ def supervise(job: wire.JobSpec, job_dir: Path) -> wire.Result:
         Exception: it couldn't even begin; nothing has run.
     """
     preload()
-    gateway = Gateway(job.socket_path, wire.Hello(job_id=job.job_id, key=job.key, pid=os.getpid()))
+    hello = wire.Hello(job_id=job.job_id, key=job.key, pid=os.getpid())
+    gateway = Gateway(job.socket_path, hello, LastContact(job).verdict)
     os.register_at_fork(after_in_child=gateway.abandon)  # the daemon's socket is not for user code
     log = job_dir.resolve() / "task.log"
     open(log, "ab", opener=privately).close()
@@ -57,7 +60,7 @@ def _host(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
     if job.kind == "task":
         from airflow_remote_worker.shim.tasks import host_task
 
-        return host_task(job, gateway, log)
+        return host_task(job, gateway, log, Outbox(log.parent))
     if job.kind == "callback":
         from airflow_remote_worker.shim.callbacks import host_callback
 

@@ -15,14 +15,15 @@ from airflow.sdk.execution_time.supervisor import supervise_task
 from airflow_remote_worker.shim import configuration, wire
 from airflow_remote_worker.shim.coordinator import RemoteCoordinator
 from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 SERVER_TERMINATED = "SERVER_TERMINATED"
 """The supervisor's final state for a task that it ended because of a heartbeat's answer; here only a stop answers so."""
 
 
-def host_task(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
-    """Run the task try; return how it ended.
+def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) -> wire.Result:
+    """Run the task try; return how it ended. What it writes while central is out of reach is kept in *outbox*.
 
     Raises:
         Exception: it couldn't even begin; nothing has run.
@@ -46,7 +47,7 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
             bundle_info=BundleInfo(name=bundle_name),
             dag_rel_path=workload["dag_rel_path"],
             token="",
-            client=Client(base_url=BASE_URL, token="", transport=GatewayTransport(gateway)),
+            client=Client(base_url=BASE_URL, token="", transport=GatewayTransport(gateway, outbox)),
             log_path=str(log),
         )
     except Exception as caught:  # of the supervisor, not of the task: a refused start, a last report that failed

@@ -3,15 +3,20 @@
 Heartbeats are answered on the spot: central vouches for the job through the worker's own poll, and a heartbeat that blocked would
 stall the supervisor's loop, its logs and in the end the task (a full pipe). A stop is told to the supervisor in the words that a
 heartbeat would bring from central, so that the task ends by the supervisor's own path.
+
+Writes that :mod:`.writes` lists go to central while it can be reached, else into the job's :mod:`.outbox`, and the task goes on.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 
 import httpx
 
+from airflow_remote_worker.shim import wire, writes
 from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.outbox import Full, Outbox
 
 BASE_URL = "http://central.invalid/execution/"
 """Never resolved. `.invalid` (RFC 6761) makes a mistake visible."""
@@ -24,10 +29,11 @@ SERVER_ERROR_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 
 
 class GatewayTransport(httpx.BaseTransport):
-    """Answers heartbeats, forwards everything else."""
+    """Answers heartbeats, forwards everything else. Without an *outbox* every call waits for central."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, outbox: Outbox | None = None) -> None:
         self._gateway = gateway
+        self._outbox = outbox
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the daemon's answer, or the verdict *conflict* when the job must stop. Blocks through an outage."""
@@ -42,13 +48,40 @@ class GatewayTransport(httpx.BaseTransport):
     def _forward(self, request: httpx.Request, path: str) -> httpx.Response:
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
         body = request.read()
-        answer = self._gateway.call(request.method, path, headers, body)
+        success = writes.success_of(request.method, path) if self._outbox is not None and self._gateway.stop is None else None
+        if success is not None and self._follows(request.method, path, headers, body):
+            return httpx.Response(success, json={})
+        answer = self._gateway.call(request.method, path, headers, body, may_spool=success is not None)
         for pause in SERVER_ERROR_PAUSES_S:
-            if answer is None or answer.status < 500:
+            if not isinstance(answer, wire.Answer) or answer.status < 500:
                 break
             self._gateway.wait(pause)
-            answer = self._gateway.call(request.method, path, headers, body)
-        return self._verdict() if answer is None else as_response(answer.status, answer.headers, answer.body)
+            answer = self._gateway.call(request.method, path, headers, body, may_spool=success is not None)
+        if isinstance(answer, wire.Spool):
+            if success is not None and self._keep(request.method, path, headers, body):
+                return httpx.Response(success, json={})
+            answer = self._gateway.call(request.method, path, headers, body)  # waits for central, as reads do
+        return as_response(answer.status, answer.headers, answer.body) if isinstance(answer, wire.Answer) else self._verdict()
+
+    def _follows(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
+        """Whether an earlier write still waits in the outbox, and this one waits behind it now."""
+        try:
+            waits = self._outbox is not None and self._outbox.waits
+        except OSError as error:
+            print(f"outbox: can't be looked at: {error}", file=sys.stderr)
+            return False
+        return waits and self._keep(method, path, headers, body)
+
+    def _keep(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
+        """Keep the call in the outbox; False if it can't be, and the task has to wait for central."""
+        assert self._outbox is not None
+        try:
+            self._outbox.append(wire.Call(id=0, method=method, path=path, headers=headers, body=body))
+        except (OSError, Full) as error:
+            print(f"outbox: {method} {path} waits for central instead: {error}", file=sys.stderr)
+            return False
+        self._gateway.tell_spooled()
+        return True
 
     def _verdict(self) -> httpx.Response:
         stop = self._gateway.stop

@@ -36,6 +36,8 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
     """Relative to the Execution API's root, without a leading slash; query string included, percent-encoded."""
     headers: dict[str, str]
     body: bytes = b""
+    may_spool: bool = False
+    """The shim would rather keep it in the job's outbox than wait for central."""
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
@@ -45,6 +47,16 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     status: int
     headers: dict[str, str]
     body: bytes = b""
+
+
+class Spool(msgspec.Struct, frozen=True, tag="spool"):
+    """Daemon → shim, instead of an answer to call *id*: central can't be reached, keep the call in the outbox."""
+
+    id: int
+
+
+class Spooled(msgspec.Struct, frozen=True, tag="spooled"):
+    """Shim → daemon: something is in the outbox. Also true, and not said, whenever a shim connects."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -85,7 +97,7 @@ class Unable(msgspec.Struct, frozen=True, tag="unable"):
     job_dir: str = ""
 
 
-Frame = Hello | Call | Answer | Stop | Spawn | Spawned | Ready | Unable
+Frame = Hello | Call | Answer | Spool | Spooled | Stop | Spawn | Spawned | Ready | Unable
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
@@ -156,8 +168,8 @@ class JobSpec(msgspec.Struct, frozen=True):
     """`job.json` in a job directory: all that the shim must know. Written by the daemon before the shim starts.
 
     The job directory also holds: `task.log` (JSON lines, written by the shim; the daemon appends only before the shim starts or
-    after it has gone), `result.json` (:class:`Result`, written last, atomically), `shim.log` (stdout/stderr of the shim
-    itself). Nothing here is secret but *key*, which opens the local gateway for this job alone.
+    after it has gone), `outbox` (see :mod:`.outbox`), `result.json` (:class:`Result`, written last, atomically), `shim.log`
+    (stdout/stderr of the shim itself). Nothing here is secret but *key*, which opens the local gateway for this job alone.
     """
 
     job_id: str
@@ -173,6 +185,12 @@ class JobSpec(msgspec.Struct, frozen=True):
     """Where the Dags of the job's bundle are on this machine; empty for a job without a bundle."""
     kind: str = "task"
     """A `JobKind` value of the protocol."""
+    stop_after_s: float = 0.0
+    """How long after the last contact with central the job must be stopped here."""
+    contact_at: float = 0.0
+    """When the last contact began that the daemon knew of, by :func:`.boottime.now`."""
+    contact_path: str = ""
+    """Where the daemon writes later ones; empty: the shim doesn't count."""
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -91,6 +91,10 @@ class Job:
     """No offer earlier than this."""
     stop: StopReason | None = None
     """Why people or central ended it; None: they didn't."""
+    has_concluded: bool = False
+    """Its task's own terminal state went through."""
+    has_moved_on: bool = False
+    """It had, and its task is another job's by now."""
     report: Report | None = None
     log: bytearray = field(default_factory=bytearray)
     """Of the last lease."""

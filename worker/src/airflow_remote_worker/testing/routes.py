@@ -214,6 +214,9 @@ class Routes:
             self._ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
             self._ledger.expire_offers()
             job = self._ledger.leased_job_of(worker, job_id, epoch)
+            concluding = job.kind is JobKind.TASK and (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/state")
+            if concluding and job.has_concluded and job.has_moved_on:
+                return Answer(204)  # said before, and done
             if job.kind is JobKind.TASK:
                 if (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/run"):
                     self._ledger.accept(job)
@@ -223,6 +226,7 @@ class Routes:
         headers = {name: value for name, value in request.headers.items() if name in PASSED_IN}
         query = f"?{request.query}" if request.query else ""
         status, given, body = self.execution(job, request.method, path + query, headers, request.body)
+        job.has_concluded |= concluding and status < 300
         return Answer(status, body, {name.lower(): value for name, value in given.items()})
 
 

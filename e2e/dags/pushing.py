@@ -1,0 +1,61 @@
+"""A task that writes to central and ends, when a file says so."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, get_current_context, task
+
+REMOTE = "RemoteExecutor"
+
+
+@dag(schedule=None, params={"gate": Param("", type="string"), "trail": Param("", type="string")})
+def pushing():
+    @task(executor=REMOTE)
+    def push() -> dict:
+        import time
+        from pathlib import Path
+
+        context = get_current_context()
+        gate, trail = (Path(context["params"][name]) for name in ("gate", "trail"))
+        print("at the gate", flush=True)
+        while not gate.exists():
+            time.sleep(0.05)
+        for number in range(3):
+            context["ti"].xcom_push(key="count", value=number)
+        context["ti"].xcom_push(key="large", value="x" * 1_000_000)
+        with trail.open("a") as file:
+            file.write(f"pushed {time.time()}\n")
+        return {"text": "grüße"}
+
+    @task
+    def pull(pushed: dict) -> list:
+        ti = get_current_context()["ti"]
+        return [pushed, ti.xcom_pull(task_ids="push", key="count"), len(ti.xcom_pull(task_ids="push", key="large"))]
+
+    pull(push())
+
+
+@dag(schedule=None, params={"gate": Param("", type="string"), "trail": Param("", type="string")})
+def stumbling():
+    """The first try fails behind the gate; the second does not."""
+
+    @task(executor=REMOTE, retries=1, retry_delay=timedelta(seconds=1))
+    def stumble() -> int:
+        import time
+        from pathlib import Path
+
+        context = get_current_context()
+        print("at the gate", flush=True)
+        while not Path(context["params"]["gate"]).exists():
+            time.sleep(0.05)
+        context["ti"].xcom_push(key="try", value=context["ti"].try_number)
+        if context["ti"].try_number == 1:
+            raise RuntimeError("the first try fails on purpose")
+        return context["ti"].try_number
+
+    stumble()
+
+
+pushing()
+stumbling()

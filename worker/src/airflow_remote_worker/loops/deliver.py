@@ -1,0 +1,163 @@
+"""Delivers outboxes: what tasks wrote while central was out of reach, each job's in its order, until it has ended.
+
+A reply that was lost is no matter: the call is made again, and only calls that bear that may be spooled (`shim/writes.py`). What
+central will not have can't be told to the task any more; it is said in the task's log, once nobody else writes that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import anyio
+import anyio.abc
+import msgspec
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Damaged, Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.jobs.logs import append_line
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.link import Link
+from airflow_remote_worker.shim import wire
+
+log = logging.getLogger(__name__)
+
+SERVER_ERRORS_FOR_S = 600.0
+"""How long an error of the Execution API itself (5xx) is tried again. Its database may be away for minutes; a write that breaks
+it every time must not hold the job's report for ever."""
+
+
+class DeliverLoop:
+    """One task per job, all under :meth:`run`; *supersede* is told when a job is not ours any more."""
+
+    def __init__(self, link: Link, clock: Clock, supersede: Callable[[Lease], None]) -> None:
+        self._link = link
+        self._clock = clock
+        self._supersede = supersede
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Be the parent of all deliveries, until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def follow(self, job: Job) -> None:
+        """Deliver this job's outbox from now on."""
+        assert self._tasks is not None, "the deliver loop is not running"
+        self._tasks.start_soon(self._deliver, job, name=f"deliver {job.lease}")
+
+    async def _deliver(self, job: Job) -> None:
+        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
+        while not job.superseded.is_set():
+            # Asked before looking: what is there when a job has ended is all there will ever be.
+            over = job.ended.is_set()
+            try:
+                call = await self._next(job)
+                if call is not None:
+                    await self._send(job, call)
+                elif over:
+                    if job.outbox.waits:
+                        log.warning("job %s: its last write was cut off with its shim, before the task heard of it", job.lease)
+                    break
+                else:
+                    await _first_of(job.outbox.changed, job.ended)
+            except OSError as error:
+                log.error("job %s: its outbox can't be read or marked: %s; trying again", job.lease, error)
+                await self._clock.sleep(backoff.next_s())
+            else:
+                backoff.reset()
+        await job.ended.wait()
+        self._tell_reader(job)
+        job.delivered.set()
+
+    async def _next(self, job: Job) -> wire.Call | None:
+        try:
+            return job.outbox.next()
+        except Damaged as error:
+            line = f"{error}: what the task wrote there while central was out of reach is lost"
+            log.error("job %s: %s", job.lease, line)
+            job.outbox.refuse(line)
+            await job.outbox.give_up()
+            return None
+
+    async def _send(self, job: Job, call: wire.Call) -> None:
+        """Until central has heard the call, or has said that it never will."""
+        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
+        failing_since: float | None = None
+        while not job.superseded.is_set():
+            try:
+                executed = await self._link.execution(job.lease, call.method, call.path, call.headers, call.body)
+            except Superseded as error:
+                log.warning("job %s: what it wrote is dropped, the job is not ours any more (%s)", job.lease, error)
+                self._supersede(job.lease)
+                job.superseded.set()
+            except Refused as error:
+                if error.concerns_one_request:
+                    await self._acknowledge(job, _refusal(call, str(error)))
+                    return
+                await self._link.heard_again(backoff.next_s())
+            except Unreachable as error:
+                failing_since = None
+                await self._link.heard_again(backoff.next_s(error.retry_after_s))
+            except (Outdated, Rewind):
+                await self._link.heard_again(backoff.next_s())
+            else:
+                if executed.status < 400:
+                    await self._acknowledge(job)
+                    return
+                now = self._clock.monotonic()
+                failing_since = now if failing_since is None else failing_since
+                if executed.status < 500 or now - failing_since >= SERVER_ERRORS_FOR_S:
+                    await self._acknowledge(job, _refusal(call, f"{executed.status} {_told(executed.body)}"))
+                    return
+                await self._clock.sleep(backoff.next_s())
+
+    async def _acknowledge(self, job: Job, refused: str = "") -> None:
+        if refused:
+            log.error("job %s: %s", job.lease, refused)
+            job.outbox.refuse(refused)
+        await job.outbox.acknowledge()
+
+    def _tell_reader(self, job: Job) -> None:
+        """Before the log's end is shipped; nobody else writes it any more."""
+        if job.superseded.is_set():
+            return
+        try:
+            for line in job.outbox.refused():
+                append_line(job.dir.task_log, line, at=self._clock.wall())
+            job.outbox.forget_refused()
+        except OSError as error:
+            log.error("job %s: its log can't be told what central refused: %s", job.lease, error)
+
+
+def _refusal(call: wire.Call, answer: str) -> str:
+    return (
+        f"The task wrote this while central was out of reach, and central refused it later: {call.method} {call.path}: {answer}. "
+        "The task was told that it went well."
+    )
+
+
+def _told(body: bytes) -> str:
+    """Return what the Execution API says of a refusal, without what was written: that may be nobody's to read in a log."""
+    try:
+        detail = msgspec.json.decode(body).get("detail")
+    except (msgspec.DecodeError, AttributeError):
+        return ""
+    if isinstance(detail, list):  # of a validation: each with the input that was wrong
+        return "; ".join(str(item.get("msg")) for item in detail if isinstance(item, dict))[:500]
+    if isinstance(detail, dict):
+        detail = detail.get("message") or detail.get("reason")
+    return str(detail)[:500]
+
+
+async def _first_of(*events: anyio.Event) -> None:
+    async with anyio.create_task_group() as waiting:
+
+        async def wait(event: anyio.Event) -> None:
+            await event.wait()
+            waiting.cancel_scope.cancel()
+
+        for event in events:
+            waiting.start_soon(wait, event)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_worker.errors import Superseded, Unreachable, from_problem
+from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.jobs.outbox import Outbox as EarlierDaemon
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.link import Executed
+from airflow_remote_worker.loops.deliver import DeliverLoop
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.outbox import Outbox
+from airflow_remote_worker.spool import JobDir
+
+from ..conftest import HandClock, make_offer  # noqa: TID252
+
+pytestmark = pytest.mark.timeout(30)
+LEASE = Lease("a", 1)
+FINE = Executed(201, {}, b"{}")
+
+
+class Ear:
+    """Central's half: answers as it is given, then well. An error is raised."""
+
+    def __init__(self, *answers: Executed | Exception) -> None:
+        self.answers = list(answers)
+        self.poison = ""
+        """The path of a call that breaks central each time."""
+        self.tried: list[str] = []
+        self.heard: list[str] = []
+
+    async def execution(self, lease: Lease, method: str, path: str, headers: dict[str, str], body: bytes) -> Executed:
+        assert lease == LEASE
+        self.tried.append(path)
+        answer = self.answers.pop(0) if self.answers else FINE
+        if path == self.poison:
+            answer = Executed(500, {}, b"poison")
+        if isinstance(answer, Exception):
+            raise answer
+        if answer.status < 400:
+            self.heard.append(path)
+        return answer
+
+    async def heard_again(self, at_most_s: float) -> None:
+        await anyio.sleep(0)
+
+
+def write(directory: Path, *paths: str) -> None:
+    for path in paths:
+        Outbox(directory).append(wire.Call(id=0, method="POST", path=path, headers={}, body=b"1"))
+
+
+def follow(
+    ear: Ear, directory: Path, story: Callable[[Job], Awaitable[None]] | None = None, clock: HandClock | None = None
+) -> Job:
+    """Deliver the job's outbox while *story* happens; then it ends."""
+    job = Job(LEASE, make_offer("a"), JobDir(directory, LEASE))
+
+    async def main() -> None:
+        loop = DeliverLoop(ear, clock or HandClock(), lambda lease: None)  # type: ignore[arg-type]
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(loop.run)
+            loop.follow(job)
+            await anyio.sleep(0.02)
+            if story:
+                await story(job)
+            assert not job.delivered.is_set(), "delivered before it has ended"
+            job.ended.set()
+            with anyio.fail_after(10):
+                await job.delivered.wait()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+    return job
+
+
+def log_of(directory: Path) -> list[str]:
+    file = directory / "task.log"
+    return [json.loads(line)["event"] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_a_job_that_spooled_nothing_is_delivered_when_it_has_ended(tmp_path: Path) -> None:
+    ear = Ear()
+    follow(ear, tmp_path)
+    assert ear.tried == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_delivered_in_its_order(tmp_path: Path) -> None:
+    write(tmp_path, "k1", "k2", "state")
+    ear = Ear()
+    follow(ear, tmp_path)
+    assert ear.heard == ["k1", "k2", "state"]
+
+
+def test_a_call_is_repeated_until_central_is_back(tmp_path: Path) -> None:
+    write(tmp_path, "k1", "k2")
+    ear = Ear(*[Unreachable("away")] * 20)
+    follow(ear, tmp_path)
+    assert ear.tried == ["k1"] * 21 + ["k2"]
+
+
+def test_what_comes_while_the_job_runs_is_delivered_at_once(tmp_path: Path) -> None:
+    ear = Ear()
+
+    async def story(job: Job) -> None:
+        write(tmp_path, "k1")
+        job.outbox.notice()
+        await job.outbox.until_empty()
+        assert ear.heard == ["k1"]
+
+    follow(ear, tmp_path, story)
+
+
+def test_what_was_delivered_before_a_restart_is_not_repeated(tmp_path: Path) -> None:
+    write(tmp_path, "k1", "k2")
+    follow(Ear(), tmp_path)
+    write(tmp_path, "k3")
+    ear = Ear()
+    follow(ear, tmp_path)
+    assert ear.heard == ["k3"]
+
+
+def test_what_central_refuses_is_told_in_the_log_and_the_rest_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, "k1", "k2", "k3")
+    invalid = b'{"detail": [{"msg": "too deep", "input": "the secret"}]}'
+    ear = Ear(Executed(422, {}, invalid), from_problem(problem(ProblemCode.TOO_LARGE, "60 MB are too many")))
+
+    async def story(job: Job) -> None:
+        await job.outbox.until_empty()
+        assert log_of(tmp_path) == [], "the shim still writes its log"
+
+    follow(ear, tmp_path, story)
+    assert ear.heard == ["k3"]
+    first, second = log_of(tmp_path)
+    assert "POST k1: 422 too deep" in first and "the secret" not in first
+    assert "POST k2" in second and "60 MB are too many" in second
+
+
+def test_a_refusal_before_a_restart_is_told_after_it(tmp_path: Path) -> None:
+    EarlierDaemon(tmp_path).refuse("POST k1: 403")
+    follow(Ear(), tmp_path)
+    assert log_of(tmp_path) == ["POST k1: 403"]
+    follow(Ear(), tmp_path)
+    assert len(log_of(tmp_path)) == 1
+
+
+def test_an_error_of_the_execution_api_is_repeated_but_not_for_ever(tmp_path: Path) -> None:
+    write(tmp_path, "k1", "k2")
+    ear = Ear(*[Executed(500, {}, b"")] * 5)
+    follow(ear, tmp_path)
+    assert ear.heard == ["k1", "k2"]
+    write(tmp_path, "k3", "k4")
+    clock = HandClock()
+    begun = clock.now
+    ear = Ear()
+    ear.poison = "k3"
+    follow(ear, tmp_path, None, clock)
+    assert ear.heard == ["k4"]
+    assert 600 <= clock.now - begun < 1000
+    assert "POST k3: 500" in log_of(tmp_path)[0]
+
+
+def test_the_writes_of_a_job_of_someone_else_are_dropped(tmp_path: Path) -> None:
+    write(tmp_path, "k1", "k2")
+    ear = Ear(Superseded("epoch 2 exists"))
+    job = follow(ear, tmp_path)
+    assert ear.tried == ["k1"]
+    assert job.superseded.is_set()
+    assert log_of(tmp_path) == []
+
+
+def test_damage_is_told_in_the_log(tmp_path: Path) -> None:
+    write(tmp_path, "k1")
+    body = bytearray((tmp_path / "outbox").read_bytes())
+    body[-1] ^= 0xFF
+    (tmp_path / "outbox").write_bytes(body)
+    follow(Ear(), tmp_path)
+    assert "is lost" in log_of(tmp_path)[0]
