@@ -1145,7 +1145,9 @@ def check_a_lost_job_is_stopped_its_log_taken_and_its_report_refused(central: Ce
     succeeded(caller.log(offer, 0, b"before\n"), LogAppended)
     central.lose_job(offer.job_id)
     stops = caller.poll(jobs=[held(offer)], wait_s=PROMPT_S).stops
-    assert [(stop.job_id, stop.reason) for stop in stops] == [(offer.job_id, StopReason.LOST)], f"one job was lost, stops: {stops}"
+    assert [(stop.job_id, stop.reason) for stop in stops] == [(offer.job_id, StopReason.LOST)], (
+        f"one job was lost, stops: {stops}"
+    )
     for phase in (JobPhase.STOPPING, JobPhase.ENDED):
         assert not caller.poll(jobs=[held(offer, phase)]).stops, "it stops already"
     refused(caller.execution(offer, "GET", "variables/any"), ProblemCode.SUPERSEDED)
