@@ -190,6 +190,7 @@ def test_a_lost_job_is_stopped_its_log_is_whole_and_its_report_is_refused(
     job_id = worker.enqueue(f"run\nlog before\nbytes 3000000\n{hears_by}")
     central.wait_for_state(job_id, JobState.RUNNING)
     pid = eventually(lambda: shim_pid(worker, job_id))
+    eventually(lambda: (worker.job_dir(job_id) / "task.log").stat().st_size > 3_000_000)
     central.lose_job(job_id)
     eventually(lambda: not is_running(pid))
     eventually(lambda: (worker.job_dir(job_id) / "closed.json").exists())
