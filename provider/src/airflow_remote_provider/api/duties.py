@@ -32,8 +32,8 @@ MISSING_GRACE = timedelta(seconds=15)
 """How long a running job may be missing from what its worker lists before it is lost."""
 RETRY_S = 5.0
 RECONNECT_S = 55.0
-"""What a worker may need beyond its poll until it is back: it gives up a silent poll 15 s late, waits up to 30 s, then connects for
-up to 10 s (its own defaults)."""
+"""What a worker may need beyond its poll until it is back: it gives up a silent poll 15 s late, waits up to 30 s, then connects
+for up to 10 s (its own defaults)."""
 
 
 class Duties:

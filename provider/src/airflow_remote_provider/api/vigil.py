@@ -14,7 +14,8 @@ from datetime import datetime
 BREAK_S = 25.0
 """Looks further apart than this are no vigil: as long as the duty lasts."""
 CLOCK_SET_S = 5.0
-"""By how much the database's clock may differ from ours between two looks. Below the least margin by which a worker stops first."""
+"""By how much the database's clock may differ from ours between two looks: less than the least margin by which a worker stops
+first."""
 
 
 class Vigil:

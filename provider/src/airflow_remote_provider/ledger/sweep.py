@@ -168,7 +168,7 @@ def _lose(session: Session, job: Job, why: str, now: datetime) -> None:
 
 
 def rebase(session: Session, *, offer_deadline: timedelta) -> None:
-    """The database's clock was set, or nobody has watched for a while: what it stamped must not hold for a day, nor be over at once.
+    """The clock was set, or nobody has watched for a while: what was stamped must not hold for a day, nor be over at once.
 
     Workers heard of in the future were heard of now; offers begin their deadline anew; nothing waits longer for its next offer.
     """
