@@ -23,10 +23,11 @@ PROGRAM = WORK / "worker/bin/airflow-remote-worker"
 def test_a_copy_is_refused_and_flagged_and_the_first_is_not_disturbed(
     machine: str, central: Airflow, new_worker: NewWorker, tmp_path: Path
 ) -> None:
-    name = f"{machine}-machine"
-    first = new_worker(central, name, queues="north")
-    run = central.trigger("holding", {"go": str(tmp_path / "go")})
-    central.wait_for_task("holding", run, "hold", "running")
+    name = f"{machine}_machine"
+    dag = f"waiting_on_{name}"
+    first = new_worker(central, name, queues=name)
+    run = central.trigger(dag, {"go": str(tmp_path / "go")})
+    central.wait_for_task(dag, run, "hold", "running")
     pid, session = first.pid, first.status()["session"]
 
     copy = _copy(first, tmp_path / "copy", program=PROGRAM if machine == "same" else _on_another_machine(tmp_path))
@@ -42,8 +43,8 @@ def test_a_copy_is_refused_and_flagged_and_the_first_is_not_disturbed(
     else:
         wait_until(lambda: first.status()["session"] not in ("", session), timeout_s=10, what="the first has its session back")
     (tmp_path / "go").touch()
-    assert central.wait_for_run("holding", run) == "success"
-    assert central.task_instance("holding", run, "hold")["try_number"] == 1
+    assert central.wait_for_run(dag, run) == "success"
+    assert central.task_instance(dag, run, "hold")["try_number"] == 1
     assert [job["state"] for job in central.jobs(run)] == ["succeeded"]
     first.stop()
 
@@ -52,9 +53,9 @@ def test_a_killed_daemon_s_successor_takes_over_although_central_still_holds_the
     central: Airflow, new_worker: NewWorker, tmp_path: Path
 ) -> None:
     with FaultProxy(central.url) as cable:
-        worker = new_worker(central, "phoenix", queues="north", url=cable.url)
-        run = central.trigger("holding", {"go": str(tmp_path / "go")})
-        central.wait_for_task("holding", run, "hold", "running")
+        worker = new_worker(central, "phoenix", queues="phoenix", url=cable.url)
+        run = central.trigger("waiting_on_phoenix", {"go": str(tmp_path / "go")})
+        central.wait_for_task("waiting_on_phoenix", run, "hold", "running")
         cable.half_open("requests")  # central does not hear that the old daemon hung up
         worker.kill()
         cable.heal()
@@ -62,8 +63,8 @@ def test_a_killed_daemon_s_successor_takes_over_although_central_still_holds_the
         worker.start()
         assert time.monotonic() - began < 5
         (tmp_path / "go").touch()
-        assert central.wait_for_run("holding", run) == "success"
-        assert central.task_instance("holding", run, "hold")["try_number"] == 1
+        assert central.wait_for_run("waiting_on_phoenix", run) == "success"
+        assert central.task_instance("waiting_on_phoenix", run, "hold")["try_number"] == 1
         assert [row["alarm"] for row in central.remote_cli("workers", "list") if row["name"] == "phoenix"] == [""]
         worker.stop()
 

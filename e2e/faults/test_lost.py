@@ -1,4 +1,4 @@
-"""Beyond `lost_after`: central gives the job up and Airflow retries it; its worker has stopped it before; what it says later is kept."""
+"""Beyond `lost_after`: central gives the job up, Airflow retries it; its worker stopped it before; what it says later is kept."""
 
 from __future__ import annotations
 

@@ -381,6 +381,15 @@ def test_any_open_says_whether_there_is_anything_to_watch() -> None:
     assert not _do(sweep.any_open)
 
 
+def test_a_look_is_the_databases_clock_and_whether_anything_is_open(database: Engine) -> None:
+    with counted(database) as statements:
+        now, is_open = _do(sweep.look)  # type: ignore[misc]
+    assert len(statements) == 1
+    assert not is_open and abs(now - ago()) < timedelta(seconds=5)
+    running(enlist())
+    assert _do(sweep.look)[1]  # type: ignore[index]
+
+
 # History
 
 
