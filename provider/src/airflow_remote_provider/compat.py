@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from airflow.utils.sqlalchemy import UtcDateTime
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -126,6 +126,14 @@ def database_now(session: Session) -> datetime:
     return datetime.now(timezone.utc)
 
 
+def clock_beside(session: Session, fact: Any) -> tuple[datetime, Any]:
+    """Return the database's clock and the value of *fact*, both with one statement."""
+    if session.get_bind().dialect.name == "sqlite":
+        return datetime.now(timezone.utc), session.scalar(select(fact))
+    now, value = session.execute(select(database_clock(session), fact)).one()
+    return (now.replace(tzinfo=timezone.utc) if now.tzinfo is None else now.astimezone(timezone.utc)), value
+
+
 def database_clock(session: Session, after: timedelta = timedelta()) -> Any:
     """Return the database's clock, *after* later, as what a statement can store or compare with: no round trip of its own."""
     from sqlalchemy import func, text
@@ -136,6 +144,14 @@ def database_clock(session: Session, after: timedelta = timedelta()) -> Any:
     if name == "mysql":
         return func.timestampadd(text("MICROSECOND"), int(after.total_seconds() * 1e6), func.utc_timestamp(6))
     return datetime.now(timezone.utc) + after
+
+
+def latest_clock(session: Session) -> Any:
+    """Return the later of the database's and this machine's clock, as what a statement can store."""
+    mine = datetime.now(timezone.utc)
+    if session.get_bind().dialect.name == "sqlite":
+        return mine
+    return func.greatest(database_clock(session), literal(mine, UtcDateTime()))
 
 
 def task_instance_model() -> Any:
