@@ -59,6 +59,8 @@ class WorkerSession:
         self.intent = Intent(mode=IntentMode.SERVE, revision=-1)
         self.draining = False
         """Our own wish (SIGTERM), whatever the intent."""
+        self.has_room = True
+        """This machine can store another job."""
         self.last_contact: float | None = None
         self._held: dict[Lease, Held] = {}
 
@@ -95,7 +97,7 @@ class WorkerSession:
 
     def free_slots(self) -> int:
         """Return how many slots central may fill now."""
-        if self.draining or self.intent.mode not in TAKES_WORK:
+        if self.draining or not self.has_room or self.intent.mode not in TAKES_WORK:
             return 0
         most = self.slots if self.intent.slots is None else min(self.slots, self.intent.slots)
         return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))

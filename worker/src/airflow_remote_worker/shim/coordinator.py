@@ -60,6 +60,12 @@ class Watchful:
         if exit_watch is not None:
             self.selector.register(exit_watch, selectors.EVENT_READ, (self._notice_exit, None))
 
+    def _service_subprocess(self, *arguments: Any, **options: Any) -> Any:
+        code = super()._service_subprocess(*arguments, **options)  # type: ignore[misc]
+        # Orphans of the task come to us (`posix.detach`): a long one may leave thousands.
+        posix.reap_orphans(but=self.pid)
+        return code
+
     def _notice_exit(self, exit_watch: int) -> bool:
         # Waking was all; the loop asks for the exit code after the callbacks.
         self.selector.unregister(exit_watch)
