@@ -216,9 +216,9 @@ def test_what_a_vanished_shim_left_running_is_ended_before_the_job_is_reported(
     assert any(f"ended what it left running: sleep ({stray})" in event for event in events(central, job_id))
 
 
-def test_many_jobs_leave_no_process_and_no_zombie(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_thousand_jobs_leave_no_process_and_no_zombie(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
-    job_ids = [worker.enqueue("run\nexit 0") for _ in range(200)]
+    job_ids = [worker.enqueue("run\nexit 0") for _ in range(1000)]
     for job_id in job_ids:
         central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=60)
     told = json.loads(worker.state.status_path.read_bytes())

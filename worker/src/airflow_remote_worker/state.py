@@ -152,21 +152,29 @@ class State:
         return hashlib.sha256(f"{seed}:{posix.machine_id()}".encode()).hexdigest()[:32]
 
     def store_contact(self, at: float) -> None:
-        """Note a good exchange with central.
+        """Note a good exchange with central: a number for whoever may read it, and its sealed copy for the next daemon.
 
         Raises:
             OSError: the disk won't take it; the older one stands, which ends jobs too early rather than too late.
         """
-        write_twice(self.contact_path, Contact(at))
+        write(self.contact_path, repr(at).encode())
+        store(copy_of(self.contact_path), Contact(at))
 
     def contact(self) -> float | None:
         """Return the last one that was noted; None if there is none that can be read."""
         try:
-            return read_twice(Contact, self.contact_path, self.put_aside).at
+            return read(Contact, copy_of(self.contact_path)).at
+        except FileNotFoundError:
+            pass
+        except Damaged as error:
+            log.error("%s; it is put aside", error)
+            self.put_aside(copy_of(self.contact_path))
+        try:
+            return float(self.contact_path.read_text())
         except FileNotFoundError:
             return None
-        except Damaged as error:
-            log.error("%s; the time without central counts from now", error)
+        except (OSError, ValueError) as error:
+            log.error("%s can't be read (%s); the time without central counts from now", self.contact_path, error)
             return None
 
     def put_aside(self, path: Path) -> Path | None:
