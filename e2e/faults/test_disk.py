@@ -1,4 +1,4 @@
-"""Promise 7. The worker's disk fills up: running tasks don't notice, new ones are declined with the reason, and room is enough."""
+"""Promise 7. The worker's disk fills up: running tasks don't notice, new ones are declined with the reason while it is full."""
 
 from __future__ import annotations
 

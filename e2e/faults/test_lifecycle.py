@@ -61,7 +61,7 @@ def test_a_task_that_ignores_sigterm_and_its_daemon_are_gone_in_the_end(central:
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2 and all(psutil.pid_exists(pid) for pid in pids)
     central.set_task_state("daemonising", run, "linger", "failed")
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), timeout_s=20, what="both are gone")
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), timeout_s=15, what="both are gone")
     wait_until(lambda: central.jobs(run)[0]["ended_at"], timeout_s=20, what="the job has ended")
     (job,) = central.jobs(run)
     wait_until(lambda: closed(worker, job["id"]), timeout_s=20, what="the worker owes nothing")
@@ -74,9 +74,8 @@ def test_what_dies_with_the_machine_is_reported_once_and_tried_again(central: Ai
     """4. A reboot: all processes are gone at once, and the notes on disk are from an earlier boot."""
     run, pid = begin(central, tmp_path)
     (job,) = central.jobs(run)
-    wait_until(
-        lambda: "the try has begun" in central.log_file("patient", run, "wait").read_text(), timeout_s=20, what="its log is there"
-    )
+    said = worker.state / f"jobs/{job['id']}.{job['epoch']}/task.log"
+    wait_until(lambda: "the try has begun" in said.read_text(), timeout_s=20, what="it has said so")
     worker.kill()
     for stray in worker.stray_pids():
         os.kill(stray, signal.SIGKILL)
@@ -103,8 +102,8 @@ def begin(central: Airflow, directory: Path) -> tuple[str, int]:
     """Run `patient`; return its run and its task's pid."""
     run = central.trigger("patient", {"directory": str(directory)})
     wait_until((directory / "tries").exists, timeout_s=60, what="the task runs")
-    pid = wait_until(lambda: (directory / "tries").read_text().strip(), timeout_s=5, what="it has said its pid")
-    return run, int(pid)
+    wait_until(lambda: (directory / "tries").read_text().strip(), timeout_s=5, what="it has said its pid")
+    return run, int((directory / "tries").read_text())
 
 
 def status(worker: Worker) -> dict[str, object]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import subprocess
@@ -127,6 +128,23 @@ def test_while_the_disk_is_full_new_jobs_are_declined_once_and_running_ones_end_
     ballast.unlink()
     central.wait_for_state(waiting, JobState.SUCCEEDED)
     eventually(lambda: json.loads(worker.state.status_path.read_bytes())["disk_trouble"] == "")
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_starts_on_a_full_disk_and_serves_once_there_is_room(
+    small_disk: Path, central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_module, "LOOK_EVERY_S", 0.2)
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 512)
+    worker.config = msgspec.structs.replace(worker.config, min_free_mb=4)
+    job_id = worker.enqueue("run\nexit 0")
+    worker.start()
+    eventually(lambda: central.requests_to("decline"))
+    ballast.unlink()
+    central.wait_for_state(job_id, JobState.SUCCEEDED)
 
 
 @pytest.mark.timeout(60)

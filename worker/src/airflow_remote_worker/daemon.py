@@ -248,8 +248,8 @@ class Daemon:
         self.tell_status()
 
     def _hear_disk(self) -> None:
-        if not self.disk.trouble and not self.session.has_room:
-            self.session.has_room = True
+        if not self.disk.trouble and self.session.no_room:
+            self.session.no_room = ""
             self.poll.refresh()
         self.tell_status()
 

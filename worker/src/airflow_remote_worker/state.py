@@ -75,6 +75,8 @@ class State:
         self.zygote_log = root / "zygote.log"
         self._credential = root / "credential.json"
         self._instance = root / "instance"
+        self._seed = secrets.token_hex(16)
+        """Of a directory that has none yet."""
 
     def prepare(self) -> None:
         """Make the directories that are missing."""
@@ -134,6 +136,7 @@ class State:
         """Store the credential; only the owner can read it at any moment of its life."""
         self.prepare()
         write_twice(self._credential, membership, durable=True)
+        self.instance_id()  # now, while there is room for it
 
     def forget(self) -> None:
         """Remove the credential."""
@@ -147,8 +150,13 @@ class State:
         except (FileNotFoundError, Damaged) as error:
             if isinstance(error, Damaged):
                 log.error("%s; central may take this worker for a copy of itself: if it refuses it, join again", error)
-            seed = secrets.token_hex(16)
-            write_twice(self._instance, Instance(seed), durable=True)
+            seed = self._seed
+            try:
+                write_twice(self._instance, Instance(seed), durable=True)
+            except OSError as error:
+                log.error(
+                    "%s can't be stored: %s; after a restart central may take this worker for a copy", self._instance, error
+                )
         return hashlib.sha256(f"{seed}:{posix.machine_id()}".encode()).hexdigest()[:32]
 
     def store_contact(self, at: float) -> None:

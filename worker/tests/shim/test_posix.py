@@ -63,7 +63,7 @@ def daemonise(*how):
 @on_linux
 @pytest.mark.parametrize("how", ["", "deaf"])
 def test_a_process_that_daemonised_is_ended_and_named(tmp_path: Path, how: str) -> None:
-    told = as_a_shim(f"pid = daemonise({how!r})\ntell(pid, posix.end_descendants(wind_down_s=0.5))", tmp_path)
+    told = as_a_shim(f"pid = daemonise({how!r})\ntell(pid, posix.Leftovers(wind_down_s=0.5).end())", tmp_path)
     pid = int(told.split()[0])
     assert f"({pid})" in told
     assert not psutil.pid_exists(pid)
@@ -87,7 +87,7 @@ tell(task.wait())
 
 
 def test_nothing_left_costs_nothing(tmp_path: Path) -> None:
-    assert as_a_shim("begun = time.monotonic(); tell(posix.end_descendants(), time.monotonic() - begun < 0.1)", tmp_path) == (
+    assert as_a_shim("begun = time.monotonic(); tell(posix.Leftovers().end(), time.monotonic() - begun < 0.1)", tmp_path) == (
         "[] True\n"
     )
 

@@ -145,7 +145,7 @@ class Supervisor:
         except OSError as error:
             self._site.note_failure(error)
             # One decline tells central why; it need not ask again until there is room.
-            self._session.has_room = not isinstance(error, NoRoom)
+            self._session.no_room = str(error) if isinstance(error, NoRoom) else ""
             raise
         self._begin(Job(lease, offer, job_dir), self._live)
 

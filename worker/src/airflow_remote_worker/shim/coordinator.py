@@ -62,8 +62,12 @@ class Watchful:
 
     def _service_subprocess(self, *arguments: Any, **options: Any) -> Any:
         code = super()._service_subprocess(*arguments, **options)  # type: ignore[misc]
-        # Orphans of the task come to us (`posix.detach`): a long one may leave thousands.
-        posix.reap_orphans(but=self.pid)
+        if code is None:
+            # Orphans of the task come to us (`posix.detach`): a long one may leave thousands.
+            posix.reap_orphans(but=self.pid)
+        elif self.gateway.stop is not None:
+            # Now, not when the pipes that they hold have been waited for. A task that ended by itself gets that time.
+            posix.leftovers.step()
         return code
 
     def _notice_exit(self, exit_watch: int) -> bool:

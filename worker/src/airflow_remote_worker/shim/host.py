@@ -44,7 +44,7 @@ def run(job_dir: Path) -> int:
         reason = f"{type(error).__name__}: {error}"
         tell_reader(log, f"The Remote Worker could not host this task to its end: {reason}")
         result = wire.Result(exit_code=1, final_state="", error=reason)
-    if ended := posix.end_descendants():
+    if ended := posix.leftovers.end():
         tell_reader(log, f"Ended what the job left running behind it: {', '.join(ended)}", level="warning")
     make_room_for_the_mark(log)
     write_result(job_dir / "result.json", result)

@@ -52,29 +52,48 @@ def reap_orphans(but: int) -> None:
                 os.waitpid(pid, os.WNOHANG)
 
 
-def end_descendants(wind_down_s: float = WIND_DOWN_S) -> list[str]:
-    """End everything that came from this process and still runs; return what that was, as `name (pid)`.
+class Leftovers:
+    """Everything that came from this process and still runs, to be ended: asked first, then killed.
 
     Only right when the task itself has been waited for. Orphans come to us whatever session or group they went to.
     """
-    import psutil
 
-    ended: dict[int, str] = {}
-    killing_from = time.monotonic() + wind_down_s
-    while True:
+    def __init__(self, wind_down_s: float = WIND_DOWN_S) -> None:
+        self._wind_down_s = wind_down_s
+        self._asked_at: float | None = None
+        self._named: dict[int, str] = {}
+
+    def step(self) -> bool:
+        """Do what is due now, without waiting; return whether nothing is left."""
+        import psutil
+
         reap_orphans(but=0)
         alive = _descendants()
         if not alive:
-            return list(ended.values())
-        number = signal.SIGTERM if time.monotonic() < killing_from else signal.SIGKILL
+            return True
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+        overdue = now - self._asked_at > self._wind_down_s
         for process in alive:
-            if process.pid not in ended or number is signal.SIGKILL:
+            if overdue or process.pid not in self._named:
                 with suppress(psutil.Error):
-                    ended.setdefault(process.pid, f"{process.name()} ({process.pid})")
-                    process.send_signal(number)
-        if time.monotonic() > killing_from + wind_down_s:  # stuck in the kernel: nobody can end that
-            return [*ended.values(), f"{len(alive)} of them in vain"]
-        time.sleep(0.02)
+                    self._named.setdefault(process.pid, f"{process.name()} ({process.pid})")
+                    process.send_signal(signal.SIGKILL if overdue else signal.SIGTERM)
+        return False
+
+    def end(self) -> list[str]:
+        """Return when nothing is left: what that was, as `name (pid)`."""
+        give_up_at = time.monotonic() + 2 * self._wind_down_s
+        while not self.step():
+            if time.monotonic() > give_up_at:  # stuck in the kernel: nobody can end that
+                return [*self._named.values(), f"{len(_descendants())} of them in vain"]
+            time.sleep(0.02)
+        return list(self._named.values())
+
+
+leftovers = Leftovers()
+"""Of the one job that this process hosts."""
 
 
 def _descendants() -> list[psutil.Process]:
