@@ -58,6 +58,15 @@ def test_a_disk_without_inodes_is_full_too(disk: Disk, free: Free) -> None:
         disk.check()
 
 
+def test_a_disk_that_has_gone_is_no_room_either(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(path: Path) -> tuple[int, int]:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(disk, "_free", stale)
+    with pytest.raises(NoRoom, match="can't be used"):
+        disk.check()
+
+
 def test_its_changes_are_told_once(disk: Disk, free: Free) -> None:
     changes: list[str] = []
     disk.on_change = lambda: changes.append(disk.trouble)

@@ -100,8 +100,8 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
 
     membership = state.membership()
     try:
-        told: dict[str, Any] = json.loads(unsealed(state.status_path.read_bytes()))
-    except (OSError, ValueError):  # the daemon writes it anew at the next change
+        told: dict[str, Any] = dict(json.loads(unsealed(state.status_path.read_bytes())))
+    except (OSError, ValueError, TypeError):  # the daemon writes it anew at the next change
         told = {}
     alive = state.is_locked() and bool(told) and not told.get("ended")
     told |= {"alive": alive, "name": membership.name, "central": membership.central, "state": str(state.root)}

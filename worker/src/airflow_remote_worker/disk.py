@@ -63,13 +63,13 @@ class Disk:
     async def watch(self, make_room: Callable[[int], Awaitable[None]]) -> None:
         """Look every few seconds, until cancelled; *make_room* is told first how many bytes are missing."""
         while True:
-            if self._missing() > 0:
-                await make_room(self._missing())
+            try:
+                if (missing := self._least - self._free(self._root)[0]) > 0:
+                    await make_room(missing)
+            except OSError as error:
+                log.error("no room can be made in %s: %s", self._root, error)
             self._look()
             await self._clock.sleep(LOOK_EVERY_S)
-
-    def _missing(self) -> int:
-        return self._least - self._free(self._root)[0]
 
     def _look(self) -> None:
         before, self.trouble = self.trouble, self._find_trouble()
@@ -81,7 +81,10 @@ class Disk:
             self.on_change()
 
     def _find_trouble(self) -> str:
-        free, files = self._free(self._root)
+        try:
+            free, files = self._free(self._root)
+        except OSError as error:
+            return f"{self._root} can't be used ({error.strerror}); see to that disk"
         if free < self._least:
             what = f"only {free / 1e6:.0f} MB are free in {self._root}"
             return f"disk full: {what}, the worker needs {self._least / 1e6:.0f} MB (min_free_mb); make room there"

@@ -75,7 +75,10 @@ class LogKeeper:
         """Trim now, every hour, and when there is too much, until cancelled; *own_logs* are cut at their limit."""
         while True:
             self._grown = anyio.Event()
-            await anyio.to_thread.run_sync(self.trim)
+            try:
+                await anyio.to_thread.run_sync(self.trim)
+            except OSError as error:
+                log.error("old logs can't be removed: %s; trying again within the hour", error)
             for path in own_logs():
                 cut(path)
             with anyio.move_on_after(TRIM_EVERY_S * (0.9 + 0.2 * self._clock.chance())):
