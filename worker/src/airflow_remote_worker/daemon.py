@@ -178,6 +178,7 @@ class Daemon:
         with anyio.move_on_after(LAST_REPORTS_S):
             await self._until(lambda: self.session.is_idle or bool(self.running()))
         if self.session.intent.mode is IntentMode.LEAVE and self.session.is_idle:
+            self.lifecycle.gives_credential_back = True
             try:
                 await self.link.leave()
                 self._state.forget()
