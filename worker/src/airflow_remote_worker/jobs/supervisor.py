@@ -30,7 +30,6 @@ from airflow_remote_protocol.messages import (
     TaskWorkload,
 )
 
-from airflow_remote_worker import posix
 from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.config import Config
 from airflow_remote_worker.disk import NoRoom
@@ -41,7 +40,6 @@ from airflow_remote_worker.jobs.logs import append_line
 from airflow_remote_worker.jobs.process import (
     CannotHost,
     StartUncertain,
-    end_strays,
     find_shim,
     is_alive,
     kill,
@@ -49,6 +47,8 @@ from airflow_remote_worker.jobs.process import (
     terminate,
     wait_for_exit,
 )
+from airflow_remote_worker.jobs.strays import end_strays
+from airflow_remote_worker.jobs.verdict import judge
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
@@ -322,9 +322,11 @@ class Supervisor:
         """Read what the shim left, store what to report."""
         job.report = job.report or job.dir.report()
         if job.report is None:
-            self._settle(job, self._judge(job))
-        if job.report and job.report.outcome is Outcome.DIED:
-            log.error("job %s: %s", job.lease, job.report.reason)
+            report = judge(job.dir, job.shim, job.stop)
+            if report.outcome is Outcome.DIED:
+                log.error("job %s: %s", job.lease, report.reason)
+                self._explain(job, report.reason)
+            self._settle(job, report)
         self._end(job)
 
     def _settle(self, job: Job, report: Report) -> None:
@@ -335,25 +337,6 @@ class Supervisor:
             # Said from memory then. Should this daemon end before, the next one judges again, by the same result.
             self._site.note_failure(error)
             log.error("job %s: its report can't be stored (%s); it is sent all the same", job.lease, error)
-
-    def _judge(self, job: Job) -> Report:
-        try:
-            result = job.dir.result()
-        except Damaged as error:
-            result, cause = None, str(error)
-        else:
-            cause = "its process was killed, ran out of memory, or the machine went down"
-            if job.shim and _is_of_an_earlier_boot(job.shim):
-                cause = "it died with the machine, which was restarted while the job ran"
-        if result is None:
-            if job.stop is not None:
-                return Report(outcome=Outcome.STOPPED, reason=f"stopped ({job.stop.reason.value}) without a result of its own")
-            reason = f"the task's supervisor (shim) ended without a result: {cause}; see {job.dir.shim_log} on the worker"
-            self._explain(job, reason)
-            return Report(outcome=Outcome.DIED, reason=reason[:2000])
-        ended = Outcome.SUCCEEDED if result.exit_code == 0 else Outcome.FAILED
-        outcome = Outcome.STOPPED if result.stopped else ended
-        return Report(outcome=outcome, exit_code=result.exit_code, reason=(result.error or result.final_state)[:2000])
 
     def _fail_to_start(self, job: Job, reason: str) -> None:
         log.error("job %s: not started: %s", job.lease, reason)
@@ -429,11 +412,6 @@ class Supervisor:
 def shim_of(pid: int) -> ShimRecord:
     """Return the record of a shim that has just said hello."""
     return record(wire.Spawned(job_dir="", pid=pid, start_time=0.0))
-
-
-def _is_of_an_earlier_boot(shim: ShimRecord) -> bool:
-    then, now = shim.birth_mark.partition(":")[0], posix.boot_id()
-    return bool(then and now and then != now)
 
 
 def _unknown(lease: Lease) -> Offer:
