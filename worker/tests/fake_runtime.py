@@ -7,6 +7,7 @@ log TEXT            a line into task.log
 bytes N             N bytes into task.log
 sleep SECONDS       unless a stop comes: then the job ends as stopped
 deaf SECONDS        sleep, whatever comes
+stray SECONDS       leave a process behind, in a session of its own
 die                 vanish without a result
 exit CODE           the end, with that code (0 if the file just ends)
 """
@@ -18,6 +19,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -141,6 +143,11 @@ def host(job_dir: Path) -> int:
                 elif verb == "deaf":
                     signal.signal(signal.SIGTERM, signal.SIG_IGN)
                     time.sleep(float(rest))
+                elif verb == "stray":
+                    left = subprocess.Popen(
+                        ["sleep", rest], start_new_session=True, env={wire.JOB_MARK: job_dir.name, **os.environ}
+                    )
+                    log.write(json.dumps({"event": f"left {left.pid}"}).encode() + b"\n")
                 elif verb == "die":
                     os._exit(9)
                 elif verb == "exit":

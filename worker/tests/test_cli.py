@@ -67,6 +67,14 @@ def test_a_mistake_is_one_line_that_names_it(home: Path, argv: list[str], told: 
     assert len(err.splitlines()) == 1
 
 
+def test_a_garbled_status_is_no_status(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a"]) == 0
+    for body in (b"", b'{"pid": 7', b"[]", b"\xff\0", b'{"pid":7,"crc":"00000000"}'):
+        (home / "status.json").write_bytes(body)
+        assert main(["status"]) == 1
+        assert "not running" in capsys.readouterr().out
+
+
 def test_a_refused_token_is_told(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     token = central.enrolment_token(["q"], uses=1)
     assert main(["join", central.url, "--token", token, "--name", "a"]) == 0

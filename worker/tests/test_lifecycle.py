@@ -25,3 +25,13 @@ def test_detaching_also_ends_the_wait_for_draining() -> None:
     lifecycle = Lifecycle()
     lifecycle.detach("now")
     assert lifecycle.draining.is_set()
+
+
+def test_a_refusal_is_no_news_once_the_credential_is_given_back() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.drain("leave")
+    lifecycle.gives_credential_back = True
+    lifecycle.detach("revoked", exit_code=EXIT_REFUSED)
+    assert lifecycle.phase is Phase.DRAINING
+    lifecycle.detach("left")
+    assert (lifecycle.reason, lifecycle.exit_code) == ("left", EXIT_OK)

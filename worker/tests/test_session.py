@@ -32,6 +32,17 @@ def test_an_offer_that_does_not_fit_is_declined(session: WorkerSession) -> None:
     assert "needs 2" in heard.decline[0][1]
 
 
+def test_without_room_nothing_is_asked_for_and_what_comes_all_the_same_is_declined_with_the_reason(
+    session: WorkerSession,
+) -> None:
+    session.no_room = "disk full: only 3 MB are free"
+    assert session.ask(60).free_slots == 0
+    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a")]))
+    assert heard.decline[0][1] == "disk full: only 3 MB are free"
+    session.no_room = ""
+    assert session.ask(60).free_slots == 4
+
+
 def test_the_same_offer_again_changes_nothing(session: WorkerSession) -> None:
     session.hold(make_offer("a"), JobPhase.RUNNING)
     heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a")]))

@@ -50,11 +50,11 @@ def test_a_closed_job_keeps_its_logs_and_no_key(spool: Spool) -> None:
 def test_a_half_written_file_is_damage_not_absence(spool: Spool) -> None:
     job = spool.of(Lease("a", 1))
     job.store_offer(make_offer("a"))
-    (job.path / "offer.json").write_bytes(b'{"job_id": "a"')
+    for name in ("offer.json", "offer.json.copy"):
+        (job.path / name).write_bytes(b'{"job_id": "a"')
     with pytest.raises(Damaged):
         job.offer()
-    moved = spool.quarantine(job)
-    assert moved.is_dir()
+    spool.put_aside(job)
     assert list(spool) == []
 
 

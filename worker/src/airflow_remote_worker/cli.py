@@ -97,11 +97,12 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
 
     from airflow_remote_worker.clock import CLOCK_DIFFERS_S, off_by
     from airflow_remote_worker.lifecycle import Phase
+    from airflow_remote_worker.shim.seal import unsealed
 
     membership = state.membership()
     try:
-        told: dict[str, Any] = json.loads(state.status_path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        told: dict[str, Any] = dict(json.loads(unsealed(state.status_path.read_bytes())))
+    except (OSError, ValueError, TypeError):  # the daemon writes it anew at the next change
         told = {}
     alive = state.is_locked() and bool(told) and not told.get("ended")
     told |= {"alive": alive, "name": membership.name, "central": membership.central, "state": str(state.root)}
@@ -120,10 +121,18 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
             runtime = told["runtime"]
             ready = "{python}, Task SDK {airflow}".format(**runtime) if runtime else told["runtime_trouble"] or "not ready yet"
             print(f"runtime  {ready}")
+            if told["disk_trouble"]:
+                print(f"disk     {told['disk_trouble']}")
             print(f"slots    {told['free_slots']} of {told['slots']} free")
             for job in told["jobs"]:
                 print(f"job      {job['job_id']} (epoch {job['epoch']}) {job['phase']}")
-    healthy = alive and not told["trouble"] and not told["runtime_trouble"] and told["phase"] == Phase.SERVING.name.lower()
+    healthy = (
+        alive
+        and not told["trouble"]
+        and not told["runtime_trouble"]
+        and not told["disk_trouble"]
+        and told["phase"] == Phase.SERVING.name.lower()
+    )
     return EXIT_OK if healthy else EXIT_FAILED
 
 

@@ -49,7 +49,7 @@ class BundleConfig(Section, frozen=True, kw_only=True):
 
 
 class KeepLogs(Section, frozen=True, kw_only=True):
-    """How long task logs stay here after central has them; the older go first."""
+    """How long task logs stay here after central has them; the older go first. What is in `quarantine/` counts and goes too."""
 
     days: Annotated[float, msgspec.Meta(ge=0)] = 14
     """Older ones go."""
@@ -89,6 +89,9 @@ class Config(Section, frozen=True, kw_only=True):
     """How long SIGTERM waits for running jobs before the daemon ends without them; they run on and the next start adopts them."""
     stop_grace_s: Positive = 60
     """How long a stopped job may wind down by itself before its processes are signalled from outside."""
+    min_free_mb: Annotated[float, msgspec.Meta(ge=0)] = 100
+    """How many MB of the state directory's disk stay free for running jobs: with less, the oldest finished jobs' logs go, and no
+    new jobs are taken."""
     keep_logs: KeepLogs = KeepLogs()
     poll: PollConfig = PollConfig()
 
@@ -100,7 +103,7 @@ def load(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] |
         ConfigError: says which key, why, and what to do.
     """
     environ = os.environ if environ is None else environ
-    state = Path((flags or {}).get("state") or environ.get(ENV_PREFIX + "HOME") or default_state(environ)).expanduser()
+    state = Path((flags or {}).get("state") or environ.get(ENV_PREFIX + "HOME") or default_state(environ)).expanduser().absolute()
     named = file or (Path(path) if (path := environ.get(ENV_PREFIX + "CONFIG")) else None)
     settings: dict[str, Any] = {"state": str(state)}
     if named or (state / FILE_NAME).exists():

@@ -15,6 +15,7 @@ import os
 import platform
 import secrets
 import signal
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -25,10 +26,11 @@ from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 from airflow_remote_worker import __version__, posix
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, off_by
 from airflow_remote_worker.config import Config, check_central
+from airflow_remote_worker.disk import Disk
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.gateway import Door, Gateway
 from airflow_remote_worker.jobs.job import Job
-from airflow_remote_worker.jobs.logs import keep_trimmed
+from airflow_remote_worker.jobs.logs import LogKeeper
 from airflow_remote_worker.jobs.process import Launcher, scrubbed
 from airflow_remote_worker.jobs.supervisor import Site, Supervisor, shim_of
 from airflow_remote_worker.lease import Lease
@@ -40,6 +42,7 @@ from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.ship import ShipLoop
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.seal import sealed
 from airflow_remote_worker.spool import Spool
 from airflow_remote_worker.state import Membership, State, write
 from airflow_remote_worker.systemd import Notifier
@@ -85,7 +88,8 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.drain_when_told, name="drain")
             tasks.start_soon(daemon.keep_status, name="status")
-            tasks.start_soon(keep_trimmed, daemon.spool, config.keep_logs, clock, name="trim logs")
+            tasks.start_soon(daemon.logs.run, daemon.own_logs, name="trim logs")
+            tasks.start_soon(daemon.disk.watch, daemon.logs.free, name="disk")
             await daemon.lifecycle.detaching.wait()
             daemon.notifier.ending()
             tasks.cancel_scope.cancel()
@@ -123,7 +127,9 @@ class Daemon:
             clock=clock,
         )
         doors = _Doors(self)
-        site = Site(config, membership.name, self.gateway.path, state.contact_path)
+        self.disk = Disk(state.root, config.min_free_mb, clock)
+        self.logs = LogKeeper(self.spool, state.quarantine, config.keep_logs, clock)
+        site = Site(config, membership.name, self.gateway.path, state.contact_path, self.disk.check, self.disk.note_failure)
         self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
         self.deliver = DeliverLoop(self.link, clock, self.supervisor.supersede)
         self.ship = ShipLoop(self.link, clock)
@@ -146,6 +152,7 @@ class Daemon:
         self.supervisor.on_freed = self._hear_freed
         self.supervisor.on_closed = self._hear_closed
         self.launcher.on_change = self.tell_status
+        self.disk.on_change = self._hear_disk
         self.poll.on_session += [self._hear_session]
         self.poll.on_contact += [self._hear_contact]
         self.session.note_contact(self._stored_contact())
@@ -178,6 +185,7 @@ class Daemon:
         with anyio.move_on_after(LAST_REPORTS_S):
             await self._until(lambda: self.session.is_idle or bool(self.running()))
         if self.session.intent.mode is IntentMode.LEAVE and self.session.is_idle:
+            self.lifecycle.gives_credential_back = True
             try:
                 await self.link.leave()
                 self._state.forget()
@@ -185,6 +193,10 @@ class Daemon:
                 self.lifecycle.detach(f"leaving was refused: {error}; start again to retry", exit_code=EXIT_FAILED)
         how = "drain timeout" if waited.cancelled_caught else "drained"
         self.lifecycle.detach(f"{self.lifecycle.reason}; {how}")
+
+    def own_logs(self) -> list[Path]:
+        """Return the logs of our own processes that are being written."""
+        return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values())]
 
     def tell_status(self) -> None:
         """Something has changed that people may look up."""
@@ -219,15 +231,16 @@ class Daemon:
             "free_slots": self.session.free_slots(),
             "runtime": {"python": runtime.python, "airflow": runtime.airflow, "pid": runtime.pid} if runtime else None,
             "runtime_trouble": self.launcher.trouble,
+            "disk_trouble": self.disk.trouble,
             "jobs": [{"job_id": h.job_id, "epoch": h.epoch, "phase": h.phase.value} for h in self.session.held()],
         }
         with contextlib.suppress(OSError):
-            write(self._state.status_path, msgspec.json.encode(status))
+            write(self._state.status_path, sealed(msgspec.json.encode(status)))
         self.notifier.status(self._summary())
 
     def _summary(self) -> str:
         phase = self.lifecycle.phase.name.lower()
-        trouble = self.poll.trouble or self.launcher.trouble
+        trouble = self.poll.trouble or self.launcher.trouble or self.disk.trouble
         return f"{self.name}: {phase}, {len(self.running())} jobs" + (f"; {trouble}" if trouble else "")
 
     def _hear_session(self, session: Session) -> None:
@@ -245,18 +258,28 @@ class Daemon:
                 self._store_contact()
         self.tell_status()
 
+    def _hear_disk(self) -> None:
+        if not self.disk.trouble and self.session.no_room:
+            self.session.no_room = ""
+            self.poll.refresh()
+        self.tell_status()
+
     def _store_contact(self) -> None:
         """For shims that must count on without us, and for the next daemon. A job's first contact is in its `job.json` too."""
         if self.session.last_contact is not None:
             with contextlib.suppress(OSError):
-                write(self._state.contact_path, repr(self.session.last_contact).encode())
+                self._state.store_contact(self.session.last_contact)
 
     def _hear_freed(self) -> None:
         self.poll.refresh()
-        self._hear_closed()
+        self._hear_fewer()
 
-    def _hear_closed(self) -> None:
+    def _hear_closed(self, job: Job) -> None:
         # No new poll: central took the report and knows.
+        self.logs.note_closed(job.dir)
+        self._hear_fewer()
+
+    def _hear_fewer(self) -> None:
         self._fewer.set()
         self._fewer = anyio.Event()
         self.tell_status()
@@ -264,10 +287,9 @@ class Daemon:
     def _stored_contact(self) -> float:
         """The last contact of an earlier daemon since this machine started: our start gives adopted jobs no new hour."""
         now = self._clock.monotonic()
-        with contextlib.suppress(OSError, ValueError):
-            stored = float(self._state.contact_path.read_text())
-            if stored <= now and any(job.closed() is None for job in self.spool):
-                return stored
+        stored = self._state.contact()
+        if stored is not None and stored <= now and any(job.closed() is None for job in self.spool):
+            return stored
         return now
 
     async def _until(self, holds: Any) -> None:

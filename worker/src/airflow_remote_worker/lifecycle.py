@@ -32,6 +32,8 @@ class Lifecycle:
         self.exit_code = EXIT_OK
         self.draining = anyio.Event()
         self.detaching = anyio.Event()
+        self.gives_credential_back = False
+        """That central refuses it from now on is no news: the open poll hears of it before we hear that it was taken."""
 
     def drain(self, reason: str) -> None:
         """Take no more work. Nothing changes if that is so already."""
@@ -41,6 +43,8 @@ class Lifecycle:
 
     def detach(self, reason: str, *, exit_code: int = EXIT_OK) -> None:
         """Go at once and leave the jobs running. The first reason stands."""
+        if self.gives_credential_back and exit_code == EXIT_REFUSED:
+            return
         if self.phase < Phase.DETACHING:
             self.phase, self.reason, self.exit_code = Phase.DETACHING, reason, exit_code
             self.draining.set()

@@ -10,6 +10,7 @@ import pwd
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,13 +72,36 @@ def birth_mark(pid: int) -> str | None:
     Start time in clock ticks since boot, with the boot's id. psutil's `create_time()` adds the boot's wall time, which moves when
     a machine without a battery-backed clock learns the time: a live shim would look like a stranger.
     """
+    boot = boot_id()
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         fields = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # The name (field 2) may hold spaces and parentheses; the rest follows its last ")". Start time is field 22.
-    return f"{boot}:{fields.rpartition(')')[2].split()[19]}"
+    return f"{boot}:{fields.rpartition(')')[2].split()[19]}" if boot else None
+
+
+def boot_id() -> str:
+    """Return what changes when the machine starts; empty where the system doesn't say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def session_of(pid: int) -> int | None:
+    """Return the session that *pid* is in; None if it is gone."""
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
+def free(path: Path) -> tuple[int, int]:
+    """Return how many bytes, and how many files, more *path*'s disk takes from a user like us."""
+    found = os.statvfs(path)
+    # Some file systems (btrfs) don't count files and say 0 of 0.
+    return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else sys.maxsize
 
 
 def machine_id() -> str:

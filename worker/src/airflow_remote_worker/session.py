@@ -61,6 +61,8 @@ class WorkerSession:
         self.intent = Intent(mode=IntentMode.SERVE, revision=-1)
         self.draining = False
         """Our own wish (SIGTERM), whatever the intent."""
+        self.no_room = ""
+        """Why this machine can't store another job; empty while it can."""
         self.last_contact: float | None = None
         self._held: dict[Lease, Held] = {}
 
@@ -97,7 +99,7 @@ class WorkerSession:
 
     def free_slots(self) -> int:
         """Return how many slots central may fill now."""
-        if self.draining or self.intent.mode not in TAKES_WORK:
+        if self.draining or self.no_room or self.intent.mode not in TAKES_WORK:
             return 0
         most = self.slots if self.intent.slots is None else min(self.slots, self.intent.slots)
         return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))
@@ -161,6 +163,8 @@ class WorkerSession:
             heard.decline.append((offer, "an earlier lease of this job is still ending on this worker"))
         elif self.draining:
             heard.decline.append((offer, "this worker is draining"))
+        elif self.no_room:
+            heard.decline.append((offer, self.no_room))
         elif self.intent.mode not in TAKES_WORK:
             heard.decline.append((offer, f"this worker is to {self.intent.mode.value}"))
         elif offer.slots > self.free_slots():

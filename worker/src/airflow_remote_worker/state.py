@@ -1,16 +1,19 @@
 """The state directory: who this worker is, and that only one daemon lives in it.
 
-Owns the directory's shape and modes. Jobs within it belong to :mod:`.spool`.
+Owns the directory's shape and modes, how its files are written (whole or not at all, sealed with a checksum, and twice what
+nobody could tell us again), and where damaged ones go. Jobs within it belong to :mod:`.spool`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +21,9 @@ import msgspec
 
 from airflow_remote_worker import posix
 from airflow_remote_worker.errors import Damaged
+from airflow_remote_worker.shim.seal import Broken, sealed, unsealed
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -34,6 +40,18 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     credential: str
     insecure_http: bool = False
     ca_file: str | None = None
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """`instance`: what tells this directory from every other one."""
+
+    seed: str
+
+
+class Contact(msgspec.Struct, frozen=True):
+    """`contact`: when the last good exchange with central began, on the clock that starts with the machine."""
+
+    at: float
 
 
 class NotJoined(Exception):
@@ -57,6 +75,8 @@ class State:
         self.zygote_log = root / "zygote.log"
         self._credential = root / "credential.json"
         self._instance = root / "instance"
+        self._seed = secrets.token_hex(16)
+        """Of a directory that has none yet."""
 
     def prepare(self) -> None:
         """Make the directories that are missing."""
@@ -98,10 +118,15 @@ class State:
 
         Raises:
             NotJoined: nothing yet.
-            Damaged: the file is not what we wrote.
+            Damaged: neither the file nor its copy is what we wrote.
         """
         try:
-            return read(Membership, self._credential)
+            return read_twice(Membership, self._credential, self.put_aside)
+        except Damaged as error:
+            raise Damaged(
+                f"{error}; without a credential central can't know this worker: ask for a new enrolment token and join again "
+                "with --force (its jobs run on and are adopted)"
+            ) from None
         except FileNotFoundError:
             raise NotJoined(
                 f"{self.root} has joined no central; run: airflow-remote-worker join <central's URL> --token <enrolment token>"
@@ -110,20 +135,59 @@ class State:
     def join(self, membership: Membership) -> None:
         """Store the credential; only the owner can read it at any moment of its life."""
         self.prepare()
-        write(self._credential, msgspec.json.encode(membership), durable=True)
+        write_twice(self._credential, membership, durable=True)
+        self.instance_id()  # now, while there is room for it
 
     def forget(self) -> None:
         """Remove the credential."""
-        self._credential.unlink(missing_ok=True)
+        for path in (self._credential, copy_of(self._credential)):
+            path.unlink(missing_ok=True)
 
     def instance_id(self) -> str:
         """Return what stays the same over restarts here and differs on a copy of this directory on another machine."""
         try:
-            seed = self._instance.read_text().strip()
-        except FileNotFoundError:
-            seed = secrets.token_hex(16)
-            write(self._instance, seed.encode(), durable=True)
+            seed = read_twice(Instance, self._instance, self.put_aside).seed
+        except (FileNotFoundError, Damaged) as error:
+            if isinstance(error, Damaged):
+                log.error("%s; central may take this worker for a copy of itself: if it refuses it, join again", error)
+            seed = self._seed
+            try:
+                write_twice(self._instance, Instance(seed), durable=True)
+            except OSError as error:
+                log.error(
+                    "%s can't be stored: %s; after a restart central may take this worker for a copy", self._instance, error
+                )
         return hashlib.sha256(f"{seed}:{posix.machine_id()}".encode()).hexdigest()[:32]
+
+    def store_contact(self, at: float) -> None:
+        """Note a good exchange with central: a number for whoever may read it, and its sealed copy for the next daemon.
+
+        Raises:
+            OSError: the disk won't take it; the older one stands, which ends jobs too early rather than too late.
+        """
+        write(self.contact_path, repr(at).encode())
+        store(copy_of(self.contact_path), Contact(at))
+
+    def contact(self) -> float | None:
+        """Return the last one that was noted; None if there is none that can be read."""
+        try:
+            return read(Contact, copy_of(self.contact_path)).at
+        except FileNotFoundError:
+            pass
+        except Damaged as error:
+            log.error("%s; it is put aside", error)
+            self.put_aside(copy_of(self.contact_path))
+        try:
+            return float(self.contact_path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.error("%s can't be read (%s); the time without central counts from now", self.contact_path, error)
+            return None
+
+    def put_aside(self, path: Path) -> Path | None:
+        """Move a damaged file out of the way."""
+        return put_aside(path, self.quarantine)
 
     def socket_path(self) -> Path:
         """Return where the gateway listens: in here, or where the path would be too long, in a private short directory."""
@@ -162,10 +226,71 @@ def read(kind: type[T], path: Path) -> T:
 
     Raises:
         FileNotFoundError: there is none.
-        Damaged: it holds something else.
+        Damaged: it holds something else, or can't be read.
     """
-    body = path.read_bytes()
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise Damaged(f"{path} is damaged ({error}); move it away and start again") from None
+        return msgspec.json.decode(unsealed(path.read_bytes()), type=kind)
+    except FileNotFoundError:
+        raise
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, Broken) as error:
+        raise Damaged(f"{path} is damaged ({error})") from None
+    except OSError as error:
+        raise Damaged(f"{path} can't be read ({error.strerror})") from None
+
+
+def store(path: Path, message: msgspec.Struct, *, durable: bool = False) -> None:
+    """Put *message* into *path*, sealed, in one step."""
+    write(path, sealed(msgspec.json.encode(message)), durable=durable)
+
+
+def copy_of(path: Path) -> Path:
+    """Return where the second copy of *path* is."""
+    return path.with_name(path.name + ".copy")
+
+
+def write_twice(path: Path, message: msgspec.Struct, *, durable: bool = False) -> None:
+    """Put *message* into *path* and into its copy: one of them is whole whatever happens to the other."""
+    for place in (path, copy_of(path)):
+        store(place, message, durable=durable)
+
+
+def read_twice(kind: type[T], path: Path, put_aside: Callable[[Path], object]) -> T:
+    """Return the *kind* in *path*, or in its copy if that one is damaged; what is damaged goes through *put_aside*.
+
+    Raises:
+        FileNotFoundError: it was never stored (the copy alone means nothing: it is written second, and outlives nothing).
+        Damaged: neither can be used.
+    """
+    try:
+        return read(kind, path)
+    except Damaged as error:
+        damage = error
+    try:
+        content = read(kind, copy_of(path))
+    except FileNotFoundError:
+        put_aside(path)
+        raise damage from None
+    except Damaged:
+        for damaged in (path, copy_of(path)):
+            put_aside(damaged)
+        raise Damaged(f"{damage}, and so is its copy") from None
+    log.warning("%s; its copy is whole and is used; the damaged one is in quarantine", damage)
+    put_aside(path)
+    try:
+        store(path, content)
+    except OSError as error:
+        log.error("%s can't be restored from its copy: %s", path, error)
+    return content
+
+
+def put_aside(path: Path, quarantine: Path) -> Path | None:
+    """Move a damaged file out of the way, for a person to look at; return where to, None if it can't be moved."""
+    # A job's file is named after its job too; the time keeps an earlier one.
+    name = path.name if path.parent == quarantine.parent else f"{path.parent.name}.{path.name}"
+    target = quarantine / f"{name}.{time.time_ns()}"
+    try:
+        quarantine.mkdir(mode=0o700, exist_ok=True)
+        return path.rename(target)
+    except OSError as error:
+        log.error("%s is damaged and can't be moved away: %s", path, error)
+        return None

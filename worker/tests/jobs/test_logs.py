@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import anyio
 from airflow_remote_worker.config import KeepLogs
-from airflow_remote_worker.jobs.logs import append_line, trim
+from airflow_remote_worker.jobs.logs import LogKeeper, append_line, cut
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.spool import Spool
 from airflow_remote_worker.state import State
 
-from ..conftest import make_offer  # noqa: TID252
+from ..conftest import HandClock, make_offer  # noqa: TID252
 
 
 def closed(spool: Spool, job_id: str, at: float, size: int = 10) -> Path:
@@ -40,23 +42,80 @@ def test_half_a_line_of_a_killed_task_stays_apart(tmp_path: Path) -> None:
     assert len(log.read_text().splitlines()) == 4
 
 
+def keeper(state: State, now: float, **keep: float) -> LogKeeper:
+    clock = HandClock()
+    clock.now = now - clock.wall() + clock.now
+    return LogKeeper(Spool(state.jobs, state.quarantine), state.quarantine, KeepLogs(**keep), clock)
+
+
 def test_old_logs_go(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     old, young = closed(spool, "a", at=0), closed(spool, "b", at=86_400 * 9)
-    assert trim(spool, KeepLogs(days=5), now=86_400 * 10) == 1
+    assert keeper(state, now=86_400 * 10, days=5).trim() == 1
     assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_the_oldest_go_when_there_is_too_much(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     paths = [closed(spool, name, at=n, size=600_000) for n, name in enumerate("abc")]
-    trim(spool, KeepLogs(days=99, total_mb=1.5), now=10)
+    keeper(state, now=10, days=99, total_mb=1.5).trim()
     assert [path.exists() for path in paths] == [False, True, True]
+
+
+def test_a_disk_that_is_short_gets_the_oldest_back_although_they_are_young(state: State) -> None:
+    spool = Spool(state.jobs, state.quarantine)
+    paths = [closed(spool, name, at=n, size=600_000) for n, name in enumerate("abc")]
+    keeper(state, now=10).trim(wanted=700_000)
+    assert [path.exists() for path in paths] == [False, False, True]
 
 
 def test_what_is_running_or_owed_never_goes(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     job = spool.of(Lease("a", 1))
     job.store_offer(make_offer("a"))
-    trim(spool, KeepLogs(days=0, total_mb=0), now=1e12)
+    keeper(state, now=1e12, days=0, total_mb=0).trim(wanted=10**9)
     assert job.path.exists()
+
+
+def test_quarantine_is_bounded_like_logs(state: State) -> None:
+    state.quarantine.mkdir()
+    for n in range(3):
+        (state.quarantine / f"report.json.{n}").write_bytes(b"x" * 600_000)
+        os.utime(state.quarantine / f"report.json.{n}", (n, n))
+    keeper(state, now=10, total_mb=1.5).trim()
+    assert sorted(path.name for path in state.quarantine.iterdir()) == ["report.json.1", "report.json.2"]
+    keeper(state, now=86_400 * 99, total_mb=1.5).trim()
+    assert list(state.quarantine.iterdir()) == []
+
+
+def test_too_much_goes_soon_after_a_job_has_closed_not_an_hour_later(state: State) -> None:
+    spool = Spool(state.jobs, state.quarantine)
+    logs = keeper(state, now=10, total_mb=1)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(logs.run, list)
+            with anyio.fail_after(10):
+                while not logs._clock.naps:  # type: ignore[attr-defined]
+                    path = closed(spool, "a", at=0, size=1_500_000)
+                    logs.note_closed(spool.of(Lease("a", 1)))
+                    await anyio.sleep(0.05)
+                    if not path.exists():
+                        break
+                while path.exists():
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+
+
+def test_a_log_of_our_own_that_grows_without_end_is_cut_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "zygote.log"
+    with path.open("ab") as writer:
+        writer.write(b"x" * 2000)
+        writer.flush()
+        cut(path, longest=1000)
+        writer.write(b"later\n")
+    assert path.read_text() == "… 2000 bytes were dropped here: longer than 1000\nlater\n"
+    cut(path, longest=1000)
+    assert "later" in path.read_text()

@@ -134,10 +134,11 @@ def test_a_damaged_directory_is_put_aside_and_the_others_are_adopted(state: Stat
     bench = Bench(state, Starter(wire.Result(exit_code=0, final_state="success")))
     bad = bench.spool.of(Lease("b", 1))
     bad.store_offer(make_offer("b"))
-    (bad.path / "offer.json").write_text("{")
+    for name in ("offer.json", "offer.json.copy"):
+        (bad.path / name).write_text("{")
     bench.spool.of(LEASE).store_offer(make_offer("a"))
     bench.run(bench.supervisor.adopt)
-    assert (state.quarantine / "b.1").is_dir()
+    assert [path.name.rpartition(".")[0] for path in state.quarantine.iterdir() if path.is_dir()] == ["jobs.b.1"]
     assert bench.report.outcome is Outcome.SUCCEEDED
 
 

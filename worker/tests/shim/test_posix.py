@@ -1,4 +1,4 @@
-"""Descriptors that tell of an exit."""
+"""Descriptors that tell of an exit; descendants that are found wherever they went."""
 
 from __future__ import annotations
 
@@ -6,12 +6,26 @@ import os
 import select
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 from airflow_remote_worker.shim import posix
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's alone")
 
-@pytest.mark.skipif(sys.platform != "linux", reason="pidfd is Linux's")
+DAEMONISE = """
+import os, signal, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+if "deaf" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1], "w").write(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+@on_linux
 def test_the_descriptor_turns_readable_at_the_exit() -> None:
     process = subprocess.Popen(["sleep", "0.1"])
     watch = posix.watch_exit(process.pid)
@@ -23,3 +37,63 @@ def test_the_descriptor_turns_readable_at_the_exit() -> None:
 
 def test_no_descriptor_is_no_error() -> None:
     assert posix.watch_exit(2**22 + 1) is None
+
+
+def as_a_shim(body: str, tmp_path: Path) -> str:
+    """Run *body* in a process that detached as a shim does; return what it printed."""
+    (tmp_path / "daemonise.py").write_text(DAEMONISE)
+    code = f"""
+import os, pathlib, subprocess, sys, time
+from airflow_remote_worker.shim import posix
+here = pathlib.Path({str(tmp_path)!r})
+out = os.dup(1)
+posix.detach(here)
+def tell(*words): os.write(out, (" ".join(map(str, words)) + "\\n").encode())
+def daemonise(*how):
+    subprocess.run([sys.executable, here / "daemonise.py", here / "pid", *how], check=True)
+    while not (here / "pid").exists() or not (here / "pid").read_text(): time.sleep(0.01)
+    return int((here / "pid").read_text())
+{body}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr + (tmp_path / "shim.log").read_text()
+    return done.stdout
+
+
+@on_linux
+@pytest.mark.parametrize("how", ["", "deaf"])
+def test_a_process_that_daemonised_is_ended_and_named(tmp_path: Path, how: str) -> None:
+    told = as_a_shim(f"pid = daemonise({how!r})\ntell(pid, posix.Leftovers(wind_down_s=0.5).end())", tmp_path)
+    pid = int(told.split()[0])
+    assert f"({pid})" in told
+    assert not psutil.pid_exists(pid)
+
+
+@on_linux
+def test_what_ends_as_an_orphan_is_reaped_while_the_task_is_left_to_its_supervisor(tmp_path: Path) -> None:
+    told = as_a_shim(
+        """
+task = subprocess.Popen(["true"])
+orphan = daemonise()
+os.kill(orphan, 9)
+while os.path.exists(f"/proc/{orphan}"):
+    posix.reap_orphans(but=task.pid)
+    time.sleep(0.01)
+tell(task.wait())
+""",
+        tmp_path,
+    )
+    assert told == "0\n"
+
+
+def test_nothing_left_costs_nothing(tmp_path: Path) -> None:
+    assert as_a_shim("begun = time.monotonic(); tell(posix.Leftovers().end(), time.monotonic() - begun < 0.1)", tmp_path) == (
+        "[] True\n"
+    )
+
+
+@on_linux
+def test_a_task_goes_before_the_daemon_when_memory_is_short(tmp_path: Path) -> None:
+    ours = int(Path("/proc/self/oom_score_adj").read_text())
+    told = as_a_shim("tell(subprocess.run(['cat', '/proc/self/oom_score_adj'], capture_output=True, text=True).stdout)", tmp_path)
+    assert int(told) == max(ours, posix.OOM_SCORE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import anyio
-from airflow_remote_protocol.messages import Offer, Stop
+from airflow_remote_protocol.messages import Offer, Report, Stop
 
 from airflow_remote_worker.jobs.outbox import Outbox
 from airflow_remote_worker.lease import Lease
@@ -24,11 +24,13 @@ class Job:
     shim: ShimRecord | None = None
     stop: Stop | None = None
     """The stop it was given, if any."""
+    report: Report | None = None
+    """How it ended, once it has; also where the disk had no room for `report.json`."""
     stopped: anyio.Event = field(default_factory=anyio.Event)
     started: anyio.Event = field(default_factory=anyio.Event)
     """Its shim is known (or it never will be: see *ended*)."""
     ended: anyio.Event = field(default_factory=anyio.Event)
-    """Over: its shim has gone, and `report.json` is stored."""
+    """Over: its shim has gone, and its report is known."""
     superseded: anyio.Event = field(default_factory=anyio.Event)
     """Not ours any more: nothing of it is wanted."""
     delivered: anyio.Event = field(default_factory=anyio.Event)

@@ -1,18 +1,35 @@
-"""Task logs on this machine: the lines that the daemon itself adds, and how long finished ones are kept."""
+"""Task logs on this machine: the lines that the daemon itself adds, and how long what is finished is kept.
+
+What is running, unshipped or unreported has no `closed.json` and is never touched.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import logging
 import os
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.config import KeepLogs
 from airflow_remote_worker.spool import JobDir, Spool
 
+log = logging.getLogger(__name__)
+
 TRIM_EVERY_S = 3600.0
+GATHER_S = 5.0
+"""Jobs that end within this time are counted together."""
+LONGEST_OWN_LOG = 10_000_000
+"""Bytes of a `zygote.log` or `shim.log`. What Airflow's supervisor says of itself is some hundred; a plugin may say more."""
 
 
 def append_line(path: Path, event: str, *, at: float, level: str = "error") -> None:
@@ -29,28 +46,91 @@ def append_line(path: Path, event: str, *, at: float, level: str = "error") -> N
         os.close(fd)
 
 
-def trim(spool: Spool, keep: KeepLogs, now: float) -> int:
-    """Remove the directories of closed jobs that are too old or, oldest first, too many bytes; return how many went.
+class Finished(NamedTuple):
+    """Something that may go: a closed job's directory, or what was put into quarantine."""
 
-    A job that is running, unshipped or unreported has no `closed.json` and is never touched.
-    """
-    closed = sorted(((found.at, job) for job in spool if (found := job.closed())), key=lambda pair: pair[0])
-    sizes = {job.path: _size(job) for _, job in closed}
-    excess = sum(sizes.values()) - keep.total_mb * 1_000_000
-    removed = 0
-    for at, job in closed:
-        if excess > 0 or now - at > keep.days * 86_400:
-            job.remove()
-            excess -= sizes[job.path]
-            removed += 1
-    return removed
+    at: float
+    path: Path
+    size: int
 
 
-async def keep_trimmed(spool: Spool, keep: KeepLogs, clock: Clock) -> None:
-    """Trim now and every hour, until cancelled."""
-    while True:
-        trim(spool, keep, clock.wall())
-        await clock.sleep(TRIM_EVERY_S * (0.9 + 0.2 * clock.chance()))
+class LogKeeper:
+    """Removes finished jobs' directories (and what is in quarantine) by age and total size, the oldest first."""
+
+    def __init__(self, spool: Spool, quarantine: Path, keep: KeepLogs, clock: Clock) -> None:
+        self._spool = spool
+        self._quarantine = quarantine
+        self._keep = keep
+        self._clock = clock
+        self._total = 0
+        self._grown = anyio.Event()
+
+    def note_closed(self, job: JobDir) -> None:
+        """Count this one too; if that is too much, the oldest go soon."""
+        self._total += _size(job.path)
+        if self._total > self._limit:
+            self._grown.set()
+
+    async def run(self, own_logs: Callable[[], list[Path]]) -> None:
+        """Trim now, every hour, and when there is too much, until cancelled; *own_logs* are cut at their limit."""
+        while True:
+            self._grown = anyio.Event()
+            try:
+                await anyio.to_thread.run_sync(self.trim)
+            except OSError as error:
+                log.error("old logs can't be removed: %s; trying again within the hour", error)
+            for path in own_logs():
+                cut(path)
+            with anyio.move_on_after(TRIM_EVERY_S * (0.9 + 0.2 * self._clock.chance())):
+                await self._grown.wait()
+                await self._clock.sleep(GATHER_S)
+
+    async def free(self, wanted: int) -> None:
+        """The disk is short of *wanted* bytes: the oldest finished go now, whatever their age; central has their logs."""
+        await anyio.to_thread.run_sync(partial(self.trim, wanted=wanted))
+
+    def trim(self, wanted: int = 0) -> int:
+        """Remove what is too old or, oldest first, too much; return how many went. May take a while: not in the loop."""
+        now = self._clock.wall()
+        finished = sorted(self._finished())
+        total = sum(entry.size for entry in finished)
+        keep = min(self._limit, total - wanted)
+        removed = 0
+        for entry in finished:
+            if total > keep or now - entry.at > self._keep.days * 86_400:
+                if entry.path.is_dir():
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        entry.path.unlink()
+                total -= entry.size
+                removed += 1
+        self._total = total
+        if wanted and removed:
+            log.warning("the disk is nearly full: removed the logs of %d finished jobs, which central has", removed)
+        return removed
+
+    @property
+    def _limit(self) -> float:
+        return self._keep.total_mb * 1_000_000
+
+    def _finished(self) -> list[Finished]:
+        closed = [Finished(found.at, job.path, _size(job.path)) for job in self._spool if (found := job.closed())]
+        with contextlib.suppress(FileNotFoundError):
+            for path in self._quarantine.iterdir():
+                with contextlib.suppress(OSError):
+                    closed.append(Finished(path.lstat().st_mtime, path, _size(path)))
+        return closed
+
+
+def cut(path: Path, longest: int = LONGEST_OWN_LOG) -> None:
+    """Empty a log of our own processes that has grown too long, and say so in it. Whoever writes it appends."""
+    with contextlib.suppress(OSError):  # there is none
+        size = path.stat().st_size
+        if size > longest:
+            with path.open("r+b") as file:
+                file.truncate(0)
+                file.write(f"… {size} bytes were dropped here: longer than {longest}\n".encode())
 
 
 def _last_byte(fd: int, size: int) -> bytes:
@@ -58,5 +138,11 @@ def _last_byte(fd: int, size: int) -> bytes:
     return os.read(fd, 1)
 
 
-def _size(job: JobDir) -> int:
-    return sum(file.stat().st_size for file in job.path.iterdir() if file.is_file())
+def _size(path: Path) -> int:
+    """Return what *path* takes on the disk, in bytes: many small files take more than is in them."""
+    total = 0
+    with contextlib.suppress(OSError):
+        total += path.lstat().st_blocks * 512
+        if path.is_dir() and not path.is_symlink():
+            total += sum(_size(entry) for entry in path.iterdir())
+    return total

@@ -337,9 +337,10 @@ def reap() -> None:
 def find_shim(shim_log: Path) -> ShimRecord | None:
     """Return the process that writes *shim_log*, if any: a shim whose start was not recorded. Looks at every process once."""
     found: list[tuple[float, int]] = []
+    wanted = str(shim_log.resolve())
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if any(file.path == str(shim_log) for file in process.open_files()):
+            if any(file.path == wanted for file in process.open_files()):
                 found.append((process.create_time(), process.pid))
     if not found:
         return None

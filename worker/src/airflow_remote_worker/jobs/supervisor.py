@@ -5,16 +5,17 @@ Each job is one task that reads as its story (:meth:`Supervisor._live`). Cancell
 
 from __future__ import annotations
 
-import errno
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
 import anyio.abc
+import anyio.to_thread
+import msgspec
 from airflow_remote_protocol.codec import Malformed, decode
 from airflow_remote_protocol.messages import (
     CallbackWorkload,
@@ -31,7 +32,9 @@ from airflow_remote_protocol.messages import (
 
 from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.config import Config
+from airflow_remote_worker.disk import NoRoom
 from airflow_remote_worker.errors import Damaged
+from airflow_remote_worker.jobs.apart import call_apart
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.logs import append_line
 from airflow_remote_worker.jobs.process import (
@@ -44,6 +47,8 @@ from airflow_remote_worker.jobs.process import (
     terminate,
     wait_for_exit,
 )
+from airflow_remote_worker.jobs.strays import end_strays
+from airflow_remote_worker.jobs.verdict import judge
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
@@ -60,6 +65,8 @@ KILL_AFTER_S = 15.0
 """Between SIGTERM from outside and SIGKILL."""
 HELLO_WITHIN_S = 10.0
 """A shim connects again about every second (its heartbeat); one that has not by then is not there."""
+PREPARE_WITHIN_S = 60.0
+"""A look for a file that takes longer will not come back: a network drive that is away."""
 LONGEST_NAP_S = 60.0
 """Sleeps stand still while the machine is suspended; our clock doesn't."""
 
@@ -93,6 +100,10 @@ class Site:
     socket_path: Path
     contact_path: Path
     """Where the daemon writes when it last heard of central."""
+    check_room: Callable[[], None] = lambda: None
+    """Raises `NoRoom` if the disk should take no other job."""
+    note_failure: Callable[[OSError], None] = lambda error: None
+    """Told of writes that failed."""
 
 
 class Supervisor:
@@ -104,7 +115,7 @@ class Supervisor:
         """Called for each job from its beginning: who ships its log, who reports it."""
         self.on_freed: Callable[[], None] = _nobody
         """Called when a job has ended: its slots are free."""
-        self.on_closed: Callable[[], None] = _nobody
+        self.on_closed: Callable[[Job], None] = lambda job: None
         """Called when nothing more is owed for a job."""
         self._site = site
         self._spool = spool
@@ -130,7 +141,14 @@ class Supervisor:
         """
         lease = Lease(offer.job_id, offer.epoch)
         job_dir = self._spool.of(lease)
-        job_dir.store_offer(offer)
+        try:
+            self._site.check_room()
+            job_dir.store_offer(offer)
+        except OSError as error:
+            self._site.note_failure(error)
+            # One decline tells central why; it need not ask again until there is room.
+            self._session.no_room = str(error) if isinstance(error, NoRoom) else ""
+            raise
         self._begin(Job(lease, offer, job_dir), self._live)
 
     def stop(self, stop: Stop) -> None:
@@ -162,7 +180,7 @@ class Supervisor:
         self._session.release(job.lease)
         self.jobs.pop(job.lease, None)
         job.closed.set()
-        self.on_closed()
+        self.on_closed(job)
 
     def adopt(self) -> None:
         """Take up again what an earlier daemon left: live shims are watched, ended ones reported. Before a session is opened."""
@@ -170,25 +188,39 @@ class Supervisor:
             try:
                 self._adopt(job_dir)
             except Damaged as error:
-                where = self._spool.quarantine(job_dir)
-                log.error("job %s: %s; moved to %s, central will count the job as lost", job_dir.lease, error, where)
+                self._give_up(job_dir, error)
+            except OSError as error:
+                log.error("job %s: %s can't be read (%s); it is left alone", job_dir.lease, job_dir.path, error)
 
     # One job's story
 
     async def _live(self, job: Job) -> None:
         try:
-            spec = self._prepare(job)
+            spec = await self._prepare(job)
             job.dir.store_spec(spec)
             self._door.open(job.lease, spec.key, job)
             if job.stop is None:
                 await self._start(job)
         except (Unprepared, CannotHost, OSError) as error:
+            if isinstance(error, OSError):
+                self._site.note_failure(error)
             self._fail_to_start(job, str(error))
             return
         await self._watch(job)
 
-    def _prepare(self, job: Job) -> wire.JobSpec:
+    async def _prepare(self, job: Job) -> wire.JobSpec:
         """Raises: Unprepared."""
+        try:
+            # Apart: where the Dags are on a drive that doesn't answer, only this job waits.
+            code = await call_apart(
+                lambda: self._find_code(job.offer), within_s=PREPARE_WITHIN_S, name=f"look for the code of {job.lease}"
+            )
+        except TimeoutError:
+            places = ", ".join(sorted({str(bundle.path) for bundle in self._site.config.bundles.values()}))
+            raise Unprepared(
+                f"the worker {self._site.worker_name} got no answer from its disk within {PREPARE_WITHIN_S:.0f} s when it looked "
+                f"for the Dag file ({places}); if that is a network drive, see whether it is there"
+            ) from None
         return wire.JobSpec(
             job_id=job.lease.job_id,
             key=secrets.token_hex(32),
@@ -196,7 +228,7 @@ class Supervisor:
             worker_name=self._site.worker_name,
             queue=job.offer.queue,
             workload=job.offer.workload,
-            bundle_path=self._find_code(job.offer),
+            bundle_path=code,
             kind=job.offer.kind.value,
             stop_after_s=job.offer.stop_after_s,
             contact_at=self._clock.monotonic() if self._session.last_contact is None else self._session.last_contact,
@@ -264,7 +296,14 @@ class Supervisor:
                 watching.start_soon(self._escalate, job, shim, name=f"escalation of {job.lease}")
                 await wait_for_exit(shim)
                 watching.cancel_scope.cancel()
+        if not job.dir.has_result():
+            await self._end_strays(job)
         await self._conclude(job)
+
+    async def _end_strays(self, job: Job) -> None:
+        """The shim went without a word, so it didn't end what its job had started: a second copy would run beside that."""
+        if ended := await anyio.to_thread.run_sync(end_strays, job.dir.path.name, job.shim):
+            self._explain(job, f"its supervisor (shim) had gone; ended what it left running: {', '.join(ended)}")
 
     async def _stop_without_contact(self, job: Job) -> None:
         """Two copies must never run: stop before central, which heard as little of us, gives the job to someone else."""
@@ -285,44 +324,29 @@ class Supervisor:
         kill(shim)
 
     async def _conclude(self, job: Job) -> None:
-        report = await self._keep_trying(lambda: self._outcome(job), job)
-        if report.outcome is Outcome.DIED:
-            log.error("job %s: %s", job.lease, report.reason)
+        """Read what the shim left, store what to report."""
+        job.report = job.report or job.dir.report()
+        if job.report is None:
+            report = judge(job.dir, job.shim, job.stop)
+            if report.outcome is Outcome.DIED:
+                log.error("job %s: %s", job.lease, report.reason)
+                self._explain(job, report.reason)
+            self._settle(job, report)
         self._end(job)
 
-    async def _outcome(self, job: Job) -> Report:
-        """Read what the shim left, store what to report."""
-        if (report := job.dir.report()) is None:
-            report = self._judge(job)
-            job.dir.store_report(report)
-        return report
-
-    def _judge(self, job: Job) -> Report:
+    def _settle(self, job: Job, report: Report) -> None:
+        job.report = report
         try:
-            result = job.dir.result()
-        except Damaged as error:
-            result, cause = None, str(error)
-        else:
-            cause = "its process was killed, ran out of memory, or the machine went down"
-        if result is None:
-            if job.stop is not None:
-                return Report(outcome=Outcome.STOPPED, reason=f"stopped ({job.stop.reason.value}) without a result of its own")
-            reason = f"the task's supervisor (shim) ended without a result: {cause}; see {job.dir.shim_log} on the worker"
-            self._explain(job, reason)
-            return Report(outcome=Outcome.DIED, reason=reason[:2000])
-        ended = Outcome.SUCCEEDED if result.exit_code == 0 else Outcome.FAILED
-        outcome = Outcome.STOPPED if result.stopped else ended
-        return Report(outcome=outcome, exit_code=result.exit_code, reason=(result.error or result.final_state)[:2000])
+            job.dir.store_report(report)
+        except OSError as error:
+            # Said from memory then. Should this daemon end before, the next one judges again, by the same result.
+            self._site.note_failure(error)
+            log.error("job %s: its report can't be stored (%s); it is sent all the same", job.lease, error)
 
     def _fail_to_start(self, job: Job, reason: str) -> None:
         log.error("job %s: not started: %s", job.lease, reason)
         self._explain(job, reason)
-        try:
-            job.dir.store_report(Report(outcome=Outcome.UNPREPARED, reason=reason[:2000]))
-        except OSError as error:
-            log.error("job %s: its report can't be stored (%s); central will count it as lost", job.lease, error)
-            self.close(job, "unstored")
-            return
+        self._settle(job, Report(outcome=Outcome.UNPREPARED, reason=reason[:2000]))
         self._end(job)
 
     def _explain(self, job: Job, reason: str) -> None:
@@ -336,17 +360,6 @@ class Supervisor:
         job.ended.set()
         job.started.set()
         self.on_freed()
-
-    async def _keep_trying(self, step: Callable[[], Awaitable[Report]], job: Job) -> Report:
-        """A full disk must not turn a success into something else: wait for room."""
-        while True:
-            try:
-                return await step()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
-                    raise
-                log.error("job %s: its outcome can't be stored: %s; make room; trying again in 30 s", job.lease, error)
-                await self._clock.sleep(30)
 
     # After a restart
 
@@ -364,8 +377,28 @@ class Supervisor:
             self._door.open(job.lease, spec.key, job)
             self._begin(job, self._adopted, JobPhase.RUNNING)
 
+    def _give_up(self, job_dir: JobDir, error: Damaged) -> None:
+        """Neither copy of what we noted about this job can be read. Its directory's name is enough to end and report it.
+
+        Without the key its shim can't be let in, without the offer nobody knows how long it may run: two copies must never run.
+        """
+        if not job_dir.has_started():
+            where = self._spool.put_aside(job_dir)
+            log.error("job %s: %s; nothing of it ran, central will offer it again; moved to %s", job_dir.lease, error, where)
+            return
+        job = Job(job_dir.lease, _unknown(job_dir.lease), job_dir, shim=job_dir.shim())
+        if job_dir.report() is None and not job_dir.has_result():
+            job.shim = job.shim or find_shim(job_dir.shim_log)
+            # In the loop, which serves nobody yet: it must be over before central hears of us and starts another copy.
+            ended = end_strays(job_dir.path.name, job.shim)
+            what = f"ended {', '.join(ended)}" if ended else "it was not running any more"
+            reason = f"the worker's notes about this job are damaged ({error}), so it could not go on: {what}"
+            self._explain(job, reason)
+            self._settle(job, Report(outcome=Outcome.DIED, reason=reason[:2000]))
+        self._begin(job, self._conclude, JobPhase.ENDED)
+
     async def _adopted(self, job: Job) -> None:
-        if job.shim is None and job.dir.result() is None:
+        if job.shim is None and not job.dir.has_result():
             await self._find(job)
         elif job.shim and is_alive(job.shim):
             log.info("job %s: adopted, pid %d", job.lease, job.shim.pid)
@@ -384,6 +417,20 @@ class Supervisor:
 def shim_of(pid: int) -> ShimRecord:
     """Return the record of a shim that has just said hello."""
     return record(wire.Spawned(job_dir="", pid=pid, start_time=0.0))
+
+
+def _unknown(lease: Lease) -> Offer:
+    """Return what stands for an offer that is lost: it holds the lease, and nothing of it is used."""
+    return Offer(
+        job_id=lease.job_id,
+        epoch=lease.epoch,
+        kind=JobKind.TASK,
+        queue="",
+        slots=1,
+        deadline_s=30.0,
+        stop_after_s=0.0,
+        workload=msgspec.Raw(b"{}"),
+    )
 
 
 def _nobody() -> None:

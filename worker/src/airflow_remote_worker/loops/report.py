@@ -50,7 +50,7 @@ class ReportLoop:
 
     async def _deliver(self, job: Job) -> str:
         """Return how it went, once that is certain."""
-        report = job.dir.report()
+        report = job.report or job.dir.report()
         if report is None:
             return "unstored"
         size, digest = await anyio.to_thread.run_sync(_weigh, job.dir.task_log)

@@ -19,7 +19,7 @@ from airflow.sdk.execution_time import connection_test_supervisor
 from airflow.sdk.execution_time.connection_test_supervisor import supervise_connection_test
 from airflow.sdk.log import configure_logging
 
-from airflow_remote_worker.shim import configuration, wire
+from airflow_remote_worker.shim import configuration, lossy, wire
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
@@ -36,7 +36,7 @@ def host_connection_test(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire
         return Client(base_url=base_url, token=token, transport=transport)
 
     connection_test_supervisor.Client = make_client  # in this process, which hosts this one job
-    with log.open("ab") as stream:
+    with lossy.opened(log) as stream:
         configure_logging(output=stream, json_output=True)
         try:
             code = supervise_connection_test(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import time
 from typing import Any
 
 import attrs
@@ -18,6 +19,8 @@ from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
 from airflow_remote_worker.shim import posix
 from airflow_remote_worker.shim.gateway import Gateway
+
+REAP_EVERY_S = 1.0
 
 
 class RemoteCoordinator(BaseCoordinator):  # type: ignore[misc]
@@ -37,6 +40,24 @@ class RemoteCoordinator(BaseCoordinator):  # type: ignore[misc]
             if self.exit_code is not None:
                 self.final_state = str(getattr(process.final_state, "value", process.final_state))
         return self.ExecutionResult(self.exit_code, process.final_state)
+
+
+class Reaper:
+    """Collects orphans now and then: the loop may turn thousands of times a second while a task prints."""
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+
+    def look(self, *, but: int) -> None:
+        """*but* is the task itself, whose exit the supervisor waits for."""
+        now = time.monotonic()
+        if now >= self._not_before:
+            self._not_before = now + REAP_EVERY_S
+            posix.reap_orphans(but=but)
+
+
+reaper = Reaper()
+"""Of the one job that this process hosts."""
 
 
 class Watchful:
@@ -59,6 +80,16 @@ class Watchful:
         exit_watch = posix.watch_exit(self.pid)
         if exit_watch is not None:
             self.selector.register(exit_watch, selectors.EVENT_READ, (self._notice_exit, None))
+
+    def _service_subprocess(self, *arguments: Any, **options: Any) -> Any:
+        code = super()._service_subprocess(*arguments, **options)  # type: ignore[misc]
+        if code is None:
+            # Orphans of the task come to us (`posix.detach`): a long one may leave thousands.
+            reaper.look(but=self.pid)
+        elif self.gateway.stop is not None:
+            # Now, not when the pipes that they hold have been waited for. A task that ended by itself gets that time.
+            posix.leftovers.step()
+        return code
 
     def _notice_exit(self, exit_watch: int) -> bool:
         # Waking was all; the loop asks for the exit code after the callbacks.

@@ -1,4 +1,5 @@
-"""Hosts one job: reads `job.json`, lets the Task SDK's supervisor of its kind run it, writes `result.json` last.
+"""Hosts one job: reads `job.json`, lets the Task SDK's supervisor of its kind run it, ends what that left behind, and writes
+`result.json` last.
 
 What a kind needs is in :mod:`tasks`, :mod:`callbacks` and :mod:`connection_tests`; what Airflow must know of this one job in
 :mod:`configuration`; what is the same for all jobs in :mod:`environment` and :mod:`preload`. The daemon may die and come back
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import traceback
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,28 +19,41 @@ from typing import Any
 
 import msgspec
 
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim import lossy, posix, wire
 from airflow_remote_worker.shim.contact import LastContact
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.preload import preload
+from airflow_remote_worker.shim.seal import sealed, unsealed
+
+RESERVE = 4096
+"""Room for the result, taken at the start: a block. A disk that is full at the end must not make a success a vanished task."""
+LOOK_AGAIN_S = 5.0
+"""Between attempts to store a result for which there was no room after all."""
 
 
 def run(job_dir: Path) -> int:
     """Host the job in *job_dir* to its end; return 0 once its result is on disk, whatever the result is."""
+    lossy.guard_stdio()
+    os.environ[wire.JOB_MARK] = job_dir.name
+    reserve(job_dir / "result.json")
+    log = job_dir.resolve() / "task.log"
     try:
-        job = msgspec.json.decode((job_dir / "job.json").read_bytes(), type=wire.JobSpec)
-        result = supervise(job, job_dir)
+        job = msgspec.json.decode(unsealed((job_dir / "job.json").read_bytes()), type=wire.JobSpec)
+        result = supervise(job, log)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        tell_reader(job_dir / "task.log", reason)
+        tell_reader(log, f"The Remote Worker could not host this task to its end: {reason}")
         result = wire.Result(exit_code=1, final_state="", error=reason)
+    if ended := posix.leftovers.end():
+        tell_reader(log, f"Ended what the job left running behind it: {', '.join(ended)}", level="warning")
+    make_room_for_the_mark(log)
     write_result(job_dir / "result.json", result)
     return 0
 
 
-def supervise(job: wire.JobSpec, job_dir: Path) -> wire.Result:
+def supervise(job: wire.JobSpec, log: Path) -> wire.Result:
     """Run the job by the Task SDK's own supervisor; return how it ended.
 
     Raises:
@@ -48,11 +63,11 @@ def supervise(job: wire.JobSpec, job_dir: Path) -> wire.Result:
     hello = wire.Hello(job_id=job.job_id, key=job.key, pid=os.getpid())
     gateway = Gateway(job.socket_path, hello, LastContact(job).verdict)
     os.register_at_fork(after_in_child=gateway.abandon)  # the daemon's socket is not for user code
-    log = job_dir.resolve() / "task.log"
-    open(log, "ab", opener=privately).close()
+    lossy.lose_rather_than_die()
+    lossy.opened(log).close()
     result = _host(job, gateway, log)
     if result.error:
-        tell_reader(log, result.error)
+        tell_reader(log, f"The Remote Worker could not host this task to its end: {result.error}")
     return result
 
 
@@ -72,16 +87,16 @@ def _host(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
     raise ValueError(f"this worker can't host jobs of the kind {job.kind!r}; update it")
 
 
-def tell_reader(log: Path, reason: str) -> None:
-    """Add *reason* to the job's log: whoever looks there would find nothing about it."""
+def tell_reader(log: Path, event: str, *, level: str = "error") -> None:
+    """Add *event* to the job's log: whoever looks there would find nothing about it."""
     line = {
         "timestamp": datetime.now(tz=timezone.utc).isoformat(),
-        "level": "error",
-        "event": f"The Remote Worker could not host this task to its end: {reason}",
+        "level": level,
+        "event": event,
         "logger": "airflow_remote_worker.shim",
     }
     try:
-        with open(log, "ab", opener=privately) as stream:
+        with lossy.opened(log) as stream:
             stream.write(json.dumps(redact(line)).encode() + b"\n")
     except OSError as error:
         print(f"host: can't write to {log}: {error}", file=sys.stderr)
@@ -100,12 +115,43 @@ def privately(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def reserve(path: Path) -> None:
+    """Take the room that the result at *path* and a last mark in the log will need."""
+    for part in (path.with_suffix(".part"), path.with_suffix(".room")):
+        try:
+            with open(part, "wb", opener=privately) as stream:
+                stream.write(b" " * RESERVE)
+        except OSError as error:
+            print(f"host: no room is left already: {error}", file=sys.stderr)
+
+
+def make_room_for_the_mark(log: Path) -> None:
+    """Say in the log what it lacks, on the room that was kept for that."""
+    log.with_name("result.room").unlink(missing_ok=True)
+    with lossy.opened(log) as stream:
+        if not stream.mark():
+            print(f"host: {stream.lost} bytes of {log} are lost, and there is no room to say so in it", file=sys.stderr)
+
+
 def write_result(path: Path, result: wire.Result) -> None:
-    """Put *result* in place whole or not at all, also if the machine loses power."""
+    """Put *result* in place whole or not at all, also if the machine loses power; wait for room if it must."""
+    while True:
+        try:
+            return _write_result(path, sealed(msgspec.json.encode(result)))
+        except OSError as error:
+            if error.errno not in lossy.NO_ROOM:
+                raise
+            print(f"host: {path} can't be stored: {error}; trying again in {LOOK_AGAIN_S:.0f} s", file=sys.stderr)
+        time.sleep(LOOK_AGAIN_S)
+
+
+def _write_result(path: Path, body: bytes) -> None:
     part = path.with_suffix(".part")
-    with open(part, "wb", opener=privately) as stream:
-        stream.write(msgspec.json.encode(result))
+    # Over the bytes that were reserved, not into a new file.
+    with open(part, "r+b" if part.exists() else "wb", opener=privately) as stream:
+        stream.write(body)
         stream.flush()
+        stream.truncate(len(body))
         os.fsync(stream.fileno())
     part.replace(path)
     directory = os.open(path.parent, os.O_RDONLY)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Imported where it is needed: this module is loaded before the interpreter is known to have more than the standard library.
+    import psutil
 
 OOM_SCORE = 300
 """Of 1000: a machine short of memory ends a task before the daemon that could report it."""
+WIND_DOWN_S = 5.0
+"""Between SIGTERM and SIGKILL for what a job leaves behind; what Airflow gives the task itself."""
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def detach(job_dir: Path) -> None:
@@ -23,6 +33,7 @@ def detach(job_dir: Path) -> None:
     os.dup2(log, 1)
     _redirect(log, 2)
     _volunteer_for_the_oom_killer()
+    _inherit_orphans()
 
 
 def watch_exit(pid: int) -> int | None:
@@ -31,6 +42,96 @@ def watch_exit(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
+
+
+def reap_orphans(but: int) -> None:
+    """Collect what ended after its parent did; not *but*, whose exit somebody else waits for."""
+    for pid in _children():
+        if pid != but:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+class Leftovers:
+    """Everything that came from this process and still runs, to be ended: asked first, then killed.
+
+    Only right when the task itself has been waited for. Orphans come to us whatever session or group they went to.
+    """
+
+    def __init__(self, wind_down_s: float = WIND_DOWN_S) -> None:
+        self._wind_down_s = wind_down_s
+        self._asked_at: float | None = None
+        self._named: dict[int, str] = {}
+
+    def step(self) -> bool:
+        """Do what is due now, without waiting; return whether nothing is left."""
+        import psutil
+
+        reap_orphans(but=0)
+        alive = _descendants()
+        if not alive:
+            return True
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+        overdue = now - self._asked_at > self._wind_down_s
+        for process in alive:
+            if overdue or process.pid not in self._named:
+                with suppress(psutil.Error):
+                    self._named.setdefault(process.pid, f"{process.name()} ({process.pid})")
+                    process.send_signal(signal.SIGKILL if overdue else signal.SIGTERM)
+        return False
+
+    def end(self) -> list[str]:
+        """Return when nothing is left: what that was, as `name (pid)`."""
+        give_up_at = time.monotonic() + 2 * self._wind_down_s
+        while not self.step():
+            if time.monotonic() > give_up_at:  # stuck in the kernel: nobody can end that
+                return [*self._named.values(), f"{len(_descendants())} of them in vain"]
+            time.sleep(0.02)
+        return list(self._named.values())
+
+
+leftovers = Leftovers()
+"""Of the one job that this process hosts."""
+
+
+def _descendants() -> list[psutil.Process]:
+    if not _children():
+        return []  # the usual case, without a look at every process of the machine
+    import psutil
+
+    with suppress(psutil.Error):
+        return [child for child in psutil.Process().children(recursive=True) if _is_alive(child)]
+    return []
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    import psutil
+
+    with suppress(psutil.Error):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _children() -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    except OSError:  # not Linux, or a kernel built without it
+        import psutil
+
+        with suppress(psutil.Error):
+            return [child.pid for child in psutil.Process().children()]
+        return []
+
+
+def _inherit_orphans() -> None:
+    """Become the parent of whatever a task's process leaves behind (Linux; elsewhere init does, and we can't find them)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _redirect(source: int, target: int) -> None:

@@ -13,7 +13,7 @@ import warnings
 from contextlib import suppress
 from types import ModuleType
 
-from airflow_remote_worker.shim import environment
+from airflow_remote_worker.shim import environment, lossy
 
 MODULES = (
     "airflow.sdk.execution_time.supervisor",
@@ -49,6 +49,7 @@ def preload() -> None:
     Raises:
         ImportError: the runtime lacks what a task needs.
     """
+    lossy.guard_stdio()
     environment.prepare()
     for name in MODULES:
         importlib.import_module(name)

@@ -18,6 +18,9 @@ ACCEPT = "accept"
 """The path of a :class:`Call` (POST) that isn't the Execution API's: the daemon accepts the offer at central. For kinds of jobs
 that have no `run` call of their own."""
 
+JOB_MARK = "AIRFLOW_REMOTE_JOB"
+"""Environment variable of all that a job starts: `<job id>.<epoch>`. It finds them even when their shim can't look any more."""
+
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """Shim → daemon, first frame of each connection: proof that it speaks for this job."""

@@ -1,0 +1,72 @@
+"""What a task leaves behind is ended with its job, wherever it went; a real Task SDK."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .conftest import Job, StubDaemon, ZygoteUnderTest, wait_until
+
+pytestmark = pytest.mark.runtime
+
+LEAVING_TASK = """
+import os, pathlib, signal, subprocess, sys, time
+from airflow.sdk import DAG, task
+DAEMON = '''
+import os, signal, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open(sys.argv[1], "w") as f: f.write(str(os.getpid()))
+time.sleep(300)
+'''
+with DAG("a_dag", schedule=None):
+    @task
+    def a_task():
+        held = None if {linger} else subprocess.DEVNULL  # the task's own output, which delays its end
+        subprocess.run([sys.executable, "-c", DAEMON, "{pid_file}"], check=True, stdout=held, stderr=held)
+        while not pathlib.Path("{pid_file}").exists(): time.sleep(0.01)
+        print("left one behind", os.environ["AIRFLOW_REMOTE_JOB"], flush=True)
+        if {linger}:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            print("asleep", flush=True)
+            time.sleep(300)
+    a_task()
+"""
+
+
+def pid_in(path: Path) -> int:
+    return int(wait_until(lambda: path.exists() and path.read_text()))
+
+
+def test_a_background_process_goes_with_its_job_and_the_log_says_so(
+    zygote: ZygoteUnderTest, make_job: Callable[..., Job], daemon: StubDaemon, tmp_path: Path
+) -> None:
+    job = make_job(LEAVING_TASK.format(pid_file=tmp_path / "pid", linger=False))
+    zygote.spawn(job)
+    assert job.result().final_state == "success"
+    pid = pid_in(tmp_path / "pid")
+    assert not psutil.pid_exists(pid)
+    assert f"left one behind {job.directory.name}" in job.events()
+    assert "Ended what the job left running behind it: python" in job.events()
+    assert f"({pid})" in job.events()
+
+
+def test_a_stopped_task_that_is_deaf_and_daemonised_is_gone_in_the_end(
+    zygote: ZygoteUnderTest, make_job: Callable[..., Job], daemon: StubDaemon, tmp_path: Path
+) -> None:
+    job = make_job(LEAVING_TASK.format(pid_file=tmp_path / "pid", linger=True))
+    zygote.spawn(job)
+    job.wait_for_event("asleep")
+    family = [process.pid for process in psutil.Process(job.pid).children(recursive=True)]
+    assert pid_in(tmp_path / "pid") in family  # adopted by the shim although it left its session
+    stopped_at = time.monotonic()
+    daemon.stop_job()
+    assert job.result(30).stopped
+    assert time.monotonic() - stopped_at < 5 + 5 + 3  # it and its daemon are deaf, one after the other
+    assert [pid for pid in family if psutil.pid_exists(pid)] == []
