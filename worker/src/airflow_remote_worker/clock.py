@@ -10,7 +10,6 @@ import anyio
 
 from airflow_remote_worker.shim import boottime
 
-
 CLOCK_DIFFERS_S = 60.0
 """From here on people are told how far the wall clock is off: logs of both sides are hard to read together; nothing breaks."""
 
