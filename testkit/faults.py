@@ -11,8 +11,8 @@
 
 Two kinds of fault: one that holds for all traffic until `heal()` or the next one (`refuse`, `reset`, `black_hole`, `half_open`,
 `stall`, `slow`, `answer`); and rules for the next *count* requests that match a method and a path (`drop_replies`,
-`cut_requests`, `cut_replies`, `answer_to`). Every command has taken effect when it returns. Traffic runs in a thread of the proxy's own; commands
-may come from any other.
+`cut_requests`, `cut_replies`, `answer_to`). Every command has taken effect when it returns. Traffic runs in a thread of the
+proxy's own; commands may come from any other.
 """
 
 from __future__ import annotations
