@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -62,12 +61,15 @@ def states_are_right(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]
         state = "failed" if key[0] in run.failed else wanted[key].state
         if last[key].state != state:
             yield f"{last[key].name} is {last[key].state}, not {state}"
-        if key[0] not in run.touched and last[key].number != wanted[key].tries:
-            yield f"{last[key].name} is the last try, not {wanted[key].tries}"
+        # A process that is killed after the last word of its task was one death too late.
+        deaths = sum(name.startswith(f"{key[0]}.{key[1]}.") for name in run.died)
+        most = wanted[key].tries + deaths
+        if key[0] not in run.touched and not wanted[key].tries <= last[key].number <= most:
+            yield f"{last[key].name} is the last try, not {wanted[key].tries} (and {deaths} deaths)"
 
 
 def each_try_ran_once(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
-    """User code ran once for each try that Airflow knows, never for another; it ended by itself unless a person stopped it."""
+    """User code ran once for each try that Airflow knows, to its end unless stopped or killed; a task's tries never overlap."""
     marks = {path.name: [line.split() for line in path.read_text().splitlines()] for path in run.directory.iterdir()}
     known = {this.name for this in tries}
     for name in marks.keys() - known:
@@ -78,8 +80,15 @@ def each_try_ran_once(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str
         if this.task_id in run.touched | run.unsure:
             # Stopped before it began, or in its middle.
             allowed += [[], ["begin"]]
+        if this.name in run.died:
+            allowed += [["begin"]]
         if whats not in allowed:
             yield f"{this.name} ({this.state}) left the marks {marks.get(this.name)}, not one begin and one end"
+    for this in tries:
+        after = marks.get(f"{this.task_id}.{this.map_index}.{this.number + 1}")
+        before = marks.get(this.name)
+        if before and after and this.task_id not in run.touched | run.unsure and float(after[0][-1]) < float(before[-1][-1]):
+            yield f"{this.name} still ran when its next try began: {before}, {after}"
 
 
 def xcoms_are_right(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
@@ -109,7 +118,8 @@ def logs_are_whole(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
         if here != there:
             at = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), min(len(here), len(there)))
             yield f"the log of {this.name} is {len(here)} bytes, its worker's {len(there)}; they part at byte {at} ({path})"
-        if (run.directory / this.name).exists() and this.task_id not in run.touched | run.unsure:
+        stopped = this.task_id in run.touched | run.unsure or this.name in run.died
+        if (run.directory / this.name).exists() and not stopped:
             said = Counter(int(number) for number in re.findall(rf'"{re.escape(this.name)} says (\d+)"', here.decode()))
             if said != Counter(range(lines(run.plan, this.task_id, this.map_index))):
                 yield f"the log of {this.name} holds the lines {dict(said)} ({path})"
@@ -147,7 +157,7 @@ def nothing_is_left(site: Site) -> Iterator[str]:
     for worker in site.workers.values():
 
         def left(worker: Any = worker) -> list[str]:
-            strays = _processes(site, worker.name) - {worker.pid}
+            strays = site.processes(worker.name) - {worker.pid}
             return [f"{p.pid} {p.status()} {' '.join(p.cmdline())[:200]}" for p in _living(strays) if p.ppid() != worker.pid]
 
         try:
@@ -182,20 +192,6 @@ def _local_logs(site: Site, run: DagRun, this: Try) -> bytes:
                 if path.exists():
                     found.append(path.read_bytes())
     return b"".join(found)
-
-
-def _processes(site: Site, worker: str) -> set[int]:
-    """Return the processes of a worker: its own, and what its tasks started."""
-    marks = (str(site.workers[worker].state).encode(), f"SITE={site.home / worker}".encode())
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if any(mark in told for mark in marks):
-            found.add(int(entry.name))
-    return found
 
 
 def _living(pids: set[int]) -> list[psutil.Process]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
-from e2e.chaos.schedule import Act, Schedule
+from e2e.chaos.schedule import MORTAL, Act, Schedule
 from e2e.chaos.site import Site
 from testkit.processes import wait_until
 
@@ -30,6 +31,8 @@ class DagRun:
     """Tasks that a person has marked as failed, and nobody has cleared since."""
     touched: set[str] = field(default_factory=set)
     """Tasks that a person has marked or cleared: tries of theirs may have been stopped at any moment."""
+    died: set[str] = field(default_factory=set)
+    """Tries (as they call themselves) whose processes were killed: each may be one try more."""
     unsure: set[str] = field(default_factory=set)
     """Tasks for which central broke off before it said whether it had marked or cleared them."""
 
@@ -81,6 +84,9 @@ def _maker(site: Site, act: Act, runs: list[DagRun]) -> Callable[[], tuple[float
         if act.what in ("fail", "clear"):
             _as_a_person(site, act, runs[act.detail[0]])
             return None
+        if act.whom == MORTAL:
+            _kill(site, act, runs[act.detail[0]])
+            return None
         site.note(f"{act}")
         unmake = site.make(act)
         if unmake is None:
@@ -119,6 +125,26 @@ def _as_a_person(site: Site, act: Act, run: DagRun) -> None:
         # Done or not: nobody knows.
         run.unsure.add(task)
         site.note(f"{act}: central broke off ({error!r})")
+
+
+def _kill(site: Site, act: Act, run: DagRun) -> None:
+    """Kill the task's process, or the shim that hosts it, if it runs just now."""
+    for marks in run.directory.glob(f"{act.whom}.*"):
+        told = marks.read_text().splitlines()
+        if len(told) != 1:
+            continue
+        try:
+            task = psutil.Process(int(told[0].split()[1]))
+            victim = task.parent() if act.what == "kill shim" else task
+            if victim is None or not any(victim.pid in site.processes(name) for name in site.workers):
+                continue
+            victim.kill()
+        except psutil.NoSuchProcess:
+            continue
+        run.died.add(marks.name)
+        site.note(f"{act}: pid {victim.pid}, {marks.name}")
+        return
+    site.note(f"{act}: left alone, it does not run")
 
 
 def _wait_for_the_end(site: Site, runs: list[DagRun]) -> None:

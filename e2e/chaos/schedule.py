@@ -18,6 +18,8 @@ WORKERS = ("east", "west")
 PAGES = ("bad gateway", "no backend", "gateway timeout", "internal error", "login page", "redirect", "forbidden", "not found")
 TARGETS = ("long", "long_shell")
 """The tasks that people kill and clear: nothing depends on them."""
+MORTAL = "mortal"
+"""The task whose processes die."""
 
 REPLIES = (
     ("POST", "/report$"),
@@ -73,6 +75,7 @@ def _plan(dice: random.Random) -> dict[str, Any]:
         "shell": {"lines": dice.randint(1, 20), "pause_s": 0.1},
         "reader": {"rounds": dice.randint(3, 8), "pause_s": round(dice.uniform(0.3, 2), 1)},
         "long": {"lines": dice.randint(5, 2000), "seconds": round(dice.uniform(10, 20), 1)},
+        "mortal": {"lines": dice.randint(5, 50), "seconds": round(dice.uniform(4, 12), 1)},
         "long_shell": {"lines": dice.randint(20, 60), "pause_s": 0.3},
     }
 
@@ -130,7 +133,12 @@ def _people(dice: random.Random) -> Iterator[Act]:
         yield Act(round(dice.uniform(3, FAULTS_S - 4), 1), dice.choice(("fail", "clear")), task, detail=(run,))
 
 
-_LANES = (*map(_network, WORKERS), *map(_daemon, WORKERS), _central, _people)
+def _death(dice: random.Random) -> Iterator[Act]:
+    for run in dice.sample(range(RUNS), dice.randint(0, RUNS)):
+        yield Act(round(dice.uniform(3, FAULTS_S - 4), 1), dice.choice(("kill shim", "kill task")), MORTAL, detail=(run,))
+
+
+_LANES = (*map(_network, WORKERS), *map(_daemon, WORKERS), _central, _people, _death)
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,7 @@ def expected(plan: dict[str, Any]) -> dict[tuple[str, int], Expected]:
         ("reader", -1): Expected(1, "success", plan["reader"]["rounds"]),
         ("long", -1): Expected(1, "success", "done"),
         ("long_shell", -1): Expected(1, "success"),
+        (MORTAL, -1): Expected(1, "success", "survived"),
         ("doomed", -1): Expected(2, "failed"),
     }
     for number, work in enumerate(plan["work"]):

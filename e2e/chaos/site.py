@@ -138,6 +138,19 @@ class Site:
         """Return the directories of jobs for which the worker still owes central something."""
         return [path for path in (self.workers[worker].state / "jobs").iterdir() if not (path / "closed.json").exists()]
 
+    def processes(self, worker: str) -> set[int]:
+        """Return the processes of a worker: its own, and what its tasks started."""
+        marks = (str(self.workers[worker].state).encode(), f"SITE={self.home / worker}".encode())
+        found = set()
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has gone
+            if any(mark in told for mark in marks):
+                found.add(int(entry.name))
+        return found
+
     def _trouble_network(self, act: Act) -> Callable[[], None] | None:
         proxy = self.proxies[act.whom]
         if act.what in ("drop_replies", "cut_requests", "cut_replies"):

@@ -112,6 +112,13 @@ def chaos():
 
     BashOperator(task_id="long_shell", executor=REMOTE, queue=QUEUE, bash_command=marked("long_shell"))
 
+    @task(executor=REMOTE, queue=QUEUE, retries=4, retry_delay=timedelta(seconds=1))
+    def mortal() -> str:
+        """Its processes are killed while it runs, in some runs."""
+        with Try() as this:
+            this.speak(this.plan["mortal"]["lines"], this.plan["mortal"]["seconds"])
+            return "survived"
+
     @task(executor=REMOTE, queue=QUEUE, retries=1, retry_delay=timedelta(seconds=1))
     def doomed() -> None:
         with Try() as this:
@@ -121,6 +128,7 @@ def chaos():
     total(work.expand(number=numbers())) >> shell >> check()
     reader()
     long()
+    mortal()
     doomed()
 
 
