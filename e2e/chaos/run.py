@@ -15,7 +15,7 @@ from e2e.chaos.site import Site
 from testkit.processes import wait_until
 
 DAG = "chaos"
-ENDS_WITHIN_S = 90
+ENDS_WITHIN_S = 60
 """From the end of the last fault to the end of the last job: a new scheduler must adopt, back-offs must run out."""
 PEOPLE_CAN_ACT_ON = ("queued", "running")
 

@@ -16,6 +16,8 @@ RUNS = 2
 """Dag runs in one chaos run."""
 WORKERS = ("east", "west")
 PAGES = ("bad gateway", "no backend", "gateway timeout", "internal error", "login page", "redirect", "forbidden", "not found")
+DEAD_CONNECTIONS = ("cut", "cut", "forgotten")
+"""What becomes of connections that have lost bytes: forgotten ones are found out by timeouts alone, of up to half a minute."""
 TARGETS = ("long", "long_shell")
 """The tasks that people kill and clear: nothing depends on them."""
 MORTAL = "mortal"
@@ -74,9 +76,9 @@ def _plan(dice: random.Random) -> dict[str, Any]:
         ],
         "shell": {"lines": dice.randint(1, 20), "pause_s": 0.1},
         "reader": {"rounds": dice.randint(3, 8), "pause_s": round(dice.uniform(0.3, 2), 1)},
-        "long": {"lines": dice.randint(5, 2000), "seconds": round(dice.uniform(10, 20), 1)},
-        "mortal": {"lines": dice.randint(5, 50), "seconds": round(dice.uniform(4, 12), 1)},
-        "long_shell": {"lines": dice.randint(20, 60), "pause_s": 0.3},
+        "long": {"lines": dice.randint(5, 2000), "seconds": round(dice.uniform(10, 22), 1)},
+        "mortal": {"lines": dice.randint(5, 50), "seconds": round(dice.uniform(6, 15), 1)},
+        "long_shell": {"lines": dice.randint(40, 70), "pause_s": 0.3},
     }
 
 
@@ -94,8 +96,8 @@ def _network(worker: str) -> Callable[[random.Random], Iterator[Act]]:
             kinds: tuple[tuple[str, tuple[Any, ...]], ...] = (
                 ("refuse", ()),
                 ("reset", ()),
-                ("black_hole", (dice.choice(("forgotten", "cut")),)),
-                ("half_open", (dice.choice(("requests", "replies")), dice.choice(("forgotten", "cut")))),
+                ("black_hole", (dice.choice(DEAD_CONNECTIONS),)),
+                ("half_open", (dice.choice(("requests", "replies")), dice.choice(DEAD_CONNECTIONS))),
                 ("stall", ()),
                 ("slow", (round(dice.uniform(0.05, 1.5), 2), dice.choice((None, 2_000, 20_000)))),
                 ("answer", (dice.choice(PAGES),)),
@@ -129,13 +131,13 @@ def _central(dice: random.Random) -> Iterator[Act]:
 
 def _people(dice: random.Random) -> Iterator[Act]:
     whom = [(run, task) for run in range(RUNS) for task in TARGETS]
-    for run, task in dice.sample(whom, dice.randint(0, 2)):
-        yield Act(round(dice.uniform(3, FAULTS_S - 4), 1), dice.choice(("fail", "clear")), task, detail=(run,))
+    for run, task in dice.sample(whom, dice.randint(0, 3)):
+        yield Act(round(dice.uniform(3, 18), 1), dice.choice(("fail", "clear")), task, detail=(run,))
 
 
 def _death(dice: random.Random) -> Iterator[Act]:
     for run in dice.sample(range(RUNS), dice.randint(0, RUNS)):
-        yield Act(round(dice.uniform(3, FAULTS_S - 4), 1), dice.choice(("kill shim", "kill task")), MORTAL, detail=(run,))
+        yield Act(round(dice.uniform(3, 12), 1), dice.choice(("kill shim", "kill task")), MORTAL, detail=(run,))
 
 
 _LANES = (*map(_network, WORKERS), *map(_daemon, WORKERS), _central, _people, _death)

@@ -26,6 +26,8 @@ SLOTS = 4
 VARIABLE = "chaos"
 CENTRAL = ("api-server", "scheduler", "dag-processor")
 SETTINGS = {
+    # Nothing else: a scheduler that has lost its database may wait for LocalExecutor's idle processes for ever.
+    "AIRFLOW__CORE__EXECUTOR": "RemoteExecutor:airflow_remote_provider.executor.RemoteExecutor",
     "AIRFLOW__CORE__PARALLELISM": "32",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
     # How soon a new scheduler notices that the old one is gone, and adopts its tasks.
@@ -66,6 +68,7 @@ class Site:
                 token=self.central.enrolment_token(queues=QUEUE, name_pattern=name),
                 slots=SLOTS,
                 bundles={"dags-folder": dags},
+                variables={"AIRFLOW_REMOTE_WORKER_POLL__BACKOFF_CEILING_S": "4"},  # outages here are short
                 task_variables={"SITE": str(self.home / name)},
             )
             for name in WORKERS
