@@ -102,7 +102,10 @@ def _network(worker: str) -> Callable[[random.Random], Iterator[Act]]:
                 ("slow", (round(dice.uniform(0.05, 1.5), 2), dice.choice((None, 2_000, 20_000)))),
                 ("answer", (dice.choice(PAGES),)),
                 ("drop_replies", (*dice.choice(REPLIES), dice.randint(1, 4))),
-                ("cut_requests", (dice.randint(1, 3000), *dice.choice(REPLIES), dice.randint(1, 4))),
+                (
+                    "cut_requests",
+                    (dice.choice((dice.randint(1, 400), dice.randint(400, 900))), *dice.choice(REPLIES), dice.randint(1, 4)),
+                ),
                 ("cut_replies", (dice.randint(1, 600), *dice.choice(REPLIES), dice.randint(1, 4))),
                 ("cut", ()),
             )

@@ -46,7 +46,8 @@ class Site:
         self.home = home
         self.log: list[str] = []
         """What was done and seen, each with its time within the run."""
-        self.postgres = PostgresServer()
+        # What is committed must outlive the server's death: losing it would be no fault of ours.
+        self.postgres = PostgresServer({"synchronous_commit": "on"})
         self._begin = time.monotonic()
         self._down: set[str] = set()
         """What is away because we want it."""
@@ -158,8 +159,13 @@ class Site:
         proxy = self.proxies[act.whom]
         if act.what in ("drop_replies", "cut_requests", "cut_replies"):
             *first, method, path, count = act.detail
-            getattr(proxy, act.what)(*first, method, path, count=count)
-            return proxy.forget_rules
+            rule = getattr(proxy, act.what)(*first, method, path, count=count)
+
+            def forget() -> None:
+                proxy.forget_rules()
+                self.note(f"       {rule.hits} of {count} hit")
+
+            return forget
         if act.what == "answer":
             proxy.answer(PAGES[act.detail[0]])
         elif act.what == "slow":

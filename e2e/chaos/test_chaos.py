@@ -45,6 +45,6 @@ def test_all_invariants_hold(site: Site, seed: int) -> None:
     begin = time.monotonic()
     runs = play(site, schedule)
     found = violations(site, runs)
-    print(f"seed {seed}: {time.monotonic() - begin:.0f} s, {len(found)} violations", flush=True)
+    print("\n".join([f"seed {seed}: {time.monotonic() - begin:.0f} s, {len(found)} violations", *found]), flush=True)
     told = "\n".join(site.log)
     assert not found, f"seed {seed}, logs in {site.home}\n" + "\n".join(found) + f"\nwhat happened:\n{told}"
