@@ -18,6 +18,14 @@ DAG = "chaos"
 ENDS_WITHIN_S = 60
 """From the end of the last fault to the end of the last job: a new scheduler must adopt, back-offs must run out."""
 PEOPLE_CAN_ACT_ON = ("queued", "running")
+OPEN_RUNS = "SELECT 'run', run_id, state FROM dag_run WHERE run_id = ANY(:ids) AND state NOT IN ('success', 'failed')"
+OPEN_TASKS = (
+    "SELECT 'task', run_id, task_id, map_index, try_number, state FROM task_instance WHERE run_id = ANY(:ids) "
+    "AND (state IS NULL OR state NOT IN ('success', 'failed', 'upstream_failed', 'removed'))"
+)
+OPEN_JOBS = (
+    "SELECT 'job', id, task_id, map_index, try_number, state FROM remote_job WHERE run_id = ANY(:ids) AND ended_at IS NULL"
+)
 
 
 @dataclass
@@ -152,18 +160,10 @@ def _wait_for_the_end(site: Site, runs: list[DagRun]) -> None:
 
     def left() -> list[str]:
         site.supervise()
-        rows = site.central.query("SELECT run_id, state FROM dag_run WHERE run_id = ANY(:ids)", ids=ids)
-        running = [row["run_id"] for row in rows if row["state"] not in ("success", "failed")]
-        jobs = site.central.query(
-            "SELECT id, task_id, map_index, try_number, state FROM remote_job WHERE run_id = ANY(:ids) AND ended_at IS NULL",
-            ids=ids,
-        )
-        owed = [f"{name}: {path.name}" for name in site.workers for path in site.owed(name)]
-        return [
-            *running,
-            *(f"job {job['task_id']}[{job['map_index']}] try {job['try_number']}: {job['state']}" for job in jobs),
-            *owed,
-        ]
+        found = []
+        for what in (OPEN_RUNS, OPEN_TASKS, OPEN_JOBS):
+            found += [" ".join(str(value) for value in row.values()) for row in site.central.query(what, ids=ids)]
+        return found + [f"{name} owes {path.name}" for name in site.workers for path in site.owed(name)]
 
     try:
         wait_until(
@@ -171,4 +171,4 @@ def _wait_for_the_end(site: Site, runs: list[DagRun]) -> None:
         )
         wait_until(site.is_whole, timeout_s=60, what="everything answers after the run", every_s=0.5)
     except TimeoutError as error:
-        raise AssertionError(f"{error}\nleft: {left()}") from None
+        raise AssertionError("\n".join([str(error), "left:", *left()])) from None

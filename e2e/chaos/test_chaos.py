@@ -43,8 +43,9 @@ def test_all_invariants_hold(site: Site, seed: int) -> None:
     schedule = Schedule.of(seed)
     print(f"\nseed {seed}: {len(schedule.acts)} acts; logs in {site.home}", flush=True)
     begin = time.monotonic()
-    runs = play(site, schedule)
-    found = violations(site, runs)
+    try:
+        found = violations(site, play(site, schedule))
+    except (AssertionError, TimeoutError) as error:
+        found = [f"it does not come to its end: {error}"]
     print("\n".join([f"seed {seed}: {time.monotonic() - begin:.0f} s, {len(found)} violations", *found]), flush=True)
-    told = "\n".join(site.log)
-    assert not found, f"seed {seed}, logs in {site.home}\n" + "\n".join(found) + f"\nwhat happened:\n{told}"
+    assert not found, "\n".join([f"seed {seed}, logs in {site.home}", *found, "what happened:", *site.log])
