@@ -17,6 +17,7 @@ from testkit.processes import wait_until
 DAG = "chaos"
 ENDS_WITHIN_S = 60
 """From the end of the last fault to the end of the last job: a new scheduler must adopt, back-offs must run out."""
+TELL_EVERY_S = 7
 PEOPLE_CAN_ACT_ON = ("queued", "running")
 OPEN_RUNS = "SELECT 'run', run_id, state FROM dag_run WHERE run_id = ANY(:ids) AND state NOT IN ('success', 'failed')"
 OPEN_TASKS = (
@@ -165,10 +166,17 @@ def _wait_for_the_end(site: Site, runs: list[DagRun]) -> None:
             found += [" ".join(str(value) for value in row.values()) for row in site.central.query(what, ids=ids)]
         return found + [f"{name} owes {path.name}" for name in site.workers for path in site.owed(name)]
 
+    def is_over() -> bool:
+        nonlocal told_s
+        found = left()
+        if found and site.now_s - told_s > TELL_EVERY_S:
+            told_s = site.now_s
+            site.note(f"       left: {len(found)}, among them {'; '.join(found[:3])}")
+        return not found
+
+    told_s = site.now_s
     try:
-        wait_until(
-            lambda: not left(), timeout_s=ENDS_WITHIN_S, what="the runs, their jobs and the workers' debts end", every_s=0.5
-        )
+        wait_until(is_over, timeout_s=ENDS_WITHIN_S, what="the runs, their jobs and the workers' debts end", every_s=0.5)
         wait_until(site.is_whole, timeout_s=60, what="everything answers after the run", every_s=0.5)
     except TimeoutError as error:
         raise AssertionError("\n".join([str(error), "left:", *left()])) from None
