@@ -20,7 +20,7 @@ from e2e.chaos.schedule import Schedule
 from e2e.chaos.site import Site
 
 FIRST = int(os.environ.get("CHAOS_SEED", "1"))
-COUNT = int(os.environ.get("CHAOS_RUNS", "3"))
+COUNT = int(os.environ.get("CHAOS_RUNS", "2"))
 FAILED_ONCE: tuple[int, ...] = ()
 SEEDS = dict.fromkeys((*([] if "CHAOS_SEED" in os.environ else FAILED_ONCE), *range(FIRST, FIRST + COUNT)))
 
