@@ -1,7 +1,7 @@
 # Everything runs from environments under .work/ (git-ignored), made by scripts/environments from requirements/*.lock.
 # A machine needs Python 3.10–3.13 with pip, and make.
 
-.PHONY: help setup demo check format test unit e2e bench locks clean
+.PHONY: help setup demo check format test unit e2e chaos bench locks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ unit: ## the tests of protocol/ and worker/ only
 e2e: ## the tests against a whole Airflow only (ARGS=… goes to pytest)
 	@scripts/environments
 	@.work/central/bin/python -m pytest --timeout=300 e2e $(ARGS)
+
+chaos: ## N random runs of faults over real jobs, from SEED on (without one: a new one, which is printed)
+	@scripts/environments
+	@CHAOS_SEED=$(or $(SEED),$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')) CHAOS_RUNS=$(or $(N),10) \
+		.work/central/bin/python -m pytest -q -s -p no:cacheprovider --timeout=300 e2e/chaos/test_chaos.py $(ARGS)
 
 bench: ## measure beside LocalExecutor, CeleryExecutor and edge3 (QUICK=1: under 8 minutes; ARGS=…)
 	@scripts/environments all bench

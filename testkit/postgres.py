@@ -76,11 +76,18 @@ class PostgresServer:
         if initdb.returncode != 0:
             raise RuntimeError(f"initdb failed:\n{initdb.stdout}{initdb.stderr}")
         self.port = free_port()
+        self.resume()
+        return self
+
+    def resume(self) -> None:
+        """Run the server on the data that are there; return when it answers."""
+        assert self._directory is not None
+        owner = server_owner("postgres")
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         self._process = Process(
             "postgres",
             [
-                *(binaries / "postgres", "-D", self._directory / "data", "-p", str(self.port)),
+                *(self._binaries / "postgres", "-D", self._directory / "data", "-p", str(self.port)),
                 *("-c", f"unix_socket_directories={self._directory}", *options),
             ],
             log=self._directory / "log",
@@ -90,7 +97,11 @@ class PostgresServer:
             group=None if owner is None else owner.pw_gid,
         )
         wait_until(self._is_ready, timeout_s=60, what="Postgres accepts connections")
-        return self
+
+    def halt(self, number: int = signal.SIGINT) -> None:
+        """End the server and cut its sessions; the data stay for `resume()`. SIGQUIT is Postgres's "immediate" stop: a crash."""
+        assert self._process is not None
+        self._process.stop(number, timeout_s=20)
 
     @property
     def pid(self) -> int:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,14 @@ class Worker:
         """`kill -9` the daemon alone; its shims and tasks live on."""
         if self._process is not None:
             self._process.stop(signal.SIGKILL, group=False)
+            self._process = None
+
+    def detach(self, *, timeout_s: float = 20) -> None:
+        """End the daemon as an impatient `systemctl restart` does, with two SIGTERMs; its shims and tasks live on."""
+        if self._process is not None:
+            self._process.send(signal.SIGTERM)
+            time.sleep(0.2)  # two at the same moment are one
+            self._process.stop(signal.SIGTERM, timeout_s=timeout_s, group=False)
             self._process = None
 
     def stop(self, *, timeout_s: float = 20) -> None:

@@ -1,0 +1,215 @@
+"""What chaos happens to: a central on a Postgres of its own, two workers, and a fault proxy before each of them.
+
+Owns making and unmaking each fault of a schedule. It refuses to know what should become of the jobs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from e2e.chaos.schedule import WORKERS, Act
+from testkit.airflow import Airflow
+from testkit.faults import PAGES, FaultProxy
+from testkit.postgres import PostgresServer
+from testkit.processes import wait_until
+from testkit.worker import Worker
+
+ROOT = Path(__file__).parent.parent.parent
+QUEUE = "chaos"
+SLOTS = 4
+VARIABLE = "chaos"
+CENTRAL = ("api-server", "scheduler", "dag-processor")
+SETTINGS = {
+    # Nothing else: a scheduler that has lost its database may wait for LocalExecutor's idle processes for ever.
+    "AIRFLOW__CORE__EXECUTOR": "RemoteExecutor:airflow_remote_provider.executor.RemoteExecutor",
+    "AIRFLOW__CORE__PARALLELISM": "32",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+    # How soon a new scheduler notices that the old one is gone, and adopts its tasks.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
+    # How long a worker may sit on a dead connection: the poll's time and 15 s. Nothing here waits for a default's minute.
+    "AIRFLOW__REMOTE__POLL_SECONDS": "5",
+}
+
+
+class Site:
+    """Everything, running; `stop()` ends it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.log: list[str] = []
+        """What was done and seen, each with its time within the run."""
+        # What is committed must outlive the server's death: losing it would be no fault of ours.
+        self.postgres = PostgresServer({"synchronous_commit": "on"})
+        self._begin = time.monotonic()
+        self._down: set[str] = set()
+        """What is away because we want it."""
+
+    def start(self) -> Site:
+        self.postgres.start()
+        dags = self.home / "dags"
+        dags.mkdir(parents=True)
+        shutil.copy(ROOT / "e2e/dags/chaos.py", dags)
+        database = self.postgres.create_database("airflow_chaos")
+        self.central = Airflow(self.home / "central", database_url=database, dags=dags, settings=SETTINGS).start()
+        self.central.api("POST", "variables", json={"key": VARIABLE, "value": "from central "})
+        self.proxies = {name: FaultProxy(self.central.url).start() for name in WORKERS}
+        self.workers = {
+            name: Worker(
+                self.home / name,
+                name=name,
+                central=self.proxies[name].url,
+                token=self.central.enrolment_token(queues=QUEUE, name_pattern=name),
+                slots=SLOTS,
+                bundles={"dags-folder": dags},
+                variables={"AIRFLOW_REMOTE_WORKER_POLL__BACKOFF_CEILING_S": "4"},  # outages here are short
+                task_variables={"SITE": str(self.home / name)},
+            )
+            for name in WORKERS
+        }
+        for worker in self.workers.values():
+            worker.start(wait=False)
+        for worker in self.workers.values():
+            wait_until(worker.is_serving, timeout_s=60, what=f"worker {worker.name} serves central")
+        return self
+
+    def stop(self) -> None:
+        for worker in getattr(self, "workers", {}).values():
+            worker.stop()
+        for proxy in getattr(self, "proxies", {}).values():
+            proxy.stop()
+        if hasattr(self, "central"):
+            self.central.stop()
+        self.postgres.stop()
+
+    def begin(self) -> None:
+        """A new run's time and notes begin here."""
+        self._begin = time.monotonic()
+        self.log = []
+
+    @property
+    def now_s(self) -> float:
+        return time.monotonic() - self._begin
+
+    def note(self, what: str) -> None:
+        line = f"{self.now_s:6.1f} s  {what}"
+        self.log.append(line)
+        print(line, flush=True)
+
+    def make(self, act: Act) -> Callable[[], None] | None:
+        """Make the fault; return what unmakes it."""
+        if act.whom in self.proxies and act.what not in ("kill -9", "terminate"):
+            return self._trouble_network(act)
+        if act.whom in self.workers:
+            return self._end_daemon(act)
+        if act.whom == "postgres":
+            self.postgres.halt(signal.SIGQUIT if act.what == "kill -9" else signal.SIGINT)
+            return self.postgres.resume
+        return self._end_central(act)
+
+    def supervise(self) -> None:
+        """Start again what central's init system would; a worker must never end by itself.
+
+        Raises:
+            AssertionError: a worker did.
+        """
+        for name in CENTRAL:
+            if name not in self._down and not self.central.is_running(name):
+                self.note(f"the {name} has ended by itself; started again")
+                self._start_central(name)
+        for worker in self.workers.values():
+            assert worker.name in self._down or worker.is_running(), f"the daemon {worker.name} ended by itself\n{worker.tail()}"
+
+    def is_whole(self) -> bool:
+        """Say whether everything answers."""
+        self.supervise()
+        try:
+            health = httpx.get(f"{self.central.url}/api/v2/monitor/health", timeout=10).json()
+        except (httpx.TransportError, ValueError):
+            return False
+        return all(health.get(part, {}).get("status") == "healthy" for part in ("metadatabase", "scheduler")) and all(
+            worker.is_serving() for worker in self.workers.values()
+        )
+
+    def owed(self, worker: str) -> list[Path]:
+        """Return the directories of jobs for which the worker still owes central something."""
+        return [path for path in (self.workers[worker].state / "jobs").iterdir() if not (path / "closed.json").exists()]
+
+    def processes(self, worker: str) -> set[int]:
+        """Return the processes of a worker: its own, and what its tasks started."""
+        marks = (str(self.workers[worker].state).encode(), f"SITE={self.home / worker}".encode())
+        found = set()
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has gone
+            if any(mark in told for mark in marks):
+                found.add(int(entry.name))
+        return found
+
+    def _trouble_network(self, act: Act) -> Callable[[], None] | None:
+        proxy = self.proxies[act.whom]
+        if act.what in ("drop_replies", "cut_requests", "cut_replies"):
+            *first, method, path, count = act.detail
+            rule = getattr(proxy, act.what)(*first, method, path, count=count)
+
+            def forget() -> None:
+                proxy.forget_rules()
+                self.note(f"       {rule.hits} of {count} hit")
+
+            return forget
+        if act.what == "answer":
+            proxy.answer(PAGES[act.detail[0]])
+        elif act.what == "slow":
+            proxy.slow(latency_s=act.detail[0], bytes_per_s=act.detail[1])
+        elif act.what == "half_open":
+            proxy.half_open(act.detail[0])
+        else:
+            getattr(proxy, act.what)()
+        if act.what == "cut":
+            return None
+
+        def heal() -> None:
+            proxy.heal()
+            if act.detail[-1:] == ("cut",):
+                proxy.cut()
+
+        return heal
+
+    def _end_daemon(self, act: Act) -> Callable[[], None]:
+        worker = self.workers[act.whom]
+        self._down.add(act.whom)
+        worker.kill() if act.what == "kill -9" else worker.detach()
+
+        def start() -> None:
+            worker.start(wait=False)
+            self._down.discard(act.whom)
+
+        return start
+
+    def _end_central(self, act: Act) -> Callable[[], None]:
+        self._down.add(act.whom)
+        if act.what == "kill -9":
+            self.central.kill_process(act.whom)
+        else:
+            self.central.stop_process(act.whom)
+
+        def start() -> None:
+            self._start_central(act.whom)
+            self._down.discard(act.whom)
+
+        return start
+
+    def _start_central(self, name: str) -> None:
+        if name == "api-server":
+            self.central.start_api_server(wait=False)
+        else:
+            self.central.start_process(name)

@@ -1,0 +1,64 @@
+"""The worker's routes: what they make of the Execution API's answers. The rest is the conformance suite's."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import JobKind
+from airflow_remote_provider.api import worker_v1
+from airflow_remote_provider.api.gateway import Passed
+from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.ledger.leases import Lease, Subject
+from starlette.requests import Request
+
+
+class _Central:
+    """An Execution API that gives *answers* in turn, on a database that may be away."""
+
+    def __init__(self, *answers: int, database_is_away: bool = False) -> None:
+        self.answers = list(answers)
+        self.database_is_away = database_is_away
+        self.settings = SimpleNamespace(gateway_body_bytes=1000)
+        self.checks = self.gateway = self
+
+    async def lately(self, lease: Lease) -> Subject:
+        return Subject(JobKind.TASK, "id")  # type: ignore[arg-type]
+
+    async def anew(self, lease: Lease, verb: object) -> Subject:
+        if self.database_is_away:
+            raise Refusal(ProblemCode.BUSY, "away")
+        return await self.lately(lease)
+
+    async def pass_on(self, *call: object) -> Passed:
+        return Passed(self.answers.pop(0), {}, b"")
+
+
+def _ask(central: _Central, path: str, method: str = "GET") -> int:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    scope = {"type": "http", "method": method, "headers": [], "raw_path": f"/jobs/x/execution/{path}".encode()}
+    return asyncio.run(worker_v1._execution(central, Request(scope, receive), Lease("worker", "job", 1))).status_code  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["variables/plant", "connections/plant"])
+def test_a_secret_that_was_not_found_while_the_database_restarted_is_found(path: str) -> None:
+    assert _ask(_Central(404, 200), path) == 200
+
+
+def test_a_secret_that_is_not_there_is_not_found() -> None:
+    assert _ask(_Central(404, 404), "variables/plant") == 404
+
+
+def test_while_the_database_is_away_nothing_is_not_found() -> None:
+    with pytest.raises(Refusal):
+        _ask(_Central(404, database_is_away=True), "variables/plant")
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "variables/plant"), ("GET", "xcoms/a/b/c/key")])
+def test_other_calls_are_made_once(method: str, path: str) -> None:
+    assert _ask(_Central(404), path, method) == 404
