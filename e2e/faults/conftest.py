@@ -1,6 +1,6 @@
 """One central without patience, on a database of its own, for all tests of faults; and sites whose networks they command.
 
-Sites are started when a test first asks for one of their name, and kept: a test that ended a daemon or hurt a network puts it back.
+A site is started when a test first asks for it by name, and kept: a test that ended a daemon or hurt a network puts it back.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""At each site a Dag that notes on its own disk what it says, sends and does, until it may end; and one that waits to be stopped."""
+"""At each site a Dag that notes on its own disk what it says and does until it may end, and one that waits to be stopped."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import Param, dag, task
+from airflow.sdk import DeadlineAlert, DeadlineReference, Param, SyncCallback, dag, task
 
 REMOTE = "RemoteExecutor"
 SITES = ("refused", "reset", "pages", "dark", "deaf", "slow")
@@ -32,7 +34,7 @@ def _witness(site: str) -> None:
             with (directory / "printed").open("a") as printed:
                 while True:
                     may_end = (directory / "go").exists()
-                    line = f"line {number}: grüße ☃ " + "." * params["ballast"]
+                    line = f"line {number}: {'.' * params['ballast']}grüße ☃"
                     printed.write(f"{line}\n")
                     printed.flush()
                     print(line)
@@ -84,6 +86,34 @@ def _stoppable(site: str) -> None:
     stoppable()
 
 
+def tell(text: str, **_: object) -> None:
+    print(text)
+
+
+def _late(site: str) -> None:
+    """Of its lateness somebody is told, by a callback at the same site."""
+    alert = DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(seconds=1),
+        callback=SyncCallback(tell, kwargs={"text": "it is late"}, executor=REMOTE),
+    )
+
+    @dag(dag_id=f"late_{site}", schedule=None, deadline=alert)
+    def late():
+        @task(executor=REMOTE, queue=site)
+        def work() -> None:
+            import time
+
+            time.sleep(4)
+
+        work()
+
+    late()
+
+
 for _site in SITES:
     _witness(_site)
     _stoppable(_site)
+
+
+_late(SITES[0])
