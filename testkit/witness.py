@@ -70,14 +70,14 @@ class Witness:
     _processes: dict[str, psutil.Process] = field(default_factory=dict)
 
     def wait_until_it_runs(self, *, timeout_s: float = 60) -> None:
-        def starts() -> bool:
-            return all(self._pids(task) for task in TASKS)
-
         try:
-            wait_until(starts, timeout_s=timeout_s, what=f"the tasks of {self.dag_id} run")
+            wait_until(self.has_begun, timeout_s=timeout_s, what=f"the tasks of {self.dag_id} run")
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.site.worker.tail()}\n{self.site.central.logs(15)}") from None
         self._processes = {task: psutil.Process(self._pids(task)[0]) for task in TASKS}
+
+    def has_begun(self) -> bool:
+        return all(self._pids(task) for task in TASKS)
 
     def lines(self) -> list[str]:
         """What it has printed so far, the last line perhaps not yet."""

@@ -1,4 +1,4 @@
-"""Promise 6. For every request of the protocol: central has applied it, the reply is lost, once or three times. No loss, no double."""
+"""Promise 6. For every request of the protocol: central has applied it, its reply is lost, once or thrice. No loss, no double."""
 
 from __future__ import annotations
 
@@ -108,9 +108,7 @@ def test_a_lost_answer_to_a_decline(site: Site, tmp_path: Path) -> None:
 def test_leaving_succeeds_although_the_answer_is_lost(impatient: Airflow, tmp_path: Path) -> None:
     """6. `leave`: central has revoked the credential; asking again finds that out, and is content."""
     with FaultProxy(impatient.url) as network:
-        worker = Worker(
-            tmp_path, name="leaver", central=network.url, token=enrolment_token(impatient, "leaver"), bundles={}
-        )
+        worker = Worker(tmp_path, name="leaver", central=network.url, token=enrolment_token(impatient, "leaver"), bundles={})
         worker.join()
         lost = network.drop_replies("POST", "/leave$", count=TIMES)
         assert "has left" in worker.run("leave")
@@ -125,16 +123,12 @@ def test_a_lost_answer_to_the_enrolment_is_said_and_can_be_remedied(impatient: A
     the same token is spent, central lists the worker, and once it is removed a new token lets it in under its name."""
     with FaultProxy(impatient.url) as network:
         network.drop_replies("POST", "/enrol$", count=1)
-        worker = Worker(
-            tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={}
-        )
+        worker = Worker(tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={})
         with pytest.raises(RuntimeError, match="can't be reached"):
             worker.join()
         with pytest.raises(RuntimeError, match="ask an admin for a new one"):
             worker.join()
-        again = Worker(
-            tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={}
-        )
+        again = Worker(tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={})
         with pytest.raises(RuntimeError, match="airflow remote workers remove newcomer"):
             again.join()
         impatient.cli("remote", "workers", "remove", "newcomer")

@@ -1,5 +1,5 @@
-"""Promises 1 and 3. One storm for all tests: central is out of reach of six sites at once, of each in its own way, for longer than
-Airflow is patient with a silent task.
+"""Promises 1 and 3. One storm for all tests: central is out of reach of six sites at once, of each in its own way, for
+longer than Airflow is patient with a silent task.
 """
 
 from __future__ import annotations

@@ -1,0 +1,76 @@
+"""Promise 5. Central's parts are killed while many jobs run and some wait; each comes back, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.faults.conftest import SiteNamed
+from testkit.airflow import Airflow
+from testkit.postgres import PostgresServer
+from testkit.processes import wait_until
+from testkit.witness import Site, Witness
+
+WITNESSES = 6
+"""Of two tasks each; the site has 8 slots, so that two of them wait."""
+AWAY_S = 3
+
+
+@pytest.fixture
+def site(site_named: SiteNamed) -> Site:
+    site = site_named("pages")
+    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
+    return site
+
+
+@pytest.fixture
+def load(site: Site, tmp_path: Path) -> Iterator[list[Witness]]:
+    """Witnesses that say and push much, so that requests are on the way at any moment; afterwards all is there, once."""
+    witnesses = [site.begin(tmp_path / str(number), wait=False, every_s=0.05) for number in range(WITNESSES)]
+    running = lambda: [witness for witness in witnesses if witness.has_begun()]  # noqa: E731
+    wait_until(lambda: len(running()) >= 3, timeout_s=60, what="the site is full")
+    yield witnesses
+    for witness in witnesses:
+        witness.release()
+    for witness in witnesses:
+        witness.assert_nothing_is_lost_or_doubled()
+
+
+def test_the_api_server_is_killed_and_started_again(impatient: Airflow, site: Site, load: list[Witness]) -> None:
+    """5. API server killed mid-request."""
+    impatient.kill_process("api-server")
+    time.sleep(AWAY_S)
+    impatient.start_api_server()
+    wait_until(site.hears_central, timeout_s=20, what="the worker is back")
+
+
+def test_the_database_crashes_and_recovers(impatient: Airflow, database: PostgresServer, site: Site, load: list[Witness]) -> None:
+    """5. Database restarted, and with it whatever part of central does not outlive that."""
+    database.crash()
+    time.sleep(AWAY_S)
+    database.recover()
+    _restart_what_ended(impatient)
+    wait_until(site.hears_central, timeout_s=20, what="the worker is back")
+
+
+def test_the_scheduler_is_replaced(impatient: Airflow, load: list[Witness]) -> None:
+    """5. Scheduler replaced. Tasks end while there is none."""
+    impatient.kill_process("scheduler")
+    load[0].release()
+    time.sleep(AWAY_S)
+    impatient.start_process("scheduler")
+
+
+def _restart_what_ended(central: Airflow) -> None:
+    """As its service manager would. A scheduler that lost its database ends."""
+    time.sleep(2)
+    for name in ("scheduler", "dag-processor"):
+        if not central.is_running(name):
+            print(f"{name} did not outlive it")
+            central.start_process(name)
+    if not central.is_running("api-server"):
+        print("the API server did not outlive it")
+        central.start_api_server()
