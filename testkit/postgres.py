@@ -84,11 +84,11 @@ class PostgresServer:
         assert self._process is not None
         self._process.stop(signal.SIGQUIT, timeout_s=20)  # Postgres's "immediate" stop, which gives shared memory back
 
-    def recover(self) -> None:
-        """Start again after `crash()`."""
-        self._launch()
+    def recover(self, variables: Mapping[str, str] | None = None) -> None:
+        """Start again after `crash()`, with *variables* in its environment."""
+        self._launch(variables)
 
-    def _launch(self) -> None:
+    def _launch(self, variables: Mapping[str, str] | None = None) -> None:
         assert self._directory is not None
         owner = server_owner("postgres")
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
@@ -99,7 +99,7 @@ class PostgresServer:
                 *("-c", f"unix_socket_directories={self._directory}", *options),
             ],
             log=self._directory / "log",
-            env=clean_environment(),
+            env=clean_environment(variables),
             cwd=self._directory,
             user=None if owner is None else owner.pw_uid,
             group=None if owner is None else owner.pw_gid,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,16 @@ class Site:
     def hears_central(self) -> bool:
         told = self.status()
         return bool(told["session"]) and not told["trouble"] and told["pid"] == self.worker.pid
+
+    def clock_differs_s(self) -> float:
+        """By how much the worker's clock is ahead of central's, as `airflow-remote-worker check` says."""
+        try:
+            told = self.worker.run("check")
+        except RuntimeError as error:  # that it is off is a failure
+            told = str(error)
+        found = re.search(r"this clock is (\d+) s (ahead of|behind)", told)
+        assert found, told
+        return float(found[1]) * (1 if found[2] == "ahead of" else -1)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import json
 import secrets
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ OFFER_DEADLINE_S = 4
 DRAIN_S = 1
 """How long SIGTERM waits for jobs here."""
 
+NewSite = Callable[..., Site]
 SiteNamed = Callable[[str], Site]
 
 
@@ -78,37 +79,52 @@ def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
 
 
 @pytest.fixture(scope="session")
-def site_named(faults_home: Path, impatient: Airflow) -> Iterator[SiteNamed]:
-    """Return a function that returns the site of that name; its worker serves, its network is whole."""
-    sites: dict[str, Site] = {}
+def new_site(faults_home: Path, impatient: Airflow) -> Iterator[NewSite]:
+    """Return a function that starts a site; all of them are ended with the session."""
+    sites: list[Site] = []
     dags = Path(shutil.copytree(DAGS, faults_home / "worker-dags", ignore=shutil.ignore_patterns("nowhere.py")))
+
+    def start(name: str, *, url: str | None = None, variables: Mapping[str, str] | None = None) -> Site:
+        """*url* is where its network leads, if not to where *impatient* says; all its processes get *variables*."""
+        network = FaultProxy(url or impatient.url).start()
+        worker = Worker(
+            faults_home / name,
+            name=name,
+            central=network.url,
+            token=enrolment_token(impatient, name),
+            slots=8,
+            bundles={"dags-folder": dags},
+            variables={
+                "AIRFLOW_REMOTE_WORKER_POLL__BACKOFF_CEILING_S": str(RETRY_CEILING_S),
+                "AIRFLOW_REMOTE_WORKER_DRAIN_TIMEOUT_S": str(DRAIN_S),
+                **(variables or {}),
+            },
+            task_variables=variables,
+        )
+        sites.append(Site(impatient, worker, network))
+        worker.start(wait=False)
+        return sites[-1]
+
+    yield start
+    for site in sites:
+        site.worker.stop()
+        site.network.stop()
+
+
+@pytest.fixture(scope="session")
+def site_named(new_site: NewSite) -> SiteNamed:
+    """Return a function that returns the site of that name, started when it is first asked for; its daemon runs."""
+    sites: dict[str, Site] = {}
 
     def named(name: str) -> Site:
         if name not in sites:
-            network = FaultProxy(impatient.url).start()
-            worker = Worker(
-                faults_home / name,
-                name=name,
-                central=network.url,
-                token=enrolment_token(impatient, name),
-                slots=8,
-                bundles={"dags-folder": dags},
-                variables={
-                    "AIRFLOW_REMOTE_WORKER_POLL__BACKOFF_CEILING_S": str(RETRY_CEILING_S),
-                    "AIRFLOW_REMOTE_WORKER_DRAIN_TIMEOUT_S": str(DRAIN_S),
-                },
-                task_variables={"SITE": name},
-            )
-            sites[name] = Site(impatient, worker, network)
+            sites[name] = new_site(name)
         site = sites[name]
         if not site.worker.is_running():
             site.worker.start(wait=False)
         return site
 
-    yield named
-    for site in sites.values():
-        site.worker.stop()
-        site.network.stop()
+    return named
 
 
 def enrolment_token(central: Airflow, site: str) -> str:

@@ -62,6 +62,8 @@ OUTAGES: dict[str, Callable[[FaultProxy, float], None]] = {
 OUT_OF_REACH = tuple(name for name in OUTAGES if name != "slow")
 WITH_HUNG_REQUESTS = ("dark", "deaf")
 """Nothing tells these workers that a request is lost but its own time limit."""
+ENDING = ("reset", "dark", "deaf")
+"""Where the tasks end before the outage does: their last words wait as well."""
 WISHES: dict[str, Callable[[Airflow, Witness], None]] = {
     "refused": lambda central, run: central.set_task_state(run.dag_id, run.run_id, "linger", "failed"),
     "reset": lambda central, run: central.clear_task(run.dag_id, run.run_id, "linger"),
@@ -117,6 +119,8 @@ def storm(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.Te
             one.presence, one.trouble = presence[name], str(told["trouble"])
             one.was_alive = one.witness.is_alive() and one.site.worker.is_running()
             one.lines_after = len(one.witness.lines())
+            if name in ENDING:
+                one.witness.release()
         for each in storms:
             each.result()
         waits = [weather.submit(_return, one) for one in seen.values()]

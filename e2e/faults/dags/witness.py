@@ -8,7 +8,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DeadlineAlert, DeadlineReference, Param, SyncCallback, dag, task
 
 REMOTE = "RemoteExecutor"
-SITES = ("refused", "reset", "pages", "dark", "deaf", "slow")
+SITES = ("refused", "reset", "pages", "dark", "deaf", "slow", "clocks")
 """Queues, each of one worker, named after what happens to its network first."""
 DIRECTORY = Param("", type="string")
 
