@@ -56,7 +56,11 @@ class Site:
         return dict(json.loads((self.worker.state / "status.json").read_bytes()))
 
     def hears_central(self) -> bool:
-        told = self.status()
+        """Say whether the daemon that was started last has a session, and had no trouble since."""
+        try:
+            told = self.status()
+        except (FileNotFoundError, ValueError):
+            return False
         return bool(told["session"]) and not told["trouble"] and told["pid"] == self.worker.pid
 
     def clock_differs_s(self) -> float:

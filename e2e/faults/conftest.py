@@ -69,6 +69,7 @@ def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
             "AIRFLOW__REMOTE__SILENT_AFTER_SECONDS": str(SILENT_AFTER_S),
             "AIRFLOW__REMOTE__POLL_SECONDS": str(POLL_S),
             "AIRFLOW__REMOTE__OFFER_DEADLINE_SECONDS": str(OFFER_DEADLINE_S),
+            "AIRFLOW__REMOTE__OFFER_ATTEMPTS": "8",
             "AIRFLOW__REMOTE__REOFFER_DELAY_SECONDS": "0.5",
         },
     )

@@ -40,6 +40,7 @@ def _witness(site: str) -> None:
                     print(line)
                     number += 1
                     if may_end:
+                        (directory / "speak.ended").touch()
                         return number
                     time.sleep(params["every_s"])
 
@@ -59,6 +60,7 @@ def _witness(site: str) -> None:
                 ti.xcom_push(key=f"number_{number}", value=number)
                 number += 1
                 if may_end:
+                    (directory / "push.ended").touch()
                     return number
                 time.sleep(params["every_s"] * 5)
 
