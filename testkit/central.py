@@ -23,12 +23,12 @@ from airflow_remote_provider.api.app import create_worker_api
 from airflow_remote_provider.ledger import credentials, sweep, workers
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import EnrolmentToken, Job
+from airflow_remote_provider.models import EnrolmentToken, Job, Presence
 from airflow_remote_provider.settings import settings
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HTTPResponse
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 PREFIX = "/airflow/remote/v1"
 LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -109,6 +109,22 @@ class ServedCentral:
             session.execute(update(Job).where(Job.id == job_id, Job.state == "offered").values(deadline_at=LONG_AGO))
             session.flush()
             sweep.expire_offers(session, rules)
+
+    def lose_job(self, job_id: str) -> None:
+        with compat.transaction() as session:
+            worker_id = session.scalar(select(Job.worker_id).where(Job.id == job_id))
+            seen_at = session.scalar(select(Presence.last_seen_at).where(Presence.worker_id == worker_id))
+            session.execute(update(Job).where(Job.id == job_id).values(lost_after_s=0.001))
+            session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=LONG_AGO))
+            session.flush()
+            sweep.lose_silent(session)
+            session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=seen_at))
+
+    def pass_grace(self, job_id: str) -> None:
+        with compat.transaction() as session:
+            session.execute(update(Job).where(Job.id == job_id, Job.missing_since.is_not(None)).values(missing_since=LONG_AGO))
+            session.flush()
+            sweep.lose_missing(session, grace=timedelta(seconds=15))
 
     def skip_delay(self, job_id: str) -> None:
         with compat.transaction() as session:

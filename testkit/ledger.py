@@ -195,9 +195,17 @@ class Enlisted:
 
 
 def session_request(
-    slots: int = 4, *, instance_id: str = "instance", jobs: Sequence[HeldJob] = (), capabilities: Sequence[str] = ("task",)
+    slots: int = 4,
+    *,
+    instance_id: str = "instance",
+    boot_id: str = "",
+    jobs: Sequence[HeldJob] = (),
+    capabilities: Sequence[str] = ("task",),
+    time: float = 0.0,
 ) -> SessionRequest:
-    return SessionRequest(instance_id, str(uuid.uuid4()), "1.0", list(capabilities), slots, Facts(hostname="h"), list(jobs))
+    """What a daemon that has just started asks with, unless *boot_id* says which one."""
+    boot_id = boot_id or str(uuid.uuid4())
+    return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, Facts(hostname="h"), list(jobs), time)
 
 
 def enlist(

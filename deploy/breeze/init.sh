@@ -44,7 +44,7 @@ install_wheels() {
 }
 
 make_tables() {
-    airflow remote queues >/dev/null 2>&1 && return
+    airflow remote queues list >/dev/null 2>&1 && return
     say "making tables"
     airflow db migrate
 }

@@ -204,13 +204,13 @@ def test_queues_are_listed_with_their_depth(run: Callable[..., str]) -> None:
     worker = enlist(queues=["a"])
     running(worker, "a")
     queued("b")
-    rows = {row["queue"]: (row["queued"], row["offered"], row["running"]) for row in _json(run, "queues")}
+    rows = {row["queue"]: (row["queued"], row["offered"], row["running"]) for row in _json(run, "queues", "list")}
     assert rows == {"a": (0, 0, 1), "b": (1, 0, 0)}
-    assert run("queues").splitlines()[0].split() == ["QUEUE", "QUEUED", "OFFERED", "RUNNING", "OLDEST_QUEUED_AT"]
+    assert run("queues", "list").splitlines()[0].split() == ["QUEUE", "QUEUED", "OFFERED", "RUNNING", "OLDEST_QUEUED_AT", "LOST_AFTER_S", "CHANGED_BY"]
 
 
 def test_nothing_to_show_is_an_empty_table_and_an_empty_list(run: Callable[..., str]) -> None:
-    for words in (["enrol", "list"], ["workers", "list"], ["jobs", "list"], ["queues"]):
+    for words in (["enrol", "list"], ["workers", "list"], ["jobs", "list"], ["queues", "list"], ["audit", "list"]):
         assert _json(run, *words) == []
         assert len(run(*words).splitlines()) == 1, "the header alone"
 

@@ -130,6 +130,14 @@ class CentralUnderTest(Protocol):
         """Let the deadline of the job's offer pass; on return central has acted on it."""
         ...
 
+    def lose_job(self, job_id: str) -> None:
+        """Give a running job up, as if its worker had been silent for longer than the job allows."""
+        ...
+
+    def pass_grace(self, job_id: str) -> None:
+        """Let the time pass for which a running job may be missing from what its worker lists; on return central has acted."""
+        ...
+
     def skip_delay(self, job_id: str) -> None:
         """Let the delay pass that a declined or expired job has before its next offer."""
         ...
@@ -221,26 +229,29 @@ class Caller:
         slots: int = 8,
         jobs: Sequence[HeldJob] = (),
         instance_id: str = "",
+        boot_id: str = "",
         protocol: str = PROTOCOL_VERSION,
         capabilities: Iterable[str] = EVERYTHING,
     ) -> Response:
+        """Ask for a session, as a daemon that has just started unless *boot_id* says which one."""
         return self.call(
             "POST",
             "session",
             SessionRequest(
                 instance_id=instance_id or self.instance_id,
-                boot_id=unique("boot"),
+                boot_id=boot_id or unique("boot"),
                 protocol=protocol,
                 capabilities=list(capabilities),
                 slots=slots,
                 facts=Facts(hostname="conformance"),
                 jobs=list(jobs),
+                time=time.time(),
             ),
         )
 
-    def open_session(self, *, slots: int = 8, jobs: Sequence[HeldJob] = ()) -> Session:
+    def open_session(self, *, slots: int = 8, jobs: Sequence[HeldJob] = (), boot_id: str = "") -> Session:
         """Open a session and speak under it from now on."""
-        self.session = succeeded(self.ask_session(slots=slots, jobs=jobs), Session)
+        self.session = succeeded(self.ask_session(slots=slots, jobs=jobs, boot_id=boot_id), Session)
         return self.session
 
     def ask_poll(
@@ -605,13 +616,54 @@ def check_a_clone_is_refused_and_disturbs_nobody(central: CentralUnderTest) -> N
     assert [offer.job_id for offer in reply.offers] == [job_id], "the first machine must work on as if nothing had happened"
 
 
-def check_a_running_job_that_a_new_session_does_not_list_is_lost(central: CentralUnderTest) -> None:
+def check_the_same_start_of_a_worker_may_open_a_session_again(central: CentralUnderTest) -> None:
+    caller = Caller.enrol(central)
+    boot = unique("boot")
+    first = caller.open_session(boot_id=boot)
+    offer = caller.start_job()
+    again = caller.open_session(boot_id=boot, jobs=[held(offer)])  # the reply was lost, or central's database was restored
+    assert again.session_id != first.session_id and not again.stops, "a session is new each time, and costs no job"
+    done(caller.report(offer))
+
+
+def check_of_two_copies_of_a_machine_the_first_works_on_and_the_later_is_refused(central: CentralUnderTest) -> None:
+    first = Caller.enrol(central)
+    boots = unique("first"), unique("later")
+    first.open_session(boot_id=boots[0])
+    offer = first.start_job()
+    later = first.with_session(succeeded(first.ask_session(boot_id=boots[1]), Session))  # what a restart looks like, too
+    refused(first.ask_poll(), ProblemCode.SESSION_TAKEN)
+    in_state(central, offer.job_id, JobState.RUNNING)
+    first.open_session(boot_id=boots[0], jobs=[held(offer)])
+    refused(later.ask_poll(), ProblemCode.SESSION_TAKEN)
+    for _ in range(2):
+        refused(later.ask_session(boot_id=boots[1]), ProblemCode.CLONED)
+    assert not first.poll(jobs=[held(offer)]).stops, "the first one's job must go on"
+    central.pass_grace(offer.job_id)
+    in_state(central, offer.job_id, JobState.RUNNING)
+    done(first.report(offer))
+
+
+def check_a_running_job_that_a_new_session_does_not_list_is_lost_after_a_grace(central: CentralUnderTest) -> None:
     caller = Caller.at_work(central)
     kept, forgotten = caller.start_job(), caller.start_job()
     session = caller.open_session(jobs=[held(kept)])
     assert not session.stops, "the job that is listed and ours must go on"
+    for offer in (kept, forgotten):
+        in_state(central, offer.job_id, JobState.RUNNING)
+        central.pass_grace(offer.job_id)
     in_state(central, kept.job_id, JobState.RUNNING)
     in_state(central, forgotten.job_id, JobState.LOST)
+
+
+def check_a_job_that_is_listed_again_within_the_grace_is_not_lost(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_job()
+    caller.open_session()
+    assert not caller.poll(jobs=[held(offer)]).stops, "it is this worker's still"
+    central.pass_grace(offer.job_id)
+    in_state(central, offer.job_id, JobState.RUNNING)
+    done(caller.report(offer))
 
 
 def check_a_new_session_stops_jobs_that_are_not_its_workers(central: CentralUnderTest) -> None:
@@ -1085,6 +1137,23 @@ def check_a_task_that_a_person_ended_before_its_offer_is_never_offered(central: 
     central.end_task(job_id)
     _wait_for_state(central, job_id, JobState.REVOKED)
     assert not caller.poll(free_slots=1).offers, "an ended task must not start"
+
+
+def check_a_lost_job_is_stopped_its_log_taken_and_its_report_refused(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_job()
+    succeeded(caller.log(offer, 0, b"before\n"), LogAppended)
+    central.lose_job(offer.job_id)
+    stops = caller.poll(jobs=[held(offer)], wait_s=PROMPT_S).stops
+    assert [(stop.job_id, stop.reason) for stop in stops] == [(offer.job_id, StopReason.LOST)], f"one job was lost, stops: {stops}"
+    for phase in (JobPhase.STOPPING, JobPhase.ENDED):
+        assert not caller.poll(jobs=[held(offer, phase)]).stops, "it stops already"
+    refused(caller.execution(offer, "GET", "variables/any"), ProblemCode.SUPERSEDED)
+    assert succeeded(caller.log(offer, 7, b"after\n"), LogAppended).size == 13, "the old try's log is still wanted"
+    for _ in range(2):
+        refused(caller.report(offer), ProblemCode.SUPERSEDED)
+    assert central.log_bytes(offer.job_id) == b"before\nafter\n", "the old try's log must be whole"
+    in_state(central, offer.job_id, JobState.LOST)
 
 
 def check_a_listed_job_that_is_not_ours_comes_back_as_a_stop(central: CentralUnderTest) -> None:

@@ -18,6 +18,8 @@ class Decision(str, Enum):
     """Someone else owns it: stop the job, drop the report."""
     OUTDATED = "outdated"
     """Update or leave."""
+    REOPEN = "reopen"
+    """Keep it; open a session anew, then try again. Central refuses that if this is a copy."""
     REWIND = "rewind"
     """Go on from where central says it stands (log offset)."""
 
@@ -64,7 +66,7 @@ DECISIONS: dict[ProblemCode, Decision] = {
     ProblemCode.CLONED: Decision.REFUSED,
     ProblemCode.TOKEN_REFUSED: Decision.REFUSED,
     ProblemCode.NAME_TAKEN: Decision.REFUSED,
-    ProblemCode.SESSION_TAKEN: Decision.REFUSED,
+    ProblemCode.SESSION_TAKEN: Decision.REOPEN,
     ProblemCode.NOT_FOUND: Decision.SUPERSEDED,
     ProblemCode.SUPERSEDED: Decision.SUPERSEDED,
     ProblemCode.LOG_OFFSET: Decision.REWIND,

@@ -80,6 +80,8 @@ class SessionRequest(Message, frozen=True):
     slots: Slots
     facts: Facts
     jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
+    time: float = 0.0
+    """The worker's wall clock, seconds since the epoch, for people to see how far it is off; 0: not told."""
 
 
 class IntentMode(str, Enum):
@@ -114,6 +116,9 @@ class StopReason(str, Enum):
     """The executor took the job back."""
     SUPERSEDED = "superseded"
     """Another lease (a higher epoch) exists, or central knows no such job of this worker."""
+    LOST = "lost"
+    """Central has given the job up, its worker was silent for too long. Its log is still taken, as the old try's; its report is
+    refused as superseded, and noted."""
 
 
 class Stop(Message, frozen=True):
@@ -139,6 +144,8 @@ class Session(Message, frozen=True):
     """The least wait before the next attempt after a failed one; the worker adds jitter and backs off."""
     intent: Intent
     stops: list[Stop] = []
+    time: float = 0.0
+    """Central's wall clock, seconds since the epoch; 0: not told."""
 
 
 class JobKind(str, Enum):

@@ -1,4 +1,4 @@
-"""`airflow remote …`: enrolment tokens, workers, jobs, queues. Each command is one ledger verb and a way to print its facts."""
+"""`airflow remote …`: enrolment tokens, workers, jobs, queues, audit. Each command is one ledger verb and a way to print its facts."""
 
 from __future__ import annotations
 
@@ -82,10 +82,47 @@ def get_remote_cli_commands() -> list[Any]:
             ),
         ),
     )
-    queues = action("queues", "show the depth of every queue", list_queues, output)
+    queue = Arg(("name",), help="the queue's name")
+    queues = GroupCommand(
+        name="queues",
+        help="queues: their depth and their rules",
+        subcommands=(
+            action("list", "show the depth of every queue, and what was set for it", list_queues, output),
+            action(
+                "set",
+                "set rules for the jobs that a queue gets from now on",
+                set_queue,
+                queue,
+                Arg(
+                    ("--lost-after",),
+                    required=True,
+                    help="how long a worker may be silent before such a job is lost: seconds, or 90s, 30m, 4h, 2d",
+                ),
+            ),
+            action("unset", "let the defaults hold again for a queue", unset_queue, queue),
+        ),
+    )
+    audit = GroupCommand(
+        name="audit",
+        help="what happened that somebody may have to answer for",
+        subcommands=(
+            action(
+                "list",
+                "show the newest entries",
+                list_audit,
+                Arg(("--kind",), default=None, help="only of this kind, such as job-lost, late-report, clone"),
+                Arg(("--worker",), default=None, help="only of this worker"),
+                Arg(("--job",), default=None, help="only about this job"),
+                Arg(("--limit",), type=int, default=100, help="at most this many"),
+                output,
+            ),
+        ),
+    )
     return [
         GroupCommand(
-            name="remote", help="Remote Executor: workers, enrolment, jobs, queues", subcommands=(enrol, workers, jobs, queues)
+            name="remote",
+            help="Remote Executor: workers, enrolment, jobs, queues, audit",
+            subcommands=(enrol, workers, jobs, queues, audit),
         )
     ]
 
@@ -141,7 +178,7 @@ def revoke_token(args: argparse.Namespace) -> None:
 
 # Workers
 
-WORKER_COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "alarm")
+WORKER_COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "alarm")
 
 
 def list_workers(args: argparse.Namespace) -> None:
@@ -213,10 +250,46 @@ def list_jobs(args: argparse.Namespace) -> None:
     _print(_ledger(jobs.list_jobs, state=args.state, queue=args.queue, limit=args.limit), args.output, JOB_COLUMNS)
 
 
-def list_queues(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import jobs
+QUEUE_COLUMNS = ("queue", "queued", "offered", "running", "oldest_queued_at", "lost_after_s", "changed_by")
 
-    _print(_ledger(jobs.list_queues), args.output, ("queue", "queued", "offered", "running", "oldest_queued_at"))
+
+def list_queues(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import queues
+
+    _print(_ledger(queues.list_queues), args.output, QUEUE_COLUMNS)
+
+
+def set_queue(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import queues
+    from airflow_remote_provider.task_options import lost_after_s
+
+    try:
+        seconds = lost_after_s(args.lost_after)
+    except ValueError as error:
+        raise SystemExit(f"--lost-after {args.lost_after}: {error}") from None
+    _ledger(queues.set_queue, args.name, lost_after_s=seconds, by=_me())
+    print(f"{args.name}: jobs queued from now on are lost after {timedelta(seconds=seconds)} of silence")
+
+
+def unset_queue(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import queues
+
+    _ledger(queues.unset_queue, args.name)
+    print(f"{args.name}: the defaults hold")
+
+
+# Audit
+
+AUDIT_COLUMNS = ("at", "kind", "worker", "job_id", "actor", "times", "detail")
+
+
+def list_audit(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import audit
+
+    if args.limit < 1:
+        raise SystemExit("--limit must be 1 or more")
+    entries = _ledger(audit.list_entries, kind=args.kind, worker=args.worker, job_id=args.job, limit=args.limit)
+    _print(entries, args.output, AUDIT_COLUMNS)
 
 
 # What all commands share

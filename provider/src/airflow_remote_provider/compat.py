@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from airflow.utils.sqlalchemy import UtcDateTime
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -136,6 +136,14 @@ def database_clock(session: Session, after: timedelta = timedelta()) -> Any:
     if name == "mysql":
         return func.timestampadd(text("MICROSECOND"), int(after.total_seconds() * 1e6), func.utc_timestamp(6))
     return datetime.now(timezone.utc) + after
+
+
+def latest_clock(session: Session) -> Any:
+    """Return the later of the database's and this machine's clock, as what a statement can store."""
+    mine = datetime.now(timezone.utc)
+    if session.get_bind().dialect.name == "sqlite":
+        return mine
+    return func.greatest(database_clock(session), literal(mine, UtcDateTime()))
 
 
 def task_instance_model() -> Any:

@@ -19,9 +19,10 @@ from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import JobState
 
 from airflow_remote_provider import compat, workloads
-from airflow_remote_provider.ledger import callbacks, jobs, sweep
+from airflow_remote_provider.ledger import callbacks, jobs, queues, sweep
 from airflow_remote_provider.ledger.jobs import EndedJob, NewJob
 from airflow_remote_provider.settings import settings
+from airflow_remote_provider.task_options import BadTaskOption
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
@@ -35,6 +36,10 @@ T = TypeVar("T")
 
 VOUCH_EVERY_S = 10.0
 """Airflow fails a task after 300 s without a heartbeat; 10 s leaves room for a database that is away for minutes."""
+
+CLOCK_SET_S = 5.0
+"""By how much this machine's clock may differ from its monotonic one between two heartbeats before we vouch at once: the scheduler,
+whose timers all come due when its clock is set forward, looks for tasks without a heartbeat right after ours."""
 
 ORPHANS_EVERY_S = 60.0
 """How often to look for callbacks and connection tests of a scheduler that died."""
@@ -74,16 +79,21 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         self._unrevoked: list[str] = []
         """Jobs to take back, which the ledger did not hear yet."""
         self._due: dict[str, float] = {}
+        self._wall_ahead_s = _wall_ahead_s()
 
     @property
     def _owner(self) -> str:
         return f"{self.job_id}/{self.team_name or ''}"
 
     def start(self) -> None:
-        """Check what must be right before the first task: our options and our tables."""
+        """Check what must be right before the first task: our options and our tables. Then vouch for what runs.
+
+        However long no scheduler lived: its successor must not find our tasks without a heartbeat.
+        """
         settings()
         with compat.transaction() as session:
             sweep.any_open(session)
+        self._ledger("vouch for jobs", sweep.vouch)
 
     # Handing in
 
@@ -95,15 +105,31 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         for item, job in zip(items, handed_in, strict=True):
             for waiting in (self.queued_tasks, self.queued_callbacks, self.queued_connection_tests):
                 waiting.pop(item.key, None)
-            self._expect(job.kind, job.job_id, item.key)
+            if isinstance(job, BadTaskOption):
+                self._refuse(item.key, str(job))
+            else:
+                self._expect(job.kind, job.job_id, item.key)
 
-    def _hand_in(self, session: Session, items: Sequence[ExecutorWorkload]) -> list[NewJob]:
-        new = [self._as_job(session, item) for item in items]
-        jobs.enqueue(session, new)
+    def _hand_in(self, session: Session, items: Sequence[ExecutorWorkload]) -> list[NewJob | BadTaskOption]:
+        """Store the items' jobs; what can't be one has its reason in its place."""
+        to = workloads.Addressee(self._owner, self.team_name, settings().lost_after_seconds, queues.lost_after(session))
+        new = [self._as_job(session, item, to) for item in items]
+        jobs.enqueue(session, [job for job in new if isinstance(job, NewJob)])
         return new
 
-    def _as_job(self, session: Session, item: ExecutorWorkload) -> NewJob:
-        to = workloads.Addressee(self._owner, self.team_name, settings().lost_after_seconds)
+    def _refuse(self, key: TaskInstanceKey, why: str) -> None:
+        """Fail a task that asks for what can't be given; its author reads why in Airflow's event log."""
+        self.log.error("The Remote Executor can't run %s: %s", key, why)
+        self.log_task_event(event="remote executor", extra=why, ti_key=key)
+        self.fail(key, why)
+
+    def _as_job(self, session: Session, item: ExecutorWorkload, to: workloads.Addressee) -> NewJob | BadTaskOption:
+        try:
+            return self._made_job(session, item, to)
+        except BadTaskOption as error:
+            return error
+
+    def _made_job(self, session: Session, item: ExecutorWorkload, to: workloads.Addressee) -> NewJob:
         if isinstance(item, ExecuteTask):
             return workloads.task_job(item, to)
         if isinstance(item, ExecuteCallback):
@@ -142,6 +168,8 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
             self._revoke_now()
         if self._is_due("orphans", ORPHANS_EVERY_S):
             self._adopt_orphans()
+        if self._clock_was_set():
+            self._due.pop("vouch", None)
         if not self._keys:
             return
         if self._unstarted:
@@ -149,6 +177,10 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         self._hear()
         if self._is_due("vouch", VOUCH_EVERY_S) and self._ledger("vouch for jobs", sweep.vouch) is _FAILED:
             self._due.pop("vouch")
+
+    def _clock_was_set(self) -> bool:
+        before, self._wall_ahead_s = self._wall_ahead_s, _wall_ahead_s()
+        return abs(self._wall_ahead_s - before) > CLOCK_SET_S
 
     def _tell_started(self) -> None:
         started = self._ledger("read started callbacks", lambda session: callbacks.started(session, sorted(self._unstarted)))
@@ -267,9 +299,9 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         super().debug_dump()
         self.log.info("remote: owner %s waits for %d jobs; %d to be revoked", self._owner, len(self._keys), len(self._unrevoked))
         self.log.info("remote: jobs\n\t%s", "\n\t".join(f"{job_id} {key}" for job_id, key in self._keys.items()))
-        queues = self._ledger("list queues", jobs.list_queues)
-        if isinstance(queues, list):
-            self.log.info("remote: queues\n\t%s", "\n\t".join(map(repr, queues)))
+        depths = self._ledger("list queues", queues.list_queues)
+        if isinstance(depths, list):
+            self.log.info("remote: queues\n\t%s", "\n\t".join(map(repr, depths)))
 
     def end(self) -> None:
         """Nothing to wait for: remote tasks run on and are adopted by the next scheduler."""
@@ -294,6 +326,11 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
 
 
 _FAILED = object()
+
+
+def _wall_ahead_s() -> float:
+    """By how much the wall clock is ahead of the monotonic one: changes only when somebody sets it."""
+    return time.time() - time.monotonic()
 
 
 def _is_failure(job: EndedJob) -> bool:

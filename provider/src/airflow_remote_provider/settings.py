@@ -48,6 +48,13 @@ OPTIONS: dict[str, Option] = {
         5, 0, 600, "Wait before a job is offered again, in seconds; it grows with every offer nobody accepted."
     ),
     "lost_after_seconds": Option(3600, 60, 604800, "How long a worker may be silent before its jobs are lost, in seconds."),
+    "reconnect_seconds": Option(
+        180,
+        1,
+        86400,
+        "How long central must have been up without a break before it calls any job lost, in seconds: time for every worker to "
+        "come back. Keep it above poll_seconds + 60.",
+    ),
     "stop_margin_seconds": Option(60, 0, 3600, "How much earlier than that the worker itself stops them, in seconds."),
     "silent_after_seconds": Option(90, 5, 3600, "How long after its last contact a worker is shown as silent, in seconds."),
     "ledger_threads": Option(4, 1, 32, "Threads, and so database connections, that all ledger calls of one API process share."),
@@ -67,6 +74,7 @@ OPTIONS: dict[str, Option] = {
         "How often an API process looks for new jobs where the database can't notify it (not Postgres), in seconds.",
     ),
     "history_days": Option(14, 1, 3650, "How long ended jobs are kept, in days."),
+    "audit_days": Option(90, 1, 3650, "How long the audit is kept, in days."),
 }
 
 TEXT_OPTIONS: dict[str, TextOption] = {
@@ -86,6 +94,7 @@ class Settings:
     offer_attempts: int
     reoffer_delay_seconds: float
     lost_after_seconds: float
+    reconnect_seconds: float
     stop_margin_seconds: float
     silent_after_seconds: float
     ledger_threads: int
@@ -93,6 +102,7 @@ class Settings:
     gateway_body_bytes: int
     dispatch_poll_seconds: float
     history_days: float
+    audit_days: float
     callback_queue: str
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow_remote_protocol.messages import Bundle, CallbackWorkload, ConnectionTestWorkload, JobKind, TaskWorkload
 
 from airflow_remote_provider.ledger.jobs import NewJob
+from airflow_remote_provider.task_options import TaskOptions, parse
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
@@ -26,10 +28,22 @@ class Addressee:
     owner: str
     team: str | None
     lost_after_s: float
+    """Unless its queue or its task says otherwise."""
+    of_queue: Mapping[str, float] = field(default_factory=dict)
+    """What people decided for single queues instead."""
+
+    def lost_after(self, queue: str, options: TaskOptions = TaskOptions()) -> float:
+        """Return how long the worker of a job may be silent: the task's word, else its queue's, else the deployment's."""
+        return options.lost_after_s or self.of_queue.get(queue) or self.lost_after_s
 
 
 def task_job(item: ExecuteTask, to: Addressee) -> NewJob:
-    """Return the job of one task try."""
+    """Return the job of one task try.
+
+    Raises:
+        BadTaskOption: its `executor_config` asks for what can't be given.
+    """
+    options = parse(item.ti.executor_config)
     ti = item.ti
     said = TaskWorkload(ti=ti.model_dump(mode="json"), dag_rel_path=str(item.dag_rel_path), bundle=_bundle(item.bundle_info))
     return NewJob(
@@ -48,7 +62,7 @@ def task_job(item: ExecuteTask, to: Addressee) -> NewJob:
         try_number=ti.try_number,
         workload=_json(said),
         log_path=item.log_path or "",
-        lost_after_s=to.lost_after_s,
+        lost_after_s=to.lost_after(ti.queue or DEFAULT_QUEUE, options),
     )
 
 
@@ -95,8 +109,9 @@ def key_of(kind: JobKind, job_id: str) -> Any:
     return CallbackKey(job_id) if kind is JobKind.CALLBACK else ConnectionTestKey(job_id)
 
 
-def _without_task(to: Addressee, **own: Any) -> NewJob:
+def _without_task(to: Addressee, *, queue: str, **own: Any) -> NewJob:
     return NewJob(
+        queue=queue,
         team=to.team,
         priority=BEFORE_TASKS,
         slots=1,
@@ -106,7 +121,7 @@ def _without_task(to: Addressee, **own: Any) -> NewJob:
         task_id="",
         map_index=-1,
         try_number=0,
-        lost_after_s=to.lost_after_s,
+        lost_after_s=to.lost_after(queue),
         **own,
     )
 

@@ -217,21 +217,6 @@ def test_the_newest_jobs_are_listed_first() -> None:
         assert jobs.list_jobs(session, state="running") == []
 
 
-def test_queues_show_their_depth() -> None:
-    worker = enlist(queues=["a", "b"])
-    _report(running(worker, "b"))
-    running(worker, "a")
-    offered(worker, "a")
-    queued("a")
-    queued("z")
-    with compat.transaction() as session:
-        rows = {
-            row.queue: (row.queued, row.offered, row.running, row.oldest_queued_at is None) for row in jobs.list_queues(session)
-        }
-    assert rows["a"] == (0, 1, 2, True) or rows["a"] == (1, 1, 1, False)
-    assert rows["z"] == (1, 0, 0, False)
-
-
 def test_the_worker_of_a_job_is_known_after_it_ended() -> None:
     lease = running(enlist("edge-1"))
     _report(lease)

@@ -11,15 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock
 from airflow_remote_worker.config import Config, ConfigError, check_central
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, Unreachable, WorkerError
 from airflow_remote_worker.link import Link, tls_context
 from airflow_remote_worker.state import NotJoined, State
 
 CONNECT_TIMEOUT_S = 10.0
-CLOCK_DIFFERS_S = 60.0
-"""Log lines of both sides would be hard to read together; nothing breaks."""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
     """Say what the daemon of this directory does; exit code 0 if it runs and hears central."""
     import json
 
+    from airflow_remote_worker.clock import CLOCK_DIFFERS_S, off_by
     from airflow_remote_worker.lifecycle import Phase
 
     membership = state.membership()
@@ -113,6 +114,8 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
         if alive:
             contact = f"{time.time() - told['contact_at']:.0f} s ago" if told["contact_at"] else "never"
             print(f"central  {('unreachable: ' + told['trouble']) if told['trouble'] else 'reachable'}, last word {contact}")
+            if abs(told.get("clock_off_s", 0.0)) > CLOCK_DIFFERS_S:
+                print(f"clock    {off_by(told['clock_off_s'])}")
             print(f"intent   {told['intent']['mode']} {told['intent']['reason']}".rstrip())
             runtime = told["runtime"]
             ready = "{python}, Task SDK {airflow}".format(**runtime) if runtime else told["runtime_trouble"] or "not ready yet"

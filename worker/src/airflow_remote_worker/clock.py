@@ -11,6 +11,10 @@ import anyio
 _BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
+CLOCK_DIFFERS_S = 60.0
+"""From here on people are told how far the wall clock is off: log lines of both sides are hard to read together; nothing breaks."""
+
+
 class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that never run backwards and go on while the machine is suspended; comparable until the next reboot."""
@@ -39,6 +43,11 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
+
+
+def off_by(seconds: float) -> str:
+    """Say how far this machine's wall clock is off."""
+    return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} central's; set it (NTP)"
 
 
 class Backoff:

@@ -19,11 +19,11 @@ from typing import Any
 
 import anyio
 import msgspec
-from airflow_remote_protocol.messages import Facts, IntentMode, JobPhase, Session, SessionRequest
+from airflow_remote_protocol.messages import Facts, IntentMode, JobPhase, Session, SessionRequest, Stop, StopReason
 from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, posix
-from airflow_remote_worker.clock import Clock, SystemClock
+from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, off_by
 from airflow_remote_worker.config import Config, check_central
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.gateway import Door, Gateway
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 CAPABILITIES = frozenset({Capability.TASK, Capability.CALLBACK, Capability.CONNECTION_TEST, Capability.GZIP_LOG})
 STATUS_EVERY_S = 0.5
 """At least this long between two writings of `status.json`; forty jobs that end at once are one change to people."""
+MOVED_ON = "central has given this job up, or to someone else"
 LAST_REPORTS_S = 10.0
 """How long a drained worker waits for its last logs and reports; what is left is on disk for the next start."""
 
@@ -135,6 +136,7 @@ class Daemon:
         self._news = anyio.Event()
         self._started_at = clock.wall()
         self._contact_at: float | None = None
+        self._clock_off_s = 0.0
 
         self.supervisor.on_held += [self.ship.follow, self.report.follow, lambda job: self.tell_status()]
         self.supervisor.on_freed = self._hear_freed
@@ -154,6 +156,7 @@ class Daemon:
             slots=self._config.slots,
             facts=facts(),
             jobs=self.session.held(),
+            time=self._clock.wall(),
         )
 
     def running(self) -> list[Job]:
@@ -204,6 +207,7 @@ class Daemon:
             "version": __version__,
             "started_at": self._started_at,
             "contact_at": self._contact_at,
+            "clock_off_s": self._clock_off_s,
             "trouble": self.poll.trouble,
             "session": self.link.session_id,
             "intent": {"mode": self.session.intent.mode.value, "reason": self.session.intent.reason},
@@ -224,7 +228,10 @@ class Daemon:
 
     def _hear_session(self, session: Session) -> None:
         self.ship.gzip = Capability.GZIP_LOG in agree(CAPABILITIES, session.capabilities)
+        self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)
+        if abs(self._clock_off_s) > CLOCK_DIFFERS_S:
+            log.warning("this machine's clock is %s; logs of both sides are hard to read together", off_by(self._clock_off_s))
 
     def _hear_contact(self) -> None:
         if not self.poll.trouble:
@@ -272,7 +279,8 @@ class _Doors:
                 lease,
                 key,
                 on_accepted=lambda: daemon.session.move(lease, JobPhase.RUNNING),
-                on_superseded=lambda: daemon.supervisor.supersede(lease),
+                # Its log may still be wanted: a lost job's is. The log's own route says so, or that it isn't.
+                on_superseded=lambda: daemon.supervisor.stop(Stop(lease.job_id, lease.epoch, StopReason.SUPERSEDED, MOVED_ON)),
                 on_hello=lambda pid: daemon.supervisor.meet(job, shim_of(pid)),
             )
         )

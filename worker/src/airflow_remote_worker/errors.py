@@ -17,6 +17,10 @@ class Unreachable(WorkerError):
         self.retry_after_s = retry_after_s
 
 
+class SessionTaken(Unreachable):
+    """Another start of this worker has its session, or central forgot it. Keep what you have until the poll loop has opened one anew."""
+
+
 class Refused(WorkerError):
     """Central will not have it, now or later. Stop asking; tell a person."""
 
@@ -62,6 +66,8 @@ def from_problem(problem: Problem, *, retry_after_s: float | None = None) -> Wor
         return Refused(text, problem=problem)
     if decision is Decision.SUPERSEDED:
         return Superseded(text)
+    if decision is Decision.REOPEN:
+        return SessionTaken(text)
     if decision is Decision.OUTDATED:
         return Outdated(text)
     if decision is Decision.REWIND and problem.size is not None:

@@ -101,8 +101,9 @@ class WorkerSession:
         return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))
 
     def ask(self, longest_s: float) -> Poll:
-        """Return the next poll. While a job is being prepared it is short, so that the next one renews the offer in time."""
-        deadlines = [h.deadline_s for h in self._held.values() if h.phase is JobPhase.PREPARING]
+        """Return the next poll. It is short where a later one would renew an offer, or a lease that is lost soon, too late."""
+        held = [h for h in self._held.values() if h.phase is not JobPhase.ENDED]
+        deadlines = [h.deadline_s if h.phase is JobPhase.PREPARING else h.stop_after_s for h in held]
         return Poll(
             free_slots=self.free_slots(),
             intent_revision=self.intent.revision,

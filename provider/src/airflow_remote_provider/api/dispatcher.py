@@ -229,8 +229,11 @@ class Dispatcher:
             parked.worker = record
 
 
+SESSION_TAKEN = "this is not this worker's session (any more): another start has it, or central forgot it; open a new one"
+
+
 def session_taken() -> Refusal:
-    return Refusal(ProblemCode.SESSION_TAKEN, "a newer start of this worker has taken the session over; this one must end")
+    return Refusal(ProblemCode.SESSION_TAKEN, SESSION_TAKEN)
 
 
 def _fits(parked: Parked, need: Demand) -> bool:

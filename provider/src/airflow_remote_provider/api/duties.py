@@ -14,7 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.ledger import callbacks, sweep, workers
+from airflow_remote_provider.api.vigil import BREAK_S, Vigil
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger import audit, callbacks, sweep, workers
 from airflow_remote_provider.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,10 +25,15 @@ TICK_S = 1.0
 """A person's kill must reach the worker within 1.5 s."""
 ROUND_EVERY_S = 10.0
 """Presence, the duty, and whether there is anything to watch: one transaction, all that an idle fleet costs here."""
-DUTY_LASTS = timedelta(seconds=25)
+DUTY_LASTS = timedelta(seconds=BREAK_S)
 """Two rounds may fail before another process takes over."""
 PURGE_EVERY_S = 3600.0
+MISSING_GRACE = timedelta(seconds=15)
+"""How long a running job may be missing from what its worker lists before it is lost."""
 RETRY_S = 5.0
+RECONNECT_S = 55.0
+"""What a worker may need beyond its poll until it is back: it gives up a silent poll 15 s late, then waits up to 30 s, then connects
+for up to 10 s (its own defaults)."""
 
 
 class Duties:
@@ -39,6 +46,8 @@ class Duties:
         self._heard: set[str] = set()
         self._due: dict[str, float] = {}
         self._busy = False
+        self._vigil = Vigil(settings.reconnect_seconds)
+        self._offer_deadline = timedelta(seconds=settings.offer_deadline_seconds)
 
     def stir(self) -> None:
         """Jobs are on the move: sweep every tick from now on, until none is open any more."""
@@ -50,6 +59,13 @@ class Duties:
 
     async def run(self) -> None:
         """Sweep until cancelled. A database that fails is reported once a tick and asked again."""
+        if self._settings.reconnect_seconds < self._settings.poll_seconds + RECONNECT_S:
+            log.warning(
+                "[remote] reconnect_seconds = %g is less than poll_seconds + %g: after a downtime of central, jobs may be called lost "
+                "whose workers are still on their way back; raise it",
+                self._settings.reconnect_seconds,
+                RECONNECT_S,
+            )
         on_duty = False
         while True:
             try:
@@ -59,9 +75,12 @@ class Duties:
                     await self._sweep()
                 if on_duty and self._is_due("purge", PURGE_EVERY_S):
                     await self._pool.call(sweep.purge, older_than=timedelta(days=self._settings.history_days))
+                    await self._pool.call(audit.purge, older_than=timedelta(days=self._settings.audit_days))
             except (SQLAlchemyError, OSError) as error:
                 log.warning("A sweep failed (%s); trying again", error)
                 on_duty = False
+                if getattr(error, "connection_invalidated", True):  # not merely a lock that somebody held for too long
+                    self._vigil.end()
                 self._due.pop("round", None)
                 await asyncio.sleep(RETRY_S)
             await asyncio.sleep(TICK_S)
@@ -70,10 +89,25 @@ class Duties:
         await self._pool.call(sweep.stop_ended)
         if self._is_due("offers", 2.0):
             rules = sweep.OfferRules(self._settings.offer_attempts, timedelta(seconds=self._settings.reoffer_delay_seconds))
-            await self._pool.call(sweep.expire_offers, rules)
+            await self._pool.call(self._expire_offers, rules)
         if self._is_due("silent", 10.0):
-            await self._pool.call(sweep.lose_silent)
+            await self._pool.call(self._lose)
             await self._pool.call(callbacks.stop_over)
+
+    def _expire_offers(self, session: Session, rules: sweep.OfferRules) -> None:
+        self._look(session)
+        sweep.expire_offers(session, rules)
+
+    def _lose(self, session: Session) -> None:
+        self._look(session)
+        sweep.lose_missing(session, grace=MISSING_GRACE)
+        if self._vigil.has_lasted:
+            sweep.lose_silent(session)
+
+    def _look(self, session: Session) -> None:
+        """Before anything is judged by the database's clock: is it the clock we know?"""
+        if not self._vigil.look(database_now(session)):
+            sweep.rebase(session, offer_deadline=self._offer_deadline)
 
     async def _round(self) -> bool:
         """Write down who was heard, take or keep the duty, look whether jobs are open. Return whether the duty is ours."""
@@ -91,6 +125,10 @@ class Duties:
         if heard:
             workers.seen(session, heard)
         on_duty = sweep.take_duty(session, "sweep", self._holder, lasts=DUTY_LASTS)
+        if on_duty:
+            self._look(session)
+        else:
+            self._vigil.end()
         return on_duty, on_duty and sweep.any_open(session)
 
     def _is_due(self, what: str, every_s: float) -> bool:

@@ -52,7 +52,7 @@ from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, workers
-from airflow_remote_provider.ledger.errors import Cloned
+from airflow_remote_provider.ledger.errors import Cloned, TooLate
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.logstores import LogStore, OutOfStep
@@ -208,6 +208,7 @@ async def _session(central: Central, request: Request, worker: WorkerRecord) -> 
             retry_s=central.settings.retry_seconds,
             intent=record.intent,
             stops=stops,
+            time=time.time(),
         )
     )
 
@@ -296,7 +297,11 @@ async def _decline(central: Central, request: Request, lease: Lease) -> Response
 async def _report(central: Central, request: Request, lease: Lease) -> Response:
     said = decode(Report, await _body(request, MESSAGE_BYTES))
     central.checks.forget(lease)
-    await central.pool.call(leases.report, lease, said)
+    try:
+        await central.pool.call(leases.report, lease, said)
+    except TooLate:
+        await central.pool.call(leases.note_late, lease, said)
+        raise
     central.dispatcher.freed(lease.worker_id)
     return Response(status_code=204)
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import NameTaken, Superseded, TokenRefused, Unknown
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
@@ -117,7 +118,7 @@ def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
         slots=0,
         facts=msgspec.to_builtins(request.facts),
         created_at=now,
-        changed_at=now,
+        changed_at=stamp(session),
     )
     session.add(worker)
     session.add(Presence(worker_id=worker.id))
@@ -145,10 +146,9 @@ def leave(session: Session, worker_id: str) -> None:
 
 def revoke(session: Session, worker: Worker) -> None:
     """End a worker's right to speak; its open polls end within a moment."""
-    now = database_now(session)
-    worker.revoked_at = now
+    worker.revoked_at = database_now(session)
     worker.session_id = None
-    worker.changed_at = now
+    worker.changed_at = stamp(session)
     wake(session, Topic.WORKER)
 
 
@@ -160,10 +160,9 @@ def _make_room(session: Session, name: str) -> None:
         return
     if existing.revoked_at is None:
         raise _name_taken(name)
-    now = database_now(session)
     existing.name = f"{name[:60]}/{existing.id}"  # no name that a worker can have
-    existing.removed_at = existing.removed_at or now
-    existing.changed_at = now
+    existing.removed_at = existing.removed_at or database_now(session)
+    existing.changed_at = stamp(session)
     session.flush()
 
 

@@ -26,6 +26,16 @@ class Superseded(LedgerError):
     code = ProblemCode.SUPERSEDED
 
 
+class TooLate(Superseded):
+    """The job was lost before its worker reported it; what is reported counts for nothing, but is noted."""
+
+
+class NotYet(LedgerError):
+    """Ask again in a moment."""
+
+    code = ProblemCode.BUSY
+
+
 class Impossible(LedgerError):
     """What is asked can't be done to a job in its state."""
 

@@ -1,4 +1,4 @@
-"""What the executor asks: enqueue, read back what ended, adopt, revoke. Also the reads of people (`jobs list`, `queues`)."""
+"""What the executor asks: enqueue, read back what ended, adopt, revoke. Also the reads of people (`jobs list`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 
 from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import ENDED, JobEvent, JobState, advance
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -206,43 +206,6 @@ def list_jobs(session: Session, *, state: str | None = None, queue: str | None =
         )
         for job in session.scalars(query)
     ]
-
-
-@dataclass(frozen=True)
-class QueueRow:
-    """One queue's depth."""
-
-    queue: str
-    queued: int
-    offered: int
-    running: int
-    oldest_queued_at: datetime | None
-
-
-def list_queues(session: Session) -> list[QueueRow]:
-    """Return every queue that has jobs not ended yet."""
-    open_states = [state.value for state in JobState if not state.is_ended]
-    query = (
-        select(Job.queue, Job.state, func.count(), func.min(Job.queued_at))
-        .where(Job.state.in_(open_states))
-        .group_by(Job.queue, Job.state)
-    )
-    found: dict[str, dict[str, tuple[int, datetime]]] = {}
-    for queue, state, count, oldest in session.execute(query):
-        found.setdefault(queue, {})[state] = (count, oldest)
-    rows = []
-    for queue, states in sorted(found.items()):
-        queued = states.get(JobState.QUEUED.value)
-        rows.append(
-            QueueRow(
-                queue=queue,
-                queued=queued[0] if queued else 0,
-                offered=states.get(JobState.OFFERED.value, (0, None))[0],
-                running=states.get(JobState.RUNNING.value, (0, None))[0],
-                oldest_queued_at=queued[1] if queued else None,
-            )
-        )
-    return rows
 
 
 def worker_of(session: Session, job_id: str) -> str | None:

@@ -13,12 +13,17 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from airflow_remote_provider.compat import database_clock, database_now
-from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record
+from airflow_remote_provider.ledger.errors import Impossible, NotYet, NotYours, Superseded, TooLate
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import Job
+from airflow_remote_provider.models import Job, Worker
 
 STOPS_REPEATED = timedelta(minutes=5)
 """How long a parked poll hears of an offer that was taken back; a later poll hears of it by listing the job."""
+
+RIVAL_SPEAKS_WITHIN = timedelta(seconds=5)
+"""How long after a takeover a worker's word that a job died is not taken yet. Was it no restart but a copy of the machine, then its
+jobs' processes are not there, but on the original, which has heard of the takeover in its open poll and claims its session back."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,13 @@ def withdraw(session: Session, leases: Sequence[Lease]) -> None:
 def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta) -> list[Stop]:
     """Renew what a poll lists; return what the worker must stop.
 
-    Offers listed as preparing get a new deadline. A listed job that is not this worker's at that epoch any more is superseded.
+    Offers listed as preparing get a new deadline. A listed job that is not this worker's at that epoch any more is superseded;
+    one that was given up is lost: its log is still wanted.
     """
-    query = select(Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason).where(Job.id.in_({job.job_id for job in held}))
-    rows = {row.id: row for row in session.execute(query)}
+    wanted = (Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.missing_since)
+    rows = {row.id: row for row in session.execute(select(*wanted).where(Job.id.in_({job.job_id for job in held})))}
     preparing: list[str] = []
+    found: list[str] = []
     stops: list[Stop] = []
     for mine in held:
         row = rows.get(mine.job_id)
@@ -123,11 +130,15 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
             stop = Stop(mine.job_id, mine.epoch, StopReason.SUPERSEDED, "another lease exists, or central knows no such job")
         elif row.stop_reason is not None:
             stop = Stop(mine.job_id, mine.epoch, StopReason(row.stop_reason))
+        elif row.state == JobState.LOST.value:
+            stop = Stop(mine.job_id, mine.epoch, StopReason.LOST, "central has given this job up; its log is still wanted")
         elif JobState(row.state).is_ended:
             stop = Stop(mine.job_id, mine.epoch, StopReason.SUPERSEDED, f"the job has ended: {row.state}")
         else:
             if row.state == JobState.OFFERED.value and mine.phase is JobPhase.PREPARING:
                 preparing.append(mine.job_id)
+            if row.missing_since is not None:
+                found.append(mine.job_id)
             continue
         if is_stoppable(mine):
             stops.append(stop)
@@ -137,6 +148,8 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
             .where(Job.id.in_(preparing), Job.state == JobState.OFFERED.value)
             .values(deadline_at=database_now(session) + deadline)
         )
+    if found:
+        session.execute(update(Job).where(Job.id.in_(found)).values(missing_since=None))
     return stops
 
 
@@ -160,25 +173,26 @@ def stops_for(session: Session, worker_ids: Sequence[str]) -> dict[str, list[Sto
 
 
 def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None:
-    """A new session: jobs that this worker holds by our books but doesn't list are over.
+    """A new session: what does its worker hold by our books, but not list?
 
-    An offer goes back to the queue (its reply was lost); a running job is lost (the worker's state was wiped).
+    An offer goes back to the queue (its reply was lost). A running job is missing from now on, and lost by
+    :func:`..sweep.lose_missing` unless it is listed again soon: a copy of the worker, found out a moment later, must not cost the
+    original its jobs.
     """
     listed = {(job.job_id, job.epoch) for job in held}
     leased = [state.value for state in JobState if state.is_leased]
     query = select(Job).where(Job.worker_id == worker_id, Job.state.in_(leased)).order_by(Job.id).with_for_update()
     for job in session.scalars(query):
         if (job.id, job.epoch) in listed:
+            job.missing_since = None
             continue
         if job.state == JobState.OFFERED.value:
             job.state = advance(JobState.OFFERED, JobEvent.WITHDRAW).value
             job.offers -= 1
             job.deadline_at = None
             wake(session, Topic.QUEUED)
-        else:
-            job.state = advance(JobState.RUNNING, JobEvent.LOSE).value
-            job.ended_at = database_clock(session)
-            job.reason = f"worker {job.worker_name} came back without this job"
+        elif job.missing_since is None:
+            job.missing_since = database_now(session)
 
 
 def conclude(session: Session, lease: Lease, *, done: bool) -> Subject:
@@ -204,7 +218,9 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     """The job is over at its worker. The same report again changes nothing.
 
     Raises:
-        Superseded: the job was lost, revoked or offered anew meanwhile; what is reported counts for nothing.
+        Superseded: the job was revoked or offered anew meanwhile; what is reported counts for nothing.
+        TooLate: the job was lost meanwhile (call :func:`note_late` in a transaction of its own: this one is rolled back).
+        NotYet: a worker that has just taken a session over says that the job died there.
         Impossible: an offer can't have run without acceptance.
     """
     job = _hold(session, lease)
@@ -212,7 +228,10 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     if state.is_ended:
         if job.outcome is not None:
             return
-        raise Superseded(f"job {lease.job_id} has ended without this report: {job.state}")
+        why = TooLate if state is JobState.LOST else Superseded
+        raise why(f"job {lease.job_id} has ended without this report: {job.state}")
+    if said.outcome is Outcome.DIED:
+        _wait_for_a_rival(session, lease.worker_id)
     if state is JobState.OFFERED and said.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
         raise Impossible(f"job {lease.job_id} was never accepted; an offer can only be reported as unprepared, stopped or died")
     event = JobEvent.REVOKE if job.stop_reason is not None and job.concluded_at is None else EVENTS[said.outcome]
@@ -224,6 +243,39 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
     job.deadline_at = None
+
+
+def _wait_for_a_rival(session: Session, worker_id: str) -> None:
+    """Raises: NotYet."""
+    worker = session.get(Worker, worker_id)
+    if worker is None or worker.previous_boot_id is None or worker.session_at is None:
+        return
+    if timedelta() <= database_now(session) - worker.session_at < RIVAL_SPEAKS_WITHIN:
+        raise NotYet("this worker has just started, and it is not certain yet that it is no copy; say so again in some seconds")
+
+
+def note_late(session: Session, lease: Lease, said: Report) -> None:
+    """Keep what a worker reported about a job after it had been lost."""
+    job = session.get(Job, lease.job_id)
+    if job is None or job.worker_id != lease.worker_id:
+        return
+    exit_code = "" if said.exit_code is None else f", exit code {said.exit_code}"
+    detail = (
+        f"reported as {said.outcome.value}{exit_code} after it was lost ({job.reason}); refused. "
+        f"Its log has {said.log_size} bytes, SHA-256 {said.log_sha256 or 'not told'}. {said.reason}"
+    )
+    record(
+        session,
+        Event(
+            AuditKind.LATE_REPORT,
+            job.id,
+            detail.strip(),
+            actor="worker",
+            worker_id=job.worker_id,
+            worker_name=job.worker_name,
+            job_id=job.id,
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.jobs import take_back
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Duty, Job, Presence, Worker
@@ -28,7 +29,8 @@ def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> 
     now, until = database_clock(session), database_clock(session, lasts)
     taken = session.execute(
         update(Duty)
-        .where(Duty.name == name, or_(Duty.holder == holder, Duty.until < now))
+        # Nobody takes a duty for longer than *lasts*: what ends later was taken before the clock was set back.
+        .where(Duty.name == name, or_(Duty.holder == holder, Duty.until < now, Duty.until > database_clock(session, 2 * lasts)))
         .values(holder=holder, until=until)
         .execution_options(synchronize_session=False)
     )
@@ -121,7 +123,10 @@ def _why_over(row: Any) -> StopReason:
 
 
 def lose_silent(session: Session) -> int:
-    """Call jobs lost whose worker has been silent for longer than the job allows. Return how many."""
+    """Call jobs lost whose worker has been silent for longer than the job allows. Return how many.
+
+    Only for who has watched without a break for long enough that every worker could have come back (:class:`..api.vigil.Vigil`).
+    """
     now = database_now(session)
     query = (
         select(Job, Presence.last_seen_at)
@@ -137,10 +142,41 @@ def lose_silent(session: Session) -> int:
         return 0
     locked = select(Job).where(Job.id.in_(lost), Job.state == JobState.RUNNING.value).order_by(Job.id).with_for_update()
     for job in session.scalars(locked):
-        job.state = advance(JobState.RUNNING, JobEvent.LOSE).value
-        job.ended_at = now
-        job.reason = f"worker {job.worker_name} was not heard of for {timedelta(seconds=job.lost_after_s)}"
+        _lose(session, job, f"worker {job.worker_name} was not heard of for {timedelta(seconds=job.lost_after_s)}", now)
     return len(lost)
+
+
+def lose_missing(session: Session, *, grace: timedelta) -> int:
+    """Call running jobs lost that their worker has not listed since it opened its session. Return how many."""
+    now = database_now(session)
+    query = select(Job).where(Job.state == JobState.RUNNING.value, Job.missing_since < now - grace)
+    missing = session.scalars(query.order_by(Job.id).with_for_update()).all()
+    for job in missing:
+        _lose(session, job, f"worker {job.worker_name} came back without this job", now)
+    return len(missing)
+
+
+def _lose(session: Session, job: Job, why: str, now: datetime) -> None:
+    job.state = advance(JobState(job.state), JobEvent.LOSE).value
+    job.ended_at = now
+    job.reason = why
+    what = f"{job.dag_id}.{job.task_id} (try {job.try_number}, run {job.run_id})" if job.task_id else job.kind
+    record(
+        session,
+        Event(AuditKind.JOB_LOST, job.id, f"{what}: {why}", worker_id=job.worker_id, worker_name=job.worker_name, job_id=job.id),
+    )
+
+
+def rebase(session: Session, *, offer_deadline: timedelta) -> None:
+    """The database's clock was set, or nobody has watched for a while: what it stamped must not hold for a day, nor be over at once.
+
+    Workers heard of in the future were heard of now; offers begin their deadline anew; nothing waits longer for its next offer.
+    """
+    now = database_now(session)
+    session.execute(update(Presence).where(Presence.last_seen_at > now).values(last_seen_at=now))
+    session.execute(update(Job).where(Job.state == JobState.OFFERED.value).values(deadline_at=now + offer_deadline))
+    session.execute(update(Job).where(Job.state == JobState.QUEUED.value, Job.not_before.is_not(None)).values(not_before=None))
+    session.execute(update(Job).where(Job.state == JobState.RUNNING.value, Job.missing_since > now).values(missing_since=now))
 
 
 def _silence(now: datetime, last_seen: datetime | None) -> timedelta:
@@ -152,7 +188,8 @@ def vouch(session: Session) -> int:
 
     And one for tasks that were cleared while they ran (`restarting`): they wait for their job's end under a new id, and would
     start a second copy if the first one's worker is out of reach and Airflow lost patience.
-    A job whose worker was silent too long is lost before (:func:`lose_silent`) and no longer running.
+    A job whose worker was silent too long is lost before (:func:`lose_silent`) and no longer running. The scheduler that asks
+    compares with its own machine's clock: the later of the two is written, whichever of them was set.
     """
     ti = compat.task_instance_model()
     running = Job.state == JobState.RUNNING.value
@@ -162,7 +199,7 @@ def vouch(session: Session) -> int:
     ]
     vouched = 0
     for which in ours:  # not one with OR: no database would use the indexes for it
-        update_ = update(ti).where(which).values(last_heartbeat_at=database_clock(session))
+        update_ = update(ti).where(which).values(last_heartbeat_at=compat.latest_clock(session))
         vouched += session.execute(update_.execution_options(synchronize_session=False)).rowcount  # type: ignore[attr-defined]
     return vouched
 

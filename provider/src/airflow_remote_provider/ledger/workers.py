@@ -15,11 +15,21 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record
+from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import revoke
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Unknown
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Presence, Worker
+
+RIVALS_WITHIN = timedelta(minutes=10)
+"""How long after a takeover the older start may claim its session back, and shows by that that the later one is a copy."""
+LIVE_WITHIN = timedelta(seconds=90)
+"""A session whose worker was heard of so lately was alive when it was taken over, as far as we know."""
+CLOCK_OFF = timedelta(minutes=1)
+"""From here on people are told that a worker's clock is off: log lines of both sides would be hard to read together."""
+WIDEST_OFFSET_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -72,11 +82,14 @@ def changed_since(session: Session, since: datetime | None) -> list[WorkerRecord
 
 
 def open_session(session: Session, worker_id: str, request: SessionRequest) -> WorkerRecord:
-    """Give the worker a new session; the same instance takes over at once, whatever became of the old one.
+    """Give the worker a new session; a new start of the same instance takes over at once, whatever became of the old one.
+
+    A start that was taken over is dead and says nothing any more, unless the other one is a copy of the whole machine. If it
+    speaks again soon, the older start has its session back and the later one is refused from now on.
 
     Raises:
-        Cloned: this credential's session belongs to another installation or machine; the first is not disturbed, but flagged
-            (call :func:`flag_clone` in a transaction of its own: this one is rolled back).
+        Cloned: this credential's session belongs to another installation, or to another copy of this one; the first is not
+            disturbed, but flagged (call :func:`flag_clone` in a transaction of its own: this one is rolled back).
         Revoked: the credential was revoked.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
@@ -88,6 +101,8 @@ def open_session(session: Session, worker_id: str, request: SessionRequest) -> W
             f"On a copy, join under another name; on a rebuilt machine, first: airflow remote workers remove {worker.name}"
         )
     now = database_now(session)
+    if worker.boot_id != request.boot_id:
+        _take_over(session, worker, request.boot_id, now)
     worker.instance_id = request.instance_id
     worker.boot_id = request.boot_id
     worker.session_id = str(uuid.uuid4())
@@ -95,21 +110,66 @@ def open_session(session: Session, worker_id: str, request: SessionRequest) -> W
     worker.slots = request.slots
     worker.facts = msgspec.to_builtins(request.facts)
     worker.capabilities = sorted(c.value for c in agree(frozenset(Capability), request.capabilities))
-    worker.changed_at = now
+    worker.clock_offset_s = _offset_s(request.time, now)
+    worker.changed_at = stamp(session)
     reconcile(session, worker_id, request.jobs)
     seen(session, [worker_id])
     wake(session, Topic.WORKER)
     return _record(worker)
 
 
+def _take_over(session: Session, worker: Worker, boot_id: str, now: datetime) -> None:
+    """Let this start of the worker have the session that another start has.
+
+    Raises:
+        Cloned: two starts are alive, and this one is the later, or was taken over long ago.
+    """
+    if boot_id == worker.refused_boot_id:
+        raise Cloned(_copied(worker, "it was started while the first one was alive"))
+    if boot_id != worker.previous_boot_id:
+        seen_at = session.scalar(select(Presence.last_seen_at).where(Presence.worker_id == worker.id))
+        if worker.boot_id is not None and seen_at is not None and now - seen_at <= LIVE_WITHIN:
+            detail = f"start {boot_id} took the session over from start {worker.boot_id}, last heard of at {seen_at:%H:%M:%S} UTC"
+            _note(session, worker, AuditKind.TAKEOVER, detail, now)
+        worker.previous_boot_id = worker.boot_id
+        return
+    if worker.session_at is None or now - worker.session_at > RIVALS_WITHIN:
+        raise Cloned(_copied(worker, "another start has had its session for a while"))
+    worker.refused_boot_id, worker.previous_boot_id = worker.boot_id, None
+    _flag(session, worker, "a copy of the machine used this worker's credential; it is refused, the first one works on", now)
+
+
+def _copied(worker: Worker, why: str) -> str:
+    return (
+        f"worker {worker.name!r} runs twice: this one is a copy of the other's machine or directory, for {why}. "
+        "Remove this one's state directory and join it under another name; or end the other one for good and start this one again"
+    )
+
+
 def flag_clone(session: Session, worker_id: str) -> None:
     """Note that someone else used this worker's credential."""
-    now = database_now(session)
-    session.execute(
-        update(Worker)
-        .where(Worker.id == worker_id)
-        .values(alarm=f"{now:%Y-%m-%d %H:%M} UTC: another installation used this worker's credential and was refused")
-    )
+    worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
+    if worker is not None:
+        text = "another installation used this worker's credential and was refused"
+        _flag(session, worker, text, database_now(session))
+
+
+def _flag(session: Session, worker: Worker, text: str, now: datetime) -> None:
+    worker.alarm = f"{now:%Y-%m-%d %H:%M} UTC: {text}"
+    _note(session, worker, AuditKind.CLONE, text, now)
+
+
+def _note(session: Session, worker: Worker, kind: AuditKind, detail: str, now: datetime) -> None:
+    """Write down what the worker did: a row a day, however often."""
+    cause = f"{worker.id} {now:%Y-%m-%d}"
+    record(session, Event(kind, cause, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
+
+
+def _offset_s(theirs: float, now: datetime) -> float | None:
+    """Return by how much a worker's clock is ahead of ours; None if it did not tell."""
+    if not theirs:
+        return None
+    return max(-WIDEST_OFFSET_S, min(theirs - now.timestamp(), WIDEST_OFFSET_S))
 
 
 def seen(session: Session, worker_ids: Sequence[str]) -> None:
@@ -141,6 +201,8 @@ class WorkerRow:
     created_at: datetime
     revoked_at: datetime | None
     alarm: str
+    clock_off_s: float | None
+    """How much its clock is ahead (below 0: behind); None: not worth a word."""
     facts: dict[str, str]
 
 
@@ -177,10 +239,15 @@ def list_workers(session: Session, *, silent_after: timedelta, name: str | None 
             created_at=worker.created_at,
             revoked_at=worker.revoked_at,
             alarm=worker.alarm,
+            clock_off_s=_worth_telling(worker.clock_offset_s),
             facts=dict(worker.facts),
         )
         for worker, last_seen, slots in session.execute(query)
     ]
+
+
+def _worth_telling(offset_s: float | None) -> float | None:
+    return round(offset_s, 1) if offset_s is not None and abs(offset_s) > CLOCK_OFF.total_seconds() else None
 
 
 def presence_of(worker: Worker, last_seen: datetime | None, now: datetime, silent_after: timedelta) -> str:
@@ -213,11 +280,10 @@ def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> N
 
 
 def _wished(session: Session, worker: Worker, by: str) -> None:
-    now = database_now(session)
     worker.intent_revision += 1
     worker.intent_by = by
-    worker.intent_at = now
-    worker.changed_at = now
+    worker.intent_at = database_now(session)
+    worker.changed_at = stamp(session)
     wake(session, Topic.WORKER)
 
 

@@ -58,6 +58,8 @@ class Job(Base):
     concluded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """The task's own terminal state went through the gateway: what Airflow shows now is the task's word, not a person's."""
     stop_reason: Mapped[str | None] = mapped_column(String(16))
+    missing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Its worker opened a session then that did not list it, and no poll has listed it since."""
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """The executor has told the scheduler."""

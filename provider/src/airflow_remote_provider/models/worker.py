@@ -9,7 +9,7 @@ from sqlalchemy import JSON, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
-from airflow_remote_provider.models.base import Base, exact
+from airflow_remote_provider.models.base import Base, exact, seconds
 
 
 class Worker(Base):
@@ -38,10 +38,17 @@ class Worker(Base):
 
     instance_id: Mapped[str | None] = mapped_column(String(64))
     boot_id: Mapped[str | None] = mapped_column(String(64))
+    """Which start of its daemon has the session."""
+    previous_boot_id: Mapped[str | None] = mapped_column(String(64))
+    """The start it took the session over from. If that one speaks again, two are alive: one is a copy."""
+    refused_boot_id: Mapped[str | None] = mapped_column(String(64))
+    """The start that was found to be a copy's."""
     session_id: Mapped[str | None] = mapped_column(String(36))
     session_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     slots: Mapped[int] = mapped_column(Integer, default=0)
     """What it offered in its session."""
+    clock_offset_s: Mapped[float | None] = mapped_column(seconds())
+    """How much its wall clock was ahead of ours when its session began."""
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)
     capabilities: Mapped[list[str] | None] = mapped_column(JSON)
     """What its session named."""

@@ -16,7 +16,7 @@ from airflow_remote_protocol.messages import IntentMode, Offer, Poll, PollReply,
 
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.config import PollConfig
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, SessionTaken, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_REFUSED, Lifecycle
 from airflow_remote_worker.link import Link
@@ -28,6 +28,8 @@ LINGER_S = 3.0
 """How long an older poll may still answer after a newer one was sent; central ends it at once."""
 GATHER_S = 0.2
 """Slots that become free within this time cause one new poll, unless the worker was full."""
+REOPEN_PAUSE_S = 10.0
+"""A lost session is opened anew at once, but not more often than this: two copies of a worker must not keep central busy."""
 SILENT_AFTER_S = 60.0
 """Central's absence is told to people once it has lasted this long, then never again until it is back."""
 
@@ -65,6 +67,7 @@ class PollLoop:
         self._told_intent = False
         self._silent_since: float | None = None
         self._told = False
+        self._reopened_at: float | None = None
         self._changed = anyio.Event()
         self._listing = Poll(free_slots=0, intent_revision=-1, wait_s=0)
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -79,7 +82,10 @@ class PollLoop:
             try:
                 await self._open(make_request)
                 while True:
-                    await self._ask()
+                    try:
+                        await self._ask()
+                    except SessionTaken as error:
+                        await self._reopen(error, make_request)
             except Refused as error:
                 self._lifecycle.detach(_explain(error), exit_code=EXIT_REFUSED)
             except Outdated as error:
@@ -103,6 +109,15 @@ class PollLoop:
             tell(session)
         self._good_contact(started)
         self._obey(self._session.open(session.intent, session.stops))
+
+    async def _reopen(self, error: SessionTaken, make_request: Callable[[], SessionRequest]) -> None:
+        """We are the only daemon of this directory. Whether we are the only one of this worker, central knows."""
+        log.warning("%s; opening a new session", error)
+        now = self._clock.monotonic()
+        if self._reopened_at is not None and now - self._reopened_at < REOPEN_PAUSE_S:
+            await self._clock.sleep(REOPEN_PAUSE_S * (1 + self._clock.chance()))
+        self._reopened_at = self._clock.monotonic()
+        await self._open(make_request)
 
     # Poll
 
@@ -128,6 +143,8 @@ class PollLoop:
             return
         if answer.error:
             raise answer.error
+        if isinstance(answer.trouble, SessionTaken):
+            raise answer.trouble
         if answer.trouble:
             await self._wait_out(answer.trouble)
         elif answer.pause_s > 0:
@@ -229,10 +246,8 @@ async def _then_cancel(event: anyio.Event, scope: anyio.CancelScope) -> None:
 
 
 def _explain(error: Refused) -> str:
-    if error.code is ProblemCode.SESSION_TAKEN:
-        return f"another start of this worker took over its session: {error}; run it only once"
     if error.code is ProblemCode.CLONED:
-        return f"another machine works with a copy of this worker's directory: {error}; join one of them anew"
+        return f"this worker runs twice, and this one is the copy: {error}"
     if error.code in (ProblemCode.REVOKED, ProblemCode.UNAUTHORIZED):
         return f"central does not accept this worker's credential: {error}; ask for a new enrolment token and join again"
     return f"central refuses this worker: {error}"

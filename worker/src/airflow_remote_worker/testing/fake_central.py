@@ -102,6 +102,11 @@ class FakeCentral:
         with self._ledger.changed:
             self._ledger.lose(self.job(job_id))
 
+    def pass_grace(self, job_id: str) -> None:
+        """Let the time pass for which a running job may be missing from what its worker lists."""
+        with self._ledger.changed:
+            self._ledger.lose_if_missing(self.job(job_id))
+
     def set_intent(self, worker_name: str, mode: IntentMode, *, slots: int | None = None, reason: str = "") -> None:
         with self._ledger.changed:
             self._ledger.set_intent(self.worker(worker_name), mode, slots, reason)

@@ -65,6 +65,9 @@ class Worker:
     clones_seen: int = 0
     intent: Intent = field(default_factory=lambda: Intent(mode=IntentMode.SERVE, revision=1))
     instance_id: str | None = None
+    boot_id: str | None = None
+    previous_boot_id: str | None = None
+    refused_boot_id: str | None = None
     session_id: str | None = None
     session: SessionRequest | None = None
     newest_poll: int = 0
@@ -92,6 +95,10 @@ class Job:
     stop: StopReason | None = None
     """Why people or central ended it; None: they didn't."""
     report: Report | None = None
+    late_report: Report | None = None
+    """What was reported after the job had been lost; refused."""
+    is_missing: bool = False
+    """Its worker opened a session that did not list it, and no poll has since."""
     log: bytearray = field(default_factory=bytearray)
     """Of the last lease."""
     history: list[JobState] = field(default_factory=lambda: [JobState.QUEUED])
@@ -171,16 +178,30 @@ class Ledger:
             raise Refusal(
                 ProblemCode.CLONED, f"another installation already works as {worker.name}; enrol this one under its own name"
             )
+        if asked.boot_id != worker.boot_id:
+            self._take_over(worker, asked.boot_id)
         worker.instance_id, worker.session, worker.session_id = asked.instance_id, asked, str(uuid.uuid4())
         listed = {(entry.job_id, entry.epoch) for entry in asked.jobs}
         for job in self.leased_by(worker):
-            if (job.job_id, job.epoch) in listed:
-                continue
             # An offer that isn't listed never reached the worker's disk: somebody may have it at once. What ran and isn't
-            # listed is lost.
-            job.move(JobEvent.LOSE if job.state is JobState.RUNNING else JobEvent.WITHDRAW)
+            # listed is lost, unless a poll lists it soon.
+            job.is_missing = job.state is JobState.RUNNING and (job.job_id, job.epoch) not in listed
+            if job.state is JobState.OFFERED and (job.job_id, job.epoch) not in listed:
+                job.move(JobEvent.WITHDRAW)
         self.changed.notify_all()
         return self.stops(worker, asked.jobs)
+
+    def _take_over(self, worker: Worker, boot_id: str) -> None:
+        """A start that was taken over and speaks again shows that both are alive: the later one is the copy."""
+        if boot_id == worker.refused_boot_id:
+            worker.clones_seen += 1
+            raise Refusal(ProblemCode.CLONED, f"this is a copy of {worker.name}; enrol it under its own name")
+        if boot_id == worker.previous_boot_id:
+            worker.clones_seen += 1
+            worker.refused_boot_id, worker.previous_boot_id = worker.boot_id, None
+        else:
+            worker.previous_boot_id = worker.boot_id
+        worker.boot_id = boot_id
 
     def insist_on_session(self, worker: Worker, session_id: str | None) -> SessionRequest:
         if worker.session is None or session_id != worker.session_id:
@@ -253,6 +274,8 @@ class Ledger:
     def renew(self, worker: Worker, listed: Sequence[HeldJob]) -> None:
         for entry in listed:
             job = self._held(worker, entry)
+            if job is not None:
+                job.is_missing = False
             if job is not None and job.state is JobState.OFFERED and entry.phase is JobPhase.PREPARING:
                 job.deadline = self._clock() + self.offer_deadline_s
 
@@ -272,8 +295,10 @@ class Ledger:
             if entry.phase in (JobPhase.STOPPING, JobPhase.ENDED):
                 continue
             job = self._held(worker, entry)
-            if job is None or (job.stop is None and not job.state.is_leased):
+            if job is None or (job.stop is None and not job.state.is_leased and job.state is not JobState.LOST):
                 stops.append(Stop(job_id=entry.job_id, epoch=entry.epoch, reason=StopReason.SUPERSEDED))
+            elif job.state is JobState.LOST:
+                stops.append(Stop(job_id=entry.job_id, epoch=entry.epoch, reason=StopReason.LOST))
             elif job.stop is not None:
                 stops.append(Stop(job_id=entry.job_id, epoch=entry.epoch, reason=job.stop))
         return stops
@@ -316,6 +341,9 @@ class Ledger:
 
     def conclude(self, job: Job, report: Report) -> None:
         """Take the worker's report; a second one, or one about a job that central has ended, changes no state."""
+        if job.state is JobState.LOST:
+            job.late_report = report
+            raise Refusal(ProblemCode.SUPERSEDED, f"job {job.job_id} was lost; what became of it is noted and counts for nothing")
         if job.report is None:
             if job.state is JobState.OFFERED and report.outcome is Outcome.SUCCEEDED:
                 raise Refusal(ProblemCode.INVALID, f"job {job.job_id} can't have succeeded: it was never accepted")
@@ -339,6 +367,11 @@ class Ledger:
             job.stop = reason
             job.move(JobEvent.REVOKE)
             self.changed.notify_all()
+
+    def lose_if_missing(self, job: Job) -> None:
+        """Let the grace of a job pass that its worker does not list."""
+        if job.is_missing and job.state is JobState.RUNNING:
+            self.lose(job)
 
     def lose(self, job: Job) -> None:
         """Give the job up, as if its worker had not been heard of for too long."""

@@ -150,6 +150,7 @@ class Routes:
                 retry_s=self._retry_s,
                 intent=worker.intent,
                 stops=stops,
+                time=time.time(),
             )
         return _message(session)
 

@@ -1,0 +1,131 @@
+"""The audit: what happened that somebody may have to answer for, written by the verbs that see it, read by people.
+
+The same cause again counts up its row instead of adding one, so nobody can flood the table by repeating himself.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.models import AuditEntry
+
+CAUSES = uuid.UUID("5f0c1b1e-2f6b-4c0e-9d51-0b8a4f6d7c3e")
+"""The namespace of entries' ids; any constant would do."""
+
+LONGEST_DETAIL = 4000
+
+
+class AuditKind(str, Enum):
+    """What happened."""
+
+    JOB_LOST = "job-lost"
+    LATE_REPORT = "late-report"
+    """A worker told the end of a job that had been lost; it was refused."""
+    CLONE = "clone"
+    """Two installations spoke as one worker; the later was refused."""
+    TAKEOVER = "takeover"
+    """A start of a worker took the session over from one that was heard of just before: a restart, or the first sign of a clone."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. *cause* is what it counts as the same by, beside its kind: a job, a worker and a day."""
+
+    kind: AuditKind
+    cause: str
+    detail: str
+    actor: str = "central"
+    worker_id: str | None = None
+    worker_name: str | None = None
+    job_id: str | None = None
+
+
+def record(session: Session, event: Event) -> None:
+    """Write *event* down, in the caller's transaction."""
+    entry_id = str(uuid.uuid5(CAUSES, f"{event.kind.value} {event.cause}"))
+    now, detail = database_now(session), event.detail[:LONGEST_DETAIL]
+    if _count_up(session, entry_id, now, detail):
+        return
+    try:
+        with session.begin_nested():
+            session.add(
+                AuditEntry(
+                    id=entry_id,
+                    kind=event.kind.value,
+                    first_at=now,
+                    at=now,
+                    times=1,
+                    worker_id=event.worker_id,
+                    worker_name=event.worker_name,
+                    job_id=event.job_id,
+                    actor=event.actor[:250],
+                    detail=detail,
+                )
+            )
+            session.flush()
+    except IntegrityError:  # somebody else was quicker
+        _count_up(session, entry_id, now, detail)
+
+
+def _count_up(session: Session, entry_id: str, now: datetime, detail: str) -> bool:
+    known = session.execute(
+        update(AuditEntry)
+        .where(AuditEntry.id == entry_id)
+        .values(times=AuditEntry.times + 1, at=now, detail=detail)
+        .execution_options(synchronize_session=False)
+    )
+    return known.rowcount == 1  # type: ignore[attr-defined, no-any-return]
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One entry as people see it."""
+
+    at: datetime
+    kind: str
+    worker: str | None
+    job_id: str | None
+    actor: str
+    times: int
+    first_at: datetime
+    detail: str
+
+
+def list_entries(
+    session: Session, *, kind: str | None = None, worker: str | None = None, job_id: str | None = None, limit: int = 100
+) -> list[AuditRow]:
+    """Return the newest entries first."""
+    query = select(AuditEntry).order_by(AuditEntry.at.desc(), AuditEntry.id).limit(limit)
+    if kind is not None:
+        query = query.where(AuditEntry.kind == kind)
+    if worker is not None:
+        query = query.where(AuditEntry.worker_name == worker)
+    if job_id is not None:
+        query = query.where(AuditEntry.job_id == job_id)
+    return [
+        AuditRow(
+            at=entry.at,
+            kind=entry.kind,
+            worker=entry.worker_name,
+            job_id=entry.job_id,
+            actor=entry.actor,
+            times=entry.times,
+            first_at=entry.first_at,
+            detail=entry.detail,
+        )
+        for entry in session.scalars(query)
+    ]
+
+
+def purge(session: Session, *, older_than: timedelta) -> int:
+    """Forget what did not happen again for so long. Return how many entries."""
+    gone = session.execute(delete(AuditEntry).where(AuditEntry.at < database_now(session) - older_than))
+    return int(gone.rowcount)  # type: ignore[attr-defined]

@@ -1,0 +1,95 @@
+"""Queues: what people decided about them, and how deep they are. What waits in them is :mod:`.jobs`' and :mod:`.dispatch`'s."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from airflow_remote_protocol.states import JobState
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.errors import LedgerError, Unknown
+from airflow_remote_provider.models import Job, Queue
+
+LONGEST_NAME = 256
+
+
+def set_queue(session: Session, name: str, *, lost_after_s: float, by: str) -> None:
+    """Decide about a queue. Jobs that are queued from now on follow it.
+
+    Raises:
+        LedgerError: no name that a queue can have.
+    """
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise LedgerError(f"a queue's name has 1 to {LONGEST_NAME} characters, this one has {len(name)}; correct it")
+    queue = session.get(Queue, name, with_for_update=True)
+    if queue is None:
+        queue = Queue(name=name)
+        session.add(queue)
+    queue.lost_after_s = lost_after_s
+    queue.changed_at = database_now(session)
+    queue.changed_by = by
+
+
+def unset_queue(session: Session, name: str) -> None:
+    """Let the defaults hold again for this queue.
+
+    Raises:
+        Unknown: nothing was decided about it.
+    """
+    queue = session.get(Queue, name, with_for_update=True)
+    if queue is None:
+        raise Unknown(f"nothing was set for the queue {name!r}; `airflow remote queues list` shows what was")
+    session.delete(queue)
+
+
+def lost_after(session: Session) -> dict[str, float]:
+    """Return how long a worker may be silent, by queue, where people decided that. A handful of rows."""
+    query = select(Queue.name, Queue.lost_after_s).where(Queue.lost_after_s.is_not(None))
+    return {row.name: row.lost_after_s for row in session.execute(query)}
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """One queue: its depth, and its own rule where it has one."""
+
+    queue: str
+    queued: int
+    offered: int
+    running: int
+    oldest_queued_at: datetime | None
+    lost_after_s: float | None = None
+    """None: as `[remote] lost_after_seconds` says."""
+    changed_by: str = ""
+
+
+def list_queues(session: Session) -> list[QueueRow]:
+    """Return every queue that has jobs not ended yet, or about which something was decided."""
+    open_states = [state.value for state in JobState if not state.is_ended]
+    query = (
+        select(Job.queue, Job.state, func.count(), func.min(Job.queued_at))
+        .where(Job.state.in_(open_states))
+        .group_by(Job.queue, Job.state)
+    )
+    found: dict[str, dict[str, tuple[int, datetime]]] = {}
+    for queue, state, count, oldest in session.execute(query):
+        found.setdefault(queue, {})[state] = (count, oldest)
+    rules = {queue.name: queue for queue in session.scalars(select(Queue))}
+    rows = []
+    for name in sorted(found.keys() | rules.keys()):
+        states, rule = found.get(name, {}), rules.get(name)
+        queued = states.get(JobState.QUEUED.value)
+        rows.append(
+            QueueRow(
+                queue=name,
+                queued=queued[0] if queued else 0,
+                offered=states.get(JobState.OFFERED.value, (0, None))[0],
+                running=states.get(JobState.RUNNING.value, (0, None))[0],
+                oldest_queued_at=queued[1] if queued else None,
+                lost_after_s=rule.lost_after_s if rule else None,
+                changed_by=rule.changed_by if rule else "",
+            )
+        )
+    return rows

@@ -1,0 +1,77 @@
+"""What a task asks of the Remote Executor: `executor_config={"remote": {...}}`, parsed. Also the durations that people write.
+
+Only the scheduler reads it: Airflow does not send `executor_config` on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LEAST_LOST_AFTER_S = 20.0
+"""A worker must hear of central, and central write down that it heard, several times within."""
+MOST_LOST_AFTER_S = 7 * 86400.0
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class BadTaskOption(ValueError):
+    """A task asks for what can't be given; the text names the option, the cause and the remedy."""
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """The options, each with what holds if the task says nothing."""
+
+    lost_after_s: float | None = None
+    """None: as its queue or the deployment says."""
+
+
+def parse(executor_config: Any) -> TaskOptions:
+    """Return what *executor_config* says under `remote`; other executors' keys are theirs.
+
+    Raises:
+        BadTaskOption: an unknown option, or a value that can't be used.
+    """
+    if not isinstance(executor_config, Mapping) or executor_config.get("remote") is None:
+        return TaskOptions()
+    said = executor_config["remote"]
+    if not isinstance(said, Mapping):
+        raise BadTaskOption(
+            f"executor_config['remote'] is a {type(said).__name__}, not a dict; write "
+            'executor_config={"remote": {"lost_after": "2h"}} or leave it out'
+        )
+    unknown = sorted(str(key) for key in said if key not in KNOWN)
+    if unknown:
+        raise BadTaskOption(
+            f"executor_config['remote'] has no option {', '.join(map(repr, unknown))} (misspelled?); it knows: {', '.join(KNOWN)}"
+        )
+    wanted = said.get("lost_after")
+    if wanted is None:
+        return TaskOptions()
+    try:
+        return TaskOptions(lost_after_s=lost_after_s(wanted))
+    except ValueError as error:
+        raise BadTaskOption(f"executor_config['remote']['lost_after'] = {wanted!r}: {error}") from None
+
+
+KNOWN = ("lost_after",)
+
+
+def lost_after_s(said: Any) -> float:
+    """Return a `lost_after` in seconds: a number of them, or text such as `90s`, `30m`, `2h`, `1.5d`.
+
+    Raises:
+        ValueError: no duration, or out of range; the text says what to write.
+    """
+    if isinstance(said, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", said)):
+        value = float(found[1]) * UNITS[found[2]]
+    elif isinstance(said, (int, float)) and not isinstance(said, bool):
+        value = float(said)
+    else:
+        raise ValueError("it is no duration; write seconds, or text such as '90s', '30m', '2h' or '1.5d'")
+    if not LEAST_LOST_AFTER_S <= value <= MOST_LOST_AFTER_S:
+        raise ValueError(f"it is out of range; allowed is from {LEAST_LOST_AFTER_S:g} seconds to {MOST_LOST_AFTER_S / 86400:g} days")
+    return value

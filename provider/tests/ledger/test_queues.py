@@ -1,0 +1,67 @@
+"""Queues: what people decide about them, and how deep they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from testkit.ledger import enlist, offered, queued, running  # isort: skip
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import queues
+from airflow_remote_provider.ledger.errors import LedgerError, Unknown
+from airflow_remote_provider.ledger.queues import QueueRow
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def _set(name: str, seconds: float, by: str = "ann") -> None:
+    with compat.transaction() as session:
+        queues.set_queue(session, name, lost_after_s=seconds, by=by)
+
+
+def _rows() -> dict[str, QueueRow]:
+    with compat.transaction() as session:
+        return {row.queue: row for row in queues.list_queues(session)}
+
+
+def _lost_after() -> dict[str, float]:
+    with compat.transaction() as session:
+        return queues.lost_after(session)
+
+
+def test_queues_show_their_depth() -> None:
+    worker = enlist(queues=["a", "b"])
+    running(worker, "b")
+    running(worker, "a")
+    offered(worker, "a")
+    queued("z")
+    rows = {name: (row.queued, row.offered, row.running, row.oldest_queued_at is None) for name, row in _rows().items()}
+    assert rows == {"a": (0, 1, 1, True), "b": (0, 0, 1, True), "z": (1, 0, 0, False)}
+
+
+def test_what_people_set_holds_until_they_unset_it() -> None:
+    _set("ships", 14_400)
+    _set("ships", 7_200, by="bob")
+    assert _lost_after() == {"ships": 7_200}
+    row = _rows()["ships"]
+    assert (row.lost_after_s, row.changed_by, row.queued, row.running) == (7_200, "bob", 0, 0)
+    with compat.transaction() as session:
+        queues.unset_queue(session, "ships")
+    assert (_lost_after(), _rows()) == ({}, {})
+
+
+def test_case_counts_in_a_queues_name() -> None:
+    _set("GPU", 60)
+    _set("gpu", 120)
+    assert _lost_after() == {"GPU": 60, "gpu": 120}
+
+
+def test_a_queue_of_which_nothing_was_set_can_t_be_unset() -> None:
+    with pytest.raises(Unknown, match="queues list"), compat.transaction() as session:
+        queues.unset_queue(session, "never")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257])
+def test_a_name_that_no_queue_can_have_is_refused(name: str) -> None:
+    with pytest.raises(LedgerError, match="1 to 256 characters"):
+        _set(name, 60)

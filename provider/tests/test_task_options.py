@@ -1,0 +1,41 @@
+"""What a task may ask of the Remote Executor, and what it hears if that can't be given."""
+
+from __future__ import annotations
+
+import pytest
+from airflow_remote_provider.task_options import BadTaskOption, TaskOptions, parse
+
+
+@pytest.mark.parametrize("config", [None, {}, {"KubernetesExecutor": {"image": "x"}}, {"remote": None}, {"remote": {}}, "text"])
+def test_who_asks_for_nothing_gets_the_defaults(config: object) -> None:
+    assert parse(config) == TaskOptions()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(7200, 7200), (90.5, 90.5), ("7200", 7200), ("90s", 90), ("30m", 1800), ("2h", 7200), ("1.5d", 129_600), (" 2 h ", 7200)],
+)
+def test_lost_after_is_seconds_or_a_text(said: object, seconds: float) -> None:
+    assert parse({"remote": {"lost_after": said}}).lost_after_s == seconds
+
+
+@pytest.mark.parametrize("said", ["soon", "2 hours", "-1", "", True, [], {}, "1h30m", "nan"])
+def test_what_is_no_duration_is_refused_with_an_example(said: object) -> None:
+    with pytest.raises(BadTaskOption, match=r"lost_after.*no duration.*'2h'"):
+        parse({"remote": {"lost_after": said}})
+
+
+@pytest.mark.parametrize("said", [0, 5, -60, "8d", float("inf"), float("nan")])
+def test_what_is_out_of_range_is_refused_with_the_range(said: object) -> None:
+    with pytest.raises(BadTaskOption, match=r"lost_after.*from 20 seconds to 7 days"):
+        parse({"remote": {"lost_after": said}})
+
+
+def test_a_misspelled_option_is_named() -> None:
+    with pytest.raises(BadTaskOption, match=r"no option 'lost_aftr' \(misspelled\?\); it knows: lost_after"):
+        parse({"remote": {"lost_aftr": "2h"}})
+
+
+def test_what_is_no_dict_is_refused_with_an_example() -> None:
+    with pytest.raises(BadTaskOption, match="is a str, not a dict"):
+        parse({"remote": "2h"})
