@@ -57,6 +57,8 @@ def test_a_lost_offer_comes_back(site: Site, tmp_path: Path, times: int) -> None
         return any(job["state"] == "offered" for one in witness for job in one.jobs())
 
     lost = site.network.drop_replies("POST", "/poll$", count=ANY, when=offers)
+    polls = site.network.count("POST", "/poll$")
+    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked that falls under it")
     witness.append(site.begin(tmp_path, wait=False))
     in_vain: set[str] = set()
 
