@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -144,6 +145,15 @@ def enrolment_token(central: Airflow, site: str) -> str:
         )
     engine.dispose()
     return token
+
+
+def restart_what_ended(central: Airflow) -> None:
+    """Do as a service manager would after the database was away: Airflow's scheduler may end when it loses it."""
+    time.sleep(2)
+    for name in ("scheduler", "dag-processor", "api-server"):
+        if not central.is_running(name):
+            print(f"{name} did not outlive it")
+            central.start_api_server() if name == "api-server" else central.start_process(name)
 
 
 @pytest.hookimpl(hookwrapper=True)

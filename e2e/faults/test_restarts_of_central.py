@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.faults.conftest import SiteNamed
+from e2e.faults.conftest import SiteNamed, restart_what_ended
 from testkit.airflow import Airflow
 from testkit.postgres import PostgresServer
 from testkit.processes import wait_until
@@ -53,7 +53,7 @@ def test_the_database_crashes_and_recovers(impatient: Airflow, database: Postgre
     database.crash()
     time.sleep(AWAY_S)
     database.recover()
-    _restart_what_ended(impatient)
+    restart_what_ended(impatient)
     wait_until(site.hears_central, timeout_s=20, what="the worker is back")
 
 
@@ -63,15 +63,3 @@ def test_the_scheduler_is_replaced(impatient: Airflow, load: list[Witness]) -> N
     load[0].release()
     time.sleep(AWAY_S)
     impatient.start_process("scheduler")
-
-
-def _restart_what_ended(central: Airflow) -> None:
-    """As its service manager would. A scheduler that lost its database ends."""
-    time.sleep(2)
-    for name in ("scheduler", "dag-processor"):
-        if not central.is_running(name):
-            print(f"{name} did not outlive it")
-            central.start_process(name)
-    if not central.is_running("api-server"):
-        print("the API server did not outlive it")
-        central.start_api_server()

@@ -934,6 +934,19 @@ def check_an_offer_that_cannot_be_prepared_is_reported_without_acceptance(centra
     in_state(central, job_id, JobState.FAILED)
 
 
+def check_an_offer_that_died_before_its_acceptance_is_made_again(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    job_id = central.enqueue(caller.queue)
+    offer = caller.await_offer()
+    done(caller.report(offer, Outcome.DIED, None))
+    central.expire_offer(job_id)
+    in_state(central, job_id, JobState.QUEUED)
+    central.skip_delay(job_id)
+    again = caller.await_offer()
+    assert (again.job_id, again.epoch) == (job_id, offer.epoch + 1)
+    refused(caller.accept(offer), ProblemCode.SUPERSEDED)
+
+
 def check_a_report_frees_the_slots(central: CentralUnderTest) -> None:
     caller = Caller.at_work(central, slots=1)
     first = caller.start_job()
@@ -1145,7 +1158,9 @@ def check_a_lost_job_is_stopped_its_log_taken_and_its_report_refused(central: Ce
     succeeded(caller.log(offer, 0, b"before\n"), LogAppended)
     central.lose_job(offer.job_id)
     stops = caller.poll(jobs=[held(offer)], wait_s=PROMPT_S).stops
-    assert [(stop.job_id, stop.reason) for stop in stops] == [(offer.job_id, StopReason.LOST)], f"one job was lost, stops: {stops}"
+    assert [(stop.job_id, stop.reason) for stop in stops] == [(offer.job_id, StopReason.LOST)], (
+        f"one job was lost, stops: {stops}"
+    )
     for phase in (JobPhase.STOPPING, JobPhase.ENDED):
         assert not caller.poll(jobs=[held(offer, phase)]).stops, "it stops already"
     refused(caller.execution(offer, "GET", "variables/any"), ProblemCode.SUPERSEDED)
