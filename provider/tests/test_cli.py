@@ -206,15 +206,7 @@ def test_queues_are_listed_with_their_depth(run: Callable[..., str]) -> None:
     queued("b")
     rows = {row["queue"]: (row["queued"], row["offered"], row["running"]) for row in _json(run, "queues", "list")}
     assert rows == {"a": (0, 0, 1), "b": (1, 0, 0)}
-    assert run("queues", "list").splitlines()[0].split() == [
-        "QUEUE",
-        "QUEUED",
-        "OFFERED",
-        "RUNNING",
-        "OLDEST_QUEUED_AT",
-        "LOST_AFTER_S",
-        "CHANGED_BY",
-    ]
+    assert run("queues", "list").splitlines()[0].split() == ["QUEUE", "QUEUED", "OFFERED", "RUNNING", "OLDEST_QUEUED_AT", "LOST_AFTER_S", "CHANGED_BY"]
 
 
 def test_nothing_to_show_is_an_empty_table_and_an_empty_list(run: Callable[..., str]) -> None:
