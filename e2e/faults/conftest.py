@@ -24,10 +24,10 @@ from testkit.witness import Site
 from testkit.worker import Worker
 
 DAGS = Path(__file__).parent / "dags"
-HEARTBEAT_TIMEOUT_S = 20
-"""Airflow's own patience with a running task."""
-SILENT_AFTER_S = 15
-"""A healthy worker's last contact is up to 13 s old: a poll of 3 s, written down every 10 s."""
+HEARTBEAT_TIMEOUT_S = 16
+"""Airflow's own patience with a running task; central vouches every 10 s."""
+SILENT_AFTER_S = 13
+"""A healthy worker's last contact is up to 11 s old: what was heard is written down every 10 s."""
 POLL_S = 3
 RETRY_CEILING_S = 3
 """The longest step of the workers' back-off."""
@@ -53,7 +53,7 @@ def database() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
-    """Central: calls a worker silent after 15 s, and would fail a task that nobody vouches for after 20 s."""
+    """Central: calls a worker silent after 13 s, and would fail a task that nobody vouches for after 16 s."""
     deployment = Airflow(
         faults_home / "central",
         database_url=database.create_database("airflow_faults"),
