@@ -124,8 +124,10 @@ def test_centrals_clocks_jump(
     scheduler: float,
     database: float,
 ) -> None:
-    """8. On central: nobody has been silent, no lease is over, no task without a heartbeat, because a clock was set; nor when it is
-    set right again."""
+    """8. On central: nobody has been silent, no lease is over, no task is without a heartbeat, because a clock was set.
+
+    Nor when it is set right again.
+    """
     witness = site.begin(tmp_path)
     centrals_clocks.set(api_server=api_server, scheduler=scheduler, database=database)
     assert site.clock_differs_s() == pytest.approx(-api_server, abs=30)

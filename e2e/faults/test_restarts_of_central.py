@@ -1,4 +1,5 @@
-"""Promise 5. One load for all tests: while many jobs run and some wait, central's parts are killed and come back, one after the other.
+"""Promise 5. One load for all tests: while many jobs run and some wait, each of central's parts is killed and comes back.
+
 Afterwards nothing is lost or doubled.
 """
 
