@@ -49,6 +49,8 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            # So that a test of lost jobs needs to wait for their own patience only.
+            "AIRFLOW__REMOTE__RECONNECT_SECONDS": "10",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
         },
     )

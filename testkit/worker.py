@@ -96,6 +96,11 @@ class Worker:
         assert self._process is not None
         return self._process.pid
 
+    def wait(self, *, timeout_s: float = 60) -> int:
+        """Wait until the daemon ends by itself; return its exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout_s=timeout_s)
+
     def is_running(self) -> bool:
         return self._process is not None and self._process.is_running()
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from testkit.ledger import enlist, job_row, offered, queued, running, worker_row  # isort: skip
+from testkit.ledger import ago, enlist, job_row, last_seen, offered, queued, running, worker_row  # isort: skip
 
 from airflow.cli import cli_parser
 from airflow_remote_protocol.messages import Enrolment
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import credentials
+from airflow_remote_provider.ledger import credentials, sweep
 from airflow_remote_provider.models import EnrolmentToken
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -118,7 +118,17 @@ def test_workers_are_listed_with_what_central_observes(run: Callable[..., str]) 
     (row,) = _json(run, "workers", "list")
     assert (row["name"], row["presence"], row["used_slots"], row["slots"]) == ("edge-1", "online", 3, 8)
     header, line = run("workers", "list").splitlines()
-    assert header.split() == ["NAME", "PRESENCE", "INTENT", "USED_SLOTS", "SLOTS", "QUEUES", "LAST_SEEN_AT", "ALARM"]
+    assert header.split() == [
+        "NAME",
+        "PRESENCE",
+        "INTENT",
+        "USED_SLOTS",
+        "SLOTS",
+        "QUEUES",
+        "LAST_SEEN_AT",
+        "CLOCK_OFF_S",
+        "ALARM",
+    ]
     assert line.split()[:6] == ["edge-1", "online", "serve", "3", "8", "a,b"]
 
 
@@ -206,7 +216,37 @@ def test_queues_are_listed_with_their_depth(run: Callable[..., str]) -> None:
     queued("b")
     rows = {row["queue"]: (row["queued"], row["offered"], row["running"]) for row in _json(run, "queues", "list")}
     assert rows == {"a": (0, 0, 1), "b": (1, 0, 0)}
-    assert run("queues", "list").splitlines()[0].split() == ["QUEUE", "QUEUED", "OFFERED", "RUNNING", "OLDEST_QUEUED_AT", "LOST_AFTER_S", "CHANGED_BY"]
+    assert run("queues", "list").splitlines()[0].split() == [
+        "QUEUE",
+        "QUEUED",
+        "OFFERED",
+        "RUNNING",
+        "OLDEST_QUEUED_AT",
+        "LOST_AFTER_S",
+        "CHANGED_BY",
+    ]
+
+
+def test_a_queue_is_given_its_own_patience_and_loses_it_again(run: Callable[..., str]) -> None:
+    assert "4:00:00" in run("queues", "set", "ships", "--lost-after", "4h")
+    (row,) = _json(run, "queues", "list")
+    assert (row["queue"], row["lost_after_s"]) == ("ships", 14_400)
+    run("queues", "unset", "ships")
+    assert _json(run, "queues", "list") == []
+    assert "queues list" in _refused(run, "queues", "unset", "ships")
+    assert "--lost-after soon" in _refused(run, "queues", "set", "ships", "--lost-after", "soon")
+
+
+def test_the_audit_is_listed(run: Callable[..., str]) -> None:
+    worker = enlist("edge-1")
+    lease = running(worker, lost_after_s=60)
+    last_seen(worker.id, ago(minutes=5))
+    with compat.transaction() as session:
+        sweep.lose_silent(session)
+    (row,) = _json(run, "audit", "list", "--kind", "job-lost", "--worker", "edge-1", "--job", lease.job_id)
+    assert (row["times"], row["actor"]) == (1, "central")
+    assert "edge-1" in run("audit", "list").splitlines()[1]
+    assert _json(run, "audit", "list", "--worker", "another") == []
 
 
 def test_nothing_to_show_is_an_empty_table_and_an_empty_list(run: Callable[..., str]) -> None:

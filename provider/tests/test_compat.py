@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from testkit.ledger import counted, enlist, job_row, queued, worker_row  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import dispatch, queues, sweep
+from airflow_remote_provider.ledger import dispatch, jobs, queues, sweep
 from airflow_remote_provider.models import Job, Worker
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +39,7 @@ from airflow_remote_protocol.messages import JobKind, Outcome, Report, StopReaso
 from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat
 from airflow_remote_provider.executor import RemoteExecutor, _is_failure
-from airflow_remote_provider.ledger import leases, sweep
+from airflow_remote_provider.ledger import leases, queues, sweep
 from airflow_remote_provider.ledger.jobs import EndedJob
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.models import Job
@@ -144,6 +145,36 @@ def test_a_heartbeat_hands_in_what_was_queued() -> None:
     assert (row.ti_id, row.map_index, row.try_number) == (workload.ti.id, 4, 2)
     assert (row.log_path, row.lost_after_s) == ("dag_id=dag/attempt=1.log", settings().lost_after_seconds)
     assert (executor.queued_tasks, executor.running) == ({}, {workload.ti.key})
+
+
+def test_the_tasks_word_on_lost_after_counts_before_its_queues_and_the_deployments() -> None:
+    with compat.transaction() as session:
+        queues.set_queue(session, "ships", lost_after_s=14_400, by="ann")
+    executor = _executor()
+    said = {"remote": {"lost_after": "30m"}}
+    own, of_queue, default = (
+        _queue(executor, workload)
+        for workload in (_workload(queue="ships", executor_config=said), _workload(queue="ships"), _workload(queue="q"))
+    )
+    executor.heartbeat()
+    found = [job_row(job_id).lost_after_s for job_id in (own, of_queue, default)]
+    assert found == [1800, 14_400, settings().lost_after_seconds]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [({"lost_after": "soon"}, "no duration"), ({"lost_aftr": 60}, "lost_aftr"), ("2h", "not a dict")]
+)
+def test_a_task_that_asks_for_what_can_t_be_given_fails_with_the_reason_and_alone(said: object, told: str) -> None:
+    executor = _executor()
+    bad, good = _workload(executor_config={"remote": said}), _workload()
+    _queue(executor, bad)
+    job_id = _queue(executor, good)
+    executor.heartbeat()
+    assert [job.id for job in _all_jobs()] == [job_id]
+    (state, info) = executor.get_event_buffer()[bad.ti.key]
+    assert state == "failed" and told in info and "executor_config" in info
+    assert [told in entry.extra for entry in executor._task_event_logs] == [True]
+    assert (executor.queued_tasks, executor.running) == ({}, {good.ti.key})
 
 
 def test_what_a_worker_gets_holds_no_token_and_no_path_of_ours() -> None:
@@ -739,6 +770,39 @@ def test_a_dump_names_what_is_waited_for() -> None:
     said = json.dumps(logs, default=repr)
     assert job_id in said
     assert "QueueRow(queue='q', queued=1" in said
+
+
+def test_a_scheduler_that_starts_vouches_before_it_looks_for_the_silent() -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    _run(enlist(), job_id)
+    change_task(workload.ti.id, last_heartbeat_at=ago(hours=3))
+    _executor(job_id=2).start()
+    assert _heartbeat(workload) > ago(seconds=30)
+
+
+@pytest.mark.parametrize("jump_s", [86_400, -86_400, 600, -600])
+def test_a_scheduler_whose_clock_is_set_vouches_at_once(jump_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, workload = _executor(), _workload()
+    job_id = _queue(executor, workload)
+    executor.heartbeat()
+    _run(enlist(), job_id)
+    executor.heartbeat()
+    change_task(workload.ti.id, last_heartbeat_at=ago(hours=3))
+    executor.heartbeat()
+    assert _heartbeat(workload) < ago(hours=2), "not due yet"
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + jump_s)
+    executor.heartbeat()
+    assert _heartbeat(workload) > ago(seconds=30)
+
+
+def _heartbeat(workload: ExecuteTask) -> datetime:
+    with compat.transaction() as session:
+        task = session.get(TaskInstance, workload.ti.id)
+    assert task is not None and task.last_heartbeat_at is not None
+    return task.last_heartbeat_at
 
 
 def test_what_airflow_asks_of_the_class() -> None:

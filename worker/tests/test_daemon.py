@@ -13,6 +13,7 @@ import psutil
 import pytest
 from airflow_remote_protocol.messages import IntentMode, JobPhase, Outcome, StopReason
 from airflow_remote_protocol.states import JobState
+from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.jobs import supervisor
 from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED
 from airflow_remote_worker.testing.fake_central import FakeCentral
@@ -181,15 +182,58 @@ def test_a_shim_killed_while_no_daemon_lived_is_reported_as_died(central: FakeCe
     assert central.job(job_id).report.outcome is Outcome.DIED  # type: ignore[union-attr]
 
 
-def test_a_job_given_to_someone_else_is_stopped_and_not_reported(central: FakeCentral, worker: RunningWorker) -> None:
+@pytest.mark.parametrize("hears_by", ["sleep 60", "sleep 1\ncall GET variables/colour\nsleep 60"], ids=["poll", "gateway"])
+def test_a_lost_job_is_stopped_its_log_is_whole_and_its_report_is_refused(
+    hears_by: str, central: FakeCentral, worker: RunningWorker
+) -> None:
     worker.start()
-    job_id = worker.enqueue("run\nsleep 60")
+    job_id = worker.enqueue(f"run\nlog before\nbytes 3000000\n{hears_by}")
     central.wait_for_state(job_id, JobState.RUNNING)
     pid = eventually(lambda: shim_pid(worker, job_id))
+    eventually(lambda: (worker.job_dir(job_id) / "task.log").stat().st_size > 3_000_000)
     central.lose_job(job_id)
     eventually(lambda: not is_running(pid))
     eventually(lambda: (worker.job_dir(job_id) / "closed.json").exists())
     assert central.job_state(job_id) == "lost"
+    assert len(central.log_bytes(job_id)) > 3_000_000
+    assert central.log_bytes(job_id) == (worker.job_dir(job_id) / "task.log").read_bytes()
+    late = central.job(job_id).late_report
+    assert late is not None and late.log_size == len(central.log_bytes(job_id))
+
+
+def test_a_copy_of_this_machine_disturbs_nothing(central: FakeCentral, worker: RunningWorker) -> None:
+    worker.start()
+    job_id = worker.enqueue("run\nlog before\nsleep 2\nlog after\nexit 0")
+    central.wait_for_state(job_id, JobState.RUNNING)
+    ledger, known = central._ledger, central.worker("w1")
+    assert known.session is not None
+    first = known.session.boot_id
+    with ledger.changed:
+        ledger.open_session(known, msgspec.structs.replace(known.session, boot_id="a copy's", jobs=[]))
+    eventually(lambda: known.boot_id == first)
+    assert known.refused_boot_id == "a copy's"
+    central.wait_for_state(job_id, JobState.SUCCEEDED)
+    assert central.job_epoch(job_id) == 1
+    assert central.log_bytes(job_id).count(b'"after"') == 1
+
+
+def test_a_central_that_forgot_the_session_gets_a_new_one(central: FakeCentral, worker: RunningWorker) -> None:
+    worker.start()
+    job_id = worker.enqueue("run\nsleep 2\nexit 0")
+    central.wait_for_state(job_id, JobState.RUNNING)
+    known = central.worker("w1")
+    with central._ledger.changed:
+        known.session_id = known.boot_id = known.previous_boot_id = None
+        central._ledger.changed.notify_all()
+    central.wait_for_state(job_id, JobState.SUCCEEDED)
+    assert (central.job_epoch(job_id), known.clones_seen) == (1, 0)
+
+
+def test_status_says_that_the_clock_is_off(central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SystemClock, "wall", lambda self: time.time() + 3600)
+    worker.start()
+    told = eventually(lambda: json.loads(worker.state.status_path.read_bytes()) if central.requests_to("poll") else None)
+    assert told["clock_off_s"] == pytest.approx(3600, abs=5)
 
 
 def test_draining_takes_no_more_and_waits_for_what_runs(central: FakeCentral, worker: RunningWorker) -> None:

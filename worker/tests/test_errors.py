@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 from airflow_remote_protocol.errors import DECISIONS, Decision, Problem, ProblemCode, problem
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, from_problem
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, SessionTaken, Superseded, Unreachable, from_problem
 
 KINDS = {
     Decision.UNREACHABLE: Unreachable,
     Decision.REFUSED: Refused,
     Decision.SUPERSEDED: Superseded,
     Decision.OUTDATED: Outdated,
+    Decision.REOPEN: SessionTaken,
     Decision.REWIND: Rewind,
 }
 

@@ -124,6 +124,21 @@ def test_polls_are_short_while_an_offer_must_be_renewed(session: WorkerSession) 
     assert session.ask(60).wait_s == 60
 
 
+def test_polls_are_short_while_a_job_is_lost_soon_without_them(session: WorkerSession) -> None:
+    lease = session.hold(make_offer("a", stop_after_s=15), JobPhase.RUNNING)
+    assert session.ask(60).wait_s == 5
+    session.move(lease, JobPhase.ENDED)
+    assert session.ask(60).wait_s == 60
+
+
+def test_a_lost_job_that_runs_is_stopped_and_one_that_ended_keeps_what_it_owes(session: WorkerSession) -> None:
+    session.hold(make_offer("runs"), JobPhase.RUNNING)
+    session.hold(make_offer("ended"), JobPhase.ENDED)
+    heard = session.hear(PollReply(poll_s=30, stops=[stop(job, reason=StopReason.LOST) for job in ("runs", "ended")]))
+    assert [(lost.job_id, lost.reason) for lost in heard.stop] == [("runs", StopReason.LOST)]
+    assert heard.drop == []
+
+
 def test_time_without_contact_counts_from_the_start_of_the_last_good_one(session: WorkerSession) -> None:
     lease = session.hold(make_offer("a", stop_after_s=100))
     session.note_contact(50)

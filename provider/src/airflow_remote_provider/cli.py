@@ -1,4 +1,4 @@
-"""`airflow remote …`: enrolment tokens, workers, jobs, queues, audit. Each command is one ledger verb and a way to print its facts."""
+"""`airflow remote …`: enrolment tokens, workers, jobs, queues, audit. Each command: one ledger verb, and a way to print facts."""
 
 from __future__ import annotations
 

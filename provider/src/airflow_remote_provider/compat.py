@@ -126,6 +126,14 @@ def database_now(session: Session) -> datetime:
     return datetime.now(timezone.utc)
 
 
+def clock_beside(session: Session, fact: Any) -> tuple[datetime, Any]:
+    """Return the database's clock and the value of *fact*, both with one statement."""
+    if session.get_bind().dialect.name == "sqlite":
+        return datetime.now(timezone.utc), session.scalar(select(fact))
+    now, value = session.execute(select(database_clock(session), fact)).one()
+    return (now.replace(tzinfo=timezone.utc) if now.tzinfo is None else now.astimezone(timezone.utc)), value
+
+
 def database_clock(session: Session, after: timedelta = timedelta()) -> Any:
     """Return the database's clock, *after* later, as what a statement can store or compare with: no round trip of its own."""
     from sqlalchemy import func, text

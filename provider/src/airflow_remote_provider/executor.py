@@ -38,8 +38,8 @@ VOUCH_EVERY_S = 10.0
 """Airflow fails a task after 300 s without a heartbeat; 10 s leaves room for a database that is away for minutes."""
 
 CLOCK_SET_S = 5.0
-"""By how much this machine's clock may differ from its monotonic one between two heartbeats before we vouch at once: the scheduler,
-whose timers all come due when its clock is set forward, looks for tasks without a heartbeat right after ours."""
+"""By how much the wall clock may differ from the monotonic one between two heartbeats before we vouch at once: when it is set
+forward all timers of the scheduler come due, and it looks for tasks without a heartbeat right after ours."""
 
 ORPHANS_EVERY_S = 60.0
 """How often to look for callbacks and connection tests of a scheduler that died."""

@@ -73,5 +73,7 @@ def lost_after_s(said: Any) -> float:
     else:
         raise ValueError("it is no duration; write seconds, or text such as '90s', '30m', '2h' or '1.5d'")
     if not LEAST_LOST_AFTER_S <= value <= MOST_LOST_AFTER_S:
-        raise ValueError(f"it is out of range; allowed is from {LEAST_LOST_AFTER_S:g} seconds to {MOST_LOST_AFTER_S / 86400:g} days")
+        raise ValueError(
+            f"it is out of range; allowed is from {LEAST_LOST_AFTER_S:g} seconds to {MOST_LOST_AFTER_S / 86400:g} days"
+        )
     return value

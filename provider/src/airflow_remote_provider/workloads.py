@@ -32,9 +32,10 @@ class Addressee:
     of_queue: Mapping[str, float] = field(default_factory=dict)
     """What people decided for single queues instead."""
 
-    def lost_after(self, queue: str, options: TaskOptions = TaskOptions()) -> float:
+    def lost_after(self, queue: str, options: TaskOptions | None = None) -> float:
         """Return how long the worker of a job may be silent: the task's word, else its queue's, else the deployment's."""
-        return options.lost_after_s or self.of_queue.get(queue) or self.lost_after_s
+        own = options.lost_after_s if options else None
+        return own or self.of_queue.get(queue) or self.lost_after_s
 
 
 def task_job(item: ExecuteTask, to: Addressee) -> NewJob:

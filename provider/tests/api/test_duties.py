@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
-from testkit.ledger import Enlisted, counted, enlist, last_seen, queued  # isort: skip
+from testkit.ledger import (  # isort: skip
+    Enlisted,
+    ago,
+    change_job,
+    counted,
+    enlist,
+    job_row,
+    last_seen,
+    offered,
+    queued,
+    running,
+)
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.models import Presence
+from airflow_remote_provider.api.vigil import Vigil
+from airflow_remote_provider.ledger import sweep
+from airflow_remote_provider.ledger.sweep import OfferRules
+from airflow_remote_provider.models import Duty, Presence
 from airflow_remote_provider.settings import settings
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -115,3 +131,123 @@ def test_who_was_heard_in_a_failed_round_is_written_by_the_next() -> None:
 
     _run(check, Failing(1))
     assert _was_seen(worker)
+
+
+# Silence counts only while somebody is there to hear it
+
+
+def _silent_job() -> str:
+    worker = enlist()
+    lease = running(worker, lost_after_s=60)
+    last_seen(worker.id, ago(hours=9))
+    return lease.job_id
+
+
+def test_after_a_downtime_of_central_no_job_is_lost_until_its_worker_could_come_back() -> None:
+    clock = Clock()
+
+    async def check(pool: LedgerPool) -> None:
+        job_id = await asyncio.to_thread(_silent_job)
+        duties = clock.duties(pool)
+        for waited_s in range(0, 170, 10):
+            assert await duties._round()
+            await pool.call(duties._lose)
+            assert job_row(job_id).state == "running", f"central is back for {waited_s} s only"
+            clock.now += 10
+        for _ in range(2):
+            await duties._round()
+            await pool.call(duties._lose)
+            clock.now += 10
+        assert job_row(job_id).state == "lost"
+
+    clock.run(check)
+
+
+def test_a_worker_that_comes_back_within_the_window_keeps_its_jobs() -> None:
+    clock = Clock()
+
+    async def check(pool: LedgerPool) -> None:
+        worker = await asyncio.to_thread(enlist)
+        lease = await asyncio.to_thread(running, worker, lost_after_s=60)
+        last_seen(worker.id, ago(hours=9))
+        duties = clock.duties(pool)
+        for step in range(30):
+            if step == 15:
+                duties.heard(worker.id)
+            await duties._round()
+            await pool.call(duties._lose)
+            clock.now += 10
+        assert job_row(lease.job_id).state == "running"
+
+    clock.run(check)
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1), timedelta(minutes=10), timedelta(minutes=-10)], ids=str)
+def test_a_database_whose_clock_is_set_loses_no_job_and_no_offer(jump: timedelta) -> None:
+    clock = Clock()
+
+    async def check(pool: LedgerPool) -> None:
+        worker = await asyncio.to_thread(enlist)
+        offer = await asyncio.to_thread(offered, worker)
+        lease = await asyncio.to_thread(running, worker, lost_after_s=60)
+        duties = clock.duties(pool)
+        for _ in range(30):
+            duties.heard(worker.id)
+            await duties._round()
+            clock.now += 10
+        # As its rows look once the clock is set: stamped long ago, or in the future.
+        last_seen(worker.id, ago() - jump)
+        change_job(offer.job_id, deadline_at=ago(seconds=-30) - jump)
+        clock.offset += jump
+        await pool.call(duties._expire_offers, OfferRules(4, timedelta(seconds=5)))
+        await pool.call(duties._lose)
+        assert (job_row(offer.job_id).state, job_row(lease.job_id).state) == ("offered", "running")
+        deadline = job_row(offer.job_id).deadline_at
+        assert deadline is not None and ago(seconds=-10) < deadline < ago(seconds=-60)
+
+    clock.run(check)
+
+
+def test_a_handed_over_duty_begins_a_vigil_of_its_own() -> None:
+    clock = Clock()
+
+    async def check(pool: LedgerPool) -> None:
+        first, second = clock.duties(pool), clock.duties(pool)
+        for _ in range(30):
+            assert (await first._round(), await second._round()) == (True, False)
+            clock.now += 10
+        assert first._vigil.has_lasted and not second._vigil.has_lasted
+        with compat.transaction() as session:
+            session.execute(update(Duty).values(until=ago(seconds=1)))
+        assert await second._round()
+        assert not await first._round()
+        assert not first._vigil.has_lasted and not second._vigil.has_lasted
+
+    clock.run(check)
+
+
+class Clock:
+    """This machine's monotonic clock in our hand; the database's runs beside it, until it is set.
+
+    The rows' own times are the real database's: it does not notice that we hurry.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.offset = timedelta()
+
+    def duties(self, pool: LedgerPool) -> Duties:
+        duties = Duties(pool, settings())
+        duties._vigil = Vigil(settings().reconnect_seconds, monotonic=lambda: self.now)
+        return duties
+
+    def run(self, check: Callable[[LedgerPool], Awaitable[None]]) -> None:
+        start, look = ago(), sweep.look
+
+        def database_now(_session: Session) -> datetime:
+            return start + timedelta(seconds=self.now - 1000) + self.offset
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("airflow_remote_provider.api.duties.database_now", database_now)
+            patch.setattr(sweep, "look", lambda session: (database_now(session), look(session)[1]))
+            _run(check)

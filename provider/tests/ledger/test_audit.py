@@ -30,7 +30,14 @@ def _entries(**only: object) -> list[AuditRow]:
 def test_an_event_is_kept_with_what_it_was_about() -> None:
     _record(AuditKind.JOB_LOST, "j", "silent", worker_id="w", worker_name="edge-1", job_id="j", actor="central")
     (row,) = _entries()
-    assert (row.kind, row.worker, row.job_id, row.actor, row.times, row.detail) == ("job-lost", "edge-1", "j", "central", 1, "silent")
+    assert (row.kind, row.worker, row.job_id, row.actor, row.times, row.detail) == (
+        "job-lost",
+        "edge-1",
+        "j",
+        "central",
+        1,
+        "silent",
+    )
     assert row.first_at == row.at
 
 

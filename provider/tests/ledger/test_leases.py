@@ -5,14 +5,26 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
-from testkit.ledger import ago, change_job, claim, enlist, job_row, offered, queued, running  # isort: skip
+from testkit.ledger import (  # isort: skip
+    ago,
+    change_job,
+    claim,
+    enlist,
+    job_row,
+    offered,
+    queued,
+    running,
+    session_request,
+)
 
 from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import jobs, leases, sweep
-from airflow_remote_provider.ledger.errors import Impossible, LedgerError, NotYours, Superseded
+from airflow_remote_provider.ledger import audit, jobs, leases, sweep, workers
+from airflow_remote_provider.ledger.errors import Impossible, LedgerError, NotYet, NotYours, Superseded, TooLate
 from airflow_remote_provider.ledger.leases import Lease, Subject
+from airflow_remote_provider.models import Worker
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -186,14 +198,36 @@ def test_what_is_not_ours_any_more_comes_back_as_superseded() -> None:
     worker = enlist()
     old = offered(worker)
     _reoffered(worker, old)
-    lost = running(worker)
-    change_job(lost.job_id, state="lost")
-    held = [HeldJob(job_id, epoch, JobPhase.RUNNING) for job_id, epoch in ((old.job_id, 1), (lost.job_id, 1), ("unknown", 1))]
+    failed = running(worker)
+    change_job(failed.job_id, state="failed")
+    held = [HeldJob(job_id, epoch, JobPhase.RUNNING) for job_id, epoch in ((old.job_id, 1), (failed.job_id, 1), ("unknown", 1))]
     assert [(stop.job_id, stop.reason) for stop in _renew(worker.id, *held)] == [
         (old.job_id, StopReason.SUPERSEDED),
-        (lost.job_id, StopReason.SUPERSEDED),
+        (failed.job_id, StopReason.SUPERSEDED),
         ("unknown", StopReason.SUPERSEDED),
     ]
+
+
+def test_a_lost_job_is_to_be_stopped_but_its_log_is_wanted() -> None:
+    worker = enlist()
+    lease = running(worker)
+    change_job(lease.job_id, state="lost")
+    told = {phase: _renew(worker.id, HeldJob(lease.job_id, lease.epoch, phase)) for phase in JobPhase}
+    assert {phase: [stop.reason for stop in stops] for phase, stops in told.items()} == {
+        JobPhase.PREPARING: [StopReason.LOST],
+        JobPhase.RUNNING: [StopReason.LOST],
+        JobPhase.STOPPING: [],
+        JobPhase.ENDED: [],
+    }
+    assert _do(leases.log_place, lease)
+
+
+def test_a_job_that_is_listed_again_is_not_missing_any_more() -> None:
+    worker = enlist()
+    lease = running(worker)
+    _do(leases.reconcile, worker.id, [])
+    assert _renew(worker.id, HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING)) == []
+    assert job_row(lease.job_id).missing_since is None
 
 
 def test_a_stop_is_told_until_the_worker_says_that_it_stops() -> None:
@@ -252,12 +286,16 @@ def test_an_offer_that_a_new_session_does_not_list_is_queued_again_at_no_cost() 
     assert (row.state, row.offers) == ("queued", 0)
 
 
-def test_a_running_job_that_it_does_not_list_is_lost() -> None:
-    worker = enlist("edge-1")
+def test_a_running_job_that_it_does_not_list_is_missing() -> None:
+    worker = enlist()
     lease = running(worker)
     _do(leases.reconcile, worker.id, [])
     row = job_row(lease.job_id)
-    assert row.state == "lost" and "edge-1" in row.reason and row.ended_at is not None
+    assert row.state == "running" and row.missing_since is not None
+    _do(leases.reconcile, worker.id, [])
+    assert job_row(lease.job_id).missing_since == row.missing_since, "since the first session that did not list it"
+    _do(leases.reconcile, worker.id, [HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING)])
+    assert job_row(lease.job_id).missing_since is None
 
 
 def test_what_it_lists_stays() -> None:
@@ -272,7 +310,7 @@ def test_a_job_listed_at_another_epoch_is_not_the_one_we_mean() -> None:
     worker = enlist()
     lease = running(worker)
     _do(leases.reconcile, worker.id, [HeldJob(lease.job_id, lease.epoch + 1, JobPhase.RUNNING)])
-    assert job_row(lease.job_id).state == "lost"
+    assert job_row(lease.job_id).missing_since is not None
 
 
 def test_other_workers_jobs_stay() -> None:
@@ -343,9 +381,53 @@ def test_a_late_report_changes_nothing() -> None:
     lease = running(enlist())
     change_job(lease.job_id, state="lost", ended_at=ago(minutes=1))
     before = _facts(lease.job_id)
-    with pytest.raises(Superseded, match="lost"):
+    with pytest.raises(TooLate, match="lost"):
         _do(leases.report, lease, Report(Outcome.SUCCEEDED))
     assert _facts(lease.job_id) == before
+
+
+def test_a_late_report_is_noted_once_however_often_it_comes() -> None:
+    lease = running(enlist("edge-1"))
+    change_job(lease.job_id, state="lost", ended_at=ago(minutes=1), reason="not heard of")
+    for _ in range(3):
+        _do(leases.note_late, lease, Report(Outcome.FAILED, 3, "it broke", 12, "ab" * 32))
+    (entry,) = _do(audit.list_entries)  # type: ignore[misc]
+    assert (entry.kind, entry.worker, entry.job_id, entry.actor, entry.times) == (
+        "late-report",
+        "edge-1",
+        lease.job_id,
+        "worker",
+        3,
+    )
+    for told in ("failed, exit code 3", "not heard of", "12 bytes", "abab", "it broke"):
+        assert told in entry.detail
+
+
+def test_nobody_notes_a_report_about_another_workers_job() -> None:
+    lease = running(enlist())
+    change_job(lease.job_id, state="lost")
+    _do(leases.note_late, Lease("somebody else", lease.job_id, lease.epoch), Report(Outcome.SUCCEEDED))
+    assert _do(audit.list_entries) == []
+
+
+def test_that_a_job_died_is_not_believed_right_after_a_takeover() -> None:
+    worker = enlist()
+    lease = running(worker)
+    listed = [HeldJob(lease.job_id, lease.epoch, JobPhase.ENDED)]
+    _do(workers.open_session, worker.id, session_request(jobs=listed))
+    with pytest.raises(NotYet):
+        _do(leases.report, lease, Report(Outcome.DIED))
+    assert job_row(lease.job_id).state == "running"
+    with compat.transaction() as session:
+        session.execute(update(Worker).values(session_at=ago(seconds=6)))
+    _do(leases.report, lease, Report(Outcome.DIED))
+    assert job_row(lease.job_id).state == "failed"
+
+
+def test_a_first_start_is_believed_at_once() -> None:
+    lease = running(enlist())
+    _do(leases.report, lease, Report(Outcome.DIED))
+    assert job_row(lease.job_id).state == "failed"
 
 
 def test_a_job_that_was_told_to_stop_ends_as_revoked() -> None:

@@ -26,7 +26,7 @@ from testkit.ledger import (  # isort: skip
 
 from airflow_remote_protocol.messages import Outcome, Report
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import jobs, leases, sweep, workers
+from airflow_remote_provider.ledger import audit, jobs, leases, sweep, workers
 from airflow_remote_provider.models import Duty, Job, Presence, Worker
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -250,7 +250,71 @@ def test_only_running_jobs_are_lost_by_silence() -> None:
     assert job_row(offer.job_id).state == "offered", "its deadline takes care of it"
 
 
+def test_a_lost_job_is_in_the_audit() -> None:
+    worker = enlist("edge-1")
+    lease = running(worker, lost_after_s=60, dag_id="etl", task_id="load", try_number=2, run_id="r1")
+    last_seen(worker.id, ago(minutes=2))
+    _do(sweep.lose_silent)
+    (entry,) = _do(audit.list_entries)  # type: ignore[misc]
+    assert (entry.kind, entry.worker, entry.job_id, entry.times) == ("job-lost", "edge-1", lease.job_id, 1)
+    assert "etl.load (try 2, run r1)" in entry.detail and "not heard of" in entry.detail
+
+
+@pytest.mark.parametrize(("missing_s", "lost"), [(None, 0), (14, 0), (16, 1)])
+def test_a_job_that_its_worker_does_not_list_is_lost_after_a_grace(missing_s: float | None, lost: int) -> None:
+    lease = running(enlist("edge-1"))
+    change_job(lease.job_id, missing_since=None if missing_s is None else ago(seconds=missing_s))
+    assert _do(sweep.lose_missing, grace=timedelta(seconds=15)) == lost
+    row = job_row(lease.job_id)
+    assert row.state == ("lost" if lost else "running")
+    assert not lost or row.reason == "worker edge-1 came back without this job"
+
+
+# The database's clock is set
+
+
+def test_after_the_clock_was_set_nothing_waits_for_a_day_and_nothing_is_over_at_once() -> None:
+    worker = enlist(slots=9)
+    ahead, over, held = offered(worker), offered(worker), running(worker)
+    waiting = queued("elsewhere")
+    change_job(ahead.job_id, deadline_at=ago(days=-1))
+    change_job(over.job_id, deadline_at=ago(days=1))
+    change_job(waiting.job_id, not_before=ago(days=-1))
+    change_job(held.job_id, missing_since=ago(days=-1))
+    last_seen(worker.id, ago(days=-1))
+    _do(sweep.rebase, offer_deadline=timedelta(seconds=30))
+    for lease in (ahead, over):
+        assert ago(seconds=-10) < job_row(lease.job_id).deadline_at < ago(seconds=-40)  # type: ignore[operator]
+    assert job_row(waiting.job_id).not_before is None
+    assert job_row(held.job_id).missing_since < ago(seconds=-5)  # type: ignore[operator]
+    with compat.transaction() as session:
+        assert session.get(Presence, worker.id).last_seen_at < ago(seconds=-5)  # type: ignore[union-attr, operator]
+
+
+def test_a_silence_is_not_shortened_by_it() -> None:
+    worker = enlist()
+    silent_since = ago(minutes=30)
+    last_seen(worker.id, silent_since)
+    _do(sweep.rebase, offer_deadline=timedelta(seconds=30))
+    with compat.transaction() as session:
+        assert session.get(Presence, worker.id).last_seen_at == silent_since  # type: ignore[union-attr]
+
+
+def test_a_duty_that_was_taken_before_the_clock_was_set_back_is_free() -> None:
+    with compat.transaction() as session:
+        session.add(Duty(name="sweep", holder="dead", until=ago(days=-1)))
+    assert _do(sweep.take_duty, "sweep", "alive", lasts=timedelta(seconds=15))
+
+
 # Vouching
+
+
+def test_a_heartbeat_is_fresh_by_the_clock_of_the_scheduler_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = running(enlist())
+    monkeypatch.setattr(compat, "database_clock", lambda session, after=timedelta(): ago(days=1))
+    _do(sweep.vouch)
+    heartbeat = _task(lease.job_id).last_heartbeat_at
+    assert heartbeat is not None and heartbeat > ago(seconds=30), "the database's clock was set back"
 
 
 def test_two_updates_vouch_for_the_whole_fleet(database: Engine) -> None:
@@ -328,6 +392,15 @@ def test_any_open_says_whether_there_is_anything_to_watch() -> None:
     assert _do(sweep.any_open)
     _do(leases.report, lease, Report(Outcome.SUCCEEDED))
     assert not _do(sweep.any_open)
+
+
+def test_a_look_is_the_databases_clock_and_whether_anything_is_open(database: Engine) -> None:
+    with counted(database) as statements:
+        now, is_open = _do(sweep.look)  # type: ignore[misc]
+    assert len(statements) == 1
+    assert not is_open and abs(now - ago()) < timedelta(seconds=5)
+    running(enlist())
+    assert _do(sweep.look)[1]  # type: ignore[index]
 
 
 # History

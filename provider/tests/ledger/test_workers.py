@@ -5,16 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from testkit.ledger import ago, enlist, job_row, last_seen, offered, running, session_request, worker_row  # isort: skip
 
 from airflow_remote_protocol.messages import HeldJob, IntentMode, JobPhase
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import workers
+from airflow_remote_provider.ledger import audit, workers
+from airflow_remote_provider.ledger.audit import AuditRow
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Unknown
 from airflow_remote_provider.ledger.workers import WorkerRecord, WorkerRow
-from airflow_remote_provider.models import Presence
+from airflow_remote_provider.models import Presence, Worker
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -29,6 +30,11 @@ def _do(verb: object, *args: object, **kwargs: object) -> object:
 def _list(name: str | None = None) -> list[WorkerRow]:
     with compat.transaction() as session:
         return workers.list_workers(session, silent_after=SILENT, name=name)
+
+
+def _audit() -> list[AuditRow]:
+    with compat.transaction() as session:
+        return audit.list_entries(session)
 
 
 def _changed(since: object) -> list[WorkerRecord]:
@@ -59,6 +65,103 @@ def test_a_clone_is_flagged() -> None:
     worker = enlist()
     _do(workers.flag_clone, worker.id)
     assert "another installation" in _list()[0].alarm
+
+
+def test_a_restart_of_a_live_worker_is_noted() -> None:
+    worker = enlist("edge-1")
+    for _ in range(2):
+        _do(workers.open_session, worker.id, session_request())
+    (entry,) = _audit()
+    assert (entry.kind, entry.worker, entry.times) == ("takeover", "edge-1", 2)
+
+
+def test_a_start_after_a_silence_is_no_takeover() -> None:
+    worker = enlist()
+    last_seen(worker.id, ago(minutes=5))
+    _do(workers.open_session, worker.id, session_request())
+    assert _audit() == []
+
+
+def test_a_start_that_was_taken_over_and_speaks_again_is_the_first_of_two() -> None:
+    worker = enlist("edge-1")
+    lease = running(worker)
+    first = worker_row(worker.id).boot_id
+    _do(workers.open_session, worker.id, session_request(boot_id="later"))
+    record = _do(
+        workers.open_session,
+        worker.id,
+        session_request(boot_id=first or "", jobs=[HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING)]),
+    )
+    row = worker_row(worker.id)
+    assert (row.boot_id, row.session_id) == (first, record.session_id)  # type: ignore[attr-defined]
+    assert "copy" in row.alarm
+    assert [entry.kind for entry in _audit()] == ["clone", "takeover"]
+    for _ in range(2):
+        with pytest.raises(Cloned, match="another name"):
+            _do(workers.open_session, worker.id, session_request(boot_id="later"))
+    assert worker_row(worker.id).session_id == row.session_id, "the first one is not disturbed again"
+    job = job_row(lease.job_id)
+    assert (job.state, job.missing_since) == ("running", None)
+
+
+def test_a_start_that_was_taken_over_long_ago_has_lost_its_place() -> None:
+    worker = enlist()
+    first = worker_row(worker.id).boot_id
+    _do(workers.open_session, worker.id, session_request(boot_id="later"))
+    with compat.transaction() as session:
+        session.execute(update(Worker).values(session_at=ago(minutes=11)))
+    with pytest.raises(Cloned):
+        _do(workers.open_session, worker.id, session_request(boot_id=first or ""))
+    assert worker_row(worker.id).boot_id == "later"
+
+
+def test_the_same_start_may_open_a_session_again() -> None:
+    worker = enlist()
+    boot = worker_row(worker.id).boot_id or ""
+    _do(workers.open_session, worker.id, session_request(boot_id=boot))
+    row = worker_row(worker.id)
+    assert (row.boot_id, row.previous_boot_id, row.alarm) == (boot, None, "")
+    assert _audit() == []
+
+
+def test_a_database_restored_from_a_backup_loses_nothing() -> None:
+    """The row knows an older start, the job's row an older epoch; the worker's session is unknown."""
+    worker = enlist()
+    kept, ended_since = running(worker), running(worker)
+    with compat.transaction() as session:
+        session.execute(update(Worker).values(boot_id="of the backup", session_id="of the backup", changed_at=ago(days=3)))
+    last_seen(worker.id, ago(days=3))
+    _do(workers.open_session, worker.id, session_request(jobs=[HeldJob(kept.job_id, kept.epoch, JobPhase.RUNNING)]))
+    assert (worker_row(worker.id).alarm, job_row(kept.job_id).state) == ("", "running")
+    assert job_row(ended_since.job_id).missing_since is not None, "its end came after the backup; Airflow retries it"
+
+
+@pytest.mark.parametrize(
+    ("off_s", "told"), [(0, None), (-30, None), (600, 600), (-86_400, -86_400), (1e300, workers.WIDEST_OFFSET_S)]
+)
+def test_a_worker_whose_clock_is_off_is_listed_so(off_s: float, told: float | None) -> None:
+    worker = enlist()
+    _do(workers.open_session, worker.id, session_request(time=ago().timestamp() + off_s))
+    shown = _list()[0].clock_off_s
+    assert shown == told if told is None else shown == pytest.approx(told, abs=5)
+
+
+def test_a_worker_that_tells_no_time_is_not_off() -> None:
+    worker = enlist()
+    _do(workers.open_session, worker.id, session_request())
+    assert worker_row(worker.id).clock_offset_s is None
+
+
+def test_a_change_is_later_than_any_before_whatever_the_clock_says() -> None:
+    """Else an API process that has seen the later one would not see it, and a revoked worker would work on."""
+    ahead, worker = enlist("ahead"), enlist("worker")
+    with compat.transaction() as session:
+        session.execute(update(Worker).where(Worker.id == ahead.id).values(changed_at=ago(days=-1)))
+    newest = worker_row(ahead.id).changed_at
+    _do(workers.open_session, worker.id, session_request())
+    opened = worker_row(worker.id).changed_at
+    _do(workers.revoke_worker, worker.name)
+    assert newest < opened < worker_row(worker.id).changed_at
 
 
 def test_a_revoked_worker_opens_no_session() -> None:

@@ -12,7 +12,7 @@ _BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 CLOCK_DIFFERS_S = 60.0
-"""From here on people are told how far the wall clock is off: log lines of both sides are hard to read together; nothing breaks."""
+"""From here on people are told how far the wall clock is off: logs of both sides are hard to read together; nothing breaks."""
 
 
 class Clock(Protocol):

@@ -18,7 +18,7 @@ class Unreachable(WorkerError):
 
 
 class SessionTaken(Unreachable):
-    """Another start of this worker has its session, or central forgot it. Keep what you have until the poll loop has opened one anew."""
+    """Another start of this worker has its session, or central forgot it. Keep what you have; the poll loop opens one anew."""
 
 
 class Refused(WorkerError):

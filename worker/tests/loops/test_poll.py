@@ -22,16 +22,18 @@ REQUEST = SessionRequest(instance_id="i", boot_id="b", protocol="1.0", capabilit
 class ParkingLink:
     """Central's half: each poll takes the next answer; where there is none it stays parked until a newer one comes."""
 
-    def __init__(self, *answers: PollReply | Exception, opening: list[Exception] | None = None) -> None:
+    def __init__(self, *answers: PollReply | Exception, opening: list[Exception | None] | None = None) -> None:
         self.answers = list(answers)
         self.opening = opening or []
         self.polls: list[Poll] = []
+        self.sessions = 0
         self.declined: list[tuple[Lease, str]] = []
         self._newer = anyio.Event()
 
     async def open_session(self, request: SessionRequest) -> Session:
-        if self.opening:
-            raise self.opening.pop(0)
+        if self.opening and (refusal := self.opening.pop(0)):
+            raise refusal
+        self.sessions += 1
         intent = Intent(mode=IntentMode.SERVE, revision=1)
         return Session("s", "w", "n", "1.0", ["task"], poll_s=20, retry_s=0.1, intent=intent)
 
@@ -134,7 +136,6 @@ def test_an_outage_is_waited_out() -> None:
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        (ProblemCode.SESSION_TAKEN, "took over"),
         (ProblemCode.CLONED, "copy"),
         (ProblemCode.REVOKED, "join again"),
         (ProblemCode.OUTDATED, "update"),
@@ -146,6 +147,32 @@ def test_a_refusal_ends_the_daemon_with_a_reason_for_people(code: ProblemCode, t
     assert bench.lifecycle.exit_code == EXIT_REFUSED
     assert told in bench.lifecycle.reason
     assert len(bench.link.polls) == 1
+
+
+TAKEN = from_problem(problem(ProblemCode.SESSION_TAKEN, "because"))
+CLONED = from_problem(problem(ProblemCode.CLONED, "because"))
+
+
+def test_a_session_that_was_taken_or_forgotten_is_opened_anew() -> None:
+    bench = Bench(ParkingLink(TAKEN))
+    bench.run()
+    assert (bench.link.sessions, len(bench.link.polls)) == (2, 2)
+    assert not bench.lifecycle.detaching.is_set() and not bench.loop.trouble
+    assert bench.loop._clock.naps == []  # type: ignore[attr-defined]
+
+
+def test_but_not_again_and_again_without_a_pause() -> None:
+    bench = Bench(ParkingLink(TAKEN, TAKEN, TAKEN))
+    bench.run()
+    assert bench.link.sessions == 4
+    assert len([nap for nap in bench.loop._clock.naps if nap >= 10]) == 2  # type: ignore[attr-defined]
+
+
+def test_a_copy_is_refused_a_new_session_and_ends() -> None:
+    bench = Bench(ParkingLink(TAKEN, opening=[None, CLONED]))
+    bench.run()
+    assert bench.lifecycle.exit_code == EXIT_REFUSED
+    assert "this one is the copy" in bench.lifecycle.reason
 
 
 def test_leave_drains() -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 import httpx
 import pytest
 from airflow_remote_protocol import conformance
-from airflow_remote_protocol.conformance import Caller, ParkedPoll, Response, done, held, succeeded
-from airflow_remote_protocol.messages import Enrolment, JobPhase, LogAppended, Offer, Pong, StopReason
+from airflow_remote_protocol.conformance import Caller, ParkedPoll, Response, done, held, refused, succeeded
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import Enrolment, JobPhase, LogAppended, Offer, Outcome, Pong, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import MARKER_HEADER, PROTOCOL_VERSION
 from airflow_remote_worker.testing import FakeCentral
@@ -122,12 +123,13 @@ def test_an_offer_expires_by_itself_unless_it_is_listed_as_preparing() -> None:
         assert (again.job_id, again.epoch) == (offer.job_id, offer.epoch + 1)
 
 
-def test_a_lost_job_is_stopped_as_superseded(central: FakeCentralOverHttp) -> None:
+def test_what_is_reported_of_a_lost_job_is_there_to_see(central: FakeCentralOverHttp) -> None:
     caller, offer = _offered(central)
     done(caller.accept(offer))
     central.lose_job(offer.job_id)
-    [stop] = caller.poll(jobs=[held(offer)]).stops
-    assert stop.reason is StopReason.SUPERSEDED
+    refused(caller.report(offer, Outcome.FAILED, 3), ProblemCode.SUPERSEDED)
+    late = central.job(offer.job_id).late_report
+    assert late is not None and (late.outcome, late.exit_code) == (Outcome.FAILED, 3)
 
 
 def test_a_stop_says_why(central: FakeCentralOverHttp) -> None:

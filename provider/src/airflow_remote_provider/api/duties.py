@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -32,7 +32,7 @@ MISSING_GRACE = timedelta(seconds=15)
 """How long a running job may be missing from what its worker lists before it is lost."""
 RETRY_S = 5.0
 RECONNECT_S = 55.0
-"""What a worker may need beyond its poll until it is back: it gives up a silent poll 15 s late, then waits up to 30 s, then connects
+"""What a worker may need beyond its poll until it is back: it gives up a silent poll 15 s late, waits up to 30 s, then connects
 for up to 10 s (its own defaults)."""
 
 
@@ -61,8 +61,8 @@ class Duties:
         """Sweep until cancelled. A database that fails is reported once a tick and asked again."""
         if self._settings.reconnect_seconds < self._settings.poll_seconds + RECONNECT_S:
             log.warning(
-                "[remote] reconnect_seconds = %g is less than poll_seconds + %g: after a downtime of central, jobs may be called lost "
-                "whose workers are still on their way back; raise it",
+                "[remote] reconnect_seconds = %g is less than poll_seconds + %g: after a downtime of central jobs may be called "
+                "lost whose workers are still on their way back; raise it",
                 self._settings.reconnect_seconds,
                 RECONNECT_S,
             )
@@ -95,18 +95,18 @@ class Duties:
             await self._pool.call(callbacks.stop_over)
 
     def _expire_offers(self, session: Session, rules: sweep.OfferRules) -> None:
-        self._look(session)
+        self._check_clock(session, database_now(session))
         sweep.expire_offers(session, rules)
 
     def _lose(self, session: Session) -> None:
-        self._look(session)
+        self._check_clock(session, database_now(session))
         sweep.lose_missing(session, grace=MISSING_GRACE)
         if self._vigil.has_lasted:
             sweep.lose_silent(session)
 
-    def _look(self, session: Session) -> None:
+    def _check_clock(self, session: Session, now: datetime) -> None:
         """Before anything is judged by the database's clock: is it the clock we know?"""
-        if not self._vigil.look(database_now(session)):
+        if not self._vigil.look(now):
             sweep.rebase(session, offer_deadline=self._offer_deadline)
 
     async def _round(self) -> bool:
@@ -125,11 +125,12 @@ class Duties:
         if heard:
             workers.seen(session, heard)
         on_duty = sweep.take_duty(session, "sweep", self._holder, lasts=DUTY_LASTS)
-        if on_duty:
-            self._look(session)
-        else:
+        if not on_duty:
             self._vigil.end()
-        return on_duty, on_duty and sweep.any_open(session)
+            return False, False
+        now, is_open = sweep.look(session)
+        self._check_clock(session, now)
+        return True, is_open
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = asyncio.get_running_loop().time()

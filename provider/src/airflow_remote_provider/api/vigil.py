@@ -1,7 +1,8 @@
 """How long this process has watched the fleet without a break. Decides only: no database, no loop.
 
-A silence counts against a worker only if central was there to hear it. Central's own downtime, a database that was away or restored,
-a machine that slept, and a database clock that was set all begin the vigil anew; it is measured by this machine's monotonic clock.
+A silence counts against a worker only if central was there to hear it. Central's own downtime, a database that was away or
+restored, a machine that slept, and a database clock that was set all begin the vigil anew. It is measured by this machine's
+monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from datetime import datetime
 BREAK_S = 25.0
 """Looks further apart than this are no vigil: as long as the duty lasts."""
 CLOCK_SET_S = 5.0
-"""By how much the database's clock may differ from ours between two looks. Below the least margin by which a worker stops first."""
+"""By how much the database's clock may differ from ours between two looks: less than the least margin by which a worker stops
+first."""
 
 
 class Vigil:

@@ -32,7 +32,7 @@ class AuditKind(str, Enum):
     CLONE = "clone"
     """Two installations spoke as one worker; the later was refused."""
     TAKEOVER = "takeover"
-    """A start of a worker took the session over from one that was heard of just before: a restart, or the first sign of a clone."""
+    """A start of a worker took its session over from one heard of just before: a restart, or the first sign of a clone."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ STOPS_REPEATED = timedelta(minutes=5)
 """How long a parked poll hears of an offer that was taken back; a later poll hears of it by listing the job."""
 
 RIVAL_SPEAKS_WITHIN = timedelta(seconds=5)
-"""How long after a takeover a worker's word that a job died is not taken yet. Was it no restart but a copy of the machine, then its
-jobs' processes are not there, but on the original, which has heard of the takeover in its open poll and claims its session back."""
+"""How long after a takeover a worker's word that a job died is not taken yet. If it was no restart but a copy of the machine, the
+jobs live on the original, which has heard of the takeover in its open poll and claims its session back."""
 
 
 @dataclass(frozen=True)

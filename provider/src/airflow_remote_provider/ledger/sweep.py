@@ -88,6 +88,12 @@ def any_open(session: Session) -> bool:
     return session.scalar(select(Job.id).where(Job.state.in_(OPEN)).limit(1)) is not None
 
 
+def look(session: Session) -> tuple[datetime, bool]:
+    """Return the database's clock, and whether any job is not ended; one statement."""
+    now, is_open = compat.clock_beside(session, select(Job.id).where(Job.state.in_(OPEN)).exists())
+    return now, bool(is_open)
+
+
 def stop_ended(session: Session) -> int:
     """Take back the jobs whose task a person or the scheduler ended, cleared or deleted. Return how many.
 
@@ -168,7 +174,7 @@ def _lose(session: Session, job: Job, why: str, now: datetime) -> None:
 
 
 def rebase(session: Session, *, offer_deadline: timedelta) -> None:
-    """The database's clock was set, or nobody has watched for a while: what it stamped must not hold for a day, nor be over at once.
+    """The clock was set, or nobody has watched for a while: what was stamped must not hold for a day, nor be over at once.
 
     Workers heard of in the future were heard of now; offers begin their deadline anew; nothing waits longer for its next offer.
     """

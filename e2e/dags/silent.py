@@ -1,0 +1,62 @@
+"""Tasks whose worker falls silent: how long that may last is said by the task or by its queue."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, task
+
+REMOTE = "RemoteExecutor"
+
+
+def _beat(directory: str, try_number: int) -> int:
+    """Beat on disk and in the log. The first try goes on for longer than anybody waits; the second is content with little."""
+    import os
+    import time
+    from pathlib import Path
+
+    beats = 240 if try_number == 1 else 4
+    with (Path(directory) / f"try-{try_number}").open("a") as file:
+        for number in range(beats):
+            print(f"beat {number} of try {try_number}")
+            file.write(f"{os.getpid()} {time.time()}\n")
+            file.flush()
+            time.sleep(0.25)
+    return try_number
+
+
+@dag(schedule=None, params={"directory": Param("", type="string")})
+def silent_by_task():
+    @task(
+        executor=REMOTE,
+        queue="cable",
+        retries=1,
+        retry_delay=timedelta(seconds=1),
+        executor_config={"remote": {"lost_after": "20s"}},
+    )
+    def beat(params: dict | None = None, ti=None) -> int:
+        return _beat((params or {})["directory"], ti.try_number)
+
+    beat()
+
+
+@dag(schedule=None, params={"directory": Param("", type="string")})
+def silent_by_queue():
+    @task(executor=REMOTE, queue="ships", retries=1, retry_delay=timedelta(seconds=1))
+    def beat(params: dict | None = None, ti=None) -> int:
+        return _beat((params or {})["directory"], ti.try_number)
+
+    beat()
+
+
+@dag(schedule=None)
+def misspelled():
+    @task(executor=REMOTE, executor_config={"remote": {"lost_aftr": "2h"}})
+    def never() -> None: ...
+
+    never()
+
+
+silent_by_task()
+silent_by_queue()
+misspelled()

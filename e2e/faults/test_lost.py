@@ -1,0 +1,91 @@
+"""Beyond `lost_after`: central gives the job up, Airflow retries it; its worker stopped it before; what it says later is kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.conftest import NewWorker
+from testkit.airflow import Airflow
+from testkit.faults import FaultProxy
+from testkit.processes import wait_until
+
+LOST_AFTER_S = 20
+
+
+@pytest.mark.parametrize(("dag", "queue"), [("silent_by_task", "cable"), ("silent_by_queue", "ships")])
+def test_beyond_lost_after_airflow_retries_and_the_old_try_ends_before_and_is_complete(
+    dag: str, queue: str, central: Airflow, new_worker: NewWorker, tmp_path: Path
+) -> None:
+    if dag == "silent_by_queue":
+        central.cli("remote", "queues", "set", queue, "--lost-after", f"{LOST_AFTER_S}s")
+    with FaultProxy(central.url) as cable:
+        at_sea = new_worker(central, f"at-sea-{queue}", queues=queue, url=cable.url)
+        run = central.trigger(dag, {"directory": str(tmp_path)})
+        wait_until(lambda: len(_beats(tmp_path, 1)) >= 8, timeout_s=90, what="the first try beats", every_s=0.2)
+
+        cable.black_hole()
+        new_worker(central, f"ashore-{queue}", queues=queue)
+        (lost,) = wait_until(  # type: ignore[misc]
+            lambda: [job for job in central.jobs(run) if job["state"] == "lost"],
+            timeout_s=90,
+            what="the job is lost",
+            every_s=0.3,
+        )
+
+        pid, last_beat = _beats(tmp_path, 1)[-1]
+        assert last_beat < lost["ended_at"].timestamp(), "the old copy has ended before central gave it up"
+        assert not _is_alive(pid)
+        assert central.wait_for_run(dag, run) == "success"
+        assert central.task_instance(dag, run, "beat")["try_number"] == 2
+        assert _beats(tmp_path, 2)[0][1] > last_beat
+
+        cable.heal()
+        cable.cut()
+        (entry,) = wait_until(  # type: ignore[misc]
+            lambda: central.query("SELECT * FROM remote_audit WHERE kind = 'late-report' AND job_id = :id", id=lost["id"]),
+            timeout_s=60,
+            what="the late report is in the audit",
+            every_s=0.3,
+        )
+    assert entry["worker_name"] == at_sea.name and "reported as stopped" in entry["detail"]
+    (old,) = [job for job in central.jobs(run) if job["id"] == lost["id"]]
+    assert (old["state"], old["outcome"]) == ("lost", None), "what came too late has changed nothing"
+    (local,) = at_sea.task_logs()
+    assert central.log_file(dag, run, "beat", 1).read_bytes() == local.read_bytes()
+    assert f"beat {len(_beats(tmp_path, 1)) - 1} of try 1" in central.task_log(dag, run, "beat", 1)
+    kinds = {row["kind"] for row in central.remote_cli("audit", "list", "--job", lost["id"])}
+    assert kinds == {"job-lost", "late-report"}
+
+
+def test_a_task_with_a_misspelled_option_fails_and_its_author_reads_why(central: Airflow) -> None:
+    run = central.trigger("misspelled")
+    assert central.wait_for_run("misspelled", run) == "failed"
+
+    def told() -> list[str]:
+        events: list[dict[str, Any]] = central.api("GET", "eventLogs", params={"dag_id": "misspelled", "limit": 100})[
+            "event_logs"
+        ]
+        return [event["extra"] for event in events if event["event"] == "remote executor"]
+
+    (why,) = wait_until(told, timeout_s=10, what="the event log says why")  # type: ignore[misc]
+    assert "no option 'lost_aftr'" in why and "it knows: lost_after" in why
+    assert central.jobs(run) == []
+
+
+def _beats(directory: Path, try_number: int) -> list[tuple[int, float]]:
+    """Return (pid, wall clock) of each beat of a try."""
+    file = directory / f"try-{try_number}"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [(int(pid), float(at)) for pid, at in map(str.split, lines)]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
