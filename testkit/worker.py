@@ -128,11 +128,6 @@ class Worker:
         if wait:
             self.wait()
 
-    def wait(self, *, timeout_s: float = 30) -> int:
-        """Return the daemon's exit code, once it has ended by itself."""
-        assert self._process is not None
-        return self._process.wait(timeout_s=timeout_s)
-
     def stop(self, *, timeout_s: float = 20) -> None:
         """End the daemon and whatever it started. Two SIGTERMs: it doesn't wait for its jobs; then they are ended by force."""
         if self._process is not None:
