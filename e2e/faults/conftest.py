@@ -31,7 +31,7 @@ SILENT_AFTER_S = 13
 POLL_S = 3
 RETRY_CEILING_S = 3
 """The longest step of the workers' back-off."""
-OFFER_DEADLINE_S = 4
+OFFER_DEADLINE_S = 2
 DRAIN_S = 1
 """How long SIGTERM waits for jobs here."""
 

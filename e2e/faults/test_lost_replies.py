@@ -101,7 +101,7 @@ def test_a_lost_answer_to_a_decline(site: Site, tmp_path: Path) -> None:
         lambda: any(job["state"] == "offered" for job in after.jobs()), timeout_s=30, what="a job is offered", every_s=0.05
     )
     site.worker.detach(wait=False)
-    wait_until(lambda: site.status()["phase"] != "serving", timeout_s=5, what="the worker drains", every_s=0.02)
+    wait_until(lambda: "draining (" in site.worker.tail(2), timeout_s=5, what="the worker drains", every_s=0.02)
     site.network.heal()
     site.worker.wait()
     assert lost.hits >= 1
