@@ -95,14 +95,21 @@ def test_the_workers_clock_jumps(site: Site, workers_clock: Clock, tmp_path: Pat
     witness.assert_nothing_is_lost_or_doubled()
 
 
-def test_the_workers_clock_jumps_and_its_daemon_is_killed(site: Site, workers_clock: Clock, tmp_path: Path) -> None:
-    """8. … and the new daemon adopts what it finds: a process is known by its start since boot, not by the time of day."""
+def test_the_workers_clock_jumps_and_its_daemon_is_killed(
+    impatient: Airflow, site: Site, workers_clock: Clock, tmp_path: Path
+) -> None:
+    """8. … and the new daemon adopts what it finds: a process is known by its start since boot, not by the time of day.
+
+    Central's list of workers says that the clock is off.
+    """
     witness = site.begin(tmp_path)
     workers_clock.set(ahead_s=-DAY)
     site.worker.kill()
     site.worker.start()
     assert witness.goes_on()
     assert witness.is_alive()
+    [row] = [row for row in impatient.remote_cli("workers", "list") if row["name"] == site.name]
+    assert row["clock_off_s"] == pytest.approx(-DAY, abs=30)
     witness.assert_nothing_is_lost_or_doubled()
 
 
