@@ -114,7 +114,7 @@ def test_the_workers_clock_jumps_and_its_daemon_is_killed(
 
 
 @pytest.mark.parametrize(
-    ("api_server", "scheduler", "database"),
+    ("api_server_s", "scheduler_s", "database_s"),
     [
         pytest.param(DAY, 0, 0, id="api-server"),
         pytest.param(0, DAY, 0, id="scheduler"),
@@ -127,23 +127,23 @@ def test_centrals_clocks_jump(
     site: Site,
     centrals_clocks: CentralsClocks,
     tmp_path: Path,
-    api_server: float,
-    scheduler: float,
-    database: float,
+    api_server_s: float,
+    scheduler_s: float,
+    database_s: float,
 ) -> None:
     """8. On central: nobody has been silent, no lease is over, no task is without a heartbeat, because a clock was set.
 
     Nor when it is set right again.
     """
     witness = site.begin(tmp_path)
-    centrals_clocks.set(api_server=api_server, scheduler=scheduler, database=database)
-    assert site.clock_differs_s() == pytest.approx(-api_server, abs=30)
+    centrals_clocks.set(api_server=api_server_s, scheduler=scheduler_s, database=database_s)
+    assert site.clock_differs_s() == pytest.approx(-api_server_s, abs=30)
     [told] = impatient.query("SELECT extract(epoch FROM now()) AS now")
-    assert float(told["now"]) - time.time() == pytest.approx(database, abs=30)
+    assert float(told["now"]) - time.time() == pytest.approx(database_s, abs=30)
     time.sleep(SWEPT_S)
-    if scheduler > 0:  # when it is behind, Airflow's own heartbeat waits for it to come to where it was
+    if scheduler_s > 0:  # when it is behind, Airflow's own heartbeat waits for it to come to where it was
         sql = "SELECT latest_heartbeat - now() AS ahead FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1"
-        assert impatient.query(sql)[0]["ahead"].total_seconds() == pytest.approx(scheduler, abs=60)
+        assert impatient.query(sql)[0]["ahead"].total_seconds() == pytest.approx(scheduler_s, abs=60)
     assert [job["state"] for job in witness.jobs()] == ["running", "running"]
     centrals_clocks.set(api_server=0, scheduler=0, database=0)
     witness.assert_nothing_is_lost_or_doubled()
