@@ -194,7 +194,8 @@ class Airflow:
     def query(self, sql: str, **values: object) -> list[dict[str, Any]]:
         """Return the rows of a SELECT on central's database: facts that no API shows. *values* fill its `:name` places."""
         if self._engine is None:
-            self._engine = create_engine(self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+            # A test may have restarted the server meanwhile.
+            self._engine = create_engine(self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"], pool_pre_ping=True)
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(text(sql), values).mappings()]
 
