@@ -66,8 +66,8 @@ OUT_OF_REACH = tuple(name for name in OUTAGES if name != "slow")
 WITH_HUNG_REQUESTS = ("dark", "deaf")
 """Nothing tells these workers that a request is lost but its own time limit."""
 ENDING = ("reset", "pages")
-"""Where the tasks end before the outage does: their last words wait as well. (A word that the dark has swallowed would be said again
-after its time limit of 30 s, which is more than this test waits for.)"""
+"""Where tasks end before the outage does: their last words wait as well. (What the dark swallows at its very end is said again
+when its time limit of 30 s is over, for which this test has no time.)"""
 WISHES: dict[str, Callable[[Airflow, Witness], None]] = {
     "refused": lambda central, run: central.set_task_state(run.dag_id, run.run_id, "linger", "failed"),
     "reset": lambda central, run: central.clear_task(run.dag_id, run.run_id, "linger"),
