@@ -114,7 +114,7 @@ class ServedCentral:
         with compat.transaction() as session:
             worker_id = session.scalar(select(Job.worker_id).where(Job.id == job_id))
             seen_at = session.scalar(select(Presence.last_seen_at).where(Presence.worker_id == worker_id))
-            session.execute(update(Job).where(Job.id == job_id).values(lost_after_s=0.001))
+            session.execute(update(Job).where(Job.id == job_id).values(lost_after_s=0.001, accepted_at=LONG_AGO))
             session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=LONG_AGO))
             session.flush()
             sweep.lose_silent(session)

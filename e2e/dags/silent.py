@@ -32,7 +32,7 @@ def silent_by_task():
         queue="cable",
         retries=1,
         retry_delay=timedelta(seconds=1),
-        executor_config={"remote": {"lost_after": "20s"}},
+        executor_config={"remote": {"lost_after": "30s"}},
     )
     def beat(params: dict | None = None, ti=None) -> int:
         return _beat((params or {})["directory"], ti.try_number)

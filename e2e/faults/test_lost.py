@@ -13,7 +13,7 @@ from testkit.airflow import Airflow
 from testkit.faults import FaultProxy
 from testkit.processes import wait_until
 
-LOST_AFTER_S = 20
+LOST_AFTER_S = 30
 
 
 @pytest.mark.parametrize(("dag", "queue"), [("silent_by_task", "cable"), ("silent_by_queue", "ships")])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from testkit.ledger import ago, enlist, job_row, last_seen, offered, queued, running, worker_row  # isort: skip
+from testkit.ledger import ago, change_job, enlist, job_row, last_seen, offered, queued, running, worker_row  # isort: skip
 
 from airflow.cli import cli_parser
 from airflow_remote_protocol.messages import Enrolment
@@ -240,6 +240,7 @@ def test_a_queue_is_given_its_own_patience_and_loses_it_again(run: Callable[...,
 def test_the_audit_is_listed(run: Callable[..., str]) -> None:
     worker = enlist("edge-1")
     lease = running(worker, lost_after_s=60)
+    change_job(lease.job_id, accepted_at=ago(hours=1))
     last_seen(worker.id, ago(minutes=5))
     with compat.transaction() as session:
         sweep.lose_silent(session)

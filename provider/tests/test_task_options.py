@@ -27,7 +27,7 @@ def test_what_is_no_duration_is_refused_with_an_example(said: object) -> None:
 
 @pytest.mark.parametrize("said", [0, 5, -60, "8d", float("inf"), float("nan")])
 def test_what_is_out_of_range_is_refused_with_the_range(said: object) -> None:
-    with pytest.raises(BadTaskOption, match=r"lost_after.*from 20 seconds to 7 days"):
+    with pytest.raises(BadTaskOption, match=r"lost_after.*from 30 seconds to 7 days"):
         parse({"remote": {"lost_after": said}})
 
 

@@ -125,7 +125,9 @@ def test_polls_are_short_while_an_offer_must_be_renewed(session: WorkerSession) 
 
 
 def test_polls_are_short_while_a_job_is_lost_soon_without_them(session: WorkerSession) -> None:
-    lease = session.hold(make_offer("a", stop_after_s=15), JobPhase.RUNNING)
+    lease = session.hold(make_offer("a", stop_after_s=15, deadline_s=30))
+    assert session.ask(60).wait_s == 5
+    session.move(lease, JobPhase.RUNNING)
     assert session.ask(60).wait_s == 5
     session.move(lease, JobPhase.ENDED)
     assert session.ask(60).wait_s == 60
@@ -146,6 +148,14 @@ def test_time_without_contact_counts_from_the_start_of_the_last_good_one(session
     assert session.left_s(lease, 60) == 90
     assert session.left_s(lease, 150) == 0
     assert session.left_s(Lease("b", 1), 60) is None
+
+
+def test_an_offer_that_a_long_poll_brought_is_not_without_contact(session: WorkerSession) -> None:
+    session.note_contact(50)  # when the poll began
+    session.hear(PollReply(poll_s=60, offers=[make_offer("a", stop_after_s=15)]), now=100)
+    assert session.left_s(Lease("a", 1), 101) == 14
+    session.note_contact(105)
+    assert session.left_s(Lease("a", 1), 106) == 14
 
 
 def test_what_central_says_at_the_start_of_a_session_holds(session: WorkerSession) -> None:

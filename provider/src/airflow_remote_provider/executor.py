@@ -8,7 +8,7 @@ What the scheduler's process must not do (stop, expire, lose) is the API's (:mod
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +40,10 @@ VOUCH_EVERY_S = 10.0
 CLOCK_SET_S = 5.0
 """By how much the wall clock may differ from the monotonic one between two heartbeats before we vouch at once: when it is set
 forward all timers of the scheduler come due, and it looks for tasks without a heartbeat right after ours."""
+
+EVENTS_KEPT = 1000
+"""Airflow 3.3.2 takes the events for its log out of our list and then reads them by weak references: kept alive here, they aren't
+gone before."""
 
 ORPHANS_EVERY_S = 60.0
 """How often to look for callbacks and connection tests of a scheduler that died."""
@@ -80,6 +84,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         """Jobs to take back, which the ledger did not hear yet."""
         self._due: dict[str, float] = {}
         self._wall_ahead_s = _wall_ahead_s()
+        self._events: deque[Any] = deque(maxlen=EVENTS_KEPT)
 
     @property
     def _owner(self) -> str:
@@ -121,6 +126,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         """Fail a task that asks for what can't be given; its author reads why in Airflow's event log."""
         self.log.error("The Remote Executor can't run %s: %s", key, why)
         self.log_task_event(event="remote executor", extra=why, ti_key=key)
+        self._events.append(self._task_event_logs[-1])
         self.fail(key, why)
 
     def _as_job(self, session: Session, item: ExecutorWorkload, to: workloads.Addressee) -> NewJob | BadTaskOption:

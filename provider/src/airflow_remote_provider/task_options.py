@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LEAST_LOST_AFTER_S = 20.0
+LEAST_LOST_AFTER_S = 30.0
 """A worker must hear of central, and central write down that it heard, several times within."""
 MOST_LOST_AFTER_S = 7 * 86400.0
 

@@ -139,6 +139,7 @@ def test_who_was_heard_in_a_failed_round_is_written_by_the_next() -> None:
 def _silent_job() -> str:
     worker = enlist()
     lease = running(worker, lost_after_s=60)
+    change_job(lease.job_id, accepted_at=ago(hours=10))
     last_seen(worker.id, ago(hours=9))
     return lease.job_id
 
@@ -169,6 +170,7 @@ def test_a_worker_that_comes_back_within_the_window_keeps_its_jobs() -> None:
     async def check(pool: LedgerPool) -> None:
         worker = await asyncio.to_thread(enlist)
         lease = await asyncio.to_thread(running, worker, lost_after_s=60)
+        change_job(lease.job_id, accepted_at=ago(hours=10))
         last_seen(worker.id, ago(hours=9))
         duties = clock.duties(pool)
         for step in range(30):
@@ -197,6 +199,7 @@ def test_a_database_whose_clock_is_set_loses_no_job_and_no_offer(jump: timedelta
             clock.now += 10
         # As its rows look once the clock is set: stamped long ago, or in the future.
         last_seen(worker.id, ago() - jump)
+        change_job(lease.job_id, accepted_at=ago(hours=10) - jump)
         change_job(offer.job_id, deadline_at=ago(seconds=-30) - jump)
         clock.offset += jump
         await pool.call(duties._expire_offers, OfferRules(4, timedelta(seconds=5)))

@@ -228,6 +228,8 @@ def test_a_job_is_lost_when_its_worker_was_silent_for_too_long(silent_s: float, 
 def test_each_job_has_its_own_patience() -> None:
     worker = enlist()
     hasty, patient = running(worker, lost_after_s=60), running(worker, lost_after_s=3600)
+    for lease in (hasty, patient):
+        change_job(lease.job_id, accepted_at=ago(hours=1))
     last_seen(worker.id, ago(minutes=10))
     assert _do(sweep.lose_silent) == 1
     assert (job_row(hasty.job_id).state, job_row(patient.job_id).state) == ("lost", "running")
@@ -242,6 +244,22 @@ def test_silence_counts_from_acceptance_if_no_contact_was_noted() -> None:
     assert (job_row(fresh.job_id).state, job_row(old.job_id).state) == ("running", "lost")
 
 
+def test_an_acceptance_is_a_contact_that_need_not_be_written_down_yet() -> None:
+    worker = enlist()
+    lease = running(worker, lost_after_s=60)
+    last_seen(worker.id, ago(minutes=5))  # its poll was parked for long
+    assert _do(sweep.lose_silent) == 0
+    assert job_row(lease.job_id).state == "running"
+
+
+def test_an_acceptance_stamped_in_the_future_hides_no_silence() -> None:
+    worker = enlist()
+    lease = running(worker, lost_after_s=60)
+    change_job(lease.job_id, accepted_at=ago(days=-1))
+    last_seen(worker.id, ago(minutes=5))
+    assert _do(sweep.lose_silent) == 1
+
+
 def test_only_running_jobs_are_lost_by_silence() -> None:
     worker = enlist()
     offer = offered(worker, lost_after_s=60)
@@ -253,6 +271,7 @@ def test_only_running_jobs_are_lost_by_silence() -> None:
 def test_a_lost_job_is_in_the_audit() -> None:
     worker = enlist("edge-1")
     lease = running(worker, lost_after_s=60, dag_id="etl", task_id="load", try_number=2, run_id="r1")
+    change_job(lease.job_id, accepted_at=ago(hours=1))
     last_seen(worker.id, ago(minutes=2))
     _do(sweep.lose_silent)
     (entry,) = _do(audit.list_entries)  # type: ignore[misc]

@@ -34,6 +34,8 @@ class Held:
     slots: int
     deadline_s: float
     stop_after_s: float
+    since: float | None = None
+    """When its offer was heard (monotonic). Central counts no silence against a job from before it was accepted."""
 
 
 @dataclass
@@ -64,10 +66,10 @@ class WorkerSession:
 
     # What we hold
 
-    def hold(self, offer: Offer, phase: JobPhase = JobPhase.PREPARING) -> Lease:
-        """Hold *offer* from now on: just taken, or found on disk after a restart."""
+    def hold(self, offer: Offer, phase: JobPhase = JobPhase.PREPARING, *, since: float | None = None) -> Lease:
+        """Hold *offer* from now on: just taken (*since* when, monotonic), or found on disk after a restart."""
         lease = Lease(offer.job_id, offer.epoch)
-        self._held[lease] = Held(lease, phase, offer.slots, offer.deadline_s, offer.stop_after_s)
+        self._held[lease] = Held(lease, phase, offer.slots, offer.deadline_s, offer.stop_after_s, since)
         return lease
 
     def move(self, lease: Lease, phase: JobPhase) -> None:
@@ -103,7 +105,7 @@ class WorkerSession:
     def ask(self, longest_s: float) -> Poll:
         """Return the next poll. It is short where a later one would renew an offer, or a lease that is lost soon, too late."""
         held = [h for h in self._held.values() if h.phase is not JobPhase.ENDED]
-        deadlines = [h.deadline_s if h.phase is JobPhase.PREPARING else h.stop_after_s for h in held]
+        deadlines = [min(h.deadline_s, h.stop_after_s) if h.phase is JobPhase.PREPARING else h.stop_after_s for h in held]
         return Poll(
             free_slots=self.free_slots(),
             intent_revision=self.intent.revision,
@@ -113,13 +115,13 @@ class WorkerSession:
 
     # What central says
 
-    def hear(self, reply: PollReply) -> Heard:
-        """Decide about a poll's reply."""
+    def hear(self, reply: PollReply, now: float | None = None) -> Heard:
+        """Decide about a poll's reply, which has come *now* (monotonic)."""
         heard = Heard()
         self._hear_intent(reply.intent, heard)
         self._hear_stops(reply.stops, heard)
         for offer in reply.offers:
-            self._hear_offer(offer, heard)
+            self._hear_offer(offer, heard, now)
         return heard
 
     def open(self, intent: Intent, stops: Iterable[Stop]) -> Heard:
@@ -147,7 +149,7 @@ class WorkerSession:
                     reason = StopReason.SUPERSEDED if superseded else stop.reason
                     heard.stop.append(Stop(job_id=lease.job_id, epoch=lease.epoch, reason=reason, detail=stop.detail))
 
-    def _hear_offer(self, offer: Offer, heard: Heard) -> None:
+    def _hear_offer(self, offer: Offer, heard: Heard, now: float | None) -> None:
         ours = [lease for lease in self._held if lease.job_id == offer.job_id]
         if any(lease.epoch >= offer.epoch for lease in ours):
             return  # a reply that came late, or twice
@@ -165,7 +167,7 @@ class WorkerSession:
             heard.decline.append((offer, f"only {self.free_slots()} of {self.slots} slots are free, the job needs {offer.slots}"))
         else:
             heard.drop += ours
-            self.hold(offer)
+            self.hold(offer, since=now)
             heard.take.append(offer)
 
     # How long we may go on without central
@@ -176,12 +178,15 @@ class WorkerSession:
             self.last_contact = started
 
     def left_s(self, lease: Lease, now: float) -> float | None:
-        """Return for how long the job may still run without contact (≤ 0: stop it); None if we don't hold it."""
+        """Return for how long the job may still run without contact (≤ 0: stop it); None if we don't hold it.
+
+        The poll that brought its offer may have begun long before: the offer itself is a contact for it.
+        """
         held = self._held.get(lease)
         if held is None:
             return None
-        since = now if self.last_contact is None else self.last_contact
-        return since + held.stop_after_s - now
+        contacts = [at for at in (self.last_contact, held.since) if at is not None]
+        return max(contacts, default=now) + held.stop_after_s - now
 
 
 _ORDER = {phase: n for n, phase in enumerate((JobPhase.PREPARING, JobPhase.RUNNING, JobPhase.STOPPING, JobPhase.ENDED))}

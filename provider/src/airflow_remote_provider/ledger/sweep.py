@@ -142,7 +142,7 @@ def lose_silent(session: Session) -> int:
     lost = [
         job.id
         for job, last_seen in session.execute(query)
-        if _silence(now, last_seen or job.accepted_at) > timedelta(seconds=job.lost_after_s)
+        if _silence(now, last_seen, job.accepted_at) > timedelta(seconds=job.lost_after_s)
     ]
     if not lost:
         return 0
@@ -185,8 +185,12 @@ def rebase(session: Session, *, offer_deadline: timedelta) -> None:
     session.execute(update(Job).where(Job.state == JobState.RUNNING.value, Job.missing_since > now).values(missing_since=now))
 
 
-def _silence(now: datetime, last_seen: datetime | None) -> timedelta:
-    return now - last_seen if last_seen is not None else timedelta()
+def _silence(now: datetime, *contacts: datetime | None) -> timedelta:
+    """Return how long ago the last contact was. That a job was accepted is one, perhaps not written down yet as its worker's.
+
+    What lies in the future was stamped before the clock was set back, and says nothing.
+    """
+    return now - max((at for at in contacts if at is not None and at <= now), default=now)
 
 
 def vouch(session: Session) -> int:

@@ -171,7 +171,7 @@ class PollLoop:
         self._poll_s = min(reply.poll_s, self._config.max_wait_s) if reply.poll_s > 0 else self._poll_s
         answer.pause_s = reply.pause_s
         self._good_contact(answer.started)
-        self._obey(self._session.hear(reply))
+        self._obey(self._session.hear(reply, self._clock.monotonic()))
 
     def _obey(self, heard: Heard) -> None:
         assert self._tasks is not None
