@@ -120,7 +120,7 @@ class Airflow:
         if wait:
             self._wait_for_api_server()
 
-    def start_another_api_server(self, *, called: str) -> str:
+    def start_another_api_server(self, *, called: str, settings: Mapping[str, str] | None = None) -> str:
         """Start one more, behind the same database and beside the same logs; return its URL when it answers.
 
         One that was *called* so before has its port again.
@@ -128,7 +128,7 @@ class Airflow:
         port = self._ports.setdefault(called, free_port())
         url = f"http://127.0.0.1:{port}"
         # Its own address is not that of the deployment, as behind a load balancer.
-        self.start_process(f"api-server --host 127.0.0.1 --port {port} --workers 1", called=called)
+        self.start_process(f"api-server --host 127.0.0.1 --port {port} --workers 1", called=called, settings=settings)
         self._wait_for_api_server(called, url)
         return url
 
@@ -194,6 +194,7 @@ class Airflow:
     def query(self, sql: str, **values: object) -> list[dict[str, Any]]:
         """Return the rows of a SELECT on central's database: facts that no API shows. *values* fill its `:name` places."""
         if self._engine is None:
+            # A test may have restarted the server meanwhile.
             self._engine = create_engine(self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"], pool_pre_ping=True)
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(text(sql), values).mappings()]

@@ -108,6 +108,7 @@ class Rule:
     cut_request_after: int | None = None
     cut_reply_after: int | None = None
     page: Page | None = None
+    when: Callable[[], bool] | None = None
     hits: int = 0
 
     def matches(self, exchange: Exchange) -> bool:
@@ -203,9 +204,12 @@ class FaultProxy:
 
     # -- what happens to single requests
 
-    def drop_replies(self, method: str = "*", path: str = "", *, count: int = 1) -> Rule:
-        """Pass the request, wait for central's whole reply, then reset the connection instead of delivering it."""
-        return self._rule(Rule(method, re.compile(path), count, drop_reply=True))
+    def drop_replies(self, method: str = "*", path: str = "", *, count: int = 1, when: Callable[[], bool] | None = None) -> Rule:
+        """Pass the request, wait for central's whole reply, then reset the connection instead of delivering it.
+
+        With *when*, only if that holds when the reply is there. It is asked in the proxy's thread, which stands still meanwhile.
+        """
+        return self._rule(Rule(method, re.compile(path), count, drop_reply=True, when=when))
 
     def cut_requests(self, after_bytes: int, method: str = "*", path: str = "", *, count: int = 1) -> Rule:
         """Pass that many bytes (head included) of the request, then reset both sides."""
@@ -396,6 +400,9 @@ class _Connection:
     async def _pass_reply(self, exchange: Exchange, rule: Rule | None, head: Head) -> None:
         assert self._far is not None
         await asyncio.sleep(self._proxy.weather.latency_s)
+        if rule and rule.when and not rule.when():
+            rule.left += 1
+            rule = None
         limit = rule.cut_reply_after if rule else None
         async for piece in _whole(head, read_body(self._far[0], head, reply_to=exchange.method)):
             if rule and rule.drop_reply:

@@ -79,8 +79,18 @@ class PostgresServer:
         self.resume()
         return self
 
-    def resume(self) -> None:
-        """Run the server on the data that are there; return when it answers."""
+    def crash(self) -> None:
+        """End it as a crash does: nobody is told, nothing is written; `resume()` starts it on the same data."""
+        assert self._process is not None
+        self._process.stop(signal.SIGQUIT, timeout_s=20)  # Postgres's "immediate" stop, which gives shared memory back
+
+    def halt(self) -> None:
+        """End it as an administrator does, and cut its sessions; `resume()` starts it on the same data."""
+        assert self._process is not None
+        self._process.stop(signal.SIGINT, timeout_s=20)
+
+    def resume(self, variables: Mapping[str, str] | None = None) -> None:
+        """Run the server on the data that are there, with *variables* in its environment; return when it answers."""
         assert self._directory is not None
         owner = server_owner("postgres")
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
@@ -91,17 +101,12 @@ class PostgresServer:
                 *("-c", f"unix_socket_directories={self._directory}", *options),
             ],
             log=self._directory / "log",
-            env=clean_environment(),
+            env=clean_environment(variables),
             cwd=self._directory,
             user=None if owner is None else owner.pw_uid,
             group=None if owner is None else owner.pw_gid,
         )
         wait_until(self._is_ready, timeout_s=60, what="Postgres accepts connections")
-
-    def halt(self, number: int = signal.SIGINT) -> None:
-        """End the server and cut its sessions; the data stay for `resume()`. SIGQUIT is Postgres's "immediate" stop: a crash."""
-        assert self._process is not None
-        self._process.stop(number, timeout_s=20)
 
     @property
     def pid(self) -> int:

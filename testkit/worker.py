@@ -130,6 +130,13 @@ class Worker:
             self._process.stop(signal.SIGTERM, timeout_s=timeout_s, group=False)
             self._process = None
 
+    def drain(self, *, wait: bool = True) -> None:
+        """SIGTERM, as a service manager's stop: the daemon ends at its drain timeout at the latest; what still runs lives on."""
+        assert self._process is not None
+        self._process.send(signal.SIGTERM)
+        if wait:
+            self.wait()
+
     def stop(self, *, timeout_s: float = 20) -> None:
         """End the daemon and whatever it started. Two SIGTERMs: it doesn't wait for its jobs; then they are ended by force."""
         if self._process is not None:

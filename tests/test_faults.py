@@ -192,6 +192,18 @@ def test_a_page_is_answered_in_centrals_place(central: _Central, proxy: FaultPro
     assert central.got == [("/a", 4)]
 
 
+def test_a_reply_is_dropped_only_when_it_is_to_be(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
+    matters = False
+    rule = proxy.drop_replies("POST", "/poll$", count=1, when=lambda: matters)
+    assert client.post("/poll", content=b"1").status_code == 200
+    matters = True
+    with pytest.raises(httpx.TransportError):
+        client.post("/poll", content=b"2")
+    assert client.post("/poll", content=b"3").status_code == 200
+    assert rule.hits == 1
+    assert len(central.got) == 3
+
+
 def test_a_dropped_reply_was_applied(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     rule = proxy.drop_replies("POST", "/report$", count=2)
     assert client.post("/other", content=b"fine").text == "fine"

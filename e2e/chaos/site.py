@@ -6,7 +6,6 @@ Owns making and unmaking each fault of a schedule. It refuses to know what shoul
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +109,7 @@ class Site:
         if act.whom in self.workers:
             return self._end_daemon(act)
         if act.whom == "postgres":
-            self.postgres.halt(signal.SIGQUIT if act.what == "kill -9" else signal.SIGINT)
+            self.postgres.crash() if act.what == "kill -9" else self.postgres.halt()
             return self.postgres.resume
         return self._end_central(act)
 

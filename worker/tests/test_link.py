@@ -188,3 +188,31 @@ def test_the_end_of_an_outage_wakes_those_who_wait() -> None:
                 await link.ping()
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_leaving_succeeds_although_the_answer_was_lost(lost: int) -> None:
+    asked = 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        if asked <= lost:
+            raise httpx.ReadError("reset by peer")
+        return refusing(ProblemCode.REVOKED)(request)
+
+    anyio.run(link_to(answer).leave)
+    assert asked == lost + 1
+
+
+def test_a_refused_leave_is_told() -> None:
+    with pytest.raises(Superseded):
+        anyio.run(link_to(refusing(ProblemCode.SUPERSEDED)).leave)
+
+
+def test_leaving_a_central_that_is_away_fails() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no route")
+
+    with pytest.raises(Unreachable):
+        anyio.run(link_to(answer).leave)

@@ -943,6 +943,19 @@ def check_an_offer_that_cannot_be_prepared_is_reported_without_acceptance(centra
     in_state(central, job_id, JobState.FAILED)
 
 
+def check_an_offer_that_died_before_its_acceptance_is_made_again(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    job_id = central.enqueue(caller.queue)
+    offer = caller.await_offer()
+    done(caller.report(offer, Outcome.DIED, None))
+    central.expire_offer(job_id)
+    in_state(central, job_id, JobState.QUEUED)
+    central.skip_delay(job_id)
+    again = caller.await_offer()
+    assert (again.job_id, again.epoch) == (job_id, offer.epoch + 1)
+    refused(caller.accept(offer), ProblemCode.SUPERSEDED)
+
+
 def check_a_report_frees_the_slots(central: CentralUnderTest) -> None:
     caller = Caller.at_work(central, slots=1)
     first = caller.start_job()

@@ -22,7 +22,7 @@ from testkit.ledger import (  # isort: skip
 
 from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import audit, jobs, leases, workers
+from airflow_remote_provider.ledger import audit, jobs, leases, sweep, workers
 from airflow_remote_provider.ledger.errors import Impossible, LedgerError, NotYet, NotYours, Superseded, TooLate
 from airflow_remote_provider.ledger.leases import Lease, Subject
 from airflow_remote_provider.models import Worker
@@ -358,7 +358,19 @@ def test_an_offer_cannot_have_run(outcome: Outcome) -> None:
     assert job_row(lease.job_id).state == "offered"
 
 
-@pytest.mark.parametrize("outcome", [Outcome.UNPREPARED, Outcome.STOPPED, Outcome.DIED])
+def test_an_offer_that_died_with_its_daemon_is_made_again() -> None:
+    """`kill -9` between the offer and the shim's first call: no task ran, so none has failed."""
+    lease = offered(enlist())
+    for _ in range(2):
+        _do(leases.report, lease, Report(Outcome.DIED))
+        assert job_row(lease.job_id).state == "offered"
+    _do(sweep.expire_offers, sweep.OfferRules(attempts=4, delay=timedelta()))
+    assert (job_row(lease.job_id).state, job_row(lease.job_id).ended_at) == ("queued", None)
+    with pytest.raises(Superseded):
+        _do(leases.accept, lease)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNPREPARED, Outcome.STOPPED])
 def test_an_offer_may_end_without_having_run(outcome: Outcome) -> None:
     lease = offered(enlist())
     _do(leases.report, lease, Report(outcome, reason="no such bundle"))

@@ -336,15 +336,28 @@ def test_a_heartbeat_is_fresh_by_the_clock_of_the_scheduler_that_asks(monkeypatc
     assert heartbeat is not None and heartbeat > ago(seconds=30), "the database's clock was set back"
 
 
-def test_one_update_vouches_for_the_whole_fleet(database: Engine) -> None:
+def test_two_updates_vouch_for_the_whole_fleet(database: Engine) -> None:
     leased = [running(enlist(f"w{i}")) for i in range(3)]
     with counted(database) as statements:
         assert _do(sweep.vouch) == 3
-    assert len([statement for statement in statements if statement.startswith("UPDATE")]) == 1
-    assert len(statements) <= 2, "besides at most the clock"
+    assert len([statement for statement in statements if statement.startswith("UPDATE")]) == 2
+    assert len(statements) <= 4, "besides at most the clock"
     for lease in leased:
         heartbeat = _task(lease.job_id).last_heartbeat_at
         assert heartbeat is not None and heartbeat > ago(seconds=30)
+
+
+def test_a_cleared_task_is_vouched_for_until_its_job_has_ended() -> None:
+    """Airflow gives it a new id and waits for the old one's end, or for a heartbeat that doesn't come."""
+    worker = enlist()
+    over, cleared = running(worker), running(worker)
+    for lease in (over, cleared):
+        change_task(job_row(lease.job_id).ti_id, id=uuid.uuid4(), state="restarting")
+    change_job(over.job_id, state="revoked")
+    assert _do(sweep.vouch) == 1
+    with compat.transaction() as session:
+        [vouched] = session.scalars(select(TaskInstance).where(TaskInstance.last_heartbeat_at.is_not(None)))
+    assert vouched.external_executor_id == cleared.job_id
 
 
 def test_nobody_vouches_for_what_does_not_run() -> None:

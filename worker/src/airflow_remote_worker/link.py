@@ -43,7 +43,7 @@ from airflow_remote_protocol.version import (
 )
 
 from airflow_remote_worker import __version__
-from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Outdated, Refused, Unreachable, from_problem
 from airflow_remote_worker.lease import Lease
 
@@ -60,6 +60,8 @@ TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
+LEAVE_ATTEMPTS = 5
+"""Within some 5 s: whoever leaves has nobody left who would try again."""
 CALL_HEADERS = ("airflow-api-version", "content-type", "correlation-id")
 """What goes in with an Execution API call (docs/protocol.md)."""
 
@@ -132,12 +134,26 @@ class Link:
         return decoded(Pong, await self._send("GET", "ping"))
 
     async def leave(self) -> None:
-        """Give our credential back.
+        """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.
 
         Raises:
             Superseded: central still counts jobs here.
+            Unreachable: no attempt was answered.
         """
-        await self._send("POST", "leave")
+        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=2)
+        for left in reversed(range(LEAVE_ATTEMPTS)):
+            try:
+                await self._send("POST", "leave")
+            except Unreachable:
+                if not left:
+                    raise
+                await self._clock.sleep(backoff.next_s())
+            except Refused as error:
+                if error.code is not ProblemCode.REVOKED:
+                    raise
+                return
+            else:
+                return
 
     # A job
 

@@ -186,3 +186,9 @@ def test_central_may_ask_for_a_pause() -> None:
     bench = Bench(ParkingLink(PollReply(poll_s=20, pause_s=7)))
     bench.run()
     assert any(nap >= 7 for nap in bench.loop._clock.naps)  # type: ignore[attr-defined]
+
+
+def test_the_first_poll_after_trouble_does_not_park() -> None:
+    bench = Bench(ParkingLink(PollReply(poll_s=20), Unreachable("no route"), PollReply(poll_s=20)))
+    bench.run()
+    assert [poll.wait_s for poll in bench.link.polls] == [20, 20, 0, 20]

@@ -257,6 +257,10 @@ def report(session: Session, lease: Lease, said: Report) -> None:
         _wait_for_a_rival(session, lease.worker_id)
     if state is JobState.OFFERED and said.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
         raise Impossible(f"job {lease.job_id} was never accepted; an offer can only be reported as unprepared, stopped or died")
+    if state is JobState.OFFERED and said.outcome is Outcome.DIED and job.stop_reason is None:
+        # Its daemon went before anything had called under this lease: nothing ran, and nothing can once it is offered anew.
+        job.deadline_at = database_now(session)
+        return
     event = JobEvent.REVOKE if job.stop_reason is not None and job.concluded_at is None else EVENTS[said.outcome]
     job.state = advance(state, event).value
     job.ended_at = database_clock(session)

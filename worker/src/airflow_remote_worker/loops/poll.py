@@ -125,7 +125,9 @@ class PollLoop:
         """Send one poll; return when it is answered, or when what it lists is no longer true."""
         assert self._tasks is not None
         self._changed = anyio.Event()
-        answer = _Answer(self._session.ask(self._poll_s), self._clock.monotonic())
+        # After trouble, one that is answered at once: that central is back is known then, not when a parked poll ends; and one
+        # that is lost on the way is given up soon.
+        answer = _Answer(self._session.ask(0.0 if self.trouble else self._poll_s), self._clock.monotonic())
         self._listing = answer.poll
         self._tasks.start_soon(self._send, answer, name="poll")
         async with anyio.create_task_group() as waiting:

@@ -351,6 +351,10 @@ class Ledger:
         if job.report is None:
             if job.state is JobState.OFFERED and report.outcome is Outcome.SUCCEEDED:
                 raise Refusal(ProblemCode.INVALID, f"job {job.job_id} can't have succeeded: it was never accepted")
+            if job.state is JobState.OFFERED and report.outcome is Outcome.DIED:
+                job.deadline = self._clock()  # nothing ran under this lease: offered again
+                self.changed.notify_all()
+                return
             if job.state.is_leased:
                 job.move(JobEvent.SUCCEED if report.outcome is Outcome.SUCCEEDED else JobEvent.FAIL)
             job.report = report

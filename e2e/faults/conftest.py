@@ -1,0 +1,167 @@
+"""One central without patience, on a database of its own, for all tests of faults; and sites whose networks they command.
+
+A site is started when a test first asks for it by name, and kept: a test that ended a daemon or hurt a network puts it back.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
+from sqlalchemy import create_engine, text
+
+from testkit.airflow import Airflow
+from testkit.faults import FaultProxy
+from testkit.postgres import PostgresServer
+from testkit.witness import Site
+from testkit.worker import Worker
+
+DAGS = Path(__file__).parent / "dags"
+HEARTBEAT_TIMEOUT_S = 16
+"""Airflow's own patience with a running task; central vouches every 10 s."""
+SILENT_AFTER_S = 13
+"""A healthy worker's last contact is up to 11 s old: what was heard is written down every 10 s."""
+POLL_S = 3
+RETRY_CEILING_S = 3
+"""The longest step of the workers' back-off."""
+OFFER_DEADLINE_S = 2
+DRAIN_S = 1
+"""How long SIGTERM waits for jobs here."""
+
+NewSite = Callable[..., Site]
+SiteNamed = Callable[[str], Site]
+
+
+@pytest.fixture(scope="session")
+def faults_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[PostgresServer]:
+    """A server that a test may kill: what it has committed must be on disk, as it is in production."""
+    with PostgresServer({"synchronous_commit": "on", "fsync": "on", "full_page_writes": "on"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
+    """Central: calls a worker silent after 13 s, and would fail a task that nobody vouches for after 16 s."""
+    deployment = Airflow(
+        faults_home / "central",
+        database_url=database.create_database("airflow_faults"),
+        dags=Path(shutil.copytree(DAGS, faults_home / "central-dags")),
+        settings={
+            "AIRFLOW__CORE__PARALLELISM": "48",
+            "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "48",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(HEARTBEAT_TIMEOUT_S),
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+            "AIRFLOW__REMOTE__SILENT_AFTER_SECONDS": str(SILENT_AFTER_S),
+            "AIRFLOW__REMOTE__POLL_SECONDS": str(POLL_S),
+            "AIRFLOW__REMOTE__OFFER_DEADLINE_SECONDS": str(OFFER_DEADLINE_S),
+            "AIRFLOW__REMOTE__OFFER_ATTEMPTS": "8",
+            "AIRFLOW__REMOTE__REOFFER_DELAY_SECONDS": "0.5",
+        },
+    )
+    try:
+        yield deployment.start()
+    finally:
+        deployment.stop()
+
+
+@pytest.fixture(scope="session")
+def new_site(faults_home: Path, impatient: Airflow) -> Iterator[NewSite]:
+    """Return a function that starts a site; all of them are ended with the session."""
+    sites: list[Site] = []
+    dags = Path(shutil.copytree(DAGS, faults_home / "worker-dags", ignore=shutil.ignore_patterns("nowhere.py")))
+
+    def start(name: str, *, url: str | None = None, variables: Mapping[str, str] | None = None) -> Site:
+        """*url* is where its network leads, if not to where *impatient* says; all its processes get *variables*."""
+        network = FaultProxy(url or impatient.url).start()
+        worker = Worker(
+            faults_home / name,
+            name=name,
+            central=network.url,
+            token=enrolment_token(impatient, name),
+            slots=8,
+            bundles={"dags-folder": dags},
+            variables={
+                "AIRFLOW_REMOTE_WORKER_POLL__BACKOFF_CEILING_S": str(RETRY_CEILING_S),
+                "AIRFLOW_REMOTE_WORKER_DRAIN_TIMEOUT_S": str(DRAIN_S),
+                **(variables or {}),
+            },
+            task_variables=variables,
+        )
+        sites.append(Site(impatient, worker, network))
+        worker.start(wait=False)
+        return sites[-1]
+
+    yield start
+    for site in sites:
+        site.worker.stop()
+        site.network.stop()
+
+
+@pytest.fixture(scope="session")
+def site_named(new_site: NewSite) -> SiteNamed:
+    """Return a function that returns the site of that name, started when it is first asked for; its daemon runs."""
+    sites: dict[str, Site] = {}
+
+    def named(name: str) -> Site:
+        if name not in sites:
+            sites[name] = new_site(name)
+        site = sites[name]
+        if not site.worker.is_running():
+            site.worker.start(wait=False)
+        return site
+
+    return named
+
+
+def enrolment_token(central: Airflow, site: str) -> str:
+    """Do what `airflow remote enrol create` does, without the seconds that each command of Airflow takes to start."""
+    token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
+    values = {"id": str(uuid.uuid4()), "hash": hash_token(token), "name": site, "queues": json.dumps([site])}
+    engine = create_engine(central.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO remote_enrolment "
+                "(id, token_hash, name_pattern, queues, uses_left, created_at, created_by, expires_at) "
+                "VALUES (:id, :hash, :name, :queues, 1, now(), 'a test', now() + interval '1 hour')"
+            ),
+            values,
+        )
+    engine.dispose()
+    return token
+
+
+def restart_what_ended(central: Airflow) -> None:
+    """Do as a service manager would after the database was away: Airflow's scheduler may end when it loses it."""
+    time.sleep(2)
+    for name in ("scheduler", "dag-processor", "api-server"):
+        if not central.is_running(name):
+            print(f"{name} did not outlive it")
+            central.start_api_server() if name == "api-server" else central.start_process(name)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show what the processes said beside a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed and isinstance(item, pytest.Function):
+        for name, thing in item.funcargs.items():
+            if isinstance(thing, Site):
+                report.sections.append((name, thing.worker.tail(40)))

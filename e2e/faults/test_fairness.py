@@ -1,0 +1,76 @@
+"""Promise 10. One job that can't be prepared delays no other, and an offer that met nobody is not lost."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from e2e.faults.conftest import OFFER_DEADLINE_S, SiteNamed
+from testkit.processes import wait_until
+from testkit.witness import Site
+
+
+@pytest.fixture
+def site(site_named: SiteNamed) -> Iterator[Site]:
+    site = site_named("refused")
+    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
+    yield site
+    site.network.forget_rules()
+    site.network.heal()
+
+
+def test_a_job_that_cannot_be_prepared_delays_no_other(site: Site, tmp_path: Path) -> None:
+    """10. It fails for itself, and says why; the jobs that were offered with it and after it run."""
+    central = site.central
+    lacking = central.trigger("nowhere_refused")
+    witness = site.begin(tmp_path)
+    assert central.wait_for_run("nowhere_refused", lacking) == "failed"
+    assert witness.is_alive()
+    [job] = wait_until(  # type: ignore[misc]
+        lambda: [job for job in central.jobs(lacking) if job["ended_at"]], timeout_s=20, what="its report is here"
+    )
+    assert (job["outcome"], job["offers"]) == ("unprepared", 1)
+    assert "does not exist" in central.task_log("nowhere_refused", lacking, "run")
+    witness.assert_nothing_is_lost_or_doubled()
+
+
+def test_a_poll_that_was_cut_gets_no_offer(site: Site, tmp_path: Path) -> None:
+    """10. Central hears that a parked poll's connection has gone; the next poll gets the offer, the first one made."""
+    polls = site.network.count("POST", "/poll$")
+    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked", every_s=0.02)
+    time.sleep(0.1)
+    site.network.cut()
+    witness = site.begin(tmp_path)
+    assert [(job["offers"], job["epoch"]) for job in witness.jobs()] == [(1, 1), (1, 1)]
+    witness.assert_nothing_is_lost_or_doubled()
+
+
+def test_an_offer_to_a_poll_that_died_unseen_comes_back_within_its_deadline(site: Site, tmp_path: Path) -> None:
+    """10. Nothing tells central that the other end is gone; the offer has a deadline, and the task runs once, at try 1."""
+    site.worker.kill()
+    wait_until(lambda: site.network.connections == 0, timeout_s=10, what="its connections have gone")
+    site.worker.start()
+    polls = site.network.count("POST", "/poll$")
+    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked", every_s=0.02)
+    site.network.half_open("replies")
+    daemon = psutil.Process(site.worker.pid)
+    daemon.send_signal(signal.SIGSTOP)  # it asks for nothing more, and hangs up nothing
+    witness = site.begin(tmp_path, wait=False)
+    offered = wait_until(
+        lambda: [job for job in witness.jobs() if job["epoch"]], timeout_s=10, what="a job is offered to nobody", every_s=0.05
+    )
+    assert offered
+    begin = time.monotonic()
+    site.worker.kill()
+    site.network.heal()
+    site.worker.start()
+    witness.wait_until_it_runs()
+    took = time.monotonic() - begin
+    print(f"came back after {took:.1f} s")
+    assert took < OFFER_DEADLINE_S + 8
+    witness.assert_nothing_is_lost_or_doubled()

@@ -1,0 +1,70 @@
+"""Promise 5. One load for all tests: while many jobs run and some wait, each of central's parts is killed and comes back.
+
+Afterwards nothing is lost or doubled.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from e2e.faults.conftest import SiteNamed, restart_what_ended
+from testkit.airflow import Airflow
+from testkit.postgres import PostgresServer
+from testkit.processes import wait_until
+from testkit.witness import Site, Witness
+
+WITNESSES = 6
+"""Of two tasks each; the site has 8 slots, so that two of them wait."""
+AWAY_S = 2
+
+
+@pytest.fixture(scope="module")
+def site(site_named: SiteNamed) -> Site:
+    site = site_named("pages")
+    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
+    return site
+
+
+@pytest.fixture(scope="module")
+def load(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[Witness]:
+    """Witnesses that say and push much, so that requests are on the way at any moment."""
+    home = tmp_path_factory.mktemp("load")
+    witnesses = [site.begin(home / str(number), wait=False, every_s=0.05) for number in range(WITNESSES)]
+    wait_until(lambda: sum(one.has_begun() for one in witnesses) >= 3, timeout_s=60, what="the site is full")
+    return witnesses
+
+
+def test_the_api_server_is_killed_or_stopped_and_started_again(impatient: Airflow, site: Site, load: list[Witness]) -> None:
+    """5. API server killed mid-request; and restarted as one does it for an upgrade."""
+    for end in (impatient.kill_process, impatient.stop_process):
+        end("api-server")
+        time.sleep(AWAY_S)
+        impatient.start_api_server()
+        wait_until(site.hears_central, timeout_s=20, what="the worker is back")
+
+
+def test_the_database_crashes_and_recovers(impatient: Airflow, database: PostgresServer, site: Site, load: list[Witness]) -> None:
+    """5. Database restarted, and with it whatever part of central does not outlive that."""
+    database.crash()
+    time.sleep(AWAY_S)
+    database.resume()
+    restart_what_ended(impatient)
+    wait_until(site.hears_central, timeout_s=20, what="the worker is back")
+
+
+def test_the_scheduler_is_replaced(impatient: Airflow, load: list[Witness]) -> None:
+    """5. Scheduler replaced. Tasks end while there is none."""
+    impatient.kill_process("scheduler")
+    load[0].release()
+    time.sleep(AWAY_S)
+    impatient.start_process("scheduler")
+
+
+def test_nothing_is_lost_or_doubled(load: list[Witness]) -> None:
+    """5. No lost or doubled job, log byte or result."""
+    for witness in load:
+        witness.release()
+    for witness in load:
+        witness.assert_nothing_is_lost_or_doubled()
