@@ -97,3 +97,9 @@ def test_a_task_goes_before_the_daemon_when_memory_is_short(tmp_path: Path) -> N
     ours = int(Path("/proc/self/oom_score_adj").read_text())
     told = as_a_shim("tell(subprocess.run(['cat', '/proc/self/oom_score_adj'], capture_output=True, text=True).stdout)", tmp_path)
     assert int(told) == max(ours, posix.OOM_SCORE)
+
+
+@on_linux
+def test_what_goes_by_itself_is_no_left_over(tmp_path: Path) -> None:
+    told = as_a_shim("subprocess.Popen(['sh', '-c', 'sleep 0.1 &']).wait(); tell(posix.Leftovers().end())", tmp_path)
+    assert told == "[]\n"

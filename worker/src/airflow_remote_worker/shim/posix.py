@@ -18,6 +18,8 @@ OOM_SCORE = 300
 """Of 1000: a machine short of memory ends a task before the daemon that could report it."""
 WIND_DOWN_S = 5.0
 """Between SIGTERM and SIGKILL for what a job leaves behind; what Airflow gives the task itself."""
+SETTLE_S = 0.3
+"""What ends with its parent (a `tee`, Python's resource tracker) is given this long; it is nobody's left-over."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -84,6 +86,9 @@ class Leftovers:
 
     def end(self) -> list[str]:
         """Return when nothing is left: what that was, as `name (pid)`."""
+        settled_at = time.monotonic() + SETTLE_S
+        while self._asked_at is None and _descendants() and time.monotonic() < settled_at:
+            time.sleep(0.02)
         give_up_at = time.monotonic() + 2 * self._wind_down_s
         while not self.step():
             if time.monotonic() > give_up_at:  # stuck in the kernel: nobody can end that
