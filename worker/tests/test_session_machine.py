@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import msgspec
-from airflow_remote_protocol.messages import HeldJob, Intent, IntentMode, JobKind, JobPhase, Offer, Poll, PollReply, Stop, StopReason
+from airflow_remote_protocol.messages import (
+    HeldJob,
+    Intent,
+    IntentMode,
+    JobKind,
+    JobPhase,
+    Offer,
+    Poll,
+    PollReply,
+    Stop,
+    StopReason,
+)
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import Heard, WorkerSession
@@ -129,6 +140,8 @@ class SessionMachine(RuleBasedStateMachine):
         """How often each was told to stop since the daemon's start."""
         self.numbers = count()
         self.open_session()
+        for slots in (1, 2, 3):
+            self.a_job_is_queued(slots)
 
     # Central's side
 
@@ -154,18 +167,24 @@ class SessionMachine(RuleBasedStateMachine):
     def central_calls_a_job_lost(self, data: st.DataObject) -> None:
         self.central.jobs[data.draw(st.sampled_from(self._central_jobs(JobState.RUNNING)))].move(JobEvent.LOSE)
 
-    @rule(mode=st.sampled_from(list(IntentMode)), slots=st.none() | st.integers(0, SLOTS))
+    @rule(
+        mode=st.sampled_from([IntentMode.SERVE] * 9 + [IntentMode.PAUSE, IntentMode.DRAIN, IntentMode.LEAVE]),
+        slots=st.none() | st.integers(0, SLOTS),
+    )
     def people_change_their_wish(self, mode: IntentMode, slots: int | None) -> None:
         self.central.intent = Intent(mode=mode, revision=self.central.intent.revision + 1, slots=slots)
 
     # The network
 
-    @rule(is_lost=st.booleans())
-    def the_worker_polls(self, is_lost: bool) -> None:
-        asked = self.session.ask(50)
-        assert asked.wait_s <= 50
-        if not is_lost:
-            self.flying.append(self.central.poll(asked))
+    @rule()
+    def a_poll_is_answered(self) -> None:
+        """As almost always."""
+        reply = self.central.poll(self.session.ask(50))
+        self._obey(lambda: self.session.hear(reply))
+
+    @rule()
+    def a_poll_is_sent(self) -> None:
+        self.flying.append(self.central.poll(self.session.ask(50)))
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), again=st.booleans())
@@ -197,10 +216,11 @@ class SessionMachine(RuleBasedStateMachine):
 
     # The worker's side
 
-    @precondition(lambda self: self._held(JobPhase.PREPARING))
+    @precondition(lambda self: self._not_run_yet())
     @rule(data=st.data(), is_answered=st.booleans())
     def a_task_asks_to_run(self, data: st.DataObject, is_answered: bool) -> None:
-        lease = data.draw(st.sampled_from(self._held(JobPhase.PREPARING)))
+        """Its call may have been on its way when a stop came."""
+        lease = data.draw(st.sampled_from(self._not_run_yet()))
         accepted = self.central.accept(lease)
         if not is_answered:
             return  # it asks again
@@ -244,9 +264,12 @@ class SessionMachine(RuleBasedStateMachine):
                 self.session.move(lease, JobPhase.ENDED)
         self.open_session()
 
-    @rule()
-    def sigterm(self) -> None:
-        self.session.draining = True
+    @rule(is_meant=st.sampled_from([True] + [False] * 3))
+    def sigterm(self, is_meant: bool) -> None:
+        """Rarely: nothing is taken from then on, until the next start."""
+        self.session.draining = is_meant or self.session.draining
+        if not is_meant:
+            return
         assert self.session.free_slots() == 0
 
     # What must hold
@@ -300,6 +323,9 @@ class SessionMachine(RuleBasedStateMachine):
         for stop in heard.stop:
             lease = Lease(stop.job_id, stop.epoch)
             assert phases[lease] not in NOT_TOLD_AGAIN, f"{lease} is {phases[lease].value} already"
+            job = self.central.jobs[lease.job_id]
+            is_over = job.is_stopped or job.state not in LIVE_AT_CENTRAL or job.epoch != lease.epoch
+            assert is_over, f"{lease} is stopped, but central wants it to run"
             self.stopped[lease] += 1
             assert self.stopped[lease] == 1, f"{lease} is stopped a second time"
         for lease in heard.drop:
@@ -326,9 +352,12 @@ class SessionMachine(RuleBasedStateMachine):
     def _held(self, *phases: JobPhase) -> list[Lease]:
         return [Lease(job.job_id, job.epoch) for job in self.session.held() if job.phase in phases]
 
+    def _not_run_yet(self) -> list[Lease]:
+        return [lease for lease in self._held(JobPhase.PREPARING, JobPhase.STOPPING) if not self.has_run[lease]]
+
     def _central_jobs(self, *states: JobState) -> list[str]:
         return [job_id for job_id, job in self.central.jobs.items() if job.state in states]
 
 
 def test_a_session_keeps_its_promises_whatever_the_network_does() -> None:
-    search(SessionMachine, examples=150, steps=50)
+    search(SessionMachine, examples=400, steps=50)

@@ -312,7 +312,9 @@ async def _log(central: Central, request: Request, lease: Lease) -> Response:
     packed = request.headers.get("content-encoding", "") == "gzip"
     path, base = await central.pool.jobs.call(_log_place, lease, central.store)
     try:
-        size = await central.pool.jobs.blocking(lambda: central.store.append(path, base, offset, _unpack(body) if packed else body))
+        size = await central.pool.jobs.blocking(
+            lambda: central.store.append(path, base, offset, _unpack(body) if packed else body)
+        )
     except OutOfStep as step:
         raise Refusal(
             ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
