@@ -1,6 +1,7 @@
 """The small pool of threads that all ledger calls of one API process share, and the lanes in which requests wait for them.
 
-However many workers call, no more than this many connections are in use for them, and no more than the lanes hold wait. A thread keeps its connection for
+However many workers call, no more than this many connections are in use for them, and no more than the lanes hold
+wait. A thread keeps its connection for
 half a minute: taking one out of Airflow's pool asks the database each time whether it is alive, which for a verb of two
 statements is a fifth of its round trips.
 """
@@ -30,7 +31,7 @@ After that the pool gives out a connection anew, and checks it (`pool_pre_ping`,
 WORKERS_WAIT = 128
 """How many of a fleet's sessions and polls may wait: about half a second's work. The others come back in their turn."""
 JOBS_WAIT = 1024
-"""How many calls about jobs may wait. They are few per job and of those already here; the bound is against what we didn't foresee."""
+"""How many calls about jobs may wait. They come from what runs already; the bound is against what we didn't foresee."""
 
 
 class LedgerPool:
