@@ -86,6 +86,7 @@ class SimulatedWorker:
                 try:
                     await self._serve()
                 except Busy as busy:
+                    self._close()  # the server would have, before we come again
                     self._fleet.busy.append(busy.retry_after_s)
                     wait_s = max(wait_s, busy.retry_after_s + max(1.0, 0.1 * busy.retry_after_s) * random.random())
                 except (OSError, EOFError, Wrong, asyncio.TimeoutError) as error:

@@ -1,13 +1,19 @@
 """How long Hypothesis's state machines search, and how a find is made to happen again.
 
-In CI they take the same steps each time, for a few seconds each. `SEARCH=50 make unit` takes fifty times as many, new ones each time;
-what fails is printed as a program, and with `SEED=…` from its report the same search is made again.
+In CI they take the same steps each time, for a few seconds each. `SEARCH=50 make unit` takes fifty times as many, new ones each
+time; what fails is printed as a program, and with `SEED=…` from its report the same search is made again.
 """
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import TypeVar
+
+import pytest
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
@@ -34,3 +40,12 @@ def search(machine: type[M], *, examples: int, steps: int) -> None:
             phases=(Phase.generate, Phase.shrink),
         ),
     )
+
+
+@contextmanager
+def counted_ids() -> Iterator[None]:
+    """Ids in a row instead of random ones: what the ledger orders by id must be the same when a program is run again."""
+    numbers = count(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(numbers)))
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 from airflow_remote_protocol.errors import ProblemCode
@@ -88,7 +89,7 @@ def test_the_refused_are_told_to_come_one_after_the_other() -> None:
     async def check(work: Work) -> None:
         await work.come(105)
         waits = _waits(await work.end())
-        steps = [after - before for before, after in zip(waits, waits[1:], strict=False)]
+        steps = [after - before for before, after in pairwise(waits)]
         assert waits[0] > 0 and min(steps) > 0, "each later than the one before"
         assert max(steps) - min(steps) < 1e-6, "at the pace at which the lane works"
 

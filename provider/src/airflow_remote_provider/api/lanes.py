@@ -27,8 +27,8 @@ WEIGHT = 0.05
 class Lane:
     """*at_once* callers pass, *waiting* more wait in order; whoever comes beyond is refused and told when to come again.
 
-    The refused are given turns of their own, one behind the other at the pace at which the lane has worked lately: what comes back
-    is then no more than what it can do.
+    The refused are given turns of their own, one behind the other at the pace at which the lane has worked lately: what comes
+    back is then no more than what it can do.
     """
 
     def __init__(

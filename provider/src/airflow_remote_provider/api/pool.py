@@ -31,7 +31,7 @@ After that the pool gives out a connection anew, and checks it (`pool_pre_ping`,
 WORKERS_WAIT = 128
 """How many of a fleet's sessions and polls may wait: about half a second's work. The others come back in their turn."""
 JOBS_WAIT = 1024
-"""How many calls about jobs may wait. They come from what runs already; the bound is against what we didn't foresee."""
+"""How many calls about jobs may wait. They come from what runs already; the bound is against what we did not foresee."""
 
 
 class LedgerPool:
