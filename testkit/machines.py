@@ -14,7 +14,6 @@ from itertools import count
 from typing import TypeVar
 
 import pytest
-
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
@@ -37,7 +36,7 @@ def search(machine: type[M], *, examples: int, steps: int) -> None:
             deadline=None,
             print_blob=False,
             suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, Phase.shrink),
+            phases=(Phase.generate,),
         ),
     )
 

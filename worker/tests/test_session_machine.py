@@ -1,7 +1,7 @@
 """The worker's session against a central that keeps docs/protocol.md, over a network that loses, repeats and reorders.
 
-Central is a small model of the ledger (what it does for real has a machine of its own in provider/tests/ledger); the supervisor is
-a set of leases whose tasks are alive, and what of it is on disk.
+Central is a small model of the ledger (what it does for real has a machine of its own in provider/tests/ledger); the supervisor
+is a set of leases whose tasks are alive, and what of it is on disk.
 """
 
 from __future__ import annotations

@@ -284,4 +284,4 @@ class JobsMachine(RuleBasedStateMachine):
 
 
 def test_the_job_table_keeps_its_promises_whoever_calls_when() -> None:
-    search(JobsMachine, examples=40, steps=40)
+    search(JobsMachine, examples=25, steps=30)

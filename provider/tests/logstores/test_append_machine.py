@@ -1,7 +1,8 @@
 """The log-append rule: whatever is lost, repeated, reordered or cut, central's log is the worker's file, byte for byte.
 
-The file store and the ledger's `log_place` and `begin_log` are the real ones, asked as the `log` route asks them, by two API processes
-that may interleave between its steps; the worker is the ship loop's rule: start anywhere, go on at the size that central answers.
+The file store and the ledger's `log_place` and `begin_log` are the real ones, asked as the `log` route asks them, by two API
+processes that may interleave between its steps; the worker is the ship loop's rule: start anywhere, go on at the size that
+central answers.
 """
 
 from __future__ import annotations

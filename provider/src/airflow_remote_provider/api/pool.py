@@ -37,9 +37,9 @@ JOBS_WAIT = 1024
 class LedgerPool:
     """Runs ledger verbs, one transaction each, off the event loop.
 
-    Requests come through a lane: *workers* (enrolments, sessions, polls: a whole fleet at once after an outage) never takes more than
-    half of the threads, so that *jobs* (what a running task waits for) never stands behind it. Central's own loops, one call each at
-    a time, come through none.
+    Requests come through a lane: *workers* (enrolments, sessions, polls: a whole fleet at once after an outage) never takes more
+    than half of the threads, so that *jobs* (what a running task waits for) never stands behind it. Central's own loops, one call
+    each at a time, come through none.
     """
 
     def __init__(self, threads: int) -> None:
