@@ -1,4 +1,6 @@
-"""Measures, in one run: all executors side by side, memory, kills, idle fleets. Prints a table; the headline last, as JSON.
+"""Measures, in one run: all executors side by side, memory, kills, idle fleets, a fleet's return.
+
+Prints a table; the headline last, as JSON.
 
 Only ratios from one run mean anything: machines differ, and so does what else they do.
 """
@@ -13,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bench.cold_start import measure_cold_start
 from bench.deployment import ROOT, Deployment
 from bench.figures import Figure
 from bench.fleet import measure_fleets
@@ -24,7 +27,8 @@ from bench.workloads import measure_rounds, warm_up
 from testkit.postgres import PostgresServer
 
 HOME = ROOT / ".work/bench-run"
-PARTS = ("rounds", "holding", "fleet", "edge")
+PARTS = ("rounds", "holding", "fleet", "cold", "edge")
+COLD_FLEET = 2000
 QUICK_ROUNDS_UNTIL_S = 210.0
 """A quick run begins no round later than this after its start: what follows takes two and a half minutes, all under eight."""
 WINDOW_S = 60.0
@@ -45,7 +49,7 @@ def main() -> int:
     phases: dict[str, list[Figure]] = {}
     details: dict[str, object] = {}
     with PostgresServer(STATISTICS) as postgres:
-        if set(options.only) & {"rounds", "holding", "fleet"}:
+        if set(options.only) - {"edge"}:
             _measure_main(options, postgres, begin, phases, details)
         if "edge" in options.only:
             _measure_edge(options, postgres, phases)
@@ -95,6 +99,8 @@ def _measure_main(
             phases["the worker"] = idle + _measure_holding(options, deployment, [OURS] if options.quick else None)
         if "fleet" in options.only:
             phases["idle fleets"], details["fleets"] = measure_fleets(deployment, options.fleets, WINDOW_S, say)
+        if "cold" in options.only:
+            phases["cold start"], details["cold start"] = measure_cold_start(deployment, COLD_FLEET, say)
 
 
 def _measure_edge(options: argparse.Namespace, postgres: PostgresServer, phases: dict[str, list[Figure]]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bench.deployment import ROOT, Deployment
 from bench.effort import cpu_seconds
@@ -68,7 +68,7 @@ class FleetReport:
 
 def measure_fleets(
     deployment: Deployment, sizes: list[int], window_s: float, say: Callable[[str], None]
-) -> tuple[list[Figure], dict]:
+) -> tuple[list[Figure], dict[str, object]]:
     """Return the figures of all *sizes*, and details: errors, the commonest statements."""
     alone = measure_acceptance(deployment)
     with _standing_still(deployment):
@@ -88,13 +88,12 @@ def measure_fleets(
 
 
 def _measure_fleet(deployment: Deployment, size: int, window_s: float) -> FleetReport:
-    with _fleet(deployment, size) as simulator:
+    with _fleet(deployment, size) as fleet:
         with _standing_still(deployment):
             time.sleep(2)  # the last sessions' news have spread
             window = _measure_window(deployment, window_s)
         acceptance = measure_acceptance(deployment)
-        simulator.stdin.close()  # type: ignore[union-attr]
-        told = json.loads(_line(simulator.stdout))
+        told = ended(fleet)
     return FleetReport(size, window, told["polls"], told["errors"], acceptance)
 
 
@@ -120,19 +119,33 @@ def _standing_still(deployment: Deployment) -> Iterator[None]:
             process.send(signal.SIGCONT)
 
 
-@contextmanager
-def _fleet(deployment: Deployment, size: int) -> Iterator[subprocess.Popen[str]]:
-    """Enrol *size* workers, have them poll, and end them."""
-    central = deployment.central
-    seed = [sys.executable, "-m", "bench.fleet_seed", f"fleet{size}", str(size)]
-    done = subprocess.run(seed, env=central.environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def enrol(deployment: Deployment, prefix: str, size: int, *options: str) -> str:
+    """Enrol *size* workers; return their credentials as JSON."""
+    seed = [sys.executable, "-m", "bench.fleet_seed", prefix, str(size), *options]
+    environment = deployment.central.environment
+    done = subprocess.run(seed, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     made = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if not made:
         raise RuntimeError(f"the fleet could not be enrolled:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
-    log = Path(central.home) / f"fleet-{size}.out"
-    with log.open("wb") as errors:
-        simulator = subprocess.Popen(
-            [sys.executable, "-m", "bench.fleet_simulator", "127.0.0.1", str(central.port)],
+    return made[0].removeprefix(MARK)
+
+
+@contextmanager
+def _fleet(deployment: Deployment, size: int) -> Iterator[subprocess.Popen[str]]:
+    """Enrol *size* workers, have them poll, and end them."""
+    credentials = enrol(deployment, f"fleet{size}", size)
+    with simulator(deployment, "bench.fleet_simulator", credentials) as fleet:
+        yield fleet
+
+
+@contextmanager
+def simulator(deployment: Deployment, module: str, credentials: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A simulator from its `ready` on, until it is done. Close its input to end it."""
+    central = deployment.central
+    log = Path(central.home) / f"{module}.out"
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "127.0.0.1", str(central.port), *options],
             cwd=ROOT,
             env=central.environment,
             stdin=subprocess.PIPE,
@@ -140,24 +153,32 @@ def _fleet(deployment: Deployment, size: int) -> Iterator[subprocess.Popen[str]]
             stderr=errors,
             text=True,
         )
-    assert simulator.stdin is not None
+    assert process.stdin is not None
     try:
-        simulator.stdin.write(made[0].removeprefix(MARK) + "\n")
-        simulator.stdin.flush()
-        if _line(simulator.stdout) != "ready":
-            raise RuntimeError(f"the simulated fleet ended at once:\n{log.read_text()[-2000:]}")
-        yield simulator
+        process.stdin.write(credentials + "\n")
+        process.stdin.flush()
+        if line(process.stdout) != "ready":
+            raise RuntimeError(f"{module} ended at once:\n{log.read_text()[-2000:]}")
+        yield process
     finally:
-        if not simulator.stdin.closed:
-            simulator.stdin.close()
+        if not process.stdin.closed:
+            process.stdin.close()
         try:
-            simulator.wait(timeout=30)
+            process.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            simulator.kill()
-            simulator.wait()
+            process.kill()
+            process.wait()
 
 
-def _line(stream: IO[str] | None) -> str:
+def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """End a simulator; return what it has to tell."""
+    assert process.stdin is not None
+    process.stdin.close()
+    told: dict[str, Any] = json.loads(line(process.stdout))
+    return told
+
+
+def line(stream: IO[str] | None) -> str:
     assert stream is not None
     return stream.readline().strip()
 

@@ -1,16 +1,19 @@
 """Enrols simulated workers through the ledger, and prints their credentials as a JSON list. Runs in central's environment.
 
-python -m bench.fleet_seed PREFIX COUNT
+python -m bench.fleet_seed PREFIX COUNT [--with-job]
+
+With `--with-job` their queue is PREFIX, and holds a job for each that no scheduler waits for.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import uuid
 
-from airflow_remote_protocol.messages import Enrolment
+from airflow_remote_protocol.messages import Enrolment, JobKind
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import credentials
+from airflow_remote_provider.ledger import credentials, jobs
 from airflow_remote_provider.ledger.credentials import NewToken
 
 QUEUE = "fleet"
@@ -21,12 +24,37 @@ MARK = "credentials: "
 
 def main() -> int:
     prefix, count = sys.argv[1], int(sys.argv[2])
+    with_job = "--with-job" in sys.argv
     with compat.transaction() as session:
-        token, _ = credentials.create_token(session, NewToken([QUEUE], uses=count))
+        token, _ = credentials.create_token(session, NewToken([prefix if with_job else QUEUE], uses=count))
         session.flush()
         made = [credentials.enrol(session, token, Enrolment(f"{prefix}-{number}")).credential for number in range(count)]
+        if with_job:
+            jobs.enqueue(session, [_job(prefix) for _ in made])
     print(MARK + json.dumps(made))
     return 0
+
+
+def _job(queue: str) -> jobs.NewJob:
+    """A job whose task Airflow knows nothing of: nobody ends it, nobody waits for it."""
+    return jobs.NewJob(
+        job_id=str(uuid.uuid4()),
+        kind=JobKind.TASK,
+        queue=queue,
+        team=None,
+        priority=1,
+        slots=1,
+        owner="bench",
+        ti_id=None,
+        dag_id="bench",
+        run_id="bench",
+        task_id="bench",
+        map_index=-1,
+        try_number=1,
+        workload="{}",
+        log_path=f"bench/{uuid.uuid4()}.log",
+        lost_after_s=3600.0,
+    )
 
 
 if __name__ == "__main__":

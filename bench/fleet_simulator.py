@@ -1,6 +1,8 @@
 """A fleet of idle workers in one cheap process: each has a connection and a session of its own, and a poll that is always open.
 
-    python -m bench.fleet_simulator HOST PORT < credentials.json
+    python -m bench.fleet_simulator HOST PORT [--at-once] < credentials.json
+
+With `--at-once` all of them call in the same moment, as after a power cut; else a few at a time.
 
 Prints `ready` when every worker has a session and its first poll is out; polls on until its standard input is closed; then prints
 what happened as one line of JSON. Speaks HTTP/1.1 itself: a client library would cost more than central.
@@ -13,6 +15,7 @@ import contextlib
 import json
 import random
 import sys
+import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,18 +23,30 @@ from typing import TypeVar
 
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.messages import Facts, Message, Poll, PollReply, Session, SessionRequest
-from airflow_remote_protocol.version import MARKER_HEADER, PROTOCOL_VERSION, SESSION_HEADER, Capability
+from airflow_remote_protocol.version import MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER, Capability
 
 T = TypeVar("T", bound=Message)
 
 OPENING = 16
-"""How many workers open their session at a time: the fleet is to be there soon, not to be a test of its own."""
+"""How many workers open their session at a time, unless they all do: the fleet is to be there soon, not to be a test."""
 MARGIN_S = 15.0
 """How much longer than it asked for a worker waits for a poll's answer: what a real one allows, too."""
 
 
+BACKOFF_S = (1.0, 30.0)
+"""Floor and ceiling of a real worker's back-off."""
+
+
 class Wrong(Exception):
     """An answer that a worker must not get."""
+
+
+class Busy(Exception):
+    """Central sent us away for a while."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(f"come again in {retry_after_s:g} s")
+        self.retry_after_s = retry_after_s
 
 
 @dataclass
@@ -40,10 +55,12 @@ class Fleet:
 
     host: str
     port: int
-    opening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPENING))
+    opening: asyncio.Semaphore
     serving: set[str] = field(default_factory=set)
     """Who has had a session."""
     polls: int = 0
+    busy: list[float] = field(default_factory=list)
+    """What those who were sent away were told, in seconds."""
     errors: Counter[str] = field(default_factory=Counter)
 
 
@@ -56,17 +73,28 @@ class SimulatedWorker:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._session: Session | None = None
         self._instance = str(uuid.uuid4())
+        self._polls = 0
 
     async def run(self) -> None:
         """Open a session and poll until cancelled; errors are counted, and the worker tries again as a real one would."""
+        floor_s, ceiling_s = BACKOFF_S
+        failures = 0
+        polls = 0
         try:
             while True:
+                wait_s = min(ceiling_s, floor_s * 2.0 ** min(failures, 32)) * random.uniform(0.5, 1.0)
                 try:
                     await self._serve()
+                except Busy as busy:
+                    self._close()  # the server would have, before we come again
+                    self._fleet.busy.append(busy.retry_after_s)
+                    wait_s = max(wait_s, busy.retry_after_s + max(1.0, 0.1 * busy.retry_after_s) * random.random())
                 except (OSError, EOFError, Wrong, asyncio.TimeoutError) as error:
                     self._fleet.errors[f"{type(error).__name__}: {error}"[:200]] += 1
                     self._close()
-                    await asyncio.sleep(random.uniform(1.0, 2.0))
+                failures = failures + 1 if self._polls == polls else 0
+                polls = self._polls
+                await asyncio.sleep(wait_s)
         finally:
             self._close()
 
@@ -80,6 +108,7 @@ class SimulatedWorker:
             poll = Poll(free_slots=4, intent_revision=session.intent.revision, wait_s=wait_s)
             reply = await self._call(PollReply, "poll", poll, wait_s + MARGIN_S)
             self._fleet.polls += 1
+            self._polls += 1
             wait_s = reply.poll_s
 
     async def _open(self) -> Session:
@@ -99,7 +128,8 @@ class SimulatedWorker:
         """Send a message and return the answer.
 
         Raises:
-            Wrong: any status but 200. OSError, EOFError, asyncio.TimeoutError: the connection failed.
+            Busy: a 503 that names a time. Wrong: any other status but 200.
+            OSError, EOFError, asyncio.TimeoutError: the connection failed.
         """
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._fleet.host, self._fleet.port)
@@ -116,7 +146,9 @@ class SimulatedWorker:
         if self._session is not None:
             head.append(f"{SESSION_HEADER}: {self._session.session_id}")
         writer.write("\r\n".join([*head, "\r\n"]).encode() + body)
-        status, answer = await asyncio.wait_for(_read(reader), timeout_s)
+        status, headers, answer = await asyncio.wait_for(_read(reader), timeout_s)
+        if headers.get(PROBLEM_HEADER) == "busy" and "retry-after" in headers:
+            raise Busy(float(headers["retry-after"]))
         if status != 200:
             raise Wrong(f"{path}: {status} {answer[:150]!r}")
         return decode(kind, answer)
@@ -127,18 +159,20 @@ class SimulatedWorker:
             self._streams = None
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    return int(head[0].split(" ", 2)[1]), await reader.readexactly(int(headers.get("content-length", "0")))
+    return int(head[0].split(" ", 2)[1]), headers, await reader.readexactly(int(headers.get("content-length", "0")))
 
 
-async def simulate(host: str, port: int, credentials: list[str]) -> dict[str, object]:
+async def simulate(host: str, port: int, credentials: list[str], *, at_once: bool = False) -> dict[str, object]:
     """Be the fleet until standard input ends; return what happened."""
-    fleet = Fleet(host, port)
+    fleet = Fleet(host, port, asyncio.Semaphore(len(credentials) if at_once else OPENING))
+    began = time.monotonic()
     workers = [asyncio.ensure_future(SimulatedWorker(fleet, credential).run()) for credential in credentials]
     while len(fleet.serving) < len(workers):
         await asyncio.sleep(0.1)
+    all_back_s = time.monotonic() - began
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     for worker in workers:
@@ -146,12 +180,19 @@ async def simulate(host: str, port: int, credentials: list[str]) -> dict[str, ob
     for worker in workers:
         with contextlib.suppress(asyncio.CancelledError):
             await worker
-    return {"workers": len(workers), "polls": fleet.polls, "errors": dict(fleet.errors)}
+    return {
+        "workers": len(workers),
+        "polls": fleet.polls,
+        "errors": dict(fleet.errors),
+        "busy": fleet.busy,
+        "all_back_s": all_back_s,
+    }
 
 
 def main() -> int:
     credentials = json.loads(sys.stdin.readline())
-    print(json.dumps(asyncio.run(simulate(sys.argv[1], int(sys.argv[2]), credentials))), flush=True)
+    at_once = "--at-once" in sys.argv
+    print(json.dumps(asyncio.run(simulate(sys.argv[1], int(sys.argv[2]), credentials, at_once=at_once))), flush=True)
     return 0
 
 

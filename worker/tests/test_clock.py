@@ -30,3 +30,12 @@ def test_what_the_server_asks_for_is_the_least(clock: HandClock) -> None:
 def test_the_system_clock_never_runs_backwards() -> None:
     clock = SystemClock()
     assert clock.monotonic() <= clock.monotonic()
+
+
+def test_who_was_told_the_same_second_is_spread_over_the_next() -> None:
+    waits = []
+    for chance in (0.0, 0.5, 0.999):
+        clock = HandClock()
+        clock.chance = lambda chance=chance: chance  # type: ignore[method-assign,misc]
+        waits.append(Backoff(clock, floor_s=0.1, ceiling_s=1).next_s(2))
+    assert waits[0] == 2 and waits[0] < waits[1] < waits[2] < 3

@@ -216,3 +216,33 @@ def test_leaving_a_central_that_is_away_fails() -> None:
 
     with pytest.raises(Unreachable):
         anyio.run(link_to(answer).leave)
+
+
+def test_what_a_busy_central_asked_for_holds_when_another_call_gets_through(clock: HandClock) -> None:
+    answers = iter(["down", "busy", "up"])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        match next(answers):
+            case "down":
+                raise httpx.ConnectError("no route")
+            case "busy":
+                refusal = refusing(ProblemCode.BUSY)(request)
+                refusal.headers["retry-after"] = "8"
+                return refusal
+            case _:
+                return httpx.Response(200, headers=OURS, content=encode(Pong(name="w", time=1)))
+
+    async def main() -> None:
+        link = link_to(answer, clock)
+        for _ in range(2):
+            with pytest.raises(Unreachable):
+                await link.ping()
+        began = clock.now
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(link.heard_again, 600)
+                await anyio.sleep(0.01)
+                await link.ping()
+        assert 8 <= clock.now - began < 9
+
+    anyio.run(main)

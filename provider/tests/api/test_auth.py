@@ -137,12 +137,12 @@ def test_the_old_credential_stays_refused_after_its_name_was_given_away(database
 
 
 def test_a_refresh_tells_only_of_known_workers_that_differ(database: Engine) -> None:
-    known, unknown = enlist("known"), enlist("unknown")
+    known = enlist("known")
 
     async def check(registry: Registry) -> None:
         await registry.identify(_presents(known))
         assert await registry.refresh() == []
-        for worker in (known, unknown):
+        for worker in (known, enlist("unknown")):
             _change(workers.set_intent, worker.name, IntentMode.PAUSE, by="me")
         assert [record.name for record in await registry.refresh()] == ["known"]
         assert await registry.refresh() == []
@@ -223,5 +223,47 @@ def test_a_session_opened_elsewhere_is_known_after_a_refresh(database: Engine) -
         _change(workers.open_session, worker.id, session_request())
         await registry.refresh()
         assert (await registry.identify(_presents(worker))).session_id != worker.session_id
+
+    _run(check)
+
+
+def test_a_fleet_that_asks_at_once_is_answered_by_one_look(database: Engine) -> None:
+    worker = enlist()
+
+    async def check(registry: Registry) -> None:
+        with counted(database) as statements:
+            await asyncio.gather(*(registry.catch_up() for _ in range(500)))
+        assert len(statements) <= 2, "the one that was under way may have read too early, so at most one more"
+        assert (await registry.identify(_presents(worker))).id == worker.id
+
+    _run(check)
+
+
+def test_after_a_look_nobody_has_to_be_looked_up(database: Engine) -> None:
+    fleet = [enlist(f"w{number}") for number in range(3)]
+
+    async def check(registry: Registry) -> None:
+        await registry.refresh()
+        with counted(database) as statements:
+            for worker in fleet:
+                await registry.identify(_presents(worker))
+        assert statements == []
+
+    _run(check)
+
+
+def test_a_change_is_told_whoever_looked(database: Engine) -> None:
+    """Else a call of one worker takes the news from the open poll of another: a revoked one would go on until its next poll."""
+    worker = enlist()
+    heard: list[WorkerRecord] = []
+
+    async def check(registry: Registry) -> None:
+        await registry.identify(_presents(worker))
+        await registry.refresh()
+        registry.on_change = heard.append
+        await asyncio.to_thread(_change, workers.revoke_worker, worker.name)
+        await registry.catch_up()
+        assert [record.revoked for record in heard] == [True]
+        assert await registry.refresh() == []
 
     _run(check)

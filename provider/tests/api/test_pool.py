@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
+from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_provider.api import pool as pool_module
 from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.problems import Refusal
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -85,3 +88,40 @@ def test_a_failed_verb_leaves_nothing_open(database: Engine) -> None:
         assert await pool.call(_ask) == 1
 
     _run(check)
+
+
+def test_a_fleet_that_comes_back_leaves_threads_to_the_jobs_and_its_queue_is_bounded(database: Engine) -> None:
+    """Nothing here is timed: sessions stand still until the job's call has been answered behind none of them."""
+    go_on = threading.Event()
+    standing = threading.Semaphore(0)
+
+    def stand_still(session: Session) -> int:
+        standing.release()
+        go_on.wait(30)
+        return _ask(session)
+
+    async def check() -> None:
+        pool = LedgerPool(4)
+        try:
+            sessions = [asyncio.ensure_future(pool.workers.call(stand_still)) for _ in range(2_000)]
+            for _ in range(2):
+                assert await asyncio.to_thread(standing.acquire, timeout=30)
+            assert await pool.jobs.call(_ask) == 1
+            assert await pool.call(_ask) == 1, "central's own loops go on"
+            go_on.set()
+            answers = await asyncio.gather(*sessions, return_exceptions=True)
+            refused = [answer for answer in answers if isinstance(answer, Refusal)]
+            assert {refusal.code for refusal in refused} == {ProblemCode.BUSY}
+            assert answers.count(1) == 2 + pool_module.WORKERS_WAIT == 2_000 - len(refused)
+            assert pool.workers.lane.longest == pool_module.WORKERS_WAIT
+        finally:
+            go_on.set()
+            pool.close()
+
+    asyncio.run(check())
+
+
+def test_one_thread_is_enough() -> None:
+    pool = LedgerPool(1)
+    assert asyncio.run(pool.workers.blocking(lambda: 1)) == 1
+    pool.close()

@@ -88,3 +88,14 @@ def test_what_is_no_request_passes_untouched() -> None:
 
     asyncio.run(Marked(app)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
     assert seen == ["lifespan"]
+
+
+def test_who_was_given_a_time_hears_it_in_whole_seconds() -> None:
+    for asked_s, told in ((7.2, "8"), (0.01, "1")):
+        refusal = Refusal(ProblemCode.BUSY, "a full queue", retry_after_s=asked_s)
+        assert as_response(refusal).headers["retry-after"] == told
+
+
+def test_whom_one_failure_met_at_once_does_not_come_back_at_once() -> None:
+    told = {as_response(OperationalError("SELECT 1", {}, Exception("gone"))).headers["retry-after"] for _ in range(200)}
+    assert len(told) > 1

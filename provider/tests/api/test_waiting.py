@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 
 from airflow_remote_protocol.messages import Intent, IntentMode
-from airflow_remote_provider.api.waiting import News, Parked, WaitingRoom
+from airflow_remote_provider.api.waiting import RETURNS_PER_S, News, Parked, WaitingRoom
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 
@@ -102,7 +102,8 @@ def test_a_closing_room_answers_all_and_lets_nobody_wait() -> None:
         room.park(early)
         room.close()
         room.park(late)
-        assert early.answer.result() == late.answer.result() == News()
+        assert isinstance(early_news := early.answer.result(), News) and not early_news.offers
+        assert late.answer.result() == News()
 
     _on_a_loop(check)
 
@@ -115,5 +116,18 @@ def test_polls_may_come_and_go_while_one_walks_through_the_room() -> None:
             room.leave(parked)
             room.park(_parked(parked.worker.id + "'"))
         assert len(room) == 3
+
+    _on_a_loop(check)
+
+
+def test_a_process_that_ends_sends_its_polls_to_the_next_one_in_a_while_not_in_a_moment() -> None:
+    def check(room: WaitingRoom) -> None:
+        fleet = [_parked(f"w{number}") for number in range(400)]
+        for parked in fleet:
+            room.park(parked)
+        room.close()
+        pauses = [news.pause_s for parked in fleet if isinstance(news := parked.answer.result(), News)]
+        assert len(pauses) == 400 and len(set(pauses)) > 300
+        assert 0.5 < max(pauses) <= 400 / RETURNS_PER_S
 
     _on_a_loop(check)

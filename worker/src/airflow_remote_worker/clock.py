@@ -58,12 +58,13 @@ class Backoff:
         self._failures = 0
 
     def next_s(self, at_least_s: float | None = None) -> float:
-        """Return how long to wait after one more failure; never less than *at_least_s* (a `Retry-After`)."""
+        """Return how long to wait after one more failure; never less than *at_least_s* (a `Retry-After`: whole seconds, so
+        whoever was told the same one is spread over the second after it)."""
         # The exponent is bounded: 2.0 ** 2000 overflows after a long outage.
         widest = min(self._ceiling_s, self._floor_s * 2.0 ** min(self._failures, 32))
         self._failures += 1
         wait_s = widest * (0.5 + 0.5 * self._clock.chance())
-        return wait_s if at_least_s is None else max(wait_s, at_least_s * (1 + 0.1 * self._clock.chance()))
+        return wait_s if at_least_s is None else max(wait_s, at_least_s + max(1.0, 0.1 * at_least_s) * self._clock.chance())
 
     def reset(self) -> None:
         """Forget the failures: it worked."""

@@ -107,6 +107,8 @@ class Link:
         self._pool: _Pool | None = None
         self._contact = anyio.Event()
         self._is_down = False
+        self._busy_until = 0.0
+        """The latest moment before which a busy central has asked us not to come again."""
 
     # The worker
 
@@ -198,11 +200,16 @@ class Link:
         return self._is_down
 
     async def heard_again(self, at_most_s: float) -> None:
-        """Wait *at_most_s*, or until anyone hears of central (and a moment more, so that not all call at once)."""
+        """Wait *at_most_s*, or until anyone hears of central (and a moment more, so that not all call at once).
+
+        What a busy central asked for holds all the same: one call that got through doesn't mean that there is room for all.
+        """
+        latest = self._clock.monotonic() + at_most_s
         with anyio.move_on_after(at_most_s) as waited:
             await self._contact.wait()
         if not waited.cancelled_caught:
-            await self._clock.sleep(0.2 * self._clock.chance())
+            asked_s = max(0.0, min(self._busy_until, latest) - self._clock.monotonic())
+            await self._clock.sleep(asked_s + 0.2 * self._clock.chance())
 
     def _note_up(self) -> None:
         # Only the end of an outage wakes waiters: each success of another call would press a central that is merely busy.
@@ -278,7 +285,10 @@ class Link:
                 title=f"central answered {response.status_code}",
                 status=response.status_code,
             )
-            raise from_problem(found, retry_after_s=_retry_after(response))
+            retry_after_s = _retry_after(response)
+            if retry_after_s is not None:
+                self._busy_until = max(self._busy_until, self._clock.monotonic() + retry_after_s)
+            raise from_problem(found, retry_after_s=retry_after_s)
         kept = {"content-type": kind} if (kind := response.headers.get("content-type")) else {}
         if not response.is_success and not execution:
             raise Unreachable(f"central answered {response.status_code} to {request.url.path} without saying why")

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.auth import Registry
@@ -54,6 +55,10 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     gateway = Gateway(options.gateway_concurrency, execution_api)
     central = Central(options, pool, registry, dispatcher, duties, gateway, checks, FileLogStore())
     app.router.routes[:] = routes(central)
+    try:
+        await registry.refresh()  # in one statement; else the first call of each worker would ask for its own row
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("The workers can't be read (%s); each is looked up at its first call", error)
     async with gateway.serving():
         sides = {
             asyncio.create_task(_watched(loop()), name=f"remote-{name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from airflow_remote_protocol.errors import ProblemCode
@@ -22,7 +23,13 @@ class Registry:
     """The workers that this process has heard of, by credential. An idle poll is answered from here alone."""
 
     def __init__(self, pool: LedgerPool) -> None:
+        self.on_change: Callable[[WorkerRecord], None] = lambda record: None
+        """Hears of each worker that a refresh found changed, whoever asked for the refresh."""
         self._pool = pool
+        self._refreshing = asyncio.Lock()
+        self._begun = 0
+        self._done = 0
+        """The newest refresh that was begun, and that was completed."""
         self._by_hash: dict[str, WorkerRecord] = {}
         self._newest: datetime | None = None
         self._newest_seen_at = 0.0
@@ -39,7 +46,7 @@ class Registry:
         digest = hash_token(token)
         record = self._by_hash.get(digest)
         if record is None:
-            record = await self._pool.call(workers.by_credential, digest)
+            record = await self._pool.workers.call(workers.by_credential, digest)
             if record is None:
                 raise Refusal(ProblemCode.UNAUTHORIZED, "central does not know this credential; join again with a new token")
             record = self.remember(record)
@@ -57,8 +64,24 @@ class Registry:
             self._by_hash[record.credential_hash] = known = record
         return known
 
+    async def catch_up(self) -> None:
+        """Know what the database knew when this was called.
+
+        However many ask at once, one refresh answers them all: after an outage each worker's first call may need it, and each
+        refresh then reads the whole fleet.
+        """
+        asked = self._begun
+        async with self._refreshing:
+            if self._done <= asked:
+                await self._refresh()
+
     async def refresh(self) -> list[WorkerRecord]:
         """Read what changed in the database since the last time; return the workers that differ from what was known."""
+        async with self._refreshing:
+            return await self._refresh()
+
+    async def _refresh(self) -> list[WorkerRecord]:
+        self._begun = number = self._begun + 1
         began = asyncio.get_running_loop().time()
         rows = await self._pool.call(workers.changed_since, self._since())
         newest = max((row.changed_at for row in rows), default=None)
@@ -69,8 +92,11 @@ class Registry:
         differ = []
         for row in rows:
             known = self._by_hash.get(row.credential_hash)
-            if known is not None and known != row and self.remember(row) is row:
+            if known != row and self.remember(row) is row and known is not None:
                 differ.append(row)
+        self._done = number
+        for row in differ:
+            self.on_change(row)
         return differ
 
     def _since(self) -> datetime | None:

@@ -46,7 +46,7 @@ class Checks:
         """
         self.forget(lease)
         asked_at, doubts = asyncio.get_running_loop().time(), self._doubts
-        subject = await self._pool.call(verb, lease)
+        subject = await self._pool.jobs.call(verb, lease)
         if doubts == self._doubts:  # else the answer may be older than what made us doubt
             self._confirmed[lease] = (asked_at, subject)
         self._drop_old(asked_at - HOLDS_S)

@@ -59,6 +59,7 @@ class Dispatcher:
         self._on_stop = on_stop
         self._pool = pool
         self._registry = registry
+        registry.on_change = self._answer_changed
         self._settings = settings
         self._listener = Listener(pool, self._hear)
         self._woken = asyncio.Event()
@@ -213,12 +214,12 @@ class Dispatcher:
                 parked.tell(News(stops=news))
 
     async def _spread_workers(self) -> None:
-        for record in await self._registry.refresh():
-            parked = self.room.get(record.id)
-            if parked is not None:
-                self._answer_changed(parked, record)
+        await self._registry.refresh()
 
-    def _answer_changed(self, parked: Parked, record: WorkerRecord) -> None:
+    def _answer_changed(self, record: WorkerRecord) -> None:
+        parked = self.room.get(record.id)
+        if parked is None:
+            return
         if record.revoked:
             parked.tell(revoked(record.name))
         elif record.session_id != parked.worker.session_id:

@@ -16,6 +16,7 @@ from airflow_remote_protocol.errors import ProblemCode
 from starlette.types import ASGIApp, Message
 
 from airflow_remote_provider import compat
+from airflow_remote_provider.api.lanes import Lane
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rights import token_scope
 from airflow_remote_provider.ledger.leases import Subject
@@ -23,6 +24,9 @@ from airflow_remote_provider.ledger.leases import Subject
 PASSED_IN = frozenset({b"airflow-api-version", b"content-type", b"correlation-id", b"traceparent", b"tracestate"})
 PASSED_OUT = frozenset({b"content-type", b"correlation-id"})
 """Not `refreshed-api-token`: the task has no token to refresh."""
+
+CALLS_WAIT = 512
+"""How many calls may wait: some three seconds' work."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Gateway:
     """One Execution API application of our own, warm, called over ASGI without a socket."""
 
     def __init__(self, concurrency: int, execution_api: Callable[[], Any] = compat.execution_api_app) -> None:
-        self._room = asyncio.Semaphore(concurrency)
+        self._lane = Lane("the Execution API", at_once=concurrency, waiting=CALLS_WAIT)
         self._make_app = execution_api
         self._app: ASGIApp | None = None
         self._tokens = compat.execution_token_generator()
@@ -59,7 +63,7 @@ class Gateway:
         """Call the Execution API on behalf of *subject* and return its answer. *path*: percent-encoded, no leading slash.
 
         Raises:
-            Refusal: `invalid` for a path that climbs.
+            Refusal: `invalid` for a path that climbs; `busy`.
         """
         if any(part in ("..", ".", "") for part in unquote(path).split("/")):
             raise Refusal(ProblemCode.INVALID, f"not a path of the Execution API: {path[:200]!r}")
@@ -89,7 +93,7 @@ class Gateway:
             "client": ("127.0.0.1", 0),
             "server": ("central", 80),
         }
-        async with self._room:
+        async with self._lane.place():
             return await _drive(self._app, scope, body)
 
 

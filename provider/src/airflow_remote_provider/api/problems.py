@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import random
 
 from airflow_remote_protocol.codec import Malformed, encode
 from airflow_remote_protocol.errors import ProblemCode, problem
@@ -17,30 +19,35 @@ from airflow_remote_provider.logstores import Unstorable
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 5
+RETRY_AFTER_S = 5.0
+"""Where we know nothing better: a database that is restarted, a mistake of ours."""
+SPREAD = 0.5
+"""By how much of it a wait is lengthened at random: whom one failure met at once must not come back at once."""
 
 
 class Refusal(Exception):
     """A request that is answered with a problem."""
 
-    def __init__(self, code: ProblemCode, detail: str, *, size: int | None = None) -> None:
+    def __init__(self, code: ProblemCode, detail: str, *, size: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.size = size
+        self.retry_after_s = retry_after_s
 
 
-def problem_response(code: ProblemCode, detail: str, *, size: int | None = None) -> Response:
+def problem_response(code: ProblemCode, detail: str, *, size: int | None = None, retry_after_s: float | None = None) -> Response:
     body = problem(code, detail, size=size)
     headers = {PROBLEM_HEADER: code.value}
     if body.status >= 500:
-        headers["retry-after"] = str(RETRY_AFTER_S)
+        wait_s = RETRY_AFTER_S * (1 + SPREAD * random.random()) if retry_after_s is None else retry_after_s
+        headers["retry-after"] = str(max(1, math.ceil(wait_s)))  # whole seconds: RFC 9110, 10.2.3
     return Response(encode(body), body.status, headers, media_type="application/problem+json")
 
 
 def as_response(error: Exception) -> Response:
     """Translate what a route raised. What we don't know is `internal`: logged here, and the worker tries again later."""
     if isinstance(error, Refusal):
-        return problem_response(error.code, str(error), size=error.size)
+        return problem_response(error.code, str(error), size=error.size, retry_after_s=error.retry_after_s)
     if isinstance(error, LedgerError):
         return problem_response(error.code, str(error))
     if isinstance(error, Unstorable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -10,14 +11,20 @@ from airflow_remote_protocol.messages import Intent, Offer, Stop
 
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
+RETURNS_PER_S = 200
+"""How many polls of a process that ends may come to the next one in a second; it answers several times as many."""
+LONGEST_PAUSE_S = 5.0
+"""A worker that pauses hears of no stop."""
+
 
 @dataclass(frozen=True)
 class News:
-    """Why a parked poll is answered before its time."""
+    """Why a parked poll is answered before its time; *pause_s*: how long its worker should wait before the next."""
 
     offers: list[Offer] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     intent: Intent | None = None
+    pause_s: float = 0.0
 
 
 @dataclass(eq=False)
@@ -78,5 +85,7 @@ class WaitingRoom:
     def close(self) -> None:
         """Answer every poll now and let none wait any more: this process is shutting down."""
         self._closed = True
+        # Another process gets them all: not in one moment.
+        longest_s = min(LONGEST_PAUSE_S, len(self._parked) / RETURNS_PER_S)
         for parked in list(self._parked.values()):
-            parked.tell(News())
+            parked.tell(News(pause_s=random.uniform(0.0, longest_s)))

@@ -133,7 +133,7 @@ async def _in_session(handle: Handler, central: Central, request: Request) -> Re
     async def checked(central: Central, request: Request, worker: WorkerRecord) -> Response:
         session_id = request.headers.get(SESSION_HEADER)
         if session_id != worker.session_id:
-            await central.registry.refresh()  # another process may have opened it
+            await central.registry.catch_up()  # another process may have opened it
             worker = await central.registry.identify(request.headers.get("authorization"))
         if session_id is None or session_id != worker.session_id:
             raise session_taken()
@@ -183,7 +183,7 @@ async def _enrol(central: Central, request: Request) -> Response:
     token = bearer(request.headers.get("authorization"), TokenKind.ENROLMENT)
     _check_version(request.headers.get(MARKER_HEADER, ""))
     wish = decode(Enrolment, await _body(request, MESSAGE_BYTES))
-    enrolled = await central.pool.call(credentials.enrol, token, wish)
+    enrolled = await central.pool.workers.call(credentials.enrol, token, wish)
     return Response(encode(enrolled), 201, media_type="application/json")
 
 
@@ -191,9 +191,9 @@ async def _session(central: Central, request: Request, worker: WorkerRecord) -> 
     asked = decode(SessionRequest, await _body(request, MESSAGE_BYTES))
     _check_version(asked.protocol)
     try:
-        record = await central.pool.call(workers.open_session, worker.id, asked)
+        record = await central.pool.workers.call(workers.open_session, worker.id, asked)
     except Cloned:
-        await central.pool.call(workers.flag_clone, worker.id)
+        await central.pool.workers.call(workers.flag_clone, worker.id)
         raise
     central.registry.remember(record)
     older = central.dispatcher.room.get(worker.id)
@@ -244,7 +244,7 @@ async def _renew(central: Central, worker: WorkerRecord, poll: Poll) -> list[Sto
     if not poll.jobs:
         return []
     deadline = timedelta(seconds=central.settings.offer_deadline_seconds)
-    return await central.pool.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
+    return await central.pool.workers.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
 
 
 async def _wait(request: Request, parked: Parked, wait_s: float) -> News | Exception:
@@ -264,7 +264,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def _reply(central: Central, news: News) -> Response:
-    return _json(PollReply(central.settings.poll_seconds, news.offers, news.stops, news.intent))
+    return _json(PollReply(central.settings.poll_seconds, news.offers, news.stops, news.intent, news.pause_s))
 
 
 async def _ping(_central: Central, _request: Request, worker: WorkerRecord) -> Response:
@@ -272,8 +272,8 @@ async def _ping(_central: Central, _request: Request, worker: WorkerRecord) -> R
 
 
 async def _leave(central: Central, _request: Request, worker: WorkerRecord) -> Response:
-    await central.pool.call(credentials.leave, worker.id)
-    await central.registry.refresh()
+    await central.pool.workers.call(credentials.leave, worker.id)
+    await central.registry.catch_up()
     return Response(status_code=204)
 
 
@@ -285,7 +285,7 @@ async def _nothing_here(_central: Central, request: Request, _worker: WorkerReco
 
 
 async def _accept(central: Central, _request: Request, lease: Lease) -> Response:
-    await central.pool.call(leases.accept, lease)
+    await central.pool.jobs.call(leases.accept, lease)
     return Response(status_code=204)
 
 
@@ -293,7 +293,7 @@ async def _decline(central: Central, request: Request, lease: Lease) -> Response
     said = decode(Decline, await _body(request, MESSAGE_BYTES))
     delay = timedelta(seconds=central.settings.reoffer_delay_seconds)
     central.checks.forget(lease)
-    await central.pool.call(leases.decline, lease, said.reason, delay=delay)
+    await central.pool.jobs.call(leases.decline, lease, said.reason, delay=delay)
     return Response(status_code=204)
 
 
@@ -301,9 +301,9 @@ async def _report(central: Central, request: Request, lease: Lease) -> Response:
     said = decode(Report, await _body(request, MESSAGE_BYTES))
     central.checks.forget(lease)
     try:
-        await central.pool.call(leases.report, lease, said)
+        await central.pool.jobs.call(leases.report, lease, said)
     except TooLate:
-        await central.pool.call(leases.note_late, lease, said)
+        await central.pool.jobs.call(leases.note_late, lease, said)
         raise
     central.dispatcher.freed(lease.worker_id)
     return Response(status_code=204)
@@ -318,9 +318,11 @@ async def _log(central: Central, request: Request, lease: Lease) -> Response:
         raise Refusal(ProblemCode.INVALID, "a log chunk needs ?offset= with a number of bytes from 0 on") from None
     body = await _body(request, LOG_PACKED_BYTES)
     packed = request.headers.get("content-encoding", "") == "gzip"
-    path, base = await central.pool.call(_log_place, lease, central.store)
+    path, base = await central.pool.jobs.call(_log_place, lease, central.store)
     try:
-        size = await central.pool.blocking(lambda: central.store.append(path, base, offset, _unpack(body) if packed else body))
+        size = await central.pool.jobs.blocking(
+            lambda: central.store.append(path, base, offset, _unpack(body) if packed else body)
+        )
     except OutOfStep as step:
         raise Refusal(
             ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
@@ -378,11 +380,11 @@ async def _execution(central: Central, request: Request, lease: Lease) -> Respon
             passed = await central.gateway.pass_on(request.method, path, query, headers, body, subject)
     except Exception:
         if concluding and not subject.concluded:
-            await central.pool.call(leases.conclude, lease, done=False)
+            await central.pool.jobs.call(leases.conclude, lease, done=False)
         raise
     if concluding and passed.status >= 400:
         if not subject.concluded:
-            await central.pool.call(leases.conclude, lease, done=False)
+            await central.pool.jobs.call(leases.conclude, lease, done=False)
         elif passed.status in MOVED_ON:
             return Response(status_code=204)
     return Response(passed.body, passed.status, passed.headers)

@@ -1,0 +1,287 @@
+"""The ledger's job table, asked by several workers whose calls come late, twice, out of order, or about what was never theirs.
+
+Everything is real but the callers: the ledger's verbs on a SQLite file, one transaction each. After each step the whole table is
+compared with what it was before.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sqlalchemy import Engine, select
+
+from testkit.ledger import (  # isort: skip
+    Enlisted,
+    ago,
+    change_job,
+    change_task,
+    claim,
+    enlist,
+    installed,
+    last_seen,
+    make_engine,
+    queued,
+    session_request,
+)
+
+from airflow_remote_protocol.messages import HeldJob, JobPhase, Outcome, Report
+from airflow_remote_protocol.states import MOVES, JobState
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import jobs, leases, sweep, workers
+from airflow_remote_provider.ledger.errors import LedgerError
+from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.models import Job
+
+from testkit.machines import counted_ids, search
+
+OWNERS = ("1/", "2/")
+RULES = sweep.OfferRules(attempts=3, delay=timedelta())
+FOR_EVER = ("state", "epoch", "worker_id", "outcome", "exit_code", "ended_at", "stop_reason")
+"""What of an ended job never changes again."""
+
+Row = dict[str, Any]
+
+
+class JobsMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory = tempfile.TemporaryDirectory()
+        home = Path(self._directory.name)
+        self._engine: Engine = make_engine(f"sqlite:///{home}/ledger.db")
+        self._stack = ExitStack()
+        self._stack.enter_context(counted_ids())
+        self._stack.enter_context(installed(self._engine, home / "logs"))
+        self.workers = [enlist("a", slots=2), enlist("b", slots=3)]
+        self.leases: list[Lease] = []
+        """Every lease ever given."""
+        self.told: Counter[tuple[str, str]] = Counter()
+        """How often each owner was told of a job's end since it last asked for it."""
+        self.before: dict[str, Row] = {}
+        self.a_job_is_queued(1, "1/")
+        self.a_job_is_queued(2, "1/")
+
+    # The executor and people
+
+    @rule(slots=st.integers(1, 3), owner=st.sampled_from(OWNERS))
+    def a_job_is_queued(self, slots: int, owner: str) -> None:
+        queued(slots=slots, owner=owner)
+
+    @rule(owner=st.sampled_from(OWNERS))
+    def an_executor_hears_what_ended(self, owner: str) -> None:
+        for job in self._do(jobs.settle, owner):
+            row = self._table()[job.job_id]
+            assert job.state.value == row["state"] and job.state.is_ended
+            assert self.before[job.job_id]["owner"] == owner, "nobody hears of another's job"
+            self.told[owner, job.job_id] += 1
+            assert self.told[owner, job.job_id] == 1, f"{job.job_id} is settled twice"
+
+    @rule(data=st.data(), owner=st.sampled_from(OWNERS))
+    def a_scheduler_adopts(self, data: st.DataObject, owner: str) -> None:
+        job_id = self._some_job(data)
+        if self._do(jobs.adopt, [job_id], owner):
+            for one in OWNERS:
+                self.told.pop((one, job_id), None)
+            assert self._table()[job_id]["owner"] == owner
+
+    @rule(data=st.data())
+    def the_executor_revokes(self, data: st.DataObject) -> None:
+        self._do(jobs.revoke, self._some_job(data))
+
+    @rule(data=st.data(), state=st.sampled_from(["failed", "success", None]))
+    def a_person_ends_or_clears_a_task(self, data: st.DataObject, state: str | None) -> None:
+        change_task(self._table()[self._some_job(data)]["ti_id"], state=state)
+        self._do(sweep.stop_ended)
+
+    # Time
+
+    @rule()
+    def deadlines_pass(self) -> None:
+        for row in self._table().values():
+            if row["state"] == "offered":
+                change_job(row["id"], deadline_at=ago(minutes=1))
+        self._do(sweep.expire_offers, RULES)
+
+    @rule(data=st.data())
+    def a_worker_is_silent_for_too_long(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(self.workers))
+        last_seen(worker.id, ago(hours=2))
+        self._do(sweep.lose_silent)
+        self._do(workers.seen, [worker.id])
+        assert not [row for row in self._table().values() if row["worker_id"] == worker.id and row["state"] == "running"]
+
+    @rule()
+    def history_is_purged(self) -> None:
+        """What nobody has heard of yet stays."""
+        owed = {id for id, row in self._table().items() if row["settled_at"] is None and row["concluded_at"] is None}
+        self._do(sweep.purge, older_than=timedelta())
+        assert owed <= set(self._table())
+        self.before = {id: row for id, row in self.before.items() if id in self._table()}
+
+    # Workers
+
+    @rule(who=st.sets(st.sampled_from([0, 1]), min_size=1), free=st.integers(1, 5))
+    def polls_are_answered_with_offers(self, who: set[int], free: int) -> None:
+        """They may say that more is free than is, as a poll does that was sent before the last one's offers came."""
+        for claimed in claim(*(self.workers[number].claimant(free) for number in sorted(who))):
+            self.leases.append(Lease(claimed.worker_id, claimed.job_id, claimed.epoch))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def offers_are_withdrawn(self, data: st.DataObject) -> None:
+        self._do(leases.withdraw, data.draw(st.lists(st.sampled_from(self.leases), max_size=3)))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def a_job_is_accepted(self, data: st.DataObject) -> None:
+        lease = self._some_lease(data)
+        if self._call(leases.accept, lease):
+            assert self._table()[lease.job_id]["state"] == "running"
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def an_offer_is_declined(self, data: st.DataObject) -> None:
+        self._call(lambda session, lease: leases.decline(session, lease, "no room", delay=timedelta()), self._some_lease(data))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), done=st.booleans())
+    def a_task_says_its_last_word(self, data: st.DataObject, done: bool) -> None:
+        self._call(lambda session, lease: leases.conclude(session, lease, done=done), self._some_lease(data))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)), times=st.integers(1, 2))
+    def a_job_is_reported(self, data: st.DataObject, outcome: Outcome, times: int) -> None:
+        lease = self._some_lease(data)
+        for _ in range(times):
+            self._call(lambda session, lease: leases.report(session, lease, Report(outcome, exit_code=1)), lease, again=True)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), phase=st.sampled_from(list(JobPhase)))
+    def a_poll_lists_jobs(self, data: st.DataObject, phase: JobPhase) -> None:
+        lease = self._some_lease(data)
+        held = [HeldJob(lease.job_id, lease.epoch, phase)]
+        stops = self._do(leases.renew, lease.worker_id, held, deadline=timedelta(seconds=30))
+        row = self._table().get(lease.job_id)
+        wanted = row is not None and self._is_open(lease, row) and row["stop_reason"] is None
+        assert bool(stops) == (not wanted and phase not in (JobPhase.STOPPING, JobPhase.ENDED))
+
+    @rule(data=st.data())
+    def a_worker_comes_back(self, data: st.DataObject) -> None:
+        """With some of its jobs, and with some that are no longer its own."""
+        number = data.draw(st.sampled_from([0, 1]))
+        old = self.workers[number]
+        theirs = [lease for lease in self.leases if lease.worker_id == old.id]
+        kept = data.draw(st.lists(st.sampled_from(theirs), unique=True)) if theirs else []
+        held = [HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING) for lease in kept]
+        record = self._do(workers.open_session, old.id, session_request(old.slots, jobs=held))
+        self.workers[number] = Enlisted(old.id, old.name, record.session_id, old.credential, old.slots)
+        listed = {(lease.job_id, lease.epoch) for lease in kept}
+        leased = [row for row in self._table().values() if row["worker_id"] == old.id and JobState(row["state"]).is_leased]
+        assert {(row["id"], row["epoch"]) for row in leased} <= listed, "what it doesn't list it doesn't hold"
+
+    # What must hold
+
+    @invariant()
+    def only_legal_moves_were_made(self) -> None:
+        after = self._table()
+        for job_id, was in self.before.items():
+            now = after[job_id]
+            old, new = JobState(was["state"]), JobState(now["state"])
+            assert old is new or new in {to for (at, _), to in MOVES.items() if at is old}, f"{old} → {new}"
+            assert now["epoch"] - was["epoch"] == (old is not new and new is JobState.OFFERED), (
+                "an epoch rises with its offer only"
+            )
+            if old.is_ended:
+                assert [now[name] for name in FOR_EVER] == [was[name] for name in FOR_EVER], (
+                    f"an ended job changed: {was} → {now}"
+                )
+        self.before = after
+
+    @invariant()
+    def no_worker_holds_more_than_its_slots(self) -> None:
+        used: Counter[str] = Counter()
+        for row in self._table().values():
+            if JobState(row["state"]).is_leased:
+                used[row["worker_id"]] += row["slots"]
+        for worker in self.workers:
+            assert used[worker.id] <= worker.slots, f"{worker.name} holds {used[worker.id]} slots of {worker.slots}"
+
+    @invariant()
+    def one_lease_of_a_job_is_open_at_most(self) -> None:
+        table = self._table()
+        open_ones = Counter(
+            lease.job_id for lease in self.leases if (row := table.get(lease.job_id)) and self._is_open(lease, row)
+        )
+        assert max(open_ones.values(), default=0) <= 1
+
+    def teardown(self) -> None:
+        """Everything ends in the end, and its owner hears of it."""
+        try:
+            for lease in self.leases:
+                self._call(lambda session, lease: leases.report(session, lease, Report(Outcome.DIED)), lease, again=True)
+            for job_id in self._table():
+                self._do(jobs.revoke, job_id)
+            for owner in OWNERS:
+                self.an_executor_hears_what_ended(owner)
+            left = [row for row in self._table().values() if not JobState(row["state"]).is_ended or row["owner"]]
+            assert not left, left
+        finally:
+            self._stack.close()
+            self._engine.dispose()
+            self._directory.cleanup()
+
+    # How they ask
+
+    def _call(self, verb: Callable[[Any, Lease], object], lease: Lease, *, again: bool = False) -> bool:
+        """Call *verb* as a worker. What is not this lease's any more must be refused; *again*: unless it said so before."""
+        was = self._table().get(lease.job_id)
+        try:
+            self._do(verb, lease)
+        except LedgerError:
+            assert self._table().get(lease.job_id) == was, "a refused call changed something"
+            return False
+        assert was is not None, "a job that is gone was found"
+        if not self._is_open(lease, was):
+            assert again and was["outcome"] is not None, f"a late call was taken: {lease}, {was}"
+            assert (lease.worker_id, lease.epoch) == (was["worker_id"], was["epoch"])
+            assert self._table()[lease.job_id] == was, "a repeat changed something"
+        return True
+
+    def _do(self, verb: Callable[..., Any], *arguments: object, **more: object) -> Any:
+        with compat.transaction() as session:
+            return verb(session, *arguments, **more)
+
+    @staticmethod
+    def _is_open(lease: Lease, row: Row) -> bool:
+        return (row["worker_id"], row["epoch"]) == (lease.worker_id, lease.epoch) and JobState(row["state"]).is_leased
+
+    def _some_lease(self, data: st.DataObject) -> Lease:
+        """Mostly the newest; at times one with another's epoch or worker."""
+        lease = data.draw(st.sampled_from(self.leases[-4:] * 3 + self.leases))
+        forged = data.draw(st.sampled_from([None] * 6 + ["worker", "epoch"]))
+        if forged == "worker":
+            return Lease(next(worker.id for worker in self.workers if worker.id != lease.worker_id), lease.job_id, lease.epoch)
+        return Lease(lease.worker_id, lease.job_id, lease.epoch + data.draw(st.sampled_from([-1, 1]))) if forged else lease
+
+    def _some_job(self, data: st.DataObject) -> str:
+        table = self._table()
+        if not table:
+            self.a_job_is_queued(1, "1/")
+            table = self._table()
+        return data.draw(st.sampled_from(sorted(table, key=lambda id: (table[id]["queued_at"], id))))
+
+    def _table(self) -> dict[str, Row]:
+        with compat.transaction() as session:
+            rows = session.execute(select(*Job.__table__.columns)).mappings().all()
+        return {row["id"]: dict(row) for row in rows}
+
+
+def test_the_job_table_keeps_its_promises_whoever_calls_when() -> None:
+    search(JobsMachine, examples=25, steps=30)
