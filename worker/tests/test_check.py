@@ -22,7 +22,15 @@ def last(hops: list[Hop]) -> tuple[str, bool]:
 
 
 def test_a_free_way_has_no_failing_hop(worker: RunningWorker) -> None:
-    assert [hop.name for hop in walk(worker.state) if hop.ok] == ["settings", "DNS", "TCP", "central", "credential", "clock"]
+    assert [hop.name for hop in walk(worker.state) if hop.ok] == [
+        "settings",
+        "DNS",
+        "TCP",
+        "central",
+        "credential",
+        "POST",
+        "clock",
+    ]
 
 
 def test_without_a_membership_nothing_is_tried(state: State) -> None:

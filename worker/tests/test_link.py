@@ -13,6 +13,7 @@ from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link import CONNECTION_AGE_S, MAX_BODY, Link
+from airflow_remote_worker.network import Network
 
 from .conftest import HandClock
 
@@ -21,7 +22,8 @@ OURS = {MARKER_HEADER: PROTOCOL_VERSION}
 
 
 def link_to(answer: Callable[[httpx.Request], httpx.Response], clock: HandClock | None = None) -> Link:
-    link = Link("https://a.example.com/air", credential="cred", clock=clock or HandClock(), transport=httpx.MockTransport(answer))
+    network = Network(central="https://a.example.com/air")
+    link = Link(network, credential="cred", clock=clock or HandClock(), transport=httpx.MockTransport(answer))
     link.session_id = "s-1"
     return link
 

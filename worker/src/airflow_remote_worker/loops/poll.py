@@ -20,6 +20,7 @@ from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, 
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_REFUSED, Lifecycle
 from airflow_remote_worker.link import Link
+from airflow_remote_worker.loops.patience import Patience
 from airflow_remote_worker.session import Heard, WorkerSession
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class PollLoop:
         self._clock = clock
         self._config = config
         self._poll_s = config.max_wait_s
+        self._patience = Patience()
         self._backoff = Backoff(clock, floor_s=1.0, ceiling_s=config.backoff_ceiling_s)
         self._met = False
         self._told_intent = False
@@ -110,7 +112,8 @@ class PollLoop:
         """Send one poll; return when it is answered, or when what it lists is no longer true."""
         assert self._tasks is not None
         self._changed = anyio.Event()
-        answer = _Answer(self._session.ask(self._poll_s), self._clock.monotonic())
+        now = self._clock.monotonic()
+        answer = _Answer(self._session.ask(self._patience.wait_s(self._poll_s, now)), now)
         self._listing = answer.poll
         self._tasks.start_soon(self._send, answer, name="poll")
         async with anyio.create_task_group() as waiting:
@@ -139,6 +142,9 @@ class PollLoop:
         except (Refused, Outdated) as error:
             answer.error = error
         except (Unreachable, Superseded, Rewind) as error:
+            if isinstance(error, Unreachable) and error.was_cut:
+                now = self._clock.monotonic()
+                self._patience.note_cut(answer.poll.wait_s, now - answer.started, now)
             answer.trouble = error
         finally:
             answer.done.set()
@@ -151,6 +157,7 @@ class PollLoop:
     def _hear(self, reply: PollReply, answer: _Answer) -> None:
         self._poll_s = min(reply.poll_s, self._config.max_wait_s) if reply.poll_s > 0 else self._poll_s
         answer.pause_s = reply.pause_s
+        self._patience.note_answer(answer.poll.wait_s, self._clock.monotonic() - answer.started)
         self._good_contact(answer.started)
         self._obey(self._session.hear(reply))
 
