@@ -79,8 +79,8 @@ def explain_refusal(status: int, reason: str, central: str, proxy: Proxy | None,
     told = f"({status} {reason})" if status else f"({reason or 'no reason given'})"
     if status == 407 and schemes and "basic" not in schemes.lower():
         return (
-            f"{who} wants a login by {schemes}, which this worker doesn't speak; ask for an exception or for Basic, or run a local "
-            "proxy that logs in, such as cntlm"
+            f"{who} wants a login by {schemes}, which this worker doesn't speak; ask for an exception or for Basic, or run a "
+            "local proxy that logs in, such as cntlm"
         )
     if status == 407 and proxy and proxy.auth:
         return (
@@ -100,8 +100,8 @@ def distrust(error: ssl.SSLCertVerificationError, host: str, *, issuer: str, sub
     if error.verify_code == OTHER_HOST:
         return f"the certificate there is for another name ({subject}), not for {host}; use the name that it is for"
     return (
-        f"the certificate of {host} was issued by {issuer}, whom this machine does not trust ({error.verify_message}); if a proxy "
-        "inspects TLS, or central has a private authority, install that authority's certificate here or name its file with ca_file"
+        f"the certificate of {host} was issued by {issuer}, whom this machine does not trust ({error.verify_message}); if a "
+        "proxy inspects TLS, or central has a private authority, install its certificate here or name its file with ca_file"
     )
 
 

@@ -89,8 +89,8 @@ class Network:
         if parts.scheme == "https" or is_loopback(parts.hostname or ""):
             return ""
         return (
-            f"NOT ENCRYPTED: {self.central} is plain http: everyone on the way can read and alter this worker's credential, its tasks' "
-            "secrets and their results; use https"
+            f"NOT ENCRYPTED: {self.central} is plain http: everyone on the way can read and alter this worker's credential, its "
+            "tasks' secrets and their results; use https"
         )
 
     def way(self) -> Way:

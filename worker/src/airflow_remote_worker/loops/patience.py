@@ -74,8 +74,8 @@ class Patience:
         self._last_cut_s = None
         self._try_at_s = now_s + self._try_after_s
         log.warning(
-            "polls are cut after %.0f s on the way to central: asking for %.0f s from now on; a proxy or load balancer in between has "
-            "an idle limit that is better raised",
+            "polls are cut after %.0f s on the way to central: asking for %.0f s from now on; a proxy or load balancer in between"
+            " has an idle limit that is better raised",
             min(last_s, lasted_s),
             self.limit_s,
         )
