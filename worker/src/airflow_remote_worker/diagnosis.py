@@ -34,6 +34,8 @@ def diagnose(response: httpx.Response, page: bytes, central: str) -> str:
         return f"{what}: a proxy that wants a login; {LOGIN_REMEDY}"
     if status in (400, 495, 496) and "certificate" in title.lower():
         return f"{what}: a web server that wants a client certificate which it trusts; set client_cert and client_key"
+    if "plain HTTP request was sent to HTTPS port" in title:
+        return f"{what}: the port of an https address; use an address that begins with https"
     if status in (405, 501):
         return f"{what}: something on the way lets no {response.request.method} pass; ask for a rule that allows it for {API}"
     if status in (408, 504, 524):
@@ -88,8 +90,10 @@ def explain_refusal(status: int, reason: str, central: str, proxy: Proxy | None,
         )
     if status == 407:
         return f"{who} wants a login {told}; {LOGIN_REMEDY}"
-    if status in (502, 503, 504):
+    if status >= 500:
         return f"{who} can't reach {target} itself {told}; ask whether that name and port are right and open from there"
+    if status in (0, 400, 404, 405):
+        return f"{who} opens no tunnels {told}; is it an HTTP proxy, and this its port?"
     return f"{who} refused the way to {target} {told}; ask for a rule that allows CONNECT there"
 
 
