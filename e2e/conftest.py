@@ -103,8 +103,7 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
         url: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Worker:
-        """*variables* are its tasks' environment, *environment* its own; *url* is where it looks for central, if not where *central*
-        says."""
+        """*variables* are its tasks' environment, *environment* its own; *url*: central's address, if not as *central* says."""
         worker = Worker(
             home / name,
             name=name,

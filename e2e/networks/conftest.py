@@ -1,4 +1,4 @@
-"""A corporate network around the deployment: an authority of its own, nginx in front, proxies on the way out, a worker on each way."""
+"""A corporate network around the deployment: an authority of its own, nginx in front, proxies on the way, a worker on each."""
 
 from __future__ import annotations
 

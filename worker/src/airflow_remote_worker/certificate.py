@@ -40,7 +40,7 @@ def read_certificate(der: bytes) -> Certificate:
 
 
 def _content(der: bytes) -> bytes:
-    tag, content = next(_parts(der))
+    tag, content = next(_parts(der), (0, b""))
     if tag != _SEQUENCE:
         raise ValueError(f"begins with tag {tag:#x}")
     return content

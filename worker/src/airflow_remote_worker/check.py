@@ -152,6 +152,7 @@ def _check_tls(way: Way, there: Address) -> Hop:
     assert way.tls is not None
     try:
         with tunnel.open_tunnel(way, there) as plain, way.tls.wrap_socket(plain, server_hostname=there.host) as secure:
+            tunnel.hear_objection(secure)
             theirs = read_certificate(secure.getpeercert(binary_form=True) or b"")
             return Hop(
                 "TLS", True, f"{secure.version()}, the certificate is issued by {theirs.issuer}, valid {_validity(theirs)}"

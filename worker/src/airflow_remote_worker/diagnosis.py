@@ -16,7 +16,7 @@ from airflow_remote_worker.network import Proxy, causes
 
 API = "/remote/v1"
 """How the API is called in what people read."""
-EXPIRED, NOT_YET_VALID, OTHER_HOST = 10, 9, 62
+EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_ADDRESS = 10, 9, 62, 64
 """OpenSSL's X509_V_ERR_… codes."""
 
 
@@ -62,12 +62,14 @@ def describe(error: Exception, central: str, proxy: Proxy | None = None) -> str:
     if tls is not None:
         return explain_tls(tls, parts.hostname or "", parts.port or 443)
     if proxy and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return f"the proxy {proxy} ({proxy.source}) can't be reached: {error or 'no answer in time'}"
+        return f"the proxy {proxy} ({proxy.source}) can't be reached: {str(error) or 'no answer in time'}"
     if isinstance(error, httpx.ConnectTimeout):
         return f"{central} did not take the connection in time"
     if isinstance(error, httpx.TimeoutException):
         return f"{central} did not answer in time ({type(error).__name__})"
-    return f"{central} can't be reached: {error or type(error).__name__}"
+    if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError):
+        return f"the connection to {central} was cut ({str(error) or type(error).__name__})"
+    return f"{central} can't be reached: {str(error) or type(error).__name__}"
 
 
 LOGIN_REMEDY = "put user and password into the proxy's URL, or name a file that holds them with proxy_auth_file"
@@ -101,7 +103,7 @@ def distrust(error: ssl.SSLCertVerificationError, host: str, *, issuer: str, sub
     """Say why a certificate whose content is known isn't trusted."""
     if error.verify_code in (EXPIRED, NOT_YET_VALID):
         return f"the certificate of {host} is valid {valid} only; renew it, or set this machine's clock"
-    if error.verify_code == OTHER_HOST:
+    if error.verify_code in (OTHER_NAME, OTHER_ADDRESS):
         return f"the certificate there is for another name ({subject}), not for {host}; use the name that it is for"
     return (
         f"the certificate of {host} was issued by {issuer}, whom this machine does not trust ({error.verify_message}); if a "
@@ -115,19 +117,19 @@ def explain_tls(error: ssl.SSLError, host: str, port: int) -> str:
         return (
             f"{host} refuses TLS without a client certificate that it trusts ({_reason(error)}); set client_cert and client_key"
         )
-    reason = (error.reason or "").upper()
-    if reason == "UNSUPPORTED_PROTOCOL" or reason.endswith("PROTOCOL_VERSION"):
+    if _reason(error).endswith(("unsupported protocol", "protocol version")):
         return f"{host} speaks no TLS of version 1.2 or newer ({_reason(error)}); it has to be updated"
     return f"no TLS with {host}:{port} ({_reason(error)}); check port and address"
 
 
 def _wants_certificate(error: ssl.SSLError) -> bool:
-    reason = (error.reason or str(error)).upper()
+    reason = _reason(error).upper().replace(" ", "_")
     return "CERTIFICATE_REQUIRED" in reason or ("ALERT" in reason and "CERTIFICATE" in reason) or "ALERT_UNKNOWN_CA" in reason
 
 
 def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).lower().replace("_", " ")
+    # Not every one has a reason: some are made from a text alone.
+    return (getattr(error, "reason", None) or str(error)).lower().replace("_", " ")
 
 
 def _redirect(response: httpx.Response, central: str) -> str:

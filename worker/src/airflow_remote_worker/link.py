@@ -50,7 +50,7 @@ from airflow_remote_worker.config import ConfigError
 from airflow_remote_worker.diagnosis import describe, diagnose
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, from_problem
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.network import Network, Proxy, Way, causes
+from airflow_remote_worker.network import Network, Proxy, Way
 
 log = logging.getLogger(__name__)
 
@@ -294,8 +294,7 @@ class Link:
 
     def _unreachable(self, error: Exception) -> Unreachable:
         self._is_down = True
-        if isinstance(error, httpx.ProxyError) or any(isinstance(cause, ssl.SSLError) for cause in causes(error)):
-            self._suspect_files()
+        self._suspect_files()
         never_left = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
         return Unreachable(describe(error, self.central, self._way.proxy), was_cut=not never_left)
 

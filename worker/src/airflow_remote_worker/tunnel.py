@@ -6,6 +6,7 @@ Blocking and once only. It refuses to explain: what fails is raised as it came.
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import socket
 import ssl
@@ -15,6 +16,8 @@ from urllib.parse import urlsplit
 from airflow_remote_worker.network import Proxy, Way
 
 TIMEOUT_S = 10.0
+OBJECTION_S = 0.7
+"""Longer than a round trip by satellite."""
 LONGEST_HEAD = 65536
 """Of a proxy's answer to CONNECT."""
 
@@ -84,6 +87,17 @@ def open_tunnel(way: Way | None, there: Address) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def hear_objection(secure: ssl.SSLSocket) -> None:
+    """Wait a moment for what a server says after the handshake (TLS 1.3) when it wants a client certificate.
+
+    Raises:
+        ssl.SSLError: it does.
+    """
+    secure.settimeout(OBJECTION_S)
+    with contextlib.suppress(TimeoutError):
+        secure.recv(1)
 
 
 def fetch_certificate(way: Way | None, there: Address) -> bytes:
