@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from airflow_remote_protocol.codec import encode
 from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_protocol.messages import Intent, IntentMode, PollReply, Stop, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import PROBLEM_HEADER
+from airflow_remote_worker import daemon
+from airflow_remote_worker.config import PollConfig
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
 from .conftest import RunningWorker, eventually
@@ -33,7 +36,7 @@ def pages(job_id: str) -> list[tuple[int, bytes, dict[str, str], str]]:
         (200, b"<html><title>Guest &amp; Wi-Fi</title>", HTML, "titled 'Guest & Wi-Fi'"),
         (200, b"", HTML, "a proxy's login page"),
         (200, obeyed, JSON, "the provider is installed"),
-        (204, b"", {}, "the provider is installed"),
+        (204, b"", {"server": "x"}, "the provider is installed"),
         (302, b"", {"location": "https://login.example.com/?next=1"}, "a redirect to https://login.example.com/?next=1"),
         (401, b"{}", JSON, "the provider is installed"),
         (403, b"<html>blocked", HTML, "a proxy or firewall that forbids this address"),
@@ -51,7 +54,11 @@ def pages(job_id: str) -> list[tuple[int, bytes, dict[str, str], str]]:
     ]
 
 
-def test_no_stranger_s_page_counts_as_central_s_word(central: FakeCentral, worker: RunningWorker) -> None:
+def test_no_stranger_s_page_counts_as_central_s_word(
+    central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "STATUS_EVERY_S", 0.02)
+    worker.config = msgspec.structs.replace(worker.config, poll=PollConfig(max_wait_s=20, backoff_ceiling_s=0.05))
     worker.start()
     job_id = worker.enqueue("run\nsleep 60\nexit 0")
     central.wait_for_state(job_id, JobState.RUNNING)
@@ -59,7 +66,7 @@ def test_no_stranger_s_page_counts_as_central_s_word(central: FakeCentral, worke
     for status, body, headers, told in pages(job_id):
         before = len(central.requests)
         central.answer_like_a_proxy(status, body, headers)
-        central.go_down()  # cuts the poll that is parked
+        central.go_down()  # cuts what is parked
         central.come_back()
         eventually(lambda before=before: len(central.requests) >= before + 2)
         trouble = eventually(lambda status=status, told=told: trouble_with(worker, f"answered {status} ", told))

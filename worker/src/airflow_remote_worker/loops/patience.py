@@ -50,7 +50,8 @@ class Patience:
         """A poll was answered after *lasted_s*."""
         if lasted_s < 0.9 * asked_s:
             return  # it had news: nothing was learned about silence
-        self._last_cut_s = None
+        if self._last_cut_s is not None and lasted_s > self._last_cut_s:
+            self._last_cut_s = None
         if self._trying and self.limit_s is not None and asked_s > self.limit_s:
             # Bears that much: go on from there at the next poll, so that a limit that is gone is forgotten within minutes.
             self.limit_s = asked_s

@@ -29,6 +29,8 @@ LINGER_S = 3.0
 """How long an older poll may still answer after a newer one was sent; central ends it at once."""
 GATHER_S = 0.2
 """Slots that become free within this time cause one new poll, unless the worker was full."""
+AFTER_TROUBLE_S = 1.0
+"""What the first poll after a failure asks for: that the way is free again is known at once, not when a long poll ends."""
 SILENT_AFTER_S = 60.0
 """Central's absence is told to people once it has lasted this long, then never again until it is back."""
 
@@ -51,7 +53,7 @@ class PollLoop:
     ) -> None:
         self.on_session: list[Callable[[Session], None]] = []
         self.on_contact: list[Callable[[], None]] = []
-        """Called after each good exchange, and when central goes silent."""
+        """Called after each good exchange, and when trouble comes or changes."""
         self.trouble = ""
         """Why central can't be reached; empty while it can."""
         self._link = link
@@ -113,7 +115,8 @@ class PollLoop:
         assert self._tasks is not None
         self._changed = anyio.Event()
         now = self._clock.monotonic()
-        answer = _Answer(self._session.ask(self._patience.wait_s(self._poll_s, now)), now)
+        wait_s = self._patience.wait_s(self._poll_s, now)
+        answer = _Answer(self._session.ask(min(wait_s, AFTER_TROUBLE_S) if self.trouble else wait_s), now)
         self._listing = answer.poll
         self._tasks.start_soon(self._send, answer, name="poll")
         async with anyio.create_task_group() as waiting:
@@ -202,14 +205,13 @@ class PollLoop:
 
     async def _wait_out(self, error: Exception) -> None:
         now = self._clock.monotonic()
-        first = self._silent_since is None
         if self._silent_since is None:
             self._silent_since = now
-        self.trouble = str(error)
+        is_news, self.trouble = self.trouble != str(error), str(error)
         if not self._told and (now - self._silent_since >= SILENT_AFTER_S or not self._met):
             log.warning("%s; jobs go on, trying again", error)
             self._told = True
-        if first:
+        if is_news:
             for tell in self.on_contact:
                 tell()
         await self._link.heard_again(self._backoff.next_s(getattr(error, "retry_after_s", None)))
