@@ -27,7 +27,10 @@ def shim_pid(worker: RunningWorker, job_id: str) -> int:
 
 
 def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_job_runs_and_is_reported_with_its_whole_log(central: FakeCentral, worker: RunningWorker) -> None:

@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if "@" in (arguments.proxy or ""):
+        told = "--proxy: everyone who may list processes sees the password in it; use --proxy-auth-file, or worker.toml"
+        print(f"airflow-remote-worker: {told}", file=sys.stderr)
     try:
         config = load(_flags(arguments), file=arguments.config)
         return int(arguments.command(arguments, config, State(config.state)))
