@@ -102,7 +102,10 @@ def _check_runtime(python: Path) -> Hop:
 
 
 def _check_identity(client_cert: str, clock: Clock) -> Hop:
-    own = read_certificate(ssl.PEM_cert_to_DER_cert(tunnel.first_certificate(Path(client_cert).read_text())))
+    try:
+        own = read_certificate(ssl.PEM_cert_to_DER_cert(tunnel.first_certificate(Path(client_cert).read_text())))
+    except ValueError as error:  # OpenSSL has just read it: it is written in a way that we don't know
+        return Hop("identity", True, f"client certificate in {client_cert}, of whom can't be told ({error})", doubtful=True)
     now = datetime.fromtimestamp(clock.wall(), timezone.utc)
     ok = own.not_before <= now <= own.not_after
     text = f"client certificate of {own.subject}, issued by {own.issuer}, valid {_validity(own)}"
@@ -117,7 +120,7 @@ def _check_connection(proxy: Proxy | None, there: Address) -> Iterator[Hop]:
         yield Hop("proxy", True, f"the way leads through {proxy}{login} ({proxy.source})")
     try:
         found = tunnel.addresses(first)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         text = f"{first.host} has no address ({error}); check the name, this machine's resolver, or set a proxy"
         yield Hop("DNS", False, text)
         return
