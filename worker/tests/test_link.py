@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 from collections.abc import Callable
 
 import anyio
@@ -12,7 +14,7 @@ from airflow_remote_protocol.messages import Outcome, Poll, PollReply, Pong, Rep
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import CONNECTION_AGE_S, MAX_BODY, Link
+from airflow_remote_worker.link import CONNECTION_AGE_S, KEEPALIVE_S, MAX_BODY, Link, keepalive
 from airflow_remote_worker.network import Network
 
 from .conftest import HandClock
@@ -115,6 +117,50 @@ def test_a_connection_closed_under_our_hands_is_tried_again_at_once_but_only_onc
 
     assert anyio.run(link_to(answer).ping).name == "w"
     assert len(tries) == 2
+
+
+def test_a_connection_cut_while_central_thought_is_not_tried_again_at_once(clock: HandClock) -> None:
+    """It would be cut again: a proxy ended its patience, and the caller has to know after how long."""
+    tries: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        clock.now += 20
+        raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+
+    with pytest.raises(Unreachable, match="was cut") as caught:
+        anyio.run(link_to(answer, clock).poll, Poll(free_slots=1, intent_revision=0, wait_s=50))
+    assert caught.value.was_cut
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "was_cut"),
+    [
+        (httpx.ReadTimeout("x"), True),
+        (httpx.ReadError("x"), True),
+        (httpx.ConnectError("x"), False),
+        (httpx.ConnectTimeout("x"), False),
+        (httpx.ProxyError("407 x"), False),
+    ],
+)
+def test_a_request_that_never_left_was_not_cut(error: httpx.HTTPError, was_cut: bool) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    with pytest.raises(Unreachable) as caught:
+        anyio.run(link_to(answer).ping)
+    assert caught.value.was_cut is was_cut
+
+
+def test_the_kernel_speaks_on_silent_connections() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
+        for level, option, value in keepalive():
+            sock.setsockopt(level, option, value)
+        sock.connect(server.getsockname())
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        if sys.platform == "linux":
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_S
 
 
 def test_errors_of_the_execution_api_are_passed_on() -> None:

@@ -98,13 +98,30 @@ class TunnelProxy:
             if self.auth and f"Basic {wanted}" not in head.decode():
                 client.sendall(b"HTTP/1.1 407 Login\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n")
                 return
-            host, _, port = head.split()[1].decode().rpartition(":")
-            with socket.create_connection((host.strip("[]"), int(port))) as server:
-                client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            with socket.create_connection(self._target(head.split()[1].decode())) as server:
+                self._begin(client, server, head)
                 back = threading.Thread(target=_pump, args=(server, client), daemon=True)
                 back.start()
                 _pump(client, server)
                 back.join()
+
+    def _target(self, asked: str) -> tuple[str, int]:
+        host, _, port = asked.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def _begin(self, client: socket.socket, server: socket.socket, head: bytes) -> None:
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+
+class ForwardProxy(TunnelProxy):
+    """One for plain http: passes what begins with a request for `http://…` on to there."""
+
+    def _target(self, asked: str) -> tuple[str, int]:
+        return super()._target(asked.split("/")[2])
+
+    def _begin(self, client: socket.socket, server: socket.socket, head: bytes) -> None:
+        method, target, rest = head.split(b" ", 2)
+        server.sendall(b" ".join((method, b"/" + target.split(b"/", 3)[3], rest)))
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

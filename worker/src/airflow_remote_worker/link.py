@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -67,6 +68,8 @@ TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
+KEEPALIVE_S = 15
+"""Below the shortest memory of routers that we have met (20 s)."""
 STALE_S = 1.0
 """A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
 LOOK_EVERY_S = 60.0
@@ -344,15 +347,34 @@ class Link:
             # httpcore tries to import it several times for each request; each failure would walk the whole path anew.
             sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # the language's own mark for "there is none"
         proxy = self._way.proxy
-        return httpx.AsyncClient(
+        transport = self._transport or httpx.AsyncHTTPTransport(
             # Never httpx's own authorities: without TLS to central, nobody is trusted.
             verify=self._way.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             proxy=httpx.Proxy(proxy.url, auth=proxy.auth, ssl_context=self._way.proxy_tls) if proxy else None,
             trust_env=False,  # what the environment says of proxies is network.py's business
-            transport=self._transport,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60),
-            headers={"user-agent": f"airflow-remote-worker/{__version__}"},
+            socket_options=keepalive(),
         )
+        headers = {"user-agent": f"airflow-remote-worker/{__version__}"}
+        return httpx.AsyncClient(transport=transport, trust_env=False, headers=headers)
+
+
+def keepalive() -> list[tuple[int, int, int]]:
+    """Return the socket options that let the kernel speak on a silent connection.
+
+    Routers that translate addresses forget silent connections without a word, many after 30 s or later; and a central that lost power
+    says nothing either. The probes keep the former awake and find the latter within half a minute.
+    """
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # the latter is macOS's name
+    for option, value in (
+        (idle, KEEPALIVE_S),
+        (getattr(socket, "TCP_KEEPINTVL", None), 5),
+        (getattr(socket, "TCP_KEEPCNT", None), 3),
+    ):
+        if option is not None:
+            options.append((socket.IPPROTO_TCP, option, value))
+    return options
 
 
 def decoded(kind: type[T], answer: Executed) -> T:
