@@ -67,6 +67,13 @@ def test_a_proxy_that_opens_no_tunnel(status: int, auth: tuple[str, str] | None,
     assert "secret" not in text
 
 
+def test_a_login_is_asked_for_in_plain_http_as_well() -> None:
+    response = httpx.Response(407, headers=[("proxy-authenticate", "Basic realm=x")], request=httpx.Request("GET", "http://a"))
+    assert "the proxy wants a login (407 Proxy Authentication Required)" in diagnose(response, b"", "http://a")
+    with_login = Proxy(PROXY.url, PROXY.source, ("u", "secret"))
+    assert "does not accept user 'u' and its password" in diagnose(response, b"", "http://a", with_login)
+
+
 def test_the_proxy_is_blamed_for_connections_that_end_at_it() -> None:
     assert "the proxy http://proxy:3128 (HTTPS_PROXY) can't be reached: gone" in describe(
         httpx.ConnectError("gone"), CENTRAL, PROXY

@@ -79,7 +79,7 @@ def test_a_log_offset_says_where_to_go_on() -> None:
         (httpx.Response(200, headers={"content-type": "text/html; charset=utf-8"}, text="<html>"), "200 text/html .*login page"),
         (httpx.Response(302, headers={"location": "https://login.example.com"}), "a redirect to https://login.example.com"),
         (httpx.Response(502), "load balancer"),
-        (httpx.Response(407), "a proxy that wants a login"),
+        (httpx.Response(407), "the proxy wants a login"),
         (httpx.Response(200, headers={"content-type": "application/json"}, json={"poll_s": 1}), "provider is installed"),
     ],
 )

@@ -43,7 +43,7 @@ def pages(job_id: str) -> list[tuple[int, bytes, dict[str, str], str]]:
         (403, b"{}", JSON, "a proxy or firewall that forbids this address"),
         (404, b"", HTML, "check the address and its sub-path"),
         (405, b"", HTML, "lets no POST pass"),
-        (407, b"", HTML, "a proxy that wants a login"),
+        (407, b"", HTML, "the proxy wants a login"),
         (502, b"", HTML, "a load balancer that can't reach central"),
         (504, b"", HTML, "patience with silent requests ended"),
         (*like_ours(ProblemCode.REVOKED), ""),

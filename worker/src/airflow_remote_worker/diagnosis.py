@@ -20,7 +20,7 @@ EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_ADDRESS = 10, 9, 62, 64
 """OpenSSL's X509_V_ERR_… codes."""
 
 
-def diagnose(response: httpx.Response, page: bytes, central: str) -> str:
+def diagnose(response: httpx.Response, page: bytes, central: str, proxy: Proxy | None = None) -> str:
     """Say what probably sent *response*, which begins with *page*, instead of central."""
     kind = response.headers.get("content-type", "").partition(";")[0] or "no content type"
     title = _title(page)
@@ -31,7 +31,8 @@ def diagnose(response: httpx.Response, page: bytes, central: str) -> str:
     if response.is_redirect:
         return f"{what}: {_redirect(response, central)}"
     if status == 407:
-        return f"{what}: a proxy that wants a login; {LOGIN_REMEDY}"
+        schemes = ", ".join(scheme.split()[0] for scheme in response.headers.get_list("proxy-authenticate") if scheme.split())
+        return f"{what}: {explain_refusal(status, response.reason_phrase, central, proxy, schemes=schemes)}"
     if status in (400, 495, 496) and "certificate" in title.lower():
         return f"{what}: a web server that wants a client certificate which it trusts; set client_cert and client_key"
     if "plain HTTP request was sent to HTTPS port" in title:

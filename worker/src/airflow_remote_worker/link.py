@@ -69,7 +69,7 @@ CONNECT_TIMEOUT_S = 10.0
 POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
 KEEPALIVE_S = 15
-"""Below the shortest memory of routers that we have met (20 s)."""
+"""Some networks forget a connection that was silent for 20 s."""
 STALE_S = 1.0
 """A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
 LOOK_EVERY_S = 60.0
@@ -279,7 +279,8 @@ class Link:
             if MARKER_HEADER not in response.headers:
                 self._is_down = True
                 self._suspect_files()
-                raise Unreachable(diagnose(response, await _first_bytes(response), self.central), was_cut=True)
+                page = await _first_bytes(response)
+                raise Unreachable(diagnose(response, page, self.central, self._way.proxy), was_cut=True)
             body = await _bounded(response, MAX_EXECUTION_BODY if execution else MAX_BODY)
         finally:
             await response.aclose()
@@ -362,18 +363,14 @@ class Link:
 def keepalive() -> list[tuple[int, int, int]]:
     """Return the socket options that let the kernel speak on a silent connection.
 
-    Routers that translate addresses forget silent connections without a word, many after 30 s or later; and a central that lost power
-    says nothing either. The probes keep the former awake and find the latter within half a minute.
+    Firewalls and routers that translate addresses forget silent connections without a word; and a central that lost power says
+    nothing either. The probes keep the former awake and find the latter within half a minute.
     """
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # the latter is macOS's name
-    for option, value in (
-        (idle, KEEPALIVE_S),
-        (getattr(socket, "TCP_KEEPINTVL", None), 5),
-        (getattr(socket, "TCP_KEEPCNT", None), 3),
-    ):
-        if option is not None:
-            options.append((socket.IPPROTO_TCP, option, value))
+    # The last is macOS's name of the first.
+    for name, value in (("TCP_KEEPIDLE", KEEPALIVE_S), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_KEEPALIVE", KEEPALIVE_S)):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
     return options
 
 
