@@ -81,6 +81,18 @@ def test_polls_that_were_lost_without_a_word_are_halved_until_one_comes_back() -
     assert asked == [50, 50, 25, 25]
 
 
+def test_a_central_that_hangs_now_and_then_is_no_limit() -> None:
+    """After a failure the worker asks briefly until one is answered; then it asks for what central wants."""
+    patience = Patience()
+    for _ in range(3):
+        patience.note_cut(WANTED_S, WANTED_S + 15, 0)
+        for _ in range(20):
+            patience.note_cut(1.0, 16.0, 0)
+        patience.note_answer(1.0, 1.0)
+        patience.note_answer(WANTED_S, WANTED_S)
+    assert patience.wait_s(WANTED_S, 0) == WANTED_S
+
+
 def test_a_limit_is_tried_again_ever_more_rarely() -> None:
     way = Way(20)
     way.polls_for(0.5)

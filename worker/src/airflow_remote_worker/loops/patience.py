@@ -50,7 +50,7 @@ class Patience:
         """A poll was answered after *lasted_s*."""
         if lasted_s < 0.9 * asked_s:
             return  # it had news: nothing was learned about silence
-        if self._last_cut_s is not None and lasted_s > self._last_cut_s:
+        if self._last_cut_s is not None and lasted_s >= self._last_cut_s:
             self._last_cut_s = None
         if self._trying and self.limit_s is not None and asked_s > self.limit_s:
             # Bears that much: go on from there at the next poll, so that a limit that is gone is forgotten within minutes.
@@ -59,24 +59,24 @@ class Patience:
 
     def note_cut(self, asked_s: float, lasted_s: float, now_s: float) -> None:
         """A poll ended after *lasted_s* without an answer of central's, although it had been sent."""
-        if lasted_s < SHORTEST_S or lasted_s > asked_s + GONE_AFTER_S:
+        # One that came back neither in time nor later was lost without a word: when, we can't know.
+        silent_s, was_lost = min(lasted_s, asked_s), lasted_s >= asked_s
+        if silent_s < SHORTEST_S or lasted_s > asked_s + GONE_AFTER_S:
             return
         if self._trying:
             self._trying = False
             self._try_after_s = min(LAST_TRY_AFTER_S, 2 * self._try_after_s)
             self._try_at_s = now_s + self._try_after_s
             return
-        last_s, self._last_cut_s = self._last_cut_s, lasted_s
-        if last_s is None or abs(last_s - lasted_s) > ALIKE * max(last_s, lasted_s):
+        last_s, self._last_cut_s = self._last_cut_s, silent_s
+        if last_s is None or abs(last_s - silent_s) > ALIKE * max(last_s, silent_s):
             return
-        # A poll that was never answered at all was lost on the way without a word: when, we can't know.
-        bearable_s = BELOW_LIMIT * min(last_s, lasted_s) if lasted_s < asked_s else asked_s / 2
-        self.limit_s = max(SHORTEST_S, bearable_s)
+        self.limit_s = max(SHORTEST_S, asked_s / 2 if was_lost else BELOW_LIMIT * min(last_s, silent_s))
         self._last_cut_s = None
         self._try_at_s = now_s + self._try_after_s
         log.warning(
             "polls are cut after %.0f s on the way to central: asking for %.0f s from now on; a proxy or load balancer in between"
             " has an idle limit that is better raised",
-            min(last_s, lasted_s),
+            min(last_s, silent_s),
             self.limit_s,
         )
