@@ -34,7 +34,7 @@ def inspecting(home: Path) -> Authority:
     return Authority(home / "inspecting", "Corp Inspect CA")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nginx(home: Path, central: Airflow, corp: Authority) -> Iterator[Nginx]:
     """Three sites: `plain`, `below-path` (an API server that knows of its sub-path), `mutual` (wants a client certificate)."""
     settings = {"AIRFLOW__API__BASE_URL": f"https://localhost{PATH}", "AIRFLOW__REMOTE__POLL_SECONDS": str(POLL_S)}
@@ -48,19 +48,19 @@ def nginx(home: Path, central: Airflow, corp: Authority) -> Iterator[Nginx]:
     central.stop_process("api-server-below-path")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def squid() -> Iterator[Squid]:
     with Squid(user=USER, password=PASSWORD, idle_s=CUT_S) as squid:
         yield squid
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mitmproxy(home: Path, corp: Authority, inspecting: Authority) -> Iterator[Mitmproxy]:
     with Mitmproxy(home / "mitmproxy", authority=inspecting, trusts=corp.file) as proxy:
         yield proxy
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workers(
     home: Path,
     central: Airflow,

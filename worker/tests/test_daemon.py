@@ -339,3 +339,13 @@ def test_the_credential_is_in_nobody_s_environment_or_arguments(central: FakeCen
     daemon.kill()
     daemon.wait()
     os.kill(shim_pid(worker, job_id), signal.SIGKILL)
+
+
+def test_plain_http_to_another_machine_is_warned_of_at_each_start(
+    worker: RunningWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.config = msgspec.structs.replace(worker.config, central="http://central.invalid", insecure_http=True)
+    worker.start()
+    eventually(lambda: "NOT ENCRYPTED: http://central.invalid is plain http" in caplog.text)
+    told = eventually(lambda: worker.state.status_path.exists() and json.loads(worker.state.status_path.read_bytes()))
+    assert told["warning"].startswith("NOT ENCRYPTED")

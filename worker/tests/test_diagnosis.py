@@ -94,3 +94,10 @@ def test_tls_errors_are_found_below_what_the_http_client_says() -> None:
     outer.__cause__ = inner
     assert "no TLS with a.example.com:443" in describe(outer, CENTRAL)
     assert "no TLS with h:1" in explain_tls(inner, "h", 1)
+
+
+def test_what_the_system_said_is_told() -> None:
+    outer = httpx.ConnectError("All connection attempts failed")
+    outer.__cause__ = OSError("All connection attempts failed")
+    outer.__cause__.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    assert describe(outer, CENTRAL) == f"{CENTRAL} can't be reached: Connection refused"

@@ -63,14 +63,14 @@ def describe(error: Exception, central: str, proxy: Proxy | None = None) -> str:
     if tls is not None:
         return explain_tls(tls, parts.hostname or "", parts.port or 443)
     if proxy and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return f"the proxy {proxy} ({proxy.source}) can't be reached: {str(error) or 'no answer in time'}"
+        return f"the proxy {proxy} ({proxy.source}) can't be reached: {_deepest(error) or 'no answer in time'}"
     if isinstance(error, httpx.ConnectTimeout):
         return f"{central} did not take the connection in time"
     if isinstance(error, httpx.TimeoutException):
         return f"{central} did not answer in time ({type(error).__name__})"
     if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError):
         return f"the connection to {central} was cut ({str(error) or type(error).__name__})"
-    return f"{central} can't be reached: {str(error) or type(error).__name__}"
+    return f"{central} can't be reached: {_deepest(error) or type(error).__name__}"
 
 
 LOGIN_REMEDY = "put user and password into the proxy's URL, or name a file that holds them with proxy_auth_file"
@@ -121,6 +121,12 @@ def explain_tls(error: ssl.SSLError, host: str, port: int) -> str:
     if _reason(error).endswith(("unsupported protocol", "protocol version")):
         return f"{host} speaks no TLS of version 1.2 or newer ({_reason(error)}); it has to be updated"
     return f"no TLS with {host}:{port} ({_reason(error)}); check port and address"
+
+
+def _deepest(error: Exception) -> str:
+    """What the system said, rather than "all connection attempts failed"."""
+    said = [cause.strerror for cause in causes(error) if isinstance(cause, OSError) and cause.strerror]
+    return said[-1] if said else str(error)
 
 
 def _wants_certificate(error: ssl.SSLError) -> bool:
