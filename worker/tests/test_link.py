@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import sys
 from collections.abc import Callable
 
 import anyio
@@ -14,7 +12,7 @@ from airflow_remote_protocol.messages import Outcome, Poll, PollReply, Pong, Rep
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import CONNECTION_AGE_S, KEEPALIVE_S, MAX_BODY, Link, keepalive
+from airflow_remote_worker.link import CONNECTION_AGE_S, MAX_BODY, Link
 from airflow_remote_worker.network import Network
 
 from .conftest import HandClock
@@ -151,16 +149,6 @@ def test_a_request_that_never_left_was_not_cut(error: httpx.HTTPError, was_cut: 
     with pytest.raises(Unreachable) as caught:
         anyio.run(link_to(answer).ping)
     assert caught.value.was_cut is was_cut
-
-
-def test_the_kernel_speaks_on_silent_connections() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
-        for level, option, value in keepalive():
-            sock.setsockopt(level, option, value)
-        sock.connect(server.getsockname())
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        if sys.platform == "linux":
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_S
 
 
 def test_errors_of_the_execution_api_are_passed_on() -> None:

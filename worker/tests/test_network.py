@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from airflow_remote_worker.config import Config, ConfigError
 from airflow_remote_worker.errors import Refused, Unreachable
 from airflow_remote_worker.link import LOOK_EVERY_S, Link
-from airflow_remote_worker.network import Network, is_exempt, parse_proxy
+from airflow_remote_worker.network import KEEPALIVE_S, Network, is_exempt, keepalive, parse_proxy
 from airflow_remote_worker.state import Membership
 
 from testkit.authority import Authority
@@ -181,6 +183,16 @@ def test_what_join_was_told_counts_where_the_settings_are_silent(tmp_path: Path)
 )
 def test_plain_http_beyond_this_machine_is_said_loudly(central: str, warned: bool) -> None:
     assert Network(central=central, insecure_http=True).warning.startswith("NOT ENCRYPTED") is warned
+
+
+def test_the_kernel_speaks_on_silent_connections() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
+        for level, option, value in keepalive():
+            sock.setsockopt(level, option, value)
+        sock.connect(server.getsockname())
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        if sys.platform == "linux":
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_S
 
 
 # TLS

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,15 +28,15 @@ CLOCK_DIFFERS_S = 60.0
 """Log lines of both sides would be hard to read together; nothing breaks."""
 
 
+@dataclass(frozen=True)
 class Hop:
     """One step, and how it went."""
 
-    def __init__(self, name: str, ok: bool, text: str, *, doubtful: bool = False) -> None:
-        self.name = name
-        self.ok = ok
-        self.text = text
-        self.doubtful = doubtful
-        """It works, and somebody should know at what price."""
+    name: str
+    ok: bool
+    text: str
+    doubtful: bool = False
+    """It works, and somebody should know at what price."""
 
     @property
     def mark(self) -> str:

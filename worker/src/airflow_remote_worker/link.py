@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -51,7 +50,7 @@ from airflow_remote_worker.config import ConfigError
 from airflow_remote_worker.diagnosis import describe, diagnose
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, from_problem
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.network import Network, Proxy, Way
+from airflow_remote_worker.network import Network, Proxy, Way, keepalive
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +67,7 @@ TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
-KEEPALIVE_S = 15
-"""Some networks forget a connection that was silent for 20 s."""
-STALE_S = 1.0
+STALE_S = 2.0
 """A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
 LOOK_EVERY_S = 60.0
 """How soon a changed certificate or password file is noticed while all is well; after a failure that it may explain, at once."""
@@ -358,20 +355,6 @@ class Link:
         )
         headers = {"user-agent": f"airflow-remote-worker/{__version__}"}
         return httpx.AsyncClient(transport=transport, trust_env=False, headers=headers)
-
-
-def keepalive() -> list[tuple[int, int, int]]:
-    """Return the socket options that let the kernel speak on a silent connection.
-
-    Firewalls and routers that translate addresses forget silent connections without a word; and a central that lost power says
-    nothing either. The probes keep the former awake and find the latter within half a minute.
-    """
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    # The last is macOS's name of the first.
-    for name, value in (("TCP_KEEPIDLE", KEEPALIVE_S), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_KEEPALIVE", KEEPALIVE_S)):
-        if hasattr(socket, name):
-            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    return options
 
 
 def decoded(kind: type[T], answer: Executed) -> T:

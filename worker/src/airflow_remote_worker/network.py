@@ -7,6 +7,7 @@ Owns the rules about proxies and TLS, and knows when a file that they come from 
 from __future__ import annotations
 
 import ipaddress
+import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from airflow_remote_worker.state import Membership
 
 DIRECT = "none"
 """As the setting `proxy`: go straight, whatever the environment says."""
+
+KEEPALIVE_S = 15
+"""Some networks forget a connection that was silent for 20 s."""
 
 Stamp = tuple[object, ...]
 
@@ -221,6 +225,20 @@ def show_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
         raise Refused(
             f"client_cert: {cert} with {key} can't be used ({cause}); give PEM files, the key without a passphrase"
         ) from None
+
+
+def keepalive() -> list[tuple[int, int, int]]:
+    """Return the socket options that let the kernel speak on a silent connection.
+
+    Firewalls and routers that translate addresses forget silent connections without a word; and a central that lost power says
+    nothing either. The probes keep the former awake and find the latter within half a minute.
+    """
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    # The last is macOS's name of the first.
+    for name, value in (("TCP_KEEPIDLE", KEEPALIVE_S), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_KEEPALIVE", KEEPALIVE_S)):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return options
 
 
 def _read_auth(path: str) -> tuple[str, str]:
