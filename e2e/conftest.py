@@ -103,8 +103,9 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
         slots: int = 4,
         variables: Mapping[str, str] | None = None,
         url: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Worker:
-        """*variables* are its tasks' environment; *url* is where it looks for central, if not where *central* says."""
+        """*variables* are its tasks' environment, *environment* its own; *url*: central's address, if not as *central* says."""
         worker = Worker(
             home / name,
             name=name,
@@ -113,6 +114,7 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
             slots=slots,
             bundles={"dags-folder": dags},
             task_variables={"SITE": name, **(variables or {})},
+            variables=environment,
         )
         workers.append(worker)
         return worker.start()

@@ -120,8 +120,8 @@ class Airflow:
         if wait:
             self._wait_for_api_server()
 
-    def start_another_api_server(self, *, called: str, settings: Mapping[str, str] | None = None) -> str:
-        """Start one more, behind the same database and beside the same logs; return its URL when it answers.
+    def start_another_api_server(self, *, called: str, settings: Mapping[str, str] | None = None, path: str = "") -> str:
+        """Start one more, behind the same database and beside the same logs; return its URL when it answers below *path*.
 
         One that was *called* so before has its port again.
         """
@@ -129,7 +129,7 @@ class Airflow:
         url = f"http://127.0.0.1:{port}"
         # Its own address is not that of the deployment, as behind a load balancer.
         self.start_process(f"api-server --host 127.0.0.1 --port {port} --workers 1", called=called, settings=settings)
-        self._wait_for_api_server(called, url)
+        self._wait_for_api_server(called, url + path)
         return url
 
     def kill_process(self, name: str) -> None:

@@ -25,6 +25,7 @@ from airflow_remote_worker.daemon import Daemon, serve
 from airflow_remote_worker.jobs import process
 from airflow_remote_worker.lifecycle import Lifecycle
 from airflow_remote_worker.link import Link
+from airflow_remote_worker.network import Network
 from airflow_remote_worker.spool import ShimRecord
 from airflow_remote_worker.state import Membership, State
 from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
@@ -105,7 +106,7 @@ class RunningWorker:
 
     def join(self, name: str = "w1") -> None:
         async def enrol() -> None:
-            link = Link(self.central.url, credential=self.central.enrolment_token(["q"]), clock=SystemClock())
+            link = Link(Network(central=self.central.url), credential=self.central.enrolment_token(["q"]), clock=SystemClock())
             got = await link.enrol(Enrolment(name=name))
             await link.close()
             self.state.join(

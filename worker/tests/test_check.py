@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from airflow_remote_worker.check import Hop, check
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.config import Config
+from airflow_remote_worker.errors import Unreachable
+from airflow_remote_worker.link import Link
 from airflow_remote_worker.state import Membership, State
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
+from testkit.authority import Authority
+
 from .conftest import HandClock, RunningWorker
+from .tls_server import TunnelProxy, tls_central
 
 
 def walk(state: State, central: str = "", clock: object = None) -> list[Hop]:
@@ -22,7 +29,15 @@ def last(hops: list[Hop]) -> tuple[str, bool]:
 
 
 def test_a_free_way_has_no_failing_hop(worker: RunningWorker) -> None:
-    assert [hop.name for hop in walk(worker.state) if hop.ok] == ["settings", "DNS", "TCP", "central", "credential", "clock"]
+    assert [hop.name for hop in walk(worker.state) if hop.ok] == [
+        "settings",
+        "DNS",
+        "TCP",
+        "central",
+        "credential",
+        "POST",
+        "clock",
+    ]
 
 
 def test_without_a_membership_nothing_is_tried(state: State) -> None:
@@ -69,6 +84,91 @@ def test_an_interpreter_that_is_none_is_named(state: State) -> None:
     state.join(Membership(central="http://127.0.0.1:1", worker_id="1", name="w", credential="c"))
     config = Config(state=state.root, runtime=RuntimeConfig(python=Path("/nowhere")))
     assert last(anyio.run(check, config, state, SystemClock())) == ("runtime", False)
+
+
+def test_plain_http_beyond_this_machine_is_a_warning(worker: RunningWorker) -> None:
+    """The machine's own address stands for another one."""
+    config = Config(state=worker.state.root, central="http://central.invalid", insecure_http=True)
+    hops = anyio.run(check, config, worker.state, SystemClock())
+    assert [(hop.name, hop.mark) for hop in hops] == [("settings", "ok  "), ("encryption", "WARN"), ("DNS", "FAIL")]
+
+
+def test_something_that_lets_only_get_pass_is_named(worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_post(link: Link) -> None:
+        raise Unreachable("a page of a stranger")
+
+    monkeypatch.setattr(Link, "prove_post", no_post)
+    hops = walk(worker.state)
+    assert last(hops) == ("POST", False)
+    assert "GET gets through, POST does not" in hops[-1].text
+
+
+class TestTls:
+    """Walks to a server with TLS, which is enough up to the hop TLS; the credential is none that counts."""
+
+    @pytest.fixture
+    def corp(self, tmp_path: Path) -> Authority:
+        return Authority(tmp_path / "corp", "Corp Root CA")
+
+    def walk(self, state: State, port: int, host: str = "127.0.0.1", **settings: Any) -> dict[str, Hop]:
+        state.join(Membership(central=f"https://{host}:{port}", worker_id="1", name="w", credential="c"))
+        return {hop.name: hop for hop in anyio.run(check, Config(state=state.root, **settings), state, SystemClock())}
+
+    def test_who_signed_is_said_of_certificates_that_are_trusted_and_that_are_not(self, state: State, corp: Authority) -> None:
+        with tls_central(corp.issue("central", "127.0.0.1")) as served:
+            trusted = self.walk(state, served.port, ca_file=corp.file)["TLS"]
+            distrusted = self.walk(state, served.port)["TLS"]
+        assert trusted.ok
+        assert "issued by O=Corp, CN=Corp Root CA" in trusted.text
+        assert not distrusted.ok
+        assert "was issued by O=Corp, CN=Corp Root CA, whom this machine does not trust" in distrusted.text
+
+    def test_a_certificate_for_another_name_or_time_is_named(self, state: State, corp: Authority) -> None:
+        with tls_central(corp.issue("elsewhere", "elsewhere.example.com")) as served:
+            other = self.walk(state, served.port, ca_file=corp.file)["TLS"]
+        with tls_central(corp.issue("late", "127.0.0.1", days=-1)) as served:
+            late = self.walk(state, served.port, ca_file=corp.file)["TLS"]
+        assert "is for another name (O=Corp, CN=elsewhere), not for 127.0.0.1" in other.text
+        assert "is valid from" in late.text
+
+    def test_a_server_that_wants_our_certificate_is_named(self, state: State, corp: Authority) -> None:
+        with tls_central(corp.issue("central", "127.0.0.1"), clients=corp.file) as served:
+            without = self.walk(state, served.port, ca_file=corp.file)
+            with_one = self.walk(state, served.port, ca_file=corp.file, client_cert=corp.issue("plant-7"))
+            expired = self.walk(state, served.port, ca_file=corp.file, client_cert=corp.issue("late", days=-1))
+        assert "refuses TLS without a client certificate" in without["TLS"].text
+        assert with_one["TLS"].ok
+        assert "client certificate of O=Corp, CN=plant-7" in with_one["identity"].text
+        assert not expired["identity"].ok
+        assert "TLS" not in expired
+
+    def test_proxies_are_walked_through(self, state: State, corp: Authority) -> None:
+        proxy = TunnelProxy(auth="u:right")
+        with tls_central(corp.issue("central", "127.0.0.1")) as served:
+
+            def through(login: str) -> dict[str, Hop]:
+                return self.walk(state, served.port, ca_file=corp.file, proxy=proxy.url.replace("//", f"//{login}@"))
+
+            right, wrong = through("u:right"), through("u:wrong")
+        proxy.close()
+        assert right["tunnel"].ok
+        assert right["TLS"].ok
+        assert "does not accept user 'u'" in wrong["tunnel"].text
+        assert not any("right" in hop.text or "wrong" in hop.text for hop in (*right.values(), *wrong.values()))
+
+    @pytest.mark.parametrize(
+        ("answer", "told"),
+        [
+            (b"HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n", "by Negotiate, NTLM"),
+            (b"HTTP/1.0 403 Blocked\r\n\r\n", "refused the way to 127.0.0.1:1 (403 Blocked)"),
+            (b"SSH-2.0-OpenSSH\r\n", "opens no tunnels (it does not answer as an HTTP proxy does)"),
+        ],
+    )
+    def test_a_proxy_s_refusal_is_told(self, state: State, answer: bytes, told: str) -> None:
+        proxy = TunnelProxy(answer=answer)
+        hops = self.walk(state, 1, proxy=proxy.url)
+        proxy.close()
+        assert told in hops["tunnel"].text
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import airflow_remote_worker
 import pytest
+from airflow_remote_protocol.tokens import TokenKind, make_token
 from airflow_remote_worker.cli import main
 from airflow_remote_worker.lifecycle import EXIT_REFUSED
 from airflow_remote_worker.testing.fake_central import FakeCentral
+
+from .tls_server import ForwardProxy
 
 
 @pytest.fixture
@@ -32,6 +35,34 @@ def test_join_status_check_leave(central: FakeCentral, home: Path, tmp_path: Pat
     assert central.worker("barge-1").is_revoked
     assert main(["run"]) == EXIT_REFUSED
     assert "join" in capsys.readouterr().err
+
+
+def test_join_remembers_the_way(central: FakeCentral, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a proxy that wants a login; afterwards no command is told of it again."""
+    proxy = ForwardProxy(auth="u:p@ss")
+    login = tmp_path / "login"
+    login.write_text("u:p@ss")
+    monkeypatch.chdir(tmp_path)
+    token = central.enrolment_token(["q"])
+    assert main(["join", central.url, "--token", token, "--proxy", proxy.url, "--proxy-auth-file", "login"]) == 0
+    monkeypatch.chdir("/")
+    assert main(["check"]) == 0
+    seen = len(proxy.heads)
+    assert main(["leave"]) == 0
+    assert len(proxy.heads) > seen
+    proxy.close()
+
+
+def test_a_password_on_the_command_line_is_warned_of(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--proxy", "http://u:secret@127.0.0.1:1"]) == 1
+    said = capsys.readouterr()
+    assert "everyone who may list processes sees the password" in said.err
+    assert "secret" not in said.err + said.out
+
+
+def test_plain_http_is_warned_of_loudly(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["join", "http://central.invalid", "--insecure-http", "--token", make_token(TokenKind.ENROLMENT, bytes(32))])
+    assert "NOT ENCRYPTED" in capsys.readouterr().err
 
 
 def test_the_token_may_come_from_the_environment(

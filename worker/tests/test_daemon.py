@@ -30,7 +30,10 @@ def shim_pid(worker: RunningWorker, job_id: str) -> int:
 
 
 def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_job_runs_and_is_reported_with_its_whole_log(central: FakeCentral, worker: RunningWorker) -> None:
@@ -526,3 +529,13 @@ def test_the_credential_is_in_nobody_s_environment_or_arguments(central: FakeCen
     daemon.kill()
     daemon.wait()
     os.kill(shim_pid(worker, job_id), signal.SIGKILL)
+
+
+def test_plain_http_to_another_machine_is_warned_of_at_each_start(
+    worker: RunningWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.config = msgspec.structs.replace(worker.config, central="http://central.invalid", insecure_http=True)
+    worker.start()
+    eventually(lambda: "NOT ENCRYPTED: http://central.invalid is plain http" in caplog.text)
+    told = eventually(lambda: worker.state.status_path.exists() and json.loads(worker.state.status_path.read_bytes()))
+    assert told["warning"].startswith("NOT ENCRYPTED")

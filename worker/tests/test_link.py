@@ -13,6 +13,7 @@ from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link import CONNECTION_AGE_S, MAX_BODY, Link
+from airflow_remote_worker.network import Network
 
 from .conftest import HandClock
 
@@ -21,7 +22,8 @@ OURS = {MARKER_HEADER: PROTOCOL_VERSION}
 
 
 def link_to(answer: Callable[[httpx.Request], httpx.Response], clock: HandClock | None = None) -> Link:
-    link = Link("https://a.example.com/air", credential="cred", clock=clock or HandClock(), transport=httpx.MockTransport(answer))
+    network = Network(central="https://a.example.com/air")
+    link = Link(network, credential="cred", clock=clock or HandClock(), transport=httpx.MockTransport(answer))
     link.session_id = "s-1"
     return link
 
@@ -75,7 +77,7 @@ def test_a_log_offset_says_where_to_go_on() -> None:
         (httpx.Response(200, headers={"content-type": "text/html; charset=utf-8"}, text="<html>"), "200 text/html .*login page"),
         (httpx.Response(302, headers={"location": "https://login.example.com"}), "a redirect to https://login.example.com"),
         (httpx.Response(502), "load balancer"),
-        (httpx.Response(407), "a proxy that wants a login"),
+        (httpx.Response(407), "the proxy wants a login"),
         (httpx.Response(200, headers={"content-type": "application/json"}, json={"poll_s": 1}), "provider is installed"),
     ],
 )
@@ -113,6 +115,40 @@ def test_a_connection_closed_under_our_hands_is_tried_again_at_once_but_only_onc
 
     assert anyio.run(link_to(answer).ping).name == "w"
     assert len(tries) == 2
+
+
+def test_a_connection_cut_while_central_thought_is_not_tried_again_at_once(clock: HandClock) -> None:
+    """It would be cut again: a proxy ended its patience, and the caller has to know after how long."""
+    tries: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        clock.now += 20
+        raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+
+    with pytest.raises(Unreachable, match="was cut") as caught:
+        anyio.run(link_to(answer, clock).poll, Poll(free_slots=1, intent_revision=0, wait_s=50))
+    assert caught.value.was_cut
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "was_cut"),
+    [
+        (httpx.ReadTimeout("x"), True),
+        (httpx.ReadError("x"), True),
+        (httpx.ConnectError("x"), False),
+        (httpx.ConnectTimeout("x"), False),
+        (httpx.ProxyError("407 x"), False),
+    ],
+)
+def test_a_request_that_never_left_was_not_cut(error: httpx.HTTPError, was_cut: bool) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    with pytest.raises(Unreachable) as caught:
+        anyio.run(link_to(answer).ping)
+    assert caught.value.was_cut is was_cut
 
 
 def test_errors_of_the_execution_api_are_passed_on() -> None:

@@ -1,23 +1,28 @@
-"""Walks the way to central hop by hop and names the first that fails, and the remedy. For people, before they open a ticket."""
+"""Walks the way to central hop by hop and names the first that fails, and the remedy. For people, before they open a ticket.
+
+Proxies and TLS are tried in :mod:`.tunnel`, by hand: an HTTP client would not tell who answered, or whose certificate it was.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
+from airflow_remote_worker import tunnel
+from airflow_remote_worker.certificate import Certificate, read_certificate
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock
-from airflow_remote_worker.config import Config, ConfigError, check_central
-from airflow_remote_worker.errors import Damaged, Outdated, Refused, Unreachable, WorkerError
-from airflow_remote_worker.link import Link, tls_context
-from airflow_remote_worker.state import NotJoined, State
-
-CONNECT_TIMEOUT_S = 10.0
+from airflow_remote_worker.config import Config, ConfigError
+from airflow_remote_worker.diagnosis import distrust, explain_refusal, explain_tls
+from airflow_remote_worker.errors import Damaged, Outdated, Refused, WorkerError
+from airflow_remote_worker.link import Link
+from airflow_remote_worker.network import Network, Proxy, Way
+from airflow_remote_worker.state import Membership, NotJoined, State
+from airflow_remote_worker.tunnel import Address
 
 
 @dataclass(frozen=True)
@@ -27,43 +32,23 @@ class Hop:
     name: str
     ok: bool
     text: str
+    doubtful: bool = False
+    """It works, and somebody should know at what price."""
 
-
-@dataclass(frozen=True)
-class _Address:
-    host: str
-    port: int
+    @property
+    def mark(self) -> str:
+        return "FAIL" if not self.ok else "WARN" if self.doubtful else "ok  "
 
 
 async def check(config: Config, state: State, clock: Clock) -> list[Hop]:
     """Return the hops walked; the last one is the failing one, if any."""
     hops: list[Hop] = []
-    for step in _local_steps(config, state):
-        hop = step()
+    walk = _Walk(config, state, clock)
+    for hop in walk.local():
         hops.append(hop)
         if not hop.ok:
             return hops
-    membership = state.membership()
-    central = check_central(config.central or membership.central, insecure_http=config.insecure_http or membership.insecure_http)
-    ca_file = str(config.ca_file) if config.ca_file else membership.ca_file
-    parts = urlsplit(central)
-    assert parts.hostname is not None
-    there = _Address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-    proxy = _proxy_for(config, parts.scheme, there.host)
-    first = there
-    if proxy:
-        proxy_parts = urlsplit(proxy)
-        first = _Address(proxy_parts.hostname or "", proxy_parts.port or (443 if proxy_parts.scheme == "https" else 80))
-        hops.append(Hop("proxy", True, f"the way leads through {first.host}:{first.port}"))
-    steps: list[Callable[[], Hop]] = [lambda: _check_dns(first), lambda: _check_tcp(first, via_proxy=bool(proxy))]
-    if parts.scheme == "https" and not proxy:
-        steps.append(lambda: _check_tls(there, ca_file))
-    for step in steps:
-        hop = step()
-        hops.append(hop)
-        if not hop.ok:
-            return hops
-    link = Link(central, credential=membership.credential, clock=clock, ca_file=ca_file, proxy=config.proxy)
+    link = Link(walk.network, credential=walk.membership.credential, clock=clock)
     try:
         hops += await _check_central(link, clock)
     finally:
@@ -71,94 +56,147 @@ async def check(config: Config, state: State, clock: Clock) -> list[Hop]:
     return hops
 
 
-def _local_steps(config: Config, state: State) -> Iterator[Callable[[], Hop]]:
-    yield lambda: _check_joined(config, state)
-    if config.runtime.python:
-        yield lambda: _check_runtime(config.runtime.python)
+class _Walk:
+    """Everything before the first word to central itself."""
+
+    def __init__(self, config: Config, state: State, clock: Clock) -> None:
+        self.membership: Membership
+        self.network: Network
+        self._config = config
+        self._state = state
+        self._clock = clock
+
+    def local(self) -> Iterator[Hop]:
+        """Yield hop after hop; a failing one is the last."""
+        try:
+            self.membership = self._state.membership()
+            self.network = Network.of(self._config, self.membership)
+            way = self.network.way()
+        except (NotJoined, Damaged, ConfigError, Refused) as error:
+            yield Hop("settings", False, str(error))
+            return
+        yield Hop("settings", True, f"worker {self.membership.name} of {self.network.central}")
+        if self._config.runtime.python:
+            yield _check_runtime(self._config.runtime.python)
+        if self.network.warning:
+            yield Hop("encryption", True, self.network.warning, doubtful=True)
+        if self.network.client_cert:
+            yield _check_identity(self.network.client_cert, self._clock)
+        parts = urlsplit(self.network.central)
+        assert parts.hostname is not None
+        there = Address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        yield from _check_connection(way.proxy, there)
+        if parts.scheme == "https":
+            if way.proxy:
+                yield _check_tunnel(way, there, self.network.central)
+            yield _check_tls(way, there)
 
 
-def _check_joined(config: Config, state: State) -> Hop:
-    try:
-        membership = state.membership()
-        central = config.central or membership.central
-        check_central(central, insecure_http=config.insecure_http or membership.insecure_http)
-    except (NotJoined, Damaged, ConfigError) as error:
-        return Hop("settings", False, str(error))
-    return Hop("settings", True, f"worker {membership.name} of {central}")
-
-
-def _check_runtime(python: Path | None) -> Hop:
-    if python and os.access(python, os.X_OK):
+def _check_runtime(python: Path) -> Hop:
+    if os.access(python, os.X_OK):
         return Hop("runtime", True, f"{python} can be started")
     remedy = "set runtime.python to the Python of an environment with the Airflow Task SDK"
     return Hop("runtime", False, f"{python} is not an interpreter that can be started; {remedy}")
 
 
-def _check_dns(address: _Address) -> Hop:
+def _check_identity(client_cert: str, clock: Clock) -> Hop:
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        text = f"{address.host} has no address ({error}); check the name, this machine's resolver, or set a proxy"
-        return Hop("DNS", False, text)
-    return Hop("DNS", True, f"{address.host} is {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
+        own = read_certificate(ssl.PEM_cert_to_DER_cert(tunnel.first_certificate(Path(client_cert).read_text())))
+    except ValueError as error:  # OpenSSL has just read it: it is written in a way that we don't know
+        return Hop("identity", True, f"client certificate in {client_cert}, of whom can't be told ({error})", doubtful=True)
+    now = datetime.fromtimestamp(clock.wall(), timezone.utc)
+    ok = own.not_before <= now <= own.not_after
+    text = f"client certificate of {own.subject}, issued by {own.issuer}, valid {_validity(own)}"
+    return Hop("identity", ok, text if ok else f"{text}, not now; renew it (it is read anew without a restart), or set the clock")
 
 
-def _check_tcp(address: _Address, *, via_proxy: bool) -> Hop:
+def _check_connection(proxy: Proxy | None, there: Address) -> Iterator[Hop]:
+    first = there
+    if proxy:
+        first = tunnel.address_of(proxy)
+        login = f" as user {proxy.auth[0]!r}" if proxy.auth else ""
+        yield Hop("proxy", True, f"the way leads through {proxy}{login} ({proxy.source})")
     try:
-        socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S).close()
+        found = tunnel.addresses(first)
+    except (OSError, UnicodeError) as error:
+        text = f"{first.host} has no address ({error}); check the name, this machine's resolver, or set a proxy"
+        yield Hop("DNS", False, text)
+        return
+    yield Hop("DNS", True, f"{first.host} is {', '.join(found)}")
+    try:
+        tunnel.connect(first).close()
     except OSError as error:
         remedy = (
-            "check the proxy's address"
-            if via_proxy
+            f"check the proxy's address ({proxy.source})"
+            if proxy
             else "ask whether a firewall allows outbound connections there, or set a proxy"
         )
-        return Hop("TCP", False, f"{address.host}:{address.port} takes no connection ({error}); {remedy}")
-    return Hop("TCP", True, f"{address.host}:{address.port} takes connections")
+        yield Hop("TCP", False, f"{first.host}:{first.port} takes no connection ({error}); {remedy}")
+        return
+    yield Hop("TCP", True, f"{first.host}:{first.port} takes connections")
 
 
-def _check_tls(address: _Address, ca_file: str | None) -> Hop:
+def _check_tunnel(way: Way, there: Address, central: str) -> Hop:
+    assert way.proxy is not None
     try:
-        context = tls_context(ca_file)
-        with (
-            socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S) as plain,
-            context.wrap_socket(plain, server_hostname=address.host) as secure,
-        ):
-            return Hop("TLS", True, f"{secure.version()}, certificate accepted")
+        tunnel.open_tunnel(way, there).close()
+    except tunnel.NoTunnel as error:
+        return Hop("tunnel", False, explain_refusal(error.status, error.reason, central, way.proxy, schemes=error.schemes))
     except ssl.SSLCertVerificationError as error:
-        remedy = "if a proxy inspects TLS, install its authority here or name it with --ca-file; else check the clock"
-        return Hop("TLS", False, f"the certificate of {address.host} is not trusted ({error.verify_message or error}); {remedy}")
-    except (OSError, Refused) as error:
-        return Hop("TLS", False, f"no TLS with {address.host}:{address.port} ({error}); check port and address")
+        return Hop("tunnel", False, _explain_distrust(error, tunnel.address_of(way.proxy), None))
+    except OSError as error:
+        return Hop("tunnel", False, f"the proxy {way.proxy} cut the connection ({error}); is it an HTTP proxy?")
+    return Hop("tunnel", True, f"the proxy opens a tunnel to {there}")
+
+
+def _check_tls(way: Way, there: Address) -> Hop:
+    assert way.tls is not None
+    try:
+        with tunnel.open_tunnel(way, there) as plain, way.tls.wrap_socket(plain, server_hostname=there.host) as secure:
+            tunnel.hear_objection(secure)
+            theirs = read_certificate(secure.getpeercert(binary_form=True) or b"")
+            return Hop(
+                "TLS", True, f"{secure.version()}, the certificate is issued by {theirs.issuer}, valid {_validity(theirs)}"
+            )
+    except ssl.SSLCertVerificationError as error:
+        return Hop("TLS", False, _explain_distrust(error, there, way))
+    except ssl.SSLError as error:
+        return Hop("TLS", False, explain_tls(error, there.host, there.port))
+    except (OSError, tunnel.NoTunnel, ValueError) as error:
+        return Hop("TLS", False, f"no TLS with {there} ({error}); check port and address")
+
+
+def _explain_distrust(error: ssl.SSLCertVerificationError, there: Address, way: Way | None) -> str:
+    """Look at the certificate that was not trusted, in a second connection that nothing is sent over."""
+    try:
+        theirs = read_certificate(tunnel.fetch_certificate(way, there))
+    except (OSError, tunnel.NoTunnel, ValueError):
+        return distrust(error, there.host, issuer="somebody", subject="unknown", valid="at another time")
+    return distrust(error, there.host, issuer=theirs.issuer, subject=theirs.subject, valid=_validity(theirs))
+
+
+def _validity(certificate: Certificate) -> str:
+    return f"from {certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}"
 
 
 async def _check_central(link: Link, clock: Clock) -> list[Hop]:
+    hops = [Hop("central", True, f"{link.central} speaks our protocol")]
     try:
         pong = await link.ping()
     except Refused as error:
-        return [
-            Hop("central", True, f"{link.central} speaks our protocol"),
-            Hop("credential", False, f"{error}; ask for a new enrolment token and join again"),
-        ]
+        return [*hops, Hop("credential", False, f"{error}; ask for a new enrolment token and join again")]
     except Outdated as error:
         return [Hop("central", False, f"{error}; update this worker")]
-    except (Unreachable, WorkerError) as error:
+    except WorkerError as error:
         return [Hop("central", False, str(error))]
+    hops.append(Hop("credential", True, f"accepted as {pong.name}"))
+    try:
+        await link.prove_post()
+    except WorkerError as error:
+        remedy = "GET gets through, POST does not: the worker needs both"
+        return [*hops, Hop("POST", False, f"{error}; {remedy}")]
+    hops.append(Hop("POST", True, "gets through as well as GET"))
     apart = pong.time - clock.wall()
-    where = "behind" if apart > 0 else "ahead of"
-    told = f"this clock is {abs(apart):.0f} s {where} central's"
-    return [
-        Hop("central", True, f"{link.central} speaks our protocol"),
-        Hop("credential", True, f"accepted as {pong.name}"),
-        Hop(
-            "clock", abs(apart) < CLOCK_DIFFERS_S, told if abs(apart) < CLOCK_DIFFERS_S else f"{told}; set up NTP on this machine"
-        ),
-    ]
-
-
-def _proxy_for(config: Config, scheme: str, host: str) -> str | None:
-    if config.proxy:
-        return config.proxy
-    if proxy_bypass(host):
-        return None
-    found = getproxies()
-    return found.get(scheme) or found.get("all")
+    told = f"this clock is {abs(apart):.0f} s {'behind' if apart > 0 else 'ahead of'} central's"
+    right = abs(apart) < CLOCK_DIFFERS_S
+    return [*hops, Hop("clock", right, told if right else f"{told}; set up NTP on this machine")]

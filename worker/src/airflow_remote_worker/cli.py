@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_worker import __version__
-from airflow_remote_worker.config import ENV_PREFIX, Config, ConfigError, check_central, default_name, load
+from airflow_remote_worker.config import ENV_PREFIX, Config, ConfigError, default_name, load
 from airflow_remote_worker.errors import Damaged, WorkerError
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
 from airflow_remote_worker.state import Membership, NotJoined, State, StateInUse
 
 if TYPE_CHECKING:
     from airflow_remote_worker.link import Link
+    from airflow_remote_worker.network import Network
 
 EXIT_USAGE = 2
 
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if "@" in (arguments.proxy or ""):
+        told = "--proxy: everyone who may list processes sees the password in it; use --proxy-auth-file, or worker.toml"
+        print(f"airflow-remote-worker: {told}", file=sys.stderr)
     try:
         config = load(_flags(arguments), file=arguments.config)
         return int(arguments.command(arguments, config, State(config.state)))
@@ -53,8 +57,10 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
     from airflow_remote_protocol.tokens import MalformedToken, TokenKind, check_token
 
     from airflow_remote_worker.daemon import facts
+    from airflow_remote_worker.network import Network
 
-    central = check_central(arguments.url, insecure_http=config.insecure_http)
+    network = Network.of(config, central=arguments.url)
+    _warn(network)
     try:
         token = check_token(TokenKind.ENROLMENT, _token(arguments))
     except MalformedToken as error:
@@ -67,20 +73,23 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
                 pass
             else:
                 return _fail(f"{state.root} is worker {present.name} of {present.central} already; leave first, or use --force")
-        link = _link(config, central, token)
+        link = _link(network, token)
         enrolled = _ask(link, lambda: link.enrol(Enrolment(name=config.name or default_name(), facts=facts())))
-        ca_file = str(config.ca_file.absolute()) if config.ca_file else None
         state.join(
             Membership(
-                central=central,
+                central=network.central,
                 worker_id=enrolled.worker_id,
                 name=enrolled.name,
                 credential=enrolled.credential,
                 insecure_http=config.insecure_http,
-                ca_file=ca_file,
+                ca_file=_absolute(network.ca_file),
+                client_cert=_absolute(network.client_cert),
+                client_key=_absolute(network.client_key),
+                proxy=network.proxy,
+                proxy_auth_file=_absolute(network.proxy_auth_file),
             )
         )
-    print(f"joined {central} as {enrolled.name}, for the queues: {', '.join(enrolled.queues) or '(none)'}")
+    print(f"joined {network.central} as {enrolled.name}, for the queues: {', '.join(enrolled.queues) or '(none)'}")
     return EXIT_OK
 
 
@@ -114,6 +123,10 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
         print(f"daemon   pid {told['pid']}, {told['phase']}" if alive else "daemon   not running")
         if alive:
             contact = f"{time.time() - told['contact_at']:.0f} s ago" if told["contact_at"] else "never"
+            if told.get("warning"):
+                print(f"warning  {told['warning']}")
+            if told.get("proxy"):
+                print(f"proxy    {told['proxy']}")
             print(f"central  {('unreachable: ' + told['trouble']) if told['trouble'] else 'reachable'}, last word {contact}")
             if abs(told.get("clock_off_s", 0.0)) > CLOCK_DIFFERS_S:
                 print(f"clock    {off_by(told['clock_off_s'])}")
@@ -145,16 +158,19 @@ def check(arguments: argparse.Namespace, config: Config, state: State) -> int:
 
     hops = anyio.run(walk, config, state, SystemClock())
     for hop in hops:
-        print(f"{'ok  ' if hop.ok else 'FAIL'} {hop.name:<10} {hop.text}")
+        print(f"{hop.mark} {hop.name:<11} {hop.text}")
     return EXIT_OK if all(hop.ok for hop in hops) else EXIT_FAILED
 
 
 def leave(arguments: argparse.Namespace, config: Config, state: State) -> int:
     """Give the credential back and forget it."""
+    from airflow_remote_worker.network import Network
+
     membership = state.membership()
     with state.locked():
-        check_central(membership.central, insecure_http=config.insecure_http or membership.insecure_http)
-        link = _link(config, config.central or membership.central, membership.credential, ca_file=membership.ca_file)
+        network = Network.of(config, membership)
+        _warn(network)
+        link = _link(network, membership.credential)
         _ask(link, link.leave)
         state.forget()
     print(f"{membership.name} has left {membership.central}")
@@ -185,12 +201,21 @@ def service(arguments: argparse.Namespace, config: Config, state: State) -> int:
     return EXIT_OK
 
 
-def _link(config: Config, central: str, credential: str, *, ca_file: str | None = None) -> Link:
+def _link(network: Network, credential: str) -> Link:
     from airflow_remote_worker.clock import SystemClock
     from airflow_remote_worker.link import Link
 
-    ca_file = str(config.ca_file) if config.ca_file else ca_file
-    return Link(central.rstrip("/"), credential=credential, clock=SystemClock(), ca_file=ca_file, proxy=config.proxy)
+    return Link(network, credential=credential, clock=SystemClock())
+
+
+def _warn(network: Network) -> None:
+    if network.warning:
+        print(f"airflow-remote-worker: {network.warning}", file=sys.stderr)
+
+
+def _absolute(path: str | None) -> str | None:
+    """The daemon may run elsewhere than `join` did."""
+    return str(Path(path).absolute()) if path else None
 
 
 def _ask(link: Link, question: Any) -> Any:
@@ -231,7 +256,10 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
         "name": arguments.name,
         "slots": arguments.slots,
         "ca_file": arguments.ca_file,
+        "client_cert": arguments.client_cert,
+        "client_key": arguments.client_key,
         "proxy": arguments.proxy,
+        "proxy_auth_file": arguments.proxy_auth_file,
         "insecure_http": arguments.insecure_http,
         "drain_timeout_s": arguments.drain_timeout_s,
         "runtime": {"python": arguments.runtime_python} if arguments.runtime_python else None,
@@ -244,7 +272,10 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--config", type=Path, help="settings file (default: worker.toml in the state directory)")
     common.add_argument("--state", help=f"directory that is this worker (default: ${ENV_PREFIX}HOME or ~/.local/share/…)")
     common.add_argument("--ca-file", help="PEM file with the authorities to trust instead of the system's")
-    common.add_argument("--proxy", help="URL of an HTTP proxy (default: HTTPS_PROXY, NO_PROXY)")
+    common.add_argument("--client-cert", help="PEM file with the certificate to show to central (mutual TLS)")
+    common.add_argument("--client-key", help="PEM file with its key (default: in the same file)")
+    common.add_argument("--proxy", help="URL of an HTTP proxy, or none (default: HTTPS_PROXY, NO_PROXY)")
+    common.add_argument("--proxy-auth-file", help="file with user:password for the proxy")
     common.add_argument("--insecure-http", action="store_true", default=None, help="allow plain http beyond this machine")
     common.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR")
     common.set_defaults(name=None, slots=None, drain_timeout_s=None, runtime_python=None, bundle=None)

@@ -81,8 +81,14 @@ class Config(Section, frozen=True, kw_only=True):
     bundles: dict[str, BundleConfig] = {}
     ca_file: Path | None = None
     """PEM file with the authorities to trust instead of the system's."""
+    client_cert: Path | None = None
+    """PEM file with the certificate to show where TLS demands one (mutual TLS), its chain behind it."""
+    client_key: Path | None = None
+    """PEM file with its key, without a passphrase; unset: in the same file."""
     proxy: str | None = None
-    """URL of an HTTP proxy; unset: as `HTTPS_PROXY` and `NO_PROXY` say."""
+    """URL of an HTTP proxy; `none`: no proxy at all; unset: as `HTTPS_PROXY` and `NO_PROXY` say."""
+    proxy_auth_file: Path | None = None
+    """File with one line `user:password` for the proxy, which then is in no URL and no list of processes."""
     insecure_http: bool = False
     """Allow plain http to central beyond this machine."""
     drain_timeout_s: Positive = 3600
@@ -137,12 +143,16 @@ def check_central(url: str, *, insecure_http: bool) -> str:
     Raises:
         ConfigError: not a URL, or plain http to another machine.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # raises what urlsplit itself lets pass
+    except ValueError as error:
+        raise ConfigError(f"central: this is not a web address ({error}); give one such as https://airflow.example.com") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"central: {url!r} is not a web address; give one such as https://airflow.example.com")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError("central: the address must hold no user, password, query or fragment; leave them out")
-    if parts.scheme == "http" and not insecure_http and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname):
         raise ConfigError(
             f"central: {url} would send this worker's credential unencrypted; use https, or set insecure_http = true "
             "(--insecure-http) if that network is yours"
@@ -216,7 +226,8 @@ def _explain(text: str) -> str:
     return f"{key}: {cause[:1].lower()}{cause[1:]}; {known}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether *host* is this very machine, by its name or address."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -25,7 +25,7 @@ from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, posix
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, off_by
-from airflow_remote_worker.config import Config, check_central
+from airflow_remote_worker.config import Config
 from airflow_remote_worker.disk import Disk
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.gateway import Door, Gateway
@@ -40,6 +40,7 @@ from airflow_remote_worker.loops.deliver import DeliverLoop
 from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.ship import ShipLoop
+from airflow_remote_worker.network import Network
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
 from airflow_remote_worker.shim.seal import sealed
@@ -74,6 +75,8 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     membership = state.membership()
     daemon = Daemon(config, state, membership, lifecycle or Lifecycle(), clock)
     log.info("worker %s serves %s with %d slots; state in %s", daemon.name, daemon.link.central, config.slots, state.root)
+    if daemon.network.warning:
+        log.warning("%s", daemon.network.warning)
     try:
         async with daemon_signals(daemon.lifecycle), anyio.create_task_group() as tasks:
             await tasks.start(daemon.supervisor.run, name="supervisor")
@@ -109,13 +112,11 @@ class Daemon:
     """All parts, wired. Makes nothing happen by itself."""
 
     def __init__(self, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock) -> None:
-        central = config.central or membership.central
-        check_central(central, insecure_http=config.insecure_http or membership.insecure_http)
-        ca_file = str(config.ca_file) if config.ca_file else membership.ca_file
+        self.network = Network.of(config, membership)
         self.name = membership.name
         self.lifecycle = lifecycle
         self.notifier = Notifier(os.environ)
-        self.link = Link(central.rstrip("/"), credential=membership.credential, clock=clock, ca_file=ca_file, proxy=config.proxy)
+        self.link = Link(self.network, credential=membership.credential, clock=clock)
         self.session = WorkerSession(slots=config.slots)
         self.spool = Spool(state.jobs, state.quarantine)
         self.gateway = Gateway(state.socket_path(), self.link, clock)
@@ -225,6 +226,8 @@ class Daemon:
             "contact_at": self._contact_at,
             "clock_off_s": self._clock_off_s,
             "trouble": self.poll.trouble,
+            "warning": self.network.warning,
+            "proxy": str(self.link.proxy) if self.link.proxy else None,
             "session": self.link.session_id,
             "intent": {"mode": self.session.intent.mode.value, "reason": self.session.intent.reason},
             "slots": self.session.slots,

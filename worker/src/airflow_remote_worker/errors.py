@@ -12,9 +12,11 @@ class WorkerError(Exception):
 class Unreachable(WorkerError):
     """Central did not answer, or something else did. Keep what you have; try later."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, was_cut: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.was_cut = was_cut
+        """The request had left; then the connection ended, stayed silent for too long, or somebody else answered."""
 
 
 class SessionTaken(Unreachable):

@@ -1,13 +1,15 @@
 """The one connection to central: every route of `/remote/v1` as a method. All network speech of the worker goes through here.
 
-Owns the pool, TLS, proxies, headers, bounds, and the translation of foreign errors into ours. It refuses to own retries: callers
-decide what an error means to them; :meth:`Link.heard_again` wakes those who wait.
+Owns the pool, headers, bounds, and the translation of foreign errors into ours (their words are :mod:`.diagnosis`'s). It refuses
+to own retries: callers decide what an error means to them; :meth:`Link.heard_again` wakes those who wait.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
+import logging
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -44,8 +46,13 @@ from airflow_remote_protocol.version import (
 
 from airflow_remote_worker import __version__
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.errors import Outdated, Refused, Unreachable, from_problem
+from airflow_remote_worker.config import ConfigError
+from airflow_remote_worker.diagnosis import describe, diagnose
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, from_problem
 from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.network import Network, Proxy, Way, keepalive
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -62,6 +69,13 @@ POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
 LEAVE_ATTEMPTS = 5
 """Within some 5 s: whoever leaves has nobody left who would try again."""
+STALE_S = 2.0
+"""A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
+LOOK_EVERY_S = 60.0
+"""How soon a changed certificate or password file is noticed while all is well; after a failure that it may explain, at once."""
+PAGE = 8192
+"""How much of a stranger's page is read for its title."""
+PAGE_S = 2.0
 CALL_HEADERS = ("airflow-api-version", "content-type", "correlation-id")
 """What goes in with an Execution API call (docs/protocol.md)."""
 
@@ -81,34 +95,37 @@ class _Pool:
     def __init__(self, client: httpx.AsyncClient, born: float) -> None:
         self.client = client
         self.born = born
+        self.looked_at = born
         self.requests = 0
 
 
 class Link:
-    """Speaks to the central at *central* as the holder of *credential*."""
+    """Speaks to central by the way of *network* as the holder of *credential*.
+
+    Raises:
+        Refused, ConfigError: that way can't be taken.
+    """
 
     def __init__(
-        self,
-        central: str,
-        *,
-        credential: str,
-        clock: Clock,
-        ca_file: str | None = None,
-        proxy: str | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        self, network: Network, *, credential: str, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self.central = central
+        self.central = network.central
         self.session_id: str | None = None
+        self._network = network
         self._credential = credential
         self._clock = clock
-        self._proxy = proxy
         self._transport = transport
-        self._tls = tls_context(ca_file) if transport is None else None
+        self._way = network.way() if transport is None else Way(None, None, None, ())
         self._pool: _Pool | None = None
         self._contact = anyio.Event()
         self._is_down = False
         self._busy_until = 0.0
         """The latest moment before which a busy central has asked us not to come again."""
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """What the way leads through."""
+        return self._way.proxy
 
     # The worker
 
@@ -134,6 +151,16 @@ class Link:
     async def ping(self) -> Pong:
         """Prove the credential; hear central's clock."""
         return decoded(Pong, await self._send("GET", "ping"))
+
+    async def prove_post(self) -> None:
+        """Prove that more than GET gets through.
+
+        Raises:
+            Unreachable: it doesn't.
+        """
+        # No such route: any answer that is central's own will do.
+        with contextlib.suppress(Refused, Superseded, Outdated, Rewind):
+            await self._send("POST", "ping", b"{}")
 
     async def leave(self) -> None:
         """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.
@@ -253,20 +280,21 @@ class Link:
             own["content-type"] = "application/json"
         timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
         url = f"{self.central}/{PREFIX}/{path}"
+        started = self._clock.monotonic()
         async with self._client() as client:
             request = client.build_request(method, url, content=body or None, headers={**(headers or {}), **own}, timeout=timeout)
             try:
                 answer = await self._exchange(client, request, execution=execution)
-            except httpx.RemoteProtocolError:
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
                 # The server closed a kept-alive connection just as we used it. All our calls may be repeated: at once, just once.
+                if self._clock.monotonic() - started > STALE_S:
+                    raise self._unreachable(error) from None
                 try:
                     answer = await self._exchange(client, request, execution=execution)
-                except httpx.HTTPError as error:
-                    self._is_down = True
-                    raise Unreachable(describe(error, self.central)) from None
+                except (httpx.HTTPError, ssl.SSLError, OSError) as again:
+                    raise self._unreachable(again) from None
             except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-                self._is_down = True
-                raise Unreachable(describe(error, self.central)) from None
+                raise self._unreachable(error) from None
         self._note_up()
         return answer
 
@@ -275,7 +303,9 @@ class Link:
         try:
             if MARKER_HEADER not in response.headers:
                 self._is_down = True
-                raise Unreachable(diagnose(response, self.central))
+                self._suspect_files()
+                page = await _first_bytes(response)
+                raise Unreachable(diagnose(response, page, self.central, self._way.proxy), was_cut=True)
             body = await _bounded(response, MAX_EXECUTION_BODY if execution else MAX_BODY)
         finally:
             await response.aclose()
@@ -294,11 +324,40 @@ class Link:
             raise Unreachable(f"central answered {response.status_code} to {request.url.path} without saying why")
         return Executed(response.status_code, kept, body)
 
+    def _unreachable(self, error: Exception) -> Unreachable:
+        self._is_down = True
+        self._suspect_files()
+        never_left = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
+        return Unreachable(describe(error, self.central, self._way.proxy), was_cut=not never_left)
+
+    def _suspect_files(self) -> None:
+        """A certificate or password may be the cause: look before the next request whether somebody has replaced it."""
+        if self._pool:
+            self._pool.looked_at = float("-inf")
+
+    def _read_anew(self) -> bool:
+        """Say whether the files behind the way have changed, having read them; a broken one is told once and changes nothing."""
+        stamp = self._network.stamp()
+        if self._transport or stamp == self._way.stamp:
+            return False
+        try:
+            self._way = self._network.way()
+        except (Refused, ConfigError) as error:
+            log.warning("%s; going on with what it held before", error)
+            self._way = dataclasses.replace(self._way, stamp=stamp)
+            return False
+        log.info("certificates or the proxy's password have changed on disk: new connections use them")
+        return True
+
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
         now = self._clock.monotonic()
         pool = self._pool
-        if pool is None or now - pool.born > CONNECTION_AGE_S:
+        changed = False
+        if pool and now - pool.looked_at > LOOK_EVERY_S:
+            pool.looked_at = now
+            changed = self._read_anew()
+        if pool is None or changed or now - pool.born > CONNECTION_AGE_S:
             old, pool = pool, _Pool(self._make_client(), now)
             self._pool = pool
             if old and old.requests == 0:
@@ -316,29 +375,17 @@ class Link:
         if importlib.util.find_spec("sniffio") is None:
             # httpcore tries to import it several times for each request; each failure would walk the whole path anew.
             sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # the language's own mark for "there is none"
-        return httpx.AsyncClient(
-            verify=self._tls if self._tls is not None else True,
-            proxy=self._proxy,
-            trust_env=True,
-            transport=self._transport,
+        proxy = self._way.proxy
+        transport = self._transport or httpx.AsyncHTTPTransport(
+            # Never httpx's own authorities: without TLS to central, nobody is trusted.
+            verify=self._way.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            proxy=httpx.Proxy(proxy.url, auth=proxy.auth, ssl_context=self._way.proxy_tls) if proxy else None,
+            trust_env=False,  # what the environment says of proxies is network.py's business
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60),
-            headers={"user-agent": f"airflow-remote-worker/{__version__}"},
+            socket_options=keepalive(),
         )
-
-
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Return what verifies central: the authorities in *ca_file*, else those that the operating system trusts."""
-    if ca_file:
-        try:
-            return ssl.create_default_context(cafile=ca_file)
-        except OSError as error:
-            cause = error.strerror or error
-            raise Refused(
-                f"ca_file: {ca_file} can't be used ({cause}); give a PEM file with the authority's certificate"
-            ) from None
-    import truststore
-
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        headers = {"user-agent": f"airflow-remote-worker/{__version__}"}
+        return httpx.AsyncClient(transport=transport, trust_env=False, headers=headers)
 
 
 def decoded(kind: type[T], answer: Executed) -> T:
@@ -349,35 +396,19 @@ def decoded(kind: type[T], answer: Executed) -> T:
         raise Unreachable(f"central's answer makes no sense: {error}; central may be newer than this worker") from None
 
 
-def diagnose(response: httpx.Response, central: str) -> str:
-    """Say what probably answered instead of central."""
-    kind = response.headers.get("content-type", "").partition(";")[0] or "no content type"
-    what = f"{central} answered {response.status_code} {kind} by something that is not central's remote API"
-    if response.is_redirect:
-        target = response.headers.get("location", "?")[:200]
-        return f"{what}: a redirect to {target}; a proxy's login page, or the address has moved"
-    if response.status_code == 407:
-        return f"{what}: a proxy that wants a login; put user and password into the proxy's URL"
-    if response.status_code in (502, 503, 504):
-        return f"{what}: a load balancer that can't reach central"
-    if kind == "text/html":
-        return f"{what}: a proxy's login page, or a web server that knows no {PREFIX}; check the address and its sub-path"
-    return f"{what}; check the address and its sub-path, and that the provider is installed in central's API server"
-
-
-def describe(error: Exception, central: str) -> str:
-    """Say what went wrong on the way to central."""
-    if isinstance(error, httpx.ProxyError):
-        return f"the proxy refused the way to {central}: {error}"
-    if isinstance(error, httpx.ConnectTimeout):
-        return f"{central} did not take the connection within {CONNECT_TIMEOUT_S:g} s"
-    if isinstance(error, httpx.TimeoutException):
-        return f"{central} did not answer in time ({type(error).__name__})"
-    return f"{central} can't be reached: {error or type(error).__name__}"
-
-
 def _climbs(path: str) -> bool:
     return any(part in (".", "..") for part in unquote(path.partition("?")[0]).replace("\\", "/").split("/")) or "#" in path
+
+
+async def _first_bytes(response: httpx.Response) -> bytes:
+    """Return the beginning of a page that isn't central's, as far as it comes soon."""
+    page = b""
+    with anyio.move_on_after(PAGE_S), contextlib.suppress(httpx.HTTPError, ssl.SSLError, OSError):
+        async for chunk in response.aiter_bytes(PAGE):
+            page += chunk
+            if len(page) >= PAGE:
+                break
+    return page[:PAGE]
 
 
 async def _bounded(response: httpx.Response, limit: int) -> bytes:

@@ -32,7 +32,7 @@ LONGEST_SOCKET_PATH = 100
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
-    """`credential.json`: what `join` brought home. The only secret of the worker."""
+    """`credential.json`: what `join` brought home, and by which way. The only secret of the worker."""
 
     central: str
     worker_id: str
@@ -40,6 +40,10 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     credential: str
     insecure_http: bool = False
     ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: str | None = None
+    proxy_auth_file: str | None = None
 
 
 class Instance(msgspec.Struct, frozen=True):

@@ -80,7 +80,8 @@ class Bench:
         self.keeper = keeper or Keeper()
         self.session = WorkerSession(slots=2)
         self.lifecycle = Lifecycle()
-        self.loop = PollLoop(link, self.session, self.keeper, self.lifecycle, HandClock(), PollConfig())  # type: ignore[arg-type]
+        self.clock = HandClock()
+        self.loop = PollLoop(link, self.session, self.keeper, self.lifecycle, self.clock, PollConfig())  # type: ignore[arg-type]
 
     def run(self, *steps: Callable[[], object]) -> None:
         """Run the loop; between the steps let it come to rest."""
@@ -131,6 +132,34 @@ def test_an_outage_is_waited_out() -> None:
     assert len(bench.link.polls) == 6
     assert bench.loop.trouble == "away"
     assert not bench.lifecycle.detaching.is_set()
+
+
+def test_trouble_is_told_when_it_comes_and_when_it_changes() -> None:
+    bench = Bench(ParkingLink(*[Unreachable("away")] * 2, *[Unreachable("a login page")] * 2))
+    told: list[str] = []
+    bench.loop.on_contact.append(lambda: told.append(bench.loop.trouble))
+    bench.run()
+    assert told == ["", "away", "a login page"]
+
+
+def test_polls_that_are_cut_become_shorter() -> None:
+    """By a proxy's clock, which this link turns."""
+    bench = Bench(ParkingLink())
+    link, clock = bench.link, bench.clock
+
+    async def poll(poll: Poll) -> PollReply:
+        link.polls.append(poll)
+        if poll.wait_s >= 10:
+            clock.now += 10
+            raise Unreachable("cut", was_cut=True)
+        if poll.wait_s == 8:
+            await anyio.sleep_forever()
+        clock.now += poll.wait_s
+        return PollReply(poll_s=20)
+
+    link.poll = poll  # type: ignore[method-assign]
+    bench.run()
+    assert [poll.wait_s for poll in link.polls] == [20, 1, 20, 1, 8]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from airflow_remote_worker.errors import Outdated, Refused, Rewind, SessionTaken
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_REFUSED, Lifecycle
 from airflow_remote_worker.link import Link
+from airflow_remote_worker.loops.patience import Patience
 from airflow_remote_worker.session import Heard, WorkerSession
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class PollLoop:
     ) -> None:
         self.on_session: list[Callable[[Session], None]] = []
         self.on_contact: list[Callable[[], None]] = []
-        """Called after each good exchange, and when central goes silent."""
+        """Called after each good exchange, and when trouble comes or changes."""
         self.trouble = ""
         """Why central can't be reached; empty while it can."""
         self._link = link
@@ -62,6 +63,7 @@ class PollLoop:
         self._clock = clock
         self._config = config
         self._poll_s = config.max_wait_s
+        self._patience = Patience()
         self._backoff = Backoff(clock, floor_s=1.0, ceiling_s=config.backoff_ceiling_s)
         self._met = False
         self._told_intent = False
@@ -125,9 +127,11 @@ class PollLoop:
         """Send one poll; return when it is answered, or when what it lists is no longer true."""
         assert self._tasks is not None
         self._changed = anyio.Event()
+        now = self._clock.monotonic()
         # After trouble, one that is answered at once: that central is back is known then, not when a parked poll ends; and one
         # that is lost on the way is given up soon.
-        answer = _Answer(self._session.ask(0.0 if self.trouble else self._poll_s), self._clock.monotonic())
+        longest_s = 0.0 if self.trouble else self._patience.wait_s(self._poll_s, now)
+        answer = _Answer(self._session.ask(longest_s), now)
         self._listing = answer.poll
         self._tasks.start_soon(self._send, answer, name="poll")
         async with anyio.create_task_group() as waiting:
@@ -158,6 +162,9 @@ class PollLoop:
         except (Refused, Outdated) as error:
             answer.error = error
         except (Unreachable, Superseded, Rewind) as error:
+            if isinstance(error, Unreachable) and error.was_cut:
+                now = self._clock.monotonic()
+                self._patience.note_cut(answer.poll.wait_s, now - answer.started, now)
             answer.trouble = error
         finally:
             answer.done.set()
@@ -170,6 +177,7 @@ class PollLoop:
     def _hear(self, reply: PollReply, answer: _Answer) -> None:
         self._poll_s = min(reply.poll_s, self._config.max_wait_s) if reply.poll_s > 0 else self._poll_s
         answer.pause_s = reply.pause_s
+        self._patience.note_answer(answer.poll.wait_s, self._clock.monotonic() - answer.started)
         self._good_contact(answer.started)
         self._obey(self._session.hear(reply, self._clock.monotonic()))
 
@@ -214,14 +222,13 @@ class PollLoop:
 
     async def _wait_out(self, error: Exception) -> None:
         now = self._clock.monotonic()
-        first = self._silent_since is None
         if self._silent_since is None:
             self._silent_since = now
-        self.trouble = str(error)
+        is_news, self.trouble = self.trouble != str(error), str(error)
         if not self._told and (now - self._silent_since >= SILENT_AFTER_S or not self._met):
             log.warning("%s; jobs go on, trying again", error)
             self._told = True
-        if first:
+        if is_news:
             for tell in self.on_contact:
                 tell()
         await self._link.heard_again(self._backoff.next_s(getattr(error, "retry_after_s", None)))

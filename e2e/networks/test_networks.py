@@ -1,0 +1,106 @@
+"""Real workers and real tasks through real squid, mitmproxy and nginx: settings alone make every network passable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from testkit.airflow import Airflow
+from testkit.mitmproxy import Mitmproxy
+from testkit.nginx import Nginx
+from testkit.processes import wait_until
+from testkit.squid import Squid
+from testkit.worker import Worker
+
+from .conftest import CUT_S, PASSWORD, PATIENCE_S, POLL_S, USER
+
+WAYS = ["proxied", "inspected", "below-path", "mutual", "exempt"]
+POLL = "/remote/v1/poll"
+
+
+@pytest.fixture(scope="module")
+def run(central: Airflow, workers: Mapping[str, Worker]) -> str:
+    """One run with a task on every way."""
+    run = central.trigger("passable")
+    assert central.wait_for_run("passable", run) == "success"
+    return run
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_runs_and_its_log_arrives(central: Airflow, run: str, way: str) -> None:
+    assert central.xcom("passable", run, way) == way
+    assert f"spoken in {way}" in central.task_log("passable", run, way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_check_finds_nothing_wrong(workers: Mapping[str, Worker], way: str) -> None:
+    told = workers[way].run("check")
+    assert "ok   POST" in told
+    assert "FAIL" not in told
+    assert ("Corp Inspect CA" if way == "inspected" else "Corp Root CA") in told
+
+
+def test_a_wrong_password_is_named_by_check_and_shown_to_nobody(
+    workers: Mapping[str, Worker], squid: Squid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    worker = workers["proxied"]
+    login = tmp_path / "login"
+    login.write_text(f"{USER}:mistyped")
+    monkeypatch.setitem(worker.environment, "AIRFLOW_REMOTE_WORKER_PROXY_AUTH_FILE", str(login))
+    with pytest.raises(RuntimeError, match=r"FAIL tunnel .* does not accept user 'plant' and its password") as failed:
+        worker.run("check")
+    assert "mistyped" not in str(failed.value)
+
+
+def test_a_proxy_that_inspects_is_named_when_it_is_not_trusted(
+    workers: Mapping[str, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = workers["inspected"]
+    monkeypatch.delitem(worker.environment, "SSL_CERT_FILE")
+    with pytest.raises(RuntimeError, match=r"FAIL TLS .* issued by O=Corp, CN=Corp Inspect CA, whom this machine does not trust"):
+        worker.run("check")
+
+
+def test_the_password_of_the_proxy_is_nowhere_to_be_seen(workers: Mapping[str, Worker], run: str) -> None:
+    worker = workers["proxied"]
+    seen = [worker.log.read_text(), worker.run("status"), worker.run("status", "--json"), worker.run("check")]
+    seen += [Path(f"/proc/{worker.pid}/{what}").read_text() for what in ("cmdline", "environ")]
+    seen += [path.read_text(errors="replace") for path in worker.state.rglob("*") if path.is_file()]
+    assert any(USER in text for text in seen), "this looks for the password in the wrong places"
+    assert not any(PASSWORD in text for text in seen)
+
+
+def test_each_went_the_way_it_was_told(
+    workers: Mapping[str, Worker], run: str, mitmproxy: Mitmproxy, squid: Squid, nginx: Nginx
+) -> None:
+    assert f"POST {nginx.url('plain')}{POLL}" in mitmproxy.seen()
+    tunnel = f"localhost:{nginx.port('plain')}"
+    wait_until(lambda: tunnel in squid.targets(), timeout_s=2 * CUT_S, what="a tunnel through squid has ended")
+
+
+def test_polls_that_a_proxy_cuts_become_shorter_until_they_are_answered(workers: Mapping[str, Worker]) -> None:
+    worker = workers["proxied"]
+    wait_until(lambda: "polls are cut after 7 s" in worker.log.read_text(), timeout_s=5 * CUT_S, what="the worker learns")
+
+    def contact() -> float:
+        return float(json.loads((worker.state / "status.json").read_bytes())["contact_at"] or 0)
+
+    before = contact()
+    wait_until(lambda: contact() > before, timeout_s=2 * CUT_S, what="a poll is answered")
+    assert worker.status()["trouble"] == ""
+
+
+def test_polls_below_nginx_s_patience_stay_open_as_long_as_central_wants(workers: Mapping[str, Worker], nginx: Nginx) -> None:
+    def long_polls() -> list[float]:
+        return [
+            request.lasted_s for request in nginx.requests("below-path") if request.path.endswith(POLL) and request.lasted_s > 5
+        ]
+
+    wait_until(
+        lambda: any(POLL_S - 1 < lasted < PATIENCE_S for lasted in long_polls()), timeout_s=2 * POLL_S, what="a long poll ends"
+    )
+    assert {request.status for request in nginx.requests("below-path")} <= {200, 201, 204, 404}
+    assert "polls are cut" not in workers["below-path"].log.read_text()
