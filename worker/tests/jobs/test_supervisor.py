@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from airflow_remote_protocol.messages import JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_worker.config import BundleConfig, Config
+from airflow_remote_worker.jobs import supervisor
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.supervisor import Site, Supervisor
@@ -158,3 +159,41 @@ def test_a_lease_we_had_before_is_not_run_again(state: State) -> None:
     bench.run(bench.take)
     with pytest.raises(FileExistsError):
         bench.supervisor.take(make_offer("a"))
+
+
+def test_a_job_whose_start_was_cut_off_before_there_was_a_shim_is_started(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HELLO_WITHIN_S", 0)
+    bench = Bench(state, Starter(wire.Result(exit_code=0, final_state="success")))
+    _leave_unrecorded(bench)
+    phases: list[JobPhase] = []
+    bench.run(bench.supervisor.adopt, lambda: phases.append(bench.session.held()[0].phase))
+    assert phases == [JobPhase.PREPARING], "so that its offer does not expire meanwhile"
+    assert bench.starter.started == [bench.spool.of(LEASE).path]
+    assert bench.report.outcome is Outcome.SUCCEEDED
+
+
+def test_a_job_whose_unrecorded_shim_was_there_and_is_gone_has_died(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HELLO_WITHIN_S", 0)
+    bench = Bench(state, Starter())
+    _leave_unrecorded(bench)
+    bench.spool.of(LEASE).shim_log.touch()
+    bench.run(bench.supervisor.adopt)
+    assert bench.starter.started == []
+    assert bench.report.outcome is Outcome.DIED
+
+
+def _leave_unrecorded(bench: Bench) -> None:
+    """Leave what a daemon leaves that ends between its word that the shim may run and its note of which process that is."""
+    job_dir = bench.spool.of(LEASE)
+    job_dir.store_offer(make_offer("a"))
+    job_dir.store_spec(
+        wire.JobSpec(
+            job_id="a",
+            key="k",
+            socket_path="",
+            worker_name="w1",
+            queue="default",
+            workload=make_offer("a").workload,
+            bundle_path="",
+        )
+    )

@@ -375,7 +375,9 @@ class Supervisor:
             self._begin(job, self._live)
         else:
             self._door.open(job.lease, spec.key, job)
-            self._begin(job, self._adopted, JobPhase.RUNNING)
+            # One that may not have begun is listed as such: that keeps its offer.
+            begun = job.shim is not None or job_dir.shim_log.exists() or job_dir.has_result()
+            self._begin(job, self._adopted, JobPhase.RUNNING if begun else JobPhase.PREPARING)
 
     def _give_up(self, job_dir: JobDir, error: Damaged) -> None:
         """Neither copy of what we noted about this job can be read. Its directory's name is enough to end and report it.
@@ -400,6 +402,12 @@ class Supervisor:
     async def _adopted(self, job: Job) -> None:
         if job.shim is None and not job.dir.has_result():
             await self._find(job)
+            if job.shim is None and not job.dir.shim_log.exists():
+                # The first thing that a shim does is to open its log. The daemon was cut off before there was one: while its own
+                # zygote was still loading, which takes seconds. Should we be wrong, only one of two shims hears "run".
+                log.info("job %s: it had not begun; starting it", job.lease)
+                await self._live(job)
+                return
         elif job.shim and is_alive(job.shim):
             log.info("job %s: adopted, pid %d", job.lease, job.shim.pid)
         await self._watch(job)
