@@ -36,7 +36,7 @@ def search(machine: type[M], *, examples: int, steps: int) -> None:
             deadline=None,
             print_blob=False,
             suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate,),
+            phases=(Phase.generate, Phase.shrink),
         ),
     )
 
