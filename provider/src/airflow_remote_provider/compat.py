@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import Connection, Engine, func, select
@@ -182,8 +183,6 @@ def living_schedulers(session: Session, job_ids: list[int]) -> set[int]:
 
 def fail_connection_test(session: Session, connection_test_id: str, reason: str) -> None:
     """Tell whoever asked for a connection test why there is no result, unless there is one."""
-    from uuid import UUID
-
     # Through the ORM: Airflow's model frees the connection for the next test when the state is set.
     test = session.get(connection_test_model(), UUID(connection_test_id), with_for_update=True)
     if test is not None and test.state not in ENDED_CONNECTION_TEST:
@@ -204,6 +203,55 @@ def executor_names(executor: Any) -> frozenset[str | None]:
     return frozenset(names)
 
 
+@cache
+def names_of_subclasses(path: str) -> frozenset[str | None]:
+    """Return how a task may name the executor at this *path*, or one derived from it, in any team; None if it is some team's default."""
+    from airflow.executors.executor_loader import ExecutorLoader
+    from airflow.utils.module_loading import import_string
+
+    names: set[str | None] = set()
+    teams: set[str | None] = set()
+    for name in ExecutorLoader.get_executor_names(validate_teams=False):
+        is_default = name.team_name not in teams
+        teams.add(name.team_name)
+        derived = name.module_path == path or (
+            not name.module_path.startswith("airflow.") and issubclass(import_string(name.module_path), import_string(path))
+        )
+        if derived:
+            names |= {text for text in (name.alias, name.module_path, name.module_path.rpartition(".")[2]) if text}
+            names |= {None} if is_default else set()
+    return frozenset(names)
+
+
+def policy_violation(text: str) -> Exception:
+    """Return what a cluster policy raises to refuse a Dag; *text* is shown as its import error."""
+    from airflow.exceptions import AirflowClusterPolicyViolation
+
+    return AirflowClusterPolicyViolation(text)
+
+
+def set_executor_config(task: Any, config: dict[str, Any]) -> None:
+    """Give a task of a Dag file another `executor_config`."""
+    if hasattr(task, "partial_kwargs"):
+        task.partial_kwargs["executor_config"] = config
+    else:
+        task.executor_config = config
+
+
+@cache
+def dag_bag() -> Any:
+    """Return this process's bag of Dags read from the database, by version; it forgets those long unused."""
+    from airflow.api_fastapi.common.dagbag import create_dag_bag
+
+    return create_dag_bag()
+
+
+def task_definition(session: Session, dag_version_id: UUID, task_id: str) -> Any:
+    """Return the serialized task of that version of its Dag, mapped or not; None if there is none any more."""
+    dag = dag_bag().get_dag(version_id=dag_version_id, session=session)
+    return None if dag is None else dag.task_dict.get(task_id)
+
+
 def execution_token_generator() -> Any:
     """Return what mints the short tokens with which the gateway calls the Execution API."""
     from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args
@@ -219,11 +267,10 @@ def execution_token_generator() -> Any:
 
 def execution_api_app() -> Any:
     """Return a Task Execution API application of our own, ready for its lifespan to be entered."""
-    from airflow.api_fastapi.common.dagbag import create_dag_bag
     from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
 
     app = create_task_execution_api_app()
-    app.state.dag_bag = create_dag_bag()
+    app.state.dag_bag = dag_bag()
     return app
 
 

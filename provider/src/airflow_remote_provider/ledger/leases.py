@@ -36,10 +36,15 @@ class Subject:
 
     kind: JobKind
     id: uuid.UUID
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
 
 
 def _subject(job: Job) -> Subject:
-    return Subject(JobKind(job.kind), job.ti_id or uuid.UUID(job.id))
+    its_id = job.ti_id or uuid.UUID(job.id)
+    return Subject(JobKind(job.kind), its_id, job.dag_id, job.run_id, job.task_id, job.map_index)
 
 
 def _hold(session: Session, lease: Lease, *, lock: bool = True) -> Job:

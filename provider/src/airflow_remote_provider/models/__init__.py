@@ -5,10 +5,12 @@ Ids and names that Airflow makes (Dag, run, task ids: 250 characters and more) a
 
 from __future__ import annotations
 
+from airflow_remote_provider.models.access import Access
 from airflow_remote_provider.models.base import Base
 from airflow_remote_provider.models.duty import Duty
 from airflow_remote_provider.models.enrolment import EnrolmentToken
 from airflow_remote_provider.models.job import Job
+from airflow_remote_provider.models.queue_policy import QueuePolicy
 from airflow_remote_provider.models.worker import Presence, Worker
 
-__all__ = ["Base", "Duty", "EnrolmentToken", "Job", "Presence", "Worker"]
+__all__ = ["Access", "Base", "Duty", "EnrolmentToken", "Job", "Presence", "QueuePolicy", "Worker"]
