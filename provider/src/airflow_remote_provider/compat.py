@@ -252,6 +252,12 @@ def task_definition(session: Session, dag_version_id: UUID, task_id: str) -> Any
     return None if dag is None else dag.task_dict.get(task_id)
 
 
+def newest_definitions(session: Session, dag_id: str) -> dict[str, Any]:
+    """Return the serialized tasks of the newest version of the Dag, by task id; none if there is no such Dag (any more)."""
+    dag = dag_bag().get_latest_version_of_dag(dag_id, session=session)
+    return {} if dag is None else dict(dag.task_dict)
+
+
 def execution_token_generator() -> Any:
     """Return what mints the short tokens with which the gateway calls the Execution API."""
     from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args

@@ -58,7 +58,11 @@ def _fields(thing: Any) -> Iterator[tuple[str, Any]]:
     if partial is not None:  # mapped: there is no instance yet
         yield from _signature_defaults(getattr(thing, "operator_class", None), partial)
         yield from partial.items()
-        yield from _entries(getattr(getattr(thing, thing._expand_input_attr), "value", None))
+        expanded = getattr(getattr(thing, thing._expand_input_attr), "value", None)
+        if thing._expand_input_attr == "op_kwargs_expand_input":  # a function's arguments, all of them rendered
+            yield "op_kwargs", expanded
+        else:
+            yield from _entries(expanded)
         return
     for owner in reversed(type(thing).__mro__):
         yield from ((name, value) for name, value in vars(owner).items() if CONNECTION_FIELD.fullmatch(name))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -82,14 +83,21 @@ def _definition(session: Session, job: Job) -> tuple[Grant, str]:
     if job.kind == JobKind.CALLBACK.value:
         return named(inferred.of_arguments(said.get("kwargs"))), ""
     version = said.get("ti", {}).get("dag_version_id")
-    task = compat.task_definition(session, UUID(version), job.task_id) if version else None
+    return _of_task(compat.task_definition(session, UUID(version), job.task_id) if version else None)
+
+
+def _of_task(task: Any) -> tuple[Grant, str]:
     if task is None:
-        return Grant(), "central no longer has the version of the Dag that this job was made from"
-    grant = named(inferred.of_task(task)) | noted(task.executor_config)
+        return Grant(), "central no longer has that version of the Dag"
+    grant, trouble = _declared(task)
+    return grant | named(inferred.of_task(task)) | noted(task.executor_config), trouble
+
+
+def _declared(task: Any) -> tuple[Grant, str]:
     try:
-        return grant | declared(task.executor_config), ""
+        return (Grant() if task is None else declared(task.executor_config)), ""
     except BadDeclaration as error:
-        return grant, str(error)
+        return Grant(), str(error)
 
 
 def _why(job: Job, ask: Ask, trouble: str) -> str:
@@ -187,13 +195,28 @@ def list_accesses(
 
 
 def suggest(session: Session, dag_id: str) -> dict[str, dict[Kind, list[str]]]:
-    """Return, by task, what the jobs of a Dag asked for and nothing granted: what its author would have to declare."""
-    query = select(Access.task_id, Access.kind, Access.name).where(
+    """Return, by task, what its author should declare: what he does now, and what jobs asked for that nothing grants by now.
+
+    By now: by the Dag's newest version, and by the policy of the queue that the job was in.
+    """
+    query = select(Access.task_id, Access.queue, Access.kind, Access.name).where(
         Access.dag_id == dag_id,
         Access.answer.in_([Answer.DENIED.value, Answer.AUDITED.value]),
         Access.kind.in_([kind.value for kind in Kind]),
     )
-    asked: dict[str, dict[Kind, set[str]]] = {}
-    for task_id, kind, name in session.execute(query):
-        asked.setdefault(task_id, {}).setdefault(Kind(kind), set()).add(name)
-    return {task: {kind: sorted(names) for kind, names in kinds.items()} for task, kinds in sorted(asked.items())}
+    tasks = compat.newest_definitions(session, dag_id)
+    lacking: dict[str, dict[Kind, set[str]]] = {}
+    for task_id, queue, kind, name in session.execute(query.distinct()):
+        ask = _as_asked(Kind(kind), name)
+        granted = policy_of(session, queue).grant | _of_task(tasks.get(task_id))[0]
+        if not granted.allows(ask):
+            lacking.setdefault(task_id, {}).setdefault(Kind(kind), set()).add(name)
+    for task_id, names in lacking.items():
+        for kind, globs in _declared(tasks.get(task_id))[0].globs.items():
+            names.setdefault(kind, set()).update(globs)
+    return {task: {kind: sorted(names) for kind, names in kinds.items()} for task, kinds in sorted(lacking.items())}
+
+
+def _as_asked(kind: Kind, name: str) -> Ask:
+    """Return the ask that was recorded under this name."""
+    return Ask(kind, (name.removesuffix("*"),), listing=True) if name.endswith("*") else Ask(kind, (name,))
