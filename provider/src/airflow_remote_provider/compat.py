@@ -227,7 +227,7 @@ def policy_violation(text: str) -> Exception:
     """Return what a cluster policy raises to refuse a Dag; *text* is shown as its import error."""
     from airflow.exceptions import AirflowClusterPolicyViolation
 
-    return AirflowClusterPolicyViolation(text)
+    return AirflowClusterPolicyViolation(text)  # type: ignore[no-any-return]
 
 
 def set_executor_config(task: Any, config: dict[str, Any]) -> None:

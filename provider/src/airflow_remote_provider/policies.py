@@ -19,7 +19,7 @@ EXECUTOR = "airflow_remote_provider.executor.RemoteExecutor"
 """As a text: a process that parses one Dag file has no other use for the module."""
 
 
-@hookimpl  # type: ignore[misc]
+@hookimpl  # type: ignore[untyped-decorator]
 def task_policy(task: Any) -> None:
     """Called for every task of every Dag file; those of other executors stay as they are.
 

@@ -190,7 +190,9 @@ def test_other_dags_are_named_by_fields_too() -> None:
 
 def test_inlets_and_outlets_are_assets() -> None:
     with DAG("dag") as dag:
-        BashOperator(task_id="a", bash_command="", inlets=[Asset("in", "s3://in/x")], outlets=[AssetAlias("alias"), Asset.ref(name="r")])
+        BashOperator(
+            task_id="a", bash_command="", inlets=[Asset("in", "s3://in/x")], outlets=[AssetAlias("alias"), Asset.ref(name="r")]
+        )
     expected = {"in", "s3://in/x", "alias", "r"}
     for some in (dag, _read_back(dag)):
         assert of_task(some.get_task("a")) == {Kind.ASSETS: expected}

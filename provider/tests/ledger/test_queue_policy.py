@@ -110,5 +110,12 @@ def test_policies_are_listed() -> None:
     _allow("a", dags=["d"], xcoms_of=["x"], writes=["w"], assets=["s3://*"])
     with compat.transaction() as session:
         first, second = queue_policy.list_policies(session)
-    assert (first.queue, first.mode, first.dags, first.xcoms_of, first.writes, first.assets) == ("a", None, ["d"], ["x"], ["w"], ["s3://*"])
+    assert (first.queue, first.mode, first.dags, first.xcoms_of, first.writes, first.assets) == (
+        "a",
+        None,
+        ["d"],
+        ["x"],
+        ["w"],
+        ["s3://*"],
+    )
     assert (second.queue, second.mode, second.connections) == ("b", "audit", [])

@@ -36,7 +36,9 @@ def of_task(task: Any) -> Names:
     for group in _mapped_groups(task):
         _of_fields(_entries(group._expand_input.value), (), found, own_dag="", depth=1)
     for asset in (*(getattr(task, "inlets", None) or ()), *(getattr(task, "outlets", None) or ())):
-        found[Kind.ASSETS] |= {name for name in (getattr(asset, "name", None), getattr(asset, "uri", None)) if isinstance(name, str)}
+        found[Kind.ASSETS] |= {
+            name for name in (getattr(asset, "name", None), getattr(asset, "uri", None)) if isinstance(name, str)
+        }
     return {kind: names for kind, names in found.items() if names}
 
 
@@ -87,9 +89,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _entries(item)
 
 
-def _of_fields(
-    fields: Iterable[tuple[str, Any]], templated: tuple[str, ...], found: Names, *, own_dag: str, depth: int
-) -> None:
+def _of_fields(fields: Iterable[tuple[str, Any]], templated: tuple[str, ...], found: Names, *, own_dag: str, depth: int) -> None:
     for name, value in fields:
         if name.startswith("_") or name in NOT_FIELDS:
             continue
