@@ -84,7 +84,7 @@ def test_a_declaration_that_cannot_be_read_is_an_import_error() -> None:
         task = BashOperator(
             task_id="t", bash_command="true", executor="RemoteExecutor", executor_config={"remote": {"connection": ["a"]}}
         )
-    with pytest.raises(AirflowClusterPolicyViolation, match="task 't': .*did you mean 'connections'"):
+    with pytest.raises(AirflowClusterPolicyViolation, match=r"task 't': .*did you mean 'connections'"):
         policies.task_policy(task)
 
 

@@ -38,7 +38,7 @@ def task_policy(task: Any) -> None:
     try:
         names = inferred.of_task(task)
     except Exception:
-        # Somebody's operator does what we didn't think of. Its Dag must load; what isn't noted is denied, and the task's log says so.
+        # Somebody's operator does what we didn't think of. Its Dag must load; what isn't noted is denied, and said to be.
         log.exception("Could not infer what task %s of Dag %s reads; it needs declarations", task.task_id, task.dag_id)
         return
     if names:

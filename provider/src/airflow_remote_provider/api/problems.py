@@ -33,7 +33,7 @@ NOT_GRANTED = "not_granted"
 
 
 class NotGranted(Exception):
-    """A call of a task that it has no right to. Answered as the Execution API answers, because the task is told, not the worker."""
+    """A call that nothing grants to its job. Answered as the Execution API answers: the task is told, not the worker."""
 
 
 def problem_response(code: ProblemCode, detail: str, *, size: int | None = None) -> Response:

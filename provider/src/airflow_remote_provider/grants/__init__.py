@@ -46,7 +46,7 @@ SECRET = frozenset({Kind.CONNECTIONS, Kind.VARIABLES})
 
 @dataclass(frozen=True)
 class Ask:
-    """What a call needs a grant for: any one of *names*. *listing*: the names that begin with it, rather than the thing itself."""
+    """What a call needs a grant for: any one of *names*; when *listing*, all names that begin with it."""
 
     kind: Kind
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Who may have what: a job's grant is what its task's definition names, what its author declares, and what its queue's policy allows.
+"""Who may have what: a job's grant is what its task's definition names, what its author declares, and what its queue allows.
 
 The definition is the one of the Dag version that the job was made from: nothing that a worker says changes it. Every read of a
 secret and every denial is recorded (:class:`..models.Access`) before it is answered.
@@ -110,8 +110,8 @@ def _why(job: Job, ask: Ask, trouble: str) -> str:
         lack += f" ({trouble})"
     command = f"airflow remote grants allow {shlex.quote(job.queue)} --{ask.kind.value.replace('_', '-')} {shlex.quote(ask.name)}"
     return (
-        f"Not granted to this job: {ask.kind.noun} {ask.name!r}; {lack}, and the policy of the queue {job.queue!r} does not allow it. "
-        f"{wish}{command}"
+        f"Not granted to this job: {ask.kind.noun} {ask.name!r}; {lack}, "
+        f"and the policy of the queue {job.queue!r} does not allow it. {wish}{command}"
     )
 
 

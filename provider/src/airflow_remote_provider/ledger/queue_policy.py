@@ -1,4 +1,4 @@
-"""Queue policies: the globs that people grant to every job of a queue, and whether what is not granted is denied or only recorded."""
+"""Queue policies: the globs that people grant to every job of a queue, and whether the rest is denied or only recorded."""
 
 from __future__ import annotations
 
