@@ -205,7 +205,7 @@ def executor_names(executor: Any) -> frozenset[str | None]:
 
 @cache
 def names_of_subclasses(path: str) -> frozenset[str | None]:
-    """Return how tasks of any team may name the executor at this *path*, or one derived from it; None if it is a team's default."""
+    """Return how a task may name the executor at this *path*, or one derived from it; None if it is some team's default."""
     from airflow.executors.executor_loader import ExecutorLoader
     from airflow.utils.module_loading import import_string
 

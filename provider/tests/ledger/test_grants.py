@@ -78,8 +78,8 @@ def test_what_nothing_names_is_denied_and_how_to_allow_it_is_said() -> None:
     verdict = _decide(_job())
     assert verdict.answer is Answer.DENIED
     assert verdict.why == (
-        "Not granted to this job: connection 'plant'; its task's fields and templates do not name it, its executor_config does not "
-        "declare it, and the policy of the queue 'q' does not allow it. To allow it, give the task "
+        "Not granted to this job: connection 'plant'; its task's fields and templates do not name it, its executor_config does "
+        "not declare it, and the policy of the queue 'q' does not allow it. To allow it, give the task "
         'executor_config={"remote": {"connections": ["plant"]}}, or run on central: '
         "airflow remote grants allow q --connections plant"
     )

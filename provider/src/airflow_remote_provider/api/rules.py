@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from airflow_remote_protocol.messages import JobKind
 
 from airflow_remote_provider.grants import Ask, Kind
-from airflow_remote_provider.ledger.leases import Subject
+
+if TYPE_CHECKING:  # the documentation is made of this table where there is no database
+    from airflow_remote_provider.ledger.leases import Subject
 
 
 class NotAllowed(Exception):
