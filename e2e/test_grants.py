@@ -9,14 +9,13 @@ from testkit.airflow import Airflow
 from testkit.worker import Worker
 
 
-@pytest.fixture(scope="module")
-def central(central: Airflow) -> Airflow:
-    """With connections and variables, some of them nobody's business."""
+@pytest.fixture(scope="module", autouse=True)
+def secrets(central: Airflow) -> None:
+    """Connections and variables, some of them nobody's business."""
     for name in ("granted_a", "granted_b", "granted_c", "secret_plant", "site_7", "site_8"):
         central.api("POST", "connections", json={"connection_id": name, "conn_type": "http", "host": f"{name}.example"})
     for key, value in (("granted_text", "for all"), ("granted_json", '{"x": 1}'), ("secret_text", "for nobody")):
         central.api("POST", "variables", json={"key": key, "value": value})
-    return central
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 
 from airflow.exceptions import AirflowClusterPolicyViolation
+from airflow.executors.executor_loader import ExecutorLoader
+from airflow.executors.executor_utils import ExecutorName
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
@@ -19,6 +23,14 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_provider import compat, executor, policies
 from airflow_remote_provider.grants import inferred
 from airflow_remote_provider.grants.declared import NOTED
+
+OURS = policies.EXECUTOR
+LOCAL = ExecutorName("airflow.executors.local_executor.LocalExecutor", "LocalExecutor")
+names_of_subclasses = compat.names_of_subclasses.__wrapped__  # unpatched, and nothing remembered
+
+
+class Derived(executor.RemoteExecutor):
+    """An executor of somebody's own, based on ours."""
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +128,21 @@ def test_a_dag_file_that_airflow_parses_has_been_through_it(tmp_path: Path, ours
     bag = DagBag(dag_folder=tmp_path, bundle_path=tmp_path)
     assert not bag.import_errors
     assert bag.dags["parsed"].get_task("t").executor_config[NOTED] == {"connections": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("configured", "names"),
+    [
+        ([LOCAL], set()),
+        ([ExecutorName(OURS)], {OURS, "RemoteExecutor", None}),
+        ([LOCAL, ExecutorName(OURS, "Edge")], {OURS, "RemoteExecutor", "Edge"}),
+        ([LOCAL, ExecutorName(OURS, "Edge", "team")], {OURS, "RemoteExecutor", "Edge", None}),
+        ([ExecutorName("site.executors.Derived")], {"site.executors.Derived", "Derived", None}),
+    ],
+)
+def test_a_tasks_executor_is_known_by_every_name_of_it(
+    configured: list[ExecutorName], names: set[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExecutorLoader, "get_executor_names", lambda validate_teams: configured)
+    monkeypatch.setitem(sys.modules, "site.executors", SimpleNamespace(Derived=Derived))  # type: ignore[arg-type]
+    assert names_of_subclasses(OURS) == names

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -207,7 +208,6 @@ def executor_names(executor: Any) -> frozenset[str | None]:
 def names_of_subclasses(path: str) -> frozenset[str | None]:
     """Return how a task may name the executor at this *path*, or one derived from it; None if it is some team's default."""
     from airflow.executors.executor_loader import ExecutorLoader
-    from airflow.utils.module_loading import import_string
 
     names: set[str | None] = set()
     teams: set[str | None] = set()
@@ -215,12 +215,17 @@ def names_of_subclasses(path: str) -> frozenset[str | None]:
         is_default = name.team_name not in teams
         teams.add(name.team_name)
         derived = name.module_path == path or (
-            not name.module_path.startswith("airflow.") and issubclass(import_string(name.module_path), import_string(path))
+            not name.module_path.startswith("airflow.") and issubclass(_class_at(name.module_path), _class_at(path))
         )
         if derived:
             names |= {text for text in (name.alias, name.module_path, name.module_path.rpartition(".")[2]) if text}
             names |= {None} if is_default else set()
     return frozenset(names)
+
+
+def _class_at(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
 def policy_violation(text: str) -> Exception:
