@@ -43,7 +43,7 @@ def _with(lease: Lease, work: Callable[[Check], Awaitable[None]]) -> None:
         subject = await pool.call(leases.check, lease)
 
         async def check(method: str, path: str, of: Lease = lease) -> None:
-            await rights.check(of, subject, method, path, b"")
+            await rights.check(of, subject, method, path, b"", b"{}")
 
         try:
             await work(check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 
@@ -73,7 +74,7 @@ def test_the_table_is_in_airflows_order_where_two_patterns_fit_one_path() -> Non
     ],
 )
 def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str) -> None:
-    assert _judged(subject, method, path) is None
+    assert _judged(subject, method, path) == ()
 
 
 @pytest.mark.parametrize(
@@ -108,12 +109,12 @@ def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str
     ],
 )
 def test_what_is_not_needs_a_grant(subject: Subject, method: str, path: str, kind: Kind, names: tuple[str, ...]) -> None:
-    assert _judged(subject, method, path) == Ask(kind, names)
+    assert _judged(subject, method, path) == (Ask(kind, names),)
 
 
 def test_listing_needs_a_grant_of_the_whole_prefix() -> None:
-    assert _judged(TASK, "GET", "variables/keys?prefix=plant_") == Ask(Kind.VARIABLES, ("plant_",), listing=True)
-    assert _judged(TASK, "GET", "variables/keys") == Ask(Kind.VARIABLES, ("",), listing=True)
+    assert _judged(TASK, "GET", "variables/keys?prefix=plant_") == (Ask(Kind.VARIABLES, ("plant_",), listing=True),)
+    assert _judged(TASK, "GET", "variables/keys") == (Ask(Kind.VARIABLES, ("",), listing=True),)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +159,9 @@ def test_the_rest_no_grant_allows(subject: Subject, method: str, path: str) -> N
 
 
 def test_an_encoded_slash_parts_a_path_as_it_does_for_airflow() -> None:
-    assert _judged(TASK, "GET", "xcoms/mine%2Frun-1/task/key/x") is None, "Airflow reads it as run-1 of mine"
-    assert _judged(TASK, "GET", "xcoms/other%2Frun-1%2Ftask/key") == Ask(Kind.XCOMS_OF, ("other",))
-    assert _judged(TEST, "GET", f"connection-tests/{ME}%2Fconnection") is None
+    assert _judged(TASK, "GET", "xcoms/mine%2Frun-1/task/key/x") == (), "Airflow reads it as run-1 of mine"
+    assert _judged(TASK, "GET", "xcoms/other%2Frun-1%2Ftask/key") == (Ask(Kind.XCOMS_OF, ("other",)),)
+    assert _judged(TEST, "GET", f"connection-tests/{ME}%2Fconnection") == ()
 
 
 def test_a_route_without_a_rule_says_whose_turn_it_is() -> None:
@@ -168,6 +169,28 @@ def test_a_route_without_a_rule_says_whose_turn_it_is() -> None:
         _judged(TASK, "GET", "new/in/airflow/4")
 
 
-def _judged(subject: Subject, method: str, path: str) -> Ask | None:
+def test_outlets_that_a_task_says_it_changed_need_grants() -> None:
+    outlets = [
+        {"name": "a", "uri": "s3://a", "type": "Asset"},
+        {"name": "b", "uri": "s3://granted", "type": "AssetNameRef"},
+        {"name": "granted", "uri": "s3://c", "type": "AssetUriRef"},
+        {"name": "d", "type": "AssetAlias"},
+    ]
+    events = [{"dest_asset_key": {"name": "a", "uri": "s3://a"}, "extra": {}}, {"source_alias_name": "e", "dest_asset_key": {}}]
+    said = {"state": "success", "task_outlets": outlets, "outlet_events": events}
+    needed = [ask.names for ask in _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)]
+    assert needed == [("a", "s3://a"), ("b",), ("s3://c",), ("d",), ("e",)]
+    assert (
+        _judged(TASK, "PATCH", f"task-instances/{ME}/state", {"state": "success", "task_outlets": [], "outlet_events": []}) == ()
+    )
+
+
+@pytest.mark.parametrize("said", [[], "text", {"task_outlets": "text"}, {"task_outlets": [{}]}, {"outlet_events": [None]}])
+def test_a_state_that_is_none_is_refused(said: object) -> None:
+    with pytest.raises(NotAllowed, match="not what a task says of its state"):
+        _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
+
+
+def _judged(subject: Subject, method: str, path: str, said: object = None) -> tuple[Ask, ...]:
     path, _, query = path.partition("?")
-    return judge(subject, method, path, query.encode())
+    return judge(subject, method, path, query.encode(), json.dumps(said if said is not None else {}).encode())

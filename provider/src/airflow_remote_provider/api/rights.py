@@ -37,7 +37,7 @@ class Rights:
         self._refused: OrderedDict[tuple[Lease, str], None] = OrderedDict()
         """Calls that are recorded as denied already."""
 
-    async def check(self, lease: Lease, subject: Subject, method: str, path: str, query: bytes) -> None:
+    async def check(self, lease: Lease, subject: Subject, method: str, path: str, query: bytes, body: bytes) -> None:
         """Return if the call may go on to the Execution API. *path*: percent-encoded, no leading slash.
 
         Raises:
@@ -45,15 +45,14 @@ class Rights:
             Refusal: `invalid`; no grant could allow it.
         """
         try:
-            ask = rules.judge(subject, method, path, query)
+            asks = rules.judge(subject, method, path, query, body)
         except NotAllowed as error:
             await self._note(lease, f"{method} {path}")
             raise Refusal(ProblemCode.INVALID, f"not allowed to this job: {method} {path[:200]!r}; {error}") from None
-        if ask is None:
-            return
-        verdict = await self._decide(lease, ask)
-        if verdict.answer is Answer.DENIED:
-            raise NotGranted(verdict.why)
+        for ask in asks:
+            verdict = await self._decide(lease, ask)
+            if verdict.answer is Answer.DENIED:
+                raise NotGranted(verdict.why)
 
     async def _decide(self, lease: Lease, ask: Ask) -> Verdict:
         asked_at = asyncio.get_running_loop().time()

@@ -7,8 +7,9 @@ is made of this table.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -27,11 +28,12 @@ class NotAllowed(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One call: whom it is for, and what its path and query name."""
+    """One call: whom it is for, what its path and query name, and its body, unread."""
 
     subject: Subject
     path: Mapping[str, str]
     query: Mapping[str, list[str]]
+    body: bytes
 
     def one(self, name: str) -> str:
         """Return the value of a query parameter; empty if it isn't given.
@@ -49,8 +51,8 @@ class Call:
         return self.path.get("dag_id") or self.one("dag_id")
 
 
-Judge = Callable[[Call], Ask | None]
-"""Returns None if the call needs no grant.
+Judge = Callable[[Call], "tuple[Ask, ...]"]
+"""Returns what needs a grant, each of it; nothing, if the call needs none.
 
 Raises:
     NotAllowed: it can have none.
@@ -73,65 +75,98 @@ class Rule:
 # The rules
 
 
-def _own(call: Call) -> None:
+FREE: tuple[Ask, ...] = ()
+
+
+def _own(call: Call) -> tuple[Ask, ...]:
     if call.path["task_instance_id"] != str(call.subject.id):
         raise NotAllowed("it is about another task instance than this job's")
+    return FREE
 
 
-def _own_test(call: Call) -> None:
+def _own_state(call: Call) -> tuple[Ask, ...]:
+    _own(call)
+    return tuple(_outlets(call.body))
+
+
+def _own_test(call: Call) -> tuple[Ask, ...]:
     if call.path["connection_test_id"] != str(call.subject.id):
         raise NotAllowed("it is about another connection test than this job's")
+    return FREE
 
 
-def _connection(call: Call) -> Ask:
-    return Ask(Kind.CONNECTIONS, (call.path["connection_id"],))
+def _connection(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.CONNECTIONS, (call.path["connection_id"],)),)
 
 
-def _variable(call: Call) -> Ask:
-    return Ask(Kind.VARIABLES, (call.path["variable_key"],))
+def _variable(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.VARIABLES, (call.path["variable_key"],)),)
 
 
-def _write_variable(call: Call) -> Ask:
-    return Ask(Kind.WRITES, (call.path["variable_key"],))
+def _write_variable(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.WRITES, (call.path["variable_key"],)),)
 
 
-def _list_variables(call: Call) -> Ask:
-    return Ask(Kind.VARIABLES, (call.one("prefix"),), listing=True)
+def _list_variables(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.VARIABLES, (call.one("prefix"),), listing=True),)
 
 
-def _read_xcom(call: Call) -> Ask | None:
+def _read_xcom(call: Call) -> tuple[Ask, ...]:
     me = call.subject
     earlier = call.one("include_prior_dates").lower() not in ("", "false", "0")
     if (call.dag_id, call.path["run_id"]) == (me.dag_id, me.run_id) and not earlier:
-        return None
-    return Ask(Kind.XCOMS_OF, (call.dag_id,))
+        return FREE
+    return (Ask(Kind.XCOMS_OF, (call.dag_id,)),)
 
 
-def _write_xcom(call: Call) -> None:
+def _write_xcom(call: Call) -> tuple[Ask, ...]:
     me = call.subject
     theirs = (call.path["dag_id"], call.path["run_id"], call.path["task_id"], call.one("map_index") or "-1")
     if theirs != (me.dag_id, me.run_id, me.task_id, str(me.map_index)):
         raise NotAllowed("a task may write and delete XComs of its own task instance only")
+    return FREE
 
 
-def _ask_about_dag(call: Call) -> Ask | None:
-    return None if call.dag_id == call.subject.dag_id else Ask(Kind.DAGS, (call.dag_id,))
+def _ask_about_dag(call: Call) -> tuple[Ask, ...]:
+    return FREE if call.dag_id == call.subject.dag_id else _act_on_dag(call)
 
 
-def _act_on_dag(call: Call) -> Ask:
-    return Ask(Kind.DAGS, (call.dag_id,))
+def _act_on_dag(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.DAGS, (call.dag_id,)),)
 
 
 def _asset(*selectors: str) -> Judge:
-    def judge(call: Call) -> Ask:
-        return Ask(Kind.ASSETS, tuple(filter(None, map(call.one, selectors))) or ("",))
+    def judge(call: Call) -> tuple[Ask, ...]:
+        return (_use_of(*map(call.one, selectors)),)
 
     return judge
 
 
+def _outlets(body: bytes) -> Iterator[Ask]:
+    """What a task that succeeded says that it has changed: Airflow would start other Dags upon any asset's name."""
+    try:
+        said = json.loads(body)
+        for outlet in said.get("task_outlets") or ():
+            yield _use_of(*(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
+        for event in said.get("outlet_events") or ():
+            if "source_alias_name" in event:
+                yield _use_of(event["source_alias_name"])
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise NotAllowed("its body is not what a task says of its state") from None
+
+
+NAMED_BY = {"Asset": ("name", "uri"), "AssetUriRef": ("uri",)}
+"""What Airflow finds an asset by, by the type that is said; everything else by its name."""
+
+
+def _use_of(*names: object) -> Ask:
+    return Ask(Kind.ASSETS, tuple(str(name) for name in names if name) or ("",))
+
+
 OWN = Rule("the job's own task instance", _own)
+OWN_STATE = Rule("the job's own task instance; what its outlets are said to be: `assets`", _own_state)
 TEST = Rule("the job's own connection test", _own_test, TESTS)
-NOTHING = Rule("free: says nothing of anybody", lambda _: None, frozenset(JobKind))
+NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
 READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS)
 READ_VARIABLE = Rule("`variables`", _variable, TASKS_AND_CALLBACKS)
 WRITE_VARIABLE = Rule("`writes`", _write_variable)
@@ -150,7 +185,7 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "health/ping", NOTHING),
     # The task instance itself
     ("PATCH", "task-instances/{task_instance_id}/run", OWN),
-    ("PATCH", "task-instances/{task_instance_id}/state", OWN),
+    ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE),
     ("PATCH", "task-instances/{task_instance_id}/skip-downstream", OWN),
     ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN),
     ("PUT", "task-instances/{task_instance_id}/rtif", OWN),
@@ -211,8 +246,8 @@ TABLE: list[tuple[str, str, Rule]] = [
 ]
 
 
-def judge(subject: Subject, method: str, path: str, query: bytes) -> Ask | None:
-    """Return what the call needs a grant for; None if it needs none. *path*: percent-encoded, no leading slash.
+def judge(subject: Subject, method: str, path: str, query: bytes, body: bytes) -> tuple[Ask, ...]:
+    """Return what the call needs grants for, all of it; nothing if it needs none. *path*: percent-encoded, no leading slash.
 
     Raises:
         NotAllowed: it is never allowed to this job.
@@ -227,7 +262,7 @@ def judge(subject: Subject, method: str, path: str, query: bytes) -> Ask | None:
             given: dict[str, list[str]] = {}
             for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
                 given.setdefault(name, []).append(value)
-            return rule.judge(Call(subject, match.groupdict(), given))
+            return rule.judge(Call(subject, match.groupdict(), given, body))
     raise NotAllowed("the Remote Executor has no rule for it: central's Airflow is newer, or there is no such route")
 
 
