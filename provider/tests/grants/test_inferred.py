@@ -182,6 +182,16 @@ def test_notifiers_are_looked_into() -> None:
     assert _names(ship) == {CONNECTIONS: {"own", "bell"}, VARIABLES: {"ring"}}
 
 
+def test_mail_about_a_failure_needs_its_connection() -> None:
+    with DAG("dag", default_args={"email": "ada@plant.example"}) as dag:
+        BashOperator(task_id="a", bash_command="")
+        BashOperator.partial(task_id="b").expand(bash_command=["true"])
+        BashOperator(task_id="c", bash_command="", email_on_failure=False, email_on_retry=False)
+    for some in (dag, _read_back(dag)):
+        assert _names(some.get_task("a")) == _names(some.get_task("b")) == {CONNECTIONS: {"smtp_default"}}
+        assert _names(some.get_task("c")) == {}
+
+
 def test_other_dags_are_named_by_fields_too() -> None:
     with DAG("dag"):
         found = _names(TriggerDagRunOperator(task_id="a", trigger_dag_id="other"))

@@ -23,6 +23,8 @@ DAG_FIELD = re.compile(r".*_dag_ids?")
 """`trigger_dag_id`, `external_dag_id`; not `dag_id`, which is the task's own."""
 NOT_FIELDS = frozenset({"executor_config", "params", "default_args", "inlets", "outlets", "task_group", "dag"})
 CALLBACKS = ("on_execute_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback", "on_success_callback")
+MAIL = "smtp_default"
+"""With which Airflow's own mail about a failed task is sent, from where it ran."""
 DEEPEST = 12
 """Levels of dicts, lists and objects that are looked into; nobody writes more by hand."""
 
@@ -33,6 +35,8 @@ def of_task(task: Any) -> Names:
     """Return every name in the definition of *task*, by kind: a task of the SDK's or a serialized one, mapped or not."""
     found: Names = defaultdict(set)
     _of_object(task, found, own_dag=getattr(task, "dag_id", "") or "", depth=0)
+    if getattr(task, "email", None) and (task.email_on_failure or task.email_on_retry):
+        found[Kind.CONNECTIONS].add(MAIL)
     for group in _mapped_groups(task):
         _of_fields(_entries(group._expand_input.value), (), found, own_dag="", depth=1)
     for asset in (*(getattr(task, "inlets", None) or ()), *(getattr(task, "outlets", None) or ())):
