@@ -19,6 +19,7 @@ from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger import leases, queue_policy
 from airflow_remote_provider.ledger.leases import Lease, Subject
 from airflow_remote_provider.models import Access
+from starlette.requests import Request
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -43,7 +44,8 @@ def _with(lease: Lease, work: Callable[[Check], Awaitable[None]]) -> None:
         subject = await pool.call(leases.check, lease)
 
         async def check(method: str, path: str, of: Lease = lease) -> None:
-            await rights.check(of, subject, method, path, b"", b"{}")
+            request = Request({"type": "http", "method": method, "headers": [], "query_string": b""})
+            await rights.check(of, subject, request, path, b"{}")
 
         try:
             await work(check)

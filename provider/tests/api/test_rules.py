@@ -10,12 +10,14 @@ import pytest
 
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 
+from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
 from airflow.api_fastapi.execution_api.routes import execution_api_router
 from airflow_remote_protocol.messages import JobKind
-from airflow_remote_provider.api.rules import TABLE, NotAllowed, judge
+from airflow_remote_provider.api.rules import LISTS_SINCE, TABLE, NotAllowed, judge, read
 from airflow_remote_provider.grants import Ask, Kind
 from airflow_remote_provider.ledger.leases import Subject
 from fastapi.routing import APIRoute
+from starlette.routing import Match
 
 ME, OTHER = uuid.uuid4(), uuid.uuid4()
 TASK = Subject(JobKind.TASK, ME, "mine", "run-1", "task", 3)
@@ -34,6 +36,99 @@ def test_the_table_has_every_route_of_this_airflow_and_no_other() -> None:
     ours = [(method, path) for method, path, _ in TABLE]
     assert len(ours) == len(set(ours))
     assert set(ours) == set(_airflows_routes()), "a new route is refused until it has a rule in api/rules.py"
+
+
+@pytest.fixture(scope="module")
+def versions() -> dict[str, list[APIRoute]]:
+    """The routes of the real application, by the API version that a task's SDK asks for."""
+    app = create_task_execution_api_app()
+    app._cadwyn_initialize()  # else at its first request
+    return {
+        version: [route for route in router.routes if isinstance(route, APIRoute)]
+        for version, router in app.router.versioned_routers.items()
+    }
+
+
+def test_no_older_version_has_a_route_without_a_rule(versions: dict[str, list[APIRoute]]) -> None:
+    assert len(versions) > 5
+    ours = {(method, path) for method, path, _ in TABLE}
+    theirs = {(method, route.path.lstrip("/")) for routes in versions.values() for route in routes for method in route.methods}
+    assert theirs <= ours
+
+
+TRICKY = [
+    "variables/keys",
+    "variables/keys/x",
+    "variables/a/b/item/3",
+    "connections/a",
+    "connections/a/b",
+    "xcoms/d/r/t/k",
+    "xcoms/d/r/t/k/item/3",
+    "xcoms/d/r/t/k/item/3/slice",
+    "xcoms/d/r/t/item/3",
+    "xcoms/d/r/t/slice",
+    "xcoms/d/r/t/a/b/slice",
+    "xcoms/d/r/t/k/item/3/item/4",
+    "xcoms/d/r/t",
+    "dag-runs/count",
+    "dag-runs/previous",
+    "dag-runs/previous/previous",
+    "dag-runs/d/previous",
+    "dag-runs/d/count",
+    "dag-runs/d/r/state",
+    "dag-runs/d/r/clear",
+    "dag-runs/d/r/x",
+    "task-instances/count",
+    "task-instances/states",
+    "task-instances/previous/d/t",
+    "task-instances/previous/run",
+    "task-instances/x/run",
+    "store/ti/x",
+    "store/ti/x/a/b",
+    "store/asset/by-name/value",
+    "store/asset/by-name/clear",
+    "dags/d",
+    "dags/d/x",
+    "assets/by-name",
+]
+
+
+@pytest.mark.parametrize("path", TRICKY)
+def test_a_path_is_read_as_airflow_reads_it(path: str, versions: dict[str, list[APIRoute]]) -> None:
+    rules = {(method, pattern): rule for method, pattern, rule in TABLE}
+    for version, routes in versions.items():
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+            theirs = _as_airflow_reads(routes, method, path)
+            if theirs is None:
+                continue  # this version answers 404 or 405, whatever we say
+            pattern, given = theirs
+            rule, ours = read(method, path) or (None, {})
+            if (method, path) == ("GET", "variables/keys") and version < LISTS_SINCE:
+                continue  # the rule knows: see below
+            assert rule == rules[method, pattern], f"{method} {path} in {version}"
+            assert {name: given.get(name) for name in ours.keys() & given.keys()} == {
+                name: ours[name] for name in ours.keys() & given.keys()
+            }
+
+
+def test_an_old_sdk_that_lists_variables_reads_the_one_named_keys() -> None:
+    def asked(*versions: str) -> tuple[Ask, ...]:
+        return judge(TASK, "GET", "variables/keys", query=b"prefix=plant_", versions=versions)
+
+    listing, reading = (Ask(Kind.VARIABLES, ("plant_",), listing=True),), (Ask(Kind.VARIABLES, ("keys",)),)
+    assert asked() == asked("2026-06-30") == asked("2027-01-01") == listing
+    assert asked("2026-06-29") == asked("2025-04-11") == asked("2026-06-30", "2025-04-11") == reading
+    for odd in ("2026-6-30", "20260630", "9", ""):
+        with pytest.raises(NotAllowed, match="no version"):
+            asked(odd)
+
+
+def _as_airflow_reads(routes: list[APIRoute], method: str, path: str) -> tuple[str, dict[str, str]] | None:
+    for route in routes:
+        match, child = route.matches({"type": "http", "method": method, "path": f"/{path}", "root_path": "", "headers": []})
+        if match is Match.FULL:
+            return route.path.lstrip("/"), dict(child["path_params"])
+    return None
 
 
 def test_the_table_is_in_airflows_order_where_two_patterns_fit_one_path() -> None:
@@ -193,4 +288,4 @@ def test_a_state_that_is_none_is_refused(said: object) -> None:
 
 def _judged(subject: Subject, method: str, path: str, said: object = None) -> tuple[Ask, ...]:
     path, _, query = path.partition("?")
-    return judge(subject, method, path, query.encode(), json.dumps(said if said is not None else {}).encode())
+    return judge(subject, method, path, query=query.encode(), body=json.dumps(said if said is not None else {}).encode())

@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
+from starlette.requests import Request
 
 from airflow_remote_provider.api import rules
 from airflow_remote_provider.api.pool import LedgerPool
@@ -37,18 +38,25 @@ class Rights:
         self._refused: OrderedDict[tuple[Lease, str], None] = OrderedDict()
         """Calls that are recorded as denied already."""
 
-    async def check(self, lease: Lease, subject: Subject, method: str, path: str, query: bytes, body: bytes) -> None:
-        """Return if the call may go on to the Execution API. *path*: percent-encoded, no leading slash.
+    async def check(self, lease: Lease, subject: Subject, request: Request, path: str, body: bytes) -> None:
+        """Return if the *request* may go on to the Execution API. *path*: the latter's, percent-encoded, no leading slash.
 
         Raises:
             NotGranted: nothing grants it; the text says what would.
             Refusal: `invalid`; no grant could allow it.
         """
         try:
-            asks = rules.judge(subject, method, path, query, body)
+            asks = rules.judge(
+                subject,
+                request.method,
+                path,
+                query=request.scope.get("query_string", b""),
+                body=body,
+                versions=request.headers.getlist("airflow-api-version"),
+            )
         except NotAllowed as error:
-            await self._note(lease, f"{method} {path}")
-            raise Refusal(ProblemCode.INVALID, f"not allowed to this job: {method} {path[:200]!r}; {error}") from None
+            await self._note(lease, f"{request.method} {path}")
+            raise Refusal(ProblemCode.INVALID, f"not allowed to this job: {request.method} {path[:200]!r}; {error}") from None
         for ask in asks:
             verdict = await self._decide(lease, ask)
             if verdict.answer is Answer.DENIED:

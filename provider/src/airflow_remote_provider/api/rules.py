@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -34,6 +34,8 @@ class Call:
     path: Mapping[str, str]
     query: Mapping[str, list[str]]
     body: bytes
+    versions: Sequence[str]
+    """Of the Execution API, as asked for; none: the newest."""
 
     def one(self, name: str) -> str:
         """Return the value of a query parameter; empty if it isn't given.
@@ -108,7 +110,16 @@ def _write_variable(call: Call) -> tuple[Ask, ...]:
 
 
 def _list_variables(call: Call) -> tuple[Ask, ...]:
+    for version in call.versions:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", version):
+            raise NotAllowed(f"{version[:20]!r} is no version of the Execution API")
+        if version < LISTS_SINCE:  # this is the variable of that name
+            return (Ask(Kind.VARIABLES, ("keys",)),)
     return (Ask(Kind.VARIABLES, (call.one("prefix"),), listing=True),)
+
+
+LISTS_SINCE = "2026-06-30"
+"""The first version of the Execution API that lists variables."""
 
 
 def _read_xcom(call: Call) -> tuple[Ask, ...]:
@@ -246,7 +257,9 @@ TABLE: list[tuple[str, str, Rule]] = [
 ]
 
 
-def judge(subject: Subject, method: str, path: str, query: bytes, body: bytes) -> tuple[Ask, ...]:
+def judge(
+    subject: Subject, method: str, path: str, *, query: bytes = b"", body: bytes = b"", versions: Sequence[str] = ()
+) -> tuple[Ask, ...]:
     """Return what the call needs grants for, all of it; nothing if it needs none. *path*: percent-encoded, no leading slash.
 
     Raises:
@@ -255,15 +268,24 @@ def judge(subject: Subject, method: str, path: str, query: bytes, body: bytes) -
     decoded = unquote(path)
     if any(ord(char) < ord(" ") for char in decoded):
         raise NotAllowed("its path holds control characters")
-    for pattern, rule in _BY_START.get((method, decoded.partition("/")[0]), ()):
-        if match := pattern.fullmatch(decoded):
-            if subject.kind not in rule.kinds:
-                raise NotAllowed(f"a job of the kind {subject.kind.value} has no business there")
-            given: dict[str, list[str]] = {}
-            for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-                given.setdefault(name, []).append(value)
-            return rule.judge(Call(subject, match.groupdict(), given, body))
-    raise NotAllowed("the Remote Executor has no rule for it: central's Airflow is newer, or there is no such route")
+    found = read(method, decoded)
+    if found is None:
+        raise NotAllowed("the Remote Executor has no rule for it: central's Airflow is newer, or there is no such route")
+    rule, named = found
+    if subject.kind not in rule.kinds:
+        raise NotAllowed(f"a job of the kind {subject.kind.value} has no business there")
+    given: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        given.setdefault(name, []).append(value)
+    return rule.judge(Call(subject, named, given, body, versions))
+
+
+def read(method: str, decoded_path: str) -> tuple[Rule, dict[str, str]] | None:
+    """Return the rule of a call and what its path names; None if there is none."""
+    for pattern, rule in _BY_START.get((method, decoded_path.partition("/")[0]), ()):
+        if match := pattern.fullmatch(decoded_path):
+            return rule, match.groupdict()
+    return None
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -358,7 +358,7 @@ async def _execution(central: Central, request: Request, lease: Lease) -> Respon
     else:
         subject = await central.checks.lately(lease)
     try:
-        await central.rights.check(lease, subject, request.method, path, request.scope.get("query_string", b""), body)
+        await central.rights.check(lease, subject, request, path, body)
         passed = await central.gateway.pass_on(
             request.method, path, request.scope.get("query_string", b""), request.scope["headers"], body, subject
         )
