@@ -137,6 +137,7 @@ def test_a_dag_file_that_airflow_parses_has_been_through_it(tmp_path: Path, ours
         ([ExecutorName(OURS)], {OURS, "RemoteExecutor", None}),
         ([LOCAL, ExecutorName(OURS, "Edge")], {OURS, "RemoteExecutor", "Edge"}),
         ([LOCAL, ExecutorName(OURS, "Edge", "team")], {OURS, "RemoteExecutor", "Edge", None}),
+        ([ExecutorName("not_installed_here.Executor"), ExecutorName(OURS)], {OURS, "RemoteExecutor"}),
         ([ExecutorName("site.executors.Derived")], {"site.executors.Derived", "Derived", None}),
     ],
 )

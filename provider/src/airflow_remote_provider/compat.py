@@ -214,13 +214,19 @@ def names_of_subclasses(path: str) -> frozenset[str | None]:
     for name in ExecutorLoader.get_executor_names(validate_teams=False):
         is_default = name.team_name not in teams
         teams.add(name.team_name)
-        derived = name.module_path == path or (
-            not name.module_path.startswith("airflow.") and issubclass(_class_at(name.module_path), _class_at(path))
-        )
-        if derived:
+        if name.module_path == path or _is_derived(name.module_path, path):
             names |= {text for text in (name.alias, name.module_path, name.module_path.rpartition(".")[2]) if text}
             names |= {None} if is_default else set()
     return frozenset(names)
+
+
+def _is_derived(executor: str, path: str) -> bool:
+    if executor.startswith("airflow."):  # not worth the import
+        return False
+    try:
+        return issubclass(_class_at(executor), _class_at(path))
+    except (ImportError, AttributeError):  # somebody else's, installed in the scheduler's environment alone
+        return False
 
 
 def _class_at(path: str) -> type:
