@@ -68,7 +68,7 @@ def grants_denied(run_id: str = ""):
 
     @task
     def listing() -> str:
-        return got(lambda: Variable.keys(prefix=""))
+        return got(lambda: list(Variable.keys(prefix="")))
 
     @task
     def writing() -> str:

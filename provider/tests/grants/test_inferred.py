@@ -13,7 +13,7 @@ from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Ai
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, Asset, AssetAlias, BaseNotifier, BaseOperator, task, task_group
+from airflow.sdk import DAG, Asset, AssetAlias, BaseNotifier, BaseOperator, TaskGroup, task, task_group
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.grants.inferred import Names, of_arguments, of_task
@@ -159,10 +159,20 @@ def test_mapped_tasks_name_what_is_the_same_and_what_differs() -> None:
         read.partial(the_conn_id="i").expand(text=["{{ conn.j }}"])
     assert _names(dag.get_task("defaulted")) == {CONNECTIONS: {"ship_default", "a"}, VARIABLES: {"b"}}
     assert _names(dag.get_task("partial")) == {CONNECTIONS: {"p"}}
-    assert _names(dag.get_task("expanded"))[CONNECTIONS] >= {"d", "e"}
-    assert _names(dag.get_task("expanded"))[VARIABLES] == {"c"}
+    assert _names(dag.get_task("expanded")) == {CONNECTIONS: {"d", "e"}, VARIABLES: {"c"}}
     assert _names(dag.get_task("by_kwargs"))[CONNECTIONS] >= {"f", "g", "h"}
     assert _names(dag.get_task("read")) == {CONNECTIONS: {"i", "j"}}
+
+
+def test_mapped_tasks_get_default_args_too() -> None:
+    with DAG("dag", default_args={"ship_conn_id": "of_dag", "options": {"x_conn_id": "o"}, "payload": "{{ conn.p }}"}) as dag:
+        Ship.partial(task_id="a").expand(payload=["{{ var.value.v }}"])
+        with TaskGroup("g", default_args={"ship_conn_id": "of_group"}):
+            Ship.partial(task_id="b").expand(options=["x"])
+        Ship.partial(task_id="c", ship_conn_id="own").expand(payload=["x"])
+    assert _names(dag.get_task("a")) == {CONNECTIONS: {"of_dag", "o"}, VARIABLES: {"v"}}
+    assert _names(dag.get_task("g.b")) == {CONNECTIONS: {"of_group", "p"}}
+    assert _names(dag.get_task("c")) == {CONNECTIONS: {"own", "o"}}
 
 
 def test_a_mapped_group_names_what_it_is_expanded_over() -> None:

@@ -62,9 +62,9 @@ def _of_object(thing: Any, found: Names, *, own_dag: str, depth: int) -> None:
 def _fields(thing: Any) -> Iterator[tuple[str, Any]]:
     partial = getattr(thing, "partial_kwargs", None)
     if partial is not None:  # mapped: there is no instance yet
-        yield from _signature_defaults(getattr(thing, "operator_class", None), partial)
-        yield from partial.items()
         expanded = getattr(getattr(thing, thing._expand_input_attr), "value", None)
+        yield from _filled_in_later(thing, {*partial, *(expanded if isinstance(expanded, Mapping) else ())})
+        yield from partial.items()
         if thing._expand_input_attr == "op_kwargs_expand_input":  # a function's arguments, all of them rendered
             yield "op_kwargs", expanded
         else:
@@ -75,13 +75,18 @@ def _fields(thing: Any) -> Iterator[tuple[str, Any]]:
     yield from getattr(thing, "__dict__", {}).items()
 
 
-def _signature_defaults(operator: Any, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What `__init__` will take for connections that nobody named: `ssh_conn_id="ssh_default"`."""
-    for owner in operator.__mro__ if inspect.isclass(operator) else ():
+def _filled_in_later(task: Any, given: set[str]) -> Iterator[tuple[str, Any]]:
+    """What `__init__` will get for arguments that nobody gave: from `default_args`, or `ssh_conn_id="ssh_default"` by itself."""
+    operator = getattr(task, "operator_class", None)
+    if not inspect.isclass(operator):  # serialized
+        return
+    owners = (task.partial_kwargs.get("dag"), task.partial_kwargs.get("task_group"))
+    defaults = {name: value for owner in owners for name, value in (getattr(owner, "default_args", None) or {}).items()}
+    for owner in operator.__mro__:
         init = vars(owner).get("__init__")
         for name, parameter in inspect.signature(init).parameters.items() if init else ():
-            if CONNECTION_FIELD.fullmatch(name) and name not in given:
-                yield name, parameter.default
+            if name not in given and (name in defaults or CONNECTION_FIELD.fullmatch(name)):
+                yield name, defaults.get(name, parameter.default)
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
