@@ -42,7 +42,7 @@ def grants_declared():
     def read_and_write() -> list[object]:
         Variable.set("written_one", "1")
         Variable.delete("written_one")
-        return [Variable.get("granted_text"), Variable.keys(prefix="granted_")]
+        return [Variable.get("granted_text"), list(Variable.keys(prefix="granted_"))]
 
     read_and_write()
 

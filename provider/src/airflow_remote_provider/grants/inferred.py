@@ -80,7 +80,7 @@ def _filled_in_later(task: Any, given: set[str]) -> Iterator[tuple[str, Any]]:
     operator = getattr(task, "operator_class", None)
     if not inspect.isclass(operator):  # serialized
         return
-    owners = (task.partial_kwargs.get("dag"), task.partial_kwargs.get("task_group"))
+    owners = (task.dag, task.task_group)
     defaults = {name: value for owner in owners for name, value in (getattr(owner, "default_args", None) or {}).items()}
     for owner in operator.__mro__:
         init = vars(owner).get("__init__")
