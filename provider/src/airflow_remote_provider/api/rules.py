@@ -156,7 +156,7 @@ def _asset(*selectors: str) -> Judge:
 def _outlets(body: bytes) -> Iterator[Ask]:
     """What a task that succeeded says that it has changed: Airflow would start other Dags upon any asset's name."""
     try:
-        said = json.loads(body)
+        said = json.loads(body or b"{}")
         for outlet in said.get("task_outlets") or ():
             yield _use_of(*(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
         for event in said.get("outlet_events") or ():
