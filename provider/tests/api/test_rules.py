@@ -286,6 +286,11 @@ def test_a_state_that_is_none_is_refused(said: object) -> None:
         _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
 
 
+def test_what_is_no_json_is_airflows_to_refuse() -> None:
+    for body in (b"", b"not json", b"\xff"):
+        assert judge(TASK, "PATCH", f"task-instances/{ME}/state", body=body) == ()
+
+
 def _judged(subject: Subject, method: str, path: str, said: object = None) -> tuple[Ask, ...]:
     path, _, query = path.partition("?")
     return judge(subject, method, path, query=query.encode(), body=json.dumps(said if said is not None else {}).encode())
