@@ -291,6 +291,11 @@ def test_what_is_no_json_is_airflows_to_refuse() -> None:
         assert judge(TASK, "PATCH", f"task-instances/{ME}/state", body=body) == ()
 
 
+def test_a_body_nested_without_end_is_refused() -> None:
+    with pytest.raises(NotAllowed, match="nested"):
+        judge(TASK, "PATCH", f"task-instances/{ME}/state", body=b"[" * 1_000_000)
+
+
 def _judged(subject: Subject, method: str, path: str, said: object = None) -> tuple[Ask, ...]:
     path, _, query = path.partition("?")
     return judge(subject, method, path, query=query.encode(), body=json.dumps(said if said is not None else {}).encode())

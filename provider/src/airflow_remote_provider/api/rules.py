@@ -159,6 +159,8 @@ def _outlets(body: bytes) -> Iterator[Ask]:
         said = json.loads(body)
     except ValueError:  # Airflow reads it the same way, and refuses it
         return
+    except RecursionError:
+        raise NotAllowed("its body is nested too deeply") from None
     try:
         for outlet in said.get("task_outlets") or ():
             yield _use_of(*(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
