@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from e2e.conftest import NewWorker
@@ -86,6 +88,15 @@ def test_other_dags_are_open_to_a_task_that_declares_them(central: Airflow, decl
     assert central.wait_for_run("grants_across", run) == "success"
     found, counted = central.xcom("grants_across", run, "look")
     assert found[0] == "for all" and counted is True
+
+
+def test_the_triggerer_calls_nothing_that_a_worker_makes_up(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    run = central.trigger("grants_rogue", {"touched": str(touched)})
+    assert central.wait_for_run("grants_rogue", run) == "failed"
+    assert "deferring to the trigger 'subprocess.Popen'" in central.task_log("grants_rogue", run, "defer")
+    assert central.query("SELECT count(*) AS n FROM trigger WHERE classpath LIKE '%Popen%'") == [{"n": 0}]
+    assert not touched.exists()
 
 
 def test_a_queues_policy_allows_globs_and_may_only_record_the_rest(central: Airflow, new_worker: NewWorker) -> None:

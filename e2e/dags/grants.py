@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseHook, BaseOperator, Variable, dag, get_current_context, task
 
 REMOTE = "RemoteExecutor"
@@ -106,6 +109,27 @@ def grants_across(run_id: str = ""):
     look()
 
 
+class Rogue(TimeDeltaTrigger):
+    """Says that it is something else: what a worker that is taken over would have central's triggerer call."""
+
+    def serialize(self) -> tuple[str, dict[str, object]]:
+        return "subprocess.Popen", {"args": ["touch", self.moment]}
+
+
+class Defer(BaseOperator):
+    def execute(self, context: dict) -> None:
+        trigger = Rogue(timedelta(seconds=1))
+        trigger.moment = context["params"]["touched"]
+        self.defer(trigger=trigger, method_name="resume")
+
+    def resume(self, context: object, event: object) -> None: ...
+
+
+@dag(schedule=None, default_args={"executor": REMOTE}, params={"touched": ""})
+def grants_rogue():
+    Defer(task_id="defer")
+
+
 @dag(schedule=None, default_args={"executor": REMOTE, "queue": "watched"})
 def grants_watched():
     """In a queue whose policy allows some names, and records what it would deny."""
@@ -121,4 +145,5 @@ grants_inferred()
 grants_declared()
 grants_denied()
 grants_across()
+grants_rogue()
 grants_watched()

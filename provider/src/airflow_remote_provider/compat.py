@@ -5,11 +5,13 @@ Imports of Airflow's are inside the functions: importing this module reads no co
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -267,6 +269,24 @@ def newest_definitions(session: Session, dag_id: str) -> dict[str, Any]:
     """Return the serialized tasks of the newest version of the Dag, by task id; none if there is no such Dag (any more)."""
     dag = dag_bag().get_latest_version_of_dag(dag_id, session=session)
     return {} if dag is None else dict(dag.task_dict)
+
+
+def is_a_providers_trigger(path: str) -> bool:
+    """Whether `package.module.Name` is a class of a module that an installed provider lists as one of triggers."""
+    from airflow.providers_manager import ProvidersManager
+
+    module, _, name = path.rpartition(".")
+    return module in {info.trigger_class_name for info in ProvidersManager().trigger} and name in _classes_of(module)
+
+
+@cache
+def _classes_of(module: str) -> frozenset[str]:
+    """Return the classes that a module defines, without importing it: some import half a cloud's SDK."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return frozenset()
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
 
 
 def execution_token_generator() -> Any:

@@ -280,6 +280,23 @@ def test_outlets_that_a_task_says_it_changed_need_grants() -> None:
     )
 
 
+def test_what_a_task_defers_to_needs_grants_with_the_connections_of_it() -> None:
+    arguments = {"a_conn_id": "a", "deep": {"__var": [{"conn_ids": ["b", "c"]}]}, "conn_id": None, "text": "conn"}
+    said = {"state": "deferred", "classpath": "x.Trigger", "trigger_kwargs": arguments, "next_method": "resume"}
+    needed = _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
+    assert needed == (Ask(Kind.TRIGGERS, ("x.Trigger",)), *(Ask(Kind.CONNECTIONS, (name,)) for name in "abc"))
+
+
+def test_arguments_of_a_trigger_that_cannot_be_read_are_refused() -> None:
+    deep: object = "x"
+    for _ in range(100):
+        deep = [deep]
+    for arguments, why in [("gAAAAA", "encrypted"), ({"x": deep}, "nested too deeply")]:
+        said = {"state": "deferred", "classpath": "x.Trigger", "trigger_kwargs": arguments}
+        with pytest.raises(NotAllowed, match=why):
+            _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
+
+
 @pytest.mark.parametrize("said", [[], "text", {"task_outlets": "text"}, {"task_outlets": [{}]}, {"outlet_events": [None]}])
 def test_a_state_that_is_none_is_refused(said: object) -> None:
     with pytest.raises(NotAllowed, match="not what a task says of its state"):

@@ -133,6 +133,28 @@ def test_names_that_a_shell_would_take_apart_are_quoted() -> None:
     assert """airflow remote grants allow 'q 1' --xcoms-of 'it'"'"'s'""" in why
 
 
+TRIGGERS = "airflow.providers.standard.triggers"
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        (f"{TRIGGERS}.temporal.TimeDeltaTrigger", Answer.GRANTED),
+        (f"{TRIGGERS}.temporal.asyncio", Answer.DENIED),
+        (f"{TRIGGERS}.nowhere.TimeDeltaTrigger", Answer.DENIED),
+        ("subprocess.Popen", Answer.DENIED),
+        ("Popen", Answer.DENIED),
+        ("", Answer.DENIED),
+        ("site.triggers.Declared", Answer.GRANTED),
+    ],
+)
+def test_only_providers_triggers_and_declared_ones_may_be_deferred_to(
+    path: str, answer: Answer, definition: dict[str, Any]
+) -> None:
+    definition["executor_config"] = {"remote": {"triggers": ["site.triggers.*"]}}
+    assert _decide(_job(), Ask(Kind.TRIGGERS, (path,))).answer is answer
+
+
 def test_a_callback_has_what_its_arguments_name() -> None:
     workload = json.dumps({"kwargs": {"slack_conn_id": "plant", "text": "{{ var.value.v }}"}})
     worker = enlist("callbacks", capabilities=["task", "callback"])

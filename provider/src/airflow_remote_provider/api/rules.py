@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from airflow_remote_protocol.messages import JobKind
 
 from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.grants.fields import connections_in
 
 if TYPE_CHECKING:  # the documentation is made of this table where there is no database
     from airflow_remote_provider.ledger.leases import Subject
@@ -88,7 +89,18 @@ def _own(call: Call) -> tuple[Ask, ...]:
 
 def _own_state(call: Call) -> tuple[Ask, ...]:
     _own(call)
-    return tuple(_outlets(call.body))
+    try:
+        said = json.loads(call.body)
+    except ValueError:  # Airflow reads it the same way, and refuses it
+        return FREE
+    except RecursionError:
+        raise NotAllowed("its body is nested too deeply") from None
+    try:
+        return (*_outlets(said), *_deferral(said))
+    except (TypeError, AttributeError, KeyError):
+        raise NotAllowed("its body is not what a task says of its state") from None
+    except RecursionError:
+        raise NotAllowed("the arguments of its trigger are nested too deeply") from None
 
 
 def _own_test(call: Call) -> tuple[Ask, ...]:
@@ -153,22 +165,25 @@ def _asset(*selectors: str) -> Judge:
     return judge
 
 
-def _outlets(body: bytes) -> Iterator[Ask]:
+def _outlets(said: Any) -> Iterator[Ask]:
     """What a task that succeeded says that it has changed: Airflow would start other Dags upon any asset's name."""
-    try:
-        said = json.loads(body)
-    except ValueError:  # Airflow reads it the same way, and refuses it
+    for outlet in said.get("task_outlets") or ():
+        yield _use_of(*(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
+    for event in said.get("outlet_events") or ():
+        if "source_alias_name" in event:
+            yield _use_of(event["source_alias_name"])
+
+
+def _deferral(said: Any) -> Iterator[Ask]:
+    """What a task is to wait for: central's triggerer would call anything that can be imported there, with any arguments."""
+    if said.get("classpath") is None:
         return
-    except RecursionError:
-        raise NotAllowed("its body is nested too deeply") from None
-    try:
-        for outlet in said.get("task_outlets") or ():
-            yield _use_of(*(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
-        for event in said.get("outlet_events") or ():
-            if "source_alias_name" in event:
-                yield _use_of(event["source_alias_name"])
-    except (TypeError, AttributeError, KeyError):
-        raise NotAllowed("its body is not what a task says of its state") from None
+    yield Ask(Kind.TRIGGERS, (str(said["classpath"]),))
+    arguments = said.get("trigger_kwargs") or {}
+    if isinstance(arguments, str):
+        raise NotAllowed("the arguments of its trigger are encrypted; no worker has a key for that")
+    for name in sorted(set(connections_in(arguments))):
+        yield Ask(Kind.CONNECTIONS, (name,))
 
 
 NAMED_BY = {"Asset": ("name", "uri"), "AssetUriRef": ("uri",)}
@@ -180,7 +195,11 @@ def _use_of(*names: object) -> Ask:
 
 
 OWN = Rule("the job's own task instance", _own)
-OWN_STATE = Rule("the job's own task instance; what its outlets are said to be: `assets`", _own_state)
+OWN_STATE = Rule(
+    "the job's own task instance; outlets that it says it changed: `assets`; what it defers to: `triggers`, and `connections` of the "
+    "trigger's arguments",
+    _own_state,
+)
 TEST = Rule("the job's own connection test", _own_test, TESTS)
 NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
 READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS)

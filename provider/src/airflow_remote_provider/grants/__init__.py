@@ -26,6 +26,8 @@ class Kind(str, Enum):
     """Dags about whose runs to ask, and which to trigger. Asking about the job's own Dag needs no grant."""
     ASSETS = "assets"
     """Assets (by name or URI) and aliases, whose events and state to use. The task's inlets and outlets are inferred."""
+    TRIGGERS = "triggers"
+    """Trigger classes to defer to (the triggerer runs them, on central). Those of installed providers need no grant."""
 
     @property
     def noun(self) -> str:
@@ -39,6 +41,7 @@ NOUNS = {
     Kind.XCOMS_OF: "XComs beyond its own Dag run, of the Dag",
     Kind.DAGS: "runs of the Dag",
     Kind.ASSETS: "asset",
+    Kind.TRIGGERS: "deferring to the trigger",
 }
 SECRET = frozenset({Kind.CONNECTIONS, Kind.VARIABLES})
 """Every read of these is recorded, not only the denied ones."""

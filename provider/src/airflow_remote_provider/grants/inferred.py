@@ -8,7 +8,6 @@ What is only known when the task runs (`conn[params.site]`, `Variable.get(…)` 
 from __future__ import annotations
 
 import inspect
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -17,16 +16,12 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.grants.fields import CONNECTION_FIELD, DAG_FIELD, DEEPEST, texts
 
-CONNECTION_FIELD = re.compile(r"(.*_)?conn_ids?")
-DAG_FIELD = re.compile(r".*_dag_ids?")
-"""`trigger_dag_id`, `external_dag_id`; not `dag_id`, which is the task's own."""
 NOT_FIELDS = frozenset({"executor_config", "params", "default_args", "inlets", "outlets", "task_group", "dag"})
 CALLBACKS = ("on_execute_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback", "on_success_callback")
 MAIL = "smtp_default"
 """With which Airflow's own mail about a failed task is sent, from where it ran."""
-DEEPEST = 12
-"""Levels of dicts, lists and objects that are looked into; nobody writes more by hand."""
 
 Names = dict[Kind, set[str]]
 
@@ -115,14 +110,7 @@ def _of_name(name: str, value: Any, found: Names) -> None:
     """Take *value* for what the *name* of its field says that it is."""
     kind = Kind.CONNECTIONS if CONNECTION_FIELD.fullmatch(name) else Kind.DAGS if DAG_FIELD.fullmatch(name) else None
     if kind is not None:
-        found[kind] |= {text for text in _texts(value) if text and not _is_template(text)}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        yield from (item for item in value if isinstance(item, str))
+        found[kind] |= {text for text in texts(value) if text and not _is_template(text)}
 
 
 def _of_value(value: Any, found: Names, *, own_dag: str, templated: bool, depth: int) -> None:

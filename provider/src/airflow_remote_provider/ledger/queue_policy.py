@@ -101,6 +101,7 @@ class PolicyRow:
     xcoms_of: list[str]
     dags: list[str]
     assets: list[str]
+    triggers: list[str]
     changed_at: datetime
     changed_by: str
 
