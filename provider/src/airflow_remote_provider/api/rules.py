@@ -196,8 +196,8 @@ def _use_of(*names: object) -> Ask:
 
 OWN = Rule("the job's own task instance", _own)
 OWN_STATE = Rule(
-    "the job's own task instance; outlets that it says it changed: `assets`; what it defers to: `triggers`, and `connections` that "
-    "the trigger's arguments name",
+    "the job's own task instance; outlets that it says it changed: `assets`; what it defers to: `triggers`, and `connections` "
+    "that the trigger's arguments name",
     _own_state,
 )
 TEST = Rule("the job's own connection test", _own_test, TESTS)

@@ -103,22 +103,23 @@ def _declared(task: Any) -> tuple[Grant, str]:
 
 
 def _why(job: Job, ask: Ask, trouble: str) -> str:
+    name = _presentable(ask.name)
     if job.kind == JobKind.TASK.value:
-        wish = f"To allow it, give the task {spell({ask.kind: [ask.name]})}, or run on central: "
+        wish = f"To allow it, give the task {spell({ask.kind: [name]})}, or run on central: "
         lack = "its task's fields and templates do not name it, its executor_config does not declare it"
     else:
         wish, lack = "To allow it, run on central: ", "the callback's arguments do not name it"
     if trouble:
         lack += f" ({trouble})"
-    command = f"airflow remote grants allow {shlex.quote(job.queue)} --{ask.kind.value.replace('_', '-')} {shlex.quote(ask.name)}"
+    command = f"airflow remote grants allow {shlex.quote(job.queue)} --{ask.kind.value.replace('_', '-')} {shlex.quote(name)}"
     return (
-        f"Not granted to this job: {ask.kind.noun} {ask.name!r}; {lack}, "
+        f"Not granted to this job: {ask.kind.noun} {name!r}; {lack}, "
         f"and the policy of the queue {job.queue!r} does not allow it. {wish}{command}"
     )
 
 
 def _record(session: Session, job: Job, kind: str, name: str, answer: Answer) -> None:
-    name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    name = _presentable(name)
     if session.get(Access, (job.id, kind, name, answer.value)) is not None:
         return
     if session.scalar(select(func.count()).where(Access.job_id == job.id)) >= MOST_NAMES:  # type: ignore[operator]
@@ -142,6 +143,12 @@ def _record(session: Session, job: Job, kind: str, name: str, answer: Answer) ->
             session.add(row)
     except IntegrityError:
         pass  # another process recorded the same at this moment
+
+
+def _presentable(name: str) -> str:
+    """A name may come from a hostile worker: cut it to the column's length, and put � for what a database refuses (NUL)."""
+    shown = "".join(char if char.isprintable() else "�" for char in name[:LONGEST_NAME])
+    return shown if len(name) <= LONGEST_NAME else shown[: LONGEST_NAME - 1] + "…"
 
 
 LONGEST_NAME = 250
