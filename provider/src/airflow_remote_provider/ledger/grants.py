@@ -129,7 +129,7 @@ def _record(session: Session, job: Job, kind: str, name: str, answer: Answer) ->
         kind=kind,
         name=name,
         answer=answer.value,
-        at=compat.database_now(session),
+        at=compat.database_clock(session),
         worker_name=job.worker_name,
         queue=job.queue,
         dag_id=job.dag_id,
