@@ -14,9 +14,9 @@ from testkit.worker import Worker
 @pytest.fixture(scope="module", autouse=True)
 def secrets(central: Airflow) -> None:
     """Connections and variables, some of them nobody's business."""
-    for name in ("granted_a", "granted_b", "granted_c", "secret_plant", "site_7", "site_8"):
+    for name in ("granted_a", "granted_b", "granted_c", "withheld_plant", "site_7", "site_8"):
         central.api("POST", "connections", json={"connection_id": name, "conn_type": "http", "host": f"{name}.example"})
-    for key, value in (("granted_text", "for all"), ("granted_json", '{"x": 1}'), ("secret_text", "for nobody")):
+    for key, value in (("granted_text", "for all"), ("granted_json", '{"x": 1}'), ("withheld_text", "for nobody")):
         central.api("POST", "variables", json={"key": key, "value": value})
 
 
@@ -54,10 +54,10 @@ def test_the_rest_is_denied_and_the_log_says_what_would_allow_it(central: Airflo
         return str(central.xcom("grants_denied", run, task)), central.task_log("grants_denied", run, task)
 
     for task, kind, name in [
-        ("connection", "connections", "secret_plant"),
-        ("variable", "variables", "secret_text"),
+        ("connection", "connections", "withheld_plant"),
+        ("variable", "variables", "withheld_text"),
         ("listing", "variables", "*"),
-        ("writing", "writes", "secret_text"),
+        ("writing", "writes", "withheld_text"),
         ("xcom_of_another_dag", "xcoms_of", "grants_declared"),
         ("runs_of_another_dag", "dags", "grants_declared"),
     ]:
@@ -66,8 +66,8 @@ def test_the_rest_is_denied_and_the_log_says_what_would_allow_it(central: Airflo
         log = log.replace('\\"', '"').replace("\\'", "'")
         assert f'executor_config={{"remote": {{"{kind}": ["{name}"]}}}}' in log, log
         assert "airflow remote grants allow default --" in log
-        assert "for nobody" not in log and "secret_plant.example" not in log
-    assert central.api("GET", "variables/secret_text")["value"] == "for nobody"
+        assert "for nobody" not in log and "withheld_plant.example" not in log
+    assert central.api("GET", "variables/withheld_text")["value"] == "for nobody"
     asked = central.remote_cli("grants", "asked", "--dag", "grants_denied", "--ungranted")
     assert {(row["kind"], row["answer"]) for row in asked} == {
         (kind, "denied") for kind in ("connections", "variables", "writes", "xcoms_of", "dags")
@@ -77,8 +77,8 @@ def test_the_rest_is_denied_and_the_log_says_what_would_allow_it(central: Airflo
 
 def test_what_is_denied_is_suggested_to_the_author(central: Airflow) -> None:
     suggested = central.remote_cli("grants", "suggest", "grants_denied")
-    assert suggested["connection"] == {"connections": ["secret_plant"]}
-    assert 'executor_config={"remote": {"writes": ["secret_text"]}}' in central.cli(
+    assert suggested["connection"] == {"connections": ["withheld_plant"]}
+    assert 'executor_config={"remote": {"writes": ["withheld_text"]}}' in central.cli(
         "remote", "grants", "suggest", "grants_denied"
     )
 
@@ -105,13 +105,13 @@ def test_a_queues_policy_allows_globs_and_may_only_record_the_rest(central: Airf
     central.cli("remote", "grants", "mode", "watched", "audit")
     run = central.trigger("grants_watched")
     assert central.wait_for_run("grants_watched", run) == "success"
-    assert central.xcom("grants_watched", run, "read") == ["site_7.example", "secret_plant.example", "for nobody"]
+    assert central.xcom("grants_watched", run, "read") == ["site_7.example", "withheld_plant.example", "for nobody"]
     asked = {row["name"]: row["answer"] for row in central.remote_cli("grants", "asked", "--dag", "grants_watched")}
-    assert asked == {"site_7": "granted", "secret_plant": "audited", "secret_text": "audited"}
+    assert asked == {"site_7": "granted", "withheld_plant": "audited", "withheld_text": "audited"}
     assert central.remote_cli("grants", "suggest", "grants_watched") == {
-        "read": {"connections": ["secret_plant"], "variables": ["secret_text"]}
+        "read": {"connections": ["withheld_plant"], "variables": ["withheld_text"]}
     }
     central.cli("remote", "grants", "mode", "watched", "enforce")
     run = central.trigger("grants_watched")
     assert central.wait_for_run("grants_watched", run) == "failed"
-    assert "connection 'secret_plant'" in central.task_log("grants_watched", run, "read")
+    assert "connection 'withheld_plant'" in central.task_log("grants_watched", run, "read")

@@ -82,7 +82,7 @@ def configured():
             "password_length": len(connection.password),
         }
 
-    @task.bash(executor=REMOTE)
+    @task.bash(executor=REMOTE, executor_config=READS)
     def template() -> str:
         return "echo {{ var.value.e2e_text }} {{ var.json.e2e_json.a[1] }} {{ conn.plant.host }}:{{ conn.plant.port }}"
 

@@ -63,11 +63,11 @@ def grants_denied(run_id: str = ""):
 
     @task
     def connection() -> str:
-        return got(lambda: BaseHook.get_connection("secret_plant").host)
+        return got(lambda: BaseHook.get_connection("withheld_plant").host)
 
     @task
     def variable() -> str:
-        return got(lambda: Variable.get("secret_text", default="a default"))
+        return got(lambda: Variable.get("withheld_text", default="a default"))
 
     @task
     def listing() -> str:
@@ -75,7 +75,7 @@ def grants_denied(run_id: str = ""):
 
     @task
     def writing() -> str:
-        return got(lambda: Variable.set("secret_text", "changed"))
+        return got(lambda: Variable.set("withheld_text", "changed"))
 
     @task
     def xcom_of_another_dag() -> str:
@@ -113,13 +113,13 @@ class Rogue(TimeDeltaTrigger):
     """Says that it is something else: what a worker that is taken over would have central's triggerer call."""
 
     def serialize(self) -> tuple[str, dict[str, object]]:
-        return "subprocess.Popen", {"args": ["touch", self.moment]}
+        return "subprocess.Popen", {"args": ["touch", self.touched]}
 
 
 class Defer(BaseOperator):
     def execute(self, context: dict) -> None:
         trigger = Rogue(timedelta(seconds=1))
-        trigger.moment = context["params"]["touched"]
+        trigger.touched = context["params"]["touched"]
         self.defer(trigger=trigger, method_name="resume")
 
     def resume(self, context: object, event: object) -> None: ...
@@ -136,7 +136,11 @@ def grants_watched():
 
     @task
     def read() -> list[object]:
-        return [BaseHook.get_connection("site_7").host, BaseHook.get_connection("secret_plant").host, Variable.get("secret_text")]
+        return [
+            BaseHook.get_connection("site_7").host,
+            BaseHook.get_connection("withheld_plant").host,
+            Variable.get("withheld_text"),
+        ]
 
     read()
 
