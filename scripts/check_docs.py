@@ -22,6 +22,7 @@ BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/reference/configuration.md", "central-options", reference.central_options),
     ("docs/reference/configuration.md", "worker-settings", reference.worker_settings),
     ("docs/reference/configuration.md", "worker-commands", reference.worker_commands),
+    ("docs/reference/grants.md", "rules", reference.grant_rules),
     ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
 ]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
+from airflow_remote_provider.api.rules import TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
 from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS, Settings
 from airflow_remote_worker import cli, config
 from airflow_remote_worker.config import ENV_PREFIX, Config
@@ -28,6 +29,13 @@ def central_options() -> str:
     rows += [(f"`{name}`", f"`{option.default}`", "text", option.text) for name, option in TEXT_OPTIONS.items()]
     table = _table(("option", "default", "allowed", "meaning"), rows)
     return f"{table}\n\nWhole numbers: {', '.join(f'`{name}`' for name in OPTIONS if name in whole)}."
+
+
+def grant_rules() -> str:
+    """Every route of the Execution API, and what a job needs to call it."""
+    spoken = {TASKS: "tasks", TASKS_AND_CALLBACKS: "tasks, callbacks", TESTS: "connection tests"}
+    rows = [(f"`{method} {path}`", spoken.get(rule.kinds, "all"), rule.text) for method, path, rule in TABLE]
+    return _table(("call", "jobs", "needs"), rows)
 
 
 def worker_settings() -> str:

@@ -63,9 +63,13 @@ def many():
     one_here(several["total"], several["parts"])
 
 
+READS = {"remote": {"connections": ["plant"], "variables": ["e2e_*"]}}
+WRITES = {"remote": {"writes": ["e2e_written"]}}
+
+
 @dag(schedule=None)
 def configured():
-    @task(executor=REMOTE)
+    @task(executor=REMOTE, executor_config=READS)
     def read() -> dict:
         connection = BaseHook.get_connection("plant")
         print(f"the password is {connection.password}")
@@ -78,11 +82,11 @@ def configured():
             "password_length": len(connection.password),
         }
 
-    @task.bash(executor=REMOTE)
+    @task.bash(executor=REMOTE, executor_config=READS)
     def template() -> str:
         return "echo {{ var.value.e2e_text }} {{ var.json.e2e_json.a[1] }} {{ conn.plant.host }}:{{ conn.plant.port }}"
 
-    @task(executor=REMOTE)
+    @task(executor=REMOTE, executor_config=WRITES)
     def write() -> None:
         Variable.set("e2e_written", "from afar")
 

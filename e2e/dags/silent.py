@@ -49,14 +49,5 @@ def silent_by_queue():
     beat()
 
 
-@dag(schedule=None)
-def misspelled():
-    @task(executor=REMOTE, executor_config={"remote": {"lost_aftr": "2h"}})
-    def never() -> None: ...
-
-    never()
-
-
 silent_by_task()
 silent_by_queue()
-misspelled()

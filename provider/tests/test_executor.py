@@ -164,7 +164,7 @@ def test_the_tasks_word_on_lost_after_counts_before_its_queues_and_the_deploymen
 
 
 @pytest.mark.parametrize(
-    ("said", "told"), [({"lost_after": "soon"}, "no duration"), ({"lost_aftr": 60}, "lost_aftr"), ("2h", "not a dict")]
+    ("said", "told"), [({"lost_after": "soon"}, "no duration"), ({"lost_aftr": 60}, "lost_aftr"), ("2h", "must be a dict")]
 )
 def test_a_task_that_asks_for_what_can_t_be_given_fails_with_the_reason_and_alone(said: object, told: str) -> None:
     executor = _executor()

@@ -21,6 +21,8 @@ def get_remote_cli_commands() -> list[Any]:
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand
     from airflow_remote_protocol.states import JobState
 
+    from airflow_remote_provider.cli_grants import grants_command
+
     output = Arg(("-o", "--output"), choices=("table", "json"), default="table", help="how to print")
     name = Arg(("name",), help="the worker's name")
     reason = Arg(("--reason",), default="", help="why; shown to people and in the worker's log")
@@ -121,8 +123,8 @@ def get_remote_cli_commands() -> list[Any]:
     return [
         GroupCommand(
             name="remote",
-            help="Remote Executor: workers, enrolment, jobs, queues, audit",
-            subcommands=(enrol, workers, jobs, queues, audit),
+            help="Remote Executor: workers, enrolment, jobs, queues, grants, audit",
+            subcommands=(enrol, workers, jobs, queues, grants_command(), audit),
         )
     ]
 

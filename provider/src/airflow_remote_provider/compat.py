@@ -5,12 +5,16 @@ Imports of Airflow's are inside the functions: importing this module reads no co
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import Connection, Engine, func, literal, select
@@ -198,8 +202,6 @@ def living_schedulers(session: Session, job_ids: list[int]) -> set[int]:
 
 def fail_connection_test(session: Session, connection_test_id: str, reason: str) -> None:
     """Tell whoever asked for a connection test why there is no result, unless there is one."""
-    from uuid import UUID
-
     # Through the ORM: Airflow's model frees the connection for the next test when the state is set.
     test = session.get(connection_test_model(), UUID(connection_test_id), with_for_update=True)
     if test is not None and test.state not in ENDED_CONNECTION_TEST:
@@ -220,6 +222,89 @@ def executor_names(executor: Any) -> frozenset[str | None]:
     return frozenset(names)
 
 
+@cache
+def names_of_subclasses(path: str) -> frozenset[str | None]:
+    """Return how a task may name the executor at this *path*, or one derived from it; None if it is some team's default."""
+    from airflow.executors.executor_loader import ExecutorLoader
+
+    names: set[str | None] = set()
+    teams: set[str | None] = set()
+    for name in ExecutorLoader.get_executor_names(validate_teams=False):
+        is_default = name.team_name not in teams
+        teams.add(name.team_name)
+        if name.module_path == path or _is_derived(name.module_path, path):
+            names |= {text for text in (name.alias, name.module_path, name.module_path.rpartition(".")[2]) if text}
+            names |= {None} if is_default else set()
+    return frozenset(names)
+
+
+def _is_derived(executor: str, path: str) -> bool:
+    if executor.startswith("airflow."):  # not worth the import
+        return False
+    try:
+        return issubclass(_class_at(executor), _class_at(path))
+    except (ImportError, AttributeError):  # somebody else's, installed in the scheduler's environment alone
+        return False
+
+
+def _class_at(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+def policy_violation(text: str) -> Exception:
+    """Return what a cluster policy raises to refuse a Dag; *text* is shown as its import error."""
+    from airflow.exceptions import AirflowClusterPolicyViolation
+
+    return AirflowClusterPolicyViolation(text)  # type: ignore[no-any-return]
+
+
+def set_executor_config(task: Any, config: dict[str, Any]) -> None:
+    """Give a task of a Dag file another `executor_config`."""
+    if hasattr(task, "partial_kwargs"):
+        task.partial_kwargs["executor_config"] = config
+    else:
+        task.executor_config = config
+
+
+@cache
+def dag_bag() -> Any:
+    """Return this process's bag of Dags read from the database, by version; it forgets those long unused."""
+    from airflow.api_fastapi.common.dagbag import create_dag_bag
+
+    return create_dag_bag()
+
+
+def task_definition(session: Session, dag_version_id: UUID, task_id: str) -> Any:
+    """Return the serialized task of that version of its Dag, mapped or not; None if there is none any more."""
+    dag = dag_bag().get_dag(version_id=dag_version_id, session=session)
+    return None if dag is None else dag.task_dict.get(task_id)
+
+
+def newest_definitions(session: Session, dag_id: str) -> dict[str, Any]:
+    """Return the serialized tasks of the newest version of the Dag, by task id; none if there is no such Dag (any more)."""
+    dag = dag_bag().get_latest_version_of_dag(dag_id, session=session)
+    return {} if dag is None else dict(dag.task_dict)
+
+
+def is_a_providers_trigger(path: str) -> bool:
+    """Whether `package.module.Name` is a class of a module that an installed provider lists as one of triggers."""
+    from airflow.providers_manager import ProvidersManager
+
+    module, _, name = path.rpartition(".")
+    return module in {info.trigger_class_name for info in ProvidersManager().trigger} and name in _classes_of(module)
+
+
+@cache
+def _classes_of(module: str) -> frozenset[str]:
+    """Return the classes that a module defines, without importing it: some import half a cloud's SDK."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return frozenset()
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+
+
 def execution_token_generator() -> Any:
     """Return what mints the short tokens with which the gateway calls the Execution API."""
     from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args
@@ -235,11 +320,10 @@ def execution_token_generator() -> Any:
 
 def execution_api_app() -> Any:
     """Return a Task Execution API application of our own, ready for its lifespan to be entered."""
-    from airflow.api_fastapi.common.dagbag import create_dag_bag
     from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
 
     app = create_task_execution_api_app()
-    app.state.dag_bag = create_dag_bag()
+    app.state.dag_bag = dag_bag()
     return app
 
 

@@ -1,6 +1,6 @@
 """What a task asks of the Remote Executor: `executor_config={"remote": {...}}`, parsed. Also the durations that people write.
 
-Only the scheduler reads it: Airflow does not send `executor_config` on.
+Its grants are read by :mod:`.grants.declared`. Only central reads any of it: Airflow does not send `executor_config` on.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from airflow_remote_provider.grants.declared import SECTION, BadDeclaration, declared
 
 LEAST_LOST_AFTER_S = 30.0
 """A worker must hear of central, and central write down that it heard, several times within."""
@@ -35,29 +37,18 @@ def parse(executor_config: Any) -> TaskOptions:
     Raises:
         BadTaskOption: an unknown option, or a value that can't be used.
     """
-    if not isinstance(executor_config, Mapping) or executor_config.get("remote") is None:
-        return TaskOptions()
-    said = executor_config["remote"]
-    if not isinstance(said, Mapping):
-        raise BadTaskOption(
-            f"executor_config['remote'] is a {type(said).__name__}, not a dict; write "
-            'executor_config={"remote": {"lost_after": "2h"}} or leave it out'
-        )
-    unknown = sorted(str(key) for key in said if key not in KNOWN)
-    if unknown:
-        raise BadTaskOption(
-            f"executor_config['remote'] has no option {', '.join(map(repr, unknown))} (misspelled?); it knows: {', '.join(KNOWN)}"
-        )
-    wanted = said.get("lost_after")
+    try:
+        declared(executor_config)
+    except BadDeclaration as error:
+        raise BadTaskOption(str(error)) from None
+    said = executor_config.get(SECTION) if isinstance(executor_config, Mapping) else None
+    wanted = said.get("lost_after") if said else None
     if wanted is None:
         return TaskOptions()
     try:
         return TaskOptions(lost_after_s=lost_after_s(wanted))
     except ValueError as error:
         raise BadTaskOption(f"executor_config['remote']['lost_after'] = {wanted!r}: {error}") from None
-
-
-KNOWN = ("lost_after",)
 
 
 def lost_after_s(said: Any) -> float:

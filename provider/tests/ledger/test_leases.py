@@ -123,7 +123,7 @@ def test_acceptance_again_changes_nothing() -> None:
     subject = _do(leases.accept, lease)
     before = _facts(lease.job_id)
     assert (before["state"], before["deadline_at"]) == ("running", None)
-    assert _do(leases.accept, lease) == subject == Subject(JobKind.TASK, before["ti_id"])
+    assert _do(leases.accept, lease) == subject == Subject(JobKind.TASK, before["ti_id"], "dag", "run", "task", -1)
     assert _facts(lease.job_id) == before
 
 

@@ -21,6 +21,7 @@ from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
+from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.worker_v1 import Central, routes
 from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.settings import settings
@@ -53,7 +54,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     checks = Checks(pool)
     dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)
     gateway = Gateway(options.gateway_concurrency, execution_api)
-    central = Central(options, pool, registry, dispatcher, duties, gateway, checks, FileLogStore())
+    central = Central(options, pool, registry, dispatcher, duties, gateway, checks, Rights(pool), FileLogStore())
     app.router.routes[:] = routes(central)
     try:
         await registry.refresh()  # in one statement; else the first call of each worker would ask for its own row

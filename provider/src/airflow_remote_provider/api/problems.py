@@ -11,7 +11,7 @@ from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_protocol.version import MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_remote_provider.ledger.errors import LedgerError
@@ -35,6 +35,13 @@ class Refusal(Exception):
         self.retry_after_s = retry_after_s
 
 
+NOT_GRANTED = "not_granted"
+
+
+class NotGranted(Exception):
+    """A call that nothing grants to its job. Answered as the Execution API answers: the task is told, not the worker."""
+
+
 def problem_response(code: ProblemCode, detail: str, *, size: int | None = None, retry_after_s: float | None = None) -> Response:
     body = problem(code, detail, size=size)
     headers = {PROBLEM_HEADER: code.value}
@@ -48,6 +55,8 @@ def as_response(error: Exception) -> Response:
     """Translate what a route raised. What we don't know is `internal`: logged here, and the worker tries again later."""
     if isinstance(error, Refusal):
         return problem_response(error.code, str(error), size=error.size, retry_after_s=error.retry_after_s)
+    if isinstance(error, NotGranted):
+        return JSONResponse({"detail": {"reason": NOT_GRANTED, "message": str(error)}}, 403)
     if isinstance(error, LedgerError):
         return problem_response(error.code, str(error))
     if isinstance(error, Unstorable):

@@ -1,45 +1,97 @@
-"""What of Airflow's Execution API a job may call, by its kind. Default deny for jobs that are no tasks.
+"""What a job's calls may do: asks the table of rules, and the ledger where a grant is needed. Default deny.
 
-A task's calls are bounded by the Execution API itself: the token minted for each call is for its own task instance.
+Calls about the job's own task instance never get to the database here. An answer about a name holds for a moment, so that a task
+that reads one variable in a loop asks once.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from urllib.parse import unquote
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
+from starlette.requests import Request
 
-from airflow_remote_provider.api.problems import Refusal
-from airflow_remote_provider.ledger.leases import Subject
+from airflow_remote_provider.api import rules
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.problems import NotGranted, Refusal
+from airflow_remote_provider.api.rules import NotAllowed
+from airflow_remote_provider.grants import Ask
+from airflow_remote_provider.ledger import grants
+from airflow_remote_provider.ledger.grants import Answer, Verdict
+from airflow_remote_provider.ledger.leases import Lease, Subject
 
+HOLDS_S = 5.0
+"""How long a changed queue policy may take to be heeded."""
+MOST_KEPT = 10_000
+"""Answers kept; some hundred bytes each."""
 READS = frozenset({"GET", "HEAD"})
 JUDGED_BY_AIRFLOW = frozenset({"run", "state"})
 """Of a task instance: Airflow itself refuses them when it is not queued, or not running, any more."""
-READABLE_BY_CALLBACKS = frozenset({"connections", "variables"})
 
 
-def check_call(subject: Subject, method: str, path: str) -> None:
-    """*path*: percent-encoded, no leading slash.
+class Rights:
+    """Answers for one API process."""
 
-    Raises:
-        Refusal: `invalid`; this kind of job has no business there, or what the job writes about its try no longer counts.
-    """
-    parts = [unquote(part) for part in path.split("/")]
-    if subject.kind is JobKind.TASK:
-        if subject.taken_back and method not in READS and _is_about_the_try(parts):
+    def __init__(self, pool: LedgerPool) -> None:
+        self._pool = pool
+        self._answers: OrderedDict[tuple[Lease, Ask], tuple[float, Verdict]] = OrderedDict()
+        """When it was asked, oldest first, and the answer."""
+        self._refused: OrderedDict[tuple[Lease, str], None] = OrderedDict()
+        """Calls that are recorded as denied already."""
+
+    async def check(self, lease: Lease, subject: Subject, request: Request, path: str, body: bytes) -> None:
+        """Return if the *request* may go on to the Execution API. *path*: the latter's, percent-encoded, no leading slash.
+
+        Raises:
+            NotGranted: nothing grants it; the text says what would.
+            Refusal: `invalid`; no grant could allow it, or what the job writes about its try no longer counts.
+        """
+        if subject.taken_back and request.method not in READS and _is_about_the_try(path):
             # XComs have no try in their key: what a cleared task wrote before it heard of that would be the next try's.
             raise Refusal(ProblemCode.INVALID, "central has taken this job back (its task was ended, cleared or deleted)")
-        return
-    if subject.kind is JobKind.CALLBACK and method == "GET" and parts[0] in READABLE_BY_CALLBACKS:
-        return
-    own = ["connection-tests", str(subject.id)]
-    if subject.kind is JobKind.CONNECTION_TEST and (method, parts) in (("GET", [*own, "connection"]), ("PATCH", own)):
-        return
-    raise Refusal(ProblemCode.INVALID, f"a job of the kind {subject.kind.value} may not call {method} {path[:200]!r}")
+        try:
+            asks = rules.judge(
+                subject,
+                request.method,
+                path,
+                query=request.scope.get("query_string", b""),
+                body=body,
+                versions=request.headers.getlist("airflow-api-version"),
+            )
+        except NotAllowed as error:
+            await self._note(lease, f"{request.method} {path}")
+            raise Refusal(ProblemCode.INVALID, f"not allowed to this job: {request.method} {path[:200]!r}; {error}") from None
+        for ask in asks:
+            verdict = await self._decide(lease, ask)
+            if verdict.answer is Answer.DENIED:
+                raise NotGranted(verdict.why)
+
+    async def _decide(self, lease: Lease, ask: Ask) -> Verdict:
+        asked_at = asyncio.get_running_loop().time()
+        known = self._answers.get((lease, ask))
+        if known is not None and asked_at - known[0] < HOLDS_S:
+            return known[1]
+        verdict = await self._pool.jobs.call(grants.decide, lease.job_id, ask)
+        self._answers[lease, ask] = (asked_at, verdict)
+        self._answers.move_to_end((lease, ask))
+        while len(self._answers) > MOST_KEPT:
+            self._answers.popitem(last=False)
+        return verdict
+
+    async def _note(self, lease: Lease, call: str) -> None:
+        if (lease, call) in self._refused:
+            return
+        await self._pool.jobs.call(grants.deny_call, lease.job_id, call)
+        self._refused[lease, call] = None
+        while len(self._refused) > MOST_KEPT:
+            self._refused.popitem(last=False)
 
 
-def _is_about_the_try(parts: list[str]) -> bool:
+def _is_about_the_try(path: str) -> bool:
+    parts = [unquote(part) for part in path.split("/")]
     if parts[0] == "task-instances":
         return parts[-1] not in JUDGED_BY_AIRFLOW
     return parts[0] == "xcoms" or parts[:2] == ["store", "ti"]

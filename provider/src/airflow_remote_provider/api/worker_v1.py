@@ -42,7 +42,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from airflow_remote_provider.api import rights
 from airflow_remote_provider.api.auth import Registry, bearer
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher, session_taken
@@ -50,6 +49,7 @@ from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
+from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, workers
 from airflow_remote_provider.ledger.errors import Cloned, TooLate
@@ -82,6 +82,7 @@ class Central:
     duties: Duties
     gateway: Gateway
     checks: Checks
+    rights: Rights
     store: LogStore
 
 
@@ -367,11 +368,11 @@ async def _execution(central: Central, request: Request, lease: Lease) -> Respon
         subject = await central.checks.anew(lease, partial(leases.conclude, done=True))
     else:
         subject = await central.checks.lately(lease)
-    rights.check_call(subject, request.method, path)
     if concluding and subject.passed_on:
         return Response(status_code=204)  # said again to Airflow it would be the word of the task's next job
     query, headers = request.scope.get("query_string", b""), request.scope["headers"]
     try:
+        await central.rights.check(lease, subject, request, path, body)
         passed = await central.gateway.pass_on(request.method, path, query, headers, body, subject)
         if passed.status == 404 and request.method == "GET" and SECRET.match(path):
             # Airflow also says "not found" when its database could not be asked, and the task would believe it: only what is said

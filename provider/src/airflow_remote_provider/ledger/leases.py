@@ -42,6 +42,10 @@ class Subject:
 
     kind: JobKind
     id: uuid.UUID
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
     taken_back: bool = False
     """A person or the scheduler ended, cleared or deleted the task; its worker has still to hear of it, or to wind down."""
     concluded: bool = False
@@ -52,8 +56,16 @@ class Subject:
 
 def _subject(job: Job) -> Subject:
     concluded = job.concluded_at is not None
-    taken_back = job.stop_reason is not None and not concluded
-    return Subject(JobKind(job.kind), job.ti_id or uuid.UUID(job.id), taken_back=taken_back, concluded=concluded)
+    return Subject(
+        JobKind(job.kind),
+        job.ti_id or uuid.UUID(job.id),
+        job.dag_id,
+        job.run_id,
+        job.task_id,
+        job.map_index,
+        taken_back=job.stop_reason is not None and not concluded,
+        concluded=concluded,
+    )
 
 
 def _hold(session: Session, lease: Lease, *, lock: bool = True) -> Job:

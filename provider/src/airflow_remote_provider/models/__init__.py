@@ -5,12 +5,14 @@ Ids and names that Airflow makes (Dag, run, task ids: 250 characters and more) a
 
 from __future__ import annotations
 
+from airflow_remote_provider.models.access import Access
 from airflow_remote_provider.models.audit import AuditEntry
 from airflow_remote_provider.models.base import Base
 from airflow_remote_provider.models.duty import Duty
 from airflow_remote_provider.models.enrolment import EnrolmentToken
 from airflow_remote_provider.models.job import Job
 from airflow_remote_provider.models.queue import Queue
+from airflow_remote_provider.models.queue_policy import QueuePolicy
 from airflow_remote_provider.models.worker import Presence, Worker
 
-__all__ = ["AuditEntry", "Base", "Duty", "EnrolmentToken", "Job", "Presence", "Queue", "Worker"]
+__all__ = ["Access", "AuditEntry", "Base", "Duty", "EnrolmentToken", "Job", "Presence", "Queue", "QueuePolicy", "Worker"]

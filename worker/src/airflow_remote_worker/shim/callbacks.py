@@ -20,6 +20,7 @@ from airflow.sdk.execution_time.callback_supervisor import CallbackSubprocess, s
 
 from airflow_remote_worker.shim import configuration, wire
 from airflow_remote_worker.shim.coordinator import Watchful
+from airflow_remote_worker.shim.denials import DenialsToLog
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
@@ -53,7 +54,7 @@ def host_callback(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result
             dag_rel_path=workload["dag_rel_path"],
             log_path=str(log),
             bundle_info=BundleInfo(name=bundle_name),
-            client=Client(base_url=BASE_URL, token="", transport=GatewayTransport(gateway)),
+            client=Client(base_url=BASE_URL, token="", transport=DenialsToLog(GatewayTransport(gateway), log)),
         )
     except Exception as caught:
         traceback.print_exc()

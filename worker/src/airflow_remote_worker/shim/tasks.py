@@ -14,6 +14,7 @@ from airflow.sdk.execution_time.supervisor import supervise_task
 
 from airflow_remote_worker.shim import configuration, wire
 from airflow_remote_worker.shim.coordinator import RemoteCoordinator
+from airflow_remote_worker.shim.denials import DenialsToLog
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
@@ -47,7 +48,7 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
             bundle_info=BundleInfo(name=bundle_name),
             dag_rel_path=workload["dag_rel_path"],
             token="",
-            client=Client(base_url=BASE_URL, token="", transport=GatewayTransport(gateway, outbox)),
+            client=Client(base_url=BASE_URL, token="", transport=DenialsToLog(GatewayTransport(gateway, outbox), log)),
             log_path=str(log),
         )
     except Exception as caught:  # of the supervisor, not of the task: a refused start, a last report that failed

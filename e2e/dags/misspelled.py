@@ -1,0 +1,14 @@
+"""A Dag that can't be loaded: it asks the Remote Executor for something that there isn't."""
+
+from airflow.sdk import dag, task
+
+
+@dag(schedule=None)
+def misspelled():
+    @task(executor="RemoteExecutor", executor_config={"remote": {"lost_aftr": "2h"}})
+    def never() -> None: ...
+
+    never()
+
+
+misspelled()

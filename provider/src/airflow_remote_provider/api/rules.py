@@ -1,0 +1,328 @@
+"""Every route of Airflow's Execution API and the rule that bounds its use. What is not in the table is refused.
+
+Rules are matched as Airflow's own router matches: on the decoded path, in the order of the table. They decide from the call and
+from whom it is for, without the database; what needs a grant comes back as an :class:`..grants.Ask`. docs/reference/grants.md
+is made of this table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+from airflow_remote_protocol.messages import JobKind
+
+from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.grants.fields import connections_in
+
+if TYPE_CHECKING:  # the documentation is made of this table where there is no database
+    from airflow_remote_provider.ledger.leases import Subject
+
+
+class NotAllowed(Exception):
+    """No grant can allow this call; the text says why."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: whom it is for, what its path and query name, and its body, unread."""
+
+    subject: Subject
+    path: Mapping[str, str]
+    query: Mapping[str, list[str]]
+    body: bytes
+    versions: Sequence[str]
+    """Of the Execution API, as asked for; none: the newest."""
+
+    def one(self, name: str) -> str:
+        """Return the value of a query parameter; empty if it isn't given.
+
+        Raises:
+            NotAllowed: given twice; which one counts would be Airflow's choice.
+        """
+        values = self.query.get(name, [])
+        if len(values) > 1:
+            raise NotAllowed(f"the query parameter {name!r} is given {len(values)} times")
+        return values[0] if values else ""
+
+    @property
+    def dag_id(self) -> str:
+        return self.path.get("dag_id") or self.one("dag_id")
+
+
+Judge = Callable[[Call], "tuple[Ask, ...]"]
+"""Returns what needs a grant, each of it; nothing, if the call needs none.
+
+Raises:
+    NotAllowed: it can have none.
+"""
+
+TASKS = frozenset({JobKind.TASK})
+TASKS_AND_CALLBACKS = frozenset({JobKind.TASK, JobKind.CALLBACK})
+TESTS = frozenset({JobKind.CONNECTION_TEST})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What bounds a route. *text* is for people."""
+
+    text: str
+    judge: Judge
+    kinds: frozenset[JobKind] = TASKS
+
+
+# The rules
+
+
+FREE: tuple[Ask, ...] = ()
+
+
+def _own(call: Call) -> tuple[Ask, ...]:
+    if call.path["task_instance_id"] != str(call.subject.id):
+        raise NotAllowed("it is about another task instance than this job's")
+    return FREE
+
+
+def _own_state(call: Call) -> tuple[Ask, ...]:
+    _own(call)
+    try:
+        said = json.loads(call.body)
+    except ValueError:  # Airflow reads it the same way, and refuses it
+        return FREE
+    except RecursionError:
+        raise NotAllowed("its body is nested too deeply") from None
+    try:
+        return (*_outlets(said), *_deferral(said))
+    except (TypeError, AttributeError, KeyError):
+        raise NotAllowed("its body is not what a task says of its state") from None
+    except RecursionError:
+        raise NotAllowed("the arguments of its trigger are nested too deeply") from None
+
+
+def _own_test(call: Call) -> tuple[Ask, ...]:
+    if call.path["connection_test_id"] != str(call.subject.id):
+        raise NotAllowed("it is about another connection test than this job's")
+    return FREE
+
+
+def _connection(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.CONNECTIONS, (call.path["connection_id"],)),)
+
+
+def _variable(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.VARIABLES, (call.path["variable_key"],)),)
+
+
+def _write_variable(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.WRITES, (call.path["variable_key"],)),)
+
+
+def _list_variables(call: Call) -> tuple[Ask, ...]:
+    for version in call.versions:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", version):
+            raise NotAllowed(f"{version[:20]!r} is no version of the Execution API")
+        if version < LISTS_SINCE:  # this is the variable of that name
+            return (Ask(Kind.VARIABLES, ("keys",)),)
+    return (Ask(Kind.VARIABLES, (call.one("prefix"),), listing=True),)
+
+
+LISTS_SINCE = "2026-06-30"
+"""The first version of the Execution API that lists variables."""
+
+
+def _read_xcom(call: Call) -> tuple[Ask, ...]:
+    me = call.subject
+    earlier = call.one("include_prior_dates").lower() not in ("", "false", "0")
+    if (call.dag_id, call.path["run_id"]) == (me.dag_id, me.run_id) and not earlier:
+        return FREE
+    return (Ask(Kind.XCOMS_OF, (call.dag_id,)),)
+
+
+def _write_xcom(call: Call) -> tuple[Ask, ...]:
+    me = call.subject
+    theirs = (call.path["dag_id"], call.path["run_id"], call.path["task_id"], call.one("map_index") or "-1")
+    if theirs != (me.dag_id, me.run_id, me.task_id, str(me.map_index)):
+        raise NotAllowed("a task may write and delete XComs of its own task instance only")
+    return FREE
+
+
+def _ask_about_dag(call: Call) -> tuple[Ask, ...]:
+    return FREE if call.dag_id == call.subject.dag_id else _act_on_dag(call)
+
+
+def _act_on_dag(call: Call) -> tuple[Ask, ...]:
+    return (Ask(Kind.DAGS, (call.dag_id,)),)
+
+
+def _asset(*selectors: str) -> Judge:
+    def judge(call: Call) -> tuple[Ask, ...]:
+        return (_use_of(*map(call.one, selectors)),)
+
+    return judge
+
+
+def _outlets(said: Any) -> Iterator[Ask]:
+    """What a task that succeeded says that it has changed: Airflow would start other Dags upon any asset's name."""
+    for outlet in said.get("task_outlets") or ():
+        yield _use_of(*(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
+    for event in said.get("outlet_events") or ():
+        if "source_alias_name" in event:
+            yield _use_of(event["source_alias_name"])
+
+
+def _deferral(said: Any) -> Iterator[Ask]:
+    """What a task is to wait for: central's triggerer would call anything that can be imported there, with any arguments."""
+    if said.get("classpath") is None:
+        return
+    yield Ask(Kind.TRIGGERS, (str(said["classpath"]),))
+    arguments = said.get("trigger_kwargs") or {}
+    if isinstance(arguments, str):
+        raise NotAllowed("the arguments of its trigger are encrypted; no worker has a key for that")
+    for name in sorted(set(connections_in(arguments))):
+        yield Ask(Kind.CONNECTIONS, (name,))
+
+
+NAMED_BY = {"Asset": ("name", "uri"), "AssetUriRef": ("uri",)}
+"""What Airflow finds an asset by, by the type that is said; everything else by its name."""
+
+
+def _use_of(*names: object) -> Ask:
+    return Ask(Kind.ASSETS, tuple(str(name) for name in names if name) or ("",))
+
+
+OWN = Rule("the job's own task instance", _own)
+OWN_STATE = Rule(
+    "the job's own task instance; outlets that it says it changed: `assets`; what it defers to: `triggers`, and `connections` "
+    "that the trigger's arguments name",
+    _own_state,
+)
+TEST = Rule("the job's own connection test", _own_test, TESTS)
+NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
+READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS)
+READ_VARIABLE = Rule("`variables`", _variable, TASKS_AND_CALLBACKS)
+WRITE_VARIABLE = Rule("`writes`", _write_variable)
+LIST_VARIABLES = Rule("`variables`, with a glob such as `plant_*` that covers the whole prefix asked for", _list_variables)
+READ_XCOM = Rule("the job's own Dag run; other runs, of this Dag too: `xcoms_of`", _read_xcom)
+WRITE_XCOM = Rule("the job's own task instance", _write_xcom)
+ASK_ABOUT_DAG = Rule("the job's own Dag; other Dags: `dags`", _ask_about_dag)
+ACT_ON_DAG = Rule("`dags`, also for its own Dag", _act_on_dag)
+ASSET_BY_NAME = Rule("`assets`; the task's inlets and outlets are", _asset("name"))
+ASSET_BY_URI = Rule("`assets`; the task's inlets and outlets are", _asset("uri"))
+ASSET_BY_ALIAS = Rule("`assets`; the task's inlets and outlets are", _asset("alias_name"))
+ASSET_BY_EITHER = Rule("`assets`; the task's inlets and outlets are", _asset("name", "uri"))
+
+TABLE: list[tuple[str, str, Rule]] = [
+    ("GET", "health", NOTHING),
+    ("GET", "health/ping", NOTHING),
+    # The task instance itself
+    ("PATCH", "task-instances/{task_instance_id}/run", OWN),
+    ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE),
+    ("PATCH", "task-instances/{task_instance_id}/skip-downstream", OWN),
+    ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN),
+    ("PUT", "task-instances/{task_instance_id}/rtif", OWN),
+    ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN),
+    ("GET", "task-instances/{task_instance_id}/previous-successful-dagrun", OWN),
+    ("GET", "task-instances/{task_instance_id}/validate-inlets-and-outlets", OWN),
+    ("GET", "task-reschedules/{task_instance_id}/start_date", OWN),
+    ("POST", "hitlDetails/{task_instance_id}", OWN),
+    ("PATCH", "hitlDetails/{task_instance_id}", OWN),
+    ("GET", "hitlDetails/{task_instance_id}", OWN),
+    ("GET", "store/ti/{task_instance_id}/{key:path}", OWN),
+    ("PUT", "store/ti/{task_instance_id}/{key:path}", OWN),
+    ("DELETE", "store/ti/{task_instance_id}/{key:path}", OWN),
+    ("DELETE", "store/ti/{task_instance_id}", OWN),
+    # Secrets
+    ("GET", "connections/{connection_id}", READ_CONNECTION),
+    ("GET", "variables/keys", LIST_VARIABLES),
+    ("GET", "variables/{variable_key:path}", READ_VARIABLE),
+    ("PUT", "variables/{variable_key:path}", WRITE_VARIABLE),
+    ("DELETE", "variables/{variable_key:path}", WRITE_VARIABLE),
+    # XComs
+    ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}/item/{offset}", READ_XCOM),
+    ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}/slice", READ_XCOM),
+    ("HEAD", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", READ_XCOM),
+    ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", READ_XCOM),
+    ("POST", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM),
+    ("DELETE", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM),
+    # Dags and their runs
+    ("GET", "dags/{dag_id}", ASK_ABOUT_DAG),
+    ("GET", "dag-runs/count", ASK_ABOUT_DAG),
+    ("GET", "dag-runs/previous", ASK_ABOUT_DAG),
+    ("GET", "dag-runs/{dag_id}/previous", ASK_ABOUT_DAG),
+    ("GET", "dag-runs/{dag_id}/{run_id}", ASK_ABOUT_DAG),
+    ("GET", "dag-runs/{dag_id}/{run_id}/state", ASK_ABOUT_DAG),
+    ("POST", "dag-runs/{dag_id}/{run_id}", ACT_ON_DAG),
+    ("POST", "dag-runs/{dag_id}/{run_id}/clear", ACT_ON_DAG),
+    ("GET", "task-instances/count", ASK_ABOUT_DAG),
+    ("GET", "task-instances/states", ASK_ABOUT_DAG),
+    ("GET", "task-instances/breadcrumbs", ASK_ABOUT_DAG),
+    ("GET", "task-instances/previous/{dag_id}/{task_id}", ASK_ABOUT_DAG),
+    # Assets
+    ("GET", "assets/by-name", ASSET_BY_NAME),
+    ("GET", "assets/by-uri", ASSET_BY_URI),
+    ("GET", "assets/by-alias", ASSET_BY_ALIAS),
+    ("GET", "asset-events/by-asset", ASSET_BY_EITHER),
+    ("GET", "asset-events/by-asset-alias", ASSET_BY_NAME),
+    ("GET", "store/asset/by-name/value", ASSET_BY_NAME),
+    ("PUT", "store/asset/by-name/value", ASSET_BY_NAME),
+    ("DELETE", "store/asset/by-name/value", ASSET_BY_NAME),
+    ("DELETE", "store/asset/by-name/clear", ASSET_BY_NAME),
+    ("GET", "store/asset/by-uri/value", ASSET_BY_URI),
+    ("PUT", "store/asset/by-uri/value", ASSET_BY_URI),
+    ("DELETE", "store/asset/by-uri/value", ASSET_BY_URI),
+    ("DELETE", "store/asset/by-uri/clear", ASSET_BY_URI),
+    # A connection test
+    ("GET", "connection-tests/{connection_test_id}/connection", TEST),
+    ("PATCH", "connection-tests/{connection_test_id}", TEST),
+]
+
+
+def judge(
+    subject: Subject, method: str, path: str, *, query: bytes = b"", body: bytes = b"", versions: Sequence[str] = ()
+) -> tuple[Ask, ...]:
+    """Return what the call needs grants for, all of it; nothing if it needs none. *path*: percent-encoded, no leading slash.
+
+    Raises:
+        NotAllowed: it is never allowed to this job.
+    """
+    decoded = unquote(path)
+    if any(ord(char) < ord(" ") for char in decoded):
+        raise NotAllowed("its path holds control characters")
+    found = read(method, decoded)
+    if found is None:
+        raise NotAllowed("the Remote Executor has no rule for it: central's Airflow is newer, or there is no such route")
+    rule, named = found
+    if subject.kind not in rule.kinds:
+        raise NotAllowed(f"a job of the kind {subject.kind.value} has no business there")
+    given: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        given.setdefault(name, []).append(value)
+    return rule.judge(Call(subject, named, given, body, versions))
+
+
+def read(method: str, decoded_path: str) -> tuple[Rule, dict[str, str]] | None:
+    """Return the rule of a call and what its path names; None if there is none."""
+    for pattern, rule in _BY_START.get((method, decoded_path.partition("/")[0]), ()):
+        if match := pattern.fullmatch(decoded_path):
+            return rule, match.groupdict()
+    return None
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a path as Starlette does: a parameter is one segment, one with `:path` whatever is left."""
+    parts = re.split(r"(\{\w+(?::path)?\})", pattern)
+    return re.compile("".join(_group(part) if part.startswith("{") else re.escape(part) for part in parts))
+
+
+def _group(part: str) -> str:
+    name, _, converter = part.strip("{}").partition(":")
+    return f"(?P<{name}>{'.*' if converter else '[^/]+'})"
+
+
+_BY_START: dict[tuple[str, str], list[tuple[re.Pattern[str], Rule]]] = {}
+for _method, _path, _rule in TABLE:
+    _BY_START.setdefault((_method, _path.partition("/")[0]), []).append((_compiled(_path), _rule))

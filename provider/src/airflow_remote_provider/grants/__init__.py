@@ -1,0 +1,92 @@
+"""What one job may read and do beyond its own task instance. Values only: no database, no Airflow, no opinion on who decides.
+
+Where a grant comes from: :mod:`.inferred` (the task's definition), :mod:`.declared` (its `executor_config`) and the policy of its
+queue (:mod:`..ledger.queue_policy`). What needs one: :mod:`..api.rules`.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+
+
+class Kind(str, Enum):
+    """What a name in a grant is the name of. The value is the key in `executor_config["remote"]` and the option of the CLI."""
+
+    CONNECTIONS = "connections"
+    VARIABLES = "variables"
+    WRITES = "writes"
+    """Variables to set and to delete."""
+    XCOMS_OF = "xcoms_of"
+    """Dags, of any of whose runs XComs may be read. Those of the job's own Dag run need no grant."""
+    DAGS = "dags"
+    """Dags about whose runs to ask, and which to trigger. Asking about the job's own Dag needs no grant."""
+    ASSETS = "assets"
+    """Assets (by name or URI) and aliases, whose events and state to use. The task's inlets and outlets are inferred."""
+    TRIGGERS = "triggers"
+    """Trigger classes to defer to (the triggerer runs them, on central). Those of installed providers need no grant."""
+
+    @property
+    def noun(self) -> str:
+        return NOUNS[self]
+
+
+NOUNS = {
+    Kind.CONNECTIONS: "connection",
+    Kind.VARIABLES: "variable",
+    Kind.WRITES: "setting or deleting the variable",
+    Kind.XCOMS_OF: "XComs beyond its own Dag run, of the Dag",
+    Kind.DAGS: "runs of the Dag",
+    Kind.ASSETS: "asset",
+    Kind.TRIGGERS: "deferring to the trigger",
+}
+SECRET = frozenset({Kind.CONNECTIONS, Kind.VARIABLES})
+"""Every read of these is recorded, not only the denied ones."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a call needs a grant for: any one of *names*; when *listing*, all names that begin with it."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    listing: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name to speak of."""
+        return self.names[0] + ("*" if self.listing else "")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Globs by kind. Matching is case-sensitive; `*` and `?` also match a slash."""
+
+    globs: Mapping[Kind, frozenset[str]] = field(default_factory=dict)
+
+    def allows(self, ask: Ask) -> bool:
+        globs = self.globs.get(ask.kind, frozenset())
+        if ask.listing:
+            return any(_covers(pattern, ask.names[0]) for pattern in globs)
+        return any(fnmatchcase(name, pattern) for pattern in globs for name in ask.names)
+
+    def __or__(self, other: Grant) -> Grant:
+        kinds = {*self.globs, *other.globs}
+        return Grant({kind: self.globs.get(kind, frozenset()) | other.globs.get(kind, frozenset()) for kind in kinds})
+
+    def __bool__(self) -> bool:
+        return any(self.globs.values())
+
+
+def named(names: Mapping[Kind, Iterable[str]]) -> Grant:
+    """Return the grant of exactly these names, whatever characters they have."""
+    return Grant({kind: frozenset(map(glob.escape, some)) for kind, some in names.items()})
+
+
+def _covers(pattern: str, prefix: str) -> bool:
+    """Whether *pattern* grants every name that begins with *prefix*."""
+    stem = pattern.rstrip("*")
+    return pattern != stem and not any(special in stem for special in "*?[") and prefix.startswith(stem)

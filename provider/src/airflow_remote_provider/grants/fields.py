@@ -1,0 +1,39 @@
+"""Names of fields that say what their value is the name of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+CONNECTION_FIELD = re.compile(r"(.*_)?conn_ids?")
+DAG_FIELD = re.compile(r".*_dag_ids?")
+"""`trigger_dag_id`, `external_dag_id`; not `dag_id`, which is the task's own."""
+DEEPEST = 12
+"""Levels of dicts, lists and objects that are looked into; nobody writes more by hand."""
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Return the texts that a field has: one, or a list of them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from (item for item in value if isinstance(item, str))
+
+
+def connections_in(value: Any, depth: int = 0) -> Iterator[str]:
+    """Return the connections that JSON names, however deep.
+
+    Raises:
+        RecursionError: deeper than anybody would write it.
+    """
+    if depth > DEEPEST * 4:
+        raise RecursionError
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if isinstance(name, str) and CONNECTION_FIELD.fullmatch(name):
+                yield from filter(None, texts(item))
+            yield from connections_in(item, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from connections_in(item, depth + 1)

@@ -1,0 +1,231 @@
+"""Who may have what: a job's grant is what its task's definition names, what its author declares, and what its queue allows.
+
+The definition is the one of the Dag version that the job was made from: nothing that a worker says changes it. Every read of a
+secret and every denial is recorded (:class:`..models.Access`) before it is answered.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from airflow_remote_protocol.messages import JobKind
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.grants import SECRET, Ask, Grant, Kind, inferred, named
+from airflow_remote_provider.grants.declared import BadDeclaration, declared, noted, spell
+from airflow_remote_provider.ledger.errors import NotYours
+from airflow_remote_provider.ledger.queue_policy import Mode, policy_of
+from airflow_remote_provider.models import Access, Job
+
+MOST_NAMES = 500
+"""Rows kept of one job. A task that reads more is rare; a hostile worker that asks for anything is not to fill the table."""
+MORE = "(more)"
+CALL = "call"
+
+
+class Answer(str, Enum):
+    GRANTED = "granted"
+    DENIED = "denied"
+    AUDITED = "audited"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """*why*: what to tell the task's log; empty if it is granted."""
+
+    answer: Answer
+    why: str = ""
+
+
+def decide(session: Session, job_id: str, ask: Ask) -> Verdict:
+    """Answer an *ask* of an open job, and record the answer where it matters.
+
+    Raises:
+        NotYours: there is no such job any more.
+    """
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotYours(job_id)
+    if ask.kind is Kind.TRIGGERS and compat.is_a_providers_trigger(ask.name):
+        return Verdict(Answer.GRANTED)
+    policy = policy_of(session, job.queue)
+    if policy.grant.allows(ask):
+        verdict = Verdict(Answer.GRANTED)
+    else:
+        grant, trouble = _definition(session, job)
+        if grant.allows(ask):
+            verdict = Verdict(Answer.GRANTED)
+        else:
+            verdict = Verdict(Answer.AUDITED if policy.mode is Mode.AUDIT else Answer.DENIED, _why(job, ask, trouble))
+    if ask.kind in SECRET or verdict.answer is not Answer.GRANTED:
+        _record(session, job, ask.kind.value, ask.name, verdict.answer)
+    return verdict
+
+
+def deny_call(session: Session, job_id: str, call: str) -> None:
+    """Record a *call* that no grant can allow: another task's, or one without a rule."""
+    job = session.get(Job, job_id)
+    if job is not None:
+        _record(session, job, CALL, call, Answer.DENIED)
+
+
+def _definition(session: Session, job: Job) -> tuple[Grant, str]:
+    """Return what the job's own definition grants, and what was wrong with it."""
+    said = msgspec.json.decode(job.workload)
+    if job.kind == JobKind.CALLBACK.value:
+        return named(inferred.of_arguments(said.get("kwargs"))), ""
+    version = said.get("ti", {}).get("dag_version_id")
+    return _of_task(compat.task_definition(session, UUID(version), job.task_id) if version else None)
+
+
+def _of_task(task: Any) -> tuple[Grant, str]:
+    if task is None:
+        return Grant(), "central no longer has that version of the Dag"
+    grant, trouble = _declared(task)
+    return grant | named(inferred.of_task(task)) | noted(task.executor_config), trouble
+
+
+def _declared(task: Any) -> tuple[Grant, str]:
+    try:
+        return (Grant() if task is None else declared(task.executor_config)), ""
+    except BadDeclaration as error:
+        return Grant(), str(error)
+
+
+def _why(job: Job, ask: Ask, trouble: str) -> str:
+    name = _presentable(ask.name)
+    if job.kind == JobKind.TASK.value:
+        wish = f"To allow it, give the task {spell({ask.kind: [name]})}, or run on central: "
+        lack = "its task's fields and templates do not name it, its executor_config does not declare it"
+    else:
+        wish, lack = "To allow it, run on central: ", "the callback's arguments do not name it"
+    if trouble:
+        lack += f" ({trouble})"
+    command = f"airflow remote grants allow {shlex.quote(job.queue)} --{ask.kind.value.replace('_', '-')} {shlex.quote(name)}"
+    return (
+        f"Not granted to this job: {ask.kind.noun} {name!r}; {lack}, "
+        f"and the policy of the queue {job.queue!r} does not allow it. {wish}{command}"
+    )
+
+
+def _record(session: Session, job: Job, kind: str, name: str, answer: Answer) -> None:
+    name = _presentable(name)
+    if session.get(Access, (job.id, kind, name, answer.value)) is not None:
+        return
+    if session.scalar(select(func.count()).where(Access.job_id == job.id)) >= MOST_NAMES:  # type: ignore[operator]
+        kind, name = CALL, MORE
+    row = Access(
+        job_id=job.id,
+        kind=kind,
+        name=name,
+        answer=answer.value,
+        at=compat.database_clock(session),
+        worker_name=job.worker_name,
+        queue=job.queue,
+        dag_id=job.dag_id,
+        run_id=job.run_id,
+        task_id=job.task_id,
+        map_index=job.map_index,
+        try_number=job.try_number,
+    )
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        pass  # another process recorded the same at this moment
+
+
+def _presentable(name: str) -> str:
+    """A name may come from a hostile worker: cut it to the column's length, and put � for what a database refuses (NUL)."""
+    shown = "".join(char if char.isprintable() else "�" for char in name[:LONGEST_NAME])
+    return shown if len(name) <= LONGEST_NAME else shown[: LONGEST_NAME - 1] + "…"
+
+
+LONGEST_NAME = 250
+
+
+# The reads of people
+
+
+@dataclass(frozen=True)
+class AccessRow:
+    """What one job asked for."""
+
+    at: datetime
+    answer: str
+    kind: str
+    name: str
+    worker: str | None
+    queue: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    job_id: str
+
+
+def list_accesses(
+    session: Session, *, dag_id: str | None = None, answers: Sequence[Answer] = (), limit: int = 100
+) -> list[AccessRow]:
+    """Return the newest first."""
+    query = select(Access).order_by(Access.at.desc(), Access.job_id, Access.kind, Access.name).limit(limit)
+    if dag_id:
+        query = query.where(Access.dag_id == dag_id)
+    if answers:
+        query = query.where(Access.answer.in_([answer.value for answer in answers]))
+    return [
+        AccessRow(
+            at=row.at,
+            answer=row.answer,
+            kind=row.kind,
+            name=row.name,
+            worker=row.worker_name,
+            queue=row.queue,
+            dag_id=row.dag_id,
+            run_id=row.run_id,
+            task_id=row.task_id,
+            map_index=row.map_index,
+            try_number=row.try_number,
+            job_id=row.job_id,
+        )
+        for row in session.scalars(query)
+    ]
+
+
+def suggest(session: Session, dag_id: str) -> dict[str, dict[Kind, list[str]]]:
+    """Return, by task, what its author should declare: what he does now, and what jobs asked for that nothing grants by now.
+
+    By now: by the Dag's newest version, and by the policy of the queue that the job was in.
+    """
+    query = select(Access.task_id, Access.queue, Access.kind, Access.name).where(
+        Access.dag_id == dag_id,
+        Access.answer.in_([Answer.DENIED.value, Answer.AUDITED.value]),
+        Access.kind.in_([kind.value for kind in Kind]),
+    )
+    tasks = compat.newest_definitions(session, dag_id)
+    lacking: dict[str, dict[Kind, set[str]]] = {}
+    for task_id, queue, kind, name in session.execute(query.distinct()):
+        ask = _as_asked(Kind(kind), name)
+        granted = policy_of(session, queue).grant | _of_task(tasks.get(task_id))[0]
+        if not granted.allows(ask):
+            lacking.setdefault(task_id, {}).setdefault(Kind(kind), set()).add(name)
+    for task_id, names in lacking.items():
+        for kind, globs in _declared(tasks.get(task_id))[0].globs.items():
+            names.setdefault(kind, set()).update(globs)
+    return {task: {kind: sorted(names) for kind, names in kinds.items()} for task, kinds in sorted(lacking.items())}
+
+
+def _as_asked(kind: Kind, name: str) -> Ask:
+    """Return the ask that was recorded under this name."""
+    return Ask(kind, (name.removesuffix("*"),), listing=True) if name.endswith("*") else Ask(kind, (name,))

@@ -1,0 +1,47 @@
+"""Airflow's cluster policy of ours, run wherever a Dag file is parsed: notes what its remote tasks' definitions name.
+
+A serialized task has lost every field that is no template (`DockerOperator.docker_conn_id`), its notifiers, and the end of long
+templates. So the names are noted in `executor_config`, which survives. A declaration that can't be read is an import error.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.policies import hookimpl
+
+from airflow_remote_provider import compat
+
+log = logging.getLogger(__name__)
+
+EXECUTOR = "airflow_remote_provider.executor.RemoteExecutor"
+"""As a text: a process that parses one Dag file has no other use for the module."""
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def task_policy(task: Any) -> None:
+    """Called for every task of every Dag file; those of other executors stay as they are.
+
+    Raises:
+        AirflowClusterPolicyViolation: the task's `executor_config["remote"]` can't be read.
+    """
+    if task.executor not in compat.names_of_subclasses(EXECUTOR):
+        return
+    from airflow_remote_provider.grants import inferred
+    from airflow_remote_provider.grants.declared import NOTED
+    from airflow_remote_provider.task_options import BadTaskOption, parse
+
+    try:
+        parse(task.executor_config)
+    except BadTaskOption as error:
+        raise compat.policy_violation(f"task {task.task_id!r}: {error}") from None
+    try:
+        names = inferred.of_task(task)
+    except Exception:
+        # Somebody's operator does what we didn't think of. Its Dag must load; what isn't noted is denied, and said to be.
+        log.exception("Could not infer what task %s of Dag %s reads; it needs declarations", task.task_id, task.dag_id)
+        return
+    if names:
+        noted = {kind.value: sorted(some) for kind, some in names.items()}
+        compat.set_executor_config(task, {**(task.executor_config or {}), NOTED: noted})

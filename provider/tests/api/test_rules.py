@@ -1,0 +1,318 @@
+"""Every route of the installed Airflow has a rule; each rule bounds what it should."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
+
+from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
+from airflow.api_fastapi.execution_api.routes import execution_api_router
+from airflow_remote_protocol.messages import JobKind
+from airflow_remote_provider.api.rules import LISTS_SINCE, TABLE, NotAllowed, judge, read
+from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.ledger.leases import Subject
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+
+ME, OTHER = uuid.uuid4(), uuid.uuid4()
+TASK = Subject(JobKind.TASK, ME, "mine", "run-1", "task", 3)
+CALLBACK = Subject(JobKind.CALLBACK, ME, "mine")
+TEST = Subject(JobKind.CONNECTION_TEST, ME)
+
+
+def _airflows_routes() -> Iterator[tuple[str, str]]:
+    for route in execution_api_router.routes:
+        assert isinstance(route, APIRoute)
+        for method in route.methods:
+            yield method, route.path.lstrip("/")
+
+
+def test_the_table_has_every_route_of_this_airflow_and_no_other() -> None:
+    ours = [(method, path) for method, path, _ in TABLE]
+    assert len(ours) == len(set(ours))
+    assert set(ours) == set(_airflows_routes()), "a new route is refused until it has a rule in api/rules.py"
+
+
+@pytest.fixture(scope="module")
+def versions() -> dict[str, list[APIRoute]]:
+    """The routes of the real application, by the API version that a task's SDK asks for."""
+    app = create_task_execution_api_app()
+    app._cadwyn_initialize()  # else at its first request
+    return {
+        version: [route for route in router.routes if isinstance(route, APIRoute)]
+        for version, router in app.router.versioned_routers.items()
+    }
+
+
+def test_no_older_version_has_a_route_without_a_rule(versions: dict[str, list[APIRoute]]) -> None:
+    assert len(versions) > 5
+    ours = {(method, path) for method, path, _ in TABLE}
+    theirs = {(method, route.path.lstrip("/")) for routes in versions.values() for route in routes for method in route.methods}
+    assert theirs <= ours
+
+
+TRICKY = [
+    "variables/keys",
+    "variables/keys/x",
+    "variables/a/b/item/3",
+    "connections/a",
+    "connections/a/b",
+    "xcoms/d/r/t/k",
+    "xcoms/d/r/t/k/item/3",
+    "xcoms/d/r/t/k/item/3/slice",
+    "xcoms/d/r/t/item/3",
+    "xcoms/d/r/t/slice",
+    "xcoms/d/r/t/a/b/slice",
+    "xcoms/d/r/t/k/item/3/item/4",
+    "xcoms/d/r/t",
+    "dag-runs/count",
+    "dag-runs/previous",
+    "dag-runs/previous/previous",
+    "dag-runs/d/previous",
+    "dag-runs/d/count",
+    "dag-runs/d/r/state",
+    "dag-runs/d/r/clear",
+    "dag-runs/d/r/x",
+    "task-instances/count",
+    "task-instances/states",
+    "task-instances/previous/d/t",
+    "task-instances/previous/run",
+    "task-instances/x/run",
+    "store/ti/x",
+    "store/ti/x/a/b",
+    "store/asset/by-name/value",
+    "store/asset/by-name/clear",
+    "dags/d",
+    "dags/d/x",
+    "assets/by-name",
+]
+
+
+@pytest.mark.parametrize("path", TRICKY)
+def test_a_path_is_read_as_airflow_reads_it(path: str, versions: dict[str, list[APIRoute]]) -> None:
+    rules = {(method, pattern): rule for method, pattern, rule in TABLE}
+    for version, routes in versions.items():
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+            theirs = _as_airflow_reads(routes, method, path)
+            if theirs is None:
+                continue  # this version answers 404 or 405, whatever we say
+            pattern, given = theirs
+            rule, ours = read(method, path) or (None, {})
+            if (method, path) == ("GET", "variables/keys") and version < LISTS_SINCE:
+                continue  # the rule knows: see below
+            assert rule == rules[method, pattern], f"{method} {path} in {version}"
+            assert {name: given.get(name) for name in ours.keys() & given.keys()} == {
+                name: ours[name] for name in ours.keys() & given.keys()
+            }
+
+
+def test_an_old_sdk_that_lists_variables_reads_the_one_named_keys() -> None:
+    def asked(*versions: str) -> tuple[Ask, ...]:
+        return judge(TASK, "GET", "variables/keys", query=b"prefix=plant_", versions=versions)
+
+    listing, reading = (Ask(Kind.VARIABLES, ("plant_",), listing=True),), (Ask(Kind.VARIABLES, ("keys",)),)
+    assert asked() == asked("2026-06-30") == asked("2027-01-01") == listing
+    assert asked("2026-06-29") == asked("2025-04-11") == asked("2026-06-30", "2025-04-11") == reading
+    for odd in ("2026-6-30", "20260630", "9", ""):
+        with pytest.raises(NotAllowed, match="no version"):
+            asked(odd)
+
+
+def _as_airflow_reads(routes: list[APIRoute], method: str, path: str) -> tuple[str, dict[str, str]] | None:
+    for route in routes:
+        match, child = route.matches({"type": "http", "method": method, "path": f"/{path}", "root_path": "", "headers": []})
+        if match is Match.FULL:
+            return route.path.lstrip("/"), dict(child["path_params"])
+    return None
+
+
+def test_the_table_is_in_airflows_order_where_two_patterns_fit_one_path() -> None:
+    ours = [(method, path) for method, path, _ in TABLE]
+    for first, second in [
+        ("variables/keys", "variables/{variable_key:path}"),
+        ("xcoms/{dag_id}/{run_id}/{task_id}/{key:path}/slice", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}"),
+    ]:
+        assert ours.index(("GET", first)) < ours.index(("GET", second))
+
+
+@pytest.mark.parametrize(
+    ("subject", "method", "path"),
+    [
+        (TASK, "PATCH", f"task-instances/{ME}/run"),
+        (TASK, "PATCH", f"task-instances/{ME}/state"),
+        (TASK, "PUT", f"task-instances/{ME}/heartbeat"),
+        (TASK, "PUT", f"task-instances/{ME}/rtif"),
+        (TASK, "GET", f"task-reschedules/{ME}/start_date"),
+        (TASK, "POST", f"hitlDetails/{ME}"),
+        (TASK, "PUT", f"store/ti/{ME}/a%2Fb"),
+        (TASK, "DELETE", f"store/ti/{ME}"),
+        (TASK, "GET", "xcoms/mine/run-1/other_task/return_value?map_index=7"),
+        (TASK, "GET", "xcoms/mine/run-1/other_task/a%2Fb/item/2"),
+        (TASK, "GET", "xcoms/mine/run-1/other_task/return_value/slice?start=1&include_prior_dates=false"),
+        (TASK, "HEAD", "xcoms/mine/run-1/other_task/return_value"),
+        (TASK, "POST", "xcoms/mine/run-1/task/return_value?map_index=3&mapped_length=2"),
+        (TASK, "DELETE", "xcoms/mine/run-1/task/return_value?map_index=3"),
+        (TASK, "GET", "dag-runs/mine/run-0"),
+        (TASK, "GET", "dag-runs/mine/run-0/state"),
+        (TASK, "GET", "dag-runs/count?dag_id=mine&states=success"),
+        (TASK, "GET", "dag-runs/mine/previous?logical_date=2026-01-01"),
+        (TASK, "GET", "task-instances/states?dag_id=mine"),
+        (TASK, "GET", "task-instances/previous/mine/task"),
+        (TASK, "GET", "dags/mine"),
+        (TEST, "GET", f"connection-tests/{ME}/connection"),
+        (TEST, "PATCH", f"connection-tests/{ME}"),
+    ],
+)
+def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str) -> None:
+    assert _judged(subject, method, path) == ()
+
+
+@pytest.mark.parametrize(
+    ("subject", "method", "path", "kind", "names"),
+    [
+        (TASK, "GET", "connections/plant", Kind.CONNECTIONS, ("plant",)),
+        (CALLBACK, "GET", "connections/plant", Kind.CONNECTIONS, ("plant",)),
+        (TASK, "GET", "variables/a%2Fb", Kind.VARIABLES, ("a/b",)),
+        (TASK, "GET", "variables/keys/x", Kind.VARIABLES, ("keys/x",)),
+        (CALLBACK, "GET", "variables/a", Kind.VARIABLES, ("a",)),
+        (TASK, "PUT", "variables/keys", Kind.WRITES, ("keys",)),
+        (TASK, "DELETE", "variables/a", Kind.WRITES, ("a",)),
+        (TASK, "GET", "xcoms/other/run-1/task/key", Kind.XCOMS_OF, ("other",)),
+        (TASK, "GET", "xcoms/mine/run-0/task/key", Kind.XCOMS_OF, ("mine",)),
+        (TASK, "GET", "xcoms/mine/run-1/task/key?include_prior_dates=true", Kind.XCOMS_OF, ("mine",)),
+        (TASK, "GET", "xcoms/mine/run-1/task/key?include_prior_dates=on", Kind.XCOMS_OF, ("mine",)),
+        (TASK, "HEAD", "xcoms/other/run-1/task/key", Kind.XCOMS_OF, ("other",)),
+        (TASK, "GET", "dags/other", Kind.DAGS, ("other",)),
+        (TASK, "GET", "dag-runs/other/run-1", Kind.DAGS, ("other",)),
+        (TASK, "GET", "dag-runs/previous?dag_id=other&logical_date=x", Kind.DAGS, ("other",)),
+        (TASK, "POST", "dag-runs/other/run-9", Kind.DAGS, ("other",)),
+        (TASK, "POST", "dag-runs/mine/run-9", Kind.DAGS, ("mine",)),
+        (TASK, "POST", "dag-runs/mine/run-1/clear", Kind.DAGS, ("mine",)),
+        (TASK, "GET", "task-instances/count?dag_id=other", Kind.DAGS, ("other",)),
+        (TASK, "GET", "task-instances/count", Kind.DAGS, ("",)),
+        (TASK, "GET", "task-instances/breadcrumbs?dag_id=other&run_id=r", Kind.DAGS, ("other",)),
+        (TASK, "GET", "assets/by-name?name=a", Kind.ASSETS, ("a",)),
+        (TASK, "GET", "assets/by-alias?alias_name=a", Kind.ASSETS, ("a",)),
+        (TASK, "GET", "asset-events/by-asset?name=a&uri=s3%3A%2F%2Fb", Kind.ASSETS, ("a", "s3://b")),
+        (TASK, "GET", "asset-events/by-asset?name=&uri=", Kind.ASSETS, ("",)),
+        (TASK, "PUT", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", Kind.ASSETS, ("s3://b",)),
+    ],
+)
+def test_what_is_not_needs_a_grant(subject: Subject, method: str, path: str, kind: Kind, names: tuple[str, ...]) -> None:
+    assert _judged(subject, method, path) == (Ask(kind, names),)
+
+
+def test_listing_needs_a_grant_of_the_whole_prefix() -> None:
+    assert _judged(TASK, "GET", "variables/keys?prefix=plant_") == (Ask(Kind.VARIABLES, ("plant_",), listing=True),)
+    assert _judged(TASK, "GET", "variables/keys") == (Ask(Kind.VARIABLES, ("",), listing=True),)
+
+
+@pytest.mark.parametrize(
+    ("subject", "method", "path"),
+    [
+        (TASK, "PATCH", f"task-instances/{OTHER}/run"),
+        (TASK, "PATCH", f"task-instances/{OTHER}/state"),
+        (TASK, "PATCH", f"task-instances/{str(ME).upper()}/state"),
+        (TASK, "GET", f"store/ti/{OTHER}/key"),
+        (TASK, "PATCH", f"hitlDetails/{OTHER}"),
+        (TASK, "POST", "xcoms/mine/run-1/other_task/key?map_index=3"),
+        (TASK, "POST", "xcoms/mine/run-0/task/key?map_index=3"),
+        (TASK, "POST", "xcoms/mine/run-1/task/key"),
+        (TASK, "POST", "xcoms/mine/run-1/task/key?map_index=4"),
+        (TASK, "POST", "xcoms/mine/run-1/task/key?map_index=3&map_index=4"),
+        (TASK, "DELETE", "xcoms/other/run-1/task/key?map_index=3"),
+        (TASK, "GET", "dag-runs/count?dag_id=mine&dag_id=other"),
+        (TASK, "GET", "assets/by-name?name=a&name=b"),
+        (TASK, "GET", "variables/a%0A"),
+        (TASK, "GET", "connections/a%2Fb"),
+        (TASK, "HEAD", "connections/a"),
+        (TASK, "OPTIONS", "variables/a"),
+        (TASK, "GET", "openapi.json"),
+        (TASK, "GET", "docs"),
+        (TASK, "GET", "new/in/airflow/4"),
+        (TASK, "GET", f"connection-tests/{ME}/connection"),
+        (CALLBACK, "PUT", "variables/a"),
+        (CALLBACK, "GET", "variables/keys"),
+        (CALLBACK, "GET", "xcoms/mine/run/task/key"),
+        (CALLBACK, "PATCH", f"task-instances/{ME}/run"),
+        (CALLBACK, "GET", f"connection-tests/{ME}/connection"),
+        (TEST, "GET", "connections/vault"),
+        (TEST, "GET", "variables/a"),
+        (TEST, "GET", f"connection-tests/{OTHER}/connection"),
+        (TEST, "PATCH", f"connection-tests/{OTHER}"),
+        (TEST, "DELETE", f"connection-tests/{ME}"),
+    ],
+)
+def test_the_rest_no_grant_allows(subject: Subject, method: str, path: str) -> None:
+    with pytest.raises(NotAllowed):
+        _judged(subject, method, path)
+
+
+def test_an_encoded_slash_parts_a_path_as_it_does_for_airflow() -> None:
+    assert _judged(TASK, "GET", "xcoms/mine%2Frun-1/task/key/x") == (), "Airflow reads it as run-1 of mine"
+    assert _judged(TASK, "GET", "xcoms/other%2Frun-1%2Ftask/key") == (Ask(Kind.XCOMS_OF, ("other",)),)
+    assert _judged(TEST, "GET", f"connection-tests/{ME}%2Fconnection") == ()
+
+
+def test_a_route_without_a_rule_says_whose_turn_it_is() -> None:
+    with pytest.raises(NotAllowed, match="no rule for it: central's Airflow is newer"):
+        _judged(TASK, "GET", "new/in/airflow/4")
+
+
+def test_outlets_that_a_task_says_it_changed_need_grants() -> None:
+    outlets = [
+        {"name": "a", "uri": "s3://a", "type": "Asset"},
+        {"name": "b", "uri": "s3://granted", "type": "AssetNameRef"},
+        {"name": "granted", "uri": "s3://c", "type": "AssetUriRef"},
+        {"name": "d", "type": "AssetAlias"},
+    ]
+    events = [{"dest_asset_key": {"name": "a", "uri": "s3://a"}, "extra": {}}, {"source_alias_name": "e", "dest_asset_key": {}}]
+    said = {"state": "success", "task_outlets": outlets, "outlet_events": events}
+    needed = [ask.names for ask in _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)]
+    assert needed == [("a", "s3://a"), ("b",), ("s3://c",), ("d",), ("e",)]
+    assert (
+        _judged(TASK, "PATCH", f"task-instances/{ME}/state", {"state": "success", "task_outlets": [], "outlet_events": []}) == ()
+    )
+
+
+def test_what_a_task_defers_to_needs_grants_with_the_connections_of_it() -> None:
+    arguments = {"a_conn_id": "a", "deep": {"__var": [{"conn_ids": ["b", "c"]}]}, "conn_id": None, "text": "conn"}
+    said = {"state": "deferred", "classpath": "x.Trigger", "trigger_kwargs": arguments, "next_method": "resume"}
+    needed = _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
+    assert needed == (Ask(Kind.TRIGGERS, ("x.Trigger",)), *(Ask(Kind.CONNECTIONS, (name,)) for name in "abc"))
+
+
+def test_arguments_of_a_trigger_that_cannot_be_read_are_refused() -> None:
+    deep: object = "x"
+    for _ in range(100):
+        deep = [deep]
+    for arguments, why in [("gAAAAA", "encrypted"), ({"x": deep}, "nested too deeply")]:
+        said = {"state": "deferred", "classpath": "x.Trigger", "trigger_kwargs": arguments}
+        with pytest.raises(NotAllowed, match=why):
+            _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
+
+
+@pytest.mark.parametrize("said", [[], "text", {"task_outlets": "text"}, {"task_outlets": [{}]}, {"outlet_events": [None]}])
+def test_a_state_that_is_none_is_refused(said: object) -> None:
+    with pytest.raises(NotAllowed, match="not what a task says of its state"):
+        _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
+
+
+def test_what_is_no_json_is_airflows_to_refuse() -> None:
+    for body in (b"", b"not json", b"\xff"):
+        assert judge(TASK, "PATCH", f"task-instances/{ME}/state", body=body) == ()
+
+
+def test_a_body_nested_without_end_is_refused() -> None:
+    with pytest.raises(NotAllowed, match="nested"):
+        judge(TASK, "PATCH", f"task-instances/{ME}/state", body=b"[" * 1_000_000)
+
+
+def _judged(subject: Subject, method: str, path: str, said: object = None) -> tuple[Ask, ...]:
+    path, _, query = path.partition("?")
+    return judge(subject, method, path, query=query.encode(), body=json.dumps(said if said is not None else {}).encode())

@@ -1,0 +1,286 @@
+"""A job's grant, and the record of what was asked."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from testkit.ledger import ago, enlist, offered, running  # isort: skip
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow_remote_protocol.messages import JobKind
+from airflow_remote_provider import compat
+from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.ledger import grants, queue_policy, sweep
+from airflow_remote_provider.ledger.errors import NotYours
+from airflow_remote_provider.ledger.grants import Answer, Verdict
+from airflow_remote_provider.ledger.queue_policy import Mode
+from airflow_remote_provider.models import Access
+from sqlalchemy import select, update
+
+pytestmark = pytest.mark.usefixtures("database")
+
+VERSION = uuid.uuid4()
+PLANT = Ask(Kind.CONNECTIONS, ("plant",))
+
+
+@pytest.fixture(autouse=True)
+def definition(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The keyword arguments of the task, as the Dag's author may change them."""
+    arguments: dict[str, Any] = {"bash_command": "true"}
+
+    def tasks() -> dict[str, Any]:
+        with DAG("dag") as dag:
+            BashOperator(task_id="task", **arguments)
+        read_back: Any = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+        return dict(read_back.task_dict)
+
+    def one(_session: object, version: uuid.UUID, task_id: str) -> Any:
+        return tasks().get(task_id) if version == VERSION and "gone" not in arguments else None
+
+    monkeypatch.setattr(compat, "task_definition", one)
+    monkeypatch.setattr(compat, "newest_definitions", lambda _session, dag_id: tasks() if dag_id == "dag" else {})
+    return arguments
+
+
+def _job(queue: str = "q", **changes: Any) -> str:
+    workload = json.dumps({"ti": {"dag_version_id": str(VERSION)}})
+    return running(enlist("w" + uuid.uuid4().hex, [queue]), queue, **{"workload": workload, **changes}).job_id
+
+
+def _decide(job_id: str, ask: Ask = PLANT) -> Verdict:
+    with compat.transaction() as session:
+        return grants.decide(session, job_id, ask)
+
+
+def _rows() -> list[Access]:
+    with compat.transaction() as session:
+        return list(session.scalars(select(Access).order_by(Access.kind, Access.name, Access.answer)))
+
+
+def _allow(queue: str = "q", **globs: list[str]) -> None:
+    with compat.transaction() as session:
+        queue_policy.allow(session, queue, {Kind(kind): some for kind, some in globs.items()}, by="ada")
+
+
+def _mode(mode: Mode) -> None:
+    with compat.transaction() as session:
+        queue_policy.set_mode(session, "q", mode, by="ada")
+
+
+def test_what_nothing_names_is_denied_and_how_to_allow_it_is_said() -> None:
+    verdict = _decide(_job())
+    assert verdict.answer is Answer.DENIED
+    assert verdict.why == (
+        "Not granted to this job: connection 'plant'; its task's fields and templates do not name it, its executor_config does "
+        "not declare it, and the policy of the queue 'q' does not allow it. To allow it, give the task "
+        'executor_config={"remote": {"connections": ["plant"]}}, or run on central: '
+        "airflow remote grants allow q --connections plant"
+    )
+
+
+def test_what_a_template_names_is_granted(definition: dict[str, Any]) -> None:
+    definition["bash_command"] = "echo {{ conn.plant.host }} {{ var.value.v }}"
+    job = _job()
+    assert _decide(job).answer is Answer.GRANTED
+    assert _decide(job, Ask(Kind.VARIABLES, ("v",))).answer is Answer.GRANTED
+    assert _decide(job, Ask(Kind.WRITES, ("v",))).answer is Answer.DENIED
+    assert _decide(job, Ask(Kind.CONNECTIONS, ("v",))).answer is Answer.DENIED
+
+
+def test_what_was_noted_when_the_file_was_parsed_is_granted(definition: dict[str, Any]) -> None:
+    definition["executor_config"] = {"remote_inferred": {"connections": ["plant"]}}
+    assert _decide(_job()).answer is Answer.GRANTED
+
+
+def test_what_the_author_declares_is_granted(definition: dict[str, Any]) -> None:
+    definition["executor_config"] = {"remote": {"connections": ["pl*"], "writes": ["w"], "xcoms_of": ["other"]}}
+    job = _job()
+    assert _decide(job).answer is Answer.GRANTED
+    assert _decide(job, Ask(Kind.WRITES, ("w",))).answer is Answer.GRANTED
+    assert _decide(job, Ask(Kind.XCOMS_OF, ("other",))).answer is Answer.GRANTED
+    assert _decide(job, Ask(Kind.DAGS, ("other",))).answer is Answer.DENIED
+
+
+def test_what_the_queues_policy_allows_is_granted_whatever_the_definition(definition: dict[str, Any]) -> None:
+    job = _job()
+    assert _decide(job).answer is Answer.DENIED
+    _allow(connections=["plant"])
+    assert _decide(job).answer is Answer.GRANTED
+    definition["gone"] = True
+    assert _decide(job).answer is Answer.GRANTED
+
+
+def test_a_declaration_that_cannot_be_read_is_in_the_denial(definition: dict[str, Any]) -> None:
+    definition["executor_config"] = {"remote": {"connections": "plant"}}
+    assert 'executor_config["remote"]["connections"] is a str' in _decide(_job()).why
+
+
+def test_a_version_that_is_gone_grants_nothing_and_is_in_the_denial(definition: dict[str, Any]) -> None:
+    definition["gone"] = True
+    assert "central no longer has that version of the Dag" in _decide(_job()).why
+    assert "central no longer has that version of the Dag" in _decide(_job(workload='{"ti": {}}')).why
+
+
+def test_names_that_a_shell_would_take_apart_are_quoted() -> None:
+    why = _decide(_job("q 1"), Ask(Kind.XCOMS_OF, ("it's",))).why
+    assert """airflow remote grants allow 'q 1' --xcoms-of 'it'"'"'s'""" in why
+
+
+TRIGGERS = "airflow.providers.standard.triggers"
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        (f"{TRIGGERS}.temporal.TimeDeltaTrigger", Answer.GRANTED),
+        (f"{TRIGGERS}.temporal.asyncio", Answer.DENIED),
+        (f"{TRIGGERS}.nowhere.TimeDeltaTrigger", Answer.DENIED),
+        ("subprocess.Popen", Answer.DENIED),
+        ("Popen", Answer.DENIED),
+        ("", Answer.DENIED),
+        ("site.triggers.Declared", Answer.GRANTED),
+    ],
+)
+def test_only_providers_triggers_and_declared_ones_may_be_deferred_to(
+    path: str, answer: Answer, definition: dict[str, Any]
+) -> None:
+    definition["executor_config"] = {"remote": {"triggers": ["site.triggers.*"]}}
+    assert _decide(_job(), Ask(Kind.TRIGGERS, (path,))).answer is answer
+
+
+def test_a_callback_has_what_its_arguments_name() -> None:
+    workload = json.dumps({"kwargs": {"slack_conn_id": "plant", "text": "{{ var.value.v }}"}})
+    worker = enlist("callbacks", capabilities=["task", "callback"])
+    job = offered(worker, kind=JobKind.CALLBACK, ti_id=None, task_id="", workload=workload, with_task=False).job_id
+    assert _decide(job).answer is Answer.GRANTED
+    denied = _decide(job, Ask(Kind.CONNECTIONS, ("other",)))
+    assert denied.answer is Answer.DENIED
+    assert "executor_config" not in denied.why and "airflow remote grants allow q --connections other" in denied.why
+
+
+def test_in_audit_mode_it_is_let_through_and_recorded() -> None:
+    _mode(Mode.AUDIT)
+    assert _decide(_job()).answer is Answer.AUDITED
+    (row,) = _rows()
+    assert (row.kind, row.name, row.answer, row.dag_id, row.task_id) == ("connections", "plant", "audited", "dag", "task")
+
+
+def test_every_read_of_a_secret_is_recorded_once_a_job_and_other_grants_are_not(definition: dict[str, Any]) -> None:
+    definition["executor_config"] = {"remote": {kind.value: ["*"] for kind in Kind}}
+    first, second = _job(), _job()
+    for job in (first, first, first, second):
+        for kind in Kind:
+            assert _decide(job, Ask(kind, ("n",))).answer is Answer.GRANTED
+    rows = _rows()
+    assert sorted((row.job_id, row.kind, row.answer) for row in rows) == sorted(
+        (job, kind, "granted") for job in (first, second) for kind in ("connections", "variables")
+    )
+
+
+def test_a_record_says_who_and_what_and_when() -> None:
+    job = _job(run_id="r", map_index=4, try_number=2)
+    _decide(job)
+    (row,) = _rows()
+    assert (row.job_id, row.queue, row.run_id, row.map_index, row.try_number) == (job, "q", "r", 4, 2)
+    assert row.worker_name is not None and row.worker_name.startswith("w") and row.at > ago(minutes=1)
+
+
+def test_a_job_that_asks_for_anything_does_not_fill_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grants, "MOST_NAMES", 3)
+    job = _job()
+    for number in range(6):
+        assert _decide(job, Ask(Kind.VARIABLES, (f"v{number}",))).answer is Answer.DENIED
+    assert [(row.kind, row.name) for row in _rows()] == [
+        ("call", "(more)"),
+        ("variables", "v0"),
+        ("variables", "v1"),
+        ("variables", "v2"),
+    ]
+
+
+def test_a_long_name_is_cut() -> None:
+    _decide(_job(), Ask(Kind.VARIABLES, ("x" * 4000,)))
+    assert [len(row.name) for row in _rows()] == [250]
+
+
+def test_a_name_that_no_database_takes_is_made_presentable() -> None:
+    denied = _decide(_job(), Ask(Kind.ASSETS, ("a\x00b\ud800\n",)))
+    assert denied.answer is Answer.DENIED and denied.why.isprintable()
+    assert [row.name for row in _rows()] == ["a�b��"]
+
+
+def test_a_job_that_is_not_there_is_nobodys() -> None:
+    with pytest.raises(NotYours):
+        _decide(str(uuid.uuid4()))
+
+
+def test_the_record_is_kept_as_long_as_the_history() -> None:
+    _decide(_job())
+    with compat.transaction() as session:
+        sweep.purge(session, older_than=timedelta(days=14))
+    assert len(_rows()) == 1
+    with compat.transaction() as session:
+        session.execute(update(Access).values(at=ago(days=15)))
+    with compat.transaction() as session:
+        sweep.purge(session, older_than=timedelta(days=14))
+    assert _rows() == []
+
+
+def test_people_read_the_newest_first_and_may_filter() -> None:
+    _allow(variables=["v"])
+    job = _job()
+    _decide(job)
+    _decide(job, Ask(Kind.VARIABLES, ("v",)))
+    _decide(_job(dag_id="other"), Ask(Kind.VARIABLES, ("w",)))
+    with compat.transaction() as session:
+        assert {row.name for row in grants.list_accesses(session)} == {"plant", "v", "w"}
+        assert [row.name for row in grants.list_accesses(session, limit=1)] == ["w"]
+        assert {row.name for row in grants.list_accesses(session, dag_id="dag")} == {"plant", "v"}
+        assert {row.name for row in grants.list_accesses(session, answers=[Answer.DENIED])} == {"plant", "w"}
+
+
+# What an author should declare
+
+
+def _suggest(dag_id: str = "dag") -> dict[str, dict[Kind, list[str]]]:
+    with compat.transaction() as session:
+        return grants.suggest(session, dag_id)
+
+
+def test_what_was_asked_in_vain_is_suggested_with_what_is_declared_already(definition: dict[str, Any]) -> None:
+    definition["executor_config"] = {"remote": {"connections": ["b"], "dags": ["d"]}}
+    job = _job()
+    _decide(job)
+    _decide(job, Ask(Kind.VARIABLES, ("site_",), listing=True))
+    _mode(Mode.AUDIT)
+    _decide(job, Ask(Kind.VARIABLES, ("v",)))
+    _decide(job, Ask(Kind.CONNECTIONS, ("b",)))
+    assert _suggest() == {"task": {Kind.CONNECTIONS: ["b", "plant"], Kind.VARIABLES: ["site_*", "v"], Kind.DAGS: ["d"]}}
+    assert _suggest("other") == {}
+
+
+def test_what_has_been_granted_since_is_not_suggested(definition: dict[str, Any]) -> None:
+    job = _job()
+    _decide(job)
+    _decide(job, Ask(Kind.VARIABLES, ("v",)))
+    _decide(job, Ask(Kind.VARIABLES, ("site_",), listing=True))
+    definition["bash_command"] = "{{ conn.plant.host }}"
+    definition["executor_config"] = {"remote": {"variables": ["site_*"]}}
+    _allow(variables=["v"])
+    assert _suggest() == {}
+
+
+def test_calls_that_no_grant_allows_are_recorded_but_not_suggested() -> None:
+    job = _job()
+    with compat.transaction() as session:
+        grants.deny_call(session, job, "GET new/route")
+        grants.deny_call(session, str(uuid.uuid4()), "GET new/route")
+    assert [(row.kind, row.name, row.answer) for row in _rows()] == [("call", "GET new/route", "denied")]
+    assert _suggest() == {}

@@ -1,0 +1,121 @@
+"""What people grant to all jobs of a queue."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.ledger import queue_policy
+from airflow_remote_provider.ledger.queue_policy import ALL_QUEUES, BadGlob, Mode, Policy
+
+pytestmark = pytest.mark.usefixtures("database")
+
+PLANT = Ask(Kind.CONNECTIONS, ("plant_7",))
+
+
+def _allow(queue: str, **globs: list[str]) -> queue_policy.PolicyRow:
+    with compat.transaction() as session:
+        return queue_policy.allow(session, queue, {Kind(kind): some for kind, some in globs.items()}, by="ada")
+
+
+def _deny(queue: str, **globs: list[str]) -> queue_policy.PolicyRow:
+    with compat.transaction() as session:
+        return queue_policy.deny(session, queue, {Kind(kind): some for kind, some in globs.items()}, by="ada")
+
+
+def _mode(queue: str, mode: Mode) -> None:
+    with compat.transaction() as session:
+        queue_policy.set_mode(session, queue, mode, by="ada")
+
+
+def _policy(queue: str = "q") -> Policy:
+    with compat.transaction() as session:
+        return queue_policy.policy_of(session, queue)
+
+
+def test_a_queue_without_a_policy_grants_nothing_and_enforces() -> None:
+    assert _policy().mode is Mode.ENFORCE
+    assert not _policy().grant
+
+
+def test_what_is_allowed_holds_for_this_queue_alone() -> None:
+    _allow("q", connections=["plant_*"])
+    assert _policy().grant.allows(PLANT)
+    assert not _policy("Q").grant.allows(PLANT)
+
+
+def test_allowing_adds_and_repeats_change_nothing() -> None:
+    _allow("q", connections=["b"], variables=["v"])
+    row = _allow("q", connections=["a", "b"])
+    assert (row.connections, row.variables, row.changed_by) == (["a", "b"], ["v"], "ada")
+
+
+def test_denying_takes_back_what_was_allowed() -> None:
+    _allow("q", connections=["a", "plant_*"])
+    assert _deny("q", connections=["plant_*"]).connections == ["a"]
+    assert not _policy().grant.allows(PLANT)
+
+
+def test_denying_what_was_never_allowed_says_what_there_is() -> None:
+    _allow("q", connections=["plant_*"])
+    with pytest.raises(BadGlob, match=r"'q' has no connections 'plant_7' to take back; it has: plant_\*"):
+        _deny("q", connections=["plant_7"])
+    with pytest.raises(BadGlob, match="has no variables 'x' to take back; it has: none"):
+        _deny("other", variables=["x"])
+
+
+def test_the_policy_of_all_queues_is_added_to_each() -> None:
+    _allow(ALL_QUEUES, connections=["plant_*"])
+    _allow("q", connections=["x"])
+    assert _policy().grant.allows(PLANT) and _policy("other").grant.allows(PLANT)
+    assert not _policy("other").grant.allows(Ask(Kind.CONNECTIONS, ("x",)))
+
+
+def test_a_queues_own_mode_goes_before_that_of_all() -> None:
+    _mode(ALL_QUEUES, Mode.AUDIT)
+    _allow("q", connections=["x"])
+    assert (_policy("q").mode, _policy("other").mode) == (Mode.AUDIT, Mode.AUDIT)
+    _mode("q", Mode.ENFORCE)
+    assert (_policy("q").mode, _policy("other").mode) == (Mode.ENFORCE, Mode.AUDIT)
+
+
+@pytest.mark.parametrize("glob", ["", "  ", "x" * 501])
+def test_what_is_no_glob_is_refused(glob: str) -> None:
+    with pytest.raises(BadGlob):
+        _allow("q", connections=["fine", glob])
+    assert not _policy().grant
+
+
+@pytest.mark.parametrize("queue", ["", "x" * 257])
+def test_what_is_no_queue_is_refused(queue: str) -> None:
+    with pytest.raises(BadGlob):
+        _mode(queue, Mode.AUDIT)
+
+
+def test_changes_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        _allow("q", connections=["plant_*"])
+        _mode("q", Mode.AUDIT)
+    assert "'q' was changed by ada: allow {'connections': ['plant_*']}" in caplog.text
+    assert "'q' was changed by ada: mode audit" in caplog.text
+
+
+def test_policies_are_listed() -> None:
+    _mode("b", Mode.AUDIT)
+    _allow("a", dags=["d"], xcoms_of=["x"], writes=["w"], assets=["s3://*"])
+    with compat.transaction() as session:
+        first, second = queue_policy.list_policies(session)
+    assert (first.queue, first.mode, first.dags, first.xcoms_of, first.writes, first.assets) == (
+        "a",
+        None,
+        ["d"],
+        ["x"],
+        ["w"],
+        ["s3://*"],
+    )
+    assert (second.queue, second.mode, second.connections) == ("b", "audit", [])

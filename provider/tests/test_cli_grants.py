@@ -1,0 +1,99 @@
+"""`airflow remote grants …` through Airflow's own parser."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from testkit.ledger import enlist, running  # isort: skip
+
+from airflow.cli import cli_parser
+from airflow_remote_provider import compat
+from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.ledger import grants
+
+pytestmark = pytest.mark.usefixtures("database")
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    return cli_parser.get_parser()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def run(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `airflow remote grants …`; return what it printed to stdout."""
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        args = parser.parse_args(["remote", "grants", *words])
+        args.func(args)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def asked(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job has asked for a connection and for other Dags' XComs, in vain."""
+    monkeypatch.setattr(compat, "newest_definitions", lambda _session, _dag_id: {})
+    job = running(enlist())
+    with compat.transaction() as session:
+        grants.decide(session, job.job_id, Ask(Kind.CONNECTIONS, ("plant",)))
+        grants.decide(session, job.job_id, Ask(Kind.XCOMS_OF, ("other",)))
+
+
+def _json(run: Run, *words: str) -> Any:
+    return json.loads(run(*words, "--output", "json"))
+
+
+def test_globs_of_every_kind_are_allowed_and_taken_back(run: Run) -> None:
+    words = [word for kind in Kind for word in (f"--{kind.value.replace('_', '-')}", f"{kind.value}_1")]
+    printed = run("allow", "q", *words, "--connections", "plant_*")
+    assert "q: connections: connections_1, plant_*" in printed and "q: xcoms_of: xcoms_of_1" in printed
+    (row,) = _json(run, "list")
+    assert row["connections"] == ["connections_1", "plant_*"] and row["writes"] == ["writes_1"] and row["changed_by"]
+    assert run("deny", "q", *words) == "".join(
+        f"q: {kind.value}: {'plant_*' if kind is Kind.CONNECTIONS else 'none'}\n" for kind in Kind
+    )
+
+
+def test_naming_nothing_is_refused(run: Run) -> None:
+    with pytest.raises(SystemExit, match="at least one of --connections"):
+        run("allow", "q")
+
+
+def test_taking_back_what_is_not_there_fails_with_a_sentence(run: Run) -> None:
+    with pytest.raises(SystemExit, match="has no variables 'x' to take back"):
+        run("deny", "q", "--variables", "x")
+
+
+def test_the_mode_is_set_and_shown(run: Run) -> None:
+    assert run("mode", "*", "audit") == "*: audit\n"
+    header, line = run("list").splitlines()
+    assert header.split()[:2] == ["QUEUE", "MODE"] and line.split()[:2] == ["*", "audit"]
+
+
+@pytest.mark.usefixtures("asked")
+def test_what_was_asked_is_shown(run: Run) -> None:
+    rows = _json(run, "asked")
+    assert {(row["kind"], row["name"], row["answer"], row["worker"]) for row in rows} == {
+        ("connections", "plant", "denied", "worker"),
+        ("xcoms_of", "other", "denied", "worker"),
+    }
+    assert len(run("asked", "--dag", "dag", "--ungranted", "--limit", "1").splitlines()) == 2
+    assert _json(run, "asked", "--dag", "another") == []
+
+
+@pytest.mark.usefixtures("asked")
+def test_what_to_declare_is_printed_ready_to_paste(run: Run) -> None:
+    assert run("suggest", "dag") == 'task:\n    executor_config={"remote": {"connections": ["plant"], "xcoms_of": ["other"]}}\n'
+    assert _json(run, "suggest", "dag") == {"task": {"connections": ["plant"], "xcoms_of": ["other"]}}
+    assert "nothing that is not granted" in run("suggest", "another")

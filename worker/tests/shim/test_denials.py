@@ -1,0 +1,56 @@
+"""What a task's log says about what central denied."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from airflow_remote_worker.shim.denials import DenialsToLog
+
+WHY = "Not granted to this job: connection 'plant'; …"
+
+
+def _client(log: Path, status: int, body: object) -> httpx.Client:
+    answer = httpx.MockTransport(lambda _: httpx.Response(status, json=body))
+    return httpx.Client(base_url="http://central.invalid", transport=DenialsToLog(answer, log))
+
+
+def _lines(log: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in log.read_bytes().splitlines()] if log.exists() else []
+
+
+def test_a_denial_is_told_once_and_passed_on(tmp_path: Path) -> None:
+    log = tmp_path / "task.log"
+    body = {"detail": {"reason": "not_granted", "message": WHY}}
+    with _client(log, 403, body) as client:
+        for _ in range(3):
+            answer = client.get("connections/plant")
+            assert (answer.status_code, answer.json()) == (403, body)
+    (line,) = _lines(log)
+    assert (line["level"], line["event"]) == ("error", WHY)
+    assert line["timestamp"] and line["logger"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {"detail": {"reason": "not_granted", "message": WHY}}),
+        (404, {"detail": {"reason": "not_found", "message": "no such connection"}}),
+        (403, {"detail": {"reason": "access_denied", "message": "another team's"}}),
+        (403, {"detail": "Token subject does not match"}),
+        (403, ["nonsense"]),
+    ],
+)
+def test_what_is_no_denial_of_centrals_is_passed_on_silently(tmp_path: Path, status: int, body: object) -> None:
+    log = tmp_path / "task.log"
+    with _client(log, status, body) as client:
+        assert client.get("connections/plant").status_code == status
+    assert _lines(log) == []
+
+
+def test_a_log_that_cannot_be_written_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with _client(tmp_path / "no" / "task.log", 403, {"detail": {"reason": "not_granted", "message": WHY}}) as client:
+        assert client.get("connections/plant").status_code == 403
+    assert WHY in capsys.readouterr().err
