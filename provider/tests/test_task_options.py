@@ -32,10 +32,10 @@ def test_what_is_out_of_range_is_refused_with_the_range(said: object) -> None:
 
 
 def test_a_misspelled_option_is_named() -> None:
-    with pytest.raises(BadTaskOption, match="'lost_aftr'.*did you mean 'lost_after'"):
+    with pytest.raises(BadTaskOption, match=r"'lost_aftr'.*did you mean 'lost_after'"):
         parse({"remote": {"lost_aftr": "2h"}})
 
 
 def test_what_is_no_dict_is_refused_with_an_example() -> None:
-    with pytest.raises(BadTaskOption, match="is a str .*must be a dict"):
+    with pytest.raises(BadTaskOption, match=r"is a str .*must be a dict"):
         parse({"remote": "2h"})
