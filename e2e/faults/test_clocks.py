@@ -63,14 +63,7 @@ def clocked_central(impatient: Airflow, database: PostgresServer, centrals_clock
     yield impatient.start_another_api_server(called="clocked-api-server", settings=centrals_clocks.api_server.variables)
     for name in ("clocked-api-server", "scheduler"):
         impatient.stop_process(name)
-<<<<<<< HEAD
-    database.crash()
-    database.resume()
-    impatient.start_process("scheduler")
-    restart_what_ended(impatient)
-=======
     impatient.start_process("scheduler")  # the database goes on by its clock, which is right from now on
->>>>>>> refs/heads/faults
 
 
 @pytest.fixture(scope="module")
