@@ -20,6 +20,7 @@ from sqlalchemy import create_engine, text
 from testkit.airflow import Airflow
 from testkit.faults import FaultProxy
 from testkit.postgres import PostgresServer
+from testkit.processes import wait_until
 from testkit.witness import Site
 from testkit.worker import Worker
 
@@ -104,6 +105,7 @@ def new_site(faults_home: Path, impatient: Airflow) -> Iterator[NewSite]:
             task_variables=variables,
         )
         sites.append(Site(impatient, worker, network))
+        wait_until(lambda: _has_joined(worker), timeout_s=20, what=f"{name} joins central")
         worker.start(wait=False)
         return sites[-1]
 
@@ -127,6 +129,16 @@ def site_named(new_site: NewSite) -> SiteNamed:
         return site
 
     return named
+
+
+def _has_joined(worker: Worker) -> bool:
+    try:
+        worker.join()
+    except RuntimeError as error:
+        if "try again later" in str(error):  # the database was restarted a moment ago
+            return False
+        raise
+    return True
 
 
 def enrolment_token(central: Airflow, site: str) -> str:

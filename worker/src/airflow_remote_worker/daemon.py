@@ -180,6 +180,7 @@ class Daemon:
         await self.lifecycle.draining.wait()
         log.info("draining (%s): %d jobs to wait for", self.lifecycle.reason, len(self.running()))
         self.session.draining = True
+        self.tell_status()
         self.poll.refresh()
         with anyio.move_on_after(self._config.drain_timeout_s) as waited:
             await self._until(lambda: not self.running())
