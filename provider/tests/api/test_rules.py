@@ -308,6 +308,12 @@ def test_what_is_no_json_is_airflows_to_refuse() -> None:
         assert judge(TASK, "PATCH", f"task-instances/{ME}/state", body=body) == ()
 
 
+def test_a_name_longer_than_any_of_airflows_is_refused() -> None:
+    assert _judged(TASK, "GET", "variables/" + "a" * 2000)
+    with pytest.raises(NotAllowed, match="2000 characters"):
+        _judged(TASK, "GET", "variables/" + "a" * 2001)
+
+
 def test_a_body_nested_without_end_is_refused() -> None:
     with pytest.raises(NotAllowed, match="nested"):
         judge(TASK, "PATCH", f"task-instances/{ME}/state", body=b"[" * 1_000_000)

@@ -301,7 +301,14 @@ def judge(
     given: dict[str, list[str]] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         given.setdefault(name, []).append(value)
-    return rule.judge(Call(subject, named, given, body, versions))
+    asks = rule.judge(Call(subject, named, given, body, versions))
+    if any(len(name) > LONGEST_NAME for ask in asks for name in ask.names):
+        raise NotAllowed(f"it names something in more than {LONGEST_NAME} characters")
+    return asks
+
+
+LONGEST_NAME = 2000
+"""Airflow's longest, an asset's URI, has 1,500; answers are remembered by name."""
 
 
 def read(method: str, decoded_path: str) -> tuple[Rule, dict[str, str]] | None:
