@@ -10,11 +10,11 @@ from airflow.sdk import BaseHook, DeadlineAlert, DeadlineReference, Param, SyncC
 REMOTE = "RemoteExecutor"
 
 
-def tell(text: str, **_: object) -> None:
+def tell(text: str, host_conn_id: str, **_: object) -> None:
     """Say where this runs, and what it may read there."""
     import os
 
-    print(f"{text}: told at {os.environ.get('SITE')} to {BaseHook.get_connection('deadline_host').host}")
+    print(f"{text}: told at {os.environ.get('SITE')} to {BaseHook.get_connection(host_conn_id).host}")
 
 
 def stumble(**_: object) -> None:
@@ -39,5 +39,5 @@ def _late(dag_id: str, callback: object, **kwargs: object):
     return late()
 
 
-_late("late", tell, text="it is late")
+_late("late", tell, text="it is late", host_conn_id="deadline_host")
 _late("late_in_vain", stumble)

@@ -308,6 +308,22 @@ def test_what_is_no_json_is_airflows_to_refuse() -> None:
         assert judge(TASK, "PATCH", f"task-instances/{ME}/state", body=body) == ()
 
 
+def test_a_name_longer_than_any_of_airflows_is_refused() -> None:
+    assert _judged(TASK, "GET", "variables/" + "a" * 2000)
+    with pytest.raises(NotAllowed, match="2000 characters"):
+        _judged(TASK, "GET", "variables/" + "a" * 2001)
+
+
+def test_more_outlets_than_anybody_has_are_refused_and_repeats_do_not_count() -> None:
+    def state(count: int, of: int) -> tuple[Ask, ...]:
+        outlets = [{"name": f"a{number % of}", "uri": "s3://a", "type": "Asset"} for number in range(count)]
+        return _judged(TASK, "PATCH", f"task-instances/{ME}/state", {"task_outlets": outlets})
+
+    assert len(state(5000, of=500)) == 500
+    with pytest.raises(NotAllowed, match="501 grants"):
+        state(501, of=501)
+
+
 def test_a_body_nested_without_end_is_refused() -> None:
     with pytest.raises(NotAllowed, match="nested"):
         judge(TASK, "PATCH", f"task-instances/{ME}/state", body=b"[" * 1_000_000)

@@ -234,6 +234,7 @@ def test_of_a_serialized_task_the_templates_are_left() -> None:
 
 
 def test_a_callbacks_arguments_count() -> None:
-    kwargs = {"slack_conn_id": "slack", "text": "{{ var.value.a }}", "context": {"dag_run": {"conf": {"x_conn_id": "b"}}}}
-    assert of_arguments(kwargs) == {CONNECTIONS: {"slack", "b"}, VARIABLES: {"a"}}
+    kwargs = {"slack_conn_id": "slack", "text": "{{ var.value.a }}", "deep": {"more": [{"x_conn_id": "b"}]}}
+    conf = {"context": {"dag_run": {"conf": {"x_conn_id": "of whoever triggered the run"}}}}
+    assert of_arguments(kwargs | conf) == {CONNECTIONS: {"slack", "b"}, VARIABLES: {"a"}}
     assert of_arguments(None) == {}

@@ -62,7 +62,7 @@ class Rights:
                 versions=request.headers.getlist("airflow-api-version"),
             )
         except NotAllowed as error:
-            await self._note(lease, f"{request.method} {path}")
+            await self._note(lease, f"{request.method} {path[:200]}")
             raise Refusal(ProblemCode.INVALID, f"not allowed to this job: {request.method} {path[:200]!r}; {error}") from None
         for ask in asks:
             verdict = await self._decide(lease, ask)

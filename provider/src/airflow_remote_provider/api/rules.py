@@ -301,7 +301,18 @@ def judge(
     given: dict[str, list[str]] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         given.setdefault(name, []).append(value)
-    return rule.judge(Call(subject, named, given, body, versions))
+    asks = tuple(dict.fromkeys(rule.judge(Call(subject, named, given, body, versions))))
+    if len(asks) > MOST_ASKS:
+        raise NotAllowed(f"it needs {len(asks)} grants; {MOST_ASKS} is as many as are looked up for one call")
+    if any(len(name) > LONGEST_NAME for ask in asks for name in ask.names):
+        raise NotAllowed(f"it names something in more than {LONGEST_NAME} characters")
+    return asks
+
+
+MOST_ASKS = 500
+"""Outlets of one task. Each costs the database a question."""
+LONGEST_NAME = 2000
+"""Airflow's longest, an asset's URI, has 1,500; answers are remembered by name."""
 
 
 def read(method: str, decoded_path: str) -> tuple[Rule, dict[str, str]] | None:

@@ -42,7 +42,9 @@ def of_task(task: Any) -> Names:
 
 
 def of_arguments(arguments: object) -> Names:
-    """Return what the arguments of a callback name."""
+    """Return what the arguments of a callback name; not the context among them, whose `conf` is of whoever triggered the run."""
+    if isinstance(arguments, Mapping):
+        arguments = {name: value for name, value in arguments.items() if name != "context"}
     found: Names = defaultdict(set)
     _of_fields(_entries(arguments), ("kwargs",), found, own_dag="", depth=0)
     _of_value(arguments, found, own_dag="", templated=True, depth=0)
