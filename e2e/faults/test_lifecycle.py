@@ -77,7 +77,7 @@ def test_what_dies_with_the_machine_is_reported_once_and_tried_again(central: Ai
     said = worker.state / f"jobs/{job['id']}.{job['epoch']}/task.log"
     wait_until(lambda: "the try has begun" in said.read_text(), timeout_s=20, what="it has said so")
     worker.kill()
-    for stray in worker.stray_pids():
+    for stray in {*worker.stray_pids(), pid}:  # the task's title has overwritten its environment
         os.kill(stray, signal.SIGKILL)
     wait_until(lambda: not psutil.pid_exists(pid), timeout_s=10, what="all is gone")
     (note,) = worker.state.glob(f"jobs/{job['id']}.*/shim.json")

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from airflow_remote_protocol.codec import encode
 from airflow_remote_protocol.errors import ProblemCode, problem
-from airflow_remote_protocol.messages import Outcome, Poll, PollReply, Pong, Report
+from airflow_remote_protocol.messages import Enrolment, Outcome, Poll, PollReply, Pong, Report
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
@@ -115,6 +115,19 @@ def test_a_connection_closed_under_our_hands_is_tried_again_at_once_but_only_onc
 
     assert anyio.run(link_to(answer).ping).name == "w"
     assert len(tries) == 2
+
+
+def test_an_enrolment_is_never_made_twice() -> None:
+    """The first may have spent the token; a second answer would hide that."""
+    tries: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(1)
+        raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+
+    with pytest.raises(Unreachable):
+        anyio.run(link_to(answer).enrol, Enrolment(name="w"))
+    assert len(tries) == 1
 
 
 def test_a_connection_cut_while_central_thought_is_not_tried_again_at_once(clock: HandClock) -> None:

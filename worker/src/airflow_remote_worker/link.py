@@ -131,7 +131,7 @@ class Link:
 
     async def enrol(self, enrolment: Enrolment) -> Enrolled:
         """Exchange the enrolment token (given as the credential) for this worker's own credential."""
-        return decoded(Enrolled, await self._send("POST", "enrol", encode(enrolment)))
+        return decoded(Enrolled, await self._send("POST", "enrol", encode(enrolment), repeats=False))
 
     async def open_session(self, request: SessionRequest) -> Session:
         """Open a session; all further calls speak under it."""
@@ -263,8 +263,9 @@ class Link:
         lease: Lease | None = None,
         read_timeout_s: float = TIMEOUT_S,
         execution: bool = False,
+        repeats: bool = True,
     ) -> Executed:
-        """Send; return the answer.
+        """Send; return the answer. *repeats*: the call may be made twice.
 
         Raises:
             Unreachable, Refused, Superseded, Outdated, Rewind: see :mod:`.errors`.
@@ -286,8 +287,8 @@ class Link:
             try:
                 answer = await self._exchange(client, request, execution=execution)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-                # The server closed a kept-alive connection just as we used it. All our calls may be repeated: at once, just once.
-                if self._clock.monotonic() - started > STALE_S:
+                # The server closed a kept-alive connection just as we used it: again at once, just once.
+                if not repeats or self._clock.monotonic() - started > STALE_S:
                     raise self._unreachable(error) from None
                 try:
                     answer = await self._exchange(client, request, execution=execution)

@@ -150,7 +150,7 @@ def flag_clone(session: Session, worker_id: str) -> None:
     """Note that someone else used this worker's credential."""
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is not None:
-        text = "another installation used this worker's credential and was refused"
+        text = "another installation, or a copy of this one, used this worker's credential and was refused"
         _flag(session, worker, text, database_now(session))
 
 
