@@ -131,7 +131,7 @@ def test_a_lost_answer_to_the_enrolment_is_said_and_can_be_remedied(impatient: A
     with FaultProxy(impatient.url) as network:
         network.drop_replies("POST", "/enrol$", count=1)
         worker = Worker(tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={})
-        with pytest.raises(RuntimeError, match="can't be reached|was cut"):
+        with pytest.raises(RuntimeError, match=r"can't be reached|was cut"):
             worker.join()
         with pytest.raises(RuntimeError, match="ask an admin for a new one"):
             worker.join()

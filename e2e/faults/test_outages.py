@@ -202,8 +202,8 @@ def test_the_worker_is_back_within_one_step_of_its_back_off(storm: dict[str, Wea
 def test_central_shows_the_worker_as_silent_and_vouches_for_its_jobs(storm: dict[str, Weathered], name: str) -> None:
     """1. Central shows the worker *silent*, vouches for its jobs, and the scheduler neither fails nor re-queues them.
 
-    The outage outlasts Airflow's own patience with a task that doesn't beat. (What a slow line delays is not silent, nor is who only
-    can't hear the answers: central hears him.)
+    The outage outlasts Airflow's own patience with a task that doesn't beat. (What a slow line delays is not silent, nor is
+    who only can't hear the answers: central hears him.)
     """
     one = storm[name]
     assert one.presence == ("online" if name == "slow" else "silent") or name == "deaf"
