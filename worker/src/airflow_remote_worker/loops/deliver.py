@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 
 import anyio
-import anyio.abc
 import msgspec
 
 from airflow_remote_worker.clock import Backoff, Clock
@@ -19,6 +18,7 @@ from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.logs import append_line
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link import Link
+from airflow_remote_worker.loops.per_job import PerJob
 from airflow_remote_worker.shim import wire
 
 log = logging.getLogger(__name__)
@@ -28,27 +28,18 @@ SERVER_ERRORS_FOR_S = 600.0
 it every time must not hold the job's report for ever."""
 
 
-class DeliverLoop:
-    """One task per job, all under :meth:`run`; *supersede* is told when a job is not ours any more."""
+class DeliverLoop(PerJob):
+    """*supersede* is told when a job is not ours any more."""
+
+    verb = "deliver"
 
     def __init__(self, link: Link, clock: Clock, supersede: Callable[[Lease], None]) -> None:
+        super().__init__()
         self._link = link
         self._clock = clock
         self._supersede = supersede
-        self._tasks: anyio.abc.TaskGroup | None = None
 
-    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Be the parent of all deliveries, until cancelled."""
-        async with anyio.create_task_group() as self._tasks:
-            task_status.started()
-            await anyio.sleep_forever()
-
-    def follow(self, job: Job) -> None:
-        """Deliver this job's outbox from now on."""
-        assert self._tasks is not None, "the deliver loop is not running"
-        self._tasks.start_soon(self._deliver, job, name=f"deliver {job.lease}")
-
-    async def _deliver(self, job: Job) -> None:
+    async def _attend(self, job: Job) -> None:
         backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
         while not job.superseded.is_set():
             # Asked before looking: what is there when a job has ended is all there will ever be.

@@ -8,40 +8,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import msgspec
 
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.link import Link
+from airflow_remote_worker.loops.per_job import PerJob
 
 log = logging.getLogger(__name__)
 
 Close = Callable[[Job, str], None]
 
 
-class ReportLoop:
-    """One task per job, all under :meth:`run`; *close* is told when nothing more is owed."""
+class ReportLoop(PerJob):
+    """*close* is told when nothing more is owed."""
+
+    verb = "report"
 
     def __init__(self, link: Link, clock: Clock, close: Close) -> None:
+        super().__init__()
         self._link = link
         self._clock = clock
         self._close = close
-        self._tasks: anyio.abc.TaskGroup | None = None
 
-    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Be the parent of all reports, until cancelled."""
-        async with anyio.create_task_group() as self._tasks:
-            task_status.started()
-            await anyio.sleep_forever()
-
-    def follow(self, job: Job) -> None:
-        """Report this job when it is time."""
-        assert self._tasks is not None, "the report loop is not running"
-        self._tasks.start_soon(self._report, job, name=f"report {job.lease}")
-
-    async def _report(self, job: Job) -> None:
+    async def _attend(self, job: Job) -> None:
         # After the task's own terminal state: an end that the scheduler hears of before that counts as killed from outside.
         await job.delivered.wait()
         await job.shipped.wait()

@@ -10,12 +10,12 @@ import logging
 from pathlib import Path
 
 import anyio
-import anyio.abc
 
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.link import Link
+from airflow_remote_worker.loops.per_job import PerJob
 
 log = logging.getLogger(__name__)
 
@@ -31,27 +31,18 @@ IN_A_THREAD_FROM = 64_000
 """Compressing less takes under a millisecond or two; a thread would cost more."""
 
 
-class ShipLoop:
-    """One task per job, all under :meth:`run`."""
+class ShipLoop(PerJob):
+    """Sends what central lacks of each job's log."""
+
+    verb = "ship"
 
     def __init__(self, link: Link, clock: Clock) -> None:
+        super().__init__()
         self.gzip = True
         self._link = link
         self._clock = clock
-        self._tasks: anyio.abc.TaskGroup | None = None
 
-    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Be the parent of all shipments, until cancelled."""
-        async with anyio.create_task_group() as self._tasks:
-            task_status.started()
-            await anyio.sleep_forever()
-
-    def follow(self, job: Job) -> None:
-        """Ship this job's log from now on."""
-        assert self._tasks is not None, "the ship loop is not running"
-        self._tasks.start_soon(self._ship, job, name=f"ship {job.lease}")
-
-    async def _ship(self, job: Job) -> None:
+    async def _attend(self, job: Job) -> None:
         shipment = _Shipment(job.dir.task_log)
         backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
         while not job.superseded.is_set():
