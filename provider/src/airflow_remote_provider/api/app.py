@@ -49,7 +49,7 @@ def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_ap
 async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncIterator[None]:
     options = settings()
     pool = LedgerPool(options.ledger_threads)
-    registry = Registry(pool)
+    registry = Registry(pool, suspend_on_replay=options.suspend_on_replay)
     duties = Duties(pool, options)
     checks = Checks(pool)
     dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import NameTaken, Superseded, TokenRefused, Unknown
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -80,8 +81,8 @@ def revoke_token(session: Session, token_id: str) -> None:
     row.revoked_at = row.revoked_at or database_now(session)
 
 
-def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
-    """Exchange an enrolment token for a worker's own credential.
+def enrol(session: Session, token: str, request: Enrolment, *, life: timedelta | None = None) -> Enrolled:
+    """Exchange an enrolment token for a worker's own credential, good for *life* (None: for good).
 
     Raises:
         TokenRefused: unknown, spent, expired, revoked, or not for this name.
@@ -108,6 +109,8 @@ def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
         id=str(uuid.uuid4()),
         name=request.name,
         credential_hash=hash_token(credential),
+        credential_at=now,
+        credential_expires_at=None if life is None else now + life,
         alarm="",
         queues=row.queues,
         team=row.team,
@@ -126,6 +129,8 @@ def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
         session.flush()
     except IntegrityError:
         raise _name_taken(request.name) from None
+    detail = f"joined with the token {row.id} of {row.created_by or 'unknown'}, for the queues {', '.join(row.queues)}"
+    record(session, Event(AuditKind.ENROLLED, worker.id, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
     return Enrolled(worker.id, worker.name, credential, list(row.queues))
 
 
