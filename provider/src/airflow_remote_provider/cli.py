@@ -22,6 +22,7 @@ def get_remote_cli_commands() -> list[Any]:
     from airflow_remote_protocol.states import JobState
 
     from airflow_remote_provider.cli_grants import grants_command
+    from airflow_remote_provider.cli_trust import trust_commands
 
     output = Arg(("-o", "--output"), choices=("table", "json"), default="table", help="how to print")
     name = Arg(("name",), help="the worker's name")
@@ -65,6 +66,7 @@ def get_remote_cli_commands() -> list[Any]:
                 name,
                 Arg(("slots",), type=int, help="most slots; -1: what the worker offers itself"),
             ),
+            *trust_commands(),
             action("revoke", "end the worker's right to speak at once", revoke_worker, name),
             action("remove", "forget a worker that holds no jobs; its credential ends", remove_worker, name),
         ),
@@ -112,7 +114,7 @@ def get_remote_cli_commands() -> list[Any]:
                 "list",
                 "show the newest entries",
                 list_audit,
-                Arg(("--kind",), default=None, help="only of this kind, such as job-lost, late-report, clone"),
+                Arg(("--kind",), default=None, help="only of this kind, such as job-lost, replay, action"),
                 Arg(("--worker",), default=None, help="only of this worker"),
                 Arg(("--job",), default=None, help="only about this job"),
                 Arg(("--limit",), type=int, default=100, help="at most this many"),
@@ -174,13 +176,24 @@ def list_tokens(args: argparse.Namespace) -> None:
 def revoke_token(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import credentials
 
-    _ledger(credentials.revoke_token, args.id)
+    _ledger(credentials.revoke_token, args.id, by=_me())
     print(f"revoked {args.id}")
 
 
 # Workers
 
-WORKER_COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "alarm")
+WORKER_COLUMNS = (
+    "name",
+    "presence",
+    "intent",
+    "suspended_at",
+    "used_slots",
+    "slots",
+    "queues",
+    "last_seen_at",
+    "clock_off_s",
+    "alarm",
+)
 
 
 def list_workers(args: argparse.Namespace) -> None:
@@ -228,14 +241,14 @@ def limit_slots(args: argparse.Namespace) -> None:
 def revoke_worker(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import workers
 
-    _ledger(workers.revoke_worker, args.name)
+    _ledger(workers.revoke_worker, args.name, by=_me())
     print(f"revoked {args.name}")
 
 
 def remove_worker(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import workers
 
-    _ledger(workers.remove_worker, args.name)
+    _ledger(workers.remove_worker, args.name, by=_me())
     print(f"removed {args.name}")
 
 
@@ -276,7 +289,7 @@ def set_queue(args: argparse.Namespace) -> None:
 def unset_queue(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import queues
 
-    _ledger(queues.unset_queue, args.name)
+    _ledger(queues.unset_queue, args.name, by=_me())
     print(f"{args.name}: the defaults hold")
 
 
@@ -328,6 +341,8 @@ def _plain(value: Any) -> Any:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, dict):
+        return ",".join(f"{key}={item}" for key, item in value.items()) or "-"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.audit import AuditKind, Event, record
+from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import NameTaken, Superseded, TokenRefused, Unknown
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -67,6 +67,10 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
         expires_at=now + new.lifetime,
     )
     session.add(row)
+    what = (
+        f"made the enrolment token {row.id} for the queues {', '.join(new.queues)}, names {new.name_pattern}, {new.uses} use(s)"
+    )
+    acted(session, new.created_by or "unknown", what)
     return token, _row(row)
 
 
@@ -74,11 +78,12 @@ def list_tokens(session: Session) -> list[TokenRow]:
     return [_row(row) for row in session.scalars(select(EnrolmentToken).order_by(EnrolmentToken.created_at.desc()))]
 
 
-def revoke_token(session: Session, token_id: str) -> None:
+def revoke_token(session: Session, token_id: str, *, by: str = "unknown") -> None:
     row = session.get(EnrolmentToken, token_id)
     if row is None:
         raise Unknown(f"there is no enrolment token {token_id}; `airflow remote enrol list` shows those there are")
     row.revoked_at = row.revoked_at or database_now(session)
+    acted(session, by, f"revoked the enrolment token {token_id}")
 
 
 def enrol(session: Session, token: str, request: Enrolment, *, life: timedelta | None = None) -> Enrolled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
-from airflow_remote_provider.ledger.audit import AuditKind, Event, record
+from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import revoke
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Suspended, Unknown
@@ -301,6 +301,7 @@ def set_intent(session: Session, name: str, mode: IntentMode, *, by: str, reason
     worker.intent = mode.value
     worker.intent_reason = reason
     _wished(session, worker, by)
+    acted(session, by, f"wants it to {mode.value}{': ' + reason if reason else ''}", worker)
 
 
 def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> None:
@@ -308,6 +309,32 @@ def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> N
     worker = find_worker(session, name)
     worker.slots_limit = slots
     _wished(session, worker, by)
+    acted(session, by, "lifted its limit of slots" if slots is None else f"limited it to {slots} slots", worker)
+
+
+def set_queues(session: Session, name: str, queues: Sequence[str], *, by: str) -> None:
+    """Let the worker serve these queues, from its next offer on. Running jobs are not touched.
+
+    Raises:
+        LedgerError: no queue is named.
+    """
+    if not queues:
+        raise LedgerError(
+            f"name at least one queue; to give worker {name!r} nothing, pause it: airflow remote workers pause {name}"
+        )
+    worker = find_worker(session, name)
+    worker.queues = list(dict.fromkeys(queues))
+    worker.changed_at = stamp(session)
+    acted(session, by, f"lets it serve {', '.join(worker.queues)}", worker)
+    wake(session, Topic.WORKER)
+    wake(session, Topic.QUEUED)
+
+
+def set_labels(session: Session, name: str, labels: Mapping[str, str], *, by: str) -> None:
+    """Give the worker these labels in place of those it has."""
+    worker = find_worker(session, name)
+    worker.labels = dict(labels)
+    acted(session, by, f"labelled it {', '.join(f'{key}={value}' for key, value in labels.items()) or 'with nothing'}", worker)
 
 
 def _wished(session: Session, worker: Worker, by: str) -> None:
@@ -318,12 +345,14 @@ def _wished(session: Session, worker: Worker, by: str) -> None:
     wake(session, Topic.WORKER)
 
 
-def revoke_worker(session: Session, name: str) -> None:
+def revoke_worker(session: Session, name: str, *, by: str = "unknown") -> None:
     """End the worker's right to speak. Its jobs run on until they are lost or it is let in again."""
-    revoke(session, find_worker(session, name))
+    worker = find_worker(session, name)
+    revoke(session, worker)
+    acted(session, by, "revoked its credential", worker)
 
 
-def remove_worker(session: Session, name: str) -> None:
+def remove_worker(session: Session, name: str, *, by: str = "unknown") -> None:
     """Forget a worker: revoked at once, no longer listed, its name free. The row goes later (:func:`..sweep.purge`), when every
     API process has heard of the revocation.
 
@@ -337,3 +366,4 @@ def remove_worker(session: Session, name: str) -> None:
         raise LedgerError(f"worker {name!r} holds {held} job(s); drain it first: airflow remote workers drain {name}")
     revoke(session, worker)
     worker.removed_at = worker.revoked_at
+    acted(session, by, "removed it", worker)
