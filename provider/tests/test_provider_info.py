@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from airflow_remote_provider.provider_info import get_provider_info
-from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS
+from airflow_remote_provider.settings import OPTIONS, SWITCHES, TEXT_OPTIONS
 
 LOOK = """
 import json

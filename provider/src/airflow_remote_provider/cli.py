@@ -42,6 +42,12 @@ def get_remote_cli_commands() -> list[Any]:
                 Arg(("--queues",), required=True, help="queues that the worker may serve, separated by commas"),
                 Arg(("--name-pattern",), default="*", help="names that may join with it, such as 'edge-*'"),
                 Arg(("--team",), default=None, help="team whose tasks the worker runs (multi-team only)"),
+                Arg(("--labels",), default="", help="labels that the worker gets, such as site=kiel,gpu=yes"),
+                Arg(
+                    ("--networks",),
+                    default="",
+                    help="networks from which it may be used, such as 10.1.0.0/16, separated by commas",
+                ),
                 Arg(("--uses",), type=int, default=1, help="how many workers may join with it"),
                 Arg(("--expires-minutes",), type=float, default=60.0, help="how long it is good for"),
                 output,
@@ -137,6 +143,7 @@ MOST_MINUTES = 366 * 24 * 60
 
 
 def create_token(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.cli_trust import parse_labels
     from airflow_remote_provider.ledger.credentials import NewToken
     from airflow_remote_provider.ledger.credentials import create_token as create
 
@@ -151,6 +158,8 @@ def create_token(args: argparse.Namespace) -> None:
         queues=queues,
         name_pattern=args.name_pattern,
         team=args.team,
+        labels=parse_labels(args.labels),
+        networks=[network.strip() for network in args.networks.split(",") if network.strip()],
         uses=args.uses,
         lifetime=timedelta(minutes=args.expires_minutes),
         created_by=_me(),
@@ -169,7 +178,9 @@ def list_tokens(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import credentials
 
     _print(
-        _ledger(credentials.list_tokens), args.output, ("id", "name_pattern", "queues", "uses_left", "expires_at", "revoked_at")
+        _ledger(credentials.list_tokens),
+        args.output,
+        ("id", "name_pattern", "queues", "networks", "uses_left", "created_by", "expires_at", "revoked_at"),
     )
 
 
@@ -182,18 +193,7 @@ def revoke_token(args: argparse.Namespace) -> None:
 
 # Workers
 
-WORKER_COLUMNS = (
-    "name",
-    "presence",
-    "intent",
-    "suspended_at",
-    "used_slots",
-    "slots",
-    "queues",
-    "last_seen_at",
-    "clock_off_s",
-    "alarm",
-)
+WORKER_COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "alarm")
 
 
 def list_workers(args: argparse.Namespace) -> None:

@@ -81,6 +81,9 @@ OPTIONS: dict[str, Option] = {
         30,
         "How often an API process looks for new jobs where the database can't notify it (not Postgres), in seconds.",
     ),
+    "enrol_failures_per_minute": Option(
+        30, 1, 10000, "How often one API process lets the same source fail to join in a minute before it no longer listens to it."
+    ),
     "credential_days": Option(
         30, 0.00005, 3650, "How long a worker's credential is good for, in days. The worker replaces it by itself well before."
     ),
@@ -121,6 +124,7 @@ class Settings:
     gateway_concurrency: int
     gateway_body_bytes: int
     dispatch_poll_seconds: float
+    enrol_failures_per_minute: int
     credential_days: float
     history_days: float
     audit_days: float

@@ -48,12 +48,13 @@ from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher, session_taken
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
+from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, workers
-from airflow_remote_provider.ledger.errors import Cloned, TooLate
+from airflow_remote_provider.ledger.errors import Cloned, TokenRefused, TooLate
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.logstores import LogStore, OutOfStep
@@ -85,6 +86,7 @@ class Central:
     checks: Checks
     rights: Rights
     store: LogStore
+    guesses: Guesses
 
 
 Handler = Callable[[Central, Request, WorkerRecord], Awaitable[Response]]
@@ -183,10 +185,21 @@ def _json(message: object) -> Response:
 
 
 async def _enrol(central: Central, request: Request) -> Response:
-    token = bearer(request.headers.get("authorization"), TokenKind.ENROLMENT)
+    source = _source(request)
+    central.guesses.insist_on_few(source)
+    try:
+        token = bearer(request.headers.get("authorization"), TokenKind.ENROLMENT)
+    except Refusal:
+        central.guesses.note_failure(source)
+        raise
     _check_version(request.headers.get(MARKER_HEADER, ""))
     wish = decode(Enrolment, await _body(request, MESSAGE_BYTES))
-    enrolled = await central.pool.workers.call(credentials.enrol, token, wish, life=_life(central))
+    try:
+        enrolled = await central.pool.workers.call(credentials.enrol, token, wish, source=source, life=_life(central))
+    except TokenRefused as error:
+        central.guesses.note_failure(source)
+        await central.pool.workers.call(credentials.note_refused, source, wish.name, str(error))
+        raise
     return Response(encode(enrolled), 201, media_type="application/json")
 
 
