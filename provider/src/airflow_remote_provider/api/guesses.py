@@ -1,6 +1,6 @@
 """How often somebody may fail to join: counted by source, in this process, for a minute at a time.
 
-A token has 256 random bits; nobody guesses one. The bound keeps the attempt from costing the database, and from filling the audit.
+A token has 256 random bits; nobody guesses one. The bound keeps attempts from costing the database and filling the audit.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def revoke_token(session: Session, token_id: str, *, by: str = "unknown") -> Non
 
 
 def enrol(session: Session, token: str, request: Enrolment, *, source: str = "", life: timedelta | None = None) -> Enrolled:
-    """Exchange an enrolment token for a worker's own credential, good for *life* (None: for good). *source* is the peer's address.
+    """Exchange an enrolment token for a worker's own credential, good for *life* (None: for good); *source* is its address.
 
     Raises:
         TokenRefused: unknown, spent, expired, revoked, or not for this name or network.
