@@ -1,5 +1,8 @@
 """What somebody without the right credential gets from `/remote/v1`: nothing."""
 
+import json
+import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import httpx
 import pytest
 from airflow_remote_protocol.tokens import TokenKind, make_token
 
+from e2e.conftest import NewWorker
 from testkit.airflow import Airflow
 from testkit.processes import wait_until
 from testkit.worker import Worker
@@ -15,6 +19,7 @@ MARKER, PROBLEM = "airflow-remote-protocol", "airflow-remote-problem"
 JOB = "00000000-0000-0000-0000-000000000000"
 ROUTES = [
     ("POST", "enrol"),
+    ("POST", "credential"),
     ("POST", "session"),
     ("POST", "poll"),
     ("POST", f"jobs/{JOB}/accept"),
@@ -86,6 +91,54 @@ def test_a_worker_cannot_touch_another_workers_job(central: Airflow, worker: Wor
     assert "not its words" not in central.task_log("lingering", run, "linger")
     central.set_task_state("lingering", run, "linger", "success")
     assert central.wait_for_run("lingering", run) == "success"
+
+
+def test_a_worker_replaces_its_credential_while_it_works(central: Airflow, new_worker: NewWorker) -> None:
+    """On an API server where a credential lives for seconds: again and again, and nobody takes the worker for a thief."""
+    short = {"AIRFLOW__REMOTE__CREDENTIAL_DAYS": "0.0002"}  # 17 s
+    url = central.start_another_api_server(called="short-lived", settings=short)
+    try:
+        worker = new_worker(central, "renewing", queues="renewing", url=url)
+        seen = {_credential(worker)}
+        while len(seen) < 3:
+            wait_until(lambda: _credential(worker) not in seen, timeout_s=30, what="the credential is replaced")
+            seen.add(_credential(worker))
+        assert worker.is_serving()
+        row = central.remote_cli("workers", "show", "renewing")
+        assert row["alarm"] == "" and row["presence"] == "online"
+        [entry] = central.remote_cli("audit", "list", "--kind", "rotated", "--worker", "renewing")
+        assert entry["times"] >= 2
+        worker.stop()
+    finally:
+        central.stop_process("short-lived")
+
+
+def test_a_suspension_ends_an_open_poll_at_once_and_can_be_lifted(central: Airflow) -> None:
+    stranger = _stranger(central)
+    name = stranger.get("ping").json()["name"]
+    answers: list[tuple[float, httpx.Response]] = []
+
+    def park() -> None:
+        poll = {"free_slots": 0, "intent_revision": 99, "wait_s": 50.0, "jobs": []}
+        answer = stranger.post("poll", json=poll, timeout=60)
+        answers.append((time.monotonic(), answer))
+
+    parked = threading.Thread(target=park, daemon=True)
+    parked.start()
+    central.cli("remote", "workers", "suspend", name, "--reason", "a test")
+    told = time.monotonic()
+    parked.join(3)
+    assert answers, "the open poll went on"
+    [(ended, answer)] = answers
+    assert ended - told < 2
+    assert (answer.status_code, answer.headers[PROBLEM]) == (403, "suspended")
+    assert stranger.get("ping").headers[PROBLEM] == "suspended"
+    central.cli("remote", "workers", "unsuspend", name)
+    wait_until(lambda: stranger.get("ping").status_code == 200, timeout_s=5, what="the worker may speak again")
+
+
+def _credential(worker: Worker) -> str:
+    return str(json.loads((worker.state / "credential.json").read_text())["credential"])
 
 
 def _stranger(central: Airflow) -> httpx.Client:

@@ -20,7 +20,8 @@ from airflow_remote_protocol.conformance import Response
 from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.app import create_worker_api
-from airflow_remote_provider.ledger import credentials, sweep, workers
+from airflow_remote_provider.ledger import credentials, rotation, sweep, workers
+from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import EnrolmentToken, Job, Presence
@@ -155,6 +156,34 @@ class ServedCentral:
     def revoke_worker(self, worker_name: str) -> None:
         with compat.transaction() as session:
             workers.revoke_worker(session, worker_name)
+
+    def suspend_worker(self, worker_name: str) -> None:
+        with compat.transaction() as session:
+            rotation.suspend(session, worker_name, by="conformance")
+
+    def unsuspend_worker(self, worker_name: str) -> None:
+        with compat.transaction() as session:
+            rotation.unsuspend(session, worker_name, by="conformance")
+
+    def ask_to_rotate(self, worker_name: str) -> None:
+        with compat.transaction() as session:
+            rotation.ask_to_rotate(session, worker_name, by="conformance")
+
+    def pass_handover(self, worker_name: str) -> None:
+        with compat.transaction() as session:
+            workers.find_worker(session, worker_name).past_at = LONG_AGO
+
+    def expire_credential(self, worker_name: str) -> None:
+        with compat.transaction() as session:
+            worker = workers.find_worker(session, worker_name)
+            worker.credential_expires_at = LONG_AGO
+            worker.changed_at = stamp(session)
+            wake(session, Topic.WORKER)
+        time.sleep(2)  # the process that knows the worker must hear of it
+
+    def is_flagged(self, worker_name: str) -> bool:
+        with compat.transaction() as session:
+            return bool(workers.find_worker(session, worker_name).alarm)
 
     def _job(self, job_id: str) -> Job:
         with compat.transaction() as session:

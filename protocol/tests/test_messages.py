@@ -12,6 +12,7 @@ from airflow_remote_protocol.messages import (
     Bundle,
     CallbackWorkload,
     ConnectionTestWorkload,
+    Credential,
     Decline,
     Enrolled,
     Enrolment,
@@ -44,6 +45,7 @@ WORKLOAD = TaskWorkload(ti={"id": "ti", "extra": [None, 1.5]}, dag_rel_path="a/d
 EXAMPLES: list[Message] = [
     Facts(hostname="ship-7", os="Linux", arch="aarch64", python="3.12.1", version="0.1.0"),
     Enrolment(name="ship-7"),
+    Credential(credential="arwkr_…", life_s=2592000.0),
     Enrolled(worker_id="w", name="ship-7", credential="arwkr_…", queues=["ships"]),
     HELD,
     SessionRequest(instance_id="i", boot_id="b", protocol="1.0", capabilities=["task"], slots=4, facts=Facts(), jobs=[HELD]),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from airflow_remote_provider.provider_info import get_provider_info
-from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS
+from airflow_remote_provider.settings import OPTIONS, SWITCHES, TEXT_OPTIONS
 
 LOOK = """
 import json
@@ -58,7 +58,7 @@ def test_airflow_finds_the_commands(found: dict[str, list[str]]) -> None:
 
 
 def test_airflow_finds_the_configuration_with_its_defaults(found: dict[str, object]) -> None:
-    assert found["config"] == [sorted({**OPTIONS, **TEXT_OPTIONS})]
+    assert found["config"] == [sorted({**OPTIONS, **SWITCHES, **TEXT_OPTIONS})]
     assert found["poll_seconds"] == OPTIONS["poll_seconds"].default
 
 

@@ -6,6 +6,7 @@ from airflow_remote_worker.errors import Outdated, Refused, Rewind, SessionTaken
 
 KINDS = {
     Decision.UNREACHABLE: Unreachable,
+    Decision.WAIT: Unreachable,
     Decision.REFUSED: Refused,
     Decision.SUPERSEDED: Superseded,
     Decision.OUTDATED: Outdated,

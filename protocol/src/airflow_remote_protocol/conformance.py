@@ -28,6 +28,7 @@ import msgspec
 from airflow_remote_protocol.codec import decode, decode_problem, encode
 from airflow_remote_protocol.errors import STATUS, Decision, Problem, ProblemCode
 from airflow_remote_protocol.messages import (
+    Credential,
     Decline,
     Enrolled,
     Enrolment,
@@ -158,6 +159,26 @@ class CentralUnderTest(Protocol):
 
     def revoke_worker(self, worker_name: str) -> None: ...
 
+    def suspend_worker(self, worker_name: str) -> None: ...
+
+    def unsuspend_worker(self, worker_name: str) -> None: ...
+
+    def ask_to_rotate(self, worker_name: str) -> None:
+        """Want the worker's credential replaced now."""
+        ...
+
+    def pass_handover(self, worker_name: str) -> None:
+        """Let the time pass for which a credential that was replaced is still taken."""
+        ...
+
+    def expire_credential(self, worker_name: str) -> None:
+        """Let the life of the worker's present credential be over."""
+        ...
+
+    def is_flagged(self, worker_name: str) -> bool:
+        """Whether people are told to look at this worker."""
+        ...
+
 
 Check = Callable[[CentralUnderTest], None]
 
@@ -226,6 +247,13 @@ class Caller:
             sent["content-type"] = "application/json"
             body = encode(message)
         return ask(self.central, method, path, {**sent, **(headers or {})}, body)
+
+    def next_credential(self) -> Caller:
+        """Ask for the next credential; return the same worker speaking with it."""
+        other = Caller(self.central, Enrolled("", self.name, self.credential, self.queues))
+        other.instance_id, other.session = self.instance_id, self.session
+        other.credential = succeeded(self.call("POST", "credential"), Credential).credential
+        return other
 
     def ask_session(
         self,
@@ -523,6 +551,7 @@ def _all_routes() -> list[tuple[str, str]]:
     job = f"jobs/{uuid.uuid4()}"
     return [
         ("POST", "enrol"),
+        ("POST", "credential"),
         ("POST", "session"),
         ("POST", "poll"),
         ("GET", "ping"),
@@ -1409,7 +1438,98 @@ def check_an_end_stays_what_it_was_reported_to_be(central: CentralUnderTest) -> 
     assert not caller.poll(free_slots=8).offers, "what has ended is not offered"
 
 
+# Credentials
+
+
+def check_a_session_tells_the_life_of_its_credential(central: CentralUnderTest) -> None:
+    session = Caller.enrol(central).open_session()
+    assert session.credential_life_s > 0, "a credential ends some day"
+    assert 0 <= session.credential_age_s < 60, (
+        f"the credential was made just now, its age is said to be {session.credential_age_s}"
+    )
+
+
+def check_the_old_credential_is_good_until_the_new_one_was_used(central: CentralUnderTest) -> None:
+    old = Caller.at_work(central)
+    new = old.next_credential()
+    assert new.credential != old.credential, "a new credential is another one"
+    succeeded(old.ask_poll(), PollReply)
+    succeeded(new.call("GET", "ping"), Pong)
+    succeeded(new.ask_poll(), PollReply)
+
+
+def check_a_lost_next_credential_may_be_asked_for_again(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    lost, found = caller.next_credential(), caller.next_credential()
+    assert lost.credential != found.credential, "each answer has a credential of its own"
+    succeeded(found.call("GET", "ping"), Pong)
+    refused(lost.call("GET", "ping"), ProblemCode.UNAUTHORIZED)
+    succeeded(found.ask_poll(), PollReply)
+
+
+def check_what_left_before_the_credential_was_replaced_is_taken(central: CentralUnderTest) -> None:
+    old = Caller.at_work(central)
+    new = old.next_credential()
+    succeeded(new.call("GET", "ping"), Pong)
+    succeeded(old.call("GET", "ping"), Pong)
+    refused(old.call("POST", "credential"), ProblemCode.BUSY)
+    assert not central.is_flagged(old.name), "a request that was late is no alarm"
+
+
+def check_who_uses_a_replaced_credential_is_refused_and_flagged(central: CentralUnderTest) -> None:
+    old = Caller.at_work(central)
+    new = old.next_credential()
+    succeeded(new.call("GET", "ping"), Pong)
+    central.pass_handover(old.name)
+    for response in (old.call("GET", "ping"), old.ask_poll(), old.ask_session(), old.call("POST", "credential")):
+        refused(response, ProblemCode.UNAUTHORIZED)
+    assert central.is_flagged(old.name), "somebody has a copy of a credential, and nobody is told"
+    succeeded(new.ask_poll(), PollReply)
+
+
+def check_an_expired_credential_is_refused_as_such(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    central.expire_credential(caller.name)
+    for response in (caller.call("GET", "ping"), caller.ask_poll(), caller.ask_session(), caller.call("POST", "credential")):
+        refused(response, ProblemCode.EXPIRED)
+
+
+def check_a_wish_for_a_new_credential_is_told_until_it_is_used(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    parked = ParkedPoll(caller)
+    central.ask_to_rotate(caller.name)
+    intent = parked.replies_within(PROMPT_S, "its credential is to be replaced").intent
+    assert intent is not None and intent.rotate, f"the reply should ask for a new credential, it says {intent}"
+    assert caller.open_session().intent.rotate, "a session that is opened meanwhile must be told too"
+    new = caller.next_credential()
+    assert not new.open_session().intent.rotate, "the wish has come true"
+
+
 # The end of a worker
+
+
+def check_a_suspended_worker_is_out_until_that_is_lifted_and_keeps_its_jobs(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_job()
+    parked = ParkedPoll(caller, jobs=[held(offer)], free_slots=1)
+    central.suspend_worker(caller.name)
+    refused(parked.ends_within(REVOKED_S, "its worker was suspended"), ProblemCode.SUSPENDED)
+    for response in (
+        caller.ask_poll(),
+        caller.ask_session(),
+        caller.call("GET", "ping"),
+        caller.call("POST", "credential"),
+        caller.log(offer, 0, b"late"),
+        caller.execution(offer, "GET", "variables/any"),
+        caller.report(offer),
+    ):
+        refused(response, ProblemCode.SUSPENDED)
+    in_state(central, offer.job_id, JobState.RUNNING)
+    central.unsuspend_worker(caller.name)
+    _until_heard(caller)
+    caller.open_session(jobs=[held(offer)])
+    done(caller.report(offer))
+    in_state(central, offer.job_id, JobState.SUCCEEDED)
 
 
 def check_a_revoked_worker_is_out_at_once(central: CentralUnderTest) -> None:
@@ -1441,6 +1561,14 @@ def check_a_worker_can_only_leave_with_empty_hands(central: CentralUnderTest) ->
     done(caller.call("POST", "leave"))
     for response in (caller.call("GET", "ping"), caller.ask_poll(), caller.ask_session()):
         refused(response, ProblemCode.REVOKED, ProblemCode.UNAUTHORIZED)
+
+
+def _until_heard(caller: Caller) -> None:
+    """Wait until what people decided has come to whom the caller speaks to."""
+    deadline = time.monotonic() + PROMPT_S
+    while caller.call("GET", "ping").status != 200 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    succeeded(caller.call("GET", "ping"), Pong)
 
 
 def _wait_for_state(central: CentralUnderTest, job_id: str, state: JobState) -> None:

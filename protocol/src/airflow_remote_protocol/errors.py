@@ -12,6 +12,8 @@ class Decision(str, Enum):
 
     UNREACHABLE = "unreachable"
     """Keep it, try later."""
+    WAIT = "wait"
+    """Keep it, try later: a person has to lift something first."""
     REFUSED = "refused"
     """Stop asking, tell a person."""
     SUPERSEDED = "superseded"
@@ -28,7 +30,9 @@ class ProblemCode(str, Enum):
     """Why central refused a request. The value is what `airflow-remote-problem` and the body's `code` carry."""
 
     UNAUTHORIZED = "unauthorized"
+    EXPIRED = "expired"
     REVOKED = "revoked"
+    SUSPENDED = "suspended"
     CLONED = "cloned"
     TOKEN_REFUSED = "token-refused"
     NAME_TAKEN = "name-taken"
@@ -45,7 +49,9 @@ class ProblemCode(str, Enum):
 
 STATUS: dict[ProblemCode, int] = {
     ProblemCode.UNAUTHORIZED: 401,
+    ProblemCode.EXPIRED: 401,
     ProblemCode.REVOKED: 403,
+    ProblemCode.SUSPENDED: 403,
     ProblemCode.CLONED: 409,
     ProblemCode.TOKEN_REFUSED: 403,
     ProblemCode.NAME_TAKEN: 409,
@@ -62,7 +68,9 @@ STATUS: dict[ProblemCode, int] = {
 
 DECISIONS: dict[ProblemCode, Decision] = {
     ProblemCode.UNAUTHORIZED: Decision.REFUSED,
+    ProblemCode.EXPIRED: Decision.REFUSED,
     ProblemCode.REVOKED: Decision.REFUSED,
+    ProblemCode.SUSPENDED: Decision.WAIT,
     ProblemCode.CLONED: Decision.REFUSED,
     ProblemCode.TOKEN_REFUSED: Decision.REFUSED,
     ProblemCode.NAME_TAKEN: Decision.REFUSED,

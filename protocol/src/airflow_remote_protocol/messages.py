@@ -50,6 +50,14 @@ class Enrolled(Message, frozen=True):
     queues: list[str]
 
 
+class Credential(Message, frozen=True):
+    """Answer to `POST credential`: what replaces the credential that asked, once it is used. The only time it is ever shown."""
+
+    credential: str
+    life_s: float
+    """How long it is good for."""
+
+
 class JobPhase(str, Enum):
     """What the worker is doing about a job that it holds."""
 
@@ -101,6 +109,8 @@ class Intent(Message, frozen=True):
     slots: Slots | None = None
     """The most slots that this worker may fill; None: what it offers itself."""
     reason: str = ""
+    rotate: bool = False
+    """The credential is to be replaced now. Falls back by itself, without a new revision, once it was."""
 
 
 class StopReason(str, Enum):
@@ -146,6 +156,10 @@ class Session(Message, frozen=True):
     stops: list[Stop] = []
     time: float = 0.0
     """Central's wall clock, seconds since the epoch; 0: not told."""
+    credential_life_s: float = 0.0
+    """How long the credential that asked is good for in all; 0: it does not end."""
+    credential_age_s: float = 0.0
+    """How much of that is over."""
 
 
 class JobKind(str, Enum):

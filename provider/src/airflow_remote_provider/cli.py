@@ -22,6 +22,7 @@ def get_remote_cli_commands() -> list[Any]:
     from airflow_remote_protocol.states import JobState
 
     from airflow_remote_provider.cli_grants import grants_command
+    from airflow_remote_provider.cli_trust import trust_commands
 
     output = Arg(("-o", "--output"), choices=("table", "json"), default="table", help="how to print")
     name = Arg(("name",), help="the worker's name")
@@ -41,6 +42,12 @@ def get_remote_cli_commands() -> list[Any]:
                 Arg(("--queues",), required=True, help="queues that the worker may serve, separated by commas"),
                 Arg(("--name-pattern",), default="*", help="names that may join with it, such as 'edge-*'"),
                 Arg(("--team",), default=None, help="team whose tasks the worker runs (multi-team only)"),
+                Arg(("--labels",), default="", help="labels that the worker gets, such as site=kiel,gpu=yes"),
+                Arg(
+                    ("--networks",),
+                    default="",
+                    help="networks from which it may be used, such as 10.1.0.0/16, separated by commas",
+                ),
                 Arg(("--uses",), type=int, default=1, help="how many workers may join with it"),
                 Arg(("--expires-minutes",), type=float, default=60.0, help="how long it is good for"),
                 output,
@@ -65,6 +72,7 @@ def get_remote_cli_commands() -> list[Any]:
                 name,
                 Arg(("slots",), type=int, help="most slots; -1: what the worker offers itself"),
             ),
+            *trust_commands(),
             action("revoke", "end the worker's right to speak at once", revoke_worker, name),
             action("remove", "forget a worker that holds no jobs; its credential ends", remove_worker, name),
         ),
@@ -112,7 +120,7 @@ def get_remote_cli_commands() -> list[Any]:
                 "list",
                 "show the newest entries",
                 list_audit,
-                Arg(("--kind",), default=None, help="only of this kind, such as job-lost, late-report, clone"),
+                Arg(("--kind",), default=None, help="only of this kind, such as job-lost, replay, action"),
                 Arg(("--worker",), default=None, help="only of this worker"),
                 Arg(("--job",), default=None, help="only about this job"),
                 Arg(("--limit",), type=int, default=100, help="at most this many"),
@@ -135,6 +143,7 @@ MOST_MINUTES = 366 * 24 * 60
 
 
 def create_token(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.cli_trust import parse_labels
     from airflow_remote_provider.ledger.credentials import NewToken
     from airflow_remote_provider.ledger.credentials import create_token as create
 
@@ -149,6 +158,8 @@ def create_token(args: argparse.Namespace) -> None:
         queues=queues,
         name_pattern=args.name_pattern,
         team=args.team,
+        labels=parse_labels(args.labels),
+        networks=[network.strip() for network in args.networks.split(",") if network.strip()],
         uses=args.uses,
         lifetime=timedelta(minutes=args.expires_minutes),
         created_by=_me(),
@@ -167,14 +178,16 @@ def list_tokens(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import credentials
 
     _print(
-        _ledger(credentials.list_tokens), args.output, ("id", "name_pattern", "queues", "uses_left", "expires_at", "revoked_at")
+        _ledger(credentials.list_tokens),
+        args.output,
+        ("id", "name_pattern", "queues", "networks", "uses_left", "created_by", "expires_at", "revoked_at"),
     )
 
 
 def revoke_token(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import credentials
 
-    _ledger(credentials.revoke_token, args.id)
+    _ledger(credentials.revoke_token, args.id, by=_me())
     print(f"revoked {args.id}")
 
 
@@ -228,14 +241,14 @@ def limit_slots(args: argparse.Namespace) -> None:
 def revoke_worker(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import workers
 
-    _ledger(workers.revoke_worker, args.name)
+    _ledger(workers.revoke_worker, args.name, by=_me())
     print(f"revoked {args.name}")
 
 
 def remove_worker(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import workers
 
-    _ledger(workers.remove_worker, args.name)
+    _ledger(workers.remove_worker, args.name, by=_me())
     print(f"removed {args.name}")
 
 
@@ -276,7 +289,7 @@ def set_queue(args: argparse.Namespace) -> None:
 def unset_queue(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger import queues
 
-    _ledger(queues.unset_queue, args.name)
+    _ledger(queues.unset_queue, args.name, by=_me())
     print(f"{args.name}: the defaults hold")
 
 
@@ -328,6 +341,8 @@ def _plain(value: Any) -> Any:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, dict):
+        return ",".join(f"{key}={item}" for key, item in value.items()) or "-"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

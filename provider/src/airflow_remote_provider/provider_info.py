@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_remote_provider import __version__
-from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS
+from airflow_remote_provider.settings import OPTIONS, SWITCHES, TEXT_OPTIONS
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -29,6 +29,16 @@ def get_provider_info() -> dict[str, Any]:
                         "default": f"{option.default:g}" if option.default < 1e6 else str(int(option.default)),
                     }
                     for name, option in OPTIONS.items()
+                }
+                | {
+                    name: {
+                        "description": switch.text,
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": str(switch.default),
+                    }
+                    for name, switch in SWITCHES.items()
                 }
                 | {
                     name: {

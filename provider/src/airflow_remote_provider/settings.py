@@ -25,6 +25,14 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """One option of `[remote]` that is on or off."""
+
+    default: bool
+    text: str
+
+
+@dataclass(frozen=True)
 class TextOption:
     """One option of `[remote]` whose value is a text."""
 
@@ -73,9 +81,24 @@ OPTIONS: dict[str, Option] = {
         30,
         "How often an API process looks for new jobs where the database can't notify it (not Postgres), in seconds.",
     ),
+    "enrol_failures_per_minute": Option(
+        30, 1, 10000, "How often one API process lets the same source fail to join in a minute before it no longer listens to it."
+    ),
+    "credential_days": Option(
+        30, 0.00005, 3650, "How long a worker's credential is good for, in days. The worker replaces it by itself well before."
+    ),
     "history_days": Option(14, 1, 3650, "How long ended jobs are kept, in days."),
     "audit_days": Option(90, 1, 3650, "How long the audit is kept, in days."),
 }
+
+SWITCHES: dict[str, Switch] = {
+    "suspend_on_replay": Switch(
+        False,
+        "Whether to suspend a worker when a credential of its is used after it was replaced. The call is refused in any case "
+        "and the worker flagged.",
+    ),
+}
+STATES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 TEXT_OPTIONS: dict[str, TextOption] = {
     "callback_queue": TextOption(
@@ -101,8 +124,11 @@ class Settings:
     gateway_concurrency: int
     gateway_body_bytes: int
     dispatch_poll_seconds: float
+    enrol_failures_per_minute: int
+    credential_days: float
     history_days: float
     audit_days: float
+    suspend_on_replay: bool
     callback_queue: str
 
 
@@ -125,6 +151,11 @@ def parse(raw: dict[str, str]) -> Settings:
         if not option.least <= value <= option.most:
             raise BadSetting(f"[remote] {name} = {text} is out of range; set a number from {option.least:g} to {option.most:g}")
         values[name] = int(value) if name in whole else value
+    for name, switch in SWITCHES.items():
+        text = raw.get(name, "").strip().lower() or str(switch.default).lower()
+        if text not in STATES:
+            raise BadSetting(f"[remote] {name} = {text!r} is neither on nor off; set True or False")
+        values[name] = STATES[text]
     values |= {name: raw.get(name, "").strip() or option.default for name, option in TEXT_OPTIONS.items()}
     return Settings(**values)
 
@@ -134,4 +165,4 @@ def settings() -> Settings:
     """Return this process's settings, read from Airflow's configuration at the first call."""
     from airflow.configuration import conf
 
-    return parse({name: conf.get("remote", name, fallback="") or "" for name in (*OPTIONS, *TEXT_OPTIONS)})
+    return parse({name: conf.get("remote", name, fallback="") or "" for name in (*OPTIONS, *SWITCHES, *TEXT_OPTIONS)})

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from testkit.ledger import Enlisted, counted, enlist, session_request  # isort: skip
+from testkit.ledger import Enlisted, counted, enlist, session_request, worker_row  # isort: skip
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import IntentMode
-from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
+from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
 from airflow_remote_provider import compat
 from airflow_remote_provider.api import auth
 from airflow_remote_provider.api.auth import Registry, bearer
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
-from airflow_remote_provider.ledger import workers
+from airflow_remote_provider.ledger import rotation, workers
+from airflow_remote_provider.ledger.errors import Expired
 from airflow_remote_provider.ledger.workers import WorkerRecord
+from airflow_remote_provider.models import Worker
 
 
 def _run(check: Callable[[Registry], Awaitable[None]]) -> None:
@@ -266,4 +268,91 @@ def test_a_change_is_told_whoever_looked(database: Engine) -> None:
         assert [record.revoked for record in heard] == [True]
         assert await registry.refresh() == []
 
+    _run(check)
+
+
+def _next(worker: Enlisted) -> str:
+    with compat.transaction() as session:
+        credential, _ = rotation.issue(session, worker.id, hash_token(worker.credential), life=timedelta(days=30))
+    return f"Bearer {credential}"
+
+
+def _age(worker: Enlisted, **values: object) -> None:
+    with compat.transaction() as session:
+        row = session.get(Worker, worker.id)
+        for name, value in values.items():
+            setattr(row, name, value)
+
+
+def test_a_credential_that_another_process_issued_is_known_at_its_first_use(database: Engine) -> None:
+    worker = enlist()
+
+    async def check(registry: Registry) -> None:
+        await registry.identify(_presents(worker))
+        new = await asyncio.to_thread(_next, worker)
+        assert (await registry.identify(new)).id == worker.id
+        assert (await registry.identify(_presents(worker))).id == worker.id  # what had left before
+        with counted(database) as statements:
+            await registry.identify(new)
+        assert statements == []
+
+    _run(check)
+
+
+def test_a_replaced_credential_flags_the_worker_and_costs_one_transaction_a_minute(database: Engine) -> None:
+    worker = enlist()
+
+    async def check(registry: Registry) -> None:
+        new = await asyncio.to_thread(_next, worker)
+        await registry.identify(new)
+        await asyncio.to_thread(_age, worker, past_at=datetime(2020, 1, 1, tzinfo=timezone.utc))
+        with pytest.raises(Refusal, match="has been replaced") as refused:
+            await registry.identify(_presents(worker), "10.0.0.7")
+        assert refused.value.code is ProblemCode.UNAUTHORIZED
+        with counted(database) as statements, pytest.raises(Refusal, match="has been replaced"):
+            await registry.identify(_presents(worker))
+        assert statements == []
+        assert (await registry.identify(new)).id == worker.id
+
+    _run(check)
+    assert "10.0.0.7" in worker_row(worker.id).alarm
+
+
+def test_a_replay_that_suspends_tells_the_worker_too(database: Engine) -> None:
+    worker = enlist()
+
+    async def check(registry: Registry) -> None:
+        registry._suspends = True
+        told: list[WorkerRecord] = []
+        registry.on_change = told.append
+        new = await asyncio.to_thread(_next, worker)
+        await registry.identify(new)
+        await asyncio.to_thread(_age, worker, past_at=datetime(2020, 1, 1, tzinfo=timezone.utc))
+        with pytest.raises(Refusal):
+            await registry.identify(_presents(worker))
+        assert [record.suspended for record in told] == [True]
+        with pytest.raises(Refusal) as refused:
+            await registry.identify(new)
+        assert refused.value.code is ProblemCode.SUSPENDED and refused.value.retry_after_s
+
+    _run(check)
+
+
+def test_that_a_credential_has_expired_is_the_databases_word(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = enlist()
+    soon = datetime.now(timezone.utc) + timedelta(days=1)
+    _age(worker, credential_expires_at=soon)
+
+    class LateClock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return soon + timedelta(days=365)
+
+    async def check(registry: Registry) -> None:
+        assert (await registry.identify(_presents(worker))).id == worker.id
+        await asyncio.to_thread(_age, worker, credential_expires_at=datetime(2020, 1, 1, tzinfo=timezone.utc))
+        with pytest.raises(Expired):
+            await registry.identify(_presents(worker))
+
+    monkeypatch.setattr(auth, "datetime", LateClock)
     _run(check)

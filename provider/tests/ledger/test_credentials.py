@@ -13,9 +13,9 @@ from testkit.ledger import ago, change_job, enlist, offered, running, session_re
 from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import credentials, sweep, workers
+from airflow_remote_provider.ledger import audit, credentials, sweep, workers
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
-from airflow_remote_provider.ledger.errors import NameTaken, Superseded, TokenRefused, Unknown
+from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
 from airflow_remote_provider.models import Base, EnrolmentToken, Worker
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -249,3 +249,48 @@ def test_after_a_removal_the_rebuilt_machine_may_join_as_before() -> None:
     with compat.transaction() as session:
         record = workers.open_session(session, again.worker_id, session_request(instance_id="another disk"))
     assert record.session_id and record.id != worker.id
+
+
+@pytest.mark.parametrize(
+    ("source", "is_in"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("2001:db8::1", True), ("10.2.0.1", False), ("", False), ("proxy", False)],
+)
+def test_a_token_bound_to_networks_works_from_there_alone(source: str, is_in: bool) -> None:
+    token, row = _token(networks=["10.1.0.0/16", "2001:db8::/32"])
+    with compat.transaction() as session:
+        if is_in:
+            assert credentials.enrol(session, token, Enrolment("worker"), source=source).name == "worker"
+        else:
+            with pytest.raises(TokenRefused, match="not for the network"):
+                credentials.enrol(session, token, Enrolment("worker"), source=source)
+    assert _uses_left(row.id) == (0 if is_in else 1)
+
+
+@pytest.mark.parametrize("network", ["10.1.0.1/16", "ten", "", "10.0.0.0/99"])
+def test_what_is_no_network_is_refused_when_the_token_is_made(network: str) -> None:
+    with pytest.raises(LedgerError, match="no network"):
+        _token(networks=[network])
+
+
+def test_a_worker_gets_its_tokens_labels_and_a_credential_that_ends() -> None:
+    token, _ = _token(labels={"site": "kiel"})
+    with compat.transaction() as session:
+        enrolled = credentials.enrol(session, token, Enrolment("worker"), life=timedelta(days=30))
+    row = worker_row(enrolled.worker_id)
+    assert row.labels == {"site": "kiel"}
+    assert row.credential_expires_at is not None and row.credential_at is not None
+    assert row.credential_expires_at - row.credential_at == timedelta(days=30)
+
+
+def test_enrolments_are_audited_and_refused_ones_folded_by_source_and_day() -> None:
+    token, row = _token(created_by="ann")
+    _enrol(token)
+    for number in range(3):
+        with compat.transaction() as session:
+            credentials.note_refused(session, "10.0.0.7", f"w{number}", "unknown token")
+    with compat.transaction() as session:
+        entries = {entry.kind: entry for entry in audit.list_entries(session)}
+    assert (entries["action"].actor, row.id in entries["action"].detail) == ("ann", True)
+    assert (entries["enrolled"].worker, "ann" in entries["enrolled"].detail) == ("worker", True)
+    refused = entries["enrolment-refused"]
+    assert (refused.times, refused.actor, "w2" in refused.detail) == (3, "10.0.0.7", True)

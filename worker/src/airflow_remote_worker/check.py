@@ -48,7 +48,7 @@ async def check(config: Config, state: State, clock: Clock) -> list[Hop]:
         hops.append(hop)
         if not hop.ok:
             return hops
-    link = Link(walk.network, credential=walk.membership.credential, clock=clock)
+    link = Link(walk.network, credential=walk.membership.credential, previous=walk.membership.previous, clock=clock)
     try:
         hops += await _check_central(link, clock)
     finally:

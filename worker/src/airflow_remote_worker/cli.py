@@ -170,7 +170,7 @@ def leave(arguments: argparse.Namespace, config: Config, state: State) -> int:
     with state.locked():
         network = Network.of(config, membership)
         _warn(network)
-        link = _link(network, membership.credential)
+        link = _link(network, membership.credential, membership.previous)
         _ask(link, link.leave)
         state.forget()
     print(f"{membership.name} has left {membership.central}")
@@ -201,11 +201,11 @@ def service(arguments: argparse.Namespace, config: Config, state: State) -> int:
     return EXIT_OK
 
 
-def _link(network: Network, credential: str) -> Link:
+def _link(network: Network, credential: str, previous: str | None = None) -> Link:
     from airflow_remote_worker.clock import SystemClock
     from airflow_remote_worker.link import Link
 
-    return Link(network, credential=credential, clock=SystemClock())
+    return Link(network, credential=credential, previous=previous, clock=SystemClock())
 
 
 def _warn(network: Network) -> None:

@@ -39,6 +39,7 @@ from airflow_remote_worker.link import Link
 from airflow_remote_worker.loops.deliver import DeliverLoop
 from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.loops.report import ReportLoop
+from airflow_remote_worker.loops.rotate import RotateLoop
 from airflow_remote_worker.loops.ship import ShipLoop
 from airflow_remote_worker.network import Network
 from airflow_remote_worker.session import WorkerSession
@@ -89,6 +90,7 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
             daemon.notifier.serving()
             tasks.start_soon(daemon.launcher.run, name="zygote")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
+            tasks.start_soon(daemon.rotate.run, name="rotate")
             tasks.start_soon(daemon.drain_when_told, name="drain")
             tasks.start_soon(daemon.keep_status, name="status")
             tasks.start_soon(daemon.logs.run, daemon.own_logs, name="trim logs")
@@ -116,7 +118,7 @@ class Daemon:
         self.name = membership.name
         self.lifecycle = lifecycle
         self.notifier = Notifier(os.environ)
-        self.link = Link(self.network, credential=membership.credential, clock=clock)
+        self.link = Link(self.network, credential=membership.credential, previous=membership.previous, clock=clock)
         self.session = WorkerSession(slots=config.slots)
         self.spool = Spool(state.jobs, state.quarantine)
         self.gateway = Gateway(state.socket_path(), self.link, clock)
@@ -138,6 +140,7 @@ class Daemon:
         longest_poll_s = self.notifier.longest_poll_s(config.poll.max_wait_s)
         polls = msgspec.structs.replace(config.poll, max_wait_s=longest_poll_s)
         self.poll = PollLoop(self.link, self.session, self.supervisor, lifecycle, clock, polls)
+        self.rotate = RotateLoop(self.link, clock, lambda new, old: state.replace_credential(new, previous=old))
         self._config = config
         self._state = state
         self._clock = clock
@@ -154,7 +157,9 @@ class Daemon:
         self.supervisor.on_closed = self._hear_closed
         self.launcher.on_change = self.tell_status
         self.disk.on_change = self._hear_disk
-        self.poll.on_session += [self._hear_session]
+        self.poll.on_session += [self._hear_session, self.rotate.hear_session]
+        self.poll.on_intent += [self.rotate.hear_intent]
+        self.link.on_fallback = self.rotate.hurry
         self.poll.on_contact += [self._hear_contact]
         self.session.note_contact(self._stored_contact())
 

@@ -66,6 +66,8 @@ def from_problem(problem: Problem, *, retry_after_s: float | None = None) -> Wor
     decision = problem.decision
     if decision is Decision.REFUSED:
         return Refused(text, problem=problem)
+    if decision is Decision.WAIT:
+        return Unreachable(text, retry_after_s=retry_after_s)
     if decision is Decision.SUPERSEDED:
         return Superseded(text)
     if decision is Decision.REOPEN:

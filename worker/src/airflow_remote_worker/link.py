@@ -12,7 +12,7 @@ import importlib.util
 import logging
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote
@@ -23,6 +23,7 @@ import msgspec
 from airflow_remote_protocol.codec import Malformed, decode, decode_problem, encode
 from airflow_remote_protocol.errors import Problem, ProblemCode, problem
 from airflow_remote_protocol.messages import (
+    Credential,
     Decline,
     Enrolled,
     Enrolment,
@@ -107,12 +108,21 @@ class Link:
     """
 
     def __init__(
-        self, network: Network, *, credential: str, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        network: Network,
+        *,
+        credential: str,
+        clock: Clock,
+        previous: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self.on_fallback: Callable[[], None] = lambda: None
+        """Hears that central does not know the credential, and that the one before is used again."""
         self.central = network.central
         self.session_id: str | None = None
         self._network = network
         self._credential = credential
+        self._previous = previous
         self._clock = clock
         self._transport = transport
         self._way = network.way() if transport is None else Way(None, None, None, ())
@@ -142,6 +152,23 @@ class Link:
             raise Outdated(str(error)) from None
         self.session_id = session.session_id
         return session
+
+    async def next_credential(self) -> Credential:
+        """Ask for the credential that replaces ours. Ours stays good until the new one is used."""
+        return decoded(Credential, await self._send("POST", "credential"))
+
+    @property
+    def credential(self) -> str:
+        """What it speaks with."""
+        return self._credential
+
+    def forget_previous(self) -> None:
+        """Central has seen the present credential; the one before is nobody's."""
+        self._previous = None
+
+    def speak_with(self, credential: str) -> None:
+        """Use *credential* from now on, and go back if central does not know it."""
+        self._previous, self._credential = self._credential, credential
 
     async def poll(self, poll: Poll) -> PollReply:
         """Ask for work; returns when central has something to say, or after `wait_s`."""
@@ -270,7 +297,8 @@ class Link:
         Raises:
             Unreachable, Refused, Superseded, Outdated, Rewind: see :mod:`.errors`.
         """
-        own = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {self._credential}", "accept-encoding": "gzip"}
+        used = self._credential
+        own = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {used}", "accept-encoding": "gzip"}
         if session:
             if self.session_id is None:
                 raise Unreachable("no session with central has been opened yet")
@@ -282,22 +310,42 @@ class Link:
         timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
         url = f"{self.central}/{PREFIX}/{path}"
         started = self._clock.monotonic()
-        async with self._client() as client:
-            request = client.build_request(method, url, content=body or None, headers={**(headers or {}), **own}, timeout=timeout)
-            try:
-                answer = await self._exchange(client, request, execution=execution)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-                # The server closed a kept-alive connection just as we used it: again at once, just once.
-                if not repeats or self._clock.monotonic() - started > STALE_S:
-                    raise self._unreachable(error) from None
+        try:
+            async with self._client() as client:
+                request = client.build_request(
+                    method, url, content=body or None, headers={**(headers or {}), **own}, timeout=timeout
+                )
                 try:
                     answer = await self._exchange(client, request, execution=execution)
-                except (httpx.HTTPError, ssl.SSLError, OSError) as again:
-                    raise self._unreachable(again) from None
-            except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
-                raise self._unreachable(error) from None
+                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+                    # The server closed a kept-alive connection just as we used it: again at once, just once.
+                    if not repeats or self._clock.monotonic() - started > STALE_S:
+                        raise self._unreachable(error) from None
+                    try:
+                        answer = await self._exchange(client, request, execution=execution)
+                    except (httpx.HTTPError, ssl.SSLError, OSError) as again:
+                        raise self._unreachable(again) from None
+                except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+                    raise self._unreachable(error) from None
+        except Refused as error:
+            if error.code not in (ProblemCode.UNAUTHORIZED, ProblemCode.EXPIRED) or not self._falls_back(used):
+                raise
+            raise Unreachable(
+                f"the credential was changed while it was used ({error}); trying again with the present one"
+            ) from None
         self._note_up()
         return answer
+
+    def _falls_back(self, used: str) -> bool:
+        """Say whether another credential than the one *used* is worth a try."""
+        if used != self._credential:
+            return True
+        if self._previous is None:
+            return False
+        log.warning("central does not know this worker's newest credential (was its database restored?); using the one before")
+        self._credential, self._previous = self._previous, None
+        self.on_fallback()
+        return True
 
     async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request, *, execution: bool) -> Executed:
         response = await client.send(request, stream=True, follow_redirects=False)

@@ -38,6 +38,8 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str
     name: str
     credential: str
+    previous: str | None = None
+    """The credential before, until central is known to have seen the new one."""
     insecure_http: bool = False
     ca_file: str | None = None
     client_cert: str | None = None
@@ -141,6 +143,15 @@ class State:
         self.prepare()
         write_twice(self._credential, membership, durable=True)
         self.instance_id()  # now, while there is room for it
+
+    def replace_credential(self, credential: str, *, previous: str | None) -> None:
+        """Store the credential that replaces the one here; *previous* is what to go back to.
+
+        Raises:
+            OSError: the disk won't take it; the new one must not be used.
+        """
+        present = self.membership()
+        write_twice(self._credential, msgspec.structs.replace(present, credential=credential, previous=previous), durable=True)
 
     def forget(self) -> None:
         """Remove the credential."""

@@ -19,6 +19,7 @@ from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
+from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
@@ -49,12 +50,13 @@ def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_ap
 async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncIterator[None]:
     options = settings()
     pool = LedgerPool(options.ledger_threads)
-    registry = Registry(pool)
+    registry = Registry(pool, suspend_on_replay=options.suspend_on_replay)
     duties = Duties(pool, options)
     checks = Checks(pool)
     dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)
     gateway = Gateway(options.gateway_concurrency, execution_api)
-    central = Central(options, pool, registry, dispatcher, duties, gateway, checks, Rights(pool), FileLogStore())
+    guesses = Guesses(options.enrol_failures_per_minute)
+    central = Central(options, pool, registry, dispatcher, duties, gateway, checks, Rights(pool), FileLogStore(), guesses)
     app.router.routes[:] = routes(central)
     try:
         await registry.refresh()  # in one statement; else the first call of each worker would ask for its own row

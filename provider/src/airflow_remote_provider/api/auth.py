@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.tokens import MalformedToken, TokenKind, check_token, hash_token
 
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
-from airflow_remote_provider.ledger import workers
+from airflow_remote_provider.ledger import rotation, workers
+from airflow_remote_provider.ledger.errors import Suspended
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 OVERLAP = timedelta(seconds=10)
 """How far behind the newest change seen a refresh looks again, and for how long after it was seen: a transaction that stamped
 earlier may have committed later."""
+REPLAY_S = 60.0
+"""How long a replaced credential that was used is refused from memory, before it is written down again."""
 
 
 class Registry:
     """The workers that this process has heard of, by credential. An idle poll is answered from here alone."""
 
-    def __init__(self, pool: LedgerPool) -> None:
+    def __init__(self, pool: LedgerPool, *, suspend_on_replay: bool = False) -> None:
         self.on_change: Callable[[WorkerRecord], None] = lambda record: None
         """Hears of each worker that a refresh found changed, whoever asked for the refresh."""
         self._pool = pool
@@ -30,39 +33,71 @@ class Registry:
         self._begun = 0
         self._done = 0
         """The newest refresh that was begun, and that was completed."""
+        self._suspends = suspend_on_replay
+        self._by_id: dict[str, WorkerRecord] = {}
         self._by_hash: dict[str, WorkerRecord] = {}
+        self._replayed: dict[str, float] = {}
+        """When a replaced credential was last found to be used: it need not cost a transaction each time."""
         self._newest: datetime | None = None
         self._newest_seen_at = 0.0
         self._is_settled = False
         """Whatever was stamped up to the newest change has been seen."""
 
-    async def identify(self, authorization: str | None) -> WorkerRecord:
-        """Return the worker whose credential this is.
+    async def identify(self, authorization: str | None, source: str = "") -> WorkerRecord:
+        """Return the worker whose credential this is. The first use of its next one makes that its own.
 
         Raises:
-            Refusal: `unauthorized` (none, mangled, unknown) or `revoked`.
+            Refusal: `unauthorized` (none, mangled, unknown, replaced), `expired`, `revoked` or `suspended`.
         """
-        token = bearer(authorization, TokenKind.WORKER)
-        digest = hash_token(token)
+        digest = credential_hash(authorization)
         record = self._by_hash.get(digest)
         if record is None:
             record = await self._pool.workers.call(workers.by_credential, digest)
             if record is None:
-                raise Refusal(ProblemCode.UNAUTHORIZED, "central does not know this credential; join again with a new token")
+                raise unknown()
             record = self.remember(record)
         if record.revoked:
             raise revoked(record.name)
+        if record.suspended:
+            raise suspended(record.name)
+        if digest == record.next_hash:
+            record = self.remember(await self._pool.workers.call(rotation.adopt, record.id, digest))
+        if digest != record.credential_hash:
+            return await self._hear_past(record, digest, source)
+        if record.expires_at is not None and record.expires_at <= datetime.now(timezone.utc):
+            return self.remember(await self._pool.workers.call(rotation.insist_on_life, record.id))
         return record
+
+    async def _hear_past(self, record: WorkerRecord, digest: str, source: str) -> WorkerRecord:
+        """Take a call that left before the credential was replaced, and no other."""
+        now = asyncio.get_running_loop().time()
+        if digest not in record.hashes:
+            raise unknown()
+        if now - self._replayed.get(digest, -REPLAY_S) < REPLAY_S:
+            raise replaced(record.name)
+        record, is_taken = await self._pool.workers.call(
+            rotation.hear_past, record.id, digest, source=source, suspend=self._suspends
+        )
+        record = self.remember(record)
+        if is_taken:
+            return record
+        self._replayed = {known: at for known, at in self._replayed.items() if now - at < REPLAY_S} | {digest: now}
+        self.on_change(record)
+        raise replaced(record.name)
 
     def remember(self, record: WorkerRecord) -> WorkerRecord:
         """Take over a row that was written or read; return what is known now.
 
         The newer row wins: what was read before a session was opened may arrive here after it, and would end that session's poll.
         """
-        known = self._by_hash.get(record.credential_hash)
-        if known is None or record.changed_at >= known.changed_at:
-            self._by_hash[record.credential_hash] = known = record
-        return known
+        known = self._by_id.get(record.id)
+        if known is not None and record.changed_at < known.changed_at:
+            return known
+        for digest in known.hashes - record.hashes if known is not None else ():
+            self._by_hash.pop(digest, None)
+        self._by_id[record.id] = record
+        self._by_hash.update(dict.fromkeys(record.hashes, record))
+        return record
 
     async def catch_up(self) -> None:
         """Know what the database knew when this was called.
@@ -91,7 +126,7 @@ class Registry:
             self._is_settled = True
         differ = []
         for row in rows:
-            known = self._by_hash.get(row.credential_hash)
+            known = self._by_id.get(row.id)
             if known != row and self.remember(row) is row and known is not None:
                 differ.append(row)
         self._done = number
@@ -119,6 +154,31 @@ def bearer(authorization: str | None, kind: TokenKind) -> str:
         return check_token(kind, token.strip())
     except MalformedToken as error:
         raise Refusal(ProblemCode.UNAUTHORIZED, str(error)) from None
+
+
+def credential_hash(authorization: str | None) -> str:
+    """Return what central knows the worker's credential in this header by."""
+    return hash_token(bearer(authorization, TokenKind.WORKER))
+
+
+def unknown() -> Refusal:
+    return Refusal(ProblemCode.UNAUTHORIZED, "central does not know this credential; join again with a new token")
+
+
+def replaced(name: str) -> Refusal:
+    return Refusal(
+        ProblemCode.UNAUTHORIZED,
+        f"this credential of worker {name!r} has been replaced by a newer one. If its directory was restored from a backup, "
+        f"remove the worker (airflow remote workers remove {name}) and join again with --force",
+    )
+
+
+SUSPENDED_RETRY_S = 20.0
+"""How soon a suspended worker asks again; what is lifted should be felt while a person still looks."""
+
+
+def suspended(name: str) -> Refusal:
+    return Refusal(ProblemCode.SUSPENDED, str(Suspended(name)), retry_after_s=SUSPENDED_RETRY_S)
 
 
 def revoked(name: str) -> Refusal:

@@ -16,7 +16,7 @@ from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import IntentMode, JobKind, Offer
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_remote_provider.api.auth import Registry, revoked
+from airflow_remote_provider.api.auth import Registry, revoked, suspended
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.waiting import News, Parked, WaitingRoom
@@ -222,12 +222,16 @@ class Dispatcher:
             return
         if record.revoked:
             parked.tell(revoked(record.name))
+        elif record.suspended:
+            parked.tell(suspended(record.name))
         elif record.session_id != parked.worker.session_id:
             parked.tell(session_taken())
         elif record.intent.revision > parked.intent_revision:
             parked.tell(News(intent=record.intent))
         else:
-            parked.worker = record
+            has_other_queues, parked.worker = record.queues != parked.worker.queues, record
+            if has_other_queues:
+                self.wake(Topic.QUEUED)
 
 
 SESSION_TAKEN = "this is not this worker's session (any more): another start has it, or central forgot it; open a new one"

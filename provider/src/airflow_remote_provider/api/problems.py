@@ -45,7 +45,7 @@ class NotGranted(Exception):
 def problem_response(code: ProblemCode, detail: str, *, size: int | None = None, retry_after_s: float | None = None) -> Response:
     body = problem(code, detail, size=size)
     headers = {PROBLEM_HEADER: code.value}
-    if body.status >= 500:
+    if body.status >= 500 or retry_after_s is not None:
         wait_s = RETRY_AFTER_S * (1 + SPREAD * random.random()) if retry_after_s is None else retry_after_s
         headers["retry-after"] = str(max(1, math.ceil(wait_s)))  # whole seconds: RFC 9110, 10.2.3
     return Response(encode(body), body.status, headers, media_type="application/problem+json")

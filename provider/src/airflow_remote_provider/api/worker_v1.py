@@ -15,6 +15,7 @@ from typing import Any
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
+    Credential,
     Decline,
     Enrolment,
     LogAppended,
@@ -42,17 +43,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from airflow_remote_provider.api.auth import Registry, bearer
+from airflow_remote_provider.api.auth import Registry, bearer, credential_hash
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher, session_taken
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
+from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.waiting import News, Parked
-from airflow_remote_provider.ledger import credentials, leases, workers
-from airflow_remote_provider.ledger.errors import Cloned, TooLate
+from airflow_remote_provider.ledger import credentials, leases, rotation, workers
+from airflow_remote_provider.ledger.errors import Cloned, TokenRefused, TooLate
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.logstores import LogStore, OutOfStep
@@ -84,6 +86,7 @@ class Central:
     checks: Checks
     rights: Rights
     store: LogStore
+    guesses: Guesses
 
 
 Handler = Callable[[Central, Request, WorkerRecord], Awaitable[Response]]
@@ -95,6 +98,7 @@ def routes(central: Central) -> list[Route]:
     anything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return [
         _route(central, "/enrol", _enrol, ["POST"]),
+        _route(central, "/credential", partial(_as_worker, _credential), ["POST"]),
         _route(central, "/session", partial(_as_worker, _session), ["POST"]),
         _route(central, "/poll", partial(_in_session, _poll), ["POST"]),
         _route(central, "/jobs/{job_id}/accept", partial(_on_job, _accept), ["POST"]),
@@ -124,7 +128,7 @@ def _route(central: Central, path: str, handle: Callable[[Central, Request], Awa
 
 
 async def _as_worker(handle: Handler, central: Central, request: Request) -> Response:
-    worker = await central.registry.identify(request.headers.get("authorization"))
+    worker = await central.registry.identify(request.headers.get("authorization"), _source(request))
     _check_version(request.headers.get(MARKER_HEADER, ""))
     central.duties.heard(worker.id)
     return await handle(central, request, worker)
@@ -181,11 +185,38 @@ def _json(message: object) -> Response:
 
 
 async def _enrol(central: Central, request: Request) -> Response:
-    token = bearer(request.headers.get("authorization"), TokenKind.ENROLMENT)
+    source = _source(request)
+    central.guesses.insist_on_few(source)
+    try:
+        token = bearer(request.headers.get("authorization"), TokenKind.ENROLMENT)
+    except Refusal:
+        central.guesses.note_failure(source)
+        raise
     _check_version(request.headers.get(MARKER_HEADER, ""))
     wish = decode(Enrolment, await _body(request, MESSAGE_BYTES))
-    enrolled = await central.pool.workers.call(credentials.enrol, token, wish)
+    try:
+        enrolled = await central.pool.workers.call(credentials.enrol, token, wish, source=source, life=_life(central))
+    except TokenRefused as error:
+        central.guesses.note_failure(source)
+        await central.pool.workers.call(credentials.note_refused, source, wish.name, str(error))
+        raise
     return Response(encode(enrolled), 201, media_type="application/json")
+
+
+async def _credential(central: Central, request: Request, worker: WorkerRecord) -> Response:
+    presented = credential_hash(request.headers.get("authorization"))
+    made, record = await central.pool.workers.call(rotation.issue, worker.id, presented, life=_life(central))
+    central.registry.remember(record)
+    return _json(Credential(made, _life(central).total_seconds()))
+
+
+def _life(central: Central) -> timedelta:
+    return timedelta(days=central.settings.credential_days)
+
+
+def _source(request: Request) -> str:
+    """Return from where the call comes, as far as we can see: behind a proxy, what uvicorn takes its word for."""
+    return request.client.host if request.client else ""
 
 
 async def _session(central: Central, request: Request, worker: WorkerRecord) -> Response:
@@ -213,8 +244,17 @@ async def _session(central: Central, request: Request, worker: WorkerRecord) -> 
             intent=record.intent,
             stops=stops,
             time=time.time(),
+            credential_life_s=_life_s(central, record),
+            credential_age_s=max(0.0, time.time() - record.issued_at.timestamp()) if record.issued_at else 0.0,
         )
     )
+
+
+def _life_s(central: Central, record: WorkerRecord) -> float:
+    """Return the life of the worker's credential; of one that was made before credentials ended, what it should be."""
+    if record.expires_at is None or record.issued_at is None:
+        return _life(central).total_seconds()
+    return (record.expires_at - record.issued_at).total_seconds()
 
 
 async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Response:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.models import AuditEntry
+from airflow_remote_provider.models import AuditEntry, Worker
 
 CAUSES = uuid.UUID("5f0c1b1e-2f6b-4c0e-9d51-0b8a4f6d7c3e")
 """The namespace of entries' ids; any constant would do."""
@@ -33,6 +33,16 @@ class AuditKind(str, Enum):
     """Two installations spoke as one worker; the later was refused."""
     TAKEOVER = "takeover"
     """A start of a worker took its session over from one heard of just before: a restart, or the first sign of a clone."""
+
+    ENROLLED = "enrolled"
+    ENROLMENT_REFUSED = "enrolment-refused"
+    """Somebody tried to join and may not."""
+    ROTATED = "rotated"
+    """A worker used the credential that replaced its old one."""
+    REPLAY = "replay"
+    """A credential was used after it had been replaced: somebody has a copy of it."""
+    ACTION = "action"
+    """What a person did."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,12 @@ def record(session: Session, event: Event) -> None:
             session.flush()
     except IntegrityError:  # somebody else was quicker
         _count_up(session, entry_id, now, detail)
+
+
+def acted(session: Session, by: str, what: str, worker: Worker | None = None) -> None:
+    """Write down what a person did; each time is an entry of its own."""
+    worker_id, name = (worker.id, worker.name) if worker is not None else (None, None)
+    record(session, Event(AuditKind.ACTION, str(uuid.uuid4()), what, actor=by, worker_id=worker_id, worker_name=name))
 
 
 def _count_up(session: Session, entry_id: str, now: datetime, detail: str) -> bool:

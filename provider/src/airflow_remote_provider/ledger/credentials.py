@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -17,8 +19,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
-from airflow_remote_provider.ledger.errors import NameTaken, Superseded, TokenRefused, Unknown
+from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
 
@@ -30,6 +33,9 @@ class NewToken:
     queues: list[str]
     name_pattern: str = "*"
     team: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    networks: Sequence[str] = ()
+    """From where it may be used (CIDR); none: from anywhere."""
     uses: int = 1
     lifetime: timedelta = timedelta(hours=1)
     created_by: str = ""
@@ -42,6 +48,8 @@ class TokenRow:
     id: str
     name_pattern: str
     queues: list[str]
+    labels: dict[str, str]
+    networks: list[str]
     team: str | None
     uses_left: int
     created_at: datetime
@@ -51,7 +59,12 @@ class TokenRow:
 
 
 def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
-    """Return the token in clear, this once, and its row."""
+    """Return the token in clear, this once, and its row.
+
+    Raises:
+        LedgerError: one of its networks is none.
+    """
+    networks = [_network(text) for text in new.networks]
     token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
     now = database_now(session)
     row = EnrolmentToken(
@@ -59,6 +72,8 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
         token_hash=hash_token(token),
         name_pattern=new.name_pattern,
         queues=new.queues,
+        labels=dict(new.labels),
+        networks=[str(network) for network in networks] or None,
         team=new.team,
         uses_left=new.uses,
         created_at=now,
@@ -66,6 +81,10 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
         expires_at=now + new.lifetime,
     )
     session.add(row)
+    what = (
+        f"made the enrolment token {row.id} for the queues {', '.join(new.queues)}, names {new.name_pattern}, {new.uses} use(s)"
+    )
+    acted(session, new.created_by or "unknown", what)
     return token, _row(row)
 
 
@@ -73,18 +92,19 @@ def list_tokens(session: Session) -> list[TokenRow]:
     return [_row(row) for row in session.scalars(select(EnrolmentToken).order_by(EnrolmentToken.created_at.desc()))]
 
 
-def revoke_token(session: Session, token_id: str) -> None:
+def revoke_token(session: Session, token_id: str, *, by: str = "unknown") -> None:
     row = session.get(EnrolmentToken, token_id)
     if row is None:
         raise Unknown(f"there is no enrolment token {token_id}; `airflow remote enrol list` shows those there are")
     row.revoked_at = row.revoked_at or database_now(session)
+    acted(session, by, f"revoked the enrolment token {token_id}")
 
 
-def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
-    """Exchange an enrolment token for a worker's own credential.
+def enrol(session: Session, token: str, request: Enrolment, *, source: str = "", life: timedelta | None = None) -> Enrolled:
+    """Exchange an enrolment token for a worker's own credential, good for *life* (None: for good); *source* is its address.
 
     Raises:
-        TokenRefused: unknown, spent, expired, revoked, or not for this name.
+        TokenRefused: unknown, spent, expired, revoked, or not for this name or network.
         NameTaken: a worker of this name exists; only a revoked one may be replaced.
     """
     row = session.scalar(select(EnrolmentToken).where(EnrolmentToken.token_hash == hash_token(token)).with_for_update())
@@ -95,6 +115,11 @@ def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
         raise TokenRefused(f"this enrolment token expired at {row.expires_at:%Y-%m-%d %H:%M} UTC; ask an admin for a new one")
     if not fnmatchcase(request.name, row.name_pattern):
         raise TokenRefused(f"this enrolment token is for names like {row.name_pattern!r}; {request.name!r} is none; use --name")
+    if row.networks and not is_within(source, row.networks):
+        raise TokenRefused(
+            f"this enrolment token is not for the network from which central sees this call ({source or 'unknown'}); "
+            "join from elsewhere, or ask an admin for another token"
+        )
     spent = session.execute(
         update(EnrolmentToken)
         .where(EnrolmentToken.id == row.id, EnrolmentToken.uses_left > 0)
@@ -108,8 +133,11 @@ def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
         id=str(uuid.uuid4()),
         name=request.name,
         credential_hash=hash_token(credential),
+        credential_at=now,
+        credential_expires_at=None if life is None else now + life,
         alarm="",
         queues=row.queues,
+        labels=row.labels,
         team=row.team,
         intent=IntentMode.SERVE.value,
         intent_revision=1,
@@ -126,7 +154,34 @@ def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
         session.flush()
     except IntegrityError:
         raise _name_taken(request.name) from None
+    detail = f"joined with the token {row.id} of {row.created_by or 'unknown'}, for the queues {', '.join(row.queues)}"
+    record(session, Event(AuditKind.ENROLLED, worker.id, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
     return Enrolled(worker.id, worker.name, credential, list(row.queues))
+
+
+def is_within(source: str, networks: Sequence[str]) -> bool:
+    """Say whether an address is in one of the networks; what is no address is in none."""
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return False
+    seen = getattr(address, "ipv4_mapped", None) or address
+    return any(seen in _network(network) for network in networks)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError as error:
+        raise LedgerError(f"{text[:50]!r} is no network: {error}; write it as 10.1.0.0/16 or 2001:db8::/32") from None
+
+
+def note_refused(session: Session, source: str, name: str, why: str) -> None:
+    """Write down that somebody tried to join and may not: one entry a day and source, however often."""
+    where = source or "unknown"
+    detail = f"from {where}, as {name}: {why}"
+    cause = f"{where} {database_now(session):%Y-%m-%d}"
+    record(session, Event(AuditKind.ENROLMENT_REFUSED, cause, detail, actor=where))
 
 
 def leave(session: Session, worker_id: str) -> None:
@@ -175,6 +230,8 @@ def _row(row: EnrolmentToken) -> TokenRow:
         id=row.id,
         name_pattern=row.name_pattern,
         queues=list(row.queues),
+        labels=dict(row.labels or {}),
+        networks=list(row.networks or ()),
         team=row.team,
         uses_left=row.uses_left,
         created_at=row.created_at,

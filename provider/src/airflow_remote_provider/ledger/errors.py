@@ -62,6 +62,30 @@ class Revoked(LedgerError):
     code = ProblemCode.REVOKED
 
 
+class Suspended(LedgerError):
+    """The worker is refused until somebody lifts it."""
+
+    code = ProblemCode.SUSPENDED
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"worker {name!r} is suspended; its jobs run on, and it may go on once an admin lifts that: "
+            f"airflow remote workers unsuspend {name}"
+        )
+
+
+class Expired(LedgerError):
+    """The credential's life is over."""
+
+    code = ProblemCode.EXPIRED
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the credential of worker {name!r} has expired: it was not connected when it should have been replaced. "
+            f"Remove it (airflow remote workers remove {name}) and join again with a new enrolment token (join --force)"
+        )
+
+
 class Unknown(LedgerError):
     """People named a worker, a job or a token that doesn't exist."""
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.grants import Grant, Kind
+from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.models import QueuePolicy
 
@@ -128,6 +129,7 @@ def _changed(session: Session, row: QueuePolicy, what: str, by: str, globs: Mapp
     row.changed_at, row.changed_by = database_now(session), by
     session.flush()
     said = {kind.value: list(some) for kind, some in globs.items() if some}
+    acted(session, by, f"changed the policy of the queue {row.queue}: {what} {said or ''}".rstrip())
     log.warning("The policy of the queue %r was changed by %s: %s %s", row.queue, by, what, said or "")
     return _as_row(row)
 

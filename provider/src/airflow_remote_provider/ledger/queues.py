@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError, Unknown
 from airflow_remote_provider.models import Job, Queue
 
@@ -31,9 +32,10 @@ def set_queue(session: Session, name: str, *, lost_after_s: float, by: str) -> N
     queue.lost_after_s = lost_after_s
     queue.changed_at = database_now(session)
     queue.changed_by = by
+    acted(session, by, f"set for the queue {name}: lost after {lost_after_s:g} s")
 
 
-def unset_queue(session: Session, name: str) -> None:
+def unset_queue(session: Session, name: str, *, by: str = "unknown") -> None:
     """Let the defaults hold again for this queue.
 
     Raises:
@@ -43,6 +45,7 @@ def unset_queue(session: Session, name: str) -> None:
     if queue is None:
         raise Unknown(f"nothing was set for the queue {name!r}; `airflow remote queues list` shows what was")
     session.delete(queue)
+    acted(session, by, f"unset the rules of the queue {name}")
 
 
 def lost_after(session: Session) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,14 +11,14 @@ import msgspec
 from airflow_remote_protocol.messages import Intent, IntentMode, SessionRequest
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import Capability, agree
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
-from airflow_remote_provider.ledger.audit import AuditKind, Event, record
+from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import revoke
-from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Unknown
+from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Suspended, Unknown
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Presence, Worker
@@ -46,9 +46,19 @@ class WorkerRecord:
     intent: Intent
     session_id: str | None
     changed_at: datetime
+    next_hash: str | None = None
+    past_hash: str | None = None
+    suspended: bool = False
+    issued_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """Return what it may be found by."""
+        return frozenset(h for h in (self.credential_hash, self.next_hash, self.past_hash) if h)
 
 
-def _record(worker: Worker) -> WorkerRecord:
+def record_of(worker: Worker) -> WorkerRecord:
     return WorkerRecord(
         id=worker.id,
         name=worker.name,
@@ -60,17 +70,29 @@ def _record(worker: Worker) -> WorkerRecord:
         intent=_intent(worker),
         session_id=worker.session_id,
         changed_at=worker.changed_at,
+        next_hash=worker.next_hash,
+        past_hash=worker.past_hash,
+        suspended=worker.suspended_at is not None,
+        issued_at=worker.credential_at or worker.created_at,
+        expires_at=worker.credential_expires_at,
     )
 
 
 def _intent(worker: Worker) -> Intent:
-    return Intent(IntentMode(worker.intent), worker.intent_revision, worker.slots_limit, worker.intent_reason)
+    return Intent(
+        IntentMode(worker.intent),
+        worker.intent_revision,
+        worker.slots_limit,
+        worker.intent_reason,
+        worker.rotate_asked_at is not None,
+    )
 
 
 def by_credential(session: Session, credential_hash: str) -> WorkerRecord | None:
-    """Return the worker that this credential belongs to."""
-    worker = session.scalar(select(Worker).where(Worker.credential_hash == credential_hash))
-    return None if worker is None else _record(worker)
+    """Return the worker that this credential belongs to, did, or will."""
+    columns = (Worker.credential_hash, Worker.next_hash, Worker.past_hash)
+    worker = session.scalar(select(Worker).where(or_(*(column == credential_hash for column in columns))).limit(1))
+    return None if worker is None else record_of(worker)
 
 
 def changed_since(session: Session, since: datetime | None) -> list[WorkerRecord]:
@@ -78,7 +100,7 @@ def changed_since(session: Session, since: datetime | None) -> list[WorkerRecord
     query = select(Worker)
     if since is not None:
         query = query.where(Worker.changed_at >= since)
-    return [_record(worker) for worker in session.scalars(query)]
+    return [record_of(worker) for worker in session.scalars(query)]
 
 
 def open_session(session: Session, worker_id: str, request: SessionRequest) -> WorkerRecord:
@@ -91,10 +113,13 @@ def open_session(session: Session, worker_id: str, request: SessionRequest) -> W
         Cloned: this credential's session belongs to another installation, or to another copy of this one; the first is not
             disturbed, but flagged (call :func:`flag_clone` in a transaction of its own: this one is rolled back).
         Revoked: the credential was revoked.
+        Suspended: somebody has to lift that first.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None or worker.revoked_at is not None:
         raise Revoked("this worker's credential was revoked; join again with a new enrolment token")
+    if worker.suspended_at is not None:
+        raise Suspended(worker.name)
     if worker.instance_id is not None and worker.instance_id != request.instance_id:
         raise Cloned(
             f"worker {worker.name!r} is known as another installation: its state directory was copied, or the machine rebuilt. "
@@ -115,7 +140,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest) -> W
     reconcile(session, worker_id, request.jobs)
     seen(session, [worker_id])
     wake(session, Topic.WORKER)
-    return _record(worker)
+    return record_of(worker)
 
 
 def _take_over(session: Session, worker: Worker, boot_id: str, now: datetime) -> None:
@@ -200,6 +225,9 @@ class WorkerRow:
     last_seen_at: datetime | None
     created_at: datetime
     revoked_at: datetime | None
+    suspended_at: datetime | None
+    credential_expires_at: datetime | None
+    labels: dict[str, str]
     alarm: str
     clock_off_s: float | None
     """How much its clock is ahead (below 0: behind); None: not worth a word."""
@@ -238,6 +266,9 @@ def list_workers(session: Session, *, silent_after: timedelta, name: str | None 
             last_seen_at=last_seen,
             created_at=worker.created_at,
             revoked_at=worker.revoked_at,
+            suspended_at=worker.suspended_at,
+            credential_expires_at=worker.credential_expires_at,
+            labels=dict(worker.labels or {}),
             alarm=worker.alarm,
             clock_off_s=_worth_telling(worker.clock_offset_s),
             facts=dict(worker.facts),
@@ -270,6 +301,7 @@ def set_intent(session: Session, name: str, mode: IntentMode, *, by: str, reason
     worker.intent = mode.value
     worker.intent_reason = reason
     _wished(session, worker, by)
+    acted(session, by, f"wants it to {mode.value}{': ' + reason if reason else ''}", worker)
 
 
 def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> None:
@@ -277,6 +309,32 @@ def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> N
     worker = find_worker(session, name)
     worker.slots_limit = slots
     _wished(session, worker, by)
+    acted(session, by, "lifted its limit of slots" if slots is None else f"limited it to {slots} slots", worker)
+
+
+def set_queues(session: Session, name: str, queues: Sequence[str], *, by: str) -> None:
+    """Let the worker serve these queues, from its next offer on. Running jobs are not touched.
+
+    Raises:
+        LedgerError: no queue is named.
+    """
+    if not queues:
+        raise LedgerError(
+            f"name at least one queue; to give worker {name!r} nothing, pause it: airflow remote workers pause {name}"
+        )
+    worker = find_worker(session, name)
+    worker.queues = list(dict.fromkeys(queues))
+    worker.changed_at = stamp(session)
+    acted(session, by, f"lets it serve {', '.join(worker.queues)}", worker)
+    wake(session, Topic.WORKER)
+    wake(session, Topic.QUEUED)
+
+
+def set_labels(session: Session, name: str, labels: Mapping[str, str], *, by: str) -> None:
+    """Give the worker these labels in place of those it has."""
+    worker = find_worker(session, name)
+    worker.labels = dict(labels)
+    acted(session, by, f"labelled it {', '.join(f'{key}={value}' for key, value in labels.items()) or 'with nothing'}", worker)
 
 
 def _wished(session: Session, worker: Worker, by: str) -> None:
@@ -287,12 +345,14 @@ def _wished(session: Session, worker: Worker, by: str) -> None:
     wake(session, Topic.WORKER)
 
 
-def revoke_worker(session: Session, name: str) -> None:
+def revoke_worker(session: Session, name: str, *, by: str = "unknown") -> None:
     """End the worker's right to speak. Its jobs run on until they are lost or it is let in again."""
-    revoke(session, find_worker(session, name))
+    worker = find_worker(session, name)
+    revoke(session, worker)
+    acted(session, by, "revoked its credential", worker)
 
 
-def remove_worker(session: Session, name: str) -> None:
+def remove_worker(session: Session, name: str, *, by: str = "unknown") -> None:
     """Forget a worker: revoked at once, no longer listed, its name free. The row goes later (:func:`..sweep.purge`), when every
     API process has heard of the revocation.
 
@@ -306,3 +366,4 @@ def remove_worker(session: Session, name: str) -> None:
         raise LedgerError(f"worker {name!r} holds {held} job(s); drain it first: airflow remote workers drain {name}")
     revoke(session, worker)
     worker.removed_at = worker.revoked_at
+    acted(session, by, "removed it", worker)

@@ -18,6 +18,9 @@ class EnrolmentToken(Base):
     token_hash: Mapped[str] = mapped_column(String(64), unique=True)
     name_pattern: Mapped[str] = mapped_column(exact(100))
     queues: Mapped[list[str]] = mapped_column(JSON)
+    labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    networks: Mapped[list[str] | None] = mapped_column(JSON)
+    """From where it may be used (CIDR); NULL: from anywhere."""
     team: Mapped[str | None] = mapped_column(exact(50))
     uses_left: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

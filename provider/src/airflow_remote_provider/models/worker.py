@@ -20,13 +20,30 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     name: Mapped[str] = mapped_column(exact(100), unique=True)
     credential_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    """SHA-256 of the credential."""
+    """SHA-256 of the credential that it uses."""
+    credential_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When that was made; NULL: with the worker."""
+    credential_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """NULL: it was made before credentials ended."""
+    next_hash: Mapped[str | None] = mapped_column(String(64))
+    """Of the credential that was made to replace it, and not used yet."""
+    next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    next_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    past_hash: Mapped[str | None] = mapped_column(String(64))
+    """Of the credential before; whoever still uses it is not the worker."""
+    past_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the present one was used first."""
+    rotate_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """People want it replaced before its time."""
+    suspended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Refused since then, until somebody lifts it."""
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     alarm: Mapped[str] = mapped_column(Text, default="")
     """Why this worker is flagged (a clone was seen); empty: it isn't."""
 
     queues: Mapped[list[str]] = mapped_column(JSON)
+    labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
     team: Mapped[str | None] = mapped_column(exact(50))
     slots_limit: Mapped[int | None] = mapped_column(Integer)
     """People's upper bound of its slots; NULL: what it offers."""
@@ -57,7 +74,7 @@ class Worker(Base):
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """Of anything an API process keeps in memory; what other processes look for."""
 
-    __table_args__ = (Index(None, "changed_at"),)
+    __table_args__ = (Index(None, "changed_at"), Index(None, "next_hash"), Index(None, "past_hash"))
 
 
 class Presence(Base):

@@ -12,7 +12,7 @@ from typing import Protocol
 import anyio
 import anyio.abc
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.messages import IntentMode, Offer, Poll, PollReply, Session, SessionRequest, Stop
+from airflow_remote_protocol.messages import Intent, IntentMode, Offer, Poll, PollReply, Session, SessionRequest, Stop
 
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.config import PollConfig
@@ -52,6 +52,7 @@ class PollLoop:
         self, link: Link, session: WorkerSession, keeper: Keeper, lifecycle: Lifecycle, clock: Clock, config: PollConfig
     ) -> None:
         self.on_session: list[Callable[[Session], None]] = []
+        self.on_intent: list[Callable[[Intent], None]] = []
         self.on_contact: list[Callable[[], None]] = []
         """Called after each good exchange, and when trouble comes or changes."""
         self.trouble = ""
@@ -183,6 +184,8 @@ class PollLoop:
 
     def _obey(self, heard: Heard) -> None:
         assert self._tasks is not None
+        for tell in self.on_intent if heard.intent else ():
+            tell(self._session.intent)
         if heard.intent and (heard.intent.mode is not IntentMode.SERVE or self._told_intent):
             self._told_intent = heard.intent.mode is not IntentMode.SERVE
             log.info("central wants this worker to %s %s", heard.intent.mode.value, heard.intent.reason)
@@ -255,6 +258,8 @@ async def _then_cancel(event: anyio.Event, scope: anyio.CancelScope) -> None:
 def _explain(error: Refused) -> str:
     if error.code is ProblemCode.CLONED:
         return f"this worker runs twice, and this one is the copy: {error}"
+    if error.code is ProblemCode.EXPIRED:
+        return str(error)
     if error.code in (ProblemCode.REVOKED, ProblemCode.UNAUTHORIZED):
         return f"central does not accept this worker's credential: {error}; ask for a new enrolment token and join again"
     return f"central refuses this worker: {error}"

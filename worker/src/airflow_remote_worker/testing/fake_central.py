@@ -38,6 +38,7 @@ class Timing:
     offer_deadline_s: float = 30.0
     redelivery_s: float = 5.0
     stop_after_s: float = 3300.0
+    credential_s: float = 30 * 86400.0
 
 
 class FakeCentral:
@@ -53,7 +54,10 @@ class FakeCentral:
         self.tasks = TaskCalls()
         self._sub_path = sub_path
         self._ledger = Ledger(
-            offer_deadline_s=timing.offer_deadline_s, redelivery_s=timing.redelivery_s, stop_after_s=timing.stop_after_s
+            offer_deadline_s=timing.offer_deadline_s,
+            redelivery_s=timing.redelivery_s,
+            stop_after_s=timing.stop_after_s,
+            credential_s=timing.credential_s,
         )
         self._routes = Routes(self._ledger, execution or self.tasks, poll_s=timing.poll_s, retry_s=timing.retry_s)
         self._faults = Faults()
@@ -121,7 +125,38 @@ class FakeCentral:
         with self._ledger.changed:
             self._ledger.revoke_worker(self.worker(worker_name))
 
+    def suspend_worker(self, worker_name: str) -> None:
+        with self._ledger.changed:
+            self._ledger.suspend_worker(self.worker(worker_name))
+
+    def unsuspend_worker(self, worker_name: str) -> None:
+        with self._ledger.changed:
+            self._ledger.suspend_worker(self.worker(worker_name), is_suspended=False)
+
+    def ask_to_rotate(self, worker_name: str) -> None:
+        with self._ledger.changed:
+            self._ledger.ask_to_rotate(self.worker(worker_name))
+
+    def forget_next_credential(self, worker_name: str) -> None:
+        """Lose what was issued last and not used yet, as a database restored from a backup does."""
+        with self._ledger.changed:
+            self.worker(worker_name).next_credential = ""
+
+    def is_flagged(self, worker_name: str) -> bool:
+        worker = self.worker(worker_name)
+        return bool(worker.clones_seen or worker.replays_seen)
+
     # Time
+
+    def pass_handover(self, worker_name: str) -> None:
+        """Let the time pass for which a credential that was replaced is still taken."""
+        with self._ledger.changed:
+            self.worker(worker_name).past_is_taken_until = 0.0
+
+    def expire_credential(self, worker_name: str) -> None:
+        """Let the life of the worker's present credential be over."""
+        with self._ledger.changed:
+            self.worker(worker_name).expires_at = 0.0
 
     def expire_offer(self, job_id: str) -> None:
         """Let the deadline of the job's offer pass."""

@@ -36,6 +36,8 @@ from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.tokens import TOKEN_BYTES, MalformedToken, TokenKind, check_token, hash_token, make_token
 from airflow_remote_protocol.version import VersionMismatch, check_version
 
+HANDOVER_S = 60.0
+"""How long a replaced credential is taken after the new one's first use."""
 MAX_REOFFERS = 3
 """docs/protocol.md, "Sessions, polls, leases"."""
 
@@ -62,6 +64,16 @@ class Worker:
     name: str
     queues: list[str]
     is_revoked: bool = False
+    is_suspended: bool = False
+    credential: str = ""
+    """Hash of the one that it uses; of the next, made and not used yet; of the one before."""
+    next_credential: str = ""
+    past_credential: str = ""
+    past_is_taken_until: float = 0.0
+    made_at: float = 0.0
+    next_made_at: float = 0.0
+    expires_at: float = 0.0
+    replays_seen: int = 0
     clones_seen: int = 0
     intent: Intent = field(default_factory=lambda: Intent(mode=IntentMode.SERVE, revision=1))
     instance_id: str | None = None
@@ -121,8 +133,15 @@ class Ledger:
     """All of the fake's memory. Times are of *clock* (monotonic seconds)."""
 
     def __init__(
-        self, *, offer_deadline_s: float, redelivery_s: float, stop_after_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        offer_deadline_s: float,
+        redelivery_s: float,
+        stop_after_s: float,
+        credential_s: float = 30 * 86400.0,
+        clock: Callable[[], float] = time.monotonic,
     ):
+        self.credential_s = credential_s
         self.offer_deadline_s = offer_deadline_s
         self.redelivery_s = redelivery_s
         self.stop_after_s = stop_after_s
@@ -153,23 +172,63 @@ class Ledger:
                 ProblemCode.NAME_TAKEN, f"a worker named {enrolment.name} exists; choose another name or revoke it first"
             )
         known.uses_left -= 1
-        credential = make_token(TokenKind.WORKER, secrets.token_bytes(TOKEN_BYTES))
         worker = Worker(str(uuid.uuid4()), enrolment.name, list(known.queues))
         self.workers[worker.worker_id] = worker
-        self._worker_ids[hash_token(credential)] = worker.worker_id
+        credential = self._make_credential(worker)
+        worker.credential, worker.made_at = hash_token(credential), self._clock()
+        worker.expires_at = worker.made_at + self.credential_s
         return worker, credential
 
+    def _make_credential(self, worker: Worker) -> str:
+        credential = make_token(TokenKind.WORKER, secrets.token_bytes(TOKEN_BYTES))
+        self._worker_ids[hash_token(credential)] = worker.worker_id
+        return credential
+
     def authenticate(self, credential: str) -> Worker:
-        worker_id = self._worker_ids.get(hash_token(_well_formed(TokenKind.WORKER, credential)))
+        digest = hash_token(_well_formed(TokenKind.WORKER, credential))
+        worker_id = self._worker_ids.get(digest)
         if worker_id is None:
             raise Refusal(ProblemCode.UNAUTHORIZED, "no worker has this credential; enrol again")
         worker = self.workers[worker_id]
         self.insist_on_right(worker)
+        if digest == worker.next_credential:
+            worker.past_credential, worker.past_is_taken_until = worker.credential, self._clock() + HANDOVER_S
+            worker.credential, worker.made_at = digest, worker.next_made_at
+            worker.expires_at, worker.next_credential = worker.made_at + self.credential_s, ""
+            worker.intent = msgspec.structs.replace(worker.intent, rotate=False)
+        if digest == worker.past_credential and worker.past_is_taken_until > self._clock():
+            return worker
+        if digest != worker.credential:
+            worker.replays_seen += digest == worker.past_credential
+            raise Refusal(ProblemCode.UNAUTHORIZED, f"this credential of {worker.name} was replaced or never used; enrol again")
+        if worker.expires_at <= self._clock():
+            raise Refusal(ProblemCode.EXPIRED, f"the credential of {worker.name} has expired; enrol again")
         return worker
+
+    def issue_credential(self, worker: Worker, presented: str) -> str:
+        """Return the credential that is *worker*'s once it is used."""
+        if hash_token(presented) != worker.credential:
+            raise Refusal(ProblemCode.BUSY, "this credential has been replaced; ask with the newer one")
+        credential = self._make_credential(worker)
+        worker.next_credential, worker.next_made_at = hash_token(credential), self._clock()
+        return credential
+
+    def credential_age_s(self, worker: Worker) -> float:
+        return self._clock() - worker.made_at
 
     def insist_on_right(self, worker: Worker) -> None:
         if worker.is_revoked:
             raise Refusal(ProblemCode.REVOKED, f"the worker {worker.name} was revoked; enrol it again if that was a mistake")
+        if worker.is_suspended:
+            raise Refusal(ProblemCode.SUSPENDED, f"the worker {worker.name} is suspended, until somebody lifts that")
+
+    def suspend_worker(self, worker: Worker, *, is_suspended: bool = True) -> None:
+        worker.is_suspended, worker.session_id = is_suspended, None
+        self.changed.notify_all()
+
+    def ask_to_rotate(self, worker: Worker) -> None:
+        worker.intent = msgspec.structs.replace(worker.intent, revision=worker.intent.revision + 1, rotate=True)
+        self.changed.notify_all()
 
     def open_session(self, worker: Worker, asked: SessionRequest) -> list[Stop]:
         """Give *worker* a new session and return the stops for what it holds without right."""

@@ -17,6 +17,7 @@ import msgspec
 from airflow_remote_protocol.codec import Malformed, decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
+    Credential,
     Decline,
     Enrolled,
     Enrolment,
@@ -112,6 +113,10 @@ class Routes:
                 return self._session(request, worker)
             case ("GET", ["ping"]):
                 return _message(Pong(name=worker.name, time=time.time()))
+            case ("POST", ["credential"]):
+                with ledger.changed:
+                    made = ledger.issue_credential(worker, _bearer(request))
+                return _message(Credential(credential=made, life_s=ledger.credential_s))
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)
@@ -151,6 +156,8 @@ class Routes:
                 intent=worker.intent,
                 stops=stops,
                 time=time.time(),
+                credential_life_s=self._ledger.credential_s,
+                credential_age_s=self._ledger.credential_age_s(worker),
             )
         return _message(session)
 

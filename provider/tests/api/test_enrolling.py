@@ -1,0 +1,47 @@
+"""`POST enrol` as an attacker sees it: counted, refused, audited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testkit.central import ServedCentral  # isort: skip
+from testkit.ledger import installed, make_engine  # isort: skip
+
+from airflow_remote_protocol.conformance import enrol, refused, succeeded
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import Enrolled
+from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import audit
+from airflow_remote_provider.settings import settings
+
+
+@pytest.fixture
+def central(new_database: Callable[[str], str], tmp_path: Path) -> Iterator[ServedCentral]:
+    engine = make_engine(new_database("sqlite"))
+    with installed(engine, tmp_path), ServedCentral() as served:
+        yield served
+    engine.dispose()
+
+
+def test_guesses_are_refused_counted_and_audited(central: ServedCentral) -> None:
+    good = central.enrolment_token(["q"])
+    most = settings().enrol_failures_per_minute
+    for number in range(most):
+        guess = make_token(TokenKind.ENROLMENT, number.to_bytes(TOKEN_BYTES, "big")) if number % 2 else "rubbish"
+        refused(enrol(central, guess, "w"), ProblemCode.TOKEN_REFUSED if number % 2 else ProblemCode.UNAUTHORIZED)
+    answer = enrol(central, good, "w")
+    refused(answer, ProblemCode.BUSY)
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    with compat.transaction() as session:
+        [entry] = audit.list_entries(session, kind="enrolment-refused")
+    assert (entry.actor, entry.times) == ("127.0.0.1", most // 2)
+
+
+def test_who_joins_is_never_counted(central: ServedCentral) -> None:
+    token = central.enrolment_token(["q"], uses=settings().enrol_failures_per_minute + 2)
+    for number in range(settings().enrol_failures_per_minute + 2):
+        succeeded(enrol(central, token, f"w{number}"), Enrolled, status=201)

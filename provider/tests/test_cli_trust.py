@@ -1,0 +1,94 @@
+"""`airflow remote workers rotate|suspend|unsuspend|queues|labels` through Airflow's own parser."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import pytest
+
+from testkit.ledger import Enlisted, enlist, worker_row  # isort: skip
+
+from airflow.cli import cli_parser
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import audit
+
+pytestmark = pytest.mark.usefixtures("database")
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    return cli_parser.get_parser()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def run(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `airflow remote workers …`; return what it printed to stdout."""
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        args = parser.parse_args(["remote", "workers", *words])
+        args.func(args)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def worker() -> Enlisted:
+    return enlist()
+
+
+def test_a_wish_for_a_new_credential_is_stored(run: Run, worker: Enlisted) -> None:
+    assert worker.name in run("rotate", worker.name)
+    assert worker_row(worker.id).rotate_asked_at is not None
+
+
+def test_a_worker_is_suspended_and_let_in_again(run: Run, worker: Enlisted) -> None:
+    run("suspend", worker.name, "--reason", "odd traffic")
+    assert worker_row(worker.id).suspended_at is not None
+    assert "odd traffic" in run("show", worker.name)
+    run("unsuspend", worker.name)
+    assert worker_row(worker.id).suspended_at is None
+
+
+def test_queues_and_labels_are_set_in_place_of_what_was(run: Run, worker: Enlisted) -> None:
+    assert "serves a, b" in run("queues", worker.name, "a, b,a")
+    run("labels", worker.name, "site=kiel, gpu=yes")
+    row = worker_row(worker.id)
+    assert (row.queues, row.labels) == (["a", "b"], {"site": "kiel", "gpu": "yes"})
+    assert "site=kiel" in run("show", worker.name)
+    run("labels", worker.name, "")
+    assert worker_row(worker.id).labels == {}
+
+
+@pytest.mark.parametrize("labels", ["site", "=kiel", "site=", "a=" + "x" * 101])
+def test_what_is_no_label_is_refused(run: Run, worker: Enlisted, labels: str) -> None:
+    with pytest.raises(SystemExit, match="key=value"):
+        run("labels", worker.name, labels)
+
+
+def test_a_worker_without_queues_is_refused(run: Run, worker: Enlisted) -> None:
+    with pytest.raises(SystemExit, match="at least one queue"):
+        run("queues", worker.name, " , ")
+
+
+@pytest.mark.parametrize(
+    "words", [("rotate",), ("suspend",), ("pause",), ("limit", "2"), ("queues", "a"), ("labels", "a=b"), ("revoke",)]
+)
+def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
+    run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "ann")
+    run(words[0], worker.name, *words[1:])
+    with compat.transaction() as session:
+        [entry] = audit.list_entries(session, kind="action", worker=worker.name)
+    assert entry.actor == "ann" and entry.detail
+
+
+@pytest.mark.parametrize("words", [("rotate",), ("suspend",), ("unsuspend",), ("queues", "a"), ("labels", "a=b")])
+def test_a_worker_that_is_not_there_is_named(run: Run, words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match="no worker named 'nobody'"):
+        run(words[0], "nobody", *words[1:])

@@ -1,0 +1,106 @@
+"""Replaces this worker's credential well before its life is over, or when people want it.
+
+The new one is on disk before it is used; the old one stays good until then. Whatever is lost on the way: ask again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import anyio
+from airflow_remote_protocol.messages import Intent, Session
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.link import Link
+
+log = logging.getLogger(__name__)
+
+EARLIEST, WIDTH = 0.7, 0.2
+"""From which part of its life on a credential is replaced, and over how much of it a fleet that joined at once is spread."""
+SPREAD_S = 60.0
+"""What is due already (after long being away, or after an upgrade) is due for many at once."""
+LOOK_EVERY_S = 3600.0
+"""How soon it is noticed that the machine was suspended."""
+
+Store = Callable[[str, str | None], None]
+"""Stores the credential and the one before, on disk for good; raises OSError."""
+
+
+class RotateLoop:
+    """Asks, stores, uses, proves; in this order."""
+
+    def __init__(self, link: Link, clock: Clock, store: Store) -> None:
+        self._link = link
+        self._clock = clock
+        self._store = store
+        self._due: float | None = None
+        """When to ask (monotonic); None: not at all."""
+        self._news = anyio.Event()
+        self._backoff = Backoff(clock, floor_s=1.0, ceiling_s=300.0)
+        self._chance = clock.chance()
+
+    def hear_session(self, session: Session) -> None:
+        """Plan by what central says of the credential's life."""
+        self._plan(session.credential_life_s, session.credential_age_s)
+        self.hear_intent(session.intent)
+
+    def hear_intent(self, intent: Intent) -> None:
+        if intent.rotate:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """It is wanted now."""
+        self._due = self._clock.monotonic()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Whoever is refused here is refused in the poll loop too, which ends the daemon."""
+        while True:
+            await self._until_due()
+            self._due = None
+            try:
+                await self._replace()
+            except (Refused, Outdated) as error:
+                log.warning("the credential can't be replaced: %s", error)
+            except (Unreachable, Superseded, Rewind) as error:
+                log.debug("the credential was not replaced yet: %s", error)
+                await self._try_again(error)
+            except OSError as error:
+                log.error("the new credential can't be stored (%s); going on with the old one, trying again", error)
+                await self._try_again(error)
+
+    async def _replace(self) -> None:
+        got = await self._link.next_credential()
+        self._store(got.credential, self._link.credential)
+        self._link.speak_with(got.credential)
+        await self._link.ping()  # from its first use on it is the only one
+        self._store(got.credential, None)
+        self._link.forget_previous()
+        self._backoff.reset()
+        self._chance = self._clock.chance()
+        self._plan(got.life_s, 0.0)
+        log.info("this worker has a new credential")
+
+    async def _try_again(self, error: Exception) -> None:
+        await self._link.heard_again(self._backoff.next_s(getattr(error, "retry_after_s", None)))
+        self.hurry()
+
+    def _plan(self, life_s: float, age_s: float) -> None:
+        if life_s <= 0:
+            self._due = None
+        else:
+            left_s = life_s * (EARLIEST + WIDTH * self._chance) - age_s
+            late_s = min(SPREAD_S, 0.05 * life_s) * self._chance if left_s <= 0 else 0.0
+            self._due = self._clock.monotonic() + max(left_s, late_s)
+        self._news.set()
+
+    async def _until_due(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            if self._due is not None and self._due <= now:
+                return
+            self._news = anyio.Event()
+            with anyio.move_on_after(LOOK_EVERY_S if self._due is None else min(LOOK_EVERY_S, self._due - now)):
+                await self._news.wait()

@@ -1,0 +1,212 @@
+"""The credential is replaced in time, stored before it is used, and whatever is lost on the way costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import Enrolment, Intent, IntentMode, Session
+from airflow_remote_protocol.states import ENDED
+from airflow_remote_protocol.version import PROTOCOL_VERSION
+from airflow_remote_worker.clock import SystemClock
+from airflow_remote_worker.errors import Refused, Unreachable
+from airflow_remote_worker.link import Link
+from airflow_remote_worker.loops.rotate import RotateLoop
+from airflow_remote_worker.network import Network
+from airflow_remote_worker.state import Membership, State
+from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
+
+from ..conftest import HandClock, RunningWorker, eventually  # noqa: TID252
+
+
+class Joined:
+    """A worker that has joined, with its link and its loop but nothing else."""
+
+    def __init__(self, central: FakeCentral, state: State) -> None:
+        self.central = central
+        self.state = state
+        self.clock = SystemClock()
+
+    async def join(self) -> None:
+        token = self.central.enrolment_token(["q"])
+        link = Link(Network(central=self.central.url), credential=token, clock=self.clock)
+        got = await link.enrol(Enrolment(name="w"))
+        await link.close()
+        self.first = got.credential
+        self.state.join(Membership(central=self.central.url, worker_id=got.worker_id, name="w", credential=got.credential))
+
+    def start(self, store: Callable[[str, str | None], None] | None = None) -> RotateLoop:
+        """Be the daemon that starts with what is on disk."""
+        membership = self.state.membership()
+        self.link = Link(
+            Network(central=self.central.url), credential=membership.credential, previous=membership.previous, clock=self.clock
+        )
+        stores = store or (lambda new, old: self.state.replace_credential(new, previous=old))
+        self.loop = RotateLoop(self.link, self.clock, stores)
+        self.link.on_fallback = self.loop.hurry
+        return self.loop
+
+
+def _run(central: FakeCentral, state: State, story: Callable[[Joined], object]) -> None:
+    async def run() -> None:
+        joined = Joined(central, state)
+        await joined.join()
+        try:
+            await story(joined)  # type: ignore[misc]
+        finally:
+            await joined.link.close()
+
+    anyio.run(run)
+
+
+def _session(**fields: object) -> Session:
+    given = {"intent": Intent(mode=IntentMode.SERVE, revision=1), **fields}
+    return Session("s", "i", "w", PROTOCOL_VERSION, [], 1.0, 1.0, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def central() -> Iterator[FakeCentral]:
+    with FakeCentral() as central:
+        yield central
+
+
+def test_a_new_credential_is_stored_used_and_proven(central: FakeCentral, state: State) -> None:
+    async def story(joined: Joined) -> None:
+        await joined.start()._replace()
+        stored = state.membership()
+        assert stored.credential not in (joined.first, "") and stored.previous is None
+        central.pass_handover("w")
+        await joined.link.ping()
+
+    _run(central, state, story)
+    assert not central.is_flagged("w")
+
+
+def test_a_lost_answer_is_asked_for_again(central: FakeCentral, state: State) -> None:
+    async def story(joined: Joined) -> None:
+        loop = joined.start()
+        for _ in range(2):  # the link repeats a call whose connection was cut, once
+            central.drop_next_reply("credential")
+        with pytest.raises(Unreachable):
+            await loop._replace()
+        assert state.membership().credential == joined.first
+        await loop._replace()
+        assert state.membership().credential != joined.first
+
+    _run(central, state, story)
+
+
+def test_a_credential_that_can_t_be_stored_is_not_used(central: FakeCentral, state: State) -> None:
+    def full(new: str, old: str | None) -> None:
+        raise OSError(28, "no space left on device")
+
+    async def story(joined: Joined) -> None:
+        with pytest.raises(OSError, match="no space"):
+            await joined.start(full)._replace()
+        await joined.link.ping()
+        await joined.start()._replace()
+
+    _run(central, state, story)
+    assert state.membership().credential
+
+
+def test_a_daemon_that_died_before_the_first_use_starts_with_the_new_one(central: FakeCentral, state: State) -> None:
+    async def story(joined: Joined) -> None:
+        joined.start()
+        got = await joined.link.next_credential()
+        state.replace_credential(got.credential, previous=joined.first)
+        joined.start()
+        await joined.link.ping()
+        assert joined.link.credential == got.credential
+
+    _run(central, state, story)
+
+
+def test_what_central_does_not_know_is_given_up_for_the_one_before_and_asked_for_anew(central: FakeCentral, state: State) -> None:
+    async def story(joined: Joined) -> None:
+        joined.start()
+        got = await joined.link.next_credential()
+        state.replace_credential(got.credential, previous=joined.first)
+        central.forget_next_credential("w")
+        loop = joined.start()
+        with pytest.raises(Unreachable, match="changed while it was used"):
+            await joined.link.ping()
+        await joined.link.ping()
+        assert joined.link.credential == joined.first
+        with anyio.fail_after(1):
+            await loop._until_due()
+        await loop._replace()
+        assert state.membership().credential not in (joined.first, got.credential)
+
+    _run(central, state, story)
+
+
+def test_without_one_before_the_refusal_stands(central: FakeCentral, state: State) -> None:
+    async def story(joined: Joined) -> None:
+        joined.start()
+        central.expire_credential("w")
+        with pytest.raises(Refused) as refused:
+            await joined.link.ping()
+        assert refused.value.code is ProblemCode.EXPIRED
+
+    _run(central, state, story)
+
+
+@pytest.mark.parametrize(("chance", "part"), [(0.0, 0.7), (0.5, 0.8), (1.0, 0.9)])
+def test_it_is_due_between_70_and_90_percent_of_its_life(clock: HandClock, chance: float, part: float) -> None:
+    clock.chance = lambda: chance  # type: ignore[method-assign]
+    loop = RotateLoop(None, clock, lambda new, old: None)  # type: ignore[arg-type]
+    loop.hear_session(_session(credential_life_s=1000.0, credential_age_s=100.0))
+    assert loop._due == pytest.approx(clock.now + 1000 * part - 100)
+
+
+def test_what_is_overdue_is_spread_over_a_minute(clock: HandClock) -> None:
+    loop = RotateLoop(None, clock, lambda new, old: None)  # type: ignore[arg-type]
+    loop.hear_session(_session(credential_life_s=86400.0, credential_age_s=90000.0))
+    assert loop._due == clock.now + 30
+
+
+def test_a_credential_that_does_not_end_is_replaced_only_on_wish(clock: HandClock) -> None:
+    loop = RotateLoop(None, clock, lambda new, old: None)  # type: ignore[arg-type]
+    loop.hear_session(_session())
+    assert loop._due is None
+    loop.hear_intent(Intent(mode=IntentMode.SERVE, revision=2, rotate=True))
+    assert loop._due == clock.now
+
+
+def test_a_daemon_replaces_its_credential_when_its_time_has_come(worker: RunningWorker, tmp_path: Path) -> None:
+    """Again and again, jobs or not; nobody is flagged."""
+    with FakeCentral(timing=Timing(credential_s=2.0)) as central:
+        worker.central, worker.config = central, msgspec.structs.replace(worker.config, central=central.url)
+        worker.join()
+        first = worker.state.membership().credential
+        worker.start()
+        second = eventually(lambda: (now := worker.state.membership().credential) != first and now)
+        eventually(lambda: worker.state.membership().credential not in (first, second))
+        job = worker.enqueue("run\nlog hello\nexit 0")
+        central.wait_for_state(job, *ENDED)
+        assert not central.is_flagged("w1")
+        worker.detach()
+
+
+def test_a_daemon_hears_the_wish(worker: RunningWorker, central: FakeCentral) -> None:
+    worker.start()
+    first = worker.state.membership().credential
+    eventually(lambda: central.worker("w1").session_id)
+    central.ask_to_rotate("w1")
+    eventually(lambda: worker.state.membership().credential != first)
+    eventually(lambda: not central.worker("w1").intent.rotate)
+
+
+def test_a_suspended_daemon_waits_and_goes_on(worker: RunningWorker, central: FakeCentral) -> None:
+    worker.start()
+    eventually(lambda: central.worker("w1").session_id)
+    central.suspend_worker("w1")
+    eventually(lambda: b"suspended" in worker.state.status_path.read_bytes())
+    central.unsuspend_worker("w1")
+    job = worker.enqueue("run\nlog hello\nexit 0")
+    central.wait_for_state(job, *ENDED)
