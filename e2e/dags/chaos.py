@@ -94,7 +94,7 @@ def chaos():
         with Try():
             return get_current_context()["ti"].xcom_pull(task_ids="shell")
 
-    @task(executor=REMOTE, queue=QUEUE)
+    @task(executor=REMOTE, queue=QUEUE, executor_config={"remote": {"variables": ["chaos"]}})
     def reader() -> int:
         """Talks to central all the time: a read and a write each round."""
         with Try() as this:

@@ -16,6 +16,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 import msgspec
+import psutil
 import pytest
 from airflow_remote_protocol.messages import Enrolment, JobKind, Offer
 from airflow_remote_worker import daemon as daemon_module
@@ -210,3 +211,10 @@ def worker(central: FakeCentral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def no_signals(lifecycle: Lifecycle) -> Any:
     return contextlib.AsyncExitStack()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

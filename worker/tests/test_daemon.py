@@ -20,20 +20,13 @@ from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED
 from airflow_remote_worker.shim import boottime, wire
 from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
 
-from .conftest import RunningWorker, eventually
+from .conftest import RunningWorker, eventually, is_running
 
 pytestmark = pytest.mark.timeout(90)
 
 
 def shim_pid(worker: RunningWorker, job_id: str) -> int:
     return int(json.loads((worker.job_dir(job_id) / "shim.json").read_bytes())["pid"])
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_job_runs_and_is_reported_with_its_whole_log(central: FakeCentral, worker: RunningWorker) -> None:
@@ -166,7 +159,7 @@ def test_a_task_ends_during_an_outage_and_what_it_wrote_arrives_afterwards(centr
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
     assert_delivered_in_order(central, job_id)
     eventually(lambda: (worker.job_dir(job_id) / "closed.json").exists())
-    assert not list(worker.job_dir(job_id).glob("outbox*"))
+    eventually(lambda: not list(worker.job_dir(job_id).glob("outbox*")))
 
 
 def test_a_task_ends_without_central_and_without_a_daemon(central: FakeCentral, worker: RunningWorker) -> None:

@@ -23,13 +23,9 @@ from airflow_remote_worker.spool import Spool
 from airflow_remote_worker.state import store
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
-from .conftest import RunningWorker, eventually, make_offer
+from .conftest import RunningWorker, eventually, is_running, make_offer
 
 pytestmark = pytest.mark.timeout(90)
-
-
-def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def job_dir(worker: RunningWorker, job_id: str) -> Any:
@@ -216,6 +212,7 @@ def test_what_a_vanished_shim_left_running_is_ended_before_the_job_is_reported(
     assert any(f"ended what it left running: sleep ({stray})" in event for event in events(central, job_id))
 
 
+@pytest.mark.timeout(280)
 def test_a_thousand_jobs_leave_no_process_and_no_zombie(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_ids = [worker.enqueue("run\nexit 0") for _ in range(1000)]
