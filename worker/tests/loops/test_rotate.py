@@ -207,7 +207,8 @@ def test_a_suspended_daemon_waits_and_goes_on(worker: RunningWorker, central: Fa
     worker.start()
     eventually(lambda: central.worker("w1").session_id)
     central.suspend_worker("w1")
-    eventually(lambda: b"suspended" in worker.state.status_path.read_bytes())
+    status = worker.state.status_path
+    eventually(lambda: status.exists() and b"suspended" in status.read_bytes())
     central.unsuspend_worker("w1")
     job = worker.enqueue("run\nlog hello\nexit 0")
     central.wait_for_state(job, *ENDED)
