@@ -47,3 +47,13 @@ def test_every_option_is_explained_to_people() -> None:
     for name, option in OPTIONS.items():
         assert option.text.endswith("."), name
         assert option.least <= option.default <= option.most, name
+
+
+@pytest.mark.parametrize(("text", "is_on"), [("", False), ("True", True), ("yes", True), ("0", False), (" off ", False)])
+def test_a_switch_is_on_or_off(text: str, is_on: bool) -> None:
+    assert parse({"suspend_on_replay": text}).suspend_on_replay is is_on
+
+
+def test_a_switch_that_is_neither_is_named() -> None:
+    with pytest.raises(BadSetting, match="suspend_on_replay = 'perhaps'"):
+        parse({"suspend_on_replay": "perhaps"})

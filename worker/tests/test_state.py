@@ -63,3 +63,13 @@ def test_a_long_path_gets_a_short_private_socket_that_stays_the_same(tmp_path: P
     with pytest.raises(Damaged, match="open to others"):
         state.socket_path()
     path.parent.rmdir()
+
+
+def test_a_replaced_credential_keeps_all_else_and_the_one_before(state: State) -> None:
+    state.join(MEMBERSHIP)
+    state.replace_credential("newer", previous="secret")
+    stored = state.membership()
+    assert (stored.credential, stored.previous, stored.central, stored.name) == ("newer", "secret", "https://a", "w")
+    assert stat.S_IMODE((state.root / "credential.json").stat().st_mode) == 0o600
+    (state.root / "credential.json").write_text("{")
+    assert State(state.root).membership() == stored

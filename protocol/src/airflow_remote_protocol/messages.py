@@ -15,6 +15,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[A-Z
 """A worker's name: what people type, and safe in a path, a URL and a metric. (`\\Z`: `$` lets a line end pass.)"""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+QueueName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 ShortText = Annotated[str, msgspec.Meta(max_length=2000)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 MAX_JOBS_LISTED = 10_000
@@ -35,10 +36,12 @@ class Facts(Message, frozen=True):
 
 
 class Enrolment(Message, frozen=True):
-    """`POST enrol`, with the enrolment token as bearer: one more worker wants to join."""
+    """`POST enrol`, with an enrolment token or an Airflow user's own token as bearer: one more worker wants to join."""
 
     name: Name
     facts: Facts = Facts()
+    queues: Annotated[list[QueueName], msgspec.Meta(max_length=100)] = []
+    """What it is to serve, as a user says who may manage workers. With an enrolment token: what that says, whatever is here."""
 
 
 class Enrolled(Message, frozen=True):

@@ -327,6 +327,28 @@ def execution_api_app() -> Any:
     return app
 
 
+class NoSuchUser(Exception):
+    """Airflow does not take this for a user's token."""
+
+
+async def user_of(token: str) -> Any:
+    """Return the user whose token for Airflow's public API this is; raises NoSuchUser."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from jwt import InvalidTokenError
+
+    try:
+        return await get_auth_manager().get_user_from_token(token)
+    except InvalidTokenError as error:
+        raise NoSuchUser(str(error)) from None
+
+
+def may_manage_workers(user: Any) -> bool:
+    """Ask the auth manager. Auth managers know no workers: who may create connections decides what tasks reach."""
+    from airflow.api_fastapi.app import get_auth_manager
+
+    return bool(get_auth_manager().is_authorized_connection(method="POST", user=user))
+
+
 def log_file(relative_path: str) -> Path:
     """Return the path where Airflow's UI looks for this log (`[logging] base_log_folder`), made with Airflow's permissions."""
     from airflow.sdk.log import init_log_file

@@ -40,7 +40,7 @@ from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.waiting import News, Parked
-from airflow_remote_provider.ledger import dispatch, sweep, workers
+from airflow_remote_provider.ledger import dispatch, rotation, sweep, workers
 from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.models import Job, Presence, Worker
 from airflow_remote_provider.settings import settings
@@ -257,12 +257,14 @@ def test_a_job_that_is_stopping_already_is_not_told_again(database: Engine) -> N
     _run(check)
 
 
-@pytest.mark.parametrize("what", ["intent", "limit", "revoked", "session"])
+@pytest.mark.parametrize("what", ["intent", "limit", "rotate", "revoked", "suspended", "session"])
 def test_a_parked_poll_hears_what_people_want(database: Engine, what: str) -> None:
     worker = enlist()
     changes: dict[str, Callable[[], None]] = {
         "intent": lambda: _change(workers.set_intent, worker.name, IntentMode.DRAIN, by="me"),
         "limit": lambda: _change(workers.limit_slots, worker.name, 1, by="me"),
+        "rotate": lambda: _change(rotation.ask_to_rotate, worker.name, by="me"),
+        "suspended": lambda: _change(rotation.suspend, worker.name, by="me"),
         "revoked": lambda: _change(workers.revoke_worker, worker.name),
         "session": lambda: _change(workers.open_session, worker.id, session_request()),
     }
@@ -272,11 +274,27 @@ def test_a_parked_poll_hears_what_people_want(database: Engine, what: str) -> No
         await asyncio.sleep(0.2)
         await _in_thread(changes[what])
         news = await _told(parked)
-        if what in ("intent", "limit"):
+        if what in ("intent", "limit", "rotate"):
             assert isinstance(news, News) and news.intent is not None and news.intent.revision == 2
         else:
             assert isinstance(news, Refusal)
-            assert news.code is {"revoked": ProblemCode.REVOKED, "session": ProblemCode.SESSION_TAKEN}[what]
+            codes = {"revoked": ProblemCode.REVOKED, "suspended": ProblemCode.SUSPENDED, "session": ProblemCode.SESSION_TAKEN}
+            assert news.code is codes[what]
+
+    _run(check)
+
+
+def test_a_parked_poll_whose_worker_gets_a_queue_gets_its_jobs_at_once(database: Engine) -> None:
+    worker = enlist(queues=["q"])
+    job = queued("other")
+
+    async def check(bench: Bench) -> None:
+        parked = await bench.park(worker, free_slots=1)
+        await asyncio.sleep(0.2)
+        assert parked.is_waiting
+        await _in_thread(lambda: _change(workers.set_queues, worker.name, ["q", "other"], by="me"))
+        news = await _told(parked)
+        assert isinstance(news, News) and [offer.job_id for offer in news.offers] == [job.job_id]
 
     _run(check)
 

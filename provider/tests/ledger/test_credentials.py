@@ -294,3 +294,23 @@ def test_enrolments_are_audited_and_refused_ones_folded_by_source_and_day() -> N
     assert (entries["enrolled"].worker, "ann" in entries["enrolled"].detail) == ("worker", True)
     refused = entries["enrolment-refused"]
     assert (refused.times, refused.actor, "w2" in refused.detail) == (3, "10.0.0.7", True)
+
+
+def test_a_user_lets_a_worker_join_for_the_queues_that_he_names() -> None:
+    with compat.transaction() as session:
+        enrolled = credentials.enrol_for(session, Enrolment("edge-1", queues=["a", "b", "a"]), by="ann", life=timedelta(days=1))
+        assert enrolled.queues == ["a", "b"]
+        entries = {entry.kind: entry for entry in audit.list_entries(session)}
+    assert entries["action"].actor == "ann" and "edge-1" in entries["action"].detail
+    assert "the login of ann" in entries["enrolled"].detail
+
+
+def test_a_user_who_names_no_queue_is_asked_for_one() -> None:
+    with compat.transaction() as session, pytest.raises(LedgerError, match="--queues"):
+        credentials.enrol_for(session, Enrolment("edge-1"), by="ann")
+
+
+def test_a_token_alone_decides_the_queues() -> None:
+    token, _ = _token(queues=["a"])
+    with compat.transaction() as session:
+        assert credentials.enrol(session, token, Enrolment("edge-1", queues=["secret"])).queues == ["a"]

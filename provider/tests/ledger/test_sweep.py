@@ -274,7 +274,7 @@ def test_a_lost_job_is_in_the_audit() -> None:
     change_job(lease.job_id, accepted_at=ago(hours=1))
     last_seen(worker.id, ago(minutes=2))
     _do(sweep.lose_silent)
-    (entry,) = _do(audit.list_entries)  # type: ignore[misc]
+    (entry,) = _do(audit.list_entries, job_id=lease.job_id)  # type: ignore[misc]
     assert (entry.kind, entry.worker, entry.job_id, entry.times) == ("job-lost", "edge-1", lease.job_id, 1)
     assert "etl.load (try 2, run r1)" in entry.detail and "not heard of" in entry.detail
 

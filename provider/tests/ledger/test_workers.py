@@ -33,8 +33,9 @@ def _list(name: str | None = None) -> list[WorkerRow]:
 
 
 def _audit() -> list[AuditRow]:
+    """What happened since the workers have joined."""
     with compat.transaction() as session:
-        return audit.list_entries(session)
+        return [entry for entry in audit.list_entries(session) if entry.kind not in ("action", "enrolled")]
 
 
 def _changed(since: object) -> list[WorkerRecord]:

@@ -54,15 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
     """Exchange the enrolment token for a credential and keep it."""
     from airflow_remote_protocol.messages import Enrolment
-    from airflow_remote_protocol.tokens import MalformedToken, TokenKind, check_token
+    from airflow_remote_protocol.tokens import MalformedToken
 
     from airflow_remote_worker.daemon import facts
     from airflow_remote_worker.network import Network
 
     network = Network.of(config, central=arguments.url)
     _warn(network)
+    queues = [queue.strip() for queue in (arguments.queues or "").split(",") if queue.strip()]
     try:
-        token = check_token(TokenKind.ENROLMENT, _token(arguments))
+        token = _bearer(arguments, network, queues)
     except MalformedToken as error:
         return _fail(f"token: {error}", EXIT_USAGE)
     with state.locked():
@@ -74,7 +75,7 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
             else:
                 return _fail(f"{state.root} is worker {present.name} of {present.central} already; leave first, or use --force")
         link = _link(network, token)
-        enrolled = _ask(link, lambda: link.enrol(Enrolment(name=config.name or default_name(), facts=facts())))
+        enrolled = _ask(link, lambda: link.enrol(Enrolment(name=config.name or default_name(), facts=facts(), queues=queues)))
         state.join(
             Membership(
                 central=network.central,
@@ -231,6 +232,31 @@ def _ask(link: Link, question: Any) -> Any:
     return anyio.run(once)
 
 
+def _bearer(arguments: argparse.Namespace, network: Network, queues: list[str]) -> str:
+    """Return what lets this worker join: an enrolment token, or a user's own token for Airflow.
+
+    Raises:
+        ConfigError, MalformedToken: there is none, or it can't be one.
+        Refused, Unreachable: Airflow's login.
+    """
+    from airflow_remote_protocol.tokens import TokenKind, check_token
+
+    user_token = os.environ.get(ENV_PREFIX + "AIRFLOW_TOKEN", "").strip()
+    if not arguments.username and not (user_token and queues):
+        return check_token(TokenKind.ENROLMENT, _token(arguments))
+    if arguments.token or arguments.token_file:
+        raise ConfigError("--username: an enrolment token is given as well; use one of them")
+    if not queues:
+        raise ConfigError("--queues: name the queues that the worker is to serve, separated by commas")
+    if user_token:
+        return user_token
+    import getpass
+
+    link = _link(network, "")
+    password = getpass.getpass(f"Password of {arguments.username} on {network.central}: ")
+    return str(_ask(link, lambda: link.log_in(arguments.username, password)))
+
+
 def _token(arguments: argparse.Namespace) -> str:
     """The token from the flag, a file, stdin (`-`) or the environment; the latter three keep it out of the process list."""
     if arguments.token_file:
@@ -291,6 +317,11 @@ def _parser() -> argparse.ArgumentParser:
     source = joining.add_mutually_exclusive_group()
     source.add_argument("--token", help="enrolment token; - reads it from stdin")
     source.add_argument("--token-file", type=Path, help="file that holds the enrolment token")
+    joining.add_argument(
+        "--username",
+        help=f"join by this Airflow user's right instead of a token; asks for the password, or takes {ENV_PREFIX}AIRFLOW_TOKEN",
+    )
+    joining.add_argument("--queues", help="with an Airflow user: queues to serve, separated by commas")
     joining.add_argument("--name", help="this worker's name (default: the host name)")
     joining.add_argument("--force", action="store_true", help="join although this directory is a worker already")
     joining.set_defaults(command=join)

@@ -81,6 +81,12 @@ CALL_HEADERS = ("airflow-api-version", "content-type", "correlation-id")
 """What goes in with an Execution API call (docs/protocol.md)."""
 
 
+class _Login(msgspec.Struct, frozen=True):
+    """Airflow's answer to a login."""
+
+    access_token: str
+
+
 @dataclass(frozen=True)
 class Executed:
     """The Execution API's own response to a call."""
@@ -142,6 +148,31 @@ class Link:
     async def enrol(self, enrolment: Enrolment) -> Enrolled:
         """Exchange the enrolment token (given as the credential) for this worker's own credential."""
         return decoded(Enrolled, await self._send("POST", "enrol", encode(enrolment), repeats=False))
+
+    async def log_in(self, username: str, password: str) -> str:
+        """Exchange a user's password for Airflow's own token (`/auth/token`, which is Airflow's word, not `/remote/v1`'s).
+
+        Raises:
+            Refused: Airflow does not accept them, or has no such login.
+            Unreachable: something else answered, or nothing.
+        """
+        body = {"username": username, "password": password}
+        async with self._client() as client:
+            try:
+                async with client.stream("POST", f"{self.central}/auth/token", json=body, timeout=TIMEOUT_S) as response:
+                    page = await _bounded(response, PAGE)
+            except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+                raise self._unreachable(error) from None
+        if response.status_code in (400, 401, 403):
+            raise Refused(f"Airflow does not accept the password of {username!r}")
+        if response.status_code in (404, 405, 422):
+            raise Refused(
+                "this Airflow gives no tokens for passwords (its auth manager has a login of its own); use an enrolment token"
+            )
+        try:
+            return decode(_Login, page).access_token
+        except Malformed:
+            raise Unreachable(diagnose(response, page, self.central, self._way.proxy)) from None
 
     async def open_session(self, request: SessionRequest) -> Session:
         """Open a session; all further calls speak under it."""

@@ -164,10 +164,11 @@ def test_it_is_due_between_70_and_90_percent_of_its_life(clock: HandClock, chanc
     assert loop._due == pytest.approx(clock.now + 1000 * part - 100)
 
 
-def test_what_is_overdue_is_spread_over_a_minute(clock: HandClock) -> None:
+@pytest.mark.parametrize(("age_s", "in_s"), [(90000.0, 300.0), (80000.0, 300.0), (86300.0, 25.0)])
+def test_what_is_overdue_is_spread_but_never_beyond_the_end(clock: HandClock, age_s: float, in_s: float) -> None:
     loop = RotateLoop(None, clock, lambda new, old: None)  # type: ignore[arg-type]
-    loop.hear_session(_session(credential_life_s=86400.0, credential_age_s=90000.0))
-    assert loop._due == clock.now + 30
+    loop.hear_session(_session(credential_life_s=86400.0, credential_age_s=age_s))
+    assert loop._due == pytest.approx(clock.now + in_s)
 
 
 def test_a_credential_that_does_not_end_is_replaced_only_on_wish(clock: HandClock) -> None:
@@ -206,7 +207,8 @@ def test_a_suspended_daemon_waits_and_goes_on(worker: RunningWorker, central: Fa
     worker.start()
     eventually(lambda: central.worker("w1").session_id)
     central.suspend_worker("w1")
-    eventually(lambda: b"suspended" in worker.state.status_path.read_bytes())
+    status = worker.state.status_path
+    eventually(lambda: status.exists() and b"suspended" in status.read_bytes())
     central.unsuspend_worker("w1")
     job = worker.enqueue("run\nlog hello\nexit 0")
     central.wait_for_state(job, *ENDED)

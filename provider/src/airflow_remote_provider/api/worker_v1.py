@@ -49,6 +49,7 @@ from airflow_remote_provider.api.dispatcher import Dispatcher, session_taken
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.guesses import Guesses
+from airflow_remote_provider.api.people import looks_like_a_users, manager_of_workers
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.rights import Rights
@@ -185,20 +186,25 @@ def _json(message: object) -> Response:
 
 
 async def _enrol(central: Central, request: Request) -> Response:
-    source = _source(request)
+    source, authorization = _source(request), request.headers.get("authorization")
     central.guesses.insist_on_few(source)
+    name = ""
     try:
-        token = bearer(request.headers.get("authorization"), TokenKind.ENROLMENT)
-    except Refusal:
-        central.guesses.note_failure(source)
-        raise
-    _check_version(request.headers.get(MARKER_HEADER, ""))
-    wish = decode(Enrolment, await _body(request, MESSAGE_BYTES))
-    try:
-        enrolled = await central.pool.workers.call(credentials.enrol, token, wish, source=source, life=_life(central))
-    except TokenRefused as error:
-        central.guesses.note_failure(source)
-        await central.pool.workers.call(credentials.note_refused, source, wish.name, str(error))
+        if looks_like_a_users(authorization):
+            user = await manager_of_workers(authorization or "")
+            verb = partial(credentials.enrol_for, by=user)
+        else:
+            token = bearer(authorization, TokenKind.ENROLMENT)
+            verb = partial(credentials.enrol, token=token, source=source)
+        _check_version(request.headers.get(MARKER_HEADER, ""))
+        wish = decode(Enrolment, await _body(request, MESSAGE_BYTES))
+        name = wish.name
+        enrolled = await central.pool.workers.call(lambda session: verb(session, request=wish, life=_life(central)))
+    except (Refusal, TokenRefused) as error:
+        if error.code in (ProblemCode.UNAUTHORIZED, ProblemCode.TOKEN_REFUSED):
+            central.guesses.note_failure(source)
+        if error.code is ProblemCode.TOKEN_REFUSED:
+            await central.pool.workers.call(credentials.note_refused, source, name, str(error))
         raise
     return Response(encode(enrolled), 201, media_type="application/json")
 

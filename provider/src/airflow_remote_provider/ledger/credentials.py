@@ -127,6 +127,36 @@ def enrol(session: Session, token: str, request: Enrolment, *, source: str = "",
     )
     if spent.rowcount != 1:  # type: ignore[attr-defined]
         raise TokenRefused("this enrolment token was used as often as it may be; ask an admin for a new one")
+    whose = f"the token {row.id} of {row.created_by or 'unknown'}"
+    return _join(session, request, _Place(row.queues, row.labels, row.team, whose), life)
+
+
+def enrol_for(session: Session, request: Enrolment, *, by: str, life: timedelta | None = None) -> Enrolled:
+    """Let a worker join at the word of a user who may manage workers, for the queues that he names.
+
+    Raises:
+        LedgerError: he names none.
+        NameTaken: a worker of this name exists; only a revoked one may be replaced.
+    """
+    if not request.queues:
+        raise LedgerError("say which queues the worker is to serve: --queues a,b")
+    queues = list(dict.fromkeys(request.queues))
+    acted(session, by, f"let the worker {request.name} join, for the queues {', '.join(queues)}")
+    return _join(session, request, _Place(queues, None, None, f"the login of {by}"), life)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a worker that joins may do, and by whose word."""
+
+    queues: list[str]
+    labels: dict[str, str] | None
+    team: str | None
+    word: str
+
+
+def _join(session: Session, request: Enrolment, place: _Place, life: timedelta | None) -> Enrolled:
+    now = database_now(session)
     _make_room(session, request.name)
     credential = make_token(TokenKind.WORKER, secrets.token_bytes(TOKEN_BYTES))
     worker = Worker(
@@ -136,9 +166,9 @@ def enrol(session: Session, token: str, request: Enrolment, *, source: str = "",
         credential_at=now,
         credential_expires_at=None if life is None else now + life,
         alarm="",
-        queues=row.queues,
-        labels=row.labels,
-        team=row.team,
+        queues=place.queues,
+        labels=place.labels,
+        team=place.team,
         intent=IntentMode.SERVE.value,
         intent_revision=1,
         intent_reason="",
@@ -154,9 +184,9 @@ def enrol(session: Session, token: str, request: Enrolment, *, source: str = "",
         session.flush()
     except IntegrityError:
         raise _name_taken(request.name) from None
-    detail = f"joined with the token {row.id} of {row.created_by or 'unknown'}, for the queues {', '.join(row.queues)}"
+    detail = f"joined with {place.word}, for the queues {', '.join(place.queues)}"
     record(session, Event(AuditKind.ENROLLED, worker.id, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
-    return Enrolled(worker.id, worker.name, credential, list(row.queues))
+    return Enrolled(worker.id, worker.name, credential, list(place.queues))
 
 
 def is_within(source: str, networks: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 EARLIEST, WIDTH = 0.7, 0.2
 """From which part of its life on a credential is replaced, and over how much of it a fleet that joined at once is spread."""
-SPREAD_S = 60.0
+SPREAD_S = 600.0
 """What is due already (after long being away, or after an upgrade) is due for many at once."""
 LOOK_EVERY_S = 3600.0
 """How soon it is noticed that the machine was suspended."""
@@ -91,9 +91,11 @@ class RotateLoop:
         if life_s <= 0:
             self._due = None
         else:
-            left_s = life_s * (EARLIEST + WIDTH * self._chance) - age_s
-            late_s = min(SPREAD_S, 0.05 * life_s) * self._chance if left_s <= 0 else 0.0
-            self._due = self._clock.monotonic() + max(left_s, late_s)
+            due_s = life_s * (EARLIEST + WIDTH * self._chance) - age_s
+            if due_s <= 0:
+                rest_s = life_s - age_s  # below 0: made before credentials ended
+                due_s = min(SPREAD_S, 0.05 * life_s, *([rest_s / 2] if rest_s > 0 else [])) * self._chance
+            self._due = self._clock.monotonic() + due_s
         self._news.set()
 
     async def _until_due(self) -> None:
