@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 import msgspec
-from airflow_remote_protocol.messages import Enrolled, Enrolment, IntentMode
+from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts, IntentMode
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
 from sqlalchemy import func, select, update
@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import NameTaken, Superseded, TokenRefused, Unknown
+from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
 
@@ -116,7 +117,7 @@ def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
         intent_reason="",
         intent_by="",
         slots=0,
-        facts=msgspec.to_builtins(request.facts),
+        facts=shown_facts(request.facts),
         created_at=now,
         changed_at=stamp(session),
     )
@@ -127,6 +128,11 @@ def enrol(session: Session, token: str, request: Enrolment) -> Enrolled:
     except IntegrityError:
         raise _name_taken(request.name) from None
     return Enrolled(worker.id, worker.name, credential, list(row.queues))
+
+
+def shown_facts(facts: Facts) -> dict[str, str]:
+    """Return a worker's facts as they are stored: people are shown them."""
+    return {name: presentable(str(value), longest=255) for name, value in msgspec.to_builtins(facts).items()}
 
 
 def leave(session: Session, worker_id: str) -> None:
