@@ -23,7 +23,7 @@ class _Central:
         self.answers = list(answers)
         self.database_is_away = database_is_away
         self.settings = SimpleNamespace(gateway_body_bytes=1000)
-        self.checks = self.gateway = self
+        self.checks = self.gateway = self.rights = self
 
     async def lately(self, lease: Lease) -> Subject:
         return Subject(JobKind.TASK, "id")  # type: ignore[arg-type]
@@ -33,6 +33,9 @@ class _Central:
             raise Refusal(ProblemCode.BUSY, "away")
         return await self.lately(lease)
 
+    async def check(self, *call: object) -> None:
+        """Everything is granted."""
+
     async def pass_on(self, *call: object) -> Passed:
         return Passed(self.answers.pop(0), {}, b"")
 
@@ -41,7 +44,8 @@ def _ask(central: _Central, path: str, method: str = "GET") -> int:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b""}
 
-    scope = {"type": "http", "method": method, "headers": [], "raw_path": f"/jobs/x/execution/{path}".encode()}
+    scope = {"type": "http", "method": method, "headers": [], "raw_path": f"/jobs/job/execution/{path}".encode()}
+    scope["path_params"] = {"job_id": "job", "path": path}
     return asyncio.run(worker_v1._execution(central, Request(scope, receive), Lease("worker", "job", 1))).status_code  # type: ignore[arg-type]
 
 

@@ -111,8 +111,20 @@ header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclud
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND"]),
     path=st.sampled_from(["jobs/{job}/log?offset=0", "jobs/{job}/execution/health", "ping", "poll", "jobs/{job}/accept", "x/y"]),
     name=st.sampled_from(
-        ["authorization", "airflow-remote-protocol", "airflow-remote-session", "airflow-remote-epoch", "content-encoding"]
-        + ["airflow-api-version", "content-type", "correlation-id", "traceparent", "host", "x-forwarded-for", "cookie"]
+        [
+            "authorization",
+            "cookie",
+            "host",
+            "x-forwarded-for",
+            "airflow-remote-protocol",
+            "airflow-remote-session",
+            "airflow-remote-epoch",
+            "content-encoding",
+            "content-type",
+            "airflow-api-version",
+            "correlation-id",
+            "traceparent",
+        ]
     ),
     value=header_texts,
     body=st.binary(max_size=50),
