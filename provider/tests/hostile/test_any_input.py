@@ -103,6 +103,10 @@ def _hurried(body: bytes) -> bytes:
     return json.dumps(said).encode()
 
 
+HEADERS = [
+    *("authorization", "cookie", "host", "x-forwarded-for", "correlation-id", "traceparent", "content-encoding", "content-type"),
+    *("airflow-api-version", "airflow-remote-protocol", "airflow-remote-session", "airflow-remote-epoch"),
+]
 header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60)
 
 
@@ -110,22 +114,7 @@ header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclud
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND"]),
     path=st.sampled_from(["jobs/{job}/log?offset=0", "jobs/{job}/execution/health", "ping", "poll", "jobs/{job}/accept", "x/y"]),
-    name=st.sampled_from(
-        [
-            "authorization",
-            "cookie",
-            "host",
-            "x-forwarded-for",
-            "airflow-remote-protocol",
-            "airflow-remote-session",
-            "airflow-remote-epoch",
-            "content-encoding",
-            "content-type",
-            "airflow-api-version",
-            "correlation-id",
-            "traceparent",
-        ]
-    ),
+    name=st.sampled_from(HEADERS),
     value=header_texts,
     body=st.binary(max_size=50),
 )
