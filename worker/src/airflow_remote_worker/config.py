@@ -79,7 +79,7 @@ class Config(Section, frozen=True, kw_only=True):
     """How many slots jobs may fill at once; a task takes as many as its `pool_slots`."""
     runtime: RuntimeConfig = RuntimeConfig()
     run_as_user: str = ""
-    """The user as whom tasks run, if the worker runs as root: then none can read the worker's credential. Unset: as the worker."""
+    """The user as whom tasks run, if the worker is root: then none can read the worker's credential. Unset: as the worker."""
     bundles: dict[str, BundleConfig] = {}
     ca_file: Path | None = None
     """PEM file with the authorities to trust instead of the system's."""

@@ -139,7 +139,7 @@ class Daemon:
         polls = msgspec.structs.replace(config.poll, max_wait_s=longest_poll_s)
         self.poll = PollLoop(self.link, self.session, self.supervisor, lifecycle, clock, polls)
         self._config = config
-        self._capabilities = _capabilities(config)
+        self._capabilities = capabilities(config)
         self._state = state
         self._clock = clock
         self._boot_id = secrets.token_hex(16)
@@ -302,7 +302,7 @@ class Daemon:
             await self._fewer.wait()
 
 
-def _capabilities(config: Config) -> frozenset[Capability]:
+def capabilities(config: Config) -> frozenset[Capability]:
     """Return what this worker can do, with its settings.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from airflow_remote_worker.shim import user, wire
 
 from .conftest import Job, StubDaemon, ZygoteUnderTest
+from .test_callbacks import callback
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 NOBODY = "nobody"
@@ -43,8 +45,14 @@ with DAG("a_dag", schedule=None):
 """
 CALLBACK = """
 import os
-def tell(**arguments):
+def tell():
     print("the callback is", os.geteuid())
+"""
+SHELL_TASK = """
+from airflow.sdk import DAG
+from airflow.providers.standard.operators.bash import BashOperator
+with DAG("a_dag", schedule=None):
+    BashOperator(task_id="a_task", bash_command="echo i am $(id -un) in $(pwd); touch made-here; sleep {seconds}")
 """
 
 
@@ -85,6 +93,36 @@ def test_a_task_can_neither_read_its_worker_s_files_nor_speak_in_its_name(
         assert told[deed] == "PermissionError", deed
     assert told["a child of it is root"] == "False"
     assert {(job.directory / name).stat().st_uid for name in ("task.log", "result.json")} == {0}, "the shim is who it was"
+
+
+@pytest.mark.runtime
+@as_root
+def test_a_shell_s_children_are_that_user_s_and_end_with_a_stop(
+    state: Path, zygote: ZygoteUnderTest, make_job: Callable[..., Job], daemon: StubDaemon
+) -> None:
+    job = make_job(SHELL_TASK.format(seconds=100), run_as_user=NOBODY)
+    zygote.spawn(job)
+    job.wait_for_event(f"i am {NOBODY}")
+    daemon.stop_job()
+    assert job.result().stopped
+
+
+@pytest.mark.runtime
+@as_root
+def test_a_callback_is_that_user_s_as_well(state: Path, zygote: ZygoteUnderTest, make_job: Callable[..., Job]) -> None:
+    job = make_job(CALLBACK, run_as_user=NOBODY, **callback("tell"))
+    zygote.spawn(job)
+    assert job.result().exit_code == 0, job.log()
+    assert f"the callback is {pwd.getpwnam(NOBODY).pw_uid}" in job.events()
+
+
+@pytest.mark.runtime
+@as_root
+def test_a_connection_test_is_not_made_as_root_instead(zygote: ZygoteUnderTest, make_job: Callable[..., Job]) -> None:
+    workload = {"connection_test_id": str(uuid.uuid4()), "connection_id": "plant", "timeout_s": 5}
+    job = make_job("", run_as_user=NOBODY, kind="connection-test", workload=workload)
+    zygote.spawn(job)
+    assert "another user" in job.result().error
 
 
 @pytest.mark.runtime
