@@ -29,7 +29,7 @@ ROUTES = [
     ("PATCH", "jobs/{job}/execution/task-instances/{job}/state"),
 ]
 ABOUT_A_JOB = [(method, path) for method, path in ROUTES if "{job}" in path]
-REPORT = b'{"outcome":"succeeded"}'
+REPORT = b'{"outcome":"succeeded","reason":"of a decline, too"}'
 
 on_every_route = pytest.mark.parametrize(("method", "path"), ROUTES)
 on_every_route_of_a_job = pytest.mark.parametrize(("method", "path"), ABOUT_A_JOB)
