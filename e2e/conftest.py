@@ -6,7 +6,9 @@ Central's Dag files and the workers' are separate copies, as they would be on se
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -49,6 +51,7 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
             # So that a test of lost jobs needs to wait for their own patience only.
             "AIRFLOW__REMOTE__RECONNECT_SECONDS": "10",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import Any
@@ -38,11 +38,18 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
 class ServedCentral:
     """Implements the conformance suite's `CentralUnderTest`; the levers use the ledger, as the executor and people do."""
 
-    def __init__(self) -> None:
+    def __init__(self, execution_api: Callable[[], Any] | None = None) -> None:
+        """*execution_api* makes another than our stand-in."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        config = uvicorn.Config(_mounted(), host="127.0.0.1", port=self.port, log_level="warning", lifespan="on")
+        config = uvicorn.Config(
+            _mounted(execution_api or stand_in_execution_api),
+            host="127.0.0.1",
+            port=self.port,
+            log_level="warning",
+            lifespan="on",
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="central")
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}{PREFIX}/", timeout=30)
@@ -192,9 +199,9 @@ class ServedCentral:
         return job
 
 
-def _mounted() -> FastAPI:
+def _mounted(execution_api: Callable[[], Any]) -> FastAPI:
     """Mount the app as Airflow does, below a sub-path, running its lifespan."""
-    api = create_worker_api(stand_in_execution_api)
+    api = create_worker_api(execution_api)
     outer = FastAPI(lifespan=lambda _: api.router.lifespan_context(api))
     outer.mount(PREFIX, api)
     return outer

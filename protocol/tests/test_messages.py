@@ -79,7 +79,7 @@ EXAMPLES: list[Message] = [
     Poll(free_slots=1, intent_revision=1, wait_s=20.0, jobs=[HELD]),
     PollReply(poll_s=20.0, stops=[STOP], intent=INTENT, pause_s=0.5),
     Decline(reason="the disk is full"),
-    Report(outcome=Outcome.FAILED, exit_code=-9, reason="killed", log_size=3, log_sha256="00"),
+    Report(outcome=Outcome.FAILED, exit_code=-9, reason="killed", log_size=3, log_sha256="00" * 32),
     LogAppended(size=3),
     Pong(name="ship-7", time=1_800_000_000.0),
 ]

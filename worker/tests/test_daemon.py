@@ -14,7 +14,10 @@ import psutil
 import pytest
 from airflow_remote_protocol.messages import IntentMode, JobPhase, Outcome, StopReason
 from airflow_remote_protocol.states import JobState
+from airflow_remote_protocol.version import Capability
+from airflow_remote_worker import daemon
 from airflow_remote_worker.clock import SystemClock
+from airflow_remote_worker.config import Config, ConfigError
 from airflow_remote_worker.jobs import supervisor
 from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED
 from airflow_remote_worker.shim import boottime, wire
@@ -532,3 +535,15 @@ def test_plain_http_to_another_machine_is_warned_of_at_each_start(
     eventually(lambda: "NOT ENCRYPTED: http://central.invalid is plain http" in caplog.text)
     told = eventually(lambda: worker.state.status_path.exists() and json.loads(worker.state.status_path.read_bytes()))
     assert told["warning"].startswith("NOT ENCRYPTED")
+
+
+def test_tasks_as_another_user_cost_connection_tests_and_need_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = Config(state=tmp_path, run_as_user="nobody")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert Capability.CONNECTION_TEST not in daemon.capabilities(config)
+    assert Capability.CONNECTION_TEST in daemon.capabilities(Config(state=tmp_path))
+    with pytest.raises(ConfigError, match="run_as_user: there is no user"):
+        daemon.capabilities(Config(state=tmp_path, run_as_user="who-is-this"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ConfigError, match="run_as_user: only a worker that runs as root"):
+        daemon.capabilities(config)

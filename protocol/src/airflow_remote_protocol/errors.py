@@ -41,6 +41,7 @@ class ProblemCode(str, Enum):
     SUPERSEDED = "superseded"
     LOG_OFFSET = "log-offset"
     TOO_LARGE = "too-large"
+    TOO_SLOW = "too-slow"
     INVALID = "invalid"
     OUTDATED = "outdated"
     BUSY = "busy"
@@ -60,6 +61,7 @@ STATUS: dict[ProblemCode, int] = {
     ProblemCode.SUPERSEDED: 409,
     ProblemCode.LOG_OFFSET: 409,
     ProblemCode.TOO_LARGE: 413,
+    ProblemCode.TOO_SLOW: 408,
     ProblemCode.INVALID: 422,
     ProblemCode.OUTDATED: 426,
     ProblemCode.BUSY: 503,
@@ -79,6 +81,7 @@ DECISIONS: dict[ProblemCode, Decision] = {
     ProblemCode.SUPERSEDED: Decision.SUPERSEDED,
     ProblemCode.LOG_OFFSET: Decision.REWIND,
     ProblemCode.TOO_LARGE: Decision.REFUSED,
+    ProblemCode.TOO_SLOW: Decision.UNREACHABLE,
     ProblemCode.INVALID: Decision.REFUSED,
     ProblemCode.OUTDATED: Decision.OUTDATED,
     ProblemCode.BUSY: Decision.UNREACHABLE,

@@ -14,7 +14,8 @@ import msgspec
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
 """A worker's name: what people type, and safe in a path, a URL and a metric. (`\\Z`: `$` lets a line end pass.)"""
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
+"""Printable ASCII: it goes into queries and logs, and some databases refuse NUL even in a comparison."""
 QueueName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 ShortText = Annotated[str, msgspec.Meta(max_length=2000)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
@@ -276,10 +277,10 @@ class Report(Message, frozen=True):
     """`POST jobs/{id}/report`: the job is over here and its whole log has been acknowledged."""
 
     outcome: Outcome
-    exit_code: int | None = None
+    exit_code: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] | None = None
     reason: ShortText = ""
-    log_size: int = 0
-    log_sha256: str = ""
+    log_size: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] = 0
+    log_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 class LogAppended(Message, frozen=True):

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider import compat
+from airflow_remote_provider.ledger.presentable import presentable
 
 if TYPE_CHECKING:
     import argparse
@@ -338,12 +339,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
+LONGEST_CELL = 10_000
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items()) or "-"
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        text = ",".join(f"{key}={item}" for key, item in value.items()) or "-"
+    else:
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return presentable(text, longest=LONGEST_CELL)
 
 
 def _print(rows: Sequence[Any], output: str, columns: Sequence[str]) -> None:

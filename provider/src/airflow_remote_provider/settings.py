@@ -75,6 +75,12 @@ OPTIONS: dict[str, Option] = {
     "gateway_body_bytes": Option(
         32 * 1024 * 1024, 65536, 1 << 30, "The largest Execution API request that a worker may send, in bytes."
     ),
+    "log_bytes_per_job": Option(
+        1 << 30,
+        65536,
+        1 << 40,
+        "How large central lets the log of one try grow, in bytes. The rest stays on the worker; the log says so at its end.",
+    ),
     "dispatch_poll_seconds": Option(
         0.25,
         0.02,
@@ -123,6 +129,7 @@ class Settings:
     ledger_threads: int
     gateway_concurrency: int
     gateway_body_bytes: int
+    log_bytes_per_job: int
     dispatch_poll_seconds: float
     enrol_failures_per_minute: int
     credential_days: float

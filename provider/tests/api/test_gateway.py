@@ -95,6 +95,14 @@ def test_only_listed_headers_go_in() -> None:
     _with(check)
 
 
+def test_headers_that_are_no_text_stay_behind() -> None:
+    async def check(gateway: Gateway, stub: Stub) -> None:
+        await gateway.pass_on("GET", "variables/x", b"", [(b"correlation-id", b"\x80\xff")], b"", Subject(JobKind.TASK, TI))
+        assert b"correlation-id" not in dict(stub.requests[0]["headers"])
+
+    _with(check)
+
+
 def test_only_listed_headers_come_out() -> None:
     async def check(gateway: Gateway, _stub: Stub) -> None:
         passed = await _pass(gateway)

@@ -44,7 +44,8 @@ def _ask(central: _Central, path: str, method: str = "GET") -> int:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b""}
 
-    scope = {"type": "http", "method": method, "headers": [], "raw_path": f"/jobs/x/execution/{path}".encode()}
+    scope = {"type": "http", "method": method, "headers": [], "raw_path": f"/jobs/job/execution/{path}".encode()}
+    scope["path_params"] = {"job_id": "job", "path": path}
     return asyncio.run(worker_v1._execution(central, Request(scope, receive), Lease("worker", "job", 1))).status_code  # type: ignore[arg-type]
 
 

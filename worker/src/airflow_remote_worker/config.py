@@ -78,6 +78,8 @@ class Config(Section, frozen=True, kw_only=True):
     slots: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = os.cpu_count() or 1
     """How many slots jobs may fill at once; a task takes as many as its `pool_slots`."""
     runtime: RuntimeConfig = RuntimeConfig()
+    run_as_user: str = ""
+    """The user as whom tasks run, if the worker is root: then none can read the worker's credential. Unset: as the worker."""
     bundles: dict[str, BundleConfig] = {}
     ca_file: Path | None = None
     """PEM file with the authorities to trust instead of the system's."""

@@ -25,7 +25,7 @@ from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, posix
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, off_by
-from airflow_remote_worker.config import Config
+from airflow_remote_worker.config import Config, ConfigError
 from airflow_remote_worker.disk import Disk
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.gateway import Door, Gateway
@@ -43,7 +43,7 @@ from airflow_remote_worker.loops.rotate import RotateLoop
 from airflow_remote_worker.loops.ship import ShipLoop
 from airflow_remote_worker.network import Network
 from airflow_remote_worker.session import WorkerSession
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim import user, wire
 from airflow_remote_worker.shim.seal import sealed
 from airflow_remote_worker.spool import Spool
 from airflow_remote_worker.state import Membership, State, write
@@ -142,6 +142,7 @@ class Daemon:
         self.poll = PollLoop(self.link, self.session, self.supervisor, lifecycle, clock, polls)
         self.rotate = RotateLoop(self.link, clock, lambda new, old: state.replace_credential(new, previous=old))
         self._config = config
+        self._capabilities = capabilities(config)
         self._state = state
         self._clock = clock
         self._boot_id = secrets.token_hex(16)
@@ -169,7 +170,7 @@ class Daemon:
             instance_id=self._state.instance_id(),
             boot_id=self._boot_id,
             protocol=PROTOCOL_VERSION,
-            capabilities=sorted(c.value for c in CAPABILITIES),
+            capabilities=sorted(c.value for c in self._capabilities),
             slots=self._config.slots,
             facts=facts(),
             jobs=self.session.held(),
@@ -253,7 +254,7 @@ class Daemon:
         return f"{self.name}: {phase}, {len(self.running())} jobs" + (f"; {trouble}" if trouble else "")
 
     def _hear_session(self, session: Session) -> None:
-        self.ship.gzip = Capability.GZIP_LOG in agree(CAPABILITIES, session.capabilities)
+        self.ship.gzip = Capability.GZIP_LOG in agree(self._capabilities, session.capabilities)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)
         if abs(self._clock_off_s) > CLOCK_DIFFERS_S:
@@ -304,6 +305,21 @@ class Daemon:
     async def _until(self, holds: Any) -> None:
         while not holds():
             await self._fewer.wait()
+
+
+def capabilities(config: Config) -> frozenset[Capability]:
+    """Return what this worker can do, with its settings.
+
+    Raises:
+        ConfigError: tasks can't run as the user that the site wants.
+    """
+    if not config.run_as_user:
+        return CAPABILITIES
+    try:
+        user.find(config.run_as_user)
+    except (ValueError, PermissionError) as error:
+        raise ConfigError(f"run_as_user: {error}") from None
+    return CAPABILITIES - {Capability.CONNECTION_TEST}  # the Task SDK runs these in the shim itself, which stays root
 
 
 class _Doors:

@@ -56,7 +56,18 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)
     gateway = Gateway(options.gateway_concurrency, execution_api)
     guesses = Guesses(options.enrol_failures_per_minute)
-    central = Central(options, pool, registry, dispatcher, duties, gateway, checks, Rights(pool), FileLogStore(), guesses)
+    central = Central(
+        options,
+        pool,
+        registry,
+        dispatcher,
+        duties,
+        gateway,
+        checks,
+        Rights(pool),
+        FileLogStore(options.log_bytes_per_job),
+        guesses,
+    )
     app.router.routes[:] = routes(central)
     try:
         await registry.refresh()  # in one statement; else the first call of each worker would ask for its own row

@@ -74,7 +74,8 @@ class Gateway:
     ) -> Passed:
         if self._app is None:
             raise Refusal(ProblemCode.BUSY, "central is starting or shutting down; try again later")
-        passed = [(name, value) for name, value in headers if name in PASSED_IN]
+        # Airflow writes some of them into its log, and reads them as text.
+        passed = [(name, value) for name, value in headers if name in PASSED_IN and value.isascii()]
         passed += [(b"host", b"central"), (b"content-length", str(len(body)).encode())]
         if subject is not None:
             token = self._tokens.generate(extras={"sub": str(subject.id), "scope": token_scope(subject.kind)})
@@ -117,7 +118,7 @@ async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> 
         nonlocal status
         if message["type"] == "http.response.start":
             status = message["status"]
-            headers.update({k.decode(): v.decode() for k, v in message["headers"] if k.lower() in PASSED_OUT})
+            headers.update({k.decode("latin-1"): v.decode("latin-1") for k, v in message["headers"] if k.lower() in PASSED_OUT})
         elif message["type"] == "http.response.body":
             chunks.append(message.get("body", b""))
             if not message.get("more_body"):

@@ -9,12 +9,13 @@ import random
 from airflow_remote_protocol.codec import Malformed, encode
 from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_protocol.version import MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_remote_provider.ledger.errors import LedgerError
+from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.logstores import Unstorable
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ RETRY_AFTER_S = 5.0
 """Where we know nothing better: a database that is restarted, a mistake of ours."""
 SPREAD = 0.5
 """By how much of it a wait is lengthened at random: whom one failure met at once must not come back at once."""
+
+
+LEAVE_THE_BODY = frozenset({ProblemCode.TOO_LARGE, ProblemCode.TOO_SLOW})
+"""With these the rest of the request is not waited for."""
 
 
 class Refusal(Exception):
@@ -48,6 +53,8 @@ def problem_response(code: ProblemCode, detail: str, *, size: int | None = None,
     if body.status >= 500 or retry_after_s is not None:
         wait_s = RETRY_AFTER_S * (1 + SPREAD * random.random()) if retry_after_s is None else retry_after_s
         headers["retry-after"] = str(max(1, math.ceil(wait_s)))  # whole seconds: RFC 9110, 10.2.3
+    if code in LEAVE_THE_BODY:
+        headers["connection"] = "close"
     return Response(encode(body), body.status, headers, media_type="application/problem+json")
 
 
@@ -64,8 +71,13 @@ def as_response(error: Exception) -> Response:
         return problem_response(ProblemCode.INVALID, str(error))
     if isinstance(error, Malformed):
         return problem_response(ProblemCode.INVALID, str(error))
+    if isinstance(error, DataError):
+        log.warning("The database can't store what a worker says: %s", presentable(str(error.orig), longest=500))
+        return problem_response(ProblemCode.INVALID, "central's database can't store what this request says")
     if isinstance(error, (DBAPIError, PoolTimeout)):
-        log.warning("The database did not answer a worker's request: %s", error)
+        # Not the statement: its parameters are a worker's words, or hashes of credentials.
+        why = error.orig if isinstance(error, DBAPIError) else error
+        log.warning("The database did not answer a worker's request: %s", presentable(str(why), longest=500))
         return problem_response(ProblemCode.BUSY, "central's database does not answer; try again later")
     log.error("A worker's request failed", exc_info=error)
     return problem_response(ProblemCode.INTERNAL, "central failed on this request; its log says why")

@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import anyio
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
@@ -55,8 +56,9 @@ from airflow_remote_provider.api.problems import Refusal, as_response, problem_r
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, workers
-from airflow_remote_provider.ledger.errors import Cloned, TokenRefused, TooLate
+from airflow_remote_provider.ledger.errors import Cloned, NotYours, TokenRefused, TooLate
 from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.logstores import LogStore, OutOfStep
 from airflow_remote_provider.settings import Settings
@@ -67,6 +69,11 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 LOG_PACKED_BYTES = 1024 * 1024
 LOG_BYTES = 8 * 1024 * 1024
 
+BODY_GRACE_S = 30.0
+LEAST_BYTES_PER_S = 1024
+"""How long a body may take: the grace, and a second more for each so many bytes that came. The slowest modem is faster."""
+
+JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 RUN = re.compile(r"task-instances/([0-9a-f-]{36})/run")
 STATE = re.compile(r"task-instances/([0-9a-f-]{36})/state")
 MOVED_ON = frozenset({404, 409, 410})
@@ -154,7 +161,10 @@ async def _on_job(handle: JobHandler, central: Central, request: Request) -> Res
             epoch = int(request.headers.get(EPOCH_HEADER, ""))
         except ValueError:
             raise Refusal(ProblemCode.INVALID, f"a request about a job needs the header {EPOCH_HEADER} with its epoch") from None
-        return await handle(central, request, Lease(worker.id, request.path_params["job_id"], epoch))
+        job_id = request.path_params["job_id"]
+        if not JOB_ID.fullmatch(job_id):
+            raise NotYours(presentable(job_id, longest=36))
+        return await handle(central, request, Lease(worker.id, job_id, epoch))
 
     return await _in_session(fenced, central, request)
 
@@ -167,15 +177,25 @@ def _check_version(theirs: str) -> None:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """Read the body, but never more than *most* bytes of it."""
+    """Read the body, but never more than *most* bytes of it, and not from somebody who sends a byte now and then.
+
+    Raises:
+        Refusal: `too-large`, `too-slow`.
+    """
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most:
-            raise Refusal(ProblemCode.TOO_LARGE, f"the body is over the limit of {most} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    with anyio.move_on_after(BODY_GRACE_S) as patience:
+        latest = patience.deadline
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > most:
+                raise Refusal(ProblemCode.TOO_LARGE, f"the body is over the limit of {most} bytes")
+            chunks.append(chunk)
+            patience.deadline = latest + size / LEAST_BYTES_PER_S
+        return b"".join(chunks)
+    raise Refusal(
+        ProblemCode.TOO_SLOW, f"only {size} bytes of the body came in {BODY_GRACE_S:g} s and more; the line is too slow"
+    )
 
 
 def _json(message: object) -> Response:
@@ -396,8 +416,8 @@ def _unpack(body: bytes) -> bytes:
         raise Refusal(ProblemCode.INVALID, f"the body says that it is gzip, but: {error}") from None
     if len(unpacked) > LOG_BYTES:
         raise Refusal(ProblemCode.TOO_LARGE, f"the log chunk is over the limit of {LOG_BYTES} bytes unpacked")
-    if not stream.eof:
-        raise Refusal(ProblemCode.INVALID, "the gzip body was cut off")
+    if not stream.eof or stream.unused_data:
+        raise Refusal(ProblemCode.INVALID, "the gzip body was cut off, or something follows it")
     return unpacked
 
 
@@ -438,6 +458,13 @@ async def _execution(central: Central, request: Request, lease: Lease) -> Respon
 
 
 def _raw_path(request: Request) -> str:
-    """Return the Execution API's path as it came, still percent-encoded: an XCom key may hold a slash."""
+    """Return the Execution API's path as it came, still percent-encoded: an XCom key may hold a slash.
+
+    Raises:
+        Refusal: `invalid`; what leads to it is itself encoded, which no worker does.
+    """
     raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
-    return raw.decode("ascii", "replace").split("/execution/", 1)[1].split("?", 1)[0]
+    _, found, path = raw.decode("ascii", "replace").partition(f"/jobs/{request.path_params['job_id']}/execution/")
+    if not found:
+        raise Refusal(ProblemCode.INVALID, "the part of the path before the Execution API's own must not be percent-encoded")
+    return path.split("?", 1)[0]

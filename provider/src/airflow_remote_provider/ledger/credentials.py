@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 import msgspec
-from airflow_remote_protocol.messages import Enrolled, Enrolment, IntentMode
+from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts, IntentMode
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
 from sqlalchemy import func, select, update
@@ -22,6 +22,7 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
+from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
 
@@ -174,7 +175,7 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
         intent_reason="",
         intent_by="",
         slots=0,
-        facts=msgspec.to_builtins(request.facts),
+        facts=shown_facts(request.facts),
         created_at=now,
         changed_at=stamp(session),
     )
@@ -212,6 +213,11 @@ def note_refused(session: Session, source: str, name: str, why: str) -> None:
     detail = f"from {where}, as {name}: {why}"
     cause = f"{where} {database_now(session):%Y-%m-%d}"
     record(session, Event(AuditKind.ENROLMENT_REFUSED, cause, detail, actor=where))
+
+
+def shown_facts(facts: Facts) -> dict[str, str]:
+    """Return a worker's facts as they are stored: people are shown them."""
+    return {name: presentable(str(value), longest=255) for name, value in msgspec.to_builtins(facts).items()}
 
 
 def leave(session: Session, worker_id: str) -> None:

@@ -24,6 +24,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.grants import SECRET, Ask, Grant, Kind, inferred, named
 from airflow_remote_provider.grants.declared import BadDeclaration, declared, noted, spell
 from airflow_remote_provider.ledger.errors import NotYours
+from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queue_policy import Mode, policy_of
 from airflow_remote_provider.models import Access, Job
 
@@ -146,12 +147,11 @@ def _record(session: Session, job: Job, kind: str, name: str, answer: Answer) ->
 
 
 def _presentable(name: str) -> str:
-    """A name may come from a hostile worker: cut it to the column's length, and put � for what a database refuses (NUL)."""
-    shown = "".join(char if char.isprintable() else "�" for char in name[:LONGEST_NAME])
-    return shown if len(name) <= LONGEST_NAME else shown[: LONGEST_NAME - 1] + "…"
+    return presentable(name, longest=LONGEST_NAME)
 
 
 LONGEST_NAME = 250
+"""The column's length."""
 
 
 # The reads of people

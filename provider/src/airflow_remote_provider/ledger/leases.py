@@ -16,11 +16,15 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.errors import Impossible, NotYet, NotYours, Superseded, TooLate
+from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Worker
 
 STOPS_REPEATED = timedelta(minutes=5)
 """How long a parked poll hears of an offer that was taken back; a later poll hears of it by listing the job."""
+
+LONGEST_REASON = 2000
+"""As the protocol has it."""
 
 RIVAL_SPEAKS_WITHIN = timedelta(seconds=5)
 """How long after a takeover a worker's word that a job died is not taken yet. If it was no restart but a copy of the machine, the
@@ -115,7 +119,7 @@ def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) ->
     job.offers -= 1
     job.deadline_at = None
     job.not_before = database_now(session) + delay
-    job.reason = f"declined by {job.worker_name}: {reason}"
+    job.reason = f"declined by {job.worker_name}: {presentable(reason, longest=LONGEST_REASON)}"
     wake(session, Topic.QUEUED)
 
 
@@ -278,7 +282,7 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     job.ended_at = database_clock(session)
     job.outcome = said.outcome.value
     job.exit_code = said.exit_code
-    job.reason = said.reason
+    job.reason = presentable(said.reason, longest=LONGEST_REASON)
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
     job.deadline_at = None
@@ -299,9 +303,10 @@ def note_late(session: Session, lease: Lease, said: Report) -> None:
     if job is None or job.worker_id != lease.worker_id:
         return
     exit_code = "" if said.exit_code is None else f", exit code {said.exit_code}"
+    reason = presentable(said.reason, longest=LONGEST_REASON)
     detail = (
         f"reported as {said.outcome.value}{exit_code} after it was lost ({job.reason}); refused. "
-        f"Its log has {said.log_size} bytes, SHA-256 {said.log_sha256 or 'not told'}. {said.reason}"
+        f"Its log has {said.log_size} bytes, SHA-256 {said.log_sha256 or 'not told'}. {reason}"
     )
     record(
         session,

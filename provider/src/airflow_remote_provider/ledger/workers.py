@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import msgspec
 from airflow_remote_protocol.messages import Intent, IntentMode, SessionRequest
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import Capability, agree
@@ -17,7 +16,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
-from airflow_remote_provider.ledger.credentials import revoke
+from airflow_remote_provider.ledger.credentials import revoke, shown_facts
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Suspended, Unknown
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -133,7 +132,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest) -> W
     worker.session_id = str(uuid.uuid4())
     worker.session_at = now
     worker.slots = request.slots
-    worker.facts = msgspec.to_builtins(request.facts)
+    worker.facts = shown_facts(request.facts)
     worker.capabilities = sorted(c.value for c in agree(frozenset(Capability), request.capabilities))
     worker.clock_offset_s = _offset_s(request.time, now)
     worker.changed_at = stamp(session)

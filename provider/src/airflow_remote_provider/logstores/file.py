@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,13 @@ from airflow_remote_provider.logstores import OutOfStep, Unstorable
 
 
 class FileLogStore:
-    """Needs one disk for all API servers (and so for all that read logs), as Airflow's own local logs do."""
+    """Needs one disk for all API servers (and so for all that read logs), as Airflow's own local logs do.
+
+    *most* bounds one file: a task that prints without end, or a hostile worker, must not fill the disk.
+    """
+
+    def __init__(self, most: int = 1 << 62) -> None:
+        self._most = most
 
     def size(self, path: str) -> int:
         try:
@@ -32,12 +39,26 @@ class FileLogStore:
                 file.truncate(base - 1)
                 file.write(b"\n")
                 held = 0
+            room = self._most - base - held
+            if room < 0:  # it has its mark, or the limit was lowered
+                raise Unstorable(_FULL.format(most=self._most))
+            if offset == held and len(body) > room:
+                file.write(body[:room] + _mark(self._most))
+                raise Unstorable(_FULL.format(most=self._most))
             if offset == held:
                 file.write(body)
                 return held + len(body)
             if offset + len(body) <= held:
                 return held
             raise OutOfStep(held)
+
+
+_FULL = "central keeps no more than {most} bytes of one log ([remote] log_bytes_per_job); the rest is on the worker"
+
+
+def _mark(most: int) -> bytes:
+    """What a log that was cut ends with, as a line of Airflow's."""
+    return b"\n" + json.dumps({"level": "error", "event": _FULL.format(most=most)}).encode() + b"\n"
 
 
 @contextmanager

@@ -233,6 +233,7 @@ class Supervisor:
             stop_after_s=job.offer.stop_after_s,
             contact_at=self._clock.monotonic() if self._session.last_contact is None else self._session.last_contact,
             contact_path=str(self._site.contact_path),
+            run_as_user=self._site.config.run_as_user,
         )
 
     def _find_code(self, offer: Offer) -> str:

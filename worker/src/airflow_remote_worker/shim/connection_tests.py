@@ -27,6 +27,8 @@ from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 def host_connection_test(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
     """Try the connection and tell central the result; return how that ended."""
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
+    if job.run_as_user:
+        raise PermissionError("a connection test runs in the worker's own process, so not where tasks are to run as another user")
     configuration.name_host(job)
     if refused := gateway.accept():
         return wire.Result(exit_code=1, final_state="", stopped=True, error=refused)

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_remote_worker.shim import lossy, posix, wire
+from airflow_remote_worker.shim import lossy, posix, user, wire
 from airflow_remote_worker.shim.contact import LastContact
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.outbox import Outbox
@@ -63,6 +63,8 @@ def supervise(job: wire.JobSpec, log: Path) -> wire.Result:
     hello = wire.Hello(job_id=job.job_id, key=job.key, pid=os.getpid())
     gateway = Gateway(job.socket_path, hello, LastContact(job).verdict)
     os.register_at_fork(after_in_child=gateway.abandon)  # the daemon's socket is not for user code
+    if job.run_as_user:
+        user.fork_as(job.run_as_user)
     lossy.lose_rather_than_die()
     lossy.opened(log).close()
     result = _host(job, gateway, log)

@@ -194,6 +194,8 @@ class JobSpec(msgspec.Struct, frozen=True):
     """When the last contact began that the daemon knew of, by :func:`.boottime.now`."""
     contact_path: str = ""
     """Where the daemon writes later ones; empty: the shim doesn't count."""
+    run_as_user: str = ""
+    """As whom the job's code runs; empty: as the shim does."""
 
 
 class Result(msgspec.Struct, frozen=True):
