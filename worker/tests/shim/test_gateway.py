@@ -150,6 +150,7 @@ def test_without_a_daemon_a_job_is_stopped_when_it_is_time(daemon: StubDaemon) -
     due.append(verdict)
     gateway.drain()
     assert gateway.stop is None, "the daemon is there: it decides"
+    wait_until(lambda: daemon.hellos)  # else the connection may be taken after it has gone
     due.clear()
     daemon.go_away()
     gateway.drain()
