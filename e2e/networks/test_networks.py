@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def test_each_went_the_way_it_was_told(
 
 def test_polls_that_a_proxy_cuts_become_shorter_until_they_are_answered(workers: Mapping[str, Worker]) -> None:
     worker = workers["proxied"]
-    wait_until(lambda: "polls are cut after 7 s" in worker.log.read_text(), timeout_s=5 * CUT_S, what="the worker learns")
+    learned = r"polls are cut after \d s"  # squid looks at its clocks every second or two
+    wait_until(lambda: re.search(learned, worker.log.read_text()), timeout_s=5 * CUT_S, what="the worker learns")
 
     def contact() -> float:
         return float(json.loads((worker.state / "status.json").read_bytes())["contact_at"] or 0)
