@@ -110,7 +110,7 @@ def test_starting_airflow_makes_tables_and_one_token(sandbox: Sandbox) -> None:
     subprocess.run([sandbox.prefix / "bin/python", "-m", "pip", "uninstall", "-qy", "airflow-provider-remote"], check=True)
     next(sandbox.prefix.glob("lib/python*/site-packages/airflow-remote-wheels.sha256")).unlink()
 
-    told = sandbox.enter("airflow", "remote", "queues", START_AIRFLOW="true")
+    told = sandbox.enter("airflow", "remote", "queues", "list", START_AIRFLOW="true")
     assert told.count("Remote Executor: installing") == 1
     assert told.count("Remote Executor: making tables") == 1
     assert told.count("Remote Executor: made an enrolment token") == 1

@@ -141,7 +141,7 @@ def test_centrals_clocks_jump(
     if scheduler_s > 0:  # when it is behind, Airflow's own heartbeat waits for it to come to where it was
         sql = "SELECT latest_heartbeat - now() AS ahead FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1"
         assert impatient.query(sql)[0]["ahead"].total_seconds() == pytest.approx(scheduler_s, abs=60)
-    assert [job["state"] for job in witness.jobs()] == ["running", "running"]
+    assert {job["state"] for job in witness.jobs()} <= {"running", "succeeded"}
     centrals_clocks.set(api_server=0, scheduler=0, database=0)
     witness.assert_nothing_is_lost_or_doubled()
 
