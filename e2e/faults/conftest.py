@@ -33,6 +33,8 @@ POLL_S = 3
 RETRY_CEILING_S = 3
 """The longest step of the workers' back-off."""
 OFFER_DEADLINE_S = 2
+SLOTS = 8
+"""Of each site."""
 DRAIN_S = 1
 """How long SIGTERM waits for jobs here."""
 
@@ -95,7 +97,7 @@ def new_site(faults_home: Path, impatient: Airflow) -> Iterator[NewSite]:
             name=name,
             central=network.url,
             token=enrolment_token(impatient, name),
-            slots=8,
+            slots=SLOTS,
             bundles={"dags-folder": dags},
             variables={
                 "AIRFLOW_REMOTE_WORKER_POLL__BACKOFF_CEILING_S": str(RETRY_CEILING_S),

@@ -9,14 +9,14 @@ import time
 
 import pytest
 
-from e2e.faults.conftest import SiteNamed, restart_what_ended
+from e2e.faults.conftest import SLOTS, SiteNamed, restart_what_ended
 from testkit.airflow import Airflow
 from testkit.postgres import PostgresServer
 from testkit.processes import wait_until
 from testkit.witness import Site, Witness
 
 WITNESSES = 6
-"""Of two tasks each; the site has 8 slots, so that two of them wait."""
+"""Of two tasks each: more than a site has slots, so that some wait."""
 AWAY_S = 2
 
 
@@ -32,7 +32,7 @@ def load(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[Witness]:
     """Witnesses that say and push much, so that requests are on the way at any moment."""
     home = tmp_path_factory.mktemp("load")
     witnesses = [site.begin(home / str(number), wait=False, every_s=0.05) for number in range(WITNESSES)]
-    wait_until(lambda: sum(one.has_begun() for one in witnesses) >= 3, timeout_s=60, what="the site is full")
+    wait_until(lambda: sum(one.tasks_begun() for one in witnesses) == SLOTS, timeout_s=60, what="the site is full")
     return witnesses
 
 
