@@ -11,7 +11,9 @@ from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Ai
 from airflow_remote_provider import compat
 from airflow_remote_provider.grants import Ask, Kind
 from airflow_remote_provider.ledger import queue_policy
-from airflow_remote_provider.ledger.queue_policy import ALL_QUEUES, BadGlob, Mode, Policy
+from airflow_remote_provider.ledger.errors import LedgerError
+from airflow_remote_provider.ledger.queue_policy import BadGlob, Mode, Policy
+from airflow_remote_provider.ledger.queues import ALL_QUEUES
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -93,7 +95,7 @@ def test_what_is_no_glob_is_refused(glob: str) -> None:
 
 @pytest.mark.parametrize("queue", ["", "x" * 257])
 def test_what_is_no_queue_is_refused(queue: str) -> None:
-    with pytest.raises(BadGlob):
+    with pytest.raises(LedgerError, match="1 to 256"):
         _mode(queue, Mode.AUDIT)
 
 

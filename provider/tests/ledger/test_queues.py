@@ -7,7 +7,7 @@ import pytest
 from testkit.ledger import enlist, offered, queued, running  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import queues
+from airflow_remote_provider.ledger import queue_policy, queues
 from airflow_remote_provider.ledger.errors import LedgerError, Unknown
 from airflow_remote_provider.ledger.queues import QueueRow
 
@@ -50,6 +50,18 @@ def test_what_people_set_holds_until_they_unset_it() -> None:
     assert (_lost_after(), _rows()) == ({}, {})
 
 
+def test_what_a_queue_may_reach_outlives_its_rule_and_is_no_rule() -> None:
+    _set("ships", 60)
+    with compat.transaction() as session:
+        queue_policy.set_mode(session, "ships", queue_policy.Mode.AUDIT, by="ann")
+        queues.unset_queue(session, "ships")
+    assert _rows() == {}
+    with compat.transaction() as session:
+        assert queue_policy.policy_of(session, "ships").mode is queue_policy.Mode.AUDIT
+        with pytest.raises(Unknown):
+            queues.unset_queue(session, "ships")
+
+
 def test_case_counts_in_a_queues_name() -> None:
     _set("GPU", 60)
     _set("gpu", 120)
@@ -65,3 +77,8 @@ def test_a_queue_of_which_nothing_was_set_can_t_be_unset() -> None:
 def test_a_name_that_no_queue_can_have_is_refused(name: str) -> None:
     with pytest.raises(LedgerError, match="1 to 256 characters"):
         _set(name, 60)
+
+
+def test_a_rule_for_all_queues_is_refused_with_where_it_belongs() -> None:
+    with pytest.raises(LedgerError, match="lost_after_seconds"):
+        _set(queues.ALL_QUEUES, 60)

@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.grants import Grant, Kind
 from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError
-from airflow_remote_provider.models import QueuePolicy
+from airflow_remote_provider.ledger.queues import ALL_QUEUES, locked
+from airflow_remote_provider.models import Queue
 
 log = logging.getLogger(__name__)
-
-ALL_QUEUES = "*"
-"""Its policy holds for every queue, besides the queue's own."""
-
 
 class Mode(str, Enum):
     """What becomes of an ask that nothing grants."""
@@ -45,12 +41,12 @@ class Policy:
 
 def policy_of(session: Session, queue: str) -> Policy:
     """Return the policy of *queue*, that of all queues included."""
-    rows = {row.queue: row for row in session.scalars(select(QueuePolicy).where(QueuePolicy.queue.in_((queue, ALL_QUEUES))))}
+    rows = {row.name: row for row in session.scalars(select(Queue).where(Queue.name.in_((queue, ALL_QUEUES))))}
     own, everywhere = rows.get(queue), rows.get(ALL_QUEUES)
     mode = (own and own.mode) or (everywhere and everywhere.mode) or Mode.ENFORCE
     grant = Grant()
     for row in rows.values():
-        grant |= Grant({kind: frozenset(row.globs.get(kind.value, ())) for kind in Kind})
+        grant |= Grant({kind: frozenset(_globs(row, kind)) for kind in Kind})
     return Policy(Mode(mode), grant)
 
 
@@ -59,13 +55,14 @@ def allow(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, 
 
     Raises:
         BadGlob: one is empty or too long.
+        LedgerError: no name that a queue can have.
     """
     for pattern in (pattern for some in globs.values() for pattern in some):
         if not pattern.strip() or len(pattern) > LONGEST_GLOB:
             raise BadGlob(f"{pattern[:50]!r} is no glob of 1 to {LONGEST_GLOB} characters")
-    row = _locked(session, queue)
-    row.globs = {kind.value: sorted({*row.globs.get(kind.value, ()), *globs.get(kind, ())}) for kind in Kind}
-    return _changed(session, row, "allow", by, globs)
+    row = locked(session, queue, by=by)
+    row.globs = {kind.value: sorted({*_globs(row, kind), *globs.get(kind, ())}) for kind in Kind}
+    return _changed(session, row, "allow", globs)
 
 
 def deny(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, by: str) -> PolicyRow:
@@ -74,20 +71,20 @@ def deny(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, b
     Raises:
         BadGlob: the queue's policy has no such glob; nothing has changed.
     """
-    row = _locked(session, queue)
+    row = locked(session, queue, by=by)
     for kind, some in globs.items():
-        if missing := set(some) - set(row.globs.get(kind.value, ())):
-            has = ", ".join(row.globs.get(kind.value, ())) or "none"
+        if missing := set(some) - set(_globs(row, kind)):
+            has = ", ".join(_globs(row, kind)) or "none"
             raise BadGlob(f"the policy of the queue {queue!r} has no {kind.value} {min(missing)!r} to take back; it has: {has}")
-    row.globs = {kind.value: sorted(set(row.globs.get(kind.value, ())) - set(globs.get(kind, ()))) for kind in Kind}
-    return _changed(session, row, "deny", by, globs)
+    row.globs = {kind.value: sorted(set(_globs(row, kind)) - set(globs.get(kind, ()))) for kind in Kind}
+    return _changed(session, row, "deny", globs)
 
 
 def set_mode(session: Session, queue: str, mode: Mode, *, by: str) -> PolicyRow:
     """Deny what is not granted to jobs of *queue*, or only record it."""
-    row = _locked(session, queue)
+    row = locked(session, queue, by=by)
     row.mode = mode.value
-    return _changed(session, row, f"mode {mode.value}", by, {})
+    return _changed(session, row, f"mode {mode.value}", {})
 
 
 @dataclass(frozen=True)
@@ -108,32 +105,25 @@ class PolicyRow:
 
 
 def list_policies(session: Session) -> list[PolicyRow]:
-    return [_as_row(row) for row in session.scalars(select(QueuePolicy).order_by(QueuePolicy.queue))]
+    rows = session.scalars(select(Queue).where(or_(Queue.mode.is_not(None), Queue.globs.is_not(None))).order_by(Queue.name))
+    return [_as_row(row) for row in rows]
 
 
 LONGEST_GLOB = 500
 
 
-def _locked(session: Session, queue: str) -> QueuePolicy:
-    """Return the queue's policy, locked; a new one, if it has none."""
-    if not queue or len(queue) > 256:
-        raise BadGlob(f"{queue[:50]!r} is no name of a queue; {ALL_QUEUES!r} stands for all of them")
-    row = session.scalar(select(QueuePolicy).where(QueuePolicy.queue == queue).with_for_update())
-    if row is None:
-        row = QueuePolicy(queue=queue, mode=None, globs={}, changed_at=database_now(session), changed_by="")
-        session.add(row)
-    return row
+def _globs(row: Queue, kind: Kind) -> list[str]:
+    return (row.globs or {}).get(kind.value, [])
 
 
-def _changed(session: Session, row: QueuePolicy, what: str, by: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
-    row.changed_at, row.changed_by = database_now(session), by
+def _changed(session: Session, row: Queue, what: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
     session.flush()
     said = {kind.value: list(some) for kind, some in globs.items() if some}
-    acted(session, by, f"changed the policy of the queue {row.queue}: {what} {said or ''}".rstrip())
-    log.warning("The policy of the queue %r was changed by %s: %s %s", row.queue, by, what, said or "")
+    acted(session, row.changed_by, f"changed the policy of the queue {row.name}: {what} {said or ''}".rstrip())
+    log.warning("The policy of the queue %r was changed by %s: %s %s", row.name, row.changed_by, what, said or "")
     return _as_row(row)
 
 
-def _as_row(row: QueuePolicy) -> PolicyRow:
-    globs = {kind.value: list(row.globs.get(kind.value, ())) for kind in Kind}
-    return PolicyRow(queue=row.queue, mode=row.mode, changed_at=row.changed_at, changed_by=row.changed_by, **globs)
+def _as_row(row: Queue) -> PolicyRow:
+    globs = {kind.value: _globs(row, kind) for kind in Kind}
+    return PolicyRow(queue=row.name, mode=row.mode, changed_at=row.changed_at, changed_by=row.changed_by, **globs)

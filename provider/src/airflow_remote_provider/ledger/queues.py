@@ -16,9 +16,12 @@ from airflow_remote_provider.models import Job, Queue
 
 LONGEST_NAME = 256
 
+ALL_QUEUES = "*"
+"""Its policy holds for every queue, besides the queue's own."""
 
-def set_queue(session: Session, name: str, *, lost_after_s: float, by: str) -> None:
-    """Decide about a queue. Jobs that are queued from now on follow it.
+
+def locked(session: Session, name: str, *, by: str) -> Queue:
+    """Return what was decided about a queue, locked, for *by* to change; a new row if that is nothing yet.
 
     Raises:
         LedgerError: no name that a queue can have.
@@ -29,22 +32,33 @@ def set_queue(session: Session, name: str, *, lost_after_s: float, by: str) -> N
     if queue is None:
         queue = Queue(name=name)
         session.add(queue)
-    queue.lost_after_s = lost_after_s
-    queue.changed_at = database_now(session)
-    queue.changed_by = by
+    queue.changed_at, queue.changed_by = database_now(session), by
+    return queue
+
+
+def set_queue(session: Session, name: str, *, lost_after_s: float, by: str) -> None:
+    """Decide how long the workers of a queue's jobs may be silent. Jobs that are queued from now on follow it.
+
+    Raises:
+        LedgerError: no name that a queue can have, or that of all queues.
+    """
+    if name == ALL_QUEUES:
+        raise LedgerError("for all queues `[remote] lost_after_seconds` decides; name one queue")
+    locked(session, name, by=by).lost_after_s = lost_after_s
     acted(session, by, f"set for the queue {name}: lost after {lost_after_s:g} s")
 
 
 def unset_queue(session: Session, name: str, *, by: str = "unknown") -> None:
-    """Let the defaults hold again for this queue.
+    """Let the defaults hold again for this queue. Its policy stays.
 
     Raises:
         Unknown: nothing was decided about it.
     """
     queue = session.get(Queue, name, with_for_update=True)
-    if queue is None:
+    if queue is None or queue.lost_after_s is None:
         raise Unknown(f"nothing was set for the queue {name!r}; `airflow remote queues list` shows what was")
-    session.delete(queue)
+    queue.lost_after_s = None
+    queue.changed_at, queue.changed_by = database_now(session), by
     acted(session, by, f"unset the rules of the queue {name}")
 
 
@@ -79,7 +93,7 @@ def list_queues(session: Session) -> list[QueueRow]:
     found: dict[str, dict[str, tuple[int, datetime]]] = {}
     for queue, state, count, oldest in session.execute(query):
         found.setdefault(queue, {})[state] = (count, oldest)
-    rules = {queue.name: queue for queue in session.scalars(select(Queue))}
+    rules = {queue.name: queue for queue in session.scalars(select(Queue).where(Queue.lost_after_s.is_not(None)))}
     rows = []
     for name in sorted(found.keys() | rules.keys()):
         states, rule = found.get(name, {}), rules.get(name)

@@ -12,7 +12,6 @@ from airflow_remote_provider.models.duty import Duty
 from airflow_remote_provider.models.enrolment import EnrolmentToken
 from airflow_remote_provider.models.job import Job
 from airflow_remote_provider.models.queue import Queue
-from airflow_remote_provider.models.queue_policy import QueuePolicy
 from airflow_remote_provider.models.worker import Presence, Worker
 
-__all__ = ["Access", "AuditEntry", "Base", "Duty", "EnrolmentToken", "Job", "Presence", "Queue", "QueuePolicy", "Worker"]
+__all__ = ["Access", "AuditEntry", "Base", "Duty", "EnrolmentToken", "Job", "Presence", "Queue", "Worker"]

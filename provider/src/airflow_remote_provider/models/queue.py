@@ -1,10 +1,10 @@
-"""Queues that people gave a rule of their own. A queue without a row has the defaults."""
+"""Queues about which people decided something. A queue without a row has the defaults."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import String
+from sqlalchemy import JSON, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
@@ -15,7 +15,12 @@ class Queue(Base):
     __tablename__ = "remote_queue"
 
     name: Mapped[str] = mapped_column(exact(256), primary_key=True)
+    """`*`: all queues; only their policy can be set so."""
     lost_after_s: Mapped[float | None] = mapped_column(seconds())
     """NULL: as `[remote] lost_after_seconds` says."""
+    mode: Mapped[str | None] = mapped_column(String(16))
+    """Of its policy. NULL: that of `*`."""
+    globs: Mapped[dict[str, list[str]] | None] = mapped_column(JSON(none_as_null=True))
+    """Its policy: what all its jobs may reach besides what their tasks' definitions grant, by :class:`..grants.Kind`."""
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_by: Mapped[str] = mapped_column(String(250))

@@ -21,15 +21,8 @@ def _exact(length: int) -> Any:
 
 
 def upgrade() -> None:
-    op.create_table(
-        "remote_queue_policy",
-        sa.Column("queue", _exact(256), nullable=False),
-        sa.Column("mode", sa.String(16)),
-        sa.Column("globs", sa.JSON, nullable=False),
-        sa.Column("changed_at", UtcDateTime, nullable=False),
-        sa.Column("changed_by", sa.String(250), nullable=False),
-        sa.PrimaryKeyConstraint("queue", name="pk_remote_queue_policy"),
-    )
+    op.add_column("remote_queue", sa.Column("mode", sa.String(16)))
+    op.add_column("remote_queue", sa.Column("globs", sa.JSON))
     op.create_table(
         "remote_access",
         sa.Column("job_id", sa.String(36), nullable=False),
@@ -51,4 +44,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("remote_access")
-    op.drop_table("remote_queue_policy")
+    with op.batch_alter_table("remote_queue") as table:
+        table.drop_column("globs")
+        table.drop_column("mode")
