@@ -121,7 +121,7 @@ def get_remote_cli_commands() -> list[Any]:
                 "list",
                 "show the newest entries",
                 list_audit,
-                Arg(("--kind",), default=None, help="only of this kind, such as job-lost, replay, action"),
+                Arg(("--kind",), default=None, help="only of this kind, such as job-lost, replay, denied, action"),
                 Arg(("--worker",), default=None, help="only of this worker"),
                 Arg(("--job",), default=None, help="only about this job"),
                 Arg(("--limit",), type=int, default=100, help="at most this many"),

@@ -94,7 +94,7 @@ OPTIONS: dict[str, Option] = {
         30, 0.00005, 3650, "How long a worker's credential is good for, in days. The worker replaces it by itself well before."
     ),
     "history_days": Option(14, 1, 3650, "How long ended jobs are kept, in days."),
-    "audit_days": Option(90, 1, 3650, "How long the audit is kept, in days."),
+    "audit_days": Option(90, 1, 3650, "How long the audit is kept, what jobs asked for included, in days."),
 }
 
 SWITCHES: dict[str, Switch] = {

@@ -17,12 +17,12 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
 from airflow_remote_provider.grants import Ask, Kind
-from airflow_remote_provider.ledger import grants, queue_policy, sweep
+from airflow_remote_provider.ledger import audit, grants, queue_policy
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.grants import Answer, Verdict
 from airflow_remote_provider.ledger.queue_policy import Mode
-from airflow_remote_provider.models import Access
-from sqlalchemy import select, update
+from airflow_remote_provider.models import Access, Job
+from sqlalchemy import delete, select, update
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -221,16 +221,31 @@ def test_a_job_that_is_not_there_is_nobodys() -> None:
         _decide(str(uuid.uuid4()))
 
 
-def test_the_record_is_kept_as_long_as_the_history() -> None:
+def test_the_record_is_kept_as_long_as_the_audit_and_outlives_its_job() -> None:
     _decide(_job())
     with compat.transaction() as session:
-        sweep.purge(session, older_than=timedelta(days=14))
-    assert len(_rows()) == 1
-    with compat.transaction() as session:
+        session.execute(delete(Job))
+        assert audit.purge(session, older_than=timedelta(days=14)) == 0
         session.execute(update(Access).values(at=ago(days=15)))
-    with compat.transaction() as session:
-        sweep.purge(session, older_than=timedelta(days=14))
+        assert audit.purge(session, older_than=timedelta(days=14)) == 1
     assert _rows() == []
+
+
+def test_the_audit_shows_what_jobs_asked_for_among_the_rest() -> None:
+    _allow(variables=["v"])
+    job = _job()
+    _decide(job)
+    _decide(job, Ask(Kind.VARIABLES, ("v",)))
+    _mode(Mode.AUDIT)
+    _decide(job, Ask(Kind.VARIABLES, ("w",)))
+    with compat.transaction() as session:
+        rows = audit.list_entries(session)
+        assert [row.kind for row in rows[:4]] == ["would-deny", "action", "secret-read", "denied"]
+        assert rows[3].detail == "connections 'plant' for dag.task (try 1, run run)"
+        assert [row.kind for row in audit.list_entries(session, kind="denied")] == ["denied"]
+        assert [row.kind for row in audit.list_entries(session, kind="action", limit=1)] == ["action"]
+        assert len(audit.list_entries(session, job_id=job)) == 3
+        assert audit.list_entries(session, worker="another") == []
 
 
 def test_people_read_the_newest_first_and_may_filter() -> None:

@@ -1,11 +1,14 @@
 """The audit: what happened that somebody may have to answer for, written by the verbs that see it, read by people.
 
-The same cause again counts up its row instead of adding one, so nobody can flood the table by repeating himself.
+The same cause again counts up its row instead of adding one, so nobody can flood the table by repeating himself. What jobs asked
+for is in a table of its own (:class:`..models.Access`), which `suggest` asks by Dag; the list shows both.
 """
 
 from __future__ import annotations
 
+import heapq
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -15,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.models import AuditEntry, Worker
+from airflow_remote_provider.models import Access, AuditEntry, Worker
 
 CAUSES = uuid.UUID("5f0c1b1e-2f6b-4c0e-9d51-0b8a4f6d7c3e")
 """The namespace of entries' ids; any constant would do."""
@@ -43,6 +46,17 @@ class AuditKind(str, Enum):
     """A credential was used after it had been replaced: somebody has a copy of it."""
     ACTION = "action"
     """What a person did."""
+
+    SECRET_READ = "secret-read"
+    """A job was granted a secret."""
+    DENIED = "denied"
+    """A job asked for what is not granted to it."""
+    WOULD_DENY = "would-deny"
+    """The same, in a queue whose policy only records it."""
+
+
+ASKED = {"granted": AuditKind.SECRET_READ, "denied": AuditKind.DENIED, "audited": AuditKind.WOULD_DENY}
+"""What an access is to the audit, by its answer."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,18 @@ class AuditRow:
 def list_entries(
     session: Session, *, kind: str | None = None, worker: str | None = None, job_id: str | None = None, limit: int = 100
 ) -> list[AuditRow]:
-    """Return the newest entries first."""
+    """Return the newest entries first, what jobs asked for among them."""
+    newest = heapq.merge(
+        _entries(session, kind, worker, job_id, limit), _accesses(session, kind, worker, job_id, limit), key=_at, reverse=True
+    )
+    return [row for row, _ in zip(newest, range(limit), strict=False)]
+
+
+def _at(row: AuditRow) -> datetime:
+    return row.at
+
+
+def _entries(session: Session, kind: str | None, worker: str | None, job_id: str | None, limit: int) -> Iterator[AuditRow]:
     query = select(AuditEntry).order_by(AuditEntry.at.desc(), AuditEntry.id).limit(limit)
     if kind is not None:
         query = query.where(AuditEntry.kind == kind)
@@ -126,8 +151,8 @@ def list_entries(
         query = query.where(AuditEntry.worker_name == worker)
     if job_id is not None:
         query = query.where(AuditEntry.job_id == job_id)
-    return [
-        AuditRow(
+    for entry in session.scalars(query):
+        yield AuditRow(
             at=entry.at,
             kind=entry.kind,
             worker=entry.worker_name,
@@ -137,11 +162,34 @@ def list_entries(
             first_at=entry.first_at,
             detail=entry.detail,
         )
-        for entry in session.scalars(query)
-    ]
+
+
+def _accesses(session: Session, kind: str | None, worker: str | None, job_id: str | None, limit: int) -> Iterator[AuditRow]:
+    query = select(Access).order_by(Access.at.desc(), Access.job_id, Access.kind, Access.name).limit(limit)
+    if kind is not None:
+        query = query.where(Access.answer.in_([answer for answer, asked in ASKED.items() if asked.value == kind]))
+    if worker is not None:
+        query = query.where(Access.worker_name == worker)
+    if job_id is not None:
+        query = query.where(Access.job_id == job_id)
+    for access in session.scalars(query):
+        whose = f"{access.dag_id}.{access.task_id} (try {access.try_number}, run {access.run_id})"
+        yield AuditRow(
+            at=access.at,
+            kind=ASKED[access.answer].value,
+            worker=access.worker_name,
+            job_id=access.job_id,
+            actor="worker",
+            times=1,
+            first_at=access.at,
+            detail=f"{access.kind} {access.name!r} for {whose}",
+        )
 
 
 def purge(session: Session, *, older_than: timedelta) -> int:
-    """Forget what did not happen again for so long. Return how many entries."""
-    gone = session.execute(delete(AuditEntry).where(AuditEntry.at < database_now(session) - older_than))
-    return int(gone.rowcount)  # type: ignore[attr-defined]
+    """Forget what did not happen again for so long. Return how many rows."""
+    before = database_now(session) - older_than
+    gone = 0
+    for table in (AuditEntry, Access):
+        gone += session.execute(delete(table).where(table.at < before)).rowcount  # type: ignore[attr-defined]
+    return gone

@@ -17,7 +17,7 @@ from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.jobs import take_back
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import Access, Duty, Job, Presence, Worker
+from airflow_remote_provider.models import Duty, Job, Presence, Worker
 
 REMOVED_KEPT = timedelta(days=1)
 
@@ -222,7 +222,6 @@ def purge(session: Session, *, older_than: timedelta) -> int:
     """
     now = database_now(session)
     before = now - older_than
-    session.execute(delete(Access).where(Access.at < before))
     removed = select(Worker.id).where(Worker.removed_at < now - REMOVED_KEPT)
     session.execute(delete(Presence).where(Presence.worker_id.in_(removed)))
     session.execute(delete(Worker).where(Worker.removed_at < now - REMOVED_KEPT))
