@@ -32,7 +32,8 @@ from airflow_remote_worker.gateway import Door, Gateway
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.logs import LogKeeper
 from airflow_remote_worker.jobs.process import Launcher, scrubbed
-from airflow_remote_worker.jobs.supervisor import Site, Supervisor, shim_of
+from airflow_remote_worker.jobs.site import Site
+from airflow_remote_worker.jobs.supervisor import Supervisor, shim_of
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle
 from airflow_remote_worker.link import Link

@@ -11,7 +11,8 @@ from airflow_remote_worker.config import BundleConfig, Config
 from airflow_remote_worker.jobs import supervisor
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.process import CannotHost
-from airflow_remote_worker.jobs.supervisor import Site, Supervisor
+from airflow_remote_worker.jobs.site import Site
+from airflow_remote_worker.jobs.supervisor import Supervisor
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire

@@ -6,9 +6,7 @@ Each job is one task that reads as its story (:meth:`Supervisor._live`). Cancell
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +14,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 import msgspec
-from airflow_remote_protocol.codec import Malformed, decode
 from airflow_remote_protocol.messages import (
-    CallbackWorkload,
-    ConnectionTestWorkload,
     JobKind,
     JobPhase,
     Offer,
@@ -27,16 +22,14 @@ from airflow_remote_protocol.messages import (
     Report,
     Stop,
     StopReason,
-    TaskWorkload,
 )
 
 from airflow_remote_worker.clock import Clock
-from airflow_remote_worker.config import Config
 from airflow_remote_worker.disk import NoRoom
 from airflow_remote_worker.errors import Damaged
-from airflow_remote_worker.jobs.apart import call_apart
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.logs import append_line
+from airflow_remote_worker.jobs.preparation import Unprepared, prepare
 from airflow_remote_worker.jobs.process import (
     CannotHost,
     StartUncertain,
@@ -47,8 +40,9 @@ from airflow_remote_worker.jobs.process import (
     terminate,
     wait_for_exit,
 )
+from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
-from airflow_remote_worker.jobs.verdict import judge
+from airflow_remote_worker.jobs.verdict import LONGEST_REASON, judge
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
@@ -56,23 +50,12 @@ from airflow_remote_worker.spool import JobDir, ShimRecord, Spool
 
 log = logging.getLogger(__name__)
 
-WORKLOADS: dict[JobKind, type[TaskWorkload | CallbackWorkload | ConnectionTestWorkload]] = {
-    JobKind.TASK: TaskWorkload,
-    JobKind.CALLBACK: CallbackWorkload,
-    JobKind.CONNECTION_TEST: ConnectionTestWorkload,
-}
 KILL_AFTER_S = 15.0
 """Between SIGTERM from outside and SIGKILL."""
 HELLO_WITHIN_S = 10.0
 """A shim connects again about every second (its heartbeat); one that has not by then is not there."""
-PREPARE_WITHIN_S = 60.0
-"""A look for a file that takes longer will not come back: a network drive that is away."""
 LONGEST_NAP_S = 60.0
 """Sleeps stand still while the machine is suspended; our clock doesn't."""
-
-
-class Unprepared(Exception):
-    """The job can't start here; the text goes into its log and names the cause and the remedy."""
 
 
 class Starter(Protocol):
@@ -89,21 +72,6 @@ class LocalDoor(Protocol):
     def stop(self, lease: Lease, stop: wire.Stop) -> None: ...
 
     def close(self, lease: Lease) -> None: ...
-
-
-@dataclass(frozen=True)
-class Site:
-    """What jobs must know of where they are."""
-
-    config: Config
-    worker_name: str
-    socket_path: Path
-    contact_path: Path
-    """Where the daemon writes when it last heard of central."""
-    check_room: Callable[[], None] = lambda: None
-    """Raises `NoRoom` if the disk should take no other job."""
-    note_failure: Callable[[OSError], None] = lambda error: None
-    """Told of writes that failed."""
 
 
 class Supervisor:
@@ -196,7 +164,7 @@ class Supervisor:
 
     async def _live(self, job: Job) -> None:
         try:
-            spec = await self._prepare(job)
+            spec = await prepare(job, self._site, contact_at=self._contact_at())
             job.dir.store_spec(spec)
             self._door.open(job.lease, spec.key, job)
             if job.stop is None:
@@ -208,59 +176,9 @@ class Supervisor:
             return
         await self._watch(job)
 
-    async def _prepare(self, job: Job) -> wire.JobSpec:
-        """Raises: Unprepared."""
-        try:
-            # Apart: where the Dags are on a drive that doesn't answer, only this job waits.
-            code = await call_apart(
-                lambda: self._find_code(job.offer), within_s=PREPARE_WITHIN_S, name=f"look for the code of {job.lease}"
-            )
-        except TimeoutError:
-            places = ", ".join(sorted({str(bundle.path) for bundle in self._site.config.bundles.values()}))
-            raise Unprepared(
-                f"the worker {self._site.worker_name} got no answer from its disk within {PREPARE_WITHIN_S:.0f} s when it looked "
-                f"for the Dag file ({places}); if that is a network drive, see whether it is there"
-            ) from None
-        return wire.JobSpec(
-            job_id=job.lease.job_id,
-            key=secrets.token_hex(32),
-            socket_path=str(self._site.socket_path),
-            worker_name=self._site.worker_name,
-            queue=job.offer.queue,
-            workload=job.offer.workload,
-            bundle_path=code,
-            kind=job.offer.kind.value,
-            stop_after_s=job.offer.stop_after_s,
-            contact_at=self._clock.monotonic() if self._session.last_contact is None else self._session.last_contact,
-            contact_path=str(self._site.contact_path),
-            run_as_user=self._site.config.run_as_user,
-        )
-
-    def _find_code(self, offer: Offer) -> str:
-        """Return where the job's bundle is on this machine; empty for a kind that needs none.
-
-        Raises:
-            Unprepared: the workload can't be read, or its bundle isn't here.
-        """
-        try:
-            workload = decode(WORKLOADS[offer.kind], bytes(offer.workload))
-        except Malformed as error:
-            raise Unprepared(
-                f"central sent a workload that this worker can't read ({error}); update the older of the two"
-            ) from None
-        if isinstance(workload, ConnectionTestWorkload):
-            return ""
-        name, config = workload.bundle.name, self._site.config
-        bundle = config.bundles.get(name)
-        if bundle is None:
-            known = ", ".join(sorted(config.bundles)) or "none"
-            remedy = f"set bundles.{name}.path in its settings to the directory with that bundle's Dags"
-            raise Unprepared(f"the worker {self._site.worker_name} has no bundle {name!r} (it has: {known}); {remedy}")
-        if not (bundle.path / workload.dag_rel_path).exists():
-            what = f"{bundle.path}" if not bundle.path.is_dir() else f"{bundle.path / workload.dag_rel_path}"
-            remedy = "bring it there, or correct bundles." + name + ".path"
-            raise Unprepared(f"{what} does not exist on worker {self._site.worker_name} (bundle {name!r}); {remedy}")
-        return str(bundle.path.absolute())
+    def _contact_at(self) -> float:
+        last = self._session.last_contact
+        return self._clock.monotonic() if last is None else last
 
     async def _start(self, job: Job) -> None:
         try:
@@ -347,7 +265,7 @@ class Supervisor:
     def _fail_to_start(self, job: Job, reason: str) -> None:
         log.error("job %s: not started: %s", job.lease, reason)
         self._explain(job, reason)
-        self._settle(job, Report(outcome=Outcome.UNPREPARED, reason=reason[:2000]))
+        self._settle(job, Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_REASON]))
         self._end(job)
 
     def _explain(self, job: Job, reason: str) -> None:
@@ -397,7 +315,7 @@ class Supervisor:
             what = f"ended {', '.join(ended)}" if ended else "it was not running any more"
             reason = f"the worker's notes about this job are damaged ({error}), so it could not go on: {what}"
             self._explain(job, reason)
-            self._settle(job, Report(outcome=Outcome.DIED, reason=reason[:2000]))
+            self._settle(job, Report(outcome=Outcome.DIED, reason=reason[:LONGEST_REASON]))
         self._begin(job, self._conclude, JobPhase.ENDED)
 
     async def _adopted(self, job: Job) -> None:
