@@ -15,7 +15,7 @@ import psutil
 import pytest
 from airflow_remote_protocol.messages import IntentMode, Outcome, StopReason
 from airflow_remote_protocol.states import JobState
-from airflow_remote_worker.jobs import supervisor
+from airflow_remote_worker.jobs import preparation
 from airflow_remote_worker.jobs.supervisor import Supervisor
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_OK
@@ -232,7 +232,7 @@ def test_a_thousand_jobs_leave_no_process_and_no_zombie(central: FakeCentral, wo
 def test_a_drive_that_does_not_answer_delays_no_other_job_and_is_named(
     central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "PREPARE_WITHIN_S", 2.0)
+    monkeypatch.setattr(preparation, "PREPARE_WITHIN_S", 2.0)
     answer = threading.Event()
     find = Supervisor._find_code
 

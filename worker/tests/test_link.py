@@ -10,9 +10,10 @@ from airflow_remote_protocol.codec import encode
 from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_protocol.messages import Enrolment, Outcome, Poll, PollReply, Pong, Report
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
+from airflow_remote_worker.connections import CONNECTION_AGE_S
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import CONNECTION_AGE_S, MAX_BODY, Link
+from airflow_remote_worker.link import MAX_BODY, Link
 from airflow_remote_worker.network import Network
 
 from .conftest import HandClock
@@ -204,12 +205,12 @@ def test_connections_are_renewed_when_old(clock: HandClock) -> None:
     async def main() -> None:
         poll = Poll(free_slots=1, intent_revision=0, wait_s=1)
         await link.poll(poll)
-        first = link._pool
+        first = link._connections._pool
         await link.poll(poll)
-        assert link._pool is first
+        assert link._connections._pool is first
         clock.now += CONNECTION_AGE_S + 1
         await link.poll(poll)
-        assert link._pool is not first
+        assert link._connections._pool is not first
         assert first and first.client.is_closed
         await link.close()
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import anyio
 import pytest
 from airflow_remote_worker.config import Config, ConfigError
+from airflow_remote_worker.connections import CONNECTION_AGE_S, LOOK_EVERY_S
 from airflow_remote_worker.errors import Refused, Unreachable
-from airflow_remote_worker.link import LOOK_EVERY_S, Link
+from airflow_remote_worker.link import Link
 from airflow_remote_worker.network import KEEPALIVE_S, Network, is_exempt, keepalive, parse_proxy
 from airflow_remote_worker.state import Membership
 
@@ -309,6 +310,4 @@ def pass_time(visitor: Visitor) -> None:
 
 def end_connections(visitor: Visitor) -> None:
     """Old enough for new connections: a server's new certificate is seen by those only."""
-    from airflow_remote_worker.link import CONNECTION_AGE_S
-
     visitor.clock.now += CONNECTION_AGE_S + 1

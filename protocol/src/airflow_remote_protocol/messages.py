@@ -17,7 +17,9 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[A-Z
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
 """Printable ASCII: it goes into queries and logs, and some databases refuse NUL even in a comparison."""
 QueueName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-ShortText = Annotated[str, msgspec.Meta(max_length=2000)]
+LONGEST_SHORT_TEXT = 2000
+"""Characters."""
+ShortText = Annotated[str, msgspec.Meta(max_length=LONGEST_SHORT_TEXT)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 MAX_JOBS_LISTED = 10_000
 

@@ -1,18 +1,16 @@
 """The one connection to central: every route of `/remote/v1` as a method. All network speech of the worker goes through here.
 
-Owns the pool, headers, bounds, and the translation of foreign errors into ours (their words are :mod:`.diagnosis`'s). It refuses
-to own retries: callers decide what an error means to them; :meth:`Link.heard_again` wakes those who wait.
+Owns headers, bounds, and the translation of foreign errors into ours (their words are :mod:`.diagnosis`'s; the connections
+themselves are :mod:`.connections`'). It refuses to own retries: callers decide what an error means to them;
+:meth:`Link.heard_again` wakes those who wait.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import importlib.util
 import logging
 import ssl
-import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote
@@ -23,6 +21,7 @@ import msgspec
 from airflow_remote_protocol.codec import Malformed, decode, decode_problem, encode
 from airflow_remote_protocol.errors import Problem, ProblemCode, problem
 from airflow_remote_protocol.messages import (
+    LONGEST_SHORT_TEXT,
     Credential,
     Decline,
     Enrolled,
@@ -45,13 +44,12 @@ from airflow_remote_protocol.version import (
     check_version,
 )
 
-from airflow_remote_worker import __version__
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.config import ConfigError
+from airflow_remote_worker.connections import Connections
 from airflow_remote_worker.diagnosis import describe, diagnose
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, from_problem
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.network import Network, Proxy, Way, keepalive
+from airflow_remote_worker.network import Network, Proxy
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +60,6 @@ MAX_BODY = 16 * 1024 * 1024
 """Of central's own messages: a reply full of offers, each a few KiB."""
 MAX_EXECUTION_BODY = 60 * 1024 * 1024
 """Of the Execution API's: what fits into one frame to the shim."""
-CONNECTION_AGE_S = 15 * 60
-"""Then a new pool: load balancers rebalance, and DNS is asked again."""
 TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 POLL_MARGIN_S = 15.0
@@ -72,8 +68,6 @@ LEAVE_ATTEMPTS = 5
 """Within some 5 s: whoever leaves has nobody left who would try again."""
 STALE_S = 2.0
 """A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
-LOOK_EVERY_S = 60.0
-"""How soon a changed certificate or password file is noticed while all is well; after a failure that it may explain, at once."""
 PAGE = 8192
 """How much of a stranger's page is read for its title."""
 PAGE_S = 2.0
@@ -96,16 +90,6 @@ class Executed:
     body: bytes
 
 
-class _Pool:
-    """One client of a limited age; closed when it is old and its last request has ended."""
-
-    def __init__(self, client: httpx.AsyncClient, born: float) -> None:
-        self.client = client
-        self.born = born
-        self.looked_at = born
-        self.requests = 0
-
-
 class Link:
     """Speaks to central by the way of *network* as the holder of *credential*.
 
@@ -126,13 +110,10 @@ class Link:
         """Hears that central does not know the credential, and that the one before is used again."""
         self.central = network.central
         self.session_id: str | None = None
-        self._network = network
+        self._connections = Connections(network, clock, transport)
         self._credential = credential
         self._previous = previous
         self._clock = clock
-        self._transport = transport
-        self._way = network.way() if transport is None else Way(None, None, None, ())
-        self._pool: _Pool | None = None
         self._contact = anyio.Event()
         self._is_down = False
         self._busy_until = 0.0
@@ -141,7 +122,7 @@ class Link:
     @property
     def proxy(self) -> Proxy | None:
         """What the way leads through."""
-        return self._way.proxy
+        return self._connections.way.proxy
 
     # The worker
 
@@ -157,7 +138,7 @@ class Link:
             Unreachable: something else answered, or nothing.
         """
         body = {"username": username, "password": password}
-        async with self._client() as client:
+        async with self._connections.client() as client:
             try:
                 async with client.stream("POST", f"{self.central}/auth/token", json=body, timeout=TIMEOUT_S) as response:
                     page = await _bounded(response, PAGE)
@@ -172,7 +153,7 @@ class Link:
         try:
             return decode(_Login, page).access_token
         except Malformed:
-            raise Unreachable(diagnose(response, page, self.central, self._way.proxy)) from None
+            raise Unreachable(diagnose(response, page, self.central, self.proxy)) from None
 
     async def open_session(self, request: SessionRequest) -> Session:
         """Open a session; all further calls speak under it."""
@@ -248,7 +229,7 @@ class Link:
         await self._send("POST", f"jobs/{lease.job_id}/accept", session=True, lease=lease)
 
     async def decline(self, lease: Lease, reason: str) -> None:
-        body = encode(Decline(reason=reason[:2000]))
+        body = encode(Decline(reason=reason[:LONGEST_SHORT_TEXT]))
         await self._send("POST", f"jobs/{lease.job_id}/decline", body, session=True, lease=lease)
 
     async def report(self, lease: Lease, report: Report) -> None:
@@ -304,9 +285,7 @@ class Link:
             self._contact = anyio.Event()
 
     async def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool:
-            await pool.client.aclose()
+        await self._connections.close()
 
     # One request
 
@@ -342,7 +321,7 @@ class Link:
         url = f"{self.central}/{PREFIX}/{path}"
         started = self._clock.monotonic()
         try:
-            async with self._client() as client:
+            async with self._connections.client() as client:
                 request = client.build_request(
                     method, url, content=body or None, headers={**(headers or {}), **own}, timeout=timeout
                 )
@@ -383,9 +362,9 @@ class Link:
         try:
             if MARKER_HEADER not in response.headers:
                 self._is_down = True
-                self._suspect_files()
+                self._connections.suspect_files()
                 page = await _first_bytes(response)
-                raise Unreachable(diagnose(response, page, self.central, self._way.proxy), was_cut=True)
+                raise Unreachable(diagnose(response, page, self.central, self.proxy), was_cut=True)
             body = await _bounded(response, MAX_EXECUTION_BODY if execution else MAX_BODY)
         finally:
             await response.aclose()
@@ -406,66 +385,9 @@ class Link:
 
     def _unreachable(self, error: Exception) -> Unreachable:
         self._is_down = True
-        self._suspect_files()
+        self._connections.suspect_files()
         never_left = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
-        return Unreachable(describe(error, self.central, self._way.proxy), was_cut=not never_left)
-
-    def _suspect_files(self) -> None:
-        """A certificate or password may be the cause: look before the next request whether somebody has replaced it."""
-        if self._pool:
-            self._pool.looked_at = float("-inf")
-
-    def _read_anew(self) -> bool:
-        """Say whether the files behind the way have changed, having read them; a broken one is told once and changes nothing."""
-        stamp = self._network.stamp()
-        if self._transport or stamp == self._way.stamp:
-            return False
-        try:
-            self._way = self._network.way()
-        except (Refused, ConfigError) as error:
-            log.warning("%s; going on with what it held before", error)
-            self._way = dataclasses.replace(self._way, stamp=stamp)
-            return False
-        log.info("certificates or the proxy's password have changed on disk: new connections use them")
-        return True
-
-    @contextlib.asynccontextmanager
-    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
-        now = self._clock.monotonic()
-        pool = self._pool
-        changed = False
-        if pool and now - pool.looked_at > LOOK_EVERY_S:
-            pool.looked_at = now
-            changed = self._read_anew()
-        if pool is None or changed or now - pool.born > CONNECTION_AGE_S:
-            old, pool = pool, _Pool(self._make_client(), now)
-            self._pool = pool
-            if old and old.requests == 0:
-                await old.client.aclose()
-        pool.requests += 1
-        try:
-            yield pool.client
-        finally:
-            pool.requests -= 1
-            if pool is not self._pool and pool.requests == 0:
-                with anyio.CancelScope(shield=True):
-                    await pool.client.aclose()
-
-    def _make_client(self) -> httpx.AsyncClient:
-        if importlib.util.find_spec("sniffio") is None:
-            # httpcore tries to import it several times for each request; each failure would walk the whole path anew.
-            sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # the language's own mark for "there is none"
-        proxy = self._way.proxy
-        transport = self._transport or httpx.AsyncHTTPTransport(
-            # Never httpx's own authorities: without TLS to central, nobody is trusted.
-            verify=self._way.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            proxy=httpx.Proxy(proxy.url, auth=proxy.auth, ssl_context=self._way.proxy_tls) if proxy else None,
-            trust_env=False,  # what the environment says of proxies is network.py's business
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=60),
-            socket_options=keepalive(),
-        )
-        headers = {"user-agent": f"airflow-remote-worker/{__version__}"}
-        return httpx.AsyncClient(transport=transport, trust_env=False, headers=headers)
+        return Unreachable(describe(error, self.central, self.proxy), was_cut=not never_left)
 
 
 def decoded(kind: type[T], answer: Executed) -> T:

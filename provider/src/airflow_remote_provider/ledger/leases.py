@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
+from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session, defer
@@ -22,9 +22,6 @@ from airflow_remote_provider.models import Job, Worker
 
 STOPS_REPEATED = timedelta(minutes=5)
 """How long a parked poll hears of an offer that was taken back; a later poll hears of it by listing the job."""
-
-LONGEST_REASON = 2000
-"""As the protocol has it."""
 
 RIVAL_SPEAKS_WITHIN = timedelta(seconds=5)
 """How long after a takeover a worker's word that a job died is not taken yet. If it was no restart but a copy of the machine, the
@@ -119,7 +116,7 @@ def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) ->
     job.offers -= 1
     job.deadline_at = None
     job.not_before = database_now(session) + delay
-    job.reason = f"declined by {job.worker_name}: {presentable(reason, longest=LONGEST_REASON)}"
+    job.reason = f"declined by {job.worker_name}: {presentable(reason, longest=LONGEST_SHORT_TEXT)}"
     wake(session, Topic.QUEUED)
 
 
@@ -282,7 +279,7 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     job.ended_at = database_clock(session)
     job.outcome = said.outcome.value
     job.exit_code = said.exit_code
-    job.reason = presentable(said.reason, longest=LONGEST_REASON)
+    job.reason = presentable(said.reason, longest=LONGEST_SHORT_TEXT)
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
     job.deadline_at = None
@@ -303,7 +300,7 @@ def note_late(session: Session, lease: Lease, said: Report) -> None:
     if job is None or job.worker_id != lease.worker_id:
         return
     exit_code = "" if said.exit_code is None else f", exit code {said.exit_code}"
-    reason = presentable(said.reason, longest=LONGEST_REASON)
+    reason = presentable(said.reason, longest=LONGEST_SHORT_TEXT)
     detail = (
         f"reported as {said.outcome.value}{exit_code} after it was lost ({job.reason}); refused. "
         f"Its log has {said.log_size} bytes, SHA-256 {said.log_sha256 or 'not told'}. {reason}"

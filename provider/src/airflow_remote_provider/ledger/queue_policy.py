@@ -19,6 +19,7 @@ from airflow_remote_provider.models import Queue
 
 log = logging.getLogger(__name__)
 
+
 class Mode(str, Enum):
     """What becomes of an ask that nothing grants."""
 

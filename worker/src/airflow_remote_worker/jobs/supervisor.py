@@ -15,6 +15,7 @@ import anyio.abc
 import anyio.to_thread
 import msgspec
 from airflow_remote_protocol.messages import (
+    LONGEST_SHORT_TEXT,
     JobKind,
     JobPhase,
     Offer,
@@ -42,7 +43,7 @@ from airflow_remote_worker.jobs.process import (
 )
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
-from airflow_remote_worker.jobs.verdict import LONGEST_REASON, judge
+from airflow_remote_worker.jobs.verdict import judge
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
@@ -265,7 +266,7 @@ class Supervisor:
     def _fail_to_start(self, job: Job, reason: str) -> None:
         log.error("job %s: not started: %s", job.lease, reason)
         self._explain(job, reason)
-        self._settle(job, Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_REASON]))
+        self._settle(job, Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_SHORT_TEXT]))
         self._end(job)
 
     def _explain(self, job: Job, reason: str) -> None:
@@ -315,7 +316,7 @@ class Supervisor:
             what = f"ended {', '.join(ended)}" if ended else "it was not running any more"
             reason = f"the worker's notes about this job are damaged ({error}), so it could not go on: {what}"
             self._explain(job, reason)
-            self._settle(job, Report(outcome=Outcome.DIED, reason=reason[:LONGEST_REASON]))
+            self._settle(job, Report(outcome=Outcome.DIED, reason=reason[:LONGEST_SHORT_TEXT]))
         self._begin(job, self._conclude, JobPhase.ENDED)
 
     async def _adopted(self, job: Job) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from airflow_remote_protocol.messages import Outcome, Report, Stop
+from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, Outcome, Report, Stop
 
 from airflow_remote_worker import posix
 from airflow_remote_worker.errors import Damaged
 from airflow_remote_worker.shim.wire import Result
 from airflow_remote_worker.spool import JobDir, ShimRecord
-
-LONGEST_REASON = 2000
 
 
 def judge(job_dir: JobDir, shim: ShimRecord | None, stop: Stop | None) -> Report:
@@ -24,7 +22,7 @@ def judge(job_dir: JobDir, shim: ShimRecord | None, stop: Stop | None) -> Report
             cause = "it died with the machine, which was restarted while the job ran"
         return _without_result(job_dir, stop, cause)
     return Report(
-        outcome=_outcome(result), exit_code=result.exit_code, reason=(result.error or result.final_state)[:LONGEST_REASON]
+        outcome=_outcome(result), exit_code=result.exit_code, reason=(result.error or result.final_state)[:LONGEST_SHORT_TEXT]
     )
 
 
@@ -38,7 +36,7 @@ def _without_result(job_dir: JobDir, stop: Stop | None, cause: str) -> Report:
     if stop is not None:
         return Report(outcome=Outcome.STOPPED, reason=f"stopped ({stop.reason.value}) without a result of its own")
     reason = f"the task's supervisor (shim) ended without a result: {cause}; see {job_dir.shim_log} on the worker"
-    return Report(outcome=Outcome.DIED, reason=reason[:LONGEST_REASON])
+    return Report(outcome=Outcome.DIED, reason=reason[:LONGEST_SHORT_TEXT])
 
 
 def _is_of_an_earlier_boot(shim: ShimRecord) -> bool:
