@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -22,12 +23,15 @@ def install(*packages: str) -> None:
         )
     # RUNLEVEL=1 keeps the package from starting a server of its own.
     environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    print(f"installing Debian's {names}", file=sys.stderr, flush=True)
-    for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
-        command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments]
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    with open("/run/lock/airflow-remote-tests", "w") as lock:
+        # One at a time: `update` doesn't wait for another one, whatever it is told.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        print(f"installing Debian's {names}", file=sys.stderr, flush=True)
+        for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
+            command = ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments]
+            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise RuntimeError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
 def server_owner(preferred: str) -> pwd.struct_passwd | None:

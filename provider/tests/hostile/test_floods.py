@@ -13,7 +13,7 @@ import zlib
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.api import worker_v1
+from airflow_remote_provider.api import bodies
 from airflow_remote_provider.grants import Kind
 
 from testkit.attacker import LOG_LIMIT, Attacker, allow
@@ -172,7 +172,7 @@ def _request(attacker: Attacker, path: str, body: bytes, *, length: int | None =
 def test_a_body_that_trickles_is_cut_off_and_holds_nobody_up(
     attacker: Attacker, victim: Attacker, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_v1, "BODY_GRACE_S", 1.0)
+    monkeypatch.setattr(bodies, "BODY_GRACE_S", 1.0)
     lines = [socket.create_connection(("127.0.0.1", attacker.central.port), timeout=20) for _ in range(60)]
     enough = threading.Event()
 

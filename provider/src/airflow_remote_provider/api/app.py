@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.auth import Registry
+from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
@@ -23,7 +24,7 @@ from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
-from airflow_remote_provider.api.worker_v1 import Central, routes
+from airflow_remote_provider.api.worker_v1 import routes
 from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.settings import settings
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import anyio
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
@@ -44,16 +41,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from airflow_remote_provider.api.auth import Registry, bearer, credential_hash
-from airflow_remote_provider.api.checks import Checks
-from airflow_remote_provider.api.dispatcher import Dispatcher, session_taken
-from airflow_remote_provider.api.duties import Duties
-from airflow_remote_provider.api.gateway import Gateway
-from airflow_remote_provider.api.guesses import Guesses
+from airflow_remote_provider.api.auth import bearer, credential_hash
+from airflow_remote_provider.api.bodies import read_body, unpack
+from airflow_remote_provider.api.central import Central
+from airflow_remote_provider.api.dispatcher import session_taken
+from airflow_remote_provider.api.execution import execution
 from airflow_remote_provider.api.people import looks_like_a_users, manager_of_workers
-from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
-from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, workers
 from airflow_remote_provider.ledger.errors import Cloned, NotYours, TokenRefused, TooLate
@@ -61,7 +55,6 @@ from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.logstores import LogStore, OutOfStep
-from airflow_remote_provider.settings import Settings
 
 OURS = frozenset(Capability)
 MESSAGE_BYTES = 4 * 1024 * 1024
@@ -69,33 +62,7 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 LOG_PACKED_BYTES = 1024 * 1024
 LOG_BYTES = 8 * 1024 * 1024
 
-BODY_GRACE_S = 30.0
-LEAST_BYTES_PER_S = 1024
-"""How long a body may take: the grace, and a second more for each so many bytes that came. The slowest modem is faster."""
-
 JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
-RUN = re.compile(r"task-instances/([0-9a-f-]{36})/run")
-STATE = re.compile(r"task-instances/([0-9a-f-]{36})/state")
-MOVED_ON = frozenset({404, 409, 410})
-"""What Airflow says to a repeated `state` when the first one has let the scheduler go on: no such id any more, or not running."""
-SECRET = re.compile(r"(variables|connections)/.")
-
-
-@dataclass(frozen=True)
-class Central:
-    """What the routes work with."""
-
-    settings: Settings
-    pool: LedgerPool
-    registry: Registry
-    dispatcher: Dispatcher
-    duties: Duties
-    gateway: Gateway
-    checks: Checks
-    rights: Rights
-    store: LogStore
-    guesses: Guesses
-
 
 Handler = Callable[[Central, Request, WorkerRecord], Awaitable[Response]]
 JobHandler = Callable[[Central, Request, Lease], Awaitable[Response]]
@@ -113,7 +80,7 @@ def routes(central: Central) -> list[Route]:
         _route(central, "/jobs/{job_id}/decline", partial(_on_job, _decline), ["POST"]),
         _route(central, "/jobs/{job_id}/report", partial(_on_job, _report), ["POST"]),
         _route(central, "/jobs/{job_id}/log", partial(_on_job, _log), ["POST"]),
-        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(_on_job, _execution), anything),
+        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(_on_job, execution), anything),
         _route(central, "/ping", partial(_as_worker, _ping), ["GET"]),
         _route(central, "/leave", partial(_as_worker, _leave), ["POST"]),
         _route(central, "/{path:path}", partial(_as_worker, _nothing_here), anything),
@@ -176,28 +143,6 @@ def _check_version(theirs: str) -> None:
         raise Refusal(ProblemCode.OUTDATED, str(error)) from None
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """Read the body, but never more than *most* bytes of it, and not from somebody who sends a byte now and then.
-
-    Raises:
-        Refusal: `too-large`, `too-slow`.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    with anyio.move_on_after(BODY_GRACE_S) as patience:
-        latest = patience.deadline
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > most:
-                raise Refusal(ProblemCode.TOO_LARGE, f"the body is over the limit of {most} bytes")
-            chunks.append(chunk)
-            patience.deadline = latest + size / LEAST_BYTES_PER_S
-        return b"".join(chunks)
-    raise Refusal(
-        ProblemCode.TOO_SLOW, f"only {size} bytes of the body came in {BODY_GRACE_S:g} s and more; the line is too slow"
-    )
-
-
 def _json(message: object) -> Response:
     return Response(encode(message), media_type="application/json")  # type: ignore[arg-type]
 
@@ -217,7 +162,7 @@ async def _enrol(central: Central, request: Request) -> Response:
             token = bearer(authorization, TokenKind.ENROLMENT)
             verb = partial(credentials.enrol, token=token, source=source)
         _check_version(request.headers.get(MARKER_HEADER, ""))
-        wish = decode(Enrolment, await _body(request, MESSAGE_BYTES))
+        wish = decode(Enrolment, await read_body(request, MESSAGE_BYTES))
         name = wish.name
         enrolled = await central.pool.workers.call(lambda session: verb(session, request=wish, life=_life(central)))
     except (Refusal, TokenRefused) as error:
@@ -246,7 +191,7 @@ def _source(request: Request) -> str:
 
 
 async def _session(central: Central, request: Request, worker: WorkerRecord) -> Response:
-    asked = decode(SessionRequest, await _body(request, MESSAGE_BYTES))
+    asked = decode(SessionRequest, await read_body(request, MESSAGE_BYTES))
     _check_version(asked.protocol)
     try:
         record = await central.pool.workers.call(workers.open_session, worker.id, asked)
@@ -284,7 +229,7 @@ def _life_s(central: Central, record: WorkerRecord) -> float:
 
 
 async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Response:
-    asked = decode(Poll, await _body(request, MESSAGE_BYTES))
+    asked = decode(Poll, await read_body(request, MESSAGE_BYTES))
     stops = await _renew(central, worker, asked)
     if stops:
         return _reply(central, News(stops=stops))
@@ -357,7 +302,7 @@ async def _accept(central: Central, _request: Request, lease: Lease) -> Response
 
 
 async def _decline(central: Central, request: Request, lease: Lease) -> Response:
-    said = decode(Decline, await _body(request, MESSAGE_BYTES))
+    said = decode(Decline, await read_body(request, MESSAGE_BYTES))
     delay = timedelta(seconds=central.settings.reoffer_delay_seconds)
     central.checks.forget(lease)
     await central.pool.jobs.call(leases.decline, lease, said.reason, delay=delay)
@@ -365,7 +310,7 @@ async def _decline(central: Central, request: Request, lease: Lease) -> Response
 
 
 async def _report(central: Central, request: Request, lease: Lease) -> Response:
-    said = decode(Report, await _body(request, MESSAGE_BYTES))
+    said = decode(Report, await read_body(request, MESSAGE_BYTES))
     central.checks.forget(lease)
     try:
         await central.pool.jobs.call(leases.report, lease, said)
@@ -383,12 +328,12 @@ async def _log(central: Central, request: Request, lease: Lease) -> Response:
             raise ValueError
     except (KeyError, ValueError):
         raise Refusal(ProblemCode.INVALID, "a log chunk needs ?offset= with a number of bytes from 0 on") from None
-    body = await _body(request, LOG_PACKED_BYTES)
+    body = await read_body(request, LOG_PACKED_BYTES)
     packed = request.headers.get("content-encoding", "") == "gzip"
     path, base = await central.pool.jobs.call(_log_place, lease, central.store)
     try:
         size = await central.pool.jobs.blocking(
-            lambda: central.store.append(path, base, offset, _unpack(body) if packed else body)
+            lambda: central.store.append(path, base, offset, unpack(body, LOG_BYTES) if packed else body)
         )
     except OutOfStep as step:
         raise Refusal(
@@ -401,70 +346,3 @@ def _log_place(session: DatabaseSession, lease: Lease, store: LogStore) -> tuple
     """Return where this lease's log goes and where in that file it begins. The lease is checked with each chunk."""
     place = leases.log_place(session, lease)
     return place.path, leases.begin_log(session, lease, store.size(place.path)) if place.base is None else place.base
-
-
-def _unpack(body: bytes) -> bytes:
-    """Return what gzip packed, bounded.
-
-    Raises:
-        Refusal: `invalid` (not gzip, cut off), `too-large`.
-    """
-    stream = zlib.decompressobj(wbits=31)
-    try:
-        unpacked = stream.decompress(body, LOG_BYTES + 1)
-    except zlib.error as error:
-        raise Refusal(ProblemCode.INVALID, f"the body says that it is gzip, but: {error}") from None
-    if len(unpacked) > LOG_BYTES:
-        raise Refusal(ProblemCode.TOO_LARGE, f"the log chunk is over the limit of {LOG_BYTES} bytes unpacked")
-    if not stream.eof or stream.unused_data:
-        raise Refusal(ProblemCode.INVALID, "the gzip body was cut off, or something follows it")
-    return unpacked
-
-
-async def _execution(central: Central, request: Request, lease: Lease) -> Response:
-    """The gateway. Two calls mean something to us besides: `run` accepts the offer, `state` concludes the task."""
-    path = _raw_path(request)
-    body = await _body(request, central.settings.gateway_body_bytes)
-    running = request.method == "PATCH" and RUN.fullmatch(path)
-    concluding = request.method == "PATCH" and STATE.fullmatch(path)
-    if running:
-        # Again by the same task process it is answered as before: Airflow knows its host, user and pid.
-        subject = await central.checks.anew(lease, leases.accept)
-    elif concluding:
-        subject = await central.checks.anew(lease, partial(leases.conclude, done=True))
-    else:
-        subject = await central.checks.lately(lease)
-    if concluding and subject.passed_on:
-        return Response(status_code=204)  # said again to Airflow it would be the word of the task's next job
-    query, headers = request.scope.get("query_string", b""), request.scope["headers"]
-    try:
-        await central.rights.check(lease, subject, request, path, body)
-        passed = await central.gateway.pass_on(request.method, path, query, headers, body, subject)
-        if passed.status == 404 and request.method == "GET" and SECRET.match(path):
-            # Airflow also says "not found" when its database could not be asked, and the task would believe it: only what is said
-            # after the database has been heard counts.
-            subject = await central.checks.anew(lease, leases.check)
-            passed = await central.gateway.pass_on(request.method, path, query, headers, body, subject)
-    except Exception:
-        if concluding and not subject.concluded:
-            await central.pool.jobs.call(leases.conclude, lease, done=False)
-        raise
-    if concluding and passed.status >= 400:
-        if not subject.concluded:
-            await central.pool.jobs.call(leases.conclude, lease, done=False)
-        elif passed.status in MOVED_ON:
-            return Response(status_code=204)
-    return Response(passed.body, passed.status, passed.headers)
-
-
-def _raw_path(request: Request) -> str:
-    """Return the Execution API's path as it came, still percent-encoded: an XCom key may hold a slash.
-
-    Raises:
-        Refusal: `invalid`; what leads to it is itself encoded, which no worker does.
-    """
-    raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
-    _, found, path = raw.decode("ascii", "replace").partition(f"/jobs/{request.path_params['job_id']}/execution/")
-    if not found:
-        raise Refusal(ProblemCode.INVALID, "the part of the path before the Execution API's own must not be percent-encoded")
-    return path.split("?", 1)[0]

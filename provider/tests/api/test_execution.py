@@ -1,4 +1,4 @@
-"""The worker's routes: what they make of the Execution API's answers. The rest is the conformance suite's."""
+"""The gateway's route: what it makes of the Execution API's answers. The rest is the conformance suite's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
-from airflow_remote_provider.api import worker_v1
+from airflow_remote_provider.api.execution import execution
 from airflow_remote_provider.api.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.ledger.leases import Lease, Subject
@@ -46,7 +46,7 @@ def _ask(central: _Central, path: str, method: str = "GET") -> int:
 
     scope = {"type": "http", "method": method, "headers": [], "raw_path": f"/jobs/job/execution/{path}".encode()}
     scope["path_params"] = {"job_id": "job", "path": path}
-    return asyncio.run(worker_v1._execution(central, Request(scope, receive), Lease("worker", "job", 1))).status_code  # type: ignore[arg-type]
+    return asyncio.run(execution(central, Request(scope, receive), Lease("worker", "job", 1))).status_code  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", ["variables/plant", "connections/plant"])
