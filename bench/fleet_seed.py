@@ -2,7 +2,7 @@
 
 python -m bench.fleet_seed PREFIX COUNT [--with-job]
 
-With `--with-job` their queue is PREFIX, and holds a job for each that no scheduler waits for.
+With `--with-job` their queue is PREFIX, and holds a job for each that no scheduler waits for and that may read a variable.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import uuid
 
 from airflow_remote_protocol.messages import Enrolment, JobKind
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import credentials, jobs
+from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.ledger import credentials, jobs, queue_policy
 from airflow_remote_provider.ledger.credentials import NewToken
 
 QUEUE = "fleet"
@@ -31,6 +32,7 @@ def main() -> int:
         made = [credentials.enrol(session, token, Enrolment(f"{prefix}-{number}")).credential for number in range(count)]
         if with_job:
             jobs.enqueue(session, [_job(prefix) for _ in made])
+            queue_policy.allow(session, prefix, {Kind.VARIABLES: ["bench"]}, by="bench")
     print(MARK + json.dumps(made))
     return 0
 
