@@ -78,6 +78,23 @@ def test_a_user_of_airflows_may_let_a_worker_join_if_he_has_the_right(central: A
     assert httpx.post(f"{central.url}/remote/v1/enrol", json={**wish, "name": "forged"}, headers=forged).status_code == 401
 
 
+def test_a_worker_joins_by_its_administrators_password(central: Airflow, tmp_path: Path) -> None:
+    worker = Worker(tmp_path, name="by-password", central=central.url, token="none", bundles={})
+    join = ("join", central.url, "--username", "op", "--name", worker.name, "--queues", "nobody")
+    with pytest.raises(RuntimeError, match="does not accept the password of 'op'"):
+        worker.run(*join, stdin="wrong\n")
+    worker.run(*join, stdin=central.users["op"].password + "\n")
+    worker.start()
+    try:
+        row = central.remote_cli("workers", "show", worker.name)
+        assert (row["presence"], row["queues"]) == ("online", ["nobody"])
+        [entry] = central.remote_cli("audit", "list", "--kind", "enrolled", "--worker", worker.name)
+        assert entry["actor"] == "op"
+        assert not any(central.users["op"].password in path.read_text(errors="replace") for path in _files(worker.state))
+    finally:
+        worker.stop()
+
+
 def test_a_worker_cannot_touch_another_workers_job(central: Airflow, worker: Worker, tmp_path: Path) -> None:
     run = central.trigger("lingering", {"directory": str(tmp_path)})
     wait_until((tmp_path / "pids").exists, timeout_s=60, what="the task runs")
@@ -149,6 +166,10 @@ def test_a_suspension_ends_an_open_poll_at_once_and_can_be_lifted(central: Airfl
     assert stranger.get("ping").headers[PROBLEM] == "suspended"
     central.cli("remote", "workers", "unsuspend", name)
     wait_until(lambda: stranger.get("ping").status_code == 200, timeout_s=5, what="the worker may speak again")
+
+
+def _files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
 
 
 def _credential(worker: Worker) -> str:

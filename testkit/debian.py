@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 
 def install(*packages: str) -> None:
@@ -23,7 +24,7 @@ def install(*packages: str) -> None:
         )
     # RUNLEVEL=1 keeps the package from starting a server of its own.
     environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    with open("/run/lock/airflow-remote-tests", "w") as lock:
+    with Path("/run/lock/airflow-remote-tests").open("w") as lock:
         # One at a time: `update` doesn't wait for another one, whatever it is told.
         fcntl.flock(lock, fcntl.LOCK_EX)
         print(f"installing Debian's {names}", file=sys.stderr, flush=True)

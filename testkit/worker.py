@@ -70,8 +70,8 @@ class Worker:
             wait_until(self.is_serving, timeout_s=60, what=f"worker {self.name} serves central")
         return self
 
-    def run(self, *arguments: str, timeout_s: float = 60, may_fail: bool = False) -> str:
-        """Run another of the worker's commands; return what it printed.
+    def run(self, *arguments: str, timeout_s: float = 60, may_fail: bool = False, stdin: str = "") -> str:
+        """Run another of the worker's commands, typing *stdin*; return what it printed.
 
         Raises:
             RuntimeError: it failed, and may not; the message holds its output.
@@ -80,7 +80,7 @@ class Worker:
             [self._program, *arguments],
             env=self.environment,
             cwd=self.directory,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout_s,

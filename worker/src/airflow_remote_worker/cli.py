@@ -250,11 +250,16 @@ def _bearer(arguments: argparse.Namespace, network: Network, queues: list[str]) 
         raise ConfigError("--queues: name the queues that the worker is to serve, separated by commas")
     if user_token:
         return user_token
+    link = _link(network, "")
+    password = _password(f"Password of {arguments.username} on {network.central}: ")
+    return str(_ask(link, lambda: link.log_in(arguments.username, password)))
+
+
+def _password(prompt: str) -> str:
+    """The password, typed unseen; or the first line of stdin, where that is no terminal."""
     import getpass
 
-    link = _link(network, "")
-    password = getpass.getpass(f"Password of {arguments.username} on {network.central}: ")
-    return str(_ask(link, lambda: link.log_in(arguments.username, password)))
+    return getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
 
 
 def _token(arguments: argparse.Namespace) -> str:
