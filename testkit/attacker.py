@@ -8,7 +8,7 @@ import http.client
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from airflow_remote_protocol.conformance import Caller
+from airflow_remote_protocol.conformance.caller import Caller
 from airflow_remote_protocol.messages import Offer
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_provider import compat

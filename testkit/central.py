@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from airflow_remote_protocol.conformance import Response
+from airflow_remote_protocol.conformance.central import Response
 from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.app import create_worker_api
@@ -187,6 +187,9 @@ class ServedCentral:
             worker.changed_at = stamp(session)
             wake(session, Topic.WORKER)
         time.sleep(2)  # the process that knows the worker must hear of it
+
+    def ungranted_variable(self) -> str:
+        return f"ungranted-{uuid.uuid4().hex}"  # a grant names what it grants
 
     def is_flagged(self, worker_name: str) -> bool:
         with compat.transaction() as session:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 
 import pytest
 from airflow_remote_protocol import conformance
 from airflow_remote_protocol.codec import encode
-from airflow_remote_protocol.conformance import Response, refused
+from airflow_remote_protocol.conformance import leases
+from airflow_remote_protocol.conformance.central import Response
+from airflow_remote_protocol.conformance.insist import refused
 from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_protocol.version import PROBLEM_HEADER
 
 
 def test_all_lists_every_check_and_nothing_else() -> None:
-    checks = [check for name, check in inspect.getmembers(conformance, inspect.isfunction) if name.startswith("check_")]
-    assert sorted(map(conformance.sentence, conformance.ALL)) == sorted(map(conformance.sentence, checks))
-    assert {check.__module__ for check in conformance.ALL} == {conformance.__name__}
-    assert len(conformance.ALL) > 60
+    modules = [
+        importlib.import_module(f"{conformance.__name__}.{found.name}") for found in pkgutil.iter_modules(conformance.__path__)
+    ]
+    found = [(module, check) for module in modules for _, check in inspect.getmembers(module, _is_check)]
+    assert sorted(map(conformance.sentence, conformance.ALL)) == sorted(conformance.sentence(check) for _, check in found)
+    assert all(check.__module__ == module.__name__ for module, check in found), "a check has one module"
+    assert len(set(map(conformance.sentence, conformance.ALL))) == len(conformance.ALL) > 90
 
 
 def test_every_check_takes_a_central_and_nothing_else() -> None:
@@ -24,7 +31,11 @@ def test_every_check_takes_a_central_and_nothing_else() -> None:
 
 
 def test_a_check_reads_as_a_sentence() -> None:
-    assert conformance.sentence(conformance.check_accepting_is_idempotent) == "accepting is idempotent"
+    assert conformance.sentence(leases.check_accepting_is_idempotent) == "accepting is idempotent"
+
+
+def _is_check(member: object) -> bool:
+    return inspect.isfunction(member) and member.__name__.startswith("check_")
 
 
 def _answer(code: ProblemCode, **changes: object) -> Response:

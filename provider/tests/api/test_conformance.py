@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from airflow_remote_protocol import conformance
+from airflow_remote_protocol.conformance import intents, polls
 from airflow_remote_provider import compat
 
 from testkit.central import ServedCentral
 from testkit.fixtures import KINDS
 from testkit.ledger import installed, make_engine
 
-WITHOUT_NOTIFICATIONS_SLOW = {conformance.check_no_job_is_offered_twice, conformance.check_only_a_serving_worker_gets_offers}
+WITHOUT_NOTIFICATIONS_SLOW = {polls.check_no_job_is_offered_twice, intents.check_only_a_serving_worker_gets_offers}
 """They wait for many a poll to be looked at. SQLite's turn shows what there is to see; the ledger's own tests have the rest."""
 
 

@@ -10,7 +10,8 @@ import pytest
 from testkit.central import ServedCentral  # isort: skip
 from testkit.ledger import installed, make_engine  # isort: skip
 
-from airflow_remote_protocol.conformance import enrol, refused, succeeded
+from airflow_remote_protocol.conformance.caller import enrol
+from airflow_remote_protocol.conformance.insist import refused, succeeded
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import Enrolled
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token

@@ -7,7 +7,7 @@ import uuid
 from argparse import Namespace
 
 import pytest
-from airflow_remote_protocol.conformance import enrol
+from airflow_remote_protocol.conformance.caller import enrol
 from airflow_remote_provider import cli, compat
 from airflow_remote_provider.ledger import jobs
 from airflow_remote_provider.ledger.presentable import presentable

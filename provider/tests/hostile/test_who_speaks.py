@@ -6,7 +6,7 @@ import secrets
 import time
 
 import pytest
-from airflow_remote_protocol.conformance import REVOKED_S
+from airflow_remote_protocol.conformance.central import REVOKED_S
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import workers

@@ -54,6 +54,15 @@ def test_a_task_runs_once_and_ends_once(task: Task) -> None:
     assert task.call("PATCH", f"{task.at}/run", RUN)[0] == 409
 
 
+def test_a_variable_that_is_not_granted_is_neither_read_nor_written(task: Task) -> None:
+    task.calls.variables["plant"] = "secret"
+    task.calls.ungranted.add("plant")
+    for method, content in (("GET", None), ("PUT", {"value": "mine"}), ("DELETE", None)):
+        status, denial = task.call(method, "variables/plant", content)
+        assert (status, denial["detail"]["reason"]) == (403, "not_granted")
+    assert task.calls.variables == {"plant": "secret"}
+
+
 def test_a_deferred_task_runs_again(task: Task) -> None:
     task.call("PATCH", f"{task.at}/run", RUN)
     task.call("PATCH", f"{task.at}/state", {"state": "deferred"})

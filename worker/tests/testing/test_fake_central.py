@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping
 import httpx
 import pytest
 from airflow_remote_protocol import conformance
-from airflow_remote_protocol.conformance import Caller, ParkedPoll, Response, done, held, refused, succeeded
+from airflow_remote_protocol.codec import decode
+from airflow_remote_protocol.conformance.caller import Caller, ParkedPoll, enrol, held, unique
+from airflow_remote_protocol.conformance.central import Response
+from airflow_remote_protocol.conformance.insist import done, refused, succeeded
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.messages import Enrolment, JobPhase, LogAppended, Offer, Outcome, Pong, StopReason
+from airflow_remote_protocol.messages import Enrolled, Enrolment, JobPhase, LogAppended, Offer, Outcome, Pong, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import MARKER_HEADER, PROTOCOL_VERSION
 from airflow_remote_worker.testing import FakeCentral
@@ -99,7 +102,7 @@ def test_a_dropped_reply_leaves_the_request_done(central: FakeCentralOverHttp) -
 
 
 def test_an_offer_whose_poll_hung_up_goes_to_somebody_else(central: FakeCentralOverHttp) -> None:
-    queue = conformance.unique("queue")
+    queue = unique("queue")
     gone, there = Caller.at_work(central, [queue]), Caller.at_work(central, [queue])
     impatient = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {gone.credential}"}
     impatient["airflow-remote-session"] = gone.session_id
@@ -149,9 +152,9 @@ def test_a_request_that_does_not_say_its_version_is_invalid(central: FakeCentral
 def test_every_request_is_on_record(central: FakeCentralOverHttp) -> None:
     caller = Caller.enrol(central)
     succeeded(caller.call("GET", "ping"), Pong)
-    enrol, ping = central.requests
-    assert (enrol.method, enrol.path, enrol.status) == ("POST", "enrol", 201)
-    assert conformance.decode(Enrolment, enrol.body).name == caller.name
+    enrolling, ping = central.requests
+    assert (enrolling.method, enrolling.path, enrolling.status) == ("POST", "enrol", 201)
+    assert decode(Enrolment, enrolling.body).name == caller.name
     assert central.requests_to("ping") == [ping]
 
 
@@ -173,11 +176,11 @@ def test_a_streamed_body_arrives_whole(central: FakeCentralOverHttp) -> None:
 
 
 def test_fifty_workers_park_at_once(central: FakeCentralOverHttp) -> None:
-    queue = conformance.unique("queue")
+    queue = unique("queue")
     token = central.enrolment_token([queue], uses=50)
     callers = []
     for number in range(50):
-        enrolled = succeeded(conformance.enrol(central, token, f"worker-{number}"), conformance.Enrolled, status=201)
+        enrolled = succeeded(enrol(central, token, f"worker-{number}"), Enrolled, status=201)
         callers.append(Caller(central, enrolled))
         callers[-1].open_session()
     replies: list[int] = []

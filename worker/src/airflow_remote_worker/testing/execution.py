@@ -40,6 +40,8 @@ class TaskCalls:
     """Answers one task's calls and remembers what the tasks said. Everything public may be filled and read by tests."""
 
     variables: dict[str, str | None] = field(default_factory=dict)
+    ungranted: set[str] = field(default_factory=set)
+    """Variables that no job may have. All others are granted to all."""
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By connection id: `conn_type`, `host`, …"""
     xcoms: dict[XComKey, dict[int, Any]] = field(default_factory=dict)
@@ -177,6 +179,8 @@ class TaskCalls:
     def _variables(self, call: Call) -> Outcome:
         key = "/".join(call.parts[1:])
         match call.method:
+            case _ if key in self.ungranted:
+                return _refusal(403, "not_granted", f"nothing grants the variable {key!r} to this job")
             case "GET" if key == "keys":
                 keys = sorted(name for name in self.variables if name.startswith(call.query.get("prefix", "")))
                 return _json(200, {"keys": keys, "total_entries": len(keys)})

@@ -146,6 +146,13 @@ class FakeCentral:
         worker = self.worker(worker_name)
         return bool(worker.clones_seen or worker.replays_seen)
 
+    def ungranted_variable(self) -> str:
+        """Make a variable that nothing grants to any job, and return its name."""
+        name = f"ungranted-{uuid.uuid4().hex}"
+        self.tasks.variables[name] = "not to be read"
+        self.tasks.ungranted.add(name)
+        return name
+
     # Time
 
     def pass_handover(self, worker_name: str) -> None:

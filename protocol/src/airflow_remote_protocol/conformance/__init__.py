@@ -1,0 +1,58 @@
+"""The behaviour that every central must show: one function per sentence of docs/protocol.md, and a small worker to ask with.
+
+Owns what is right to answer. Whoever runs the checks brings a :class:`.central.CentralUnderTest`, so the fake central and the
+real app pass the same ones::
+
+    @pytest.mark.parametrize("check", conformance.ALL, ids=conformance.sentence)
+    def test_central_conforms(check, central):
+        check(central)
+
+A check enrols its own workers on its own queues, so all of them may share one central. :mod:`.caller` is the worker that asks,
+:mod:`.insist` judges what it is answered; each other module is one theme and nothing but checks. This is the only part of the
+package that waits and reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from airflow_remote_protocol.conformance import (
+    credentials,
+    enrolment,
+    every_request,
+    execution,
+    intents,
+    leases,
+    leaving,
+    logs,
+    polls,
+    repeats,
+    sessions,
+    stops,
+)
+from airflow_remote_protocol.conformance.central import CentralUnderTest
+
+Check = Callable[[CentralUnderTest], None]
+
+THEMES = (
+    every_request,
+    enrolment,
+    sessions,
+    polls,
+    leases,
+    logs,
+    stops,
+    intents,
+    execution,
+    repeats,
+    credentials,
+    leaving,
+)
+
+ALL: list[Check] = [check for theme in THEMES for name, check in vars(theme).items() if name.startswith("check_")]
+"""Every check, in the order of docs/protocol.md."""
+
+
+def sentence(check: Check) -> str:
+    """Return what *check* claims, for people."""
+    return check.__name__.removeprefix("check_").replace("_", " ")

@@ -1,0 +1,294 @@
+"""A small worker to ask with. It says what a check wants said, and leaves it to the check what is right to answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+
+import msgspec
+
+from airflow_remote_protocol.codec import decode, encode
+from airflow_remote_protocol.conformance.central import PARKED_S, PROMPT_S, QUIET_S, CentralUnderTest, Response
+from airflow_remote_protocol.conformance.insist import done, shown, succeeded
+from airflow_remote_protocol.messages import (
+    Credential,
+    Decline,
+    Enrolled,
+    Enrolment,
+    Facts,
+    HeldJob,
+    IntentMode,
+    JobPhase,
+    Offer,
+    Outcome,
+    Poll,
+    PollReply,
+    Report,
+    Session,
+    SessionRequest,
+    TaskWorkload,
+)
+from airflow_remote_protocol.version import EPOCH_HEADER, MAJOR, MARKER_HEADER, PROTOCOL_VERSION, SESSION_HEADER, Capability
+
+PARKING_S = 0.3
+"""How long a poll gets to arrive at central and be parked there."""
+
+EVERYTHING = tuple(capability.value for capability in Capability)
+
+
+class Caller:
+    """One enrolled worker, reduced to what it says. It remembers its credential and session, and checks nothing but markers."""
+
+    def __init__(self, central: CentralUnderTest, enrolled: Enrolled) -> None:
+        self.central = central
+        self.name = enrolled.name
+        self.queues = enrolled.queues
+        self.credential = enrolled.credential
+        self.instance_id = unique("instance")
+        self.session: Session | None = None
+
+    @classmethod
+    def enrol(cls, central: CentralUnderTest, queues: Sequence[str] = ()) -> Caller:
+        """Enrol a worker of a new name; on a queue of its own unless told otherwise."""
+        token = central.enrolment_token(list(queues) or [unique("queue")])
+        return cls(central, succeeded(enrol(central, token, unique("worker")), Enrolled, status=201))
+
+    @classmethod
+    def at_work(cls, central: CentralUnderTest, queues: Sequence[str] = (), *, slots: int = 8) -> Caller:
+        """Enrol a worker and open its session."""
+        caller = cls.enrol(central, queues)
+        caller.open_session(slots=slots)
+        return caller
+
+    @property
+    def queue(self) -> str:
+        return self.queues[0]
+
+    @property
+    def session_id(self) -> str:
+        assert self.session is not None, "this caller has no session yet"
+        return self.session.session_id
+
+    def with_session(self, session: Session) -> Caller:
+        """Return the same worker speaking under another session."""
+        other = copy(self)
+        other.session = session
+        return other
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        message: msgspec.Struct | None = None,
+        *,
+        body: bytes = b"",
+        epoch: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Ask as this worker; *message*, or *body* as it is."""
+        sent = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {self.credential}"}
+        if self.session is not None:
+            sent[SESSION_HEADER] = self.session.session_id
+        if epoch is not None:
+            sent[EPOCH_HEADER] = str(epoch)
+        if message is not None:
+            sent["content-type"] = "application/json"
+            body = encode(message)
+        return ask(self.central, method, path, {**sent, **(headers or {})}, body)
+
+    def next_credential(self) -> Caller:
+        """Ask for the next credential; return the same worker speaking with it."""
+        other = copy(self)
+        other.credential = succeeded(self.call("POST", "credential"), Credential).credential
+        return other
+
+    def ask_session(
+        self,
+        *,
+        slots: int = 8,
+        jobs: Sequence[HeldJob] = (),
+        instance_id: str = "",
+        boot_id: str = "",
+        protocol: str = PROTOCOL_VERSION,
+        capabilities: Iterable[str] = EVERYTHING,
+    ) -> Response:
+        """Ask for a session, as a daemon that has just started unless *boot_id* says which one."""
+        return self.call(
+            "POST",
+            "session",
+            SessionRequest(
+                instance_id=instance_id or self.instance_id,
+                boot_id=boot_id or unique("boot"),
+                protocol=protocol,
+                capabilities=list(capabilities),
+                slots=slots,
+                facts=Facts(hostname="conformance"),
+                jobs=list(jobs),
+                time=time.time(),
+            ),
+        )
+
+    def open_session(self, *, slots: int = 8, jobs: Sequence[HeldJob] = (), boot_id: str = "") -> Session:
+        """Open a session and speak under it from now on."""
+        self.session = succeeded(self.ask_session(slots=slots, jobs=jobs, boot_id=boot_id), Session)
+        return self.session
+
+    def ask_poll(
+        self, *, free_slots: int = 0, wait_s: float = QUIET_S, jobs: Sequence[HeldJob] = (), revision: int | None = None
+    ) -> Response:
+        known = self.session.intent.revision if self.session else 0
+        asked = Poll(
+            free_slots=free_slots, intent_revision=known if revision is None else revision, wait_s=wait_s, jobs=list(jobs)
+        )
+        return self.call("POST", "poll", asked)
+
+    def poll(
+        self, *, free_slots: int = 0, wait_s: float = QUIET_S, jobs: Sequence[HeldJob] = (), revision: int | None = None
+    ) -> PollReply:
+        return succeeded(self.ask_poll(free_slots=free_slots, wait_s=wait_s, jobs=jobs, revision=revision), PollReply)
+
+    def await_offer(self, *, free_slots: int = 1, jobs: Sequence[HeldJob] = ()) -> Offer:
+        """Poll until an offer comes, through whatever else central has to say."""
+        deadline = time.monotonic() + PROMPT_S
+        revision = None
+        while (left_s := deadline - time.monotonic()) > 0:
+            reply = self.poll(free_slots=free_slots, wait_s=left_s, jobs=jobs, revision=revision)
+            if reply.offers:
+                return reply.offers[0]
+            if reply.intent is not None:
+                revision = reply.intent.revision
+        raise AssertionError(f"no offer came within {PROMPT_S} s, although a fitting job is queued")
+
+    def await_intent(self, mode: IntentMode, *, slots: int | None = None) -> int:
+        """Poll until the intent is *mode* and *slots*, of which central's processes hear in a moment; return its revision."""
+        deadline = time.monotonic() + PROMPT_S
+        while time.monotonic() < deadline:
+            intent = self.poll(wait_s=PROMPT_S, revision=0).intent
+            assert intent is not None, "a poll that knows revision 0 must be told the intent"
+            if (intent.mode, intent.slots) == (mode, slots):
+                return intent.revision
+            time.sleep(QUIET_S / 4)
+        raise AssertionError(f"the worker was not told to {mode.value} with slots {slots} within {PROMPT_S} s")
+
+    def take_job(self) -> Offer:
+        """Queue a job on this worker's queue, where no other waits, and get its offer."""
+        job_id = self.central.enqueue(self.queue)
+        offer = self.await_offer()
+        assert offer.job_id == job_id, f"expected an offer of {job_id}, the only job that waits in {self.queue}, got {offer}"
+        return offer
+
+    def start_job(self) -> Offer:
+        """Take a job and accept it."""
+        offer = self.take_job()
+        done(self.accept(offer))
+        return offer
+
+    def start_task(self) -> Offer:
+        """Take a job and accept it by its task's first call."""
+        offer = self.take_job()
+        response = self.run_task(offer)
+        assert response.status == 200, f"the task must start, got {shown(response)}"
+        return offer
+
+    def call_all_without_a_job(self) -> Iterator[Response]:
+        """Ask all that a worker may ask without holding a job, one after the other."""
+        yield self.call("GET", "ping")
+        yield self.ask_poll()
+        yield self.ask_session()
+        yield self.call("POST", "credential")
+
+    def accept(self, offer: Offer) -> Response:
+        return self.call("POST", f"jobs/{offer.job_id}/accept", epoch=offer.epoch)
+
+    def decline(self, offer: Offer) -> Response:
+        return self.call("POST", f"jobs/{offer.job_id}/decline", Decline(reason="the disk is full"), epoch=offer.epoch)
+
+    def report(self, offer: Offer, outcome: Outcome = Outcome.SUCCEEDED, exit_code: int | None = 0) -> Response:
+        return self.call("POST", f"jobs/{offer.job_id}/report", Report(outcome=outcome, exit_code=exit_code), epoch=offer.epoch)
+
+    def log(self, offer: Offer, offset: int | str, text: bytes, *, gzipped: bool = False) -> Response:
+        headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
+        return self.call("POST", f"jobs/{offer.job_id}/log?offset={offset}", body=text, epoch=offer.epoch, headers=headers)
+
+    def execution(self, offer: Offer, method: str, path: str, content: object = None) -> Response:
+        body = b"" if content is None else json.dumps(content).encode()
+        headers = {"content-type": "application/json"} if body else {}
+        return self.call(method, f"jobs/{offer.job_id}/execution/{path}", body=body, epoch=offer.epoch, headers=headers)
+
+    def run_task(self, offer: Offer, *, pid: int = 4711) -> Response:
+        """The task's first call to the Execution API."""
+        content = {
+            "state": "running",
+            "hostname": "conformance",
+            "unixname": "nobody",
+            "pid": pid,
+            "start_date": "2026-01-01T00:00:00Z",
+        }
+        return self.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/run", content)
+
+    def end_task(self, offer: Offer, *, state: str = "success") -> Response:
+        """The task's last call to the Execution API."""
+        content = {"state": state, "end_date": "2026-01-01T00:00:01Z", "task_outlets": [], "outlet_events": []}
+        return self.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/state", content)
+
+
+class ParkedPoll:
+    """A poll that waits in a thread of its own while the check goes on."""
+
+    def __init__(self, caller: Caller, *, free_slots: int = 0, jobs: Sequence[HeldJob] = ()) -> None:
+        self._answer: Response | None = None
+        self._failure: BaseException | None = None
+
+        def park() -> None:
+            try:
+                self._answer = caller.ask_poll(free_slots=free_slots, jobs=jobs, wait_s=PARKED_S)
+            except BaseException as error:  # handed to the check's own thread, in `ends_within`
+                self._failure = error
+
+        self._thread = threading.Thread(target=park, name=f"parked poll of {caller.name}", daemon=True)
+        self._thread.start()
+        time.sleep(PARKING_S)
+
+    def ends_within(self, seconds: float, why: str) -> Response:
+        """Wait for the answer; *why* it should come completes the complaint if it doesn't."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"the parked poll was not answered within {seconds} s, although {why}"
+        if self._failure is not None:
+            raise self._failure
+        assert self._answer is not None, "the parked poll ended without an answer"
+        return self._answer
+
+    def replies_within(self, seconds: float, why: str) -> PollReply:
+        return succeeded(self.ends_within(seconds, why), PollReply)
+
+
+def unique(word: str) -> str:
+    """Return a name that no other check uses."""
+    return f"{word}-{uuid.uuid4().hex[:12]}"
+
+
+def held(offer: Offer, phase: JobPhase = JobPhase.RUNNING) -> HeldJob:
+    return HeldJob(job_id=offer.job_id, epoch=offer.epoch, phase=phase)
+
+
+def ti_id(offer: Offer) -> str:
+    return str(decode(TaskWorkload, bytes(offer.workload)).ti["id"])
+
+
+def ask(central: CentralUnderTest, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Response:
+    """Ask, and insist on the marker, whatever the answer."""
+    response = central.request(method, path, headers=headers, body=body)
+    marker = response.headers.get(MARKER_HEADER, "")
+    assert marker.split(".")[0] == str(MAJOR), (
+        f"{method} {path} was answered {response.status} with {MARKER_HEADER}: {marker!r}; it belongs on every response"
+    )
+    return response
+
+
+def enrol(central: CentralUnderTest, token: str, name: str) -> Response:
+    headers = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {token}", "content-type": "application/json"}
+    return ask(central, "POST", "enrol", headers, encode(Enrolment(name=name)))

@@ -1,0 +1,120 @@
+"""The gateway: the Execution API behind a lease, and what central itself decides there."""
+
+from __future__ import annotations
+
+import json
+
+from airflow_remote_protocol.conformance.caller import Caller, held
+from airflow_remote_protocol.conformance.central import PROMPT_S, CentralUnderTest, Response
+from airflow_remote_protocol.conformance.insist import done, eventually, in_state, refused, shown
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.states import JobState
+from airflow_remote_protocol.version import PROBLEM_HEADER
+
+
+def check_the_tasks_run_call_accepts_the_offer(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.take_job()
+    for _ in range(2):  # a lost reply: the same call again gets the same answer
+        response = caller.run_task(offer)
+        assert response.status == 200, f"expected 200 with the run context, got {shown(response)}"
+        assert "dag_run" in json.loads(response.body), f"this is no run context: {response.body[:80]!r}"
+        in_state(central, offer.job_id, JobState.RUNNING)
+    done(caller.accept(offer))
+
+
+def check_an_error_of_the_execution_api_is_passed_on_as_it_is(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    response = caller.run_task(offer, pid=4712)
+    assert response.status == 409, f"the Execution API refuses to run a task twice, got {shown(response)}"
+    assert PROBLEM_HEADER not in response.headers, "the Execution API's own 409 must not look like one of central's"
+
+
+def check_what_nothing_grants_is_denied_as_the_execution_api_would(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    response = caller.execution(offer, "GET", f"variables/{central.ungranted_variable()}")
+    assert response.status == 403, f"nothing grants this variable, got {shown(response)}"
+    assert PROBLEM_HEADER not in response.headers, "the task is told, not the worker: this is no problem of central's"
+    detail = json.loads(response.body)["detail"]
+    assert detail["reason"] == "not_granted", f"the worker knows a denial by its reason, got {shown(response)}"
+    assert detail["message"], "people read in the task's log what was denied"
+    in_state(central, offer.job_id, JobState.RUNNING)
+
+
+def check_the_tasks_own_end_is_no_stop(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    response = caller.end_task(offer)
+    assert response.status in (200, 204), f"the task may end itself, got {shown(response)}"
+    stops = caller.poll(jobs=[held(offer)], wait_s=1.5).stops  # longer than the second between two looks for ended tasks
+    assert not stops, "what the task said of itself through the gateway is not a person's word"
+    done(caller.report(offer))
+    in_state(central, offer.job_id, JobState.SUCCEEDED)
+
+
+def check_a_start_whose_reply_was_lost_may_be_said_again(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.take_job()
+    for _ in range(3):
+        response = caller.run_task(offer)
+        assert response.status == 200, f"the same process may say again that it runs, got {shown(response)}"
+    in_state(central, offer.job_id, JobState.RUNNING)
+
+
+def check_an_end_whose_reply_was_lost_may_be_said_again(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    for _ in range(3):
+        response = caller.end_task(offer)
+        assert response.status in (200, 204), f"the task may say its end again, got {shown(response)}"
+    stops = caller.poll(jobs=[held(offer)], wait_s=1.5).stops
+    assert not stops, "a repeated end is as much the task's own word as the first"
+    done(caller.report(offer))
+    in_state(central, offer.job_id, JobState.SUCCEEDED)
+
+
+def check_an_end_said_again_to_a_task_that_has_moved_on_changes_nothing(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    assert caller.end_task(offer, state="deferred").status in (200, 204), "the task may go away"
+    central.move_task_on(offer.job_id)
+    response = caller.end_task(offer, state="deferred")
+    assert response.status in (200, 204), f"what was said and done is not refused when it is said again, got {shown(response)}"
+    stops = caller.poll(jobs=[held(offer)], wait_s=1.5).stops
+    assert not stops, "the first end was the task's own word; its repeat doesn't take that back"
+    done(caller.report(offer))
+    in_state(central, offer.job_id, JobState.SUCCEEDED)
+
+
+def check_an_end_that_was_refused_is_not_taken_for_the_tasks_word(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.take_job()
+    response = caller.end_task(offer)  # it never ran
+    assert response.status >= 400, f"a task that does not run can't end, got {shown(response)}"
+    response = caller.end_task(offer)
+    assert response.status >= 400, f"said again it is still refused, got {shown(response)}"
+
+
+def check_a_task_that_was_taken_back_writes_nothing_more(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    central.end_task(offer.job_id)
+    stops = caller.poll(jobs=[held(offer)], wait_s=PROMPT_S).stops
+    assert stops, "a person ended the task: its worker must hear of it"
+
+    def write() -> Response:
+        return caller.execution(offer, "POST", "xcoms/d/r/t/k", 1)
+
+    eventually(lambda: PROBLEM_HEADER in write().headers)  # what the database said a moment ago may still count
+    refused(write(), ProblemCode.INVALID, ProblemCode.SUPERSEDED)
+
+
+def check_the_gateway_is_closed_once_the_lease_is_over(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_job()
+    done(caller.report(offer))
+    refused(caller.execution(offer, "GET", "variables/any"), ProblemCode.SUPERSEDED)
+    refused(caller.run_task(offer), ProblemCode.SUPERSEDED)
+    in_state(central, offer.job_id, JobState.SUCCEEDED)
