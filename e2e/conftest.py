@@ -17,6 +17,7 @@ import pytest
 
 from testkit.airflow import Airflow
 from testkit.postgres import PostgresServer
+from testkit.witness import Site
 from testkit.worker import Worker
 
 ROOT = Path(__file__).parent.parent
@@ -144,6 +145,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
                 report.sections.append((name, thing.logs(25)))
             elif isinstance(thing, Worker):
                 report.sections.append((name, thing.tail(40)))
+            elif isinstance(thing, Site):
+                report.sections.append((name, thing.worker.tail(40)))
 
 
 def _copy_dags(target: Path) -> Path:

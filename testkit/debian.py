@@ -8,7 +8,29 @@ import pwd
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+
+def programs(packages: Mapping[str, str]) -> dict[str, str]:
+    """Return where each program is that is a key of *packages*; of those that are missing, first install Debian's package.
+
+    Raises:
+        RuntimeError: they can't be installed; a person has to.
+    """
+    missing = sorted({package for name, package in packages.items() if _find(name) is None})
+    if missing:
+        install(*missing)
+    found = {name: _find(name) for name in packages}
+    known = {name: program for name, program in found.items() if program is not None}
+    if len(known) < len(found):
+        raise RuntimeError(f"apt-get installed {' '.join(missing)}, yet there is no {' '.join(sorted(set(found) - set(known)))}")
+    return known
+
+
+def _find(program: str) -> str | None:
+    # Debian keeps servers where an ordinary user's PATH doesn't look.
+    return shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 
 
 def install(*packages: str) -> None:
@@ -48,4 +70,4 @@ def server_owner(preferred: str) -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise RuntimeError(f"a database server refuses to run as root, and there is neither a user {preferred} nor nobody")
+    raise RuntimeError(f"this server refuses to run as root, and there is neither a user {preferred} nor nobody")

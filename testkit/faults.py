@@ -18,46 +18,20 @@ proxy's own; commands may come from any other.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
-import struct
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from testkit.http1 import Head, read_body, read_head
+from testkit.pumps import LIMIT, Connection, reset
+from testkit.weather import BOTH, Exchange, Page, Rule, Way, Weather
 
 T = TypeVar("T")
-Way = Literal["requests", "replies"]
-BOTH: frozenset[Way] = frozenset({"requests", "replies"})
 ANY = 1_000_000_000
 """A count that no test reaches."""
-LIMIT = 1 << 20
-"""Of one head."""
-HUNG_UP = (OSError, EOFError, ValueError, IndexError)
-"""What reading and writing raise when an end hangs up, breaks, or speaks no HTTP."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What something that is not central answers."""
-
-    status: int
-    body: str
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def bytes(self) -> bytes:
-        body = self.body.encode()
-        headers = [("content-type", "text/html"), ("content-length", str(len(body))), *self.headers]
-        lines = [f"HTTP/1.1 {self.status} Whatever", *(f"{name}: {value}" for name, value in headers)]
-        return "\r\n".join([*lines, "", ""]).encode() + body
-
-
 PAGES = {
     "bad gateway": Page(502, "<html><title>502 Bad Gateway</title>lb-7</html>"),
     "no backend": Page(503, "<html><title>503</title>No server is available</html>", (("retry-after", "1"),)),
@@ -72,53 +46,6 @@ PAGES = {
 """What load balancers, proxies and hot spots say."""
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """One request as the proxy saw it."""
-
-    method: str
-    path: str
-    """With its query."""
-    at: float
-    """`time.monotonic()` when its head was complete."""
-    reply: list[int] = field(default_factory=list)
-    """The status of central's own reply, as soon as there is one, whatever became of it."""
-
-
-@dataclass(frozen=True)
-class _Weather:
-    """What holds for all traffic."""
-
-    swallows: frozenset[Way] = frozenset()
-    holds: bool = False
-    resets: bool = False
-    page: Page | None = None
-    latency_s: float = 0
-    bytes_per_s: float | None = None
-
-
-@dataclass
-class Rule:
-    """What happens to the next *left* requests that match. `hits` counts those it happened to."""
-
-    method: str
-    path: re.Pattern[str]
-    left: int
-    drop_reply: bool = False
-    cut_request_after: int | None = None
-    cut_reply_after: int | None = None
-    page: Page | None = None
-    when: Callable[[], bool] | None = None
-    hits: int = 0
-
-    def matches(self, exchange: Exchange) -> bool:
-        return self.left > 0 and self.method in ("*", exchange.method) and bool(self.path.search(exchange.path))
-
-
-class _Cut(Exception):
-    """A rule ends this connection."""
-
-
 class FaultProxy:
     """Stands on one port for all its life and passes to *upstream* (`http://host:port`), unless told otherwise."""
 
@@ -126,11 +53,11 @@ class FaultProxy:
         parts = urlsplit(upstream)
         assert parts.hostname and parts.port, f"{upstream}: no host and port"
         self.upstream = (parts.hostname, parts.port)
-        self.weather = _Weather()
+        self.weather = Weather()
         self.exchanges: list[Exchange] = []
         """Every request whose head came in whole, those that were never passed on included."""
         self._rules: list[Rule] = []
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy", daemon=True)
         self._server: asyncio.Server | None = None
@@ -168,7 +95,7 @@ class FaultProxy:
         A connection that has lost bytes stays silent until its ends give it up, as behind a NAT that has forgotten it; `cut()`
         ends it.
         """
-        self._do(self._turn(_Weather()))
+        self._do(self._turn(Weather()))
 
     def refuse(self) -> None:
         """Refuse connections and reset those that exist, as when a machine's server is gone."""
@@ -176,27 +103,27 @@ class FaultProxy:
 
     def reset(self) -> None:
         """Reset those that exist, and each new one as soon as it is there."""
-        self._do(self._turn(_Weather(resets=True), cut=True))
+        self._do(self._turn(Weather(resets=True), cut=True))
 
     def black_hole(self) -> None:
         """Accept connections, swallow all bytes of both ways, and also that an end hung up."""
-        self._do(self._turn(_Weather(swallows=BOTH)))
+        self._do(self._turn(Weather(swallows=BOTH)))
 
     def half_open(self, way: Way) -> None:
         """Swallow what goes one way, on connections that exist and new ones; the other way works."""
-        self._do(self._turn(_Weather(swallows=frozenset({way}))))
+        self._do(self._turn(Weather(swallows=frozenset({way}))))
 
     def stall(self) -> None:
         """Hold all bytes back and deliver them after `heal()`: an unplugged cable, if both ends have patience."""
-        self._do(self._turn(_Weather(holds=True)))
+        self._do(self._turn(Weather(holds=True)))
 
     def slow(self, *, latency_s: float = 0, bytes_per_s: float | None = None) -> None:
         """Delay each message, once each way; limit each connection, each way, to *bytes_per_s*."""
-        self._do(self._turn(_Weather(latency_s=latency_s, bytes_per_s=bytes_per_s)))
+        self._do(self._turn(Weather(latency_s=latency_s, bytes_per_s=bytes_per_s)))
 
     def answer(self, page: Page) -> None:
         """Answer every request in central's place: one of :data:`PAGES`."""
-        self._do(self._turn(_Weather(page=page)))
+        self._do(self._turn(Weather(page=page)))
 
     def cut(self) -> None:
         """Reset the connections that exist, once."""
@@ -254,7 +181,7 @@ class FaultProxy:
             listener = _bound(self.port)
             self._server = await asyncio.start_server(self._accept, sock=listener, backlog=512, limit=LIMIT)
 
-    async def _turn(self, weather: _Weather, *, cut: bool = False) -> None:
+    async def _turn(self, weather: Weather, *, cut: bool = False) -> None:
         self.weather = weather
         self.changed.set()
         self.changed = asyncio.Event()
@@ -266,7 +193,7 @@ class FaultProxy:
         if self._server is not None:
             self._server.close()
             self._server = None
-        self.weather = _Weather()
+        self.weather = Weather()
         self.changed.set()
         self.changed = asyncio.Event()
         await self._cut()
@@ -276,9 +203,9 @@ class FaultProxy:
             await asyncio.gather(*(connection.end() for connection in list(self._connections)))
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(self, reader, writer)
+        connection = Connection(self, reader, writer)
         if self.weather.resets or self._server is None:
-            _reset(writer)
+            reset(writer)
             return
         self._connections.add(connection)
         try:
@@ -298,156 +225,6 @@ class FaultProxy:
 
     def _do(self, command: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(command, self._loop).result(30)
-
-
-class _Connection:
-    """One connection of a worker, and the one to central that stands behind it: a pump for each way."""
-
-    def __init__(self, proxy: FaultProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._proxy = proxy
-        self._near = (reader, writer)
-        self._far: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._lost: set[Way] = set()
-        """Ways on which bytes have been swallowed: nothing that comes later would make sense."""
-        self._asked: list[tuple[Exchange, Rule | None]] = []
-        """Passed on and not answered yet: one, as long as nobody pipelines."""
-        self._task: asyncio.Task[None] | None = None
-        self._replies: asyncio.Task[None] | None = None
-        self._is_cut = False
-
-    async def serve(self) -> None:
-        self._task = asyncio.current_task()
-        try:
-            with contextlib.suppress(*HUNG_UP):
-                await self._pass_requests()
-            if self._replies is not None and self._is_swallowed("requests"):
-                await self._replies  # central doesn't hear that the worker hung up
-        except _Cut:
-            self._is_cut = True
-        except asyncio.CancelledError:
-            pass  # told to end, or central hung up; both sides hear of it below
-        finally:
-            if self._replies is not None:
-                self._replies.cancel()
-            for side in (self._near, self._far):
-                if side is not None:
-                    _reset(side[1]) if self._is_cut else side[1].close()
-
-    async def end(self) -> None:
-        """Reset both sides."""
-        self._is_cut = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        else:
-            await asyncio.sleep(0)  # it has not begun yet
-
-    async def _pass_requests(self) -> None:
-        async for exchange, rule, head in self._requests():
-            if self._far is None and not self._is_swallowed("requests"):
-                self._far = await asyncio.open_connection(*self._proxy.upstream, limit=LIMIT)
-                self._replies = asyncio.create_task(self._pass_replies(), name="replies")
-            await self._pass_request(exchange, rule, head)
-
-    async def _requests(self) -> AsyncIterator[tuple[Exchange, Rule | None, Head]]:
-        """Yield each request that goes on to central; answer the others here."""
-        reader, writer = self._near
-        while (head := await read_head(reader)) is not None:
-            exchange = Exchange(head.words[0], head.words[1], time.monotonic())
-            rule = self._proxy.fate(exchange)
-            page = self._proxy.weather.page or (rule.page if rule else None)
-            if page is None:
-                yield exchange, rule, head
-                continue
-            async for _ in read_body(reader, head):
-                pass
-            if rule is not None and rule.page is not None:
-                rule.hits += 1
-            await self._pass(writer, page.bytes(), "replies")
-
-    async def _pass_request(self, exchange: Exchange, rule: Rule | None, head: Head) -> None:
-        self._asked.append((exchange, rule))
-        await asyncio.sleep(self._proxy.weather.latency_s)
-        limit = rule.cut_request_after if rule else None
-        async for piece in _whole(head, read_body(self._near[0], head)):
-            writer = self._far[1] if self._far else None
-            if limit is None or len(piece) < limit:
-                await self._pass(writer, piece, "requests")
-            else:
-                await self._pass(writer, piece[:limit], "requests")
-                if rule:
-                    rule.hits += 1
-                raise _Cut
-            limit = None if limit is None else limit - len(piece)
-
-    async def _pass_replies(self) -> None:
-        assert self._far is not None and self._task is not None
-        try:
-            while (head := await read_head(self._far[0])) is not None:
-                if head.words[1] == "100":
-                    await self._pass(self._near[1], head.raw, "replies")
-                    continue
-                exchange, rule = self._asked.pop(0)
-                exchange.reply.append(head.status)
-                await self._pass_reply(exchange, rule, head)
-        except _Cut:
-            self._is_cut = True
-        except HUNG_UP:
-            pass
-        if self._is_cut or not self._is_swallowed("replies"):
-            self._task.cancel()  # else the worker doesn't hear that central hung up
-
-    async def _pass_reply(self, exchange: Exchange, rule: Rule | None, head: Head) -> None:
-        assert self._far is not None
-        await asyncio.sleep(self._proxy.weather.latency_s)
-        if rule and rule.when and not rule.when():
-            rule.left += 1
-            rule = None
-        limit = rule.cut_reply_after if rule else None
-        async for piece in _whole(head, read_body(self._far[0], head, reply_to=exchange.method)):
-            if rule and rule.drop_reply:
-                continue
-            await self._pass(self._near[1], piece if limit is None else piece[: max(limit, 0)], "replies")
-            limit = None if limit is None else limit - len(piece)
-            if limit is not None and limit <= 0:
-                break
-        if rule and (rule.drop_reply or limit is not None):
-            rule.hits += 1
-            raise _Cut
-
-    def _is_swallowed(self, way: Way) -> bool:
-        if way in self._proxy.weather.swallows:
-            self._lost.add(way)
-        return way in self._lost
-
-    async def _pass(self, writer: asyncio.StreamWriter | None, piece: bytes, way: Way) -> None:
-        """Write the piece as fast as the weather allows, if it does."""
-        while self._proxy.weather.holds:
-            await self._proxy.changed.wait()
-        if self._is_swallowed(way) or writer is None:
-            return
-        rest = memoryview(piece)
-        while rest:
-            speed = self._proxy.weather.bytes_per_s
-            size = len(rest) if speed is None else max(1, int(speed * 0.05))
-            writer.write(bytes(rest[:size]))
-            await writer.drain()
-            if speed is not None:
-                await asyncio.sleep(len(rest[:size]) / speed)
-            rest = rest[size:]
-
-
-async def _whole(head: Head, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield head.raw
-    async for piece in body:
-        yield piece
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """End the connection with a RST instead of a FIN."""
-    with contextlib.suppress(OSError):  # it is gone already
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 def _bound(port: int) -> socket.socket:

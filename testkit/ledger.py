@@ -5,8 +5,10 @@ Import this before anything of Airflow's: it points Airflow at a directory of it
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import tempfile
 import uuid
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 _HOME = tempfile.mkdtemp(prefix="remote-provider-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ.update(
     AIRFLOW_HOME=_HOME,
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",

@@ -5,27 +5,27 @@
 
 MySQL 8 itself is in no package that Debian or PyPI offers; docs/reference/databases.md says how far MariaDB stands for it.
 Debian's packages are installed if the programs are missing and we are root. The server refuses to run as root, so for root it
-runs as `mysql` or `nobody`. The data live in the system's temporary directory, which that user can enter.
+runs as `mysql` or `nobody`.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 import subprocess
-import sys
-import tempfile
-from pathlib import Path
-from types import TracebackType
 
-from testkit.debian import install, server_owner
-from testkit.processes import Process, clean_environment, free_port, wait_until
+from testkit.debian import programs
+from testkit.processes import clean_environment, free_port
+from testkit.server import Server
 
 USER = "airflow"
 
-PACKAGES = ("mariadb-server-core", "mariadb-client-core")
-"""The server's programs without a system service; the client brings what `mariadb-install-db` calls."""
+PROGRAMS = {
+    "mariadbd": "mariadb-server-core",
+    "mariadb-install-db": "mariadb-server-core",
+    "mariadb": "mariadb-client-core",
+    "my_print_defaults": "mariadb-client-core",  # `mariadb-install-db` calls it
+}
+"""What must be there, and the Debian package that brings it: none of them has a system service."""
 
 # Durability is of no use to a test; connections are. What Airflow asks of MySQL (explicit defaults, utf8mb4) is set as its
 # documentation says.
@@ -44,21 +44,21 @@ SETTINGS = {
 }
 
 
-class MariadbServer:
-    """One server, started by `start()`, gone after `stop()`. `start()` may be called again."""
+class MariadbServer(Server):
+    name = "mariadb"
+    owner = "mysql"
+    up_within_s = 60
 
     def __init__(self) -> None:
+        super().__init__()
         self._password = secrets.token_hex(8)
-        self._directory: Path | None = None
-        self._process: Process | None = None
         self.port = 0
 
     def start(self) -> MariadbServer:
-        programs = find_programs() or install_programs()
-        owner = server_owner("mysql")
-        self._client = programs["mariadb"]
-        self._directory = Path(tempfile.mkdtemp(prefix="remote-mariadb-"))
-        accounts = self._directory / "accounts.sql"
+        found = programs(PROGRAMS)
+        self._client = found["mariadb"]
+        home = self._make_home()
+        accounts = home / "accounts.sql"
         accounts.write_text(
             "DELETE FROM mysql.global_priv WHERE User = 'root';\n"  # without a password, on every address of the machine
             "FLUSH PRIVILEGES;\n"
@@ -66,41 +66,22 @@ class MariadbServer:
             f"GRANT ALL ON *.* TO '{USER}'@'127.0.0.1';\n"
         )
         accounts.chmod(0o600)
-        if owner is not None:
-            for path in (self._directory, accounts):
-                os.chown(path, owner.pw_uid, owner.pw_gid)
-        data = self._directory / "data"
-        install = subprocess.run(
+        self._give_home_away()
+        data = home / "data"
+        self._run_first(
             [
-                *(programs["mariadb-install-db"], "--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve"),
+                *(found["mariadb-install-db"], "--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve"),
                 "--auth-root-authentication-method=normal",
-            ],
-            env=clean_environment(),
-            cwd=self._directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            user=None if owner is None else owner.pw_uid,
-            group=None if owner is None else owner.pw_gid,
-            extra_groups=None if owner is None else [],
+            ]
         )
-        if install.returncode != 0:
-            raise RuntimeError(f"mariadb-install-db failed:\n{install.stdout}{install.stderr}")
         self.port = free_port()
-        self._process = Process(
-            "mariadb",
+        self._launch(
             [
-                *(programs["mariadbd"], "--no-defaults", f"--datadir={data}", f"--port={self.port}", f"--init-file={accounts}"),
-                *(f"--socket={self._directory}/socket", f"--pid-file={self._directory}/pid"),
+                *(found["mariadbd"], "--no-defaults", f"--datadir={data}", f"--port={self.port}", f"--init-file={accounts}"),
+                *(f"--socket={home}/socket", f"--pid-file={home}/pid"),
                 *(f"--{name}={value}" for name, value in SETTINGS.items()),
-            ],
-            log=self._directory / "log",
-            env=clean_environment(),
-            cwd=self._directory,
-            user=None if owner is None else owner.pw_uid,
-            group=None if owner is None else owner.pw_gid,
+            ]
         )
-        wait_until(self._is_ready, timeout_s=60, what="MariaDB accepts connections")
         return self
 
     def create_database(self, name: str) -> str:
@@ -115,24 +96,7 @@ class MariadbServer:
     def url(self, name: str, *, driver: str = "pymysql") -> str:
         return f"mysql+{driver}://{USER}:{self._password}@127.0.0.1:{self.port}/{name}?charset=utf8mb4"
 
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop(timeout_s=20)
-            self._process = None
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
-
-    def __enter__(self) -> MariadbServer:
-        return self if self._process is not None else self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def _is_ready(self) -> bool:
-        assert self._process is not None
-        if not self._process.is_running():
-            raise RuntimeError(f"MariaDB ended at once\n{self._process.tail()}")
+    def _is_up(self) -> bool:
         return self._ask("SELECT 1").returncode == 0
 
     def _run(self, statement: str) -> None:
@@ -149,31 +113,3 @@ class MariadbServer:
             capture_output=True,
             text=True,
         )
-
-
-def find_programs() -> dict[str, str] | None:
-    """Return the paths of the programs that a server needs, or None if one is missing."""
-    # The server's own directory is not in everybody's PATH.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
-    found = {name: shutil.which(name, path=path) for name in ("mariadbd", "mariadb-install-db", "mariadb", "my_print_defaults")}
-    known = {name: program for name, program in found.items() if program is not None}
-    return known if len(known) == len(found) else None
-
-
-def install_programs() -> dict[str, str]:
-    """Install Debian's packages and return the paths of their programs.
-
-    Raises:
-        RuntimeError: they can't be installed; a person has to.
-    """
-    install(*PACKAGES)
-    found = find_programs()
-    if found is None:
-        raise RuntimeError(f"apt-get installed {' '.join(PACKAGES)}, yet mariadbd or one of its programs is missing")
-    return found
-
-
-if __name__ == "__main__":
-    # With `--install` only sees to it that the programs are there.
-    print(*(find_programs() or install_programs()).values(), sep="\n")
-    sys.exit(0)

@@ -8,64 +8,45 @@ Its environment (.work/mitmproxy) is made when it is missing.
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from pathlib import Path
-from types import TracebackType
 
 from testkit.authority import Authority
-from testkit.processes import Process, clean_environment, free_port, wait_until
+from testkit.processes import free_port, is_listening
+from testkit.server import Server
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / ".work/mitmproxy/bin/mitmdump"
 
 
-class Mitmproxy:
-    """One proxy, started by `start()`, gone after `stop()`."""
+class Mitmproxy(Server):
+    name = "mitmproxy"
+    up_within_s = 60
 
     def __init__(self, home: Path, *, authority: Authority, trusts: Path) -> None:
         """It signs as *authority*, and itself trusts servers whose authority is in the file *trusts*."""
+        super().__init__(home)
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._authority = authority
         self._trusts = trusts
-        self._process: Process | None = None
 
     def start(self) -> Mitmproxy:
-        self.home.mkdir(parents=True, exist_ok=True)
         if not PROGRAM.exists():
             subprocess.run([ROOT / "scripts/environments", "mitmproxy"], check=True)
+        self._make_home()
         ours = self._authority.key_file.read_bytes() + self._authority.file.read_bytes()
         (self.home / "mitmproxy-ca.pem").write_bytes(ours)
         options = {"confdir": self.home, "ssl_verify_upstream_trusted_ca": self._trusts, "flow_detail": 1}
         command: list[str | Path] = [PROGRAM, "--listen-host", "127.0.0.1", "--listen-port", str(self.port)]
         command += [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-        self._process = Process("mitmproxy", command, log=self.home / "mitmproxy.out", env=clean_environment(), cwd=self.home)
-        wait_until(self._answers, timeout_s=60, what="mitmproxy answers")
+        self._launch(command)
         return self
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
 
     def seen(self) -> str:
         """Return what it could read of the requests, a line each."""
         return (self.home / "mitmproxy.out").read_text(errors="replace")
 
-    def __enter__(self) -> Mitmproxy:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        if not self._process.is_running():
-            raise RuntimeError(f"mitmproxy ended at once\n{self._process.tail()}")
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
-        except OSError:
-            return False
-        return True
+    def _is_up(self) -> bool:
+        return is_listening(self.port)

@@ -10,15 +10,13 @@ with nginx:
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
-from testkit.debian import install
-from testkit.processes import Process, clean_environment, free_port, wait_until
+from testkit.debian import programs
+from testkit.processes import free_port, is_listening
+from testkit.server import Server
 
 CONFIG = """\
 daemon off;
@@ -66,16 +64,18 @@ class Request:
     lasted_s: float
 
 
-class Nginx:
+class Nginx(Server):
     """One server with any number of sites, each at a port of its own."""
+
+    name = "nginx"
 
     def __init__(self, home: Path, *, certificate: Path) -> None:
         """*certificate* holds the key as well."""
+        super().__init__(home)
         self.home = home
         self._certificate = certificate
         self._ports: dict[str, int] = {}
         self._servers: list[str] = []
-        self._process: Process | None = None
 
     def serve(
         self, site: str, locations: Mapping[str, str], *, read_timeout_s: int = 60, client_authority: Path | None = None
@@ -104,22 +104,14 @@ class Nginx:
         return self._ports[site]
 
     def start(self) -> Nginx:
-        self.home.mkdir(parents=True, exist_ok=True)
-        program = shutil.which("nginx", path=_PATH) or _install()
-        config = self.home / "nginx.conf"
+        program = programs({"nginx": "nginx"})["nginx"]
+        config = self._make_home() / "nginx.conf"
         # Its workers would become `www-data`, whom temporary directories of tests are closed to.
         user = "user root;" if os.geteuid() == 0 else ""
         servers = "".join(self._servers)
         config.write_text(CONFIG.format(home=self.home, user=user, certificate=self._certificate, servers=servers))
-        command: list[str | Path] = [program, "-e", self.home / "error.log", "-c", config]
-        self._process = Process("nginx", command, log=self.home / "nginx.out", env=clean_environment(), cwd=self.home)
-        wait_until(self._answers, timeout_s=30, what="nginx answers")
+        self._launch([program, "-e", self.home / "error.log", "-c", config])
         return self
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
 
     def requests(self, site: str) -> list[Request]:
         """Return what the site has answered so far, oldest first."""
@@ -127,31 +119,5 @@ class Nginx:
         lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         return [Request(method, path, int(status), float(lasted)) for method, path, status, lasted in lines]
 
-    def __enter__(self) -> Nginx:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        if not self._process.is_running():
-            raise RuntimeError(f"nginx ended at once\n{self._process.tail()}")
-        try:
-            for port in self._ports.values():
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError:
-            return False
-        return True
-
-
-_PATH = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
-"""Debian keeps servers where an ordinary user's PATH doesn't look."""
-
-
-def _install() -> str:
-    install("nginx")
-    found = shutil.which("nginx", path=_PATH)
-    if found is None:
-        raise RuntimeError("apt-get installed nginx, yet there is no such program")
-    return found
+    def _is_up(self) -> bool:
+        return all(is_listening(port) for port in self._ports.values())

@@ -11,59 +11,41 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
-from types import TracebackType
 
-from testkit.debian import install
-from testkit.processes import Process, clean_environment, wait_until
+from testkit.debian import programs
+from testkit.processes import clean_environment
+from testkit.server import Server
 
 IMAGE = "localhost/busybox:latest"
 PROGRAMS = {"podman": "podman", "runc": "runc", "busybox": "busybox-static"}
 """What must be there, and the Debian package that brings it."""
 
 
-class Podman:
-    """One daemon, started by `start()`, gone after `stop()`."""
+class Podman(Server):
+    name = "podman"
+    stop_within_s = 10
 
     def __init__(self) -> None:
-        self._directory: Path | None = None
-        self._process: Process | None = None
-        self._environment: dict[str, str] = {}
+        super().__init__()
+        self._variables: dict[str, str] = {}
 
     @property
     def url(self) -> str:
         """What a Docker client is given."""
-        assert self._directory is not None
-        return f"unix://{self._directory / 'socket'}"
+        return f"unix://{self._socket}"
 
     def start(self) -> Podman:
-        """Install what is missing, make the image, serve; return when the socket is there.
-
-        Raises:
-            RuntimeError: something is missing and can't be installed, or podman doesn't work on this machine; the text says why.
-        """
-        install_missing()
-        # Short, because the path of a unix socket may have 107 characters.
-        self._directory = Path(tempfile.mkdtemp(prefix="remote-pm-"))
-        self._environment = clean_environment(
-            {
-                "CONTAINERS_CONF": str(self._write("containers.conf", _containers_conf())),
-                "CONTAINERS_STORAGE_CONF": str(self._write("storage.conf", _storage_conf(self._directory))),
-            }
-        )
-        self._run("import", str(_make_root(self._directory / "root.tar")), IMAGE)
-        self._process = Process(
-            "podman",
-            ["podman", "system", "service", "--time=0", self.url],
-            log=self._directory / "log",
-            env=self._environment,
-            cwd=self._directory,
-        )
-        wait_until(self._serves, timeout_s=30, what="podman's socket is there")
+        found = programs(PROGRAMS)
+        home = self._make_home()
+        containers, storage = home / "containers.conf", home / "storage.conf"
+        containers.write_text(_containers_conf())
+        storage.write_text(_storage_conf(home))
+        self._variables = {"CONTAINERS_CONF": str(containers), "CONTAINERS_STORAGE_CONF": str(storage)}
+        self._run("import", str(_make_root(home / "root.tar", Path(found["busybox"]))), IMAGE)
+        self._launch(["podman", "system", "service", "--time=0", self.url], self._variables)
         return self
 
     def containers(self) -> list[str]:
@@ -71,42 +53,27 @@ class Podman:
         return [str(name) for found in json.loads(self._run("ps", "--all", "--format=json") or "[]") for name in found["Names"]]
 
     def stop(self) -> None:
-        if self._directory is None:
-            return
         try:
-            # Containers aren't the service's children: they, and what they have mounted, would outlive it.
-            self._run("rm", "--all", "--force", "--time=0")
+            if self._home is not None:
+                # Containers aren't the service's children: they, and what they have mounted, would outlive it.
+                self._run("rm", "--all", "--force", "--time=0")
         finally:
-            if self._process is not None:
-                self._process.stop(timeout_s=10)
-                self._process = None
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+            super().stop()
 
-    def __enter__(self) -> Podman:
-        return self if self._process is not None else self.start()
+    @property
+    def _socket(self) -> Path:
+        assert self._home is not None
+        return self._home / "socket"
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def _serves(self) -> bool:
-        assert self._process is not None and self._directory is not None
-        if not self._process.is_running():
-            raise RuntimeError(f"podman ended at once\n{self._process.tail()}")
-        return (self._directory / "socket").is_socket()
-
-    def _write(self, name: str, text: str) -> Path:
-        assert self._directory is not None
-        path = self._directory / name
-        path.write_text(text)
-        return path
+    def _is_up(self) -> bool:
+        return self._socket.is_socket()
 
     def _run(self, *arguments: str) -> str:
         command = ["podman", *arguments]
         done = subprocess.run(
             command,
-            env=self._environment,
-            cwd=self._directory,
+            env=clean_environment(self._variables),
+            cwd=self._home,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -115,17 +82,6 @@ class Podman:
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
         return done.stdout
-
-
-def install_missing() -> None:
-    """Install Debian's packages of the programs that are missing.
-
-    Raises:
-        RuntimeError: not root, no apt-get, or the installation failed; a person has to install them.
-    """
-    missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
-    if missing:
-        install(*missing)
 
 
 def _containers_conf() -> str:
@@ -150,9 +106,8 @@ def _storage_conf(directory: Path) -> str:
     return f'[storage]\ndriver = "vfs"\ngraphroot = "{directory / "storage"}"\nrunroot = "{directory / "run"}"\n'
 
 
-def _make_root(path: Path) -> Path:
+def _make_root(path: Path, busybox: Path) -> Path:
     """Write the root file system of the image: busybox under all its names."""
-    busybox = Path(shutil.which("busybox") or "busybox")
     names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     with tarfile.open(path, "w") as tar:
         tar.add(busybox.resolve(), "bin/busybox")

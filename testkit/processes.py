@@ -26,6 +26,15 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def is_listening(port: int) -> bool:
+    """Whether a connection to the loopback port is accepted."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def wait_until(check: Callable[[], object], *, timeout_s: float, what: str, every_s: float = 0.1) -> object:
     """Return the first truthy answer of *check*.
 

@@ -133,6 +133,16 @@ def site_named(new_site: NewSite) -> SiteNamed:
     return named
 
 
+@pytest.fixture
+def site(site_named: SiteNamed) -> Iterator[Site]:
+    """The site `refused`, which hears central; what the test did to its network is undone afterwards."""
+    site = site_named("refused")
+    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
+    yield site
+    site.network.forget_rules()
+    site.network.heal()
+
+
 def _has_joined(worker: Worker) -> bool:
     try:
         worker.join()
@@ -168,14 +178,3 @@ def restart_what_ended(central: Airflow) -> None:
         if not central.is_running(name):
             print(f"{name} did not outlive it")
             central.start_api_server() if name == "api-server" else central.start_process(name)
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Show what the processes said beside a failure."""
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    if report.failed and isinstance(item, pytest.Function):
-        for name, thing in item.funcargs.items():
-            if isinstance(thing, Site):
-                report.sections.append((name, thing.worker.tail(40)))

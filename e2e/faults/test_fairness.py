@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 
-from e2e.faults.conftest import OFFER_DEADLINE_S, SiteNamed
+from e2e.faults.conftest import OFFER_DEADLINE_S
 from testkit.processes import wait_until
 from testkit.witness import Site
-
-
-@pytest.fixture
-def site(site_named: SiteNamed) -> Iterator[Site]:
-    site = site_named("refused")
-    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
-    yield site
-    site.network.forget_rules()
-    site.network.heal()
 
 
 def test_a_job_that_cannot_be_prepared_delays_no_other(site: Site, tmp_path: Path) -> None:

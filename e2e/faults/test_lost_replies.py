@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.faults.conftest import SiteNamed, enrolment_token
+from e2e.faults.conftest import enrolment_token
 from testkit.airflow import Airflow
 from testkit.faults import ANY, FaultProxy
 from testkit.processes import wait_until
@@ -25,15 +24,6 @@ REQUESTS = {
     "log": ("POST", "/log[?]"),
     "report": ("POST", "/report$"),
 }
-
-
-@pytest.fixture
-def site(site_named: SiteNamed) -> Iterator[Site]:
-    site = site_named("refused")
-    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
-    yield site
-    site.network.forget_rules()
-    site.network.heal()
 
 
 @pytest.mark.parametrize("times", [1, TIMES])

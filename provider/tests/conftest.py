@@ -33,6 +33,20 @@ def database(_engine: Engine, tmp_path: Path) -> Iterator[Engine]:
         yield _engine
 
 
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run `airflow remote …` through Airflow's own parser; return what it printed to stdout."""
+    from airflow.cli import cli_parser  # here, because it loads most of Airflow, which most suites don't need
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        args = cli_parser.get_parser().parse_args(["remote", *words])
+        args.func(args)
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def claimers() -> Iterator[Claimers]:
     """Other processes that claim jobs, at once with each other."""

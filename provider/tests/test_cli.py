@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,6 @@ from sqlalchemy import select
 
 from testkit.ledger import ago, change_job, enlist, job_row, last_seen, offered, queued, running, worker_row  # isort: skip
 
-from airflow.cli import cli_parser
 from airflow_remote_protocol.messages import Enrolment
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
@@ -20,24 +18,6 @@ from airflow_remote_provider.ledger import credentials, sweep
 from airflow_remote_provider.models import EnrolmentToken
 
 pytestmark = pytest.mark.usefixtures("database")
-
-
-@pytest.fixture(scope="module")
-def parser() -> argparse.ArgumentParser:
-    return cli_parser.get_parser()  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def run(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run `airflow remote …`; return what it printed to stdout."""
-
-    def run(*words: str) -> str:
-        capsys.readouterr()
-        args = parser.parse_args(["remote", *words])
-        args.func(args)
-        return capsys.readouterr().out
-
-    return run
 
 
 def _json(run: Callable[..., str], *words: str) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +12,6 @@ from sqlalchemy import Engine
 
 from testkit.ledger import enlist, running  # isort: skip
 
-from airflow.cli import cli_parser
 from airflow_remote_provider import compat
 from airflow_remote_provider.grants import Ask, Kind
 from airflow_remote_provider.ledger import grants
@@ -22,22 +21,10 @@ pytestmark = pytest.mark.usefixtures("database")
 Run = Callable[..., str]
 
 
-@pytest.fixture(scope="module")
-def parser() -> argparse.ArgumentParser:
-    return cli_parser.get_parser()  # type: ignore[no-any-return]
-
-
 @pytest.fixture
-def run(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
     """Run `airflow remote grants …`; return what it printed to stdout."""
-
-    def run(*words: str) -> str:
-        capsys.readouterr()
-        args = parser.parse_args(["remote", "grants", *words])
-        args.func(args)
-        return capsys.readouterr().out
-
-    return run
+    return partial(run, "grants")
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from testkit.ledger import Enlisted, enlist, worker_row  # isort: skip
 
-from airflow.cli import cli_parser
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import audit
 
@@ -18,22 +17,10 @@ pytestmark = pytest.mark.usefixtures("database")
 Run = Callable[..., str]
 
 
-@pytest.fixture(scope="module")
-def parser() -> argparse.ArgumentParser:
-    return cli_parser.get_parser()  # type: ignore[no-any-return]
-
-
 @pytest.fixture
-def run(parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
     """Run `airflow remote workers …`; return what it printed to stdout."""
-
-    def run(*words: str) -> str:
-        capsys.readouterr()
-        args = parser.parse_args(["remote", "workers", *words])
-        args.func(args)
-        return capsys.readouterr().out
-
-    return run
+    return partial(run, "workers")
 
 
 @pytest.fixture

@@ -6,17 +6,14 @@ compared with what it was before.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import Engine, select
+from hypothesis.stateful import invariant, precondition, rule
+from sqlalchemy import select
 
 from testkit.ledger import (  # isort: skip
     Enlisted,
@@ -25,9 +22,7 @@ from testkit.ledger import (  # isort: skip
     change_task,
     claim,
     enlist,
-    installed,
     last_seen,
-    make_engine,
     queued,
     session_request,
 )
@@ -40,7 +35,8 @@ from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.models import Job
 
-from testkit.machines import counted_ids, search
+from testkit.ledger_machine import LedgerMachine
+from testkit.machines import search
 
 OWNERS = ("1/", "2/")
 RULES = sweep.OfferRules(attempts=3, delay=timedelta())
@@ -50,15 +46,9 @@ FOR_EVER = ("state", "epoch", "worker_id", "outcome", "exit_code", "ended_at", "
 Row = dict[str, Any]
 
 
-class JobsMachine(RuleBasedStateMachine):
+class JobsMachine(LedgerMachine):
     def __init__(self) -> None:
         super().__init__()
-        self._directory = tempfile.TemporaryDirectory()
-        home = Path(self._directory.name)
-        self._engine: Engine = make_engine(f"sqlite:///{home}/ledger.db")
-        self._stack = ExitStack()
-        self._stack.enter_context(counted_ids())
-        self._stack.enter_context(installed(self._engine, home / "logs"))
         self.workers = [enlist("a", slots=2), enlist("b", slots=3)]
         self.leases: list[Lease] = []
         """Every lease ever given."""
@@ -252,9 +242,7 @@ class JobsMachine(RuleBasedStateMachine):
             left = [row for row in self._table().values() if not JobState(row["state"]).is_ended or row["owner"]]
             assert not left, left
         finally:
-            self._stack.close()
-            self._engine.dispose()
-            self._directory.cleanup()
+            super().teardown()
 
     # How they ask
 

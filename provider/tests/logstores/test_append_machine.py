@@ -7,23 +7,20 @@ central answers.
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import Engine
+from hypothesis.stateful import invariant, precondition, rule
 
-from testkit.ledger import enlist, installed, job_row, make_engine, running  # isort: skip
+from testkit.ledger import enlist, job_row, running  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import leases
 from airflow_remote_provider.logstores import OutOfStep
 from airflow_remote_provider.logstores.file import FileLogStore
 
-from testkit.machines import counted_ids, search
+from testkit.ledger_machine import LedgerMachine
+from testkit.machines import search
 
 BEFORE = b"an earlier lease's lines\n"
 STEPS = 40
@@ -39,15 +36,9 @@ class Request:
     base: int | None = None
 
 
-class AppendMachine(RuleBasedStateMachine):
+class AppendMachine(LedgerMachine):
     def __init__(self) -> None:
         super().__init__()
-        self._directory = tempfile.TemporaryDirectory()
-        home = Path(self._directory.name)
-        self._engine: Engine = make_engine(f"sqlite:///{home}/ledger.db")
-        self._stack = ExitStack()
-        self._stack.enter_context(counted_ids())
-        self._stack.enter_context(installed(self._engine, home / "logs"))
         self.lease = running(enlist())
         self.path = job_row(self.lease.job_id).log_path
         self.store = FileLogStore()
@@ -132,9 +123,7 @@ class AppendMachine(RuleBasedStateMachine):
                 self._append(request)
             assert self._held() == self.written
         finally:
-            self._stack.close()
-            self._engine.dispose()
-            self._directory.cleanup()
+            super().teardown()
 
     def _draw(self, data: st.DataObject) -> Request:
         return self.requests[data.draw(st.integers(0, len(self.requests) - 1))]
