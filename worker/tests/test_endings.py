@@ -13,10 +13,10 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from airflow_remote_protocol.messages import IntentMode, Outcome, StopReason
+from airflow_remote_protocol.messages import IntentMode, Offer, Outcome, StopReason
 from airflow_remote_protocol.states import JobState
-from airflow_remote_worker.jobs import preparation
-from airflow_remote_worker.jobs.supervisor import Supervisor
+from airflow_remote_worker.jobs import preparation, supervisor
+from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_OK
 from airflow_remote_worker.spool import Spool
@@ -172,7 +172,7 @@ def test_an_offer_that_was_stored_but_not_started_starts_if_central_still_wants_
     central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as cut_off:
-        cut_off.setattr(Supervisor, "_prepare", lambda self, job: anyio.sleep_forever())
+        cut_off.setattr(supervisor, "prepare", lambda job, site, contact_at: anyio.sleep_forever())
         worker.start()
         job_id = worker.enqueue("run\nlog once\nexit 0")
         eventually(lambda: list(worker.state.jobs.glob(f"{job_id}.*/offer.json.copy")))
@@ -234,14 +234,14 @@ def test_a_drive_that_does_not_answer_delays_no_other_job_and_is_named(
 ) -> None:
     monkeypatch.setattr(preparation, "PREPARE_WITHIN_S", 2.0)
     answer = threading.Event()
-    find = Supervisor._find_code
+    find = preparation._find_code
 
-    def hang(self: Supervisor, offer: Any) -> str:
+    def hang(offer: Offer, site: Site) -> str:
         if b"far_away" in bytes(offer.workload):
             answer.wait(60)
-        return find(self, offer)
+        return find(offer, site)
 
-    monkeypatch.setattr(Supervisor, "_find_code", hang)
+    monkeypatch.setattr(preparation, "_find_code", hang)
     worker.start()
     slow = central.enqueue("q", workload={"dag_rel_path": "far_away.py"})
     eventually(lambda: central.job_state(slow) == "offered")
