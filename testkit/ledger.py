@@ -36,9 +36,11 @@ from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, JobKind,
 from airflow_remote_provider import compat  # noqa: E402
 from airflow_remote_provider.compat import UtcDateTime  # noqa: E402
 from airflow_remote_provider.ledger import credentials, dispatch, jobs, leases, workers  # noqa: E402
+from airflow_remote_provider.ledger.audit import AuditKind  # noqa: E402
 from airflow_remote_provider.ledger.credentials import NewToken  # noqa: E402
 from airflow_remote_provider.ledger.dispatch import Claimant, Claimed  # noqa: E402
 from airflow_remote_provider.ledger.leases import Lease  # noqa: E402
+from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow, list_entries  # noqa: E402
 from airflow_remote_provider.models import Base, Job, Presence, Worker  # noqa: E402
 from airflow_remote_provider.sqlite_lock import BEGIN  # noqa: E402
 from sqlalchemy import Engine, String, Text, Uuid, create_engine, event, update  # noqa: E402
@@ -270,6 +272,13 @@ def worker_row(worker_id: str) -> Worker:
         worker = session.get(Worker, worker_id)
     assert worker is not None, f"no worker {worker_id}"
     return worker
+
+
+def audited(*kind: AuditKind | str, **only: str) -> list[AuditRow]:
+    """Return the audit's entries, of these kinds if any is named; *only* as in :class:`AuditFilter`."""
+    wanted = AuditFilter(kind=[AuditKind(one).value for one in kind], **only)  # type: ignore[arg-type]
+    with compat.transaction() as session:
+        return list_entries(session, only=wanted).rows
 
 
 def change_job(job_id: str, **values: object) -> None:

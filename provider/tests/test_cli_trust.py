@@ -7,10 +7,8 @@ from functools import partial
 
 import pytest
 
-from testkit.ledger import Enlisted, enlist, worker_row  # isort: skip
+from testkit.ledger import Enlisted, audited, enlist, worker_row  # isort: skip
 
-from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import audit
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -70,8 +68,7 @@ def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
 ) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
     run(words[0], worker.name, *words[1:])
-    with compat.transaction() as session:
-        [entry] = audit.list_entries(session, kind="action", worker=worker.name)
+    [entry] = audited("action", worker=worker.name)
     assert entry.actor == "ann" and entry.detail
 
 

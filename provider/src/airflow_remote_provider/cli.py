@@ -140,12 +140,10 @@ def get_remote_cli_commands() -> list[Any]:
 
 # Enrolment
 
-MOST_MINUTES = 366 * 24 * 60
-
 
 def create_token(args: argparse.Namespace) -> None:
     from airflow_remote_provider.cli_trust import parse_labels
-    from airflow_remote_provider.ledger.credentials import NewToken
+    from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken
     from airflow_remote_provider.ledger.credentials import create_token as create
 
     queues = [queue.strip() for queue in args.queues.split(",") if queue.strip()]
@@ -153,8 +151,9 @@ def create_token(args: argparse.Namespace) -> None:
         raise SystemExit("--queues names no queue; give at least one, such as --queues default")
     if args.uses < 1:
         raise SystemExit("--uses must be 1 or more")
-    if not 0 < args.expires_minutes <= MOST_MINUTES:
-        raise SystemExit(f"--expires-minutes must be more than 0 and at most {MOST_MINUTES} (a year)")
+    most = LONGEST_LIFE.total_seconds() / 60
+    if not 0 < args.expires_minutes <= most:
+        raise SystemExit(f"--expires-minutes must be more than 0 and at most {most:g} (a year)")
     new = NewToken(
         queues=queues,
         name_pattern=args.name_pattern,
@@ -198,25 +197,26 @@ WORKER_COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues",
 
 
 def list_workers(args: argparse.Namespace) -> None:
-    _print(_workers(None), args.output, WORKER_COLUMNS)
+    from airflow_remote_provider.ledger.views import workers
+
+    _print(_pages(workers.list_workers, silent_after=_silent_after()), args.output, WORKER_COLUMNS)
 
 
 def show_worker(args: argparse.Namespace) -> None:
-    rows = _workers(args.name)
-    if not rows:
-        raise SystemExit(f"there is no worker named {args.name!r}; `airflow remote workers list` shows those there are")
+    from airflow_remote_provider.ledger.views import workers
+
+    row = _plain(asdict(_ledger(workers.show_worker, args.name, silent_after=_silent_after())))
     if args.output == "json":
-        print(json.dumps(_plain(asdict(rows[0]))))
+        print(json.dumps(row))
         return
-    for key, value in _plain(asdict(rows[0])).items():
+    for key, value in row.items():
         print(f"{key:15} {_cell(value)}")
 
 
-def _workers(name: str | None) -> Any:
-    from airflow_remote_provider.ledger import workers
+def _silent_after() -> timedelta:
     from airflow_remote_provider.settings import settings
 
-    return _ledger(workers.list_workers, silent_after=timedelta(seconds=settings().silent_after_seconds), name=name)
+    return timedelta(seconds=settings().silent_after_seconds)
 
 
 def _wish(mode: str) -> Callable[[argparse.Namespace], None]:
@@ -259,11 +259,10 @@ JOB_COLUMNS = ("kind", "state", "queue", "worker", "dag_id", "task_id", "map_ind
 
 
 def list_jobs(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import jobs
+    from airflow_remote_provider.ledger.views import jobs
 
-    if args.limit < 1:
-        raise SystemExit("--limit must be 1 or more")
-    _print(_ledger(jobs.list_jobs, state=args.state, queue=args.queue, limit=args.limit), args.output, JOB_COLUMNS)
+    only = jobs.JobFilter(state=[args.state] if args.state else [], queue=args.queue or "")
+    _print(_pages(jobs.list_jobs, only=only, most=_limit(args)), args.output, JOB_COLUMNS)
 
 
 QUEUE_COLUMNS = ("queue", "queued", "offered", "running", "oldest_queued_at", "lost_after_s", "changed_by")
@@ -300,12 +299,10 @@ AUDIT_COLUMNS = ("at", "kind", "worker", "job_id", "actor", "times", "detail")
 
 
 def list_audit(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import audit
+    from airflow_remote_provider.ledger.views import audit
 
-    if args.limit < 1:
-        raise SystemExit("--limit must be 1 or more")
-    entries = _ledger(audit.list_entries, kind=args.kind, worker=args.worker, job_id=args.job, limit=args.limit)
-    _print(entries, args.output, AUDIT_COLUMNS)
+    only = audit.AuditFilter(kind=[args.kind] if args.kind else [], worker=args.worker or "", job_id=args.job or "")
+    _print(_pages(audit.list_entries, only=only, most=_limit(args)), args.output, AUDIT_COLUMNS)
 
 
 # What all commands share
@@ -319,6 +316,19 @@ def _ledger(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             return verb(session, *args, **kwargs)
     except LedgerError as error:
         raise SystemExit(str(error)) from None
+
+
+def _pages(view: Callable[..., Any], *, most: int | None = None, **wanted: Any) -> Any:
+    """Return the rows of all pages of a view, or the first *most*."""
+    from airflow_remote_provider.ledger.views.page import read_all
+
+    return read_all(lambda page: _ledger(view, page=page, **wanted), most=most)
+
+
+def _limit(args: argparse.Namespace) -> int:
+    if args.limit < 1:
+        raise SystemExit("--limit must be 1 or more")
+    return int(args.limit)
 
 
 def _me() -> str:

@@ -115,14 +115,13 @@ def set_mode(args: argparse.Namespace) -> None:
 
 
 def list_accesses(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.cli import _ledger, _print
-    from airflow_remote_provider.ledger import grants
+    from airflow_remote_provider.cli import _limit, _pages, _print
     from airflow_remote_provider.ledger.grants import Answer
+    from airflow_remote_provider.ledger.views import accesses
 
-    if args.limit < 1:
-        raise SystemExit("--limit must be 1 or more")
-    answers = (Answer.DENIED, Answer.AUDITED) if args.ungranted else ()
-    rows = _ledger(grants.list_accesses, dag_id=args.dag, answers=answers, limit=args.limit)
+    answers = (Answer.DENIED.value, Answer.AUDITED.value) if args.ungranted else ()
+    only = accesses.AccessFilter(dag_id=args.dag or "", answers=answers)
+    rows = _pages(accesses.list_accesses, only=only, most=_limit(args))
     _print(rows, args.output, ("at", "answer", "kind", "name", "worker", "queue", "dag_id", "task_id", "map_index", "try_number"))
 
 

@@ -342,11 +342,54 @@ async def user_of(token: str) -> Any:
         raise NoSuchUser(str(error)) from None
 
 
-def may_manage_workers(user: Any) -> bool:
-    """Ask the auth manager. Auth managers know no workers: who may create connections decides what tasks reach."""
-    from airflow.api_fastapi.app import get_auth_manager
+def user_of_request() -> Callable[..., Any]:
+    """Return the FastAPI dependency that says whose request this is, by bearer token or session cookie; 401 if nobody's."""
+    from airflow.api_fastapi.core_api.security import get_user
 
-    return bool(get_auth_manager().is_authorized_connection(method="POST", user=user))
+    return get_user  # type: ignore[no-any-return]
+
+
+def may_see_workers(user: Any) -> bool:
+    """Ask the auth manager. Auth managers know no workers: who may see what Airflow's own processes do may see ours."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
+
+    return bool(get_auth_manager().is_authorized_view(access_view=AccessView.JOBS, user=user))
+
+
+def may_manage_workers(user: Any, team: str | None = None) -> bool:
+    """Ask the auth manager whether this user may create connections, of the team: that decides what tasks reach."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
+
+    details = None if team is None else ConnectionDetails(team_name=team)
+    return bool(get_auth_manager().is_authorized_connection(method="POST", details=details, user=user))
+
+
+def readable_dags(session: Session, user: Any) -> frozenset[str] | None:
+    """Return the Dags that this user may read; None if that is all there are."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.models.dag import DagModel
+
+    readable = frozenset(get_auth_manager().get_authorized_dag_ids(user=user, session=session))
+    known = session.scalar(select(func.count()).select_from(DagModel))
+    return None if readable and len(readable) == known else readable
+
+
+def readable_teams(session: Session, user: Any) -> frozenset[str] | None:
+    """Return the teams that this user belongs to; None where there are no teams."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import TeamDetails
+    from airflow.configuration import conf
+    from airflow.models.team import Team
+
+    if not conf.getboolean("core", "multi_team"):
+        return None
+    manager = get_auth_manager()
+    names = Team.get_all_team_names(session=session)
+    return frozenset(
+        name for name in names if manager.is_authorized_team(method="GET", details=TeamDetails(name=name), user=user)
+    )
 
 
 def log_file(relative_path: str) -> Path:

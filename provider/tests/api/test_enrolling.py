@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 from testkit.central import ServedCentral  # isort: skip
-from testkit.ledger import installed, make_engine  # isort: skip
+from testkit.ledger import audited, installed, make_engine  # isort: skip
 
 from airflow_remote_protocol.conformance.caller import enrol
 from airflow_remote_protocol.conformance.insist import refused, succeeded
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import Enrolled
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
-from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import audit
 from airflow_remote_provider.settings import settings
 
 
@@ -37,8 +35,7 @@ def test_guesses_are_refused_counted_and_audited(central: ServedCentral) -> None
     answer = enrol(central, good, "w")
     refused(answer, ProblemCode.BUSY)
     assert 1 <= int(answer.headers["retry-after"]) <= 60
-    with compat.transaction() as session:
-        [entry] = audit.list_entries(session, kind="enrolment-refused")
+    [entry] = audited("enrolment-refused")
     assert (entry.actor, entry.times) == ("127.0.0.1", most // 2)
 
 

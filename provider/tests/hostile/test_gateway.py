@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow_remote_provider import compat
 from airflow_remote_provider.grants import Kind
-from airflow_remote_provider.ledger import grants
+from airflow_remote_provider.ledger.views.accesses import list_accesses
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
@@ -70,7 +70,7 @@ def test_what_nobody_granted_is_denied_and_recorded(attacker: Attacker) -> None:
         assert answer.status == 403
         assert PASSWORD.encode() not in answer.body
     with compat.transaction() as session:
-        denied = {row.name for row in grants.list_accesses(session) if row.job_id == attacker.offer.job_id}
+        denied = {row.name for row in list_accesses(session).rows if row.job_id == attacker.offer.job_id}
     assert {"plant", "other"} <= denied
 
 

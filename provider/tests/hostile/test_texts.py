@@ -9,8 +9,8 @@ from argparse import Namespace
 import pytest
 from airflow_remote_protocol.conformance.caller import enrol
 from airflow_remote_provider import cli, compat
-from airflow_remote_provider.ledger import jobs
 from airflow_remote_provider.ledger.presentable import presentable
+from airflow_remote_provider.ledger.views.jobs import JobFilter, list_jobs
 from airflow_remote_provider.models import Worker
 from sqlalchemy import func, select
 
@@ -74,7 +74,8 @@ def test_reasons_are_stored_as_text_and_shown_harmlessly(
     assert attacker.about_job("POST", "report", said).status == 204
     assert job_row(attacker.offer.job_id).reason == presentable(text, longest=2000)
     with compat.transaction() as session:
-        (ended,) = [job for job in jobs.list_jobs(session, queue=attacker.worker.queue) if job.reason]
+        only = JobFilter(queue=attacker.worker.queue)
+        (ended,) = [job for job in list_jobs(session, only=only).rows if job.reason]
     assert _is_harmless(ended.reason)
     cli.list_jobs(Namespace(state=None, queue=attacker.worker.queue, limit=10, output="table"))
     shown = capsys.readouterr().out

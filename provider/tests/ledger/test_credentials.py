@@ -8,14 +8,15 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, func, select, text, update
 
-from testkit.ledger import ago, change_job, enlist, offered, running, session_request, worker_row  # isort: skip
+from testkit.ledger import ago, audited, change_job, enlist, offered, running, session_request, worker_row  # isort: skip
 
 from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import audit, credentials, sweep, workers
+from airflow_remote_provider.ledger import credentials, sweep, workers
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
 from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
+from airflow_remote_provider.ledger.views.workers import list_workers
 from airflow_remote_provider.models import Base, EnrolmentToken, Worker
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -157,7 +158,7 @@ def test_the_name_of_a_revoked_worker_is_free(verb: object) -> None:
     second = _enrol(_token()[0])
     assert second.worker_id != first.worker_id
     with compat.transaction() as session:
-        rows = workers.list_workers(session, silent_after=timedelta(seconds=90))
+        rows = list_workers(session, silent_after=timedelta(seconds=90)).rows
     assert [row.id for row in rows] == [second.worker_id]
 
 
@@ -288,8 +289,7 @@ def test_enrolments_are_audited_and_refused_ones_folded_by_source_and_day() -> N
     for number in range(3):
         with compat.transaction() as session:
             credentials.note_refused(session, "10.0.0.7", f"w{number}", "unknown token")
-    with compat.transaction() as session:
-        entries = {entry.kind: entry for entry in audit.list_entries(session)}
+    entries = {entry.kind: entry for entry in audited()}
     assert (entries["action"].actor, row.id in entries["action"].detail) == ("ann", True)
     assert (entries["enrolled"].worker, "ann" in entries["enrolled"].detail) == ("worker", True)
     refused = entries["enrolment-refused"]
@@ -300,7 +300,7 @@ def test_a_user_lets_a_worker_join_for_the_queues_that_he_names() -> None:
     with compat.transaction() as session:
         enrolled = credentials.enrol_for(session, Enrolment("edge-1", queues=["a", "b", "a"]), by="ann", life=timedelta(days=1))
         assert enrolled.queues == ["a", "b"]
-        entries = {entry.kind: entry for entry in audit.list_entries(session)}
+    entries = {entry.kind: entry for entry in audited()}
     assert entries["action"].actor == "ann" and "edge-1" in entries["action"].detail
     assert "the login of ann" in entries["enrolled"].detail
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from testkit.ledger import ago, enlist, offered, running  # isort: skip
+from testkit.ledger import ago, audited, enlist, offered, running  # isort: skip
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
@@ -21,6 +21,8 @@ from airflow_remote_provider.ledger import audit, grants, queue_policy
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.grants import Answer, Verdict
 from airflow_remote_provider.ledger.queue_policy import Mode
+from airflow_remote_provider.ledger.views.accesses import AccessFilter, list_accesses
+from airflow_remote_provider.ledger.views.page import Page
 from airflow_remote_provider.models import Access, Job
 from sqlalchemy import delete, select, update
 
@@ -238,14 +240,13 @@ def test_the_audit_shows_what_jobs_asked_for_among_the_rest() -> None:
     _decide(job, Ask(Kind.VARIABLES, ("v",)))
     _mode(Mode.AUDIT)
     _decide(job, Ask(Kind.VARIABLES, ("w",)))
-    with compat.transaction() as session:
-        rows = audit.list_entries(session)
-        assert [row.kind for row in rows[:4]] == ["would-deny", "action", "secret-read", "denied"]
-        assert rows[3].detail == "connections 'plant' for dag.task (try 1, run run)"
-        assert [row.kind for row in audit.list_entries(session, kind="denied")] == ["denied"]
-        assert [row.kind for row in audit.list_entries(session, kind="action", limit=1)] == ["action"]
-        assert len(audit.list_entries(session, job_id=job)) == 3
-        assert audit.list_entries(session, worker="another") == []
+    rows = audited()
+    assert [row.kind for row in rows[:4]] == ["would-deny", "action", "secret-read", "denied"]
+    assert rows[3].detail == "connections 'plant' for dag.task (try 1, run run)"
+    assert [row.kind for row in audited("denied")] == ["denied"]
+    assert {row.kind for row in audited("action", "denied")} == {"action", "denied"}
+    assert len(audited(job_id=job)) == 3
+    assert audited(worker="another") == []
 
 
 def test_people_read_the_newest_first_and_may_filter() -> None:
@@ -255,10 +256,11 @@ def test_people_read_the_newest_first_and_may_filter() -> None:
     _decide(job, Ask(Kind.VARIABLES, ("v",)))
     _decide(_job(dag_id="other"), Ask(Kind.VARIABLES, ("w",)))
     with compat.transaction() as session:
-        assert {row.name for row in grants.list_accesses(session)} == {"plant", "v", "w"}
-        assert [row.name for row in grants.list_accesses(session, limit=1)] == ["w"]
-        assert {row.name for row in grants.list_accesses(session, dag_id="dag")} == {"plant", "v"}
-        assert {row.name for row in grants.list_accesses(session, answers=[Answer.DENIED])} == {"plant", "w"}
+        assert {row.name for row in list_accesses(session).rows} == {"plant", "v", "w"}
+        assert [row.name for row in list_accesses(session, page=Page(1)).rows] == ["w"]
+        assert {row.name for row in list_accesses(session, only=AccessFilter(dag_id="dag")).rows} == {"plant", "v"}
+        denied = AccessFilter(answers=[Answer.DENIED.value])
+        assert {row.name for row in list_accesses(session, only=denied).rows} == {"plant", "w"}
 
 
 # What an author should declare

@@ -9,8 +9,6 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from testkit.ledger import (  # isort: skip
-    ago,
-    change_job,
     claim,
     counted,
     enlist,
@@ -205,16 +203,6 @@ def test_revoking_an_unknown_job_does_nothing() -> None:
 
 
 # What people read
-
-
-def test_the_newest_jobs_are_listed_first() -> None:
-    old, new = queued("a"), queued("b")
-    change_job(old.job_id, queued_at=ago(hours=1))
-    with compat.transaction() as session:
-        assert [row.id for row in jobs.list_jobs(session)] == [new.job_id, old.job_id]
-        assert [row.id for row in jobs.list_jobs(session, queue="a")] == [old.job_id]
-        assert [row.id for row in jobs.list_jobs(session, limit=1)] == [new.job_id]
-        assert jobs.list_jobs(session, state="running") == []
 
 
 def test_the_worker_of_a_job_is_known_after_it_ended() -> None:

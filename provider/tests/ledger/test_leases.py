@@ -10,6 +10,7 @@ from sqlalchemy import update
 from testkit.ledger import (  # isort: skip
     TaskInstance,
     ago,
+    audited,
     change_job,
     claim,
     enlist,
@@ -22,7 +23,7 @@ from testkit.ledger import (  # isort: skip
 
 from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import audit, jobs, leases, sweep, workers
+from airflow_remote_provider.ledger import jobs, leases, sweep, workers
 from airflow_remote_provider.ledger.errors import Impossible, LedgerError, NotYet, NotYours, Superseded, TooLate
 from airflow_remote_provider.ledger.leases import Lease, Subject
 from airflow_remote_provider.models import Worker
@@ -392,7 +393,7 @@ def test_a_late_report_is_noted_once_however_often_it_comes() -> None:
     change_job(lease.job_id, state="lost", ended_at=ago(minutes=1), reason="not heard of")
     for _ in range(3):
         _do(leases.note_late, lease, Report(Outcome.FAILED, 3, "it broke", 12, "ab" * 32))
-    (entry,) = _do(audit.list_entries, job_id=lease.job_id)  # type: ignore[misc]
+    (entry,) = audited(job_id=lease.job_id)
     assert (entry.kind, entry.worker, entry.job_id, entry.actor, entry.times) == (
         "late-report",
         "edge-1",
@@ -408,7 +409,7 @@ def test_nobody_notes_a_report_about_another_workers_job() -> None:
     lease = running(enlist())
     change_job(lease.job_id, state="lost")
     _do(leases.note_late, Lease("somebody else", lease.job_id, lease.epoch), Report(Outcome.SUCCEEDED))
-    assert _do(audit.list_entries, kind="late-report") == []
+    assert audited("late-report") == []
 
 
 def test_that_a_job_died_is_not_believed_right_after_a_takeover() -> None:

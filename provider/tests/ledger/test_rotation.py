@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from testkit.ledger import Enlisted, ago, claim, enlist, job_row, queued, running, session_request, worker_row  # isort: skip
+from testkit.ledger import Enlisted, ago, audited, claim, enlist, job_row, queued, running, session_request, worker_row  # isort: skip
 
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import audit, rotation, workers
+from airflow_remote_provider.ledger import rotation, workers
 from airflow_remote_provider.ledger.errors import Expired, LedgerError, NotYet, Revoked, Suspended
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.models import Base, Worker
@@ -43,13 +43,8 @@ def _change(worker: Enlisted, **values: object) -> None:
             setattr(row, name, value)
 
 
-def _audited(kind: str) -> list[audit.AuditRow]:
-    with compat.transaction() as session:
-        return audit.list_entries(session, kind=kind)
-
-
 def _actors(worker: Enlisted) -> list[str]:
-    return sorted(entry.actor for entry in _audited("action") if entry.worker == worker.name)
+    return sorted(entry.actor for entry in audited("action") if entry.worker == worker.name)
 
 
 def test_the_next_credential_becomes_the_workers_at_its_first_use() -> None:
@@ -60,7 +55,7 @@ def test_the_next_credential_becomes_the_workers_at_its_first_use() -> None:
     record = _adopt(worker, new)
     assert (record.credential_hash, record.next_hash, record.past_hash) == (hash_token(new), None, hash_token(worker.credential))
     assert record.expires_at is not None and record.issued_at is not None and record.expires_at - record.issued_at == LIFE
-    [entry] = _audited("rotated")
+    [entry] = audited("rotated")
     assert (entry.worker, entry.actor) == (worker.name, "worker")
 
 
@@ -113,7 +108,7 @@ def test_what_left_before_is_taken_and_what_comes_later_is_flagged() -> None:
     row = worker_row(worker.id)
     assert "10.0.0.7" in row.alarm and row.suspended_at is None
     assert not _past(worker, worker.credential)
-    [entry] = _audited("replay")
+    [entry] = audited("replay")
     assert (entry.worker, entry.times) == (worker.name, 2)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, delete, func, select, update
 from testkit.ledger import (  # isort: skip
     TaskInstance,
     ago,
+    audited,
     change_job,
     change_task,
     claim,
@@ -26,7 +27,7 @@ from testkit.ledger import (  # isort: skip
 
 from airflow_remote_protocol.messages import Outcome, Report
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import audit, jobs, leases, sweep, workers
+from airflow_remote_provider.ledger import jobs, leases, sweep, workers
 from airflow_remote_provider.models import Duty, Job, Presence, Worker
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -274,7 +275,7 @@ def test_a_lost_job_is_in_the_audit() -> None:
     change_job(lease.job_id, accepted_at=ago(hours=1))
     last_seen(worker.id, ago(minutes=2))
     _do(sweep.lose_silent)
-    (entry,) = _do(audit.list_entries, job_id=lease.job_id)  # type: ignore[misc]
+    (entry,) = audited(job_id=lease.job_id)
     assert (entry.kind, entry.worker, entry.job_id, entry.times) == ("job-lost", "edge-1", lease.job_id, 1)
     assert "etl.load (try 2, run r1)" in entry.detail and "not heard of" in entry.detail
 

@@ -6,14 +6,12 @@ for is in a table of its own (:class:`..models.Access`), which `suggest` asks by
 
 from __future__ import annotations
 
-import heapq
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -53,10 +51,6 @@ class AuditKind(str, Enum):
     """A job asked for what is not granted to it."""
     WOULD_DENY = "would-deny"
     """The same, in a queue whose policy only records it."""
-
-
-ASKED = {"granted": AuditKind.SECRET_READ, "denied": AuditKind.DENIED, "audited": AuditKind.WOULD_DENY}
-"""What an access is to the audit, by its answer."""
 
 
 @dataclass(frozen=True)
@@ -113,77 +107,6 @@ def _count_up(session: Session, entry_id: str, now: datetime, detail: str) -> bo
         .execution_options(synchronize_session=False)
     )
     return known.rowcount == 1  # type: ignore[attr-defined, no-any-return]
-
-
-@dataclass(frozen=True)
-class AuditRow:
-    """One entry as people see it."""
-
-    at: datetime
-    kind: str
-    worker: str | None
-    job_id: str | None
-    actor: str
-    times: int
-    first_at: datetime
-    detail: str
-
-
-def list_entries(
-    session: Session, *, kind: str | None = None, worker: str | None = None, job_id: str | None = None, limit: int = 100
-) -> list[AuditRow]:
-    """Return the newest entries first, what jobs asked for among them."""
-    newest = heapq.merge(
-        _entries(session, kind, worker, job_id, limit), _accesses(session, kind, worker, job_id, limit), key=_at, reverse=True
-    )
-    return [row for row, _ in zip(newest, range(limit), strict=False)]
-
-
-def _at(row: AuditRow) -> datetime:
-    return row.at
-
-
-def _entries(session: Session, kind: str | None, worker: str | None, job_id: str | None, limit: int) -> Iterator[AuditRow]:
-    query = select(AuditEntry).order_by(AuditEntry.at.desc(), AuditEntry.id).limit(limit)
-    if kind is not None:
-        query = query.where(AuditEntry.kind == kind)
-    if worker is not None:
-        query = query.where(AuditEntry.worker_name == worker)
-    if job_id is not None:
-        query = query.where(AuditEntry.job_id == job_id)
-    for entry in session.scalars(query):
-        yield AuditRow(
-            at=entry.at,
-            kind=entry.kind,
-            worker=entry.worker_name,
-            job_id=entry.job_id,
-            actor=entry.actor,
-            times=entry.times,
-            first_at=entry.first_at,
-            detail=entry.detail,
-        )
-
-
-def _accesses(session: Session, kind: str | None, worker: str | None, job_id: str | None, limit: int) -> Iterator[AuditRow]:
-    query = select(Access).order_by(Access.at.desc(), Access.job_id, Access.kind, Access.name).limit(limit)
-    if kind is not None:
-        query = query.where(Access.answer.in_([answer for answer, asked in ASKED.items() if asked.value == kind]))
-    if worker is not None:
-        query = query.where(Access.worker_name == worker)
-    if job_id is not None:
-        query = query.where(Access.job_id == job_id)
-    for access in session.scalars(query):
-        whose = f"{access.dag_id}.{access.task_id} (try {access.try_number}, run {access.run_id})"
-        yield AuditRow(
-            at=access.at,
-            kind=ASKED[access.answer].value,
-            worker=access.worker_name,
-            job_id=access.job_id,
-            actor="worker",
-            times=1,
-            first_at=access.at,
-            detail=f"{access.kind} {access.name!r} for {whose}",
-        )
 
 
 def purge(session: Session, *, older_than: timedelta) -> int:

@@ -26,6 +26,9 @@ from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
 
+LONGEST_LIFE = timedelta(days=366)
+"""Of an enrolment token."""
+
 
 @dataclass(frozen=True)
 class NewToken:
@@ -96,9 +99,13 @@ def list_tokens(session: Session) -> list[TokenRow]:
 def revoke_token(session: Session, token_id: str, *, by: str = "unknown") -> None:
     row = session.get(EnrolmentToken, token_id)
     if row is None:
-        raise Unknown(f"there is no enrolment token {token_id}; `airflow remote enrol list` shows those there are")
+        raise no_such_token(token_id)
     row.revoked_at = row.revoked_at or database_now(session)
     acted(session, by, f"revoked the enrolment token {token_id}")
+
+
+def no_such_token(token_id: str) -> Unknown:
+    return Unknown(f"there is no enrolment token {token_id[:36]!r}; `airflow remote enrol list` shows those there are")
 
 
 def enrol(session: Session, token: str, request: Enrolment, *, source: str = "", life: timedelta | None = None) -> Enrolled:

@@ -7,9 +7,7 @@ secret and every denial is recorded (:class:`..models.Access`) before it is answ
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -155,52 +153,6 @@ LONGEST_NAME = 250
 
 
 # The reads of people
-
-
-@dataclass(frozen=True)
-class AccessRow:
-    """What one job asked for."""
-
-    at: datetime
-    answer: str
-    kind: str
-    name: str
-    worker: str | None
-    queue: str
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-    try_number: int
-    job_id: str
-
-
-def list_accesses(
-    session: Session, *, dag_id: str | None = None, answers: Sequence[Answer] = (), limit: int = 100
-) -> list[AccessRow]:
-    """Return the newest first."""
-    query = select(Access).order_by(Access.at.desc(), Access.job_id, Access.kind, Access.name).limit(limit)
-    if dag_id:
-        query = query.where(Access.dag_id == dag_id)
-    if answers:
-        query = query.where(Access.answer.in_([answer.value for answer in answers]))
-    return [
-        AccessRow(
-            at=row.at,
-            answer=row.answer,
-            kind=row.kind,
-            name=row.name,
-            worker=row.worker_name,
-            queue=row.queue,
-            dag_id=row.dag_id,
-            run_id=row.run_id,
-            task_id=row.task_id,
-            map_index=row.map_index,
-            try_number=row.try_number,
-            job_id=row.job_id,
-        )
-        for row in session.scalars(query)
-    ]
 
 
 def suggest(session: Session, dag_id: str) -> dict[str, dict[Kind, list[str]]]:

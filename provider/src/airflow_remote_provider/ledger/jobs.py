@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import ENDED, JobEvent, JobState, advance
@@ -152,60 +151,6 @@ def take_back(session: Session, job: Job, why: StopReason) -> None:
         job.ended_at = database_now(session)
         job.reason = f"taken back before it ran: {why.value}"
     wake(session, Topic.STOP)
-
-
-@dataclass(frozen=True)
-class JobRow:
-    """One job as people see it."""
-
-    id: str
-    kind: str
-    state: str
-    queue: str
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-    try_number: int
-    worker: str | None
-    epoch: int
-    slots: int
-    priority: int
-    queued_at: datetime
-    accepted_at: datetime | None
-    ended_at: datetime | None
-    reason: str
-
-
-def list_jobs(session: Session, *, state: str | None = None, queue: str | None = None, limit: int = 100) -> list[JobRow]:
-    """Return the newest jobs first."""
-    query = select(Job).order_by(Job.queued_at.desc(), Job.id).limit(limit)
-    if state:
-        query = query.where(Job.state == state)
-    if queue:
-        query = query.where(Job.queue == queue)
-    return [
-        JobRow(
-            id=job.id,
-            kind=job.kind,
-            state=job.state,
-            queue=job.queue,
-            dag_id=job.dag_id,
-            run_id=job.run_id,
-            task_id=job.task_id,
-            map_index=job.map_index,
-            try_number=job.try_number,
-            worker=job.worker_name,
-            epoch=job.epoch,
-            slots=job.slots,
-            priority=job.priority,
-            queued_at=job.queued_at,
-            accepted_at=job.accepted_at,
-            ended_at=job.ended_at,
-            reason=job.reason,
-        )
-        for job in session.scalars(query)
-    ]
 
 
 def worker_of(session: Session, job_id: str) -> str | None:

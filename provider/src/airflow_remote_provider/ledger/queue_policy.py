@@ -55,9 +55,10 @@ def allow(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, 
     """Grant *globs* to every job of *queue*, from its next question on.
 
     Raises:
-        BadGlob: one is empty or too long.
+        BadGlob: none is named, or one is empty or too long.
         LedgerError: no name that a queue can have.
     """
+    _insist_on_some(globs)
     for pattern in (pattern for some in globs.values() for pattern in some):
         if not pattern.strip() or len(pattern) > LONGEST_GLOB:
             raise BadGlob(f"{pattern[:50]!r} is no glob of 1 to {LONGEST_GLOB} characters")
@@ -70,8 +71,9 @@ def deny(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, b
     """Take *globs* back. What a task's own definition names stays granted.
 
     Raises:
-        BadGlob: the queue's policy has no such glob; nothing has changed.
+        BadGlob: none is named, or the queue's policy has no such glob; nothing has changed.
     """
+    _insist_on_some(globs)
     row = locked(session, queue, by=by)
     for kind, some in globs.items():
         if missing := set(some) - set(_globs(row, kind)):
@@ -111,6 +113,11 @@ def list_policies(session: Session) -> list[PolicyRow]:
 
 
 LONGEST_GLOB = 500
+
+
+def _insist_on_some(globs: Mapping[Kind, Sequence[str]]) -> None:
+    if not any(globs.values()):
+        raise BadGlob(f"name something: at least one of {', '.join(kind.value for kind in Kind)}")
 
 
 def _globs(row: Queue, kind: Kind) -> list[str]:

@@ -26,8 +26,6 @@ RIVALS_WITHIN = timedelta(minutes=10)
 """How long after a takeover the older start may claim its session back, and shows by that that the later one is a copy."""
 LIVE_WITHIN = timedelta(seconds=90)
 """A session whose worker was heard of so lately was alive when it was taken over, as far as we know."""
-CLOCK_OFF = timedelta(minutes=1)
-"""From here on people are told that a worker's clock is off: log lines of both sides would be hard to read together."""
 WIDEST_OFFSET_S = 1e9
 
 
@@ -204,87 +202,6 @@ def seen(session: Session, worker_ids: Sequence[str]) -> None:
         .values(last_seen_at=database_clock(session))
         .execution_options(synchronize_session=False)
     )
-
-
-@dataclass(frozen=True)
-class WorkerRow:
-    """One worker as people see it. *presence*, *intent* and activity (*used_slots*) are three facts."""
-
-    id: str
-    name: str
-    presence: str
-    intent: str
-    intent_reason: str
-    intent_by: str
-    queues: list[str]
-    team: str | None
-    slots: int
-    slots_limit: int | None
-    used_slots: int
-    last_seen_at: datetime | None
-    created_at: datetime
-    revoked_at: datetime | None
-    suspended_at: datetime | None
-    credential_expires_at: datetime | None
-    labels: dict[str, str]
-    alarm: str
-    clock_off_s: float | None
-    """How much its clock is ahead (below 0: behind); None: not worth a word."""
-    facts: dict[str, str]
-
-
-def list_workers(session: Session, *, silent_after: timedelta, name: str | None = None) -> list[WorkerRow]:
-    """Return the workers by name, or the one named."""
-    leased = [state.value for state in JobState if state.is_leased]
-    used = (
-        select(Job.worker_id, func.sum(Job.slots).label("slots")).where(Job.state.in_(leased)).group_by(Job.worker_id).subquery()
-    )
-    query = (
-        select(Worker, Presence.last_seen_at, used.c.slots)
-        .outerjoin(Presence, Presence.worker_id == Worker.id)
-        .outerjoin(used, used.c.worker_id == Worker.id)
-        .where(Worker.removed_at.is_(None))
-        .order_by(Worker.name)
-    )
-    if name is not None:
-        query = query.where(Worker.name == name)
-    now = database_now(session)
-    return [
-        WorkerRow(
-            id=worker.id,
-            name=worker.name,
-            presence=presence_of(worker, last_seen, now, silent_after),
-            intent=worker.intent,
-            intent_reason=worker.intent_reason,
-            intent_by=worker.intent_by,
-            queues=list(worker.queues),
-            team=worker.team,
-            slots=worker.slots,
-            slots_limit=worker.slots_limit,
-            used_slots=int(slots or 0),
-            last_seen_at=last_seen,
-            created_at=worker.created_at,
-            revoked_at=worker.revoked_at,
-            suspended_at=worker.suspended_at,
-            credential_expires_at=worker.credential_expires_at,
-            labels=dict(worker.labels or {}),
-            alarm=worker.alarm,
-            clock_off_s=_worth_telling(worker.clock_offset_s),
-            facts=dict(worker.facts),
-        )
-        for worker, last_seen, slots in session.execute(query)
-    ]
-
-
-def _worth_telling(offset_s: float | None) -> float | None:
-    return round(offset_s, 1) if offset_s is not None and abs(offset_s) > CLOCK_OFF.total_seconds() else None
-
-
-def presence_of(worker: Worker, last_seen: datetime | None, now: datetime, silent_after: timedelta) -> str:
-    """Return what central observes: `online`, `silent`, or `gone` (never came, or its credential is revoked)."""
-    if worker.revoked_at is not None or last_seen is None:
-        return "gone"
-    return "online" if now - last_seen <= silent_after else "silent"
 
 
 def find_worker(session: Session, name: str) -> Worker:

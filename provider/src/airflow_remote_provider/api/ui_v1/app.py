@@ -1,0 +1,74 @@
+"""Puts people's API together. Its routes share a small pool of ledger threads, apart from the workers'."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
+
+from airflow_remote_provider import __version__
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.ui_v1 import audit, jobs, queues, tokens, workers
+from airflow_remote_provider.api.ui_v1.caller import CallerDep, Scopes
+from airflow_remote_provider.api.ui_v1.etags import Tagged
+from airflow_remote_provider.api.ui_v1.problems import Problem, answer_with_problems, documented
+
+THREADS = 2
+"""Of the pool: people wait for each other rather than take the database from the workers."""
+
+router = APIRouter()
+
+
+class Me(BaseModel):
+    name: str
+    may_manage: bool
+    """Workers, enrolment tokens, queues and policies; those of no team."""
+
+
+@router.get("/me", summary="Say who I am and what I may")
+async def me(caller: CallerDep) -> Me:
+    return Me(name=caller.name, may_manage=caller.may_manage())
+
+
+def create_people_api() -> FastAPI:
+    """Return the app that the plugin mounts under `/remote/ui/v1`. Nothing runs before its lifespan is entered."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.pool, app.state.scopes = LedgerPool(THREADS), Scopes()
+        try:
+            yield
+        finally:
+            app.state.pool.close()
+
+    app = FastAPI(
+        title="Remote Executor",
+        version=__version__,
+        description="Remote Workers, their queues and jobs, for people and their programs.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
+        responses=documented(401, 403, 404, 422, 503),
+    )
+    for part in (router, workers.router, tokens.router, queues.router, jobs.router, audit.router):
+        app.include_router(part)
+    answer_with_problems(app)
+    app.add_middleware(Tagged)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(caller: CallerDep) -> dict[str, Any]:
+        return document(app)
+
+    return app
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, with the schema that all errors share."""
+    described = app.openapi()
+    schemas = described.setdefault("components", {}).setdefault("schemas", {})
+    schemas.setdefault("Problem", Problem.model_json_schema())
+    return described

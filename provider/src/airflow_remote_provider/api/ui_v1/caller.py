@@ -1,0 +1,120 @@
+"""Who calls, what of the ledger he may see and do, and the one way in which routes read and act for him."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.ledger.views.scope import Scope
+
+T = TypeVar("T")
+
+SCOPE_KEPT_S = 10.0
+"""How long what a user may see is taken as known: reading it asks for every Dag, and an open page asks every few seconds."""
+MOST_SCOPES = 1000
+
+
+class Forbidden(Exception):
+    """Airflow's auth manager says that this user may not; the text says what, and which right that takes."""
+
+
+class Scopes:
+    """What each user may see, for a moment. May be asked from several threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, Scope]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, session: Session, user: Any) -> Scope:
+        now, key = time.monotonic(), str(user.get_id())
+        with self._lock:
+            at, scope = self._known.get(key, (now - SCOPE_KEPT_S, None))
+        if scope is not None and now - at < SCOPE_KEPT_S:
+            return scope
+        scope = Scope(teams=compat.readable_teams(session, user), dags=compat.readable_dags(session, user))
+        with self._lock:
+            if len(self._known) >= MOST_SCOPES:
+                self._known.clear()
+            self._known[key] = (now, scope)
+        return scope
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A user of Airflow's, for the length of one request."""
+
+    user: Any
+    pool: LedgerPool
+    scopes: Scopes
+
+    @property
+    def name(self) -> str:
+        return str(self.user.get_name())
+
+    async def read(self, view: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Return `view(session, *args, scope=…, **kwargs)`.
+
+        Raises:
+            Forbidden: this user may not see workers and jobs at all.
+        """
+
+        def scoped(session: Session) -> T:
+            self._insist_on_seeing()
+            return view(session, *args, scope=self.scopes.of(session, self.user), **kwargs)
+
+        return await self.pool.call(scoped)
+
+    async def act(self, verb: Callable[..., T], *args: Any, team: Callable[[Session, Scope], str | None], **kwargs: Any) -> T:
+        """Return `verb(session, *args, by=…, **kwargs)`; *team* says whose thing it is done to (None: nobody's).
+
+        Raises:
+            Forbidden: this user may not manage workers, or not this team's.
+        """
+
+        def allowed(session: Session) -> T:
+            self._insist_on_managing(None)  # before anything is looked up: what exists is not for everybody
+            self._insist_on_managing(team(session, self.scopes.of(session, self.user)))
+            return verb(session, *args, by=self.name, **kwargs)
+
+        return await self.pool.call(allowed)
+
+    async def manage(self, view: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """As :meth:`read`, of what only those may see who may manage workers."""
+
+        def scoped(session: Session) -> T:
+            self._insist_on_managing(None)
+            return view(session, *args, scope=self.scopes.of(session, self.user), **kwargs)
+
+        return await self.pool.call(scoped)
+
+    def may_manage(self) -> bool:
+        return compat.may_manage_workers(self.user)
+
+    def _insist_on_seeing(self) -> None:
+        if not compat.may_see_workers(self.user):
+            raise Forbidden(f"the user {self.name!r} may not see workers; that takes the right to read jobs")
+
+    def _insist_on_managing(self, team: str | None) -> None:
+        if not compat.may_manage_workers(self.user, team):
+            whose = f" of the team {team!r}" if team is not None else ""
+            text = f"the user {self.name!r} may not manage workers{whose}; that takes the right to create connections{whose}"
+            raise Forbidden(text)
+
+
+def nobodys(session: Session, scope: Scope) -> None:
+    """Of what belongs to no team."""
+
+
+async def _caller(request: Request, user: Annotated[Any, Depends(compat.user_of_request())]) -> Caller:
+    return Caller(user, request.app.state.pool, request.app.state.scopes)
+
+
+CallerDep = Annotated[Caller, Depends(_caller)]

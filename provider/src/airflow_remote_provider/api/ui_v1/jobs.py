@@ -1,0 +1,55 @@
+"""Jobs, of the Dags that the caller may read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from airflow_remote_protocol.messages import JobKind
+from airflow_remote_protocol.states import JobState
+from fastapi import APIRouter, Depends, Path, Query
+
+from airflow_remote_provider.api.ui_v1.caller import CallerDep
+from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
+from airflow_remote_provider.ledger.views import jobs as view
+from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
+
+router = APIRouter(tags=["jobs"])
+
+Id = Annotated[str, Query(max_length=1000)]
+
+
+def _filter(
+    state: Annotated[Sequence[JobState], Query()] = (),
+    queue: Annotated[str, Query(max_length=256)] = "",
+    worker: Annotated[str, Query(max_length=100, description="the name of the worker that has it, or had it last")] = "",
+    dag_id: Id = "",
+    run_id: Id = "",
+    task_id: Id = "",
+    kind: Annotated[JobKind | None, Query()] = None,
+    text: Annotated[str, Query(max_length=200, description="part of the Dag's, run's or task's id, in any case")] = "",
+    queued_before: Annotated[datetime | None, Query(description="only older ones")] = None,
+) -> JobFilter:
+    return JobFilter(
+        state=[one.value for one in state],
+        queue=queue,
+        worker=worker,
+        dag_id=dag_id,
+        run_id=run_id,
+        task_id=task_id,
+        kind="" if kind is None else kind.value,
+        text=text,
+        queued_before=queued_before,
+    )
+
+
+@router.get("/jobs", summary="List the jobs")
+async def list_jobs(caller: CallerDep, only: Annotated[JobFilter, Depends(_filter)], page: PageDep) -> Listed[JobRow]:
+    """The newest first (`-queued_at`), or the oldest."""
+    return Listed.of(await caller.read(view.list_jobs, only=only, page=page))
+
+
+@router.get("/jobs/{job_id}", summary="Show a job")
+async def show_job(caller: CallerDep, job_id: Annotated[str, Path(max_length=36)]) -> JobRow:
+    return await caller.read(view.show_job, job_id)

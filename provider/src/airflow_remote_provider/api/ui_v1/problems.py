@@ -1,0 +1,96 @@
+"""Errors of people's API as RFC 9457 problems: what they all look like, and which of ours becomes which status."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from airflow_remote_protocol.errors import STATUS, ProblemCode
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from airflow_remote_provider.api.ui_v1.caller import Forbidden
+from airflow_remote_provider.ledger.errors import LedgerError
+from airflow_remote_provider.ledger.presentable import presentable
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 5
+
+
+class Problem(BaseModel):
+    """The body of every error."""
+
+    title: str
+    status: int
+    detail: str
+    """The thing, the cause and the remedy, for people."""
+    code: str
+    """The cause, for programs."""
+
+
+def response(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)
+    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route that answers with these errors says of them in the OpenAPI document."""
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMA}}}}
+        for status in statuses
+    }
+
+
+SCHEMA = "#/components/schemas/Problem"
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Have *app* answer every error so."""
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        code = {401: "unauthorized", 404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "invalid")
+        detail = str(error.detail)
+        if error.status_code == 401:
+            detail = f"{detail}; log in to Airflow, or send a token of its: Authorization: Bearer …"
+        return response(error.status_code, detail, code, dict(error.headers or {}))
+
+    @app.exception_handler(Forbidden)
+    async def forbidden(request: Request, error: Forbidden) -> JSONResponse:
+        return response(403, str(error), "forbidden")
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Not the value itself: what a form holds may be a secret.
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10])
+        return response(422, presentable(said, longest=2000), ProblemCode.INVALID.value)
+
+    @app.exception_handler(LedgerError)
+    async def of_the_ledger(request: Request, error: LedgerError) -> JSONResponse:
+        return response(STATUS[error.code], str(error), error.code.value)
+
+    @app.exception_handler(DataError)
+    async def unstorable(request: Request, error: DataError) -> JSONResponse:
+        log.warning("The database can't store what a person's request says: %s", presentable(str(error.orig), longest=500))
+        return response(422, "central's database can't store what this request says", ProblemCode.INVALID.value)
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(PoolTimeout)
+    async def database_away(request: Request, error: Exception) -> JSONResponse:
+        why = error.orig if isinstance(error, DBAPIError) else error
+        log.warning("The database did not answer a person's request: %s", presentable(str(why), longest=500))
+        text = "central's database does not answer; try again in a moment"
+        return response(503, text, ProblemCode.BUSY.value, {"retry-after": str(RETRY_AFTER_S)})
+
+    @app.exception_handler(Exception)
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        log.error("A person's request failed: %s %s", request.method, request.url.path, exc_info=error)
+        return response(500, "central failed on this request; its log says why", ProblemCode.INTERNAL.value)

@@ -1,0 +1,23 @@
+"""The types of what people send: bounded, each in one place."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from airflow_remote_provider.ledger.queues import LONGEST_NAME
+
+MOST_NAMES = 100
+
+QueueName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NAME, pattern=r"^[^\x00-\x1f,]+$")
+]
+LabelPart = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f,=]+$")]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=r"^[^\x00]*$")]
+
+
+class Wish(BaseModel):
+    """A body. What it doesn't know it refuses: a misspelled wish must not look granted."""
+
+    model_config = ConfigDict(extra="forbid")

@@ -1,0 +1,161 @@
+"""Workers: the fleet, and what people want of each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Literal
+
+from airflow_remote_protocol.messages import IntentMode
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.api.ui_v1.caller import CallerDep
+from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
+from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, LabelPart, QueueName, Reason, Wish
+from airflow_remote_provider.ledger import rotation, workers
+from airflow_remote_provider.ledger.views import workers as view
+from airflow_remote_provider.ledger.views.scope import Scope
+from airflow_remote_provider.ledger.views.workers import FleetCount, WorkerFilter, WorkerRow
+from airflow_remote_provider.settings import settings
+
+router = APIRouter(tags=["workers"])
+
+Name = Annotated[str, Path(max_length=100, description="the worker's name")]
+
+
+def _filter(
+    text: Annotated[str, Query(max_length=200, description="part of the name or host name, in any case")] = "",
+    presence: Annotated[Sequence[Literal["online", "silent", "gone"]], Query()] = (),
+    intent: Annotated[Sequence[IntentMode], Query()] = (),
+    queue: Annotated[str, Query(max_length=256, description="only those that may serve this queue")] = "",
+    label: Annotated[str, Query(max_length=201, pattern="^([^=]+=.+)?$", description="key=value")] = "",
+    version: Annotated[str, Query(max_length=50)] = "",
+    flagged: Annotated[bool, Query(description="only those with an alarm, or suspended")] = False,
+) -> WorkerFilter:
+    key, equals, value = label.partition("=")
+    return WorkerFilter(
+        text=text,
+        presence=presence,
+        intent=[mode.value for mode in intent],
+        queue=queue,
+        label=(key, value) if equals else None,
+        version=version,
+        flagged=flagged,
+    )
+
+
+FilterDep = Annotated[WorkerFilter, Depends(_filter)]
+
+
+def _silent_after() -> timedelta:
+    return timedelta(seconds=settings().silent_after_seconds)
+
+
+@router.get("/workers", summary="List the workers")
+async def list_workers(caller: CallerDep, only: FilterDep, page: PageDep) -> Listed[WorkerRow]:
+    """In order of their names, or by presence, intent, slots, used_slots, last_seen_at, created_at."""
+    return Listed.of(await caller.read(view.list_workers, silent_after=_silent_after(), only=only, page=page))
+
+
+@router.get("/fleet", summary="Count the workers")
+async def count_workers(caller: CallerDep, only: FilterDep) -> FleetCount:
+    """The sums of the list with the same filter."""
+    return await caller.read(view.count_workers, silent_after=_silent_after(), only=only)
+
+
+@router.get("/workers/{name}", summary="Show a worker")
+async def show_worker(caller: CallerDep, name: Name) -> WorkerRow:
+    return await caller.read(view.show_worker, name, silent_after=_silent_after())
+
+
+class IntentWish(Wish):
+    mode: Literal["serve", "pause", "drain"]
+    reason: Reason = ""
+    """Shown to people, and in the worker's log."""
+
+
+@router.put("/workers/{name}/intent", summary="Say what a worker shall do")
+async def set_intent(caller: CallerDep, name: Name, wish: IntentWish) -> WorkerRow:
+    """serve: take jobs. pause: take none, let running ones go on. drain: the same, in order to remove it."""
+    return await _done(caller, name, workers.set_intent, IntentMode(wish.mode), reason=wish.reason)
+
+
+class QueuesWish(Wish):
+    queues: Annotated[list[QueueName], Field(min_length=1, max_length=MOST_NAMES)]
+
+
+@router.put("/workers/{name}/queues", summary="Set the queues that a worker may serve")
+async def set_queues(caller: CallerDep, name: Name, wish: QueuesWish) -> WorkerRow:
+    """In place of those it has; from its next offer on."""
+    return await _done(caller, name, workers.set_queues, wish.queues)
+
+
+class LabelsWish(Wish):
+    labels: Annotated[dict[LabelPart, LabelPart], Field(max_length=MOST_NAMES)]
+
+
+@router.put("/workers/{name}/labels", summary="Set a worker's labels")
+async def set_labels(caller: CallerDep, name: Name, wish: LabelsWish) -> WorkerRow:
+    """In place of those it has."""
+    return await _done(caller, name, workers.set_labels, wish.labels)
+
+
+class SlotsWish(Wish):
+    slots: Annotated[int, Field(ge=0, le=100_000)] | None
+    """null: what the worker offers itself."""
+
+
+@router.put("/workers/{name}/slots-limit", summary="Bound the slots that a worker may fill")
+async def limit_slots(caller: CallerDep, name: Name, wish: SlotsWish) -> WorkerRow:
+    return await _done(caller, name, workers.limit_slots, wish.slots)
+
+
+class ReasonWish(Wish):
+    reason: Reason = ""
+
+
+@router.post("/workers/{name}/rotate", summary="Have a worker replace its credential")
+async def rotate(caller: CallerDep, name: Name) -> WorkerRow:
+    return await _done(caller, name, rotation.ask_to_rotate)
+
+
+@router.post("/workers/{name}/suspend", summary="Refuse a worker until that is lifted")
+async def suspend(caller: CallerDep, name: Name, wish: ReasonWish) -> WorkerRow:
+    """Its jobs run on until they are lost."""
+    return await _done(caller, name, rotation.suspend, reason=wish.reason)
+
+
+@router.post("/workers/{name}/unsuspend", summary="Let a suspended worker speak again")
+async def unsuspend(caller: CallerDep, name: Name) -> WorkerRow:
+    """Clears its alarm, too."""
+    return await _done(caller, name, rotation.unsuspend)
+
+
+@router.post("/workers/{name}/revoke", summary="End a worker's right to speak at once")
+async def revoke(caller: CallerDep, name: Name) -> WorkerRow:
+    """Its jobs run on until they are lost, or it is let in again."""
+    return await _done(caller, name, workers.revoke_worker)
+
+
+@router.delete("/workers/{name}", status_code=204, summary="Forget a worker that holds no jobs")
+async def remove(caller: CallerDep, name: Name) -> None:
+    """Its credential ends."""
+    await caller.act(workers.remove_worker, name, team=partial(_team_of, name))
+
+
+async def _done(caller: CallerDep, name: str, verb: Callable[..., None], *args: object, **kwargs: object) -> WorkerRow:
+    """Do *verb* to the worker; return what has become of it."""
+
+    def done(session: Session, *, by: str) -> WorkerRow:
+        verb(session, name, *args, by=by, **kwargs)
+        session.flush()
+        return view.show_worker(session, name, silent_after=_silent_after())
+
+    return await caller.act(done, team=partial(_team_of, name))
+
+
+def _team_of(name: str, session: Session, scope: Scope) -> str | None:
+    return view.show_worker(session, name, silent_after=_silent_after(), scope=scope).team

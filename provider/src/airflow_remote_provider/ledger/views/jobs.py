@@ -1,0 +1,139 @@
+"""Jobs as people see them, the newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
+from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
+from airflow_remote_provider.models import Job
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job as people see it."""
+
+    id: str
+    kind: str
+    state: str
+    queue: str
+    team: str | None
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    worker: str | None
+    """Its name; of the last worker that was offered it."""
+    epoch: int
+    offers: int
+    """Made in vain so far."""
+    slots: int
+    priority: int
+    lost_after_s: float
+    queued_at: datetime
+    offered_at: datetime | None
+    accepted_at: datetime | None
+    ended_at: datetime | None
+    outcome: str | None
+    exit_code: int | None
+    reason: str
+    log_size: int | None
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs are wanted; empty: all. What is named must all hold."""
+
+    state: Sequence[str] = ()
+    queue: str = ""
+    worker: str = ""
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    kind: str = ""
+    text: str = ""
+    """Part of the Dag's, run's or task's id."""
+    queued_before: datetime | None = None
+    """Only older ones."""
+
+
+def list_jobs(session: Session, *, only: JobFilter = JobFilter(), page: Page = FIRST, scope: Scope = EVERYTHING) -> Slice[JobRow]:
+    """Return a page of the jobs. One statement.
+
+    Raises:
+        BadPage: no such order, or no cursor of it.
+    """
+    query = select(Job).where(scope.sees_team(Job.team), scope.sees_dag(Job.dag_id), *_wanted(only))
+    columns = Job.__table__.c
+    order = Order({"queued_at": columns.queued_at}, unique=columns.id, nature="-queued_at")
+    found = order.read(session, query, page)
+    return Slice([_row(row[0]) for row in found.rows], found.next)
+
+
+def show_job(session: Session, job_id: str, *, scope: Scope = EVERYTHING) -> JobRow:
+    """Return one job.
+
+    Raises:
+        Unknown: there is none, or none that this person may see.
+    """
+    job = session.scalar(select(Job).where(Job.id == job_id, scope.sees_team(Job.team), scope.sees_dag(Job.dag_id)))
+    if job is None:
+        raise Unknown(f"there is no job {job_id[:36]!r}; `airflow remote jobs list` shows those there are")
+    return _row(job)
+
+
+def _wanted(only: JobFilter) -> list[ColumnElement[bool]]:
+    equal = {
+        Job.queue: only.queue,
+        Job.worker_name: only.worker,
+        Job.dag_id: only.dag_id,
+        Job.run_id: only.run_id,
+        Job.task_id: only.task_id,
+        Job.kind: only.kind,
+    }
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in equal.items() if value]
+    if only.state:
+        conditions.append(Job.state.in_(only.state))
+    if only.text:
+        conditions.append(
+            or_(*(column.icontains(only.text, autoescape=True) for column in (Job.dag_id, Job.run_id, Job.task_id)))
+        )
+    if only.queued_before is not None:
+        conditions.append(Job.queued_at < only.queued_before)
+    return conditions
+
+
+def _row(job: Job) -> JobRow:
+    return JobRow(
+        id=job.id,
+        kind=job.kind,
+        state=job.state,
+        queue=job.queue,
+        team=job.team,
+        dag_id=job.dag_id,
+        run_id=job.run_id,
+        task_id=job.task_id,
+        map_index=job.map_index,
+        try_number=job.try_number,
+        worker=job.worker_name,
+        epoch=job.epoch,
+        offers=job.offers,
+        slots=job.slots,
+        priority=job.priority,
+        lost_after_s=job.lost_after_s,
+        queued_at=job.queued_at,
+        offered_at=job.offered_at,
+        accepted_at=job.accepted_at,
+        ended_at=job.ended_at,
+        outcome=job.outcome,
+        exit_code=job.exit_code,
+        reason=job.reason,
+        log_size=job.log_size,
+    )

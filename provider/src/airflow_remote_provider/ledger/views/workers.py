@@ -1,0 +1,242 @@
+"""The fleet as people see it: presence, intent and activity of each worker, three facts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow_remote_protocol.states import JobState
+from sqlalchemy import ColumnElement, Text, and_, case, cast, func, or_, select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
+from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
+from airflow_remote_provider.models import Job, Presence, Worker
+
+CLOCK_OFF = timedelta(minutes=1)
+"""From here on people are told that a worker's clock is off: log lines of both sides would be hard to read together."""
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """One worker as people see it. *presence*, *intent* and activity (*used_slots*) are three facts."""
+
+    id: str
+    name: str
+    presence: str
+    """`online`, `silent`, or `gone` (it never came, or its credential is revoked)."""
+    intent: str
+    intent_reason: str
+    intent_by: str
+    queues: list[str]
+    team: str | None
+    slots: int
+    slots_limit: int | None
+    used_slots: int
+    last_seen_at: datetime | None
+    created_at: datetime
+    revoked_at: datetime | None
+    suspended_at: datetime | None
+    credential_expires_at: datetime | None
+    labels: dict[str, str]
+    alarm: str
+    clock_off_s: float | None
+    """How much its clock is ahead (below 0: behind); None: not worth a word."""
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class WorkerFilter:
+    """Which workers are wanted; empty: all. What is named must all hold."""
+
+    text: str = ""
+    """Part of its name or host name, in any case."""
+    presence: Sequence[str] = ()
+    intent: Sequence[str] = ()
+    queue: str = ""
+    label: tuple[str, str] | None = None
+    version: str = ""
+    flagged: bool = False
+    """Only those with an alarm, or suspended."""
+
+
+def list_workers(
+    session: Session,
+    *,
+    silent_after: timedelta,
+    only: WorkerFilter = WorkerFilter(),
+    page: Page = FIRST,
+    scope: Scope = EVERYTHING,
+) -> Slice[WorkerRow]:
+    """Return a page of the workers. Two statements, whatever the fleet.
+
+    Raises:
+        BadPage: no such order, or no cursor of it.
+    """
+    now = database_now(session)
+    shown = _Shown(now - silent_after)
+    query = select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker)
+    query = shown.joined(query).where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
+    found = shown.order().read(session, query, page)
+    return Slice([_row(*row[:4]) for row in found.rows], found.next)
+
+
+def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> WorkerRow:
+    """Return the worker of this name.
+
+    Raises:
+        Unknown: there is none, or none that this person may see.
+    """
+    shown = _Shown(database_now(session) - silent_after)
+    query = shown.joined(select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker))
+    row = session.execute(query.where(Worker.name == name, Worker.removed_at.is_(None), scope.sees_team(Worker.team))).first()
+    if row is None:
+        raise Unknown(f"there is no worker named {name!r}; `airflow remote workers list` shows those there are")
+    return _row(*row)
+
+
+@dataclass(frozen=True)
+class FleetCount:
+    """How many workers there are, by presence and by intent, and their slots."""
+
+    workers: int
+    online: int
+    silent: int
+    gone: int
+    flagged: int
+    slots: int
+    """Of those online: what they may fill."""
+    used_slots: int
+
+
+def count_workers(
+    session: Session, *, silent_after: timedelta, only: WorkerFilter = WorkerFilter(), scope: Scope = EVERYTHING
+) -> FleetCount:
+    """Return the sums of the list with this filter. Two statements."""
+    shown = _Shown(database_now(session) - silent_after)
+
+    def those(condition: ColumnElement[bool], count: Any = 1) -> Any:
+        return func.coalesce(func.sum(case((condition, count), else_=0)), 0)
+
+    online = shown.presence == "online"
+    bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
+    query = select(
+        func.count(),
+        *(those(shown.presence == presence) for presence in ("online", "silent", "gone")),
+        those(_flagged()),
+        those(online, bound),
+        func.coalesce(func.sum(shown.used), 0),
+    ).select_from(Worker)
+    query = shown.joined(query).where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
+    return FleetCount(*(int(number) for number in session.execute(query).one()))
+
+
+class _Shown:
+    """The columns that are not a worker's own: when it was heard of, what that makes of it, and what it is doing."""
+
+    def __init__(self, silent_since: datetime) -> None:
+        leased = [state.value for state in JobState if state.is_leased]
+        self._jobs = (
+            select(Job.worker_id, func.sum(Job.slots).label("slots"))
+            .where(Job.state.in_(leased))
+            .group_by(Job.worker_id)
+            .subquery()
+        )
+        self.last_seen = Presence.last_seen_at
+        self.used = func.coalesce(self._jobs.c.slots, 0)
+        self.presence: ColumnElement[str] = case(
+            (or_(Worker.revoked_at.is_not(None), self.last_seen.is_(None)), "gone"),
+            (self.last_seen >= silent_since, "online"),
+            else_="silent",
+        )
+
+    def joined(self, query: Any) -> Any:
+        query = query.outerjoin(Presence, Presence.worker_id == Worker.id)
+        return query.outerjoin(self._jobs, self._jobs.c.worker_id == Worker.id)
+
+    def order(self) -> Order:
+        seen = func.coalesce(self.last_seen, Worker.created_at, type_=Worker.created_at.type)
+        return Order(
+            {
+                "name": Worker.__table__.c.name,
+                "presence": self.presence,
+                "intent": Worker.__table__.c.intent,
+                "slots": Worker.__table__.c.slots,
+                "used_slots": self.used,
+                "last_seen_at": seen,
+                "created_at": Worker.__table__.c.created_at,
+            },
+            unique=Worker.__table__.c.id,
+            nature="name",
+        )
+
+
+def _wanted(only: WorkerFilter, shown: _Shown) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if only.text:
+        text = only.text.lower()
+        hostname = func.lower(Worker.facts["hostname"].as_string())
+        conditions.append(or_(func.lower(Worker.name).contains(text, autoescape=True), hostname.contains(text, autoescape=True)))
+    if only.presence:
+        conditions.append(shown.presence.in_(only.presence))
+    if only.intent:
+        conditions.append(Worker.intent.in_(only.intent))
+    if only.queue:
+        conditions.append(_holds(Worker.queues, json.dumps(only.queue)))
+    if only.label is not None:
+        key, value = (json.dumps(part) for part in only.label)
+        conditions.append(_holds(Worker.labels, f"{key}: {value}"))
+    if only.version:
+        conditions.append(Worker.facts["version"].as_string() == only.version)
+    if only.flagged:
+        conditions.append(_flagged())
+    return conditions
+
+
+def _flagged() -> ColumnElement[bool]:
+    return or_(Worker.alarm != "", Worker.suspended_at.is_not(None))
+
+
+def _holds(column: Any, item: str) -> ColumnElement[bool]:
+    """Say whether the JSON text of a flat list or object has *item*, itself JSON text.
+
+    As text, for no two databases search JSON alike; each of ours writes `, ` between items. What stands before it makes it an
+    item of its own: inside a text a quote would follow a backslash.
+    """
+    text = cast(column, Text)
+    begins = [text.contains(before + item, autoescape=True) for before in ("[", "{", ", ")]
+    return and_(column.is_not(None), or_(*begins))
+
+
+def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any) -> WorkerRow:
+    return WorkerRow(
+        id=worker.id,
+        name=worker.name,
+        presence=presence,
+        intent=worker.intent,
+        intent_reason=worker.intent_reason,
+        intent_by=worker.intent_by,
+        queues=list(worker.queues),
+        team=worker.team,
+        slots=worker.slots,
+        slots_limit=worker.slots_limit,
+        used_slots=int(used),
+        last_seen_at=last_seen,
+        created_at=worker.created_at,
+        revoked_at=worker.revoked_at,
+        suspended_at=worker.suspended_at,
+        credential_expires_at=worker.credential_expires_at,
+        labels=dict(worker.labels or {}),
+        alarm=worker.alarm,
+        clock_off_s=_worth_telling(worker.clock_offset_s),
+        facts=dict(worker.facts),
+    )
+
+
+def _worth_telling(offset_s: float | None) -> float | None:
+    return round(offset_s, 1) if offset_s is not None and abs(offset_s) > CLOCK_OFF.total_seconds() else None

@@ -1,0 +1,59 @@
+"""Enrolment tokens over REST: the secret is shown once, and only to who made it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from testkit.ledger import audited  # isort: skip
+
+from airflow_remote_protocol.messages import Enrolment
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import credentials
+from airflow_remote_provider.ledger.errors import TokenRefused
+
+if TYPE_CHECKING:
+    from .conftest import People
+
+
+def test_a_token_is_shown_once_and_lets_a_worker_join(people: People) -> None:
+    wish = {"queues": ["a", "b", "a"], "name_pattern": "edge-*", "labels": {"site": "kiel"}, "networks": ["10.1.0.0/16"]}
+    answer = people.ann("POST", "/enrolment-tokens", json={**wish, "uses": 2, "expires_s": 60})
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    made = answer.json()
+    assert made["about"]["queues"] == ["a", "b"] and made["about"]["created_by"] == "ann"
+    listed = people.ann.get("/enrolment-tokens")
+    assert [row["id"] for row in listed.json()["items"]] == [made["about"]["id"]]
+    assert made["token"] not in listed.text and "hash" not in listed.text
+    with compat.transaction() as session:
+        enrolled = credentials.enrol(session, made["token"], Enrolment("edge-1"), source="10.1.2.3")
+    assert enrolled.queues == ["a", "b"]
+    assert made["token"] not in str(audited())
+
+
+def test_a_revoked_one_lets_nobody_in(people: People) -> None:
+    made = people.ann.ok("POST", "/enrolment-tokens", 201, json={"queues": ["a"]})
+    people.ann.ok("DELETE", f"/enrolment-tokens/{made['about']['id']}", 204)
+    with compat.transaction() as session, pytest.raises(TokenRefused):
+        credentials.enrol(session, made["token"], Enrolment("edge-1"))
+    assert [entry.actor for entry in audited("action")] == ["ann", "ann"]
+    assert people.ann("DELETE", "/enrolment-tokens/none").status_code == 404
+
+
+def test_a_team_sees_its_own_and_nobodys(people: People) -> None:
+    for team in ("blue", "red", None):
+        people.ann.ok("POST", "/enrolment-tokens", 201, json={"queues": ["a"], "team": team})
+    assert {row["team"] for row in people.tom.ok("GET", "/enrolment-tokens")["items"]} == {"blue", None}
+    [red] = [row for row in people.ann.ok("GET", "/enrolment-tokens")["items"] if row["team"] == "red"]
+    assert people.tom("DELETE", f"/enrolment-tokens/{red['id']}").status_code == 404
+    assert red["revoked_at"] is None
+
+
+@pytest.mark.parametrize(
+    "wish", [{"queues": []}, {"uses": 0}, {"expires_s": 0}, {"expires_s": 1e9}, {"networks": ["here"]}, {"team": ""}, {"x": 1}]
+)
+def test_what_no_token_can_be_is_refused_in_words(people: People, wish: dict[str, object]) -> None:
+    answer = people.ann("POST", "/enrolment-tokens", json={"queues": ["a"], **wish})
+    assert answer.status_code == 422 and answer.json()["detail"]
+    assert people.ann.ok("GET", "/enrolment-tokens")["items"] == []
