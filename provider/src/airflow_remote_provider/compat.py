@@ -318,6 +318,11 @@ def execution_token_generator() -> Any:
     )
 
 
+def refuses_token(status: int, body: bytes) -> bool:
+    """Say whether this answer of the Execution API's is about the token itself, not about what it may do."""
+    return status == 403 and body.startswith(b'{"detail":"Invalid auth token')
+
+
 def execution_api_app() -> Any:
     """Return a Task Execution API application of our own, ready for its lifespan to be entered."""
     from airflow.api_fastapi.execution_api.app import create_task_execution_api_app

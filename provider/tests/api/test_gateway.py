@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
+import httpx
 import jwt
 import pytest
 
@@ -17,6 +18,7 @@ import testkit.ledger  # noqa: F401  isort: skip  (first: it points Airflow else
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
+from airflow_remote_provider import compat
 from airflow_remote_provider.api.gateway import Gateway, Passed
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.ledger.leases import Subject
@@ -35,6 +37,8 @@ class Stub:
         self.requests: list[dict[str, Any]] = []
         self.at_once = self.most_at_once = 0
         self.running = False
+        self.refusals = 0
+        """How many calls yet are refused for their token."""
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -51,6 +55,9 @@ class Stub:
             await self.gate.wait()
             self.requests.append({**request.scope, "body": await request.body(), "headers": list(request.scope["headers"])})
             self.at_once -= 1
+            if self.refusals > 0:
+                self.refusals -= 1
+                return JSONResponse({"detail": "Invalid auth token"}, 403)
             if request.url.path == "/broken":
                 raise ZeroDivisionError
             answer = {"content-type": "application/json", "correlation-id": "c-1", "set-cookie": "a=b"}
@@ -123,6 +130,30 @@ def test_the_token_speaks_for_this_task_instance_alone_and_briefly() -> None:
         assert claims["exp"] - claims["iat"] <= 60
 
     _with(check)
+
+
+@pytest.mark.parametrize(("refusals", "status"), [(1, 418), (2, 403)])
+def test_a_token_that_a_jump_of_the_clock_spoilt_is_made_once_more(refusals: int, status: int) -> None:
+    async def check(gateway: Gateway, stub: Stub) -> None:
+        stub.refusals = refusals
+        assert (await _pass(gateway, body=b"b")).status == status
+        first, second = (dict(request["headers"])[b"authorization"] for request in stub.requests)
+        assert first != second
+        assert [request["body"] for request in stub.requests] == [b"b", b"b"]
+
+    _with(check)
+
+
+def test_airflows_own_refusal_of_a_token_is_known_as_one() -> None:
+    async def check() -> None:
+        app = compat.execution_api_app()
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://central") as client:
+            answer = await client.get("/variables/x", headers={"authorization": "Bearer e.e.e"})
+        assert compat.refuses_token(answer.status_code, answer.content)
+        assert not compat.refuses_token(403, b'{"detail":{"reason":"access_denied"}}')
+
+    asyncio.run(check())
 
 
 def test_method_query_and_body_pass_as_they_came() -> None:
