@@ -83,7 +83,7 @@ def people(app: FastAPI, database: object, monkeypatch: pytest.MonkeyPatch) -> I
         async def user_of(request: Request) -> User:
             name = request.headers.get("authorization", "").removeprefix("Bearer ")
             if name not in people.users:
-                raise HTTPException(401, "Invalid JWT token")
+                raise HTTPException(401 if not name else 403, "Invalid JWT token")  # as Airflow does
             return people.users[name]
 
         app.dependency_overrides[compat.user_of_request()] = user_of

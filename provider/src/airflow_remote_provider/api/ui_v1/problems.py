@@ -57,11 +57,11 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        code = {401: "unauthorized", 404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "invalid")
-        detail = str(error.detail)
-        if error.status_code == 401:
-            detail = f"{detail}; log in to Airflow, or send a token of its: Authorization: Bearer …"
-        return response(error.status_code, detail, code, dict(error.headers or {}))
+        if error.status_code in (401, 403):  # Airflow's own word on a token: it calls a bad one forbidden
+            text = f"{error.detail}; log in to Airflow, or send a token of its: Authorization: Bearer …"
+            return response(401, text, "unauthorized", {"www-authenticate": "Bearer"})
+        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "invalid")
+        return response(error.status_code, str(error.detail), code, dict(error.headers or {}))
 
     @app.exception_handler(Forbidden)
     async def forbidden(request: Request, error: Forbidden) -> JSONResponse:

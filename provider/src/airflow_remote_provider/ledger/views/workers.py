@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_remote_protocol.states import JobState
-from sqlalchemy import ColumnElement, Text, and_, case, cast, func, or_, select
+from sqlalchemy import ColumnElement, Integer, Text, and_, case, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
@@ -148,7 +148,7 @@ class _Shown:
             .subquery()
         )
         self.last_seen = Presence.last_seen_at
-        self.used = func.coalesce(self._jobs.c.slots, 0)
+        self.used = cast(func.coalesce(self._jobs.c.slots, 0), Integer)  # MySQL sums to decimals
         self.presence: ColumnElement[str] = case(
             (or_(Worker.revoked_at.is_not(None), self.last_seen.is_(None)), "gone"),
             (self.last_seen >= silent_since, "online"),
@@ -225,7 +225,7 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any) -
         team=worker.team,
         slots=worker.slots,
         slots_limit=worker.slots_limit,
-        used_slots=int(used),
+        used_slots=used,
         last_seen_at=last_seen,
         created_at=worker.created_at,
         revoked_at=worker.revoked_at,

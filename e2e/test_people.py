@@ -1,0 +1,102 @@
+"""People's API in real Airflow: its own login says who may what; what they wish reaches real workers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from testkit.airflow import Airflow
+from testkit.processes import wait_until
+from testkit.worker import Worker
+
+
+def _people(central: Airflow, user: str) -> httpx.Client:
+    return httpx.Client(base_url=f"{central.url}/remote/ui/v1", headers=central.client(user).headers, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def op(central: Airflow) -> httpx.Client:
+    return _people(central, "op")
+
+
+@pytest.fixture(scope="module")
+def viewer(central: Airflow) -> httpx.Client:
+    return _people(central, "viewer")
+
+
+def _ok(answer: httpx.Response, status: int = 200) -> Any:
+    assert answer.status_code == status, answer.text
+    return answer.json() if answer.content else None
+
+
+def test_nothing_is_told_without_a_login(central: Airflow, worker: Worker) -> None:
+    credential = json.loads((worker.state / "credential.json").read_bytes())["credential"]
+    for token in (None, "rubbish", "e.e.e", credential):
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        for path in ("workers", "me", "openapi.json", "nothing"):
+            answer = httpx.get(f"{central.url}/remote/ui/v1/{path}", headers=headers)
+            assert answer.status_code == (404 if path == "nothing" else 401), (token, path, answer.text)
+
+
+def test_a_browsers_session_is_a_login_too(central: Airflow) -> None:
+    login = {"username": "viewer", "password": central.users["viewer"].password}
+    token = httpx.post(f"{central.url}/auth/token", json=login).json()["access_token"]
+    answer = httpx.get(f"{central.url}/remote/ui/v1/me", cookies={"_token": token})
+    assert _ok(answer) == {"name": "viewer", "may_manage": False}
+
+
+def test_a_viewer_sees_and_changes_nothing(viewer: httpx.Client, worker: Worker) -> None:
+    row = _ok(viewer.get(f"/workers/{worker.name}"))
+    assert (row["presence"], row["intent"]) == ("online", "serve")
+    answer = viewer.put(f"/workers/{worker.name}/intent", json={"mode": "pause"})
+    assert answer.status_code == 403 and "may not manage workers" in answer.json()["detail"]
+    assert viewer.get("/enrolment-tokens").status_code == viewer.get("/audit").status_code == 403
+    assert _ok(viewer.get(f"/workers/{worker.name}"))["intent"] == "serve"
+
+
+def test_an_operator_lets_a_worker_join_pauses_it_and_sees_its_job(
+    central: Airflow, op: httpx.Client, viewer: httpx.Client, tmp_path: Path
+) -> None:
+    made = _ok(op.post("/enrolment-tokens", json={"queues": ["by-hand"], "name_pattern": "hand-*"}), 201)
+    worker = Worker(tmp_path, name="hand-1", central=central.url, token=made["token"], bundles={}).start()
+    try:
+        _steer(worker, op, viewer)
+    finally:
+        worker.stop()
+
+
+def _steer(worker: Worker, op: httpx.Client, viewer: httpx.Client) -> None:
+    wait_until(lambda: _presence(viewer, "hand-1") == "online", timeout_s=30, what="the fleet shows it online")
+    assert _ok(op.get("/enrolment-tokens"))["items"][0]["uses_left"] == 0
+
+    paused = _ok(op.put("/workers/hand-1/intent", json={"mode": "pause", "reason": "patching"}))
+    assert (paused["intent"], paused["intent_by"], paused["intent_reason"]) == ("pause", "op", "patching")
+    wait_until(lambda: "patching" in worker.tail(), timeout_s=10, what="the worker hears of it, and why")
+    _ok(op.put("/workers/hand-1/queues", json={"queues": ["default", "by-hand"]}))
+    _ok(op.put("/workers/hand-1/intent", json={"mode": "serve"}))
+
+    audit = _ok(op.get("/audit", params={"worker": "hand-1", "kind": "action"}))["items"]
+    assert {entry["actor"] for entry in audit} == {"op"} and len(audit) == 3
+
+
+def test_a_running_job_is_shown_with_its_task_and_worker(
+    central: Airflow, viewer: httpx.Client, worker: Worker, tmp_path: Path
+) -> None:
+    run = central.trigger("lingering", {"directory": str(tmp_path)})
+    wait_until((tmp_path / "pids").exists, timeout_s=60, what="the task runs")
+    [job] = _ok(viewer.get("/jobs", params={"run_id": run, "state": "running"}))["items"]
+    assert (job["dag_id"], job["task_id"], job["worker"]) == ("lingering", "linger", worker.name)
+    assert _ok(viewer.get("/fleet", params={"text": worker.name}))["used_slots"] >= 1
+    central.set_task_state("lingering", run, "linger", "success")
+
+    def has_ended() -> bool:
+        return _ok(viewer.get(f"/jobs/{job['id']}"))["state"] != "running"
+
+    wait_until(has_ended, timeout_s=20, what="it is shown as ended")
+
+
+def _presence(client: httpx.Client, name: str) -> str | None:
+    answer = client.get(f"/workers/{name}")
+    return str(answer.json()["presence"]) if answer.status_code == 200 else None

@@ -1,0 +1,18 @@
+"""Jobs by age: people read the newest first, page by page, whatever history there is."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0008"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_index("ix_remote_job_queued_at", "remote_job", ["queued_at"])
+
+
+def downgrade() -> None:
+    op.drop_index("ix_remote_job_queued_at", "remote_job")
