@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,6 +96,34 @@ def test_what_is_no_page_is_refused_in_words(people: People, query: str) -> None
     enlist()
     answer = people.vic.get(f"/workers?{query}")
     assert answer.status_code == 422 and answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("order", "value", "unique"),
+    [
+        ("name", 1, "id"),
+        ("name", None, "id"),
+        ("name", "a\0", "id"),
+        ("name", "a", "i\0d"),
+        ("name", "a", 1),
+        ("slots", "a", "id"),
+        ("slots", 2**70, "id"),
+        ("created_at", "a", "id"),
+        ("created_at", {"time": "2026-01-01"}, "id"),
+        ("created_at", {"time": "soon"}, "id"),
+        ("created_at", {"when": 1}, "id"),
+    ],
+)
+def test_a_cursor_that_somebody_made_up_is_refused(people: People, order: str, value: Any, unique: Any) -> None:
+    text = base64.urlsafe_b64encode(json.dumps([order, value, unique]).encode()).decode()
+    answer = people.vic.get(f"/workers?order={order}&after={text}")
+    assert answer.status_code == 422 and "cursor" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/workers?text=%00", "/workers/%00", "/jobs?dag_id=a%00b"])
+def test_a_zero_byte_is_in_no_name(people: People, path: str) -> None:
+    enlist()
+    assert people.vic.get(path).status_code == 422
 
 
 def test_a_cursor_of_another_order_is_refused(people: People) -> None:

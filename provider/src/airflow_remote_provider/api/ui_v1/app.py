@@ -30,7 +30,7 @@ class Me(BaseModel):
 
 @router.get("/me", summary="Say who I am and what I may")
 async def me(caller: CallerDep) -> Me:
-    return Me(name=caller.name, may_manage=caller.may_manage())
+    return Me(name=caller.name, may_manage=await caller.may_manage())
 
 
 def create_people_api() -> FastAPI:

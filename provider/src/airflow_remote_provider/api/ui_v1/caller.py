@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
@@ -95,8 +95,8 @@ class Caller:
 
         return await self.pool.call(scoped)
 
-    def may_manage(self) -> bool:
-        return compat.may_manage_workers(self.user)
+    async def may_manage(self) -> bool:
+        return await self.pool.blocking(lambda: compat.may_manage_workers(self.user))
 
     def _insist_on_seeing(self) -> None:
         if not compat.may_see_workers(self.user):
@@ -114,6 +114,8 @@ def nobodys(session: Session, scope: Scope) -> None:
 
 
 async def _caller(request: Request, user: Annotated[Any, Depends(compat.user_of_request())]) -> Caller:
+    if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
+        raise HTTPException(422, "the address holds a zero byte, which no name has")  # Postgres takes none in a text
     return Caller(user, request.app.state.pool, request.app.state.scopes)
 
 

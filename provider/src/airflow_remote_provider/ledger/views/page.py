@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, or_
+from sqlalchemy import ColumnElement, Integer, Select, String, and_, or_
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.ledger.errors import LedgerError
@@ -81,7 +81,8 @@ class Order:
             raise BadPage(f"there is no order by {name[:50]!r}; there is: {', '.join(sorted(self.columns))}")
         column = self.columns[name]
         if page.after:
-            query = query.where(self._behind(column, falls, *_read(page.after, wanted)))
+            value, unique = _read(page.after, wanted, _kind_of(column))
+            query = query.where(self._behind(column, falls, value, unique))
         query = query.order_by(column.desc() if falls else column, self.unique).limit(page.limit + 1)
         return list(session.execute(query.add_columns(column, self.unique)).all())
 
@@ -96,7 +97,8 @@ def cursor(order: str, value: Any, unique: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([order, said, unique], separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def _read(text: str, order: str) -> tuple[Any, str]:
+def _read(text: str, order: str, kind: type) -> tuple[Any, str]:
+    """Return what a cursor says. It comes from outside: whatever it is, the database must be able to compare it."""
     try:
         padded = text + "=" * (-len(text) % 4)
         of, value, unique = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -104,9 +106,21 @@ def _read(text: str, order: str) -> tuple[Any, str]:
             value = datetime.fromisoformat(value["time"])
     except (ValueError, TypeError, KeyError, binascii.Error, RecursionError):
         of, value, unique = None, None, None
-    if of != order or not isinstance(unique, str) or not isinstance(value, (str, int, float, datetime)):
+    is_comparable = isinstance(value, kind) and _is_in_bounds(value)
+    if of != order or not is_comparable or not isinstance(unique, str) or "\0" in unique:
         raise BadPage("this cursor is none of this list in this order; begin with its first page") from None
     return value, unique
+
+
+def _kind_of(column: ColumnElement[Any]) -> type:
+    """Return the type of this column's values: text, whole number or time; lists are ordered by nothing else."""
+    return str if isinstance(column.type, String) else int if isinstance(column.type, Integer) else datetime
+
+
+def _is_in_bounds(value: Any) -> bool:
+    if isinstance(value, datetime):
+        return value.tzinfo is not None
+    return "\0" not in value if isinstance(value, str) else abs(value) < 2**31
 
 
 def read_all(read: Callable[[Page], Slice[T]], *, most: int | None = None) -> list[T]:
