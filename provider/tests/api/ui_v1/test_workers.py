@@ -7,8 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import Engine
 
-from testkit.ledger import ago, audited, enlist, last_seen, offered  # isort: skip
+from testkit.ledger import ago, audited, counted, enlist, last_seen, offered  # isort: skip
 
 if TYPE_CHECKING:
     from .conftest import People
@@ -202,3 +203,14 @@ def test_what_makes_no_sense_changes_nothing_and_is_named(people: People, path: 
     assert answer.status_code == 422 and answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"].startswith("body.")
     assert people.ann.ok("GET", "/workers/edge") == before
+
+
+def test_the_list_costs_the_same_statements_whatever_the_fleet(people: People, database: Engine) -> None:
+    people.vic.ok("GET", "/jobs")  # what he may see is known from here on
+    for names in (["a"], [f"b{number}" for number in range(30)]):
+        for name in names:
+            offered(enlist(name, [name]), name)
+        with counted(database) as statements:
+            people.vic.ok("GET", "/workers")
+            people.vic.ok("GET", "/jobs")
+        assert len(statements) <= 4, statements

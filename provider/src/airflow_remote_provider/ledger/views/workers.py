@@ -141,14 +141,10 @@ class _Shown:
 
     def __init__(self, silent_since: datetime) -> None:
         leased = [state.value for state in JobState if state.is_leased]
-        self._jobs = (
-            select(Job.worker_id, func.sum(Job.slots).label("slots"))
-            .where(Job.state.in_(leased))
-            .group_by(Job.worker_id)
-            .subquery()
-        )
+        # One lookup per row, by index: as a join, Postgres may walk through all of it once per row that a filter has left.
+        slots = select(func.sum(Job.slots)).where(Job.worker_id == Worker.id, Job.state.in_(leased)).correlate(Worker)
         self.last_seen = Presence.last_seen_at
-        self.used = cast(func.coalesce(self._jobs.c.slots, 0), Integer)  # MySQL sums to decimals
+        self.used = cast(func.coalesce(slots.scalar_subquery(), 0), Integer)  # MySQL sums to decimals
         self.presence: ColumnElement[str] = case(
             (or_(Worker.revoked_at.is_not(None), self.last_seen.is_(None)), "gone"),
             (self.last_seen >= silent_since, "online"),
@@ -156,8 +152,7 @@ class _Shown:
         )
 
     def joined(self, query: Any) -> Any:
-        query = query.outerjoin(Presence, Presence.worker_id == Worker.id)
-        return query.outerjoin(self._jobs, self._jobs.c.worker_id == Worker.id)
+        return query.outerjoin(Presence, Presence.worker_id == Worker.id)
 
     def order(self) -> Order:
         seen = func.coalesce(self.last_seen, Worker.created_at, type_=Worker.created_at.type)
