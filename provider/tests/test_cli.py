@@ -86,7 +86,7 @@ def test_a_token_can_be_revoked(run: Callable[..., str]) -> None:
 
 
 def test_revoking_what_is_not_there_fails_with_a_sentence(run: Callable[..., str]) -> None:
-    assert "no enrolment token nothing" in _refused(run, "enrol", "revoke", "nothing")
+    assert "no enrolment token 'nothing'" in _refused(run, "enrol", "revoke", "nothing")
 
 
 # Workers
