@@ -36,6 +36,24 @@ def test_two_workers_serve_their_own_queues_within_their_slots(central: Airflow,
     assert sorted(names["south"]["queues"]) == ["south"]
 
 
+def test_labels_and_bundles_decide_which_worker_of_a_queue(central: Airflow, new_worker: Callable[..., Worker]) -> None:
+    plain, special = (new_worker(central, name, queues="sites") for name in ("plain", "special"))
+    try:
+        run = central.trigger("labelled")
+        wait_until(lambda: len(central.jobs(run)) == 3, timeout_s=60, what="three jobs wait")
+        central.cli("remote", "workers", "labels", "special", "gpu=yes")
+        assert central.wait_for_run("labelled", run) == "success"
+        assert {result["site"] for result in _mapped(central, "labelled", run, "needy", 3)} == {"special"}
+
+        central.cli("remote", "workers", "bundles", "special", "another-*")
+        run = central.trigger("bundled")
+        assert central.wait_for_run("bundled", run) == "success"
+        assert {result["site"] for result in _mapped(central, "bundled", run, "be", 3)} == {"plain"}
+    finally:
+        plain.stop()
+        special.stop()
+
+
 def test_pools_and_pool_slots_bound_what_runs_at_once(central: Airflow, sites: dict[str, Worker], worker: Worker) -> None:
     central.api("POST", "pools", json={"name": "narrow", "slots": 1})
     run = central.trigger("pooled")

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,11 +219,13 @@ def enlist(
     *,
     slots: int = 4,
     team: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    bundles: Sequence[str] | None = None,
     capabilities: Sequence[str] = ("task",),
 ) -> Enlisted:
     """Enrol a worker and open its session, in transactions of their own."""
     with compat.transaction() as session:
-        token, _ = credentials.create_token(session, NewToken(list(queues), team=team))
+        token, _ = credentials.create_token(session, NewToken(list(queues), team=team, labels=labels or {}, bundles=bundles))
     with compat.transaction() as session:
         enrolled = credentials.enrol(session, token, Enrolment(name))
     with compat.transaction() as session:
@@ -240,7 +242,7 @@ def queued(queue: str = "q", *, with_task: bool = True, **changes: object) -> jo
 
 def claim(*claimants: Claimant) -> list[Claimed]:
     with compat.transaction() as session:
-        return dispatch.claim(session, claimants, deadline=timedelta(seconds=30))
+        return dispatch.claim(session, claimants, dispatch.demand(session), deadline=timedelta(seconds=30))
 
 
 def offered(worker: Enlisted, queue: str = "q", **changes: object) -> Lease:

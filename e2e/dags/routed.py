@@ -97,6 +97,28 @@ def crowded():
     be.expand(number=list(range(12)))
 
 
+@dag(schedule=None)
+def labelled():
+    """Two workers serve the queue; only one of them has the label."""
+
+    @task(executor=REMOTE, queue="sites", executor_config={"remote": {"labels": {"gpu": "yes"}}})
+    def needy(number: int) -> dict:
+        return _where_and_when(0)
+
+    needy.expand(number=[0, 1, 2])
+
+
+@dag(schedule=None)
+def bundled():
+    @task(executor=REMOTE, queue="sites")
+    def be(number: int) -> dict:
+        return _where_and_when(0)
+
+    be.expand(number=[0, 1, 2])
+
+
+labelled()
+bundled()
 routed()
 pooled()
 holding()

@@ -49,6 +49,15 @@ def test_queues_and_labels_are_set_in_place_of_what_was(run: Run, worker: Enlist
     assert worker_row(worker.id).labels == {}
 
 
+def test_bundles_are_set_and_lifted(run: Run, worker: Enlisted) -> None:
+    assert "jobs of plant-*, x" in run("bundles", worker.name, "plant-*, x")
+    assert worker_row(worker.id).bundles == ["plant-*", "x"]
+    run("bundles", worker.name, "*")
+    assert worker_row(worker.id).bundles is None
+    with pytest.raises(SystemExit, match="at least one bundle"):
+        run("bundles", worker.name, "")
+
+
 @pytest.mark.parametrize("labels", ["site", "=kiel", "site=", "a=" + "x" * 101])
 def test_what_is_no_label_is_refused(run: Run, worker: Enlisted, labels: str) -> None:
     with pytest.raises(SystemExit, match="key=value"):
@@ -61,7 +70,8 @@ def test_a_worker_without_queues_is_refused(run: Run, worker: Enlisted) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("rotate",), ("suspend",), ("pause",), ("limit", "2"), ("queues", "a"), ("labels", "a=b"), ("revoke",)]
+    "words",
+    [("rotate",), ("suspend",), ("pause",), ("limit", "2"), ("queues", "a"), ("labels", "a=b"), ("bundles", "x"), ("revoke",)],
 )
 def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
     run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
@@ -72,7 +82,9 @@ def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
     assert entry.actor == "ann" and entry.detail
 
 
-@pytest.mark.parametrize("words", [("rotate",), ("suspend",), ("unsuspend",), ("queues", "a"), ("labels", "a=b")])
+@pytest.mark.parametrize(
+    "words", [("rotate",), ("suspend",), ("unsuspend",), ("queues", "a"), ("labels", "a=b"), ("bundles", "x")]
+)
 def test_a_worker_that_is_not_there_is_named(run: Run, words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match="no worker named 'nobody'"):
         run(words[0], "nobody", *words[1:])

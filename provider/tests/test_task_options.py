@@ -39,3 +39,18 @@ def test_a_misspelled_option_is_named() -> None:
 def test_what_is_no_dict_is_refused_with_an_example() -> None:
     with pytest.raises(BadTaskOption, match=r"is a str .*must be a dict"):
         parse({"remote": "2h"})
+
+
+def test_labels_are_a_dict_of_texts() -> None:
+    assert parse({"remote": {"labels": {"site": "kiel", "gpu": "yes"}}}).labels == {"site": "kiel", "gpu": "yes"}
+
+
+@pytest.mark.parametrize("said", ["gpu", ["gpu"], {"gpu": True}, {"": "x"}, {"gpu": ""}, {1: "x"}])
+def test_what_are_no_labels_is_refused_with_an_example(said: object) -> None:
+    with pytest.raises(BadTaskOption, match=r"labels.*no dict of texts.*\"gpu\": \"yes\""):
+        parse({"remote": {"labels": said}})
+
+
+def test_labels_that_no_row_can_hold_are_refused() -> None:
+    with pytest.raises(BadTaskOption, match="name fewer labels"):
+        parse({"remote": {"labels": {f"label-{number}": "x" * 50 for number in range(20)}}})

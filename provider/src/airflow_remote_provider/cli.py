@@ -45,6 +45,11 @@ def get_remote_cli_commands() -> list[Any]:
                 Arg(("--team",), default=None, help="team whose tasks the worker runs (multi-team only)"),
                 Arg(("--labels",), default="", help="labels that the worker gets, such as site=kiel,gpu=yes"),
                 Arg(
+                    ("--bundles",),
+                    default="*",
+                    help="Dag bundles of whose jobs the worker may be offered, such as 'plant-*', separated by commas",
+                ),
+                Arg(
                     ("--networks",),
                     default="",
                     help="networks from which it may be used, such as 10.1.0.0/16, separated by commas",
@@ -142,11 +147,11 @@ def get_remote_cli_commands() -> list[Any]:
 
 
 def create_token(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.cli_trust import parse_labels
+    from airflow_remote_provider.cli_trust import parse_labels, parse_names
     from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken
     from airflow_remote_provider.ledger.credentials import create_token as create
 
-    queues = [queue.strip() for queue in args.queues.split(",") if queue.strip()]
+    queues = parse_names(args.queues)
     if not queues:
         raise SystemExit("--queues names no queue; give at least one, such as --queues default")
     if args.uses < 1:
@@ -159,7 +164,8 @@ def create_token(args: argparse.Namespace) -> None:
         name_pattern=args.name_pattern,
         team=args.team,
         labels=parse_labels(args.labels),
-        networks=[network.strip() for network in args.networks.split(",") if network.strip()],
+        bundles=parse_names(args.bundles),
+        networks=parse_names(args.networks),
         uses=args.uses,
         lifetime=timedelta(minutes=args.expires_minutes),
         created_by=_me(),
@@ -180,7 +186,7 @@ def list_tokens(args: argparse.Namespace) -> None:
     _print(
         _ledger(credentials.list_tokens),
         args.output,
-        ("id", "name_pattern", "queues", "networks", "uses_left", "created_by", "expires_at", "revoked_at"),
+        ("id", "name_pattern", "queues", "bundles", "networks", "uses_left", "created_by", "expires_at", "revoked_at"),
     )
 
 

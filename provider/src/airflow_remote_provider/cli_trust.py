@@ -1,4 +1,4 @@
-"""`airflow remote workers rotate|suspend|unsuspend|queues|labels`: what one worker may do, and by which credential."""
+"""`airflow remote workers rotate|suspend|unsuspend|queues|labels|bundles`: what one worker may do, and by which credential."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def trust_commands() -> list[Any]:
             name,
             Arg(("labels",), help="labels such as site=kiel,gpu=yes; '' for none"),
         ),
+        action(
+            "bundles",
+            "set the Dag bundles of whose jobs it may be offered, in place of those it has",
+            set_bundles,
+            name,
+            Arg(("bundles",), help="names or globs, separated by commas; '*' for any"),
+        ),
     ]
 
 
@@ -70,7 +77,7 @@ def set_queues(args: argparse.Namespace) -> None:
     from airflow_remote_provider.cli import _ledger, _me
     from airflow_remote_provider.ledger import workers
 
-    queues = [queue.strip() for queue in args.queues.split(",") if queue.strip()]
+    queues = parse_names(args.queues)
     _ledger(workers.set_queues, args.name, queues, by=_me())
     print(f"{args.name}: serves {', '.join(queues)}")
 
@@ -82,6 +89,20 @@ def set_labels(args: argparse.Namespace) -> None:
     labels = parse_labels(args.labels)
     _ledger(workers.set_labels, args.name, labels, by=_me())
     print(f"{args.name}: {', '.join(f'{key}={value}' for key, value in labels.items()) or 'no labels'}")
+
+
+def set_bundles(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.cli import _ledger, _me
+    from airflow_remote_provider.ledger import workers
+
+    bundles = parse_names(args.bundles)
+    _ledger(workers.set_bundles, args.name, bundles, by=_me())
+    print(f"{args.name}: may be offered jobs of {', '.join(bundles)}")
+
+
+def parse_names(text: str) -> list[str]:
+    """Return the names in `a, b,…`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def parse_labels(text: str) -> dict[str, str]:

@@ -6,11 +6,14 @@ Its grants are read by :mod:`.grants.declared`. Only central reads any of it: Ai
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from airflow_remote_provider.grants.declared import SECTION, BadDeclaration, declared
+from airflow_remote_provider.needs import LONGEST, spelled
+
+T = TypeVar("T")
 
 LEAST_LOST_AFTER_S = 30.0
 """A worker must hear of central, and central write down that it heard, several times within."""
@@ -29,6 +32,8 @@ class TaskOptions:
 
     lost_after_s: float | None = None
     """None: as its queue or the deployment says."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the worker must have."""
 
 
 def parse(executor_config: Any) -> TaskOptions:
@@ -42,13 +47,33 @@ def parse(executor_config: Any) -> TaskOptions:
     except BadDeclaration as error:
         raise BadTaskOption(str(error)) from None
     said = executor_config.get(SECTION) if isinstance(executor_config, Mapping) else None
-    wanted = said.get("lost_after") if said else None
-    if wanted is None:
+    if not said:
         return TaskOptions()
+    return TaskOptions(_option(said, "lost_after", lost_after_s), _option(said, "labels", needed_labels) or {})
+
+
+def _option(said: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T | None:
+    wanted = said.get(name)
+    if wanted is None:
+        return None
     try:
-        return TaskOptions(lost_after_s=lost_after_s(wanted))
+        return read(wanted)
     except ValueError as error:
-        raise BadTaskOption(f"executor_config['remote']['lost_after'] = {wanted!r}: {error}") from None
+        raise BadTaskOption(f"executor_config['remote'][{name!r}] = {wanted!r:.200}: {error}") from None
+
+
+def needed_labels(said: Any) -> dict[str, str]:
+    """Return the labels that a task needs.
+
+    Raises:
+        ValueError: no labels, or too long; the text says what to write.
+    """
+    if not isinstance(said, Mapping) or not all(isinstance(part, str) and part for pair in said.items() for part in pair):
+        raise ValueError('it is no dict of texts; write labels as {"site": "kiel", "gpu": "yes"}')
+    labels = dict(said)
+    if len(spelled(labels) or "") > LONGEST:
+        raise ValueError(f"it is longer than {LONGEST} characters, as JSON; name fewer labels")
+    return labels
 
 
 def lost_after_s(said: Any) -> float:

@@ -11,6 +11,7 @@ import msgspec
 from airflow_remote_protocol.messages import Bundle, CallbackWorkload, ConnectionTestWorkload, JobKind, TaskWorkload
 
 from airflow_remote_provider.ledger.jobs import NewJob
+from airflow_remote_provider.needs import spelled
 from airflow_remote_provider.task_options import TaskOptions, parse
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def task_job(item: ExecuteTask, to: Addressee) -> NewJob:
         workload=_json(said),
         log_path=item.log_path or "",
         lost_after_s=to.lost_after(ti.queue or DEFAULT_QUEUE, options),
+        labels=spelled(options.labels),
+        bundle=item.bundle_info.name,
     )
 
 
@@ -85,6 +88,7 @@ def callback_job(item: ExecuteCallback, to: Addressee, queue: str) -> NewJob:
         workload=_json(said),
         log_path=item.log_path or f"executor_callbacks/{callback.id}",
         dag_id=str(callback.data.get("dag_id") or ""),
+        bundle=item.bundle_info.name,
     )
 
 

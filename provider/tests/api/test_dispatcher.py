@@ -43,6 +43,7 @@ from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import dispatch, rotation, sweep, workers
 from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.models import Job, Presence, Worker
+from airflow_remote_provider.needs import spelled
 from airflow_remote_provider.settings import settings
 
 # One dispatcher, polls parked by hand
@@ -295,6 +296,24 @@ def test_a_parked_poll_whose_worker_gets_a_queue_gets_its_jobs_at_once(database:
         await _in_thread(lambda: _change(workers.set_queues, worker.name, ["q", "other"], by="me"))
         news = await _told(parked)
         assert isinstance(news, News) and [offer.job_id for offer in news.offers] == [job.job_id]
+
+    _run(check)
+
+
+@pytest.mark.parametrize("change", ["labels", "bundles"])
+def test_a_parked_poll_whose_worker_comes_to_suit_a_job_gets_it_at_once(database: Engine, change: str) -> None:
+    worker = enlist(bundles=["plant"])
+    job = queued(labels=spelled({"gpu": "yes"})) if change == "labels" else queued(bundle="office")
+
+    async def check(bench: Bench) -> None:
+        parked = await bench.park(worker)
+        await asyncio.sleep(0.3)
+        assert parked.is_waiting
+        if change == "labels":
+            await _in_thread(_change, workers.set_labels, worker.name, {"gpu": "yes"}, by="ann")
+        else:
+            await _in_thread(_change, workers.set_bundles, worker.name, None, by="ann")
+        assert await _offers(parked) == [job.job_id]
 
     _run(check)
 

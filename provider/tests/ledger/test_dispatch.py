@@ -17,7 +17,9 @@ from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import dispatch, leases, workers
 from airflow_remote_provider.ledger.dispatch import BATCH
+from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.models import Job, Worker
+from airflow_remote_provider.needs import spelled
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -241,6 +243,67 @@ def test_demand_says_what_waits_by_queue_and_team() -> None:
     assert found == {("a", None): (2, 2), ("a", "blue"): (1, 1), ("b", None): (1, 5)}
 
 
+# Labels and bundles
+
+KIEL = spelled({"site": "kiel"})
+
+
+def test_a_job_that_needs_labels_goes_to_a_worker_that_has_them() -> None:
+    plain, kiel = enlist("plain", slots=9), enlist("kiel", labels={"site": "kiel", "gpu": "yes"})
+    needy = queued(labels=KIEL)
+    assert claim(plain.claimant()) == []
+    assert [(job.job_id, job.worker_id) for job in claim(plain.claimant(), kiel.claimant())] == [(needy.job_id, kiel.id)]
+    any_will_do = queued()
+    assert [job.job_id for job in claim(kiel.claimant())] == [any_will_do.job_id]
+
+
+def test_a_worker_with_bundles_gets_no_others_jobs() -> None:
+    plant = enlist("plant", bundles=["plant-*"])
+    other, of_plant, of_none = queued(bundle="office"), queued(bundle="plant-a"), queued(bundle=None)
+    assert {job.job_id for job in claim(plant.claimant())} == {of_plant.job_id, of_none.job_id}
+    assert [job.job_id for job in claim(enlist("any").claimant())] == [other.job_id]
+
+
+def test_jobs_that_no_worker_suits_do_not_stand_before_others() -> None:
+    worker = enlist(slots=1)
+    for _ in range(5):
+        queued(labels=KIEL, priority=9)
+        queued(bundle="office", priority=9)
+    with compat.transaction() as session:
+        workers.set_bundles(session, worker.name, ["plant"], by="ann")
+    fits = queued(bundle="plant")
+    assert [job.job_id for job in claim(worker.claimant())] == [fits.job_id]
+
+
+def test_what_people_change_counts_from_the_next_offer_on() -> None:
+    worker = enlist()
+    needy, office = queued(labels=KIEL), queued(bundle="office")
+    with compat.transaction() as session:
+        workers.set_bundles(session, worker.name, ["plant"], by="ann")
+    assert claim(worker.claimant()) == []
+    with compat.transaction() as session:
+        workers.set_labels(session, worker.name, {"site": "kiel"}, by="ann")
+    assert [job.job_id for job in claim(worker.claimant())] == [needy.job_id]
+    with compat.transaction() as session:
+        workers.set_bundles(session, worker.name, ["plant", "*"], by="ann")
+    assert [job.job_id for job in claim(worker.claimant())] == [office.job_id]
+
+
+def test_demand_tells_apart_what_needs_something_else() -> None:
+    for labels, bundle in ((None, "b"), (None, "b"), (KIEL, "b"), (None, "c")):
+        queued(labels=labels, bundle=bundle)
+    with compat.transaction() as session:
+        found = {(need.labels, need.bundle): need.jobs for need in dispatch.demand(session)}
+    assert found == {(None, "b"): 2, (KIEL, "b"): 1, (None, "c"): 1}
+
+
+@pytest.mark.parametrize("bundles", [[], [" "], ["x" * 251]])
+def test_what_is_no_bundle_is_refused(bundles: list[str]) -> None:
+    worker = enlist()
+    with pytest.raises(LedgerError, match=r"glob|at least one"), compat.transaction() as session:
+        workers.set_bundles(session, worker.name, bundles, by="ann")
+
+
 # Several processes
 
 
@@ -298,7 +361,7 @@ def test_two_open_transactions_cannot_fill_one_worker_twice() -> None:
     thread = threading.Thread(target=second)
     thread.start()
     with compat.transaction() as session:
-        first = dispatch.claim(session, [worker.claimant()], deadline=timedelta(seconds=30))
+        first = dispatch.claim(session, [worker.claimant()], dispatch.demand(session), deadline=timedelta(seconds=30))
         first_holds.set()
         thread.join(0.3)
         assert thread.is_alive(), "the second waits"

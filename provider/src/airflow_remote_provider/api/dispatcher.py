@@ -26,6 +26,7 @@ from airflow_remote_provider.ledger.dispatch import Claimant, Claimed, Demand
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.ledger.workers import WorkerRecord
+from airflow_remote_provider.needs import suits
 from airflow_remote_provider.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ class Dispatcher:
             if not claimants:
                 return
             deadline = timedelta(seconds=self._settings.offer_deadline_seconds)
-            claimed = await self._pool.call(dispatch.claim, claimants, deadline=deadline)
+            claimed = await self._pool.call(dispatch.claim, claimants, self._left, deadline=deadline)
             if not claimed:  # the ledger knows that they have less room than they say; the next ones may have it
                 passed_over.update(claimant.worker_id for claimant in claimants)
                 continue
@@ -229,8 +230,8 @@ class Dispatcher:
         elif record.intent.revision > parked.intent_revision:
             parked.tell(News(intent=record.intent))
         else:
-            has_other_queues, parked.worker = record.queues != parked.worker.queues, record
-            if has_other_queues:
+            serves_others, parked.worker = record.serves != parked.worker.serves, record
+            if serves_others:
                 self.wake(Topic.QUEUED)
 
 
@@ -243,7 +244,13 @@ def session_taken() -> Refusal:
 
 def _fits(parked: Parked, need: Demand) -> bool:
     worker = parked.worker
-    return _wants_work(parked) and need.queue in worker.queues and need.team == worker.team and parked.free_slots >= need.smallest
+    return (
+        _wants_work(parked)
+        and need.queue in worker.queues
+        and need.team == worker.team
+        and parked.free_slots >= need.smallest
+        and suits(worker.labels, worker.bundles, needed=need.labels, bundle=need.bundle)
+    )
 
 
 def _wants_work(parked: Parked) -> bool:

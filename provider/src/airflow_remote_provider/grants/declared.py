@@ -13,7 +13,7 @@ SECTION = "remote"
 NOTED = "remote_inferred"
 """The key in `executor_config` where :mod:`..policies` notes what it inferred from the task when its Dag file was parsed."""
 
-OTHER_KEYS = frozenset({"lost_after"})
+OTHER_KEYS = frozenset({"lost_after", "labels"})
 """Keys of the same section that have nothing to do with grants."""
 
 

@@ -38,6 +38,8 @@ class NewToken:
     name_pattern: str = "*"
     team: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    bundles: Sequence[str] | None = None
+    """Globs of the Dag bundles of whose jobs its workers may be offered; None: of any."""
     networks: Sequence[str] = ()
     """From where it may be used (CIDR); none: from anywhere."""
     uses: int = 1
@@ -53,6 +55,7 @@ class TokenRow:
     name_pattern: str
     queues: list[str]
     labels: dict[str, str]
+    bundles: list[str] | None
     networks: list[str]
     team: str | None
     uses_left: int
@@ -66,7 +69,7 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
     """Return the token in clear, this once, and its row.
 
     Raises:
-        LedgerError: one of its networks is none.
+        LedgerError: one of its networks is none, or one of its bundles.
     """
     networks = [_network(text) for text in new.networks]
     token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
@@ -77,6 +80,7 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
         name_pattern=new.name_pattern,
         queues=new.queues,
         labels=dict(new.labels),
+        bundles=checked_bundles(new.bundles),
         networks=[str(network) for network in networks] or None,
         team=new.team,
         uses_left=new.uses,
@@ -136,7 +140,7 @@ def enrol(session: Session, token: str, request: Enrolment, *, source: str = "",
     if spent.rowcount != 1:  # type: ignore[attr-defined]
         raise TokenRefused("this enrolment token was used as often as it may be; ask an admin for a new one")
     whose = f"the token {row.id} of {row.created_by or 'unknown'}"
-    return _join(session, request, _Place(row.queues, row.labels, row.team, whose), life)
+    return _join(session, request, _Place(row.queues, row.labels, row.bundles, row.team, whose), life)
 
 
 def enrol_for(session: Session, request: Enrolment, *, by: str, life: timedelta | None = None) -> Enrolled:
@@ -150,7 +154,7 @@ def enrol_for(session: Session, request: Enrolment, *, by: str, life: timedelta 
         raise LedgerError("say which queues the worker is to serve: --queues a,b")
     queues = list(dict.fromkeys(request.queues))
     acted(session, by, f"let the worker {request.name} join, for the queues {', '.join(queues)}")
-    return _join(session, request, _Place(queues, None, None, f"the login of {by}"), life)
+    return _join(session, request, _Place(queues, None, None, None, f"the login of {by}"), life)
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,7 @@ class _Place:
 
     queues: list[str]
     labels: dict[str, str] | None
+    bundles: list[str] | None
     team: str | None
     word: str
 
@@ -176,6 +181,7 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
         alarm="",
         queues=place.queues,
         labels=place.labels,
+        bundles=place.bundles,
         team=place.team,
         intent=IntentMode.SERVE.value,
         intent_revision=1,
@@ -195,6 +201,27 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
     detail = f"joined with {place.word}, for the queues {', '.join(place.queues)}"
     record(session, Event(AuditKind.ENROLLED, worker.id, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
     return Enrolled(worker.id, worker.name, credential, list(place.queues))
+
+
+LONGEST_GLOB = 250
+
+
+def checked_bundles(globs: Sequence[str] | None) -> list[str] | None:
+    """Return what is stored for these globs: None for any bundle.
+
+    Raises:
+        LedgerError: an empty list, or what is no glob.
+    """
+    if globs is None or "*" in globs:
+        return None
+    if not globs:
+        raise LedgerError("name at least one bundle, or '*' for any; to give a worker nothing, pause it")
+    for glob in globs:
+        if not glob.strip() or len(glob) > LONGEST_GLOB:
+            raise LedgerError(
+                f"{glob[:50]!r} is no glob of 1 to {LONGEST_GLOB} characters; write a bundle's name, or a part and *"
+            )
+    return list(dict.fromkeys(globs))
 
 
 def is_within(source: str, networks: Sequence[str]) -> bool:
@@ -274,6 +301,7 @@ def _row(row: EnrolmentToken) -> TokenRow:
         name_pattern=row.name_pattern,
         queues=list(row.queues),
         labels=dict(row.labels or {}),
+        bundles=row.bundles,
         networks=list(row.networks or ()),
         team=row.team,
         uses_left=row.uses_left,

@@ -13,11 +13,12 @@ from typing import Any
 
 from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_protocol.states import JobEvent, JobState, advance
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.models import Job, Worker
+from airflow_remote_provider.needs import suits
 
 BATCH = 200
 """Most jobs one claim looks at; bounds the transaction, not the throughput (the dispatcher claims again)."""
@@ -25,24 +26,26 @@ BATCH = 200
 
 @dataclass(frozen=True)
 class Demand:
-    """Jobs that wait for a worker of one queue and team."""
+    """Jobs that wait for a worker of one queue and team, and need the same of it."""
 
     queue: str
     team: str | None
     jobs: int
     smallest: int
     """Slots of the smallest of them."""
+    labels: str | None = None
+    bundle: str | None = None
 
 
 def demand(session: Session) -> list[Demand]:
     """Return what waits to be offered now. One statement, over an index; the dispatcher asks this before it claims anything."""
     now = database_clock(session)
     query = (
-        select(Job.queue, Job.team, func.count(), func.min(Job.slots))
+        select(Job.queue, Job.team, func.count(), func.min(Job.slots), Job.labels, Job.bundle)
         .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now))
-        .group_by(Job.queue, Job.team)
+        .group_by(Job.queue, Job.team, Job.labels, Job.bundle)
     )
-    return [Demand(queue, team, jobs, smallest) for queue, team, jobs, smallest in session.execute(query)]
+    return [Demand(*row) for row in session.execute(query)]
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,11 @@ class Claimed:
     lost_after_s: float
 
 
-def claim(session: Session, claimants: Sequence[Claimant], *, deadline: timedelta) -> list[Claimed]:
+def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Demand], *, deadline: timedelta) -> list[Claimed]:
     """Offer queued jobs to *claimants*: highest priority first, then oldest; each to the eligible worker with most free slots.
 
-    A job that fits none of them is passed over and blocks nothing. A claimant that is gone, paused, or under another session
-    gets nothing.
+    *wanted* is what :func:`demand` has just found; what came since and needs something else is the next look's. A job that fits
+    none of them is passed over and blocks nothing. A claimant that is gone, paused, or under another session gets nothing.
     """
     asked = {claimant.worker_id: claimant for claimant in claimants}
     workers = _lock_workers(session, sorted(asked))
@@ -94,10 +97,10 @@ def claim(session: Session, claimants: Sequence[Claimant], *, deadline: timedelt
 
     able = {worker.id: {JobKind.TASK.value, *(worker.capabilities or ())} for worker in workers}
     wins: dict[tuple[str, int], list[Any]] = {}
-    candidates = _candidates(session, eligible, free, now)
+    candidates = _candidates(session, wanted, eligible, free, now)
     for job in candidates:
         able_ones = (worker for worker in eligible.get((job.queue, job.team), ()) if job.kind in able[worker.id])
-        fits = [worker for worker in able_ones if free[worker.id] >= job.slots]
+        fits = [worker for worker in able_ones if free[worker.id] >= job.slots and _suits(worker, job)]
         if fits:
             winner = max(fits, key=lambda worker: free[worker.id])
             free[winner.id] -= job.slots
@@ -151,24 +154,57 @@ def _used_slots(session: Session, worker_ids: list[str]) -> dict[str, int]:
     return {str(worker_id): int(slots) for worker_id, slots in session.execute(query)}
 
 
+def _suits(worker: Worker, job: Any) -> bool:
+    """Say whether the worker is what a job, or a whole demand, needs."""
+    return suits(worker.labels or {}, worker.bundles, needed=job.labels, bundle=job.bundle)
+
+
 def _candidates(
-    session: Session, eligible: dict[tuple[str, str | None], list[Worker]], free: dict[str, int], now: Any
+    session: Session,
+    wanted: Sequence[Demand],
+    eligible: dict[tuple[str, str | None], list[Worker]],
+    free: dict[str, int],
+    now: Any,
 ) -> Sequence[Any]:
     """Return queued jobs that fit at least one worker, in order. What fits nobody isn't read, so it can't fill the batch."""
-    by_room: dict[tuple[str | None, int], list[str]] = {}
-    for (queue, team), workers in eligible.items():
-        by_room.setdefault((team, max(free[worker.id] for worker in workers)), []).append(queue)
-    fits = or_(
-        *(
-            and_(Job.queue.in_(queues), Job.slots <= room, Job.team.is_(None) if team is None else Job.team == team)
-            for (team, room), queues in by_room.items()
-        )
-    )
+    by_room: dict[tuple[str | None, int, str | None, tuple[str | None] | None], set[str]] = {}
+    for need in wanted:
+        workers = [worker for worker in eligible.get((need.queue, need.team), ()) if _suits(worker, need)]
+        if workers:
+            bundle = None if all(worker.bundles is None for worker in workers) else (need.bundle,)
+            room = max(free[worker.id] for worker in workers)
+            by_room.setdefault((need.team, room, need.labels, bundle), set()).add(need.queue)
+    if not by_room:
+        return []
+    fits = or_(*(_wanted(*what, queues) for what, queues in by_room.items()))
     query = (
-        select(Job.id, Job.epoch, Job.kind, Job.queue, Job.team, Job.slots, Job.workload, Job.lost_after_s)
+        select(
+            Job.id,
+            Job.epoch,
+            Job.kind,
+            Job.queue,
+            Job.team,
+            Job.slots,
+            Job.labels,
+            Job.bundle,
+            Job.workload,
+            Job.lost_after_s,
+        )
         .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now), fits)
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(min(BATCH, sum(room for room in free.values() if room > 0)))
         .with_for_update(skip_locked=True)
     )
     return session.execute(query).all()
+
+
+def _wanted(
+    team: str | None, room: int, labels: str | None, bundle: tuple[str | None] | None, queues: set[str]
+) -> ColumnElement[bool]:
+    """Return the condition for jobs of *queues* that need no more than this; *bundle*: None if any will do."""
+    conditions = [Job.queue.in_(sorted(queues)), Job.slots <= room, _is(Job.team, team), _is(Job.labels, labels)]
+    return and_(*conditions, *(_is(Job.bundle, one) for one in bundle or ()))
+
+
+def _is(column: Any, value: str | None) -> ColumnElement[bool]:
+    return column.is_(None) if value is None else column == value  # type: ignore[no-any-return]

@@ -38,6 +38,9 @@ class NewJob:
     workload: str
     log_path: str
     lost_after_s: float
+    labels: str | None = None
+    """As :func:`..needs.spelled`."""
+    bundle: str | None = None
 
 
 def enqueue(session: Session, new: Sequence[NewJob]) -> None:
@@ -68,6 +71,8 @@ def enqueue(session: Session, new: Sequence[NewJob]) -> None:
             "workload": job.workload,
             "log_path": job.log_path,
             "lost_after_s": job.lost_after_s,
+            "labels": job.labels,
+            "bundle": job.bundle,
             "offers": 0,
             "reason": "",
             "queued_at": now,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from airflow_remote_protocol.messages import Intent, IntentMode, SessionRequest
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
-from airflow_remote_provider.ledger.credentials import revoke, shown_facts
+from airflow_remote_provider.ledger.credentials import checked_bundles, revoke, shown_facts
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Suspended, Unknown
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -48,6 +48,13 @@ class WorkerRecord:
     suspended: bool = False
     issued_at: datetime | None = None
     expires_at: datetime | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    bundles: tuple[str, ...] | None = None
+
+    @property
+    def serves(self) -> tuple[object, ...]:
+        """Return what decides which jobs it may be offered."""
+        return self.queues, dict(self.labels), self.bundles
 
     @property
     def hashes(self) -> frozenset[str]:
@@ -72,6 +79,8 @@ def record_of(worker: Worker) -> WorkerRecord:
         suspended=worker.suspended_at is not None,
         issued_at=worker.credential_at or worker.created_at,
         expires_at=worker.credential_expires_at,
+        labels=worker.labels or {},
+        bundles=None if worker.bundles is None else tuple(worker.bundles),
     )
 
 
@@ -240,10 +249,8 @@ def set_queues(session: Session, name: str, queues: Sequence[str], *, by: str) -
         )
     worker = find_worker(session, name)
     worker.queues = list(dict.fromkeys(queues))
-    worker.changed_at = stamp(session)
     acted(session, by, f"lets it serve {', '.join(worker.queues)}", worker)
-    wake(session, Topic.WORKER)
-    wake(session, Topic.QUEUED)
+    _serves_others(session, worker)
 
 
 def set_labels(session: Session, name: str, labels: Mapping[str, str], *, by: str) -> None:
@@ -251,6 +258,26 @@ def set_labels(session: Session, name: str, labels: Mapping[str, str], *, by: st
     worker = find_worker(session, name)
     worker.labels = dict(labels)
     acted(session, by, f"labelled it {', '.join(f'{key}={value}' for key, value in labels.items()) or 'with nothing'}", worker)
+    _serves_others(session, worker)
+
+
+def set_bundles(session: Session, name: str, bundles: Sequence[str] | None, *, by: str) -> None:
+    """Let the worker have jobs of these Dag bundles only (globs; None: of any), from its next offer on. Running jobs stay.
+
+    Raises:
+        LedgerError: an empty list, or what is no glob.
+    """
+    worker = find_worker(session, name)
+    worker.bundles = checked_bundles(bundles)
+    acted(session, by, f"lets it have the bundles {', '.join(worker.bundles or ['*'])}", worker)
+    _serves_others(session, worker)
+
+
+def _serves_others(session: Session, worker: Worker) -> None:
+    """Have every API process hear that other jobs may fit it now."""
+    worker.changed_at = stamp(session)
+    wake(session, Topic.WORKER)
+    wake(session, Topic.QUEUED)
 
 
 def _wished(session: Session, worker: Worker, by: str) -> None:

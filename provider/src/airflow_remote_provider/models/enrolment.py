@@ -19,6 +19,8 @@ class EnrolmentToken(Base):
     name_pattern: Mapped[str] = mapped_column(exact(100))
     queues: Mapped[list[str]] = mapped_column(JSON)
     labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    bundles: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """As a worker's."""
     networks: Mapped[list[str] | None] = mapped_column(JSON)
     """From where it may be used (CIDR); NULL: from anywhere."""
     team: Mapped[str | None] = mapped_column(exact(50))

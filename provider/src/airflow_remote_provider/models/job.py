@@ -11,6 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
 from airflow_remote_provider.models.base import Base, exact, seconds
+from airflow_remote_provider.needs import LONGEST
 
 
 class Job(Base):
@@ -26,6 +27,10 @@ class Job(Base):
 
     queue: Mapped[str] = mapped_column(exact(256))
     team: Mapped[str | None] = mapped_column(exact(50))
+    labels: Mapped[str | None] = mapped_column(exact(LONGEST))
+    """What its worker must have, as :func:`..needs.spelled`; NULL: nothing."""
+    bundle: Mapped[str | None] = mapped_column(exact(250))
+    """The name of its Dag bundle, which its worker must be allowed; NULL: it needs none, or came before workers had limits."""
     priority: Mapped[int] = mapped_column(Integer)
     slots: Mapped[int] = mapped_column(Integer)
     owner: Mapped[str] = mapped_column(exact(100))

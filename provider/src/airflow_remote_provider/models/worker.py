@@ -44,6 +44,8 @@ class Worker(Base):
 
     queues: Mapped[list[str]] = mapped_column(JSON)
     labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    bundles: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """Globs of the Dag bundles of whose jobs it may be offered; NULL: of any."""
     team: Mapped[str | None] = mapped_column(exact(50))
     slots_limit: Mapped[int | None] = mapped_column(Integer)
     """People's upper bound of its slots; NULL: what it offers."""

@@ -18,6 +18,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/workers/{name}/intent": {"mode": "pause"},
     "/workers/{name}/queues": {"queues": ["q"]},
     "/workers/{name}/labels": {"labels": {}},
+    "/workers/{name}/bundles": {"bundles": ["b"]},
     "/workers/{name}/slots-limit": {"slots": 1},
     "/workers/{name}/suspend": {},
     "/enrolment-tokens": {"queues": ["q"]},

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def test_a_token_is_shown_once_and_lets_a_worker_join(people: People) -> None:
-    wish = {"queues": ["a", "b", "a"], "name_pattern": "edge-*", "labels": {"site": "kiel"}, "networks": ["10.1.0.0/16"]}
-    answer = people.ann("POST", "/enrolment-tokens", json={**wish, "uses": 2, "expires_s": 60})
+    wish = {"queues": ["a", "b", "a"], "name_pattern": "edge-*", "labels": {"site": "kiel"}, "bundles": ["plant"]}
+    answer = people.ann("POST", "/enrolment-tokens", json={**wish, "networks": ["10.1.0.0/16"], "uses": 2, "expires_s": 60})
     assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
     made = answer.json()
     assert made["about"]["queues"] == ["a", "b"] and made["about"]["created_by"] == "ann"
@@ -29,6 +29,8 @@ def test_a_token_is_shown_once_and_lets_a_worker_join(people: People) -> None:
     with compat.transaction() as session:
         enrolled = credentials.enrol(session, made["token"], Enrolment("edge-1"), source="10.1.2.3")
     assert enrolled.queues == ["a", "b"]
+    row = people.ann.ok("GET", "/workers/edge-1")
+    assert (row["labels"], row["bundles"]) == ({"site": "kiel"}, ["plant"])
     assert made["token"] not in str(audited())
 
 

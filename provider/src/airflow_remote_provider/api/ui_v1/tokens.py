@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
-from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, LabelPart, QueueName, Wish
+from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, BundleGlob, LabelPart, QueueName, Wish
 from airflow_remote_provider.ledger import credentials
 from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken, TokenRow, no_such_token
 from airflow_remote_provider.ledger.views.scope import Scope
@@ -43,6 +43,8 @@ class TokenWish(Wish):
     """Names that may join with it, such as `edge-*`."""
     team: Team | None = None
     labels: Annotated[dict[LabelPart, LabelPart], Field(max_length=MOST_NAMES)] = {}
+    bundles: Annotated[list[BundleGlob], Field(min_length=1, max_length=MOST_NAMES)] | None = None
+    """Globs of the Dag bundles of whose jobs its workers may be offered; null: of any."""
     networks: Annotated[list[Network], Field(max_length=MOST_NAMES)] = []
     """From where it may be used, such as `10.1.0.0/16`; none: from anywhere."""
     uses: Annotated[int, Field(ge=1, le=100_000)] = 1
@@ -65,6 +67,7 @@ async def create_token(caller: CallerDep, wish: TokenWish, response: Response) -
             name_pattern=wish.name_pattern,
             team=wish.team,
             labels=wish.labels,
+            bundles=wish.bundles,
             networks=wish.networks,
             uses=wish.uses,
             lifetime=timedelta(seconds=wish.expires_s),

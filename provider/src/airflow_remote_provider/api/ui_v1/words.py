@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from airflow_remote_provider.ledger.credentials import LONGEST_GLOB
 from airflow_remote_provider.ledger.queues import LONGEST_NAME
 
 MOST_NAMES = 100
@@ -14,6 +15,9 @@ QueueName = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NAME, pattern=r"^[^\x00-\x1f,]+$")
 ]
 LabelPart = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f,=]+$")]
+BundleGlob = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_GLOB, pattern=r"^[^\x00-\x1f,]+$")
+]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=r"^[^\x00]*$")]
 
 

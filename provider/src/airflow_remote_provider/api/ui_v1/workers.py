@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
-from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, LabelPart, QueueName, Reason, Wish
+from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, BundleGlob, LabelPart, QueueName, Reason, Wish
 from airflow_remote_provider.ledger import rotation, workers
 from airflow_remote_provider.ledger.views import workers as view
 from airflow_remote_provider.ledger.views.scope import Scope
@@ -101,6 +101,17 @@ class LabelsWish(Wish):
 async def set_labels(caller: CallerDep, name: Name, wish: LabelsWish) -> WorkerRow:
     """In place of those it has."""
     return await _done(caller, name, workers.set_labels, wish.labels)
+
+
+class BundlesWish(Wish):
+    bundles: Annotated[list[BundleGlob], Field(min_length=1, max_length=MOST_NAMES)] | None
+    """Globs; null: any."""
+
+
+@router.put("/workers/{name}/bundles", summary="Set the Dag bundles of whose jobs a worker may be offered")
+async def set_bundles(caller: CallerDep, name: Name, wish: BundlesWish) -> WorkerRow:
+    """In place of those it has; from its next offer on."""
+    return await _done(caller, name, workers.set_bundles, wish.bundles)
 
 
 class SlotsWish(Wish):

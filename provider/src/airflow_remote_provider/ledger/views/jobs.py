@@ -13,6 +13,7 @@ from airflow_remote_provider.ledger.errors import Unknown
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Job, Worker
+from airflow_remote_provider.needs import pairs_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class JobRow:
     offers: int
     """Made in vain so far."""
     slots: int
+    labels: dict[str, str]
+    """What its worker must have."""
+    bundle: str | None
     priority: int
     lost_after_s: float
     queued_at: datetime
@@ -129,6 +133,8 @@ def _row(job: Job) -> JobRow:
         epoch=job.epoch,
         offers=job.offers,
         slots=job.slots,
+        labels=dict(pairs_of(job.labels)) if job.labels else {},
+        bundle=job.bundle,
         priority=job.priority,
         lost_after_s=job.lost_after_s,
         queued_at=job.queued_at,

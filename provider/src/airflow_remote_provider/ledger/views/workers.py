@@ -44,6 +44,8 @@ class WorkerRow:
     suspended_at: datetime | None
     credential_expires_at: datetime | None
     labels: dict[str, str]
+    bundles: list[str] | None
+    """Globs of the Dag bundles of whose jobs it may be offered; None: of any."""
     alarm: str
     clock_off_s: float | None
     """How much its clock is ahead (below 0: behind); None: not worth a word."""
@@ -227,6 +229,7 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any) -
         suspended_at=worker.suspended_at,
         credential_expires_at=worker.credential_expires_at,
         labels=dict(worker.labels or {}),
+        bundles=worker.bundles,
         alarm=worker.alarm,
         clock_off_s=_worth_telling(worker.clock_offset_s),
         facts=dict(worker.facts),
