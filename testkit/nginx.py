@@ -18,6 +18,10 @@ from testkit.debian import programs
 from testkit.processes import free_port, is_listening
 from testkit.server import Server
 
+PASSED_ON = (
+    "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; "
+    "proxy_set_header X-Forwarded-Proto $scheme;"
+)
 CONFIG = """\
 daemon off;
 worker_processes 1;
@@ -38,9 +42,7 @@ http {{
     proxy_buffering on;
     proxy_request_buffering on;
     client_max_body_size 64m;
-    proxy_set_header Host $http_host;
-    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    proxy_set_header X-Forwarded-Proto $scheme;
+    {passed_on}
 {servers}
 }}
 """
@@ -78,15 +80,23 @@ class Nginx(Server):
         self._servers: list[str] = []
 
     def serve(
-        self, site: str, locations: Mapping[str, str], *, read_timeout_s: int = 60, client_authority: Path | None = None
+        self,
+        site: str,
+        locations: Mapping[str, str],
+        *,
+        read_timeout_s: int = 60,
+        client_authority: Path | None = None,
+        subject_header: str = "",
     ) -> None:
         """Add a site before the start: each path of *locations* leads to the URL behind it, the path kept.
 
-        With *client_authority*, only to those who show a certificate that it signed.
+        With *client_authority*, only to those who show a certificate that it signed; whose it is stands in *subject_header*.
         """
         self._ports[site] = free_port()
         clients = f"ssl_client_certificate {client_authority}; ssl_verify_client on;" if client_authority else ""
-        lines = [f"        location {path} {{ proxy_pass {url}; }}" for path, url in locations.items()]
+        # What a site sets itself it inherits none of.
+        subject = f"{PASSED_ON} proxy_set_header {subject_header} $ssl_client_s_dn;" if subject_header else ""
+        lines = [f"        location {path} {{ proxy_pass {url}; {subject} }}" for path, url in locations.items()]
         self._servers.append(
             SERVER.format(
                 port=self._ports[site],
@@ -109,7 +119,9 @@ class Nginx(Server):
         # Its workers would become `www-data`, whom temporary directories of tests are closed to.
         user = "user root;" if os.geteuid() == 0 else ""
         servers = "".join(self._servers)
-        config.write_text(CONFIG.format(home=self.home, user=user, certificate=self._certificate, servers=servers))
+        config.write_text(
+            CONFIG.format(home=self.home, user=user, certificate=self._certificate, passed_on=PASSED_ON, servers=servers)
+        )
         self._launch([program, "-e", self.home / "error.log", "-c", config])
         return self
 

@@ -22,6 +22,7 @@ PATIENCE_S = 30
 """nginx's `proxy_read_timeout`; central is told to stay below it."""
 POLL_S = 20
 PATH = "/airflow"
+SUBJECT_HEADER = "X-Client-Subject"
 
 
 @pytest.fixture(scope="session")
@@ -36,16 +37,20 @@ def inspecting(home: Path) -> Authority:
 
 @pytest.fixture(scope="module")
 def nginx(home: Path, central: Airflow, corp: Authority) -> Iterator[Nginx]:
-    """Three sites: `plain`, `below-path` (an API server that knows of its sub-path), `mutual` (wants a client certificate)."""
+    """Three sites: `plain`, `below-path` (an API server that knows of its sub-path), `mutual` (wants a client certificate, and its
+    API server binds workers to theirs)."""
     settings = {"AIRFLOW__API__BASE_URL": f"https://localhost{PATH}", "AIRFLOW__REMOTE__POLL_SECONDS": str(POLL_S)}
     below = central.start_another_api_server(called="api-server-below-path", settings=settings, path=PATH)
+    settings = {"AIRFLOW__REMOTE__CLIENT_CERTIFICATE_HEADER": SUBJECT_HEADER}
+    binding = central.start_another_api_server(called="api-server-binding", settings=settings)
     nginx = Nginx(home / "nginx", certificate=corp.issue("central", "localhost"))
     nginx.serve("plain", {"/": central.url})
     nginx.serve("below-path", {f"{PATH}/": below}, read_timeout_s=PATIENCE_S)
-    nginx.serve("mutual", {"/": central.url}, client_authority=corp.file)
+    nginx.serve("mutual", {"/": binding}, client_authority=corp.file, subject_header=SUBJECT_HEADER)
     with nginx:
         yield nginx
     central.stop_process("api-server-below-path")
+    central.stop_process("api-server-binding")
 
 
 @pytest.fixture(scope="module")

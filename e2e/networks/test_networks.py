@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
 import pytest
 
 from testkit.airflow import Airflow
+from testkit.authority import Authority
 from testkit.mitmproxy import Mitmproxy
 from testkit.nginx import Nginx
 from testkit.processes import wait_until
 from testkit.squid import Squid
 from testkit.worker import Worker
 
-from .conftest import CUT_S, PASSWORD, PATIENCE_S, POLL_S, USER
+from .conftest import CUT_S, PASSWORD, PATIENCE_S, POLL_S, SUBJECT_HEADER, USER
 
 WAYS = ["proxied", "inspected", "below-path", "mutual", "exempt"]
 POLL = "/remote/v1/poll"
@@ -108,3 +111,35 @@ def test_polls_below_nginx_s_patience_stay_open_as_long_as_central_wants(workers
     )
     assert {request.status for request in nginx.requests("below-path")} <= {200, 201, 204, 404}
     assert "polls are cut" not in workers["below-path"].log.read_text()
+
+
+# Certificates that workers are bound to
+
+
+def test_a_worker_is_bound_to_its_client_certificate(central: Airflow, workers: Mapping[str, Worker]) -> None:
+    row = central.remote_cli("workers", "show", "mutual")
+    assert (row["certificate"], row["alarm"]) == ("CN=plant-7,O=Corp", "")
+
+
+def test_a_renewed_certificate_of_the_same_name_is_as_good(
+    central: Airflow, nginx: Nginx, workers: Mapping[str, Worker], corp: Authority
+) -> None:
+    corp.issue("plant-7")
+    workers["mutual"].detach()
+    workers["mutual"].start()
+    assert central.remote_cli("workers", "show", "mutual")["alarm"] == ""
+
+
+def test_a_stolen_credential_is_worth_nothing_with_another_certificate(
+    central: Airflow, nginx: Nginx, workers: Mapping[str, Worker], corp: Authority
+) -> None:
+    credential = json.loads((workers["mutual"].state / "credential.json").read_bytes())["credential"]
+    context = ssl.create_default_context(cafile=str(corp.file))
+    context.load_cert_chain(corp.issue("plant-8"))
+    headers = {"authorization": f"Bearer {credential}", "airflow-remote-protocol": "1.0", SUBJECT_HEADER: "CN=plant-7,O=Corp"}
+    answer = httpx.get(f"{nginx.url('mutual')}/remote/v1/ping", headers=headers, verify=context, trust_env=False)
+    assert answer.status_code == 403 and answer.json()["code"] == "wrong-certificate", answer.text
+    assert "CN=plant-8,O=Corp" in central.remote_cli("workers", "show", "mutual")["alarm"]
+    assert workers["mutual"].is_serving(), "the worker itself is not disturbed"
+    told = central.remote_cli("audit", "list", "--kind", "certificate", "--worker", "mutual")
+    assert any("refused" in entry["detail"] and "CN=plant-8,O=Corp" in entry["detail"] for entry in told)

@@ -69,10 +69,10 @@ def test_a_worker_without_queues_is_refused(run: Run, worker: Enlisted) -> None:
         run("queues", worker.name, " , ")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [("rotate",), ("suspend",), ("pause",), ("limit", "2"), ("queues", "a"), ("labels", "a=b"), ("bundles", "x"), ("revoke",)],
-)
+SETTING = [("queues", "a"), ("labels", "a=b"), ("bundles", "x")]
+
+
+@pytest.mark.parametrize("words", [("rotate",), ("suspend",), ("rebind",), ("pause",), ("limit", "2"), ("revoke",), *SETTING])
 def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
     run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
@@ -82,9 +82,7 @@ def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
     assert entry.actor == "ann" and entry.detail
 
 
-@pytest.mark.parametrize(
-    "words", [("rotate",), ("suspend",), ("unsuspend",), ("queues", "a"), ("labels", "a=b"), ("bundles", "x")]
-)
+@pytest.mark.parametrize("words", [("rotate",), ("suspend",), ("unsuspend",), ("rebind",), *SETTING])
 def test_a_worker_that_is_not_there_is_named(run: Run, words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match="no worker named 'nobody'"):
         run(words[0], "nobody", *words[1:])

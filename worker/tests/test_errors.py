@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 from airflow_remote_protocol.errors import DECISIONS, Decision, Problem, ProblemCode, problem
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, SessionTaken, Superseded, Unreachable, from_problem
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, SessionTaken, Superseded, Unreachable, Withheld, from_problem
 
 KINDS = {
     Decision.UNREACHABLE: Unreachable,
-    Decision.WAIT: Unreachable,
+    Decision.WAIT: Withheld,
     Decision.REFUSED: Refused,
     Decision.SUPERSEDED: Superseded,
     Decision.OUTDATED: Outdated,

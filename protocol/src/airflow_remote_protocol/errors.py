@@ -13,7 +13,7 @@ class Decision(str, Enum):
     UNREACHABLE = "unreachable"
     """Keep it, try later."""
     WAIT = "wait"
-    """Keep it, try later: a person has to lift something first."""
+    """Keep it, try later: a person has to lift something first, or central's clock to be right again."""
     REFUSED = "refused"
     """Stop asking, tell a person."""
     SUPERSEDED = "superseded"
@@ -33,6 +33,7 @@ class ProblemCode(str, Enum):
     EXPIRED = "expired"
     REVOKED = "revoked"
     SUSPENDED = "suspended"
+    WRONG_CERTIFICATE = "wrong-certificate"
     CLONED = "cloned"
     TOKEN_REFUSED = "token-refused"
     NAME_TAKEN = "name-taken"
@@ -53,6 +54,7 @@ STATUS: dict[ProblemCode, int] = {
     ProblemCode.EXPIRED: 401,
     ProblemCode.REVOKED: 403,
     ProblemCode.SUSPENDED: 403,
+    ProblemCode.WRONG_CERTIFICATE: 403,
     ProblemCode.CLONED: 409,
     ProblemCode.TOKEN_REFUSED: 403,
     ProblemCode.NAME_TAKEN: 409,
@@ -70,9 +72,10 @@ STATUS: dict[ProblemCode, int] = {
 
 DECISIONS: dict[ProblemCode, Decision] = {
     ProblemCode.UNAUTHORIZED: Decision.REFUSED,
-    ProblemCode.EXPIRED: Decision.REFUSED,
+    ProblemCode.EXPIRED: Decision.WAIT,
     ProblemCode.REVOKED: Decision.REFUSED,
     ProblemCode.SUSPENDED: Decision.WAIT,
+    ProblemCode.WRONG_CERTIFICATE: Decision.WAIT,
     ProblemCode.CLONED: Decision.REFUSED,
     ProblemCode.TOKEN_REFUSED: Decision.REFUSED,
     ProblemCode.NAME_TAKEN: Decision.REFUSED,

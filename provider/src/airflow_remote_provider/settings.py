@@ -110,6 +110,12 @@ TEXT_OPTIONS: dict[str, TextOption] = {
     "callback_queue": TextOption(
         "default", "Queue of a Dag run's callbacks if no task of the run goes to the Remote Executor (else: the queue of most)."
     ),
+    "client_certificate_header": TextOption(
+        "",
+        "Header in which the proxy in front of central says whose client certificate a worker's call came with (its subject). "
+        "If set, no call without one is taken, and each worker is bound to its own. The proxy must set or remove it on every "
+        "call, and nobody may reach central by another way.",
+    ),
 }
 
 
@@ -137,6 +143,7 @@ class Settings:
     audit_days: float
     suspend_on_replay: bool
     callback_queue: str
+    client_certificate_header: str
 
 
 def parse(raw: dict[str, str]) -> Settings:

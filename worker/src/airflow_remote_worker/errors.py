@@ -19,6 +19,14 @@ class Unreachable(WorkerError):
         """The request had left; then the connection ended, stayed silent for too long, or somebody else answered."""
 
 
+class Withheld(Unreachable):
+    """A person has to lift something first, or a clock to be set right. Keep what you have; ask again."""
+
+    def __init__(self, message: str, *, problem: Problem, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.code = problem.known_code
+
+
 class SessionTaken(Unreachable):
     """Another start of this worker has its session, or central forgot it. Keep what you have; the poll loop opens one anew."""
 
@@ -67,7 +75,7 @@ def from_problem(problem: Problem, *, retry_after_s: float | None = None) -> Wor
     if decision is Decision.REFUSED:
         return Refused(text, problem=problem)
     if decision is Decision.WAIT:
-        return Unreachable(text, retry_after_s=retry_after_s)
+        return Withheld(text, problem=problem, retry_after_s=retry_after_s)
     if decision is Decision.SUPERSEDED:
         return Superseded(text)
     if decision is Decision.REOPEN:

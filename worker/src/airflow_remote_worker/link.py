@@ -47,7 +47,7 @@ from airflow_remote_protocol.version import (
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.connections import Connections
 from airflow_remote_worker.diagnosis import describe, diagnose
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, from_problem
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, Withheld, from_problem
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.network import Network, Proxy
 
@@ -337,7 +337,7 @@ class Link:
                         raise self._unreachable(again) from None
                 except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
                     raise self._unreachable(error) from None
-        except Refused as error:
+        except (Refused, Withheld) as error:
             if error.code not in (ProblemCode.UNAUTHORIZED, ProblemCode.EXPIRED) or not self._falls_back(used):
                 raise
             raise Unreachable(

@@ -13,7 +13,7 @@ from airflow_remote_protocol.messages import Enrolment, Intent, IntentMode, Sess
 from airflow_remote_protocol.states import ENDED
 from airflow_remote_protocol.version import PROTOCOL_VERSION
 from airflow_remote_worker.clock import SystemClock
-from airflow_remote_worker.errors import Refused, Unreachable
+from airflow_remote_worker.errors import Unreachable, Withheld
 from airflow_remote_worker.link import Link
 from airflow_remote_worker.loops.rotate import RotateLoop
 from airflow_remote_worker.network import Network
@@ -145,13 +145,13 @@ def test_what_central_does_not_know_is_given_up_for_the_one_before_and_asked_for
     _run(central, state, story)
 
 
-def test_without_one_before_the_refusal_stands(central: FakeCentral, state: State) -> None:
+def test_without_one_before_it_stands_that_the_life_is_over(central: FakeCentral, state: State) -> None:
     async def story(joined: Joined) -> None:
         joined.start()
         central.expire_credential("w")
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Withheld) as withheld:
             await joined.link.ping()
-        assert refused.value.code is ProblemCode.EXPIRED
+        assert withheld.value.code is ProblemCode.EXPIRED
 
     _run(central, state, story)
 
@@ -201,6 +201,20 @@ def test_a_daemon_hears_the_wish(worker: RunningWorker, central: FakeCentral) ->
     central.ask_to_rotate("w1")
     eventually(lambda: worker.state.membership().credential != first)
     eventually(lambda: not central.worker("w1").intent.rotate)
+
+
+def test_a_daemon_outlives_a_clock_of_centrals_that_says_its_credential_is_over(
+    worker: RunningWorker, central: FakeCentral
+) -> None:
+    worker.start()
+    eventually(lambda: central.worker("w1").session_id)
+    life = central.worker("w1").expires_at
+    central.expire_credential("w1")
+    status = worker.state.status_path
+    eventually(lambda: status.exists() and b"expired" in status.read_bytes(), timeout_s=40)
+    central.worker("w1").expires_at = life
+    job = worker.enqueue("run\nlog hello\nexit 0")
+    central.wait_for_state(job, *ENDED, timeout_s=40)
 
 
 def test_a_suspended_daemon_waits_and_goes_on(worker: RunningWorker, central: FakeCentral) -> None:

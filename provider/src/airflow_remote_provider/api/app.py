@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.auth import Registry
 from airflow_remote_provider.api.central import Central
+from airflow_remote_provider.api.certificates import Certificates
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
@@ -68,6 +69,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         Rights(pool),
         FileLogStore(options.log_bytes_per_job),
         guesses,
+        Certificates(options.client_certificate_header, pool),
     )
     app.router.routes[:] = routes(central)
     try:

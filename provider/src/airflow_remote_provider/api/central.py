@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airflow_remote_provider.api.auth import Registry
+from airflow_remote_provider.api.certificates import Certificates
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
@@ -28,3 +29,4 @@ class Central:
     rights: Rights
     store: LogStore
     guesses: Guesses
+    certificates: Certificates

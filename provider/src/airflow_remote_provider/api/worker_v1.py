@@ -104,17 +104,23 @@ def _route(central: Central, path: str, handle: Callable[[Central, Request], Awa
 
 async def _as_worker(handle: Handler, central: Central, request: Request) -> Response:
     worker = await central.registry.identify(request.headers.get("authorization"), _source(request))
+    await central.certificates.insist(worker, central.certificates.shown(request), partial(_anew, central, request))
     _check_version(request.headers.get(MARKER_HEADER, ""))
     central.duties.heard(worker.id)
     return await handle(central, request, worker)
+
+
+async def _anew(central: Central, request: Request) -> WorkerRecord:
+    """Return the worker that speaks as the ledger knows it now."""
+    await central.registry.catch_up()
+    return await central.registry.identify(request.headers.get("authorization"))
 
 
 async def _in_session(handle: Handler, central: Central, request: Request) -> Response:
     async def checked(central: Central, request: Request, worker: WorkerRecord) -> Response:
         session_id = request.headers.get(SESSION_HEADER)
         if session_id != worker.session_id:
-            await central.registry.catch_up()  # another process may have opened it
-            worker = await central.registry.identify(request.headers.get("authorization"))
+            worker = await _anew(central, request)  # another process may have opened it
         if session_id is None or session_id != worker.session_id:
             raise session_taken()
         return await handle(central, request, worker)
@@ -153,6 +159,7 @@ def _json(message: object) -> Response:
 async def _enrol(central: Central, request: Request) -> Response:
     source, authorization = _source(request), request.headers.get("authorization")
     central.guesses.insist_on_few(source)
+    certificate = central.certificates.shown(request)
     name = ""
     try:
         if looks_like_a_users(authorization):
@@ -164,7 +171,9 @@ async def _enrol(central: Central, request: Request) -> Response:
         _check_version(request.headers.get(MARKER_HEADER, ""))
         wish = decode(Enrolment, await read_body(request, MESSAGE_BYTES))
         name = wish.name
-        enrolled = await central.pool.workers.call(lambda session: verb(session, request=wish, life=_life(central)))
+        enrolled = await central.pool.workers.call(
+            lambda session: verb(session, request=wish, life=_life(central), certificate=certificate)
+        )
     except (Refusal, TokenRefused) as error:
         if error.code in (ProblemCode.UNAUTHORIZED, ProblemCode.TOKEN_REFUSED):
             central.guesses.note_failure(source)
@@ -194,7 +203,8 @@ async def _session(central: Central, request: Request, worker: WorkerRecord) -> 
     asked = decode(SessionRequest, await read_body(request, MESSAGE_BYTES))
     _check_version(asked.protocol)
     try:
-        record = await central.pool.workers.call(workers.open_session, worker.id, asked)
+        certificate = central.certificates.shown(request)
+        record = await central.pool.workers.call(workers.open_session, worker.id, asked, certificate=certificate)
     except Cloned:
         await central.pool.workers.call(workers.flag_clone, worker.id)
         raise

@@ -42,6 +42,8 @@ class AuditKind(str, Enum):
     """A worker used the credential that replaced its old one."""
     REPLAY = "replay"
     """A credential was used after it had been replaced: somebody has a copy of it."""
+    CERTIFICATE = "certificate"
+    """A worker was bound to a client certificate, or its credential was used with another one."""
     ACTION = "action"
     """What a person did."""
 

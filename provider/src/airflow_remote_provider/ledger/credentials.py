@@ -112,8 +112,18 @@ def no_such_token(token_id: str) -> Unknown:
     return Unknown(f"there is no enrolment token {token_id[:36]!r}; `airflow remote enrol list` shows those there are")
 
 
-def enrol(session: Session, token: str, request: Enrolment, *, source: str = "", life: timedelta | None = None) -> Enrolled:
+def enrol(
+    session: Session,
+    token: str,
+    request: Enrolment,
+    *,
+    source: str = "",
+    life: timedelta | None = None,
+    certificate: str | None = None,
+) -> Enrolled:
     """Exchange an enrolment token for a worker's own credential, good for *life* (None: for good); *source* is its address.
+
+    The worker is bound to the client *certificate* that it came with (None: nobody asked for one).
 
     Raises:
         TokenRefused: unknown, spent, expired, revoked, or not for this name or network.
@@ -140,10 +150,12 @@ def enrol(session: Session, token: str, request: Enrolment, *, source: str = "",
     if spent.rowcount != 1:  # type: ignore[attr-defined]
         raise TokenRefused("this enrolment token was used as often as it may be; ask an admin for a new one")
     whose = f"the token {row.id} of {row.created_by or 'unknown'}"
-    return _join(session, request, _Place(row.queues, row.labels, row.bundles, row.team, whose), life)
+    return _join(session, request, _Place(row.queues, row.labels, row.bundles, row.team, whose, certificate), life)
 
 
-def enrol_for(session: Session, request: Enrolment, *, by: str, life: timedelta | None = None) -> Enrolled:
+def enrol_for(
+    session: Session, request: Enrolment, *, by: str, life: timedelta | None = None, certificate: str | None = None
+) -> Enrolled:
     """Let a worker join at the word of a user who may manage workers, for the queues that he names.
 
     Raises:
@@ -154,7 +166,7 @@ def enrol_for(session: Session, request: Enrolment, *, by: str, life: timedelta 
         raise LedgerError("say which queues the worker is to serve: --queues a,b")
     queues = list(dict.fromkeys(request.queues))
     acted(session, by, f"let the worker {request.name} join, for the queues {', '.join(queues)}")
-    return _join(session, request, _Place(queues, None, None, None, f"the login of {by}"), life)
+    return _join(session, request, _Place(queues, None, None, None, f"the login of {by}", certificate), life)
 
 
 @dataclass(frozen=True)
@@ -166,6 +178,7 @@ class _Place:
     bundles: list[str] | None
     team: str | None
     word: str
+    certificate: str | None = None
 
 
 def _join(session: Session, request: Enrolment, place: _Place, life: timedelta | None) -> Enrolled:
@@ -182,6 +195,7 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
         queues=place.queues,
         labels=place.labels,
         bundles=place.bundles,
+        certificate=place.certificate,
         team=place.team,
         intent=IntentMode.SERVE.value,
         intent_revision=1,

@@ -86,6 +86,18 @@ class Expired(LedgerError):
         )
 
 
+class StrangeCertificate(LedgerError):
+    """The client certificate is not the one that this worker is bound to."""
+
+    code = ProblemCode.WRONG_CERTIFICATE
+
+    def __init__(self, name: str, whose: str) -> None:
+        super().__init__(
+            f"worker {name!r} is bound to another client certificate than this call's ({whose}). If its own was issued under "
+            f"another name, let it be bound anew: airflow remote workers rebind {name}"
+        )
+
+
 class Unknown(LedgerError):
     """People named a worker, a job or a token that doesn't exist."""
 

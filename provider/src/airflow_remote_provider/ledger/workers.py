@@ -17,7 +17,7 @@ from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import checked_bundles, revoke, shown_facts
-from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Suspended, Unknown
+from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, StrangeCertificate, Suspended, Unknown
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Presence, Worker
@@ -50,6 +50,7 @@ class WorkerRecord:
     expires_at: datetime | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     bundles: tuple[str, ...] | None = None
+    certificate: str | None = None
 
     @property
     def serves(self) -> tuple[object, ...]:
@@ -81,6 +82,7 @@ def record_of(worker: Worker) -> WorkerRecord:
         expires_at=worker.credential_expires_at,
         labels=worker.labels or {},
         bundles=None if worker.bundles is None else tuple(worker.bundles),
+        certificate=worker.certificate,
     )
 
 
@@ -109,8 +111,10 @@ def changed_since(session: Session, since: datetime | None) -> list[WorkerRecord
     return [record_of(worker) for worker in session.scalars(query)]
 
 
-def open_session(session: Session, worker_id: str, request: SessionRequest) -> WorkerRecord:
+def open_session(session: Session, worker_id: str, request: SessionRequest, *, certificate: str | None = None) -> WorkerRecord:
     """Give the worker a new session; a new start of the same instance takes over at once, whatever became of the old one.
+
+    One that is bound to no client certificate yet is bound to the *certificate* that it came with.
 
     A start that was taken over is dead and says nothing any more, unless the other one is a copy of the whole machine. If it
     speaks again soon, the older start has its session back and the later one is refused from now on.
@@ -120,6 +124,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest) -> W
             disturbed, but flagged (call :func:`flag_clone` in a transaction of its own: this one is rolled back).
         Revoked: the credential was revoked.
         Suspended: somebody has to lift that first.
+        StrangeCertificate: it is bound to another one.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None or worker.revoked_at is not None:
@@ -134,6 +139,11 @@ def open_session(session: Session, worker_id: str, request: SessionRequest) -> W
     now = database_now(session)
     if worker.boot_id != request.boot_id:
         _take_over(session, worker, request.boot_id, now)
+    if certificate is not None and worker.certificate not in (None, certificate):
+        raise StrangeCertificate(worker.name, certificate)
+    if certificate is not None and worker.certificate is None:
+        worker.certificate = certificate
+        _note(session, worker, AuditKind.CERTIFICATE, f"was bound to the client certificate of {certificate}", now)
     worker.instance_id = request.instance_id
     worker.boot_id = request.boot_id
     worker.session_id = str(uuid.uuid4())

@@ -35,6 +35,8 @@ class Worker(Base):
     """When the present one was used first."""
     rotate_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """People want it replaced before its time."""
+    certificate: Mapped[str | None] = mapped_column(String(500))
+    """Whose client certificate its calls must come with, where central asks for one; NULL: not bound yet."""
     suspended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Refused since then, until somebody lifts it."""
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

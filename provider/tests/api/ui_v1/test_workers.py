@@ -150,6 +150,7 @@ WISHES: list[tuple[str, str, Any, dict[str, Any]]] = [
     ("PUT", "slots-limit", {"slots": 2}, {"slots_limit": 2}),
     ("PUT", "slots-limit", {"slots": None}, {"slots_limit": None}),
     ("POST", "rotate", None, {}),
+    ("POST", "rebind", None, {"certificate": None}),
     ("POST", "suspend", {"reason": "odd"}, {}),
     ("POST", "revoke", None, {"presence": "gone"}),
 ]

@@ -258,8 +258,6 @@ async def _then_cancel(event: anyio.Event, scope: anyio.CancelScope) -> None:
 def _explain(error: Refused) -> str:
     if error.code is ProblemCode.CLONED:
         return f"this worker runs twice, and this one is the copy: {error}"
-    if error.code is ProblemCode.EXPIRED:
-        return str(error)
     if error.code in (ProblemCode.REVOKED, ProblemCode.UNAUTHORIZED):
         return f"central does not accept this worker's credential: {error}; ask for a new enrolment token and join again"
     return f"central refuses this worker: {error}"

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
 from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, BundleGlob, LabelPart, QueueName, Reason, Wish
-from airflow_remote_provider.ledger import rotation, workers
+from airflow_remote_provider.ledger import certificates, rotation, workers
 from airflow_remote_provider.ledger.views import workers as view
 from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.ledger.views.workers import FleetCount, WorkerFilter, WorkerRow
@@ -149,6 +149,12 @@ async def unsuspend(caller: CallerDep, name: Name) -> WorkerRow:
 async def revoke(caller: CallerDep, name: Name) -> WorkerRow:
     """Its jobs run on until they are lost, or it is let in again."""
     return await _done(caller, name, workers.revoke_worker)
+
+
+@router.post("/workers/{name}/rebind", summary="Let a worker be bound to another client certificate")
+async def rebind(caller: CallerDep, name: Name) -> WorkerRow:
+    """To the one that it opens its next session with, at once."""
+    return await _done(caller, name, certificates.rebind)
 
 
 @router.delete("/workers/{name}", status_code=204, summary="Forget a worker that holds no jobs")

@@ -46,6 +46,8 @@ class WorkerRow:
     labels: dict[str, str]
     bundles: list[str] | None
     """Globs of the Dag bundles of whose jobs it may be offered; None: of any."""
+    certificate: str | None
+    """Whose client certificate it is bound to."""
     alarm: str
     clock_off_s: float | None
     """How much its clock is ahead (below 0: behind); None: not worth a word."""
@@ -230,6 +232,7 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any) -
         credential_expires_at=worker.credential_expires_at,
         labels=dict(worker.labels or {}),
         bundles=worker.bundles,
+        certificate=worker.certificate,
         alarm=worker.alarm,
         clock_off_s=_worth_telling(worker.clock_offset_s),
         facts=dict(worker.facts),
