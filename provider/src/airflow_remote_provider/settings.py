@@ -90,6 +90,13 @@ OPTIONS: dict[str, Option] = {
     "enrol_failures_per_minute": Option(
         30, 1, 10000, "How often one API process lets the same source fail to join in a minute before it no longer listens to it."
     ),
+    "calls_per_second": Option(
+        200,
+        0,
+        100000,
+        "How many calls a second one worker may make of one API process before it is told to wait; ten seconds' worth may come "
+        "at once. 0: any number.",
+    ),
     "credential_days": Option(
         30, 0.00005, 3650, "How long a worker's credential is good for, in days. The worker replaces it by itself well before."
     ),
@@ -138,6 +145,7 @@ class Settings:
     log_bytes_per_job: int
     dispatch_poll_seconds: float
     enrol_failures_per_minute: int
+    calls_per_second: float
     credential_days: float
     history_days: float
     audit_days: float

@@ -13,6 +13,7 @@ from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.rights import Rights
+from airflow_remote_provider.api.shares import Shares
 from airflow_remote_provider.logstores import LogStore
 from airflow_remote_provider.settings import Settings
 
@@ -30,3 +31,4 @@ class Central:
     store: LogStore
     guesses: Guesses
     certificates: Certificates
+    shares: Shares

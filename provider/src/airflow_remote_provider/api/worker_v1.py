@@ -104,6 +104,7 @@ def _route(central: Central, path: str, handle: Callable[[Central, Request], Awa
 
 async def _as_worker(handle: Handler, central: Central, request: Request) -> Response:
     worker = await central.registry.identify(request.headers.get("authorization"), _source(request))
+    central.shares.take(worker.id)
     await central.certificates.insist(worker, central.certificates.shown(request), partial(_anew, central, request))
     _check_version(request.headers.get(MARKER_HEADER, ""))
     central.duties.heard(worker.id)
@@ -137,7 +138,8 @@ async def _on_job(handle: JobHandler, central: Central, request: Request) -> Res
         job_id = request.path_params["job_id"]
         if not JOB_ID.fullmatch(job_id):
             raise NotYours(presentable(job_id, longest=36))
-        return await handle(central, request, Lease(worker.id, job_id, epoch))
+        with central.shares.place(worker.id):
+            return await handle(central, request, Lease(worker.id, job_id, epoch))
 
     return await _in_session(fenced, central, request)
 

@@ -1,0 +1,73 @@
+"""How much of one API process a single worker may have: calls in a second, and calls about jobs at once.
+
+An honest worker comes nowhere near. One that was taken over, or runs wild, gets `busy`, keeps what it has and comes back; it can't
+take the process from the others, nor make the database write down denials as fast as it can ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow_remote_protocol.errors import ProblemCode
+
+from airflow_remote_provider.api.problems import Refusal
+
+AT_ONCE = 128
+"""Calls about its jobs that one worker may have under way: each task has one or two, and places in line go by turns."""
+BURST_S = 10.0
+"""How many seconds' worth of calls may come in one moment: a worker's return from an outage, with all that it has to tell."""
+FORGOTTEN = 10_000
+"""So many workers are remembered before those that were quiet are forgotten."""
+
+
+class Shares:
+    """Of all workers of this process. Asked on the event loop only."""
+
+    def __init__(self, per_s: float) -> None:
+        """*per_s*: calls of one worker in a second; 0: any number."""
+        self._per_s = per_s
+        self._spent: dict[str, tuple[float, float]] = {}
+        """By worker: when it called last, and how many of its calls that moment knew about."""
+        self._under_way: dict[str, int] = {}
+
+    def take(self, worker_id: str) -> None:
+        """Count a call of this worker.
+
+        Raises:
+            Refusal: `busy`: it calls faster than anybody should.
+        """
+        if not self._per_s:
+            return
+        now = asyncio.get_running_loop().time()
+        since, spent = self._spent.get(worker_id, (now, 0.0))
+        spent = max(0.0, spent - (now - since) * self._per_s) + 1
+        if spent > self._per_s * BURST_S:
+            raise Refusal(ProblemCode.BUSY, f"this worker makes more than {self._per_s:g} calls a second; try again later")
+        if len(self._spent) >= FORGOTTEN:
+            self._forget(now)
+        self._spent[worker_id] = now, spent
+
+    @contextmanager
+    def place(self, worker_id: str) -> Iterator[None]:
+        """Count a call about a job while it is under way.
+
+        Raises:
+            Refusal: `busy`: this worker has as many as it may.
+        """
+        under_way = self._under_way.get(worker_id, 0)
+        if under_way >= AT_ONCE:
+            raise Refusal(ProblemCode.BUSY, f"this worker has {AT_ONCE} calls about its jobs under way; try again later")
+        self._under_way[worker_id] = under_way + 1
+        try:
+            yield
+        finally:
+            self._under_way[worker_id] -= 1
+            if not self._under_way[worker_id]:
+                del self._under_way[worker_id]
+
+    def _forget(self, now: float) -> None:
+        self._spent = {
+            worker_id: (since, spent) for worker_id, (since, spent) in self._spent.items() if spent > (now - since) * self._per_s
+        }
