@@ -37,8 +37,8 @@ def inspecting(home: Path) -> Authority:
 
 @pytest.fixture(scope="module")
 def nginx(home: Path, central: Airflow, corp: Authority) -> Iterator[Nginx]:
-    """Three sites: `plain`, `below-path` (an API server that knows of its sub-path), `mutual` (wants a client certificate, to which
-    its API server binds the worker)."""
+    """Three sites: `plain`, `below-path` (an API server that knows of its sub-path), `mutual` (wants a client certificate; its
+    API server binds the worker to it)."""
     settings = {"AIRFLOW__API__BASE_URL": f"https://localhost{PATH}", "AIRFLOW__REMOTE__POLL_SECONDS": str(POLL_S)}
     below = central.start_another_api_server(called="api-server-below-path", settings=settings, path=PATH)
     settings = {"AIRFLOW__REMOTE__CLIENT_CERTIFICATE_HEADER": SUBJECT_HEADER}

@@ -1,7 +1,7 @@
 """How much of one API process a single worker may have: calls in a second, and calls about jobs at once.
 
-An honest worker comes nowhere near. One that was taken over, or runs wild, gets `busy`, keeps what it has and comes back; it can't
-take the process from the others, nor make the database write down denials as fast as it can ask.
+An honest worker comes nowhere near. One that was taken over, or runs wild, gets `busy`, keeps what it has and comes back; it
+can't take the process from the others, nor make the database write down denials as fast as it can ask.
 """
 
 from __future__ import annotations
