@@ -76,3 +76,10 @@ def test_a_password_in_the_address_is_refused() -> None:
 
 def test_the_default_name_is_a_legal_one() -> None:
     assert default_name()[0].isalnum()
+
+
+def test_a_queue_may_have_a_user_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "worker.toml").write_text('run_as_user = "tasks"\n[queues."big GPU"]\nrun_as_user = "gpu"\n[queues.other]\n')
+    config = load({"state": tmp_path}, environ={"AIRFLOW_REMOTE_WORKER_QUEUES__Fast__RUN_AS_USER": "fast"})
+    users = {queue: config.user_of(queue) for queue in ("big GPU", "other", "Fast", "fast")}
+    assert users == {"big GPU": "gpu", "other": "tasks", "Fast": "fast", "fast": "tasks"}

@@ -17,7 +17,7 @@ from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import Capability
 from airflow_remote_worker import daemon
 from airflow_remote_worker.clock import SystemClock
-from airflow_remote_worker.config import Config, ConfigError
+from airflow_remote_worker.config import Config, ConfigError, QueueConfig
 from airflow_remote_worker.jobs import supervisor
 from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED
 from airflow_remote_worker.shim import boottime, wire
@@ -543,8 +543,12 @@ def test_tasks_as_another_user_cost_connection_tests_and_need_root(monkeypatch: 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert Capability.CONNECTION_TEST not in daemon.capabilities(config)
     assert Capability.CONNECTION_TEST in daemon.capabilities(Config(state=tmp_path))
-    with pytest.raises(ConfigError, match="run_as_user: there is no user"):
+    with pytest.raises(ConfigError, match=r"^run_as_user: there is no user"):
         daemon.capabilities(Config(state=tmp_path, run_as_user="who-is-this"))
+    of_queue = {"gpu": QueueConfig(run_as_user="nobody"), "cpu": QueueConfig()}
+    assert Capability.CONNECTION_TEST not in daemon.capabilities(Config(state=tmp_path, queues=of_queue))
+    with pytest.raises(ConfigError, match=r"^queues\.gpu\.run_as_user: there is no user"):
+        daemon.capabilities(Config(state=tmp_path, queues={"gpu": QueueConfig(run_as_user="who-is-this")}))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ConfigError, match="run_as_user: only a worker that runs as root"):
         daemon.capabilities(config)

@@ -48,6 +48,13 @@ class BundleConfig(Section, frozen=True, kw_only=True):
     """The directory that holds its Dag files, as central's bundle of that name does."""
 
 
+class QueueConfig(Section, frozen=True, kw_only=True):
+    """What holds for the jobs of one queue instead."""
+
+    run_as_user: str = ""
+    """The user as whom this queue's tasks run. Unset: as `run_as_user` says."""
+
+
 class KeepLogs(Section, frozen=True, kw_only=True):
     """How long task logs stay here after central has them; the older go first. What is in `quarantine/` counts and goes too."""
 
@@ -80,6 +87,7 @@ class Config(Section, frozen=True, kw_only=True):
     runtime: RuntimeConfig = RuntimeConfig()
     run_as_user: str = ""
     """The user as whom tasks run, if the worker is root: then none can read the worker's credential. Unset: as the worker."""
+    queues: dict[str, QueueConfig] = {}
     bundles: dict[str, BundleConfig] = {}
     ca_file: Path | None = None
     """PEM file with the authorities to trust instead of the system's."""
@@ -102,6 +110,11 @@ class Config(Section, frozen=True, kw_only=True):
     new jobs are taken."""
     keep_logs: KeepLogs = KeepLogs()
     poll: PollConfig = PollConfig()
+
+    def user_of(self, queue: str) -> str:
+        """Return the user as whom tasks of this queue run; empty: as the worker."""
+        own = self.queues.get(queue)
+        return (own.run_as_user if own else "") or self.run_as_user
 
 
 def load(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Config:
@@ -189,8 +202,9 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         if name == variable or name in NOT_SETTINGS:
             continue
         first, *rest = name.split("__")
-        # Names of bundles and variables are the site's own: their case matters.
-        keys = [first.lower(), *(part if first in ("BUNDLES",) and i == 0 else part.lower() for i, part in enumerate(rest))]
+        # Names of bundles, queues and variables are the site's own: their case matters.
+        named = first in ("BUNDLES", "QUEUES")
+        keys = [first.lower(), *(part if named and i == 0 else part.lower() for i, part in enumerate(rest))]
         if name.startswith("RUNTIME__ENV__"):
             keys = ["runtime", "env", name.removeprefix("RUNTIME__ENV__")]
         branch: dict[str, Any] = value  # type: ignore[assignment]

@@ -314,12 +314,16 @@ def capabilities(config: Config) -> frozenset[Capability]:
     Raises:
         ConfigError: tasks can't run as the user that the site wants.
     """
-    if not config.run_as_user:
+    users = {"run_as_user": config.run_as_user}
+    users |= {f"queues.{queue}.run_as_user": own.run_as_user for queue, own in config.queues.items()}
+    if not any(users.values()):
         return CAPABILITIES
-    try:
-        user.find(config.run_as_user)
-    except (ValueError, PermissionError) as error:
-        raise ConfigError(f"run_as_user: {error}") from None
+    for setting, name in users.items():
+        try:
+            if name:
+                user.find(name)
+        except (ValueError, PermissionError) as error:
+            raise ConfigError(f"{setting}: {error}") from None
     return CAPABILITIES - {Capability.CONNECTION_TEST}  # the Task SDK runs these in the shim itself, which stays root
 
 

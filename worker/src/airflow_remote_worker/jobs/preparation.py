@@ -54,7 +54,7 @@ async def prepare(job: Job, site: Site, *, contact_at: float) -> wire.JobSpec:
         stop_after_s=job.offer.stop_after_s,
         contact_at=contact_at,
         contact_path=str(site.contact_path),
-        run_as_user=site.config.run_as_user,
+        run_as_user=site.config.user_of(job.offer.queue),
     )
 
 
