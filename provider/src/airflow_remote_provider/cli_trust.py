@@ -1,4 +1,4 @@
-"""`airflow remote workers rotate|suspend|unsuspend|rebind|queues|labels|bundles`: what one may do, and by which credential."""
+"""`airflow remote workers rotate|suspend|unsuspend|acknowledge|rebind|queues|labels|bundles`: what one worker may do."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def trust_commands() -> list[Any]:
         action("rotate", "have it replace its credential now", rotate, name),
         action("suspend", "refuse it until that is lifted; its jobs run on until they are lost", suspend, name, reason),
         action("unsuspend", "let a suspended worker speak again, and clear its alarm", unsuspend, name),
+        action("acknowledge", "clear its alarm, which somebody has looked at", acknowledge, name),
         action("rebind", "let it be bound to another client certificate: that of its next session", rebind, name),
         action(
             "queues",
@@ -72,6 +73,14 @@ def unsuspend(args: argparse.Namespace) -> None:
 
     _ledger(rotation.unsuspend, args.name, by=_me())
     print(f"{args.name}: may speak again")
+
+
+def acknowledge(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.cli import _ledger, _me
+    from airflow_remote_provider.ledger import workers
+
+    _ledger(workers.acknowledge, args.name, by=_me())
+    print(f"{args.name}: its alarm is cleared")
 
 
 def rebind(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from testkit.ledger import ago, audited, enlist, job_row, last_seen, offered, ru
 
 from airflow_remote_protocol.messages import HeldJob, IntentMode, JobPhase
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import workers
+from airflow_remote_provider.ledger import rotation, workers
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Unknown
 from airflow_remote_provider.ledger.views.audit import AuditRow
 from airflow_remote_provider.ledger.views.workers import WorkerRow, list_workers
@@ -316,3 +316,25 @@ def test_other_processes_read_what_changed(change: object) -> None:
     _do(change, worker)
     assert "changed" in [record.name for record in _changed(since + timedelta(microseconds=1))]
     assert len(_changed(None)) == 2
+
+
+def test_an_alarm_that_somebody_has_looked_at_is_cleared_and_stays_in_the_audit() -> None:
+    worker = enlist()
+    _do(workers.flag_clone, worker.id)
+    alarm = worker_row(worker.id).alarm
+    assert alarm
+    _do(workers.acknowledge, worker.name, by="ann")
+    assert worker_row(worker.id).alarm == ""
+    [entry] = audited("action", worker=worker.name)
+    assert entry.actor == "ann" and alarm in entry.detail
+    assert audited("clone")
+    with pytest.raises(LedgerError, match="has no alarm"):
+        _do(workers.acknowledge, worker.name, by="ann")
+
+
+def test_the_alarm_of_a_suspended_worker_goes_with_the_suspension_only() -> None:
+    worker = enlist()
+    _do(rotation.suspend, worker.name, by="ann", reason="odd")
+    with pytest.raises(LedgerError, match=f"unsuspend {worker.name}"):
+        _do(workers.acknowledge, worker.name, by="ann")
+    assert worker_row(worker.id).alarm

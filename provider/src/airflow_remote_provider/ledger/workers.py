@@ -239,6 +239,21 @@ def set_intent(session: Session, name: str, mode: IntentMode, *, by: str, reason
     acted(session, by, f"wants it to {mode.value}{': ' + reason if reason else ''}", worker)
 
 
+def acknowledge(session: Session, name: str, *, by: str) -> None:
+    """Clear the worker's alarm: somebody has looked at it. What raised it stays in the audit.
+
+    Raises:
+        LedgerError: there is none, or it is suspended, which is lifted with the alarm.
+    """
+    worker = find_worker(session, name)
+    if worker.suspended_at is not None:
+        raise LedgerError(f"worker {name!r} is suspended; to lift that, and its alarm: airflow remote workers unsuspend {name}")
+    if not worker.alarm:
+        raise LedgerError(f"worker {name!r} has no alarm; nothing was changed")
+    acted(session, by, f"cleared its alarm: {worker.alarm}", worker)
+    worker.alarm = ""
+
+
 def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> None:
     """Bound the slots that a worker may fill (None: what it offers itself). Running jobs are not touched."""
     worker = find_worker(session, name)

@@ -7,7 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import Engine
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import jobs, workers
+from airflow_remote_provider.models import Worker
+from sqlalchemy import Engine, select
 
 from testkit.ledger import ago, audited, counted, enlist, last_seen, offered  # isort: skip
 
@@ -57,10 +60,6 @@ def test_the_list_is_filtered(people: People) -> None:
 
 
 def worker_row_id(name: str) -> str:
-    from airflow_remote_provider import compat
-    from airflow_remote_provider.models import Worker
-    from sqlalchemy import select
-
     with compat.transaction() as session:
         return str(session.scalar(select(Worker.id).where(Worker.name == name)))
 
@@ -171,14 +170,20 @@ def test_a_suspension_is_lifted(people: People) -> None:
     assert people.ann.ok("POST", "/workers/edge/unsuspend")["suspended_at"] is None
 
 
+def test_an_alarm_is_cleared(people: People) -> None:
+    worker = enlist("edge")
+    with compat.transaction() as session:
+        workers.flag_clone(session, worker.id)
+    assert people.vic.ok("GET", "/workers?flagged=true")["items"]
+    assert people.ann.ok("POST", "/workers/edge/acknowledge")["alarm"] == ""
+    assert people.ann("POST", "/workers/edge/acknowledge").status_code == 422
+
+
 def test_a_worker_is_forgotten_unless_it_holds_jobs(people: People) -> None:
     worker = enlist("edge")
     lease = offered(worker)
     refused = people.ann("DELETE", "/workers/edge")
     assert refused.status_code == 422 and "drain it first" in refused.json()["detail"]
-    from airflow_remote_provider import compat
-    from airflow_remote_provider.ledger import jobs
-
     with compat.transaction() as session:
         jobs.revoke(session, lease.job_id)
     people.ann.ok("DELETE", "/workers/edge", 204)

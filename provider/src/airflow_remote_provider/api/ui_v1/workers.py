@@ -151,6 +151,12 @@ async def revoke(caller: CallerDep, name: Name) -> WorkerRow:
     return await _done(caller, name, workers.revoke_worker)
 
 
+@router.post("/workers/{name}/acknowledge", summary="Clear a worker's alarm")
+async def acknowledge(caller: CallerDep, name: Name) -> WorkerRow:
+    """What raised it stays in the audit."""
+    return await _done(caller, name, workers.acknowledge)
+
+
 @router.post("/workers/{name}/rebind", summary="Let a worker be bound to another client certificate")
 async def rebind(caller: CallerDep, name: Name) -> WorkerRow:
     """To the one that it opens its next session with, at once."""
