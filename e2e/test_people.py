@@ -97,6 +97,16 @@ def test_a_running_job_is_shown_with_its_task_and_worker(
     wait_until(has_ended, timeout_s=20, what="it is shown as ended")
 
 
+def test_why_a_task_waits_is_said(central: Airflow, viewer: httpx.Client) -> None:
+    run = central.trigger("unserved")
+    wait_until(lambda: central.jobs(run), timeout_s=30, what="a job waits")
+    [job] = _ok(viewer.get("/jobs", params={"run_id": run}))["items"]
+    assert f"No worker may serve the queue {job['queue']!r}" in _ok(viewer.get(f"/jobs/{job['id']}/waiting"))["why"]
+    [queue] = [row for row in _ok(viewer.get("/queues"))["items"] if row["queue"] == job["queue"]]
+    assert (queue["is_unserved"], queue["workers"]) == (True, 0)
+    central.delete_run("unserved", run)
+
+
 def _presence(client: httpx.Client, name: str) -> str | None:
     answer = client.get(f"/workers/{name}")
     return str(answer.json()["presence"]) if answer.status_code == 200 else None

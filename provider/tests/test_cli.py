@@ -85,6 +85,11 @@ def test_a_token_can_be_revoked(run: Callable[..., str]) -> None:
     assert _json(run, "enrol", "list")[0]["revoked_at"] is not None
 
 
+def test_why_a_job_waits_is_said(run: Callable[..., str]) -> None:
+    job = queued("nowhere")
+    assert "No worker may serve the queue 'nowhere'" in run("jobs", "why", job.job_id)
+
+
 def test_revoking_what_is_not_there_fails_with_a_sentence(run: Callable[..., str]) -> None:
     assert "no enrolment token 'nothing'" in _refused(run, "enrol", "revoke", "nothing")
 
@@ -202,6 +207,10 @@ def test_queues_are_listed_with_their_depth(run: Callable[..., str]) -> None:
         "OFFERED",
         "RUNNING",
         "OLDEST_QUEUED_AT",
+        "WORKERS",
+        "FREE_SLOTS",
+        "WAIT_P50_S",
+        "WAIT_P95_S",
         "LOST_AFTER_S",
         "CHANGED_BY",
     ]

@@ -47,7 +47,7 @@ def test_no_update_is_lost_between_a_locking_read_and_its_write(others: ThreadPo
     assert worker_row(worker.id).slots == 60
 
 
-@pytest.mark.parametrize("read", [dispatch.demand, sweep.any_open, sweep.stop_ended, queues.list_queues])
+@pytest.mark.parametrize("read", [dispatch.demand, sweep.any_open, sweep.stop_ended, queues.depths])
 def test_a_plain_read_does_not_wait_for_what_somebody_changes(read: object, others: ThreadPoolExecutor) -> None:
     job = queued()
     with compat.transaction() as session:

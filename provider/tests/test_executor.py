@@ -780,7 +780,7 @@ def test_a_dump_names_what_is_waited_for() -> None:
         executor.debug_dump()
     said = json.dumps(logs, default=repr)
     assert job_id in said
-    assert "QueueRow(queue='q', queued=1" in said
+    assert "QueueDepth(queue='q', queued=1" in said
 
 
 def test_a_scheduler_that_starts_vouches_before_it_looks_for_the_silent() -> None:

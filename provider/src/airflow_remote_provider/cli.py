@@ -96,6 +96,7 @@ def get_remote_cli_commands() -> list[Any]:
                 Arg(("--limit",), type=int, default=100, help="at most this many"),
                 output,
             ),
+            action("why", "say why a job waits", why_waiting, Arg(("id",), help="the job's id")),
         ),
     )
     queue = Arg(("name",), help="the queue's name")
@@ -204,25 +205,21 @@ WORKER_COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues",
 
 def list_workers(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger.views import workers
+    from airflow_remote_provider.settings import silent_after
 
-    _print(_pages(workers.list_workers, silent_after=_silent_after()), args.output, WORKER_COLUMNS)
+    _print(_pages(workers.list_workers, silent_after=silent_after()), args.output, WORKER_COLUMNS)
 
 
 def show_worker(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger.views import workers
+    from airflow_remote_provider.settings import silent_after
 
-    row = _plain(asdict(_ledger(workers.show_worker, args.name, silent_after=_silent_after())))
+    row = _plain(asdict(_ledger(workers.show_worker, args.name, silent_after=silent_after())))
     if args.output == "json":
         print(json.dumps(row))
         return
     for key, value in row.items():
         print(f"{key:15} {_cell(value)}")
-
-
-def _silent_after() -> timedelta:
-    from airflow_remote_provider.settings import settings
-
-    return timedelta(seconds=settings().silent_after_seconds)
 
 
 def _wish(mode: str) -> Callable[[argparse.Namespace], None]:
@@ -261,7 +258,7 @@ def remove_worker(args: argparse.Namespace) -> None:
 
 # Jobs and queues
 
-JOB_COLUMNS = ("kind", "state", "queue", "worker", "dag_id", "task_id", "map_index", "try_number", "queued_at", "reason")
+JOB_COLUMNS = ("id", "kind", "state", "queue", "worker", "dag_id", "task_id", "map_index", "try_number", "queued_at", "reason")
 
 
 def list_jobs(args: argparse.Namespace) -> None:
@@ -271,13 +268,33 @@ def list_jobs(args: argparse.Namespace) -> None:
     _print(_pages(jobs.list_jobs, only=only, most=_limit(args)), args.output, JOB_COLUMNS)
 
 
-QUEUE_COLUMNS = ("queue", "queued", "offered", "running", "oldest_queued_at", "lost_after_s", "changed_by")
+QUEUE_COLUMNS = (
+    "queue",
+    "queued",
+    "offered",
+    "running",
+    "oldest_queued_at",
+    "workers",
+    "free_slots",
+    "wait_p50_s",
+    "wait_p95_s",
+    "lost_after_s",
+    "changed_by",
+)
+
+
+def why_waiting(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import waiting
+    from airflow_remote_provider.settings import silent_after
+
+    print(_ledger(waiting.why_waiting, args.id, silent_after=silent_after()))
 
 
 def list_queues(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import queues
+    from airflow_remote_provider.ledger.views import queues
+    from airflow_remote_provider.settings import silent_after
 
-    _print(_ledger(queues.list_queues), args.output, QUEUE_COLUMNS)
+    _print(_ledger(queues.list_queues, silent_after=silent_after()), args.output, QUEUE_COLUMNS)
 
 
 def set_queue(args: argparse.Namespace) -> None:

@@ -305,7 +305,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         super().debug_dump()
         self.log.info("remote: owner %s waits for %d jobs; %d to be revoked", self._owner, len(self._keys), len(self._unrevoked))
         self.log.info("remote: jobs\n\t%s", "\n\t".join(f"{job_id} {key}" for job_id, key in self._keys.items()))
-        depths = self._ledger("list queues", queues.list_queues)
+        depths = self._ledger("list queues", queues.depths)
         if isinstance(depths, list):
             self.log.info("remote: queues\n\t%s", "\n\t".join(map(repr, depths)))
 

@@ -6,6 +6,7 @@ The options' descriptions, types and defaults live here once; :mod:`.provider_in
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -152,6 +153,11 @@ class Settings:
     suspend_on_replay: bool
     callback_queue: str
     client_certificate_header: str
+
+
+def silent_after() -> timedelta:
+    """Return how long after its last contact a worker counts as silent."""
+    return timedelta(seconds=settings().silent_after_seconds)
 
 
 def parse(raw: dict[str, str]) -> Settings:

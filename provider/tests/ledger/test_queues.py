@@ -9,7 +9,7 @@ from testkit.ledger import enlist, offered, queued, running  # isort: skip
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import queue_policy, queues
 from airflow_remote_provider.ledger.errors import LedgerError, Unknown
-from airflow_remote_provider.ledger.queues import QueueRow
+from airflow_remote_provider.ledger.queues import QueueDepth
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -19,9 +19,9 @@ def _set(name: str, seconds: float, by: str = "ann") -> None:
         queues.set_queue(session, name, lost_after_s=seconds, by=by)
 
 
-def _rows() -> dict[str, QueueRow]:
+def _rows() -> dict[str, QueueDepth]:
     with compat.transaction() as session:
-        return {row.queue: row for row in queues.list_queues(session)}
+        return {row.queue: row for row in queues.depths(session)}
 
 
 def _lost_after() -> dict[str, float]:

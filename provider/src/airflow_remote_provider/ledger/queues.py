@@ -69,8 +69,8 @@ def lost_after(session: Session) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class QueueRow:
-    """One queue: its depth, and its own rule where it has one."""
+class QueueDepth:
+    """How many jobs of one queue are where, and its own rule where it has one."""
 
     queue: str
     queued: int
@@ -82,7 +82,7 @@ class QueueRow:
     changed_by: str = ""
 
 
-def list_queues(session: Session) -> list[QueueRow]:
+def depths(session: Session) -> list[QueueDepth]:
     """Return every queue that has jobs not ended yet, or about which something was decided."""
     open_states = [state.value for state in JobState if not state.is_ended]
     query = (
@@ -99,7 +99,7 @@ def list_queues(session: Session) -> list[QueueRow]:
         states, rule = found.get(name, {}), rules.get(name)
         queued = states.get(JobState.QUEUED.value)
         rows.append(
-            QueueRow(
+            QueueDepth(
                 queue=name,
                 queued=queued[0] if queued else 0,
                 offered=states.get(JobState.OFFERED.value, (0, None))[0],

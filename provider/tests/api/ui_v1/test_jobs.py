@@ -49,6 +49,12 @@ def test_one_is_shown(people: People) -> None:
     assert "workload" not in row and "log_path" not in row
 
 
+def test_why_it_waits_is_said(people: People) -> None:
+    job = queued("nowhere")
+    assert "No worker may serve" in people.vic.ok("GET", f"/jobs/{job.job_id}/waiting")["why"]
+    assert people.tom.get(f"/jobs/{job.job_id}/waiting").status_code == 404
+
+
 @pytest.mark.parametrize("query", ["state=dancing", "kind=none", "queued_before=yesterday", "order=state"])
 def test_what_makes_no_sense_is_named(people: People, query: str) -> None:
     answer = people.vic.get(f"/jobs?{query}")

@@ -9,11 +9,14 @@ from typing import Annotated
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobState
 from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
 from airflow_remote_provider.ledger.views import jobs as view
+from airflow_remote_provider.ledger.views import waiting
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
+from airflow_remote_provider.settings import silent_after
 
 router = APIRouter(tags=["jobs"])
 
@@ -53,3 +56,14 @@ async def list_jobs(caller: CallerDep, only: Annotated[JobFilter, Depends(_filte
 @router.get("/jobs/{job_id}", summary="Show a job")
 async def show_job(caller: CallerDep, job_id: Annotated[str, Path(max_length=36)]) -> JobRow:
     return await caller.read(view.show_job, job_id)
+
+
+class Why(BaseModel):
+    why: str
+    """One sentence."""
+
+
+@router.get("/jobs/{job_id}/waiting", summary="Say why a job waits")
+async def why_waiting(caller: CallerDep, job_id: Annotated[str, Path(max_length=36)]) -> Why:
+    """Of one that has begun, what has become of it."""
+    return Why(why=await caller.read(waiting.why_waiting, job_id, silent_after=silent_after()))

@@ -14,8 +14,11 @@ from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, Wish
 from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger import queue_policy, queues
 from airflow_remote_provider.ledger.queue_policy import LONGEST_GLOB, Mode, PolicyRow
-from airflow_remote_provider.ledger.queues import LONGEST_NAME, QueueRow
+from airflow_remote_provider.ledger.queues import LONGEST_NAME
+from airflow_remote_provider.ledger.views import queues as view
+from airflow_remote_provider.ledger.views.queues import QueueRow
 from airflow_remote_provider.ledger.views.scope import Scope
+from airflow_remote_provider.settings import silent_after
 from airflow_remote_provider.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
 
 router = APIRouter(tags=["queues"])
@@ -31,12 +34,10 @@ Queue = Annotated[
 ]
 
 
-@router.get("/queues", summary="List the queues that have jobs, or rules")
+@router.get("/queues", summary="List the queues that have jobs, workers or rules")
 async def list_queues(caller: CallerDep) -> Listed[QueueRow]:
-    def listed(session: Session, *, scope: Scope) -> list[QueueRow]:
-        return queues.list_queues(session)
-
-    return Listed(items=await caller.read(listed), next=None)
+    """With who serves them, and how long jobs wait."""
+    return Listed(items=await caller.read(view.list_queues, silent_after=silent_after()), next=None)
 
 
 class RulesWish(Wish):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Annotated, Literal
 
@@ -19,7 +18,7 @@ from airflow_remote_provider.ledger import certificates, rotation, workers
 from airflow_remote_provider.ledger.views import workers as view
 from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.ledger.views.workers import FleetCount, WorkerFilter, WorkerRow
-from airflow_remote_provider.settings import settings
+from airflow_remote_provider.settings import silent_after
 
 router = APIRouter(tags=["workers"])
 
@@ -50,25 +49,21 @@ def _filter(
 FilterDep = Annotated[WorkerFilter, Depends(_filter)]
 
 
-def _silent_after() -> timedelta:
-    return timedelta(seconds=settings().silent_after_seconds)
-
-
 @router.get("/workers", summary="List the workers")
 async def list_workers(caller: CallerDep, only: FilterDep, page: PageDep) -> Listed[WorkerRow]:
     """In order of their names, or by presence, intent, slots, used_slots, last_seen_at, created_at."""
-    return Listed.of(await caller.read(view.list_workers, silent_after=_silent_after(), only=only, page=page))
+    return Listed.of(await caller.read(view.list_workers, silent_after=silent_after(), only=only, page=page))
 
 
 @router.get("/fleet", summary="Count the workers")
 async def count_workers(caller: CallerDep, only: FilterDep) -> FleetCount:
     """The sums of the list with the same filter."""
-    return await caller.read(view.count_workers, silent_after=_silent_after(), only=only)
+    return await caller.read(view.count_workers, silent_after=silent_after(), only=only)
 
 
 @router.get("/workers/{name}", summary="Show a worker")
 async def show_worker(caller: CallerDep, name: Name) -> WorkerRow:
-    return await caller.read(view.show_worker, name, silent_after=_silent_after())
+    return await caller.read(view.show_worker, name, silent_after=silent_after())
 
 
 class IntentWish(Wish):
@@ -175,10 +170,10 @@ async def _done(caller: CallerDep, name: str, verb: Callable[..., None], *args: 
     def done(session: Session, *, by: str) -> WorkerRow:
         verb(session, name, *args, by=by, **kwargs)
         session.flush()
-        return view.show_worker(session, name, silent_after=_silent_after())
+        return view.show_worker(session, name, silent_after=silent_after())
 
     return await caller.act(done, team=partial(_team_of, name))
 
 
 def _team_of(name: str, session: Session, scope: Scope) -> str | None:
-    return view.show_worker(session, name, silent_after=_silent_after(), scope=scope).team
+    return view.show_worker(session, name, silent_after=silent_after(), scope=scope).team

@@ -42,6 +42,8 @@ class JobRow:
     priority: int
     lost_after_s: float
     queued_at: datetime
+    not_before: datetime | None
+    """It is not offered again before; None: at once."""
     offered_at: datetime | None
     accepted_at: datetime | None
     ended_at: datetime | None
@@ -138,6 +140,7 @@ def _row(job: Job) -> JobRow:
         priority=job.priority,
         lost_after_s=job.lost_after_s,
         queued_at=job.queued_at,
+        not_before=job.not_before,
         offered_at=job.offered_at,
         accepted_at=job.accepted_at,
         ended_at=job.ended_at,

@@ -83,7 +83,7 @@ def list_workers(
         BadPage: no such order, or no cursor of it.
     """
     now = database_now(session)
-    shown = _Shown(now - silent_after)
+    shown = Shown(now - silent_after)
     query = select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker)
     query = shown.joined(query).where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
     found = shown.order().read(session, query, page)
@@ -96,7 +96,7 @@ def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: 
     Raises:
         Unknown: there is none, or none that this person may see.
     """
-    shown = _Shown(database_now(session) - silent_after)
+    shown = Shown(database_now(session) - silent_after)
     query = shown.joined(select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker))
     row = session.execute(query.where(Worker.name == name, Worker.removed_at.is_(None), scope.sees_team(Worker.team))).first()
     if row is None:
@@ -122,7 +122,7 @@ def count_workers(
     session: Session, *, silent_after: timedelta, only: WorkerFilter = WorkerFilter(), scope: Scope = EVERYTHING
 ) -> FleetCount:
     """Return the sums of the list with this filter. Two statements."""
-    shown = _Shown(database_now(session) - silent_after)
+    shown = Shown(database_now(session) - silent_after)
 
     def those(condition: ColumnElement[bool], count: Any = 1) -> Any:
         return func.coalesce(func.sum(case((condition, count), else_=0)), 0)
@@ -140,7 +140,7 @@ def count_workers(
     return FleetCount(*(int(number) for number in session.execute(query).one()))
 
 
-class _Shown:
+class Shown:
     """The columns that are not a worker's own: when it was heard of, what that makes of it, and what it is doing."""
 
     def __init__(self, silent_since: datetime) -> None:
@@ -175,7 +175,7 @@ class _Shown:
         )
 
 
-def _wanted(only: WorkerFilter, shown: _Shown) -> list[ColumnElement[bool]]:
+def _wanted(only: WorkerFilter, shown: Shown) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if only.text:
         text = only.text.lower()
@@ -186,10 +186,10 @@ def _wanted(only: WorkerFilter, shown: _Shown) -> list[ColumnElement[bool]]:
     if only.intent:
         conditions.append(Worker.intent.in_(only.intent))
     if only.queue:
-        conditions.append(_holds(Worker.queues, json.dumps(only.queue)))
+        conditions.append(holds(Worker.queues, json.dumps(only.queue)))
     if only.label is not None:
         key, value = (json.dumps(part) for part in only.label)
-        conditions.append(_holds(Worker.labels, f"{key}: {value}"))
+        conditions.append(holds(Worker.labels, f"{key}: {value}"))
     if only.version:
         conditions.append(Worker.facts["version"].as_string() == only.version)
     if only.flagged:
@@ -201,7 +201,7 @@ def _flagged() -> ColumnElement[bool]:
     return or_(Worker.alarm != "", Worker.suspended_at.is_not(None))
 
 
-def _holds(column: Any, item: str) -> ColumnElement[bool]:
+def holds(column: Any, item: str) -> ColumnElement[bool]:
     """Say whether the JSON text of a flat list or object has *item*, itself JSON text.
 
     As text, for no two databases search JSON alike; each of ours writes `, ` between items. What stands before it makes it an

@@ -1,0 +1,90 @@
+"""Workers as what jobs may go to: what each may serve, whether it takes jobs now, and how many slots it has left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from airflow_remote_protocol.messages import IntentMode, JobKind
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.views.workers import Shown, holds
+from airflow_remote_provider.models import Worker
+
+
+@dataclass(frozen=True)
+class Server:
+    """One worker that is not revoked, as the dispatcher would see it."""
+
+    name: str
+    queues: tuple[str, ...]
+    team: str | None
+    labels: dict[str, str]
+    bundles: list[str] | None
+    kinds: frozenset[str]
+    """Of jobs that it can run."""
+    presence: str
+    last_seen_at: datetime | None
+    intent: str
+    intent_by: str
+    intent_reason: str
+    is_suspended: bool
+    slots: int
+    """That it may fill."""
+    used_slots: int
+
+    @property
+    def takes_jobs(self) -> bool:
+        return self.presence == "online" and self.intent == IntentMode.SERVE.value and not self.is_suspended
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.slots - self.used_slots)
+
+
+def servers(session: Session, *, silent_after: timedelta, queue: str | None = None) -> list[Server]:
+    """Return all workers that are not revoked, or those that may serve *queue*. Two statements."""
+    shown = Shown(database_now(session) - silent_after)
+    query = shown.joined(
+        select(
+            Worker.name,
+            Worker.queues,
+            Worker.team,
+            Worker.labels,
+            Worker.bundles,
+            Worker.capabilities,
+            shown.presence,
+            shown.last_seen,
+            Worker.intent,
+            Worker.intent_by,
+            Worker.intent_reason,
+            Worker.suspended_at,
+            Worker.slots,
+            Worker.slots_limit,
+            shown.used,
+        ).select_from(Worker)
+    ).where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
+    if queue is not None:
+        query = query.where(holds(Worker.queues, json.dumps(queue)))
+    return [
+        Server(
+            name=row[0],
+            queues=tuple(row[1]),
+            team=row[2],
+            labels=row[3] or {},
+            bundles=row[4],
+            kinds=frozenset({JobKind.TASK.value, *(row[5] or ())}),
+            presence=row[6],
+            last_seen_at=row[7],
+            intent=row[8],
+            intent_by=row[9],
+            intent_reason=row[10],
+            is_suspended=row[11] is not None,
+            slots=row[12] if row[13] is None else min(row[12], row[13]),
+            used_slots=row[14],
+        )
+        for row in session.execute(query.order_by(Worker.name))
+    ]

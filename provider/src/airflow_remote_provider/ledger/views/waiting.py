@@ -1,0 +1,154 @@
+"""Why a job waits, in one sentence that says what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from airflow_remote_protocol.states import JobState
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.views.jobs import JobRow, show_job
+from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
+from airflow_remote_provider.ledger.views.serving import Server, servers
+from airflow_remote_provider.models import Job
+from airflow_remote_provider.needs import spelled, suits
+
+MOST_NAMES = 3
+
+
+def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> str:
+    """Return why the job has not begun; of one that has, what has become of it.
+
+    Raises:
+        Unknown: there is no such job, or none that this person may see.
+    """
+    job = show_job(session, job_id, scope=scope)
+    if JobState(job.state) is not JobState.QUEUED:
+        return _told(job, database_now(session))
+    serving = servers(session, silent_after=silent_after, queue=job.queue)
+    return explain(job, serving, _before(session, job), database_now(session))
+
+
+def _told(job: JobRow, now: datetime) -> str:
+    state = JobState(job.state)
+    if state is JobState.OFFERED:
+        return f"It is offered to {job.worker} since {_age(job.offered_at, now)}, which prepares it."
+    if state is JobState.RUNNING:
+        return f"It runs on {job.worker} since {_age(job.accepted_at, now)}."
+    return f"It has ended: {state.value}{', ' + job.reason if job.reason else ''}."
+
+
+def explain(job: JobRow, serving: Sequence[Server], before: int, now: datetime) -> str:
+    """Return why this queued job waits. *serving*: who may serve its queue; *before*: how many jobs of the queue go first."""
+    if job.not_before is not None and job.not_before > now:
+        return f"{_tried(job)}; it is offered again in {_seconds(job.not_before - now)}."
+    if not serving:
+        return (
+            f"No worker may serve the queue {job.queue!r}. Let one join for it (airflow remote enrol create --queues "
+            f"{job.queue}), or give it to one that is there: airflow remote workers queues NAME …,{job.queue}"
+        )
+    left = list(serving)
+    for narrow, complaint in _needs(job):
+        fits = [server for server in left if narrow(server)]
+        if not fits:
+            return complaint(left)
+        left = fits
+    if job.slots > max(server.free_slots for server in left):
+        used, slots = sum(server.used_slots for server in left), sum(server.slots for server in left)
+        if all(server.free_slots == 0 for server in left):
+            return f"All {slots} slots of {_workers(left)} are filled."
+        return f"It needs {job.slots} slots at one worker; of the {slots} slots of {_workers(left)} {used} are filled."
+    if before:
+        return f"{before} job(s) of the queue {job.queue!r} go first: of higher priority, or older. {_workers(left)} serve it."
+    return f"It is about to be offered to one of {_workers(left)}."
+
+
+Complaint = Callable[[Sequence[Server]], str]
+
+
+def _needs(job: JobRow) -> list[tuple[Callable[[Server], bool], Complaint]]:
+    """Return what a worker must be to get *job* now, in the order in which people would look, and what to say if none is."""
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
+    wanted = spelled(job.labels)
+    return [
+        (
+            lambda server: server.team == job.team,
+            lambda some: f"{_workers(some)} of the queue {job.queue!r} are not of the job's team ({job.team or 'none'}).",
+        ),
+        (
+            lambda server: suits(server.labels, None, needed=wanted, bundle=None),
+            lambda some: (
+                f"No worker of the queue {job.queue!r} has the labels {labels}; "
+                f"give them to one: airflow remote workers labels NAME {labels.replace(', ', ',')}"
+            ),
+        ),
+        (
+            lambda server: suits({}, server.bundles, needed=None, bundle=job.bundle),
+            lambda some: (
+                f"None of {_workers(some)} may have the bundle {job.bundle!r}; let one: airflow remote workers bundles NAME …"
+            ),
+        ),
+        (
+            lambda server: job.kind in server.kinds,
+            lambda some: f"None of {_workers(some)} can run a {job.kind}; update them, or look at their run_as_user.",
+        ),
+        (
+            lambda server: server.presence == "online",
+            lambda some: f"{_workers(some)} of the queue {job.queue!r} are away, last heard of {_last_heard(some)}.",
+        ),
+        (
+            lambda server: not server.is_suspended,
+            lambda some: f"{_workers(some)} are suspended; airflow remote workers unsuspend lifts that.",
+        ),
+        (
+            lambda server: server.takes_jobs,
+            lambda some: f"The workers of the queue {job.queue!r} take no jobs: {'; '.join(map(_wish, some[:MOST_NAMES]))}.",
+        ),
+        (
+            lambda server: server.slots >= job.slots,
+            lambda some: f"It needs {job.slots} slots; the largest of {_workers(some)} has {max(s.slots for s in some)}.",
+        ),
+    ]
+
+
+def _before(session: Session, job: JobRow) -> int:
+    """Return how many queued jobs of the same queue go first."""
+    earlier = or_(
+        Job.priority > job.priority,
+        and_(Job.priority == job.priority, Job.queued_at < job.queued_at),
+    )
+    query = select(func.count()).select_from(Job)
+    return session.scalar(query.where(Job.state == JobState.QUEUED.value, Job.queue == job.queue, earlier)) or 0
+
+
+def _tried(job: JobRow) -> str:
+    if job.reason:
+        return f"It was {job.reason}"
+    return f"It was offered {job.offers} time(s), last to {job.worker}, and not accepted in time"
+
+
+def _workers(some: Sequence[Server]) -> str:
+    names = ", ".join(server.name for server in some[:MOST_NAMES])
+    return f"{len(some)} worker(s) ({names}{', …' if len(some) > MOST_NAMES else ''})"
+
+
+def _wish(server: Server) -> str:
+    reason = f": {json.dumps(server.intent_reason, ensure_ascii=False)}" if server.intent_reason else ""
+    return f"{server.name} shall {server.intent}, says {server.intent_by or 'somebody'}{reason}"
+
+
+def _last_heard(some: Sequence[Server]) -> str:
+    latest = max((server.last_seen_at for server in some if server.last_seen_at is not None), default=None)
+    return "never" if latest is None else f"at {latest:%Y-%m-%d %H:%M} UTC"
+
+
+def _age(since: datetime | None, now: datetime) -> str:
+    return "a moment" if since is None else _seconds(now - since)
+
+
+def _seconds(span: timedelta) -> str:
+    return f"{max(0, round(span.total_seconds()))} s"

@@ -1,0 +1,87 @@
+"""Queues as people see them: who serves them, and how long jobs wait."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from testkit.ledger import ago, change_job, counted, enlist, last_seen, queued, running  # isort: skip
+
+from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import queues, workers
+from airflow_remote_provider.ledger.views.queues import QueueRow, list_queues, percentile
+from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
+
+pytestmark = pytest.mark.usefixtures("database")
+
+SILENT = timedelta(seconds=90)
+
+
+def _rows(scope: Scope = EVERYTHING) -> dict[str, QueueRow]:
+    with compat.transaction() as session:
+        return {row.queue: row for row in list_queues(session, silent_after=SILENT, scope=scope)}
+
+
+def test_slots_are_those_of_workers_that_take_jobs_now() -> None:
+    both, silent, paused = enlist("both", ["a", "b"], slots=8), enlist("silent", ["a"]), enlist("paused", ["a"])
+    running(both, "b", slots=3)
+    last_seen(silent.id, ago(minutes=5))
+    with compat.transaction() as session:
+        workers.set_intent(session, paused.name, IntentMode.PAUSE, by="ann")
+        workers.limit_slots(session, both.name, 5, by="ann")
+    rows = _rows()
+    for name in ("a", "b"):
+        assert (rows[name].workers, rows[name].slots, rows[name].free_slots) == (1, 5, 2)
+    assert (rows["a"].running, rows["b"].running) == (0, 1)
+
+
+def test_a_queue_whose_jobs_nobody_takes_is_told_apart_from_an_idle_one() -> None:
+    queued("nobody")
+    enlist("idle", ["idle"])
+    last_seen(enlist("away", ["away"]).id, ago(minutes=5))
+    queued("away")
+    assert {name: row.is_unserved for name, row in _rows().items()} == {"nobody": True, "idle": False, "away": True}
+
+
+def test_waits_are_of_the_last_hours_jobs() -> None:
+    worker = enlist(slots=100)
+    for seconds in range(1, 21):
+        job = running(worker)
+        change_job(job.job_id, queued_at=ago(minutes=10), accepted_at=ago(minutes=10, seconds=-seconds))
+    old = running(worker)
+    change_job(old.job_id, queued_at=ago(hours=2), accepted_at=ago(hours=1))
+    row = _rows()["q"]
+    assert row.wait_p50_s == pytest.approx(10, abs=0.5) and row.wait_p95_s == pytest.approx(19, abs=0.5)
+
+
+def test_a_rule_makes_a_row() -> None:
+    with compat.transaction() as session:
+        queues.set_queue(session, "ships", lost_after_s=7200, by="bob")
+    row = _rows()["ships"]
+    assert (row.lost_after_s, row.changed_by, row.workers, row.wait_p50_s) == (7200, "bob", 0, None)
+
+
+def test_another_teams_workers_do_not_count() -> None:
+    enlist("red", ["q"], team="red")
+    queued("q", team="red")
+    assert _rows(Scope(teams={"blue"}))["q"].workers == 0
+    assert _rows(Scope(teams={"red"}))["q"].workers == 1
+
+
+def test_it_costs_the_same_statements_whatever_the_fleet(database: Engine) -> None:
+    for number in range(20):
+        queued(f"q{number}")
+        enlist(f"w{number}", [f"q{number}"])
+    with counted(database) as statements:
+        _rows()
+    assert len(statements) <= 6
+
+
+@pytest.mark.parametrize(
+    ("ordered", "percent", "value"), [([], 50, None), ([3.0], 50, 3.0), ([1.0, 2.0, 3.0, 4.0], 50, 2.0), ([1.0, 2.0], 95, 2.0)]
+)
+def test_percentiles_are_values_that_occurred(ordered: list[float], percent: float, value: float | None) -> None:
+    assert percentile(ordered, percent) == value

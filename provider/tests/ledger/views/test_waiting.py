@@ -1,0 +1,115 @@
+"""Why a job waits: each cause has its sentence, and the first that people would look for is the one that is told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from testkit.ledger import ago, change_job, enlist, last_seen, offered, queued, running  # isort: skip
+
+from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import leases, rotation, workers
+from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
+from airflow_remote_provider.ledger.views.waiting import why_waiting
+from airflow_remote_provider.needs import spelled
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def _why(job_id: str, scope: Scope = EVERYTHING) -> str:
+    with compat.transaction() as session:
+        return why_waiting(session, job_id, silent_after=timedelta(seconds=90), scope=scope)
+
+
+def _do(verb: object, *args: object, **kwargs: object) -> None:
+    with compat.transaction() as session:
+        verb(session, *args, **kwargs)  # type: ignore[operator]
+
+
+def test_nobody_may_serve_its_queue() -> None:
+    enlist("edge", ["another"])
+    assert "No worker may serve the queue 'q'" in _why(queued().job_id)
+
+
+def test_those_who_may_are_of_another_team() -> None:
+    enlist("edge", team="red")
+    assert "1 worker(s) (edge) of the queue 'q' are not of the job's team (none)" in _why(queued().job_id)
+
+
+def test_none_has_its_labels() -> None:
+    enlist("edge", labels={"site": "kiel"})
+    why = _why(queued(labels=spelled({"gpu": "yes", "site": "kiel"})).job_id)
+    assert "has the labels gpu=yes, site=kiel" in why and "labels NAME gpu=yes,site=kiel" in why
+
+
+def test_none_may_have_its_bundle() -> None:
+    enlist("edge", bundles=["plant"])
+    assert "may have the bundle 'office'" in _why(queued(bundle="office").job_id)
+
+
+def test_they_are_away() -> None:
+    for number in range(5):
+        last_seen(enlist(f"edge-{number}").id, ago(hours=1))
+    why = _why(queued().job_id)
+    assert "5 worker(s) (edge-0, edge-1, edge-2, …)" in why and "are away, last heard of at " in why
+
+
+def test_they_are_suspended_or_paused_by_whom_and_why() -> None:
+    enlist("edge")
+    job = queued().job_id
+    _do(workers.set_intent, "edge", IntentMode.PAUSE, by="ann", reason="patching")
+    assert _why(job) == "The workers of the queue 'q' take no jobs: edge shall pause, says ann: \"patching\"."
+    _do(rotation.suspend, "edge", by="ann")
+    assert "suspended" in _why(job)
+
+
+def test_it_is_larger_than_any() -> None:
+    enlist("edge", slots=2)
+    assert _why(queued(slots=4).job_id) == "It needs 4 slots; the largest of 1 worker(s) (edge) has 2."
+
+
+def test_all_are_busy_or_have_too_little_left() -> None:
+    worker = enlist("edge", slots=4)
+    running(worker, slots=2)
+    wide = queued(slots=3).job_id
+    assert "It needs 3 slots at one worker; of the 4 slots of 1 worker(s) (edge) 2 are filled" in _why(wide)
+    change_job(wide, state="revoked")
+    running(worker, slots=2)
+    assert _why(queued().job_id) == "All 4 slots of 1 worker(s) (edge) are filled."
+
+
+def test_others_go_first() -> None:
+    enlist("edge")
+    queued(priority=5)
+    assert "1 job(s) of the queue 'q' go first" in _why(queued().job_id)
+
+
+def test_nothing_is_in_its_way() -> None:
+    enlist("edge")
+    assert "about to be offered" in _why(queued().job_id)
+
+
+def test_it_was_declined_or_not_accepted_and_is_tried_again() -> None:
+    lease = offered(enlist("edge"))
+    _do(leases.decline, lease, "the disk is full", delay=timedelta(seconds=40))
+    why = _why(lease.job_id)
+    assert "declined by edge: the disk is full" in why and "offered again in" in why
+    change_job(lease.job_id, reason="", offers=2)
+    assert "It was offered 2 time(s), last to edge, and not accepted in time" in _why(lease.job_id)
+
+
+def test_of_one_that_has_begun_it_says_what_became_of_it() -> None:
+    worker = enlist("edge")
+    assert "It is offered to edge since" in _why(offered(worker).job_id)
+    assert "It runs on edge since" in _why(running(worker).job_id)
+    job = queued().job_id
+    change_job(job, state="failed", reason="nobody accepted it")
+    assert _why(job) == "It has ended: failed, nobody accepted it."
+
+
+def test_a_job_of_a_dag_that_he_may_not_read_is_not_there() -> None:
+    with pytest.raises(Unknown):
+        _why(queued(dag_id="hers").job_id, Scope(dags={"his"}))
