@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from testkit.airflow import Airflow
@@ -105,6 +106,29 @@ def test_why_a_task_waits_is_said(central: Airflow, viewer: httpx.Client) -> Non
     [queue] = [row for row in _ok(viewer.get("/queues"))["items"] if row["queue"] == job["queue"]]
     assert (queue["is_unserved"], queue["workers"]) == (True, 0)
     central.delete_run("unserved", run)
+
+
+def test_a_running_job_is_stopped_its_task_has_failed_and_its_processes_are_gone(
+    central: Airflow, op: httpx.Client, viewer: httpx.Client, worker: Worker, tmp_path: Path
+) -> None:
+    run = central.trigger("lingering", {"directory": str(tmp_path)})
+    wait_until((tmp_path / "pids").exists, timeout_s=60, what="the task runs")
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    [job] = _ok(op.get("/jobs", params={"run_id": run, "state": "running"}))["items"]
+    assert viewer.post(f"/jobs/{job['id']}/stop", json={}).status_code == 403
+    _ok(op.post(f"/jobs/{job['id']}/stop", json={"reason": "wrong data"}), 202)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), timeout_s=20, what="its processes are gone")
+    assert central.wait_for_run("lingering", run) == "failed"
+    ended = _ok(op.get(f"/jobs/{job['id']}"))
+    assert ended["state"] == "revoked" and ended["reason"].startswith("stopped by op: wrong data")
+
+
+def test_a_waiting_job_is_stopped_too(central: Airflow, op: httpx.Client) -> None:
+    run = central.trigger("unserved")
+    wait_until(lambda: central.jobs(run), timeout_s=30, what="a job waits")
+    [job] = _ok(op.get("/jobs", params={"run_id": run}))["items"]
+    assert _ok(op.post(f"/jobs/{job['id']}/stop", json={}), 202)["reason"] == "stopped by op"
+    assert central.wait_for_run("unserved", run) == "failed"
 
 
 def _presence(client: httpx.Client, name: str) -> str | None:

@@ -85,6 +85,13 @@ def test_a_token_can_be_revoked(run: Callable[..., str]) -> None:
     assert _json(run, "enrol", "list")[0]["revoked_at"] is not None
 
 
+def test_a_job_is_stopped(run: Callable[..., str]) -> None:
+    job = queued()
+    assert "retries decide" in run("jobs", "stop", job.job_id, "--reason", "wrong data")
+    assert "wrong data" in job_row(job.job_id).reason
+    assert "is over" in _refused(run, "jobs", "stop", job.job_id)
+
+
 def test_why_a_job_waits_is_said(run: Callable[..., str]) -> None:
     job = queued("nowhere")
     assert "No worker may serve the queue 'nowhere'" in run("jobs", "why", job.job_id)

@@ -96,6 +96,13 @@ def get_remote_cli_commands() -> list[Any]:
                 Arg(("--limit",), type=int, default=100, help="at most this many"),
                 output,
             ),
+            action(
+                "stop",
+                "end a job: its task has failed then, and may be tried again",
+                stop_job,
+                Arg(("id",), help="the job's id"),
+                reason,
+            ),
             action("why", "say why a job waits", why_waiting, Arg(("id",), help="the job's id")),
         ),
     )
@@ -281,6 +288,13 @@ QUEUE_COLUMNS = (
     "lost_after_s",
     "changed_by",
 )
+
+
+def stop_job(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import jobs
+
+    _ledger(jobs.stop, args.id, by=_me(), reason=args.reason)
+    print(f"{args.id}: is stopped; its task has failed, and its retries decide what comes next")
 
 
 def why_waiting(args: argparse.Namespace) -> None:

@@ -371,6 +371,19 @@ def may_manage_workers(user: Any, team: str | None = None) -> bool:
     return bool(get_auth_manager().is_authorized_connection(method="POST", details=details, user=user))
 
 
+def may_end_tasks(user: Any, dag_id: str) -> bool:
+    """Ask the auth manager whether this user may change the task instances of the Dag, as marking one failed does."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+
+    details = DagDetails(id=dag_id)
+    return bool(
+        get_auth_manager().is_authorized_dag(
+            method="PUT", access_entity=DagAccessEntity.TASK_INSTANCE, details=details, user=user
+        )
+    )
+
+
 def readable_dags(session: Session, user: Any) -> frozenset[str] | None:
     """Return the Dags that this user may read; None if that is all there are."""
     from airflow.api_fastapi.app import get_auth_manager

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from testkit.ledger import (  # isort: skip
+    audited,
     claim,
     counted,
     enlist,
@@ -19,9 +20,11 @@ from testkit.ledger import (  # isort: skip
     running,
 )
 
-from airflow_remote_protocol.messages import Outcome, Report
+from airflow_remote_protocol.messages import Outcome, Report, StopReason
+from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import jobs, leases
+from airflow_remote_provider.ledger.errors import LedgerError, Unknown
 from airflow_remote_provider.models import Job
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -200,6 +203,50 @@ def test_an_ended_job_is_not_revoked() -> None:
 
 def test_revoking_an_unknown_job_does_nothing() -> None:
     _revoke(str(uuid.uuid4()))
+
+
+# What people stop
+
+
+def _stop(job_id: str, reason: str = "") -> None:
+    with compat.transaction() as session:
+        jobs.stop(session, job_id, by="ann", reason=reason)
+
+
+def test_a_queued_job_that_a_person_stops_has_failed_for_the_scheduler() -> None:
+    job = queued()
+    _stop(job.job_id, "wrong data")
+    [ended] = _settle().values()
+    assert (ended.state, ended.stop_reason, ended.reason) == (JobState.REVOKED, "revoked", "stopped by ann: wrong data")
+    [entry] = audited("action")
+    assert entry.actor == "ann" and "wrong data" in entry.detail and job.job_id in entry.detail
+
+
+def test_a_running_one_ends_at_its_worker_first_which_hears_why() -> None:
+    worker = enlist()
+    lease = running(worker)
+    _stop(lease.job_id, "wrong data")
+    assert _settle() == {}
+    with compat.transaction() as session:
+        [stop] = leases.stops_for(session, [worker.id])[worker.id]
+    assert (stop.reason, stop.detail) == (StopReason.REVOKED, "stopped by ann: wrong data")
+    with compat.transaction() as session:
+        leases.report(session, lease, Report(outcome=Outcome.STOPPED, reason="ended by SIGTERM"))
+    [ended] = _settle().values()
+    assert (ended.state, ended.reason) == (JobState.REVOKED, "stopped by ann: wrong data (ended by SIGTERM)")
+
+
+def test_what_is_over_or_being_stopped_is_not_stopped() -> None:
+    job = queued()
+    _stop(job.job_id)
+    with pytest.raises(LedgerError, match="is over: revoked"):
+        _stop(job.job_id)
+    lease = running(enlist())
+    _stop(lease.job_id)
+    with pytest.raises(LedgerError, match="being stopped already"):
+        _stop(lease.job_id)
+    with pytest.raises(Unknown):
+        _stop("no such job")
 
 
 # What people read

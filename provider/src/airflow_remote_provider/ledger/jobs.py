@@ -13,6 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.audit import acted
+from airflow_remote_provider.ledger.errors import LedgerError, Unknown
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job
 
@@ -146,6 +148,32 @@ def revoke(session: Session, job_id: str) -> None:
         return
     job.settled_at, job.owner = database_now(session), ""
     take_back(session, job, StopReason.REVOKED)
+
+
+def stop(session: Session, job_id: str, *, by: str, reason: str = "") -> None:
+    """Let a person end a job: to Airflow its task has failed, and the task's retries decide what comes next.
+
+    Raises:
+        Unknown: there is no such job.
+        LedgerError: it is over, or about to be.
+    """
+    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    if job is None:
+        raise no_such_job(job_id)
+    if JobState(job.state).is_ended or job.concluded_at is not None:
+        raise LedgerError(f"the job {job_id} is over: {job.state}; nothing was changed")
+    if job.stop_reason is not None:
+        raise LedgerError(f"the job {job_id} is being stopped already ({job.stop_reason}); nothing was changed")
+    said = f"stopped by {by}{': ' + reason if reason else ''}"
+    take_back(session, job, StopReason.REVOKED)
+    job.reason = said
+    acted(
+        session, by, f"stopped the job {job_id} ({job.dag_id}.{job.task_id}, run {job.run_id}){': ' + reason if reason else ''}"
+    )
+
+
+def no_such_job(job_id: str) -> Unknown:
+    return Unknown(f"there is no job {job_id[:36]!r}; `airflow remote jobs list` shows those there are")
 
 
 def take_back(session: Session, job: Job, why: StopReason) -> None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_protocol.states import JobEvent, JobState, advance
@@ -140,7 +141,7 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
     Offers listed as preparing get a new deadline. A listed job that is not this worker's at that epoch any more is superseded;
     one that was given up is lost: its log is still wanted.
     """
-    wanted = (Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.missing_since)
+    wanted = (Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason, Job.missing_since)
     rows = {row.id: row for row in session.execute(select(*wanted).where(Job.id.in_({job.job_id for job in held})))}
     preparing: list[str] = []
     found: list[str] = []
@@ -151,7 +152,7 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
         if row is None or not ours:
             stop = Stop(mine.job_id, mine.epoch, StopReason.SUPERSEDED, "another lease exists, or central knows no such job")
         elif row.stop_reason is not None:
-            stop = Stop(mine.job_id, mine.epoch, StopReason(row.stop_reason))
+            stop = _stop(row)
         elif row.state == JobState.LOST.value:
             stop = Stop(mine.job_id, mine.epoch, StopReason.LOST, "central has given this job up; its log is still wanted")
         elif JobState(row.state).is_ended:
@@ -183,15 +184,21 @@ def is_stoppable(held: HeldJob) -> bool:
 def stops_for(session: Session, worker_ids: Sequence[str]) -> dict[str, list[Stop]]:
     """Return what was taken back from these workers, by worker: running jobs, and offers revoked within the last minutes."""
     lately = database_now(session) - STOPS_REPEATED
-    query = select(Job.id, Job.epoch, Job.worker_id, Job.stop_reason).where(
+    query = select(Job.id, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason).where(
         Job.worker_id.in_(worker_ids),
         Job.stop_reason.is_not(None),
         or_(Job.state == JobState.RUNNING.value, and_(Job.state == JobState.REVOKED.value, Job.ended_at > lately)),
     )
     stops: dict[str, list[Stop]] = {}
     for row in session.execute(query):
-        stops.setdefault(row.worker_id, []).append(Stop(row.id, row.epoch, StopReason(row.stop_reason)))
+        stops.setdefault(row.worker_id, []).append(_stop(row))
     return stops
+
+
+def _stop(row: Any) -> Stop:
+    """Return what the worker hears of a job that was taken back."""
+    reason = StopReason(row.stop_reason)
+    return Stop(row.id, row.epoch, reason, row.reason if reason is StopReason.REVOKED else "")
 
 
 def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None:
@@ -279,10 +286,16 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     job.ended_at = database_clock(session)
     job.outcome = said.outcome.value
     job.exit_code = said.exit_code
-    job.reason = presentable(said.reason, longest=LONGEST_SHORT_TEXT)
+    what = presentable(said.reason, longest=LONGEST_SHORT_TEXT)
+    job.reason = f"{job.reason} ({what or said.outcome.value})" if _is_a_persons_stop(job) else what
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
     job.deadline_at = None
+
+
+def _is_a_persons_stop(job: Job) -> bool:
+    """Whether somebody stopped this very job, and said so (:func:`..jobs.stop`); the executor still waits for it then."""
+    return job.stop_reason == StopReason.REVOKED.value and bool(job.owner)
 
 
 def _wait_for_a_rival(session: Session, worker_id: str) -> None:

@@ -20,6 +20,8 @@ class User:
     name: str
     sees: bool = True
     manages: bool = False
+    ends: bool = False
+    """Tasks of Dags."""
     teams: frozenset[str] | None = None
     dags: frozenset[str] | None = None
     asked: list[str] = field(default_factory=list)
@@ -38,10 +40,10 @@ class People:
     def __init__(self, client: TestClient) -> None:
         self.client = client
         self.users = {
-            "ann": User("ann", manages=True),
+            "ann": User("ann", manages=True, ends=True),
             "vic": User("vic"),
             "eve": User("eve", sees=False),
-            "tom": User("tom", manages=True, teams=frozenset({"blue"}), dags=frozenset({"his"})),
+            "tom": User("tom", manages=True, ends=True, teams=frozenset({"blue"}), dags=frozenset({"his"})),
         }
         """ann may manage, vic may see, eve may nothing, tom manages the team blue and reads the Dag `his`."""
 
@@ -89,6 +91,7 @@ def people(app: FastAPI, database: object, monkeypatch: pytest.MonkeyPatch) -> I
         app.dependency_overrides[compat.user_of_request()] = user_of
         monkeypatch.setattr(compat, "may_see_workers", lambda user: user.sees)
         monkeypatch.setattr(compat, "may_manage_workers", _may_manage)
+        monkeypatch.setattr(compat, "may_end_tasks", lambda user, dag_id: user.ends)
         monkeypatch.setattr(compat, "readable_dags", lambda session, user: user.asked.append("dags") or user.dags)
         monkeypatch.setattr(compat, "readable_teams", lambda session, user: user.teams)
         monkeypatch.setattr(compat, "newest_definitions", lambda session, dag_id: {})

@@ -9,6 +9,8 @@ import pytest
 
 from testkit.ledger import ago, change_job, enlist, offered, queued  # isort: skip
 
+from airflow_remote_protocol.messages import JobKind
+
 if TYPE_CHECKING:
     from .conftest import People
 
@@ -47,6 +49,24 @@ def test_one_is_shown(people: People) -> None:
     row = people.vic.ok("GET", f"/jobs/{lease.job_id}")
     assert (row["state"], row["worker"], row["epoch"]) == ("offered", "edge", 1)
     assert "workload" not in row and "log_path" not in row
+
+
+def test_one_is_stopped_by_who_may_end_its_dags_tasks(people: People) -> None:
+    his, hers = queued(dag_id="his").job_id, queued(dag_id="hers").job_id
+    assert people.tom("POST", f"/jobs/{hers}/stop", json={}).status_code == 404
+    row = people.tom.ok("POST", f"/jobs/{his}/stop", 202, json={"reason": "wrong data"})
+    assert (row["state"], row["reason"]) == ("revoked", "stopped by tom: wrong data")
+    refused = people.vic("POST", f"/jobs/{hers}/stop", json={})
+    assert refused.status_code == 403 and "task instances" in refused.json()["detail"]
+    people.users["vic"].ends = True
+    people.vic.ok("POST", f"/jobs/{hers}/stop", 202, json={})
+
+
+def test_a_job_of_no_dag_is_stopped_by_who_may_manage_workers(people: People) -> None:
+    test = queued(kind=JobKind.CONNECTION_TEST, dag_id="", ti_id=None, with_task=False).job_id
+    people.users["vic"].ends = True
+    assert people.vic("POST", f"/jobs/{test}/stop", json={}).status_code == 403
+    people.ann.ok("POST", f"/jobs/{test}/stop", 202, json={})
 
 
 def test_why_it_waits_is_said(people: People) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.ledger.views.jobs import show_job
 from airflow_remote_provider.ledger.views.scope import Scope
 
 T = TypeVar("T")
@@ -83,6 +84,28 @@ class Caller:
             self._insist_on_managing(None)  # before anything is looked up: what exists is not for everybody
             self._insist_on_managing(team(session, self.scopes.of(session, self.user)))
             return verb(session, *args, by=self.name, **kwargs)
+
+        return await self.pool.call(allowed)
+
+    async def act_on_job(self, verb: Callable[..., T], job_id: str, **kwargs: Any) -> T:
+        """Return `verb(session, job_id, by=…, **kwargs)`.
+
+        Raises:
+            Unknown: there is no such job, or none that this user may see.
+            Forbidden: he may not change its Dag's task instances; of a job of no Dag, he may not manage workers.
+        """
+
+        def allowed(session: Session) -> T:
+            self._insist_on_seeing()
+            job = show_job(session, job_id, scope=self.scopes.of(session, self.user))
+            if not job.dag_id:
+                self._insist_on_managing(None)
+            elif not compat.may_end_tasks(self.user, job.dag_id):
+                raise Forbidden(
+                    f"the user {self.name!r} may not end jobs of the Dag {job.dag_id!r}; "
+                    "that takes the right to edit its task instances"
+                )
+            return verb(session, job_id, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
 

@@ -10,9 +10,12 @@ from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobState
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
+from airflow_remote_provider.api.ui_v1.words import Reason, Wish
+from airflow_remote_provider.ledger import jobs
 from airflow_remote_provider.ledger.views import jobs as view
 from airflow_remote_provider.ledger.views import waiting
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
@@ -56,6 +59,23 @@ async def list_jobs(caller: CallerDep, only: Annotated[JobFilter, Depends(_filte
 @router.get("/jobs/{job_id}", summary="Show a job")
 async def show_job(caller: CallerDep, job_id: Annotated[str, Path(max_length=36)]) -> JobRow:
     return await caller.read(view.show_job, job_id)
+
+
+class StopWish(Wish):
+    reason: Reason = ""
+    """Shown to people, and in the task's log."""
+
+
+@router.post("/jobs/{job_id}/stop", status_code=202, summary="Stop a job")
+async def stop(caller: CallerDep, job_id: Annotated[str, Path(max_length=36)], wish: StopWish) -> JobRow:
+    """Its task has failed then, and its retries decide what comes next. Takes the right to edit its Dag's task instances."""
+
+    def stopped(session: Session, job_id: str, *, by: str, reason: str) -> JobRow:
+        jobs.stop(session, job_id, by=by, reason=reason)
+        session.flush()
+        return view.show_job(session, job_id)
+
+    return await caller.act_on_job(stopped, job_id, reason=wish.reason)
 
 
 class Why(BaseModel):

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.jobs import no_such_job
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Job, Worker
@@ -95,7 +95,7 @@ def show_job(session: Session, job_id: str, *, scope: Scope = EVERYTHING) -> Job
     """
     job = session.scalar(select(Job).where(Job.id == job_id, scope.sees_team(Job.team), scope.sees_dag(Job.dag_id)))
     if job is None:
-        raise Unknown(f"there is no job {job_id[:36]!r}; `airflow remote jobs list` shows those there are")
+        raise no_such_job(job_id)
     return _row(job)
 
 
