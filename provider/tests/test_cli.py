@@ -85,6 +85,13 @@ def test_a_token_can_be_revoked(run: Callable[..., str]) -> None:
     assert _json(run, "enrol", "list")[0]["revoked_at"] is not None
 
 
+def test_a_pause_may_last_a_while(run: Callable[..., str]) -> None:
+    worker = enlist("edge")
+    assert "edge: pause for 2:00:00" in run("workers", "pause", "edge", "--for", "2h")
+    assert worker_row(worker.id).intent_until is not None
+    assert "no duration" in _refused(run, "workers", "pause", "edge", "--for", "long")
+
+
 def test_a_job_is_stopped(run: Callable[..., str]) -> None:
     job = queued()
     assert "retries decide" in run("jobs", "stop", job.job_id, "--reason", "wrong data")

@@ -29,6 +29,8 @@ def get_remote_cli_commands() -> list[Any]:
     name = Arg(("name",), help="the worker's name")
     reason = Arg(("--reason",), default="", help="why; shown to people and in the worker's log")
 
+    lasts = Arg(("--for",), dest="lasts", default=None, help="how long, such as 90s, 30m, 4h, 2d; else until `resume`")
+
     def action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
         return ActionCommand(name=name, help=text, func=func, args=args)
 
@@ -68,7 +70,7 @@ def get_remote_cli_commands() -> list[Any]:
         subcommands=(
             action("list", "show all workers", list_workers, output),
             action("show", "show one worker", show_worker, name, output),
-            action("pause", "take no new jobs; running ones go on", _wish("pause"), name, reason),
+            action("pause", "take no new jobs; running ones go on", _wish("pause"), name, reason, lasts),
             action("resume", "take jobs again", _wish("serve"), name, reason),
             action("drain", "take no new jobs and let running ones finish, to remove it", _wish("drain"), name, reason),
             action(
@@ -235,10 +237,20 @@ def _wish(mode: str) -> Callable[[argparse.Namespace], None]:
 
         from airflow_remote_provider.ledger import workers
 
-        _ledger(workers.set_intent, args.name, IntentMode(mode), by=_me(), reason=args.reason)
-        print(f"{args.name}: {mode}")
+        lasts = _span(args.lasts) if getattr(args, "lasts", None) else None
+        _ledger(workers.set_intent, args.name, IntentMode(mode), by=_me(), reason=args.reason, lasts=lasts)
+        print(f"{args.name}: {mode}{'' if lasts is None else f' for {lasts}'}")
 
     return wish
+
+
+def _span(text: str) -> timedelta:
+    from airflow_remote_provider.task_options import seconds
+
+    try:
+        return timedelta(seconds=seconds(text))
+    except ValueError as error:
+        raise SystemExit(f"--for {text}: {error}") from None
 
 
 def limit_slots(args: argparse.Namespace) -> None:

@@ -76,18 +76,26 @@ def needed_labels(said: Any) -> dict[str, str]:
     return labels
 
 
+def seconds(said: Any) -> float:
+    """Return a duration that people wrote, in seconds: a number of them, or text such as `90s`, `30m`, `2h`, `1.5d`.
+
+    Raises:
+        ValueError: no duration; the text says what to write.
+    """
+    if isinstance(said, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", said)):
+        return float(found[1]) * UNITS[found[2]]
+    if isinstance(said, (int, float)) and not isinstance(said, bool):
+        return float(said)
+    raise ValueError("it is no duration; write seconds, or text such as '90s', '30m', '2h' or '1.5d'")
+
+
 def lost_after_s(said: Any) -> float:
     """Return a `lost_after` in seconds: a number of them, or text such as `90s`, `30m`, `2h`, `1.5d`.
 
     Raises:
         ValueError: no duration, or out of range; the text says what to write.
     """
-    if isinstance(said, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", said)):
-        value = float(found[1]) * UNITS[found[2]]
-    elif isinstance(said, (int, float)) and not isinstance(said, bool):
-        value = float(said)
-    else:
-        raise ValueError("it is no duration; write seconds, or text such as '90s', '30m', '2h' or '1.5d'")
+    value = seconds(said)
     if not LEAST_LOST_AFTER_S <= value <= MOST_LOST_AFTER_S:
         raise ValueError(
             f"it is out of range; allowed is from {LEAST_LOST_AFTER_S:g} seconds to {MOST_LOST_AFTER_S / 86400:g} days"

@@ -390,6 +390,7 @@ def _fleet(count: int) -> list[Enlisted]:
                 "session_id": worker.session_id,
                 "queues": ["q"],
                 "slots": 4,
+                "heard_revision": 1,
                 "facts": {},
                 "created_at": now,
                 "changed_at": now,

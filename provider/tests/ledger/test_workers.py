@@ -338,3 +338,61 @@ def test_the_alarm_of_a_suspended_worker_goes_with_the_suspension_only() -> None
     with pytest.raises(LedgerError, match=f"unsuspend {worker.name}"):
         _do(workers.acknowledge, worker.name, by="ann")
     assert worker_row(worker.id).alarm
+
+
+def _row(name: str = "worker") -> WorkerRow:
+    return next(row for row in _list() if row.name == name)
+
+
+def test_a_wish_is_unheard_until_the_worker_acts_by_it() -> None:
+    worker = enlist()
+    _do(workers.set_intent, worker.name, IntentMode.PAUSE, by="ann")
+    assert not _row().intent_heard
+    revision = worker_row(worker.id).intent_revision
+    _do(workers.note_heard, worker.id, revision - 1)
+    assert not _row().intent_heard
+    _do(workers.note_heard, worker.id, revision + 7)
+    assert _row().intent_heard
+    _do(workers.limit_slots, worker.name, 1, by="ann")
+    assert not _row().intent_heard, "however far ahead it claims to be"
+    _do(workers.open_session, worker.id, session_request())
+    assert _row().intent_heard, "the answer to its session tells it"
+
+
+def test_a_pause_ends_by_itself_and_central_says_so() -> None:
+    worker, other = enlist(), enlist("other")
+    _do(workers.set_intent, worker.name, IntentMode.PAUSE, by="ann", reason="patching", lasts=timedelta(hours=2))
+    _do(workers.set_intent, other.name, IntentMode.PAUSE, by="ann")
+    until = _row().intent_until
+    assert until is not None and timedelta(minutes=119) < until - ago() < timedelta(minutes=121)
+    assert _do(workers.end_wishes) == 0
+    with compat.transaction() as session:
+        session.get(Worker, worker.id).intent_until = ago(seconds=1)
+    assert _do(workers.end_wishes) == 1
+    row = _row()
+    assert (row.intent, row.intent_reason, row.intent_by, row.intent_until) == ("serve", "", "central", None)
+    assert _row("other").intent == "pause"
+    assert audited("action", worker=worker.name)[0].actor == "central"
+
+
+def test_another_wish_ends_the_term_of_the_first() -> None:
+    worker = enlist()
+    _do(workers.set_intent, worker.name, IntentMode.PAUSE, by="ann", lasts=timedelta(hours=2))
+    _do(workers.set_intent, worker.name, IntentMode.PAUSE, by="bob")
+    assert _row().intent_until is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "lasts"),
+    [
+        (IntentMode.SERVE, timedelta(hours=1)),
+        (IntentMode.DRAIN, timedelta(hours=1)),
+        (IntentMode.PAUSE, timedelta()),
+        (IntentMode.PAUSE, timedelta(days=400)),
+    ],
+)
+def test_only_a_pause_of_some_length_can_end_by_itself(mode: IntentMode, lasts: timedelta) -> None:
+    worker = enlist()
+    with pytest.raises(LedgerError, match="only a pause"):
+        _do(workers.set_intent, worker.name, mode, by="ann", lasts=lasts)
+    assert _row().intent == "serve"

@@ -28,6 +28,8 @@ ROUND_EVERY_S = 10.0
 DUTY_LASTS = timedelta(seconds=BREAK_S)
 """Two rounds may fail before another process takes over."""
 PURGE_EVERY_S = 3600.0
+WISHES_EVERY_S = 15.0
+"""How late a pause may end."""
 MISSING_GRACE = timedelta(seconds=15)
 """How long a running job may be missing from what its worker lists before it is lost."""
 RETRY_S = 5.0
@@ -73,6 +75,8 @@ class Duties:
                     on_duty = await self._round()
                 if on_duty and self._busy:
                     await self._sweep()
+                if on_duty and self._is_due("wishes", WISHES_EVERY_S):
+                    await self._pool.call(workers.end_wishes)
                 if on_duty and self._is_due("purge", PURGE_EVERY_S):
                     await self._pool.call(sweep.purge, older_than=timedelta(days=self._settings.history_days))
                     await self._pool.call(audit.purge, older_than=timedelta(days=self._settings.audit_days))

@@ -245,6 +245,9 @@ async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Res
     stops = await _renew(central, worker, asked)
     if stops:
         return _reply(central, News(stops=stops))
+    if asked.intent_revision == worker.intent.revision != worker.heard_revision:
+        heard = await central.pool.workers.call(workers.note_heard, worker.id, asked.intent_revision)
+        worker = central.registry.remember(heard)
     if worker.intent.revision > asked.intent_revision:
         return _reply(central, News(intent=worker.intent))
     parked = Parked(

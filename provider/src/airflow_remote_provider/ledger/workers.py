@@ -27,6 +27,9 @@ RIVALS_WITHIN = timedelta(minutes=10)
 LIVE_WITHIN = timedelta(seconds=90)
 """A session whose worker was heard of so lately was alive when it was taken over, as far as we know."""
 WIDEST_OFFSET_S = 1e9
+LONGEST_PAUSE = timedelta(days=366)
+CENTRAL = "central"
+"""Who acts where nobody does."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class WorkerRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     bundles: tuple[str, ...] | None = None
     certificate: str | None = None
+    heard_revision: int | None = None
 
     @property
     def serves(self) -> tuple[object, ...]:
@@ -83,6 +87,7 @@ def record_of(worker: Worker) -> WorkerRecord:
         labels=worker.labels or {},
         bundles=None if worker.bundles is None else tuple(worker.bundles),
         certificate=worker.certificate,
+        heard_revision=worker.heard_revision,
     )
 
 
@@ -147,6 +152,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     worker.instance_id = request.instance_id
     worker.boot_id = request.boot_id
     worker.session_id = str(uuid.uuid4())
+    worker.heard_revision = worker.intent_revision  # the answer tells it
     worker.session_at = now
     worker.slots = request.slots
     worker.facts = shown_facts(request.facts)
@@ -230,13 +236,47 @@ def find_worker(session: Session, name: str) -> Worker:
     return worker
 
 
-def set_intent(session: Session, name: str, mode: IntentMode, *, by: str, reason: str = "") -> None:
-    """Store people's wish; the worker hears of it in its open poll."""
+def set_intent(
+    session: Session, name: str, mode: IntentMode, *, by: str, reason: str = "", lasts: timedelta | None = None
+) -> None:
+    """Store people's wish, for good or for as long as it *lasts*; the worker hears of it in its open poll.
+
+    Raises:
+        LedgerError: only a pause can end by itself, and not at once nor after years.
+    """
+    if lasts is not None and (mode is not IntentMode.PAUSE or not timedelta() < lasts <= LONGEST_PAUSE):
+        raise LedgerError(
+            f"only a pause can end by itself, after more than nothing and at most {LONGEST_PAUSE.days} days; "
+            f"this is {mode.value} for {lasts}"
+        )
     worker = find_worker(session, name)
     worker.intent = mode.value
     worker.intent_reason = reason
     _wished(session, worker, by)
-    acted(session, by, f"wants it to {mode.value}{': ' + reason if reason else ''}", worker)
+    worker.intent_until = None if lasts is None else database_now(session) + lasts
+    until = "" if worker.intent_until is None else f" until {worker.intent_until:%Y-%m-%d %H:%M} UTC"
+    acted(session, by, f"wants it to {mode.value}{until}{': ' + reason if reason else ''}", worker)
+
+
+def end_wishes(session: Session) -> int:
+    """Let those serve again whose pause is over. Return how many."""
+    now = database_now(session)
+    query = select(Worker).where(Worker.intent_until <= now).order_by(Worker.id).with_for_update(skip_locked=True)
+    over = session.scalars(query).all()
+    for worker in over:
+        worker.intent, worker.intent_reason, worker.intent_until = IntentMode.SERVE.value, "", None
+        _wished(session, worker, CENTRAL)
+        acted(session, CENTRAL, "wants it to serve: its pause is over", worker)
+    return len(over)
+
+
+def note_heard(session: Session, worker_id: str, revision: int) -> WorkerRecord:
+    """Note which of people's wishes the worker acts by."""
+    worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
+    if worker is None:
+        raise Revoked("this worker was removed; join again with a new enrolment token")
+    worker.heard_revision = min(revision, worker.intent_revision)
+    return record_of(worker)
 
 
 def acknowledge(session: Session, name: str, *, by: str) -> None:

@@ -56,6 +56,10 @@ class Worker(Base):
     intent_reason: Mapped[str] = mapped_column(Text, default="")
     intent_by: Mapped[str] = mapped_column(String(250), default="")
     intent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    intent_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When central wants it to serve again by itself; NULL: never."""
+    heard_revision: Mapped[int | None] = mapped_column(Integer)
+    """Of the intent that its last poll under a newer one told; NULL: none yet."""
 
     instance_id: Mapped[str | None] = mapped_column(String(64))
     boot_id: Mapped[str | None] = mapped_column(String(64))

@@ -140,7 +140,7 @@ WISHES: list[tuple[str, str, Any, dict[str, Any]]] = [
         {"mode": "pause", "reason": "patching"},
         {"intent": "pause", "intent_reason": "patching", "intent_by": "ann"},
     ),
-    ("PUT", "intent", {"mode": "drain"}, {"intent": "drain"}),
+    ("PUT", "intent", {"mode": "drain"}, {"intent": "drain", "intent_until": None, "intent_heard": False}),
     ("PUT", "queues", {"queues": ["x", " y ", "x"]}, {"queues": ["x", "y"]}),
     ("PUT", "labels", {"labels": {"site": "kiel"}}, {"labels": {"site": "kiel"}}),
     ("PUT", "bundles", {"bundles": ["plant-*", "x", "x"]}, {"bundles": ["plant-*", "x"]}),
@@ -162,6 +162,13 @@ def test_a_wish_is_stored_shown_and_audited(people: People, method: str, wish: s
     assert {key: row[key] for key in becomes} == becomes
     [entry] = audited("action", worker="edge")
     assert entry.actor == "ann"
+
+
+def test_a_pause_may_last_a_while(people: People) -> None:
+    enlist("edge")
+    assert people.ann.ok("PUT", "/workers/edge/intent", json={"mode": "pause", "lasts_s": 3600})["intent_until"]
+    answer = people.ann("PUT", "/workers/edge/intent", json={"mode": "serve", "lasts_s": 3600})
+    assert answer.status_code == 422 and "only a pause" in answer.json()["detail"]
 
 
 def test_a_suspension_is_lifted(people: People) -> None:
@@ -195,6 +202,8 @@ def test_a_worker_is_forgotten_unless_it_holds_jobs(people: People) -> None:
     [
         ("intent", {"mode": "dance"}),
         ("intent", {"mode": "pause", "resaon": "x"}),
+        ("intent", {"mode": "pause", "lasts_s": 0}),
+        ("intent", {"mode": "pause", "lasts_s": 1e12}),
         ("intent", {"mode": "pause", "reason": "x" * 1001}),
         ("queues", {"queues": []}),
         ("queues", {"queues": ["a,b"]}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Annotated, Literal
 
@@ -70,12 +71,15 @@ class IntentWish(Wish):
     mode: Literal["serve", "pause", "drain"]
     reason: Reason = ""
     """Shown to people, and in the worker's log."""
+    lasts_s: Annotated[float, Field(gt=0, le=workers.LONGEST_PAUSE.total_seconds())] | None = None
+    """Of a pause: after so many seconds it ends by itself; null: never."""
 
 
 @router.put("/workers/{name}/intent", summary="Say what a worker shall do")
 async def set_intent(caller: CallerDep, name: Name, wish: IntentWish) -> WorkerRow:
     """serve: take jobs. pause: take none, let running ones go on. drain: the same, in order to remove it."""
-    return await _done(caller, name, workers.set_intent, IntentMode(wish.mode), reason=wish.reason)
+    lasts = None if wish.lasts_s is None else timedelta(seconds=wish.lasts_s)
+    return await _done(caller, name, workers.set_intent, IntentMode(wish.mode), reason=wish.reason, lasts=lasts)
 
 
 class QueuesWish(Wish):

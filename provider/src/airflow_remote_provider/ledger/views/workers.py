@@ -33,6 +33,11 @@ class WorkerRow:
     intent: str
     intent_reason: str
     intent_by: str
+    intent_at: datetime | None
+    intent_until: datetime | None
+    """When it is to serve again by itself; None: never."""
+    intent_heard: bool
+    """Whether the worker acts by this wish; if not, it has not been heard of since."""
     queues: list[str]
     team: str | None
     slots: int
@@ -220,6 +225,9 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any) -
         intent=worker.intent,
         intent_reason=worker.intent_reason,
         intent_by=worker.intent_by,
+        intent_at=worker.intent_at,
+        intent_until=worker.intent_until,
+        intent_heard=worker.heard_revision is not None and worker.heard_revision >= worker.intent_revision,
         queues=list(worker.queues),
         team=worker.team,
         slots=worker.slots,
