@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = {"name": "edge", "token_id": "t", "queue": "q", "job_id": "j", "dag_id": "d"}
 BODIES: dict[str, dict[str, Any]] = {
+    "/workers/actions": {"action": "pause", "names": ["edge"]},
     "/workers/{name}/intent": {"mode": "pause"},
     "/workers/{name}/queues": {"queues": ["q"]},
     "/workers/{name}/labels": {"labels": {}},

@@ -121,6 +121,10 @@ class Caller:
     async def may_manage(self) -> bool:
         return await self.pool.blocking(lambda: compat.may_manage_workers(self.user))
 
+    async def insist_on_managing(self) -> None:
+        """Raises: Forbidden."""
+        await self.pool.blocking(lambda: self._insist_on_managing(None))
+
     def _insist_on_seeing(self) -> None:
         if not compat.may_see_workers(self.user):
             raise Forbidden(f"the user {self.name!r} may not see workers; that takes the right to read jobs")

@@ -36,9 +36,12 @@ class Problem(BaseModel):
     """The cause, for programs."""
 
 
+def problem(status: int, detail: str, code: str) -> Problem:
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)
+
+
 def response(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)
-    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+    return JSONResponse(problem(status, detail, code).model_dump(), status, headers, MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -165,7 +165,7 @@ async def rebind(caller: CallerDep, name: Name) -> WorkerRow:
 @router.delete("/workers/{name}", status_code=204, summary="Forget a worker that holds no jobs")
 async def remove(caller: CallerDep, name: Name) -> None:
     """Its credential ends."""
-    await caller.act(workers.remove_worker, name, team=partial(_team_of, name))
+    await caller.act(workers.remove_worker, name, team=partial(team_of, name))
 
 
 async def _done(caller: CallerDep, name: str, verb: Callable[..., None], *args: object, **kwargs: object) -> WorkerRow:
@@ -176,8 +176,13 @@ async def _done(caller: CallerDep, name: str, verb: Callable[..., None], *args: 
         session.flush()
         return view.show_worker(session, name, silent_after=silent_after())
 
-    return await caller.act(done, team=partial(_team_of, name))
+    return await caller.act(done, team=partial(team_of, name))
 
 
-def _team_of(name: str, session: Session, scope: Scope) -> str | None:
+def team_of(name: str, session: Session, scope: Scope) -> str | None:
+    """Return the team of the worker of this name.
+
+    Raises:
+        Unknown: there is none, or none that this person may see.
+    """
     return view.show_worker(session, name, silent_after=silent_after(), scope=scope).team
