@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from airflow_remote_provider.api.rules import TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
+from airflow_remote_provider.metrics import TABLE as METRICS
 from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS, Settings
 from airflow_remote_worker import cli, config
 from airflow_remote_worker.config import ENV_PREFIX, Config
@@ -36,6 +37,14 @@ def grant_rules() -> str:
     spoken = {TASKS: "tasks", TASKS_AND_CALLBACKS: "tasks, callbacks", TESTS: "connection tests"}
     rows = [(f"`{method} {path}`", spoken.get(rule.kinds, "all"), rule.text) for method, path, rule in TABLE]
     return _table(("call", "jobs", "needs"), rows)
+
+
+def metrics() -> str:
+    """Every metric that central tells."""
+    rows = [
+        (f"`{name}`", metric.kind.value, f"`{metric.tag}`" if metric.tag else "", metric.text) for name, metric in METRICS.items()
+    ]
+    return _table(("metric", "kind", "tag", "meaning"), rows)
 
 
 def worker_settings() -> str:

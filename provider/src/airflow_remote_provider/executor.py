@@ -18,7 +18,7 @@ from airflow.executors.workloads import ExecuteCallback, ExecuteTask
 from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import JobState
 
-from airflow_remote_provider import compat, workloads
+from airflow_remote_provider import compat, metrics, workloads
 from airflow_remote_provider.ledger import callbacks, jobs, queues, sweep
 from airflow_remote_provider.ledger.jobs import EndedJob, NewJob
 from airflow_remote_provider.settings import settings
@@ -227,6 +227,11 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
                 self.running.discard(key)
 
     def _tell(self, job: EndedJob) -> None:
+        metrics.count("remote.job.ended", tag=job.state.value)
+        if job.waited is not None:
+            metrics.timed("remote.job.wait", job.waited, tag=job.queue)
+        if job.took is not None:
+            metrics.timed("remote.job.duration", job.took, tag=job.queue)
         key = self._forget(job.job_id)
         if key is None:
             return

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from airflow_remote_provider import compat, metrics
+from airflow_remote_provider.api import gauges
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.vigil import BREAK_S, Vigil
 from airflow_remote_provider.compat import database_now
@@ -48,6 +50,7 @@ class Duties:
         self._heard: set[str] = set()
         self._due: dict[str, float] = {}
         self._busy = False
+        self._tells = compat.metrics_are_on()
         self._vigil = Vigil(settings.reconnect_seconds)
         self._offer_deadline = timedelta(seconds=settings.offer_deadline_seconds)
 
@@ -75,6 +78,8 @@ class Duties:
                     on_duty = await self._round()
                 if on_duty and self._busy:
                     await self._sweep()
+                if on_duty and self._tells and self._is_due("gauges", metrics.EVERY_S):
+                    await self._pool.call(gauges.tell, silent_after=timedelta(seconds=self._settings.silent_after_seconds))
                 if on_duty and self._is_due("wishes", WISHES_EVERY_S):
                     await self._pool.call(workers.end_wishes)
                 if on_duty and self._is_due("purge", PURGE_EVERY_S):

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from airflow_remote_protocol.errors import ProblemCode
 from starlette.types import ASGIApp, Message
 
-from airflow_remote_provider import compat
+from airflow_remote_provider import compat, metrics
 from airflow_remote_provider.api.lanes import Lane
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rights import token_scope
@@ -67,6 +67,7 @@ class Gateway:
         """
         if any(part in ("..", ".", "") for part in unquote(path).split("/")):
             raise Refusal(ProblemCode.INVALID, f"not a path of the Execution API: {path[:200]!r}")
+        metrics.count("remote.gateway.calls")
         return await self._call(method, path, query, headers, body, subject)
 
     async def _call(

@@ -14,6 +14,7 @@ from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
 from starlette.requests import Request
 
+from airflow_remote_provider import metrics
 from airflow_remote_provider.api import rules
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal
@@ -62,11 +63,13 @@ class Rights:
                 versions=request.headers.getlist("airflow-api-version"),
             )
         except NotAllowed as error:
+            metrics.count("remote.gateway.denied")
             await self._note(lease, f"{request.method} {path[:200]}")
             raise Refusal(ProblemCode.INVALID, f"not allowed to this job: {request.method} {path[:200]!r}; {error}") from None
         for ask in asks:
             verdict = await self._decide(lease, ask)
             if verdict.answer is Answer.DENIED:
+                metrics.count("remote.gateway.denied")
                 raise NotGranted(verdict.why)
 
     async def _decide(self, lease: Lease, ask: Ask) -> Verdict:

@@ -41,6 +41,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from airflow_remote_provider import metrics
 from airflow_remote_provider.api.auth import bearer, credential_hash
 from airflow_remote_provider.api.bodies import read_body, unpack
 from airflow_remote_provider.api.central import Central
@@ -354,6 +355,7 @@ async def _log(central: Central, request: Request, lease: Lease) -> Response:
         raise Refusal(
             ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
         ) from None
+    metrics.count("remote.log.bytes", max(0, size - offset))
     return _json(LogAppended(size))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import ENDED, JobEvent, JobState, advance
@@ -102,6 +103,11 @@ class EndedJob:
     concluded: bool
     stop_reason: str | None
     reason: str
+    queue: str = ""
+    waited: timedelta | None = None
+    """From queued to begun; None: it never began."""
+    took: timedelta | None = None
+    """From begun to ended."""
 
 
 def settle(session: Session, owner: str) -> list[EndedJob]:
@@ -110,13 +116,32 @@ def settle(session: Session, owner: str) -> list[EndedJob]:
     However long the history, only what is open or untold has an owner to be found by. If the scheduler dies before it used the
     answer, :func:`adopt` brings the jobs back. Locks nothing while nothing has ended, which is most of the time.
     """
-    query = select(Job.id, Job.kind, Job.state, Job.concluded_at, Job.stop_reason, Job.reason).where(
-        Job.owner == owner, Job.state.in_([state.value for state in ENDED]), Job.settled_at.is_(None)
-    )
+    query = select(
+        Job.id,
+        Job.kind,
+        Job.state,
+        Job.concluded_at,
+        Job.stop_reason,
+        Job.reason,
+        Job.queue,
+        Job.queued_at,
+        Job.accepted_at,
+        Job.ended_at,
+    ).where(Job.owner == owner, Job.state.in_([state.value for state in ENDED]), Job.settled_at.is_(None))
     if session.execute(query.limit(1)).first() is None:
         return []
     ended = [
-        EndedJob(row.id, JobKind(row.kind), JobState(row.state), row.concluded_at is not None, row.stop_reason, row.reason)
+        EndedJob(
+            row.id,
+            JobKind(row.kind),
+            JobState(row.state),
+            row.concluded_at is not None,
+            row.stop_reason,
+            row.reason,
+            row.queue,
+            _between(row.queued_at, row.accepted_at),
+            _between(row.accepted_at, row.ended_at),
+        )
         for row in session.execute(query.order_by(Job.id).with_for_update())
     ]
     told = update(Job).where(Job.id.in_([job.job_id for job in ended]))
@@ -148,6 +173,10 @@ def revoke(session: Session, job_id: str) -> None:
         return
     job.settled_at, job.owner = database_now(session), ""
     take_back(session, job, StopReason.REVOKED)
+
+
+def _between(begin: datetime | None, end: datetime | None) -> timedelta | None:
+    return None if begin is None or end is None else max(end - begin, timedelta())
 
 
 def stop(session: Session, job_id: str, *, by: str, reason: str = "") -> None:

@@ -1,0 +1,79 @@
+"""What central tells of itself through Airflow's own metrics (StatsD, OpenTelemetry): one table of names, and how to emit them.
+
+Costs next to nothing where metrics are off, and never fails what it measures.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import Enum
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 30.0
+"""How often the API process that is on duty tells the gauges."""
+
+
+class Kind(str, Enum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    TIMER = "timer"
+
+
+class Metric(NamedTuple):
+    kind: Kind
+    tag: str
+    """Its one tag, whose value is also told as the last part of the name, for StatsD knows no tags; empty: none."""
+    text: str
+
+
+TABLE: Mapping[str, Metric] = {
+    "remote.workers": Metric(Kind.GAUGE, "presence", "workers, by presence: `online`, `silent`, `gone`"),
+    "remote.workers_flagged": Metric(Kind.GAUGE, "", "workers with an alarm, or suspended"),
+    "remote.slots": Metric(Kind.GAUGE, "", "slots that the workers online may fill"),
+    "remote.slots_used": Metric(Kind.GAUGE, "", "slots that jobs fill, all workers'"),
+    "remote.queue.queued": Metric(Kind.GAUGE, "queue", "jobs that wait"),
+    "remote.queue.running": Metric(Kind.GAUGE, "queue", "jobs that run"),
+    "remote.queue.oldest_s": Metric(Kind.GAUGE, "queue", "age of the oldest job that waits, in seconds; 0: none does"),
+    "remote.queue.free_slots": Metric(Kind.GAUGE, "queue", "free slots of the workers that take its jobs now"),
+    "remote.job.ended": Metric(
+        Kind.COUNTER, "state", "jobs of which the scheduler was told the end: `succeeded`, `failed`, `lost`, `revoked`"
+    ),
+    "remote.job.wait": Metric(Kind.TIMER, "queue", "from queued to begun; told when the job has ended"),
+    "remote.job.duration": Metric(Kind.TIMER, "queue", "from begun to ended"),
+    "remote.log.bytes": Metric(Kind.COUNTER, "", "bytes of task logs that workers sent, unpacked"),
+    "remote.gateway.calls": Metric(Kind.COUNTER, "", "calls of tasks that were passed on to the Execution API"),
+    "remote.gateway.denied": Metric(Kind.COUNTER, "", "calls of tasks that nothing granted"),
+}
+"""Every metric there is; the documentation is made of it."""
+
+
+def count(name: str, by: int = 1, *, tag: str = "") -> None:
+    """Add to a counter."""
+    _emit(Kind.COUNTER, name, by, tag)
+
+
+def gauge(name: str, value: float, *, tag: str = "") -> None:
+    """Tell what something is now."""
+    _emit(Kind.GAUGE, name, value, tag)
+
+
+def timed(name: str, took: timedelta, *, tag: str = "") -> None:
+    """Tell how long something took."""
+    _emit(Kind.TIMER, name, took, tag)
+
+
+def _emit(kind: Kind, name: str, value: float | timedelta, tag: str) -> None:
+    metric = TABLE[name]
+    assert metric.kind is kind and bool(metric.tag) == bool(tag), f"{name} is a {metric.kind.value} with the tag {metric.tag!r}"
+    from airflow_remote_provider import compat
+
+    try:
+        compat.emit(kind.value, name, value, {metric.tag: tag} if tag else None)
+        if tag:
+            compat.emit(kind.value, f"{name}.{compat.metric_part(tag)}", value, None)
+    except Exception:
+        log.warning("The metric %s could not be told", name, exc_info=True)

@@ -1,0 +1,85 @@
+"""Metrics, as a real StatsD client of Airflow's sends them over UDP."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import statsd
+
+from testkit.ledger import enlist, queued, running  # isort: skip
+
+from airflow_remote_provider import compat, metrics
+from airflow_remote_provider.api import gauges
+from airflow_remote_provider.metrics import TABLE, Kind
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """What a StatsD server hears."""
+    from airflow._shared.observability.metrics import stats
+    from airflow._shared.observability.metrics.statsd_logger import SafeStatsdLogger
+    from airflow._shared.observability.metrics.validators import PatternAllowListValidator
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        client = statsd.StatsClient("127.0.0.1", server.getsockname()[1], prefix="airflow")
+        logger = SafeStatsdLogger(client, PatternAllowListValidator(), False, None)
+        monkeypatch.setattr(stats, "_backend", logger)
+        yield server
+
+
+def _told(server: socket.socket, count: int) -> set[str]:
+    return {server.recv(4096).decode() for _ in range(count)}
+
+
+def test_each_kind_is_sent_with_its_tag_in_the_name_too(received: socket.socket) -> None:
+    metrics.count("remote.gateway.calls")
+    metrics.gauge("remote.queue.queued", 3, tag="plant 7.b")
+    metrics.timed("remote.job.wait", timedelta(seconds=1.5), tag="q")
+    assert _told(received, 5) == {
+        "airflow.remote.gateway.calls:1|c",
+        "airflow.remote.queue.queued:3|g",
+        "airflow.remote.queue.queued.plant_7_b:3|g",
+        "airflow.remote.job.wait:1500.000000|ms",
+        "airflow.remote.job.wait.q:1500.000000|ms",
+    }
+
+
+@pytest.mark.usefixtures("database")
+def test_the_gauges_are_of_the_fleet_and_of_each_queue(received: socket.socket) -> None:
+    running(enlist(slots=5), slots=2)
+    queued("z")
+    with compat.transaction() as session:
+        gauges.tell(session, silent_after=timedelta(seconds=90))
+    told = {line.rpartition(":")[0]: line.rpartition(":")[2] for line in _told(received, 25)}
+    assert told["airflow.remote.workers.online"] == "1|g" and told["airflow.remote.workers.gone"] == "0|g"
+    assert (told["airflow.remote.slots"], told["airflow.remote.slots_used"]) == ("5|g", "2|g")
+    assert (told["airflow.remote.queue.running.q"], told["airflow.remote.queue.free_slots.q"]) == ("1|g", "3|g")
+    assert told["airflow.remote.queue.queued.z"] == "1|g" and "airflow.remote.queue.oldest_s.z" in told
+
+
+def test_what_fails_to_be_told_fails_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(compat, "emit", fail)
+    metrics.count("remote.gateway.calls")
+    assert "remote.gateway.calls could not be told" in caplog.text
+
+
+def test_names_are_what_airflow_takes() -> None:
+    for name, metric in TABLE.items():
+        assert name == name.lower() and name.startswith("remote.") and metric.text
+        assert compat.metric_part(name).replace("_", ".").replace(".", "_") == name.replace(".", "_")
+    assert {metric.kind for metric in TABLE.values()} == set(Kind)
+
+
+def test_a_metric_that_is_not_in_the_table_is_a_mistake() -> None:
+    with pytest.raises(KeyError):
+        metrics.count("remote.nothing")
+    with pytest.raises(AssertionError):
+        metrics.gauge("remote.gateway.calls", 1)
