@@ -168,12 +168,17 @@ def _candidates(
 ) -> Sequence[Any]:
     """Return queued jobs that fit at least one worker, in order. What fits nobody isn't read, so it can't fill the batch."""
     by_room: dict[tuple[str | None, int, str | None, tuple[str | None] | None], set[str]] = {}
+    needs: dict[tuple[str, str | None], list[Demand]] = {}
     for need in wanted:
-        workers = [worker for worker in eligible.get((need.queue, need.team), ()) if _suits(worker, need)]
-        if workers:
-            bundle = None if all(worker.bundles is None for worker in workers) else (need.bundle,)
-            room = max(free[worker.id] for worker in workers)
-            by_room.setdefault((need.team, room, need.labels, bundle), set()).add(need.queue)
+        # MySQL takes names for one that differ in spaces at their end; whose a job is is looked at again when it is handed out.
+        needs.setdefault((need.queue.rstrip(" "), need.team), []).append(need)
+    for (queue, team), some in eligible.items():
+        for need in needs.get((queue.rstrip(" "), team), ()):
+            workers = [worker for worker in some if _suits(worker, need)]
+            if workers:
+                bundle = None if all(worker.bundles is None for worker in workers) else (need.bundle,)
+                room = max(free[worker.id] for worker in workers)
+                by_room.setdefault((team, room, need.labels, bundle), set()).add(queue)
     if not by_room:
         return []
     fits = or_(*(_wanted(*what, queues) for what, queues in by_room.items()))
