@@ -8,7 +8,8 @@ from argparse import Namespace
 
 import pytest
 from airflow_remote_protocol.conformance.caller import enrol
-from airflow_remote_provider import cli, compat
+from airflow_remote_provider import compat
+from airflow_remote_provider.cli import jobs, workers
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.views.jobs import JobFilter, list_jobs
 from airflow_remote_provider.models import Worker
@@ -61,8 +62,8 @@ def test_facts_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, text:
     facts = worker_row(json.loads(answer.body)["worker_id"]).facts
     assert facts["hostname"] == presentable(text, longest=255)
     assert all(map(_is_harmless, facts.values()))
-    cli.show_worker(Namespace(name=attacker.worker.name, output="table"))
-    cli.list_workers(Namespace(output="table"))
+    workers.show_worker(Namespace(name=attacker.worker.name, output="table"))
+    workers.list_workers(Namespace(output="table"))
     assert all(map(_is_harmless, capsys.readouterr().out.splitlines()))
 
 
@@ -77,7 +78,7 @@ def test_reasons_are_stored_as_text_and_shown_harmlessly(
         only = JobFilter(queue=attacker.worker.queue)
         (ended,) = [job for job in list_jobs(session, only=only).rows if job.reason]
     assert _is_harmless(ended.reason)
-    cli.list_jobs(Namespace(state=None, queue=attacker.worker.queue, limit=10, output="table"))
+    jobs.list_jobs(Namespace(state=None, queue=attacker.worker.queue, worker=None, dag=None, run=None, limit=10, output="table"))
     shown = capsys.readouterr().out
     assert all(map(_is_harmless, shown.splitlines()))
     assert len(shown.splitlines()) == 2, "a heading and one line"

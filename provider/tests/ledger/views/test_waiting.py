@@ -110,6 +110,12 @@ def test_of_one_that_has_begun_it_says_what_became_of_it() -> None:
     assert _why(job) == "It has ended: failed, nobody accepted it."
 
 
+def test_another_teams_workers_are_not_named(database: object) -> None:
+    enlist("secret-site", team="red")
+    why = _why(queued().job_id, Scope(teams={"blue"}))
+    assert "secret-site" not in why and "No worker may serve" in why
+
+
 def test_a_job_of_a_dag_that_he_may_not_read_is_not_there() -> None:
     with pytest.raises(Unknown):
         _why(queued(dag_id="hers").job_id, Scope(dags={"his"}))

@@ -32,7 +32,7 @@ async def list_tokens(caller: CallerDep) -> Listed[TokenRow]:
 
 def _list_tokens(session: Session, *, scope: Scope) -> list[TokenRow]:
     rows = credentials.list_tokens(session)
-    return [row for row in rows if scope.teams is None or row.team is None or row.team in scope.teams]
+    return [row for row in rows if scope.includes_team(row.team)]
 
 
 class TokenWish(Wish):

@@ -53,7 +53,7 @@ def list_queues(session: Session, *, silent_after: timedelta, scope: Scope = EVE
     depth_of = {depth.queue: depth for depth in depths(session)}
     serving: dict[str, list[Server]] = {}
     for server in servers(session, silent_after=silent_after):
-        if scope.teams is None or server.team is None or server.team in scope.teams:
+        if scope.includes_team(server.team):
             for queue in server.queues:
                 serving.setdefault(queue, []).append(server)
     waits = _waits(session)

@@ -17,6 +17,9 @@ class Scope:
     """Besides these, what is of no team is everybody's."""
     dags: Collection[str] | None = None
 
+    def includes_team(self, team: str | None) -> bool:
+        return self.teams is None or team is None or team in self.teams
+
     def sees_team(self, column: Any) -> ColumnElement[bool]:
         return true() if self.teams is None else or_(column.is_(None), column.in_(sorted(self.teams)))
 

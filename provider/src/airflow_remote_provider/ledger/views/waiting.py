@@ -29,7 +29,7 @@ def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope
     job = show_job(session, job_id, scope=scope)
     if JobState(job.state) is not JobState.QUEUED:
         return _told(job, database_now(session))
-    serving = servers(session, silent_after=silent_after, queue=job.queue)
+    serving = [one for one in servers(session, silent_after=silent_after, queue=job.queue) if scope.includes_team(one.team)]
     return explain(job, serving, _before(session, job), database_now(session))
 
 

@@ -85,6 +85,15 @@ def test_a_token_can_be_revoked(run: Callable[..., str]) -> None:
     assert _json(run, "enrol", "list")[0]["revoked_at"] is not None
 
 
+def test_jobs_are_listed_by_worker_dag_and_run_and_shown(run: Callable[..., str]) -> None:
+    held = offered(enlist("edge"), dag_id="a", run_id="r1").job_id
+    queued("z", dag_id="b", run_id="r2")
+    for only in (("--worker", "edge"), ("--dag", "a"), ("--run", "r1")):
+        assert [row["id"] for row in _json(run, "jobs", "list", *only)] == [held]
+    assert _json(run, "jobs", "show", held)["worker"] == "edge"
+    assert "no job 'nothing'" in _refused(run, "jobs", "show", "nothing")
+
+
 def test_a_pause_may_last_a_while(run: Callable[..., str]) -> None:
     worker = enlist("edge")
     assert "edge: pause for 2:00:00" in run("workers", "pause", "edge", "--for", "2h")

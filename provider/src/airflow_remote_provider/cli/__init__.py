@@ -1,0 +1,23 @@
+"""`airflow remote …`: one file per group of commands. Each command: one verb or view of the ledger, and a way to print facts.
+
+Airflow builds the command tree for every `airflow …`, so these modules import nothing of the ledger before a command runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_remote_cli_commands() -> list[Any]:
+    """Return the command tree."""
+    from airflow.cli.cli_config import GroupCommand
+
+    from airflow_remote_provider.cli import audit, enrol, grants, jobs, queues, workers
+
+    return [
+        GroupCommand(
+            name="remote",
+            help="Remote Executor: workers, enrolment, jobs, queues, grants, audit",
+            subcommands=tuple(part.commands() for part in (enrol, workers, jobs, queues, grants, audit)),
+        )
+    ]

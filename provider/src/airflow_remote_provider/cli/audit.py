@@ -1,0 +1,40 @@
+"""`airflow remote audit …`: what happened that somebody may have to answer for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.central import limit, pages
+from airflow_remote_provider.cli.printing import output, show_rows, watch, watched
+from airflow_remote_provider.cli.words import action, group, limited, option
+
+if TYPE_CHECKING:
+    import argparse
+
+COLUMNS = ("at", "kind", "worker", "job_id", "actor", "times", "detail")
+
+
+def commands() -> Any:
+    return group(
+        "audit",
+        "what happened that somebody may have to answer for",
+        action(
+            "list",
+            "show the newest entries",
+            list_audit,
+            option("--kind", default=None, help="only of this kind, such as job-lost, replay, denied, action"),
+            option("--worker", default=None, help="only of this worker"),
+            option("--job", default=None, help="only about this job"),
+            limited(),
+            output(),
+            watch(),
+        ),
+    )
+
+
+@watched
+def list_audit(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import audit
+
+    only = audit.AuditFilter(kind=[args.kind] if args.kind else [], worker=args.worker or "", job_id=args.job or "")
+    show_rows(pages(audit.list_entries, only=only, most=limit(args)), args, COLUMNS)

@@ -1,0 +1,89 @@
+"""`airflow remote enrol …`: enrolment tokens, with which workers join."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.central import ledger, me
+from airflow_remote_provider.cli.printing import output, show_facts, show_rows, watch, watched
+from airflow_remote_provider.cli.words import action, group, labels_in, names_in, option
+
+if TYPE_CHECKING:
+    import argparse
+
+COLUMNS = ("id", "name_pattern", "queues", "bundles", "networks", "uses_left", "created_by", "expires_at", "revoked_at")
+
+
+def commands() -> Any:
+    return group(
+        "enrol",
+        "enrolment tokens, with which workers join",
+        action(
+            "create",
+            "make a token; it is shown this once",
+            create_token,
+            option("--queues", required=True, help="queues that the worker may serve, separated by commas"),
+            option("--name-pattern", default="*", help="names that may join with it, such as 'edge-*'"),
+            option("--team", default=None, help="team whose tasks the worker runs (multi-team only)"),
+            option("--labels", default="", help="labels that the worker gets, such as site=kiel,gpu=yes"),
+            option(
+                "--bundles",
+                default="*",
+                help="Dag bundles of whose jobs the worker may be offered, such as 'plant-*', separated by commas",
+            ),
+            option("--networks", default="", help="networks from which it may be used, such as 10.1.0.0/16, separated by commas"),
+            option("--uses", type=int, default=1, help="how many workers may join with it"),
+            option("--expires-minutes", type=float, default=60.0, help="how long it is good for"),
+            output(),
+        ),
+        action("list", "show all tokens, without their secrets", list_tokens, output(), watch()),
+        action("revoke", "make a token useless", revoke_token, option("id", help="the token's id")),
+    )
+
+
+def create_token(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken
+    from airflow_remote_provider.ledger.credentials import create_token as create
+
+    queues = names_in(args.queues)
+    if not queues:
+        raise SystemExit("--queues names no queue; give at least one, such as --queues default")
+    if args.uses < 1:
+        raise SystemExit("--uses must be 1 or more")
+    most = LONGEST_LIFE.total_seconds() / 60
+    if not 0 < args.expires_minutes <= most:
+        raise SystemExit(f"--expires-minutes must be more than 0 and at most {most:g} (a year)")
+    new = NewToken(
+        queues=queues,
+        name_pattern=args.name_pattern,
+        team=args.team,
+        labels=labels_in(args.labels),
+        bundles=names_in(args.bundles),
+        networks=names_in(args.networks),
+        uses=args.uses,
+        lifetime=timedelta(minutes=args.expires_minutes),
+        created_by=me(),
+    )
+    token, row = ledger(create, new)
+    if args.output != "table":
+        show_facts({"token": token, **asdict(row)}, args)
+        return
+    print(token)
+    print(f"\nOn the machine that joins:\n    airflow-remote-worker join <this Airflow's URL> --token {token}", file=sys.stderr)
+
+
+@watched
+def list_tokens(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import credentials
+
+    show_rows(ledger(credentials.list_tokens), args, COLUMNS)
+
+
+def revoke_token(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import credentials
+
+    ledger(credentials.revoke_token, args.id, by=me())
+    print(f"revoked {args.id}")

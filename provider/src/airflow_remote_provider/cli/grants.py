@@ -1,0 +1,130 @@
+"""`airflow remote grants …`: what jobs may read besides their own, what they asked for, and what their Dags should declare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.central import ledger, limit, me, pages
+from airflow_remote_provider.cli.printing import output, show_facts, show_rows, watch, watched
+from airflow_remote_provider.cli.words import action, group, limited, option
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def commands() -> Any:
+    from airflow_remote_provider.grants import Kind
+
+    queue = option("queue", help="the queue; '*' is all of them")
+    kinds = [
+        option(f"--{kind.value.replace('_', '-')}", action="append", default=[], metavar="GLOB", help=MEANINGS[kind.value])
+        for kind in Kind
+    ]
+    return group(
+        "grants",
+        "what jobs may read besides what their tasks name and declare",
+        action("list", "show the policies of all queues", list_policies, output(), watch()),
+        action("allow", "let every job of a queue use these names", allow, queue, *kinds),
+        action("deny", "take back what `allow` gave", deny, queue, *kinds),
+        action(
+            "mode",
+            "deny what is not granted (enforce), or let it through and record it (audit)",
+            set_mode,
+            queue,
+            option("mode", choices=("enforce", "audit"), help="what becomes of it"),
+        ),
+        action(
+            "asked",
+            "show the secrets that jobs read, and all that was denied or only audited; newest first",
+            list_accesses,
+            option("--dag", default=None, help="only jobs of this Dag"),
+            option("--ungranted", action="store_true", help="only what nothing granted"),
+            limited(),
+            output(),
+            watch(),
+        ),
+        action(
+            "suggest",
+            "print, by task, the executor_config that grants what its jobs asked for in vain",
+            suggest,
+            option("dag", help="the Dag's id"),
+            output(),
+        ),
+    )
+
+
+MEANINGS = {
+    "connections": "connections to read (may be given several times)",
+    "variables": "variables to read",
+    "writes": "variables to set and delete",
+    "xcoms_of": "Dags of any of whose runs XComs may be read",
+    "dags": "Dags about whose runs to ask, and which to trigger",
+    "assets": "assets (names or URIs) and aliases",
+    "triggers": "trigger classes (`package.module.Name`) to defer to, besides those of installed providers",
+}
+
+
+@watched
+def list_policies(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.grants import Kind
+    from airflow_remote_provider.ledger import queue_policy
+
+    columns = ("queue", "mode", *(kind.value for kind in Kind), "changed_by")
+    show_rows(ledger(queue_policy.list_policies), args, columns)
+
+
+def allow(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import queue_policy
+
+    _change(queue_policy.allow, args)
+
+
+def deny(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import queue_policy
+
+    _change(queue_policy.deny, args)
+
+
+def _change(verb: Callable[..., Any], args: argparse.Namespace) -> None:
+    from airflow_remote_provider.grants import Kind
+
+    globs = {kind: getattr(args, kind.value) for kind in Kind if getattr(args, kind.value)}
+    if not globs:
+        options = ", ".join(f"--{kind.value.replace('_', '-')}" for kind in Kind)
+        raise SystemExit(f"name something: at least one of {options}")
+    row = ledger(verb, args.queue, globs, by=me())
+    for kind in globs:
+        print(f"{row.queue}: {kind.value}: {', '.join(getattr(row, kind.value)) or 'none'}")
+
+
+def set_mode(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import queue_policy
+    from airflow_remote_provider.ledger.queue_policy import Mode
+
+    row = ledger(queue_policy.set_mode, args.queue, Mode(args.mode), by=me())
+    print(f"{row.queue}: {row.mode}")
+
+
+@watched
+def list_accesses(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.grants import Answer
+    from airflow_remote_provider.ledger.views import accesses
+
+    answers = (Answer.DENIED.value, Answer.AUDITED.value) if args.ungranted else ()
+    only = accesses.AccessFilter(dag_id=args.dag or "", answers=answers)
+    rows = pages(accesses.list_accesses, only=only, most=limit(args))
+    show_rows(rows, args, ("at", "answer", "kind", "name", "worker", "queue", "dag_id", "task_id", "map_index", "try_number"))
+
+
+def suggest(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.grants.declared import spell
+    from airflow_remote_provider.ledger import grants
+
+    tasks = ledger(grants.suggest, args.dag)
+    if args.output != "table":
+        show_facts({task: {kind.value: names for kind, names in kinds.items()} for task, kinds in tasks.items()}, args)
+    elif not tasks:
+        print(f"jobs of the Dag {args.dag!r} asked for nothing that is not granted to its tasks now")
+    for task, kinds in tasks.items() if args.output == "table" else ():
+        print(f"{task}:\n    {spell(kinds)}")

@@ -1,0 +1,75 @@
+"""`airflow remote jobs …`: what runs and waits, why it waits, and an end to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.central import ledger, limit, me, pages
+from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
+from airflow_remote_provider.cli.words import action, group, limited, option, reason
+
+if TYPE_CHECKING:
+    import argparse
+
+COLUMNS = ("id", "kind", "state", "queue", "worker", "dag_id", "task_id", "map_index", "try_number", "queued_at", "reason")
+
+
+def commands() -> Any:
+    from airflow_remote_protocol.states import JobState
+
+    job = option("id", help="the job's id")
+    return group(
+        "jobs",
+        "jobs",
+        action(
+            "list",
+            "show the newest jobs",
+            list_jobs,
+            option("--state", default=None, choices=[state.value for state in JobState], help="only in this state"),
+            option("--queue", default=None, help="only of this queue"),
+            option("--worker", default=None, help="only of this worker, which has or had them"),
+            option("--dag", default=None, help="only of this Dag"),
+            option("--run", default=None, help="only of this Dag run"),
+            limited(),
+            output(),
+            watch(),
+        ),
+        action("show", "show one job", show_job, job, output(), watch()),
+        action("why", "say why a job waits", why_waiting, job),
+        action("stop", "end a job: its task has failed then, and may be tried again", stop_job, job, reason()),
+    )
+
+
+@watched
+def list_jobs(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import jobs
+
+    only = jobs.JobFilter(
+        state=[args.state] if args.state else [],
+        queue=args.queue or "",
+        worker=args.worker or "",
+        dag_id=args.dag or "",
+        run_id=args.run or "",
+    )
+    show_rows(pages(jobs.list_jobs, only=only, most=limit(args)), args, COLUMNS)
+
+
+@watched
+def show_job(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import jobs
+
+    show_row(ledger(jobs.show_job, args.id), args)
+
+
+def why_waiting(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import waiting
+    from airflow_remote_provider.settings import silent_after
+
+    print(ledger(waiting.why_waiting, args.id, silent_after=silent_after()))
+
+
+def stop_job(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import jobs
+
+    ledger(jobs.stop, args.id, by=me(), reason=args.reason)
+    print(f"{args.id}: is stopped; its task has failed, and its retries decide what comes next")

@@ -1,0 +1,107 @@
+"""How facts are printed: as a table for people, as JSON or YAML for programs; once, or again and again."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.words import option
+from airflow_remote_provider.ledger.presentable import presentable
+
+if TYPE_CHECKING:
+    import argparse
+
+LONGEST_CELL = 10_000
+CLEAR = "\033[2J\033[H"
+"""What empties a terminal."""
+
+
+def output() -> Any:
+    return option("-o", "--output", choices=("table", "json", "yaml"), default="table", help="how to print")
+
+
+def watch() -> Any:
+    return option("--watch", type=float, metavar="SECONDS", default=None, help="print again every so many seconds, until Ctrl-C")
+
+
+def watched(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """Let a command be run again and again, if `--watch` says so."""
+
+    @functools.wraps(command)
+    def run(args: argparse.Namespace) -> None:
+        every_s = getattr(args, "watch", None)
+        if every_s is None:
+            return command(args)
+        if not every_s >= 0.1:
+            raise SystemExit("--watch must be 0.1 or more")
+        try:
+            while True:
+                print(CLEAR if sys.stdout.isatty() else "", end="")
+                command(args)
+                sys.stdout.flush()
+                time.sleep(every_s)
+        except KeyboardInterrupt:
+            return None
+
+    return run
+
+
+def show_rows(rows: Sequence[Any], args: argparse.Namespace, columns: Sequence[str]) -> None:
+    """Print dataclass rows: *columns* as a table, or everything as JSON or YAML."""
+    plain = [_plain(asdict(row)) for row in rows]
+    if args.output != "table":
+        print(_dumped(plain, args.output))
+        return
+    cells = [[column.upper() for column in columns], *([_cell(row[column]) for column in columns] for row in plain)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def show_row(row: Any, args: argparse.Namespace) -> None:
+    """Print one dataclass row: a field a line, or as JSON or YAML."""
+    show_facts(_plain(asdict(row)), args)
+
+
+def show_facts(facts: dict[str, Any], args: argparse.Namespace) -> None:
+    facts = _plain(facts)
+    if args.output != "table":
+        print(_dumped(facts, args.output))
+        return
+    for key, value in facts.items():
+        print(f"{key:15} {_cell(value)}")
+
+
+def _dumped(plain: Any, how: str) -> str:
+    if how == "json":
+        return json.dumps(plain)
+    import yaml
+
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).rstrip()
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* with times as ISO 8601 text, ready for JSON."""
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat(timespec="seconds")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        text = ",".join(f"{key}={item}" for key, item in value.items()) or "-"
+    else:
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return presentable(text, longest=LONGEST_CELL)

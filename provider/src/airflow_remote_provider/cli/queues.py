@@ -1,0 +1,75 @@
+"""`airflow remote queues …`: their depth, who serves them, and their rules."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.central import ledger, me
+from airflow_remote_provider.cli.printing import output, show_rows, watch, watched
+from airflow_remote_provider.cli.words import action, group, option
+
+if TYPE_CHECKING:
+    import argparse
+
+COLUMNS = (
+    "queue",
+    "queued",
+    "offered",
+    "running",
+    "oldest_queued_at",
+    "workers",
+    "free_slots",
+    "wait_p50_s",
+    "wait_p95_s",
+    "lost_after_s",
+    "changed_by",
+)
+
+
+def commands() -> Any:
+    queue = option("name", help="the queue's name")
+    return group(
+        "queues",
+        "queues: their depth, who serves them, and their rules",
+        action("list", "show the depth of every queue, who serves it, and what was set for it", list_queues, output(), watch()),
+        action(
+            "set",
+            "set rules for the jobs that a queue gets from now on",
+            set_queue,
+            queue,
+            option(
+                "--lost-after",
+                required=True,
+                help="how long a worker may be silent before such a job is lost: seconds, or 90s, 30m, 4h, 2d",
+            ),
+        ),
+        action("unset", "let the defaults hold again for a queue", unset_queue, queue),
+    )
+
+
+@watched
+def list_queues(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import queues
+    from airflow_remote_provider.settings import silent_after
+
+    show_rows(ledger(queues.list_queues, silent_after=silent_after()), args, COLUMNS)
+
+
+def set_queue(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import queues
+    from airflow_remote_provider.task_options import lost_after_s
+
+    try:
+        seconds = lost_after_s(args.lost_after)
+    except ValueError as error:
+        raise SystemExit(f"--lost-after {args.lost_after}: {error}") from None
+    ledger(queues.set_queue, args.name, lost_after_s=seconds, by=me())
+    print(f"{args.name}: jobs queued from now on are lost after {timedelta(seconds=seconds)} of silence")
+
+
+def unset_queue(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import queues
+
+    ledger(queues.unset_queue, args.name, by=me())
+    print(f"{args.name}: the defaults hold")

@@ -1,0 +1,61 @@
+"""What people type: options that several commands have, and texts that are lists, labels or durations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+LONGEST_LABEL = 100
+
+
+def action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
+    from airflow.cli.cli_config import ActionCommand
+
+    return ActionCommand(name=name, help=text, func=func, args=args)
+
+
+def group(name: str, text: str, *commands: Any) -> Any:
+    from airflow.cli.cli_config import GroupCommand
+
+    return GroupCommand(name=name, help=text, subcommands=commands)
+
+
+def option(*flags: str, **how: Any) -> Any:
+    from airflow.cli.cli_config import Arg
+
+    return Arg(flags, **how)
+
+
+def reason() -> Any:
+    return option("--reason", default="", help="why; shown to people and in the worker's log")
+
+
+def limited() -> Any:
+    return option("--limit", type=int, default=100, help="at most this many")
+
+
+def names_in(text: str) -> list[str]:
+    """Return the names in `a, b,…`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def labels_in(text: str) -> dict[str, str]:
+    """Return the labels in `key=value,…`; ends the command if it is something else."""
+    labels = {}
+    for pair in names_in(text):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key or not value or max(len(key), len(value)) > LONGEST_LABEL:
+            raise SystemExit(f"{pair[:50]!r} is no label; write key=value, each of at most {LONGEST_LABEL} characters")
+        labels[key] = value
+    return labels
+
+
+def span_in(flag: str, text: str) -> timedelta:
+    """Return the duration in `90s`, `30m`, `4h`, `2d`; ends the command if it is something else."""
+    from airflow_remote_provider.task_options import seconds
+
+    try:
+        return timedelta(seconds=seconds(text))
+    except ValueError as error:
+        raise SystemExit(f"{flag} {text}: {error}") from None

@@ -1,0 +1,174 @@
+"""`airflow remote workers …`: the fleet, what each worker may do, and what people want of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.central import ledger, me, pages
+from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
+from airflow_remote_provider.cli.words import action, group, labels_in, names_in, option, reason, span_in
+
+if TYPE_CHECKING:
+    import argparse
+
+COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "alarm")
+
+
+def commands() -> Any:
+    name = option("name", help="the worker's name")
+    lasts = option("--for", dest="lasts", default=None, help="how long, such as 90s, 30m, 4h, 2d; else until `resume`")
+    return group(
+        "workers",
+        "the fleet",
+        action("list", "show all workers", list_workers, output(), watch()),
+        action("show", "show one worker", show_worker, name, output(), watch()),
+        action("pause", "take no new jobs; running ones go on", wish("pause"), name, reason(), lasts),
+        action("resume", "take jobs again", wish("serve"), name, reason()),
+        action("drain", "take no new jobs and let running ones finish, to remove it", wish("drain"), name, reason()),
+        action(
+            "limit",
+            "bound the slots that it may fill",
+            limit_slots,
+            name,
+            option("slots", type=int, help="most slots; -1: what the worker offers itself"),
+        ),
+        action(
+            "queues",
+            "set the queues that it may serve, in place of those it has",
+            set_queues,
+            name,
+            option("queues", help="queues, separated by commas"),
+        ),
+        action(
+            "labels",
+            "set its labels, in place of those it has",
+            set_labels,
+            name,
+            option("labels", help="labels such as site=kiel,gpu=yes; '' for none"),
+        ),
+        action(
+            "bundles",
+            "set the Dag bundles of whose jobs it may be offered, in place of those it has",
+            set_bundles,
+            name,
+            option("bundles", help="names or globs, separated by commas; '*' for any"),
+        ),
+        action("rotate", "have it replace its credential now", rotate, name),
+        action("rebind", "let it be bound to another client certificate: that of its next session", rebind, name),
+        action("suspend", "refuse it until that is lifted; its jobs run on until they are lost", suspend, name, reason()),
+        action("unsuspend", "let a suspended worker speak again, and clear its alarm", unsuspend, name),
+        action("acknowledge", "clear its alarm, which somebody has looked at", acknowledge, name),
+        action("revoke", "end the worker's right to speak at once", revoke_worker, name),
+        action("remove", "forget a worker that holds no jobs; its credential ends", remove_worker, name),
+    )
+
+
+@watched
+def list_workers(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import workers
+    from airflow_remote_provider.settings import silent_after
+
+    show_rows(pages(workers.list_workers, silent_after=silent_after()), args, COLUMNS)
+
+
+@watched
+def show_worker(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import workers
+    from airflow_remote_provider.settings import silent_after
+
+    show_row(ledger(workers.show_worker, args.name, silent_after=silent_after()), args)
+
+
+def wish(mode: str) -> Callable[[argparse.Namespace], None]:
+    def wished(args: argparse.Namespace) -> None:
+        from airflow_remote_protocol.messages import IntentMode
+
+        from airflow_remote_provider.ledger import workers
+
+        lasts = span_in("--for", args.lasts) if getattr(args, "lasts", None) else None
+        ledger(workers.set_intent, args.name, IntentMode(mode), by=me(), reason=args.reason, lasts=lasts)
+        print(f"{args.name}: {mode}{'' if lasts is None else f' for {lasts}'}")
+
+    return wished
+
+
+def limit_slots(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    slots = None if args.slots < 0 else args.slots
+    ledger(workers.limit_slots, args.name, slots, by=me())
+    print(f"{args.name}: {'no limit' if slots is None else f'at most {slots} slots'}")
+
+
+def set_queues(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    queues = names_in(args.queues)
+    ledger(workers.set_queues, args.name, queues, by=me())
+    print(f"{args.name}: serves {', '.join(queues)}")
+
+
+def set_labels(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    labels = labels_in(args.labels)
+    ledger(workers.set_labels, args.name, labels, by=me())
+    print(f"{args.name}: {', '.join(f'{key}={value}' for key, value in labels.items()) or 'no labels'}")
+
+
+def set_bundles(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    bundles = names_in(args.bundles)
+    ledger(workers.set_bundles, args.name, bundles, by=me())
+    print(f"{args.name}: may be offered jobs of {', '.join(bundles)}")
+
+
+def rotate(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import rotation
+
+    ledger(rotation.ask_to_rotate, args.name, by=me())
+    print(f"{args.name}: replaces its credential as soon as it hears of it")
+
+
+def rebind(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import certificates
+
+    ledger(certificates.rebind, args.name, by=me())
+    print(f"{args.name}: is bound to the certificate that it comes with next")
+
+
+def suspend(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import rotation
+
+    ledger(rotation.suspend, args.name, by=me(), reason=args.reason)
+    print(f"{args.name}: suspended; its jobs run on until they are lost")
+
+
+def unsuspend(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import rotation
+
+    ledger(rotation.unsuspend, args.name, by=me())
+    print(f"{args.name}: may speak again")
+
+
+def acknowledge(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    ledger(workers.acknowledge, args.name, by=me())
+    print(f"{args.name}: its alarm is cleared")
+
+
+def revoke_worker(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    ledger(workers.revoke_worker, args.name, by=me())
+    print(f"revoked {args.name}")
+
+
+def remove_worker(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import workers
+
+    ledger(workers.remove_worker, args.name, by=me())
+    print(f"removed {args.name}")

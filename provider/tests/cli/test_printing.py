@@ -1,0 +1,61 @@
+"""How facts are printed: for people, for programs, and again and again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from testkit.ledger import enlist, queued  # isort: skip
+
+from airflow_remote_provider.cli import printing
+
+pytestmark = pytest.mark.usefixtures("database")
+
+Run = Callable[..., str]
+LISTS = [
+    ("enrol", "list"),
+    ("workers", "list"),
+    ("workers", "show", "edge"),
+    ("jobs", "list"),
+    ("queues", "list"),
+    ("grants", "list"),
+    ("grants", "asked"),
+    ("grants", "suggest", "dag"),
+    ("audit", "list"),
+]
+
+
+@pytest.mark.parametrize("words", LISTS)
+def test_yaml_and_json_say_the_same(run: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_remote_provider.compat.newest_definitions", lambda session, dag_id: {})
+    enlist("edge", labels={"site": "kiel"})
+    queued()
+    assert yaml.safe_load(run(*words, "-o", "yaml")) == json.loads(run(*words, "-o", "json"))
+
+
+def test_a_made_token_is_told_in_yaml_too(run: Run) -> None:
+    told = yaml.safe_load(run("enrol", "create", "--queues", "a,b", "-o", "yaml"))
+    assert told["token"].startswith("arenr_") and told["queues"] == ["a", "b"]
+
+
+def test_a_list_is_printed_again_until_somebody_ends_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(printing.time, "sleep", sleep)
+    enlist("edge")
+    assert run("workers", "list", "--watch", "2").count("edge") == 3
+    assert naps == [2, 2, 2]
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_watch_that_never_rests_is_refused(run: Run, seconds: str) -> None:
+    with pytest.raises(SystemExit, match=r"--watch must be 0\.1 or more"):
+        run("workers", "list", f"--watch={seconds}")
