@@ -1,4 +1,4 @@
-"""The Airflow plugin: mounts the workers' API and people's under the API server. Lazy: the scheduler never imports FastAPI."""
+"""The Airflow plugin: mounts the workers' API, people's and the dashboard. Lazy: the scheduler never imports FastAPI."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_remote_provider import __version__
+
+STATIC = "/remote/static"
+
 
 class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
     name = "remote"
@@ -14,9 +18,25 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:
         from airflow_remote_provider.api.app import create_worker_api
+        from airflow_remote_provider.api.static import create_static_app
         from airflow_remote_provider.api.ui_v1.app import create_people_api
 
         return [
+            {"app": create_static_app(), "url_prefix": STATIC, "name": "Remote Executor dashboard"},
             {"app": create_worker_api(), "url_prefix": "/remote/v1", "name": "Remote Worker API"},
             {"app": create_people_api(), "url_prefix": "/remote/ui/v1", "name": "Remote Executor API"},
+        ]
+
+    @cached_property
+    def react_apps(self) -> list[dict[str, Any]]:
+        """The dashboard: a page in the menu *Browse*. Airflow loads one file, which takes its libraries from Airflow's own page."""
+        return [
+            {
+                "name": "Remote Workers",
+                # Relative, so that it holds below any sub-path; the version, for nothing says how long it may be kept.
+                "bundle_url": f"{STATIC.lstrip('/')}/remote-workers.js?v={__version__}",
+                "destination": "nav",
+                "category": "browse",
+                "url_route": "remote-workers",
+            }
         ]

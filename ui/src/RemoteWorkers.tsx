@@ -1,0 +1,65 @@
+/** The page: its tabs, and one worker's own page. */
+
+import { Box, Heading, Tabs } from "@chakra-ui/react";
+import { read } from "./api";
+import { Fleet } from "./pages/Fleet";
+import { Audit, Jobs, Queues, Tokens } from "./pages/Lists";
+import { WorkerPage } from "./pages/WorkerPage";
+import type { Me } from "./types";
+import { useAddress } from "./useAddress";
+import { useLive } from "./useLive";
+import { words } from "./words";
+
+const TABS = ["fleet", "queues", "jobs", "tokens", "audit"] as const;
+type Tab = (typeof TABS)[number];
+/** Tabs for those who may manage workers. */
+const MANAGERS: readonly Tab[] = ["tokens", "audit"];
+
+export function RemoteWorkers() {
+  const address = useAddress();
+  const me = useLive("me", (signal) => read<Me>("me", {}, signal), 60_000).value;
+  const tabs = TABS.filter((tab) => me?.may_manage === true || !MANAGERS.includes(tab));
+  const tab: Tab = tabs.find((one) => one === address.get("tab")) ?? "fleet";
+  const worker = address.get("worker");
+  return (
+    <Box h="100%" overflowY="auto" p="4">
+      <Heading mb="3" size="lg">
+        {words().title}
+      </Heading>
+      <Tabs.Root
+        lazyMount
+        onValueChange={({ value }) => address.set({ ...cleared(), tab: value })}
+        size="sm"
+        unmountOnExit
+        value={tab}
+      >
+        <Tabs.List>
+          {tabs.map((one) => (
+            <Tabs.Trigger key={one} value={one}>
+              {words().tabs[one]}
+            </Tabs.Trigger>
+          ))}
+        </Tabs.List>
+        <Tabs.Content value="fleet">{worker ? <WorkerPage key={worker} me={me} name={worker} /> : <Fleet me={me} />}</Tabs.Content>
+        <Tabs.Content value="queues">
+          <Queues />
+        </Tabs.Content>
+        <Tabs.Content value="jobs">
+          <Jobs />
+        </Tabs.Content>
+        <Tabs.Content value="tokens">
+          <Tokens />
+        </Tabs.Content>
+        <Tabs.Content value="audit">
+          <Audit />
+        </Tabs.Content>
+      </Tabs.Root>
+    </Box>
+  );
+}
+
+/** What one tab's filters mean is nothing to another. */
+function cleared(): Record<string, null> {
+  const names = ["text", "presence", "intent", "queue", "label", "version", "flagged", "order", "state", "kind", "worker", "worker_of"];
+  return Object.fromEntries(names.map((name) => [name, null]));
+}

@@ -1,0 +1,78 @@
+/** What may be done to workers, one or many: each asked about first. */
+
+import { Button, HStack, Text } from "@chakra-ui/react";
+import { useState } from "react";
+import { act, Problem } from "../api";
+import type { BulkDone, Worker } from "../types";
+import { words } from "../words";
+import { Ask } from "./Ask";
+
+const ACTIONS = ["pause", "serve", "drain", "rotate", "acknowledge", "suspend", "unsuspend", "revoke", "remove"] as const;
+export type Action = (typeof ACTIONS)[number];
+
+const WITH_REASON: readonly Action[] = ["pause", "serve", "drain", "suspend"];
+const GRAVE: readonly Action[] = ["suspend", "revoke", "remove"];
+
+/** Return what makes sense for at least one of these workers. */
+export function sensible(workers: readonly Worker[]): Action[] {
+  const means: Record<Action, (worker: Worker) => boolean> = {
+    pause: (worker) => worker.intent !== "pause",
+    serve: (worker) => worker.intent !== "serve",
+    drain: (worker) => worker.intent !== "drain",
+    rotate: (worker) => worker.presence !== "gone",
+    acknowledge: (worker) => worker.alarm !== "" && worker.suspended_at === null,
+    suspend: (worker) => worker.suspended_at === null,
+    unsuspend: (worker) => worker.suspended_at !== null,
+    revoke: (worker) => worker.presence !== "gone",
+    remove: () => true,
+  };
+  return ACTIONS.filter((action) => workers.some(means[action]));
+}
+
+export function Actions({ workers, onDone }: { workers: readonly Worker[]; onDone: () => void }) {
+  const [asked, setAsked] = useState<Action>();
+  const [told, setTold] = useState("");
+  const names = workers.map((worker) => worker.name);
+
+  async function doIt(action: Action, reason: string, lastsS: number | null): Promise<void> {
+    const done = await act<BulkDone>("POST", "workers/actions", {
+      action,
+      names,
+      ...(WITH_REASON.includes(action) ? { reason } : {}),
+      ...(action === "pause" && lastsS !== null ? { lasts_s: lastsS } : {}),
+    });
+    onDone();
+    const refused = done.workers.filter((one) => one.problem !== null);
+    if (refused.length && !done.done) throw new Problem(refused.map((one) => one.problem?.detail).join(" "), 422, "invalid");
+    setTold([words().done(done.done), ...refused.map((one) => `${one.name}: ${one.problem?.detail ?? ""}`)].join(" · "));
+  }
+
+  return (
+    <HStack gap="2" wrap="wrap">
+      {sensible(workers).map((action) => (
+        <Button
+          colorPalette={GRAVE.includes(action) ? "red" : "gray"}
+          key={action}
+          onClick={() => setAsked(action)}
+          size="xs"
+          variant="outline"
+        >
+          {words().actions[action]}
+        </Button>
+      ))}
+      <Text aria-live="polite" fontSize="sm">
+        {told}
+      </Text>
+      {asked ? (
+        <Ask
+          doIt={({ reason, lastsS }) => doIt(asked, reason, lastsS)}
+          explained={words().explained[asked]}
+          isGrave={GRAVE.includes(asked)}
+          onClose={() => setAsked(undefined)}
+          title={words().confirm(words().actions[asked], names.length)}
+          wants={asked === "pause" ? ["reason", "lasts"] : WITH_REASON.includes(asked) ? ["reason"] : []}
+        />
+      ) : null}
+    </HStack>
+  );
+}

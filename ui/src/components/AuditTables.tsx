@@ -1,0 +1,37 @@
+/** What happened, and what jobs asked for, as tables. */
+
+import type { Access, AuditEntry } from "../types";
+import { words } from "../words";
+import { When } from "./Facts";
+import { Grid, type Column } from "./Grid";
+
+export function AuditTable({ rows }: { rows: readonly AuditEntry[] }) {
+  const { fields } = words();
+  const columns: Column<AuditEntry>[] = [
+    { name: "at", title: fields.at, cell: (entry) => <When time={entry.at} /> },
+    { name: "kind", title: fields.kind, cell: (entry) => entry.kind },
+    { name: "worker", title: fields.worker, cell: (entry) => entry.worker },
+    { name: "actor", title: fields.actor, cell: (entry) => entry.actor },
+    { name: "times", title: fields.times, cell: (entry) => (entry.times > 1 ? entry.times : "") },
+    { name: "detail", title: fields.detail, cell: (entry) => entry.detail },
+  ];
+  return <Grid columns={columns} keyOf={(entry) => `${entry.at} ${entry.kind} ${entry.detail}`} label={words().tabs.audit} rows={rows} />;
+}
+
+export function AccessTable({ rows }: { rows: readonly Access[] }) {
+  const { fields } = words();
+  const columns: Column<Access>[] = [
+    { name: "at", title: fields.at, cell: (access) => <When time={access.at} /> },
+    { name: "answer", title: fields.answer, cell: (access) => access.answer },
+    { name: "ask", title: fields.ask, cell: (access) => `${access.kind} ${access.name}` },
+    { name: "task", title: fields.task, cell: (access) => `${access.dag_id}.${access.task_id}` },
+  ];
+  return (
+    <Grid
+      columns={columns}
+      keyOf={(access) => `${access.job_id} ${access.kind} ${access.name} ${access.answer}`}
+      label={words().workerAccesses}
+      rows={rows}
+    />
+  );
+}

@@ -1,0 +1,102 @@
+/** The fleet: who is there, what is wanted of each, and what it is doing. */
+
+import { Box, Button, HStack, Text } from "@chakra-ui/react";
+import { useState } from "react";
+import { read } from "../api";
+import { Actions } from "../components/Actions";
+import { Empty, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish } from "../components/Facts";
+import { Bar, Choice, TextFilter } from "../components/Filters";
+import { Grid, Pager, type Column } from "../components/Grid";
+import { pairs } from "../format";
+import type { Fleet as Count, Listed, Me, Worker } from "../types";
+import { useAddress } from "../useAddress";
+import { useLive } from "../useLive";
+import { words } from "../words";
+import { Join } from "./Join";
+
+const FILTERS = ["text", "presence", "intent", "queue", "label", "version", "flagged"] as const;
+
+export function Fleet({ me }: { me: Me | undefined }) {
+  const address = useAddress();
+  const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
+  const [isJoining, setJoining] = useState(false);
+  const filter = Object.fromEntries(FILTERS.map((name) => [name, address.get(name)]));
+  const query = { ...filter, order: address.get("order"), after: address.get("after"), limit: 100 };
+  const list = useLive(`workers ${JSON.stringify(query)}`, (signal) => read<Listed<Worker>>("workers", query, signal));
+  const count = useLive(`fleet ${JSON.stringify(filter)}`, (signal) => read<Count>("fleet", filter, signal));
+  const { fields, actions, state_of, presence, intent } = words();
+  const rows = list.value?.items ?? [];
+  const isFiltered = FILTERS.some((name) => address.get(name));
+
+  const columns: Column<Worker>[] = [
+    {
+      name: "name",
+      title: fields.name,
+      order: "name",
+      cell: (worker) => (
+        <Button onClick={() => address.set({ worker: worker.name })} px="0" size="xs" variant="plain">
+          {worker.name}
+        </Button>
+      ),
+    },
+    { name: "presence", title: fields.presence, order: "presence", cell: (worker) => <PresenceMark presence={worker.presence} /> },
+    { name: "intent", title: fields.intent, order: "intent", cell: (worker) => <Wish worker={worker} /> },
+    { name: "slots", title: fields.slots, order: "used_slots", cell: (worker) => <SlotsBar all={bound(worker)} used={worker.used_slots} /> },
+    { name: "queues", title: fields.queues, cell: (worker) => <Tags names={worker.queues} /> },
+    { name: "labels", title: fields.labels, cell: (worker) => <Tags names={pairs(worker.labels)} /> },
+    { name: "version", title: fields.version, cell: (worker) => worker.facts["version"] ?? "" },
+    { name: "seen", title: fields.lastSeen, order: "last_seen_at", cell: (worker) => <When time={worker.last_seen_at} /> },
+    { name: "clock", title: fields.clock, cell: (worker) => (worker.clock_off_s === null ? "" : words().ahead(worker.clock_off_s)) },
+    { name: "alarm", title: fields.alarm, cell: (worker) => <Text color="fg.error" fontSize="xs">{worker.alarm}</Text> },
+  ];
+
+  return (
+    <Box>
+      <Bar>
+        <TextFilter label={fields.search} name="text" />
+        <Choice choices={presence} label={fields.presence} name="presence" />
+        <Choice choices={intent} label={fields.intent} name="intent" />
+        <TextFilter label={fields.queue} name="queue" />
+        <TextFilter label={fields.labels} name="label" />
+        <Text fontSize="sm">{count.value ? words().fleet(count.value.workers, count.value.online, count.value.silent) : ""}</Text>
+        {me?.may_manage ? (
+          <Button colorPalette="brand" ml="auto" onClick={() => setJoining(true)} size="xs">
+            {actions.join}
+          </Button>
+        ) : null}
+      </Bar>
+      <Trouble problem={list.problem} />
+      {chosen.size ? (
+        <HStack mb="2">
+          <Text fontSize="sm">{words().selected(chosen.size)}</Text>
+          <Actions
+            onDone={() => {
+              setChosen(new Set());
+              list.again();
+            }}
+            workers={rows.filter((worker) => chosen.has(worker.name))}
+          />
+        </HStack>
+      ) : null}
+      {list.value === undefined ? (
+        list.problem ? null : <Loading />
+      ) : rows.length ? (
+        <Grid
+          columns={columns}
+          keyOf={(worker) => worker.name}
+          label={words().tabs.fleet}
+          rows={rows}
+          {...(me?.may_manage ? { chosen, onChoose: setChosen } : {})}
+        />
+      ) : (
+        <Empty>{isFiltered ? state_of.noWorkers : state_of.noFleet}</Empty>
+      )}
+      <Pager next={list.value?.next} />
+      {isJoining ? <Join onClose={() => setJoining(false)} /> : null}
+    </Box>
+  );
+}
+
+function bound(worker: Worker): number {
+  return worker.slots_limit === null ? worker.slots : Math.min(worker.slots, worker.slots_limit);
+}

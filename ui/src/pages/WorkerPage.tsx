@@ -1,0 +1,105 @@
+/** One worker: what it is, what it does, what happened to it, and what may be done about it. */
+
+import { Box, Button, DataList, Heading, HStack, VStack } from "@chakra-ui/react";
+import type { ReactNode } from "react";
+import { path, read } from "../api";
+import { AccessTable, AuditTable } from "../components/AuditTables";
+import { Actions } from "../components/Actions";
+import { Empty, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish } from "../components/Facts";
+import { JobTable } from "../components/JobTable";
+import { pairs } from "../format";
+import type { Access, AuditEntry, Job, Listed, Me, Worker } from "../types";
+import { useAddress } from "../useAddress";
+import { useLive } from "../useLive";
+import { words } from "../words";
+
+export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
+  const address = useAddress();
+  const found = useLive(`worker ${name}`, (signal) => read<Worker>(path("workers", name), {}, signal));
+  const jobs = useLive(`jobs of ${name}`, (signal) => read<Listed<Job>>("jobs", { worker: name, limit: 50 }, signal));
+  const accesses = useLive(`accesses of ${name}`, (signal) => read<Listed<Access>>("accesses", { worker: name, limit: 50 }, signal), 15_000);
+  const { actions, state_of } = words();
+  const worker = found.value;
+  return (
+    <VStack align="stretch" gap="4">
+      <HStack>
+        <Button onClick={() => address.set({ worker: null })} size="xs" variant="outline">
+          {actions.back}
+        </Button>
+        <Heading size="md">{name}</Heading>
+        {worker ? <PresenceMark presence={worker.presence} /> : null}
+      </HStack>
+      <Trouble problem={found.problem} />
+      {worker ? (
+        <>
+          {me?.may_manage ? <Actions onDone={found.again} workers={[worker]} /> : null}
+          <About worker={worker} />
+        </>
+      ) : found.problem ? null : (
+        <Loading />
+      )}
+      <Part title={words().workerJobs}>
+        {jobs.value?.items.length ? <JobTable jobs={jobs.value.items} onDone={jobs.again} /> : <Empty>{state_of.noJobs}</Empty>}
+      </Part>
+      <Part title={words().workerAccesses}>
+        {accesses.value?.items.length ? <AccessTable rows={accesses.value.items} /> : <Empty>{state_of.noAccesses}</Empty>}
+      </Part>
+      {me?.may_manage ? <History name={name} /> : null}
+    </VStack>
+  );
+}
+
+function History({ name }: { name: string }) {
+  const audit = useLive(`audit of ${name}`, (signal) => read<Listed<AuditEntry>>("audit", { worker: name, limit: 50 }, signal), 15_000);
+  return (
+    <Part title={words().workerAudit}>
+      {audit.value?.items.length ? <AuditTable rows={audit.value.items} /> : <Empty>{words().state_of.noAudit}</Empty>}
+    </Part>
+  );
+}
+
+function About({ worker }: { worker: Worker }) {
+  const { fields } = words();
+  const facts = worker.facts;
+  const all = worker.slots_limit === null ? worker.slots : Math.min(worker.slots, worker.slots_limit);
+  const told: [string, ReactNode][] = [
+    [fields.intent, <Wish key="wish" worker={worker} />],
+    [fields.slots, <SlotsBar all={all} key="slots" used={worker.used_slots} />],
+    [fields.queues, <Tags key="queues" names={worker.queues} />],
+    [fields.labels, <Tags key="labels" names={pairs(worker.labels)} />],
+    [fields.bundles, <Tags key="bundles" names={worker.bundles ?? ["*"]} />],
+    [fields.team, worker.team],
+    [fields.lastSeen, <When key="seen" time={worker.last_seen_at} />],
+    [fields.clock, worker.clock_off_s === null ? null : words().ahead(worker.clock_off_s)],
+    [fields.alarm, worker.alarm],
+    [fields.host, facts["hostname"]],
+    [fields.system, [facts["os"], facts["arch"], facts["python"]].filter(Boolean).join(", ")],
+    [fields.version, facts["version"]],
+    [fields.joined, <When key="joined" time={worker.created_at} />],
+    [fields.credential, worker.credential_expires_at ? <When key="credential" time={worker.credential_expires_at} /> : null],
+    [fields.certificate, worker.certificate],
+  ];
+  return (
+    <DataList.Root orientation="horizontal" size="sm">
+      {told
+        .filter(([, value]) => value !== null && value !== undefined && value !== "")
+        .map(([label, value]) => (
+          <DataList.Item key={label}>
+            <DataList.ItemLabel>{label}</DataList.ItemLabel>
+            <DataList.ItemValue>{value}</DataList.ItemValue>
+          </DataList.Item>
+        ))}
+    </DataList.Root>
+  );
+}
+
+function Part({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <Box>
+      <Heading mb="2" size="sm">
+        {title}
+      </Heading>
+      {children}
+    </Box>
+  );
+}

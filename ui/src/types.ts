@@ -1,0 +1,134 @@
+/** What the REST API answers, as far as we show it: docs/reference/rest.md. Times are ISO 8601. */
+
+export type Presence = "online" | "silent" | "gone";
+export type Intent = "serve" | "pause" | "drain" | "leave";
+export type JobState = "queued" | "offered" | "running" | "succeeded" | "failed" | "lost" | "revoked";
+
+export interface Listed<T> {
+  items: T[];
+  next: string | null;
+}
+
+export interface Me {
+  name: string;
+  may_manage: boolean;
+}
+
+export interface Worker {
+  id: string;
+  name: string;
+  presence: Presence;
+  intent: Intent;
+  intent_reason: string;
+  intent_by: string;
+  intent_at: string | null;
+  intent_until: string | null;
+  intent_heard: boolean;
+  queues: string[];
+  team: string | null;
+  slots: number;
+  slots_limit: number | null;
+  used_slots: number;
+  last_seen_at: string | null;
+  created_at: string;
+  suspended_at: string | null;
+  credential_expires_at: string | null;
+  labels: Record<string, string>;
+  bundles: string[] | null;
+  certificate: string | null;
+  alarm: string;
+  clock_off_s: number | null;
+  facts: Record<string, string>;
+}
+
+export interface Fleet {
+  workers: number;
+  online: number;
+  silent: number;
+  gone: number;
+  flagged: number;
+  slots: number;
+  used_slots: number;
+}
+
+export interface Queue {
+  queue: string;
+  queued: number;
+  offered: number;
+  running: number;
+  oldest_queued_at: string | null;
+  workers: number;
+  slots: number;
+  free_slots: number;
+  is_unserved: boolean;
+  wait_p50_s: number | null;
+  wait_p95_s: number | null;
+  lost_after_s: number | null;
+}
+
+export interface Job {
+  id: string;
+  kind: string;
+  state: JobState;
+  queue: string;
+  dag_id: string;
+  run_id: string;
+  task_id: string;
+  map_index: number;
+  try_number: number;
+  worker: string | null;
+  slots: number;
+  queued_at: string;
+  accepted_at: string | null;
+  ended_at: string | null;
+  reason: string;
+}
+
+export interface AuditEntry {
+  at: string;
+  kind: string;
+  worker: string | null;
+  job_id: string | null;
+  actor: string;
+  times: number;
+  detail: string;
+}
+
+export interface Access {
+  at: string;
+  answer: "granted" | "denied" | "audited";
+  kind: string;
+  name: string;
+  worker: string | null;
+  dag_id: string;
+  task_id: string;
+  job_id: string;
+}
+
+export interface Token {
+  id: string;
+  name_pattern: string;
+  queues: string[];
+  labels: Record<string, string>;
+  uses_left: number;
+  created_at: string;
+  created_by: string;
+  expires_at: string;
+  revoked_at: string | null;
+}
+
+export interface MadeToken {
+  token: string;
+  about: Token;
+}
+
+export interface Done {
+  name: string;
+  problem: { detail: string; code: string } | null;
+}
+
+export interface BulkDone {
+  done: number;
+  refused: number;
+  workers: Done[];
+}

@@ -1,0 +1,70 @@
+import { act, renderHook } from "@testing-library/react";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { Problem } from "../src/api";
+import { useLive } from "../src/useLive";
+
+beforeEach(() => vi.useFakeTimers());
+afterEach(() => vi.useRealTimers());
+
+async function pass(ms: number): Promise<void> {
+  await act(() => vi.advanceTimersByTimeAsync(ms));
+}
+
+test("it is read again and again, and ends with the page", async () => {
+  let count = 0;
+  const live = renderHook(() => useLive("x", () => Promise.resolve({ count: ++count }), 1000));
+  expect(live.result.current.isLoading).toBe(true);
+  await pass(0);
+  expect(live.result.current.value).toEqual({ count: 1 });
+  await pass(1200);
+  expect(live.result.current.value).toEqual({ count: 2 });
+  live.unmount();
+  await pass(10_000);
+  expect(count).toBe(2);
+});
+
+test("a failure keeps the last value, says why, and is tried less often", async () => {
+  const answers = [() => Promise.resolve("good"), () => Promise.reject(new Problem("away", 503, "busy")), () => Promise.resolve("back")];
+  const live = renderHook(() => useLive("x", () => (answers.shift() ?? (() => Promise.resolve("back")))(), 1000));
+  await pass(0);
+  await pass(1200);
+  expect(live.result.current).toMatchObject({ value: "good", problem: { message: "away" } });
+  await pass(1200);
+  expect(live.result.current.problem).toBeDefined();
+  await pass(1200);
+  expect(live.result.current).toMatchObject({ value: "back", problem: undefined });
+});
+
+test("another key begins anew, and shows the old rows until the new ones are there", async () => {
+  const live = renderHook(({ key }) => useLive(key, () => Promise.resolve(key), 1000), { initialProps: { key: "a" } });
+  await pass(0);
+  live.rerender({ key: "b" });
+  expect(live.result.current).toMatchObject({ value: "a", isLoading: true });
+  await pass(0);
+  expect(live.result.current).toMatchObject({ value: "b", isLoading: false });
+});
+
+test("what has not changed does not draw the page again", async () => {
+  const same = { rows: [] };
+  let drawn = 0;
+  renderHook(() => {
+    drawn += 1;
+    return useLive("x", () => Promise.resolve(same), 1000);
+  });
+  await pass(3000); // React may look once more before it knows that nothing changes
+  const before = drawn;
+  await pass(10_000);
+  expect(drawn).toBe(before);
+});
+
+test("nothing is asked while the page is hidden", async () => {
+  let count = 0;
+  const state = vi.spyOn(document, "visibilityState", "get").mockReturnValue("hidden");
+  renderHook(() => useLive("x", () => Promise.resolve(++count), 1000));
+  await pass(5000);
+  expect(count).toBe(0);
+  state.mockReturnValue("visible");
+  document.dispatchEvent(new Event("visibilitychange"));
+  await pass(0);
+  expect(count).toBe(1);
+});
