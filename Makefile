@@ -1,5 +1,5 @@
 # Everything runs from environments under .work/ (git-ignored), made by scripts/environments from requirements/*.lock.
-# A machine needs Python 3.10–3.13 with pip, and make.
+# A machine needs Python 3.10–3.13 with pip, Node 20 or newer with npm, and make.
 
 .PHONY: help setup demo check format test unit e2e chaos bench locks clean
 

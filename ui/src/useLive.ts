@@ -30,6 +30,7 @@ export function useLive<T>(key: string, read: (signal: AbortSignal) => Promise<T
     const ended = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     let failures = 0;
+    let shown: T | undefined;
 
     async function look(): Promise<void> {
       clearTimeout(timer);
@@ -37,8 +38,10 @@ export function useLive<T>(key: string, read: (signal: AbortSignal) => Promise<T
       try {
         const value = await latest.current(ended.signal);
         if (ended.signal.aborted) return;
+        // The very same object: nothing has changed, and nothing need be drawn.
+        if (failures > 0 || shown === undefined || shown !== value) setState({ key, value });
         failures = 0;
-        setState((old) => (old.key === key && old.value === value && !old.problem ? old : { key, value }));
+        shown = value;
       } catch (error) {
         if (ended.signal.aborted) return;
         failures += 1;

@@ -129,7 +129,8 @@ const english = {
   workerAccesses: "What its jobs asked for",
   selected: (count: number) => `${count} selected`,
   confirm: (action: string, count: number) => `${action}: ${count} worker${count === 1 ? "" : "s"}`,
-  fleet: (workers: number, online: number, silent: number) => `${workers} workers: ${online} online, ${silent} silent`,
+  fleet: (workers: number, online: number, silent: number) =>
+    `${workers} worker${workers === 1 ? "" : "s"}: ${online} online, ${silent} silent`,
   used: (used: number, all: number) => `${used} of ${all} slots`,
   ahead: (seconds: number) => (seconds > 0 ? `${seconds} s ahead` : `${-seconds} s behind`),
   joined: (names: string) => `${names} has joined`,

@@ -29,7 +29,7 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
 
     @cached_property
     def react_apps(self) -> list[dict[str, Any]]:
-        """The dashboard: a page in the menu *Browse*. Airflow loads one file, which takes its libraries from Airflow's own page."""
+        """The dashboard, in the menu *Browse*: one file, which takes its libraries from Airflow's own page."""
         return [
             {
                 "name": "Remote Workers",

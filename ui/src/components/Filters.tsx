@@ -26,7 +26,7 @@ export function TextFilter({ name, label }: { name: string; label: string }) {
   return (
     <Input
       aria-label={label}
-      maxW="14rem"
+      maxW="10rem"
       onChange={(event) => setTyped(event.target.value)}
       placeholder={label}
       size="xs"
@@ -44,7 +44,7 @@ interface ChoiceProps {
 export function Choice({ name, label, choices }: ChoiceProps) {
   const address = useAddress();
   return (
-    <NativeSelect.Root maxW="11rem" size="xs">
+    <NativeSelect.Root maxW="10rem" size="xs">
       <NativeSelect.Field
         aria-label={label}
         onChange={(event) => address.set({ [name]: event.target.value })}

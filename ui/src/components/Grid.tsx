@@ -1,6 +1,6 @@
 /** A table: columns that may be sorted by, rows that may be chosen. The API sorts and pages; this shows. */
 
-import { Box, Button, Checkbox, HStack, Table } from "@chakra-ui/react";
+import { Box, Button, Checkbox, HStack, Table, Text } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 import { useAddress } from "../useAddress";
 import { words } from "../words";
@@ -58,7 +58,9 @@ export function Grid<T>({ label, columns, rows, keyOf, chosen, onChoose }: GridP
                     {`${column.title}${order === column.order ? " ▲" : order === `-${column.order}` ? " ▼" : ""}`}
                   </Button>
                 ) : (
-                  column.title
+                  <Text fontSize="xs" fontWeight="bold">
+                    {column.title}
+                  </Text>
                 )}
               </Table.ColumnHeader>
             ))}

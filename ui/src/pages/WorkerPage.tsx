@@ -66,7 +66,7 @@ function About({ worker }: { worker: Worker }) {
     [fields.intent, <Wish key="wish" worker={worker} />],
     [fields.slots, <SlotsBar all={all} key="slots" used={worker.used_slots} />],
     [fields.queues, <Tags key="queues" names={worker.queues} />],
-    [fields.labels, <Tags key="labels" names={pairs(worker.labels)} />],
+    [fields.labels, pairs(worker.labels).length ? <Tags key="labels" names={pairs(worker.labels)} /> : null],
     [fields.bundles, <Tags key="bundles" names={worker.bundles ?? ["*"]} />],
     [fields.team, worker.team],
     [fields.lastSeen, <When key="seen" time={worker.last_seen_at} />],

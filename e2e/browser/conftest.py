@@ -1,0 +1,58 @@
+"""Debian's Chromium, driven by Playwright; one context for each user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from testkit.airflow import Airflow
+from testkit.debian import programs
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = programs({"chromium": "chromium"})["chromium"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(central: Airflow, browser: Browser) -> Iterator[OpenPage]:
+    """Return a function that opens the dashboard as a user of Airflow's; no request may leave this machine's Airflow."""
+    contexts: list[BrowserContext] = []
+    strangers: list[str] = []
+
+    def open_page(user: str, query: str = "", *, scheme: str = "light") -> Page:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": 1400, "height": 900})
+        contexts.append(context)
+        token = central.client(user).headers["authorization"].removeprefix("Bearer ")
+        context.add_cookies([{"name": "_token", "value": token, "url": central.url}])
+        page = context.new_page()
+        page.on("request", lambda request: None if _is_ours(request.url, central.url) else strangers.append(request.url))
+        page.goto(f"{central.url}/plugin/remote-workers{query}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert strangers == [], "the page asked somebody else"
+
+
+def _is_ours(url: str, ours: str) -> bool:
+    return url.startswith((ours, "data:", "blob:"))

@@ -1,0 +1,107 @@
+"""The dashboard in a real browser on real Airflow, with real workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from testkit.airflow import Airflow
+from testkit.processes import wait_until
+from testkit.worker import Worker
+
+from .conftest import OpenPage
+
+AXE = Path(__file__).parent.parent.parent / "ui/node_modules/axe-core/axe.min.js"
+
+
+def _row(page: Page, name: str) -> object:
+    return page.get_by_role("row").filter(has=page.get_by_role("button", name=name, exact=True))
+
+
+def test_the_fleet_is_shown_and_found_by_name(open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("viewer")
+    row = _row(page, worker.name)
+    expect(row).to_contain_text("online")
+    expect(row).to_contain_text("serving")
+    page.get_by_role("textbox", name="Search").fill("no such worker")
+    expect(page.get_by_text("No worker matches.")).to_be_visible()
+    assert "text=no+such+worker" in page.url
+    page.reload()
+    expect(page.get_by_text("No worker matches.")).to_be_visible()
+
+
+def test_a_viewer_has_nothing_to_change(open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("viewer", f"?worker={worker.name}")
+    expect(page.get_by_role("heading", name=worker.name)).to_be_visible()
+    for name in ("Pause", "Revoke", "Join a worker", "Enrolment"):
+        expect(page.get_by_role("button", name=name)).to_have_count(0)
+    expect(page.get_by_role("tab")).to_have_text(["Fleet", "Queues", "Jobs"])
+
+
+def test_a_worker_is_paused_with_a_reason_and_resumed(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("op", f"?worker={worker.name}")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_label("Reason").fill("patching")
+    page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("op: patching").first).to_be_visible()
+    assert central.remote_cli("workers", "show", worker.name)["intent"] == "pause"
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("serving").first).to_be_visible()
+    assert central.remote_cli("workers", "show", worker.name)["intent"] == "serve"
+
+
+def test_many_are_changed_at_once(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("op")
+    page.get_by_role("checkbox", name=worker.name).check(force=True)
+    expect(page.get_by_text("1 selected")).to_be_visible()
+    page.get_by_role("button", name="New credential").click()
+    page.get_by_role("dialog").get_by_role("button", name="New credential").click()
+    wait_until(
+        lambda: central.remote_cli("audit", "list", "--kind", "rotated", "--worker", worker.name),
+        timeout_s=30,
+        what="the worker has replaced its credential",
+    )
+
+
+def test_a_worker_joins_by_what_the_dialog_says(central: Airflow, open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page("op")
+    page.get_by_role("button", name="Join a worker").click()
+    page.get_by_label("Queues").fill("joined")
+    page.get_by_label("Names that may join").fill("shown-*")
+    page.get_by_role("button", name="Make the token").click()
+    command = page.get_by_role("dialog").get_by_role("tabpanel").inner_text()
+    assert f"airflow-remote-worker join {central.url} --token -" in command
+    token = command.split("'")[1]
+    worker = Worker(tmp_path, name="shown-1", central=central.url, token=token, bundles={})
+    worker.run("join", central.url, "--token", "-", "--name", "shown-1", stdin=f"{token}\n")
+    expect(page.get_by_text("shown-1 has joined")).to_be_visible(timeout=15_000)
+
+
+def test_a_job_says_why_it_waits_and_is_stopped(central: Airflow, open_page: OpenPage) -> None:
+    run = central.trigger("unserved")
+    wait_until(lambda: central.jobs(run), timeout_s=30, what="a job waits")
+    page = open_page("op", f"?tab=jobs&run_id={run.replace('+', '%2B')}")
+    page.get_by_role("button", name="Why?").click()
+    expect(page.get_by_text("No worker may serve the queue")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_label("Reason").fill("wrong data")
+    page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("stopped by op: wrong data")).to_be_visible()
+    assert central.wait_for_run("unserved", run) == "failed"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_on_it_is_out_of_reach(open_page: OpenPage, worker: Worker, scheme: str) -> None:
+    """axe looks for what keyboards and screen readers can't use; Airflow's own frame around the page is not ours."""
+    page = open_page("op", scheme=scheme)
+    expect(_row(page, worker.name)).to_be_visible()
+    page.add_script_tag(path=AXE)
+    for tab in ("Fleet", "Queues", "Jobs", "Enrolment", "Audit"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(500)
+        found = page.evaluate("() => axe.run(document.querySelector('[role=tabpanel]:not([hidden])'))")
+        serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+        assert serious == [], [(one["id"], one["nodes"][0]["html"][:300]) for one in serious]
