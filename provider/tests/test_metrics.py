@@ -9,10 +9,10 @@ from datetime import timedelta
 import pytest
 import statsd
 
-from testkit.ledger import enlist, queued, running  # isort: skip
+from testkit.ledger import change_job, enlist, queued, running  # isort: skip
 
 from airflow_remote_provider import compat, metrics
-from airflow_remote_provider.api import gauges
+from airflow_remote_provider.api.gauges import Gauges
 from airflow_remote_provider.metrics import TABLE, Kind
 
 
@@ -54,12 +54,31 @@ def test_the_gauges_are_of_the_fleet_and_of_each_queue(received: socket.socket) 
     running(enlist(slots=5), slots=2)
     queued("z")
     with compat.transaction() as session:
-        gauges.tell(session, silent_after=timedelta(seconds=90))
+        Gauges(silent_after=timedelta(seconds=90)).tell(session)
     told = {line.rpartition(":")[0]: line.rpartition(":")[2] for line in _told(received, 25)}
     assert told["airflow.remote.workers.online"] == "1|g" and told["airflow.remote.workers.gone"] == "0|g"
     assert (told["airflow.remote.slots"], told["airflow.remote.slots_used"]) == ("5|g", "2|g")
     assert (told["airflow.remote.queue.running.q"], told["airflow.remote.queue.free_slots.q"]) == ("1|g", "3|g")
     assert told["airflow.remote.queue.queued.z"] == "1|g" and "airflow.remote.queue.oldest_s.z" in told
+
+
+@pytest.mark.usefixtures("database")
+def test_a_queue_that_is_no_more_is_told_to_be_empty_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr(compat, "emit", lambda kind, name, value, tags: told.append((name, value)))
+    job, gauges = queued("z"), Gauges(silent_after=timedelta(seconds=90))
+    for state in ("queued", "succeeded", "succeeded"):
+        change_job(job.job_id, state=state)
+        with compat.transaction() as session:
+            gauges.tell(session)
+    assert [value for name, value in told if name == "remote.queue.queued.z"] == [1, 0]
+
+
+def test_an_empty_tag_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(compat, "emit", lambda kind, name, value, tags: told.append((name, tags)))
+    metrics.timed("remote.job.wait", timedelta(seconds=1))
+    assert told == [("remote.job.wait", {"queue": "none"}), ("remote.job.wait.none", None)]
 
 
 def test_what_fails_to_be_told_fails_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
+UNNAMED = "none"
+"""The value of a tag that is empty."""
 EVERY_S = 30.0
 """How often the API process that is on duty tells the gauges."""
 
@@ -68,12 +70,12 @@ def timed(name: str, took: timedelta, *, tag: str = "") -> None:
 
 def _emit(kind: Kind, name: str, value: float | timedelta, tag: str) -> None:
     metric = TABLE[name]
-    assert metric.kind is kind and bool(metric.tag) == bool(tag), f"{name} is a {metric.kind.value} with the tag {metric.tag!r}"
+    assert metric.kind is kind and (metric.tag or not tag), f"{name} is a {metric.kind.value} with the tag {metric.tag!r}"
     from airflow_remote_provider import compat
 
     try:
-        compat.emit(kind.value, name, value, {metric.tag: tag} if tag else None)
-        if tag:
-            compat.emit(kind.value, f"{name}.{compat.metric_part(tag)}", value, None)
+        compat.emit(kind.value, name, value, {metric.tag: tag or UNNAMED} if metric.tag else None)
+        if metric.tag:
+            compat.emit(kind.value, f"{name}.{compat.metric_part(tag or UNNAMED)}", value, None)
     except Exception:
         log.warning("The metric %s could not be told", name, exc_info=True)

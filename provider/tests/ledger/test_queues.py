@@ -24,9 +24,9 @@ def _rows() -> dict[str, QueueDepth]:
         return {row.queue: row for row in queues.depths(session)}
 
 
-def _lost_after() -> dict[str, float]:
+def _rules() -> dict[str, tuple[float, str]]:
     with compat.transaction() as session:
-        return queues.lost_after(session)
+        return {name: (rule.lost_after_s, rule.changed_by) for name, rule in queues.rules(session).items()}
 
 
 def test_queues_show_their_depth() -> None:
@@ -39,15 +39,20 @@ def test_queues_show_their_depth() -> None:
     assert rows == {"a": (0, 1, 1, True), "b": (0, 0, 1, True), "z": (1, 0, 0, False)}
 
 
+def test_each_team_has_its_own_depth() -> None:
+    for team in (None, "red", "red"):
+        queued("q", team=team)
+    with compat.transaction() as session:
+        assert {row.team: row.queued for row in queues.depths(session)} == {None: 1, "red": 2}
+
+
 def test_what_people_set_holds_until_they_unset_it() -> None:
     _set("ships", 14_400)
     _set("ships", 7_200, by="bob")
-    assert _lost_after() == {"ships": 7_200}
-    row = _rows()["ships"]
-    assert (row.lost_after_s, row.changed_by, row.queued, row.running) == (7_200, "bob", 0, 0)
+    assert _rules() == {"ships": (7_200, "bob")}
     with compat.transaction() as session:
         queues.unset_queue(session, "ships")
-    assert (_lost_after(), _rows()) == ({}, {})
+    assert _rules() == {}
 
 
 def test_what_a_queue_may_reach_outlives_its_rule_and_is_no_rule() -> None:
@@ -55,7 +60,7 @@ def test_what_a_queue_may_reach_outlives_its_rule_and_is_no_rule() -> None:
     with compat.transaction() as session:
         queue_policy.set_mode(session, "ships", queue_policy.Mode.AUDIT, by="ann")
         queues.unset_queue(session, "ships")
-    assert _rows() == {}
+    assert _rules() == {}
     with compat.transaction() as session:
         assert queue_policy.policy_of(session, "ships").mode is queue_policy.Mode.AUDIT
         with pytest.raises(Unknown):
@@ -65,7 +70,7 @@ def test_what_a_queue_may_reach_outlives_its_rule_and_is_no_rule() -> None:
 def test_case_counts_in_a_queues_name() -> None:
     _set("GPU", 60)
     _set("gpu", 120)
-    assert _lost_after() == {"GPU": 60, "gpu": 120}
+    assert _rules() == {"GPU": (60, "ann"), "gpu": (120, "ann")}
 
 
 def test_a_queue_of_which_nothing_was_set_can_t_be_unset() -> None:

@@ -14,11 +14,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat, metrics
-from airflow_remote_provider.api import gauges
+from airflow_remote_provider.api.gauges import Gauges
 from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.recorder import EVERY_S as RECORDED_EVERY_S
+from airflow_remote_provider.api.recorder import Recorder
 from airflow_remote_provider.api.vigil import BREAK_S, Vigil
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger import audit, callbacks, sweep, workers
+from airflow_remote_provider.ledger import audit, callbacks, history, sweep, workers
 from airflow_remote_provider.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,9 @@ class Duties:
         self._heard: set[str] = set()
         self._due: dict[str, float] = {}
         self._busy = False
-        self._tells = compat.metrics_are_on()
+        silent_after = timedelta(seconds=settings.silent_after_seconds)
+        self._gauges = Gauges(silent_after=silent_after) if compat.metrics_are_on() else None
+        self._recorder = Recorder(silent_after=silent_after)
         self._vigil = Vigil(settings.reconnect_seconds)
         self._offer_deadline = timedelta(seconds=settings.offer_deadline_seconds)
 
@@ -76,15 +80,20 @@ class Duties:
             try:
                 if self._is_due("round", ROUND_EVERY_S):
                     on_duty = await self._round()
+                    if not on_duty:
+                        self._recorder.forget()
                 if on_duty and self._busy:
                     await self._sweep()
-                if on_duty and self._tells and self._is_due("gauges", metrics.EVERY_S):
-                    await self._pool.call(gauges.tell, silent_after=timedelta(seconds=self._settings.silent_after_seconds))
+                if on_duty and self._gauges and self._is_due("gauges", metrics.EVERY_S):
+                    await self._pool.call(self._gauges.tell)
+                if on_duty and self._is_due("history", RECORDED_EVERY_S):
+                    await self._record()
                 if on_duty and self._is_due("wishes", WISHES_EVERY_S):
                     await self._pool.call(workers.end_wishes)
                 if on_duty and self._is_due("purge", PURGE_EVERY_S):
                     await self._pool.call(sweep.purge, older_than=timedelta(days=self._settings.history_days))
                     await self._pool.call(audit.purge, older_than=timedelta(days=self._settings.audit_days))
+                    await self._pool.call(self._purge_history)
             except (SQLAlchemyError, OSError) as error:
                 log.warning("A sweep failed (%s); trying again", error)
                 on_duty = False
@@ -102,6 +111,16 @@ class Duties:
         if self._is_due("silent", 10.0):
             await self._pool.call(self._lose)
             await self._pool.call(callbacks.stop_over)
+
+    async def _record(self) -> None:
+        """What goes wrong here is no reason to watch less closely."""
+        try:
+            await self._pool.call(self._recorder.record)
+        except SQLAlchemyError as error:
+            log.warning("The history of this minute was not written (%s)", error)
+
+    def _purge_history(self, session: Session) -> None:
+        history.purge(session, database_now(session))
 
     def _expire_offers(self, session: Session, rules: sweep.OfferRules) -> None:
         self._check_clock(session, database_now(session))
@@ -143,7 +162,8 @@ class Duties:
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = asyncio.get_running_loop().time()
-        if now < self._due.get(what, 0.0):
+        due = self._due.get(what, now)
+        if now < due:
             return False
-        self._due[what] = now + every_s
+        self._due[what] = max(now, due + every_s)  # not from now on: what is late once shall not be later each time
         return True

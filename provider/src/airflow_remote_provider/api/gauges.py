@@ -15,18 +15,34 @@ MOST_QUEUES = 500
 """Names of queues are people's, and each is a metric of its own; who has more has to look at the API."""
 
 
-def tell(session: Session, *, silent_after: timedelta) -> None:
-    """Tell all gauges. Eight statements."""
-    fleet = count_workers(session, silent_after=silent_after)
-    for presence in ("online", "silent", "gone"):
-        metrics.gauge("remote.workers", getattr(fleet, presence), tag=presence)
-    metrics.gauge("remote.workers_flagged", fleet.flagged)
-    metrics.gauge("remote.slots", fleet.slots)
-    metrics.gauge("remote.slots_used", fleet.used_slots)
-    now = database_now(session)
-    for row in list_queues(session, silent_after=silent_after)[:MOST_QUEUES]:
-        age = timedelta() if row.oldest_queued_at is None else now - row.oldest_queued_at
-        metrics.gauge("remote.queue.queued", row.queued, tag=row.queue)
-        metrics.gauge("remote.queue.running", row.running, tag=row.queue)
-        metrics.gauge("remote.queue.oldest_s", age.total_seconds(), tag=row.queue)
-        metrics.gauge("remote.queue.free_slots", row.free_slots, tag=row.queue)
+class Gauges:
+    """Knows which queues it told of: one that is no more is told to be empty once, or it would seem as deep as it last was."""
+
+    def __init__(self, *, silent_after: timedelta) -> None:
+        self._silent_after = silent_after
+        self._queues: set[str] = set()
+
+    def tell(self, session: Session) -> None:
+        """Tell all gauges. Nine statements."""
+        fleet = count_workers(session, silent_after=self._silent_after)
+        for presence in ("online", "silent", "gone"):
+            metrics.gauge("remote.workers", getattr(fleet, presence), tag=presence)
+        metrics.gauge("remote.workers_flagged", fleet.flagged)
+        metrics.gauge("remote.slots", fleet.slots)
+        metrics.gauge("remote.slots_used", fleet.used_slots)
+        now = database_now(session)
+        told = set()
+        for row in list_queues(session, silent_after=self._silent_after)[:MOST_QUEUES]:
+            age = timedelta() if row.oldest_queued_at is None else now - row.oldest_queued_at
+            _tell_queue(row.queue, row.queued, row.running, age.total_seconds(), row.free_slots)
+            told.add(row.queue)
+        for gone in self._queues - told:
+            _tell_queue(gone, 0, 0, 0.0, 0)
+        self._queues = told
+
+
+def _tell_queue(queue: str, queued: int, running: int, oldest_s: float, free_slots: int) -> None:
+    metrics.gauge("remote.queue.queued", queued, tag=queue)
+    metrics.gauge("remote.queue.running", running, tag=queue)
+    metrics.gauge("remote.queue.oldest_s", oldest_s, tag=queue)
+    metrics.gauge("remote.queue.free_slots", free_slots, tag=queue)

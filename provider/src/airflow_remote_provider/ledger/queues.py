@@ -62,51 +62,54 @@ def unset_queue(session: Session, name: str, *, by: str = "unknown") -> None:
     acted(session, by, f"unset the rules of the queue {name}")
 
 
-def lost_after(session: Session) -> dict[str, float]:
-    """Return how long a worker may be silent, by queue, where people decided that. A handful of rows."""
-    query = select(Queue.name, Queue.lost_after_s).where(Queue.lost_after_s.is_not(None))
-    return {row.name: row.lost_after_s for row in session.execute(query)}
+@dataclass(frozen=True)
+class QueueRule:
+    """What people decided about the jobs of one queue."""
+
+    lost_after_s: float
+    changed_by: str
+
+
+def rules(session: Session) -> dict[str, QueueRule]:
+    """Return what people decided, by queue. A handful of rows."""
+    query = select(Queue.name, Queue.lost_after_s, Queue.changed_by).where(Queue.lost_after_s.is_not(None))
+    return {row.name: QueueRule(row.lost_after_s, row.changed_by) for row in session.execute(query)}
 
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """How many jobs of one queue are where, and its own rule where it has one."""
+    """How many jobs of one queue and team are where."""
 
     queue: str
     queued: int
     offered: int
     running: int
     oldest_queued_at: datetime | None
-    lost_after_s: float | None = None
-    """None: as `[remote] lost_after_seconds` says."""
-    changed_by: str = ""
+    team: str | None = None
 
 
 def depths(session: Session) -> list[QueueDepth]:
-    """Return every queue that has jobs not ended yet, or about which something was decided."""
+    """Return every queue that has jobs not ended yet, once for each team that has some; one statement."""
     open_states = [state.value for state in JobState if not state.is_ended]
     query = (
-        select(Job.queue, Job.state, func.count(), func.min(Job.queued_at))
+        select(Job.queue, Job.team, Job.state, func.count(), func.min(Job.queued_at))
         .where(Job.state.in_(open_states))
-        .group_by(Job.queue, Job.state)
+        .group_by(Job.queue, Job.team, Job.state)
     )
-    found: dict[str, dict[str, tuple[int, datetime]]] = {}
-    for queue, state, count, oldest in session.execute(query):
-        found.setdefault(queue, {})[state] = (count, oldest)
-    rules = {queue.name: queue for queue in session.scalars(select(Queue).where(Queue.lost_after_s.is_not(None)))}
+    found: dict[tuple[str, str | None], dict[str, tuple[int, datetime | None]]] = {}
+    for queue, team, state, count, oldest in session.execute(query):
+        found.setdefault((queue, team), {})[state] = (count, oldest)
     rows = []
-    for name in sorted(found.keys() | rules.keys()):
-        states, rule = found.get(name, {}), rules.get(name)
-        queued = states.get(JobState.QUEUED.value)
+    for (queue, team), states in sorted(found.items(), key=lambda item: (item[0][0], item[0][1] or "")):
+        queued, oldest_queued_at = states.get(JobState.QUEUED.value, (0, None))
         rows.append(
             QueueDepth(
-                queue=name,
-                queued=queued[0] if queued else 0,
+                queue=queue,
+                queued=queued,
                 offered=states.get(JobState.OFFERED.value, (0, None))[0],
                 running=states.get(JobState.RUNNING.value, (0, None))[0],
-                oldest_queued_at=queued[1] if queued else None,
-                lost_after_s=rule.lost_after_s if rule else None,
-                changed_by=rule.changed_by if rule else "",
+                oldest_queued_at=oldest_queued_at,
+                team=team,
             )
         )
     return rows

@@ -84,5 +84,6 @@ class Job(Base):
         Index(None, "owner", "state"),  # what the scheduler has not heard yet, whatever history there is
         Index(None, "ti_id"),
         Index(None, "ended_at"),
+        Index(None, "accepted_at"),
         Index(None, "queued_at"),  # people read the newest first, whatever history there is
     )

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 if TYPE_CHECKING:
     from .conftest import People
 
-EXAMPLES = {"name": "edge", "token_id": "t", "queue": "q", "job_id": "j", "dag_id": "d"}
+EXAMPLES = {"name": "edge", "token_id": "t", "queue": "q", "job_id": "j", "dag_id": "d", "kind": "queue"}
 BODIES: dict[str, dict[str, Any]] = {
     "/workers/actions": {"action": "pause", "names": ["edge"]},
     "/workers/{name}/intent": {"mode": "pause"},

@@ -17,7 +17,9 @@ def test_queues_are_listed_with_depth_and_rules(people: People) -> None:
     people.ann.ok("PUT", "/queues/far/away/rules", 204, json={"lost_after_s": 7200})
     rows = {row["queue"]: row for row in people.vic.ok("GET", "/queues")["items"]}
     assert (rows["a"]["queued"], rows["far/away"]["lost_after_s"], rows["far/away"]["changed_by"]) == (1, 7200, "ann")
+    assert people.vic.ok("GET", "/queues/far/away")["lost_after_s"] == 7200
     people.ann.ok("DELETE", "/queues/far/away/rules", 204)
+    assert people.vic("GET", "/queues/far/away").status_code == 404
     assert [row["queue"] for row in people.vic.ok("GET", "/queues")["items"]] == ["a"]
     assert people.ann("DELETE", "/queues/far/away/rules").status_code == 404
 

@@ -12,6 +12,8 @@ from testkit.ledger import ago, change_job, counted, enlist, last_seen, queued, 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import queues, workers
+from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.views import queues as view
 from airflow_remote_provider.ledger.views.queues import QueueRow, list_queues, percentile
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 
@@ -46,15 +48,30 @@ def test_a_queue_whose_jobs_nobody_takes_is_told_apart_from_an_idle_one() -> Non
     assert {name: row.is_unserved for name, row in _rows().items()} == {"nobody": True, "idle": False, "away": True}
 
 
-def test_waits_are_of_the_last_hours_jobs() -> None:
+def test_waits_are_of_the_jobs_that_began_in_the_last_hour() -> None:
     worker = enlist(slots=100)
     for seconds in range(1, 21):
         job = running(worker)
         change_job(job.job_id, queued_at=ago(minutes=10), accepted_at=ago(minutes=10, seconds=-seconds))
     old = running(worker)
-    change_job(old.job_id, queued_at=ago(hours=2), accepted_at=ago(hours=1))
+    change_job(old.job_id, queued_at=ago(hours=2), accepted_at=ago(hours=1, seconds=1))
     row = _rows()["q"]
     assert row.wait_p50_s == pytest.approx(10, abs=0.5) and row.wait_p95_s == pytest.approx(19, abs=0.5)
+
+
+def test_a_job_that_waited_for_hours_counts() -> None:
+    job = running(enlist())
+    change_job(job.job_id, queued_at=ago(hours=5), accepted_at=ago(minutes=1))
+    assert _rows()["q"].wait_p95_s == pytest.approx(5 * 3600 - 60, abs=5)
+
+
+def test_a_busy_queue_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "MOST_WAITS", 2)
+    worker = enlist(queues=["busy", "rare"], slots=100)
+    running(worker, "rare")
+    for _ in range(4):
+        running(worker, "busy")
+    assert _rows()["rare"].wait_p50_s is not None
 
 
 def test_a_rule_makes_a_row() -> None:
@@ -64,11 +81,31 @@ def test_a_rule_makes_a_row() -> None:
     assert (row.lost_after_s, row.changed_by, row.workers, row.wait_p50_s) == (7200, "bob", 0, None)
 
 
-def test_another_teams_workers_do_not_count() -> None:
+def test_of_another_team_nothing_is_told() -> None:
+    enlist("red", ["q", "secret"], team="red")
+    for name in ("q", "secret"):
+        queued(name, team="red")
+    queued("q")
+    with compat.transaction() as session:
+        queues.set_queue(session, "secret", lost_after_s=7200, by="bob")
+    blue = _rows(Scope(teams={"blue"}))
+    assert list(blue) == ["q"] and (blue["q"].workers, blue["q"].queued, blue["q"].is_unserved) == (0, 1, True)
+    red = _rows(Scope(teams={"red"}))
+    assert (red["q"].workers, red["q"].queued, red["secret"].lost_after_s) == (1, 2, 7200)
+
+
+def test_a_team_s_jobs_are_not_served_by_anothers_workers() -> None:
     enlist("red", ["q"], team="red")
-    queued("q", team="red")
-    assert _rows(Scope(teams={"blue"}))["q"].workers == 0
-    assert _rows(Scope(teams={"red"}))["q"].workers == 1
+    queued("q")
+    assert _rows()["q"].is_unserved
+
+
+def test_one_queue_is_shown_or_nothing_known_of_it() -> None:
+    queued("q")
+    with compat.transaction() as session:
+        assert view.show_queue(session, "q", silent_after=SILENT).queued == 1
+        with pytest.raises(Unknown, match="'never' has no jobs, workers or rules"):
+            view.show_queue(session, "never", silent_after=SILENT)
 
 
 def test_it_costs_the_same_statements_whatever_the_fleet(database: Engine) -> None:
@@ -77,7 +114,7 @@ def test_it_costs_the_same_statements_whatever_the_fleet(database: Engine) -> No
         enlist(f"w{number}", [f"q{number}"])
     with counted(database) as statements:
         _rows()
-    assert len(statements) <= 6
+    assert len(statements) <= 7
 
 
 @pytest.mark.parametrize(

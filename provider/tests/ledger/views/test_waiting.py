@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -64,6 +65,25 @@ def test_they_are_suspended_or_paused_by_whom_and_why() -> None:
     assert _why(job) == "The workers of the queue 'q' take no jobs: edge shall pause, says ann: \"patching\"."
     _do(rotation.suspend, "edge", by="ann")
     assert "suspended" in _why(job)
+
+
+def test_who_is_offered_later_or_is_another_teams_does_not_go_first() -> None:
+    enlist("edge")
+    for changes in ({"not_before": ago(minutes=-5)}, {"team": "red"}):
+        change_job(queued().job_id, **changes)
+    assert _why(queued().job_id) == "It is about to be offered to one of 1 worker(s) (edge)."
+
+
+def test_when_all_are_filled_it_is_estimated_when_the_next_is_free() -> None:
+    worker = enlist("edge", slots=1)
+    last = running(worker)
+    change_job(last.job_id, accepted_at=ago(minutes=30), ended_at=ago(minutes=25), state="succeeded")
+    now = running(worker)
+    change_job(now.job_id, accepted_at=ago(minutes=1))
+    job = queued().job_id
+    assert re.search(r"All 1 slots of 1 worker\(s\) \(edge\) are filled; the next may be free in 2[34]\d s\.", _why(job))
+    change_job(now.job_id, accepted_at=ago(minutes=9))
+    assert _why(job).endswith("are filled; the next may be free at any moment.")
 
 
 def test_it_is_larger_than_any() -> None:

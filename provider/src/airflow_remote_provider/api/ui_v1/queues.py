@@ -40,6 +40,11 @@ async def list_queues(caller: CallerDep) -> Listed[QueueRow]:
     return Listed(items=await caller.read(view.list_queues, silent_after=silent_after()), next=None)
 
 
+@router.get("/queues/{queue:path}", summary="Show a queue")
+async def show_queue(caller: CallerDep, queue: Queue) -> QueueRow:
+    return await caller.read(view.show_queue, queue, silent_after=silent_after())
+
+
 class RulesWish(Wish):
     lost_after_s: Annotated[float, Field(ge=LEAST_LOST_AFTER_S, le=MOST_LOST_AFTER_S)]
     """How long a worker may be silent before a job of this queue is lost, in seconds."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.queues import QueueDepth, depths
+from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.presentable import presentable
+from airflow_remote_provider.ledger.queues import QueueDepth, QueueRule, depths, rules
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.ledger.views.serving import Server, servers
 from airflow_remote_provider.models import Job
 
 WAITS_OF = timedelta(hours=1)
-MOST_WAITS = 20_000
-"""So many of the newest jobs tell how long jobs wait."""
+MOST_WAITS = 1_000
+"""So many of a queue's newest jobs tell how long its jobs wait."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class QueueRow:
     is_unserved: bool
     """Jobs wait, and no worker takes any."""
     wait_p50_s: float | None
-    """From queued to begun, of the jobs that were queued in the last hour; None: none has begun."""
+    """From queued to begun, of the jobs that began in the last hour; None: none has."""
     wait_p95_s: float | None
     lost_after_s: float | None
     """None: as `[remote] lost_after_seconds` says."""
@@ -48,54 +50,101 @@ class QueueRow:
 def list_queues(session: Session, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> list[QueueRow]:
     """Return every queue that has jobs not ended yet, that a worker serves, or about which something was decided.
 
-    Six statements, whatever the fleet and the backlog.
+    Of other teams' jobs and workers nothing counts. Seven statements, whatever the fleet and the backlog.
     """
-    depth_of = {depth.queue: depth for depth in depths(session)}
-    serving: dict[str, list[Server]] = {}
-    for server in servers(session, silent_after=silent_after):
-        if scope.includes_team(server.team):
-            for queue in server.queues:
-                serving.setdefault(queue, []).append(server)
+    by_queue: dict[str, list[Load]] = {}
+    for load in loads(session, silent_after=silent_after):
+        if scope.includes_team(load.depth.team):
+            by_queue.setdefault(load.depth.queue, []).append(load)
+    decided = rules(session)
+    if scope.teams is None:
+        for name in decided:
+            by_queue.setdefault(name, [])
+    return [_row(name, by_queue[name], decided.get(name)) for name in sorted(by_queue)]
+
+
+def show_queue(session: Session, name: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> QueueRow:
+    """Return one queue.
+
+    Raises:
+        Unknown: it has no jobs, workers or rules, or none that this person may see.
+    """
+    rows = [row for row in list_queues(session, silent_after=silent_after, scope=scope) if row.queue == name]
+    if not rows:
+        raise Unknown(
+            f"the queue {presentable(name, longest=100)!r} has no jobs, workers or rules; "
+            "`airflow remote queues list` shows those that have"
+        )
+    return rows[0]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one team's jobs and workers make of one queue: jobs only go to workers of their own team, or none."""
+
+    depth: QueueDepth
+    servers: tuple[Server, ...]
+    """That take its jobs now."""
+    waits: tuple[float, ...]
+    """How long its jobs waited that began in the last hour, in seconds, in order; the newest of them."""
+
+    @property
+    def slots(self) -> int:
+        return sum(server.slots for server in self.servers)
+
+    @property
+    def free_slots(self) -> int:
+        return sum(server.free_slots for server in self.servers)
+
+
+def loads(session: Session, *, silent_after: timedelta, fleet: Sequence[Server] | None = None) -> list[Load]:
+    """Return every queue that has jobs not ended yet or that a worker serves, once for each team. *fleet*: if it is known."""
+    depth_of = {(depth.queue, depth.team): depth for depth in depths(session)}
+    serving: dict[tuple[str, str | None], list[Server]] = {}
+    for server in servers(session, silent_after=silent_after) if fleet is None else fleet:
+        for queue in server.queues:
+            serving.setdefault((queue, server.team), []).append(server)
     waits = _waits(session)
     return [
-        _row(name, depth_of.get(name, QueueDepth(name, 0, 0, 0, None)), serving.get(name, ()), waits.get(name, ()))
-        for name in sorted(depth_of.keys() | serving.keys())
+        Load(
+            depth=depth_of.get(key) or QueueDepth(key[0], 0, 0, 0, None, key[1]),
+            servers=tuple(server for server in serving.get(key, ()) if server.takes_jobs),
+            waits=tuple(sorted(waits.get(key, ()))),
+        )
+        for key in sorted(depth_of.keys() | serving.keys(), key=lambda key: (key[0], key[1] or ""))
     ]
 
 
-def _row(name: str, depth: QueueDepth, serving: Iterable[Server], waits: Sequence[float]) -> QueueRow:
-    live = [server for server in serving if server.takes_jobs]
+def _row(name: str, parts: Sequence[Load], rule: QueueRule | None) -> QueueRow:
+    waits = sorted(wait for part in parts for wait in part.waits)
     return QueueRow(
         queue=name,
-        queued=depth.queued,
-        offered=depth.offered,
-        running=depth.running,
-        oldest_queued_at=depth.oldest_queued_at,
-        workers=len(live),
-        slots=sum(server.slots for server in live),
-        free_slots=sum(server.free_slots for server in live),
-        is_unserved=depth.queued > 0 and not live,
+        queued=sum(part.depth.queued for part in parts),
+        offered=sum(part.depth.offered for part in parts),
+        running=sum(part.depth.running for part in parts),
+        oldest_queued_at=min((part.depth.oldest_queued_at for part in parts if part.depth.oldest_queued_at), default=None),
+        workers=sum(len(part.servers) for part in parts),
+        slots=sum(part.slots for part in parts),
+        free_slots=sum(part.free_slots for part in parts),
+        is_unserved=any(part.depth.queued > 0 and not part.servers for part in parts),
         wait_p50_s=percentile(waits, 50),
         wait_p95_s=percentile(waits, 95),
-        lost_after_s=depth.lost_after_s,
-        changed_by=depth.changed_by,
+        lost_after_s=rule.lost_after_s if rule else None,
+        changed_by=rule.changed_by if rule else "",
     )
 
 
-def _waits(session: Session) -> dict[str, list[float]]:
-    """Return, by queue and in order, how long jobs waited, in seconds."""
+def _waits(session: Session) -> dict[tuple[str, str | None], list[float]]:
+    """Return how long jobs waited that began in the last hour, in seconds: the newest of each queue, however busy the others."""
     since = database_now(session) - WAITS_OF
-    query = (
-        select(Job.queue, Job.queued_at, Job.accepted_at)
-        .where(Job.queued_at >= since, Job.accepted_at.is_not(None))
-        .order_by(Job.queued_at.desc())
-        .limit(MOST_WAITS)
+    nth = func.row_number().over(partition_by=(Job.queue, Job.team), order_by=Job.accepted_at.desc())
+    begun = (
+        select(Job.queue, Job.team, Job.queued_at, Job.accepted_at, nth.label("nth")).where(Job.accepted_at >= since).subquery()
     )
-    waits: dict[str, list[float]] = {}
-    for queue, queued_at, accepted_at in session.execute(query):
-        if accepted_at is not None:
-            waits.setdefault(queue, []).append((accepted_at - queued_at).total_seconds())
-    return {queue: sorted(some) for queue, some in waits.items()}
+    waits: dict[tuple[str, str | None], list[float]] = {}
+    for queue, team, queued_at, accepted_at, _ in session.execute(select(begun).where(begun.c.nth <= MOST_WAITS)):
+        waits.setdefault((queue, team), []).append(max(0.0, (accepted_at - queued_at).total_seconds()))
+    return waits
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:

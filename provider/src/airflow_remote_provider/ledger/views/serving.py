@@ -19,6 +19,7 @@ from airflow_remote_provider.models import Worker
 class Server:
     """One worker that is not revoked, as the dispatcher would see it."""
 
+    id: str
     name: str
     queues: tuple[str, ...]
     team: str | None
@@ -50,6 +51,7 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
     shown = Shown(database_now(session) - silent_after)
     query = shown.joined(
         select(
+            Worker.id,
             Worker.name,
             Worker.queues,
             Worker.team,
@@ -71,20 +73,21 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
         query = query.where(holds(Worker.queues, json.dumps(queue)))
     return [
         Server(
-            name=row[0],
-            queues=tuple(row[1]),
-            team=row[2],
-            labels=row[3] or {},
-            bundles=row[4],
-            kinds=frozenset({JobKind.TASK.value, *(row[5] or ())}),
-            presence=row[6],
-            last_seen_at=row[7],
-            intent=row[8],
-            intent_by=row[9],
-            intent_reason=row[10],
-            is_suspended=row[11] is not None,
-            slots=row[12] if row[13] is None else min(row[12], row[13]),
-            used_slots=row[14],
+            id=row[0],
+            name=row[1],
+            queues=tuple(row[2]),
+            team=row[3],
+            labels=row[4] or {},
+            bundles=row[5],
+            kinds=frozenset({JobKind.TASK.value, *(row[6] or ())}),
+            presence=row[7],
+            last_seen_at=row[8],
+            intent=row[9],
+            intent_by=row[10],
+            intent_reason=row[11],
+            is_suspended=row[12] is not None,
+            slots=row[13] if row[14] is None else min(row[13], row[14]),
+            used_slots=row[15],
         )
         for row in session.execute(query.order_by(Worker.name))
     ]

@@ -18,6 +18,9 @@ from airflow_remote_provider.models import Job
 from airflow_remote_provider.needs import spelled, suits
 
 MOST_NAMES = 3
+ESTIMATED_FROM = timedelta(hours=6)
+"""Jobs that ended since then tell how long jobs take."""
+MOST_ENDED = 200
 
 
 def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> str:
@@ -30,7 +33,9 @@ def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope
     if JobState(job.state) is not JobState.QUEUED:
         return _told(job, database_now(session))
     serving = [one for one in servers(session, silent_after=silent_after, queue=job.queue) if scope.includes_team(one.team)]
-    return explain(job, serving, _before(session, job), database_now(session))
+    now = database_now(session)
+    next_free = None if any(server.free_slots for server in serving) else _next_free(session, serving, now)
+    return explain(job, serving, _before(session, job, now), now, next_free)
 
 
 def _told(job: JobRow, now: datetime) -> str:
@@ -42,8 +47,12 @@ def _told(job: JobRow, now: datetime) -> str:
     return f"It has ended: {state.value}{', ' + job.reason if job.reason else ''}."
 
 
-def explain(job: JobRow, serving: Sequence[Server], before: int, now: datetime) -> str:
-    """Return why this queued job waits. *serving*: who may serve its queue; *before*: how many jobs of the queue go first."""
+def explain(job: JobRow, serving: Sequence[Server], before: int, now: datetime, next_free: timedelta | None = None) -> str:
+    """Return why this queued job waits.
+
+    *serving*: who may serve its queue; *before*: how many jobs of the queue go first; *next_free*: in how long a slot of theirs
+    may be free, if all are filled; None: nobody can tell.
+    """
     if job.not_before is not None and job.not_before > now:
         return f"{_tried(job)}; it is offered again in {_seconds(job.not_before - now)}."
     if not serving:
@@ -60,7 +69,7 @@ def explain(job: JobRow, serving: Sequence[Server], before: int, now: datetime) 
     if job.slots > max(server.free_slots for server in left):
         used, slots = sum(server.used_slots for server in left), sum(server.slots for server in left)
         if all(server.free_slots == 0 for server in left):
-            return f"All {slots} slots of {_workers(left)} are filled."
+            return f"All {slots} slots of {_workers(left)} are filled{_estimated(next_free)}."
         return f"It needs {job.slots} slots at one worker; of the {slots} slots of {_workers(left)} {used} are filled."
     if before:
         return f"{before} job(s) of the queue {job.queue!r} go first: of higher priority, or older. {_workers(left)} serve it."
@@ -115,14 +124,40 @@ def _needs(job: JobRow) -> list[tuple[Callable[[Server], bool], Complaint]]:
     ]
 
 
-def _before(session: Session, job: JobRow) -> int:
-    """Return how many queued jobs of the same queue go first."""
+def _before(session: Session, job: JobRow, now: datetime) -> int:
+    """Return how many queued jobs of the same queue and team go first; those that are to be offered later don't."""
     earlier = or_(
         Job.priority > job.priority,
         and_(Job.priority == job.priority, Job.queued_at < job.queued_at),
     )
-    query = select(func.count()).select_from(Job)
-    return session.scalar(query.where(Job.state == JobState.QUEUED.value, Job.queue == job.queue, earlier)) or 0
+    rivals = and_(
+        Job.state == JobState.QUEUED.value,
+        Job.queue == job.queue,
+        Job.team.is_(None) if job.team is None else Job.team == job.team,
+        or_(Job.not_before.is_(None), Job.not_before <= now),
+    )
+    return session.scalar(select(func.count()).select_from(Job).where(rivals, earlier)) or 0
+
+
+def _next_free(session: Session, serving: Sequence[Server], now: datetime) -> timedelta | None:
+    """Return in how long the next running job of these workers would end if it took as long as half of their last ones."""
+    names = [server.name for server in serving]
+    ended = select(Job.accepted_at, Job.ended_at).where(
+        Job.ended_at >= now - ESTIMATED_FROM, Job.accepted_at.is_not(None), Job.worker_name.in_(names)
+    )
+    last = session.execute(ended.order_by(Job.ended_at.desc()).limit(MOST_ENDED))
+    took = sorted(end - begin for begin, end in last if begin is not None and end is not None)
+    running = select(func.min(Job.accepted_at)).where(Job.state == JobState.RUNNING.value, Job.worker_name.in_(names))
+    oldest = session.scalar(running)
+    if not took or oldest is None:
+        return None
+    return max(timedelta(), oldest + took[len(took) // 2] - now)
+
+
+def _estimated(next_free: timedelta | None) -> str:
+    if next_free is None:
+        return ""
+    return f"; the next may be free in {_seconds(next_free)}" if next_free else "; the next may be free at any moment"
 
 
 def _tried(job: JobRow) -> str:

@@ -1,0 +1,90 @@
+"""What the API process on duty measures each minute, for :mod:`..ledger.history`: the fleet, its queues, each worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger import history
+from airflow_remote_provider.ledger.history import HOURS, MINUTES, QUARTERS, Kind, Series, Value, rounded
+from airflow_remote_provider.ledger.views.queues import Load, loads, percentile
+from airflow_remote_provider.ledger.views.serving import Server, servers
+
+EVERY_S = MINUTES.span.total_seconds()
+
+
+class Recorder:
+    """Workers are too many to write each minute: theirs is gathered here, and written once in a quarter of an hour.
+
+    What a process has gathered is lost with it: the next one's point then stands for less.
+    """
+
+    def __init__(self, *, silent_after: timedelta) -> None:
+        self._silent_after = silent_after
+        self._gathered: dict[Series, list[tuple[Value, ...]]] = {}
+        self._quarter: int | None = None
+
+    def record(self, session: Session) -> None:
+        """Write this minute down, and what is over of the coarser levels."""
+        now = database_now(session)
+        fleet = servers(session, silent_after=self._silent_after)
+        of_queues = loads(session, silent_after=self._silent_after, fleet=fleet)
+        known = history.known_queues(session, now)
+        values = _fleet(fleet)
+        for load in sorted(of_queues, key=lambda load: -load.depth.queued):
+            name = load.depth.queue
+            if name in known or len(known) < history.MOST_QUEUES:
+                known.add(name)
+                values[Series(Kind.QUEUE, name, load.depth.team or "")] = _queue(load, now)
+        history.add(session, MINUTES, MINUTES.number(now), values)
+        self._gather(session, fleet, QUARTERS.number(now))
+        history.fold(session, MINUTES, QUARTERS, now)
+        history.fold(session, QUARTERS, HOURS, now)
+
+    def forget(self) -> None:
+        """Another process is on duty: what was gathered here is its to measure."""
+        self._gathered.clear()
+        self._quarter = None
+
+    def _gather(self, session: Session, fleet: Sequence[Server], quarter: int) -> None:
+        if self._quarter is not None and quarter != self._quarter:
+            points = {
+                series: {self._quarter: history.folded(Kind.WORKER, dict(enumerate(some)), len(some))[0]}
+                for series, some in self._gathered.items()
+            }
+            history.put(session, QUARTERS, points)
+            self._gathered.clear()
+        self._quarter = quarter
+        for server in fleet:
+            now = (float(server.presence == "online"), float(server.used_slots), float(server.slots))
+            self._gathered.setdefault(Series(Kind.WORKER, server.id, server.team or ""), []).append(now)
+
+
+def _fleet(fleet: Sequence[Server]) -> dict[Series, Sequence[Value]]:
+    """Return the fleet's point of each team; of an empty fleet, too: that it was measured is worth a point."""
+    teams: dict[str, list[Server]] = {"": []}
+    for server in fleet:
+        teams.setdefault(server.team or "", []).append(server)
+    return {
+        Series(Kind.FLEET, "", team): (
+            sum(server.presence == "online" for server in some),
+            sum(server.presence == "silent" for server in some),
+            sum(server.slots for server in some if server.presence == "online"),
+            sum(server.used_slots for server in some),
+        )
+        for team, some in teams.items()
+    }
+
+
+def _queue(load: Load, now: datetime) -> Sequence[Value]:
+    oldest = load.depth.oldest_queued_at
+    return (
+        load.depth.queued,
+        load.depth.running,
+        0 if oldest is None else rounded(max(0.0, (now - oldest).total_seconds())),
+        load.free_slots,
+        percentile(load.waits, 95),
+    )

@@ -1,0 +1,37 @@
+"""History: how deep queues were, how many workers were there, what each of them did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import StringConstraints
+
+from airflow_remote_provider.api.ui_v1.caller import CallerDep
+from airflow_remote_provider.api.ui_v1.listed import Listed
+from airflow_remote_provider.ledger.history import Kind
+from airflow_remote_provider.ledger.queues import LONGEST_NAME
+from airflow_remote_provider.ledger.views import history as view
+from airflow_remote_provider.ledger.views.history import LONGEST, MOST_NAMES, MOST_POINTS, HistoryRow
+
+router = APIRouter(tags=["history"])
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
+
+
+@router.get("/history/{kind}", summary="Show what was measured")
+async def list_history(
+    caller: CallerDep,
+    kind: Kind,
+    name: Annotated[
+        Sequence[Name],
+        Query(max_length=MOST_NAMES, description="of these queues or workers; of workers only those that are named"),
+    ] = (),
+    last_s: Annotated[float, Query(ge=60, le=LONGEST.total_seconds(), description="how far back, in seconds")] = 86_400,
+    most_points: Annotated[int, Query(ge=2, le=MOST_POINTS, description="of a series; more are put together")] = 288,
+) -> Listed[HistoryRow]:
+    """Of the last day by the minute (workers: by the quarter of an hour), of two weeks by the quarter, of a year by two hours."""
+    rows = await caller.read(view.list_history, kind, last=timedelta(seconds=last_s), most_points=most_points, names=tuple(name))
+    return Listed(items=rows, next=None)

@@ -1,0 +1,265 @@
+"""History: small time series of the fleet, of queues and of workers, in three levels, the coarser kept for longer.
+
+A row holds many points, so that there are few rows: at most some fifty for each series that is kept. What is measured, and when,
+is :mod:`..api.recorder`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from itertools import groupby, islice
+from typing import Any
+
+from sqlalchemy import and_, delete, insert, or_, select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.models import History, Worker
+
+MOST_QUEUES = 500
+"""Series of queues; their names are people's, and may be as many as they like. Those that come later have none."""
+BATCH = 500
+"""Rows of one statement."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution."""
+
+    span: timedelta
+    """What a point stands for."""
+    points: int
+    """Of a row."""
+    kept: timedelta
+
+    @property
+    def span_s(self) -> int:
+        return int(self.span.total_seconds())
+
+    def number(self, at: datetime) -> int:
+        """Return the number of the point that *at* belongs to."""
+        return int(at.timestamp() // self.span_s)
+
+    def first(self, number: int) -> int:
+        """Return the number of the first point in the row of this point."""
+        return number - number % self.points
+
+
+MINUTES = Level(timedelta(minutes=1), points=120, kept=timedelta(hours=24))
+QUARTERS = Level(timedelta(minutes=15), points=96, kept=timedelta(days=14))
+HOURS = Level(timedelta(hours=2), points=120, kept=timedelta(days=366))
+LEVELS = (MINUTES, QUARTERS, HOURS)
+
+Value = float | None
+Fold = Callable[[Sequence[float]], float]
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value of a point."""
+
+    name: str
+    over_time: Fold
+    """What stands for several points, when they become one."""
+    over_teams: Fold = sum
+    """What stands for several teams."""
+
+
+class Kind(str, Enum):
+    FLEET = "fleet"
+    QUEUE = "queue"
+    WORKER = "worker"
+
+
+FIELDS: Mapping[Kind, tuple[Field, ...]] = {
+    Kind.FLEET: (Field("online", mean), Field("silent", max), Field("slots", mean), Field("used_slots", mean)),
+    Kind.QUEUE: (
+        Field("queued", max),
+        Field("running", mean),
+        Field("oldest_s", max, over_teams=max),
+        Field("free_slots", mean),
+        Field("wait_p95_s", max, over_teams=max),
+    ),
+    Kind.WORKER: (Field("online", mean), Field("used_slots", mean), Field("slots", max)),
+}
+"""What is kept of each kind, in order. A worker's *online* is the share of the time, 0 to 1."""
+
+
+@dataclass(frozen=True, order=True)
+class Series:
+    """What is measured: one queue's, one worker's, or the whole fleet's values, of one team (empty: of none)."""
+
+    kind: Kind
+    name: str
+    team: str
+
+
+Points = dict[int, tuple[Value, ...]]
+"""By number."""
+
+
+def add(session: Session, level: Level, number: int, values: Mapping[Series, Sequence[Value]]) -> None:
+    """Add one point to each of these series."""
+    put(session, level, {series: {number: tuple(some)} for series, some in values.items()})
+
+
+def put(session: Session, level: Level, found: Mapping[Series, Points]) -> None:
+    """Add points to these series. One that is there already is replaced. Three statements for each :data:`BATCH` of rows."""
+    rows: dict[tuple[Series, int], Points] = {}
+    for series, points in found.items():
+        for number, values in points.items():
+            rows.setdefault((series, level.first(number)), {})[number] = values
+    keys = iter(sorted(rows))
+    while batch := list(islice(keys, BATCH)):
+        _replace(session, level, {key: rows[key] for key in batch})
+
+
+def _replace(session: Session, level: Level, rows: Mapping[tuple[Series, int], Points]) -> None:
+    by_kind: dict[tuple[Kind, str, int], list[str]] = {}
+    for series, first in rows:
+        by_kind.setdefault((series.kind, series.team, first), []).append(series.name)
+    ours = or_(
+        *(
+            and_(History.kind == kind.value, History.team == team, History.first == first, History.name.in_(names))
+            for (kind, team, first), names in by_kind.items()
+        )
+    )
+    which = and_(History.span_s == level.span_s, ours)
+    merged = {key: dict(points) for key, points in rows.items()}
+    for row in session.execute(select(History.kind, History.name, History.team, History.first, History.points).where(which)):
+        key = (Series(Kind(row.kind), row.name, row.team), row.first)
+        merged[key] = {**_points(row.first, row.points), **merged[key]}
+    session.execute(delete(History).where(which).execution_options(synchronize_session=False))
+    session.execute(
+        insert(History).values(
+            [
+                {
+                    "kind": series.kind.value,
+                    "name": series.name,
+                    "team": series.team,
+                    "span_s": level.span_s,
+                    "first": first,
+                    "points": _text(first, points),
+                }
+                for (series, first), points in merged.items()
+            ]
+        )
+    )
+
+
+def fold(session: Session, fine: Level, coarse: Level, now: datetime) -> None:
+    """Make points of *coarse* out of those of *fine*, for every time that is over and has none yet."""
+    until = coarse.number(now)
+    since = _folded_until(session, coarse, until)
+    begin = max(since * coarse.span_s, int((now - fine.kept).timestamp())) // fine.span_s
+    if since >= until:
+        return
+    query = select(History.kind, History.name, History.team, History.first, History.points).where(
+        History.span_s == fine.span_s, History.first > begin - fine.points
+    )
+    if coarse.span_s == QUARTERS.span_s:
+        query = query.where(History.kind != Kind.WORKER.value)  # their quarters are measured
+    ratio = coarse.span_s // fine.span_s
+    found: dict[Series, Points] = {}
+    rows = session.execute(query.order_by(History.kind, History.name, History.team))
+    for key, some in groupby(rows, key=lambda row: Series(Kind(row.kind), row.name, row.team)):
+        points: Points = {}
+        for row in some:
+            points |= _points(row.first, row.points)
+        coarser = folded(key.kind, points, ratio)
+        found[key] = {number: values for number, values in coarser.items() if since <= number < until}
+    put(session, coarse, found)
+
+
+def _folded_until(session: Session, level: Level, until: int) -> int:
+    """Return the first number that the fleet has no point of yet, among those before *until*."""
+    query = select(History.first, History.points).where(
+        History.kind == Kind.FLEET.value, History.span_s == level.span_s, History.first < until
+    )
+    numbers = [
+        number
+        for first, text in session.execute(query.order_by(History.first.desc()).limit(2))
+        for number in _points(first, text)
+        if number < until
+    ]
+    return max(numbers, default=-1) + 1
+
+
+def folded(kind: Kind, points: Points, size: int) -> Points:
+    """Return one point for each *size* numbers."""
+    groups: dict[int, list[tuple[Value, ...]]] = {}
+    for number, values in points.items():
+        groups.setdefault(number // size, []).append(values)
+    return {number: _as_one(some, [field.over_time for field in FIELDS[kind]]) for number, some in groups.items()}
+
+
+def summed(kind: Kind, teams: Iterable[Points]) -> Points:
+    """Return the points of several teams' series as one."""
+    by_number: dict[int, list[tuple[Value, ...]]] = {}
+    for points in teams:
+        for number, values in points.items():
+            by_number.setdefault(number, []).append(values)
+    return {number: _as_one(some, [field.over_teams for field in FIELDS[kind]]) for number, some in by_number.items()}
+
+
+def _as_one(points: Sequence[tuple[Value, ...]], how: Sequence[Fold]) -> tuple[Value, ...]:
+    columns = ([value for value in column if value is not None] for column in zip(*points, strict=True))
+    return tuple(rounded(fold(values)) if values else None for fold, values in zip(how, columns, strict=True))
+
+
+def rounded(value: float) -> float:
+    """Return a value as it is kept; what is whole stays whole and short."""
+    near = round(value, 3)
+    return int(near) if near == int(near) else near
+
+
+def read(session: Session, level: Level, kind: Kind, *, since: int, names: Sequence[str] | None = None) -> dict[Series, Points]:
+    """Return the points from *since* on; one statement. *names*: of these only."""
+    query = select(History.name, History.team, History.first, History.points).where(
+        History.kind == kind.value, History.span_s == level.span_s, History.first > since - level.points
+    )
+    if names is not None:
+        query = query.where(History.name.in_(names))
+    found: dict[Series, Points] = {}
+    for row in session.execute(query.order_by(History.first)):
+        points = found.setdefault(Series(kind, row.name, row.team), {})
+        points |= {number: values for number, values in _points(row.first, row.points).items() if number >= since}
+    return found
+
+
+def known_queues(session: Session, now: datetime) -> set[str]:
+    """Return the queues that have points of the last day."""
+    query = select(History.name).where(
+        History.kind == Kind.QUEUE.value,
+        History.span_s == MINUTES.span_s,
+        History.first > MINUTES.number(now - MINUTES.kept) - MINUTES.points,
+    )
+    return set(session.scalars(query.distinct()))
+
+
+def purge(session: Session, now: datetime) -> int:
+    """Forget points that are older than their level keeps them, and those of workers that are no more. Return how many rows."""
+    gone = 0
+    old = [
+        and_(History.span_s == level.span_s, History.first < level.number(now - level.kept) - level.points) for level in LEVELS
+    ]
+    strangers = and_(History.kind == Kind.WORKER.value, History.name.not_in(select(Worker.id)))
+    for which in (or_(*old), strangers):
+        deleted: Any = session.execute(delete(History).where(which).execution_options(synchronize_session=False))
+        gone += deleted.rowcount
+    return gone
+
+
+def _points(first: int, text: str) -> Points:
+    return {first + offset: tuple(values) for offset, *values in json.loads(text)}
+
+
+def _text(first: int, points: Points) -> str:
+    return json.dumps([[number - first, *values] for number, values in sorted(points.items())], separators=(",", ":"))

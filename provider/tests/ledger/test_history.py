@@ -1,0 +1,130 @@
+"""History: points go into rows, become coarser, and are forgotten."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from testkit.ledger import counted, enlist  # isort: skip
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import history
+from airflow_remote_provider.ledger.history import HOURS, LEVELS, MINUTES, QUARTERS, Kind, Level, Points, Series
+from airflow_remote_provider.models import History
+
+pytestmark = pytest.mark.usefixtures("database")
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+FLEET = Series(Kind.FLEET, "", "")
+
+
+def _queue(name: str = "q", team: str = "") -> Series:
+    return Series(Kind.QUEUE, name, team)
+
+
+def _add(level: Level, at: datetime, **values: tuple[float | None, ...]) -> None:
+    with compat.transaction() as session:
+        found = {FLEET if name == "fleet" else _queue(name): some for name, some in values.items()}
+        history.add(session, level, level.number(at), found)
+
+
+def _read(level: Level, kind: Kind = Kind.QUEUE, *, since: datetime = NOON - timedelta(days=400)) -> dict[Series, Points]:
+    with compat.transaction() as session:
+        return history.read(session, level, kind, since=level.number(since))
+
+
+def _fold(fine: Level, coarse: Level, at: datetime) -> None:
+    with compat.transaction() as session:
+        history.fold(session, fine, coarse, at)
+
+
+def _rows() -> int:
+    with compat.transaction() as session:
+        return session.scalar(select(func.count()).select_from(History)) or 0
+
+
+def test_points_of_a_while_share_a_row_and_come_back_in_order() -> None:
+    for minute in range(5):
+        _add(MINUTES, NOON + timedelta(minutes=minute), q=(minute, 0, 1.5, 0, None))
+    first = MINUTES.number(NOON)
+    assert _read(MINUTES) == {_queue(): {first + n: (n, 0, 1.5, 0, None) for n in range(5)}}
+    assert _rows() == 1
+
+
+def test_the_same_minute_written_again_is_replaced() -> None:
+    for depth in (1, 7):
+        _add(MINUTES, NOON, q=(depth, 0, 0, 0, None))
+    assert [values[0] for values in _read(MINUTES)[_queue()].values()] == [7]
+
+
+def test_a_minute_of_many_queues_is_a_few_statements(database: Engine) -> None:
+    names = [f"q{number}" for number in range(history.BATCH + 1)]
+    for minute in range(2):
+        with counted(database) as statements:
+            _add(MINUTES, NOON + timedelta(minutes=minute), **{name: (0, 0, 0, 0, None) for name in names})
+        assert len(statements) == 6
+    assert {len(points) for points in _read(MINUTES).values()} == {2} and _rows() == len(names)
+
+
+def test_what_is_over_becomes_coarser_once_by_each_values_own_rule() -> None:
+    for minute, depth in enumerate([2, 9, 4]):
+        _add(MINUTES, NOON + timedelta(minutes=minute), fleet=(3, 0, 8, minute), q=(depth, depth, 60, 1, None))
+    _fold(MINUTES, QUARTERS, NOON + timedelta(minutes=14))
+    assert _read(QUARTERS) == {}, "the quarter is not over yet"
+    for _ in range(2):
+        _fold(MINUTES, QUARTERS, NOON + timedelta(minutes=15))
+    number = QUARTERS.number(NOON)
+    assert _read(QUARTERS) == {_queue(): {number: (9, 5, 60, 1, None)}}
+    assert _read(QUARTERS, Kind.FLEET) == {FLEET: {number: (3, 0, 8, 1)}}
+
+
+def test_what_nobody_was_there_to_fold_is_folded_later() -> None:
+    for minute in (0, 20, 40):
+        _add(MINUTES, NOON + timedelta(minutes=minute), fleet=(1, 0, 0, 0), q=(minute, 0, 0, 0, None))
+    _fold(MINUTES, QUARTERS, NOON + timedelta(hours=2))
+    assert [values[0] for values in _read(QUARTERS)[_queue()].values()] == [0, 20, 40]
+    _fold(QUARTERS, HOURS, NOON + timedelta(hours=2))
+    assert [values[0] for values in _read(HOURS)[_queue()].values()] == [40]
+
+
+def test_points_of_a_future_that_was_taken_back_hold_nothing_up() -> None:
+    _add(QUARTERS, NOON + timedelta(days=30), fleet=(1, 0, 0, 0))
+    _add(MINUTES, NOON, fleet=(1, 0, 0, 0), q=(5, 0, 0, 0, None))
+    _fold(MINUTES, QUARTERS, NOON + timedelta(minutes=15))
+    assert [values[0] for values in _read(QUARTERS)[_queue()].values()] == [5]
+
+
+def test_workers_quarters_are_measured_and_only_folded_into_hours() -> None:
+    worker = Series(Kind.WORKER, "id", "")
+    with compat.transaction() as session:
+        for nth, online in enumerate([1.0, 0.5]):
+            history.add(session, QUARTERS, QUARTERS.number(NOON) + nth, {worker: (online, 2, 4), FLEET: (1, 0, 4, 2)})
+        history.add(session, MINUTES, MINUTES.number(NOON), {worker: (0, 0, 0)})
+    _fold(MINUTES, QUARTERS, NOON + timedelta(hours=2))
+    _fold(QUARTERS, HOURS, NOON + timedelta(hours=2))
+    assert list(_read(HOURS, Kind.WORKER)[worker].values()) == [(0.75, 2, 4)]
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: str(level.span))
+def test_a_level_is_kept_as_long_as_it_says(level: Level) -> None:
+    for age in (level.kept - level.span, level.kept + 2 * level.points * level.span):
+        _add(level, NOON - age, q=(1, 0, 0, 0, None))
+    with compat.transaction() as session:
+        assert history.purge(session, NOON) == 1
+    assert len(_read(level)[_queue()]) == 1
+
+
+def test_a_worker_that_is_no_more_leaves_nothing() -> None:
+    there = enlist()
+    with compat.transaction() as session:
+        some = {Series(Kind.WORKER, name, ""): (1, 0, 4) for name in (there.id, "gone")}
+        history.add(session, QUARTERS, QUARTERS.number(NOON), some)
+        history.purge(session, NOON)
+    assert [series.name for series in _read(QUARTERS, Kind.WORKER)] == [there.id]
+
+
+def test_teams_are_summed_but_ages_are_not() -> None:
+    red, blue = {1: (1, 1, 30, 1, 2.0)}, {1: (2, 0, 60, 0, None), 2: (1, 0, 0, 0, None)}
+    assert history.summed(Kind.QUEUE, [red, blue]) == {1: (3, 1, 60, 1, 2), 2: (1, 0, 0, 0, None)}
