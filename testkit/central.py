@@ -24,7 +24,8 @@ from airflow_remote_provider.ledger import credentials, rotation, sweep, workers
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import EnrolmentToken, Job, Presence
+from airflow_remote_provider.logstores.own import OwnLogStore
+from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
 from airflow_remote_provider.settings import settings
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -154,6 +155,11 @@ class ServedCentral:
         job = self._job(job_id)
         file = compat.base_log_folder() / job.log_path
         return file.read_bytes()[job.log_base or 0 :] if file.exists() else b""
+
+    def own_log(self, worker_name: str) -> bytes:
+        with compat.transaction() as session:
+            worker_id = session.scalar(select(Worker.id).where(Worker.name == worker_name))
+        return OwnLogStore(1 << 20).read(worker_id or "", 0, 1 << 20).body
 
     def set_intent(self, worker_name: str, mode: IntentMode, *, slots: int | None = None) -> None:
         with compat.transaction() as session:

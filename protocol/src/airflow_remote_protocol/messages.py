@@ -286,7 +286,7 @@ class Report(Message, frozen=True):
 
 
 class LogAppended(Message, frozen=True):
-    """Answer to `jobs/{id}/log`: how many bytes of this job's log central holds now."""
+    """Answer to `jobs/{id}/log` and `log`: how many bytes of this job's log, or of this stretch, central holds now."""
 
     size: int
 

@@ -82,6 +82,12 @@ OPTIONS: dict[str, Option] = {
         1 << 40,
         "How large central lets the log of one try grow, in bytes. The rest stays on the worker; the log says so at its end.",
     ),
+    "worker_log_bytes": Option(
+        4 * 1024 * 1024,
+        65536,
+        1 << 26,
+        "How much central keeps of what each worker logs of itself, in bytes; the oldest goes first.",
+    ),
     "dispatch_poll_seconds": Option(
         0.25,
         0.02,
@@ -144,6 +150,7 @@ class Settings:
     gateway_concurrency: int
     gateway_body_bytes: int
     log_bytes_per_job: int
+    worker_log_bytes: int
     dispatch_poll_seconds: float
     enrol_failures_per_minute: int
     calls_per_second: float

@@ -42,7 +42,9 @@ from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.rotate import RotateLoop
 from airflow_remote_worker.loops.ship import ShipLoop
+from airflow_remote_worker.loops.ship_own import ShipOwnLoop
 from airflow_remote_worker.network import Network
+from airflow_remote_worker.ownlog import OwnLog
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import user, wire
 from airflow_remote_worker.shim.seal import sealed
@@ -52,7 +54,9 @@ from airflow_remote_worker.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
-CAPABILITIES = frozenset({Capability.TASK, Capability.CALLBACK, Capability.CONNECTION_TEST, Capability.GZIP_LOG})
+CAPABILITIES = frozenset(
+    {Capability.TASK, Capability.CALLBACK, Capability.CONNECTION_TEST, Capability.GZIP_LOG, Capability.OWN_LOG}
+)
 STATUS_EVERY_S = 0.5
 """At least this long between two writings of `status.json`; forty jobs that end at once are one change to people."""
 MOVED_ON = "central has given this job up, or to someone else"
@@ -75,7 +79,9 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     """
     clock = clock or SystemClock()
     membership = state.membership()
-    daemon = Daemon(config, state, membership, lifecycle or Lifecycle(), clock)
+    own_log = OwnLog(state.own_log)
+    daemon = Daemon(config, state, membership, lifecycle or Lifecycle(), clock, own_log)
+    logging.getLogger().addHandler(own_log)
     log.info("worker %s serves %s with %d slots; state in %s", daemon.name, daemon.link.central, config.slots, state.root)
     if daemon.network.warning:
         log.warning("%s", daemon.network.warning)
@@ -92,6 +98,7 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
             tasks.start_soon(daemon.launcher.run, name="zygote")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
+            tasks.start_soon(daemon.ship_own.run, name="ship own log")
             tasks.start_soon(daemon.drain_when_told, name="drain")
             tasks.start_soon(daemon.keep_status, name="status")
             tasks.start_soon(daemon.logs.run, daemon.own_logs, name="trim logs")
@@ -108,13 +115,16 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     level = logging.INFO if daemon.lifecycle.exit_code == EXIT_OK else logging.ERROR
     left = f"; {len(running)} jobs run on and are adopted by the next start" if (running := daemon.running()) else ""
     log.log(level, "worker %s ends: %s%s", daemon.name, daemon.lifecycle.reason, left)
+    logging.getLogger().removeHandler(own_log)
     return daemon.lifecycle.exit_code
 
 
 class Daemon:
     """All parts, wired. Makes nothing happen by itself."""
 
-    def __init__(self, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock, own_log: OwnLog
+    ) -> None:
         self.network = Network.of(config, membership)
         self.name = membership.name
         self.lifecycle = lifecycle
@@ -137,6 +147,7 @@ class Daemon:
         self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
         self.deliver = DeliverLoop(self.link, clock, self.supervisor.supersede)
         self.ship = ShipLoop(self.link, clock)
+        self.ship_own = ShipOwnLoop(self.link, clock, own_log)
         self.report = ReportLoop(self.link, clock, self.supervisor.close)
         longest_poll_s = self.notifier.longest_poll_s(config.poll.max_wait_s)
         polls = msgspec.structs.replace(config.poll, max_wait_s=longest_poll_s)
@@ -255,7 +266,9 @@ class Daemon:
         return f"{self.name}: {phase}, {len(self.running())} jobs" + (f"; {trouble}" if trouble else "")
 
     def _hear_session(self, session: Session) -> None:
-        self.ship.gzip = Capability.GZIP_LOG in agree(self._capabilities, session.capabilities)
+        both = agree(self._capabilities, session.capabilities)
+        self.ship.gzip = self.ship_own.gzip = Capability.GZIP_LOG in both
+        self.ship_own.hear_wanted(Capability.OWN_LOG in both)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)
         if abs(self._clock_off_s) > CLOCK_DIFFERS_S:

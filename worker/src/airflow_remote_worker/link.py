@@ -201,6 +201,16 @@ class Link:
         with contextlib.suppress(Refused, Superseded, Outdated, Rewind):
             await self._send("POST", "ping", b"{}")
 
+    async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool = False) -> int:
+        """Append *chunk* of this worker's own log at *offset* of the stretch; return how many bytes of it central holds now.
+
+        Raises:
+            Rewind: central stands elsewhere.
+        """
+        headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
+        path = f"log?stretch={stretch}&offset={offset}"
+        return decoded(LogAppended, await self._send("POST", path, chunk, headers=headers, session=True)).size
+
     async def leave(self) -> None:
         """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.
 

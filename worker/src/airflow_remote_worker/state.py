@@ -79,6 +79,7 @@ class State:
         self.status_path = root / "status.json"
         self.contact_path = root / "contact"
         self.zygote_log = root / "zygote.log"
+        self.own_log = root / "own-log"
         self._credential = root / "credential.json"
         self._instance = root / "instance"
         self._seed = secrets.token_hex(16)

@@ -214,6 +214,10 @@ class Caller:
         headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
         return self.call("POST", f"jobs/{offer.job_id}/log?offset={offset}", body=text, epoch=offer.epoch, headers=headers)
 
+    def own_log(self, stretch: str, offset: int | str, text: bytes, *, gzipped: bool = False) -> Response:
+        headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
+        return self.call("POST", f"log?stretch={stretch}&offset={offset}", body=text, headers=headers)
+
     def execution(self, offer: Offer, method: str, path: str, content: object = None) -> Response:
         body = b"" if content is None else json.dumps(content).encode()
         headers = {"content-type": "application/json"} if body else {}

@@ -117,6 +117,7 @@ def _all_routes() -> list[tuple[str, str]]:
         ("POST", "poll"),
         ("GET", "ping"),
         ("POST", "leave"),
+        ("POST", "log?stretch=a&offset=0"),
         ("POST", f"{job}/accept"),
         ("POST", f"{job}/decline"),
         ("POST", f"{job}/report"),

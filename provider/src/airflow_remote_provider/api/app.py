@@ -28,6 +28,7 @@ from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import Shares
 from airflow_remote_provider.api.worker_v1 import routes
 from airflow_remote_provider.logstores.file import FileLogStore
+from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         checks,
         Rights(pool),
         FileLogStore(options.log_bytes_per_job),
+        OwnLogStore(options.worker_log_bytes),
         guesses,
         Certificates(options.client_certificate_header, pool),
         Shares(options.calls_per_second),

@@ -15,6 +15,7 @@ from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import Shares
 from airflow_remote_provider.logstores import LogStore
+from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import Settings
 
 
@@ -29,6 +30,7 @@ class Central:
     checks: Checks
     rights: Rights
     store: LogStore
+    own_logs: OwnLogStore
     guesses: Guesses
     certificates: Certificates
     shares: Shares

@@ -21,6 +21,7 @@ from airflow_remote_provider.api.recorder import Recorder
 from airflow_remote_provider.api.vigil import BREAK_S, Vigil
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import audit, callbacks, history, sweep, workers
+from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Duties:
     def __init__(self, pool: LedgerPool, settings: Settings) -> None:
         self._pool = pool
         self._settings = settings
+        self._own_logs = OwnLogStore(settings.worker_log_bytes)
         self._holder = str(uuid.uuid4())
         self._heard: set[str] = set()
         self._due: dict[str, float] = {}
@@ -94,6 +96,7 @@ class Duties:
                     await self._pool.call(sweep.purge, older_than=timedelta(days=self._settings.history_days))
                     await self._pool.call(audit.purge, older_than=timedelta(days=self._settings.audit_days))
                     await self._pool.call(self._purge_history)
+                    await self._pool.call(self._purge_own_logs)
             except (SQLAlchemyError, OSError) as error:
                 log.warning("A sweep failed (%s); trying again", error)
                 on_duty = False
@@ -118,6 +121,9 @@ class Duties:
             await self._pool.call(self._recorder.record)
         except SQLAlchemyError as error:
             log.warning("The history of this minute was not written (%s)", error)
+
+    def _purge_own_logs(self, session: Session) -> None:
+        self._own_logs.remove_others(sweep.known_workers(session))
 
     def _purge_history(self, session: Session) -> None:
         history.purge(session, database_now(session))

@@ -62,7 +62,9 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 """A poll that lists 10,000 jobs is 1 MB."""
 LOG_PACKED_BYTES = 1024 * 1024
 LOG_BYTES = 8 * 1024 * 1024
+LONGEST_LOG = 1 << 62
 
+STRETCH = re.compile(r"[0-9A-Za-z-]{1,64}")
 JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 
 Handler = Callable[[Central, Request, WorkerRecord], Awaitable[Response]]
@@ -82,6 +84,7 @@ def routes(central: Central) -> list[Route]:
         _route(central, "/jobs/{job_id}/report", partial(_on_job, _report), ["POST"]),
         _route(central, "/jobs/{job_id}/log", partial(_on_job, _log), ["POST"]),
         _route(central, "/jobs/{job_id}/execution/{path:path}", partial(_on_job, execution), anything),
+        _route(central, "/log", partial(_in_session, _own_log), ["POST"]),
         _route(central, "/ping", partial(_as_worker, _ping), ["GET"]),
         _route(central, "/leave", partial(_as_worker, _leave), ["POST"]),
         _route(central, "/{path:path}", partial(_as_worker, _nothing_here), anything),
@@ -299,6 +302,16 @@ async def _ping(_central: Central, _request: Request, worker: WorkerRecord) -> R
     return _json(Pong(worker.name, time.time()))
 
 
+async def _own_log(central: Central, request: Request, worker: WorkerRecord) -> Response:
+    stretch, offset = request.query_params.get("stretch", ""), _offset(request)
+    if not STRETCH.fullmatch(stretch):
+        raise Refusal(ProblemCode.INVALID, "a worker's own log needs ?stretch= with 1 to 64 letters, digits or -")
+    with central.shares.place(worker.id):
+        body = await _log_body(request)
+        size = await _appended(central, lambda: central.own_logs.append(worker.id, stretch, offset, body()))
+    return _json(LogAppended(size))
+
+
 async def _leave(central: Central, _request: Request, worker: WorkerRecord) -> Response:
     await central.pool.workers.call(credentials.leave, worker.id)
     await central.registry.catch_up()
@@ -338,25 +351,37 @@ async def _report(central: Central, request: Request, lease: Lease) -> Response:
 
 
 async def _log(central: Central, request: Request, lease: Lease) -> Response:
+    offset, body = _offset(request), await _log_body(request)
+    path, base = await central.pool.jobs.call(_log_place, lease, central.store)
+    size = await _appended(central, lambda: central.store.append(path, base, offset, body()))
+    metrics.count("remote.log.bytes", max(0, size - offset))
+    return _json(LogAppended(size))
+
+
+def _offset(request: Request) -> int:
     try:
         offset = int(request.query_params["offset"])
-        if offset < 0:
+        if not 0 <= offset < LONGEST_LOG:
             raise ValueError
     except (KeyError, ValueError):
         raise Refusal(ProblemCode.INVALID, "a log chunk needs ?offset= with a number of bytes from 0 on") from None
+    return offset
+
+
+async def _log_body(request: Request) -> Callable[[], bytes]:
+    """Return what unpacks the chunk; that is work for a thread."""
     body = await read_body(request, LOG_PACKED_BYTES)
     packed = request.headers.get("content-encoding", "") == "gzip"
-    path, base = await central.pool.jobs.call(_log_place, lease, central.store)
+    return lambda: unpack(body, LOG_BYTES) if packed else body
+
+
+async def _appended(central: Central, append: Callable[[], int]) -> int:
     try:
-        size = await central.pool.jobs.blocking(
-            lambda: central.store.append(path, base, offset, unpack(body, LOG_BYTES) if packed else body)
-        )
+        return await central.pool.jobs.blocking(append)
     except OutOfStep as step:
         raise Refusal(
             ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
         ) from None
-    metrics.count("remote.log.bytes", max(0, size - offset))
-    return _json(LogAppended(size))
 
 
 def _log_place(session: DatabaseSession, lease: Lease, store: LogStore) -> tuple[str, int]:

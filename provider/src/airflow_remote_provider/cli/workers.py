@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.central import ledger, me, pages
+from airflow_remote_provider.cli.central import ledger, limit, me, pages
 from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
-from airflow_remote_provider.cli.words import action, group, labels_in, names_in, option, reason, span_in
+from airflow_remote_provider.cli.words import action, group, labels_in, limited, names_in, option, reason, span_in
 
 if TYPE_CHECKING:
     import argparse
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
+FOLLOWED_EVERY_S = 1.0
 COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "alarm")
 
 
@@ -53,6 +56,16 @@ def commands() -> Any:
             set_bundles,
             name,
             option("bundles", help="names or globs, separated by commas; '*' for any"),
+        ),
+        action(
+            "log",
+            "show what it says of itself",
+            show_log,
+            name,
+            option("--follow", action="store_true", help="go on with what it says from now on, until Ctrl-C"),
+            option("--contains", default="", help="only lines with this in them, in any case"),
+            option("--level", default="debug", choices=LEVELS, help="only lines as bad as this, or worse"),
+            limited(),
         ),
         action("rotate", "have it replace its credential now", rotate, name),
         action("rebind", "let it be bound to another client certificate: that of its next session", rebind, name),
@@ -123,6 +136,25 @@ def set_bundles(args: argparse.Namespace) -> None:
     bundles = names_in(args.bundles)
     ledger(workers.set_bundles, args.name, bundles, by=me())
     print(f"{args.name}: may be offered jobs of {', '.join(bundles)}")
+
+
+def show_log(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.views import workers
+    from airflow_remote_provider.logstores.lines import as_text, read_lines
+    from airflow_remote_provider.logstores.own import OwnLogStore
+    from airflow_remote_provider.settings import settings, silent_after
+
+    worker = ledger(workers.show_worker, args.name, silent_after=silent_after())
+    store, after = OwnLogStore(settings().worker_log_bytes), None
+    while True:
+        lines = read_lines(store, worker.id, most=limit(args), after=after, contains=args.contains, level=args.level)
+        for line in lines.items:
+            print(as_text(line), flush=True)
+        if not args.follow:
+            return
+        after = lines.next
+        if not lines.more:
+            time.sleep(FOLLOWED_EVERY_S)
 
 
 def rotate(args: argparse.Namespace) -> None:

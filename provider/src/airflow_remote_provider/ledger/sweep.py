@@ -214,6 +214,11 @@ def vouch(session: Session) -> int:
     return vouched
 
 
+def known_workers(session: Session) -> set[str]:
+    """Return the ids of all workers that the ledger knows, removed ones included until they are purged."""
+    return set(session.scalars(select(Worker.id)))
+
+
 def purge(session: Session, *, older_than: timedelta) -> int:
     """Forget ended jobs that are older than the history kept; and workers removed a day ago. Return how many jobs.
 

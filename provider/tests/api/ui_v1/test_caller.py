@@ -31,7 +31,12 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 ANYBODYS = {("GET", "/me")}
 """Of everybody who is somebody."""
-MANAGERS = {("GET", "/enrolment-tokens"), ("GET", "/audit")}
+MANAGERS = {
+    ("GET", "/enrolment-tokens"),
+    ("GET", "/audit"),
+    ("GET", "/workers/{name}/log"),
+    ("GET", "/workers/{name}/log/download"),
+}
 """Reads that take the right to manage."""
 
 

@@ -224,6 +224,11 @@ class FakeCentral:
         with self._ledger.changed:
             return bytes(self.job(job_id).log)
 
+    def own_log(self, worker_name: str) -> bytes:
+        """Return what the worker said of itself."""
+        with self._ledger.changed:
+            return bytes(self.worker(worker_name).own_log)
+
     def task_states(self, job_id: str) -> list[str]:
         """Return the states that the job's task set through the Execution API, oldest first."""
         return list(self.tasks.states.get(self.job(job_id).ti_id, []))

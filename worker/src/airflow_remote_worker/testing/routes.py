@@ -6,6 +6,7 @@ about jobs (:mod:`.ledger`).
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -117,6 +118,10 @@ class Routes:
                 with ledger.changed:
                     made = ledger.issue_credential(worker, _bearer(request))
                 return _message(Credential(credential=made, life_s=ledger.credential_s))
+            case ("POST", ["log"]):
+                with ledger.changed:
+                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    return _message(LogAppended(size=ledger.append_own_log(worker, *_stretch(request), _unpacked(request))))
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)
@@ -276,6 +281,13 @@ def _epoch(request: Request) -> int:
 
 def _offset(request: Request) -> int:
     return _number(parse_qs(request.query).get("offset", [""])[0], "the query parameter offset")
+
+
+def _stretch(request: Request) -> tuple[str, int]:
+    name = parse_qs(request.query).get("stretch", [""])[0]
+    if not re.fullmatch(r"[0-9A-Za-z-]{1,64}", name):
+        raise Refusal(ProblemCode.INVALID, "the query parameter stretch must be 1 to 64 letters, digits or -")
+    return name, _offset(request)
 
 
 def _number(text: str, what: str) -> int:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from airflow_remote_provider import __version__
 from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, queues, tokens, workers
+from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, queues, tokens, worker_log, workers
 from airflow_remote_provider.api.ui_v1.caller import CallerDep, Scopes
 from airflow_remote_provider.api.ui_v1.etags import Tagged
 from airflow_remote_provider.api.ui_v1.problems import Problem, answer_with_problems, documented
@@ -54,8 +54,9 @@ def create_people_api() -> FastAPI:
         lifespan=lifespan,
         responses=documented(401, 403, 404, 422, 503),
     )
-    for part in (router, workers.router, bulk.router, tokens.router, queues.router, history.router, jobs.router, audit.router):
-        app.include_router(part)
+    parts = (workers, worker_log, bulk, tokens, queues, history, jobs, audit)
+    for routes in (router, *(part.router for part in parts)):
+        app.include_router(routes)
     answer_with_problems(app)
     app.add_middleware(Tagged)
 

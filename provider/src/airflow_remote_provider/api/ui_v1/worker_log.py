@@ -1,0 +1,64 @@
+"""What a worker says of itself: its own log, to follow, to search, to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import StreamingResponse
+
+from airflow_remote_provider.api.ui_v1.caller import CallerDep
+from airflow_remote_provider.ledger.views.workers import show_worker
+from airflow_remote_provider.logstores.lines import LogLines, as_text, read_lines
+from airflow_remote_provider.logstores.own import OwnLogStore
+from airflow_remote_provider.settings import settings, silent_after
+
+router = APIRouter(tags=["workers"])
+
+Name = Annotated[str, Path(max_length=100, description="the worker's name")]
+Level = Literal["debug", "info", "warning", "error", "critical"]
+LINES = 1000
+
+
+@router.get("/workers/{name}/log", summary="Read a worker's own log")
+async def read_log(
+    caller: CallerDep,
+    name: Name,
+    after: Annotated[int | None, Query(ge=0, lt=1 << 62, description="`next` of the answer before; without it, the end")] = None,
+    most: Annotated[int, Query(ge=1, le=LINES, description="lines")] = 200,
+    contains: Annotated[str, Query(max_length=200, description="only lines with this in them, in any case")] = "",
+    level: Annotated[Level, Query(description="only lines as bad as this, or worse")] = "debug",
+) -> LogLines:
+    """The oldest first. Asked again with `after`, only what is new. For those who may manage workers: it may tell paths."""
+    store, worker_id = await _log_of(caller, name)
+    return await caller.pool.blocking(
+        lambda: read_lines(store, worker_id, most=most, after=after, contains=contains, level=level)
+    )
+
+
+@router.get(
+    "/workers/{name}/log/download",
+    summary="Download a worker's own log",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/plain": {}}, "description": "all that central keeps of it"}},
+)
+async def download_log(caller: CallerDep, name: Name) -> StreamingResponse:
+    """As a text file."""
+    store, worker_id = await _log_of(caller, name)
+
+    def text() -> Iterator[bytes]:
+        after, more = 0, True
+        while more:
+            lines = read_lines(store, worker_id, most=LINES, after=after)
+            more = lines.more and lines.next > after
+            after = lines.next
+            yield "".join(f"{as_text(line)}\n" for line in lines.items).encode()
+
+    headers = {"content-disposition": f'attachment; filename="{name}.log"', "cache-control": "private, no-store"}
+    return StreamingResponse(text(), media_type="text/plain; charset=utf-8", headers=headers)
+
+
+async def _log_of(caller: CallerDep, name: str) -> tuple[OwnLogStore, str]:
+    worker = await caller.manage(show_worker, name, silent_after=silent_after())
+    return OwnLogStore(settings().worker_log_bytes), worker.id

@@ -1,0 +1,101 @@
+"""A worker's own log as people read it: lines, filtered, from a position on. What a worker sent may be anything."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from airflow_remote_provider.ledger.presentable import presentable
+from airflow_remote_provider.logstores.own import OwnLogStore
+
+PIECE = 512 * 1024
+"""Bytes of one look, unless something is searched for."""
+LONGEST_EVENT = 10_000
+LONGEST_NAME = 200
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line; what is no line of the worker's has only a text."""
+
+    at: str
+    """As the worker's clock says, ISO 8601."""
+    level: str
+    logger: str
+    text: list[str]
+    """A line, and those of its traceback."""
+
+
+@dataclass(frozen=True)
+class LogLines:
+    items: list[LogLine]
+    """The oldest first."""
+    next: int
+    """The position to ask `after`, for what comes later."""
+    more: bool
+    """Whether something later is there already."""
+
+
+def read_lines(
+    store: OwnLogStore, worker_id: str, *, most: int, after: int | None = None, contains: str = "", level: str = "debug"
+) -> LogLines:
+    """Return the lines behind the position *after*, the first *most* of them; without it, the last *most*.
+
+    Only those that contain *contains* (in any case) and are of *level* or worse.
+    """
+    searches = bool(contains) or level != "debug"
+    begin = 0 if after is None and searches else after
+    piece = store.read(worker_id, begin, 1 << 62 if searches and after is None else PIECE)
+    body, position = piece.body, piece.begin
+    if begin is None and position > 0:
+        cut = body.find(b"\n") + 1  # the first line is half a line
+        body, position = body[cut:], position + cut
+    if not body.endswith(b"\n"):
+        whole = body.rfind(b"\n") + 1
+        # A line is written in one go; one that fills a whole piece is nobody's, and must not stand in the way for ever.
+        body = body[:whole] if whole or len(body) < PIECE else body
+    found: list[LogLine] = []
+    for raw in body.splitlines(keepends=True):
+        position += len(raw)
+        line = _line(raw)
+        if line is None or not _is_wanted(line, contains.lower(), level):
+            continue
+        found.append(line)
+        if after is not None and len(found) == most:
+            break
+    return LogLines(found[-most:], position, position < piece.end)
+
+
+def _line(raw: bytes) -> LogLine | None:
+    text = raw.decode(errors="replace").strip()
+    if not text:
+        return None
+    try:
+        said = json.loads(text)
+        event = said["event"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return LogLine("", "info", "", _shown(text))
+    return LogLine(
+        at=presentable(str(said.get("timestamp", "")), longest=40),
+        level=said["level"] if said.get("level") in LEVELS else "info",
+        logger=presentable(str(said.get("logger", "")), longest=LONGEST_NAME),
+        text=_shown(str(event)),
+    )
+
+
+def _shown(text: str) -> list[str]:
+    cut = text if len(text) <= LONGEST_EVENT else text[: LONGEST_EVENT - 1] + "…"
+    return [presentable(line, longest=LONGEST_EVENT) for line in cut.splitlines()] or [""]
+
+
+def _is_wanted(line: LogLine, contains: str, level: str) -> bool:
+    if LEVELS.index(line.level) < LEVELS.index(level):
+        return False
+    return not contains or any(contains in text.lower() for text in (*line.text, line.logger))
+
+
+def as_text(line: LogLine) -> str:
+    """Return the line as a file or a terminal has it."""
+    head = " ".join(part for part in (line.at, line.level.upper(), f"{line.logger}:" if line.logger else "") if part)
+    return "\n    ".join([f"{head} {line.text[0]}".strip(), *line.text[1:]])
