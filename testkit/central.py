@@ -20,7 +20,7 @@ from airflow_remote_protocol.conformance.central import Response
 from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.app import create_worker_api
-from airflow_remote_provider.ledger import credentials, rotation, sweep, workers
+from airflow_remote_provider.ledger import credentials, restarts, rotation, sweep, workers
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -177,6 +177,10 @@ class ServedCentral:
     def unsuspend_worker(self, worker_name: str) -> None:
         with compat.transaction() as session:
             rotation.unsuspend(session, worker_name, by="conformance")
+
+    def ask_to_restart(self, worker_name: str) -> None:
+        with compat.transaction() as session:
+            restarts.ask_to_restart(session, worker_name, by="conformance")
 
     def ask_to_rotate(self, worker_name: str) -> None:
         with compat.transaction() as session:

@@ -24,6 +24,8 @@ export interface Worker {
   intent_at: string | null;
   intent_until: string | null;
   intent_heard: boolean;
+  restart_asked_at: string | null;
+  restart_asked_by: string | null;
   queues: string[];
   team: string | null;
   slots: number;

@@ -278,6 +278,24 @@ def test_lost_replies_neither_lose_nor_repeat_log_bytes(central: FakeCentral, wo
     assert central.log_bytes(job_id) == (worker.job_dir(job_id) / "task.log").read_bytes()
 
 
+def test_a_restart_that_central_wants_is_the_same_process_anew_and_its_jobs_run_on(
+    central: FakeCentral, worker: RunningWorker
+) -> None:
+    process = worker.start_process()
+    job_id = worker.enqueue("run\nlog one\nsleep 4\nlog two\nexit 0")
+    central.wait_for_state(job_id, JobState.RUNNING)
+    shim = worker.job_dir(job_id) / "shim.json"
+    before, boot_id = shim.read_bytes(), central.worker("w1").boot_id
+    central.ask_to_restart("w1")
+    eventually(lambda: central.worker("w1").boot_id != boot_id)
+    assert not central.worker("w1").intent.restart, "once for each wish"
+    assert process.poll() is None and shim.read_bytes() == before and central.job_epoch(job_id) == 1
+    eventually(lambda: b"central wants it to start anew; 1 jobs run on" in central.own_log("w1"))
+    assert central.own_log("w1").count(b"session open") == 2
+    central.wait_for_state(job_id, JobState.SUCCEEDED)
+    assert [json.loads(line)["event"] for line in central.log_bytes(job_id).splitlines()] == ["one", "two"]
+
+
 def test_a_restarted_daemon_adopts_its_running_jobs(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nlog one\nsleep 2\nlog two\nexit 0")

@@ -21,6 +21,15 @@ def test_the_first_reason_to_go_stands() -> None:
     assert (lifecycle.reason, lifecycle.exit_code, lifecycle.phase) == ("revoked", EXIT_REFUSED, Phase.DETACHING)
 
 
+def test_a_restart_detaches_but_never_one_that_is_on_its_way_out() -> None:
+    serving, draining = Lifecycle(), Lifecycle()
+    draining.drain("SIGTERM")
+    for lifecycle in (serving, draining):
+        lifecycle.restart("wanted")
+    assert (serving.phase, serving.restarts) == (Phase.DETACHING, True)
+    assert (draining.phase, draining.restarts) == (Phase.DRAINING, False)
+
+
 def test_detaching_also_ends_the_wait_for_draining() -> None:
     lifecycle = Lifecycle()
     lifecycle.detach("now")

@@ -117,6 +117,8 @@ class Intent(Message, frozen=True):
     reason: str = ""
     rotate: bool = False
     """The credential is to be replaced now. Falls back by itself, without a new revision, once it was."""
+    restart: bool = False
+    """The daemon is to start anew (capability `restart`). Falls back by itself once another start has opened a session."""
 
 
 class StopReason(str, Enum):

@@ -38,6 +38,8 @@ class Capability(str, Enum):
     """Runs `TestConnection` workloads."""
     GZIP_LOG = "gzip-log"
     """Log bodies may be gzip-compressed."""
+    RESTART = "restart"
+    """The worker starts its daemon anew when its intent says so; its jobs run on."""
     OWN_LOG = "own-log"
     """The worker sends its own log (`POST log`)."""
 

@@ -7,10 +7,10 @@ import type { BulkDone, Worker } from "../types";
 import { words } from "../words";
 import { Ask } from "./Ask";
 
-const ACTIONS = ["pause", "serve", "drain", "rotate", "acknowledge", "suspend", "unsuspend", "revoke", "remove"] as const;
+const ACTIONS = ["pause", "serve", "drain", "restart", "rotate", "acknowledge", "suspend", "unsuspend", "revoke", "remove"] as const;
 export type Action = (typeof ACTIONS)[number];
 
-const WITH_REASON: readonly Action[] = ["pause", "serve", "drain", "suspend"];
+const WITH_REASON: readonly Action[] = ["pause", "serve", "drain", "restart", "suspend"];
 const GRAVE: readonly Action[] = ["suspend", "revoke", "remove"];
 
 /** Return what makes sense for at least one of these workers. */
@@ -19,6 +19,7 @@ export function sensible(workers: readonly Worker[]): Action[] {
     pause: (worker) => worker.intent !== "pause",
     serve: (worker) => worker.intent !== "serve",
     drain: (worker) => worker.intent !== "drain",
+    restart: (worker) => worker.presence !== "gone" && worker.restart_asked_at === null,
     rotate: (worker) => worker.presence !== "gone",
     acknowledge: (worker) => worker.alarm !== "" && worker.suspended_at === null,
     suspend: (worker) => worker.suspended_at === null,

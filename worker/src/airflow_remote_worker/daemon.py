@@ -15,12 +15,14 @@ import os
 import platform
 import secrets
 import signal
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
-from airflow_remote_protocol.messages import Facts, IntentMode, JobPhase, Session, SessionRequest, Stop, StopReason
+from airflow_remote_protocol.messages import Facts, Intent, IntentMode, JobPhase, Session, SessionRequest, Stop, StopReason
 from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, posix
@@ -55,7 +57,14 @@ from airflow_remote_worker.systemd import Notifier
 log = logging.getLogger(__name__)
 
 CAPABILITIES = frozenset(
-    {Capability.TASK, Capability.CALLBACK, Capability.CONNECTION_TEST, Capability.GZIP_LOG, Capability.OWN_LOG}
+    {
+        Capability.TASK,
+        Capability.CALLBACK,
+        Capability.CONNECTION_TEST,
+        Capability.GZIP_LOG,
+        Capability.OWN_LOG,
+        Capability.RESTART,
+    }
 )
 STATUS_EVERY_S = 0.5
 """At least this long between two writings of `status.json`; forty jobs that end at once are one change to people."""
@@ -65,10 +74,18 @@ LAST_REPORTS_S = 10.0
 
 
 def run(config: Config) -> int:
-    """Run the daemon until it is told to go; return the exit code."""
-    state = State(config.state)
+    """Run the daemon until it is told to go; return the exit code. A restart is another program in this process."""
+    state, lifecycle = State(config.state), Lifecycle()
     with state.locked():
-        return anyio.run(serve, config, state, backend="asyncio")
+        code = anyio.run(partial(serve, config, state, lifecycle=lifecycle), backend="asyncio")
+    if lifecycle.restarts:
+        try:
+            # Not a new process: systemd, a container's init and a terminal watch this one.
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        except OSError as error:
+            log.error("%s can't be started anew: %s; start the worker by hand", sys.executable, error)
+            return EXIT_FAILED
+    return code
 
 
 async def serve(config: Config, state: State, *, clock: Clock | None = None, lifecycle: Lifecycle | None = None) -> int:
@@ -104,7 +121,8 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
             tasks.start_soon(daemon.logs.run, daemon.own_logs, name="trim logs")
             tasks.start_soon(daemon.disk.watch, daemon.logs.free, name="disk")
             await daemon.lifecycle.detaching.wait()
-            daemon.notifier.ending()
+            if not daemon.lifecycle.restarts:
+                daemon.notifier.ending()
             tasks.cancel_scope.cancel()
     finally:
         # Also when a loop died: what we hold is on disk, the shims run on, the next start adopts them.
@@ -171,7 +189,7 @@ class Daemon:
         self.launcher.on_change = self.tell_status
         self.disk.on_change = self._hear_disk
         self.poll.on_session += [self._hear_session, self.rotate.hear_session]
-        self.poll.on_intent += [self.rotate.hear_intent]
+        self.poll.on_intent += [self.rotate.hear_intent, self._hear_intent]
         self.link.on_fallback = self.rotate.hurry
         self.poll.on_contact += [self._hear_contact]
         self.session.note_contact(self._stored_contact())
@@ -269,10 +287,15 @@ class Daemon:
         both = agree(self._capabilities, session.capabilities)
         self.ship.gzip = self.ship_own.gzip = Capability.GZIP_LOG in both
         self.ship_own.hear_wanted(Capability.OWN_LOG in both)
+        self._hear_intent(session.intent)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)
         if abs(self._clock_off_s) > CLOCK_DIFFERS_S:
             log.warning("this machine's clock is %s; logs of both sides are hard to read together", off_by(self._clock_off_s))
+
+    def _hear_intent(self, intent: Intent) -> None:
+        if intent.restart and Capability.RESTART in self._capabilities:
+            self.lifecycle.restart("central wants it to start anew")
 
     def _hear_contact(self) -> None:
         if not self.poll.trouble:

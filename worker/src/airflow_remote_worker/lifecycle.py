@@ -32,6 +32,8 @@ class Lifecycle:
         self.exit_code = EXIT_OK
         self.draining = anyio.Event()
         self.detaching = anyio.Event()
+        self.restarts = False
+        """The process goes on as a new daemon, with the same arguments."""
         self.gives_credential_back = False
         """That central refuses it from now on is no news: the open poll hears of it before we hear that it was taken."""
 
@@ -49,6 +51,12 @@ class Lifecycle:
             self.phase, self.reason, self.exit_code = Phase.DETACHING, reason, exit_code
             self.draining.set()
             self.detaching.set()
+
+    def restart(self, reason: str) -> None:
+        """Detach and start anew. Whoever is on the way out stays on it."""
+        if self.phase is Phase.SERVING:
+            self.restarts = True
+            self.detach(reason)
 
     def hear_signal(self, name: str) -> None:
         """SIGTERM and the first SIGINT drain; a second of either detaches."""

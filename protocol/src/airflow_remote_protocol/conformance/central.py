@@ -100,6 +100,10 @@ class CentralUnderTest(Protocol):
 
     def unsuspend_worker(self, worker_name: str) -> None: ...
 
+    def ask_to_restart(self, worker_name: str) -> None:
+        """Want the worker's daemon started anew."""
+        ...
+
     def ask_to_rotate(self, worker_name: str) -> None:
         """Want the worker's credential replaced now."""
         ...

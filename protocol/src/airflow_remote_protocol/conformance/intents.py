@@ -28,6 +28,18 @@ def check_an_intent_is_told_until_the_worker_knows_it(central: CentralUnderTest)
     assert caller.open_session().intent == told[0], "a new session starts with the same intent"
 
 
+def check_a_wish_to_start_anew_is_told_until_another_start_opens_a_session(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    boot_id = unique("boot")
+    caller.open_session(boot_id=boot_id)
+    parked = ParkedPoll(caller)
+    central.ask_to_restart(caller.name)
+    intent = parked.replies_within(PROMPT_S, "it is to start anew").intent
+    assert intent is not None and intent.restart, f"the reply should ask for a restart, it says {intent}"
+    assert caller.open_session(boot_id=boot_id).intent.restart, "the same start is told again"
+    assert not caller.open_session().intent.restart, "the wish has come true"
+
+
 def check_only_a_serving_worker_gets_offers(central: CentralUnderTest) -> None:
     caller = Caller.at_work(central)
     job_id = central.enqueue(unique("queue"))  # its own queue gets a job only once it is paused

@@ -68,6 +68,7 @@ def commands() -> Any:
             limited(),
         ),
         action("rotate", "have it replace its credential now", rotate, name),
+        action("restart", "have its daemon start anew; its jobs run on", restart, name, reason()),
         action("rebind", "let it be bound to another client certificate: that of its next session", rebind, name),
         action("suspend", "refuse it until that is lifted; its jobs run on until they are lost", suspend, name, reason()),
         action("unsuspend", "let a suspended worker speak again, and clear its alarm", unsuspend, name),
@@ -162,6 +163,13 @@ def rotate(args: argparse.Namespace) -> None:
 
     ledger(rotation.ask_to_rotate, args.name, by=me())
     print(f"{args.name}: replaces its credential as soon as it hears of it")
+
+
+def restart(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger import restarts
+
+    ledger(restarts.ask_to_restart, args.name, by=me(), reason=args.reason)
+    print(f"{args.name}: starts anew as soon as it hears of it; its jobs run on")
 
 
 def rebind(args: argparse.Namespace) -> None:

@@ -98,6 +98,7 @@ def _intent(worker: Worker) -> Intent:
         worker.slots_limit,
         worker.intent_reason,
         worker.rotate_asked_at is not None,
+        worker.restart_asked_at is not None,
     )
 
 
@@ -144,6 +145,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     now = database_now(session)
     if worker.boot_id != request.boot_id:
         _take_over(session, worker, request.boot_id, now)
+        worker.restart_asked_at = worker.restart_asked_by = None
     if certificate is not None and worker.certificate not in (None, certificate):
         raise StrangeCertificate(worker.name, certificate)
     if certificate is not None and worker.certificate is None:

@@ -35,6 +35,9 @@ class Worker(Base):
     """When the present one was used first."""
     rotate_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """People want it replaced before its time."""
+    restart_asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """People want its daemon to start anew; NULL again once it has."""
+    restart_asked_by: Mapped[str | None] = mapped_column(String(250))
     certificate: Mapped[str | None] = mapped_column(String(500))
     """Whose client certificate its calls must come with, where central asks for one; NULL: not bound yet."""
     suspended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -22,6 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/workers/{name}/bundles": {"bundles": ["b"]},
     "/workers/{name}/slots-limit": {"slots": 1},
     "/workers/{name}/suspend": {},
+    "/workers/{name}/restart": {},
     "/jobs/{job_id}/stop": {},
     "/enrolment-tokens": {"queues": ["q"]},
     "/queues/{queue}/rules": {"lost_after_s": 60},

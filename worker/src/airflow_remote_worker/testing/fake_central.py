@@ -133,6 +133,10 @@ class FakeCentral:
         with self._ledger.changed:
             self._ledger.suspend_worker(self.worker(worker_name), is_suspended=False)
 
+    def ask_to_restart(self, worker_name: str) -> None:
+        with self._ledger.changed:
+            self._ledger.ask_to_restart(self.worker(worker_name))
+
     def ask_to_rotate(self, worker_name: str) -> None:
         with self._ledger.changed:
             self._ledger.ask_to_rotate(self.worker(worker_name))

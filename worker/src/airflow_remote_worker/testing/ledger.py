@@ -229,6 +229,10 @@ class Ledger:
         worker.is_suspended, worker.session_id = is_suspended, None
         self.changed.notify_all()
 
+    def ask_to_restart(self, worker: Worker) -> None:
+        worker.intent = msgspec.structs.replace(worker.intent, revision=worker.intent.revision + 1, restart=True)
+        self.changed.notify_all()
+
     def ask_to_rotate(self, worker: Worker) -> None:
         worker.intent = msgspec.structs.replace(worker.intent, revision=worker.intent.revision + 1, rotate=True)
         self.changed.notify_all()
@@ -246,6 +250,7 @@ class Ledger:
             )
         if asked.boot_id != worker.boot_id:
             self._take_over(worker, asked.boot_id)
+            worker.intent = msgspec.structs.replace(worker.intent, restart=False)
         worker.instance_id, worker.session, worker.session_id = asked.instance_id, asked, str(uuid.uuid4())
         listed = {(entry.job_id, entry.epoch) for entry in asked.jobs}
         for job in self.leased_by(worker):

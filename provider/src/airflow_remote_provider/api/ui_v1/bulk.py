@@ -16,7 +16,7 @@ from airflow_remote_provider.api.ui_v1.caller import CallerDep, Forbidden
 from airflow_remote_provider.api.ui_v1.problems import Problem, problem
 from airflow_remote_provider.api.ui_v1.words import Reason, Wish
 from airflow_remote_provider.api.ui_v1.workers import team_of
-from airflow_remote_provider.ledger import rotation, workers
+from airflow_remote_provider.ledger import restarts, rotation, workers
 from airflow_remote_provider.ledger.errors import LedgerError
 
 router = APIRouter(tags=["workers"])
@@ -27,10 +27,10 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"
 
 
 class BulkWish(Wish):
-    action: Literal["serve", "pause", "drain", "rotate", "suspend", "unsuspend", "acknowledge", "revoke", "remove"]
+    action: Literal["serve", "pause", "drain", "rotate", "restart", "suspend", "unsuspend", "acknowledge", "revoke", "remove"]
     names: Annotated[list[Name], Field(min_length=1, max_length=MOST_WORKERS)]
     reason: Reason = ""
-    """Of serve, pause, drain and suspend."""
+    """Of serve, pause, drain, restart and suspend."""
     lasts_s: Annotated[float, Field(gt=0, le=workers.LONGEST_PAUSE.total_seconds())] | None = None
     """Of pause: after so many seconds it ends by itself."""
 
@@ -74,6 +74,7 @@ def _verb(wish: BulkWish) -> Callable[..., None]:
         return partial(_intend, IntentMode(wish.action), lasts, wish.reason)
     verbs: dict[str, Callable[..., None]] = {
         "rotate": rotation.ask_to_rotate,
+        "restart": partial(restarts.ask_to_restart, reason=wish.reason),
         "suspend": partial(rotation.suspend, reason=wish.reason),
         "unsuspend": rotation.unsuspend,
         "acknowledge": workers.acknowledge,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
 from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, BundleGlob, LabelPart, QueueName, Reason, Wish
-from airflow_remote_provider.ledger import certificates, rotation, workers
+from airflow_remote_provider.ledger import certificates, restarts, rotation, workers
 from airflow_remote_provider.ledger.views import workers as view
 from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.ledger.views.workers import FleetCount, WorkerFilter, WorkerRow
@@ -130,6 +130,12 @@ class ReasonWish(Wish):
 @router.post("/workers/{name}/rotate", summary="Have a worker replace its credential")
 async def rotate(caller: CallerDep, name: Name) -> WorkerRow:
     return await _done(caller, name, rotation.ask_to_rotate)
+
+
+@router.post("/workers/{name}/restart", status_code=202, summary="Have a worker's daemon start anew")
+async def restart(caller: CallerDep, name: Name, wish: ReasonWish) -> WorkerRow:
+    """Once, as soon as it hears of it; its jobs run on."""
+    return await _done(caller, name, restarts.ask_to_restart, reason=wish.reason)
 
 
 @router.post("/workers/{name}/suspend", summary="Refuse a worker until that is lifted")

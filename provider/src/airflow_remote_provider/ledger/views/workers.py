@@ -38,6 +38,9 @@ class WorkerRow:
     """When it is to serve again by itself; None: never."""
     intent_heard: bool
     """Whether the worker acts by this wish; if not, it has not been heard of since."""
+    restart_asked_at: datetime | None
+    """Since when it is to start anew, and has not yet; None: it isn't."""
+    restart_asked_by: str | None
     queues: list[str]
     team: str | None
     slots: int
@@ -228,6 +231,8 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any) -
         intent_at=worker.intent_at,
         intent_until=worker.intent_until,
         intent_heard=worker.heard_revision is not None and worker.heard_revision >= worker.intent_revision,
+        restart_asked_at=worker.restart_asked_at,
+        restart_asked_by=worker.restart_asked_by,
         queues=list(worker.queues),
         team=worker.team,
         slots=worker.slots,
