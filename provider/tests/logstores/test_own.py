@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from airflow_remote_provider.logstores import OutOfStep
-from airflow_remote_provider.logstores.lines import PIECE, as_text, read_lines
 from airflow_remote_provider.logstores.own import OwnLogStore
 from sqlalchemy import create_engine
 
@@ -26,10 +24,6 @@ def store(tmp_path: Path) -> Iterator[OwnLogStore]:
 @pytest.fixture
 def folder(store: OwnLogStore, tmp_path: Path) -> Path:
     return tmp_path / "remote_workers" / W
-
-
-def line(event: str, level: str = "info", logger: str = "daemon") -> bytes:
-    return json.dumps({"timestamp": "2026-03-01T12:00:00Z", "level": level, "logger": logger, "event": event}).encode() + b"\n"
 
 
 def whole(store: OwnLogStore) -> bytes:
@@ -81,78 +75,3 @@ def test_only_known_workers_keep_their_logs(store: OwnLogStore, folder: Path) ->
     assert store.remove_others({W}) == 1
     assert [path.name for path in folder.parent.iterdir()] == [W]
     assert OwnLogStore(9).remove_others({W}) == 0
-
-
-# Lines
-
-
-def test_the_last_lines_come_first_asked_and_then_what_is_new(store: OwnLogStore) -> None:
-    sent = b"".join(line(f"n{number}") for number in range(5))
-    store.append(W, "a", 0, sent)
-    first = read_lines(store, W, most=2)
-    assert ([one.text for one in first.items], first.next, first.more) == ([["n3"], ["n4"]], len(sent), False)
-    assert read_lines(store, W, most=2, after=first.next).items == []
-    store.append(W, "a", len(sent), line("n5") + b'{"half')
-    later = read_lines(store, W, most=2, after=first.next)
-    assert [one.text for one in later.items] == [["n5"]], "half a line is not shown yet"
-    store.append(W, "a", len(sent) + len(line("n5")) + 6, b'": 1}\n')
-    assert [one.text for one in read_lines(store, W, most=2, after=later.next).items] == [['{"half": 1}']]
-
-
-def test_more_than_is_wanted_is_left_for_the_next_time(store: OwnLogStore) -> None:
-    store.append(W, "a", 0, b"".join(line(f"n{number}") for number in range(5)))
-    seen, after = [], 0
-    for _ in range(3):
-        lines = read_lines(store, W, most=2, after=after)
-        seen += [one.text[0] for one in lines.items]
-        after = lines.next
-    assert seen == ["n0", "n1", "n2", "n3", "n4"] and not lines.more
-
-
-def test_a_long_log_is_read_from_whole_lines_of_its_end(store: OwnLogStore) -> None:
-    text = line("x" * 1000)
-    big = OwnLogStore(1 << 23)
-    big.append(W, "a", 0, text * (2 * PIECE // len(text)) + line("last"))
-    lines = read_lines(big, W, most=1 << 30)
-    assert lines.items[-1].text == ["last"] and {len(one.text[0]) for one in lines.items[:-1]} == {1000}
-
-
-def test_a_search_looks_through_all_of_it_in_any_case(store: OwnLogStore) -> None:
-    store.append(W, "a", 0, line("Disk FULL", "error") + line("fine") * 20_000)
-    for wanted in ({"contains": "disk full"}, {"level": "warning"}, {"contains": "Disk", "level": "error"}):
-        lines = read_lines(store, W, most=5, **wanted)  # type: ignore[arg-type]
-        assert [one.text for one in lines.items] == [["Disk FULL"]] and not lines.more
-    assert read_lines(store, W, most=5, contains="disk", level="critical").items == []
-    assert len(read_lines(store, W, most=5, contains="DAEMON").items) == 5
-
-
-@pytest.mark.parametrize(
-    ("sent", "text"),
-    [
-        (b"plain\n", ["plain"]),
-        (b"\x00\x1b[2J\xff\n", ["\ufffd\ufffd[2J\ufffd"]),
-        (b"[]\n", ["[]"]),
-        (b'{"event": 5, "level": "odd", "timestamp": []}\n', ["5"]),
-        (json.dumps({"event": "a\nb\u202e"}).encode() + b"\n", ["a", "b\ufffd"]),
-        (b"[" * 100_000 + b"\n", ["[" * 9_999 + "\u2026"]),
-    ],
-)
-def test_whatever_was_sent_is_shown_harmless(store: OwnLogStore, sent: bytes, text: list[str]) -> None:
-    store.append(W, "a", 0, sent)
-    (only,) = read_lines(store, W, most=5).items
-    assert (only.text, only.level) == (text, "info")
-
-
-def test_a_line_without_end_stops_nobody_from_reading_on(store: OwnLogStore) -> None:
-    big = OwnLogStore(1 << 23)
-    big.append(W, "a", 0, b"x" * (PIECE + 5) + b"\n" + line("after"))
-    after, seen = 0, []
-    for _ in range(5):
-        lines = read_lines(big, W, most=5, after=after)
-        after, seen = lines.next, seen + [one.text[0][:5] for one in lines.items]
-    assert seen[-1] == "after" and not lines.more
-
-
-def test_a_line_as_text_has_its_traceback_below(store: OwnLogStore) -> None:
-    store.append(W, "a", 0, line("broke\nTraceback", "error"))
-    assert as_text(read_lines(store, W, most=1).items[0]) == "2026-03-01T12:00:00Z ERROR daemon: broke\n    Traceback"

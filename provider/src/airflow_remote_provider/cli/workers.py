@@ -141,9 +141,9 @@ def set_bundles(args: argparse.Namespace) -> None:
 
 def show_log(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger.views import workers
-    from airflow_remote_provider.logstores.lines import as_text, read_lines
     from airflow_remote_provider.logstores.own import OwnLogStore
     from airflow_remote_provider.settings import settings, silent_after
+    from airflow_remote_provider.worker_log import as_text, read_lines
 
     worker = ledger(workers.show_worker, args.name, silent_after=silent_after())
     store, after = OwnLogStore(settings().worker_log_bytes), None

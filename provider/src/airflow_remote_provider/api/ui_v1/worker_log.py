@@ -10,9 +10,9 @@ from starlette.responses import StreamingResponse
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.ledger.views.workers import show_worker
-from airflow_remote_provider.logstores.lines import LogLines, as_text, read_lines
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings, silent_after
+from airflow_remote_provider.worker_log import LogLines, as_text, read_lines
 
 router = APIRouter(tags=["workers"])
 
