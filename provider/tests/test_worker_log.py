@@ -58,6 +58,7 @@ def test_a_long_log_is_read_from_whole_lines_of_its_end(store: OwnLogStore) -> N
 
 
 def test_a_search_looks_through_all_of_it_in_any_case(store: OwnLogStore) -> None:
+    store = OwnLogStore(1 << 22)
     store.append(W, "a", 0, line("Disk FULL", "error") + line("fine") * 20_000)
     for wanted in ({"contains": "disk full"}, {"level": "warning"}, {"contains": "Disk", "level": "error"}):
         lines = read_lines(store, W, most=5, **wanted)  # type: ignore[arg-type]

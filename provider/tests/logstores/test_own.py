@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from airflow_remote_provider.logstores import OutOfStep
-from airflow_remote_provider.logstores.own import OwnLogStore
+from airflow_remote_provider.logstores.own import OwnLogStore, Piece
 from sqlalchemy import create_engine
 
 from testkit.ledger import installed
@@ -38,10 +40,57 @@ def test_the_older_half_goes_and_positions_stay(store: OwnLogStore, folder: Path
         assert small.append(W, "a", len(sent), text) == len(sent) + 8
         sent += text
     piece = small.read(W, 0, 1 << 30)
-    assert piece.end == 320 and piece.begin > 200 and sent[piece.begin :] == piece.body
-    assert sum(path.stat().st_size for path in folder.glob("worker.log*")) <= 120
+    assert piece.end == 320 and 220 <= piece.begin < 280 and sent[piece.begin :] == piece.body
     assert small.read(W, 312, 1 << 30).body == b"0000039\n"
     assert small.append(W, "a", 312, b"0000039\n") == 320, "a repeat changes nothing after its half has moved"
+
+
+@pytest.mark.parametrize("most", [2, 100, 1000])
+def test_it_never_holds_more_than_it_may_however_much_comes_at_once(store: OwnLogStore, folder: Path, most: int) -> None:
+    small, offset = OwnLogStore(most), 0
+    for size in (1, 30, 499, 10_000, most // 2, most):
+        offset = small.append(W, "a", offset, b"x" * (size - 1) + b"\n")
+        assert sum(path.stat().st_size for path in folder.glob("*.log")) <= most
+        assert small.read(W, 0, 1 << 30).body.endswith(b"\n") and small.read(W, 0, 1 << 30).end == offset
+
+
+@pytest.mark.parametrize("verb", ["unlink", "open", "pwrite"])
+def test_killed_at_any_moment_it_repeats_and_skips_nothing(
+    store: OwnLogStore, folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    small, sent = OwnLogStore(20), b"0123456789" * 6
+    for part in ("a", "b"):
+        for offset in range(0, len(sent), 10):
+            with monkeypatch.context() as patch:
+                patch.setattr(os if verb == "pwrite" else Path, verb, killed)
+                with contextlib.suppress(KeyboardInterrupt):
+                    small.append(W, part, offset, sent[offset : offset + 10])
+            asked = small.append(W, part, offset, b"")
+            assert asked in (offset, offset + 10)
+            assert small.append(W, part, asked, sent[asked : offset + 10]) == offset + 10
+            assert small.read(W, None, 10).body == sent[offset : offset + 10]
+    assert small.read(W, 0, 0).end == 120
+
+
+def test_files_that_somebody_deleted_hold_up_nobody(store: OwnLogStore, folder: Path) -> None:
+    store.append(W, "a", 0, b"one\n")
+    store.append(W, "b", 0, b"two\n")
+    for path in folder.glob("*.log"):
+        path.unlink()
+    assert store.append(W, "b", 4, b"three\n") == 10
+    assert whole(store) == b"three\n"
+
+
+def test_a_reader_does_not_wait_in_a_gap_that_somebody_cut(store: OwnLogStore, folder: Path) -> None:
+    small = OwnLogStore(20)
+    small.append(W, "a", 0, b"0123456789")
+    small.append(W, "a", 10, b"abc")
+    os.truncate(min(folder.glob("*.log")), 4)
+    assert small.read(W, 0, 99).body == b"0123"
+    assert small.read(W, 4, 99) == Piece(b"abc", 10, 13)
 
 
 def test_a_piece_goes_over_from_the_old_file_to_the_new(store: OwnLogStore) -> None:
@@ -69,9 +118,9 @@ def test_what_does_not_join_is_refused_with_the_size_of_the_stretch(store: OwnLo
     assert step.value.size == 4
 
 
-def test_only_known_workers_keep_their_logs(store: OwnLogStore, folder: Path) -> None:
-    store.append(W, "a", 0, b"x")
-    store.append("another", "a", 0, b"x")
-    assert store.remove_others({W}) == 1
-    assert [path.name for path in folder.parent.iterdir()] == [W]
-    assert OwnLogStore(9).remove_others({W}) == 0
+def test_a_workers_log_is_removed_and_no_others(store: OwnLogStore) -> None:
+    assert store.worker_ids() == set()
+    for worker_id in (W, "another"):
+        store.append(worker_id, "a", 0, b"x")
+    store.remove(store.worker_ids() - {W})
+    assert store.worker_ids() == {W} and whole(store) == b"x"

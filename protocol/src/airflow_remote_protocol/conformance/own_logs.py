@@ -10,6 +10,9 @@ from airflow_remote_protocol.conformance.insist import refused, succeeded
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import LogAppended
 
+MAX_OWN_LOG = 1 << 20
+"""docs/protocol.md, the worker's own `log` route: packed and unpacked."""
+
 
 def check_stretches_follow_each_other_each_from_its_own_beginning(central: CentralUnderTest) -> None:
     caller = Caller.at_work(central)
@@ -50,6 +53,14 @@ def check_a_stretch_or_offset_that_is_none_is_invalid(central: CentralUnderTest)
     for stretch, offset in (("", 0), ("..%2F..", 0), ("a" * 65, 0), ("a", -1), ("a", "begin"), ("a", "")):
         refused(caller.own_log(stretch, offset, b"text"), ProblemCode.INVALID)
     refused(caller.call("POST", "log", body=b"text"), ProblemCode.INVALID)
+
+
+def check_a_chunk_of_its_own_log_that_is_too_large_is_refused(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    refused(caller.own_log("a", 0, b"x" * (MAX_OWN_LOG + 1)), ProblemCode.TOO_LARGE)
+    refused(caller.own_log("a", 0, gzip.compress(b"\0" * (MAX_OWN_LOG + 1)), gzipped=True), ProblemCode.TOO_LARGE)
+    assert central.own_log(caller.name) == b""
+    assert succeeded(caller.own_log("a", 0, b"y" * MAX_OWN_LOG), LogAppended).size == MAX_OWN_LOG, "exactly 1 MiB is allowed"
 
 
 def check_one_worker_writes_nothing_into_anothers(central: CentralUnderTest) -> None:

@@ -25,7 +25,7 @@ from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
-from airflow_remote_provider.api.shares import Shares
+from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, Shares
 from airflow_remote_provider.api.worker_v1 import routes
 from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
@@ -74,6 +74,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         guesses,
         Certificates(options.client_certificate_header, pool),
         Shares(options.calls_per_second),
+        Shares(OWN_LOG_CALLS_PER_S),
     )
     app.router.routes[:] = routes(central)
     try:

@@ -34,3 +34,4 @@ class Central:
     guesses: Guesses
     certificates: Certificates
     shares: Shares
+    own_log_shares: Shares

@@ -123,7 +123,9 @@ class Duties:
             log.warning("The history of this minute was not written (%s)", error)
 
     def _purge_own_logs(self, session: Session) -> None:
-        self._own_logs.remove_others(sweep.known_workers(session))
+        here = self._own_logs.worker_ids()  # first: whoever joins meanwhile is not among them
+        if here:
+            self._own_logs.remove(here - sweep.known_workers(session))
 
     def _purge_history(self, session: Session) -> None:
         history.purge(session, database_now(session))

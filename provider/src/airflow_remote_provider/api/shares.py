@@ -18,6 +18,8 @@ AT_ONCE = 128
 """Calls about its jobs that one worker may have under way: each task has one or two, and places in line go by turns."""
 BURST_S = 10.0
 """How many seconds' worth of calls may come in one moment: a worker's return from an outage, with all that it has to tell."""
+OWN_LOG_CALLS_PER_S = 2.0
+"""How often one worker may send of its own log: one that is watched does so every two seconds."""
 FORGOTTEN = 10_000
 """So many workers are remembered before those that were quiet are forgotten."""
 

@@ -48,6 +48,7 @@ from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.dispatcher import session_taken
 from airflow_remote_provider.api.execution import execution
 from airflow_remote_provider.api.people import looks_like_a_users, manager_of_workers
+from airflow_remote_provider.api.pool import LedgerLane
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, workers
@@ -62,6 +63,8 @@ MESSAGE_BYTES = 4 * 1024 * 1024
 """A poll that lists 10,000 jobs is 1 MB."""
 LOG_PACKED_BYTES = 1024 * 1024
 LOG_BYTES = 8 * 1024 * 1024
+OWN_LOG_BYTES = 1024 * 1024
+"""A worker says little of itself; what it sends at once is bounded here, how often by `shares.OWN_LOG_CALLS_PER_S`."""
 LONGEST_LOG = 1 << 62
 
 STRETCH = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -306,9 +309,10 @@ async def _own_log(central: Central, request: Request, worker: WorkerRecord) -> 
     stretch, offset = request.query_params.get("stretch", ""), _offset(request)
     if not STRETCH.fullmatch(stretch):
         raise Refusal(ProblemCode.INVALID, "a worker's own log needs ?stretch= with 1 to 64 letters, digits or -")
-    with central.shares.place(worker.id):
-        body = await _log_body(request)
-        size = await _appended(central, lambda: central.own_logs.append(worker.id, stretch, offset, body()))
+    central.own_log_shares.take(worker.id)
+    body = await _log_body(request, OWN_LOG_BYTES)
+    # In the lane of polls, not of jobs: no task waits behind it.
+    size = await _appended(central.pool.workers, lambda: central.own_logs.append(worker.id, stretch, offset, body()))
     return _json(LogAppended(size))
 
 
@@ -351,9 +355,9 @@ async def _report(central: Central, request: Request, lease: Lease) -> Response:
 
 
 async def _log(central: Central, request: Request, lease: Lease) -> Response:
-    offset, body = _offset(request), await _log_body(request)
+    offset, body = _offset(request), await _log_body(request, LOG_BYTES)
     path, base = await central.pool.jobs.call(_log_place, lease, central.store)
-    size = await _appended(central, lambda: central.store.append(path, base, offset, body()))
+    size = await _appended(central.pool.jobs, lambda: central.store.append(path, base, offset, body()))
     metrics.count("remote.log.bytes", max(0, size - offset))
     return _json(LogAppended(size))
 
@@ -368,16 +372,16 @@ def _offset(request: Request) -> int:
     return offset
 
 
-async def _log_body(request: Request) -> Callable[[], bytes]:
+async def _log_body(request: Request, most: int) -> Callable[[], bytes]:
     """Return what unpacks the chunk; that is work for a thread."""
     body = await read_body(request, LOG_PACKED_BYTES)
     packed = request.headers.get("content-encoding", "") == "gzip"
-    return lambda: unpack(body, LOG_BYTES) if packed else body
+    return lambda: unpack(body, most) if packed else body
 
 
-async def _appended(central: Central, append: Callable[[], int]) -> int:
+async def _appended(lane: LedgerLane, append: Callable[[], int]) -> int:
     try:
-        return await central.pool.jobs.blocking(append)
+        return await lane.blocking(append)
     except OutOfStep as step:
         raise Refusal(
             ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)

@@ -49,6 +49,7 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_LOG_PACKED = 1 << 20
 MAX_LOG_UNPACKED = 8 << 20
+MAX_OWN_LOG = 1 << 20
 """docs/protocol.md, the `log` route."""
 
 LOOK_S = 0.1
@@ -121,7 +122,8 @@ class Routes:
             case ("POST", ["log"]):
                 with ledger.changed:
                     ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
-                    return _message(LogAppended(size=ledger.append_own_log(worker, *_stretch(request), _unpacked(request))))
+                    text = _unpacked(request, MAX_OWN_LOG)
+                    return _message(LogAppended(size=ledger.append_own_log(worker, *_stretch(request), text)))
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)
@@ -218,7 +220,7 @@ class Routes:
                 ledger.conclude(job, decode(Report, request.body))
             else:
                 job = ledger.job_of(worker, job_id, epoch)
-                return _message(LogAppended(size=ledger.append_log(job, _offset(request), _unpacked(request))))
+                return _message(LogAppended(size=ledger.append_log(job, _offset(request), _unpacked(request, MAX_LOG_UNPACKED))))
         return Answer(204)
 
     def _execution(self, request: Request, worker: Worker, job_id: str, path: str) -> Answer:
@@ -296,19 +298,19 @@ def _number(text: str, what: str) -> int:
     return int(text)
 
 
-def _unpacked(request: Request) -> bytes:
-    """Return the log's bytes, and never unpack more than is allowed."""
+def _unpacked(request: Request, most: int) -> bytes:
+    """Return the log's bytes, and never unpack more than *most*."""
     if len(request.body) > MAX_LOG_PACKED:
         raise Refusal(ProblemCode.TOO_LARGE, f"a log chunk has at most {MAX_LOG_PACKED} bytes on the wire")
     if "gzip" not in request.headers.get("content-encoding", ""):
         return request.body
     unpacker = zlib.decompressobj(wbits=31)  # 31: gzip with header and checksum
     try:
-        text = unpacker.decompress(request.body, MAX_LOG_UNPACKED + 1)
+        text = unpacker.decompress(request.body, most + 1)
     except zlib.error as error:
         raise Refusal(ProblemCode.INVALID, f"the log chunk is not gzip: {error}") from None
-    if len(text) > MAX_LOG_UNPACKED:
-        raise Refusal(ProblemCode.TOO_LARGE, f"a log chunk has at most {MAX_LOG_UNPACKED} bytes unpacked")
+    if len(text) > most:
+        raise Refusal(ProblemCode.TOO_LARGE, f"this log's chunk has at most {most} bytes unpacked")
     if not unpacker.eof or unpacker.unused_data:
         raise Refusal(ProblemCode.INVALID, "the log chunk is not one whole gzip member: it was cut or has a tail")
     return text
