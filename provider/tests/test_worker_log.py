@@ -57,6 +57,23 @@ def test_a_long_log_is_read_from_whole_lines_of_its_end(store: OwnLogStore) -> N
     assert lines.items[-1].text == ["last"] and {len(one.text[0]) for one in lines.items[:-1]} == {1000}
 
 
+def test_what_was_dropped_before_it_was_read_is_said_and_no_half_line_shown(store: OwnLogStore) -> None:
+    small, sent = OwnLogStore(1000), b"".join(line(f"n{number}") for number in range(40))
+    for offset in range(0, len(sent), 70):  # a chunk ends anywhere
+        small.append(W, "a", offset, sent[offset : offset + 70])
+    here = small.read(W, 0, 1 << 20)
+    assert not here.body.startswith(b"{"), "else this test shows nothing"
+    lines = read_lines(small, W, most=100, after=5)
+    assert lines.items[0].text == [f"{here.begin - 5} bytes of this log were dropped before they were read"]
+    assert lines.items[0].level == "warning" and lines.items[-1].text == ["n39"]
+    for asked in (
+        lines.items[1:],
+        read_lines(small, W, most=100, after=0).items,
+        read_lines(small, W, most=99, contains="n").items,
+    ):
+        assert [one.text[0] for one in asked] == [f"n{number}" for number in range(40 - len(asked), 40)]
+
+
 def test_a_search_looks_through_all_of_it_in_any_case(store: OwnLogStore) -> None:
     store = OwnLogStore(1 << 22)
     store.append(W, "a", 0, line("Disk FULL", "error") + line("fine") * 20_000)

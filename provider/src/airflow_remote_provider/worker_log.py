@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.logstores.own import OwnLogStore
@@ -42,32 +44,61 @@ def read_lines(
 ) -> LogLines:
     """Return the lines behind the position *after*, the first *most* of them; without it, the last *most*.
 
-    Only those that contain *contains* (in any case) and are of *level* or worse.
+    Only those that contain *contains* (in any case) and are of *level* or worse. Where the log no longer reaches back to *after*,
+    a line says so.
     """
     searches = bool(contains) or level != "debug"
     begin = 0 if after is None and searches else after
     piece = store.read(worker_id, begin, 1 << 62 if searches and after is None else PIECE)
     body, position = piece.body, piece.begin
-    if begin is None and position > 0:
+    if position > 0 and position != begin:
         cut = body.find(b"\n") + 1  # the first line is half a line
         body, position = body[cut:], position + cut
     if not body.endswith(b"\n"):
         whole = body.rfind(b"\n") + 1
         # A line is written in one go; one that fills a whole piece is nobody's, and must not stand in the way for ever.
         body = body[:whole] if whole or len(body) < PIECE else body
-    found: list[LogLine] = []
+    found: deque[_Said] = deque(maxlen=most)
     for raw in body.splitlines(keepends=True):
         position += len(raw)
-        line = _line(raw)
-        if line is None or not _is_wanted(line, contains.lower(), level):
+        said = _said(raw)
+        if said is None or not said.is_wanted(contains.lower(), level):
             continue
-        found.append(line)
+        found.append(said)
         if after is not None and len(found) == most:
             break
-    return LogLines(found[-most:], position, position < piece.end)
+    items = [said.shown() for said in found]
+    if after and after < piece.begin:
+        items.insert(
+            0, LogLine("", "warning", "", [f"{piece.begin - after} bytes of this log were dropped before they were read"])
+        )
+    return LogLines(items, position, position < piece.end)
 
 
-def _line(raw: bytes) -> LogLine | None:
+class _Said(NamedTuple):
+    """A line as it came. Most are looked through and never shown, and to make one fit to be shown costs more than all else."""
+
+    at: str
+    level: str
+    logger: str
+    text: str
+
+    def is_wanted(self, contains: str, level: str) -> bool:
+        if LEVELS.index(self.level) < LEVELS.index(level):
+            return False
+        return contains in self.text.lower() or contains in self.logger.lower()
+
+    def shown(self) -> LogLine:
+        cut = self.text if len(self.text) <= LONGEST_EVENT else self.text[: LONGEST_EVENT - 1] + "…"
+        return LogLine(
+            presentable(self.at, longest=40),
+            self.level,
+            presentable(self.logger, longest=LONGEST_NAME),
+            [presentable(line, longest=LONGEST_EVENT) for line in cut.splitlines()] or [""],
+        )
+
+
+def _said(raw: bytes) -> _Said | None:
     text = raw.decode(errors="replace").strip()
     if not text:
         return None
@@ -75,24 +106,9 @@ def _line(raw: bytes) -> LogLine | None:
         said = json.loads(text)
         event = said["event"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        return LogLine("", "info", "", _shown(text))
-    return LogLine(
-        at=presentable(str(said.get("timestamp", "")), longest=40),
-        level=said["level"] if said.get("level") in LEVELS else "info",
-        logger=presentable(str(said.get("logger", "")), longest=LONGEST_NAME),
-        text=_shown(str(event)),
-    )
-
-
-def _shown(text: str) -> list[str]:
-    cut = text if len(text) <= LONGEST_EVENT else text[: LONGEST_EVENT - 1] + "…"
-    return [presentable(line, longest=LONGEST_EVENT) for line in cut.splitlines()] or [""]
-
-
-def _is_wanted(line: LogLine, contains: str, level: str) -> bool:
-    if LEVELS.index(line.level) < LEVELS.index(level):
-        return False
-    return not contains or any(contains in text.lower() for text in (*line.text, line.logger))
+        return _Said("", "info", "", text)
+    level = said.get("level")
+    return _Said(str(said.get("timestamp", "")), level if level in LEVELS else "info", str(said.get("logger", "")), str(event))
 
 
 def as_text(line: LogLine) -> str:

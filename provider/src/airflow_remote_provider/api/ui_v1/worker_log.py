@@ -49,9 +49,10 @@ async def download_log(caller: CallerDep, name: Name) -> StreamingResponse:
 
     def text() -> Iterator[bytes]:
         after, more = 0, True
+        end = store.read(worker_id, None, 0).end  # what comes later is another download's: this one has an end
         while more:
             lines = read_lines(store, worker_id, most=LINES, after=after)
-            more = lines.more and lines.next > after
+            more = after < lines.next < end
             after = lines.next
             yield "".join(f"{as_text(line)}\n" for line in lines.items).encode()
 
