@@ -18,7 +18,7 @@ def _say(log: OwnLog, message: str, *args: object, level: int = logging.INFO, ex
 
 
 def _lines(log: OwnLog) -> list[dict[str, str]]:
-    return [json.loads(line) for path in log.files() for line in path.read_bytes().splitlines()]
+    return [json.loads(line) for path in log.files() for line in path.read_bytes().splitlines() if line]
 
 
 def test_a_record_is_a_line_with_time_level_logger_and_text(tmp_path: Path) -> None:
@@ -77,3 +77,37 @@ def test_lines_that_the_disk_did_not_take_are_counted(tmp_path: Path, monkeypatc
         _say(log, "lost")
     _say(log, "there")
     assert [line["event"] for line in _lines(log)] == ["2 lines of this log were lost: the disk took nothing", "there"]
+
+
+def test_half_a_line_stands_for_itself_and_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, write = OwnLog(tmp_path / "own"), os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, line: write(fd, line[:10]))
+        _say(log, "cut")
+    _say(log, "there")
+    half, *whole = log.files()[0].read_bytes().splitlines()
+    assert len(half) == 10
+    assert [json.loads(line)["event"] for line in whole] == ["1 lines of this log were lost: the disk took nothing", "there"]
+
+
+def test_the_next_start_joins_nothing_to_half_a_line(tmp_path: Path) -> None:
+    _say(OwnLog(tmp_path / "own"), "one")
+    path = OwnLog(tmp_path / "own").files()[0]
+    os.truncate(path, path.stat().st_size - 5)
+    log = OwnLog(tmp_path / "own")
+    _say(log, "two")
+    assert json.loads(path.read_bytes().splitlines()[-1])["event"] == "two"
+
+
+def test_a_renamed_file_goes_on_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownlog, "FILE_BYTES", 250)
+    log = OwnLog(tmp_path / "own")
+    for number in range(4):
+        _say(log, "%d", number)
+    before = log.files()
+    assert len(before) == 2
+    for path in before:
+        log.rename(path)
+    _say(log, "4")
+    assert [line["event"] for line in _lines(log)] == ["0", "1", "2", "3", "4"]
+    assert not set(before) & set(log.files())

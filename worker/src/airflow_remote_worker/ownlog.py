@@ -5,7 +5,9 @@ Sending them is :mod:`.loops.ship_own`'s.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
 import logging
 import os
 import secrets
@@ -38,11 +40,25 @@ class OwnLog(logging.Handler):
         directory.mkdir(mode=0o700, exist_ok=True)
         present = self.files()
         self._path = present[-1] if present else self._new_path()
+        self._torn = not _ends_whole(self._path)
+        """The last line is half one, as after a power cut or on a full disk; the next must not be joined to it."""
         self._lost = 0
 
     def files(self) -> list[Path]:
         """Return the files, the oldest first; the last is being written, the others are finished."""
         return sorted(self._directory.glob("*.log"))
+
+    def rename(self, path: Path) -> None:
+        """Give a file another name, at its place in the order: it is a new stretch, that central has nothing of."""
+        self.acquire()
+        try:
+            renamed = self._named(path.stem.partition("-")[0])
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(renamed)
+            if path == self._path:
+                self._path = renamed
+        finally:
+            self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -60,11 +76,16 @@ class OwnLog(logging.Handler):
             self._make_room()
         if self._lost:
             line = self._told(f"{self._lost} lines of this log were lost: the disk took nothing") + line
+        if self._torn:
+            line = b"\n" + line
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(fd, line)
+            written = os.write(fd, line)
         finally:
             os.close(fd)
+        self._torn = written < len(line)
+        if self._torn:
+            raise OSError(errno.ENOSPC, "the disk took half a line", str(self._path))
         self._lost = 0
 
     def _make_room(self) -> None:
@@ -72,7 +93,7 @@ class OwnLog(logging.Handler):
             size = _size(oldest)
             oldest.unlink(missing_ok=True)
             self._write(
-                self._told(f"up to {size} bytes of this log were dropped before central had them; it was away for too long")
+                self._told(f"up to {size} bytes of this log were dropped before central had them: it took none for too long")
             )
 
     def _told(self, event: str) -> bytes:
@@ -81,7 +102,10 @@ class OwnLog(logging.Handler):
     def _new_path(self) -> Path:
         # Sorts by time; two daemons one after the other, or a clock that was set back, must not meet in one file.
         newest = max((int(path.stem.split("-")[0]) for path in self.files() if path.stem.split("-")[0].isdigit()), default=0)
-        return self._directory / f"{max(time.time_ns(), newest + 1):020d}-{secrets.token_hex(4)}.log"
+        return self._named(f"{max(time.time_ns(), newest + 1):020d}")
+
+    def _named(self, when: str) -> Path:
+        return self._directory / f"{when}-{secrets.token_hex(4)}.log"
 
     @staticmethod
     def _line(at: float, level: str, logger: str, event: str) -> bytes:
@@ -96,6 +120,17 @@ class OwnLog(logging.Handler):
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         return text.encode(errors="replace").decode()
+
+
+def _ends_whole(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell():
+                file.seek(-1, os.SEEK_CUR)
+            return file.read() in (b"", b"\n")
+    except FileNotFoundError:
+        return True
 
 
 def _size(path: Path) -> int:

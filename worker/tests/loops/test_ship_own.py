@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_worker import ownlog
 from airflow_remote_worker.errors import Rewind, Superseded, Unreachable, from_problem
+from airflow_remote_worker.loops import ship_own
 from airflow_remote_worker.loops.ship_own import ShipOwnLoop
 from airflow_remote_worker.ownlog import OwnLog
 
@@ -139,6 +141,65 @@ def test_the_next_daemon_goes_on_where_central_stands(log: OwnLog, tmp_path: Pat
     say(again, "two")
     ship(keeper, again, lambda: keeper.text == on_disk(again))
     assert list(keeper.stretches) == [log.files()[0].stem]
+
+
+def test_what_a_restored_disk_has_lost_hides_no_new_line(log: OwnLog, tmp_path: Path) -> None:
+    say(log, "one", "two", "three")
+    keeper = Keeper()
+    ship(keeper, log, lambda: keeper.text == on_disk(log))
+    snapshot = on_disk(log).splitlines(keepends=True)[0]
+    log.files()[0].write_bytes(snapshot)
+    again = OwnLog(tmp_path / "own")
+    say(again, "new")
+    ship(keeper, again, lambda: keeper.text.endswith(on_disk(again)))
+    assert keeper.text.count(b"new") == 1 and keeper.text.count(b"one") == 2, "a restored line is there twice, none is left out"
+
+
+def test_central_holds_nothing_that_this_disk_could_still_lose(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    durable = [0]
+    monkeypatch.setattr(os, "fsync", lambda fd: durable.append(os.fstat(fd).st_size))
+
+    class Watching(Keeper):
+        async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
+            size = await super().append_own_log(stretch, offset, chunk, gzipped=gzipped)
+            assert size <= durable[-1]
+            return size
+
+    say(log, "one", "two")
+    keeper = Watching()
+    ship(keeper, log, lambda: keeper.text == on_disk(log))
+    assert len(durable) == 2
+
+
+def test_a_chunk_ends_with_a_line(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ship_own, "CHUNK", 250)
+    say(log, *(f"line {number}" for number in range(9)))
+
+    class Watching(Keeper):
+        async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
+            size = await super().append_own_log(stretch, offset, chunk, gzipped=gzipped)
+            assert self.text.endswith(b"\n") or not size
+            return size
+
+    keeper = Watching()
+    ship(keeper, log, lambda: keeper.text == on_disk(log))
+    assert keeper.calls > 4
+
+
+def test_a_central_that_stands_still_is_given_time(log: OwnLog) -> None:
+    class Still(Keeper):
+        async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
+            self.calls += 1
+            return 0
+
+        async def heard_again(self, at_most_s: float) -> None:
+            waited.append(at_most_s)
+            await anyio.sleep(0)
+
+    waited: list[float] = []
+    say(log, "one")
+    ship(Still(), log, lambda: len(waited) >= 5)
+    assert waited[4] > waited[0]
 
 
 def test_finished_files_go_once_central_has_them(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
