@@ -53,6 +53,36 @@ def test_a_worker_is_paused_with_a_reason_and_resumed(central: Airflow, open_pag
     assert central.remote_cli("workers", "show", worker.name)["intent"] == "serve"
 
 
+def test_a_worker_s_own_log_is_watched_as_it_grows_and_searched(open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("op", f"?worker={worker.name}")
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("session open")
+    before = log.inner_text().count("start anew")
+    page.get_by_role("button", name="Restart").click()
+    page.get_by_label("Reason").fill("to see it")
+    page.get_by_role("dialog").get_by_role("button", name="Restart").click()
+    expect(log).to_contain_text("central wants it to start anew", timeout=20_000)
+    wait_until(lambda: log.inner_text().count("start anew") > before, timeout_s=20, what="the page follows it")
+    page.get_by_role("textbox", name="Search").fill("SESSION OPEN")
+    expect(log).not_to_contain_text("start anew")
+    expect(log).to_contain_text("session open")
+    page.get_by_role("textbox", name="Search").fill("never said")
+    expect(page.get_by_text("It has said nothing that matches.")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert "session open" in download.value.path().read_text()
+
+
+def test_what_was_measured_is_drawn_with_its_numbers(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+    history = f"{central.url}/remote/ui/v1/history/queue"
+    client = central.client("viewer")
+    wait_until(lambda: client.get(history).json()["items"], timeout_s=90, what="the worker's queue has been measured")
+    page = open_page("viewer")
+    expect(page.get_by_role("img", name="Online, last 24 h")).to_be_visible()
+    page.get_by_role("tab", name="Queues").click()
+    expect(page.get_by_role("img", name="Waiting, last 24 h").first).to_be_visible()
+
+
 def test_many_are_changed_at_once(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
     page = open_page("op")
     page.get_by_role("checkbox", name=worker.name).check(force=True)
@@ -105,3 +135,12 @@ def test_nothing_on_it_is_out_of_reach(open_page: OpenPage, worker: Worker, sche
         found = page.evaluate("() => axe.run(document.querySelector('[role=tabpanel]:not([hidden])'))")
         serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
         assert serious == [], [(one["id"], one["nodes"][0]["html"][:300]) for one in serious]
+
+
+def test_nor_on_a_worker_s_page(open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("op", f"?worker={worker.name}")
+    expect(page.get_by_role("log")).to_contain_text("session open")
+    page.add_script_tag(path=AXE)
+    found = page.evaluate("() => axe.run(document.querySelector('[role=tabpanel]:not([hidden])'))")
+    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert serious == [], [(one["id"], one["nodes"][0]["html"][:300]) for one in serious]

@@ -56,6 +56,11 @@ export function path(...parts: string[]): string {
   return parts.map(encodeURIComponent).join("/");
 }
 
+/** Return the address of *path*, for a link. */
+export function restUrl(path: string): string {
+  return located(path, {});
+}
+
 /** What is remembered of earlier answers; for tests. */
 export function forget(): void {
   known.clear();

@@ -68,6 +68,26 @@ export interface Queue {
   lost_after_s: number | null;
 }
 
+export interface History {
+  name: string;
+  span_s: number;
+  at: number[];
+  values: Record<string, (number | null)[]>;
+}
+
+export interface LogLine {
+  at: string;
+  level: string;
+  logger: string;
+  text: string[];
+}
+
+export interface LogLines {
+  items: LogLine[];
+  next: number;
+  more: boolean;
+}
+
 export interface Job {
   id: string;
   kind: string;

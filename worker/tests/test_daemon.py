@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import time
@@ -485,11 +486,19 @@ def test_a_zygote_that_dies_in_the_fork_starts_no_second_copy(worker: RunningWor
     assert central.log_bytes(job_id).count(b"once") == 1
 
 
-def test_an_idle_worker_sends_nothing_but_its_poll(worker: RunningWorker, central: FakeCentral) -> None:
+def test_an_idle_worker_sends_nothing_but_its_poll(
+    worker: RunningWorker, central: FakeCentral, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     worker.start()
     eventually(lambda: central.requests_to("poll"))
     time.sleep(1.5)
-    assert [request.path for request in central.requests] == ["enrol", "session", "poll"]
+    others = [request.path for request in central.requests if not request.path.startswith("log?")]
+    assert others == ["enrol", "session", "poll"]
+    eventually(lambda: b"session open" in central.own_log("w1"))
+    told = len(central.requests)
+    time.sleep(5)
+    assert len(central.requests) == told, "it has told of its start, and has nothing more to say"
 
 
 def test_status_tells_what_is_held(worker: RunningWorker, central: FakeCentral) -> None:

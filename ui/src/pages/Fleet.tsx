@@ -6,6 +6,7 @@ import { read } from "../api";
 import { Actions } from "../components/Actions";
 import { Empty, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish } from "../components/Facts";
 import { Bar, Choice, TextFilter } from "../components/Filters";
+import { Drawn, useHistory } from "../components/History";
 import { Grid, Pager, type Column } from "../components/Grid";
 import { pairs } from "../format";
 import type { Fleet as Count, Listed, Me, Worker } from "../types";
@@ -24,6 +25,7 @@ export function Fleet({ me }: { me: Me | undefined }) {
   const query = { ...filter, order: address.get("order"), after: address.get("after"), limit: 100 };
   const list = useLive(`workers ${JSON.stringify(query)}`, (signal) => read<Listed<Worker>>("workers", query, signal));
   const count = useLive(`fleet ${JSON.stringify(filter)}`, (signal) => read<Count>("fleet", filter, signal));
+  const history = useHistory("fleet").get("");
   const { fields, actions, state_of, presence, intent } = words();
   const rows = list.value?.items ?? [];
   const isFiltered = FILTERS.some((name) => address.get(name));
@@ -59,6 +61,7 @@ export function Fleet({ me }: { me: Me | undefined }) {
         <TextFilter label={fields.queue} name="queue" />
         <TextFilter label={fields.labels} name="label" />
         <Text fontSize="sm">{count.value ? words().fleet(count.value.workers, count.value.online, count.value.silent) : ""}</Text>
+        <Drawn history={history} label={fields.online} value="online" />
         {me?.may_manage ? (
           <Button colorPalette="brand" ml="auto" onClick={() => setJoining(true)} size="xs">
             {actions.join}

@@ -6,6 +6,7 @@ import { AuditTable } from "../components/AuditTables";
 import { Empty, Loading, Span, Tags, Trouble, When } from "../components/Facts";
 import { Bar, Choice, TextFilter } from "../components/Filters";
 import { Grid, Pager, type Column } from "../components/Grid";
+import { Drawn, useHistory } from "../components/History";
 import { JobTable } from "../components/JobTable";
 import { pairs } from "../format";
 import type { AuditEntry, Job, Listed, Queue, Token } from "../types";
@@ -27,6 +28,7 @@ function Shown<T>({ live, empty, children }: { live: Live<Listed<T>>; empty: str
 export function Queues() {
   const address = useAddress();
   const live = useLive("queues", (signal) => read<Listed<Queue>>("queues", {}, signal));
+  const history = useHistory("queue");
   const { fields, state_of } = words();
   const columns: Column<Queue>[] = [
     {
@@ -40,6 +42,11 @@ export function Queues() {
     },
     { name: "queued", title: fields.queued, cell: (queue) => queue.queued },
     { name: "running", title: fields.running, cell: (queue) => queue.running + queue.offered },
+    {
+      name: "depth",
+      title: fields.depth,
+      cell: (queue) => <Drawn history={history.get(queue.queue)} label={fields.queued} value="queued" />,
+    },
     { name: "oldest", title: fields.oldest, cell: (queue) => (queue.oldest_queued_at ? <When time={queue.oldest_queued_at} /> : "–") },
     {
       name: "workers",

@@ -1,12 +1,14 @@
 /** One worker: what it is, what it does, what happened to it, and what may be done about it. */
 
-import { Box, Button, DataList, Heading, HStack, VStack } from "@chakra-ui/react";
+import { Box, Button, DataList, Heading, HStack, Text, VStack } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 import { path, read } from "../api";
 import { AccessTable, AuditTable } from "../components/AuditTables";
 import { Actions } from "../components/Actions";
 import { Empty, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish } from "../components/Facts";
+import { Drawn, useHistory } from "../components/History";
 import { JobTable } from "../components/JobTable";
+import { WorkerLog } from "../components/WorkerLog";
 import { pairs } from "../format";
 import type { Access, AuditEntry, Job, Listed, Me, Worker } from "../types";
 import { useAddress } from "../useAddress";
@@ -34,6 +36,7 @@ export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
         <>
           {me?.may_manage ? <Actions onDone={found.again} workers={[worker]} /> : null}
           <About worker={worker} />
+          <LastDay worker={worker} />
         </>
       ) : found.problem ? null : (
         <Loading />
@@ -44,12 +47,48 @@ export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
       <Part title={words().workerAccesses}>
         {accesses.value?.items.length ? <AccessTable rows={accesses.value.items} /> : <Empty>{state_of.noAccesses}</Empty>}
       </Part>
-      {me?.may_manage ? <History name={name} /> : null}
+      {me?.may_manage ? (
+        <>
+          <Part title={words().log.title}>
+            <WorkerLog name={name} />
+          </Part>
+          <WhatHappened name={name} />
+        </>
+      ) : null}
     </VStack>
   );
 }
 
-function History({ name }: { name: string }) {
+function LastDay({ worker }: { worker: Worker }) {
+  const history = useHistory("worker", worker.name).get(worker.name);
+  const { fields } = words();
+  if (!history) return null;
+  return (
+    <Part title={words().workerHistory}>
+      <HStack gap="6" wrap="wrap">
+        <Measure title={fields.online}>
+          <Drawn history={history} label={fields.online} most={1} value="online" />
+        </Measure>
+        <Measure title={fields.slots}>
+          <Drawn history={history} label={fields.slots} most={Math.max(1, worker.slots)} value="used_slots" />
+        </Measure>
+      </HStack>
+    </Part>
+  );
+}
+
+function Measure({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <Box>
+      <Text color="fg.muted" fontSize="xs">
+        {title}
+      </Text>
+      {children}
+    </Box>
+  );
+}
+
+function WhatHappened({ name }: { name: string }) {
   const audit = useLive(`audit of ${name}`, (signal) => read<Listed<AuditEntry>>("audit", { worker: name, limit: 50 }, signal), 15_000);
   return (
     <Part title={words().workerAudit}>

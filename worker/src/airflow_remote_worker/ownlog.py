@@ -20,6 +20,8 @@ import msgspec
 MOST_FILES = 4
 FILE_BYTES = 1_000_000
 """After so many a file is finished: up to 4 MB wait for a central that is away."""
+ABOUT_REQUESTS = ("httpx", "httpcore")
+"""What they say of each request would be something to send, by a request."""
 LONGEST_EVENT = 8_000
 """Characters of one line, traceback included."""
 
@@ -61,6 +63,8 @@ class OwnLog(logging.Handler):
             self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and record.name.split(".")[0] in ABOUT_REQUESTS:
+            return
         try:
             self._write(self._line(record.created, record.levelname, record.name, self._event(record)))
         except OSError:
