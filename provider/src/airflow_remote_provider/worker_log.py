@@ -36,7 +36,7 @@ class LogLines:
     next: int
     """The position to ask `after`, for what comes later."""
     more: bool
-    """Whether something later is there already."""
+    """Whether later lines are there already; half a line is none yet."""
 
 
 def read_lines(
@@ -54,10 +54,12 @@ def read_lines(
     if position > 0 and position != begin:
         cut = body.find(b"\n") + 1  # the first line is half a line
         body, position = body[cut:], position + cut
+    half = 0
     if not body.endswith(b"\n"):
         whole = body.rfind(b"\n") + 1
         # A line is written in one go; one that fills a whole piece is nobody's, and must not stand in the way for ever.
-        body = body[:whole] if whole or len(body) < PIECE else body
+        if whole or len(body) < PIECE:
+            half, body = len(body) - whole, body[:whole]
     found: deque[_Said] = deque(maxlen=most)
     for raw in body.splitlines(keepends=True):
         position += len(raw)
@@ -72,7 +74,7 @@ def read_lines(
         items.insert(
             0, LogLine("", "warning", "", [f"{piece.begin - after} bytes of this log were dropped before they were read"])
         )
-    return LogLines(items, position, position < piece.end)
+    return LogLines(items, position, position + half < piece.end)
 
 
 class _Said(NamedTuple):

@@ -9,6 +9,8 @@ import pytest
 
 from testkit.ledger import Enlisted, audited, enlist, worker_row  # isort: skip
 
+from airflow_remote_provider.cli import workers
+from airflow_remote_provider.logstores.own import OwnLogStore
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -86,3 +88,22 @@ def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
 def test_a_worker_that_is_not_there_is_named(run: Run, words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match="no worker named 'nobody'"):
         run(words[0], "nobody", *words[1:])
+
+
+def test_its_log_is_shown_searched_and_followed_until_somebody_ends_it(
+    run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, naps = OwnLogStore(1 << 20), []
+    store.append(worker.id, "a", 0, said := b'{"level": "info", "event": "one"}\n{"level": "error", "event": "two"}\n')
+    assert run("log", worker.name) == "INFO one\nERROR two\n"
+    assert run("log", worker.name, "--contains", "ONE") == "INFO one\n"
+    assert run("log", worker.name, "--level", "warning") == "ERROR two\n"
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            raise KeyboardInterrupt
+        store.append(worker.id, "a", len(said), b'{"level": "info", "event": "three"}\n')
+
+    monkeypatch.setattr(workers.time, "sleep", sleep)
+    assert run("log", worker.name, "--follow") == "INFO one\nERROR two\nINFO three\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -147,15 +148,16 @@ def show_log(args: argparse.Namespace) -> None:
 
     worker = ledger(workers.show_worker, args.name, silent_after=silent_after())
     store, after = OwnLogStore(settings().worker_log_bytes), None
-    while True:
-        lines = read_lines(store, worker.id, most=limit(args), after=after, contains=args.contains, level=args.level)
-        for line in lines.items:
-            print(as_text(line), flush=True)
-        if not args.follow:
-            return
-        after = lines.next
-        if not lines.more:
-            time.sleep(FOLLOWED_EVERY_S)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            lines = read_lines(store, worker.id, most=limit(args), after=after, contains=args.contains, level=args.level)
+            for line in lines.items:
+                print(as_text(line), flush=True)
+            if not args.follow:
+                return
+            after = lines.next
+            if not lines.more:
+                time.sleep(FOLLOWED_EVERY_S)
 
 
 def rotate(args: argparse.Namespace) -> None:
