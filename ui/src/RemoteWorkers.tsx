@@ -42,7 +42,7 @@ export function RemoteWorkers() {
         </Tabs.List>
         <Tabs.Content value="fleet">{worker ? <WorkerPage key={worker} me={me} name={worker} /> : <Fleet me={me} />}</Tabs.Content>
         <Tabs.Content value="queues">
-          <Queues />
+          <Queues me={me} />
         </Tabs.Content>
         <Tabs.Content value="jobs">
           <Jobs />
@@ -58,8 +58,12 @@ export function RemoteWorkers() {
   );
 }
 
+const FILTERS = [
+  ...["text", "presence", "intent", "queue", "label", "version", "flagged", "order", "worker"],
+  ...["state", "worker_of", "dag_id", "run_id", "task_id", "older_than_s", "kind", "about"],
+];
+
 /** What one tab's filters mean is nothing to another. */
 function cleared(): Record<string, null> {
-  const names = ["text", "presence", "intent", "queue", "label", "version", "flagged", "order", "state", "kind", "worker", "worker_of"];
-  return Object.fromEntries(names.map((name) => [name, null]));
+  return Object.fromEntries(FILTERS.map((name) => [name, null]));
 }

@@ -17,6 +17,11 @@ export class Problem extends Error {
   }
 }
 
+/** Return what was thrown as something to show. */
+export function asProblem(error: unknown): Problem {
+  return error instanceof Problem ? error : new Problem(String(error), 0, "unreachable");
+}
+
 export type Query = Record<string, string | number | boolean | readonly string[] | null | undefined>;
 
 /** By address: the newest answer, with its tag. */

@@ -66,6 +66,17 @@ export interface Queue {
   lost_after_s: number | null;
 }
 
+export const KINDS = ["connections", "variables", "writes", "xcoms_of", "dags", "assets", "triggers"] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** Its queue may be `*`: all of them. */
+export interface Policy extends Record<Kind, string[]> {
+  queue: string;
+  mode: "enforce" | "audit" | null;
+  changed_at: string;
+  changed_by: string;
+}
+
 export interface Job {
   id: string;
   kind: string;

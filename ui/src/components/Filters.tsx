@@ -1,9 +1,10 @@
 /** Filters of a list, kept in the query string. */
 
-import { Box, HStack, Input, NativeSelect } from "@chakra-ui/react";
+import { Box, HStack, Input } from "@chakra-ui/react";
 import { useEffect, useState } from "react";
 import { useAddress } from "../useAddress";
 import { words } from "../words";
+import { Select } from "./Select";
 
 const PAUSE_MS = 300;
 
@@ -44,21 +45,13 @@ interface ChoiceProps {
 export function Choice({ name, label, choices }: ChoiceProps) {
   const address = useAddress();
   return (
-    <NativeSelect.Root maxW="10rem" size="xs">
-      <NativeSelect.Field
-        aria-label={label}
-        onChange={(event) => address.set({ [name]: event.target.value })}
-        value={address.get(name)}
-      >
-        <option value="">{`${label}: ${words().fields.any}`}</option>
-        {Object.entries(choices).map(([value, text]) => (
-          <option key={value} value={value}>
-            {text}
-          </option>
-        ))}
-      </NativeSelect.Field>
-      <NativeSelect.Indicator />
-    </NativeSelect.Root>
+    <Select
+      choices={{ "": `${label}: ${words().fields.any}`, ...choices }}
+      label={label}
+      onChange={(value) => address.set({ [name]: value })}
+      size="xs"
+      value={address.get(name)}
+    />
   );
 }
 

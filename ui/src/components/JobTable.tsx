@@ -71,7 +71,7 @@ export function JobTable({ jobs, onDone }: { jobs: readonly Job[]; onDone: () =>
           isGrave
           onClose={() => setStopped(undefined)}
           title={actions.stop}
-          wants={["reason"]}
+          wants={[{ name: "reason", label: words().ask.reason }]}
         />
       ) : null}
     </>

@@ -7,8 +7,9 @@ import { Empty, Loading, Span, Tags, Trouble, When } from "../components/Facts";
 import { Bar, Choice, TextFilter } from "../components/Filters";
 import { Grid, Pager, type Column } from "../components/Grid";
 import { JobTable } from "../components/JobTable";
+import { ALL_QUEUES, QueueSheet } from "../components/QueueSheet";
 import { pairs } from "../format";
-import type { AuditEntry, Job, Listed, Queue, Token } from "../types";
+import type { AuditEntry, Job, Listed, Me, Queue, Token } from "../types";
 import { useAddress } from "../useAddress";
 import { useLive, type Live } from "../useLive";
 import { words } from "../words";
@@ -24,10 +25,11 @@ function Shown<T>({ live, empty, children }: { live: Live<Listed<T>>; empty: str
   );
 }
 
-export function Queues() {
+export function Queues({ me }: { me: Me | undefined }) {
   const address = useAddress();
+  const about = address.get("about");
   const live = useLive("queues", (signal) => read<Listed<Queue>>("queues", {}, signal));
-  const { fields, state_of } = words();
+  const { actions, fields, state_of } = words();
   const columns: Column<Queue>[] = [
     {
       name: "queue",
@@ -63,11 +65,37 @@ export function Queues() {
       title: fields.lostAfter,
       cell: (queue) => (queue.lost_after_s === null ? state_of.asSet : <Span seconds={queue.lost_after_s} />),
     },
+    {
+      name: "policy",
+      title: "",
+      cell: (queue) => (
+        <Button onClick={() => address.set({ about: queue.queue })} size="xs" variant="outline">
+          {actions.policy}
+        </Button>
+      ),
+    },
   ];
   return (
-    <Shown empty={state_of.noQueues} live={live}>
-      {(rows) => <Grid columns={columns} keyOf={(queue) => queue.queue} label={words().tabs.queues} rows={rows} />}
-    </Shown>
+    <Box>
+      <Bar>
+        <Button onClick={() => address.set({ about: ALL_QUEUES })} size="xs" variant="outline">
+          {actions.allQueues}
+        </Button>
+      </Bar>
+      <Shown empty={state_of.noQueues} live={live}>
+        {(rows) => <Grid columns={columns} keyOf={(queue) => queue.queue} label={words().tabs.queues} rows={rows} />}
+      </Shown>
+      {about ? (
+        <QueueSheet
+          key={about}
+          mayManage={me?.may_manage === true}
+          name={about}
+          onClose={() => address.set({ about: null })}
+          onDone={live.again}
+          queue={live.value?.items.find((queue) => queue.queue === about)}
+        />
+      ) : null}
+    </Box>
   );
 }
 

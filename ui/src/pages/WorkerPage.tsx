@@ -7,6 +7,7 @@ import { AccessTable, AuditTable } from "../components/AuditTables";
 import { Actions } from "../components/Actions";
 import { Empty, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish } from "../components/Facts";
 import { JobTable } from "../components/JobTable";
+import { Settings } from "../components/Settings";
 import { pairs } from "../format";
 import type { Access, AuditEntry, Job, Listed, Me, Worker } from "../types";
 import { useAddress } from "../useAddress";
@@ -32,7 +33,12 @@ export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
       <Trouble problem={found.problem} />
       {worker ? (
         <>
-          {me?.may_manage ? <Actions onDone={found.again} workers={[worker]} /> : null}
+          {me?.may_manage ? (
+            <>
+              <Actions onDone={found.again} workers={[worker]} />
+              <Settings onDone={found.again} worker={worker} />
+            </>
+          ) : null}
           <About worker={worker} />
         </>
       ) : found.problem ? null : (
