@@ -26,13 +26,7 @@ export function RemoteWorkers() {
       <Heading mb="3" size="lg">
         {words().title}
       </Heading>
-      <Tabs.Root
-        lazyMount
-        onValueChange={({ value }) => address.set({ ...cleared(), tab: value })}
-        size="sm"
-        unmountOnExit
-        value={tab}
-      >
+      <Tabs.Root lazyMount onValueChange={({ value }) => address.go({ tab: value })} size="sm" unmountOnExit value={tab}>
         <Tabs.List>
           {tabs.map((one) => (
             <Tabs.Trigger key={one} value={one}>
@@ -56,14 +50,4 @@ export function RemoteWorkers() {
       </Tabs.Root>
     </Box>
   );
-}
-
-const FILTERS = [
-  ...["text", "presence", "intent", "queue", "label", "version", "flagged", "order", "worker"],
-  ...["state", "worker_of", "dag_id", "run_id", "task_id", "older_than_s", "kind", "about"],
-];
-
-/** What one tab's filters mean is nothing to another. */
-function cleared(): Record<string, null> {
-  return Object.fromEntries(FILTERS.map((name) => [name, null]));
 }

@@ -3,7 +3,7 @@
 import { address, logIn } from "./host";
 
 const ROOT = "remote/ui/v1";
-const MOST_KNOWN = 200;
+const MOST_KNOWN = 60;
 
 /** An answer that is no success. The text is for people. */
 export class Problem extends Error {

@@ -29,6 +29,9 @@ export interface Worker {
   slots: number;
   slots_limit: number | null;
   used_slots: number;
+  /** The oldest few. */
+  running: RunningJob[];
+  running_count: number;
   last_seen_at: string | null;
   created_at: string;
   suspended_at: string | null;
@@ -39,6 +42,15 @@ export interface Worker {
   alarm: string;
   clock_off_s: number | null;
   facts: Record<string, string>;
+}
+
+export interface RunningJob {
+  id: string;
+  kind: string;
+  dag_id: string;
+  run_id: string;
+  task_id: string;
+  map_index: number;
 }
 
 export interface Fleet {
