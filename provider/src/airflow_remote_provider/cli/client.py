@@ -24,6 +24,8 @@ TIMEOUT = httpx.Timeout(60, connect=10)
 """Longer than any view takes on a busy database; nothing waits for work here."""
 PROBLEM = "application/problem+json"
 LONGEST_SENTENCE = 2000
+LIMITS = httpx.Limits(keepalive_expiry=2)
+"""A connection serves all pages of a list, and none that is watched: servers end idle ones after some 5 s, unannounced."""
 
 
 class _Problem(BaseModel):
@@ -44,13 +46,13 @@ class Client:
         """What the server said of an address, and the ETag that it gave it: under `--watch` most of it stays the same."""
         headers = {"authorization": f"Bearer {server.token}", "accept": "application/json"}
         try:
-            self._http = httpx.Client(headers=headers, timeout=TIMEOUT, verify=_trust(server.ca))
+            self._http = httpx.Client(headers=headers, timeout=TIMEOUT, limits=LIMITS, verify=_trust(server.ca))
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise SystemExit(
                 f"a proxy that the environment names can't be used ({error}); correct HTTPS_PROXY, or ALL_PROXY"
             ) from None
 
-    def get(self, kind: type[T], *path: str, **query: Any) -> T:
+    def get(self, kind: type[T], *path: str, query: Mapping[str, Any] | None = None) -> T:
         """Return what is at *path*."""
         request = self._http.build_request("GET", self._address(path), params=query)
         known = self._known.get(str(request.url))
@@ -63,14 +65,16 @@ class Client:
             self._known[str(request.url)] = (response.headers["etag"], response.content)
         return self._read(kind, response, response.content)
 
-    def change(self, method: str, *path: str, wish: Mapping[str, Any] | None = None) -> None:
-        """Have what is wished done; what has become of it, nobody asks here."""
-        self._send(self._http.build_request(method, self._address(path), json=wish))
-
-    def ask(self, kind: type[T], method: str, *path: str, wish: Mapping[str, Any]) -> T:
+    def change(self, kind: type[T], method: str, *path: str, wish: Mapping[str, Any] | None = None) -> T:
         """Have what is wished done; return what has become of it."""
         response = self._send(self._http.build_request(method, self._address(path), json=wish))
         return self._read(kind, response, response.content)
+
+    def end(self, method: str, *path: str, wish: Mapping[str, Any] | None = None) -> None:
+        """Have done what is answered with nothing."""
+        response = self._send(self._http.build_request(method, self._address(path), json=wish))
+        if response.status_code != 204:
+            raise SystemExit(_stranger(self._server, response))
 
     def _address(self, path: tuple[str, ...]) -> str:
         return "/".join((self._api, *map(_segment, path)))
@@ -81,8 +85,8 @@ class Client:
             response = self._http.send(request)
         except (httpx.HTTPError, OSError) as error:
             raise SystemExit(_unreachable(self._server, error)) from None
-        kind = response.headers.get("content-type", "").partition(";")[0]
-        if response.status_code == 304 or (response.is_success and (kind == "application/json" or not response.content)):
+        kind = _media_type(response)
+        if response.status_code in (204, 304) or (response.is_success and kind == "application/json"):
             return response
         if kind == PROBLEM:
             try:
@@ -91,7 +95,7 @@ class Client:
                 pass
             else:
                 raise SystemExit(self._refusal(problem))
-        raise SystemExit(_stranger(self._server, response, kind))
+        raise SystemExit(_stranger(self._server, response))
 
     def _refusal(self, problem: _Problem) -> str:
         if problem.code == "unauthorized":
@@ -111,6 +115,10 @@ class Client:
                 f"{response.request.url} answered what this command does not understand ({where}: {first['msg']}); "
                 "is the provider there of another version than here?"
             ) from None
+
+
+def _media_type(response: httpx.Response) -> str:
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip()
 
 
 def _segment(name: str) -> str:
@@ -155,10 +163,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or found.__context__
 
 
-def _stranger(server: Server, response: httpx.Response, kind: str) -> str:
+def _stranger(server: Server, response: httpx.Response) -> str:
     """Say what answered in place of the API."""
     what = (
-        f"{server.url} answered {response.status_code} {kind or 'no content type'} "
+        f"{server.url} answered {response.status_code} {_media_type(response) or 'no content type'} "
         "by something that is not the Remote Executor's API"
     )
     if response.is_redirect:

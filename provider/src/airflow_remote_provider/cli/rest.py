@@ -56,17 +56,17 @@ class Rest:
     def create_token(self, new: NewToken) -> tuple[str, TokenRow]:
         wish = {name: value for name, value in asdict(new).items() if name not in ("lifetime", "created_by")}
         wish["expires_s"] = new.lifetime.total_seconds()
-        made = self._client.ask(Made, "POST", "enrolment-tokens", wish=wish)
+        made = self._client.change(Made, "POST", "enrolment-tokens", wish=wish)
         return made.token, made.about
 
     def list_tokens(self) -> list[TokenRow]:
         return self._client.get(Listed[TokenRow], "enrolment-tokens").items
 
     def revoke_token(self, token_id: str) -> None:
-        self._client.change("DELETE", "enrolment-tokens", token_id)
+        self._client.end("DELETE", "enrolment-tokens", token_id)
 
     def list_workers(self) -> list[WorkerRow]:
-        return self._all(Listed[WorkerRow], "workers")
+        return self._all(Listed[WorkerRow], "workers", {})
 
     def show_worker(self, name: str) -> WorkerRow:
         return self._client.get(WorkerRow, "workers", name)
@@ -88,28 +88,28 @@ class Rest:
         self._set(name, "bundles", {"bundles": list(bundles)})
 
     def rotate(self, name: str) -> None:
-        self._client.change("POST", "workers", name, "rotate")
+        self._client.change(WorkerRow, "POST", "workers", name, "rotate")
 
     def rebind(self, name: str) -> None:
-        self._client.change("POST", "workers", name, "rebind")
+        self._client.change(WorkerRow, "POST", "workers", name, "rebind")
 
     def suspend(self, name: str, *, reason: str) -> None:
-        self._client.change("POST", "workers", name, "suspend", wish={"reason": reason})
+        self._client.change(WorkerRow, "POST", "workers", name, "suspend", wish={"reason": reason})
 
     def unsuspend(self, name: str) -> None:
-        self._client.change("POST", "workers", name, "unsuspend")
+        self._client.change(WorkerRow, "POST", "workers", name, "unsuspend")
 
     def acknowledge(self, name: str) -> None:
-        self._client.change("POST", "workers", name, "acknowledge")
+        self._client.change(WorkerRow, "POST", "workers", name, "acknowledge")
 
     def revoke_worker(self, name: str) -> None:
-        self._client.change("POST", "workers", name, "revoke")
+        self._client.change(WorkerRow, "POST", "workers", name, "revoke")
 
     def remove_worker(self, name: str) -> None:
-        self._client.change("DELETE", "workers", name)
+        self._client.end("DELETE", "workers", name)
 
     def list_jobs(self, only: JobFilter, *, most: int) -> list[JobRow]:
-        return self._all(Listed[JobRow], "jobs", most=most, **asdict(only))
+        return self._all(Listed[JobRow], "jobs", asdict(only), most=most)
 
     def show_job(self, job_id: str) -> JobRow:
         return self._client.get(JobRow, "jobs", job_id)
@@ -118,16 +118,16 @@ class Rest:
         return self._client.get(Why, "jobs", job_id, "waiting").why
 
     def stop_job(self, job_id: str, *, reason: str) -> None:
-        self._client.change("POST", "jobs", job_id, "stop", wish={"reason": reason})
+        self._client.change(JobRow, "POST", "jobs", job_id, "stop", wish={"reason": reason})
 
     def list_queues(self) -> list[QueueRow]:
         return self._client.get(Listed[QueueRow], "queues").items
 
     def set_queue(self, name: str, *, lost_after_s: float) -> None:
-        self._client.change("PUT", "queues", name, "rules", wish={"lost_after_s": lost_after_s})
+        self._client.end("PUT", "queues", name, "rules", wish={"lost_after_s": lost_after_s})
 
     def unset_queue(self, name: str) -> None:
-        self._client.change("DELETE", "queues", name, "rules")
+        self._client.end("DELETE", "queues", name, "rules")
 
     def list_policies(self) -> list[PolicyRow]:
         return self._client.get(Listed[PolicyRow], "policies").items
@@ -139,31 +139,31 @@ class Rest:
         return self._change_policy(queue, "deny", globs)
 
     def set_mode(self, queue: str, mode: Mode) -> PolicyRow:
-        return self._client.ask(PolicyRow, "PUT", "policies", queue, "mode", wish={"mode": mode.value})
+        return self._client.change(PolicyRow, "PUT", "policies", queue, "mode", wish={"mode": mode.value})
 
     def list_accesses(self, only: AccessFilter, *, most: int) -> list[AccessRow]:
         wanted = asdict(only)
-        return self._all(Listed[AccessRow], "accesses", most=most, answer=wanted.pop("answers"), **wanted)
+        return self._all(Listed[AccessRow], "accesses", {"answer": wanted.pop("answers"), **wanted}, most=most)
 
     def suggest(self, dag_id: str) -> dict[str, dict[Kind, list[str]]]:
         return self._client.get(dict[str, dict[Kind, list[str]]], "dags", dag_id, "suggestion")
 
     def list_entries(self, only: AuditFilter, *, most: int) -> list[AuditRow]:
-        return self._all(Listed[AuditRow], "audit", most=most, **asdict(only))
+        return self._all(Listed[AuditRow], "audit", asdict(only), most=most)
 
-    def _all(self, kind: type[Listed[T]], path: str, *, most: int | None = None, **wanted: Any) -> list[T]:
+    def _all(self, kind: type[Listed[T]], path: str, wanted: Mapping[str, Any], *, most: int | None = None) -> list[T]:
         """Return the rows of all pages of a list, or the first *most*; no page is asked for that nobody reads."""
         query = {name: value for name, value in wanted.items() if value}
 
         def read(page: Page) -> Slice[T]:
-            found = self._client.get(kind, path, limit=page.limit, after=page.after, **query)
+            found = self._client.get(kind, path, query={**query, "limit": page.limit, "after": page.after})
             return Slice(found.items, found.next)
 
         return read_all(read, most=most)
 
     def _set(self, name: str, what: str, wish: Mapping[str, Any]) -> None:
-        self._client.change("PUT", "workers", name, what, wish=wish)
+        self._client.change(WorkerRow, "PUT", "workers", name, what, wish=wish)
 
     def _change_policy(self, queue: str, how: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
         wish = {kind.value: list(some) for kind, some in globs.items()}
-        return self._client.ask(PolicyRow, "POST", "policies", queue, how, wish=wish)
+        return self._client.change(PolicyRow, "POST", "policies", queue, how, wish=wish)

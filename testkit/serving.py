@@ -1,0 +1,45 @@
+"""An app of ours under uvicorn, on a port of this machine, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Serving:
+    """Serves *api* below *prefix*, as Airflow does below a sub-path of its own, running its lifespan."""
+
+    def __init__(self, api: FastAPI, prefix: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        outer = FastAPI(lifespan=lambda _: api.router.lifespan_context(api))
+        outer.mount(prefix, api)
+        config = uvicorn.Config(outer, host="127.0.0.1", port=self.port, log_level="warning", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="central")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        deadline = time.monotonic() + 30
+        while not self._server.started:
+            assert self._thread.is_alive() and time.monotonic() < deadline, "central did not start"
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
