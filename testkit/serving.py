@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,19 +19,26 @@ if TYPE_CHECKING:
 class Serving:
     """Serves *api* below *prefix*, as Airflow does below a sub-path of its own, running its lifespan."""
 
-    def __init__(self, api: FastAPI, prefix: str) -> None:
+    def __init__(self, api: FastAPI, prefix: str, *, certificate: Path | None = None) -> None:
+        """With a *certificate*, a PEM file that holds its key, too, by TLS."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         outer = FastAPI(lifespan=lambda _: api.router.lifespan_context(api))
         outer.mount(prefix, api)
-        config = uvicorn.Config(outer, host="127.0.0.1", port=self.port, log_level="warning", lifespan="on")
+        self.url = f"{'http' if certificate is None else 'https'}://127.0.0.1:{self.port}"
+        config = uvicorn.Config(
+            outer,
+            host="127.0.0.1",
+            port=self.port,
+            log_level="warning",
+            lifespan="on",
+            ssl_certfile=certificate,
+            ssl_keyfile=certificate,
+            timeout_graceful_shutdown=1,  # a client that forgot to hang up is not waited for
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="central")
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
