@@ -53,6 +53,7 @@ def server(served: tuple[FastAPI, str], database: object, monkeypatch: pytest.Mo
 @pytest.fixture(params=["database", "rest"])
 def run(request: pytest.FixtureRequest, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run `airflow remote …` by either way, by the API as ann; return what it printed to stdout."""
+    monkeypatch.delenv("AIRFLOW_REMOTE_SERVER", raising=False)
     if request.param == "rest":
         monkeypatch.setenv("AIRFLOW_REMOTE_SERVER", request.getfixturevalue("server"))
         monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")

@@ -129,6 +129,11 @@ def test_a_private_authority_is_trusted_once_it_is_named(serve: Serve, tmp_path:
         assert "none.pem can't be used" in said(url, ca=str(tmp_path / "none.pem"))
 
 
+def test_trust_that_the_environment_misplaces_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nothing"))
+    assert "SSL_CERT_FILE" in said("https://127.0.0.1:9") and "use --ca" in said("https://127.0.0.1:9")
+
+
 def test_a_proxy_that_cant_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "gopher://proxy.example.org")
     assert "a proxy that the environment names can't be used" in said("http://127.0.0.1:9")

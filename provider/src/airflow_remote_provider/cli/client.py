@@ -47,6 +47,9 @@ class Client:
         headers = {"authorization": f"Bearer {server.token}", "accept": "application/json"}
         try:
             self._http = httpx.Client(headers=headers, timeout=TIMEOUT, limits=LIMITS, verify=_trust(server.ca))
+        except OSError as error:
+            text = f"SSL_CERT_FILE or SSL_CERT_DIR names what can't be used ({error.strerror or error}); correct it, or use --ca"
+            raise SystemExit(text) from None
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise SystemExit(
                 f"a proxy that the environment names can't be used ({error}); correct HTTPS_PROXY, or ALL_PROXY"
