@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -24,7 +26,13 @@ class Serving:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        outer = FastAPI(lifespan=lambda _: api.router.lifespan_context(api))
+
+        @asynccontextmanager
+        async def lifespan(outer: FastAPI) -> AsyncIterator[None]:
+            async with api.router.lifespan_context(api):
+                yield
+
+        outer = FastAPI(lifespan=lifespan)
         outer.mount(prefix, api)
         self.url = f"{'http' if certificate is None else 'https'}://127.0.0.1:{self.port}"
         config = uvicorn.Config(

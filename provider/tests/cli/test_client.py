@@ -154,6 +154,15 @@ def test_what_has_not_changed_is_not_sent_again(serve: Serve) -> None:
     assert tags == [None, '"1"', '"1"', None]
 
 
+def test_a_list_that_changes_for_days_does_not_fill_the_memory(serve: Serve) -> None:
+    tagged = {"etag": '"1"'}
+    url = serve(lambda request: Response('["edge"]', headers=tagged, media_type="application/json"))
+    client = Client(Server(url, "a-token", ""))
+    for number in range(module.MOST_KNOWN + 10):
+        client.get(list[str], "workers", query={"after": str(number)})
+    assert len(client._known) <= module.MOST_KNOWN
+
+
 @pytest.mark.parametrize("name", ["..", ".", "a/../b", "a?b#c", "ü %2F", "a;b"])
 def test_a_name_leads_nowhere_else(serve: Serve, name: str) -> None:
     url = serve(lambda request: answered(200, [request.scope["path"]]))

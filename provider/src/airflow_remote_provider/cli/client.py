@@ -24,6 +24,8 @@ TIMEOUT = httpx.Timeout(60, connect=10)
 """Longer than any view takes on a busy database; nothing waits for work here."""
 PROBLEM = "application/problem+json"
 LONGEST_SENTENCE = 2000
+MOST_KNOWN = 100
+"""Pages to keep: of a list that changes, those behind its first have new addresses each time."""
 LIMITS = httpx.Limits(keepalive_expiry=2)
 """A connection serves all pages of a list, and none that is watched: servers end idle ones after some 5 s, unannounced."""
 
@@ -64,6 +66,8 @@ class Client:
         response = self._send(request)
         if response.status_code == 304 and known is not None:
             return self._read(kind, response, known[1])
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
         if "etag" in response.headers:
             self._known[str(request.url)] = (response.headers["etag"], response.content)
         return self._read(kind, response, response.content)
