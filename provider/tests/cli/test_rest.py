@@ -125,7 +125,7 @@ def _without_chance(told: Any) -> str:
 
 
 def _a_site() -> str:
-    """Make two workers, a job of one of them that asked for something, one that waits, and some rules; return a token's id."""
+    """Make two workers, a job of one that was granted a secret and denied another, one that waits, rules; return a token's id."""
     from airflow_remote_provider.ledger import credentials
 
     busy = enlist("edge", ["q"], labels={"site": "kiel"})
@@ -134,7 +134,9 @@ def _a_site() -> str:
     change_job("running", queued_at=begun_at - timedelta(seconds=1.5), accepted_at=begun_at)
     queued("elsewhere", job_id="waiting")
     with compat.transaction() as session:
-        grants.decide(session, lease.job_id, Ask(Kind.CONNECTIONS, ("plant",)))
+        queue_policy.allow(session, "q", {Kind.CONNECTIONS: ["open"]}, by="ann")
+        for name in ("plant", "open"):
+            grants.decide(session, lease.job_id, Ask(Kind.CONNECTIONS, (name,)))
         queues.set_queue(session, "ruled", lost_after_s=60, by="ann")
         queue_policy.allow(session, "ruled", {Kind.CONNECTIONS: ["c"]}, by="ann")
         return next(row.id for row in credentials.list_tokens(session) if row.uses_left == 0)
