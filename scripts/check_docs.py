@@ -25,6 +25,7 @@ BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/reference/configuration.md", "worker-commands", reference.worker_commands),
     ("docs/reference/grants.md", "rules", reference.grant_rules),
     ("docs/reference/metrics.md", "metrics", reference.metrics),
+    ("docs/reference/cli.md", "commands", lambda: _printed("scripts/cli_reference.py")),
     ("docs/reference/rest.md", "routes", lambda: _printed("scripts/rest_reference.py")),
     ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
 ]

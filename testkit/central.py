@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from testkit.ledger import Callback, TaskInstance, queue_job  # isort: skip  (first: it points Airflow elsewhere)
+from testkit.serving import Serving  # isort: skip
 
 import json
-import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-import uvicorn
 from airflow_remote_protocol.conformance.central import Response
 from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_provider import compat
@@ -41,32 +39,17 @@ class ServedCentral:
 
     def __init__(self, execution_api: Callable[[], Any] | None = None) -> None:
         """*execution_api* makes another than our stand-in."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        config = uvicorn.Config(
-            _mounted(execution_api or stand_in_execution_api),
-            host="127.0.0.1",
-            port=self.port,
-            log_level="warning",
-            lifespan="on",
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="central")
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}{PREFIX}/", timeout=30)
+        self._serving = Serving(create_worker_api(execution_api or stand_in_execution_api), PREFIX)
+        self.port = self._serving.port
+        self._client = httpx.Client(base_url=f"{self._serving.url}{PREFIX}/", timeout=30)
 
     def __enter__(self) -> ServedCentral:
-        self._thread.start()
-        deadline = time.monotonic() + 30
-        while not self._server.started:
-            assert self._thread.is_alive() and time.monotonic() < deadline, "central did not start"
-            time.sleep(0.02)
+        self._serving.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._client.close()
-        self._server.should_exit = True
-        self._thread.join(30)
+        self._serving.__exit__(kind, error, trace)
 
     # What the conformance suite asks for
 
@@ -210,14 +193,6 @@ class ServedCentral:
             job = session.get(Job, job_id)
         assert job is not None
         return job
-
-
-def _mounted(execution_api: Callable[[], Any]) -> FastAPI:
-    """Mount the app as Airflow does, below a sub-path, running its lifespan."""
-    api = create_worker_api(execution_api)
-    outer = FastAPI(lifespan=lambda _: api.router.lifespan_context(api))
-    outer.mount(PREFIX, api)
-    return outer
 
 
 def stand_in_execution_api() -> FastAPI:

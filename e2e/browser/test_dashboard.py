@@ -134,5 +134,4 @@ def test_nothing_on_it_is_out_of_reach(open_page: OpenPage, worker: Worker, sche
 def test_nor_on_a_worker_s_page(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("op", f"?worker={worker.name}")
     expect(page.get_by_role("log")).to_contain_text("session open")
-    page.add_script_tag(path=AXE)
     assert serious(page) == []

@@ -12,6 +12,8 @@ from airflow_remote_provider.logstores.own import OwnLogStore
 
 PIECE = 512 * 1024
 """Bytes of one look, unless something is searched for."""
+MOST_LINES = 1000
+"""Of one answer of the API."""
 LONGEST_EVENT = 10_000
 LONGEST_NAME = 200
 LEVELS = ("debug", "info", "warning", "error", "critical")

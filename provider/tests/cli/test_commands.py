@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -50,7 +51,8 @@ def test_a_token_has_what_was_asked_for(run: Callable[..., str]) -> None:
     told = _json(run, "enrol", "create", *words)
     check_token(TokenKind.ENROLMENT, told["token"])
     assert (told["queues"], told["name_pattern"], told["team"], told["uses_left"]) == (["a"], "edge-*", "blue", 3)
-    assert told["expires_at"] > told["created_at"] and told["created_by"]
+    created, expires = (datetime.fromisoformat(told[moment]) for moment in ("created_at", "expires_at"))
+    assert expires - created == timedelta(minutes=5) and told["created_by"]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from argparse import Namespace
+from collections.abc import Callable
 
 import pytest
 from airflow_remote_protocol.conformance.caller import enrol
 from airflow_remote_provider import compat
-from airflow_remote_provider.cli import jobs, workers
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.views.jobs import JobFilter, list_jobs
 from airflow_remote_provider.models import Worker
@@ -46,7 +45,7 @@ def _workers() -> int:
 
 
 @on_every_text
-def test_facts_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_facts_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, text: str, run: Callable[..., str]) -> None:
     before = _workers()
     said = {
         "instance_id": attacker.worker.instance_id,
@@ -62,15 +61,12 @@ def test_facts_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, text:
     facts = worker_row(json.loads(answer.body)["worker_id"]).facts
     assert facts["hostname"] == presentable(text, longest=255)
     assert all(map(_is_harmless, facts.values()))
-    workers.show_worker(Namespace(name=attacker.worker.name, output="table"))
-    workers.list_workers(Namespace(output="table"))
-    assert all(map(_is_harmless, capsys.readouterr().out.splitlines()))
+    shown = run("workers", "show", attacker.worker.name) + run("workers", "list")
+    assert all(map(_is_harmless, shown.splitlines()))
 
 
 @on_every_text
-def test_reasons_are_stored_as_text_and_shown_harmlessly(
-    attacker: Attacker, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reasons_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, text: str, run: Callable[..., str]) -> None:
     said = json.dumps({"outcome": "failed", "exit_code": 1, "reason": text}).encode()
     assert attacker.about_job("POST", "report", said).status == 204
     assert job_row(attacker.offer.job_id).reason == presentable(text, longest=2000)
@@ -78,8 +74,7 @@ def test_reasons_are_stored_as_text_and_shown_harmlessly(
         only = JobFilter(queue=attacker.worker.queue)
         (ended,) = [job for job in list_jobs(session, only=only).rows if job.reason]
     assert _is_harmless(ended.reason)
-    jobs.list_jobs(Namespace(state=None, queue=attacker.worker.queue, worker=None, dag=None, run=None, limit=10, output="table"))
-    shown = capsys.readouterr().out
+    shown = run("jobs", "list", "--queue", attacker.worker.queue, "--limit", "10")
     assert all(map(_is_harmless, shown.splitlines()))
     assert len(shown.splitlines()) == 2, "a heading and one line"
 

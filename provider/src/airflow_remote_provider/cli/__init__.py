@@ -1,4 +1,4 @@
-"""`airflow remote …`: one file per group of commands. Each command: one verb or view of the ledger, and a way to print facts.
+"""`airflow remote …`: one file per group of commands. Each command: one call of central, and a way to print facts.
 
 Airflow builds the command tree for every `airflow …`, so these modules import nothing of the ledger before a command runs.
 """

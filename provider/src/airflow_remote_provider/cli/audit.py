@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.central import limit, pages
+from airflow_remote_provider.cli.central import central, limit
 from airflow_remote_provider.cli.printing import output, show_rows, watch, watched
 from airflow_remote_provider.cli.words import action, group, limited, option
 
@@ -34,7 +34,7 @@ def commands() -> Any:
 
 @watched
 def list_audit(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.views import audit
+    from airflow_remote_provider.ledger.views.audit import AuditFilter
 
-    only = audit.AuditFilter(kind=[args.kind] if args.kind else [], worker=args.worker or "", job_id=args.job or "")
-    show_rows(pages(audit.list_entries, only=only, most=limit(args)), args, COLUMNS)
+    only = AuditFilter(kind=[args.kind] if args.kind else [], worker=args.worker or "", job_id=args.job or "")
+    show_rows(central(args).list_entries(only, most=limit(args)), args, COLUMNS)

@@ -1,43 +1,103 @@
-"""How commands reach central: through its database, each in a transaction of its own, in the name of who is logged in here."""
+"""The one door to central. A command names what it wants; whether central's database or its API is asked, it never knows."""
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from airflow_remote_provider import compat
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import argparse
+    from datetime import timedelta
+
+    from airflow_remote_protocol.messages import IntentMode
+
+    from airflow_remote_provider.grants import Kind
+    from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
+    from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
+    from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
+    from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
+    from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
+    from airflow_remote_provider.ledger.views.queues import QueueRow
+    from airflow_remote_provider.ledger.views.workers import WorkerRow
+    from airflow_remote_provider.worker_log import LogLines
+
+    Globs = Mapping[Kind, Sequence[str]]
 
 
-def ledger(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return what the verb or view returns; what it refuses ends the command with its sentence."""
-    from airflow_remote_provider.ledger.errors import LedgerError
+class Central(Protocol):
+    """All that commands can ask. What is refused, or can't be asked at all, ends the command with a sentence."""
 
-    try:
-        with compat.transaction() as session:
-            return verb(session, *args, **kwargs)
-    except LedgerError as error:
-        raise SystemExit(str(error)) from None
+    # Enrolment tokens
+
+    def create_token(self, new: NewToken) -> tuple[str, TokenRow]: ...
+    def list_tokens(self) -> list[TokenRow]: ...
+    def revoke_token(self, token_id: str) -> None: ...
+
+    # Workers
+
+    def list_workers(self) -> list[WorkerRow]: ...
+    def show_worker(self, name: str) -> WorkerRow: ...
+    def set_intent(self, name: str, mode: IntentMode, *, reason: str, lasts: timedelta | None) -> None: ...
+    def limit_slots(self, name: str, slots: int | None) -> None: ...
+    def set_queues(self, name: str, queues: Sequence[str]) -> None: ...
+    def set_labels(self, name: str, labels: Mapping[str, str]) -> None: ...
+    def set_bundles(self, name: str, bundles: Sequence[str]) -> None: ...
+    def read_log(self, name: str, *, most: int, after: int | None, contains: str, level: str) -> LogLines: ...
+    def rotate(self, name: str) -> None: ...
+    def restart(self, name: str, *, reason: str) -> None: ...
+    def rebind(self, name: str) -> None: ...
+    def suspend(self, name: str, *, reason: str) -> None: ...
+    def unsuspend(self, name: str) -> None: ...
+    def acknowledge(self, name: str) -> None: ...
+    def revoke_worker(self, name: str) -> None: ...
+    def remove_worker(self, name: str) -> None: ...
+
+    # Jobs
+
+    def list_jobs(self, only: JobFilter, *, most: int) -> list[JobRow]: ...
+    def show_job(self, job_id: str) -> JobRow: ...
+    def why_waiting(self, job_id: str) -> str: ...
+    def stop_job(self, job_id: str, *, reason: str) -> None: ...
+
+    # Queues and their policies
+
+    def list_queues(self) -> list[QueueRow]: ...
+    def set_queue(self, name: str, *, lost_after_s: float) -> None: ...
+    def unset_queue(self, name: str) -> None: ...
+    def list_policies(self) -> list[PolicyRow]: ...
+    def allow(self, queue: str, globs: Globs) -> PolicyRow: ...
+    def deny(self, queue: str, globs: Globs) -> PolicyRow: ...
+    def set_mode(self, queue: str, mode: Mode) -> PolicyRow: ...
+
+    # What happened
+
+    def list_accesses(self, only: AccessFilter, *, most: int) -> list[AccessRow]: ...
+    def suggest(self, dag_id: str) -> dict[str, dict[Kind, list[str]]]: ...
+    def list_entries(self, only: AuditFilter, *, most: int) -> list[AuditRow]: ...
 
 
-def pages(view: Callable[..., Any], *, most: int | None = None, **wanted: Any) -> Any:
-    """Return the rows of all pages of a view, or the first *most*."""
-    from airflow_remote_provider.ledger.views.page import read_all
+def central(args: argparse.Namespace) -> Central:
+    """Return the way to central that *args* and the environment name; at each turn of a `--watch` the same."""
+    if "central" not in args:
+        args.central = _way(args)
+    found: Central = args.central
+    return found
 
-    return read_all(lambda page: ledger(view, page=page, **wanted), most=most)
+
+def _way(args: argparse.Namespace) -> Central:
+    from airflow_remote_provider.cli.server import named_server
+
+    server = named_server(args)
+    if server is None:
+        from airflow_remote_provider.cli.database import Database
+
+        return Database()
+    from airflow_remote_provider.cli.rest import Rest
+
+    return Rest(server)
 
 
 def limit(args: argparse.Namespace) -> int:
     if args.limit < 1:
         raise SystemExit("--limit must be 1 or more")
     return int(args.limit)
-
-
-def me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.central import ledger, me
+from airflow_remote_provider.cli.central import central
 from airflow_remote_provider.cli.printing import output, show_facts, show_rows, watch, watched
 from airflow_remote_provider.cli.words import action, group, labels_in, names_in, option
 
@@ -46,7 +46,6 @@ def commands() -> Any:
 
 def create_token(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken
-    from airflow_remote_provider.ledger.credentials import create_token as create
 
     queues = names_in(args.queues)
     if not queues:
@@ -65,9 +64,8 @@ def create_token(args: argparse.Namespace) -> None:
         networks=names_in(args.networks),
         uses=args.uses,
         lifetime=timedelta(minutes=args.expires_minutes),
-        created_by=me(),
     )
-    token, row = ledger(create, new)
+    token, row = central(args).create_token(new)
     if args.output != "table":
         show_facts({"token": token, **asdict(row)}, args)
         return
@@ -77,13 +75,9 @@ def create_token(args: argparse.Namespace) -> None:
 
 @watched
 def list_tokens(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import credentials
-
-    show_rows(ledger(credentials.list_tokens), args, COLUMNS)
+    show_rows(central(args).list_tokens(), args, COLUMNS)
 
 
 def revoke_token(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import credentials
-
-    ledger(credentials.revoke_token, args.id, by=me())
+    central(args).revoke_token(args.id)
     print(f"revoked {args.id}")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.central import ledger, limit, me, pages
+from airflow_remote_provider.cli.central import central, limit
 from airflow_remote_provider.cli.printing import output, show_facts, show_rows, watch, watched
 from airflow_remote_provider.cli.words import action, group, limited, option
 
 if TYPE_CHECKING:
     import argparse
+
+    from airflow_remote_provider.cli.central import Globs
+    from airflow_remote_provider.ledger.queue_policy import PolicyRow
 
 
 def commands() -> Any:
@@ -68,60 +71,53 @@ MEANINGS = {
 @watched
 def list_policies(args: argparse.Namespace) -> None:
     from airflow_remote_provider.grants import Kind
-    from airflow_remote_provider.ledger import queue_policy
 
     columns = ("queue", "mode", *(kind.value for kind in Kind), "changed_by")
-    show_rows(ledger(queue_policy.list_policies), args, columns)
+    show_rows(central(args).list_policies(), args, columns)
 
 
 def allow(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import queue_policy
-
-    _change(queue_policy.allow, args)
+    _change(args, central(args).allow)
 
 
 def deny(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import queue_policy
-
-    _change(queue_policy.deny, args)
+    _change(args, central(args).deny)
 
 
-def _change(verb: Callable[..., Any], args: argparse.Namespace) -> None:
+def _change(args: argparse.Namespace, verb: Callable[[str, Globs], PolicyRow]) -> None:
     from airflow_remote_provider.grants import Kind
 
     globs = {kind: getattr(args, kind.value) for kind in Kind if getattr(args, kind.value)}
     if not globs:
         options = ", ".join(f"--{kind.value.replace('_', '-')}" for kind in Kind)
         raise SystemExit(f"name something: at least one of {options}")
-    row = ledger(verb, args.queue, globs, by=me())
+    row = verb(args.queue, globs)
     for kind in globs:
         print(f"{row.queue}: {kind.value}: {', '.join(getattr(row, kind.value)) or 'none'}")
 
 
 def set_mode(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import queue_policy
     from airflow_remote_provider.ledger.queue_policy import Mode
 
-    row = ledger(queue_policy.set_mode, args.queue, Mode(args.mode), by=me())
+    row = central(args).set_mode(args.queue, Mode(args.mode))
     print(f"{row.queue}: {row.mode}")
 
 
 @watched
 def list_accesses(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger.grants import Answer
-    from airflow_remote_provider.ledger.views import accesses
+    from airflow_remote_provider.ledger.views.accesses import AccessFilter
 
     answers = (Answer.DENIED.value, Answer.AUDITED.value) if args.ungranted else ()
-    only = accesses.AccessFilter(dag_id=args.dag or "", answers=answers)
-    rows = pages(accesses.list_accesses, only=only, most=limit(args))
+    only = AccessFilter(dag_id=args.dag or "", answers=answers)
+    rows = central(args).list_accesses(only, most=limit(args))
     show_rows(rows, args, ("at", "answer", "kind", "name", "worker", "queue", "dag_id", "task_id", "map_index", "try_number"))
 
 
 def suggest(args: argparse.Namespace) -> None:
     from airflow_remote_provider.grants.declared import spell
-    from airflow_remote_provider.ledger import grants
 
-    tasks = ledger(grants.suggest, args.dag)
+    tasks = central(args).suggest(args.dag)
     if args.output != "table":
         show_facts({task: {kind.value: names for kind, names in kinds.items()} for task, kinds in tasks.items()}, args)
     elif not tasks:

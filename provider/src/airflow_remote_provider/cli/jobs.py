@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.central import ledger, limit, me, pages
+from airflow_remote_provider.cli.central import central, limit
 from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
 from airflow_remote_provider.cli.words import action, group, limited, option, reason
 
@@ -42,34 +42,27 @@ def commands() -> Any:
 
 @watched
 def list_jobs(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.views import jobs
+    from airflow_remote_provider.ledger.views.jobs import JobFilter
 
-    only = jobs.JobFilter(
+    only = JobFilter(
         state=[args.state] if args.state else [],
         queue=args.queue or "",
         worker=args.worker or "",
         dag_id=args.dag or "",
         run_id=args.run or "",
     )
-    show_rows(pages(jobs.list_jobs, only=only, most=limit(args)), args, COLUMNS)
+    show_rows(central(args).list_jobs(only, most=limit(args)), args, COLUMNS)
 
 
 @watched
 def show_job(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.views import jobs
-
-    show_row(ledger(jobs.show_job, args.id), args)
+    show_row(central(args).show_job(args.id), args)
 
 
 def why_waiting(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.views import waiting
-    from airflow_remote_provider.settings import silent_after
-
-    print(ledger(waiting.why_waiting, args.id, silent_after=silent_after()))
+    print(central(args).why_waiting(args.id))
 
 
 def stop_job(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import jobs
-
-    ledger(jobs.stop, args.id, by=me(), reason=args.reason)
+    central(args).stop_job(args.id, reason=args.reason)
     print(f"{args.id}: is stopped; its task has failed, and its retries decide what comes next")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.central import ledger, me
+from airflow_remote_provider.cli.central import central
 from airflow_remote_provider.cli.printing import output, show_rows, watch, watched
 from airflow_remote_provider.cli.words import action, group, option
 
@@ -50,26 +50,20 @@ def commands() -> Any:
 
 @watched
 def list_queues(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.views import queues
-    from airflow_remote_provider.settings import silent_after
-
-    show_rows(ledger(queues.list_queues, silent_after=silent_after()), args, COLUMNS)
+    show_rows(central(args).list_queues(), args, COLUMNS)
 
 
 def set_queue(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import queues
     from airflow_remote_provider.task_options import lost_after_s
 
     try:
         seconds = lost_after_s(args.lost_after)
     except ValueError as error:
         raise SystemExit(f"--lost-after {args.lost_after}: {error}") from None
-    ledger(queues.set_queue, args.name, lost_after_s=seconds, by=me())
+    central(args).set_queue(args.name, lost_after_s=seconds)
     print(f"{args.name}: jobs queued from now on are lost after {timedelta(seconds=seconds)} of silence")
 
 
 def unset_queue(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import queues
-
-    ledger(queues.unset_queue, args.name, by=me())
+    central(args).unset_queue(args.name)
     print(f"{args.name}: the defaults hold")

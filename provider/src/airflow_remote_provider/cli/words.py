@@ -12,7 +12,7 @@ LONGEST_LABEL = 100
 def action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
     from airflow.cli.cli_config import ActionCommand
 
-    return ActionCommand(name=name, help=text, func=func, args=args)
+    return ActionCommand(name=name, help=text, func=func, args=(*args, *_way()))
 
 
 def group(name: str, text: str, *commands: Any) -> Any:
@@ -33,6 +33,31 @@ def reason() -> Any:
 
 def limited() -> Any:
     return option("--limit", type=int, default=100, help="at most this many")
+
+
+def _way() -> tuple[Any, ...]:
+    """Which central, and as whom: what every command takes."""
+    return (
+        option(
+            "--server",
+            metavar="URL",
+            default=None,
+            help="Airflow's address, to go by its API, not its database; default: $AIRFLOW_REMOTE_SERVER; '': the database",
+        ),
+        option(
+            "--token-file",
+            metavar="FILE",
+            default=None,
+            help="file with one's token for that Airflow, or - for stdin; default: the token in $AIRFLOW_REMOTE_TOKEN",
+        ),
+        option(
+            "--ca",
+            metavar="FILE",
+            default=None,
+            help="PEM file with the authorities to trust instead of the usual ones; default: $AIRFLOW_REMOTE_CA",
+        ),
+        option("--insecure-http", action="store_true", help="allow plain http beyond this machine"),
+    )
 
 
 def names_in(text: str) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.central import ledger, limit, me, pages
+from airflow_remote_provider.cli.central import central, limit
 from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
 from airflow_remote_provider.cli.words import action, group, labels_in, limited, names_in, option, reason, span_in
 
@@ -81,76 +81,56 @@ def commands() -> Any:
 
 @watched
 def list_workers(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.views import workers
-    from airflow_remote_provider.settings import silent_after
-
-    show_rows(pages(workers.list_workers, silent_after=silent_after()), args, COLUMNS)
+    show_rows(central(args).list_workers(), args, COLUMNS)
 
 
 @watched
 def show_worker(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.views import workers
-    from airflow_remote_provider.settings import silent_after
-
-    show_row(ledger(workers.show_worker, args.name, silent_after=silent_after()), args)
+    show_row(central(args).show_worker(args.name), args)
 
 
 def wish(mode: str) -> Callable[[argparse.Namespace], None]:
     def wished(args: argparse.Namespace) -> None:
         from airflow_remote_protocol.messages import IntentMode
 
-        from airflow_remote_provider.ledger import workers
-
         lasts = span_in("--for", args.lasts) if getattr(args, "lasts", None) else None
-        ledger(workers.set_intent, args.name, IntentMode(mode), by=me(), reason=args.reason, lasts=lasts)
+        central(args).set_intent(args.name, IntentMode(mode), reason=args.reason, lasts=lasts)
         print(f"{args.name}: {mode}{'' if lasts is None else f' for {lasts}'}")
 
     return wished
 
 
 def limit_slots(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import workers
-
     slots = None if args.slots < 0 else args.slots
-    ledger(workers.limit_slots, args.name, slots, by=me())
+    central(args).limit_slots(args.name, slots)
     print(f"{args.name}: {'no limit' if slots is None else f'at most {slots} slots'}")
 
 
 def set_queues(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import workers
-
     queues = names_in(args.queues)
-    ledger(workers.set_queues, args.name, queues, by=me())
+    central(args).set_queues(args.name, queues)
     print(f"{args.name}: serves {', '.join(queues)}")
 
 
 def set_labels(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import workers
-
     labels = labels_in(args.labels)
-    ledger(workers.set_labels, args.name, labels, by=me())
+    central(args).set_labels(args.name, labels)
     print(f"{args.name}: {', '.join(f'{key}={value}' for key, value in labels.items()) or 'no labels'}")
 
 
 def set_bundles(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import workers
-
     bundles = names_in(args.bundles)
-    ledger(workers.set_bundles, args.name, bundles, by=me())
+    central(args).set_bundles(args.name, bundles)
     print(f"{args.name}: may be offered jobs of {', '.join(bundles)}")
 
 
 def show_log(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.views import workers
-    from airflow_remote_provider.logstores.own import OwnLogStore
-    from airflow_remote_provider.settings import settings, silent_after
-    from airflow_remote_provider.worker_log import as_text, read_lines
+    from airflow_remote_provider.worker_log import as_text
 
-    worker = ledger(workers.show_worker, args.name, silent_after=silent_after())
-    store, after = OwnLogStore(settings().worker_log_bytes), None
+    after = None
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            lines = read_lines(store, worker.id, most=limit(args), after=after, contains=args.contains, level=args.level)
+            lines = central(args).read_log(args.name, most=limit(args), after=after, contains=args.contains, level=args.level)
             for line in lines.items:
                 print(as_text(line), flush=True)
             if not args.follow:
@@ -161,56 +141,40 @@ def show_log(args: argparse.Namespace) -> None:
 
 
 def rotate(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import rotation
-
-    ledger(rotation.ask_to_rotate, args.name, by=me())
+    central(args).rotate(args.name)
     print(f"{args.name}: replaces its credential as soon as it hears of it")
 
 
 def restart(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import restarts
-
-    ledger(restarts.ask_to_restart, args.name, by=me(), reason=args.reason)
+    central(args).restart(args.name, reason=args.reason)
     print(f"{args.name}: starts anew as soon as it hears of it; its jobs run on")
 
 
 def rebind(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import certificates
-
-    ledger(certificates.rebind, args.name, by=me())
+    central(args).rebind(args.name)
     print(f"{args.name}: is bound to the certificate that it comes with next")
 
 
 def suspend(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import rotation
-
-    ledger(rotation.suspend, args.name, by=me(), reason=args.reason)
+    central(args).suspend(args.name, reason=args.reason)
     print(f"{args.name}: suspended; its jobs run on until they are lost")
 
 
 def unsuspend(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import rotation
-
-    ledger(rotation.unsuspend, args.name, by=me())
+    central(args).unsuspend(args.name)
     print(f"{args.name}: may speak again")
 
 
 def acknowledge(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import workers
-
-    ledger(workers.acknowledge, args.name, by=me())
+    central(args).acknowledge(args.name)
     print(f"{args.name}: its alarm is cleared")
 
 
 def revoke_worker(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import workers
-
-    ledger(workers.revoke_worker, args.name, by=me())
+    central(args).revoke_worker(args.name)
     print(f"revoked {args.name}")
 
 
 def remove_worker(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger import workers
-
-    ledger(workers.remove_worker, args.name, by=me())
+    central(args).remove_worker(args.name)
     print(f"removed {args.name}")

@@ -46,6 +46,7 @@ def test_an_unknown_route_is_a_problem_like_others(people: People, method: str, 
     answer = people.vic(method, path)
     assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
     assert set(answer.json()) == {"title", "status", "detail", "code"}
+    assert status != 404 or "no route /nothing" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -228,12 +228,10 @@ def test_a_worker_is_forgotten_unless_it_holds_jobs(people: People) -> None:
         ("intent", {"mode": "pause", "lasts_s": 0}),
         ("intent", {"mode": "pause", "lasts_s": 1e12}),
         ("intent", {"mode": "pause", "reason": "x" * 1001}),
-        ("queues", {"queues": []}),
         ("queues", {"queues": ["a,b"]}),
         ("queues", {"queues": [f"q{n}" for n in range(101)]}),
         ("labels", {"labels": {"": "x"}}),
         ("labels", {"labels": {"a=b": "x"}}),
-        ("bundles", {"bundles": []}),
         ("bundles", {"bundles": ["a,b"]}),
         ("slots-limit", {"slots": -1}),
         ("slots-limit", {}),
@@ -245,6 +243,15 @@ def test_what_makes_no_sense_changes_nothing_and_is_named(people: People, path: 
     answer = people.ann("PUT", f"/workers/edge/{path}", json=body)
     assert answer.status_code == 422 and answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"].startswith("body.")
+    assert people.ann.ok("GET", "/workers/edge") == before
+
+
+@pytest.mark.parametrize("what", ["queues", "bundles"])
+def test_a_worker_that_would_get_nothing_is_refused_with_what_to_do_instead(people: People, what: str) -> None:
+    enlist("edge")
+    before = people.ann.ok("GET", "/workers/edge")
+    answer = people.ann("PUT", f"/workers/edge/{what}", json={what: []})
+    assert answer.status_code == 422 and "pause it" in answer.json()["detail"]
     assert people.ann.ok("GET", "/workers/edge") == before
 
 

@@ -63,7 +63,10 @@ def answer_with_problems(app: FastAPI) -> None:
         if error.status_code in (401, 403):  # Airflow's own word on a token: it calls a bad one forbidden
             text = f"{error.detail}; log in to Airflow, or send a token of its: Authorization: Bearer …"
             return response(401, text, "unauthorized", {"www-authenticate": "Bearer"})
-        code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "invalid")
+        if error.status_code == 404:  # the router's; what the ledger doesn't know says so itself
+            where = presentable(request.url.path, longest=200)
+            return response(404, f"there is no route {where}; is the provider here older than what asks?", "not-found")
+        code = {405: "method-not-allowed"}.get(error.status_code, "invalid")
         return response(error.status_code, str(error.detail), code, dict(error.headers or {}))
 
     @app.exception_handler(Forbidden)

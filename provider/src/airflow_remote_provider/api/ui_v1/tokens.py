@@ -43,8 +43,8 @@ class TokenWish(Wish):
     """Names that may join with it, such as `edge-*`."""
     team: Team | None = None
     labels: Annotated[dict[LabelPart, LabelPart], Field(max_length=MOST_NAMES)] = {}
-    bundles: Annotated[list[BundleGlob], Field(min_length=1, max_length=MOST_NAMES)] | None = None
-    """Globs of the Dag bundles of whose jobs its workers may be offered; null: of any."""
+    bundles: Annotated[list[BundleGlob], Field(max_length=MOST_NAMES)] | None = None
+    """Globs of the Dag bundles of whose jobs its workers may be offered, one at least; null: of any."""
     networks: Annotated[list[Network], Field(max_length=MOST_NAMES)] = []
     """From where it may be used, such as `10.1.0.0/16`; none: from anywhere."""
     uses: Annotated[int, Field(ge=1, le=100_000)] = 1

@@ -12,13 +12,12 @@ from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.ledger.views.workers import show_worker
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings, silent_after
-from airflow_remote_provider.worker_log import LogLines, as_text, read_lines
+from airflow_remote_provider.worker_log import MOST_LINES, LogLines, as_text, read_lines
 
 router = APIRouter(tags=["workers"])
 
 Name = Annotated[str, Path(max_length=100, description="the worker's name")]
 Level = Literal["debug", "info", "warning", "error", "critical"]
-LINES = 1000
 
 
 @router.get("/workers/{name}/log", summary="Read a worker's own log")
@@ -26,7 +25,7 @@ async def read_log(
     caller: CallerDep,
     name: Name,
     after: Annotated[int | None, Query(ge=0, lt=1 << 62, description="`next` of the answer before; without it, the end")] = None,
-    most: Annotated[int, Query(ge=1, le=LINES, description="lines")] = 200,
+    most: Annotated[int, Query(ge=1, le=MOST_LINES, description="lines")] = 200,
     contains: Annotated[str, Query(max_length=200, description="only lines with this in them, in any case")] = "",
     level: Annotated[Level, Query(description="only lines as bad as this, or worse")] = "debug",
 ) -> LogLines:
@@ -51,7 +50,7 @@ async def download_log(caller: CallerDep, name: Name) -> StreamingResponse:
         after, more = 0, True
         end = store.read(worker_id, None, 0).end  # what comes later is another download's: this one has an end
         while more:
-            lines = read_lines(store, worker_id, most=LINES, after=after)
+            lines = read_lines(store, worker_id, most=MOST_LINES, after=after)
             more = after < lines.next < end
             after = lines.next
             yield "".join(f"{as_text(line)}\n" for line in lines.items).encode()

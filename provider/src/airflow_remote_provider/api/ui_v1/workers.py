@@ -83,7 +83,8 @@ async def set_intent(caller: CallerDep, name: Name, wish: IntentWish) -> WorkerR
 
 
 class QueuesWish(Wish):
-    queues: Annotated[list[QueueName], Field(min_length=1, max_length=MOST_NAMES)]
+    queues: Annotated[list[QueueName], Field(max_length=MOST_NAMES)]
+    """One at least."""
 
 
 @router.put("/workers/{name}/queues", summary="Set the queues that a worker may serve")
@@ -103,8 +104,8 @@ async def set_labels(caller: CallerDep, name: Name, wish: LabelsWish) -> WorkerR
 
 
 class BundlesWish(Wish):
-    bundles: Annotated[list[BundleGlob], Field(min_length=1, max_length=MOST_NAMES)] | None
-    """Globs; null: any."""
+    bundles: Annotated[list[BundleGlob], Field(max_length=MOST_NAMES)] | None
+    """Globs, one at least; null: any."""
 
 
 @router.put("/workers/{name}/bundles", summary="Set the Dag bundles of whose jobs a worker may be offered")

@@ -1,0 +1,186 @@
+"""One person's calls to central's API for people: what goes wrong on the way becomes the one sentence that ends the command."""
+
+from __future__ import annotations
+
+import html
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urljoin
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from airflow_remote_provider.ledger.presentable import presentable
+
+if TYPE_CHECKING:
+    from airflow_remote_provider.cli.server import Server
+
+T = TypeVar("T")
+
+PREFIX = "/remote/ui/v1"
+TIMEOUT = httpx.Timeout(60, connect=10)
+"""Longer than any view takes on a busy database; nothing waits for work here."""
+PROBLEM = "application/problem+json"
+LONGEST_SENTENCE = 2000
+MOST_KNOWN = 100
+"""Pages to keep: of a list that changes, those behind its first have new addresses each time."""
+LIMITS = httpx.Limits(keepalive_expiry=2)
+"""A connection serves all pages of a list, and none that is watched: servers end idle ones after some 5 s, unannounced."""
+
+
+class _Problem(BaseModel):
+    """The body of every error of the API."""
+
+    status: int
+    detail: str
+    code: str
+
+
+class Client:
+    """Speaks to *server*."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._api = server.url + PREFIX
+        self._known: dict[str, tuple[str, bytes]] = {}
+        """What the server said of an address, and the ETag that it gave it: under `--watch` most of it stays the same."""
+        headers = {"authorization": f"Bearer {server.token}", "accept": "application/json"}
+        try:
+            self._http = httpx.Client(headers=headers, timeout=TIMEOUT, limits=LIMITS, verify=_trust(server.ca))
+        except OSError as error:
+            text = f"SSL_CERT_FILE or SSL_CERT_DIR names what can't be used ({error.strerror or error}); correct it, or use --ca"
+            raise SystemExit(text) from None
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise SystemExit(
+                f"a proxy that the environment names can't be used ({error}); correct HTTPS_PROXY, or ALL_PROXY"
+            ) from None
+
+    def get(self, kind: type[T], *path: str, query: Mapping[str, Any] | None = None) -> T:
+        """Return what is at *path*."""
+        request = self._http.build_request("GET", self._address(path), params=query)
+        known = self._known.get(str(request.url))
+        if known is not None:
+            request.headers["if-none-match"] = known[0]
+        response = self._send(request)
+        if response.status_code == 304 and known is not None:
+            return self._read(kind, response, known[1])
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        if "etag" in response.headers:
+            self._known[str(request.url)] = (response.headers["etag"], response.content)
+        return self._read(kind, response, response.content)
+
+    def change(self, kind: type[T], method: str, *path: str, wish: Mapping[str, Any] | None = None) -> T:
+        """Have what is wished done; return what has become of it."""
+        response = self._send(self._http.build_request(method, self._address(path), json=wish))
+        return self._read(kind, response, response.content)
+
+    def end(self, method: str, *path: str, wish: Mapping[str, Any] | None = None) -> None:
+        """Have done what is answered with nothing."""
+        response = self._send(self._http.build_request(method, self._address(path), json=wish))
+        if response.status_code != 204:
+            raise SystemExit(_stranger(self._server, response))
+
+    def _address(self, path: tuple[str, ...]) -> str:
+        return "/".join((self._api, *map(_segment, path)))
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        """Return central's own answer, which is no refusal."""
+        try:
+            response = self._http.send(request)
+        except (httpx.HTTPError, OSError) as error:
+            raise SystemExit(_unreachable(self._server, error)) from None
+        kind = _media_type(response)
+        if response.status_code in (204, 304) or (response.is_success and kind == "application/json"):
+            return response
+        if kind == PROBLEM:
+            try:
+                problem = _Problem.model_validate_json(response.content)
+            except ValidationError:
+                pass
+            else:
+                raise SystemExit(self._refusal(problem))
+        raise SystemExit(_stranger(self._server, response))
+
+    def _refusal(self, problem: _Problem) -> str:
+        if problem.code == "unauthorized":
+            return (
+                f"{self._server.url} refuses the token in {self._server.source}: it has expired, or is none of this Airflow's. "
+                f"Make another (POST {self._server.url}/auth/token with username and password) and put it there"
+            )
+        return presentable(problem.detail, longest=LONGEST_SENTENCE)
+
+    def _read(self, kind: type[T], response: httpx.Response, body: bytes) -> T:
+        try:
+            return TypeAdapter(kind).validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise SystemExit(
+                f"{response.request.url} answered what this command does not understand ({where}: {first['msg']}); "
+                "is the provider there of another version than here?"
+            ) from None
+
+
+def _media_type(response: httpx.Response) -> str:
+    return str(response.headers.get("content-type", "")).partition(";")[0].strip()
+
+
+def _segment(name: str) -> str:
+    """Return *name* as one part of a path: `/` and dots in it lead nowhere else."""
+    if not name:
+        raise SystemExit("a name is empty; give one")
+    quoted = quote(name, safe="")
+    return quoted.replace(".", "%2E") if name in (".", "..") else quoted
+
+
+def _trust(ca: str | None) -> ssl.SSLContext | bool:
+    if ca is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        cause = error.strerror or error
+        raise SystemExit(f"--ca: {ca} can't be used ({cause}); give a PEM file with the authority's certificate") from None
+
+
+def _unreachable(server: Server, error: Exception) -> str:
+    """Say why nobody answered."""
+    causes = list(_causes(error))
+    distrust = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)
+    if distrust is not None:
+        return (
+            f"{server.url} can't be reached: its certificate is not trusted ({distrust.verify_message}); "
+            "name a file with its authority's certificate with --ca"
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return f"{server.url} did not answer in time ({type(error).__name__}); is the address right, and the server up?"
+    said = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    why = said[-1] if said else str(error) or type(error).__name__
+    return f"{server.url} can't be reached: {why}; is the address right, and the server up?"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield *error* and what led to it."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _stranger(server: Server, response: httpx.Response) -> str:
+    """Say what answered in place of the API."""
+    what = (
+        f"{server.url} answered {response.status_code} {_media_type(response) or 'no content type'} "
+        "by something that is not the Remote Executor's API"
+    )
+    if response.is_redirect:
+        target = presentable(urljoin(str(response.request.url), response.headers.get("location", "")), longest=200)
+        return f"{what}: a redirect to {target}, which is not followed; is it a login page, or has the address moved?"
+    found = re.search(r"<title[^>]*>(.*?)</title", response.text[:8192], re.IGNORECASE | re.DOTALL)
+    if found:
+        title = presentable(" ".join(html.unescape(found[1]).split()), longest=100)
+        what += f" (its page is titled {title!r})"
+    return f"{what}; check the address and its sub-path, what is on the way to it, and that the provider is installed there"

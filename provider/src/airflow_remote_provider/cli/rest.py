@@ -1,0 +1,178 @@
+"""Central by its API for people (docs/reference/rest.md): each call in the name of whose token it is, within what he may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from airflow_remote_protocol.messages import IntentMode
+
+from airflow_remote_provider.cli.client import Client
+from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
+from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
+from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
+from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
+from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
+from airflow_remote_provider.ledger.views.page import Page, Slice, read_all
+from airflow_remote_provider.ledger.views.queues import QueueRow
+from airflow_remote_provider.ledger.views.workers import WorkerRow
+from airflow_remote_provider.worker_log import MOST_LINES, LogLines
+
+if TYPE_CHECKING:
+    from airflow_remote_provider.cli.server import Server
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Listed(Generic[T]):
+    """One page of a list."""
+
+    items: list[T]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A token in clear, and its row."""
+
+    token: str
+    about: TokenRow
+
+
+@dataclass(frozen=True)
+class Why:
+    why: str
+
+
+class Rest:
+    """Implements :class:`.central.Central`."""
+
+    def __init__(self, server: Server) -> None:
+        self._client = Client(server)
+
+    def create_token(self, new: NewToken) -> tuple[str, TokenRow]:
+        wish = {name: value for name, value in asdict(new).items() if name not in ("lifetime", "created_by")}
+        wish["expires_s"] = new.lifetime.total_seconds()
+        made = self._client.change(Made, "POST", "enrolment-tokens", wish=wish)
+        return made.token, made.about
+
+    def list_tokens(self) -> list[TokenRow]:
+        return self._client.get(Listed[TokenRow], "enrolment-tokens").items
+
+    def revoke_token(self, token_id: str) -> None:
+        self._client.end("DELETE", "enrolment-tokens", token_id)
+
+    def list_workers(self) -> list[WorkerRow]:
+        return self._all(Listed[WorkerRow], "workers", {})
+
+    def show_worker(self, name: str) -> WorkerRow:
+        return self._client.get(WorkerRow, "workers", name)
+
+    def set_intent(self, name: str, mode: IntentMode, *, reason: str, lasts: timedelta | None) -> None:
+        lasts_s = None if lasts is None else lasts.total_seconds()
+        self._set(name, "intent", {"mode": mode.value, "reason": reason, "lasts_s": lasts_s})
+
+    def limit_slots(self, name: str, slots: int | None) -> None:
+        self._set(name, "slots-limit", {"slots": slots})
+
+    def set_queues(self, name: str, queues: Sequence[str]) -> None:
+        self._set(name, "queues", {"queues": list(queues)})
+
+    def set_labels(self, name: str, labels: Mapping[str, str]) -> None:
+        self._set(name, "labels", {"labels": dict(labels)})
+
+    def set_bundles(self, name: str, bundles: Sequence[str]) -> None:
+        self._set(name, "bundles", {"bundles": list(bundles)})
+
+    def read_log(self, name: str, *, most: int, after: int | None, contains: str, level: str) -> LogLines:
+        query = {"most": min(most, MOST_LINES), "after": after, "contains": contains, "level": level}
+        query = {key: value for key, value in query.items() if value is not None}
+        return self._client.get(LogLines, "workers", name, "log", query=query)
+
+    def restart(self, name: str, *, reason: str) -> None:
+        self._client.change(WorkerRow, "POST", "workers", name, "restart", wish={"reason": reason})
+
+    def rotate(self, name: str) -> None:
+        self._client.change(WorkerRow, "POST", "workers", name, "rotate")
+
+    def rebind(self, name: str) -> None:
+        self._client.change(WorkerRow, "POST", "workers", name, "rebind")
+
+    def suspend(self, name: str, *, reason: str) -> None:
+        self._client.change(WorkerRow, "POST", "workers", name, "suspend", wish={"reason": reason})
+
+    def unsuspend(self, name: str) -> None:
+        self._client.change(WorkerRow, "POST", "workers", name, "unsuspend")
+
+    def acknowledge(self, name: str) -> None:
+        self._client.change(WorkerRow, "POST", "workers", name, "acknowledge")
+
+    def revoke_worker(self, name: str) -> None:
+        self._client.change(WorkerRow, "POST", "workers", name, "revoke")
+
+    def remove_worker(self, name: str) -> None:
+        self._client.end("DELETE", "workers", name)
+
+    def list_jobs(self, only: JobFilter, *, most: int) -> list[JobRow]:
+        return self._all(Listed[JobRow], "jobs", asdict(only), most=most)
+
+    def show_job(self, job_id: str) -> JobRow:
+        return self._client.get(JobRow, "jobs", job_id)
+
+    def why_waiting(self, job_id: str) -> str:
+        return self._client.get(Why, "jobs", job_id, "waiting").why
+
+    def stop_job(self, job_id: str, *, reason: str) -> None:
+        self._client.change(JobRow, "POST", "jobs", job_id, "stop", wish={"reason": reason})
+
+    def list_queues(self) -> list[QueueRow]:
+        return self._client.get(Listed[QueueRow], "queues").items
+
+    def set_queue(self, name: str, *, lost_after_s: float) -> None:
+        self._client.end("PUT", "queues", name, "rules", wish={"lost_after_s": lost_after_s})
+
+    def unset_queue(self, name: str) -> None:
+        self._client.end("DELETE", "queues", name, "rules")
+
+    def list_policies(self) -> list[PolicyRow]:
+        return self._client.get(Listed[PolicyRow], "policies").items
+
+    def allow(self, queue: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+        return self._change_policy(queue, "allow", globs)
+
+    def deny(self, queue: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+        return self._change_policy(queue, "deny", globs)
+
+    def set_mode(self, queue: str, mode: Mode) -> PolicyRow:
+        return self._client.change(PolicyRow, "PUT", "policies", queue, "mode", wish={"mode": mode.value})
+
+    def list_accesses(self, only: AccessFilter, *, most: int) -> list[AccessRow]:
+        wanted = asdict(only)
+        return self._all(Listed[AccessRow], "accesses", {"answer": wanted.pop("answers"), **wanted}, most=most)
+
+    def suggest(self, dag_id: str) -> dict[str, dict[Kind, list[str]]]:
+        return self._client.get(dict[str, dict[Kind, list[str]]], "dags", dag_id, "suggestion")
+
+    def list_entries(self, only: AuditFilter, *, most: int) -> list[AuditRow]:
+        return self._all(Listed[AuditRow], "audit", asdict(only), most=most)
+
+    def _all(self, kind: type[Listed[T]], path: str, wanted: Mapping[str, Any], *, most: int | None = None) -> list[T]:
+        """Return the rows of all pages of a list, or the first *most*; no page is asked for that nobody reads."""
+        query = {name: value for name, value in wanted.items() if value}
+
+        def read(page: Page) -> Slice[T]:
+            found = self._client.get(kind, path, query={**query, "limit": page.limit, "after": page.after})
+            return Slice(found.items, found.next)
+
+        return read_all(read, most=most)
+
+    def _set(self, name: str, what: str, wish: Mapping[str, Any]) -> None:
+        self._client.change(WorkerRow, "PUT", "workers", name, what, wish=wish)
+
+    def _change_policy(self, queue: str, how: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+        wish = {kind.value: list(some) for kind, some in globs.items()}
+        return self._client.change(PolicyRow, "POST", "policies", queue, how, wish=wish)

@@ -1,0 +1,92 @@
+"""Which central is meant when it is not the database here, and as whom: what options and environment say, and may say."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import argparse
+
+SERVER, TOKEN, CA = "AIRFLOW_REMOTE_SERVER", "AIRFLOW_REMOTE_TOKEN", "AIRFLOW_REMOTE_CA"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A central that is spoken to by its API. The token is in no text of it."""
+
+    url: str
+    """Of Airflow itself, without a slash at its end."""
+    token: str = field(repr=False)
+    source: str
+    """What named the token."""
+    ca: str | None = None
+    """PEM file with the authorities to trust instead of the usual ones."""
+
+
+def named_server(args: argparse.Namespace) -> Server | None:
+    """Return the server that *args* and the environment name; None: none, the database is meant."""
+    url = os.environ.get(SERVER, "") if args.server is None else args.server
+    if not url:
+        given = {"--token-file": args.token_file, "--ca": args.ca, "--insecure-http": args.insecure_http}
+        for flag in (flag for flag, value in given.items() if value):
+            raise SystemExit(f"{flag}: no server is named that it would be for; use --server, or ${SERVER}")
+        return None
+    url = _checked(url, insecure_http=args.insecure_http)
+    token, source = _token(args.token_file)
+    return Server(url, token, source, args.ca or os.environ.get(CA) or None)
+
+
+def _checked(url: str, *, insecure_http: bool) -> str:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # raises what urlsplit itself lets pass
+    except ValueError as error:
+        raise SystemExit(f"--server: this is not a web address ({error}); give one such as https://airflow.example.com") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SystemExit(f"--server: {url!r} is not a web address; give one such as https://airflow.example.com")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SystemExit("--server: the address must hold no user, password, query or fragment; leave them out")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if not insecure_http:
+            raise SystemExit(
+                f"--server: {url} would send your token unencrypted; use https, or --insecure-http if that network is yours"
+            )
+        print(f"NOT ENCRYPTED: everyone on the way to {url} can read your token and use it; use https", file=sys.stderr)
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    """Say whether *host* is this very machine, by its name or address."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _token(file: str | None) -> tuple[str, str]:
+    """Return one's token, and what named it."""
+    if file == "-":
+        token, source = sys.stdin.readline().strip(), "the first line of stdin"
+    elif file:
+        try:
+            token, source = Path(file).read_text(encoding="utf-8").strip(), file
+        except (OSError, UnicodeDecodeError) as error:
+            cause = getattr(error, "strerror", None) or "not a text"
+            raise SystemExit(f"--token-file: {file} can't be read: {cause}; check the path and its permissions") from None
+    else:
+        token, source = os.environ.get(TOKEN, "").strip(), f"${TOKEN}"
+    if not token:
+        raise SystemExit(
+            f"{source} holds no token; put one of Airflow's there (POST /auth/token makes them), or use --token-file"
+        )
+    if not all("!" <= char <= "~" for char in token):
+        raise SystemExit(f"{source} holds no token, but something with spaces or special characters; put the token there alone")
+    return token, source

@@ -1,0 +1,171 @@
+"""Every verb says and does the same by central's API as by its database."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from testkit.ledger import ago, change_job, emptied, enlist, queued, running  # isort: skip
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.ledger import grants, queue_policy, queues
+
+Run = Callable[..., str]
+
+pytestmark = pytest.mark.parametrize("run", ["database"], indirect=True)
+"""Tests here say themselves which way they mean."""
+
+VERBS: dict[tuple[str, str], list[list[str]]] = {
+    ("enrol", "create"): [["--queues", "a,b", "--labels", "site=kiel", "--networks", "10.1.0.0/16", "--uses", "3", "-o", "json"]],
+    ("enrol", "list"): [[], ["-o", "json"]],
+    ("enrol", "revoke"): [["<token>"], ["nothing"]],
+    ("workers", "list"): [[], ["-o", "json"], ["-o", "yaml"]],
+    ("workers", "show"): [["edge"], ["edge", "-o", "json"], ["nobody"]],
+    ("workers", "pause"): [["edge", "--for", "2h", "--reason", "patching"], ["nobody"]],
+    ("workers", "resume"): [["edge"]],
+    ("workers", "drain"): [["edge", "--reason", "goes"]],
+    ("workers", "limit"): [["edge", "2"], ["edge", "-1"]],
+    ("workers", "queues"): [["edge", "a, b,a"], ["edge", " , "]],
+    ("workers", "labels"): [["edge", "a=b"], ["edge", ""]],
+    ("workers", "bundles"): [["edge", "plant-*, x"], ["edge", "*"], ["edge", ""]],
+    ("workers", "log"): [["edge"], ["edge", "--contains", "x", "--level", "error", "--limit", "5"], ["nobody"]],
+    ("workers", "restart"): [["edge", "--reason", "odd"], ["nobody"]],
+    ("workers", "rotate"): [["edge"]],
+    ("workers", "rebind"): [["edge"]],
+    ("workers", "suspend"): [["edge", "--reason", "odd"]],
+    ("workers", "unsuspend"): [["edge"]],
+    ("workers", "acknowledge"): [["edge"]],
+    ("workers", "revoke"): [["edge"]],
+    ("workers", "remove"): [["idle"], ["edge"]],
+    ("jobs", "list"): [[], ["--state", "queued", "--limit", "1"], ["--worker", "edge", "-o", "json"], ["--limit", "0"]],
+    ("jobs", "show"): [["waiting"], ["running", "-o", "yaml"], ["nothing"]],
+    ("jobs", "why"): [["waiting"], ["nothing"]],
+    ("jobs", "stop"): [["waiting", "--reason", "wrong data"], ["nothing"]],
+    ("queues", "list"): [[], ["-o", "json"]],
+    ("queues", "set"): [["ships/at sea", "--lost-after", "4h"], ["*", "--lost-after", "4h"]],
+    ("queues", "unset"): [["ruled"], ["unruled"]],
+    ("grants", "list"): [[], ["-o", "json"]],
+    ("grants", "allow"): [["q", "--connections", "plant_*", "--variables", "v"], ["q"]],
+    ("grants", "deny"): [["ruled", "--connections", "c"], ["q", "--variables", "x"]],
+    ("grants", "mode"): [["*", "audit"]],
+    ("grants", "asked"): [[], ["--ungranted", "--dag", "dag", "-o", "json"]],
+    ("grants", "suggest"): [["dag"], ["dag", "-o", "json"], ["another"]],
+    ("audit", "list"): [[], ["--kind", "action", "-o", "json"], ["--worker", "edge"]],
+}
+LOOKS = [("enrol", "list"), ("workers", "list"), ("jobs", "list"), ("queues", "list"), ("grants", "list"), ("audit", "list")]
+
+
+def leaves(parser: argparse.ArgumentParser, *words: str) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for name, command in groups[0].choices.items() if groups else ():
+        yield from leaves(command, *words, name)
+    if not groups:
+        yield words, parser
+
+
+def commands() -> dict[tuple[str, ...], argparse.ArgumentParser]:
+    from airflow.cli import cli_parser
+
+    (top,) = [action for action in cli_parser.get_parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(leaves(top.choices["remote"]))
+
+
+def test_every_command_takes_a_server_and_a_token_that_no_process_list_shows(run: Run) -> None:
+    for words, command in commands().items():
+        flags = {flag for action in command._actions for flag in action.option_strings}
+        assert {"--server", "--token-file", "--ca", "--insecure-http"} <= flags, words
+        assert "--token" not in flags, words
+
+
+def test_no_verb_is_left_out_here(run: Run) -> None:
+    assert set(commands()) == set(VERBS)
+
+
+@pytest.mark.parametrize("words", [(*verb, *more) for verb, cases in VERBS.items() for more in cases], ids=" ".join)
+def test_a_verb_says_and_does_the_same_by_either_way(
+    run: Run, server: str, database: Engine, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "ann")
+    monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
+    told = []
+    for way in ("", server):
+        emptied(database)
+        token_id = _a_site()
+        said = _said(run, *(token_id if word == "<token>" else word for word in words), "--server", way)
+        looks = [json.loads(run(*look, "-o", "json")) for look in LOOKS]
+        told.append(_without_chance([said, looks]))
+    assert told[0] == told[1]
+
+
+def _said(run: Run, *words: str) -> str:
+    try:
+        return run(*words)
+    except SystemExit as refused:
+        assert isinstance(refused.code, str)
+        return refused.code
+
+
+def _without_chance(told: Any) -> str:
+    """Return *told* without what differs each time: ids, secrets, moments, and how long something waited."""
+    text = json.dumps(told, indent=1)
+    for chance in (
+        r"[0-9a-f]{8}-[0-9a-f-]{27}",
+        r"arenr_[\w-]+",
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+:0-9]*",
+        r"\d+ s\b",
+    ):
+        text = re.sub(chance, "…", text)
+    return text
+
+
+def _a_site() -> str:
+    """Make two workers, a job of one that was granted a secret and denied another, one that waits, rules; return a token's id."""
+    from airflow_remote_provider.ledger import credentials
+
+    busy = enlist("edge", ["q"], labels={"site": "kiel"})
+    enlist("idle")
+    lease, begun_at = running(busy, job_id="running"), ago(seconds=30)
+    change_job("running", queued_at=begun_at - timedelta(seconds=1.5), accepted_at=begun_at)
+    queued("elsewhere", job_id="waiting")
+    with compat.transaction() as session:
+        queue_policy.allow(session, "q", {Kind.CONNECTIONS: ["open"]}, by="ann")
+        for name in ("plant", "open"):
+            grants.decide(session, lease.job_id, Ask(Kind.CONNECTIONS, (name,)))
+        queues.set_queue(session, "ruled", lost_after_s=60, by="ann")
+        queue_policy.allow(session, "ruled", {Kind.CONNECTIONS: ["c"]}, by="ann")
+        return next(row.id for row in credentials.list_tokens(session) if row.uses_left == 0)
+
+
+def test_what_one_may_not_is_said(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    enlist("edge")
+    monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "vic")
+    assert "edge" in run("workers", "list", "--server", server)
+    with pytest.raises(SystemExit, match="the user 'vic' may not manage workers; that takes the right to create connections"):
+        run("workers", "pause", "edge", "--server", server)
+
+
+def test_pages_are_read_until_there_is_enough(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_remote_provider.ledger.views.page.MOST_ROWS", 2)
+    monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
+    for number in range(5):
+        queued(job_id=f"job-{number}")
+    for limit, rows in (("3", 3), ("4", 4), ("100", 5)):
+        told = json.loads(run("jobs", "list", "--limit", limit, "--server", server, "-o", "json"))
+        assert len({row["id"] for row in told}) == rows
+
+
+def test_the_database_is_not_touched(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_remote_provider.cli import database
+
+    monkeypatch.setattr(database.compat, "transaction", None)
+    monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "nobody")
+    with pytest.raises(SystemExit, match="refuses the token"):
+        run("workers", "list", "--server", server)

@@ -1,0 +1,73 @@
+"""Prints the tables of `airflow remote`, made from its command tree. Runs where Airflow is installed: `.work/central`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["AIRFLOW_HOME"] = home  # Airflow writes its configuration where it is imported
+        from airflow_remote_provider.cli import get_remote_cli_commands
+
+        (remote,) = get_remote_cli_commands()
+        print("\n".join(_lines(remote)))
+
+
+def _lines(remote: Any) -> Iterator[str]:
+    groups = [(group, [(command, _options(command)) for command in group.subcommands]) for group in remote.subcommands]
+    shared = set.intersection(*({_spelled(option) for option in options} for _, some in groups for _, options in some))
+    common = [option for option in groups[0][1][0][1] if _spelled(option) in shared]
+    yield from _table(("option of every command", "meaning"), [(_spelled(option), option.kwargs["help"]) for option in common])
+    for group, commands in groups:
+        yield from ("", f"### `airflow remote {group.name}`", "", f"{group.help[:1].upper()}{group.help[1:]}.", "")
+        rows = [(f"`{' '.join((command.name, *_places(command)))}`", command.help) for command, _ in commands]
+        yield from _table(("command", "what it does"), rows)
+        own = [(command.name, option) for command, options in commands for option in options if _spelled(option) not in shared]
+        if own:
+            yield ""
+            yield from _table(("option", "of", "meaning"), _merged(own))
+
+
+def _merged(own: list[tuple[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Yield each option once, with the commands that have it."""
+    of: dict[tuple[str, str], list[str]] = {}
+    for name, option in own:
+        of.setdefault((_spelled(option), option.kwargs["help"]), []).append(f"`{name}`")
+    for (spelled, text), names in of.items():
+        yield spelled, ", ".join(names), text
+
+
+def _options(command: Any) -> list[Any]:
+    return [arg for arg in command.args if arg.flags[0].startswith("-")]
+
+
+def _places(command: Any) -> Iterator[str]:
+    for arg in command.args:
+        if not arg.flags[0].startswith("-"):
+            yield "\\|".join(arg.kwargs["choices"]) if "choices" in arg.kwargs else arg.flags[0].upper()
+
+
+def _spelled(option: Any) -> str:
+    about = option.kwargs
+    if about.get("action") == "store_true":
+        value = ""
+    elif "choices" in about:
+        value = " " + "\\|".join(about["choices"])
+    else:
+        value = " " + about.get("metavar", option.flags[-1].lstrip("-").replace("-", "_").upper())
+    return f"`{', '.join(option.flags)}{value}`"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Who may call people's API in tests: Airflow's auth manager as a table of users (e2e asks the real one)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from airflow_remote_provider import compat
+from fastapi import FastAPI, HTTPException, Request
+
+
+@dataclass
+class User:
+    """One of Airflow's users, and what its auth manager says of him. His token is his name."""
+
+    name: str
+    sees: bool = True
+    manages: bool = False
+    ends: bool = False
+    """Tasks of Dags."""
+    teams: frozenset[str] | None = None
+    dags: frozenset[str] | None = None
+    asked: list[str] = field(default_factory=list)
+    """What the auth manager was asked about him."""
+
+    def get_name(self) -> str:
+        return self.name
+
+    def get_id(self) -> str:
+        return self.name
+
+
+def admit(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
+    """Let four users call *app*; return them.
+
+    ann may manage, vic may see, eve may nothing, tom manages the team blue and reads the Dag `his`.
+    """
+    users = {
+        "ann": User("ann", manages=True, ends=True),
+        "vic": User("vic"),
+        "eve": User("eve", sees=False),
+        "tom": User("tom", manages=True, ends=True, teams=frozenset({"blue"}), dags=frozenset({"his"})),
+    }
+
+    async def user_of(request: Request) -> User:
+        name = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if name not in users:
+            raise HTTPException(401 if not name else 403, "Invalid JWT token")  # as Airflow does
+        return users[name]
+
+    app.dependency_overrides[compat.user_of_request()] = user_of
+    monkeypatch.setattr(compat, "may_see_workers", lambda user: user.sees)
+    monkeypatch.setattr(compat, "may_manage_workers", _may_manage)
+    monkeypatch.setattr(compat, "may_end_tasks", lambda user, dag_id: user.ends)
+    monkeypatch.setattr(compat, "readable_dags", lambda session, user: user.asked.append("dags") or user.dags)
+    monkeypatch.setattr(compat, "readable_teams", lambda session, user: user.teams)
+    monkeypatch.setattr(compat, "newest_definitions", lambda session, dag_id: {})
+    return users
+
+
+def _may_manage(user: User, team: str | None = None) -> bool:
+    return user.manages and (team is None or user.teams is None or team in user.teams)

@@ -1,0 +1,61 @@
+"""An app of ours under uvicorn, on a port of this machine, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Serving:
+    """Serves *api* below *prefix*, as Airflow does below a sub-path of its own, running its lifespan."""
+
+    def __init__(self, api: FastAPI, prefix: str, *, certificate: Path | None = None) -> None:
+        """With a *certificate*, a PEM file that holds its key, too, by TLS."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+
+        @asynccontextmanager
+        async def lifespan(outer: FastAPI) -> AsyncIterator[None]:
+            async with api.router.lifespan_context(api):
+                yield
+
+        outer = FastAPI(lifespan=lifespan)
+        outer.mount(prefix, api)
+        self.url = f"{'http' if certificate is None else 'https'}://127.0.0.1:{self.port}"
+        config = uvicorn.Config(
+            outer,
+            host="127.0.0.1",
+            port=self.port,
+            log_level="warning",
+            lifespan="on",
+            ssl_certfile=certificate,
+            ssl_keyfile=certificate,
+            timeout_graceful_shutdown=1,  # a client that forgot to hang up is not waited for
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="central")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        deadline = time.monotonic() + 30
+        while not self._server.started:
+            assert self._thread.is_alive() and time.monotonic() < deadline, "central did not start"
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
