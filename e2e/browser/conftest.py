@@ -26,7 +26,9 @@ OpenPage = Callable[..., Page]
 AXE = Path(__file__).parent.parent.parent / "ui/node_modules/axe-core/axe.min.js"
 
 SETTLED = """() => Promise.all(
-    document.getAnimations().filter(one => one.effect.getComputedTiming().endTime !== Infinity).map(one => one.finished.catch(() => null))
+    document.getAnimations()
+        .filter(one => one.effect.getComputedTiming().endTime !== Infinity)
+        .map(one => one.finished.catch(() => null))
 )"""
 """What fades in has no contrast yet."""
 
