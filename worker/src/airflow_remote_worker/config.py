@@ -5,16 +5,15 @@ Owns the names, defaults and rules of every setting. It refuses to own secrets: 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
+from airflow_remote_protocol.addresses import BadAddress, checked_address
 
 ENV_PREFIX = "AIRFLOW_REMOTE_WORKER_"
 NOT_SETTINGS = frozenset({"HOME", "TOKEN", "CONFIG", "LOG_LEVEL"})
@@ -159,20 +158,15 @@ def check_central(url: str, *, insecure_http: bool) -> str:
         ConfigError: not a URL, or plain http to another machine.
     """
     try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises what urlsplit itself lets pass
-    except ValueError as error:
-        raise ConfigError(f"central: this is not a web address ({error}); give one such as https://airflow.example.com") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"central: {url!r} is not a web address; give one such as https://airflow.example.com")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError("central: the address must hold no user, password, query or fragment; leave them out")
-    if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname):
+        checked, is_safe = checked_address(url)
+    except BadAddress as error:
+        raise ConfigError(f"central: {error}") from None
+    if not is_safe and not insecure_http:
         raise ConfigError(
             f"central: {url} would send this worker's credential unencrypted; use https, or set insecure_http = true "
             "(--insecure-http) if that network is yours"
         )
-    return url.rstrip("/")
+    return checked
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -240,13 +234,3 @@ def _explain(text: str) -> str:
         key = f"{where.rstrip('`').lstrip('.')}.{unknown}".lstrip(".")
         return f"{key}: there is no such setting (misspelled?); {known}"
     return f"{key}: {cause[:1].lower()}{cause[1:]}; {known}"
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether *host* is this very machine, by its name or address."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

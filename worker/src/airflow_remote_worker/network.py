@@ -15,7 +15,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from airflow_remote_worker.config import Config, ConfigError, check_central, is_loopback
+from airflow_remote_protocol.addresses import is_loopback
+
+from airflow_remote_worker.config import Config, ConfigError, check_central
 from airflow_remote_worker.errors import Refused
 from airflow_remote_worker.state import Membership
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+
+from airflow_remote_protocol.addresses import BadAddress, checked_address
 
 if TYPE_CHECKING:
     import argparse
@@ -44,31 +44,16 @@ def named_server(args: argparse.Namespace) -> Server | None:
 
 def _checked(url: str, *, insecure_http: bool) -> str:
     try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises what urlsplit itself lets pass
-    except ValueError as error:
-        raise SystemExit(f"--server: this is not a web address ({error}); give one such as https://airflow.example.com") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SystemExit(f"--server: {url!r} is not a web address; give one such as https://airflow.example.com")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise SystemExit("--server: the address must hold no user, password, query or fragment; leave them out")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        if not insecure_http:
-            raise SystemExit(
-                f"--server: {url} would send your token unencrypted; use https, or --insecure-http if that network is yours"
-            )
+        checked, is_safe = checked_address(url)
+    except BadAddress as error:
+        raise SystemExit(f"--server: {error}") from None
+    if not is_safe and not insecure_http:
+        raise SystemExit(
+            f"--server: {url} would send your token unencrypted; use https, or --insecure-http if that network is yours"
+        )
+    if not is_safe:
         print(f"NOT ENCRYPTED: everyone on the way to {url} can read your token and use it; use https", file=sys.stderr)
-    return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    """Say whether *host* is this very machine, by its name or address."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return checked
 
 
 def _token(file: str | None) -> tuple[str, str]:
