@@ -37,7 +37,7 @@ from airflow_remote_worker.jobs.process import Launcher, scrubbed
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.supervisor import Supervisor, shim_of
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle
+from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle, Phase
 from airflow_remote_worker.link import Link
 from airflow_remote_worker.loops.deliver import DeliverLoop
 from airflow_remote_worker.loops.poll import PollLoop
@@ -94,12 +94,13 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     Raises:
         NotJoined, Damaged, ConfigError: this directory can't be served from.
     """
-    clock = clock or SystemClock()
-    membership = state.membership()
-    own_log = OwnLog(state.own_log)
-    daemon = Daemon(config, state, membership, lifecycle or Lifecycle(), clock, own_log)
-    logging.getLogger().addHandler(own_log)
-    log.info("worker %s serves %s with %d slots; state in %s", daemon.name, daemon.link.central, config.slots, state.root)
+    membership, own_log = state.membership(), OwnLog(state.own_log)
+    with own_log.heard():
+        return await _serve(Daemon(config, state, membership, lifecycle or Lifecycle(), clock or SystemClock(), own_log), state)
+
+
+async def _serve(daemon: Daemon, state: State) -> int:
+    log.info("worker %s serves %s with %d slots; state in %s", daemon.name, daemon.link.central, daemon.session.slots, state.root)
     if daemon.network.warning:
         log.warning("%s", daemon.network.warning)
     try:
@@ -133,7 +134,6 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     level = logging.INFO if daemon.lifecycle.exit_code == EXIT_OK else logging.ERROR
     left = f"; {len(running)} jobs run on and are adopted by the next start" if (running := daemon.running()) else ""
     log.log(level, "worker %s ends: %s%s", daemon.name, daemon.lifecycle.reason, left)
-    logging.getLogger().removeHandler(own_log)
     return daemon.lifecycle.exit_code
 
 
@@ -214,6 +214,8 @@ class Daemon:
     async def drain_when_told(self) -> None:
         """Once draining: take no more, wait for the jobs, give the credential back if we are to leave, detach."""
         await self.lifecycle.draining.wait()
+        if self.lifecycle.phase is Phase.DETACHING:
+            return  # at once, without a wait
         log.info("draining (%s): %d jobs to wait for", self.lifecycle.reason, len(self.running()))
         self.session.draining = True
         self.tell_status()
@@ -294,7 +296,7 @@ class Daemon:
             log.warning("this machine's clock is %s; logs of both sides are hard to read together", off_by(self._clock_off_s))
 
     def _hear_intent(self, intent: Intent) -> None:
-        if intent.restart and Capability.RESTART in self._capabilities:
+        if intent.restart:
             self.lifecycle.restart("central wants it to start anew")
 
     def _hear_contact(self) -> None:

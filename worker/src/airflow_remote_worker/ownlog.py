@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -30,21 +30,27 @@ class OwnLog(logging.Handler):
     """Writes each record at once. A disk that takes nothing loses lines, and the log says so later."""
 
     def __init__(self, directory: Path) -> None:
-        """*directory* is made if it is missing, and the newest file in it goes on.
-
-        Raises:
-            OSError: it can't be.
-        """
+        """*directory* is made if it is missing; the newest file in it goes on."""
         super().__init__()
         self.on_line: Callable[[], None] = lambda: None
         """Called, from whatever thread logs, when there is something new."""
         self._directory = directory
-        directory.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):  # a full disk: lines are lost, and jobs looked after all the same
+            directory.mkdir(mode=0o700, exist_ok=True)
         present = self.files()
         self._path = present[-1] if present else self._new_path()
         self._torn = not _ends_whole(self._path)
         """The last line is half one, as after a power cut or on a full disk; the next must not be joined to it."""
         self._lost = 0
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Write down what this process logs meanwhile."""
+        logging.getLogger().addHandler(self)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(self)
 
     def files(self) -> list[Path]:
         """Return the files, the oldest first; the last is being written, the others are finished."""
