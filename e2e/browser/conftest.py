@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -21,6 +22,15 @@ FLAGS = [
 ]
 
 OpenPage = Callable[..., Page]
+
+AXE = Path(__file__).parent.parent.parent / "ui/node_modules/axe-core/axe.min.js"
+
+SETTLED = """() => Promise.all(
+    document.getAnimations()
+        .filter(one => one.effect.getComputedTiming().endTime !== Infinity)
+        .map(one => one.finished.catch(() => null))
+)"""
+"""What fades in has no contrast yet."""
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +62,15 @@ def open_page(central: Airflow, browser: Browser) -> Iterator[OpenPage]:
     for context in contexts:
         context.close()
     assert strangers == [], "the page asked somebody else"
+
+
+def serious(page: Page, part: str = "[role=tabpanel]:not([hidden])") -> list[tuple[str, str]]:
+    """Return what axe finds that keyboards and screen readers can't use; Airflow's own frame around the page is not ours."""
+    if not page.evaluate("() => 'axe' in globalThis"):
+        page.add_script_tag(path=AXE)
+    page.evaluate(SETTLED)
+    found = page.evaluate("part => axe.run(document.querySelector(part))", part)
+    return [(one["id"], one["nodes"][0]["html"][:300]) for one in found["violations"] if one["impact"] in ("serious", "critical")]
 
 
 def _is_ours(url: str, ours: str) -> bool:

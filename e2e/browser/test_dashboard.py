@@ -11,9 +11,7 @@ from testkit.airflow import Airflow
 from testkit.processes import wait_until
 from testkit.worker import Worker
 
-from .conftest import OpenPage
-
-AXE = Path(__file__).parent.parent.parent / "ui/node_modules/axe-core/axe.min.js"
+from .conftest import OpenPage, serious
 
 
 def _row(page: Page, name: str) -> object:
@@ -125,22 +123,15 @@ def test_a_job_says_why_it_waits_and_is_stopped(central: Airflow, open_page: Ope
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_on_it_is_out_of_reach(open_page: OpenPage, worker: Worker, scheme: str) -> None:
-    """axe looks for what keyboards and screen readers can't use; Airflow's own frame around the page is not ours."""
     page = open_page("op", scheme=scheme)
     expect(_row(page, worker.name)).to_be_visible()
-    page.add_script_tag(path=AXE)
     for tab in ("Fleet", "Queues", "Jobs", "Enrolment", "Audit"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
-        found = page.evaluate("() => axe.run(document.querySelector('[role=tabpanel]:not([hidden])'))")
-        serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-        assert serious == [], [(one["id"], one["nodes"][0]["html"][:300]) for one in serious]
+        assert serious(page) == []
 
 
 def test_nor_on_a_worker_s_page(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("op", f"?worker={worker.name}")
     expect(page.get_by_role("log")).to_contain_text("session open")
-    page.add_script_tag(path=AXE)
-    found = page.evaluate("() => axe.run(document.querySelector('[role=tabpanel]:not([hidden])'))")
-    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-    assert serious == [], [(one["id"], one["nodes"][0]["html"][:300]) for one in serious]
+    assert serious(page) == []

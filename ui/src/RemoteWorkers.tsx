@@ -26,13 +26,7 @@ export function RemoteWorkers() {
       <Heading mb="3" size="lg">
         {words().title}
       </Heading>
-      <Tabs.Root
-        lazyMount
-        onValueChange={({ value }) => address.set({ ...cleared(), tab: value })}
-        size="sm"
-        unmountOnExit
-        value={tab}
-      >
+      <Tabs.Root lazyMount onValueChange={({ value }) => address.go({ tab: value })} size="sm" unmountOnExit value={tab}>
         <Tabs.List>
           {tabs.map((one) => (
             <Tabs.Trigger key={one} value={one}>
@@ -42,7 +36,7 @@ export function RemoteWorkers() {
         </Tabs.List>
         <Tabs.Content value="fleet">{worker ? <WorkerPage key={worker} me={me} name={worker} /> : <Fleet me={me} />}</Tabs.Content>
         <Tabs.Content value="queues">
-          <Queues />
+          <Queues me={me} />
         </Tabs.Content>
         <Tabs.Content value="jobs">
           <Jobs />
@@ -56,10 +50,4 @@ export function RemoteWorkers() {
       </Tabs.Root>
     </Box>
   );
-}
-
-/** What one tab's filters mean is nothing to another. */
-function cleared(): Record<string, null> {
-  const names = ["text", "presence", "intent", "queue", "label", "version", "flagged", "order", "state", "kind", "worker", "worker_of"];
-  return Object.fromEntries(names.map((name) => [name, null]));
 }

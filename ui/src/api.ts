@@ -3,7 +3,7 @@
 import { address, logIn } from "./host";
 
 const ROOT = "remote/ui/v1";
-const MOST_KNOWN = 200;
+const MOST_KNOWN = 60;
 
 /** An answer that is no success. The text is for people. */
 export class Problem extends Error {
@@ -15,6 +15,11 @@ export class Problem extends Error {
     super(message);
     this.name = "Problem";
   }
+}
+
+/** Return what was thrown as something to show. */
+export function asProblem(error: unknown): Problem {
+  return error instanceof Problem ? error : new Problem(String(error), 0, "unreachable");
 }
 
 export type Query = Record<string, string | number | boolean | readonly string[] | null | undefined>;

@@ -31,6 +31,9 @@ export interface Worker {
   slots: number;
   slots_limit: number | null;
   used_slots: number;
+  /** The oldest few. */
+  running: RunningJob[];
+  running_count: number;
   last_seen_at: string | null;
   created_at: string;
   suspended_at: string | null;
@@ -41,6 +44,15 @@ export interface Worker {
   alarm: string;
   clock_off_s: number | null;
   facts: Record<string, string>;
+}
+
+export interface RunningJob {
+  id: string;
+  kind: string;
+  dag_id: string;
+  run_id: string;
+  task_id: string;
+  map_index: number;
 }
 
 export interface Fleet {
@@ -86,6 +98,17 @@ export interface LogLines {
   items: LogLine[];
   next: number;
   more: boolean;
+}
+
+export const KINDS = ["connections", "variables", "writes", "xcoms_of", "dags", "assets", "triggers"] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** Its queue may be `*`: all of them. */
+export interface Policy extends Record<Kind, string[]> {
+  queue: string;
+  mode: "enforce" | "audit" | null;
+  changed_at: string;
+  changed_by: string;
 }
 
 export interface Job {

@@ -6,12 +6,18 @@ import { useSearchParams } from "react-router-dom";
 export interface Address {
   get: (name: string) => string;
   all: (name: string) => string[];
-  /** Change some; null or an empty text takes one out. Whatever else depends on it (a page's cursor) goes too. */
-  set: (changes: Record<string, string | readonly string[] | null>) => void;
+  /** Change some; null or an empty text takes one out. Whatever else depends on it (a place in the list) goes too. */
+  set: (changes: Changes) => void;
+  /** Go to another place: what one tab's filters mean is nothing to another. */
+  go: (place: Changes) => void;
+  /** Note where the person is: nothing to go back to, and nothing depends on it. */
+  replace: (changes: Changes) => void;
 }
 
+type Changes = Record<string, string | readonly string[] | null>;
+
 /** Names that mean nothing any more once something else has changed. */
-const DEPENDENT = ["after"];
+const DEPENDENT = ["at"];
 
 export function useAddress(): Address {
   const [params, setParams] = useSearchParams();
@@ -20,15 +26,22 @@ export function useAddress(): Address {
   const set = useCallback<Address["set"]>(
     (changes) =>
       setParams((old) => {
-        const next = new URLSearchParams(old);
+        const next = changed(old, changes);
         for (const name of DEPENDENT) if (!(name in changes)) next.delete(name);
-        for (const [name, value] of Object.entries(changes)) {
-          next.delete(name);
-          for (const one of value === null ? [] : typeof value === "string" ? [value] : value) if (one) next.append(name, one);
-        }
         return next;
       }),
     [setParams],
   );
-  return { get, all, set };
+  const go = useCallback<Address["go"]>((place) => setParams(changed(new URLSearchParams(), place)), [setParams]);
+  const replace = useCallback<Address["replace"]>((changes) => setParams((old) => changed(old, changes), { replace: true }), [setParams]);
+  return { get, all, set, go, replace };
+}
+
+function changed(old: URLSearchParams, changes: Changes): URLSearchParams {
+  const next = new URLSearchParams(old);
+  for (const [name, value] of Object.entries(changes)) {
+    next.delete(name);
+    for (const one of value === null ? [] : typeof value === "string" ? [value] : value) if (one) next.append(name, one);
+  }
+  return next;
 }

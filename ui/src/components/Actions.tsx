@@ -3,15 +3,18 @@
 import { Button, HStack, Text } from "@chakra-ui/react";
 import { useState } from "react";
 import { act, Problem } from "../api";
-import type { BulkDone, Worker } from "../types";
+import type { BulkDone, Done, Worker } from "../types";
 import { words } from "../words";
-import { Ask } from "./Ask";
+import { Ask, type Want } from "./Ask";
 
 const ACTIONS = ["pause", "serve", "drain", "restart", "rotate", "acknowledge", "suspend", "unsuspend", "revoke", "remove"] as const;
 export type Action = (typeof ACTIONS)[number];
 
 const WITH_REASON: readonly Action[] = ["pause", "serve", "drain", "restart", "suspend"];
 const GRAVE: readonly Action[] = ["suspend", "revoke", "remove"];
+
+/** More names than these the API takes in no one call. */
+const MOST_AT_ONCE = 500;
 
 /** Return what makes sense for at least one of these workers. */
 export function sensible(workers: readonly Worker[]): Action[] {
@@ -35,17 +38,21 @@ export function Actions({ workers, onDone }: { workers: readonly Worker[]; onDon
   const [told, setTold] = useState("");
   const names = workers.map((worker) => worker.name);
 
-  async function doIt(action: Action, reason: string, lastsS: number | null): Promise<void> {
-    const done = await act<BulkDone>("POST", "workers/actions", {
+  async function doIt(action: Action, reason: string, minutes: string): Promise<void> {
+    const wish = {
       action,
-      names,
       ...(WITH_REASON.includes(action) ? { reason } : {}),
-      ...(action === "pause" && lastsS !== null ? { lasts_s: lastsS } : {}),
-    });
+      ...(action === "pause" && Number(minutes) > 0 ? { lasts_s: Number(minutes) * 60 } : {}),
+    };
+    const all: Done[] = [];
+    for (let at = 0; at < names.length; at += MOST_AT_ONCE) {
+      const done = await act<BulkDone>("POST", "workers/actions", { ...wish, names: names.slice(at, at + MOST_AT_ONCE) });
+      all.push(...done.workers);
+    }
     onDone();
-    const refused = done.workers.filter((one) => one.problem !== null);
-    if (refused.length && !done.done) throw new Problem(refused.map((one) => one.problem?.detail).join(" "), 422, "invalid");
-    setTold([words().done(done.done), ...refused.map((one) => `${one.name}: ${one.problem?.detail ?? ""}`)].join(" · "));
+    const refused = all.filter((one) => one.problem !== null);
+    if (refused.length === all.length) throw new Problem(refused.map((one) => one.problem?.detail).join(" "), 422, "invalid");
+    setTold([words().done(all.length - refused.length), ...refused.map((one) => `${one.name}: ${one.problem?.detail ?? ""}`)].join(" · "));
   }
 
   return (
@@ -66,14 +73,20 @@ export function Actions({ workers, onDone }: { workers: readonly Worker[]; onDon
       </Text>
       {asked ? (
         <Ask
-          doIt={({ reason, lastsS }) => doIt(asked, reason, lastsS)}
+          doIt={({ reason, lasts }) => doIt(asked, reason, lasts)}
           explained={words().explained[asked]}
           isGrave={GRAVE.includes(asked)}
           onClose={() => setAsked(undefined)}
           title={words().confirm(words().actions[asked], names.length)}
-          wants={asked === "pause" ? ["reason", "lasts"] : WITH_REASON.includes(asked) ? ["reason"] : []}
+          wants={wanted(asked)}
         />
       ) : null}
     </HStack>
   );
+}
+
+function wanted(action: Action): Want<"reason" | "lasts">[] {
+  if (!WITH_REASON.includes(action)) return [];
+  const reason = { name: "reason", label: words().ask.reason } as const;
+  return action === "pause" ? [reason, { name: "lasts", label: words().ask.lasts }] : [reason];
 }

@@ -2,7 +2,7 @@
 
 import { Button, CloseButton, Dialog, Field, Input, Portal, Text, VStack } from "@chakra-ui/react";
 import { useState, type ReactNode } from "react";
-import { Problem } from "../api";
+import { asProblem, type Problem } from "../api";
 import { words } from "../words";
 import { Trouble } from "./Facts";
 
@@ -45,20 +45,26 @@ export function Line({ label, value, onChange }: { label: string; value: string;
   );
 }
 
-interface AskProps {
+/** What has to be said; *value* is what stands there at first. */
+export interface Want<Name extends string> {
+  name: Name;
+  label: string;
+  value?: string;
+}
+
+interface AskProps<Name extends string> {
   title: string;
   explained: string;
-  /** Whether a reason is asked for, and for how long. */
-  wants: readonly ("reason" | "lasts")[];
-  isGrave: boolean;
-  doIt: (said: { reason: string; lastsS: number | null }) => Promise<void>;
+  wants: readonly Want<Name>[];
+  isGrave?: boolean;
+  /** Do it, or throw why not. What was not asked for is empty. */
+  doIt: (said: Record<Name, string>) => Promise<void>;
   onClose: () => void;
 }
 
 /** Ask before something is done; stay open with the cause if it can't be. */
-export function Ask({ title, explained, wants, isGrave, doIt, onClose }: AskProps) {
-  const [reason, setReason] = useState("");
-  const [minutes, setMinutes] = useState("");
+export function Ask<Name extends string>({ title, explained, wants, isGrave, doIt, onClose }: AskProps<Name>) {
+  const [said, setSaid] = useState(() => Object.fromEntries(wants.map(({ name, value }) => [name, value ?? ""])) as Record<Name, string>);
   const [isBusy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem>();
 
@@ -66,10 +72,10 @@ export function Ask({ title, explained, wants, isGrave, doIt, onClose }: AskProp
     setBusy(true);
     setProblem(undefined);
     try {
-      await doIt({ reason, lastsS: Number(minutes) > 0 ? Number(minutes) * 60 : null });
+      await doIt(said);
       onClose();
     } catch (error) {
-      setProblem(error instanceof Problem ? error : new Problem(String(error), 0, "unreachable"));
+      setProblem(asProblem(error));
       setBusy(false);
     }
   }
@@ -91,8 +97,9 @@ export function Ask({ title, explained, wants, isGrave, doIt, onClose }: AskProp
     >
       <VStack align="stretch" gap="3">
         <Text>{explained}</Text>
-        {wants.includes("reason") ? <Line label={words().ask.reason} onChange={setReason} value={reason} /> : null}
-        {wants.includes("lasts") ? <Line label={words().ask.lasts} onChange={setMinutes} value={minutes} /> : null}
+        {wants.map(({ name, label }) => (
+          <Line key={name} label={label} onChange={(value) => setSaid({ ...said, [name]: value })} value={said[name]} />
+        ))}
         <Trouble problem={problem} />
       </VStack>
     </Sheet>

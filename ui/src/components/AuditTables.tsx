@@ -1,21 +1,32 @@
 /** What happened, and what jobs asked for, as tables. */
 
+import { useMemo } from "react";
 import type { Access, AuditEntry } from "../types";
+import type { LongList } from "../useRowsInView";
 import { words } from "../words";
 import { When } from "./Facts";
 import { Grid, type Column } from "./Grid";
 
-export function AuditTable({ rows }: { rows: readonly AuditEntry[] }) {
+export function AuditTable({ rows, long }: { rows: readonly AuditEntry[]; long?: LongList }) {
+  const columns = useMemo(() => auditColumns(), []);
+  return <Grid columns={columns} keyOf={entryKey} label={words().tabs.audit} rows={rows} {...(long ? { long } : {})} />;
+}
+
+/** What no two entries share. */
+export function entryKey(entry: AuditEntry): string {
+  return [entry.at, entry.kind, entry.worker, entry.job_id, entry.actor, entry.detail].join(" ");
+}
+
+function auditColumns(): Column<AuditEntry>[] {
   const { fields } = words();
-  const columns: Column<AuditEntry>[] = [
+  return [
     { name: "at", title: fields.at, cell: (entry) => <When time={entry.at} /> },
     { name: "kind", title: fields.kind, cell: (entry) => entry.kind },
     { name: "worker", title: fields.worker, cell: (entry) => entry.worker },
-    { name: "actor", title: fields.actor, cell: (entry) => entry.actor },
-    { name: "times", title: fields.times, cell: (entry) => (entry.times > 1 ? entry.times : "") },
+    { name: "actor", title: fields.actor, from: "md", cell: (entry) => entry.actor },
+    { name: "times", title: fields.times, from: "lg", cell: (entry) => (entry.times > 1 ? entry.times : "") },
     { name: "detail", title: fields.detail, cell: (entry) => entry.detail },
   ];
-  return <Grid columns={columns} keyOf={(entry) => `${entry.at} ${entry.kind} ${entry.detail}`} label={words().tabs.audit} rows={rows} />;
 }
 
 export function AccessTable({ rows }: { rows: readonly Access[] }) {

@@ -5,6 +5,7 @@ import type { ReactNode } from "react";
 import type { Problem } from "../api";
 import { duration, moment, relative } from "../format";
 import type { Intent, JobState, Presence, Worker } from "../types";
+import { useNow } from "../useNow";
 import { words } from "../words";
 
 const PRESENCES: Record<Presence, string> = { online: "success", silent: "up_for_retry", gone: "removed" };
@@ -50,10 +51,11 @@ export function Wish({ worker }: { worker: Worker }) {
 export type { Intent };
 
 export function When({ time }: { time: string | null }) {
+  const now = useNow();
   if (time === null) return <Text as="span">{words().state_of.never}</Text>;
   return (
     <time dateTime={time} title={moment(time)}>
-      {relative(time)}
+      {relative(time, now)}
     </time>
   );
 }

@@ -1,8 +1,9 @@
 /** A table: columns that may be sorted by, rows that may be chosen. The API sorts and pages; this shows. */
 
-import { Box, Button, Checkbox, HStack, Table, Text } from "@chakra-ui/react";
-import type { ReactNode } from "react";
+import { Box, Button, Checkbox, Table, Text } from "@chakra-ui/react";
+import { memo, useCallback, type ReactNode } from "react";
 import { useAddress } from "../useAddress";
+import { useRowsInView, type LongList } from "../useRowsInView";
 import { words } from "../words";
 
 export interface Column<T> {
@@ -10,6 +11,8 @@ export interface Column<T> {
   title: string;
   /** What the API calls this order; absent: none. */
   order?: string;
+  /** The narrowest page that it is shown on; absent: any. */
+  from?: "sm" | "md" | "lg" | "xl";
   cell: (row: T) => ReactNode;
 }
 
@@ -20,69 +23,126 @@ interface GridProps<T> {
   keyOf: (row: T) => string;
   chosen?: ReadonlySet<string>;
   onChoose?: (keys: ReadonlySet<string>) => void;
+  /** Of a list without an end in sight: only what is in view is drawn, and more is read on the way. */
+  long?: LongList;
 }
 
-export function Grid<T>({ label, columns, rows, keyOf, chosen, onChoose }: GridProps<T>) {
-  const address = useAddress();
-  const order = address.get("order");
-  const keys = rows.map(keyOf);
-  const all = chosen !== undefined && keys.length > 0 && keys.every((key) => chosen.has(key));
+export function Grid<T>({ label, columns, rows, keyOf, chosen, onChoose, long }: GridProps<T>) {
+  const view = useRowsInView(rows, keyOf, long);
+  const all = chosen !== undefined && rows.length > 0 && rows.every((row) => chosen.has(keyOf(row)));
 
-  function choose(some: readonly string[], isChosen: boolean): void {
-    const next = new Set(chosen);
-    for (const key of some) if (isChosen) next.add(key);
-    else next.delete(key);
-    onChoose?.(next);
-  }
+  const choose = useCallback(
+    (some: readonly string[], isChosen: boolean) => {
+      const next = new Set(chosen);
+      for (const key of some) if (isChosen) next.add(key);
+      else next.delete(key);
+      onChoose?.(next);
+    },
+    [chosen, onChoose],
+  );
+  const tick = chosen && onChoose ? choose : undefined;
 
   return (
-    <Box overflowX="auto">
-      <Table.Root aria-label={label} size="sm">
+    <Box {...view.scroller} {...(long ? { "aria-label": label, role: "region" } : {})} overflowX="auto">
+      <Table.Root aria-label={label} size="sm" stickyHeader={long !== undefined} {...view.table}>
         <Table.Header>
-          <Table.Row>
-            {chosen && onChoose ? (
+          <Table.Row {...(long ? { "aria-rowindex": 1 } : {})}>
+            {tick ? (
               <Table.ColumnHeader w="2rem">
-                <Tick checked={all} label={label} onChange={(is) => choose(keys, is)} />
+                <Tick checked={all} label={label} onChange={(is) => tick(rows.map(keyOf), is)} />
               </Table.ColumnHeader>
             ) : null}
             {columns.map((column) => (
-              <Table.ColumnHeader aria-sort={sorted(order, column.order)} key={column.name}>
-                {column.order ? (
-                  <Button
-                    fontWeight="bold"
-                    onClick={() => address.set({ order: order === column.order ? `-${column.order}` : (column.order ?? null) })}
-                    px="0"
-                    size="xs"
-                    variant="plain"
-                  >
-                    {`${column.title}${order === column.order ? " ▲" : order === `-${column.order}` ? " ▼" : ""}`}
-                  </Button>
-                ) : (
-                  <Text fontSize="xs" fontWeight="bold">
-                    {column.title}
-                  </Text>
-                )}
-              </Table.ColumnHeader>
+              <Head column={column} key={column.name} />
             ))}
           </Table.Row>
         </Table.Header>
-        <Table.Body>
-          {rows.map((row) => (
-            <Table.Row key={keyOf(row)}>
-              {chosen && onChoose ? (
-                <Table.Cell>
-                  <Tick checked={chosen.has(keyOf(row))} label={keyOf(row)} onChange={(is) => choose([keyOf(row)], is)} />
-                </Table.Cell>
-              ) : null}
-              {columns.map((column) => (
-                <Table.Cell key={column.name}>{column.cell(row)}</Table.Cell>
-              ))}
-            </Table.Row>
-          ))}
+        <Table.Body {...view.body}>
+          {view.pieces.map((piece) => {
+            if ("gapPx" in piece) return <Gap columns={columns.length + (tick ? 1 : 0)} key={`before ${piece.before}`} px={piece.gapPx} />;
+            const row = rows[piece.row] as T;
+            const key = keyOf(row);
+            return (
+              <Row
+                columns={columns as readonly Column<unknown>[]}
+                isChosen={chosen?.has(key)}
+                key={key}
+                name={key}
+                onTick={tick}
+                place={long ? piece.row + 2 : undefined}
+                row={row}
+              />
+            );
+          })}
         </Table.Body>
       </Table.Root>
     </Box>
   );
+}
+
+function Head<T>({ column }: { column: Column<T> }) {
+  const address = useAddress();
+  const order = address.get("order");
+  return (
+    <Table.ColumnHeader aria-sort={sorted(order, column.order)} {...shownFrom(column)}>
+      {column.order ? (
+        <Button
+          fontWeight="bold"
+          onClick={() => address.set({ order: order === column.order ? `-${column.order}` : (column.order ?? null) })}
+          px="0"
+          size="xs"
+          variant="plain"
+        >
+          {`${column.title}${order === column.order ? " ▲" : order === `-${column.order}` ? " ▼" : ""}`}
+        </Button>
+      ) : (
+        <Text fontSize="xs" fontWeight="bold">
+          {column.title}
+        </Text>
+      )}
+    </Table.ColumnHeader>
+  );
+}
+
+interface RowProps {
+  row: unknown;
+  name: string;
+  columns: readonly Column<unknown>[];
+  isChosen: boolean | undefined;
+  onTick: ((names: readonly string[], isChosen: boolean) => void) | undefined;
+  /** Of how many, says the table: most rows of a long list are not in the page. */
+  place: number | undefined;
+}
+
+/** Drawn anew only when what it shows is another: scrolling draws what comes into view, nothing else. */
+const Row = memo(function Row({ row, name, columns, isChosen, onTick, place }: RowProps) {
+  return (
+    <Table.Row aria-rowindex={place} data-row={name}>
+      {onTick ? (
+        <Table.Cell>
+          <Tick checked={isChosen === true} label={name} onChange={(is) => onTick([name], is)} />
+        </Table.Cell>
+      ) : null}
+      {columns.map((column) => (
+        <Table.Cell key={column.name} {...shownFrom(column)}>
+          {column.cell(row)}
+        </Table.Cell>
+      ))}
+    </Table.Row>
+  );
+});
+
+/** As high as the rows that are not drawn. */
+function Gap({ px, columns }: { px: number; columns: number }) {
+  return (
+    <tr aria-hidden="true">
+      <td colSpan={columns} style={{ height: px, padding: 0 }} />
+    </tr>
+  );
+}
+
+function shownFrom<T>({ from }: Column<T>): { hideBelow?: string } {
+  return from ? { hideBelow: from } : {};
 }
 
 function sorted(order: string, ours: string | undefined): "ascending" | "descending" | "none" {
@@ -99,19 +159,11 @@ function Tick({ checked, label, onChange }: { checked: boolean; label: string; o
   );
 }
 
-/** Go on to the next page, or back to the first. */
-export function Pager({ next }: { next: string | null | undefined }) {
-  const address = useAddress();
-  const isFirst = !address.get("after");
-  if (isFirst && !next) return null;
+/** Say how much of a long list has been read. */
+export function Extent({ read, total }: { read: number; total: number | undefined }) {
   return (
-    <HStack justify="flex-end" mt="2">
-      <Button disabled={isFirst} onClick={() => address.set({ after: null })} size="xs" variant="outline">
-        {words().actions.first}
-      </Button>
-      <Button disabled={!next} onClick={() => address.set({ after: next ?? null })} size="xs" variant="outline">
-        {words().actions.more}
-      </Button>
-    </HStack>
+    <Text color="fg.muted" fontSize="xs" mt="1">
+      {total === undefined ? words().readSoFar(read) : words().readOf(read, total)}
+    </Text>
   );
 }

@@ -1,66 +1,33 @@
 /** Jobs as a table, with links to what Airflow shows of them. */
 
 import { Button, Link, Text } from "@chakra-ui/react";
-import { useState } from "react";
+import { useMemo, useState } from "react";
 import { act, path, read } from "../api";
-import { airflowPage } from "../host";
 import type { Job } from "../types";
-import { useAddress } from "../useAddress";
+import { useAddress, type Address } from "../useAddress";
+import type { LongList } from "../useRowsInView";
 import { words } from "../words";
 import { Ask } from "./Ask";
 import { StateMark, When } from "./Facts";
 import { Grid, type Column } from "./Grid";
+import { runPage, taskName, taskPage } from "./JobLinks";
 
 const OPEN = ["queued", "offered", "running"];
 
-export function JobTable({ jobs, onDone }: { jobs: readonly Job[]; onDone: () => void }) {
-  const address = useAddress();
+interface JobTableProps {
+  jobs: readonly Job[];
+  onDone: () => void;
+  long?: LongList;
+}
+
+export function JobTable({ jobs, onDone, long }: JobTableProps) {
+  const { go } = useAddress();
   const [stopped, setStopped] = useState<Job>();
-  const { fields, actions, explained } = words();
-  const columns: Column<Job>[] = [
-    { name: "state", title: fields.state, cell: (job) => <StateMark state={job.state} /> },
-    {
-      name: "task",
-      title: fields.task,
-      cell: (job) =>
-        job.dag_id ? (
-          <Link href={taskPage(job)}>{`${job.dag_id}.${job.task_id}${job.map_index >= 0 ? `[${job.map_index}]` : ""}`}</Link>
-        ) : (
-          job.kind
-        ),
-    },
-    {
-      name: "run",
-      title: fields.run,
-      cell: (job) => (job.run_id ? <Link href={airflowPage("dags", job.dag_id, "runs", job.run_id)}>{job.run_id}</Link> : null),
-    },
-    { name: "queue", title: fields.queue, cell: (job) => job.queue },
-    {
-      name: "worker",
-      title: fields.worker,
-      cell: (job) =>
-        job.worker ? (
-          <Button onClick={() => address.set({ tab: "fleet", worker: job.worker })} px="0" size="xs" variant="plain">
-            {job.worker}
-          </Button>
-        ) : null,
-    },
-    { name: "since", title: fields.since, cell: (job) => <When time={job.ended_at ?? job.accepted_at ?? job.queued_at} /> },
-    { name: "reason", title: fields.reason, cell: (job) => (job.state === "queued" ? <Why job={job} /> : job.reason) },
-    {
-      name: "stop",
-      title: "",
-      cell: (job) =>
-        OPEN.includes(job.state) ? (
-          <Button colorPalette="red" onClick={() => setStopped(job)} size="xs" variant="outline">
-            {actions.stop}
-          </Button>
-        ) : null,
-    },
-  ];
+  const columns = useMemo(() => columnsOf(go, setStopped), [go]);
+  const { actions, explained } = words();
   return (
     <>
-      <Grid columns={columns} keyOf={(job) => job.id} label={words().tabs.jobs} rows={jobs} />
+      <Grid columns={columns} keyOf={idOf} label={words().tabs.jobs} rows={jobs} {...(long ? { long } : {})} />
       {stopped ? (
         <Ask
           doIt={async ({ reason }) => {
@@ -71,11 +38,57 @@ export function JobTable({ jobs, onDone }: { jobs: readonly Job[]; onDone: () =>
           isGrave
           onClose={() => setStopped(undefined)}
           title={actions.stop}
-          wants={["reason"]}
+          wants={[{ name: "reason", label: words().ask.reason }]}
         />
       ) : null}
     </>
   );
+}
+
+function columnsOf(go: Address["go"], onStop: (job: Job) => void): Column<Job>[] {
+  const { fields, actions } = words();
+  return [
+    { name: "state", title: fields.state, cell: (job) => <StateMark state={job.state} /> },
+    {
+      name: "task",
+      title: fields.task,
+      cell: (job) => (job.dag_id ? <Link href={taskPage(job)}>{`${job.dag_id}.${taskName(job)}`}</Link> : job.kind),
+    },
+    {
+      name: "run",
+      title: fields.run,
+      from: "lg",
+      cell: (job) => (job.run_id ? <Link href={runPage(job)}>{job.run_id}</Link> : null),
+    },
+    { name: "queue", title: fields.queue, from: "md", cell: (job) => job.queue },
+    {
+      name: "worker",
+      title: fields.worker,
+      from: "sm",
+      cell: (job) =>
+        job.worker ? (
+          <Button onClick={() => go({ tab: "fleet", worker: job.worker })} px="0" size="xs" variant="plain">
+            {job.worker}
+          </Button>
+        ) : null,
+    },
+    { name: "since", title: fields.since, from: "md", cell: (job) => <When time={job.ended_at ?? job.accepted_at ?? job.queued_at} /> },
+    { name: "reason", title: fields.reason, cell: (job) => (job.state === "queued" ? <Why job={job} /> : job.reason) },
+    {
+      name: "stop",
+      title: "",
+      cell: (job) =>
+        OPEN.includes(job.state) ? (
+          <Button colorPalette="red" onClick={() => onStop(job)} size="xs" variant="outline">
+            {actions.stop}
+          </Button>
+        ) : null,
+    },
+  ];
+}
+
+export function idOf(job: Job): string {
+  return job.id;
 }
 
 /** Why a job waits: asked for when somebody wants to know. */
@@ -90,9 +103,4 @@ function Why({ job }: { job: Job }) {
       {words().actions.why}
     </Button>
   );
-}
-
-function taskPage(job: Job): string {
-  const place = ["dags", job.dag_id, "runs", job.run_id, "tasks", job.task_id];
-  return airflowPage(...place, ...(job.map_index >= 0 ? ["mapped", String(job.map_index)] : []));
 }

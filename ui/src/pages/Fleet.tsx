@@ -1,16 +1,18 @@
 /** The fleet: who is there, what is wanted of each, and what it is doing. */
 
 import { Box, Button, HStack, Text } from "@chakra-ui/react";
-import { useState } from "react";
+import { useMemo, useState } from "react";
 import { read } from "../api";
 import { Actions } from "../components/Actions";
 import { Empty, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish } from "../components/Facts";
-import { Bar, Choice, TextFilter } from "../components/Filters";
+import { Bar, Choice, Clear, TextFilter } from "../components/Filters";
 import { Drawn, useHistory } from "../components/History";
-import { Grid, Pager, type Column } from "../components/Grid";
+import { Extent, Grid, type Column } from "../components/Grid";
+import { Running } from "../components/JobLinks";
 import { pairs } from "../format";
-import type { Fleet as Count, Listed, Me, Worker } from "../types";
-import { useAddress } from "../useAddress";
+import type { Fleet as Count, Me, Worker } from "../types";
+import { useAddress, type Address } from "../useAddress";
+import { useEndless } from "../useEndless";
 import { useLive } from "../useLive";
 import { words } from "../words";
 import { Join } from "./Join";
@@ -21,37 +23,14 @@ export function Fleet({ me }: { me: Me | undefined }) {
   const address = useAddress();
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [isJoining, setJoining] = useState(false);
-  const filter = Object.fromEntries(FILTERS.map((name) => [name, address.get(name)]));
-  const query = { ...filter, order: address.get("order"), after: address.get("after"), limit: 100 };
-  const list = useLive(`workers ${JSON.stringify(query)}`, (signal) => read<Listed<Worker>>("workers", query, signal));
+  const filter = Object.fromEntries(FILTERS.map((name) => [name, address.all(name)]));
+  const list = useEndless<Worker>("workers", { ...filter, order: address.get("order") }, nameOf);
   const count = useLive(`fleet ${JSON.stringify(filter)}`, (signal) => read<Count>("fleet", filter, signal));
   const history = useHistory("fleet").get("");
   const { fields, actions, state_of, presence, intent } = words();
-  const rows = list.value?.items ?? [];
+  const columns = useMemo(() => columnsOf(address.set), [address.set]);
+  const rows = list.rows ?? [];
   const isFiltered = FILTERS.some((name) => address.get(name));
-
-  const columns: Column<Worker>[] = [
-    {
-      name: "name",
-      title: fields.name,
-      order: "name",
-      cell: (worker) => (
-        <Button onClick={() => address.set({ worker: worker.name })} px="0" size="xs" variant="plain">
-          {worker.name}
-        </Button>
-      ),
-    },
-    { name: "presence", title: fields.presence, order: "presence", cell: (worker) => <PresenceMark presence={worker.presence} /> },
-    { name: "intent", title: fields.intent, order: "intent", cell: (worker) => <Wish worker={worker} /> },
-    { name: "slots", title: fields.slots, order: "used_slots", cell: (worker) => <SlotsBar all={bound(worker)} used={worker.used_slots} /> },
-    { name: "queues", title: fields.queues, cell: (worker) => <Tags names={worker.queues} /> },
-    { name: "labels", title: fields.labels, cell: (worker) => <Tags names={pairs(worker.labels)} /> },
-    { name: "version", title: fields.version, cell: (worker) => worker.facts["version"] ?? "" },
-    { name: "seen", title: fields.lastSeen, order: "last_seen_at", cell: (worker) => <When time={worker.last_seen_at} /> },
-    { name: "clock", title: fields.clock, cell: (worker) => (worker.clock_off_s === null ? "" : words().ahead(worker.clock_off_s)) },
-    { name: "alarm", title: fields.alarm, cell: (worker) => <Text color="fg.error" fontSize="xs">{worker.alarm}</Text> },
-  ];
-
   return (
     <Box>
       <Bar>
@@ -59,7 +38,10 @@ export function Fleet({ me }: { me: Me | undefined }) {
         <Choice choices={presence} label={fields.presence} name="presence" />
         <Choice choices={intent} label={fields.intent} name="intent" />
         <TextFilter label={fields.queue} name="queue" />
-        <TextFilter label={fields.labels} name="label" />
+        <TextFilter label={fields.label} name="label" pattern={/^[^=]+=.+$/} />
+        <TextFilter label={fields.version} name="version" />
+        <Choice choices={{ true: state_of.flagged }} label={fields.flagged} name="flagged" />
+        <Clear names={FILTERS} />
         <Text fontSize="sm">{count.value ? words().fleet(count.value.workers, count.value.online, count.value.silent) : ""}</Text>
         <Drawn history={history} label={fields.online} value="online" />
         {me?.may_manage ? (
@@ -81,20 +63,23 @@ export function Fleet({ me }: { me: Me | undefined }) {
           />
         </HStack>
       ) : null}
-      {list.value === undefined ? (
+      {list.rows === undefined ? (
         list.problem ? null : <Loading />
       ) : rows.length ? (
-        <Grid
-          columns={columns}
-          keyOf={(worker) => worker.name}
-          label={words().tabs.fleet}
-          rows={rows}
-          {...(me?.may_manage ? { chosen, onChoose: setChosen } : {})}
-        />
+        <>
+          <Grid
+            columns={columns}
+            keyOf={nameOf}
+            label={words().tabs.fleet}
+            long={{ ...list, total: count.value?.workers }}
+            rows={rows}
+            {...(me?.may_manage ? { chosen, onChoose: setChosen } : {})}
+          />
+          <Extent read={rows.length} total={list.isWhole ? rows.length : count.value?.workers} />
+        </>
       ) : (
         <Empty>{isFiltered ? state_of.noWorkers : state_of.noFleet}</Empty>
       )}
-      <Pager next={list.value?.next} />
       {isJoining ? <Join onClose={() => setJoining(false)} /> : null}
     </Box>
   );
@@ -102,4 +87,34 @@ export function Fleet({ me }: { me: Me | undefined }) {
 
 function bound(worker: Worker): number {
   return worker.slots_limit === null ? worker.slots : Math.min(worker.slots, worker.slots_limit);
+}
+
+function columnsOf(set: Address["set"]): Column<Worker>[] {
+  const { fields } = words();
+  return [
+    {
+      name: "name",
+      title: fields.name,
+      order: "name",
+      cell: (worker) => (
+        <Button onClick={() => set({ worker: worker.name })} px="0" size="xs" variant="plain">
+          {worker.name}
+        </Button>
+      ),
+    },
+    { name: "presence", title: fields.presence, order: "presence", cell: (worker) => <PresenceMark presence={worker.presence} /> },
+    { name: "intent", title: fields.intent, order: "intent", from: "sm", cell: (worker) => <Wish worker={worker} /> },
+    { name: "slots", title: fields.slots, order: "used_slots", from: "md", cell: (worker) => <SlotsBar all={bound(worker)} used={worker.used_slots} /> },
+    { name: "running", title: fields.running, from: "lg", cell: (worker) => <Running worker={worker} /> },
+    { name: "queues", title: fields.queues, from: "lg", cell: (worker) => <Tags names={worker.queues} /> },
+    { name: "labels", title: fields.labels, from: "xl", cell: (worker) => <Tags names={pairs(worker.labels)} /> },
+    { name: "version", title: fields.version, from: "xl", cell: (worker) => worker.facts["version"] ?? "" },
+    { name: "seen", title: fields.lastSeen, order: "last_seen_at", from: "sm", cell: (worker) => <When time={worker.last_seen_at} /> },
+    { name: "clock", title: fields.clock, from: "lg", cell: (worker) => (worker.clock_off_s === null ? "" : words().ahead(worker.clock_off_s)) },
+    { name: "alarm", title: fields.alarm, cell: (worker) => <Text color="fg.error" fontSize="xs">{worker.alarm}</Text> },
+  ];
+}
+
+function nameOf(worker: Worker): string {
+  return worker.name;
 }

@@ -2,7 +2,7 @@
 
 import { Box, Button, Code, HStack, Tabs, Text, VStack } from "@chakra-ui/react";
 import { useState } from "react";
-import { act, Problem, read } from "../api";
+import { act, asProblem, read, type Problem } from "../api";
 import { Line, Sheet } from "../components/Ask";
 import { Trouble } from "../components/Facts";
 import { labelsIn, namesIn } from "../format";
@@ -50,7 +50,7 @@ export function Join({ onClose }: { onClose: () => void }) {
       };
       setMade(await act<MadeToken>("POST", "enrolment-tokens", wish));
     } catch (error) {
-      setProblem(error instanceof Problem ? error : new Problem(String(error), 0, "unreachable"));
+      setProblem(asProblem(error));
     }
   }
 

@@ -9,6 +9,7 @@ import { Empty, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish } fro
 import { Drawn, useHistory } from "../components/History";
 import { JobTable } from "../components/JobTable";
 import { WorkerLog } from "../components/WorkerLog";
+import { Settings } from "../components/Settings";
 import { pairs } from "../format";
 import type { Access, AuditEntry, Job, Listed, Me, Worker } from "../types";
 import { useAddress } from "../useAddress";
@@ -34,7 +35,12 @@ export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
       <Trouble problem={found.problem} />
       {worker ? (
         <>
-          {me?.may_manage ? <Actions onDone={found.again} workers={[worker]} /> : null}
+          {me?.may_manage ? (
+            <>
+              <Actions onDone={found.again} workers={[worker]} />
+              <Settings onDone={found.again} worker={worker} />
+            </>
+          ) : null}
           <About worker={worker} />
           <LastDay worker={worker} />
         </>

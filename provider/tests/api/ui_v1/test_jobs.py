@@ -41,7 +41,8 @@ def test_they_are_filtered(people: People) -> None:
     assert ids(people, "text=dOUG") == ids(people, "text=kne") == {waiting}
     assert ids(people, "state=queued&state=offered") == ids(people, "kind=task") == {waiting, held}
     assert ids(people, "kind=callback") == ids(people, "state=queued&queue=b") == set()
-    assert ids(people, f"queued_before={quote(ago(hours=1).isoformat())}") == {waiting}
+    assert ids(people, f"queued_before={quote(ago(hours=1).isoformat())}") == ids(people, "older_than_s=3600") == {waiting}
+    assert ids(people, "older_than_s=10000") == set()
 
 
 def test_one_is_shown(people: People) -> None:
@@ -75,7 +76,9 @@ def test_why_it_waits_is_said(people: People) -> None:
     assert people.tom.get(f"/jobs/{job.job_id}/waiting").status_code == 404
 
 
-@pytest.mark.parametrize("query", ["state=dancing", "kind=none", "queued_before=yesterday", "order=state"])
+@pytest.mark.parametrize(
+    "query", ["state=dancing", "kind=none", "queued_before=yesterday", "older_than_s=-1", "older_than_s=1e300", "order=state"]
+)
 def test_what_makes_no_sense_is_named(people: People, query: str) -> None:
     answer = people.vic.get(f"/jobs?{query}")
     assert answer.status_code == 422 and answer.json()["detail"]

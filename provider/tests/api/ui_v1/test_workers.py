@@ -12,7 +12,7 @@ from airflow_remote_provider.ledger import jobs, workers
 from airflow_remote_provider.models import Worker
 from sqlalchemy import Engine, select
 
-from testkit.ledger import ago, audited, counted, enlist, last_seen, offered  # isort: skip
+from testkit.ledger import ago, audited, change_job, counted, enlist, last_seen, offered, running  # isort: skip
 
 if TYPE_CHECKING:
     from .conftest import People
@@ -29,6 +29,29 @@ def test_a_worker_is_shown_with_presence_intent_and_activity_apart(people: Peopl
     assert (row["queues"], row["facts"]["hostname"]) == (["a", "b"], "h")
     assert row["last_seen_at"].endswith(("Z", "+00:00"))
     assert "hash" not in str(row)
+
+
+def test_it_tells_its_oldest_running_jobs_and_how_many_there_are(people: People) -> None:
+    worker, other = enlist("edge", slots=8), enlist("ship", ["s"])
+    made = [running(worker, dag_id="bread", run_id=f"r{number}", task_id="bake", map_index=number).job_id for number in range(5)]
+    for number, job_id in enumerate(made):
+        change_job(job_id, accepted_at=ago(minutes=number))
+    offered(worker)
+    running(other, "s")
+    row = next(row for row in people.vic.ok("GET", "/workers")["items"] if row["name"] == "edge")
+    assert [job["id"] for job in row["running"]] == [made[4], made[3], made[2]]
+    assert row["running_count"] == 5
+    told = {"id": made[4], "kind": "task", "dag_id": "bread", "run_id": "r4", "task_id": "bake", "map_index": 4}
+    assert row["running"][0] == told
+    assert people.vic.ok("GET", "/workers/edge")["running"] == row["running"]
+
+
+def test_jobs_of_dags_that_a_person_may_not_read_are_not_told(people: People) -> None:
+    worker = enlist("edge", slots=8)
+    running(worker, dag_id="hers")
+    his = running(worker, dag_id="his").job_id
+    row = people.tom.ok("GET", "/workers/edge")
+    assert ([job["id"] for job in row["running"]], row["running_count"], row["used_slots"]) == ([his], 1, 2)
 
 
 def test_one_that_is_not_there_is_named(people: People) -> None:
@@ -236,8 +259,8 @@ def test_the_list_costs_the_same_statements_whatever_the_fleet(people: People, d
     people.vic.ok("GET", "/jobs")  # what he may see is known from here on
     for names in (["a"], [f"b{number}" for number in range(30)]):
         for name in names:
-            offered(enlist(name, [name]), name)
+            running(enlist(name, [name]), name)
         with counted(database) as statements:
             people.vic.ok("GET", "/workers")
             people.vic.ok("GET", "/jobs")
-        assert len(statements) <= 4, statements
+        assert len(statements) <= 5, statements

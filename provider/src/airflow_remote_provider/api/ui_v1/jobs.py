@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from airflow_remote_protocol.messages import JobKind
@@ -23,6 +23,9 @@ from airflow_remote_provider.settings import silent_after
 
 router = APIRouter(tags=["jobs"])
 
+LONGEST_AGE = timedelta(days=3650)
+"""No history is kept longer; what is far more has no date in any database."""
+
 Id = Annotated[str, Query(max_length=1000)]
 
 
@@ -36,6 +39,9 @@ def _filter(
     kind: Annotated[JobKind | None, Query()] = None,
     text: Annotated[str, Query(max_length=200, description="part of the Dag's, run's or task's id, in any case")] = "",
     queued_before: Annotated[datetime | None, Query(description="only older ones")] = None,
+    older_than_s: Annotated[
+        float | None, Query(ge=0, le=LONGEST_AGE.total_seconds(), description="only those that were queued so long ago")
+    ] = None,
 ) -> JobFilter:
     return JobFilter(
         state=[one.value for one in state],
@@ -47,6 +53,7 @@ def _filter(
         kind="" if kind is None else kind.value,
         text=text,
         queued_before=queued_before,
+        older_than=None if older_than_s is None else timedelta(seconds=older_than_s),
     )
 
 

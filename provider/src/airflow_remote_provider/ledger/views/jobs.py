@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
+from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.jobs import no_such_job
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
@@ -68,10 +69,12 @@ class JobFilter:
     """Part of the Dag's, run's or task's id."""
     queued_before: datetime | None = None
     """Only older ones."""
+    older_than: timedelta | None = None
+    """Only those that were queued so long ago."""
 
 
 def list_jobs(session: Session, *, only: JobFilter = JobFilter(), page: Page = FIRST, scope: Scope = EVERYTHING) -> Slice[JobRow]:
-    """Return a page of the jobs. One statement, or two if it is one worker's.
+    """Return a page of the jobs. One statement; one more each if it is one worker's, or by age.
 
     Raises:
         BadPage: no such order, or no cursor of it.
@@ -81,6 +84,8 @@ def list_jobs(session: Session, *, only: JobFilter = JobFilter(), page: Page = F
         # By its id there is an index; the name alone is left of one that was removed.
         worker_id = session.scalar(select(Worker.id).where(Worker.name == only.worker))
         query = query.where(Job.worker_name == only.worker if worker_id is None else Job.worker_id == worker_id)
+    if only.older_than is not None:
+        query = query.where(Job.queued_at < database_now(session) - only.older_than)
     columns = Job.__table__.c
     order = Order({"queued_at": columns.queued_at}, unique=columns.id, nature="-queued_at")
     found = order.read(session, query, page)

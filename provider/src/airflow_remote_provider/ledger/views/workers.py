@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.errors import Unknown
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
+from airflow_remote_provider.ledger.views.running import NOTHING, Running, RunningJob, running_of
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Job, Presence, Worker
 
@@ -46,6 +47,10 @@ class WorkerRow:
     slots: int
     slots_limit: int | None
     used_slots: int
+    running: list[RunningJob]
+    """The oldest few of its running jobs, of those that this person may see."""
+    running_count: int
+    """How many those are in all."""
     last_seen_at: datetime | None
     created_at: datetime
     revoked_at: datetime | None
@@ -85,7 +90,7 @@ def list_workers(
     page: Page = FIRST,
     scope: Scope = EVERYTHING,
 ) -> Slice[WorkerRow]:
-    """Return a page of the workers. Two statements, whatever the fleet.
+    """Return a page of the workers. Three statements, whatever the fleet.
 
     Raises:
         BadPage: no such order, or no cursor of it.
@@ -95,7 +100,8 @@ def list_workers(
     query = select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker)
     query = shown.joined(query).where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
     found = shown.order().read(session, query, page)
-    return Slice([_row(*row[:4]) for row in found.rows], found.next)
+    running = running_of(session, [row[0].id for row in found.rows], scope=scope)
+    return Slice([_row(*row[:4], running=running.get(row[0].id, NOTHING)) for row in found.rows], found.next)
 
 
 def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> WorkerRow:
@@ -109,7 +115,8 @@ def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: 
     row = session.execute(query.where(Worker.name == name, Worker.removed_at.is_(None), scope.sees_team(Worker.team))).first()
     if row is None:
         raise Unknown(f"there is no worker named {name!r}; `airflow remote workers list` shows those there are")
-    return _row(*row)
+    worker_id = row[0].id
+    return _row(*row, running=running_of(session, [worker_id], scope=scope).get(worker_id, NOTHING))
 
 
 @dataclass(frozen=True)
@@ -220,7 +227,7 @@ def holds(column: Any, item: str) -> ColumnElement[bool]:
     return and_(column.is_not(None), or_(*begins))
 
 
-def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any) -> WorkerRow:
+def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any, *, running: Running) -> WorkerRow:
     return WorkerRow(
         id=worker.id,
         name=worker.name,
@@ -238,6 +245,8 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any) -
         slots=worker.slots,
         slots_limit=worker.slots_limit,
         used_slots=used,
+        running=running.first,
+        running_count=running.count,
         last_seen_at=last_seen,
         created_at=worker.created_at,
         revoked_at=worker.revoked_at,

@@ -1,0 +1,171 @@
+"""Lists of thousands: they scroll without a wait, the page stays small, and the keyboard reaches every row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from sqlalchemy import create_engine, text
+
+from testkit.airflow import Airflow
+
+from .conftest import OpenPage, serious
+
+FLEET = 5000
+MOST_DRAWN = 80
+"""Rows in the page: a screen's, and some above and below."""
+WITHOUT_A_WAIT_S = 5.0
+"""To the other end of the fleet, all of it read. It takes about one on an idle machine; this one is shared."""
+
+ADD = """
+    INSERT INTO remote_worker (id, name, credential_hash, queues, labels, facts, alarm, intent, intent_revision, intent_reason,
+                               intent_by, slots, created_at, changed_at)
+    SELECT 'crowd-' || n, 'crowd-' || lpad(n::text, 4, '0'), 'crowd-' || n, '["crowd"]', ('{"hall": "' || n % 7 || '"}')::json,
+           ('{"version": "' || CASE WHEN n % 10 = 0 THEN '9.9' ELSE '9.8' END || '"}')::json,
+           CASE WHEN n = 4321 THEN 'two speak as it' ELSE '' END, 'serve', 1, '', '', 4, now(), now()
+    FROM generate_series(1, :count) AS n
+"""
+
+
+@pytest.fixture(scope="module")
+def crowd(central: Airflow) -> Iterator[None]:
+    """So many more workers, put straight into the ledger; none has ever come."""
+    engine = create_engine(central.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    with engine.begin() as connection:
+        connection.execute(text(ADD), {"count": FLEET})
+    yield
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM remote_worker WHERE id LIKE 'crowd-%'"))
+    engine.dispose()
+
+
+def _list(page: Page) -> Locator:
+    return page.get_by_role("region", name="Fleet")
+
+
+def _drawn(page: Page) -> int:
+    return int(page.locator("tr[data-row]").count())
+
+
+def _scroll_to(page: Page, px: int) -> None:
+    _list(page).evaluate("(box, px) => { box.scrollTop = px }", px)
+
+
+def _named(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def test_five_thousand_rows_scroll_to_the_end_without_a_wait(open_page: OpenPage, crowd: None) -> None:
+    page = open_page("op", "?text=crowd")
+    expect(_named(page, "crowd-0001")).to_be_visible()
+    table = page.get_by_role("table")
+    expect(table).to_have_attribute("aria-rowcount", str(FLEET + 1))
+    assert _drawn(page) <= MOST_DRAWN
+    began = time.monotonic()
+    _scroll_to(page, 10_000_000)
+    expect(page.get_by_text(f"{FLEET} of {FLEET} rows read")).to_be_visible()
+    _scroll_to(page, 10_000_000)
+    expect(_named(page, f"crowd-{FLEET}")).to_be_visible()
+    assert time.monotonic() - began < WITHOUT_A_WAIT_S
+    assert _drawn(page) <= MOST_DRAWN
+    last = page.locator("tr[data-row]").last
+    expect(last).to_have_attribute("aria-rowindex", str(FLEET + 1))
+    _scroll_to(page, 0)
+    expect(_named(page, "crowd-0001")).to_be_visible()
+
+
+def test_every_row_is_seen_on_the_way_down(open_page: OpenPage, crowd: None) -> None:
+    page = open_page("viewer", "?text=crowd-0")
+    expect(_named(page, "crowd-0001")).to_be_visible()
+    seen: set[str] = set()
+    for _ in range(200):
+        seen.update(page.locator("tr[data-row]").evaluate_all("rows => rows.map(row => row.dataset.row)"))
+        assert _drawn(page) <= MOST_DRAWN
+        if "crowd-0999" in seen:
+            break
+        _list(page).evaluate("box => { box.scrollTop += box.clientHeight }")
+        page.wait_for_timeout(60)
+    assert seen >= {f"crowd-{number:04}" for number in range(1, 1000)}
+
+
+def test_the_place_is_in_the_address_and_found_again(open_page: OpenPage, crowd: None) -> None:
+    page = open_page("op", "?text=crowd")
+    expect(_named(page, "crowd-0001")).to_be_visible()
+    _scroll_to(page, 50_000)
+    page.wait_for_url("**at=*")
+    there = _top_row(page)
+    page.reload()
+    page.wait_for_function(f"() => ({TOP_ROW})() === '{there}'")
+    _list(page).get_by_role("button", name=there, exact=True).click()
+    expect(page.get_by_role("heading", name=there)).to_be_visible()
+    page.go_back()
+    page.wait_for_function(f"() => ({TOP_ROW})() === '{there}'")
+
+
+TOP_ROW = """() => {
+    const box = document.querySelector('[role=region][aria-label=Fleet]');
+    const edge = box?.querySelector('thead').getBoundingClientRect().bottom;
+    const rows = [...(box?.querySelectorAll('tr[data-row]') ?? [])];
+    return rows.find(row => row.getBoundingClientRect().bottom > edge + 1)?.dataset.row;
+}"""
+
+
+def _top_row(page: Page) -> str:
+    return str(page.evaluate(TOP_ROW))
+
+
+def test_the_keyboard_scrolls_and_keeps_its_place(open_page: OpenPage, crowd: None) -> None:
+    page = open_page("op", "?text=crowd")
+    expect(_named(page, "crowd-0001")).to_be_visible()
+    _named(page, "crowd-0001").focus()
+    for _ in range(60):  # of each row: its box to tick, its name
+        page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.closest('tr')?.dataset.row") == "crowd-0031"
+    _scroll_to(page, 100_000)
+    page.wait_for_timeout(300)
+    assert page.evaluate("() => document.activeElement.closest('tr')?.dataset.row") == "crowd-0031"
+    assert _drawn(page) <= MOST_DRAWN
+    _list(page).focus()
+    page.keyboard.press("End")
+    expect(page.get_by_text(f"{FLEET} of {FLEET} rows read")).to_be_visible()
+
+
+def test_filters_are_in_the_address(open_page: OpenPage, crowd: None) -> None:
+    page = open_page("op", "?text=crowd")
+    page.get_by_label("Flagged").select_option("true")
+    expect(page.get_by_text("1 of 1 rows read")).to_be_visible()
+    expect(_named(page, "crowd-4321")).to_be_visible()
+    page.get_by_label("Flagged").select_option("")
+    page.get_by_label("Version").fill("9.9")
+    expect(page.get_by_text("250 of 500 rows read")).to_be_visible()
+    page.get_by_label("Label").fill("hall")  # not asked for yet: it is no key=value
+    page.get_by_label("Label").fill("hall=0")
+    expect(_named(page, "crowd-0070")).to_be_visible()
+    expect(_named(page, "crowd-0010")).to_have_count(0)
+    assert "version=9.9" in page.url and "label=hall%3D0" in page.url and "flagged" not in page.url
+    page.reload()
+    expect(page.get_by_text("71 of 71 rows read")).to_be_visible()
+    page.get_by_role("button", name="Clear filters").click()
+    page.wait_for_url(lambda url: "version" not in url and "text" not in url)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_long_list_is_within_reach(open_page: OpenPage, crowd: None, scheme: str) -> None:
+    page = open_page("op", "?text=crowd", scheme=scheme)
+    expect(_named(page, "crowd-0001")).to_be_visible()
+    _scroll_to(page, 20_000)
+    page.wait_for_timeout(500)
+    assert serious(page) == []
+
+
+def test_a_narrow_page_shows_what_matters_most(open_page: OpenPage, crowd: None) -> None:
+    page = open_page("op", "?text=crowd")
+    page.set_viewport_size({"width": 560, "height": 800})
+    expect(_named(page, "crowd-0001")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="Presence")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="Labels")).to_be_hidden()
+    assert page.evaluate(
+        "() => document.querySelector('[role=region]').scrollWidth <= document.querySelector('[role=region]').clientWidth"
+    )

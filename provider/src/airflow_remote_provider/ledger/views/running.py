@@ -1,0 +1,61 @@
+"""What workers are doing, as their rows in the fleet tell it: the first few running jobs of each, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from airflow_remote_protocol.states import JobState
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.ledger.views.scope import Scope
+from airflow_remote_provider.models import Job
+
+MOST_TOLD = 3
+"""Of one worker: as many as fit into its row. The list of jobs has them all."""
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """What a link to a job's task needs."""
+
+    id: str
+    kind: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+
+@dataclass(frozen=True)
+class Running:
+    """What one worker is doing, as far as one person may see it."""
+
+    first: list[RunningJob]
+    """The oldest."""
+    count: int
+
+
+NOTHING = Running([], 0)
+
+
+def running_of(session: Session, worker_ids: Collection[str], *, scope: Scope) -> dict[str, Running]:
+    """Return, by their ids, what these workers are doing; idle ones are missing. One statement, however many there are."""
+    if not worker_ids:
+        return {}
+    job = (
+        select(
+            *(Job.worker_id, Job.id, Job.kind, Job.dag_id, Job.run_id, Job.task_id, Job.map_index),
+            func.count().over(partition_by=Job.worker_id).label("of_worker"),
+            func.row_number().over(partition_by=Job.worker_id, order_by=(Job.accepted_at, Job.id)).label("place"),
+        )
+        .where(Job.worker_id.in_(worker_ids), Job.state == JobState.RUNNING.value)
+        .where(scope.sees_team(Job.team), scope.sees_dag(Job.dag_id))
+        .subquery()
+    )
+    running: dict[str, Running] = {}
+    first = select(job).where(job.c.place <= MOST_TOLD).order_by(job.c.worker_id, job.c.place)
+    for worker_id, *told, count, _ in session.execute(first):
+        running.setdefault(worker_id, Running([], count)).first.append(RunningJob(*told))
+    return running
