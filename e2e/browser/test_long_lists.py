@@ -81,12 +81,12 @@ def test_every_row_is_seen_on_the_way_down(open_page: OpenPage, crowd: None) -> 
     expect(_named(page, "crowd-0001")).to_be_visible()
     seen: set[str] = set()
     for _ in range(200):
+        page.wait_for_function(IS_FILLED)
         seen.update(page.locator("tr[data-row]").evaluate_all("rows => rows.map(row => row.dataset.row)"))
         assert _drawn(page) <= MOST_DRAWN
         if "crowd-0999" in seen:
             break
-        _list(page).evaluate("box => { box.scrollTop += box.clientHeight }")
-        page.wait_for_timeout(60)
+        _list(page).evaluate("box => { box.scrollTop += box.clientHeight - 80 }")
     assert seen >= {f"crowd-{number:04}" for number in range(1, 1000)}
 
 
@@ -104,9 +104,16 @@ def test_the_place_is_in_the_address_and_found_again(open_page: OpenPage, crowd:
     page.wait_for_function(f"() => ({TOP_ROW})() === '{there}'")
 
 
+IS_FILLED = """() => {
+    const box = document.querySelector('[role=region][aria-label=Fleet]').getBoundingClientRect();
+    const rowAt = y => document.elementFromPoint(box.left + box.width / 2, y)?.closest('tr[data-row]');
+    return rowAt(box.top + box.height / 2) && rowAt(box.bottom - 30);
+}"""
+"""No gap in view: a busy machine draws late."""
+
 TOP_ROW = """() => {
     const box = document.querySelector('[role=region][aria-label=Fleet]');
-    const edge = box?.querySelector('thead').getBoundingClientRect().bottom;
+    const edge = box?.querySelector('thead tr').getBoundingClientRect().bottom;
     const rows = [...(box?.querySelectorAll('tr[data-row]') ?? [])];
     return rows.find(row => row.getBoundingClientRect().bottom > edge + 1)?.dataset.row;
 }"""

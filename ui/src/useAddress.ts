@@ -10,8 +10,11 @@ export interface Address {
   set: (changes: Changes) => void;
   /** Go to another place: what one tab's filters mean is nothing to another. */
   go: (place: Changes) => void;
-  /** Note where the person is: nothing to go back to, and nothing depends on it. */
-  replace: (changes: Changes) => void;
+  /**
+   * Note where the person is: nothing to go back to, and nothing depends on it. The router is not told: at each change
+   * that it hears of, Airflow's page makes ours anew, and a list that is scrolled would begin from its start.
+   */
+  note: (changes: Changes) => void;
 }
 
 type Changes = Record<string, string | readonly string[] | null>;
@@ -33,8 +36,13 @@ export function useAddress(): Address {
     [setParams],
   );
   const go = useCallback<Address["go"]>((place) => setParams(changed(new URLSearchParams(), place)), [setParams]);
-  const replace = useCallback<Address["replace"]>((changes) => setParams((old) => changed(old, changes), { replace: true }), [setParams]);
-  return { get, all, set, go, replace };
+  return { get, all, set, go, note };
+}
+
+function note(changes: Changes): void {
+  const here = new URL(location.href);
+  here.search = changed(here.searchParams, changes).toString();
+  history.replaceState(history.state, "", here);
 }
 
 function changed(old: URLSearchParams, changes: Changes): URLSearchParams {

@@ -65,7 +65,7 @@ export function useRowsInView<T>(rows: readonly T[], keyOf: (row: T) => string, 
       onScroll: (event: UIEvent<HTMLElement>) => {
         const { scrollTop } = event.currentTarget;
         setScrolledPx(Math.floor(scrollTop / STEP_PX) * STEP_PX);
-        rest(() => address.replace({ at: scrollTop > 0 ? String(rowAt(scrollTop, all)) : null }));
+        rest(() => address.note({ at: scrollTop > 0 ? String(rowAt(scrollTop, all)) : null }));
       },
     },
     table: { "aria-rowcount": long.isWhole || long.total !== undefined ? count + 1 : -1 },
@@ -123,8 +123,8 @@ function usePlace(
 /** Return a function that does its last wish once no other has come for a while, and the address is still the same. */
 function useRest(): (wish: () => void) => void {
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
-  const { replace } = useAddress();
-  useEffect(() => () => clearTimeout(timer.current), [replace]);
+  const { set } = useAddress(); // another one with each address
+  useEffect(() => () => clearTimeout(timer.current), [set]);
   return (wish) => {
     clearTimeout(timer.current);
     timer.current = setTimeout(wish, REST_MS);

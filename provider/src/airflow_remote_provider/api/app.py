@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,6 +25,7 @@ from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, Shares
+from airflow_remote_provider.api.shutdown import on_shutdown_signal
 from airflow_remote_provider.api.worker_v1 import routes
 from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
@@ -86,7 +86,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
             asyncio.create_task(_watched(loop()), name=f"remote-{name}")
             for name, loop in {"dispatch": dispatcher.run, "listen": dispatcher.listen, "duties": duties.run}.items()
         }
-        restore = _on_shutdown_signal(dispatcher.room.close)
+        restore = on_shutdown_signal(dispatcher.room.close)
         try:
             yield
         finally:
@@ -106,29 +106,3 @@ async def _watched(loop: Any) -> None:
         log.critical("A loop of the Remote Worker API has died; this API server must be restarted", exc_info=True)
         signal.raise_signal(signal.SIGTERM)
         raise
-
-
-def _on_shutdown_signal(close: Callable[[], None]) -> Callable[[], None]:
-    """Answer the parked polls when the server is told to end; it would wait for them (up to a poll's length) otherwise.
-
-    Chains to whatever handler is there (uvicorn's). Return what puts the old handlers back.
-    """
-    loop = asyncio.get_running_loop()
-    old: dict[signal.Signals, Any] = {}
-
-    def chained(number: int, frame: Any) -> None:
-        loop.call_soon_threadsafe(close)
-        previous = old[signal.Signals(number)]
-        if callable(previous):
-            previous(number, frame)
-
-    if threading.current_thread() is threading.main_thread():  # elsewhere nobody can (an embedded server)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            old[number] = signal.getsignal(number)
-            signal.signal(number, chained)
-
-    def restore() -> None:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-    return restore

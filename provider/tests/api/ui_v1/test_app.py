@@ -84,7 +84,7 @@ def test_any_input_gets_an_answer_that_the_document_knows(app: FastAPI, people: 
     schema = schemathesis.openapi.from_dict(document(app), config=SchemathesisConfig.from_dict({}))
     checks = [not_a_server_error, status_code_conformance, response_schema_conformance]
     seen = 0
-    for result in schema.get_all_operations():
+    for result in schema.exclude(path="/live").get_all_operations():  # its answer takes as long as it is asked for
         operation = result.ok()
 
         @hypothesis.given(case=operation.as_strategy())

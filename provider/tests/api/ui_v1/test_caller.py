@@ -48,7 +48,8 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
 
 
 def called(people: People, user: str, method: str, path: str) -> Any:
-    return people.__getattr__(user)(method, path.format(**EXAMPLES), json=BODIES.get(path) if method != "GET" else None)
+    body, query = BODIES.get(path) if method != "GET" else None, {"lasts_s": 1} if path == "/live" else None
+    return people.__getattr__(user)(method, path.format(**EXAMPLES), json=body, params=query)
 
 
 def test_nobody_is_told_anything(app: FastAPI, people: People) -> None:

@@ -11,10 +11,12 @@ from pydantic import BaseModel
 
 from airflow_remote_provider import __version__
 from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, queues, tokens, worker_log, workers
+from airflow_remote_provider.api.shutdown import on_shutdown_signal
+from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, live, queues, tokens, worker_log, workers
 from airflow_remote_provider.api.ui_v1.caller import CallerDep, Scopes
 from airflow_remote_provider.api.ui_v1.etags import Tagged
 from airflow_remote_provider.api.ui_v1.problems import Problem, answer_with_problems, documented
+from airflow_remote_provider.api.ui_v1.pulse import Watch
 
 THREADS = 2
 """Of the pool: people wait for each other rather than take the database from the workers."""
@@ -39,9 +41,13 @@ def create_people_api() -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.pool, app.state.scopes = LedgerPool(THREADS), Scopes()
+        app.state.watch = Watch(app.state.pool)
+        restore = on_shutdown_signal(app.state.watch.close)
         try:
             yield
         finally:
+            restore()
+            app.state.watch.close()
             app.state.pool.close()
 
     app = FastAPI(
@@ -54,7 +60,7 @@ def create_people_api() -> FastAPI:
         lifespan=lifespan,
         responses=documented(401, 403, 404, 422, 503),
     )
-    parts = (workers, worker_log, bulk, tokens, queues, history, jobs, audit)
+    parts = (workers, worker_log, bulk, tokens, queues, history, jobs, audit, live)
     for routes in (router, *(part.router for part in parts)):
         app.include_router(routes)
     answer_with_problems(app)

@@ -121,6 +121,10 @@ class Caller:
     async def may_manage(self) -> bool:
         return await self.pool.blocking(lambda: compat.may_manage_workers(self.user))
 
+    async def insist_on_seeing(self) -> None:
+        """Raises: Forbidden."""
+        await self.pool.blocking(self._insist_on_seeing)
+
     async def insist_on_managing(self) -> None:
         """Raises: Forbidden."""
         await self.pool.blocking(lambda: self._insist_on_managing(None))

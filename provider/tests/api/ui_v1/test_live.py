@@ -1,0 +1,101 @@
+"""The stream of what changes: what it tells whom, what it costs, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from testkit.ledger import counted, enlist, queued, running  # isort: skip
+
+from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_provider import compat
+from airflow_remote_provider.api.ui_v1 import pulse
+from airflow_remote_provider.ledger import workers
+from airflow_remote_provider.ledger.views.pulse import Subject, take_pulse
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+if TYPE_CHECKING:
+    from .conftest import People
+
+
+def _events(text: str) -> list[tuple[str, str]]:
+    """Return the events of a stream: their names and data."""
+    fields = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.split("\n\n") if block]
+    return [(one["event"], one["data"]) for one in fields]
+
+
+def test_what_changes_is_told_within_two_seconds(people: People) -> None:
+    worker = enlist("edge")
+    late = threading.Timer(1.5, lambda: running(worker))
+    late.start()
+    answer = people.vic.get("/live?lasts_s=4")
+    late.join()
+    assert answer.headers["content-type"].startswith("text/event-stream") and answer.text.startswith("retry: ")
+    first, everything, *later = _events(answer.text)
+    assert first == ("beat", "")
+    assert everything == ("changed", "accesses audit jobs workers"), "who has just come reads everything anew"
+    assert ("changed", "jobs") in later
+
+
+def test_the_stream_ends_when_it_was_to(people: People) -> None:
+    began = time.monotonic()
+    people.vic.get("/live?lasts_s=1")
+    assert 0.9 < time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("lasts_s", ["0", "301", "nan"])
+def test_no_stream_is_endless(people: People, lasts_s: str) -> None:
+    assert people.vic.get(f"/live?lasts_s={lasts_s}").status_code == 422
+
+
+def test_there_are_only_so_many(app: FastAPI, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "MOST_OF_ONE", 0)
+    answer = people.vic.get("/live?lasts_s=1")
+    assert answer.status_code == 503 and "ask every few seconds instead" in answer.json()["detail"]
+
+
+def test_a_pulse_tells_subjects_apart(database: Engine) -> None:
+    def pulse_of() -> dict[Subject, object]:
+        with compat.transaction() as session:
+            return dict(take_pulse(session))
+
+    def changed(before: dict[Subject, object]) -> set[Subject]:
+        now = pulse_of()
+        return {subject for subject in Subject if now[subject] != before[subject]}
+
+    worker = enlist("edge")
+    before = pulse_of()
+    assert changed(before) == set()
+    queued()
+    assert changed(before) == {Subject.JOBS}
+    before = pulse_of()
+    with compat.transaction() as session:
+        workers.set_intent(session, worker.name, IntentMode.PAUSE, by="ann")
+    assert changed(before) == {Subject.WORKERS, Subject.AUDIT}
+
+
+def test_a_pulse_is_one_statement(database: Engine) -> None:
+    for number in range(20):
+        running(enlist(f"w{number}"))
+    with compat.transaction() as session, counted(database) as statements:
+        take_pulse(session)
+    assert len(statements) == 1
+
+
+def test_nobody_listens_nothing_is_asked(app: FastAPI, people: People) -> None:
+    people.vic.get("/live?lasts_s=1")
+    assert app.state.watch._looking is None and not app.state.watch._streams and not app.state.watch._of_user
+
+
+def test_all_streams_end_with_the_process(app: FastAPI, people: People) -> None:
+    loop_of = people.client.portal
+    assert loop_of is not None
+    threading.Timer(0.5, lambda: loop_of.call(app.state.watch.close)).start()
+    began = time.monotonic()
+    assert people.vic.get("/live?lasts_s=60").status_code == 200
+    assert time.monotonic() - began < 5
+    assert "shutting down" in people.vic.get("/live").json()["detail"]
