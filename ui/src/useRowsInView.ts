@@ -6,6 +6,8 @@ import { useAddress } from "./useAddress";
 
 /** Scrolled by less than this, what is drawn stays as it is: it reaches further than the view. */
 const STEP_PX = 120;
+/** Browsers scroll to whole pixels; rows begin in between. */
+const ROUNDED_PX = 1;
 /** Once scrolling rests for so long, the address says where. */
 const REST_MS = 300;
 /** An address may lead so far down: every row before has to be read on the way. */
@@ -47,10 +49,7 @@ export function useRowsInView<T>(rows: readonly T[], keyOf: (row: T) => string, 
   const [first, last, see] = [rowAt(topPx, all), rowAt(topPx + viewPx, all), long?.see];
   useEffect(() => see?.(first, last), [see, first, last]);
 
-  const scroller = usePlace(long?.name, startsAt, (row) => {
-    if (!long || (row >= count && !long.isWhole)) return undefined;
-    return { px: all[Math.min(row, count)] ?? 0, isSure: row >= count || heights.has(keys[row] ?? "") };
-  });
+  const place = usePlace(long?.name, startsAt, all, (row) => long !== undefined && (row < count || long.isWhole));
   const rest = useRest();
 
   if (!long) return { pieces: pieces(all, view, undefined), scroller: {}, table: {}, body: {} };
@@ -58,14 +57,16 @@ export function useRowsInView<T>(rows: readonly T[], keyOf: (row: T) => string, 
   return {
     pieces: pieces(all, view, focusedRow < 0 ? undefined : focusedRow),
     scroller: {
-      ref: scroller,
+      ref: place.box,
       tabIndex: 0,
       maxH: "max(20rem, calc(100dvh - 14rem))",
+      overflowAnchor: "none",
       overflowY: "auto",
       onScroll: (event: UIEvent<HTMLElement>) => {
         const { scrollTop } = event.currentTarget;
         setScrolledPx(Math.floor(scrollTop / STEP_PX) * STEP_PX);
-        rest(() => address.note({ at: scrollTop > 0 ? String(rowAt(scrollTop, all)) : null }));
+        place.moved();
+        rest(() => address.note({ at: scrollTop > 0 ? String(rowAt(scrollTop + ROUNDED_PX, all)) : null }));
       },
     },
     table: { "aria-rowcount": long.isWhole || long.total !== undefined ? count + 1 : -1 },
@@ -98,26 +99,36 @@ function measured(old: ReadonlyMap<string, number>, rows: readonly HTMLElement[]
   return news.length ? new Map([...old, ...news]) : old;
 }
 
-/** Scroll to where the address said, once that is there, and to the top of every other list; return the box's reference. */
-function usePlace(
-  name: string | undefined,
-  startsAt: number,
-  placeOf: (row: number) => { px: number; isSure: boolean } | undefined,
-): RefObject<HTMLDivElement | null> {
+interface Place {
+  box: RefObject<HTMLDivElement | null>;
+  /** Say that somebody has scrolled. */
+  moved: () => void;
+}
+
+/**
+ * Scroll to where the address said, once that is there, and to the top of every other list. The row at the top stays there
+ * when rows before it turn out to be higher than guessed; a browser that does so by itself would take its own choice of row.
+ */
+function usePlace(name: string | undefined, startsAt: number, all: readonly number[], isThere: (row: number) => boolean): Place {
   const box = useRef<HTMLDivElement>(null);
-  const shown = useRef({ name, row: startsAt });
+  const kept = useRef({ name, row: startsAt, px: 0 });
   useLayoutEffect(() => {
     if (!box.current) return;
-    if (shown.current.name !== name) {
-      shown.current = { name, row: 0 };
+    if (kept.current.name !== name) {
+      kept.current = { name, row: 0, px: 0 };
       box.current.scrollTop = 0;
     }
-    const place = shown.current.row ? placeOf(shown.current.row) : undefined;
-    if (!place) return;
-    box.current.scrollTop = place.px;
-    if (place.isSure) shown.current.row = 0;
+    const px = isThere(kept.current.row) ? (all[kept.current.row] ?? all.at(-1) ?? 0) : kept.current.px;
+    if (px === kept.current.px) return;
+    box.current.scrollTop += px - kept.current.px;
+    kept.current.px = px;
   });
-  return box;
+  const moved = (): void => {
+    if (!box.current || !isThere(kept.current.row)) return;
+    const row = rowAt(box.current.scrollTop + ROUNDED_PX, all);
+    kept.current = { name, row, px: all[row] ?? 0 };
+  };
+  return { box, moved };
 }
 
 /** Return a function that does its last wish once no other has come for a while, and the address is still the same. */
