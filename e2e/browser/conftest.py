@@ -47,18 +47,20 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(central: Airflow, browser: Browser) -> Iterator[OpenPage]:
-    """Return a function that opens the dashboard as a user of Airflow's; no request may leave this machine's Airflow."""
+    """Return a function that opens the dashboard as a user of Airflow's, at *url*; no request may leave that. *refused* ones fail."""
     contexts: list[BrowserContext] = []
     strangers: list[str] = []
 
-    def open_page(user: str, query: str = "", *, scheme: str = "light") -> Page:
+    def open_page(user: str, query: str = "", *, scheme: str = "light", url: str = central.url, refused: str = "") -> Page:
         context = browser.new_context(color_scheme=scheme, viewport={"width": 1400, "height": 900})
         contexts.append(context)
         token = central.client(user).headers["authorization"].removeprefix("Bearer ")
-        context.add_cookies([{"name": "_token", "value": token, "url": central.url}])
+        context.add_cookies([{"name": "_token", "value": token, "url": url}])
         page = context.new_page()
-        page.on("request", lambda request: None if _is_ours(request.url, central.url) else strangers.append(request.url))
-        page.goto(f"{central.url}/plugin/remote-workers{query}")
+        if refused:
+            page.route(refused, lambda route: route.fulfill(status=503))
+        page.on("request", lambda request: None if _is_ours(request.url, url) else strangers.append(request.url))
+        page.goto(f"{url}/plugin/remote-workers{query}")
         return page
 
     yield open_page

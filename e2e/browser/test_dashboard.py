@@ -13,6 +13,8 @@ from testkit.worker import Worker
 
 from .conftest import OpenPage, serious
 
+BELOW = "/factory/airflow"
+
 
 def _row(page: Page, name: str) -> object:
     return page.get_by_role("row").filter(has=page.get_by_role("button", name=name, exact=True))
@@ -28,6 +30,23 @@ def test_the_fleet_is_shown_and_found_by_name(open_page: OpenPage, worker: Worke
     assert "text=no+such+worker" in page.url
     page.reload()
     expect(page.get_by_text("No worker matches.")).to_be_visible()
+
+
+def test_it_works_below_a_sub_path(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+    settings = {"AIRFLOW__API__BASE_URL": f"https://localhost{BELOW}"}
+    url = central.start_another_api_server(called="api-server-below", settings=settings, path=BELOW) + BELOW
+    page = open_page("op", url=url)
+    row = _row(page, worker.name)
+    expect(row).to_contain_text("serving")
+    page.get_by_role("button", name=worker.name, exact=True).click()
+    expect(page.get_by_role("log")).to_contain_text("session open")
+    page.get_by_role("tab", name="Jobs").click()
+    expect(page.get_by_label("Run")).to_be_visible()
+    assert page.url.startswith(f"{url}/plugin/remote-workers?")
+    page.reload()
+    expect(page.get_by_role("tab", name="Jobs")).to_have_attribute("aria-selected", "true")
+    page.close()
+    central.stop_process("api-server-below")
 
 
 def test_a_viewer_has_nothing_to_change(open_page: OpenPage, worker: Worker) -> None:

@@ -17,7 +17,7 @@ const MANAGERS: readonly Tab[] = ["tokens", "audit"];
 
 export function RemoteWorkers() {
   const address = useAddress();
-  const me = useLive("me", (signal) => read<Me>("me", {}, signal), 60_000).value;
+  const me = useLive("me", (signal) => read<Me>("me", {}, signal), { everyMs: 60_000 }).value;
   const tabs = TABS.filter((tab) => me?.may_manage === true || !MANAGERS.includes(tab));
   const tab: Tab = tabs.find((one) => one === address.get("tab")) ?? "fleet";
   const worker = address.get("worker");

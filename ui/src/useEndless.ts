@@ -2,6 +2,7 @@
 
 import { useCallback, useMemo, useState } from "react";
 import { read, type Problem, type Query } from "./api";
+import type { Subject } from "./feed";
 import type { Listed } from "./types";
 import { useLive } from "./useLive";
 
@@ -43,11 +44,11 @@ const kept = new Map<string, Book<unknown>>();
  * Read the list at *path*. A page begins where the page before it ended when it was read, so each row is there once;
  * a row that moved meanwhile stands where it was seen first.
  */
-export function useEndless<T>(path: string, query: Query, keyOf: (row: T) => string): Endless<T> {
+export function useEndless<T>(path: string, query: Query, keyOf: (row: T) => string, of: readonly Subject[]): Endless<T> {
   const name = `${path} ${JSON.stringify(query)}`;
   const [seen, setSeen] = useState({ name, ...START });
   const span = seen.name === name ? seen : START;
-  const live = useLive(`${name} ${span.first}-${span.last}`, (signal) => leaf<T>(name, path, query, span, signal));
+  const live = useLive(`${name} ${span.first}-${span.last}`, (signal) => leaf<T>(name, path, query, span, signal), { of });
   // Of another list, until ours is there: nothing flickers.
   const book = live.value?.name === name ? live.value : ((kept.get(name) as Book<T> | undefined) ?? live.value);
   const { rows, starts } = useMemo(() => bound(book?.pages ?? [], keyOf), [book, keyOf]);

@@ -39,7 +39,7 @@ async function pass(ms: number): Promise<void> {
 }
 
 test("a page is read before its first row comes into view, and not earlier", async () => {
-  const list = renderHook(() => useEndless<Row>("workers", {}, keyOf));
+  const list = renderHook(() => useEndless<Row>("workers", {}, keyOf, []));
   await pass(0);
   expect(list.result.current.rows).toHaveLength(250);
   act(() => list.result.current.see(0, 20));
@@ -52,16 +52,16 @@ test("a page is read before its first row comes into view, and not earlier", asy
 });
 
 test("who jumps to the end has all that comes before, each row once", async () => {
-  const list = renderHook(() => useEndless<Row>("workers", {}, keyOf));
+  const list = renderHook(() => useEndless<Row>("workers", {}, keyOf, []));
   await pass(0);
   act(() => list.result.current.see(980, 999));
   await pass(0);
-  expect(list.result.current.rows?.map(keyOf)).toEqual(fleet);
+  expect(list.result.current.rows?.map(keyOf, [])).toEqual(fleet);
   expect(list.result.current.isWhole).toBe(true);
 });
 
 test("what is in view stays true, and nothing else is read again", async () => {
-  const list = renderHook(() => useEndless<Row>("workers", {}, keyOf));
+  const list = renderHook(() => useEndless<Row>("workers", {}, keyOf, []));
   await pass(0);
   act(() => list.result.current.see(980, 999));
   await pass(0);
@@ -73,16 +73,16 @@ test("what is in view stays true, and nothing else is read again", async () => {
 });
 
 test("who comes back finds the list as it was, at once", async () => {
-  const before = renderHook(() => useEndless<Row>("workers", {}, keyOf));
+  const before = renderHook(() => useEndless<Row>("workers", {}, keyOf, []));
   await pass(0);
   before.unmount();
-  const after = renderHook(() => useEndless<Row>("workers", {}, keyOf));
+  const after = renderHook(() => useEndless<Row>("workers", {}, keyOf, []));
   expect(after.result.current.rows).toHaveLength(250);
   await pass(0);
 });
 
 test("another filter is another list, from its first row on", async () => {
-  const list = renderHook(({ text }) => useEndless<Row>("workers", { text }, keyOf), { initialProps: { text: "" } });
+  const list = renderHook(({ text }) => useEndless<Row>("workers", { text }, keyOf, []), { initialProps: { text: "" } });
   await pass(0);
   act(() => list.result.current.see(980, 999));
   await pass(0);

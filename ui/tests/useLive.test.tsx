@@ -12,7 +12,7 @@ async function pass(ms: number): Promise<void> {
 
 test("it is read again and again, and ends with the page", async () => {
   let count = 0;
-  const live = renderHook(() => useLive("x", () => Promise.resolve({ count: ++count }), 1000));
+  const live = renderHook(() => useLive("x", () => Promise.resolve({ count: ++count }), { everyMs: 1000 }));
   expect(live.result.current.isLoading).toBe(true);
   await pass(0);
   expect(live.result.current.value).toEqual({ count: 1 });
@@ -25,7 +25,7 @@ test("it is read again and again, and ends with the page", async () => {
 
 test("a failure keeps the last value, says why, and is tried less often", async () => {
   const answers = [() => Promise.resolve("good"), () => Promise.reject(new Problem("away", 503, "busy")), () => Promise.resolve("back")];
-  const live = renderHook(() => useLive("x", () => (answers.shift() ?? (() => Promise.resolve("back")))(), 1000));
+  const live = renderHook(() => useLive("x", () => (answers.shift() ?? (() => Promise.resolve("back")))(), { everyMs: 1000 }));
   await pass(0);
   await pass(1200);
   expect(live.result.current).toMatchObject({ value: "good", problem: { message: "away" } });
@@ -36,7 +36,7 @@ test("a failure keeps the last value, says why, and is tried less often", async 
 });
 
 test("another key begins anew, and shows the old rows until the new ones are there", async () => {
-  const live = renderHook(({ key }) => useLive(key, () => Promise.resolve(key), 1000), { initialProps: { key: "a" } });
+  const live = renderHook(({ key }) => useLive(key, () => Promise.resolve(key), { everyMs: 1000 }), { initialProps: { key: "a" } });
   await pass(0);
   live.rerender({ key: "b" });
   expect(live.result.current).toMatchObject({ value: "a", isLoading: true });
@@ -49,7 +49,7 @@ test("what has not changed does not draw the page again", async () => {
   let drawn = 0;
   renderHook(() => {
     drawn += 1;
-    return useLive("x", () => Promise.resolve(same), 1000);
+    return useLive("x", () => Promise.resolve(same), { everyMs: 1000 });
   });
   await pass(3000); // React may look once more before it knows that nothing changes
   const before = drawn;
@@ -60,7 +60,7 @@ test("what has not changed does not draw the page again", async () => {
 test("nothing is asked while the page is hidden", async () => {
   let count = 0;
   const state = vi.spyOn(document, "visibilityState", "get").mockReturnValue("hidden");
-  renderHook(() => useLive("x", () => Promise.resolve(++count), 1000));
+  renderHook(() => useLive("x", () => Promise.resolve(++count), { everyMs: 1000 }));
   await pass(5000);
   expect(count).toBe(0);
   state.mockReturnValue("visible");

@@ -15,7 +15,7 @@ export function useHistory(kind: "fleet" | "queue" | "worker", name = ""): Reado
   const live = useLive(
     `history ${kind} ${name}`,
     (signal) => read<Listed<History>>(`history/${kind}`, { name, most_points: POINTS }, signal),
-    EVERY_MS,
+    { everyMs: EVERY_MS },
   );
   return useMemo(() => new Map((live.value?.items ?? []).map((one) => [one.name, one])), [live.value]);
 }

@@ -23,7 +23,7 @@ interface QueueSheetProps {
 }
 
 export function QueueSheet({ name, queue, mayManage, onDone, onClose }: QueueSheetProps) {
-  const policies = useLive("policies", (signal) => read<Listed<Policy>>("policies", {}, signal));
+  const policies = useLive("policies", (signal) => read<Listed<Policy>>("policies", {}, signal), { of: ["audit"] });
   const [problem, setProblem] = useState<Problem>();
   const policy = policies.value?.items.find((one) => one.queue === name);
   const { explained, policyOf, changed } = words();

@@ -60,7 +60,7 @@ function Lines({ name, contains, level }: { name: string; contains: string; leve
       if (found.items.length) lines.current = [...lines.current, ...found.items].slice(-MOST_LINES);
       return lines.current; // the very same while nothing is new
     },
-    EVERY_MS,
+    { everyMs: EVERY_MS },
   );
   const box = useRef<HTMLDivElement>(null);
   const follows = useRef(true);

@@ -24,8 +24,8 @@ export function Fleet({ me }: { me: Me | undefined }) {
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [isJoining, setJoining] = useState(false);
   const filter = Object.fromEntries(FILTERS.map((name) => [name, address.all(name)]));
-  const list = useEndless<Worker>("workers", { ...filter, order: address.get("order") }, nameOf);
-  const count = useLive(`fleet ${JSON.stringify(filter)}`, (signal) => read<Count>("fleet", filter, signal));
+  const list = useEndless<Worker>("workers", { ...filter, order: address.get("order") }, nameOf, ["workers", "jobs"]);
+  const count = useLive(`fleet ${JSON.stringify(filter)}`, (signal) => read<Count>("fleet", filter, signal), { of: ["workers"] });
   const history = useHistory("fleet").get("");
   const { fields, actions, state_of, presence, intent } = words();
   const columns = useMemo(() => columnsOf(address.set), [address.set]);

@@ -86,7 +86,7 @@ export function Join({ onClose }: { onClose: () => void }) {
 function Paste({ made }: { made: MadeToken }) {
   const { join, actions } = words();
   const [since] = useState(() => Date.parse(made.about.created_at));
-  const newest = useLive(`joined ${made.about.id}`, (signal) => read<Listed<Worker>>("workers", { order: "-created_at", limit: 20 }, signal), 2_000);
+  const newest = useLive(`joined ${made.about.id}`, (signal) => read<Listed<Worker>>("workers", { order: "-created_at", limit: 20 }, signal), { of: ["workers"], everyMs: 2_000 });
   const joined = (newest.value?.items ?? []).filter((worker) => Date.parse(worker.created_at) >= since);
   return (
     <VStack align="stretch" gap="3">

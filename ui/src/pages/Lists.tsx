@@ -36,9 +36,9 @@ function Shown<T>({ rows, problem, empty, children }: ShownProps<T>) {
 export function Queues({ me }: { me: Me | undefined }) {
   const address = useAddress();
   const about = address.get("about");
-  const live = useLive("queues", (signal) => read<Listed<Queue>>("queues", {}, signal));
+  const live = useLive("queues", (signal) => read<Listed<Queue>>("queues", {}, signal), { of: ["jobs", "workers", "audit"] });
   const history = useHistory("queue");
-  const policies = useLive("policies", (signal) => read<Listed<Policy>>("policies", {}, signal), 15_000);
+  const policies = useLive("policies", (signal) => read<Listed<Policy>>("policies", {}, signal), { of: ["audit"] });
   const listed = new Set(live.value?.items.map(({ queue }) => queue));
   /** The list has the queues that have jobs, workers or rules; there are policies of others. */
   const unlisted = live.value && policies.value ? policies.value.items.filter(({ queue }) => queue !== ALL_QUEUES && !listed.has(queue)) : [];
@@ -130,7 +130,7 @@ const JOB_FILTERS = ["text", "state", "queue", "worker_of", "dag_id", "run_id", 
 export function Jobs() {
   const address = useAddress();
   const asked = Object.fromEntries(JOB_FILTERS.map((name) => [name === "worker_of" ? "worker" : name, address.all(name)]));
-  const list = useEndless<Job>("jobs", asked, idOf);
+  const list = useEndless<Job>("jobs", asked, idOf, ["jobs"]);
   const { ages, fields, state, state_of } = words();
   return (
     <Box>
@@ -158,7 +158,7 @@ export function Jobs() {
 }
 
 export function Tokens() {
-  const live = useLive("tokens", (signal) => read<Listed<Token>>("enrolment-tokens", {}, signal));
+  const live = useLive("tokens", (signal) => read<Listed<Token>>("enrolment-tokens", {}, signal), { of: ["audit"] });
   const { fields, actions, state_of } = words();
   const columns: Column<Token>[] = [
     { name: "pattern", title: fields.pattern, cell: (token) => token.name_pattern },
@@ -192,7 +192,7 @@ export function Tokens() {
 
 export function Audit() {
   const address = useAddress();
-  const list = useEndless<AuditEntry>("audit", { kind: address.get("kind"), worker: address.get("worker_of") }, entryKey);
+  const list = useEndless<AuditEntry>("audit", { kind: address.get("kind"), worker: address.get("worker_of") }, entryKey, ["audit"]);
   const { fields, state_of } = words();
   return (
     <Box>

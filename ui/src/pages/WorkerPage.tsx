@@ -18,9 +18,9 @@ import { words } from "../words";
 
 export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
   const address = useAddress();
-  const found = useLive(`worker ${name}`, (signal) => read<Worker>(path("workers", name), {}, signal));
-  const jobs = useLive(`jobs of ${name}`, (signal) => read<Listed<Job>>("jobs", { worker: name, limit: 50 }, signal));
-  const accesses = useLive(`accesses of ${name}`, (signal) => read<Listed<Access>>("accesses", { worker: name, limit: 50 }, signal), 15_000);
+  const found = useLive(`worker ${name}`, (signal) => read<Worker>(path("workers", name), {}, signal), { of: ["workers", "jobs"] });
+  const jobs = useLive(`jobs of ${name}`, (signal) => read<Listed<Job>>("jobs", { worker: name, limit: 50 }, signal), { of: ["jobs"] });
+  const accesses = useLive(`accesses of ${name}`, (signal) => read<Listed<Access>>("accesses", { worker: name, limit: 50 }, signal), { of: ["accesses"] });
   const { actions, state_of } = words();
   const worker = found.value;
   return (
@@ -95,7 +95,7 @@ function Measure({ title, children }: { title: string; children: ReactNode }) {
 }
 
 function WhatHappened({ name }: { name: string }) {
-  const audit = useLive(`audit of ${name}`, (signal) => read<Listed<AuditEntry>>("audit", { worker: name, limit: 50 }, signal), 15_000);
+  const audit = useLive(`audit of ${name}`, (signal) => read<Listed<AuditEntry>>("audit", { worker: name, limit: 50 }, signal), { of: ["audit"] });
   return (
     <Part title={words().workerAudit}>
       {audit.value?.items.length ? <AuditTable rows={audit.value.items} /> : <Empty>{words().state_of.noAudit}</Empty>}

@@ -78,6 +78,8 @@ class Watch:
         self._of_user[user] += 1
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="remote-pulse")
+        else:
+            stream.tell(set(Subject))  # whatever has changed since its page was read; the loop begins with that by itself
         try:
             yield stream
         finally:

@@ -1,0 +1,87 @@
+"""What changes is seen at once: by server-sent events through Airflow's own server, and without them by asking."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import httpx
+from playwright.sync_api import expect
+
+from testkit.airflow import Airflow
+from testkit.processes import wait_until
+from testkit.worker import Worker
+
+from .conftest import OpenPage
+
+HEARD = """subject => new Promise((resolve, reject) => {
+    const stream = new EventSource("remote/ui/v1/live");
+    let first = true;
+    stream.addEventListener("changed", ({data}) => {
+        if (!first && data.split(" ").includes(subject)) { stream.close(); resolve(data); }
+        if (first) { first = false; globalThis.isListening = true; }
+    });
+    setTimeout(() => reject(new Error("nothing was heard")), 20000);
+})"""
+"""Ends with the first change of the subject that came while the page listened."""
+
+
+def _change(central: Airflow, worker: Worker, mode: str) -> None:
+    central.api("PUT", f"/remote/ui/v1/workers/{worker.name}/intent", json={"mode": mode, "reason": "to see it"})
+
+
+def test_a_page_hears_what_others_do(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("viewer")
+    expect(page.get_by_role("button", name=worker.name, exact=True)).to_be_visible()
+    page.evaluate(f"() => {{ globalThis.heard = ({HEARD})('workers') }}")
+    page.wait_for_function("() => globalThis.isListening")
+    try:
+        _change(central, worker, "pause")
+        assert "workers" in page.evaluate("() => globalThis.heard").split(" ")
+        expect(page.get_by_role("row").filter(has_text=worker.name)).to_contain_text("paused")
+    finally:
+        _change(central, worker, "serve")
+    expect(page.get_by_role("row").filter(has_text=worker.name)).to_contain_text("serving")
+
+
+def test_while_it_hears_it_seldom_asks(open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("viewer", "?tab=queues&about=*")
+    expect(page.get_by_role("dialog").get_by_text("Connections")).to_be_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(20_000)
+    assert len([url for url in asked if url.endswith("/policies")]) <= 2, "every five seconds"
+
+
+def test_without_a_stream_it_asks_by_itself(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("viewer", f"?text={worker.name}", refused="**/remote/ui/v1/live*")
+    row = page.get_by_role("row").filter(has_text=worker.name)
+    expect(row).to_contain_text("serving")
+    try:
+        _change(central, worker, "pause")
+        expect(row).to_contain_text("paused")
+    finally:
+        _change(central, worker, "serve")
+
+
+def test_an_api_server_that_ends_does_not_wait_for_its_listeners(central: Airflow) -> None:
+    url = central.start_another_api_server(called="api-server-live")
+    began = threading.Event()
+    ended: list[float] = []
+
+    def listen() -> None:
+        with httpx.stream("GET", f"{url}/remote/ui/v1/live", headers=central.client("viewer").headers, timeout=60) as answer:
+            for _ in answer.iter_lines():
+                began.set()
+        ended.append(time.monotonic())
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    assert began.wait(20)
+    central.process("api-server-live").send(signal.SIGTERM)
+    told = time.monotonic()
+    listener.join(60)
+    assert ended and ended[0] - told < 15, "a stream lasts five minutes by itself"
+    wait_until(lambda: not central.is_running("api-server-live"), timeout_s=30, what="the API server has ended")
+    central.stop_process("api-server-live")
