@@ -47,7 +47,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(central: Airflow, browser: Browser) -> Iterator[OpenPage]:
-    """Return a function that opens the dashboard as a user of Airflow's, at *url*; no request may leave that. *refused* ones fail."""
+    """Return a function that opens the dashboard at *url* as a user of Airflow's; only *refused* requests may go elsewhere."""
     contexts: list[BrowserContext] = []
     strangers: list[str] = []
 
