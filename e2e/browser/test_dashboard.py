@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from e2e.conftest import NewWorker
 from testkit.airflow import Airflow
 from testkit.processes import wait_until
 from testkit.worker import Worker
@@ -32,21 +34,40 @@ def test_the_fleet_is_shown_and_found_by_name(open_page: OpenPage, worker: Worke
     expect(page.get_by_text("No worker matches.")).to_be_visible()
 
 
-def test_it_works_below_a_sub_path(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
-    settings = {"AIRFLOW__API__BASE_URL": f"https://localhost{BELOW}"}
-    url = central.start_another_api_server(called="api-server-below", settings=settings, path=BELOW) + BELOW
-    page = open_page("op", url=url)
+@pytest.fixture(scope="module")
+def below(central: Airflow) -> Iterator[str]:
+    """Return the address of an API server that serves below a sub-path, and for which ten seconds are a silence."""
+    settings = {
+        "AIRFLOW__API__BASE_URL": f"https://localhost{BELOW}",
+        "AIRFLOW__REMOTE__POLL_SECONDS": "3",
+        "AIRFLOW__REMOTE__SILENT_AFTER_SECONDS": "10",
+    }
+    yield central.start_another_api_server(called="api-server-below", settings=settings, path=BELOW) + BELOW
+    central.stop_process("api-server-below")
+
+
+def test_it_works_below_a_sub_path(below: str, open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("op", url=below)
     row = _row(page, worker.name)
     expect(row).to_contain_text("serving")
     page.get_by_role("button", name=worker.name, exact=True).click()
     expect(page.get_by_role("log")).to_contain_text("session open")
     page.get_by_role("tab", name="Jobs").click()
     expect(page.get_by_label("Run")).to_be_visible()
-    assert page.url.startswith(f"{url}/plugin/remote-workers?")
+    assert page.url.startswith(f"{below}/plugin/remote-workers?")
     page.reload()
     expect(page.get_by_role("tab", name="Jobs")).to_have_attribute("aria-selected", "true")
-    page.close()
-    central.stop_process("api-server-below")
+
+
+def test_a_worker_that_is_killed_is_seen_to_be_silent(
+    below: str, central: Airflow, open_page: OpenPage, new_worker: NewWorker
+) -> None:
+    doomed = new_worker(central, "doomed", queues="doomed", url=below)
+    page = open_page("viewer", "?queue=doomed", url=below)
+    expect(_row(page, doomed.name)).to_contain_text("online")
+    doomed.kill()
+    expect(_row(page, doomed.name)).to_contain_text("silent", timeout=60_000)
+    expect(page.get_by_text("1 silent")).to_be_visible()
 
 
 def test_a_viewer_has_nothing_to_change(open_page: OpenPage, worker: Worker) -> None:

@@ -13,6 +13,7 @@ import pytest
 from airflow_remote_provider.cli import client as module
 from airflow_remote_provider.cli.client import PREFIX, Client
 from airflow_remote_provider.cli.server import Server
+from airflow_remote_provider.cli.words import Away
 from airflow_remote_provider.ledger.views.queues import QueueRow
 from fastapi import FastAPI, Request, Response
 
@@ -60,6 +61,17 @@ def answered(status: int, body: Any, kind: str = "application/json") -> Response
 def test_what_central_refuses_is_said_in_its_own_words(serve: Serve) -> None:
     url = serve(problem(404, "there is no worker named 'x'; `airflow remote workers list` shows those there are", "not-found"))
     assert said(url) == "there is no worker named 'x'; `airflow remote workers list` shows those there are"
+
+
+def test_who_may_be_back_in_a_moment_is_told_apart(serve: Serve) -> None:
+    for answer, is_away in (
+        (problem(503, "the database does not answer", "busy"), True),
+        (lambda request: answered(502, "<html>", "text/html"), True),
+        (problem(404, "nobody", "not-found"), False),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            Client(Server(serve(answer), "a-token", "$AIRFLOW_REMOTE_TOKEN")).get(list[str], "workers")
+        assert isinstance(ended.value, Away) is is_away
 
 
 def test_words_that_steer_a_terminal_are_made_harmless(serve: Serve) -> None:

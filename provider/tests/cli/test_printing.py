@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import yaml
 from testkit.ledger import enlist, queued  # isort: skip
 
 from airflow_remote_provider.cli import printing
+from airflow_remote_provider.cli.words import Away
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -53,6 +55,32 @@ def test_a_list_is_printed_again_until_somebody_ends_it(run: Run, monkeypatch: p
     enlist("edge")
     assert run("workers", "list", "--watch", "2").count("edge") == 3
     assert naps == [2, 2, 2]
+
+
+def test_watching_goes_on_while_central_is_away(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(printing.time, "sleep", lambda seconds: None)
+    turns = iter([None, Away("it can't be reached"), None, SystemExit("it refuses the token")])
+
+    @printing.watched
+    def command(args: argparse.Namespace) -> None:
+        turn = next(turns)
+        if turn is not None:
+            raise turn
+        print("edge")
+
+    with pytest.raises(SystemExit, match="it refuses the token"):
+        command(argparse.Namespace(watch=1))
+    printed = capsys.readouterr()
+    assert printed.out == "edge\nedge\n" and printed.err == "it can't be reached\n"
+
+
+def test_a_central_that_was_never_there_is_not_watched_for() -> None:
+    @printing.watched
+    def command(args: argparse.Namespace) -> None:
+        raise Away("it can't be reached")
+
+    with pytest.raises(Away):
+        command(argparse.Namespace(watch=1))
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])

@@ -12,6 +12,7 @@ from urllib.parse import quote, urljoin
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from airflow_remote_provider.cli.words import Away
 from airflow_remote_provider.ledger.presentable import presentable
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ class Client:
         try:
             response = self._http.send(request)
         except (httpx.HTTPError, OSError) as error:
-            raise SystemExit(_unreachable(self._server, error)) from None
+            raise Away(_unreachable(self._server, error)) from None
         kind = _media_type(response)
+        ends = Away if response.is_server_error else SystemExit
         if response.status_code in (204, 304) or (response.is_success and kind == "application/json"):
             return response
         if kind == PROBLEM:
@@ -101,8 +103,8 @@ class Client:
             except ValidationError:
                 pass
             else:
-                raise SystemExit(self._refusal(problem))
-        raise SystemExit(_stranger(self._server, response))
+                raise ends(self._refusal(problem))
+        raise ends(_stranger(self._server, response))
 
     def _refusal(self, problem: _Problem) -> str:
         if problem.code == "unauthorized":

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.words import option
+from airflow_remote_provider.cli.words import Away, option
 from airflow_remote_provider.ledger.presentable import presentable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def watch() -> Any:
 
 
 def watched(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Let a command be run again and again, if `--watch` says so."""
+    """Let a command be run again and again, if `--watch` says so; once it has begun, through times in which central is away."""
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> None:
@@ -41,15 +41,23 @@ def watched(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse
         if not every_s >= 0.1:
             raise SystemExit("--watch must be 0.1 or more")
         try:
+            _once(command, args)
             while True:
-                print(CLEAR if sys.stdout.isatty() else "", end="")
-                command(args)
-                sys.stdout.flush()
                 time.sleep(every_s)
+                try:
+                    _once(command, args)
+                except Away as away:
+                    print(away, file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             return None
 
     return run
+
+
+def _once(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    print(CLEAR if sys.stdout.isatty() else "", end="")
+    command(args)
+    sys.stdout.flush()
 
 
 def show_rows(rows: Sequence[Any], args: argparse.Namespace, columns: Sequence[str]) -> None:

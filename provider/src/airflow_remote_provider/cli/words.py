@@ -9,6 +9,10 @@ from typing import Any
 LONGEST_LABEL = 100
 
 
+class Away(SystemExit):
+    """Central does not answer now, and may in a moment. Ends a command, as any SystemExit; not one that watches."""
+
+
 def action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
     from airflow.cli.cli_config import ActionCommand
 
