@@ -47,11 +47,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(central: Airflow, browser: Browser) -> Iterator[OpenPage]:
-    """Return a function that opens the dashboard at *url* as a user of Airflow's; only *refused* requests may go elsewhere."""
+    """Return a function that opens the dashboard, or what else is *at* *url*, as a user of Airflow's; *refused* requests fail.
+
+    None may go elsewhere.
+    """
     contexts: list[BrowserContext] = []
     strangers: list[str] = []
 
-    def open_page(user: str, query: str = "", *, scheme: str = "light", url: str = central.url, refused: str = "") -> Page:
+    def open_page(
+        user: str,
+        query: str = "",
+        *,
+        at: str = "/plugin/remote-workers",
+        scheme: str = "light",
+        url: str = central.url,
+        refused: str = "",
+    ) -> Page:
         context = browser.new_context(color_scheme=scheme, viewport={"width": 1400, "height": 900})
         contexts.append(context)
         token = central.client(user).headers["authorization"].removeprefix("Bearer ")
@@ -60,7 +71,7 @@ def open_page(central: Airflow, browser: Browser) -> Iterator[OpenPage]:
         if refused:
             page.route(refused, lambda route: route.fulfill(status=503))
         page.on("request", lambda request: None if _is_ours(request.url, url) else strangers.append(request.url))
-        page.goto(f"{url}/plugin/remote-workers{query}")
+        page.goto(f"{url}{at}{query}")
         return page
 
     yield open_page

@@ -10,6 +10,11 @@ export function airflowPage(...parts: string[]): string {
   return address(parts.map(encodeURIComponent).join("/"));
 }
 
+/** Return the place of our own page within Airflow's, for its router. */
+export function fleetPage(query: Record<string, string>): string {
+  return `/plugin/remote-workers?${new URLSearchParams(query).toString()}`;
+}
+
 /** The zone that the user has chosen in Airflow's UI; undefined: the browser's. */
 export function zone(): string | undefined {
   try {

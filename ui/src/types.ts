@@ -65,6 +65,17 @@ export interface Fleet {
   used_slots: number;
 }
 
+export interface Summary {
+  workers: number;
+  online: number;
+  silent: number;
+  flagged: number;
+  queued: number;
+  running: number;
+  unserved: string[];
+  unserved_count: number;
+}
+
 export interface Queue {
   queue: string;
   queued: number;
@@ -122,6 +133,7 @@ export interface Job {
   map_index: number;
   try_number: number;
   worker: string | null;
+  offers: number;
   slots: number;
   queued_at: string;
   accepted_at: string | null;

@@ -29,14 +29,14 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
 
     @cached_property
     def react_apps(self) -> list[dict[str, Any]]:
-        """The dashboard, in the menu *Browse*: one file, which takes its libraries from Airflow's own page."""
+        """The dashboard in the menu *Browse*, a line on the home page, a tab of each task instance: one file has them all.
+
+        It takes its libraries from Airflow's own page, which finds each by its name.
+        """
+        # Relative, so that it holds below any sub-path; the version, for nothing says how long it may be kept.
+        bundle = {"bundle_url": f"{STATIC.lstrip('/')}/remote-workers.js?v={__version__}"}
         return [
-            {
-                "name": "Remote Workers",
-                # Relative, so that it holds below any sub-path; the version, for nothing says how long it may be kept.
-                "bundle_url": f"{STATIC.lstrip('/')}/remote-workers.js?v={__version__}",
-                "destination": "nav",
-                "category": "browse",
-                "url_route": "remote-workers",
-            }
+            {"name": "Remote Workers", "destination": "nav", "category": "browse", "url_route": "remote-workers", **bundle},
+            {"name": "Remote Workers in a line", "destination": "dashboard", **bundle},
+            {"name": "Remote job", "destination": "task_instance", "url_route": "remote-job", **bundle},
         ]

@@ -1,6 +1,6 @@
 /** Small things that pages are made of: marks, times, bars, and what stands where there is nothing. */
 
-import { Badge, Box, HStack, Spinner, Text } from "@chakra-ui/react";
+import { Badge, Box, DataList, HStack, Spinner, Text } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 import type { Problem } from "../api";
 import { duration, moment, relative } from "../format";
@@ -84,6 +84,28 @@ export function SlotsBar({ used, all }: { used: number; all: number }) {
       </Box>
       <Text fontSize="xs" fontVariantNumeric="tabular-nums">{`${used}/${all}`}</Text>
     </HStack>
+  );
+}
+
+export interface Fact {
+  label: string;
+  /** Nothing: it isn't shown. */
+  value: ReactNode;
+}
+
+/** Facts about one thing, each with its label. */
+export function Facts({ facts }: { facts: readonly Fact[] }) {
+  return (
+    <DataList.Root orientation="horizontal" size="sm">
+      {facts
+        .filter(({ value }) => value !== null && value !== undefined && value !== "")
+        .map(({ label, value }) => (
+          <DataList.Item key={label}>
+            <DataList.ItemLabel>{label}</DataList.ItemLabel>
+            <DataList.ItemValue>{value}</DataList.ItemValue>
+          </DataList.Item>
+        ))}
+    </DataList.Root>
   );
 }
 

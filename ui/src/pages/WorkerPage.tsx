@@ -1,11 +1,11 @@
 /** One worker: what it is, what it does, what happened to it, and what may be done about it. */
 
-import { Box, Button, DataList, Heading, HStack, Text, VStack } from "@chakra-ui/react";
+import { Box, Button, Heading, HStack, Text, VStack } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 import { path, read } from "../api";
 import { AccessTable, AuditTable } from "../components/AuditTables";
 import { Actions } from "../components/Actions";
-import { Empty, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish } from "../components/Facts";
+import { Empty, Facts, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish, type Fact } from "../components/Facts";
 import { Drawn, useHistory } from "../components/History";
 import { JobTable } from "../components/JobTable";
 import { WorkerLog } from "../components/WorkerLog";
@@ -105,37 +105,26 @@ function WhatHappened({ name }: { name: string }) {
 
 function About({ worker }: { worker: Worker }) {
   const { fields } = words();
-  const facts = worker.facts;
+  const told = worker.facts;
   const all = worker.slots_limit === null ? worker.slots : Math.min(worker.slots, worker.slots_limit);
-  const told: [string, ReactNode][] = [
-    [fields.intent, <Wish key="wish" worker={worker} />],
-    [fields.slots, <SlotsBar all={all} key="slots" used={worker.used_slots} />],
-    [fields.queues, <Tags key="queues" names={worker.queues} />],
-    [fields.labels, pairs(worker.labels).length ? <Tags key="labels" names={pairs(worker.labels)} /> : null],
-    [fields.bundles, <Tags key="bundles" names={worker.bundles ?? ["*"]} />],
-    [fields.team, worker.team],
-    [fields.lastSeen, <When key="seen" time={worker.last_seen_at} />],
-    [fields.clock, worker.clock_off_s === null ? null : words().ahead(worker.clock_off_s)],
-    [fields.alarm, worker.alarm],
-    [fields.host, facts["hostname"]],
-    [fields.system, [facts["os"], facts["arch"], facts["python"]].filter(Boolean).join(", ")],
-    [fields.version, facts["version"]],
-    [fields.joined, <When key="joined" time={worker.created_at} />],
-    [fields.credential, worker.credential_expires_at ? <When key="credential" time={worker.credential_expires_at} /> : null],
-    [fields.certificate, worker.certificate],
+  const facts: Fact[] = [
+    { label: fields.intent, value: <Wish worker={worker} /> },
+    { label: fields.slots, value: <SlotsBar all={all} used={worker.used_slots} /> },
+    { label: fields.queues, value: <Tags names={worker.queues} /> },
+    { label: fields.labels, value: pairs(worker.labels).length ? <Tags names={pairs(worker.labels)} /> : null },
+    { label: fields.bundles, value: <Tags names={worker.bundles ?? ["*"]} /> },
+    { label: fields.team, value: worker.team },
+    { label: fields.lastSeen, value: <When time={worker.last_seen_at} /> },
+    { label: fields.clock, value: worker.clock_off_s === null ? null : words().ahead(worker.clock_off_s) },
+    { label: fields.alarm, value: worker.alarm },
+    { label: fields.host, value: told["hostname"] },
+    { label: fields.system, value: [told["os"], told["arch"], told["python"]].filter(Boolean).join(", ") },
+    { label: fields.version, value: told["version"] },
+    { label: fields.joined, value: <When time={worker.created_at} /> },
+    { label: fields.credential, value: worker.credential_expires_at ? <When time={worker.credential_expires_at} /> : null },
+    { label: fields.certificate, value: worker.certificate },
   ];
-  return (
-    <DataList.Root orientation="horizontal" size="sm">
-      {told
-        .filter(([, value]) => value !== null && value !== undefined && value !== "")
-        .map(([label, value]) => (
-          <DataList.Item key={label}>
-            <DataList.ItemLabel>{label}</DataList.ItemLabel>
-            <DataList.ItemValue>{value}</DataList.ItemValue>
-          </DataList.Item>
-        ))}
-    </DataList.Root>
-  );
+  return <Facts facts={facts} />;
 }
 
 function Part({ title, children }: { title: string; children: ReactNode }) {

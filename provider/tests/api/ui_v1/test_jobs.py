@@ -33,11 +33,12 @@ def test_the_newest_come_first_page_by_page(people: People) -> None:
 
 
 def test_they_are_filtered(people: People) -> None:
-    waiting = queued("a", dag_id="Dough", run_id="r1", task_id="knead").job_id
+    waiting = queued("a", dag_id="Dough", run_id="r1", task_id="knead", map_index=3).job_id
     held = offered(enlist("edge", ["b"]), "b", dag_id="bread", run_id="r2", task_id="bake").job_id
     change_job(waiting, queued_at=ago(hours=2))
     assert ids(people, "state=queued") == ids(people, "queue=a") == ids(people, "dag_id=Dough") == {waiting}
     assert ids(people, "worker=edge") == ids(people, "run_id=r2") == ids(people, "task_id=bake") == {held}
+    assert ids(people, "map_index=3") == {waiting} and ids(people, "map_index=-1") == {held}
     assert ids(people, "text=dOUG") == ids(people, "text=kne") == {waiting}
     assert ids(people, "state=queued&state=offered") == ids(people, "kind=task") == {waiting, held}
     assert ids(people, "kind=callback") == ids(people, "state=queued&queue=b") == set()

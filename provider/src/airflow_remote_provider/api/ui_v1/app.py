@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from airflow_remote_provider import __version__
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
-from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, live, queues, tokens, worker_log, workers
+from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, live, queues, summary, tokens, worker_log, workers
 from airflow_remote_provider.api.ui_v1.caller import CallerDep, Scopes
 from airflow_remote_provider.api.ui_v1.etags import Tagged
 from airflow_remote_provider.api.ui_v1.problems import Problem, answer_with_problems, documented
@@ -60,7 +60,7 @@ def create_people_api() -> FastAPI:
         lifespan=lifespan,
         responses=documented(401, 403, 404, 422, 503),
     )
-    parts = (workers, worker_log, bulk, tokens, queues, history, jobs, audit, live)
+    parts = (workers, worker_log, bulk, tokens, queues, history, jobs, audit, summary, live)
     for routes in (router, *(part.router for part in parts)):
         app.include_router(routes)
     answer_with_problems(app)

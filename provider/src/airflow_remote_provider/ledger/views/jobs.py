@@ -64,6 +64,8 @@ class JobFilter:
     dag_id: str = ""
     run_id: str = ""
     task_id: str = ""
+    map_index: int | None = None
+    """-1: of a task that is not mapped."""
     kind: str = ""
     text: str = ""
     """Part of the Dag's, run's or task's id."""
@@ -113,6 +115,8 @@ def _wanted(only: JobFilter) -> list[ColumnElement[bool]]:
         Job.kind: only.kind,
     }
     conditions: list[ColumnElement[bool]] = [column == value for column, value in equal.items() if value]
+    if only.map_index is not None:
+        conditions.append(Job.map_index == only.map_index)
     if only.state:
         conditions.append(Job.state.in_(only.state))
     if only.text:

@@ -1,0 +1,105 @@
+"""What Airflow's own pages show of us: a line on the home page, a tab of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from testkit.airflow import Airflow
+from testkit.processes import wait_until
+from testkit.worker import Worker
+
+from .conftest import OpenPage, serious
+
+STRIP = "section[aria-label='Remote Workers']"
+
+
+@pytest.fixture
+def waiting(central: Airflow) -> Iterator[str]:
+    """Return a run whose job nobody takes; it is ended behind the test."""
+    run = central.trigger("unserved")
+    wait_until(lambda: central.jobs(run), timeout_s=30, what="a job waits")
+    yield run
+    central.set_task_state("unserved", run, "wait", "failed")
+    central.wait_for_run("unserved", run)
+
+
+def _tab(open_page: OpenPage, dag_id: str, run_id: str, task_id: str, **how: str) -> Page:
+    page = open_page("viewer", at=f"/dags/{dag_id}/runs/{run_id.replace('+', '%2B')}/tasks/{task_id}", **how)
+    page.get_by_role("link", name="Remote job").click()
+    return page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_home_page_says_how_the_fleet_is(open_page: OpenPage, worker: Worker, waiting: str, scheme: str) -> None:
+    page = open_page("viewer", at="/", scheme=scheme)
+    strip = page.locator(STRIP)
+    expect(strip).to_contain_text("online")
+    expect(strip).to_contain_text("nobody serves nowhere")
+    assert serious(page, STRIP) == []
+    strip.get_by_role("link", name="nobody serves nowhere").click()
+    expect(page.get_by_role("row", name="nowhere")).to_contain_text("nobody serves it")
+    page.go_back()
+    page.locator(STRIP).get_by_role("link", name="online").click()
+    expect(page.get_by_role("button", name=worker.name, exact=True)).to_be_visible()
+    assert "presence=online" in page.url
+
+
+def test_the_home_page_is_as_it_was_where_nothing_can_be_known(open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("viewer", at="/", refused="**/remote/ui/v1/summary*")
+    with page.expect_response("**/remote/ui/v1/summary*") as asked:
+        page.reload()
+    assert asked.value.status == 503
+    expect(page.get_by_role("heading", name="Welcome")).to_be_visible()
+    expect(page.locator(STRIP)).to_have_count(0)
+
+
+@pytest.fixture(scope="module")
+def mapped(central: Airflow, worker: Worker) -> str:
+    """Return a run of tasks that ran here and there, one of them mapped."""
+    run = central.trigger("many")
+    assert central.wait_for_run("many", run) == "success"
+    return run
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_task_that_ran_says_where(open_page: OpenPage, worker: Worker, mapped: str, scheme: str) -> None:
+    page = _tab(open_page, "many", mapped, "double_there/mapped/1", scheme=scheme)
+    facts = page.locator("dl")
+    expect(facts).to_contain_text("succeeded")
+    expect(facts).to_contain_text("Waited")
+    expect(page.get_by_text("Earlier tries")).to_have_count(0)  # other indices are none
+    assert serious(page, "dl") == []
+    facts.get_by_role("link", name=worker.name).click()
+    expect(page.get_by_role("heading", name=worker.name)).to_be_visible()
+
+
+def test_a_task_that_failed_before_shows_its_tries(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+    run = central.trigger("shell_fails")
+    assert central.wait_for_run("shell_fails", run) == "failed"
+    page = _tab(open_page, "shell_fails", run, "fail")
+    expect(page.get_by_text("Earlier tries")).to_be_visible()
+    expect(page.get_by_text("Try 1:")).to_contain_text("failed")
+
+
+def test_a_task_that_runs_is_followed_to_its_end(central: Airflow, open_page: OpenPage, worker: Worker, tmp_path: Path) -> None:
+    run = central.trigger("lingering", {"directory": str(tmp_path)})
+    wait_until(lambda: (tmp_path / "pids").exists(), timeout_s=60, what="the task runs")
+    page = _tab(open_page, "lingering", run, "linger")
+    expect(page.get_by_text(f"It runs on {worker.name}")).to_be_visible()
+    central.set_task_state("lingering", run, "linger", "failed")
+    expect(page.get_by_text(f"It runs on {worker.name}")).to_have_count(0)
+    expect(page.locator("dl")).to_contain_text("Ran for")
+
+
+def test_a_task_that_waits_says_why(open_page: OpenPage, worker: Worker, waiting: str) -> None:
+    page = _tab(open_page, "unserved", waiting, "wait")
+    expect(page.get_by_text("No worker may serve the queue 'nowhere'")).to_be_visible()
+
+
+def test_a_local_task_is_said_to_be_none_of_ours(open_page: OpenPage, worker: Worker, mapped: str) -> None:
+    page = _tab(open_page, "many", mapped, "numbers_here")
+    expect(page.get_by_text("No Remote Worker has been asked to run this task.")).to_be_visible()

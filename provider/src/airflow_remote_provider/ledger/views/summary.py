@@ -1,0 +1,61 @@
+"""How the fleet is doing, in a line: for a page that everybody has open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.ledger.queues import QueueDepth, depths
+from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
+from airflow_remote_provider.ledger.views.serving import servers
+from airflow_remote_provider.ledger.views.workers import count_workers
+
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one person may see of the fleet, counted."""
+
+    workers: int
+    online: int
+    silent: int
+    flagged: int
+    queued: int
+    """Jobs that wait."""
+    running: int
+    """Jobs that a worker has, or is being offered."""
+    unserved: list[str]
+    """Queues whose jobs nobody takes, the first few by name."""
+    unserved_count: int
+
+
+def summarize(session: Session, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> Summary:
+    """Return the summary. Three statements; five while jobs wait."""
+    fleet = count_workers(session, silent_after=silent_after, scope=scope)
+    seen = [depth for depth in depths(session) if scope.includes_team(depth.team)]
+    unserved = _unserved(session, [depth for depth in seen if depth.queued], silent_after)
+    return Summary(
+        workers=fleet.workers,
+        online=fleet.online,
+        silent=fleet.silent,
+        flagged=fleet.flagged,
+        queued=sum(depth.queued for depth in seen),
+        running=sum(depth.offered + depth.running for depth in seen),
+        unserved=unserved[:MOST_NAMED],
+        unserved_count=len(unserved),
+    )
+
+
+def _unserved(session: Session, waiting: list[QueueDepth], silent_after: timedelta) -> list[str]:
+    if not waiting:
+        return []
+    served = {
+        (queue, server.team)
+        for server in servers(session, silent_after=silent_after)
+        if server.takes_jobs
+        for queue in server.queues
+    }
+    return sorted({depth.queue for depth in waiting if (depth.queue, depth.team) not in served})
