@@ -15,10 +15,10 @@ from typing import Any
 
 import httpx
 from airflow_remote_protocol.conformance.central import Response
-from airflow_remote_protocol.messages import IntentMode, JobKind
+from airflow_remote_protocol.messages import IntentMode, JobKind, Usage
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.app import create_worker_api
-from airflow_remote_provider.ledger import credentials, restarts, rotation, sweep, workers
+from airflow_remote_provider.ledger import credentials, restarts, rotation, sweep, usage, workers
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -143,6 +143,11 @@ class ServedCentral:
         with compat.transaction() as session:
             worker_id = session.scalar(select(Worker.id).where(Worker.name == worker_name))
         return OwnLogStore(1 << 20).read(worker_id or "", 0, 1 << 20).body
+
+    def usage(self, worker_name: str) -> Usage | None:
+        with compat.transaction() as session:
+            worker_id = session.scalar(select(Worker.id).where(Worker.name == worker_name)) or ""
+            return usage.fresh(session, [worker_id]).get(worker_id)
 
     def set_intent(self, worker_name: str, mode: IntentMode, *, slots: int | None = None) -> None:
         with compat.transaction() as session:

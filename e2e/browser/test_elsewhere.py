@@ -90,6 +90,8 @@ def test_a_task_that_runs_is_followed_to_its_end(central: Airflow, open_page: Op
     wait_until(lambda: (tmp_path / "pids").exists(), timeout_s=60, what="the task runs")
     page = _tab(open_page, "lingering", run, "linger")
     expect(page.get_by_text(f"It runs on {worker.name}")).to_be_visible()
+    expect(page.locator("dl").filter(has_text="Memory")).to_contain_text("busy", timeout=60_000)
+    assert central.remote_cli("workers", "show", worker.name)["usage"]["memory_total"] > 0
     central.set_task_state("lingering", run, "linger", "failed")
     expect(page.get_by_text(f"It runs on {worker.name}")).to_have_count(0)
     expect(page.locator("dl")).to_contain_text("Ran for")

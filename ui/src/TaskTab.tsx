@@ -4,6 +4,7 @@ import { Box, Heading, Text, VStack } from "@chakra-ui/react";
 import { path, read } from "./api";
 import { Empty, Facts, Loading, Span, StateMark, Trouble, When, type Fact } from "./components/Facts";
 import { To } from "./components/To";
+import { size } from "./format";
 import type { Job, Listed } from "./types";
 import { useLive } from "./useLive";
 import { words } from "./words";
@@ -55,6 +56,23 @@ function Newest({ job }: { job: Job }) {
     { label: task.vain, value: job.offers ? String(job.offers) : null },
     { label: task.ran, value: job.accepted_at && job.ended_at ? <Span seconds={secondsBetween(job.accepted_at, job.ended_at)} /> : null },
     { label: fields.slots, value: job.slots === 1 ? null : String(job.slots) },
+  ];
+  return (
+    <>
+      <Facts facts={facts} />
+      {job.state === "running" ? <Uses job={job} /> : null}
+    </>
+  );
+}
+
+/** What a running job uses, as its worker says every few seconds. */
+function Uses({ job }: { job: Job }) {
+  const usage = useLive(`usage of ${job.id}`, (signal) => read<Job>(path("jobs", job.id), {}, signal)).value?.usage;
+  const { busy, fields } = words();
+  if (!usage) return null;
+  const facts: Fact[] = [
+    { label: fields.cpus, value: busy(usage.cpus) },
+    { label: fields.memory, value: size(usage.memory) },
   ];
   return <Facts facts={facts} />;
 }

@@ -44,6 +44,14 @@ export function duration(seconds: number): string {
   return parts.slice(0, 2).join(" ");
 }
 
+/** Return a number of bytes in its largest unit, such as `1.5 GB`. */
+export function size(bytes: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const nth = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
+  const count = bytes / 1000 ** nth;
+  return `${nth && count < 10 ? count.toFixed(1) : count.toFixed(0)} ${units[nth] ?? ""}`;
+}
+
 export function pairs(labels: Record<string, string>): string[] {
   return Object.entries(labels).map(([key, value]) => `${key}=${value}`);
 }

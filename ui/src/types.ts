@@ -44,6 +44,8 @@ export interface Worker {
   alarm: string;
   clock_off_s: number | null;
   facts: Record<string, string>;
+  /** While it is fresh; of one worker, not in lists. */
+  usage: { cpus: number; cpu_count: number; memory: number; memory_total: number; disk_free: number } | null;
 }
 
 export interface RunningJob {
@@ -139,6 +141,8 @@ export interface Job {
   accepted_at: string | null;
   ended_at: string | null;
   reason: string;
+  /** While it runs; of one job, not in lists. */
+  usage: { cpus: number; memory: number } | null;
 }
 
 export interface AuditEntry {

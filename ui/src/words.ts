@@ -66,6 +66,9 @@ const english = {
     any: "any",
     ask: "Asked for",
     answer: "Answer",
+    cpus: "Processors",
+    memory: "Memory",
+    disk: "Disk",
   },
   actions: {
     pause: "Pause",
@@ -202,6 +205,9 @@ const english = {
   confirm: (action: string, count: number) => `${action}: ${count} worker${count === 1 ? "" : "s"}`,
   fleet: (workers: number, online: number, silent: number) =>
     `${workers} worker${workers === 1 ? "" : "s"}: ${online} online, ${silent} silent`,
+  busy: (busy: number, all?: number) => (all === undefined ? `${busy.toFixed(2)} busy` : `${busy.toFixed(1)} of ${all} busy`),
+  usedOf: (used: string, all: string) => `${used} of ${all}`,
+  freeDisk: (free: string) => `${free} free`,
   used: (used: number, all: number) => `${used} of ${all} slots`,
   ahead: (seconds: number) => (seconds > 0 ? `${seconds} s ahead` : `${-seconds} s behind`),
   joined: (names: string) => `${names} has joined`,

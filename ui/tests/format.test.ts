@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { duration, labelsIn, moment, namesIn, pairs, relative } from "../src/format";
+import { duration, labelsIn, moment, namesIn, pairs, relative, size } from "../src/format";
 
 test.each([
   [0.123, "0.12 s"],
@@ -9,6 +9,15 @@ test.each([
   [7260, "2 h 1 min"],
   [90_061, "1 d 1 h"],
 ])("%d seconds are %s", (seconds, text) => expect(duration(seconds)).toBe(text));
+
+test.each([
+  [0, "0 B"],
+  [999, "999 B"],
+  [1500, "1.5 kB"],
+  [64_000_000, "64 MB"],
+  [2_147_483_648, "2.1 GB"],
+  [5e15, "5000 TB"],
+])("%d bytes are %s", (bytes, text) => expect(size(bytes)).toBe(text));
 
 test("how long ago is said in the largest unit", () => {
   const now = Date.parse("2026-01-01T12:00:00Z");

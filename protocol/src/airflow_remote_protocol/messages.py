@@ -293,6 +293,45 @@ class LogAppended(Message, frozen=True):
     size: int
 
 
+Processors = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+"""How many were busy, on average since the last time."""
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
+class JobUsage(Message, frozen=True):
+    """What a job's processes use."""
+
+    cpus: Processors
+    memory: Bytes
+    """Resident, without what they share."""
+
+
+class MachineUsage(Message, frozen=True):
+    """What a worker's machine uses, and has."""
+
+    cpus: Processors
+    cpu_count: Processors
+    memory: Bytes
+    memory_total: Bytes
+    disk_free: Bytes
+    """Where the worker keeps its state."""
+
+
+class Usage(Message, frozen=True):
+    """`POST usage`. Shown to people, believed by nobody."""
+
+    machine: MachineUsage
+    jobs: Annotated[dict[Id, JobUsage], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = {}
+    """By their ids."""
+
+
+class UsageNoted(Message, frozen=True):
+    """Answer to `usage`."""
+
+    every_s: float
+    """When to tell it again: the more workers do, the later."""
+
+
 class Pong(Message, frozen=True):
     """Answer to `GET ping`: proof that the credential works, and central's clock."""
 

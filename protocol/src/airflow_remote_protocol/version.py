@@ -42,6 +42,8 @@ class Capability(str, Enum):
     """The worker starts its daemon anew when its intent says so; its jobs run on."""
     OWN_LOG = "own-log"
     """The worker sends its own log (`POST log`)."""
+    USAGE = "usage"
+    """The worker tells what its jobs and its machine use while it has jobs (`POST usage`)."""
 
 
 class VersionMismatch(ValueError):

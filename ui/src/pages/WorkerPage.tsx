@@ -10,7 +10,7 @@ import { Drawn, useHistory } from "../components/History";
 import { JobTable } from "../components/JobTable";
 import { WorkerLog } from "../components/WorkerLog";
 import { Settings } from "../components/Settings";
-import { pairs } from "../format";
+import { pairs, size } from "../format";
 import type { Access, AuditEntry, Job, Listed, Me, Worker } from "../types";
 import { useAddress } from "../useAddress";
 import { useLive } from "../useLive";
@@ -42,6 +42,7 @@ export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
             </>
           ) : null}
           <About worker={worker} />
+          <Uses name={name} />
           <LastDay worker={worker} />
         </>
       ) : found.problem ? null : (
@@ -123,6 +124,19 @@ function About({ worker }: { worker: Worker }) {
     { label: fields.joined, value: <When time={worker.created_at} /> },
     { label: fields.credential, value: worker.credential_expires_at ? <When time={worker.credential_expires_at} /> : null },
     { label: fields.certificate, value: worker.certificate },
+  ];
+  return <Facts facts={facts} />;
+}
+
+/** What its machine uses, as it says every few seconds while it has jobs. */
+function Uses({ name }: { name: string }) {
+  const usage = useLive(`usage of ${name}`, (signal) => read<Worker>(path("workers", name), {}, signal)).value?.usage;
+  const { busy, fields, freeDisk, usedOf } = words();
+  if (!usage) return null;
+  const facts: Fact[] = [
+    { label: fields.cpus, value: busy(usage.cpus, usage.cpu_count) },
+    { label: fields.memory, value: usedOf(size(usage.memory), size(usage.memory_total)) },
+    { label: fields.disk, value: freeDisk(size(usage.disk_free)) },
   ];
   return <Facts facts={facts} />;
 }

@@ -36,6 +36,7 @@ from airflow_remote_worker.jobs.logs import LogKeeper
 from airflow_remote_worker.jobs.process import Launcher, scrubbed
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.supervisor import Supervisor, shim_of
+from airflow_remote_worker.jobs.usage import Meter
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle, Phase
 from airflow_remote_worker.link import Link
@@ -45,6 +46,7 @@ from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.rotate import RotateLoop
 from airflow_remote_worker.loops.ship import ShipLoop
 from airflow_remote_worker.loops.ship_own import ShipOwnLoop
+from airflow_remote_worker.loops.usage import UsageLoop
 from airflow_remote_worker.network import Network
 from airflow_remote_worker.ownlog import OwnLog
 from airflow_remote_worker.session import WorkerSession
@@ -64,6 +66,7 @@ CAPABILITIES = frozenset(
         Capability.GZIP_LOG,
         Capability.OWN_LOG,
         Capability.RESTART,
+        Capability.USAGE,
     }
 )
 STATUS_EVERY_S = 0.5
@@ -117,6 +120,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
             tasks.start_soon(daemon.ship_own.run, name="ship own log")
+            tasks.start_soon(daemon.usage.run, name="usage")
             tasks.start_soon(daemon.drain_when_told, name="drain")
             tasks.start_soon(daemon.keep_status, name="status")
             tasks.start_soon(daemon.logs.run, daemon.own_logs, name="trim logs")
@@ -166,6 +170,7 @@ class Daemon:
         self.deliver = DeliverLoop(self.link, clock, self.supervisor.supersede)
         self.ship = ShipLoop(self.link, clock)
         self.ship_own = ShipOwnLoop(self.link, clock, own_log)
+        self.usage = UsageLoop(self.link, clock, Meter(state.root), self._shims)
         self.report = ReportLoop(self.link, clock, self.supervisor.close)
         longest_poll_s = self.notifier.longest_poll_s(config.poll.max_wait_s)
         polls = msgspec.structs.replace(config.poll, max_wait_s=longest_poll_s)
@@ -183,7 +188,11 @@ class Daemon:
         self._clock_off_s = 0.0
 
         self.supervisor.on_held += [self.deliver.follow, self.ship.follow, self.report.follow]
-        self.supervisor.on_held += [lambda job: self._store_contact(), lambda job: self.tell_status()]
+        self.supervisor.on_held += [
+            lambda job: self._store_contact(),
+            lambda job: self.tell_status(),
+            lambda job: self.usage.hear_begun(),
+        ]
         self.supervisor.on_freed = self._hear_freed
         self.supervisor.on_closed = self._hear_closed
         self.launcher.on_change = self.tell_status
@@ -210,6 +219,9 @@ class Daemon:
     def running(self) -> list[Job]:
         """Return the jobs that are not over yet."""
         return [job for job in self.supervisor.jobs.values() if not job.ended.is_set()]
+
+    def _shims(self) -> dict[str, int]:
+        return {job.lease.job_id: job.shim.pid for job in self.running() if job.shim}
 
     async def drain_when_told(self) -> None:
         """Once draining: take no more, wait for the jobs, give the credential back if we are to leave, detach."""
@@ -289,6 +301,7 @@ class Daemon:
         both = agree(self._capabilities, session.capabilities)
         self.ship.gzip = self.ship_own.gzip = Capability.GZIP_LOG in both
         self.ship_own.hear_wanted(Capability.OWN_LOG in both)
+        self.usage.hear_wanted(Capability.USAGE in both)
         self._hear_intent(session.intent)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)

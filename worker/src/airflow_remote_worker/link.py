@@ -33,6 +33,8 @@ from airflow_remote_protocol.messages import (
     Report,
     Session,
     SessionRequest,
+    Usage,
+    UsageNoted,
 )
 from airflow_remote_protocol.version import (
     EPOCH_HEADER,
@@ -210,6 +212,10 @@ class Link:
         headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
         path = f"log?stretch={stretch}&offset={offset}"
         return decoded(LogAppended, await self._send("POST", path, chunk, headers=headers, session=True)).size
+
+    async def tell_usage(self, usage: Usage) -> float:
+        """Tell what this machine and its jobs use; return after how many seconds to do so again."""
+        return decoded(UsageNoted, await self._send("POST", "usage", encode(usage), session=True)).every_s
 
     async def leave(self) -> None:
         """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.

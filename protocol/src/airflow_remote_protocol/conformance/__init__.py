@@ -30,6 +30,7 @@ from airflow_remote_protocol.conformance import (
     repeats,
     sessions,
     stops,
+    usages,
 )
 from airflow_remote_protocol.conformance.central import CentralUnderTest
 
@@ -43,6 +44,7 @@ THEMES = (
     leases,
     logs,
     own_logs,
+    usages,
     stops,
     intents,
     execution,

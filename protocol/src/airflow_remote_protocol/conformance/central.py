@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from airflow_remote_protocol.messages import IntentMode, JobKind
+from airflow_remote_protocol.messages import IntentMode, JobKind, Usage
 
 PROMPT_S = 3.0
 """What "at once" allows. Central looks for ended tasks once a second; the rest is for a busy machine."""
@@ -90,6 +90,10 @@ class CentralUnderTest(Protocol):
 
     def own_log(self, worker_name: str) -> bytes:
         """Return what the worker said of itself, as central holds it."""
+        ...
+
+    def usage(self, worker_name: str) -> Usage | None:
+        """Return what the worker told last of what it uses."""
         ...
 
     def set_intent(self, worker_name: str, mode: IntentMode, *, slots: int | None = None) -> None: ...

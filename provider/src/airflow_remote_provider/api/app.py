@@ -26,6 +26,7 @@ from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, Shares
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
+from airflow_remote_provider.api.usage import WORKER_CALLS_PER_S, Pace
 from airflow_remote_provider.api.worker_v1 import routes
 from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
@@ -75,6 +76,8 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         Certificates(options.client_certificate_header, pool),
         Shares(options.calls_per_second),
         Shares(OWN_LOG_CALLS_PER_S),
+        Shares(WORKER_CALLS_PER_S),
+        Pace(),
     )
     app.router.routes[:] = routes(central)
     try:

@@ -14,6 +14,7 @@ from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import Shares
+from airflow_remote_provider.api.usage import Pace
 from airflow_remote_provider.logstores import LogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import Settings
@@ -35,3 +36,5 @@ class Central:
     certificates: Certificates
     shares: Shares
     own_log_shares: Shares
+    usage_shares: Shares
+    usage_pace: Pace

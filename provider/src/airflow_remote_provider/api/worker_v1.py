@@ -24,6 +24,8 @@ from airflow_remote_protocol.messages import (
     Session,
     SessionRequest,
     Stop,
+    Usage,
+    UsageNoted,
 )
 from airflow_remote_protocol.tokens import TokenKind
 from airflow_remote_protocol.version import (
@@ -51,7 +53,7 @@ from airflow_remote_provider.api.people import looks_like_a_users, manager_of_wo
 from airflow_remote_provider.api.pool import LedgerLane
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.waiting import News, Parked
-from airflow_remote_provider.ledger import credentials, leases, rotation, workers
+from airflow_remote_provider.ledger import credentials, leases, rotation, usage, workers
 from airflow_remote_provider.ledger.errors import Cloned, NotYours, TokenRefused, TooLate
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.presentable import presentable
@@ -65,6 +67,7 @@ LOG_PACKED_BYTES = 1024 * 1024
 LOG_BYTES = 8 * 1024 * 1024
 OWN_LOG_BYTES = 1024 * 1024
 """A worker says little of itself; what it sends at once is bounded here, how often by `shares.OWN_LOG_CALLS_PER_S`."""
+USAGE_BYTES = 1024 * 1024
 LONGEST_LOG = 1 << 62
 
 STRETCH = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -88,6 +91,7 @@ def routes(central: Central) -> list[Route]:
         _route(central, "/jobs/{job_id}/log", partial(_on_job, _log), ["POST"]),
         _route(central, "/jobs/{job_id}/execution/{path:path}", partial(_on_job, execution), anything),
         _route(central, "/log", partial(_in_session, _own_log), ["POST"]),
+        _route(central, "/usage", partial(_in_session, _usage), ["POST"]),
         _route(central, "/ping", partial(_as_worker, _ping), ["GET"]),
         _route(central, "/leave", partial(_as_worker, _leave), ["POST"]),
         _route(central, "/{path:path}", partial(_as_worker, _nothing_here), anything),
@@ -314,6 +318,13 @@ async def _own_log(central: Central, request: Request, worker: WorkerRecord) -> 
     # In the lane of polls, not of jobs: no task waits behind it.
     size = await _appended(central.pool.workers, lambda: central.own_logs.append(worker.id, stretch, offset, body()))
     return _json(LogAppended(size))
+
+
+async def _usage(central: Central, request: Request, worker: WorkerRecord) -> Response:
+    central.usage_shares.take(worker.id)
+    told = decode(Usage, await read_body(request, USAGE_BYTES))
+    await central.pool.workers.call(usage.note, worker.id, told)
+    return _json(UsageNoted(central.usage_pace.next_s(worker.id, asyncio.get_running_loop().time())))
 
 
 async def _leave(central: Central, _request: Request, worker: WorkerRecord) -> Response:

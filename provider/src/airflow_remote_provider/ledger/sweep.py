@@ -17,7 +17,7 @@ from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.jobs import take_back
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import Duty, Job, Presence, Worker
+from airflow_remote_provider.models import Duty, Job, Presence, Usage, Worker
 
 REMOVED_KEPT = timedelta(days=1)
 
@@ -228,7 +228,8 @@ def purge(session: Session, *, older_than: timedelta) -> int:
     now = database_now(session)
     before = now - older_than
     removed = select(Worker.id).where(Worker.removed_at < now - REMOVED_KEPT)
-    session.execute(delete(Presence).where(Presence.worker_id.in_(removed)))
+    for about in (Presence, Usage):
+        session.execute(delete(about).where(about.worker_id.in_(removed)))
     session.execute(delete(Worker).where(Worker.removed_at < now - REMOVED_KEPT))
     gone = session.execute(
         delete(Job).where(

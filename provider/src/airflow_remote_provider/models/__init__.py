@@ -13,6 +13,7 @@ from airflow_remote_provider.models.enrolment import EnrolmentToken
 from airflow_remote_provider.models.history import History
 from airflow_remote_provider.models.job import Job
 from airflow_remote_provider.models.queue import Queue
+from airflow_remote_provider.models.usage import Usage
 from airflow_remote_provider.models.worker import Presence, Worker
 
-__all__ = ["Access", "AuditEntry", "Base", "Duty", "EnrolmentToken", "History", "Job", "Presence", "Queue", "Worker"]
+__all__ = ["Access", "AuditEntry", "Base", "Duty", "EnrolmentToken", "History", "Job", "Presence", "Queue", "Usage", "Worker"]

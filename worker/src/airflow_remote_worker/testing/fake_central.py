@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from airflow_remote_protocol.messages import IntentMode, JobKind, StopReason
+from airflow_remote_protocol.messages import IntentMode, JobKind, StopReason, Usage
 from airflow_remote_protocol.states import JobState
 
 from airflow_remote_worker.testing.execution import TaskCalls
@@ -232,6 +232,11 @@ class FakeCentral:
         """Return what the worker said of itself."""
         with self._ledger.changed:
             return bytes(self.worker(worker_name).own_log)
+
+    def usage(self, worker_name: str) -> Usage | None:
+        """Return what the worker told last of what it uses."""
+        with self._ledger.changed:
+            return self.worker(worker_name).usage
 
     def task_states(self, job_id: str) -> list[str]:
         """Return the states that the job's task set through the Execution API, oldest first."""

@@ -31,6 +31,7 @@ from airflow_remote_protocol.messages import (
     SessionRequest,
     Stop,
     StopReason,
+    Usage,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.tokens import TOKEN_BYTES, MalformedToken, TokenKind, check_token, hash_token, make_token
@@ -85,6 +86,8 @@ class Worker:
     own_log: bytearray = field(default_factory=bytearray)
     own_stretch: tuple[str, int] = ("", 0)
     """The present stretch's name, and where in the log its offset 0 is."""
+    usage: Usage | None = None
+    """What it told last."""
     newest_poll: int = 0
     """Number of the poll that may be answered; a higher one ends the older."""
 

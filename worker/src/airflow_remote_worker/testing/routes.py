@@ -30,6 +30,8 @@ from airflow_remote_protocol.messages import (
     Report,
     Session,
     SessionRequest,
+    Usage,
+    UsageNoted,
 )
 from airflow_remote_protocol.tokens import MalformedToken, TokenKind, check_token
 from airflow_remote_protocol.version import (
@@ -124,6 +126,11 @@ class Routes:
                     ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
                     text = _unpacked(request, MAX_OWN_LOG)
                     return _message(LogAppended(size=ledger.append_own_log(worker, *_stretch(request), text)))
+            case ("POST", ["usage"]):
+                with ledger.changed:
+                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    worker.usage = decode(Usage, request.body)
+                return _message(UsageNoted(every_s=self._poll_s))
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)

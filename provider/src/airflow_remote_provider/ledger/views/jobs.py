@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from airflow_remote_protocol.states import JobState
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger import usage
 from airflow_remote_provider.ledger.jobs import no_such_job
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Job, Worker
 from airflow_remote_provider.needs import pairs_of
+
+
+@dataclass(frozen=True)
+class JobUsage:
+    """What a running job's processes use."""
+
+    cpus: float
+    """Busy processors, on average over the last seconds."""
+    memory: int
+    """Bytes, without what they share."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,8 @@ class JobRow:
     exit_code: int | None
     reason: str
     log_size: int | None
+    usage: JobUsage | None = None
+    """What it uses now, as its worker says; told of one job, not of a list."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,15 @@ def show_job(session: Session, job_id: str, *, scope: Scope = EVERYTHING) -> Job
     job = session.scalar(select(Job).where(Job.id == job_id, scope.sees_team(Job.team), scope.sees_dag(Job.dag_id)))
     if job is None:
         raise no_such_job(job_id)
-    return _row(job)
+    return replace(_row(job), usage=_usage(session, job))
+
+
+def _usage(session: Session, job: Job) -> JobUsage | None:
+    if job.state != JobState.RUNNING.value or job.worker_id is None:
+        return None
+    told = usage.fresh(session, [job.worker_id]).get(job.worker_id)
+    used = told.jobs.get(job.id) if told else None
+    return JobUsage(used.cpus, used.memory) if used else None
 
 
 def _wanted(only: JobFilter) -> list[ColumnElement[bool]]:

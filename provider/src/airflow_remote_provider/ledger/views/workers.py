@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_remote_protocol.states import JobState
+from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Integer, Text, and_, case, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger import usage
 from airflow_remote_provider.ledger.errors import Unknown
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.running import NOTHING, Running, RunningJob, running_of
@@ -21,6 +23,20 @@ from airflow_remote_provider.models import Job, Presence, Worker
 
 CLOCK_OFF = timedelta(minutes=1)
 """From here on people are told that a worker's clock is off: log lines of both sides would be hard to read together."""
+
+
+@dataclass(frozen=True)
+class MachineUsage:
+    """What a worker's machine uses, and has."""
+
+    cpus: float
+    """Busy processors, on average over the last seconds."""
+    cpu_count: float
+    memory: int
+    """Bytes, as the next ones."""
+    memory_total: int
+    disk_free: int
+    """Where the worker keeps its state."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,8 @@ class WorkerRow:
     clock_off_s: float | None
     """How much its clock is ahead (below 0: behind); None: not worth a word."""
     facts: dict[str, str]
+    usage: MachineUsage | None = None
+    """What its machine uses now, as it says while it has jobs; told of one worker, not of a list."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,9 @@ def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: 
     if row is None:
         raise Unknown(f"there is no worker named {name!r}; `airflow remote workers list` shows those there are")
     worker_id = row[0].id
-    return _row(*row, running=running_of(session, [worker_id], scope=scope).get(worker_id, NOTHING))
+    told = usage.fresh(session, [worker_id]).get(worker_id)
+    shown_usage = MachineUsage(**asdict(told.machine)) if told else None
+    return replace(_row(*row, running=running_of(session, [worker_id], scope=scope).get(worker_id, NOTHING)), usage=shown_usage)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""Tells central what jobs and the machine use, while there are jobs, and as often as central likes to hear it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import anyio
+import anyio.to_thread
+from airflow_remote_protocol.messages import Usage
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.jobs.usage import Meter
+from airflow_remote_worker.link import Link
+
+FIRST_S = 2.0
+"""After a job has begun: what its start took is told at once, short jobs tell nothing."""
+LEAST_S = 2.0
+LONGEST_S = 600.0
+REFUSED_PAUSE_S = 300.0
+
+
+class UsageLoop:
+    """Measures and tells. An idle worker does neither."""
+
+    def __init__(self, link: Link, clock: Clock, meter: Meter, shims: Callable[[], Mapping[str, int]]) -> None:
+        """*shims*: the pids of the running jobs' shims, by job."""
+        self._link = link
+        self._clock = clock
+        self._meter = meter
+        self._shims = shims
+        self._wanted = anyio.Event()
+        self._begun = anyio.Event()
+
+    def hear_wanted(self, wanted: bool) -> None:
+        """Hear whether central, as of its newest session, takes this."""
+        if wanted:
+            self._wanted.set()
+        elif self._wanted.is_set():
+            self._wanted = anyio.Event()
+
+    def hear_begun(self) -> None:
+        """Hear that a job is held."""
+        self._begun.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        backoff = Backoff(self._clock, floor_s=LEAST_S, ceiling_s=60.0)
+        while True:
+            await self._wanted.wait()
+            shims = self._shims()
+            if not shims:
+                self._begun = anyio.Event()
+                await self._begun.wait()
+                await self._clock.sleep(FIRST_S)
+                continue
+            try:
+                machine, jobs = await anyio.to_thread.run_sync(self._meter.read, shims)
+                every_s = await self._link.tell_usage(Usage(machine, jobs))
+                backoff.reset()
+                await self._clock.sleep(min(LONGEST_S, max(LEAST_S, every_s)))
+            except Refused:
+                await self._clock.sleep(REFUSED_PAUSE_S)
+            except Unreachable as error:
+                await self._link.heard_again(backoff.next_s(error.retry_after_s))
+            except (Superseded, Outdated, Rewind):
+                await self._link.heard_again(backoff.next_s())
+            except OSError:
+                await self._clock.sleep(REFUSED_PAUSE_S)  # a disk that can't be asked
