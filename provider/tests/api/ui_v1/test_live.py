@@ -14,9 +14,11 @@ from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.ui_v1 import pulse
 from airflow_remote_provider.ledger import workers
-from airflow_remote_provider.ledger.views.pulse import Subject, take_pulse
+from airflow_remote_provider.ledger.views.pulse import Pulse, Subject, take_pulse
 from fastapi import FastAPI
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 if TYPE_CHECKING:
     from .conftest import People
@@ -84,6 +86,23 @@ def test_a_pulse_is_one_statement(database: Engine) -> None:
     with compat.transaction() as session, counted(database) as statements:
         take_pulse(session)
     assert len(statements) == 1
+
+
+def test_a_database_that_fails_is_asked_again(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, fails = enlist("edge"), iter([True])
+
+    def take(session: Session) -> Pulse:
+        if next(fails, False):
+            raise OperationalError("SELECT", {}, Exception("gone"))
+        return take_pulse(session)
+
+    monkeypatch.setattr(pulse, "take_pulse", take)
+    monkeypatch.setattr(pulse, "RETRY_S", 0.5)
+    late = threading.Timer(2.0, lambda: running(worker))
+    late.start()
+    events = _events(people.vic.get("/live?lasts_s=4").text)
+    late.join()
+    assert ("changed", "jobs") in events
 
 
 def test_nobody_listens_nothing_is_asked(app: FastAPI, people: People) -> None:

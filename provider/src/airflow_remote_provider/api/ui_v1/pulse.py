@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger.errors import NotYet
 from airflow_remote_provider.ledger.views.pulse import Pulse, Subject, take_pulse
@@ -105,7 +103,7 @@ class Watch:
         while True:
             try:
                 now = await self._pool.call(take_pulse)
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:  # whatever it is: without this loop the streams would only look alive
                 log.warning("Whether something has changed can't be read (%s); trying again", error)
                 before = None
                 await asyncio.sleep(RETRY_S)
