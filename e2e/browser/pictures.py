@@ -37,6 +37,7 @@ def test_pictures(central: Airflow, new_worker: NewWorker, open_page: OpenPage) 
     page = open_page("op")
     expect(page.get_by_role("button", name="oven-1", exact=True)).to_be_visible()
     page.wait_for_timeout(100_000)  # until a worker is silent, and the first minutes were measured
+    expect(page.get_by_role("row").filter(has_text="ship-07")).to_contain_text("silent", timeout=60_000)
     _draw(page, "fleet")
     page.get_by_role("tab", name="Queues").click()
     expect(page.get_by_text("nobody serves it").first).to_be_visible()
@@ -49,7 +50,7 @@ def test_pictures(central: Airflow, new_worker: NewWorker, open_page: OpenPage) 
     expect(page.locator("section[aria-label='Remote Workers']")).to_be_visible()
     _draw(page, "home")
     page = open_page("op", at=f"/dags/talking/runs/{run.replace('+', '%2B')}/tasks/talk/plugin/remote-job")
-    expect(page.get_by_text("Memory")).to_be_visible()
+    expect(page.locator("section[aria-label='Remote job']")).to_contain_text("Memory")
     _draw(page, "task")
 
 

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from testkit.airflow import Airflow
+from testkit.processes import wait_until
 from testkit.worker import Worker
 
 from .conftest import OpenPage, serious
@@ -62,11 +63,11 @@ def test_a_queues_policy_is_changed(central: Airflow, open_page: OpenPage) -> No
     expect(dialog.get_by_text("plant_*", exact=True)).to_be_visible()
     dialog.get_by_label("What nothing grants is").select_option(label="let through, and recorded")
     expect(dialog.get_by_text("Last changed by op")).to_be_visible()
-    assert _policy(central) == ("audit", ["plant_*"])
+    wait_until(lambda: _policy(central) == ("audit", ["plant_*"]), timeout_s=20, what="central has the mode")
     dialog.get_by_label("What nothing grants is").select_option(label="denied")
     dialog.get_by_role("button", name="Take back plant_*").click()
     expect(dialog.get_by_text("nothing", exact=True)).to_have_count(7)
-    assert _policy(central) == ("enforce", [])
+    wait_until(lambda: _policy(central) == ("enforce", []), timeout_s=20, what="central has taken it back")
 
 
 def _policy(central: Airflow) -> tuple[str, list[str]]:

@@ -2,7 +2,7 @@
 
 import { Box, Heading, Text, VStack } from "@chakra-ui/react";
 import { path, read } from "./api";
-import { Empty, Facts, Loading, Span, StateMark, Trouble, When, type Fact } from "./components/Facts";
+import { Empty, Facts, Loading, reasonOf, Span, StateMark, Trouble, When, type Fact } from "./components/Facts";
 import { To } from "./components/To";
 import { size } from "./format";
 import type { Job, Listed } from "./types";
@@ -25,7 +25,7 @@ export function TaskTab({ dagId, runId, taskId, mapIndex = "-1" }: TaskProps) {
   const [newest, ...earlier] = tries.value?.items ?? [];
   const { task, state_of } = words();
   return (
-    <VStack align="stretch" gap="4" p="4">
+    <VStack align="stretch" aria-label={task.title} as="section" gap="4" p="4">
       <Trouble problem={tries.problem} />
       {newest ? <Newest job={newest} key={newest.id} /> : tries.value ? <Empty>{state_of.notRemote}</Empty> : tries.problem ? null : <Loading />}
       {earlier.length ? (
@@ -35,7 +35,7 @@ export function TaskTab({ dagId, runId, taskId, mapIndex = "-1" }: TaskProps) {
           </Heading>
           {earlier.map((job) => (
             <Text fontSize="sm" key={job.id}>
-              {task.tried(job.try_number)} <StateMark state={job.state} /> {job.worker ? <ToWorker name={job.worker} /> : null} {job.reason}
+              {task.tried(job.try_number)} <StateMark job={job} /> {job.worker ? <ToWorker name={job.worker} /> : null} {reasonOf(job)}
             </Text>
           ))}
         </Box>
@@ -47,13 +47,13 @@ export function TaskTab({ dagId, runId, taskId, mapIndex = "-1" }: TaskProps) {
 function Newest({ job }: { job: Job }) {
   const { fields, task } = words();
   const facts: Fact[] = [
-    { label: fields.state, value: <StateMark state={job.state} /> },
-    { label: task.told, value: job.ended_at === null ? <Why job={job} /> : job.reason },
+    { label: fields.state, value: <StateMark job={job} /> },
+    { label: task.told, value: job.ended_at === null ? <Why job={job} /> : reasonOf(job) },
     { label: fields.worker, value: job.worker ? <ToWorker name={job.worker} /> : null },
     { label: fields.queue, value: <To query={{ tab: "jobs", queue: job.queue }}>{job.queue}</To> },
     { label: task.tryNumber, value: String(job.try_number) },
     { label: task.waited, value: <Waited job={job} /> },
-    { label: task.vain, value: job.offers ? String(job.offers) : null },
+    { label: task.offers, value: job.offers > 1 ? String(job.offers) : null },
     { label: task.ran, value: job.accepted_at && job.ended_at ? <Span seconds={secondsBetween(job.accepted_at, job.ended_at)} /> : null },
     { label: fields.slots, value: job.slots === 1 ? null : String(job.slots) },
   ];

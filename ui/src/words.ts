@@ -16,6 +16,13 @@ const english = {
     lost: "lost",
     revoked: "revoked",
   },
+  taskState: {
+    failed: "failed",
+    skipped: "skipped",
+    up_for_retry: "up for retry",
+    up_for_reschedule: "up for reschedule",
+    deferred: "deferred",
+  },
   fields: {
     name: "Name",
     presence: "Presence",
@@ -187,12 +194,13 @@ const english = {
       `nobody serves ${names.join(", ")}${count > names.length ? ` and ${count - names.length} more` : ""}`,
   },
   task: {
-    told: "What it does",
+    title: "Remote job",
+    told: "What happens",
     tryNumber: "Try",
     tried: (attempt: number) => `Try ${attempt}:`,
     earlier: "Earlier tries",
     waited: "Waited",
-    vain: "Offers in vain",
+    offers: "Offers",
     ran: "Ran for",
   },
   workerHistory: "The last day",
@@ -223,6 +231,7 @@ const english = {
 };
 
 export type Words = typeof english;
+export type TaskState = keyof Words["taskState"];
 
 const dictionaries: Record<string, Words> = { en: english };
 

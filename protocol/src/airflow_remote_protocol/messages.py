@@ -303,7 +303,7 @@ class JobUsage(Message, frozen=True):
 
     cpus: Processors
     memory: Bytes
-    """Resident, without what they share."""
+    """Resident; of what they share with others, their part."""
 
 
 class MachineUsage(Message, frozen=True):

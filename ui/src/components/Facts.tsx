@@ -4,9 +4,9 @@ import { Badge, Box, DataList, HStack, Spinner, Text } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 import type { Problem } from "../api";
 import { duration, moment, relative } from "../format";
-import type { Intent, JobState, Presence, Worker } from "../types";
+import type { Intent, Job, JobState, Presence, Worker } from "../types";
 import { useNow } from "../useNow";
-import { words } from "../words";
+import { words, type TaskState } from "../words";
 
 const PRESENCES: Record<Presence, string> = { online: "success", silent: "up_for_retry", gone: "removed" };
 const STATES: Record<JobState, string> = {
@@ -23,8 +23,21 @@ export function PresenceMark({ presence }: { presence: Presence }) {
   return <Badge colorPalette={PRESENCES[presence]}>{words().presence[presence]}</Badge>;
 }
 
-export function StateMark({ state }: { state: JobState }) {
-  return <Badge colorPalette={STATES[state]}>{words().state[state]}</Badge>;
+/** A job's state; of one that has delivered its task's own word, that word: a job may well succeed in bringing a failure. */
+export function StateMark({ job }: { job: Pick<Job, "state" | "reason"> }) {
+  const task = taskState(job);
+  if (task) return <Badge colorPalette={task}>{words().taskState[task]}</Badge>;
+  return <Badge colorPalette={STATES[job.state]}>{words().state[job.state]}</Badge>;
+}
+
+/** Return what there is to say of how it ended, besides its mark. */
+export function reasonOf(job: Pick<Job, "state" | "reason">): string {
+  return taskState(job) ? "" : job.reason;
+}
+
+/** Return the state that a task left its worker in, as Airflow calls it, if that was no success. */
+function taskState({ state, reason }: Pick<Job, "state" | "reason">): TaskState | undefined {
+  return state === "succeeded" && Object.hasOwn(words().taskState, reason) ? (reason as TaskState) : undefined;
 }
 
 /** What people want of a worker, who and why, and whether it has heard. */

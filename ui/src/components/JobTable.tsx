@@ -8,7 +8,7 @@ import { useAddress, type Address } from "../useAddress";
 import type { LongList } from "../useRowsInView";
 import { words } from "../words";
 import { Ask } from "./Ask";
-import { StateMark, When } from "./Facts";
+import { reasonOf, StateMark, When } from "./Facts";
 import { Grid, type Column } from "./Grid";
 import { runPage, taskName, taskPage } from "./JobLinks";
 
@@ -48,7 +48,7 @@ export function JobTable({ jobs, onDone, long }: JobTableProps) {
 function columnsOf(go: Address["go"], onStop: (job: Job) => void): Column<Job>[] {
   const { fields, actions } = words();
   return [
-    { name: "state", title: fields.state, cell: (job) => <StateMark state={job.state} /> },
+    { name: "state", title: fields.state, cell: (job) => <StateMark job={job} /> },
     {
       name: "task",
       title: fields.task,
@@ -73,7 +73,7 @@ function columnsOf(go: Address["go"], onStop: (job: Job) => void): Column<Job>[]
         ) : null,
     },
     { name: "since", title: fields.since, from: "md", cell: (job) => <When time={job.ended_at ?? job.accepted_at ?? job.queued_at} /> },
-    { name: "reason", title: fields.reason, cell: (job) => (job.state === "queued" ? <Why job={job} /> : job.reason) },
+    { name: "reason", title: fields.reason, cell: (job) => (job.state === "queued" ? <Why job={job} /> : reasonOf(job)) },
     {
       name: "stop",
       title: "",

@@ -123,8 +123,8 @@ def test_it_was_declined_or_not_accepted_and_is_tried_again() -> None:
 
 def test_of_one_that_has_begun_it_says_what_became_of_it() -> None:
     worker = enlist("edge")
-    assert "It is offered to edge since" in _why(offered(worker).job_id)
-    assert "It runs on edge since" in _why(running(worker).job_id)
+    assert "It has been offered to edge for" in _why(offered(worker).job_id)
+    assert "It has run on edge for" in _why(running(worker).job_id)
     job = queued().job_id
     change_job(job, state="failed", reason="nobody accepted it")
     assert _why(job) == "It has ended: failed, nobody accepted it."

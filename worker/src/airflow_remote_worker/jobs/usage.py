@@ -52,13 +52,22 @@ class Meter:
                 job_id = job_of.get(posix.session_of(process.pid) or 0)
                 if job_id is None:
                     continue
-                times, held = process.cpu_times(), process.memory_info()
+                times = process.cpu_times()
                 used_s[process.pid] = times.user + times.system
                 # A process that is new has used all of it since the last reading, but for what it was forked with: nothing.
                 cpu_s[job_id] += max(0.0, used_s[process.pid] - self._used_s.get(process.pid, 0.0))
-                memory[job_id] += max(0, held.rss - getattr(held, "shared", 0))
+                memory[job_id] += _memory(process)
         self._used_s = used_s
         return {job_id: JobUsage(cpus=cpu_s[job_id] / span_s, memory=memory[job_id]) for job_id in shims}
+
+
+def _memory(process: psutil.Process) -> int:
+    """Return the bytes that it holds; of what it shares with others, as a forked task does with its zygote, its part."""
+    with contextlib.suppress(psutil.AccessDenied):
+        if (part := getattr(process.memory_full_info(), "pss", None)) is not None:
+            return int(part)
+    held = process.memory_info()  # another user's, or another system
+    return max(0, int(held.rss) - getattr(held, "shared", 0))
 
 
 def _busy_s() -> float:

@@ -26,7 +26,7 @@ class JobUsage:
     cpus: float
     """Busy processors, on average over the last seconds."""
     memory: int
-    """Bytes, without what they share."""
+    """Bytes; of what they share with others, their part."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class JobRow:
     """Its name; of the last worker that was offered it."""
     epoch: int
     offers: int
-    """Made in vain so far."""
+    """That were made and not declined: with the present one, or the one that was accepted."""
     slots: int
     labels: dict[str, str]
     """What its worker must have."""

@@ -41,9 +41,9 @@ def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope
 def _told(job: JobRow, now: datetime) -> str:
     state = JobState(job.state)
     if state is JobState.OFFERED:
-        return f"It is offered to {job.worker} since {_age(job.offered_at, now)}, which prepares it."
+        return f"It has been offered to {job.worker} for {_age(job.offered_at, now)}, which prepares it."
     if state is JobState.RUNNING:
-        return f"It runs on {job.worker} since {_age(job.accepted_at, now)}."
+        return f"It has run on {job.worker} for {_age(job.accepted_at, now)}."
     return f"It has ended: {state.value}{', ' + job.reason if job.reason else ''}."
 
 
