@@ -1,10 +1,25 @@
-"""Metrics in real Airflow: an API server with StatsD on tells of the calls and logs that it takes."""
+"""Metrics in real Airflow: an API server with StatsD, or with OpenTelemetry, tells of the calls and logs that it takes."""
 
 import socket
+from collections.abc import Callable, Mapping
 
 from e2e.conftest import NewWorker
 from testkit.airflow import Airflow
+from testkit.collector import Collector
 from testkit.processes import wait_until
+
+
+def _work(central: Airflow, new_worker: NewWorker, name: str, settings: Mapping[str, str], are_told: Callable[[], bool]) -> None:
+    """Run tasks on a worker of an API server with these settings, until it has told of them."""
+    url = central.start_another_api_server(called=f"api-server-{name}", settings=settings)
+    worker = new_worker(central, name, queues="sites", url=url)
+    try:
+        run = central.trigger("bundled")
+        assert central.wait_for_run("bundled", run) == "success"
+        wait_until(are_told, timeout_s=20, what="calls and logs are told")
+    finally:
+        worker.stop()
+        central.stop_process(f"api-server-{name}")
 
 
 def test_calls_and_logs_are_told_to_statsd(central: Airflow, new_worker: NewWorker) -> None:
@@ -13,9 +28,6 @@ def test_calls_and_logs_are_told_to_statsd(central: Airflow, new_worker: NewWork
         server.setblocking(False)
         port = str(server.getsockname()[1])
         settings = {"ON": "True", "HOST": "127.0.0.1", "PORT": port, "PREFIX": "plant"}
-        settings = {f"AIRFLOW__METRICS__STATSD_{name}": value for name, value in settings.items()}
-        url = central.start_another_api_server(called="api-server-metrics", settings=settings)
-        worker = new_worker(central, "measured", queues="sites", url=url)
         told: set[str] = set()
 
         def are_told() -> bool:
@@ -25,10 +37,15 @@ def test_calls_and_logs_are_told_to_statsd(central: Airflow, new_worker: NewWork
                 except BlockingIOError:
                     return {"plant.remote.gateway.calls", "plant.remote.log.bytes"} <= told
 
-        try:
-            run = central.trigger("bundled")
-            assert central.wait_for_run("bundled", run) == "success"
-            wait_until(are_told, timeout_s=20, what="StatsD hears of calls and logs")
-        finally:
-            worker.stop()
-            central.stop_process("api-server-metrics")
+        settings = {f"AIRFLOW__METRICS__STATSD_{name}": value for name, value in settings.items()}
+        _work(central, new_worker, "statsd", settings, are_told)
+
+
+def test_calls_and_logs_are_told_to_opentelemetry(central: Airflow, new_worker: NewWorker) -> None:
+    with Collector() as collector:
+
+        def are_told() -> bool:
+            return {"airflow.remote.gateway.calls", "airflow.remote.log.bytes"} <= set(collector.told)
+
+        _work(central, new_worker, "otel", collector.environment(), are_told)
+        assert collector.told["airflow.remote.log.bytes"].values[frozenset()] > 0

@@ -27,7 +27,7 @@ def test_pictures(central: Airflow, new_worker: NewWorker, open_page: OpenPage) 
         central.cli("remote", "workers", "labels", name, labels)
     central.cli("remote", "workers", "pause", "press-1", "--reason", "new hydraulics", "--for", "4h")
     for _ in range(3):
-        run = central.trigger("talking", {"lines": 240, "every_s": 0.5})
+        run = central.trigger("talking", {"lines": 600, "every_s": 0.5})
     central.trigger("unserved")
     central.wait_for_run("many", central.trigger("many"))
     wait_until(lambda: central.jobs(run)[0]["state"] == "running", timeout_s=60, what="the last job runs")
