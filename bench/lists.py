@@ -28,7 +28,9 @@ from airflow_remote_provider.ledger.history import QUARTERS, Kind
 from airflow_remote_provider.ledger.views.history import list_history
 from airflow_remote_provider.ledger.views.jobs import JobFilter, list_jobs
 from airflow_remote_provider.ledger.views.page import Page
+from airflow_remote_provider.ledger.views.pulse import take_pulse
 from airflow_remote_provider.ledger.views.queues import list_queues
+from airflow_remote_provider.ledger.views.summary import summarize
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, count_workers, list_workers
 from airflow_remote_provider.models import Job, Presence, Worker
 from sqlalchemy import Engine, insert, text
@@ -66,6 +68,8 @@ def _views() -> dict[str, Callable[..., Any]]:
         "jobs, the newest": partial(list_jobs, page=Page(100, "", "")),
         "jobs of a queue that run": partial(list_jobs, only=JobFilter(queue="q7", state=["running"]), page=Page(100, "", "")),
         "queues": partial(list_queues, silent_after=SILENT),
+        "summary": partial(summarize, silent_after=SILENT),
+        "whether anything has changed": take_pulse,
         "history of all queues": partial(list_history, kind=Kind.QUEUE, last=timedelta(days=1), most_points=96),
     }
 

@@ -31,7 +31,7 @@ class Recorder:
         """Write this minute down, and what is over of the coarser levels."""
         now = database_now(session)
         fleet = servers(session, silent_after=self._silent_after)
-        of_queues = loads(session, silent_after=self._silent_after, fleet=fleet)
+        of_queues = loads(session, silent_after=self._silent_after)
         known = history.known_queues(session, now)
         values = _fleet(fleet)
         for load in sorted(of_queues, key=lambda load: -load.depth.queued):
@@ -85,6 +85,6 @@ def _queue(load: Load, now: datetime) -> Sequence[Value]:
         load.depth.queued,
         load.depth.running,
         0 if oldest is None else rounded(max(0.0, (now - oldest).total_seconds())),
-        load.free_slots,
+        load.capacity.free_slots,
         percentile(load.waits, 95),
     )

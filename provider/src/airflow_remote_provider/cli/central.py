@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
     from airflow_remote_provider.grants import Kind
     from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
+    from airflow_remote_provider.ledger.history import Kind as HistoryKind
     from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
     from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
     from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
+    from airflow_remote_provider.ledger.views.history import HistoryRow
     from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
     from airflow_remote_provider.ledger.views.queues import QueueRow
-    from airflow_remote_provider.ledger.views.workers import WorkerRow
+    from airflow_remote_provider.ledger.views.summary import Summary
+    from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
     from airflow_remote_provider.worker_log import LogLines
 
     Globs = Mapping[Kind, Sequence[str]]
@@ -35,7 +38,8 @@ class Central(Protocol):
 
     # Workers
 
-    def list_workers(self) -> list[WorkerRow]: ...
+    def list_workers(self, only: WorkerFilter) -> list[WorkerRow]: ...
+    def summarize(self) -> Summary: ...
     def show_worker(self, name: str) -> WorkerRow: ...
     def set_intent(self, name: str, mode: IntentMode, *, reason: str, lasts: timedelta | None) -> None: ...
     def limit_slots(self, name: str, slots: int | None) -> None: ...
@@ -51,6 +55,8 @@ class Central(Protocol):
     def acknowledge(self, name: str) -> None: ...
     def revoke_worker(self, name: str) -> None: ...
     def remove_worker(self, name: str) -> None: ...
+
+    def list_history(self, kind: HistoryKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]: ...
 
     # Jobs
 

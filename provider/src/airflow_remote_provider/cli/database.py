@@ -25,14 +25,17 @@ from airflow_remote_provider.ledger import (
 )
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
 from airflow_remote_provider.ledger.errors import LedgerError
+from airflow_remote_provider.ledger.history import Kind as HistoryKind
 from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
 from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow, list_accesses
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow, list_entries
+from airflow_remote_provider.ledger.views.history import HistoryRow, list_history
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow, list_jobs, show_job
 from airflow_remote_provider.ledger.views.page import Slice, read_all
 from airflow_remote_provider.ledger.views.queues import QueueRow, list_queues
+from airflow_remote_provider.ledger.views.summary import Summary, summarize
 from airflow_remote_provider.ledger.views.waiting import why_waiting
-from airflow_remote_provider.ledger.views.workers import WorkerRow, list_workers, show_worker
+from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow, list_workers, show_worker
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings, silent_after
 from airflow_remote_provider.worker_log import LogLines, read_lines
@@ -52,8 +55,11 @@ class Database:
     def revoke_token(self, token_id: str) -> None:
         _done(credentials.revoke_token, token_id, by=_me())
 
-    def list_workers(self) -> list[WorkerRow]:
-        return _all(list_workers, silent_after=silent_after())
+    def list_workers(self, only: WorkerFilter) -> list[WorkerRow]:
+        return _all(list_workers, only=only, silent_after=silent_after())
+
+    def summarize(self) -> Summary:
+        return _done(summarize, silent_after=silent_after())
 
     def show_worker(self, name: str) -> WorkerRow:
         return _done(show_worker, name, silent_after=silent_after())
@@ -100,6 +106,9 @@ class Database:
 
     def remove_worker(self, name: str) -> None:
         _done(workers.remove_worker, name, by=_me())
+
+    def list_history(self, kind: HistoryKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]:
+        return _done(list_history, kind, names=names, last=last)
 
     def list_jobs(self, only: JobFilter, *, most: int) -> list[JobRow]:
         return _all(list_jobs, only=only, most=most)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli.central import central, limit
 from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
-from airflow_remote_provider.cli.words import action, group, limited, option, reason
+from airflow_remote_provider.cli.words import action, group, limited, option, reason, span_in
 
 if TYPE_CHECKING:
     import argparse
@@ -15,6 +15,7 @@ COLUMNS = ("id", "kind", "state", "queue", "worker", "dag_id", "task_id", "map_i
 
 
 def commands() -> Any:
+    from airflow_remote_protocol.messages import JobKind
     from airflow_remote_protocol.states import JobState
 
     job = option("id", help="the job's id")
@@ -30,6 +31,11 @@ def commands() -> Any:
             option("--worker", default=None, help="only of this worker, which has or had them"),
             option("--dag", default=None, help="only of this Dag"),
             option("--run", default=None, help="only of this Dag run"),
+            option("--task", default=None, help="only of this task"),
+            option("--map-index", type=int, default=None, help="only of this index of a mapped task; -1: of a task that is not"),
+            option("--kind", default=None, choices=[kind.value for kind in JobKind], help="only of this kind"),
+            option("--text", default=None, help="only with this in the Dag's, run's or task's id, in any case"),
+            option("--older-than", default=None, help="only those that were queued so long ago: 90s, 30m, 4h, 2d"),
             limited(),
             output(),
             watch(),
@@ -50,6 +56,11 @@ def list_jobs(args: argparse.Namespace) -> None:
         worker=args.worker or "",
         dag_id=args.dag or "",
         run_id=args.run or "",
+        task_id=args.task or "",
+        map_index=args.map_index,
+        kind=args.kind or "",
+        text=args.text or "",
+        older_than=span_in("--older-than", args.older_than) if args.older_than else None,
     )
     show_rows(central(args).list_jobs(only, most=limit(args)), args, COLUMNS)
 

@@ -62,11 +62,16 @@ def _once(command: Callable[[argparse.Namespace], None], args: argparse.Namespac
 
 def show_rows(rows: Sequence[Any], args: argparse.Namespace, columns: Sequence[str]) -> None:
     """Print dataclass rows: *columns* as a table, or everything as JSON or YAML."""
-    plain = [_plain(asdict(row)) for row in rows]
+    plain = [asdict(row) for row in rows]
     if args.output != "table":
-        print(_dumped(plain, args.output))
+        print(_dumped(_plain(plain), args.output))
         return
-    cells = [[column.upper() for column in columns], *([_cell(row[column]) for column in columns] for row in plain)]
+    show_table(plain, columns)
+
+
+def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Print a row a line."""
+    cells = [[column.upper() for column in columns], *([_cell(_plain(row[column])) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

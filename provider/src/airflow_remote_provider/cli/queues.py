@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli.central import central
+from airflow_remote_provider.cli.history import history, show_series
 from airflow_remote_provider.cli.printing import output, show_rows, watch, watched
 from airflow_remote_provider.cli.words import action, group, option
 
@@ -33,6 +34,7 @@ def commands() -> Any:
         "queues",
         "queues: their depth, who serves them, and their rules",
         action("list", "show the depth of every queue, who serves it, and what was set for it", list_queues, output(), watch()),
+        history("queues", "of all queues, or of those that are named", show_history),
         action(
             "set",
             "set rules for the jobs that a queue gets from now on",
@@ -51,6 +53,13 @@ def commands() -> Any:
 @watched
 def list_queues(args: argparse.Namespace) -> None:
     show_rows(central(args).list_queues(), args, COLUMNS)
+
+
+@watched
+def show_history(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.history import Kind
+
+    show_series(args, Kind.QUEUE)
 
 
 def set_queue(args: argparse.Namespace) -> None:

@@ -12,13 +12,16 @@ from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider.cli.client import Client
 from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
+from airflow_remote_provider.ledger.history import Kind as HistoryKind
 from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
 from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
+from airflow_remote_provider.ledger.views.history import MOST_POINTS, HistoryRow
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
 from airflow_remote_provider.ledger.views.page import Page, Slice, read_all
 from airflow_remote_provider.ledger.views.queues import QueueRow
-from airflow_remote_provider.ledger.views.workers import WorkerRow
+from airflow_remote_provider.ledger.views.summary import Summary
+from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
 from airflow_remote_provider.worker_log import MOST_LINES, LogLines
 
 if TYPE_CHECKING:
@@ -66,8 +69,12 @@ class Rest:
     def revoke_token(self, token_id: str) -> None:
         self._client.end("DELETE", "enrolment-tokens", token_id)
 
-    def list_workers(self) -> list[WorkerRow]:
-        return self._all(Listed[WorkerRow], "workers", {})
+    def list_workers(self, only: WorkerFilter) -> list[WorkerRow]:
+        label = None if only.label is None else "=".join(only.label)
+        return self._all(Listed[WorkerRow], "workers", {**asdict(only), "label": label})
+
+    def summarize(self) -> Summary:
+        return self._client.get(Summary, "summary")
 
     def show_worker(self, name: str) -> WorkerRow:
         return self._client.get(WorkerRow, "workers", name)
@@ -117,8 +124,15 @@ class Rest:
     def remove_worker(self, name: str) -> None:
         self._client.end("DELETE", "workers", name)
 
+    def list_history(self, kind: HistoryKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]:
+        query = {"name": list(names), "last_s": last.total_seconds(), "most_points": MOST_POINTS}
+        return self._client.get(Listed[HistoryRow], "history", kind.value, query=query).items
+
     def list_jobs(self, only: JobFilter, *, most: int) -> list[JobRow]:
-        return self._all(Listed[JobRow], "jobs", asdict(only), most=most)
+        wanted = asdict(only)
+        older_than = wanted.pop("older_than")
+        wanted["older_than_s"] = None if older_than is None else older_than.total_seconds()
+        return self._all(Listed[JobRow], "jobs", wanted, most=most)
 
     def show_job(self, job_id: str) -> JobRow:
         return self._client.get(JobRow, "jobs", job_id)
@@ -162,7 +176,7 @@ class Rest:
 
     def _all(self, kind: type[Listed[T]], path: str, wanted: Mapping[str, Any], *, most: int | None = None) -> list[T]:
         """Return the rows of all pages of a list, or the first *most*; no page is asked for that nobody reads."""
-        query = {name: value for name, value in wanted.items() if value}
+        query = {name: value for name, value in wanted.items() if value not in (None, "", []) and value is not False}
 
         def read(page: Page) -> Slice[T]:
             found = self._client.get(kind, path, query={**query, "limit": page.limit, "after": page.after})

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli.central import central, limit
+from airflow_remote_provider.cli.history import history, show_series
 from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
 from airflow_remote_provider.cli.words import action, group, labels_in, limited, names_in, option, reason, span_in
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FOLLOWED_EVERY_S = 1.0
+PRESENCES = ("online", "silent", "gone")
+INTENTS = ("serve", "pause", "drain", "leave")
 COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "alarm")
 
 
@@ -25,7 +28,22 @@ def commands() -> Any:
     return group(
         "workers",
         "the fleet",
-        action("list", "show all workers", list_workers, output(), watch()),
+        action(
+            "list",
+            "show all workers",
+            list_workers,
+            option("--text", default="", help="only with this in the name or host name, in any case"),
+            option("--presence", default=None, choices=PRESENCES, help="only those that are this"),
+            option("--intent", default=None, choices=INTENTS, help="only those that are to do this"),
+            option("--queue", default="", help="only those that may serve this queue"),
+            option("--label", default="", help="only with this label, such as site=kiel"),
+            option("--version", default="", help="only of this version"),
+            option("--flagged", action="store_true", help="only those with an alarm, or suspended"),
+            output(),
+            watch(),
+        ),
+        action("summary", "count workers and jobs, and name the queues that nobody serves", summarize, output(), watch()),
+        history("workers", "the fleet's; of a worker that is named its own", show_history),
         action("show", "show one worker", show_worker, name, output(), watch()),
         action("pause", "take no new jobs; running ones go on", wish("pause"), name, reason(), lasts),
         action("resume", "take jobs again", wish("serve"), name, reason()),
@@ -81,7 +99,33 @@ def commands() -> Any:
 
 @watched
 def list_workers(args: argparse.Namespace) -> None:
-    show_rows(central(args).list_workers(), args, COLUMNS)
+    from airflow_remote_provider.ledger.views.workers import WorkerFilter
+
+    labels = list(labels_in(args.label).items())
+    if len(labels) > 1:
+        raise SystemExit("--label takes one label; leave the others out")
+    only = WorkerFilter(
+        text=args.text,
+        presence=[args.presence] if args.presence else [],
+        intent=[args.intent] if args.intent else [],
+        queue=args.queue,
+        label=labels[0] if labels else None,
+        version=args.version,
+        flagged=args.flagged,
+    )
+    show_rows(central(args).list_workers(only), args, COLUMNS)
+
+
+@watched
+def summarize(args: argparse.Namespace) -> None:
+    show_row(central(args).summarize(), args)
+
+
+@watched
+def show_history(args: argparse.Namespace) -> None:
+    from airflow_remote_provider.ledger.history import Kind
+
+    show_series(args, Kind.WORKER if args.names else Kind.FLEET)
 
 
 @watched

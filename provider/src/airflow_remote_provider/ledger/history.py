@@ -53,7 +53,7 @@ QUARTERS = Level(timedelta(minutes=15), points=96, kept=timedelta(days=14))
 HOURS = Level(timedelta(hours=2), points=120, kept=timedelta(days=366))
 LEVELS = (MINUTES, QUARTERS, HOURS)
 
-Value = float | None
+Value = int | float | None
 Fold = Callable[[Sequence[float]], float]
 
 

@@ -15,7 +15,7 @@ from airflow_remote_provider.ledger.errors import Unknown
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queues import QueueDepth, QueueRule, depths, rules
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
-from airflow_remote_provider.ledger.views.serving import Server, servers
+from airflow_remote_provider.ledger.views.serving import NO_CAPACITY, Capacity, capacities
 from airflow_remote_provider.models import Job
 
 WAITS_OF = timedelta(hours=1)
@@ -83,32 +83,20 @@ class Load:
     """What one team's jobs and workers make of one queue: jobs only go to workers of their own team, or none."""
 
     depth: QueueDepth
-    servers: tuple[Server, ...]
-    """That take its jobs now."""
+    capacity: Capacity
     waits: tuple[float, ...]
     """How long its jobs waited that began in the last hour, in seconds, in order; the newest of them."""
 
-    @property
-    def slots(self) -> int:
-        return sum(server.slots for server in self.servers)
 
-    @property
-    def free_slots(self) -> int:
-        return sum(server.free_slots for server in self.servers)
-
-
-def loads(session: Session, *, silent_after: timedelta, fleet: Sequence[Server] | None = None) -> list[Load]:
-    """Return every queue that has jobs not ended yet or that a worker serves, once for each team. *fleet*: if it is known."""
+def loads(session: Session, *, silent_after: timedelta) -> list[Load]:
+    """Return every queue that has jobs not ended yet or that a worker may serve, once for each team."""
     depth_of = {(depth.queue, depth.team): depth for depth in depths(session)}
-    serving: dict[tuple[str, str | None], list[Server]] = {}
-    for server in servers(session, silent_after=silent_after) if fleet is None else fleet:
-        for queue in server.queues:
-            serving.setdefault((queue, server.team), []).append(server)
+    serving = capacities(session, silent_after=silent_after)
     waits = _waits(session)
     return [
         Load(
             depth=depth_of.get(key) or QueueDepth(key[0], 0, 0, 0, None, key[1]),
-            servers=tuple(server for server in serving.get(key, ()) if server.takes_jobs),
+            capacity=serving.get(key, NO_CAPACITY),
             waits=tuple(sorted(waits.get(key, ()))),
         )
         for key in sorted(depth_of.keys() | serving.keys(), key=lambda key: (key[0], key[1] or ""))
@@ -123,10 +111,10 @@ def _row(name: str, parts: Sequence[Load], rule: QueueRule | None) -> QueueRow:
         offered=sum(part.depth.offered for part in parts),
         running=sum(part.depth.running for part in parts),
         oldest_queued_at=min((part.depth.oldest_queued_at for part in parts if part.depth.oldest_queued_at), default=None),
-        workers=sum(len(part.servers) for part in parts),
-        slots=sum(part.slots for part in parts),
-        free_slots=sum(part.free_slots for part in parts),
-        is_unserved=any(part.depth.queued > 0 and not part.servers for part in parts),
+        workers=sum(part.capacity.workers for part in parts),
+        slots=sum(part.capacity.slots for part in parts),
+        free_slots=sum(part.capacity.free_slots for part in parts),
+        is_unserved=any(part.depth.queued > 0 and not part.capacity.workers for part in parts),
         wait_p50_s=percentile(waits, 50),
         wait_p95_s=percentile(waits, 95),
         lost_after_s=rule.lost_after_s if rule else None,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from airflow_remote_protocol.messages import IntentMode, JobKind
-from sqlalchemy import select
+from airflow_remote_protocol.states import JobState
+from sqlalchemy import Text, and_, case, cast, func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.views.workers import Shown, holds
-from airflow_remote_provider.models import Worker
+from airflow_remote_provider.models import Job, Worker
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,56 @@ class Server:
     @property
     def free_slots(self) -> int:
         return max(0, self.slots - self.used_slots)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the workers that take jobs of a queue now have in all."""
+
+    workers: int
+    slots: int
+    free_slots: int
+
+
+NO_CAPACITY = Capacity(0, 0, 0)
+
+
+def capacities(session: Session, *, silent_after: timedelta) -> dict[tuple[str, str | None], Capacity]:
+    """Return it of every queue that any worker may serve, by queue and team. Two statements.
+
+    The database adds up workers with the same queues: a fleet of thousands has a few dozen kinds, and to read each worker would
+    be most of the work.
+    """
+    shown = Shown(database_now(session) - silent_after)
+    takes = and_(shown.presence == "online", Worker.intent == IntentMode.SERVE.value, Worker.suspended_at.is_(None))
+    bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
+    leased = [state.value for state in JobState if state.is_leased]
+    held = (
+        select(Job.worker_id, func.sum(Job.slots).label("slots")).where(Job.state.in_(leased)).group_by(Job.worker_id).subquery()
+    )
+    left = bound - func.coalesce(held.c.slots, 0)
+    queues = cast(Worker.queues, Text).label("queues")
+    query = (
+        shown.joined(
+            select(
+                queues,
+                Worker.team,
+                func.sum(case((takes, 1), else_=0)),
+                func.sum(case((takes, bound), else_=0)),
+                func.sum(case((and_(takes, left > 0), left), else_=0)),
+            ).select_from(Worker)
+        )
+        .outerjoin(held, held.c.worker_id == Worker.id)
+        .where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
+        .group_by(queues, Worker.team)
+    )
+    found: dict[tuple[str, str | None], Capacity] = {}
+    for names, team, *sums in session.execute(query):
+        workers, slots, free_slots = map(int, sums)
+        for name in json.loads(names):
+            other = found.get((name, team), NO_CAPACITY)
+            found[name, team] = Capacity(other.workers + workers, other.slots + slots, other.free_slots + free_slots)
+    return found
 
 
 def servers(session: Session, *, silent_after: timedelta, queue: str | None = None) -> list[Server]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.ledger.queues import QueueDepth, depths
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
-from airflow_remote_provider.ledger.views.serving import servers
+from airflow_remote_provider.ledger.views.serving import NO_CAPACITY, capacities
 from airflow_remote_provider.ledger.views.workers import count_workers
 
 MOST_NAMED = 5
@@ -52,10 +52,5 @@ def summarize(session: Session, *, silent_after: timedelta, scope: Scope = EVERY
 def _unserved(session: Session, waiting: list[QueueDepth], silent_after: timedelta) -> list[str]:
     if not waiting:
         return []
-    served = {
-        (queue, server.team)
-        for server in servers(session, silent_after=silent_after)
-        if server.takes_jobs
-        for queue in server.queues
-    }
-    return sorted({depth.queue for depth in waiting if (depth.queue, depth.team) not in served})
+    serving = capacities(session, silent_after=silent_after)
+    return sorted({depth.queue for depth in waiting if not serving.get((depth.queue, depth.team), NO_CAPACITY).workers})
