@@ -49,12 +49,17 @@ def test_what_runs_and_what_is_queued_outlives_the_scheduler(redundant: Airflow,
     _assert_each_ran_once(redundant, run, _starts(tmp_path), COUNT, untold=alone)
 
 
-def test_two_schedulers_at_once_share_the_work(redundant: Airflow, crew: Worker, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def second_scheduler(redundant: Airflow) -> None:
     # One log server each, or the second would find the port taken.
     redundant.start_process(
         "scheduler", called="scheduler-2", settings={"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port())}
     )
     wait_until(lambda: len(_living(redundant)) == 2, timeout_s=60, what="two schedulers live", every_s=0.3)
+
+
+@pytest.mark.usefixtures("second_scheduler")
+def test_two_schedulers_at_once_share_the_work(redundant: Airflow, crew: Worker, tmp_path: Path) -> None:
     runs: dict[str, Path] = {}
     for number in range(3):
         directory = tmp_path / str(number)
@@ -67,10 +72,12 @@ def test_two_schedulers_at_once_share_the_work(redundant: Airflow, crew: Worker,
     assert redundant.is_running("scheduler") and redundant.is_running("scheduler-2")
 
 
+@pytest.mark.usefixtures("second_scheduler")
 def test_when_one_of_two_schedulers_dies_the_other_adopts_its_tasks(redundant: Airflow, crew: Worker, tmp_path: Path) -> None:
-    assert redundant.is_running("scheduler-2"), "the test before starts it"
     run = redundant.trigger("counted", {"directory": str(tmp_path), "count": COUNT})
     wait_until(lambda: len(_starts(tmp_path)) == SLOTS, timeout_s=30, what="the worker is full")
+    # As above: of a success that it has not heard of yet, nobody asks when it is dead.
+    wait_until(lambda: not _ended(redundant, run), timeout_s=30, what="the end of the first task is heard")
     redundant.kill_process("scheduler")
     wait_until(lambda: len(_living(redundant)) == 1, timeout_s=60, what="one scheduler is known to be dead", every_s=0.3)
     wait_until(lambda: _all_adopted(redundant, run), timeout_s=60, what="the other has adopted its tasks", every_s=0.3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from sqlalchemy import update
 
 from testkit.ledger import (  # isort: skip
     Callback,
@@ -17,7 +18,7 @@ from testkit.ledger import (  # isort: skip
     new_job,
 )
 
-from airflow_remote_protocol.messages import JobKind
+from airflow_remote_protocol.messages import JobKind, Outcome, Report
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import callbacks, jobs, leases
 
@@ -74,6 +75,22 @@ def test_what_airflow_has_ended_is_taken_back(kind: JobKind, state: str | None, 
     assert job_row(wanted).state == "queued"
     with compat.transaction() as session:
         assert callbacks.stop_over(session) == 0
+
+
+@pytest.mark.parametrize("kind", [JobKind.CALLBACK, JobKind.CONNECTION_TEST])
+@pytest.mark.parametrize(("outcome", "state"), [(Outcome.SUCCEEDED, "succeeded"), (Outcome.STOPPED, "revoked")])
+def test_one_that_ran_to_its_end_was_not_taken_back(kind: JobKind, outcome: Outcome, state: str) -> None:
+    job_id, worker = _queue(kind), enlist(capabilities=ALL)
+    (offer,) = claim(worker.claimant())
+    lease, model = worker.lease(offer), Callback if kind is JobKind.CALLBACK else ConnectionTest
+    with compat.transaction() as session:
+        leases.accept(session, lease)
+        session.execute(update(model).where(model.id == uuid.UUID(job_id)).values(state="success"))
+    with compat.transaction() as session:
+        assert callbacks.stop_over(session) == 1, "the worker has not reported yet"
+    with compat.transaction() as session:
+        leases.report(session, lease, Report(outcome=outcome, exit_code=0))
+    assert job_row(job_id).state == state
 
 
 # Where a callback goes

@@ -281,7 +281,8 @@ def report(session: Session, lease: Lease, said: Report) -> None:
         # Its daemon went before anything had called under this lease: nothing ran, and nothing can once it is offered anew.
         job.deadline_at = database_now(session)
         return
-    event = JobEvent.REVOKE if job.stop_reason is not None and job.concluded_at is None else EVENTS[said.outcome]
+    stopped = job.stop_reason is not None and job.concluded_at is None and not _has_told_its_end(job, said)
+    event = JobEvent.REVOKE if stopped else EVENTS[said.outcome]
     job.state = advance(state, event).value
     job.ended_at = database_clock(session)
     job.outcome = said.outcome.value
@@ -291,6 +292,12 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
     job.deadline_at = None
+
+
+def _has_told_its_end(job: Job, said: Report) -> bool:
+    """Whether it is a callback or a connection test that ran to its end. That has ended it in Airflow, too: a look between then and
+    now took it for somebody else's doing."""
+    return job.kind != JobKind.TASK.value and job.stop_reason == StopReason.ENDED.value and said.outcome is Outcome.SUCCEEDED
 
 
 def _is_a_persons_stop(job: Job) -> bool:
