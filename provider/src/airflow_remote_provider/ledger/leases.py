@@ -295,8 +295,10 @@ def report(session: Session, lease: Lease, said: Report) -> None:
 
 
 def _has_told_its_end(job: Job, said: Report) -> bool:
-    """Whether it is a callback or a connection test that ran to its end. That has ended it in Airflow, too: a look between then and
-    now took it for somebody else's doing."""
+    """Whether it is a callback or a connection test that ran to its end.
+
+    That has ended it in Airflow, too, and a look between then and now took it for somebody else's doing.
+    """
     return job.kind != JobKind.TASK.value and job.stop_reason == StopReason.ENDED.value and said.outcome is Outcome.SUCCEEDED
 
 
