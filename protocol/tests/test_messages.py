@@ -22,7 +22,9 @@ from airflow_remote_protocol.messages import (
     IntentMode,
     JobKind,
     JobPhase,
+    JobUsage,
     LogAppended,
+    MachineUsage,
     Message,
     Offer,
     Outcome,
@@ -35,10 +37,14 @@ from airflow_remote_protocol.messages import (
     Stop,
     StopReason,
     TaskWorkload,
+    Usage,
+    UsageNoted,
 )
 
 INTENT = Intent(mode=IntentMode.SERVE, revision=1, slots=4, reason="night shift")
 STOP = Stop(job_id="job", epoch=2, reason=StopReason.ENDED, detail="marked failed by ada")
+MACHINE = MachineUsage(cpus=1.5, cpu_count=4.0, memory=1 << 30, memory_total=4 << 30, disk_free=1 << 40)
+JOB_USAGE = JobUsage(cpus=0.5, memory=1 << 20)
 HELD = HeldJob(job_id="job", epoch=2, phase=JobPhase.RUNNING)
 WORKLOAD = TaskWorkload(ti={"id": "ti", "extra": [None, 1.5]}, dag_rel_path="a/dag.py", bundle=Bundle(name="dags", version="abc"))
 
@@ -81,6 +87,10 @@ EXAMPLES: list[Message] = [
     Decline(reason="the disk is full"),
     Report(outcome=Outcome.FAILED, exit_code=-9, reason="killed", log_size=3, log_sha256="00" * 32),
     LogAppended(size=3),
+    MACHINE,
+    JOB_USAGE,
+    Usage(machine=MACHINE, jobs={"job-1": JOB_USAGE}),
+    UsageNoted(every_s=10.0),
     Pong(name="ship-7", time=1_800_000_000.0),
 ]
 
