@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LEAST_S = 10.0
 CALLS_PER_S = 25.0
-"""Of all workers of this process: a few hundredths of a processor."""
+"""Of all workers of this process."""
 WORKER_CALLS_PER_S = 1.0
 """Of one worker: no honest one comes near."""
 

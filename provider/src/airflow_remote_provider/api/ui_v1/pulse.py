@@ -42,7 +42,7 @@ class Stream:
         """Return what has changed since the last time, as soon as something has; nothing after *timeout_s*, or at the end."""
         try:
             await asyncio.wait_for(self._stir.wait(), timeout_s)
-        except TimeoutError:
+        except asyncio.TimeoutError:  # before Python 3.11 another than the built-in one
             return set()
         self._stir.clear()
         changed, self._changed = self._changed, set()
