@@ -11,11 +11,15 @@ from airflow_remote_protocol.codec import Malformed, decode, encode
 from airflow_remote_protocol.messages import (
     Bundle,
     CallbackWorkload,
+    ChunkResult,
+    ChunkResults,
     ConnectionTestWorkload,
     Credential,
     Decline,
+    EndState,
     Enrolled,
     Enrolment,
+    EventKind,
     Facts,
     HeldJob,
     Intent,
@@ -24,6 +28,8 @@ from airflow_remote_protocol.messages import (
     JobPhase,
     JobUsage,
     LogAppended,
+    LogChunk,
+    LogChunks,
     MachineUsage,
     Message,
     Offer,
@@ -37,6 +43,8 @@ from airflow_remote_protocol.messages import (
     Stop,
     StopReason,
     TaskWorkload,
+    TriggerEvent,
+    TriggerWorkload,
     Usage,
     UsageNoted,
 )
@@ -45,6 +53,8 @@ INTENT = Intent(mode=IntentMode.SERVE, revision=1, slots=4, reason="night shift"
 STOP = Stop(job_id="job", epoch=2, reason=StopReason.ENDED, detail="marked failed by ada")
 MACHINE = MachineUsage(cpus=1.5, cpu_count=4.0, memory=1 << 30, memory_total=4 << 30, disk_free=1 << 40)
 JOB_USAGE = JobUsage(cpus=0.5, memory=1 << 20)
+CHUNK = LogChunk(job_id="job", epoch=2, offset=0, text='{"event": "waits"}\n')
+CHUNK_RESULT = ChunkResult(job_id="job", epoch=2, size=19)
 HELD = HeldJob(job_id="job", epoch=2, phase=JobPhase.RUNNING)
 WORKLOAD = TaskWorkload(ti={"id": "ti", "extra": [None, 1.5]}, dag_rel_path="a/dag.py", bundle=Bundle(name="dags", version="abc"))
 
@@ -82,6 +92,20 @@ EXAMPLES: list[Message] = [
     CallbackWorkload(callback_id="c", path="alerts.tell", kwargs={"text": "late"}, dag_rel_path="a.py", bundle=WORKLOAD.bundle),
     ConnectionTestWorkload(connection_test_id="t", connection_id="vault", timeout_s=60),
     WORKLOAD,
+    TriggerWorkload(
+        ti={"id": "ti"},
+        classpath="dags.triggers.Wait",
+        kwargs=msgspec.Raw(b'{"a":1}'),
+        dag_rel_path="a.py",
+        bundle=WORKLOAD.bundle,
+    ),
+    TriggerEvent(kind=EventKind.FIRED, payload=msgspec.Raw(b'{"at":1}')),
+    TriggerEvent(kind=EventKind.FAILED, traceback=["Traceback", "ValueError: no"]),
+    TriggerEvent(kind=EventKind.ENDED, state=EndState.SUCCESS, xcoms={"return_value": msgspec.Raw(b"1")}),
+    CHUNK,
+    LogChunks(chunks=[CHUNK]),
+    CHUNK_RESULT,
+    ChunkResults(results=[CHUNK_RESULT]),
     Poll(free_slots=1, intent_revision=1, wait_s=20.0, jobs=[HELD]),
     PollReply(poll_s=20.0, stops=[STOP], intent=INTENT, pause_s=0.5),
     Decline(reason="the disk is full"),

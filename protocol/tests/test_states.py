@@ -65,8 +65,9 @@ def test_only_an_offer_leads_to_a_lease_and_only_acceptance_to_running() -> None
     assert {event for (_, event), target in MOVES.items() if target is JobState.RUNNING} == {JobEvent.ACCEPT}
 
 
-def test_a_running_job_is_never_queued_again() -> None:
-    assert JobState.QUEUED not in {target for (state, _), target in MOVES.items() if state is JobState.RUNNING}
+def test_only_a_handed_back_job_is_queued_again_after_it_ran() -> None:
+    again = {event for (state, event), target in MOVES.items() if (state, target) == (JobState.RUNNING, JobState.QUEUED)}
+    assert again == {JobEvent.HAND_BACK}
 
 
 def test_whatever_has_not_ended_can_be_taken_back_by_people() -> None:

@@ -22,6 +22,10 @@ LONGEST_SHORT_TEXT = 2000
 ShortText = Annotated[str, msgspec.Meta(max_length=LONGEST_SHORT_TEXT)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 MAX_JOBS_LISTED = 10_000
+MAX_CHUNKS = 200
+"""Of one `logs` request: each costs central a file that is opened."""
+XComKey = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+"""Airflow's column has 512 characters."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -94,6 +98,8 @@ class SessionRequest(Message, frozen=True):
     slots: Slots
     facts: Facts
     jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
+    triggers: Slots = 0
+    """How many triggers the worker hosts at most (capability `trigger`). They take no slots."""
     time: float = 0.0
     """The worker's wall clock, seconds since the epoch, for people to see how far it is off; 0: not told."""
 
@@ -134,6 +140,8 @@ class StopReason(str, Enum):
     """The executor took the job back."""
     SUPERSEDED = "superseded"
     """Another lease (a higher epoch) exists, or central knows no such job of this worker."""
+    RESUMED = "resumed"
+    """Of a trigger: its task goes on without it, because the wait has timed out. The trigger's `on_kill` must not run."""
     LOST = "lost"
     """Central has given the job up, its worker was silent for too long. Its log is still taken, as the old try's; its report is
     refused as superseded, and noted."""
@@ -182,6 +190,8 @@ class JobKind(str, Enum):
     """A callback of a Dag run (deadline alerts): :class:`CallbackWorkload`."""
     CONNECTION_TEST = "connection-test"
     """A connection, tried from where the worker stands: :class:`ConnectionTestWorkload`."""
+    TRIGGER = "trigger"
+    """What a deferred task waits for: :class:`TriggerWorkload`. Takes no slots. Accepted by `accept`, ended by `event`."""
 
 
 class Offer(Message, frozen=True):
@@ -234,6 +244,19 @@ class ConnectionTestWorkload(Message, frozen=True):
     timeout_s: int
 
 
+class TriggerWorkload(Message, frozen=True):
+    """What a trigger host needs to run one trigger of a deferred task."""
+
+    ti: dict[str, Any]
+    """The deferred task instance, as in :class:`TaskWorkload`."""
+    classpath: str
+    """Import path of the trigger's class, as the task's process named it."""
+    kwargs: msgspec.Raw
+    """JSON object: the trigger's arguments as the Task SDK encoded them. Central never decodes them."""
+    dag_rel_path: str
+    bundle: Bundle
+
+
 class Poll(Message, frozen=True):
     """`POST poll`: asks for work, hears intent, renews every lease listed. Parked by central for up to *wait_s*."""
 
@@ -241,6 +264,8 @@ class Poll(Message, frozen=True):
     intent_revision: int
     wait_s: float
     jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
+    free_triggers: Slots = 0
+    """How many more triggers the worker would host now."""
 
 
 class PollReply(Message, frozen=True):
@@ -257,7 +282,10 @@ class PollReply(Message, frozen=True):
 
 
 class Decline(Message, frozen=True):
-    """`POST jobs/{id}/decline`: not now. The job is offered again, not charged to the task's tries."""
+    """`POST jobs/{id}/decline`: not now. The job is offered again, not charged to the task's tries.
+
+    A trigger can be declined after it was accepted as well: its worker drains, and another one goes on.
+    """
 
     reason: ShortText
 
@@ -285,6 +313,77 @@ class Report(Message, frozen=True):
     reason: ShortText = ""
     log_size: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] = 0
     log_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+
+
+class EventKind(str, Enum):
+    """How a trigger ended."""
+
+    FIRED = "fired"
+    """It yielded an event: the task goes on with `payload`."""
+    FAILED = "failed"
+    """It raised, ended without an event or could not be loaded: the task goes on with a failure."""
+    ENDED = "ended"
+    """It yielded an event that ends the task without resuming it (`TaskSuccessEvent` and its like)."""
+
+
+class EndState(str, Enum):
+    """The state in which a trigger ends its task."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+MAX_TRACEBACK_PARTS = 200
+MAX_END_XCOMS = 100
+
+
+class TriggerEvent(Message, frozen=True):
+    """`POST jobs/{id}/event`: the trigger has ended; resumes its task and ends the job. The same event again changes nothing."""
+
+    kind: EventKind
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    """With `fired`: the event's payload as JSON, as the Task SDK encoded it. Central never decodes it."""
+    traceback: Annotated[list[ShortText], msgspec.Meta(max_length=MAX_TRACEBACK_PARTS)] = []
+    """With `failed`: what to write into the task's log."""
+    state: EndState | None = None
+    """With `ended`."""
+    xcoms: Annotated[dict[XComKey, msgspec.Raw], msgspec.Meta(max_length=MAX_END_XCOMS)] = {}
+    """With `ended` and `success`: the task's XComs as JSON, as the Task SDK encoded them."""
+
+
+class LogChunk(Message, frozen=True):
+    """One piece of one job's log."""
+
+    job_id: Id
+    epoch: int
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+    """In bytes, from the beginning of this lease's log."""
+    text: Annotated[str, msgspec.Meta(max_length=1024 * 1024)]
+    """Whole lines."""
+
+
+class LogChunks(Message, frozen=True):
+    """`POST logs`: pieces of the logs of many triggers in one request. A body may be gzip-compressed."""
+
+    chunks: Annotated[list[LogChunk], msgspec.Meta(max_length=MAX_CHUNKS)]
+
+
+class ChunkResult(Message, frozen=True):
+    """What became of one :class:`LogChunk`."""
+
+    job_id: Id
+    epoch: int
+    size: int = 0
+    """How many bytes of this lease's log central holds now; go on from there."""
+    refused: str = ""
+    """Why central takes no more of this log, now or later; empty if it does."""
+
+
+class ChunkResults(Message, frozen=True):
+    """Answer to `logs`, in the order of the chunks."""
+
+    results: list[ChunkResult]
 
 
 class LogAppended(Message, frozen=True):

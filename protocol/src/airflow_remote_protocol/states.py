@@ -50,6 +50,8 @@ class JobEvent(str, Enum):
     """The worker's report: it did not; or central gave up offering the job."""
     LOSE = "lose"
     """The worker was not heard of for longer than `lost_after`, or came back without the job."""
+    HAND_BACK = "hand-back"
+    """A running trigger goes back to the queue: its worker drains or is lost, or its host died. A trigger may start twice."""
     REVOKE = "revoke"
     """Central took the job back: a person or the scheduler ended, cleared or deleted its task."""
 
@@ -71,6 +73,7 @@ MOVES: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.SUCCEED): JobState.SUCCEEDED,
     (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
     (JobState.RUNNING, JobEvent.LOSE): JobState.LOST,
+    (JobState.RUNNING, JobEvent.HAND_BACK): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.REVOKE): JobState.REVOKED,
 }
 

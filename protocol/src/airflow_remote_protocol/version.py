@@ -36,6 +36,8 @@ class Capability(str, Enum):
     """Runs `ExecuteCallback` workloads."""
     CONNECTION_TEST = "connection-test"
     """Runs `TestConnection` workloads."""
+    TRIGGER = "trigger"
+    """Hosts triggers of deferred tasks (`POST jobs/{id}/event`, `POST logs`)."""
     GZIP_LOG = "gzip-log"
     """Log bodies may be gzip-compressed."""
     RESTART = "restart"
