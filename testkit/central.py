@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testkit.ledger import Callback, TaskInstance, queue_job  # isort: skip  (first: it points Airflow elsewhere)
+from testkit.ledger import Callback, TaskInstance, Trigger, queue_job  # isort: skip  (first: it points Airflow elsewhere)
 from testkit.serving import Serving  # isort: skip
 
 import json
@@ -217,7 +217,8 @@ def stand_in_execution_api() -> FastAPI:
 
     @app.patch("/task-instances/{ti_id}/state")
     async def state(ti_id: uuid.UUID, request: Request) -> Any:
-        return _move(ti_id, ("running",), (await request.json())["state"], 204)
+        said = await request.json()
+        return _move(ti_id, ("running",), said["state"], 204, said if said["state"] == "deferred" else None)
 
     @app.api_route("/echo/{path:path}", methods=["GET", "POST", "PATCH"])
     async def echo(path: str, request: Request) -> dict[str, Any]:
@@ -228,7 +229,7 @@ def stand_in_execution_api() -> FastAPI:
     return app
 
 
-def _move(ti_id: uuid.UUID, allowed: tuple[str, ...], state: str, status: int) -> Any:
+def _move(ti_id: uuid.UUID, allowed: tuple[str, ...], state: str, status: int, deferral: dict[str, Any] | None = None) -> Any:
     with compat.transaction() as session:
         task = session.get(TaskInstance, ti_id)
         if task is None:
@@ -238,4 +239,14 @@ def _move(ti_id: uuid.UUID, allowed: tuple[str, ...], state: str, status: int) -
         if task.state not in allowed:
             return JSONResponse({"detail": {"reason": "invalid_state", "previous_state": task.state}}, 409)
         task.state = state
+        if deferral is not None:
+            trigger = Trigger(
+                queue=deferral["queue"],
+                created_date=datetime.now(timezone.utc),
+                classpath=deferral["classpath"],
+                kwargs=json.dumps(deferral["trigger_kwargs"]),
+            )
+            session.add(trigger)
+            session.flush()
+            task.trigger_id = trigger.id
     return JSONResponse({"dag_run": {}}, status) if status == 200 else HTTPResponse(status_code=status)

@@ -68,6 +68,18 @@ class TaskInstance(AirflowBase):
     run_id: Mapped[str | None] = mapped_column(Text)
     queue: Mapped[str | None] = mapped_column(Text)
     executor: Mapped[str | None] = mapped_column(Text)
+    trigger_id: Mapped[int | None]
+    scheduled_dttm: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Trigger(AirflowBase):
+    __tablename__ = "trigger"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    queue: Mapped[str | None] = mapped_column(Text)
+    created_date: Mapped[datetime] = mapped_column(UtcDateTime)
+    classpath: Mapped[str] = mapped_column(Text, default="")
+    kwargs: Mapped[str] = mapped_column(Text, default="{}")
 
 
 class DagRun(AirflowBase):
@@ -139,6 +151,7 @@ def installed(engine: Engine, logs: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compat, "engine", lambda: engine)
         patch.setattr(compat, "task_instance_model", lambda: TaskInstance)
+        patch.setattr(compat, "trigger_model", lambda: Trigger)
         patch.setattr(compat, "dag_run_model", lambda: DagRun)
         patch.setattr(compat, "callback_model", lambda: Callback)
         patch.setattr(compat, "connection_test_model", lambda: ConnectionTest)

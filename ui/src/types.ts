@@ -113,7 +113,7 @@ export interface LogLines {
   more: boolean;
 }
 
-export const KINDS = ["connections", "variables", "writes", "xcoms_of", "dags", "assets", "triggers"] as const;
+export const KINDS = ["connections", "variables", "writes", "xcoms_of", "dags", "assets", "code_on_central"] as const;
 export type Kind = (typeof KINDS)[number];
 
 /** Its queue may be `*`: all of them. */

@@ -155,7 +155,7 @@ const english = {
     xcoms_of: "XComs of the Dags",
     dags: "Dags to ask about and trigger",
     assets: "Assets",
-    triggers: "Triggers to defer to",
+    code_on_central: "Code on central (trigger classes)",
   },
   mode: { enforce: "denied", audit: "let through, and recorded" },
   join: {

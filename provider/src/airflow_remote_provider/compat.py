@@ -5,19 +5,17 @@ Imports of Airflow's are inside the functions: importing this module reads no co
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
 from airflow.utils.sqlalchemy import UtcDateTime
-from sqlalchemy import Connection, Engine, func, literal, select
+from sqlalchemy import Connection, Engine, func, literal, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -267,6 +265,15 @@ def set_executor_config(task: Any, config: dict[str, Any]) -> None:
         task.executor_config = config
 
 
+def start_on_worker(task: Any) -> None:
+    """Let a task of a Dag file that would start in the triggerer start on its worker, which then defers it."""
+    if not getattr(task, "start_from_trigger", False):
+        return
+    task.start_from_trigger = False
+    if hasattr(task, "partial_kwargs"):
+        task.partial_kwargs["start_from_trigger"] = False
+
+
 @cache
 def dag_bag() -> Any:
     """Return this process's bag of Dags read from the database, by version; it forgets those long unused."""
@@ -285,24 +292,6 @@ def newest_definitions(session: Session, dag_id: str) -> dict[str, Any]:
     """Return the serialized tasks of the newest version of the Dag, by task id; none if there is no such Dag (any more)."""
     dag = dag_bag().get_latest_version_of_dag(dag_id, session=session)
     return {} if dag is None else dict(dag.task_dict)
-
-
-def is_a_providers_trigger(path: str) -> bool:
-    """Whether `package.module.Name` is a class of a module that an installed provider lists as one of triggers."""
-    from airflow.providers_manager import ProvidersManager
-
-    module, _, name = path.rpartition(".")
-    return module in {info.trigger_class_name for info in ProvidersManager().trigger} and name in _classes_of(module)
-
-
-@cache
-def _classes_of(module: str) -> frozenset[str]:
-    """Return the classes that a module defines, without importing it: some import half a cloud's SDK."""
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        return frozenset()
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
 
 
 def execution_token_generator() -> Any:
@@ -446,3 +435,71 @@ def base_log_folder() -> Path:
     from airflow.configuration import conf
 
     return Path(conf.get_mandatory_value("logging", "base_log_folder"))
+
+
+# Waits of deferred tasks
+
+
+def trigger_model() -> Any:
+    """Return Airflow's Trigger ORM class."""
+    from airflow.models.trigger import Trigger
+
+    return Trigger
+
+
+def waits_on(session: Session, ti_id: UUID, queue: str) -> int | None:
+    """Return the id of the trigger that a deferred task instance waits for, if that has the trigger queue *queue*."""
+    ti, trigger = task_instance_model(), trigger_model()
+    query = select(ti.trigger_id).join(trigger, trigger.id == ti.trigger_id)
+    return session.scalar(query.where(ti.id == ti_id, ti.state == "deferred", trigger.queue == queue))
+
+
+def resume(session: Session, ti_id: UUID, trigger_id: int) -> bool:
+    """Let a task go on that waits for this trigger, as Airflow's `Trigger.submit_event` does, but without decoding anything.
+
+    What it goes on with is not Airflow's to know. Return whether it still waited.
+    """
+    ti = task_instance_model()
+    resumed = session.execute(
+        update(ti)
+        .where(ti.id == ti_id, ti.state == "deferred", ti.trigger_id == trigger_id)
+        .values(state="scheduled", trigger_id=None, scheduled_dttm=datetime.now(timezone.utc))
+        .execution_options(synchronize_session=False)
+    )
+    return bool(resumed.rowcount == 1)  # type: ignore[attr-defined]
+
+
+def end_waiting(session: Session, ti_id: UUID, trigger_id: int, state: str, xcoms: Mapping[str, Any]) -> bool:
+    """End a task that waits for this trigger in *state*, as Airflow does for a `TaskSuccessEvent` and its like.
+
+    *xcoms* are encoded values, stored as they are. Return whether it still waited.
+    """
+    from airflow.models.trigger import handle_event_submit
+    from airflow.models.xcom import XComModel
+    from airflow.triggers.base import TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent
+
+    ti = task_instance_model()
+    waiting = select(ti).where(ti.id == ti_id, ti.state == "deferred", ti.trigger_id == trigger_id)
+    task = session.scalar(waiting.with_for_update(of=ti))
+    if task is None:
+        return False
+    events = {"success": TaskSuccessEvent, "failed": TaskFailedEvent, "skipped": TaskSkippedEvent}
+    task.clear_next_method_args()
+    handle_event_submit(events[state](), task_instance=task, session=session)
+    for key, value in xcoms.items():
+        XComModel.set(
+            key=key,
+            value=value,
+            dag_id=task.dag_id,
+            task_id=task.task_id,
+            run_id=task.run_id,
+            map_index=task.map_index,
+            serialize=False,
+            session=session,
+        )
+    return True
+
+
+def forget_unused_triggers() -> None:
+    """Let Airflow drop the trigger rows that no task waits for. Its triggerer does; a deployment needs none for ours."""
+    trigger_model().clean_unused()

@@ -1,5 +1,7 @@
 """Airflow's cluster policy of ours, run wherever a Dag file is parsed: notes what its remote tasks' definitions name.
 
+It also lets the worker defer tasks with `start_from_trigger`: the scheduler would hand them to central's triggerer, unasked.
+
 A serialized task has lost every field that is no template (`DockerOperator.docker_conn_id`), its notifiers, and the end of long
 templates. So the names are noted in `executor_config`, which survives. A declaration that can't be read is an import error.
 """
@@ -28,6 +30,7 @@ def task_policy(task: Any) -> None:
     """
     if task.executor not in compat.names_of_subclasses(EXECUTOR):
         return
+    compat.start_on_worker(task)
     from airflow_remote_provider.grants import inferred
     from airflow_remote_provider.grants.declared import NOTED
     from airflow_remote_provider.task_options import BadTaskOption, parse

@@ -25,6 +25,9 @@ class _Central:
         self.settings = SimpleNamespace(gateway_body_bytes=1000)
         self.checks = self.gateway = self.rights = self
 
+    async def refusal(self, *call: object) -> Refusal:
+        return Refusal(ProblemCode.INVALID, "no rule")
+
     async def lately(self, lease: Lease) -> Subject:
         return Subject(JobKind.TASK, "id")  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from testkit.ledger import Enlisted, counted, enlist, running  # isort: skip
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
+from airflow_remote_provider.api import rules
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal, as_response
 from airflow_remote_provider.api.rights import Rights, token_scope
@@ -47,7 +48,8 @@ def _with(lease: Lease, work: Callable[[Check], Awaitable[None]]) -> None:
 
         async def check(method: str, path: str, of: Lease = lease, *, taken_back: bool = False) -> None:
             request = Request({"type": "http", "method": method, "headers": [], "query_string": b""})
-            await rights.check(of, replace(subject, taken_back=taken_back), request, path, b"{}")
+            match = rules.find(method, path)
+            await rights.check(of, replace(subject, taken_back=taken_back), match, request, b"{}")
 
         try:
             await work(check)
@@ -142,6 +144,7 @@ def test_only_a_connection_test_speaks_with_a_workloads_token() -> None:
         JobKind.TASK: "execution",
         JobKind.CALLBACK: "execution",
         JobKind.CONNECTION_TEST: "workload",
+        JobKind.TRIGGER: "execution",
     }
 
 

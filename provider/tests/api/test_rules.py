@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import re
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,8 @@ from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Ai
 from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
 from airflow.api_fastapi.execution_api.routes import execution_api_router
 from airflow_remote_protocol.messages import JobKind
-from airflow_remote_provider.api.rules import LISTS_SINCE, TABLE, NotAllowed, judge, read
+from airflow_remote_provider.api import rules
+from airflow_remote_provider.api.rules import LISTS_SINCE, TABLE, Meaning, NotAllowed, read
 from airflow_remote_provider.grants import Ask, Kind
 from airflow_remote_provider.ledger.leases import Subject
 from fastapi.routing import APIRoute
@@ -23,6 +28,11 @@ ME, OTHER = uuid.uuid4(), uuid.uuid4()
 TASK = Subject(JobKind.TASK, ME, "mine", "run-1", "task", 3)
 CALLBACK = Subject(JobKind.CALLBACK, ME, "mine")
 TEST = Subject(JobKind.CONNECTION_TEST, ME)
+TRIGGER = Subject(JobKind.TRIGGER, ME, "mine", "run-1", "task", 3)
+
+
+def judge(subject: Subject, method: str, path: str, **call: Any) -> tuple[Ask, ...]:
+    return rules.judge(subject, rules.find(method, path), **call)
 
 
 def _airflows_routes() -> Iterator[tuple[str, str]]:
@@ -111,6 +121,71 @@ def test_a_path_is_read_as_airflow_reads_it(path: str, versions: dict[str, list[
             }
 
 
+@pytest.mark.parametrize(("method", "pattern", "rule"), TABLE, ids=lambda value: value if isinstance(value, str) else "")
+def test_no_encoding_of_a_path_changes_what_the_call_is(
+    method: str, pattern: str, rule: rules.Rule, versions: dict[str, list[APIRoute]]
+) -> None:
+    """The rule decides what a call means, and Airflow's router what it does: both read the same path."""
+    chance = random.Random(f"{method} {pattern}")
+    newest = versions[max(versions)]
+    for number in range(int(os.environ.get("SEARCH", "1")) * ENCODINGS // len(TABLE) + 1):
+        path = re.sub(r"\{(\w+)(:path)?\}", lambda found: _named(chance, found[1]), pattern)
+        spelled = "".join(_spelled(chance, char, odds=0.5 if number else 0.0) for char in path)
+        found = rules.find(method, spelled)
+        theirs = _as_airflow_reads(newest, method, found.decoded)
+        assert theirs is not None, (spelled, found)
+        assert theirs[0] == next(path for way, path, one in TABLE if way == method and one is found.rule and path == theirs[0])
+        assert found.decoded == path
+        assert {name: theirs[1][name] for name in found.named} == dict(found.named)
+        if number == 0:
+            assert found.rule is rule
+
+
+ENCODINGS = 10_000
+"""Of all routes together, unless SEARCH asks for more."""
+
+
+def _named(chance: random.Random, name: str) -> str:
+    """Return a value for a part of a path."""
+    if name in ("task_instance_id", "connection_test_id"):
+        return str(ME)
+    if name == "offset":
+        return str(chance.randrange(100))
+    return "".join(chance.choice("abcXYZ019._-~ äß%&=+") for _ in range(chance.randint(1, 8))).strip(".") or "x"
+
+
+def _spelled(chance: random.Random, char: str, *, odds: float) -> str:
+    """Return one character of a path as it might come over the wire: as it is, or percent-encoded in either case."""
+    must = char in "%?# &=+" or not char.isascii()
+    if not must and chance.random() >= odds:
+        return char
+    encoded = "".join(f"%{byte:02x}" for byte in char.encode())
+    return encoded.upper() if chance.random() < 0.5 else encoded
+
+
+CLIMBING = ["../x", "x/../y", "%2e%2e/x", "x/%2E%2e/y", "x%2f..%2fy", "./x", "x/./y", ".."]
+GAPS = ["", "/x", "x//y", "x/", "%2F", "x%2F%2Fy"]
+
+
+@pytest.mark.parametrize("path", CLIMBING + GAPS)
+def test_a_path_that_climbs_or_has_gaps_is_refused(path: str) -> None:
+    with pytest.raises(NotAllowed, match="empty part, or one that is only dots"):
+        rules.find("GET", path)
+
+
+@pytest.mark.parametrize("path", ["variables/..a", "variables/a..b", "variables/...", "variables/%252e%252e"])
+def test_dots_inside_a_name_are_no_climbing(path: str) -> None:
+    assert rules.find("GET", path).meaning is Meaning.READ_SECRET
+
+
+def test_only_the_rules_say_which_calls_start_or_end_a_task() -> None:
+    meanings = {(method, path): rule.meaning for method, path, rule in TABLE if rule.meaning in (Meaning.START, Meaning.CONCLUDE)}
+    assert meanings == {
+        ("PATCH", "task-instances/{task_instance_id}/run"): Meaning.START,
+        ("PATCH", "task-instances/{task_instance_id}/state"): Meaning.CONCLUDE,
+    }
+
+
 def test_an_old_sdk_that_lists_variables_reads_the_one_named_keys() -> None:
     def asked(*versions: str) -> tuple[Ask, ...]:
         return judge(TASK, "GET", "variables/keys", query=b"prefix=plant_", versions=versions)
@@ -164,6 +239,9 @@ def test_the_table_is_in_airflows_order_where_two_patterns_fit_one_path() -> Non
         (TASK, "GET", "task-instances/states?dag_id=mine"),
         (TASK, "GET", "task-instances/previous/mine/task"),
         (TASK, "GET", "dags/mine"),
+        (TRIGGER, "GET", "xcoms/mine/run-1/other_task/return_value"),
+        (TRIGGER, "GET", "dag-runs/mine/run-0/state"),
+        (TRIGGER, "GET", f"hitlDetails/{ME}"),
         (TEST, "GET", f"connection-tests/{ME}/connection"),
         (TEST, "PATCH", f"connection-tests/{ME}"),
     ],
@@ -180,6 +258,9 @@ def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str
         (TASK, "GET", "variables/a%2Fb", Kind.VARIABLES, ("a/b",)),
         (TASK, "GET", "variables/keys/x", Kind.VARIABLES, ("keys/x",)),
         (CALLBACK, "GET", "variables/a", Kind.VARIABLES, ("a",)),
+        (TRIGGER, "GET", "connections/plant", Kind.CONNECTIONS, ("plant",)),
+        (TRIGGER, "GET", "variables/a", Kind.VARIABLES, ("a",)),
+        (TRIGGER, "GET", "dag-runs/count?dag_id=other", Kind.DAGS, ("other",)),
         (TASK, "PUT", "variables/keys", Kind.WRITES, ("keys",)),
         (TASK, "DELETE", "variables/a", Kind.WRITES, ("a",)),
         (TASK, "GET", "xcoms/other/run-1/task/key", Kind.XCOMS_OF, ("other",)),
@@ -236,6 +317,15 @@ def test_listing_needs_a_grant_of_the_whole_prefix() -> None:
         (TASK, "GET", "docs"),
         (TASK, "GET", "new/in/airflow/4"),
         (TASK, "GET", f"connection-tests/{ME}/connection"),
+        (TRIGGER, "PATCH", f"task-instances/{ME}/run"),
+        (TRIGGER, "PATCH", f"task-instances/{ME}/state"),
+        (TRIGGER, "PUT", "variables/a"),
+        (TRIGGER, "POST", "xcoms/mine/run-1/task/return_value?map_index=3"),
+        (TRIGGER, "PUT", f"store/ti/{ME}/a"),
+        (TRIGGER, "POST", "dag-runs/mine/run-9/clear"),
+        (TASK, "GET", "xcoms/../mine/task/key"),
+        (TASK, "GET", "dags/%2e%2e"),
+        (TASK, "GET", "dags//mine"),
         (CALLBACK, "PUT", "variables/a"),
         (CALLBACK, "GET", "variables/keys"),
         (CALLBACK, "GET", "xcoms/mine/run/task/key"),
@@ -280,21 +370,9 @@ def test_outlets_that_a_task_says_it_changed_need_grants() -> None:
     )
 
 
-def test_what_a_task_defers_to_needs_grants_with_the_connections_of_it() -> None:
-    arguments = {"a_conn_id": "a", "deep": {"__var": [{"conn_ids": ["b", "c"]}]}, "conn_id": None, "text": "conn"}
-    said = {"state": "deferred", "classpath": "x.Trigger", "trigger_kwargs": arguments, "next_method": "resume"}
-    needed = _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
-    assert needed == (Ask(Kind.TRIGGERS, ("x.Trigger",)), *(Ask(Kind.CONNECTIONS, (name,)) for name in "abc"))
-
-
-def test_arguments_of_a_trigger_that_cannot_be_read_are_refused() -> None:
-    deep: object = "x"
-    for _ in range(100):
-        deep = [deep]
-    for arguments, why in [("gAAAAA", "encrypted"), ({"x": deep}, "nested too deeply")]:
-        said = {"state": "deferred", "classpath": "x.Trigger", "trigger_kwargs": arguments}
-        with pytest.raises(NotAllowed, match=why):
-            _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
+def test_what_a_task_defers_to_needs_no_grant_because_it_does_not_run_on_central() -> None:
+    said = {"state": "deferred", "classpath": "x.Trigger", "trigger_kwargs": {"a_conn_id": "a"}, "next_method": "resume"}
+    assert _judged(TASK, "PATCH", f"task-instances/{ME}/state", said) == ()
 
 
 @pytest.mark.parametrize("said", [[], "text", {"task_outlets": "text"}, {"task_outlets": [{}]}, {"outlet_events": [None]}])

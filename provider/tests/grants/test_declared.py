@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.grants import DECLARED, Kind
 from airflow_remote_provider.grants.declared import BadDeclaration, declared, noted, spell
 
 
 def test_names_of_every_kind_are_taken() -> None:
-    section = {kind.value: ["a", "b_*"] for kind in Kind}
-    assert declared({"remote": section}).globs == {kind: {"a", "b_*"} for kind in Kind}
+    section = {kind.value: ["a", "b_*"] for kind in DECLARED}
+    assert declared({"remote": section}).globs == {kind: {"a", "b_*"} for kind in DECLARED}
+
+
+def test_nobody_declares_that_code_runs_on_central() -> None:
+    with pytest.raises(BadDeclaration, match="code_on_central"):
+        declared({"remote": {Kind.CODE_ON_CENTRAL.value: ["x.Trigger"]}})
 
 
 @pytest.mark.parametrize("config", [None, {}, {"KubernetesExecutor": {}}, {"remote": None}, {"remote": {}}, "nonsense"])

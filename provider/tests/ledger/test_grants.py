@@ -16,7 +16,7 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.grants import DECLARED, Ask, Kind
 from airflow_remote_provider.ledger import audit, grants, queue_policy
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.grants import Answer, Verdict
@@ -135,28 +135,6 @@ def test_names_that_a_shell_would_take_apart_are_quoted() -> None:
     assert """airflow remote grants allow 'q 1' --xcoms-of 'it'"'"'s'""" in why
 
 
-TRIGGERS = "airflow.providers.standard.triggers"
-
-
-@pytest.mark.parametrize(
-    ("path", "answer"),
-    [
-        (f"{TRIGGERS}.temporal.TimeDeltaTrigger", Answer.GRANTED),
-        (f"{TRIGGERS}.temporal.asyncio", Answer.DENIED),
-        (f"{TRIGGERS}.nowhere.TimeDeltaTrigger", Answer.DENIED),
-        ("subprocess.Popen", Answer.DENIED),
-        ("Popen", Answer.DENIED),
-        ("", Answer.DENIED),
-        ("site.triggers.Declared", Answer.GRANTED),
-    ],
-)
-def test_only_providers_triggers_and_declared_ones_may_be_deferred_to(
-    path: str, answer: Answer, definition: dict[str, Any]
-) -> None:
-    definition["executor_config"] = {"remote": {"triggers": ["site.triggers.*"]}}
-    assert _decide(_job(), Ask(Kind.TRIGGERS, (path,))).answer is answer
-
-
 def test_a_callback_has_what_its_arguments_name() -> None:
     workload = json.dumps({"kwargs": {"slack_conn_id": "plant", "text": "{{ var.value.v }}"}})
     worker = enlist("callbacks", capabilities=["task", "callback"])
@@ -175,10 +153,10 @@ def test_in_audit_mode_it_is_let_through_and_recorded() -> None:
 
 
 def test_every_read_of_a_secret_is_recorded_once_a_job_and_other_grants_are_not(definition: dict[str, Any]) -> None:
-    definition["executor_config"] = {"remote": {kind.value: ["*"] for kind in Kind}}
+    definition["executor_config"] = {"remote": {kind.value: ["*"] for kind in DECLARED}}
     first, second = _job(), _job()
     for job in (first, first, first, second):
-        for kind in Kind:
+        for kind in DECLARED:
             assert _decide(job, Ask(kind, ("n",))).answer is Answer.GRANTED
     rows = _rows()
     assert sorted((row.job_id, row.kind, row.answer) for row in rows) == sorted(

@@ -24,7 +24,7 @@ from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
-from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, Shares
+from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, TRIGGER_LOG_CALLS_PER_S, Shares
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
 from airflow_remote_provider.api.usage import WORKER_CALLS_PER_S, Pace
 from airflow_remote_provider.api.worker_v1 import routes
@@ -77,6 +77,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         Shares(options.calls_per_second),
         Shares(OWN_LOG_CALLS_PER_S),
         Shares(WORKER_CALLS_PER_S),
+        Shares(TRIGGER_LOG_CALLS_PER_S),
         Pace(),
     )
     app.router.routes[:] = routes(central)

@@ -37,4 +37,5 @@ class Central:
     shares: Shares
     own_log_shares: Shares
     usage_shares: Shares
+    trigger_log_shares: Shares
     usage_pace: Pace

@@ -172,8 +172,8 @@ class Dispatcher:
                     break
                 if _fits(parked, need):
                     worker = parked.worker
-                    chosen[worker.id] = Claimant(worker.id, worker.session_id or "", parked.free_slots)
-                    open_jobs -= max(1, parked.free_slots // max(1, need.smallest))
+                    chosen[worker.id] = Claimant(worker.id, worker.session_id or "", parked.free_slots, parked.free_triggers)
+                    open_jobs -= parked.free_triggers if need.triggers else max(1, parked.free_slots // max(1, need.smallest))
         return list(chosen.values())
 
     async def _hand_out(self, claimed: list[Claimed]) -> None:
@@ -248,10 +248,10 @@ def _fits(parked: Parked, need: Demand) -> bool:
         _wants_work(parked)
         and need.queue in worker.queues
         and need.team == worker.team
-        and parked.free_slots >= need.smallest
+        and (parked.free_triggers > 0 if need.triggers else parked.free_slots >= max(1, need.smallest))
         and suits(worker.labels, worker.bundles, needed=need.labels, bundle=need.bundle)
     )
 
 
 def _wants_work(parked: Parked) -> bool:
-    return parked.free_slots > 0 and parked.worker.intent.mode is IntentMode.SERVE
+    return (parked.free_slots > 0 or parked.free_triggers > 0) and parked.worker.intent.mode is IntentMode.SERVE

@@ -20,7 +20,7 @@ from airflow_remote_provider.api.recorder import EVERY_S as RECORDED_EVERY_S
 from airflow_remote_provider.api.recorder import Recorder
 from airflow_remote_provider.api.vigil import BREAK_S, Vigil
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger import audit, callbacks, history, sweep, workers
+from airflow_remote_provider.ledger import audit, callbacks, deferrals, history, sweep, workers
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import Settings
 
@@ -37,6 +37,8 @@ WISHES_EVERY_S = 15.0
 """How late a pause may end."""
 MISSING_GRACE = timedelta(seconds=15)
 """How long a running job may be missing from what its worker lists before it is lost."""
+WAITS_EVERY_S = 30.0
+"""How late a wait is mended that an API process left half noted when it ended."""
 RETRY_S = 5.0
 RECONNECT_S = 55.0
 """What a worker may need beyond its poll until it is back: it gives up a silent poll 15 s late, waits up to 30 s, then connects
@@ -92,7 +94,11 @@ class Duties:
                     await self._record()
                 if on_duty and self._is_due("wishes", WISHES_EVERY_S):
                     await self._pool.call(workers.end_wishes)
+                if on_duty and self._is_due("waits", WAITS_EVERY_S):
+                    await self._pool.call(deferrals.rescue)
                 if on_duty and self._is_due("purge", PURGE_EVERY_S):
+                    await self._pool.call(deferrals.purge)
+                    await self._pool.blocking(compat.forget_unused_triggers)
                     await self._pool.call(sweep.purge, older_than=timedelta(days=self._settings.history_days))
                     await self._pool.call(audit.purge, older_than=timedelta(days=self._settings.audit_days))
                     await self._pool.call(self._purge_history)

@@ -1,60 +1,190 @@
-"""The gateway's route: one Execution API call of a job, checked, passed on, and noted where it means something to us."""
+"""The gateway's route: one Execution API call of a job, checked, passed on, and acted on where it means something to us.
+
+The matched rule says what a call is (:class:`.rules.Meaning`); nothing here looks at the path's text.
+"""
 
 from __future__ import annotations
 
-import re
+import json
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from airflow_remote_protocol.errors import ProblemCode
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
+from airflow_remote_provider.api import deferral, rules
 from airflow_remote_provider.api.bodies import read_body
 from airflow_remote_provider.api.central import Central
+from airflow_remote_provider.api.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
-from airflow_remote_provider.ledger import leases
-from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.api.rules import Match, Meaning, NotAllowed
+from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.ledger import deferrals, leases, queue_policy
+from airflow_remote_provider.ledger.deferrals import NewWait
+from airflow_remote_provider.ledger.leases import Lease, Subject
 
-RUN = re.compile(r"task-instances/([0-9a-f-]{36})/run")
-STATE = re.compile(r"task-instances/([0-9a-f-]{36})/state")
 MOVED_ON = frozenset({404, 409, 410})
 """What Airflow says to a repeated `state` when the first one has let the scheduler go on: no such id any more, or not running."""
-SECRET = re.compile(r"(variables|connections)/.")
+NO_HOST = ""
+"""The host name of every remote task. Airflow's UI fetches logs from `http://<host name>:8793`, with a signed token; an address
+that a worker chose must never be called, and an empty one never is."""
 
 
 async def execution(central: Central, request: Request, lease: Lease) -> Response:
-    """The gateway. Two calls mean something to us besides: `run` accepts the offer, `state` concludes the task."""
-    path = _raw_path(request)
+    """Serve one call. Three mean something to us besides: the start, the task's state, and a secret that was not found."""
     body = await read_body(request, central.settings.gateway_body_bytes)
-    running = request.method == "PATCH" and RUN.fullmatch(path)
-    concluding = request.method == "PATCH" and STATE.fullmatch(path)
-    if running:
-        # Again by the same task process it is answered as before: Airflow knows its host, user and pid.
-        subject = await central.checks.anew(lease, leases.accept)
-    elif concluding:
-        subject = await central.checks.anew(lease, partial(leases.conclude, done=True))
-    else:
-        subject = await central.checks.lately(lease)
-    if concluding and subject.passed_on:
-        return Response(status_code=204)  # said again to Airflow it would be the word of the task's next job
-    query, headers = request.scope.get("query_string", b""), request.scope["headers"]
+    path = _raw_path(request)
     try:
-        await central.rights.check(lease, subject, request, path, body)
-        passed = await central.gateway.pass_on(request.method, path, query, headers, body, subject)
-        if passed.status == 404 and request.method == "GET" and SECRET.match(path):
-            # Airflow also says "not found" when its database could not be asked, and the task would believe it: only what is said
-            # after the database has been heard counts.
-            subject = await central.checks.anew(lease, leases.check)
-            passed = await central.gateway.pass_on(request.method, path, query, headers, body, subject)
+        match = rules.find(request.method, path)
+    except NotAllowed as error:
+        await central.checks.lately(lease)  # a denial is recorded for the caller's own job only
+        raise await central.rights.refusal(lease, request.method, path, error) from None
+    call = _Call(central, request, lease, match)
+    if match.meaning is Meaning.START:
+        return await _start(call, body)
+    if match.meaning is Meaning.CONCLUDE:
+        return await _conclude(call, body)
+    subject = await central.checks.lately(lease)
+    await central.rights.check(lease, subject, match, request, body)
+    passed = await call.pass_on(body, subject)
+    if match.meaning is Meaning.READ_SECRET and passed.status == 404 and request.method == "GET":
+        # Airflow also says "not found" when its database could not be asked, and the task would believe it: only what is said
+        # after the database has answered counts.
+        passed = await call.pass_on(body, await central.checks.anew(lease, leases.check))
+    return _response(passed)
+
+
+class _Call:
+    """One call on its way: who makes it, and the rule that it matched."""
+
+    def __init__(self, central: Central, request: Request, lease: Lease, match: Match) -> None:
+        self.central = central
+        self.request = request
+        self.lease = lease
+        self.match = match
+
+    async def check(self, subject: Subject, body: bytes) -> None:
+        await self.central.rights.check(self.lease, subject, self.match, self.request, body)
+
+    async def pass_on(self, body: bytes, subject: Subject) -> Passed:
+        query, headers = self.request.scope.get("query_string", b""), self.request.scope["headers"]
+        return await self.central.gateway.pass_on(self.match, query, headers, body, subject)
+
+    async def ledger(self, verb: Any, *arguments: Any, **options: Any) -> Any:
+        return await self.central.pool.jobs.call(verb, *arguments, **options)
+
+    async def object_of(self, body: bytes) -> dict[str, Any]:
+        """Return the body as a JSON object, which is then written anew: what was judged is what Airflow reads.
+
+        Raises:
+            Refusal: `invalid`; it is none.
+        """
+        try:
+            said = json.loads(body)
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict):
+            raise await self.refusal(NotAllowed("its body is not a JSON object"))
+        return said
+
+    async def refusal(self, error: NotAllowed) -> Refusal:
+        return await self.central.rights.refusal(self.lease, self.match.method, self.match.raw, error)
+
+
+# The start
+
+
+async def _start(call: _Call, body: bytes) -> Response:
+    """The task process asks whether it may run: accepts the offer. A resumed task is told what it goes on with."""
+    said = await call.object_of(body)
+    # Again by the same task process it is answered as before: Airflow knows its user and pid.
+    subject = await call.central.checks.anew(call.lease, leases.accept)
+    await call.check(subject, body)
+    passed = await call.pass_on(_encoded(said | {"hostname": NO_HOST}), subject)
+    if passed.status == 200 and b'"next_method"' in passed.body:
+        passed = await _resumed(call, passed, subject)
+    return _response(passed)
+
+
+async def _resumed(call: _Call, passed: Passed, subject: Subject) -> Passed:
+    """Put what the task goes on with into Airflow's answer, which holds a placeholder for it."""
+    wait = await call.ledger(deferrals.resumption, subject.id)
+    if wait is None:
+        return passed
+    answer = deferral.resumed_answer(passed.body, wait.next_method, wait.next_kwargs, wait.event)
+    return passed if answer is None else Passed(passed.status, passed.headers, answer)
+
+
+# The state
+
+
+async def _conclude(call: _Call, body: bytes) -> Response:
+    """The task tells its state, which ends the job; or that it waits, which begins a wait."""
+    said = await call.object_of(body)
+    wait: NewWait | None = None
+    if said.get("state") in deferral.WAITS:
+        try:
+            told = deferral.read(said)
+        except NotAllowed as error:
+            raise await call.refusal(error) from None
+        at_site, said = await _place(call, told, said["state"])
+        wait = NewWait(told.next_method, told.next_kwargs, told.kwargs, told.classpath if at_site else None)
+    passed_body = _encoded(said)
+    subject = await call.central.checks.anew(call.lease, partial(_note_end, wait=wait))
+    if subject.passed_on:
+        return Response(status_code=204)  # said again to Airflow it would be the state of the task's next job
+    try:
+        await call.check(subject, passed_body)
+        passed = await call.pass_on(passed_body, subject)
     except Exception:
-        if concluding and not subject.concluded:
-            await central.pool.jobs.call(leases.conclude, lease, done=False)
-        raise
-    if concluding and passed.status >= 400:
         if not subject.concluded:
-            await central.pool.jobs.call(leases.conclude, lease, done=False)
+            await call.ledger(leases.conclude, call.lease, done=False)
+        raise
+    if passed.status >= 400:
+        if not subject.concluded:
+            await call.ledger(leases.conclude, call.lease, done=False)
         elif passed.status in MOVED_ON:
             return Response(status_code=204)
+    elif wait is not None and wait.classpath is not None:
+        await call.ledger(deferrals.queue_trigger, call.lease.job_id)
+    return _response(passed)
+
+
+def _note_end(session: Session, lease: Lease, *, wait: NewWait | None) -> Subject:
+    """Note the end of the task's work, and what it waits for, before Airflow hears of either."""
+    subject = leases.conclude(session, lease, done=True)
+    if wait is not None and not subject.concluded:
+        deferrals.note(session, lease.job_id, wait)
+    return subject
+
+
+async def _place(call: _Call, wait: deferral.Wait, state: str) -> tuple[bool, dict[str, Any]]:
+    """Decide where a wait's trigger runs: at a site, unless it only waits for a moment or runs on central by policy.
+
+    Return whether it runs at a site, and the body that Airflow gets.
+    """
+    if wait.classpath is None:
+        return False, deferral.for_airflow(wait, state)
+    if (moment := wait.moment) is not None:
+        return False, deferral.for_triggerer(wait, state, deferral.DATE_TIME_TRIGGER, deferral.date_time_arguments(moment))
+    if not await call.ledger(queue_policy.runs_on_central, call.lease, wait.classpath):
+        return True, deferral.for_airflow(wait, state)
+    try:
+        arguments, names = deferral.plain_arguments(wait), deferral.connections_of(wait)
+    except NotAllowed as error:
+        raise await call.refusal(error) from None
+    await call.central.rights.insist(call.lease, [Ask(Kind.CONNECTIONS, (name,)) for name in names])
+    return False, deferral.for_triggerer(wait, state, wait.classpath, arguments)
+
+
+def _encoded(said: Mapping[str, Any]) -> bytes:
+    return json.dumps(said).encode()
+
+
+def _response(passed: Passed) -> Response:
     return Response(passed.body, passed.status, passed.headers)
 
 

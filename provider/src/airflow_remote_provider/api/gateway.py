@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 from airflow_remote_protocol.errors import ProblemCode
 from starlette.types import ASGIApp, Message
@@ -19,6 +18,7 @@ from airflow_remote_provider import compat, metrics
 from airflow_remote_provider.api.lanes import Lane
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rights import token_scope
+from airflow_remote_provider.api.rules import Match
 from airflow_remote_provider.ledger.leases import Subject
 
 PASSED_IN = frozenset({b"airflow-api-version", b"content-type", b"correlation-id", b"traceparent", b"tracestate"})
@@ -53,25 +53,30 @@ class Gateway:
         app = self._make_app()
         async with app.router.lifespan_context(app):
             self._app = app
-            await self._call("GET", "health", b"", [], b"", None)
+            await self._call("GET", "health", "health", b"", [], b"", None)
             yield
             self._app = None
 
     async def pass_on(
-        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, subject: Subject
+        self, match: Match, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, subject: Subject
     ) -> Passed:
-        """Call the Execution API on behalf of *subject* and return its answer. *path*: percent-encoded, no leading slash.
+        """Call the Execution API on behalf of *subject* and return its answer.
 
         Raises:
-            Refusal: `invalid` for a path that climbs; `busy`.
+            Refusal: `busy`.
         """
-        if any(part in ("..", ".", "") for part in unquote(path).split("/")):
-            raise Refusal(ProblemCode.INVALID, f"not a path of the Execution API: {path[:200]!r}")
         metrics.count("remote.gateway.calls")
-        return await self._call(method, path, query, headers, body, subject)
+        return await self._call(match.method, match.decoded, match.raw, query, headers, body, subject)
 
     async def _call(
-        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, subject: Subject | None
+        self,
+        method: str,
+        decoded: str,
+        raw: str,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        subject: Subject | None,
     ) -> Passed:
         if self._app is None:
             raise Refusal(ProblemCode.BUSY, "central is starting or shutting down; try again later")
@@ -84,8 +89,8 @@ class Gateway:
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": "/" + unquote(path),
-            "raw_path": b"/" + path.encode(),
+            "path": f"/{decoded}",
+            "raw_path": f"/{raw}".encode(),
             "root_path": "",
             "query_string": query,
             "client": ("127.0.0.1", 0),

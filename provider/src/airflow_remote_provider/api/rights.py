@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from urllib.parse import unquote
+from collections.abc import Iterable
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
@@ -18,7 +18,7 @@ from airflow_remote_provider import metrics
 from airflow_remote_provider.api import rules
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal
-from airflow_remote_provider.api.rules import NotAllowed
+from airflow_remote_provider.api.rules import Match, Meaning, NotAllowed
 from airflow_remote_provider.grants import Ask
 from airflow_remote_provider.ledger import grants
 from airflow_remote_provider.ledger.grants import Answer, Verdict
@@ -28,9 +28,6 @@ HOLDS_S = 5.0
 """How long a changed queue policy may take to be heeded."""
 MOST_KEPT = 10_000
 """Answers kept; some hundred bytes each."""
-READS = frozenset({"GET", "HEAD"})
-JUDGED_BY_AIRFLOW = frozenset({"run", "state"})
-"""Of a task instance: Airflow itself refuses them when it is not queued, or not running, any more."""
 
 
 class Rights:
@@ -43,34 +40,45 @@ class Rights:
         self._refused: OrderedDict[tuple[Lease, str], None] = OrderedDict()
         """Calls that are recorded as denied already."""
 
-    async def check(self, lease: Lease, subject: Subject, request: Request, path: str, body: bytes) -> None:
-        """Return if the *request* may go on to the Execution API. *path*: the latter's, percent-encoded, no leading slash.
+    async def check(self, lease: Lease, subject: Subject, match: Match, request: Request, body: bytes) -> None:
+        """Return if the call may go on to the Execution API.
 
         Raises:
             NotGranted: nothing grants it; the text says what would.
             Refusal: `invalid`; no grant could allow it, or what the job writes about its try no longer counts.
         """
-        if subject.taken_back and request.method not in READS and _is_about_the_try(path):
+        if subject.taken_back and match.meaning is Meaning.WRITE_OF_TRY:
             # XComs have no try in their key: what a cleared task wrote before it heard of that would be the next try's.
             raise Refusal(ProblemCode.INVALID, "central has taken this job back (its task was ended, cleared or deleted)")
         try:
             asks = rules.judge(
                 subject,
-                request.method,
-                path,
+                match,
                 query=request.scope.get("query_string", b""),
                 body=body,
                 versions=request.headers.getlist("airflow-api-version"),
             )
         except NotAllowed as error:
-            metrics.count("remote.gateway.denied")
-            await self._note(lease, f"{request.method} {path[:200]}")
-            raise Refusal(ProblemCode.INVALID, f"not allowed to this job: {request.method} {path[:200]!r}; {error}") from None
+            raise await self.refusal(lease, match.method, match.raw, error) from None
+        await self.insist(lease, asks)
+
+    async def insist(self, lease: Lease, asks: Iterable[Ask]) -> None:
+        """Return if the job has a grant for each of *asks*.
+
+        Raises:
+            NotGranted: nothing grants one of them; the text says what would.
+        """
         for ask in asks:
             verdict = await self._decide(lease, ask)
             if verdict.answer is Answer.DENIED:
                 metrics.count("remote.gateway.denied")
                 raise NotGranted(verdict.why)
+
+    async def refusal(self, lease: Lease, method: str, path: str, error: NotAllowed) -> Refusal:
+        """Record a call that no grant could allow; return its refusal."""
+        metrics.count("remote.gateway.denied")
+        await self._note(lease, f"{method} {path[:200]}")
+        return Refusal(ProblemCode.INVALID, f"not allowed to this job: {method} {path[:200]!r}; {error}")
 
     async def _decide(self, lease: Lease, ask: Ask) -> Verdict:
         asked_at = asyncio.get_running_loop().time()
@@ -91,13 +99,6 @@ class Rights:
         self._refused[lease, call] = None
         while len(self._refused) > MOST_KEPT:
             self._refused.popitem(last=False)
-
-
-def _is_about_the_try(path: str) -> bool:
-    parts = [unquote(part) for part in path.split("/")]
-    if parts[0] == "task-instances":
-        return parts[-1] not in JUDGED_BY_AIRFLOW
-    return parts[0] == "xcoms" or parts[:2] == ["store", "ti"]
 
 
 def token_scope(kind: JobKind) -> str:

@@ -1,8 +1,9 @@
-"""Every route of Airflow's Execution API and the rule that bounds its use. What is not in the table is refused.
+"""Every route of Airflow's Execution API, what a call of it means to us, and the rule that bounds its use.
 
-Rules are matched as Airflow's own router matches: on the decoded path, in the order of the table. They decide from the call and
-from whom it is for, without the database; what needs a grant comes back as an :class:`..grants.Ask`. docs/reference/grants.md
-is made of this table.
+What is not in the table is refused. A path is decoded once and matched once (:func:`find`), as Airflow's own router matches: on
+the decoded path, in the order of the table. Everything else (acceptance, conclusion, grants, the call that is passed on) asks the
+match and never the text again. Rules decide from the call and from its subject, without the database; what needs a grant comes
+back as an :class:`..grants.Ask`. docs/reference/grants.md is made of this table.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from airflow_remote_protocol.messages import JobKind
 
 from airflow_remote_provider.grants import Ask, Kind
-from airflow_remote_provider.grants.fields import connections_in
 
 if TYPE_CHECKING:  # the documentation is made of this table where there is no database
     from airflow_remote_provider.ledger.leases import Subject
@@ -62,8 +63,24 @@ Raises:
 """
 
 TASKS = frozenset({JobKind.TASK})
-TASKS_AND_CALLBACKS = frozenset({JobKind.TASK, JobKind.CALLBACK})
+WAITS = frozenset({JobKind.TASK, JobKind.TRIGGER})
+"""What the trigger of a deferred task may do as well."""
+TASKS_AND_CALLBACKS = frozenset({JobKind.TASK, JobKind.CALLBACK, JobKind.TRIGGER})
 TESTS = frozenset({JobKind.CONNECTION_TEST})
+
+
+class Meaning(str, Enum):
+    """What a call is to the gateway, besides its effect in Airflow."""
+
+    OTHER = "other"
+    START = "start"
+    """The task process asks whether it may run: accepts the offer."""
+    CONCLUDE = "conclude"
+    """The task tells its state: ends the lease, or begins a wait."""
+    READ_SECRET = "read-secret"
+    """Its "not found" counts only while the database answers."""
+    WRITE_OF_TRY = "write-of-try"
+    """Writes what has no try in its key, so a later try would find it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,7 @@ class Rule:
     text: str
     judge: Judge
     kinds: frozenset[JobKind] = TASKS
+    meaning: Meaning = Meaning.OTHER
 
 
 # The rules
@@ -96,11 +114,9 @@ def _own_state(call: Call) -> tuple[Ask, ...]:
     except RecursionError:
         raise NotAllowed("its body is nested too deeply") from None
     try:
-        return (*_outlets(said), *_deferral(said))
+        return tuple(_outlets(said))
     except (TypeError, AttributeError, KeyError):
         raise NotAllowed("its body is not what a task says of its state") from None
-    except RecursionError:
-        raise NotAllowed("the arguments of its trigger are nested too deeply") from None
 
 
 def _own_test(call: Call) -> tuple[Ask, ...]:
@@ -174,18 +190,6 @@ def _outlets(said: Any) -> Iterator[Ask]:
             yield _use_of(event["source_alias_name"])
 
 
-def _deferral(said: Any) -> Iterator[Ask]:
-    """What a task is to wait for: central's triggerer would call anything that can be imported there, with any arguments."""
-    if said.get("classpath") is None:
-        return
-    yield Ask(Kind.TRIGGERS, (str(said["classpath"]),))
-    arguments = said.get("trigger_kwargs") or {}
-    if isinstance(arguments, str):
-        raise NotAllowed("the arguments of its trigger are encrypted; no worker has a key for that")
-    for name in sorted(set(connections_in(arguments))):
-        yield Ask(Kind.CONNECTIONS, (name,))
-
-
 NAMED_BY = {"Asset": ("name", "uri"), "AssetUriRef": ("uri",)}
 """What Airflow finds an asset by, by the type that is said; everything else by its name."""
 
@@ -195,20 +199,23 @@ def _use_of(*names: object) -> Ask:
 
 
 OWN = Rule("the job's own task instance", _own)
+OWN_OR_WAIT = Rule("the job's own task instance", _own, WAITS)
+OWN_WRITE = Rule("the job's own task instance", _own, meaning=Meaning.WRITE_OF_TRY)
+OWN_START = Rule("the job's own task instance; central writes the host name, which is empty", _own, meaning=Meaning.START)
 OWN_STATE = Rule(
-    "the job's own task instance; outlets that it says it changed: `assets`; what it defers to: `triggers`, and `connections` "
-    "that the trigger's arguments name",
+    "the job's own task instance; outlets that it says it changed: `assets`; a trigger that it defers to runs at the site",
     _own_state,
+    meaning=Meaning.CONCLUDE,
 )
 TEST = Rule("the job's own connection test", _own_test, TESTS)
 NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
-READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS)
-READ_VARIABLE = Rule("`variables`", _variable, TASKS_AND_CALLBACKS)
+READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
+READ_VARIABLE = Rule("`variables`", _variable, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
 WRITE_VARIABLE = Rule("`writes`", _write_variable)
-LIST_VARIABLES = Rule("`variables`, with a glob such as `plant_*` that covers the whole prefix asked for", _list_variables)
-READ_XCOM = Rule("the job's own Dag run; other runs, of this Dag too: `xcoms_of`", _read_xcom)
-WRITE_XCOM = Rule("the job's own task instance", _write_xcom)
-ASK_ABOUT_DAG = Rule("the job's own Dag; other Dags: `dags`", _ask_about_dag)
+LIST_VARIABLES = Rule("`variables`, with a glob such as `plant_*` that covers the whole prefix asked for", _list_variables, WAITS)
+READ_XCOM = Rule("the job's own Dag run; other runs, of this Dag too: `xcoms_of`", _read_xcom, WAITS)
+WRITE_XCOM = Rule("the job's own task instance", _write_xcom, meaning=Meaning.WRITE_OF_TRY)
+ASK_ABOUT_DAG = Rule("the job's own Dag; other Dags: `dags`", _ask_about_dag, WAITS)
 ACT_ON_DAG = Rule("`dags`, also for its own Dag", _act_on_dag)
 ASSET_BY_NAME = Rule("`assets`; the task's inlets and outlets are", _asset("name"))
 ASSET_BY_URI = Rule("`assets`; the task's inlets and outlets are", _asset("uri"))
@@ -219,22 +226,22 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "health", NOTHING),
     ("GET", "health/ping", NOTHING),
     # The task instance itself
-    ("PATCH", "task-instances/{task_instance_id}/run", OWN),
+    ("PATCH", "task-instances/{task_instance_id}/run", OWN_START),
     ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE),
-    ("PATCH", "task-instances/{task_instance_id}/skip-downstream", OWN),
-    ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN),
-    ("PUT", "task-instances/{task_instance_id}/rtif", OWN),
-    ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN),
-    ("GET", "task-instances/{task_instance_id}/previous-successful-dagrun", OWN),
+    ("PATCH", "task-instances/{task_instance_id}/skip-downstream", OWN_WRITE),
+    ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN_WRITE),
+    ("PUT", "task-instances/{task_instance_id}/rtif", OWN_WRITE),
+    ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN_WRITE),
+    ("GET", "task-instances/{task_instance_id}/previous-successful-dagrun", OWN_OR_WAIT),
     ("GET", "task-instances/{task_instance_id}/validate-inlets-and-outlets", OWN),
-    ("GET", "task-reschedules/{task_instance_id}/start_date", OWN),
+    ("GET", "task-reschedules/{task_instance_id}/start_date", OWN_OR_WAIT),
     ("POST", "hitlDetails/{task_instance_id}", OWN),
-    ("PATCH", "hitlDetails/{task_instance_id}", OWN),
-    ("GET", "hitlDetails/{task_instance_id}", OWN),
-    ("GET", "store/ti/{task_instance_id}/{key:path}", OWN),
-    ("PUT", "store/ti/{task_instance_id}/{key:path}", OWN),
-    ("DELETE", "store/ti/{task_instance_id}/{key:path}", OWN),
-    ("DELETE", "store/ti/{task_instance_id}", OWN),
+    ("PATCH", "hitlDetails/{task_instance_id}", OWN_OR_WAIT),
+    ("GET", "hitlDetails/{task_instance_id}", OWN_OR_WAIT),
+    ("GET", "store/ti/{task_instance_id}/{key:path}", OWN_OR_WAIT),
+    ("PUT", "store/ti/{task_instance_id}/{key:path}", OWN_WRITE),
+    ("DELETE", "store/ti/{task_instance_id}/{key:path}", OWN_WRITE),
+    ("DELETE", "store/ti/{task_instance_id}", OWN_WRITE),
     # Secrets
     ("GET", "connections/{connection_id}", READ_CONNECTION),
     ("GET", "variables/keys", LIST_VARIABLES),
@@ -281,27 +288,55 @@ TABLE: list[tuple[str, str, Rule]] = [
 ]
 
 
-def judge(
-    subject: Subject, method: str, path: str, *, query: bytes = b"", body: bytes = b"", versions: Sequence[str] = ()
-) -> tuple[Ask, ...]:
-    """Return what the call needs grants for, all of it; nothing if it needs none. *path*: percent-encoded, no leading slash.
+@dataclass(frozen=True)
+class Match:
+    """A call's rule and what its path names. The one reading of the path."""
+
+    method: str
+    rule: Rule
+    named: Mapping[str, str]
+    decoded: str
+    """The path as Airflow's router is to read it, decoded, without a leading slash."""
+    raw: str
+    """The path as it came, percent-encoded."""
+
+    @property
+    def meaning(self) -> Meaning:
+        return self.rule.meaning
+
+
+def find(method: str, path: str) -> Match:
+    """Return the rule of a call. *path*: percent-encoded, no leading slash.
 
     Raises:
-        NotAllowed: it is never allowed to this job.
+        NotAllowed: the path climbs or holds control characters, or there is no rule for it.
     """
     decoded = unquote(path)
     if any(ord(char) < ord(" ") for char in decoded):
         raise NotAllowed("its path holds control characters")
+    if any(part in ("..", ".", "") for part in decoded.split("/")):
+        raise NotAllowed("its path has an empty part, or one that is only dots")
     found = read(method, decoded)
     if found is None:
         raise NotAllowed("the Remote Executor has no rule for it: central's Airflow is newer, or there is no such route")
     rule, named = found
-    if subject.kind not in rule.kinds:
+    return Match(method, rule, named, decoded, path)
+
+
+def judge(
+    subject: Subject, match: Match, *, query: bytes = b"", body: bytes = b"", versions: Sequence[str] = ()
+) -> tuple[Ask, ...]:
+    """Return what the call needs grants for, all of it; nothing if it needs none.
+
+    Raises:
+        NotAllowed: it is never allowed to this job.
+    """
+    if subject.kind not in match.rule.kinds:
         raise NotAllowed(f"a job of the kind {subject.kind.value} has no business there")
     given: dict[str, list[str]] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         given.setdefault(name, []).append(value)
-    asks = tuple(dict.fromkeys(rule.judge(Call(subject, named, given, body, versions))))
+    asks = tuple(dict.fromkeys(match.rule.judge(Call(subject, match.named, given, body, versions))))
     if len(asks) > MOST_ASKS:
         raise NotAllowed(f"it needs {len(asks)} grants; {MOST_ASKS} is as many as are looked up for one call")
     if any(len(name) > LONGEST_NAME for ask in asks for name in ask.names):

@@ -37,6 +37,7 @@ class Parked:
     """(job, epoch) of what it holds and has not been told to stop yet."""
     intent_revision: int
     answer: asyncio.Future[News | Exception]
+    free_triggers: int = 0
 
     @property
     def is_waiting(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -13,10 +13,14 @@ from typing import Any
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
+    ChunkResult,
+    ChunkResults,
     Credential,
     Decline,
     Enrolment,
     LogAppended,
+    LogChunk,
+    LogChunks,
     Poll,
     PollReply,
     Pong,
@@ -24,6 +28,7 @@ from airflow_remote_protocol.messages import (
     Session,
     SessionRequest,
     Stop,
+    TriggerEvent,
     Usage,
     UsageNoted,
 )
@@ -54,11 +59,11 @@ from airflow_remote_provider.api.pool import LedgerLane
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, usage, workers
-from airflow_remote_provider.ledger.errors import Cloned, NotYours, TokenRefused, TooLate
+from airflow_remote_provider.ledger.errors import Cloned, LedgerError, NotYours, TokenRefused, TooLate
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.workers import WorkerRecord
-from airflow_remote_provider.logstores import LogStore, OutOfStep
+from airflow_remote_provider.logstores import LogStore, OutOfStep, Unstorable
 
 OURS = frozenset(Capability)
 MESSAGE_BYTES = 4 * 1024 * 1024
@@ -87,9 +92,11 @@ def routes(central: Central) -> list[Route]:
         _route(central, "/poll", partial(_in_session, _poll), ["POST"]),
         _route(central, "/jobs/{job_id}/accept", partial(_on_job, _accept), ["POST"]),
         _route(central, "/jobs/{job_id}/decline", partial(_on_job, _decline), ["POST"]),
+        _route(central, "/jobs/{job_id}/event", partial(_on_job, _event), ["POST"]),
         _route(central, "/jobs/{job_id}/report", partial(_on_job, _report), ["POST"]),
         _route(central, "/jobs/{job_id}/log", partial(_on_job, _log), ["POST"]),
         _route(central, "/jobs/{job_id}/execution/{path:path}", partial(_on_job, execution), anything),
+        _route(central, "/logs", partial(_in_session, _logs), ["POST"]),
         _route(central, "/log", partial(_in_session, _own_log), ["POST"]),
         _route(central, "/usage", partial(_in_session, _usage), ["POST"]),
         _route(central, "/ping", partial(_as_worker, _ping), ["GET"]),
@@ -267,6 +274,7 @@ async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Res
         stoppable=frozenset((job.job_id, job.epoch) for job in asked.jobs if leases.is_stoppable(job)),
         intent_revision=asked.intent_revision,
         answer=asyncio.get_running_loop().create_future(),
+        free_triggers=asked.free_triggers,
     )
     central.dispatcher.park(parked)
     try:
@@ -363,6 +371,59 @@ async def _report(central: Central, request: Request, lease: Lease) -> Response:
         raise
     central.dispatcher.freed(lease.worker_id)
     return Response(status_code=204)
+
+
+async def _event(central: Central, request: Request, lease: Lease) -> Response:
+    event = decode(TriggerEvent, await read_body(request, central.settings.gateway_body_bytes))
+    central.checks.forget(lease)
+    await central.pool.jobs.call(leases.fire, lease, event)
+    central.dispatcher.freed(lease.worker_id)
+    return Response(status_code=204)
+
+
+async def _logs(central: Central, request: Request, worker: WorkerRecord) -> Response:
+    """Append pieces of many logs; what is wrong with one disturbs no other."""
+    central.trigger_log_shares.take(worker.id)
+    with central.shares.place(worker.id):
+        body = await _log_body(request, LOG_BYTES)
+        chunks = decode(LogChunks, await central.pool.jobs.blocking(body)).chunks
+        places = await central.pool.jobs.call(_log_places, worker.id, chunks, central.store)
+        results = await central.pool.jobs.blocking(
+            lambda: [_append_chunk(central.store, *pair) for pair in zip(chunks, places, strict=True)]
+        )
+    metrics.count("remote.log.bytes", sum(len(chunk.text) for chunk, result in zip(chunks, results, strict=True) if result.size))
+    return _json(ChunkResults(results))
+
+
+def _log_places(
+    session: DatabaseSession, worker_id: str, chunks: Sequence[LogChunk], store: LogStore
+) -> list[tuple[str, int] | LedgerError]:
+    """Return where each piece goes, or why it goes nowhere."""
+    places: dict[Lease, tuple[str, int] | LedgerError] = {}
+    for lease in sorted({_lease_of(worker_id, chunk) for chunk in chunks}, key=lambda lease: lease.job_id):
+        try:
+            places[lease] = _log_place(session, lease, store)
+        except LedgerError as error:
+            places[lease] = error
+    return [places[_lease_of(worker_id, chunk)] for chunk in chunks]
+
+
+def _lease_of(worker_id: str, chunk: LogChunk) -> Lease:
+    return Lease(worker_id, chunk.job_id, chunk.epoch)
+
+
+def _append_chunk(store: LogStore, chunk: LogChunk, place: tuple[str, int] | LedgerError) -> ChunkResult:
+    size, refused = 0, ""
+    if isinstance(place, LedgerError):
+        return ChunkResult(chunk.job_id, chunk.epoch, refused=str(place))
+    path, base = place
+    try:
+        size = store.append(path, base, chunk.offset, chunk.text.encode())
+    except OutOfStep as step:
+        size = max(0, step.size)
+    except Unstorable as error:
+        refused = str(error)
+    return ChunkResult(chunk.job_id, chunk.epoch, size, refused)
 
 
 async def _log(central: Central, request: Request, lease: Lease) -> Response:

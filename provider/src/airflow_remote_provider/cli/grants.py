@@ -64,7 +64,7 @@ MEANINGS = {
     "xcoms_of": "Dags of any of whose runs XComs may be read",
     "dags": "Dags about whose runs to ask, and which to trigger",
     "assets": "assets (names or URIs) and aliases",
-    "triggers": "trigger classes (`package.module.Name`) to defer to, besides those of installed providers",
+    "code_on_central": "trigger classes (`package.module.Name`, no glob) that central's triggerer runs instead of a worker",
 }
 
 

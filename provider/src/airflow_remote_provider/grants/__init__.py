@@ -26,8 +26,9 @@ class Kind(str, Enum):
     """Dags about whose runs to ask, and which to trigger. Asking about the job's own Dag needs no grant."""
     ASSETS = "assets"
     """Assets (by name or URI) and aliases, whose events and state to use. The task's inlets and outlets are inferred."""
-    TRIGGERS = "triggers"
-    """Trigger classes to defer to (the triggerer runs them, on central). Those of installed providers need no grant."""
+    CODE_ON_CENTRAL = "code_on_central"
+    """Trigger classes that central's own triggerer runs for tasks of a queue, instead of a worker. Only an administrator can name
+    them, for a queue, and each by its whole import path."""
 
     @property
     def noun(self) -> str:
@@ -41,8 +42,10 @@ NOUNS = {
     Kind.XCOMS_OF: "XComs beyond its own Dag run, of the Dag",
     Kind.DAGS: "runs of the Dag",
     Kind.ASSETS: "asset",
-    Kind.TRIGGERS: "deferring to the trigger",
+    Kind.CODE_ON_CENTRAL: "running on central the trigger",
 }
+DECLARED = tuple(kind for kind in Kind if kind is not Kind.CODE_ON_CENTRAL)
+"""What the author of a Dag may declare for a task."""
 SECRET = frozenset({Kind.CONNECTIONS, Kind.VARIABLES})
 """Every read of these is recorded, not only the denied ones."""
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_remote_provider.grants import Grant, Kind, named
+from airflow_remote_provider.grants import DECLARED, Grant, Kind, named
 
 SECTION = "remote"
 """The key in `executor_config` that is ours."""
@@ -33,20 +33,20 @@ def declared(executor_config: object) -> Grant:
     if not isinstance(section, Mapping):
         raise BadDeclaration(f'executor_config["{SECTION}"] is {_a(section)}; it must be a dict such as {EXAMPLE}')
     for key in section:
-        if key not in OTHER_KEYS and key not in {kind.value for kind in Kind}:
+        if key not in OTHER_KEYS and key not in {kind.value for kind in DECLARED}:
             raise BadDeclaration(_unknown(key))
-    return Grant({kind: _names(kind, section[kind.value]) for kind in Kind if section.get(kind.value) is not None})
+    return Grant({kind: _names(kind, section[kind.value]) for kind in DECLARED if section.get(kind.value) is not None})
 
 
 def noted(executor_config: object) -> Grant:
     """Return what was inferred when the Dag file was parsed."""
     section = executor_config.get(NOTED) if isinstance(executor_config, Mapping) else None
-    return named({kind: section.get(kind.value, ()) for kind in Kind}) if isinstance(section, Mapping) else Grant()
+    return named({kind: section.get(kind.value, ()) for kind in DECLARED}) if isinstance(section, Mapping) else Grant()
 
 
 def spell(names: Mapping[Kind, Iterable[str]]) -> str:
     """Return the `executor_config` that declares *names*, to be pasted into a Dag."""
-    kinds = ", ".join(f'"{kind.value}": {_listed(names[kind])}' for kind in Kind if names.get(kind))
+    kinds = ", ".join(f'"{kind.value}": {_listed(names[kind])}' for kind in DECLARED if names.get(kind))
     return f'executor_config={{"{SECTION}": {{{kinds}}}}}'
 
 
@@ -61,7 +61,7 @@ def _names(kind: Kind, value: object) -> frozenset[str]:
 
 
 def _unknown(key: Any) -> str:
-    known = sorted({*OTHER_KEYS, *(kind.value for kind in Kind)})
+    known = sorted({*OTHER_KEYS, *(kind.value for kind in DECLARED)})
     near = difflib.get_close_matches(str(key), known, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return f'executor_config["{SECTION}"] has the key {key!r}, which means nothing{meant} Known are: {", ".join(known)}'

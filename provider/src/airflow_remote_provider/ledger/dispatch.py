@@ -13,7 +13,8 @@ from typing import Any
 
 from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_protocol.states import JobEvent, JobState, advance
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from airflow_remote_protocol.version import Capability
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
@@ -35,17 +36,25 @@ class Demand:
     """Slots of the smallest of them."""
     labels: str | None = None
     bundle: str | None = None
+    triggers: bool = False
+    """They are triggers, which take no slots but have a limit of their own on each worker."""
 
 
 def demand(session: Session) -> list[Demand]:
     """Return what waits to be offered now. One statement, over an index; the dispatcher asks this before it claims anything."""
     now = database_clock(session)
     query = (
-        select(Job.queue, Job.team, func.count(), func.min(Job.slots), Job.labels, Job.bundle)
+        select(Job.queue, Job.team, func.count(), func.min(Job.slots), Job.labels, Job.bundle, IS_TRIGGER)
         .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now))
-        .group_by(Job.queue, Job.team, Job.labels, Job.bundle)
+        .group_by(Job.queue, Job.team, Job.labels, Job.bundle, IS_TRIGGER)
     )
-    return [Demand(*row) for row in session.execute(query)]
+    return [
+        Demand(queue, team, jobs, smallest, labels, bundle, bool(triggers))
+        for queue, team, jobs, smallest, labels, bundle, triggers in session.execute(query)
+    ]
+
+
+IS_TRIGGER = case((Job.kind == JobKind.TRIGGER.value, 1), else_=0)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,27 @@ class Claimant:
     worker_id: str
     session_id: str
     free_slots: int
+    free_triggers: int = 0
+
+
+@dataclass
+class Room:
+    """What one worker would still take in this claim."""
+
+    slots: int
+    triggers: int
+
+    def fits(self, job: Any) -> bool:
+        return self.triggers > 0 if job.kind == JobKind.TRIGGER.value else self.slots > 0 and self.slots >= job.slots
+
+    def take(self, job: Any) -> None:
+        if job.kind == JobKind.TRIGGER.value:
+            self.triggers -= 1
+        else:
+            self.slots -= job.slots
+
+    def of(self, job: Any) -> int:
+        return self.triggers if job.kind == JobKind.TRIGGER.value else self.slots
 
 
 @dataclass(frozen=True)
@@ -80,16 +110,15 @@ def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Dema
     asked = {claimant.worker_id: claimant for claimant in claimants}
     workers = _lock_workers(session, sorted(asked))
     now = database_now(session)
-    used = _used_slots(session, [worker.id for worker in workers])
-    free: dict[str, int] = {}
+    used = _used(session, [worker.id for worker in workers])
+    free: dict[str, Room] = {}
     eligible: dict[tuple[str, str | None], list[Worker]] = {}
     for worker in workers:
         claimant = asked[worker.id]
         if worker.revoked_at is not None or worker.intent != IntentMode.SERVE.value or worker.session_id != claimant.session_id:
             continue
-        bound = worker.slots if worker.slots_limit is None else min(worker.slots, worker.slots_limit)
-        free[worker.id] = min(claimant.free_slots, bound - used.get(worker.id, 0))
-        if free[worker.id] > 0:
+        free[worker.id] = room = _room(worker, claimant, used.get(worker.id, (0, 0)))
+        if room.slots > 0 or room.triggers > 0:
             for queue in worker.queues:
                 eligible.setdefault((queue, worker.team), []).append(worker)
     if not eligible:
@@ -100,10 +129,10 @@ def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Dema
     candidates = _candidates(session, wanted, eligible, free, now)
     for job in candidates:
         able_ones = (worker for worker in eligible.get((job.queue, job.team), ()) if job.kind in able[worker.id])
-        fits = [worker for worker in able_ones if free[worker.id] >= job.slots and _suits(worker, job)]
+        fits = [worker for worker in able_ones if free[worker.id].fits(job) and _suits(worker, job)]
         if fits:
-            winner = max(fits, key=lambda worker: free[worker.id])
-            free[winner.id] -= job.slots
+            winner = max(fits, key=lambda worker: free[worker.id].of(job))
+            free[winner.id].take(job)
             wins.setdefault((winner.id, job.epoch), []).append(job)
     by_id = {worker.id: worker for worker in workers}
     claimed: list[Claimed] = []
@@ -144,14 +173,26 @@ def _lock_workers(session: Session, worker_ids: list[str]) -> Sequence[Worker]:
     return session.scalars(select(Worker).where(Worker.id.in_(worker_ids)).order_by(Worker.id).with_for_update()).all()
 
 
-def _used_slots(session: Session, worker_ids: list[str]) -> dict[str, int]:
+def _room(worker: Worker, claimant: Claimant, used: tuple[int, int]) -> Room:
+    """Return what a worker takes: what it asks for, within its session, its limit and what the ledger has leased to it."""
+    slots, triggers = used
+    bound = worker.slots if worker.slots_limit is None else min(worker.slots, worker.slots_limit)
+    can_wait = Capability.TRIGGER.value in (worker.capabilities or ())
+    return Room(
+        slots=min(claimant.free_slots, bound - slots),
+        triggers=min(claimant.free_triggers, worker.triggers - triggers) if can_wait else 0,
+    )
+
+
+def _used(session: Session, worker_ids: list[str]) -> dict[str, tuple[int, int]]:
+    """Return how many slots and how many triggers each worker has leased."""
     leased = [state.value for state in JobState if state.is_leased]
     query = (
-        select(Job.worker_id, func.sum(Job.slots))
+        select(Job.worker_id, func.sum(Job.slots), func.sum(IS_TRIGGER))
         .where(Job.worker_id.in_(worker_ids), Job.state.in_(leased))
         .group_by(Job.worker_id)
     )
-    return {str(worker_id): int(slots) for worker_id, slots in session.execute(query)}
+    return {str(worker_id): (int(slots), int(triggers)) for worker_id, slots, triggers in session.execute(query)}
 
 
 def _suits(worker: Worker, job: Any) -> bool:
@@ -159,29 +200,41 @@ def _suits(worker: Worker, job: Any) -> bool:
     return suits(worker.labels or {}, worker.bundles, needed=job.labels, bundle=job.bundle)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What queued jobs may need at most, of several queues at once."""
+
+    team: str | None
+    triggers: bool
+    slots: int
+    labels: str | None
+    bundle: tuple[str | None] | None
+    """None: any bundle will do."""
+
+
 def _candidates(
     session: Session,
     wanted: Sequence[Demand],
     eligible: dict[tuple[str, str | None], list[Worker]],
-    free: dict[str, int],
+    free: dict[str, Room],
     now: Any,
 ) -> Sequence[Any]:
     """Return queued jobs that fit at least one worker, in order. What fits nobody isn't read, so it can't fill the batch."""
-    by_room: dict[tuple[str | None, int, str | None, tuple[str | None] | None], set[str]] = {}
+    by_fit: dict[Fit, set[str]] = {}
     needs: dict[tuple[str, str | None], list[Demand]] = {}
     for need in wanted:
         # MySQL takes names for one that differ in spaces at their end; whose a job is is looked at again when it is handed out.
         needs.setdefault((need.queue.rstrip(" "), need.team), []).append(need)
     for (queue, team), some in eligible.items():
         for need in needs.get((queue.rstrip(" "), team), ()):
-            workers = [worker for worker in some if _suits(worker, need)]
+            workers = [worker for worker in some if _suits(worker, need) and _has_room(free[worker.id], need)]
             if workers:
                 bundle = None if all(worker.bundles is None for worker in workers) else (need.bundle,)
-                room = max(free[worker.id] for worker in workers)
-                by_room.setdefault((team, room, need.labels, bundle), set()).add(queue)
-    if not by_room:
+                slots = 0 if need.triggers else max(free[worker.id].slots for worker in workers)
+                by_fit.setdefault(Fit(team, need.triggers, slots, need.labels, bundle), set()).add(queue)
+    if not by_fit:
         return []
-    fits = or_(*(_wanted(*what, queues) for what, queues in by_room.items()))
+    fits = or_(*(_wanted(fit, queues) for fit, queues in by_fit.items()))
     query = (
         select(
             Job.id,
@@ -197,18 +250,27 @@ def _candidates(
         )
         .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now), fits)
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
-        .limit(min(BATCH, sum(room for room in free.values() if room > 0)))
+        .limit(min(BATCH, sum(max(room.slots, 0) + max(room.triggers, 0) for room in free.values())))
         .with_for_update(skip_locked=True)
     )
     return session.execute(query).all()
 
 
-def _wanted(
-    team: str | None, room: int, labels: str | None, bundle: tuple[str | None] | None, queues: set[str]
-) -> ColumnElement[bool]:
-    """Return the condition for jobs of *queues* that need no more than this; *bundle*: None if any will do."""
-    conditions = [Job.queue.in_(sorted(queues)), Job.slots <= room, _is(Job.team, team), _is(Job.labels, labels)]
-    return and_(*conditions, *(_is(Job.bundle, one) for one in bundle or ()))
+def _has_room(room: Room, need: Demand) -> bool:
+    return room.triggers > 0 if need.triggers else room.slots > 0
+
+
+def _wanted(fit: Fit, queues: set[str]) -> ColumnElement[bool]:
+    """Return the condition for jobs of *queues* that need no more than this."""
+    kind = Job.kind == JobKind.TRIGGER.value if fit.triggers else Job.kind != JobKind.TRIGGER.value
+    conditions = [
+        Job.queue.in_(sorted(queues)),
+        kind,
+        Job.slots <= fit.slots,
+        _is(Job.team, fit.team),
+        _is(Job.labels, fit.labels),
+    ]
+    return and_(*conditions, *(_is(Job.bundle, one) for one in fit.bundle or ()))
 
 
 def _is(column: Any, value: str | None) -> ColumnElement[bool]:

@@ -206,12 +206,20 @@ def no_such_job(job_id: str) -> Unknown:
 
 
 def take_back(session: Session, job: Job, why: StopReason) -> None:
-    """End a locked, un-ended job from central's side: at once where no worker runs it, else by a stop."""
+    """End a locked, un-ended job from central's side: at once where no worker runs it, else by a stop.
+
+    A trigger ends at once in any case: nothing waits for how it ends, its worker only has to be told.
+    """
     job.stop_reason = why.value
-    if JobState(job.state) is not JobState.RUNNING:
+    is_trigger = job.kind == JobKind.TRIGGER.value
+    if is_trigger or JobState(job.state) is not JobState.RUNNING:
+        job.reason = (
+            f"taken back: {why.value}" if job.state == JobState.RUNNING.value else f"taken back before it ran: {why.value}"
+        )
         job.state = advance(JobState(job.state), JobEvent.REVOKE).value
         job.ended_at = database_now(session)
-        job.reason = f"taken back before it ran: {why.value}"
+    if is_trigger:
+        job.settled_at = job.ended_at
     wake(session, Topic.STOP)
 
 

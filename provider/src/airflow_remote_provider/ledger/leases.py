@@ -8,13 +8,24 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
+from airflow_remote_protocol.messages import (
+    LONGEST_SHORT_TEXT,
+    HeldJob,
+    JobKind,
+    JobPhase,
+    Outcome,
+    Report,
+    Stop,
+    StopReason,
+    TriggerEvent,
+)
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
+from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.errors import Impossible, NotYet, NotYours, Superseded, TooLate
 from airflow_remote_provider.ledger.presentable import presentable
@@ -108,9 +119,20 @@ def accept(session: Session, lease: Lease) -> Subject:
     return _subject(job)
 
 
+HOST_DIED = "host-died: "
+"""How the reason of a decline begins when the process that hosted the trigger has ended."""
+
+
 def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) -> None:
-    """The worker can't take an offer now: queue it again, after a delay, at no cost to the job."""
+    """The worker can't take an offer now: queue it again, after a delay, at no cost to the job.
+
+    A running trigger as well: its worker drains, or the process that hosts it has ended.
+    """
     job = _hold_open(session, lease)
+    if job.kind == JobKind.TRIGGER.value and job.state == JobState.RUNNING.value:
+        what = f"worker {job.worker_name}: {presentable(reason, longest=LONGEST_SHORT_TEXT)}"
+        deferrals.hand_back(session, job, what, died=reason.startswith(HOST_DIED))
+        return
     if job.state != JobState.OFFERED.value:
         raise Superseded(f"job {lease.job_id} is {job.state}; only an offer can be declined")
     job.state = advance(JobState.OFFERED, JobEvent.DECLINE).value
@@ -275,6 +297,9 @@ def report(session: Session, lease: Lease, said: Report) -> None:
         raise why(f"job {lease.job_id} has ended without this report: {job.state}")
     if said.outcome is Outcome.DIED:
         _wait_for_a_rival(session, lease.worker_id)
+    if job.kind == JobKind.TRIGGER.value:
+        _end_trigger(session, job, said)
+        return
     if state is JobState.OFFERED and said.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
         raise Impossible(f"job {lease.job_id} was never accepted; an offer can only be reported as unprepared, stopped or died")
     if state is JobState.OFFERED and said.outcome is Outcome.DIED and job.stop_reason is None:
@@ -292,6 +317,33 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
     job.deadline_at = None
+
+
+def _end_trigger(session: Session, job: Job, said: Report) -> None:
+    """A trigger that could not be prepared fails its task; any other end without an event sends it back to the queue.
+
+    Raises:
+        Impossible: it is said to have ended by itself, which an event has to tell.
+    """
+    if said.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
+        raise Impossible(f"job {job.id} is a trigger; it ends by its event")
+    reason = f"worker {job.worker_name}: {presentable(said.reason, longest=LONGEST_SHORT_TEXT) or said.outcome.value}"
+    if said.outcome is Outcome.UNPREPARED:
+        deferrals.fail(session, job, reason)
+        job.outcome = said.outcome.value
+    elif job.state == JobState.OFFERED.value:
+        job.deadline_at = database_now(session)
+    else:
+        deferrals.hand_back(session, job, reason, died=said.outcome is Outcome.DIED)
+
+
+def fire(session: Session, lease: Lease, event: TriggerEvent) -> None:
+    """A trigger has ended: let its task go on. The same event again changes nothing.
+
+    Raises:
+        LedgerError: the lease is over, or the task no longer waits for this trigger.
+    """
+    deferrals.fire(session, _hold(session, lease), event)
 
 
 def _has_told_its_end(job: Job, said: Report) -> bool:

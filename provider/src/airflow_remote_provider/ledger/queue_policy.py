@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +15,9 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.grants import Grant, Kind
 from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError
+from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.queues import ALL_QUEUES, locked
-from airflow_remote_provider.models import Queue
+from airflow_remote_provider.models import Job, Queue
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,11 @@ def allow(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, 
     for pattern in (pattern for some in globs.values() for pattern in some):
         if not pattern.strip() or len(pattern) > LONGEST_GLOB:
             raise BadGlob(f"{pattern[:50]!r} is no glob of 1 to {LONGEST_GLOB} characters")
+    for classpath in globs.get(Kind.CODE_ON_CENTRAL, ()):
+        if not CLASSPATH.fullmatch(classpath):
+            raise BadGlob(
+                f"{classpath[:50]!r} is no import path of a class; code on central is named class by class, without a glob"
+            )
     row = locked(session, queue, by=by)
     row.globs = {kind.value: sorted({*_globs(row, kind), *globs.get(kind, ())}) for kind in Kind}
     return _changed(session, row, "allow", globs)
@@ -90,6 +97,15 @@ def set_mode(session: Session, queue: str, mode: Mode, *, by: str) -> PolicyRow:
     return _changed(session, row, f"mode {mode.value}", {})
 
 
+def runs_on_central(session: Session, lease: Lease, classpath: str) -> bool:
+    """Say whether an administrator lets central's triggerer run this trigger class for tasks of the job's queue."""
+    own = select(Job.queue).where(Job.id == lease.job_id, Job.worker_id == lease.worker_id, Job.epoch == lease.epoch)
+    queue = session.scalar(own)
+    if queue is None:
+        return False
+    return classpath in policy_of(session, queue).grant.globs.get(Kind.CODE_ON_CENTRAL, frozenset())
+
+
 @dataclass(frozen=True)
 class PolicyRow:
     """One queue's policy as people see it."""
@@ -102,7 +118,7 @@ class PolicyRow:
     xcoms_of: list[str]
     dags: list[str]
     assets: list[str]
-    triggers: list[str]
+    code_on_central: list[str]
     changed_at: datetime
     changed_by: str
 
@@ -113,6 +129,7 @@ def list_policies(session: Session) -> list[PolicyRow]:
 
 
 LONGEST_GLOB = 500
+CLASSPATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def _insist_on_some(globs: Mapping[Kind, Sequence[str]]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_remote_protocol.messages import StopReason
+from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import ENDED, JobEvent, JobState, advance
 from sqlalchemy import and_, delete, not_, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
+from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.jobs import take_back
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -68,12 +69,16 @@ def expire_offers(session: Session, rules: OfferRules) -> int:
     for job in expired:
         job.deadline_at = None
         if job.offers >= rules.attempts:
-            job.state = advance(JobState.OFFERED, JobEvent.FAIL).value
-            job.ended_at = now
-            job.reason = (
+            why = (
                 f"offered {job.offers} times and never accepted, last by worker {job.worker_name}; "
                 "see that worker's own log, or send the task to another queue"
             )
+            if job.kind == JobKind.TRIGGER.value:
+                deferrals.fail(session, job, why)
+                continue
+            job.state = advance(JobState.OFFERED, JobEvent.FAIL).value
+            job.ended_at = now
+            job.reason = why
             continue
         job.state = advance(JobState.OFFERED, JobEvent.EXPIRE).value
         job.not_before = now + rules.delay * job.offers
@@ -98,20 +103,22 @@ def stop_ended(session: Session) -> int:
     """Take back the jobs whose task a person or the scheduler ended, cleared or deleted. Return how many.
 
     A job whose own terminal state went through (`concluded_at`) is not among them, nor one that was told to stop already.
+    Triggers whose task no longer waits for them are.
     """
+    stopped = deferrals.stop_over(session, OPEN)
     ti = compat.task_instance_model()
     needed = and_(ti.state.in_(["queued", "running"]), or_(ti.external_executor_id.is_(None), ti.external_executor_id == Job.id))
     query = (
         select(Job.id, ti.id.label("ti"), ti.state.label("ti_state"), ti.external_executor_id)
         .outerjoin(ti, ti.id == Job.ti_id)
         .where(Job.state.in_(OPEN), Job.ti_id.is_not(None), Job.concluded_at.is_(None), Job.stop_reason.is_(None))
+        .where(Job.kind == JobKind.TASK.value)
         .where(or_(ti.id.is_(None), ti.state.is_(None), not_(needed)))
     )
     over = {row.id: _why_over(row) for row in session.execute(query)}
     if not over:
-        return 0
+        return stopped
     jobs = select(Job).where(Job.id.in_(over)).order_by(Job.id).with_for_update()
-    stopped = 0
     for job in session.scalars(jobs):
         if not JobState(job.state).is_ended and job.concluded_at is None and job.stop_reason is None:
             take_back(session, job, over[job.id])
@@ -163,6 +170,9 @@ def lose_missing(session: Session, *, grace: timedelta) -> int:
 
 
 def _lose(session: Session, job: Job, why: str, now: datetime) -> None:
+    if job.kind == JobKind.TRIGGER.value:
+        deferrals.hand_back(session, job, why)  # another worker goes on; the task keeps waiting
+        return
     job.state = advance(JobState(job.state), JobEvent.LOSE).value
     job.ended_at = now
     job.reason = why

@@ -157,6 +157,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     worker.heard_revision = worker.intent_revision  # the answer tells it
     worker.session_at = now
     worker.slots = request.slots
+    worker.triggers = request.triggers
     worker.facts = shown_facts(request.facts)
     worker.capabilities = sorted(c.value for c in agree(frozenset(Capability), request.capabilities))
     worker.clock_offset_s = _offset_s(request.time, now)

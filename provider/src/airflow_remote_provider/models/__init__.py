@@ -8,6 +8,7 @@ from __future__ import annotations
 from airflow_remote_provider.models.access import Access
 from airflow_remote_provider.models.audit import AuditEntry
 from airflow_remote_provider.models.base import Base
+from airflow_remote_provider.models.deferral import Deferral
 from airflow_remote_provider.models.duty import Duty
 from airflow_remote_provider.models.enrolment import EnrolmentToken
 from airflow_remote_provider.models.history import History
@@ -16,4 +17,17 @@ from airflow_remote_provider.models.queue import Queue
 from airflow_remote_provider.models.usage import Usage
 from airflow_remote_provider.models.worker import Presence, Worker
 
-__all__ = ["Access", "AuditEntry", "Base", "Duty", "EnrolmentToken", "History", "Job", "Presence", "Queue", "Usage", "Worker"]
+__all__ = [
+    "Access",
+    "AuditEntry",
+    "Base",
+    "Deferral",
+    "Duty",
+    "EnrolmentToken",
+    "History",
+    "Job",
+    "Presence",
+    "Queue",
+    "Usage",
+    "Worker",
+]

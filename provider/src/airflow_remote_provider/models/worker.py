@@ -75,6 +75,8 @@ class Worker(Base):
     session_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     slots: Mapped[int] = mapped_column(Integer, default=0)
     """What it offered in its session."""
+    triggers: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """How many triggers it hosts at most, as its session says."""
     clock_offset_s: Mapped[float | None] = mapped_column(seconds())
     """How much its wall clock was ahead of ours when its session began."""
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -92,7 +92,7 @@ class GlobsWish(Wish):
     xcoms_of: Globs = []
     dags: Globs = []
     assets: Globs = []
-    triggers: Globs = []
+    code_on_central: Globs = []
 
     def by_kind(self) -> dict[Kind, list[str]]:
         named = {kind: getattr(self, kind.value) for kind in Kind}

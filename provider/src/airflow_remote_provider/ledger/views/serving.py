@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from airflow_remote_protocol.messages import IntentMode, JobKind
 from airflow_remote_protocol.states import JobState
-from sqlalchemy import Text, and_, case, cast, func, select
+from sqlalchemy import ScalarSelect, Text, and_, case, cast, func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
@@ -37,6 +37,9 @@ class Server:
     slots: int
     """That it may fill."""
     used_slots: int
+    triggers: int = 0
+    """That it hosts at most."""
+    used_triggers: int = 0
 
     @property
     def takes_jobs(self) -> bool:
@@ -118,6 +121,8 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
             Worker.slots,
             Worker.slots_limit,
             shown.used,
+            Worker.triggers,
+            _used_triggers(),
         ).select_from(Worker)
     ).where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
     if queue is not None:
@@ -139,6 +144,15 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
             is_suspended=row[12] is not None,
             slots=row[13] if row[14] is None else min(row[13], row[14]),
             used_slots=row[15],
+            triggers=row[16],
+            used_triggers=row[17],
         )
         for row in session.execute(query.order_by(Worker.name))
     ]
+
+
+def _used_triggers() -> ScalarSelect[int]:
+    """Return how many triggers a worker holds, for a statement about workers."""
+    leased = [state.value for state in JobState if state.is_leased]
+    held = select(func.count()).select_from(Job).where(Job.worker_id == Worker.id, Job.state.in_(leased))
+    return held.where(Job.kind == JobKind.TRIGGER.value).correlate(Worker).scalar_subquery()

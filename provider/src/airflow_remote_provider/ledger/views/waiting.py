@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobState
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
@@ -66,7 +67,13 @@ def explain(job: JobRow, serving: Sequence[Server], before: int, now: datetime, 
         if not fits:
             return complaint(left)
         left = fits
-    if job.slots > max(server.free_slots for server in left):
+    if job.kind == JobKind.TRIGGER.value:
+        if all(server.used_triggers >= server.triggers for server in left):
+            return (
+                f"All places for triggers of {_workers(left)} are taken ({sum(server.triggers for server in left)}); "
+                "raise `triggers` in the settings of a worker, or add one."
+            )
+    elif job.slots > max(server.free_slots for server in left):
         used, slots = sum(server.used_slots for server in left), sum(server.slots for server in left)
         if all(server.free_slots == 0 for server in left):
             return f"All {slots} slots of {_workers(left)} are filled{_estimated(next_free)}."
@@ -103,7 +110,7 @@ def _needs(job: JobRow) -> list[tuple[Callable[[Server], bool], Complaint]]:
         ),
         (
             lambda server: job.kind in server.kinds,
-            lambda some: f"None of {_workers(some)} can run a {job.kind}; update them, or look at their run_as_user.",
+            lambda some: f"None of {_workers(some)} can run a {job.kind}; update them, or look at their settings.",
         ),
         (
             lambda server: server.presence == "online",
@@ -133,6 +140,7 @@ def _before(session: Session, job: JobRow, now: datetime) -> int:
     rivals = and_(
         Job.state == JobState.QUEUED.value,
         Job.queue == job.queue,
+        Job.kind == JobKind.TRIGGER.value if job.kind == JobKind.TRIGGER.value else Job.kind != JobKind.TRIGGER.value,
         Job.team.is_(None) if job.team is None else Job.team == job.team,
         or_(Job.not_before.is_(None), Job.not_before <= now),
     )
