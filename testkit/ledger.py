@@ -205,8 +205,8 @@ class Enlisted:
     credential: str
     slots: int
 
-    def claimant(self, free_slots: int | None = None) -> Claimant:
-        return Claimant(self.id, self.session_id, self.slots if free_slots is None else free_slots)
+    def claimant(self, free_slots: int | None = None, *, triggers: int = 0) -> Claimant:
+        return Claimant(self.id, self.session_id, self.slots if free_slots is None else free_slots, triggers)
 
     def lease(self, claimed: Claimed) -> Lease:
         return Lease(self.id, claimed.job_id, claimed.epoch)
@@ -220,10 +220,11 @@ def session_request(
     jobs: Sequence[HeldJob] = (),
     capabilities: Sequence[str] = ("task",),
     time: float = 0.0,
+    triggers: int = 0,
 ) -> SessionRequest:
     """What a daemon that has just started asks with, unless *boot_id* says which one."""
     boot_id = boot_id or str(uuid.uuid4())
-    return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, Facts(hostname="h"), list(jobs), time)
+    return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, Facts(hostname="h"), list(jobs), time, triggers)
 
 
 def enlist(
@@ -235,6 +236,7 @@ def enlist(
     labels: Mapping[str, str] | None = None,
     bundles: Sequence[str] | None = None,
     capabilities: Sequence[str] = ("task",),
+    triggers: int = 0,
 ) -> Enlisted:
     """Enrol a worker and open its session, in transactions of their own."""
     with compat.transaction() as session:
@@ -242,7 +244,8 @@ def enlist(
     with compat.transaction() as session:
         enrolled = credentials.enrol(session, token, Enrolment(name))
     with compat.transaction() as session:
-        record = workers.open_session(session, enrolled.worker_id, session_request(slots, capabilities=capabilities))
+        request = session_request(slots, capabilities=capabilities, triggers=triggers)
+        record = workers.open_session(session, enrolled.worker_id, request)
     assert record.session_id is not None
     return Enlisted(enrolled.worker_id, name, record.session_id, enrolled.credential, slots)
 

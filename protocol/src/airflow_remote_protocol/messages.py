@@ -98,10 +98,10 @@ class SessionRequest(Message, frozen=True):
     slots: Slots
     facts: Facts
     jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
-    triggers: Slots = 0
-    """How many triggers the worker hosts at most (capability `trigger`). They take no slots."""
     time: float = 0.0
     """The worker's wall clock, seconds since the epoch, for people to see how far it is off; 0: not told."""
+    triggers: Slots = 0
+    """How many triggers the worker hosts at most (capability `trigger`). They take no slots."""
 
 
 class IntentMode(str, Enum):

@@ -23,13 +23,13 @@ from airflow_remote_protocol.messages import (
     TriggerWorkload,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
-from sqlalchemy import and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.errors import Impossible, Superseded
-from airflow_remote_provider.ledger.jobs import NewJob, enqueue, take_back
+from airflow_remote_provider.ledger.jobs import NewJob, enqueue
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Deferral, Job
@@ -236,32 +236,16 @@ def _wait_of(session: Session, job: Job) -> Deferral | None:
     return session.scalar(select(Deferral).where(Deferral.ti_id == job.ti_id, Deferral.job_id == job.id).with_for_update())
 
 
-def stop_over(session: Session, open_states: list[str]) -> int:
-    """Take back the trigger jobs whose task no longer waits for them: cleared, marked, deleted, timed out. Return how many."""
-    ti = compat.task_instance_model()
-    waits = and_(ti.state == "deferred", ti.trigger_id == Deferral.trigger_id)
-    query = (
-        select(Job.id, ti.id.label("ti"), ti.state.label("ti_state"))
-        .outerjoin(Deferral, Deferral.job_id == Job.id)
-        .outerjoin(ti, ti.id == Job.ti_id)
-        .where(Job.kind == JobKind.TRIGGER.value, Job.state.in_(open_states))
-        .where(or_(Deferral.job_id.is_(None), ti.id.is_(None), ti.state.is_(None), ~waits))
-    )
-    over = {row.id: _why_over(row) for row in session.execute(query)}
-    for job in session.scalars(select(Job).where(Job.id.in_(over)).order_by(Job.id).with_for_update()) if over else ():
-        if not JobState(job.state).is_ended:
-            take_back(session, job, over[job.id])
-    return len(over)
+def waits(ti: Any) -> ColumnElement[bool]:
+    """Return the condition that a task instance still waits for the trigger of the joined :class:`Deferral`."""
+    return and_(ti.state == "deferred", ti.trigger_id == Deferral.trigger_id)
 
 
-def _why_over(row: Any) -> StopReason:
-    if row.ti is None:
-        return StopReason.GONE
-    if row.ti_state in ("success", "failed", "skipped", "upstream_failed"):
+def why_over(ti_state: str | None) -> StopReason:
+    """Return why a trigger's task no longer waits for it. Only what a user did lets the trigger's `on_kill` run."""
+    if ti_state in ("success", "failed", "skipped", "upstream_failed"):
         return StopReason.ENDED
-    if row.ti_state in (None, "restarting", "removed"):
-        return StopReason.CLEARED
-    return StopReason.RESUMED
+    return StopReason.CLEARED if ti_state in (None, "restarting", "removed") else StopReason.RESUMED
 
 
 def rescue(session: Session) -> int:

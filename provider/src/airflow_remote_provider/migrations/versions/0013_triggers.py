@@ -1,8 +1,9 @@
-"""Triggers of remote tasks run at the site; the grant `triggers` goes."""
+"""Triggers of remote tasks run at the site.
+
+What queue policies still hold under `triggers`, a grant that is gone, is not read any more.
+"""
 
 from __future__ import annotations
-
-import json
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,7 +17,6 @@ branch_labels = None
 depends_on = None
 
 LONG = sa.Text().with_variant(mysql.LONGTEXT(), "mysql")
-QUEUE = sa.table("remote_queue", sa.column("name", sa.String), sa.column("globs", sa.JSON))
 
 
 def upgrade() -> None:
@@ -37,21 +37,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_remote_deferral_job_id", "remote_deferral", ["job_id"])
     op.add_column("remote_worker", sa.Column("triggers", sa.Integer, nullable=False, server_default="0"))
-    _drop_globs("triggers")
 
 
 def downgrade() -> None:
     with op.batch_alter_table("remote_worker") as batch:
         batch.drop_column("triggers")
     op.drop_table("remote_deferral")
-    _drop_globs("code_on_central")
-
-
-def _drop_globs(kind: str) -> None:
-    """Forget what queue policies said of *kind*: the other version's words mean something else."""
-    connection = op.get_bind()
-    for name, globs in connection.execute(sa.select(QUEUE.c.name, QUEUE.c.globs)).all():
-        told = json.loads(globs) if isinstance(globs, str) else globs
-        if told and kind in told:
-            kept = {key: value for key, value in told.items() if key != kind}
-            connection.execute(sa.update(QUEUE).where(QUEUE.c.name == name).values(globs=kept))

@@ -1,0 +1,360 @@
+"""Waits: noted, queued as triggers, ended once, taken back, handed on; and nothing of them is decoded."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import select, update
+
+from testkit.ledger import (  # isort: skip
+    Enlisted,
+    TaskInstance,
+    Trigger,
+    ago,
+    change_job,
+    change_task,
+    claim,
+    enlist,
+    job_row,
+    last_seen,
+    running,
+)
+
+from airflow_remote_protocol.codec import decode
+from airflow_remote_protocol.messages import EventKind, JobKind, Outcome, Report, StopReason, TriggerEvent, TriggerWorkload
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import deferrals, leases, sweep
+from airflow_remote_provider.ledger.deferrals import MOST_DEATHS, NewWait, Resumption
+from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
+from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.sweep import OfferRules
+from airflow_remote_provider.models import Deferral, Job
+from airflow_remote_provider.placeholder_names import FAIL, PLACEHOLDER, TRIGGER_QUEUE
+
+pytestmark = pytest.mark.usefixtures("database")
+
+WORKLOAD = json.dumps({"ti": {"id": "ti"}, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}})
+KWARGS = '{"path":{"__classname__":"os.system","__data__":"rm -rf /"}}'
+WAIT = NewWait("resume", '{"told":"before"}', KWARGS, "site.Trigger")
+FIRED = TriggerEvent(EventKind.FIRED, msgspec.Raw(b'{"at":1}'))
+FAILED = TriggerEvent(EventKind.FAILED, traceback=["Traceback", "ValueError: no"])
+
+
+@pytest.fixture
+def host() -> Enlisted:
+    """A worker that hosts two triggers at most, and has no slot."""
+    return enlist("host", slots=0, capabilities=["task", "trigger"], triggers=2)
+
+
+def _defer(lease: Lease, wait: NewWait = WAIT, *, queue: str | None = TRIGGER_QUEUE) -> uuid.UUID:
+    """Let the task of a running job defer, as the gateway and Airflow do between them."""
+    with compat.transaction() as session:
+        subject = leases.conclude(session, lease, done=True)
+        deferrals.note(session, lease.job_id, wait)
+    with compat.transaction() as session:
+        trigger = Trigger(queue=queue, created_date=datetime.now(timezone.utc), classpath=PLACEHOLDER)
+        session.add(trigger)
+        session.flush()
+        waiting = update(TaskInstance).where(TaskInstance.id == subject.id)
+        session.execute(waiting.values(state="deferred", trigger_id=trigger.id))
+    with compat.transaction() as session:
+        deferrals.queue_trigger(session, lease.job_id)
+    return subject.id
+
+
+def _trigger_jobs() -> list[Job]:
+    with compat.transaction() as session:
+        return list(session.scalars(select(Job).where(Job.kind == JobKind.TRIGGER.value).order_by(Job.queued_at)))
+
+
+def _hosted(host: Enlisted) -> Lease:
+    """Let *host* have the one trigger that waits, and accept it."""
+    (claimed,) = claim(host.claimant(0, triggers=1))
+    lease = host.lease(claimed)
+    with compat.transaction() as session:
+        assert leases.accept(session, lease).kind is JobKind.TRIGGER
+    return lease
+
+
+def _fire(lease: Lease, event: TriggerEvent = FIRED) -> None:
+    with compat.transaction() as session:
+        leases.fire(session, lease, event)
+
+
+def _task(ti_id: uuid.UUID) -> TaskInstance:
+    with compat.transaction() as session:
+        task = session.get(TaskInstance, ti_id)
+    assert task is not None
+    return task
+
+
+def _resumption(ti_id: uuid.UUID) -> Resumption | None:
+    with compat.transaction() as session:
+        return deferrals.resumption(session, ti_id)
+
+
+@pytest.fixture
+def deferring() -> Lease:
+    return running(enlist("runner", capabilities=["task"]), workload=WORKLOAD, bundle="b")
+
+
+def test_a_deferred_task_s_trigger_is_a_job_that_takes_no_slot(deferring: Lease) -> None:
+    ti_id = _defer(deferring)
+    (job,) = _trigger_jobs()
+    task_job = job_row(deferring.job_id)
+    assert (job.state, job.slots, job.queue, job.owner, job.labels, job.bundle) == ("queued", 0, "q", "", task_job.labels, "b")
+    assert (job.ti_id, job.task_id, job.log_path) == (ti_id, "task", f"{task_job.log_path}.trigger.{job.id}.log")
+    workload = decode(TriggerWorkload, job.workload.encode())
+    assert (workload.classpath, bytes(workload.kwargs).decode()) == ("site.Trigger", KWARGS), "as the worker sent it, encoded"
+
+
+def test_the_same_deferral_again_queues_nothing_more(deferring: Lease) -> None:
+    _defer(deferring)
+    with compat.transaction() as session:
+        deferrals.queue_trigger(session, deferring.job_id)
+    assert len(_trigger_jobs()) == 1
+
+
+@pytest.mark.parametrize("wait", [NewWait("resume", "{}"), NewWait("resume", "{}", "{}", None)])
+def test_a_wait_that_central_or_a_person_ends_queues_no_trigger(deferring: Lease, wait: NewWait) -> None:
+    ti_id = _defer(deferring, wait, queue=None)
+    assert _trigger_jobs() == []
+    assert _resumption(ti_id) == Resumption("resume", "{}", None)
+
+
+def test_a_task_that_was_cleared_before_its_trigger_was_queued_gets_none(deferring: Lease) -> None:
+    with compat.transaction() as session:
+        deferrals.note(session, deferring.job_id, WAIT)
+    with compat.transaction() as session:
+        deferrals.queue_trigger(session, deferring.job_id)
+    assert _trigger_jobs() == []
+
+
+def test_only_a_worker_with_the_capability_and_room_is_offered_a_trigger(deferring: Lease, host: Enlisted) -> None:
+    _defer(deferring)
+    unable = enlist("unable", capabilities=["task"], triggers=5)
+    full = enlist("full", capabilities=["task", "trigger"], triggers=0)
+    assert claim(unable.claimant(4, triggers=5), full.claimant(4, triggers=5), host.claimant(4, triggers=0)) == []
+    (claimed,) = claim(host.claimant(0, triggers=5))
+    assert claimed.worker_id == host.id
+
+
+def test_a_worker_is_never_offered_more_triggers_than_its_session_allows(host: Enlisted) -> None:
+    runner = enlist("runner", slots=5)
+    for _ in range(4):
+        _defer(running(runner, workload=WORKLOAD))
+    assert len(claim(host.claimant(0, triggers=10))) == 2
+    assert claim(host.claimant(0, triggers=10)) == []
+
+
+def test_triggers_and_tasks_do_not_take_each_other_s_room(deferring: Lease) -> None:
+    both = enlist("both", slots=1, capabilities=["task", "trigger"], triggers=1)
+    _defer(deferring)
+    running(both)
+    (claimed,) = claim(both.claimant(0, triggers=1))
+    assert claimed.kind == JobKind.TRIGGER.value
+
+
+def test_an_event_lets_the_task_go_on_with_what_it_kept(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    lease = _hosted(host)
+    _fire(lease)
+    assert (_task(ti_id).state, _task(ti_id).trigger_id) == ("scheduled", None)
+    assert _resumption(ti_id) == Resumption("resume", '{"told":"before"}', '{"at":1}')
+    job = job_row(lease.job_id)
+    assert (job.state, job.outcome, job.settled_at is not None) == ("succeeded", "succeeded", True)
+
+
+def test_the_same_event_again_changes_nothing(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    lease = _hosted(host)
+    _fire(lease)
+    change_task(ti_id, state="running")
+    _fire(lease, TriggerEvent(EventKind.FIRED, msgspec.Raw(b'"another"')))
+    assert _task(ti_id).state == "running"
+    assert _resumption(ti_id) == Resumption("resume", '{"told":"before"}', '{"at":1}')
+
+
+def test_a_trigger_that_failed_fails_its_task_with_its_traceback(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    lease = _hosted(host)
+    _fire(lease, FAILED)
+    told = _resumption(ti_id)
+    assert told is not None and told.next_method == FAIL
+    assert json.loads(told.next_kwargs) == {"error": "Trigger failure", "traceback": FAILED.traceback}
+    assert (job_row(lease.job_id).state, job_row(lease.job_id).reason) == ("failed", "ValueError: no")
+
+
+def test_an_event_before_acceptance_or_of_a_task_is_impossible(deferring: Lease, host: Enlisted) -> None:
+    _defer(deferring)
+    (claimed,) = claim(host.claimant(0, triggers=1))
+    with pytest.raises(Impossible, match="accept it"):
+        _fire(host.lease(claimed))
+    with pytest.raises(Impossible, match="only a trigger"):
+        _fire(running(enlist("third", ["other"]), "other"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"state": "failed"}, StopReason.ENDED),
+        ({"state": "success"}, StopReason.ENDED),
+        ({"state": None, "trigger_id": None}, StopReason.CLEARED),
+        ({"state": "scheduled", "trigger_id": None}, StopReason.RESUMED),
+        ({"state": "running", "trigger_id": None}, StopReason.RESUMED),
+        ({"trigger_id": 4711}, StopReason.RESUMED),
+    ],
+)
+def test_a_trigger_whose_task_waits_for_it_no_more_is_taken_back(
+    deferring: Lease, host: Enlisted, changes: dict[str, Any], reason: StopReason
+) -> None:
+    ti_id = _defer(deferring)
+    lease = _hosted(host)
+    with compat.transaction() as session:
+        assert sweep.stop_ended(session) == 0
+    change_task(ti_id, **changes)
+    with compat.transaction() as session:
+        assert sweep.stop_ended(session) == 1
+    job = job_row(lease.job_id)
+    assert (job.state, job.stop_reason) == ("revoked", reason.value)
+    with pytest.raises(Superseded):
+        _fire(lease)
+    with compat.transaction() as session:
+        (stop,) = leases.stops_for(session, [host.id])[host.id]
+    assert (stop.job_id, stop.reason) == (lease.job_id, reason)
+
+
+def test_an_event_that_comes_after_the_task_went_on_is_refused_and_changes_nothing(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    lease = _hosted(host)
+    change_task(ti_id, state="scheduled", trigger_id=None)  # its wait has timed out, and no look has seen it yet
+    with pytest.raises(Superseded):
+        _fire(lease)
+    assert _resumption(ti_id) is None, "Airflow's own reason stands"
+
+
+def test_a_task_whose_wait_timed_out_gets_airflow_s_reason(deferring: Lease) -> None:
+    ti_id = _defer(deferring)
+    assert _resumption(ti_id) is None
+
+
+def test_a_drained_worker_hands_its_trigger_back_at_no_cost(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    for _ in range(2 * MOST_DEATHS):
+        lease = _hosted(host)
+        with compat.transaction() as session:
+            leases.decline(session, lease, "this worker drains", delay=timedelta(seconds=5))
+        job = job_row(lease.job_id)
+        assert (job.state, job.offers) == ("queued", 0)
+    assert _task(ti_id).state == "deferred"
+    with pytest.raises(Superseded):
+        _fire(lease)
+
+
+def test_a_trigger_under_which_hosts_keep_dying_fails_its_task(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    for _ in range(MOST_DEATHS):
+        lease = _hosted(host)
+        with compat.transaction() as session:
+            leases.decline(session, lease, f"{leases.HOST_DIED}killed by signal 9", delay=timedelta(seconds=5))
+    assert job_row(lease.job_id).state == "failed"
+    told = _resumption(ti_id)
+    assert told is not None and "has ended 3 times" in told.next_kwargs and "killed by signal 9" in told.next_kwargs
+
+
+def test_the_trigger_of_a_lost_worker_goes_to_another(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    lost = _hosted(host)
+    change_job(lost.job_id, accepted_at=ago(hours=9))
+    last_seen(host.id, ago(hours=8))
+    with compat.transaction() as session:
+        assert sweep.lose_silent(session) == 1
+    assert (job_row(lost.job_id).state, _task(ti_id).state) == ("queued", "deferred")
+    other = enlist("other", slots=0, capabilities=["trigger"], triggers=1)
+    (claimed,) = claim(other.claimant(0, triggers=1))
+    with compat.transaction() as session:
+        leases.accept(session, other.lease(claimed))
+    with pytest.raises(NotYours):
+        _fire(lost)
+    _fire(other.lease(claimed))
+    assert _task(ti_id).state == "scheduled"
+
+
+def test_a_trigger_that_its_worker_s_new_session_does_not_list_goes_back_to_the_queue(deferring: Lease, host: Enlisted) -> None:
+    _defer(deferring)
+    lease = _hosted(host)
+    change_job(lease.job_id, missing_since=ago(minutes=1))
+    with compat.transaction() as session:
+        assert sweep.lose_missing(session, grace=timedelta(seconds=15)) == 1
+    assert job_row(lease.job_id).state == "queued"
+
+
+def test_a_trigger_that_can_t_be_prepared_fails_its_task_with_the_reason(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    lease = _hosted(host)
+    said = Report(Outcome.UNPREPARED, reason="no bundle 'b'")
+    with compat.transaction() as session:
+        leases.report(session, lease, said)
+    with compat.transaction() as session:
+        leases.report(session, lease, said)
+    told = _resumption(ti_id)
+    assert told is not None and "no bundle 'b'" in told.next_kwargs and _task(ti_id).state == "scheduled"
+
+
+def test_a_trigger_is_never_reported_as_ended_by_itself(deferring: Lease, host: Enlisted) -> None:
+    _defer(deferring)
+    lease = _hosted(host)
+    with pytest.raises(Impossible, match="ends by its event"), compat.transaction() as session:
+        leases.report(session, lease, Report(Outcome.SUCCEEDED))
+
+
+def test_a_trigger_that_nobody_accepts_fails_its_task_in_the_end(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    for _ in range(3):
+        (claimed,) = claim(host.claimant(0, triggers=1))
+        change_job(claimed.job_id, deadline_at=ago(seconds=1))
+        with compat.transaction() as session:
+            sweep.expire_offers(session, OfferRules(3, timedelta(0)))
+        change_job(claimed.job_id, not_before=None)
+    told = _resumption(ti_id)
+    assert told is not None and "never accepted" in told.next_kwargs and _task(ti_id).state == "scheduled"
+
+
+def test_a_wait_that_an_ended_api_process_left_half_noted_is_mended(deferring: Lease) -> None:
+    ti_id = _defer(deferring)
+    with compat.transaction() as session:
+        session.execute(update(Deferral).values(job_id=None, trigger_id=None, deferred_at=ago(minutes=1)))
+        session.execute(update(Job).where(Job.kind == JobKind.TRIGGER.value).values(state="revoked"))
+    with compat.transaction() as session:
+        assert deferrals.rescue(session) == 1
+    assert [job.state for job in _trigger_jobs()].count("queued") == 1
+    assert _task(ti_id).state == "deferred"
+
+
+def test_a_task_that_waits_for_what_nothing_knows_of_is_failed(deferring: Lease) -> None:
+    ti_id = _defer(deferring)
+    with compat.transaction() as session:
+        session.execute(Deferral.__table__.delete())  # type: ignore[attr-defined]
+        assert deferrals.rescue(session) == 0
+        session.execute(update(Trigger).values(created_date=ago(minutes=5)))
+    with compat.transaction() as session:
+        assert deferrals.rescue(session) == 1
+    assert _task(ti_id).state == "scheduled"
+    assert _resumption(ti_id) is None, "so the placeholder's own reason is what its task fails with"
+
+
+def test_waits_of_tasks_that_are_over_are_forgotten(deferring: Lease) -> None:
+    ti_id = _defer(deferring)
+    with compat.transaction() as session:
+        session.execute(update(Deferral).values(deferred_at=ago(days=2)))
+    for state, kept in (("deferred", 1), ("success", 0)):
+        change_task(ti_id, state=state)
+        with compat.transaction() as session:
+            deferrals.purge(session)
+        with compat.transaction() as session:
+            assert len(session.scalars(select(Deferral)).all()) == kept
