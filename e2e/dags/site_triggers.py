@@ -1,0 +1,69 @@
+"""Triggers that a site keeps in a module of its Dag bundle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+
+class Answers(BaseTrigger):
+    """Fires when an HTTP server answers, with what it says."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.Answers", {"url": self.url}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        import httpx
+
+        async with httpx.AsyncClient() as client:
+            while True:
+                try:
+                    answer = await client.get(self.url)
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.2)
+        yield TriggerEvent(answer.text)
+
+
+class Appears(BaseTrigger):
+    """Fires when a file exists, with what is in it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.Appears", {"path": self.path}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        self.log.info("waiting for %s", self.path)
+        while not Path(self.path).exists():
+            await asyncio.sleep(0.1)
+        yield TriggerEvent({"read": Path(self.path).read_text()})
+
+    async def on_kill(self) -> None:
+        Path(self.path).with_suffix(".killed").touch()
+
+
+class Asks(BaseTrigger):
+    """Fires with the login of a connection."""
+
+    def __init__(self, conn: str) -> None:
+        super().__init__()
+        self.conn = conn
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.Asks", {"conn": self.conn}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        from airflow.sdk import BaseHook
+
+        yield TriggerEvent((await BaseHook.aget_connection(self.conn)).login)

@@ -1,0 +1,163 @@
+"""Deferrable operators: their triggers run on a worker of the task's queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.providers.standard.sensors.filesystem import FileSensor
+from airflow.providers.standard.sensors.time_delta import TimeDeltaSensor
+from airflow.sdk import BaseOperator, Param, dag, task
+from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskSuccessEvent, TriggerEvent
+from site_triggers import Answers, Appears, Asks
+
+REMOTE = {"executor": "RemoteExecutor"}
+DIRECTORY = {"directory": Param("", type="string")}
+
+
+class Waits(BaseOperator):
+    """Defers to a trigger; returns the event."""
+
+    template_fields = ("told",)
+
+    def __init__(self, *, trigger: type[BaseTrigger], told: dict[str, str], **options: Any) -> None:
+        super().__init__(**options)
+        self.trigger = trigger
+        self.told = told
+
+    def execute(self, context: Any) -> None:
+        print("before the wait")
+        self.defer(trigger=self.trigger(**self.told), method_name="go_on", kwargs={"kept": ["from", "before"]})
+
+    def go_on(self, context: Any, event: Any = None, kept: Any = None) -> dict[str, Any]:
+        print("after the wait")
+        return {"event": event, "kept": kept}
+
+
+class InTheDagFile(BaseTrigger):
+    """A trigger that only this Dag file defines."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{type(self).__module__}.{type(self).__name__}", {"path": self.path}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        while not Path(self.path).exists():
+            await asyncio.sleep(0.1)
+        yield TriggerEvent("from the Dag file")
+
+
+class EndsItsTask(BaseTrigger):
+    """Ends its task without resuming it."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{type(self).__module__}.{type(self).__name__}", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        yield TaskSuccessEvent(xcoms={"return_value": {"ended": "by the trigger"}})
+
+
+class Breaks(BaseTrigger):
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{type(self).__module__}.{type(self).__name__}", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        raise ValueError("the press is broken")
+        yield TriggerEvent(None)
+
+
+class StartsInTheTrigger(BaseOperator):
+    """Would be deferred by the scheduler, to central's triggerer."""
+
+    start_trigger_args = StartTriggerArgs(
+        trigger_cls="site_triggers.Appears", trigger_kwargs={"path": ""}, next_method="go_on", next_kwargs=None, timeout=None
+    )
+    start_from_trigger = True
+    template_fields = ("path",)
+
+    def __init__(self, *, path: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.path = path
+
+    def execute(self, context: Any) -> None:
+        self.defer(trigger=Appears(self.path), method_name="go_on")
+
+    def go_on(self, context: Any, event: Any = None) -> Any:
+        return event
+
+
+@dag(schedule=None, params=DIRECTORY)
+def waits():
+    """One of each; all wait for `<directory>/go`, but for those that need nothing."""
+    go = {"path": "{{ params.directory }}/go"}
+    TimeDeltaSensor(task_id="moment", delta=1, deferrable=True, **REMOTE)
+    FileSensor(task_id="file", filepath="{{ params.directory }}/go", deferrable=True, poke_interval=0.5, **REMOTE)
+    Waits(task_id="of_bundle", trigger=Appears, told=go, **REMOTE)
+    Waits(task_id="of_file", trigger=InTheDagFile, told=go, **REMOTE)
+    Waits(task_id="ends", trigger=EndsItsTask, told={}, **REMOTE)
+    StartsInTheTrigger(task_id="starts", path="{{ params.directory }}/go", **REMOTE)
+    TriggerDagRunOperator(
+        task_id="other_dag",
+        trigger_dag_id="waited_for",
+        wait_for_completion=True,
+        deferrable=True,
+        poke_interval=1,
+        **REMOTE,
+    )
+
+
+@dag(schedule=None)
+def waited_for():
+    @task(**REMOTE)
+    def one() -> str:
+        return "done"
+
+    one()
+
+
+@dag(schedule=None, params={"url": Param("", type="string")})
+def waits_for_server():
+    Waits(task_id="wait", trigger=Answers, told={"url": "{{ params.url }}"}, **REMOTE)
+
+
+@dag(schedule=None)
+def waits_in_vain():
+    Waits(task_id="wait", trigger=Breaks, told={}, **REMOTE)
+
+
+@dag(schedule=None)
+def waits_and_asks():
+    grant = {"remote": {"connections": ["waits_granted"]}}
+    Waits(task_id="granted", trigger=Asks, told={"conn": "waits_granted"}, executor_config=grant, **REMOTE)
+    Waits(task_id="denied", trigger=Asks, told={"conn": "waits_denied"}, **REMOTE)
+
+
+@dag(schedule=None, params=DIRECTORY)
+def waits_once():
+    Waits(task_id="wait", trigger=Appears, told={"path": "{{ params.directory }}/go"}, queue="waits", **REMOTE)
+
+
+@dag(schedule=None, params=DIRECTORY)
+def waits_on_two():
+    options = {"remote": {"lost_after": 30}}
+    told = {"path": "{{ params.directory }}/go"}
+    Waits(task_id="wait", trigger=Appears, told=told, queue="waits-two", executor_config=options, **REMOTE)
+
+
+@dag(schedule=None, params=DIRECTORY, max_active_tasks=1000)
+def waits_together():
+    """Five hundred tasks that wait for the same file."""
+    count = 500
+    Waits.partial(task_id="wait", trigger=Appears, queue="waits-many", **REMOTE).expand(
+        told=[{"path": "{{ params.directory }}/go"}] * count
+    )
+
+
+for make in (waits, waited_for, waits_for_server, waits_in_vain, waits_and_asks, waits_once, waits_on_two, waits_together):
+    make()

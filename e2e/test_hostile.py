@@ -1,0 +1,207 @@
+"""Attacks with one worker's credential on a real central: each was seen to work before it was closed (docs/explain/security.md)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testkit.airflow import Airflow
+from testkit.hostile_worker import HostileWorker, Taken, taken_over
+from testkit.processes import wait_until
+
+FILE_DELETE = "airflow.providers.standard.triggers.file.FileDeleteTrigger"
+DATE_TIME = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
+TRIGGERER_ROUND_S = 4.0
+"""Two rounds of central's triggerer, which looks for triggers every second."""
+
+
+@pytest.fixture
+def hostile(central: Airflow) -> Iterator[HostileWorker]:
+    with taken_over(central, "hostile") as hostile:
+        yield hostile
+
+
+@pytest.fixture
+def running(central: Airflow, hostile: HostileWorker) -> tuple[str, Taken]:
+    """A run of a Dag that names nothing, and the hostile worker's job of it, its task running."""
+    return _begin(central, hostile)
+
+
+def _begin(central: Airflow, hostile: HostileWorker, dag_id: str = "prey") -> tuple[str, Taken]:
+    run = central.trigger(dag_id)
+    job = hostile.take()
+    assert hostile.start(job).status_code == 200
+    return run, job
+
+
+def _triggers(central: Airflow) -> list[dict[str, Any]]:
+    return central.query("SELECT id, classpath, kwargs, queue FROM trigger ORDER BY id")
+
+
+@pytest.mark.parametrize(
+    ("classpath", "kwargs"),
+    [
+        (FILE_DELETE, {"filepath": "{victim}", "poke_interval": 0.1}),
+        ("airflow.providers.standard.triggers.external_task.WorkflowTrigger", {"external_dag_id": "prey"}),
+        ("subprocess.Popen", {"args": ["touch", "{victim}.owned"]}),
+        (
+            DATE_TIME,
+            {"moment": {"__classname__": "datetime.datetime", "__version__": 2, "__data__": {"timestamp": 1.0, "tz": None}}},
+        ),
+        (DATE_TIME, {"moment": {"__classname__": "os.system", "__version__": 1, "__data__": "touch {victim}.owned"}}),
+        (DATE_TIME, {"target_time": "{{ conn.plant.password }}"}),
+        ("airflow.triggers.callback.CallbackTrigger", {"callback_path": "os.system", "callback_kwargs": {"command": "true"}}),
+    ],
+    ids=["deletes files", "another Dag", "any class", "naive moment", "encoded object", "template", "callback"],
+)
+def test_no_trigger_that_a_worker_names_runs_on_central(
+    central: Airflow, hostile: HostileWorker, running: tuple[str, Taken], tmp_path: Path, classpath: str, kwargs: dict[str, Any]
+) -> None:
+    run, job = running
+    victim = tmp_path / "victim"
+    victim.write_text("central's")
+    told = json.loads(json.dumps(kwargs).replace("{victim}", str(victim)))
+    answer = hostile.defer(job, classpath, trigger_kwargs=told, next_kwargs={"x": {"__classname__": "os.system"}})
+    assert answer.status_code < 300, answer.text
+    [row] = [row for row in _triggers(central) if row["queue"] == "airflow-remote-sites"][-1:]
+    assert (row["classpath"], row["kwargs"]) == ("airflow_remote_provider.placeholder.RunsAtSite", "{}")
+    [task] = central.query("SELECT next_method, next_kwargs FROM task_instance WHERE run_id = :run", run=run)
+    assert task["next_method"] == "__fail__" and "__classname__" not in json.dumps(task["next_kwargs"])
+    time.sleep(TRIGGERER_ROUND_S)
+    assert victim.exists() and not victim.with_name("victim.owned").exists()
+    assert central.is_running("triggerer")
+    assert central.task_instance("prey", run, "one")["state"] == "deferred", "and Airflow can show it"
+    central.set_task_state("prey", run, "one", "failed")
+
+
+def test_what_a_person_s_answer_resumes_is_not_decoded_on_central(central: Airflow, hostile: HostileWorker) -> None:
+    run, job = _begin(central, hostile)
+    said = {"state": "awaiting_input", "next_method": "execute", "next_kwargs": {"x": {"__classname__": "os.system"}}}
+    answer = hostile.call(job, "PATCH", f"{job.at}/state", said)
+    assert answer.status_code < 300, answer.text
+    [task] = central.query("SELECT next_method, next_kwargs FROM task_instance WHERE run_id = :run", run=run)
+    assert task["next_method"] == "__fail__" and "__classname__" not in json.dumps(task["next_kwargs"])
+    central.set_task_state("prey", run, "one", "failed")
+
+
+@pytest.mark.parametrize("spelling", ["stat%65", "%73tate", "STATE".lower().replace("a", "%61")])
+def test_no_spelling_of_state_reaches_a_task_of_another_worker(central: Airflow, hostile: HostileWorker, spelling: str) -> None:
+    """Spelt otherwise, the call used to be passed on without ending the job: whatever came after it found an open lease."""
+    run, job = _begin(central, hostile)
+    assert (
+        hostile.call(job, "PATCH", f"{job.at}/{spelling}", {"state": "failed", "end_date": "2026-01-01T00:00:00Z"}).status_code
+        < 300
+    )
+    [row] = central.jobs(run)
+    assert row["concluded_at"] is not None, "the rule that matched says that this call ends the task"
+
+
+def test_no_spelling_of_run_starts_a_task_without_accepting_it(central: Airflow, hostile: HostileWorker) -> None:
+    run = central.trigger("prey")
+    job = hostile.take()
+    said = {"state": "running", "hostname": "x", "unixname": "x", "pid": 1, "start_date": "2026-01-01T00:00:00Z"}
+    assert hostile.call(job, "PATCH", f"{job.at}/ru%6e", said).status_code == 200
+    [row] = central.jobs(run)
+    assert row["state"] == "running"
+    hostile.end(job)
+
+
+def test_a_host_name_from_a_worker_is_never_called(central: Airflow, hostile: HostileWorker) -> None:
+    run = central.trigger("prey")
+    job = hostile.take()
+    with _listening(int(central.environment["AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT"])) as calls:
+        assert hostile.start(job, hostname="127.0.0.1").status_code == 200
+        assert central.task_instance("prey", run, "one")["hostname"] in ("", None)
+        central.task_log("prey", run, "one")
+        hostile.defer(job, "site.Trigger")
+        central.task_log("prey", run, "one")
+        central.set_task_state("prey", run, "one", "failed")
+        central.task_log("prey", run, "one")
+        assert calls == []
+
+
+@contextmanager
+def _listening(port: int) -> Iterator[list[object]]:
+    """Listen where Airflow looks for a worker's logs; yield who called."""
+    calls: list[object] = []
+    with closing(socket.create_server(("127.0.0.1", port))) as server:
+        server.settimeout(0.2)
+        over = threading.Event()
+
+        def accept() -> None:
+            while not over.is_set():
+                try:
+                    connection, caller = server.accept()
+                except TimeoutError:
+                    continue
+                connection.close()
+                calls.append(caller)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield calls
+        finally:
+            over.set()
+            thread.join(5)
+
+
+@pytest.mark.parametrize("delay", ["1e300", "NaN", "Infinity", "-1", "1e9"])
+def test_no_retry_delay_leaves_a_run_that_never_ends(central: Airflow, hostile: HostileWorker, delay: str) -> None:
+    run, job = _begin(central, hostile, "prey_that_retries")
+    body = f'{{"state": "up_for_retry", "end_date": "2026-01-01T00:00:00Z", "retry_delay_seconds": {delay}}}'.encode()
+    answer = hostile.call(job, "PATCH", f"{job.at}/state", body=body)
+    assert answer.status_code == 422, answer.text
+    assert hostile.end(job, "failed").status_code < 300
+    assert central.wait_for_run("prey_that_retries", run) == "failed"
+
+
+@pytest.mark.parametrize("date", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "2026-01-01T00:00:00", "+275760-09-13"])
+def test_no_date_breaks_the_execution_api(central: Airflow, hostile: HostileWorker, date: str) -> None:
+    run, job = _begin(central, hostile)
+    assert hostile.end(job, "failed", end_date=date).status_code == 422
+    assert hostile.end(job, "failed").status_code < 300
+    assert central.wait_for_run("prey", run) == "failed"
+
+
+def test_a_concluded_job_reads_and_writes_nothing_more(central: Airflow, hostile: HostileWorker) -> None:
+    central.api("POST", "variables", json={"key": "after_the_end", "value": "one"})
+    central.cli("remote", "grants", "allow", "hostile", "--variables", "after_the_end")
+    run, job = _begin(central, hostile)
+    assert hostile.call(job, "GET", "variables/after_the_end").status_code == 200
+    xcom = f"xcoms/prey/{run}/one/return_value"
+    assert hostile.call(job, "POST", xcom, "honest").status_code < 300
+    assert hostile.end(job).status_code < 300
+    central.api("PATCH", "variables/after_the_end", json={"key": "after_the_end", "value": "two"})
+    assert hostile.call(job, "GET", "variables/after_the_end").status_code in (409, 422)
+    assert hostile.call(job, "POST", xcom, "forged").status_code in (409, 422)
+    assert hostile.end(job).status_code < 300, "the same state again is a repeat"
+    assert hostile.end(job, "failed").status_code in (409, 422)
+    assert central.wait_for_run("prey", run) == "success"
+    assert central.xcom("prey", run, "one") == "honest"
+    central.cli("remote", "grants", "deny", "hostile", "--variables", "after_the_end")
+    central.api("DELETE", "variables/after_the_end")
+
+
+def test_an_event_of_a_trigger_comes_from_the_worker_that_hosts_it(central: Airflow, hostile: HostileWorker) -> None:
+    run, job = _begin(central, hostile)
+    assert hostile.defer(job, "site.Trigger").status_code < 300
+    [trigger] = [row for row in central.jobs(run) if row["kind"] == "trigger"]
+    fired = {"kind": "fired", "payload": "forged"}
+    for claimed in (job, Taken(trigger["id"], trigger["epoch"], "trigger", {}), Taken(trigger["id"], 1, "trigger", {})):
+        assert hostile.about(claimed, "event", fired).status_code in (404, 409, 422)
+    assert central.task_instance("prey", run, "one")["state"] == "deferred"
+    central.set_task_state("prey", run, "one", "failed")
+    wait_until(
+        lambda: [row["state"] for row in central.jobs(run) if row["kind"] == "trigger"] == ["revoked"],
+        timeout_s=15,
+        what="the trigger's job is taken back",
+    )

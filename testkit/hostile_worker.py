@@ -1,0 +1,134 @@
+"""A worker that was taken over, against a real central: joins as any worker, takes jobs, and says what it likes about them.
+
+hostile = HostileWorker(central, queue="hostile")
+job = hostile.take()
+hostile.start(job)
+hostile.defer(job, classpath="…", trigger_kwargs={…})
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from testkit.airflow import Airflow
+from testkit.processes import wait_until
+
+MARKER, EPOCH, SESSION = "airflow-remote-protocol", "airflow-remote-epoch", "airflow-remote-session"
+NOW = "2026-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An offer of a job."""
+
+    job_id: str
+    epoch: int
+    kind: str
+    workload: dict[str, Any]
+
+    @property
+    def ti(self) -> dict[str, Any]:
+        return dict(self.workload["ti"])
+
+    @property
+    def at(self) -> str:
+        """Where the Execution API has its task instance."""
+        return f"task-instances/{self.ti['id']}"
+
+
+class HostileWorker:
+    """Speaks the protocol by hand. *triggers*: how many it says that it would host."""
+
+    def __init__(self, central: Airflow, queue: str, *, name: str = "", triggers: int = 0) -> None:
+        self.name = name or f"hostile-{uuid.uuid4().hex[:8]}"
+        token = central.enrolment_token(queues=queue, name_pattern=self.name)
+        self._central = central
+        self.client = httpx.Client(base_url=f"{central.url}/remote/v1/", headers={MARKER: "1.0"}, timeout=60)
+        enrolled = self.client.post("enrol", json={"name": self.name}, headers={"authorization": f"Bearer {token}"})
+        assert enrolled.status_code == 201, enrolled.text
+        self.client.headers["authorization"] = f"Bearer {enrolled.json()['credential']}"
+        request = {
+            "instance_id": uuid.uuid4().hex,
+            "boot_id": uuid.uuid4().hex,
+            "protocol": "1.0",
+            "capabilities": ["task", "callback", "trigger"],
+            "slots": 8,
+            "triggers": triggers,
+            "facts": {},
+            "jobs": [],
+        }
+        session = self.client.post("session", json=request)
+        assert session.status_code == 200, session.text
+        self.client.headers[SESSION] = session.json()["session_id"]
+        self._triggers = triggers
+        self._held: list[Taken] = []
+
+    def take(self, *, timeout_s: float = 60) -> Taken:
+        """Return the next job that central offers."""
+        offers: list[dict[str, Any]] = []
+
+        def polled() -> bool:
+            held = [{"job_id": job.job_id, "epoch": job.epoch, "phase": "running"} for job in self._held]
+            poll = {"free_slots": 1, "free_triggers": self._triggers, "intent_revision": 99, "wait_s": 5.0, "jobs": held}
+            reply = self.client.post("poll", json=poll)
+            assert reply.status_code == 200, reply.text
+            offers.extend(reply.json().get("offers", ()))
+            return bool(offers)
+
+        wait_until(polled, timeout_s=timeout_s, what=f"{self.name} is offered a job")
+        taken = Taken(offers[0]["job_id"], offers[0]["epoch"], offers[0]["kind"], offers[0]["workload"])
+        self._held.append(taken)
+        return taken
+
+    def call(self, job: Taken, method: str, path: str, said: object = None, *, body: bytes | None = None) -> httpx.Response:
+        """Make one call of the job through the gateway; *path* is sent as it is."""
+        content = body if body is not None else (b"" if said is None else json.dumps(said).encode())
+        headers = {EPOCH: str(job.epoch), "content-type": "application/json"}
+        url = httpx.URL(f"{self.client.base_url}").copy_with(
+            raw_path=f"{self.client.base_url.raw_path.decode()}jobs/{job.job_id}/execution/{path}".encode()
+        )
+        return self.client.request(method, url, content=content, headers=headers)
+
+    def about(self, job: Taken, path: str, said: object) -> httpx.Response:
+        """Make one call about the job that is not the Execution API's."""
+        return self.client.post(f"jobs/{job.job_id}/{path}", json=said, headers={EPOCH: str(job.epoch)})
+
+    def start(self, job: Taken, **changes: Any) -> httpx.Response:
+        """Ask for the task to run; central accepts the offer by that."""
+        run = {"state": "running", "hostname": "nowhere", "unixname": "x", "pid": 4711, "start_date": NOW}
+        return self.call(job, "PATCH", f"{job.at}/run", {**run, **changes})
+
+    def defer(self, job: Taken, classpath: str, **changes: Any) -> httpx.Response:
+        """Say that the task waits for this trigger."""
+        said = {"state": "deferred", "classpath": classpath, "trigger_kwargs": {}, "next_method": "execute", "next_kwargs": {}}
+        return self.call(job, "PATCH", f"{job.at}/state", {**said, **changes})
+
+    def end(self, job: Taken, state: str = "success", **changes: Any) -> httpx.Response:
+        said: dict[str, Any] = {"state": state, "end_date": NOW}
+        said |= {"task_outlets": [], "outlet_events": []} if state == "success" else {}
+        return self.call(job, "PATCH", f"{job.at}/state", {**said, **changes})
+
+    def report(self, job: Taken, outcome: str = "succeeded") -> httpx.Response:
+        self._held = [held for held in self._held if held.job_id != job.job_id]
+        return self.about(job, "report", {"outcome": outcome, "exit_code": 0, "log_size": 0})
+
+    def close(self) -> None:
+        self.client.close()
+
+
+@contextlib.contextmanager
+def taken_over(central: Airflow, queue: str, *, triggers: int = 0) -> Iterator[HostileWorker]:
+    """A hostile worker that serves *queue*; its credential is revoked in the end, so that its jobs trouble no other test."""
+    hostile = HostileWorker(central, queue, triggers=triggers)
+    try:
+        yield hostile
+    finally:
+        hostile.close()
+        central.cli("remote", "workers", "revoke", hostile.name)
