@@ -31,8 +31,9 @@ async def execution(central: Central, request: Request, lease: Lease) -> Respons
     if running:
         # Again by the same task process it is answered as before: Airflow knows its host, user and pid.
         subject = await central.checks.anew(lease, leases.accept)
+        await central.task_logs.create(subject.log_path)
     elif concluding:
-        subject = await central.checks.anew(lease, partial(leases.conclude, done=True))
+        subject = await central.checks.ending(lease, partial(leases.conclude, done=True, body=body))
     else:
         subject = await central.checks.lately(lease)
     if concluding and subject.passed_on:

@@ -38,7 +38,6 @@ from airflow_remote_protocol.version import (
     agree,
     check_version,
 )
-from sqlalchemy.orm import Session as DatabaseSession
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -50,7 +49,6 @@ from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.dispatcher import session_taken
 from airflow_remote_provider.api.execution import execution
 from airflow_remote_provider.api.people import looks_like_a_users, manager_of_workers
-from airflow_remote_provider.api.pool import LedgerLane
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, usage, workers
@@ -58,7 +56,7 @@ from airflow_remote_provider.ledger.errors import Cloned, NotYours, TokenRefused
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.workers import WorkerRecord
-from airflow_remote_provider.logstores import LogStore, OutOfStep
+from airflow_remote_provider.logstores import OutOfStep
 
 OURS = frozenset(Capability)
 MESSAGE_BYTES = 4 * 1024 * 1024
@@ -316,7 +314,8 @@ async def _own_log(central: Central, request: Request, worker: WorkerRecord) -> 
     central.own_log_shares.take(worker.id)
     body = await _log_body(request, OWN_LOG_BYTES)
     # In the lane of polls, not of jobs: no task waits behind it.
-    size = await _appended(central.pool.workers, lambda: central.own_logs.append(worker.id, stretch, offset, body()))
+    append = central.pool.workers.blocking(lambda: central.own_logs.append(worker.id, stretch, offset, body()))
+    size = await _in_step(append)
     return _json(LogAppended(size))
 
 
@@ -341,7 +340,8 @@ async def _nothing_here(_central: Central, request: Request, _worker: WorkerReco
 
 
 async def _accept(central: Central, _request: Request, lease: Lease) -> Response:
-    await central.pool.jobs.call(leases.accept, lease)
+    subject = await central.pool.jobs.call(leases.accept, lease)
+    await central.task_logs.create(subject.log_path)
     return Response(status_code=204)
 
 
@@ -367,8 +367,7 @@ async def _report(central: Central, request: Request, lease: Lease) -> Response:
 
 async def _log(central: Central, request: Request, lease: Lease) -> Response:
     offset, body = _offset(request), await _log_body(request, LOG_BYTES)
-    path, base = await central.pool.jobs.call(_log_place, lease, central.store)
-    size = await _appended(central.pool.jobs, lambda: central.store.append(path, base, offset, body()))
+    size = await _in_step(central.task_logs.append(lease, offset, body))
     metrics.count("remote.log.bytes", max(0, size - offset))
     return _json(LogAppended(size))
 
@@ -390,16 +389,10 @@ async def _log_body(request: Request, most: int) -> Callable[[], bytes]:
     return lambda: unpack(body, most) if packed else body
 
 
-async def _appended(lane: LedgerLane, append: Callable[[], int]) -> int:
+async def _in_step(append: Awaitable[int]) -> int:
     try:
-        return await lane.blocking(append)
+        return await append
     except OutOfStep as step:
         raise Refusal(
             ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
         ) from None
-
-
-def _log_place(session: DatabaseSession, lease: Lease, store: LogStore) -> tuple[str, int]:
-    """Return where this lease's log goes and where in that file it begins. The lease is checked with each chunk."""
-    place = leases.log_place(session, lease)
-    return place.path, leases.begin_log(session, lease, store.size(place.path)) if place.base is None else place.base

@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError, Unknown
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -208,6 +208,7 @@ def no_such_job(job_id: str) -> Unknown:
 def take_back(session: Session, job: Job, why: StopReason) -> None:
     """End a locked, un-ended job from central's side: at once where no worker runs it, else by a stop."""
     job.stop_reason = why.value
+    job.stop_decided_at = database_clock(session)
     if JobState(job.state) is not JobState.RUNNING:
         job.state = advance(JobState(job.state), JobEvent.REVOKE).value
         job.ended_at = database_now(session)
