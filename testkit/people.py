@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException, Request
 
 @dataclass
 class User:
-    """One of Airflow's users, and what its auth manager says of him. His token is his name."""
+    """One of Airflow's users, and what its auth manager says of him. The token is the name, as a bearer's or as the cookie `_token`."""
 
     name: str
     sees: bool = True
@@ -43,7 +43,7 @@ def admit(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
     }
 
     async def user_of(request: Request) -> User:
-        name = request.headers.get("authorization", "").removeprefix("Bearer ")
+        name = request.headers.get("authorization", "").removeprefix("Bearer ") or request.cookies.get("_token", "")
         if name not in users:
             raise HTTPException(401 if not name else 403, "Invalid JWT token")  # as Airflow does
         return users[name]

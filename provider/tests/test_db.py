@@ -97,6 +97,23 @@ def test_an_upgrade_of_what_is_up_to_date_changes_nothing(empty: Engine) -> None
         assert connection.scalar(text("SELECT count(*) FROM remote_duty")) == 1
 
 
+def test_workers_whose_names_differ_only_by_case_survive_the_migration(empty: Engine) -> None:
+    _migrate(empty)
+    _manage(empty, lambda manager: manager.downgrade("0012"))
+    intent = {"intent": "serve", "intent_revision": 1, "intent_reason": "", "intent_by": ""}
+    values = {**intent, "alarm": "", "queues": "[]", "slots": 0, "facts": "{}"}
+    at = {"created_at": "2026-01-01 00:00:00", "changed_at": "2026-01-01 00:00:00"}
+    with empty.begin() as connection:
+        for number, name in enumerate(["edge", "Edge", "other"]):
+            row = {**values, **at, "id": f"w{number}", "name": name, "credential_hash": f"hash {number}"}
+            columns = ", ".join(row)
+            connection.execute(text(f"INSERT INTO remote_worker ({columns}) VALUES (:{', :'.join(row)})"), row)
+    _migrate(empty)
+    with empty.connect() as connection:
+        keys = {row.name: row.name_key for row in connection.execute(text("SELECT name, name_key FROM remote_worker"))}
+    assert keys == {"edge": "edge", "Edge": None, "other": "other"}
+
+
 def test_dropping_leaves_none_of_ours(empty: Engine) -> None:
     _migrate(empty)
     with Session(empty) as session, empty.begin() as connection:

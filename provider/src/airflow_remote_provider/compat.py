@@ -368,6 +368,13 @@ def user_of_request() -> Callable[..., Any]:
     return get_user  # type: ignore[no-any-return]
 
 
+def base_url() -> str:
+    """Return `[api] base_url`: where browsers reach the API server; empty if that is not set."""
+    from airflow.configuration import conf
+
+    return conf.get("api", "base_url", fallback="") or ""
+
+
 def may_see_workers(user: Any) -> bool:
     """Ask the auth manager. Auth managers know no workers: who may see what Airflow's own processes do may see ours."""
     from airflow.api_fastapi.app import get_auth_manager

@@ -65,6 +65,13 @@ OPTIONS: dict[str, Option] = {
         "come back. Keep it above poll_seconds + 60.",
     ),
     "stop_margin_seconds": Option(60, 0, 3600, "How much earlier than that the worker itself stops them, in seconds."),
+    "stop_grace_seconds": Option(
+        120,
+        10,
+        86400,
+        "How long after a stop was decided a job may still make calls, in seconds, so that its task can wind down. Keep it above "
+        "the stop_grace_s of workers + 30.",
+    ),
     "silent_after_seconds": Option(90, 5, 3600, "How long after its last contact a worker is shown as silent, in seconds."),
     "ledger_threads": Option(4, 1, 32, "Threads, and so database connections, that all ledger calls of one API process share."),
     "gateway_concurrency": Option(
@@ -145,6 +152,7 @@ class Settings:
     lost_after_seconds: float
     reconnect_seconds: float
     stop_margin_seconds: float
+    stop_grace_seconds: float
     silent_after_seconds: float
     ledger_threads: int
     gateway_concurrency: int

@@ -14,7 +14,7 @@ from airflow_remote_provider.api import checks
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger import leases
-from airflow_remote_provider.ledger.errors import Superseded
+from airflow_remote_provider.ledger.errors import LeaseLapsed, Superseded
 from airflow_remote_provider.ledger.leases import Lease
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -116,6 +116,33 @@ def test_a_refusal_is_not_remembered_as_anything_else(lease: Lease) -> None:
         with pytest.raises(Superseded):
             await known.anew(lease, leases.check)
         with pytest.raises(Superseded):
+            await known.lately(lease)
+
+    _run(check)
+
+
+def test_a_task_that_has_ended_is_refused_at_once(lease: Lease) -> None:
+    async def check(known: Checks) -> None:
+        await known.anew(lease, leases.accept)
+        await known.lately(lease)
+        await known.ending(lease, lambda session, lease: leases.conclude(session, lease, done=True))
+        with pytest.raises(LeaseLapsed):
+            await known.lately(lease)
+
+    _run(check)
+
+
+def test_an_answer_from_before_the_tasks_end_is_not_kept(lease: Lease) -> None:
+    """Asked before the end was written down, and answered after it was begun."""
+
+    async def check(known: Checks) -> None:
+        await known.anew(lease, leases.accept)
+        known.forget(lease)
+        asking = asyncio.ensure_future(known.lately(lease))
+        await asyncio.sleep(0)
+        await known.ending(lease, lambda session, lease: leases.conclude(session, lease, done=True))
+        await asyncio.gather(asking, return_exceptions=True)
+        with pytest.raises(LeaseLapsed):
             await known.lately(lease)
 
     _run(check)

@@ -81,10 +81,31 @@ def test_a_token_is_good_for_its_uses() -> None:
         _enrol(token, "three")
 
 
-def test_names_that_differ_in_case_are_two_names() -> None:
+def test_names_that_differ_only_by_case_are_one_name() -> None:
+    token, row = _token(uses=2)
+    _enrol(token, "edge")
+    with pytest.raises(NameTaken, match="'edge' exists.*differ only by case|'Edge' exists.*differ only by case"):
+        _enrol(token, "Edge")
+    assert _uses_left(row.id) == 1
+
+
+def test_a_revoked_worker_gives_its_name_free_in_any_case() -> None:
     token, _ = _token(uses=2)
     _enrol(token, "edge")
-    assert _enrol(token, "Edge").name == "Edge"
+    with compat.transaction() as session:
+        workers.revoke_worker(session, "edge")
+    assert _enrol(token, "EDGE").name == "EDGE"
+
+
+def test_workers_from_before_names_were_compared_without_case_stay_and_keep_their_names_taken() -> None:
+    token, _ = _token(uses=3)
+    old = _enrol(token, "edge")
+    with compat.transaction() as session:
+        session.execute(update(Worker).where(Worker.id == old.worker_id).values(name_key=None))
+    with pytest.raises(NameTaken):
+        _enrol(token, "EDGE")
+    with compat.transaction() as session:
+        assert workers.find_worker(session, "edge").id == old.worker_id
 
 
 def test_a_use_is_not_counted_for_a_refusal() -> None:

@@ -24,9 +24,10 @@ from testkit.ledger import (  # isort: skip
 from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import jobs, leases, sweep, workers
-from airflow_remote_provider.ledger.errors import Impossible, LedgerError, NotYet, NotYours, Superseded, TooLate
-from airflow_remote_provider.ledger.leases import Lease, Subject
+from airflow_remote_provider.ledger.errors import Impossible, LeaseLapsed, LedgerError, NotYet, NotYours, Superseded, TooLate
+from airflow_remote_provider.ledger.leases import Lease, LogPlace, Subject
 from airflow_remote_provider.models import Worker
+from airflow_remote_provider.settings import settings
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -482,11 +483,124 @@ def test_a_job_that_was_taken_back_says_so_unless_it_had_concluded() -> None:
     assert not _do(leases.check, lease).taken_back
     change_job(lease.job_id, stop_reason="cleared")
     assert _do(leases.check, lease).taken_back
+    assert _do(leases.conclude, lease, done=True).taken_back
+    assert not _do(leases.conclude, lease, done=True).taken_back
+
+
+# The end of a lease
+
+
+@pytest.mark.parametrize("verb", ["check", "accept"])
+def test_once_its_task_has_ended_a_lease_allows_no_more_calls(verb: str) -> None:
+    lease = running(enlist())
     _do(leases.conclude, lease, done=True)
-    assert not _do(leases.check, lease).taken_back
+    with pytest.raises(LeaseLapsed, match=lease.job_id):
+        _do(VERBS[verb], lease)
+    _do(leases.begin_log, lease, 0)
+    _do(leases.report, lease, Report(Outcome.SUCCEEDED))
+
+
+def test_a_state_that_did_not_go_through_ends_nothing() -> None:
+    lease = running(enlist())
+    _do(leases.conclude, lease, done=True)
+    _do(leases.conclude, lease, done=False)
+    _do(leases.check, lease)
+
+
+def test_only_the_same_state_may_be_repeated() -> None:
+    lease = running(enlist())
+    success, failure = b'{"state": "success"}', b'{"state": "failed"}'
+    _do(leases.conclude, lease, done=True, body=success)
+    assert _do(leases.conclude, lease, done=True, body=success).concluded
+    with pytest.raises(LeaseLapsed, match="another state"):
+        _do(leases.conclude, lease, done=True, body=failure)
+    _do(leases.conclude, lease, done=False)
+    assert not _do(leases.conclude, lease, done=True, body=failure).concluded
+
+
+def test_a_stop_gives_the_task_its_grace_to_wind_down_and_no_more() -> None:
+    lease = running(enlist())
+    with compat.transaction() as session:
+        jobs.revoke(session, lease.job_id)
+    assert _do(leases.check, lease).taken_back
+    change_job(lease.job_id, stop_decided_at=ago(seconds=settings().stop_grace_seconds + 1))
+    for verb in ("check", "accept", "conclude"):
+        with pytest.raises(LeaseLapsed, match="stop_grace_seconds"):
+            _do(VERBS[verb], lease)
+    _do(leases.begin_log, lease, 0)
+    _do(leases.report, lease, Report(Outcome.STOPPED))
+
+
+def test_the_state_that_came_in_time_may_be_repeated_after_the_grace() -> None:
+    lease = running(enlist())
+    with compat.transaction() as session:
+        jobs.revoke(session, lease.job_id)
+    _do(leases.conclude, lease, done=True, body=b"{}")
+    change_job(lease.job_id, stop_decided_at=ago(seconds=settings().stop_grace_seconds + 1))
+    assert _do(leases.conclude, lease, done=True, body=b"{}").concluded
 
 
 # Logs
+
+
+def _resumed(lease: Lease) -> Lease:
+    """Let the task's first job conclude as deferred, and a second one of the same try begin on another worker."""
+    first = job_row(lease.job_id)
+    _do(leases.conclude, lease, done=True)
+    worker = enlist("another")
+    job = queued(with_task=False, ti_id=first.ti_id, log_path=first.log_path)
+    (claimed,) = claim(worker.claimant())
+    assert claimed.job_id == job.job_id
+    second = worker.lease(claimed)
+    _do(leases.accept, second)
+    return second
+
+
+def test_a_log_path_belongs_to_the_newest_job_that_was_accepted() -> None:
+    first = running(enlist())
+    path = job_row(first.job_id).log_path
+    _do(leases.begin_log, first, 10)
+    second = _resumed(first)
+    assert _do(leases.log_place, first).path is None, "how much of it is in the file is not known yet"
+    assert _do(leases.log_place, second) == LogPlace(path, None, path)
+    _do(leases.begin_log, second, 25)
+    assert _do(leases.log_place, second) == LogPlace(path, 25, path)
+    assert _do(leases.log_place, first) == LogPlace(f"{path}.{first.job_id}.{first.epoch}.log", -15, path)
+
+
+def test_what_an_older_job_still_sends_first_fixes_where_its_part_ends() -> None:
+    first = running(enlist())
+    path = job_row(first.job_id).log_path
+    _do(leases.begin_log, first, 10)
+    second = _resumed(first)
+    _do(leases.end_log, first, 25)
+    _do(leases.end_log, first, 70)
+    _do(leases.begin_log, second, 25)
+    assert _do(leases.log_place, first) == LogPlace(f"{path}.{first.job_id}.{first.epoch}.log", -15, path)
+
+
+def test_an_older_job_that_logs_only_after_it_was_followed_takes_nothing() -> None:
+    first = running(enlist())
+    path = job_row(first.job_id).log_path
+    second = _resumed(first)
+    beside = LogPlace(f"{path}.{first.job_id}.{first.epoch}.log", 0, path)
+    assert _do(leases.log_place, first) == beside
+    _do(leases.begin_log, first, 3)
+    assert _do(leases.log_place, first) == beside
+    assert _do(leases.log_place, second) == LogPlace(path, None, path)
+
+
+def test_a_job_that_is_over_before_it_was_accepted_takes_no_log_from_the_next() -> None:
+    first = offered(enlist())
+    path = job_row(first.job_id).log_path
+    change_job(first.job_id, state="failed")
+    worker = enlist("another")
+    queued(with_task=False, ti_id=job_row(first.job_id).ti_id, log_path=path)
+    second = worker.lease(claim(worker.claimant())[0])
+    _do(leases.accept, second)
+    _do(leases.begin_log, first, 0)
+    assert _do(leases.log_place, first).path == f"{path}.{first.job_id}.{first.epoch}.log"
+    assert _do(leases.log_place, second).path == path
 
 
 def test_the_first_byte_fixes_where_a_log_begins() -> None:

@@ -129,3 +129,41 @@ def test_a_path_that_no_file_system_takes_is_refused_for_good_and_says_what_to_d
         FileLogStore().size(long)
     with pytest.raises(Unstorable, match=r"257 bytes.*log_filename_template"):
         FileLogStore().append(long, 0, 0, b"a word")
+
+
+def test_an_empty_file_is_made_once_and_never_emptied(file: Path) -> None:
+    FileLogStore().create(LOG)
+    assert file.read_bytes() == b""
+    FileLogStore().append(LOG, 0, 0, b"one\n")
+    FileLogStore().create(LOG)
+    assert file.read_bytes() == b"one\n"
+
+
+def test_an_append_that_is_not_confirmed_writes_nothing(file: Path) -> None:
+    def refuse() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        FileLogStore().append(LOG, 0, 0, b"one\n", confirm=refuse)
+    assert file.read_bytes() == b""
+
+
+def test_the_size_is_told_when_what_was_confirmed_is_written(file: Path) -> None:
+    """Who takes a file over must know all that others were still allowed to write."""
+    confirmed, go_on, sizes = threading.Event(), threading.Event(), []
+
+    def confirm() -> None:
+        confirmed.set()
+        go_on.wait(20)
+
+    writer = threading.Thread(target=FileLogStore().append, args=(LOG, 0, 0, b"one\n"), kwargs={"confirm": confirm})
+    reader = threading.Thread(target=lambda: sizes.append(FileLogStore().size(LOG)))
+    writer.start()
+    confirmed.wait(20)
+    reader.start()
+    reader.join(0.2)
+    assert sizes == []
+    go_on.set()
+    writer.join(20)
+    reader.join(20)
+    assert sizes == [4]

@@ -135,6 +135,31 @@ with DAG("a_dag", schedule=None):
     another()
 """
 
+AFTER_THE_END = """
+from airflow.sdk import DAG, BaseOperator, BaseOperatorLink, Variable
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+from airflow.triggers.base import BaseTrigger
+class T(BaseTrigger):
+    def serialize(self):
+        return "a.T", {{}}
+    async def run(self):
+        yield None
+class Link(BaseOperatorLink):
+    name = "a link"
+    xcom_key = "a_link"
+    def get_link(self, operator, *, ti_key):
+        return "https://example.com"
+def tell(context):
+    print("the callback read", Variable.get("plant"))
+    context["ti"].xcom_push(key="said", value="it")
+class Linked(BaseOperator):
+    operator_extra_links = (Link(),)
+    def execute(self, context):
+        {end}
+with DAG("a_dag", schedule=None):
+    Linked(task_id="a_task", on_success_callback=tell, on_failure_callback=tell, on_skipped_callback=tell)
+"""
+
 
 @pytest.mark.parametrize(("source", "printed"), [(PYTHON_TASK, "user code at"), (BASH_TASK, "hello from bash")])
 def test_a_task_succeeds_through_the_zygote(
@@ -172,6 +197,30 @@ def test_the_way_to_user_code_is_short(zygote: ZygoteUnderTest, make_job: MakeJo
     print(
         f"spawn to user code: {[round(s * 1000) for s in starts]} ms; user code to result: {[round(s * 1000) for s in ends]} ms"
     )
+
+
+@pytest.mark.parametrize("end", ["return", "raise AirflowSkipException", "raise ValueError", "raise TaskDeferred(trigger=T(), method_name='x')"])
+def test_the_state_is_the_last_call_of_a_task_whatever_runs_after_it(
+    end: str, zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
+) -> None:
+    """Callbacks and operator links run after the Task SDK has sent a task's state; central takes no call after that."""
+    daemon.answer = _with_the_variable
+    job = make_job(AFTER_THE_END.format(end=end))
+    zygote.spawn(job)
+    job.result()
+    made = [call.path.partition("?")[0].rpartition("/")[2] for call in daemon.calls]
+    assert "a_link" in made, job.events()
+    assert made[-1] == "state" and made.count("state") == 1, made
+    if "Deferred" not in end:
+        assert "the callback read open" in job.events()
+        assert {"plant", "said"} <= set(made)
+
+
+def _with_the_variable(call: wire.Call) -> wire.Answer:
+    if call.path.startswith("variables/plant"):
+        body = json.dumps({"key": "plant", "value": "open"}).encode()
+        return wire.Answer(id=call.id, status=200, headers={"content-type": "application/json"}, body=body)
+    return canned(call)
 
 
 def test_a_failing_task_fails(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:

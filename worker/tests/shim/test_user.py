@@ -43,6 +43,34 @@ with DAG("a_dag", schedule=None):
         print("a child of it is root:", bool(os.waitpid(pid, 0)[1]))
     a_task()
 """
+OPEN_FILES = """
+import fcntl, os, stat
+def open_files():
+    for number in sorted(map(int, os.listdir("/proc/self/fd"))):
+        try:
+            mode, flags = os.fstat(number).st_mode, fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:  # the listing's own
+            continue
+        how = "reads" if flags == os.O_RDONLY else "writes"
+        print("open:", number, how, "socket" if stat.S_ISSOCK(mode) else target, flush=True)
+"""
+TASK_THAT_LOOKS = (
+    OPEN_FILES
+    + """
+from airflow.sdk import DAG, task
+open_files()
+with DAG("a_dag", schedule=None):
+    @task
+    def a_task():
+        open_files()
+    a_task()
+"""
+)
+CALLBACK_THAT_LOOKS = OPEN_FILES + """
+def tell():
+    open_files()
+"""
 CALLBACK = """
 import os
 def tell():
@@ -93,6 +121,21 @@ def test_a_task_can_neither_read_its_worker_s_files_nor_speak_in_its_name(
         assert told[deed] == "PermissionError", deed
     assert told["a child of it is root"] == "False"
     assert {(job.directory / name).stat().st_uid for name in ("task.log", "result.json")} == {0}, "the shim is who it was"
+
+
+@pytest.mark.runtime
+@as_root
+@pytest.mark.parametrize(("source", "other"), [(TASK_THAT_LOOKS, {}), (CALLBACK_THAT_LOOKS, callback("tell"))])
+def test_the_user_s_process_holds_nothing_of_the_worker_s_open_but_the_sdk_s_own_sockets(
+    state: Path, zygote: ZygoteUnderTest, make_job: Callable[..., Job], source: str, other: dict[str, object]
+) -> None:
+    job = make_job(source, run_as_user=NOBODY, **other)
+    zygote.spawn(job)
+    assert job.result().exit_code == 0, job.events()
+    found = [line.split()[1:] for line in job.events().splitlines() if line.startswith("open: ")]
+    assert found
+    assert {what for _, how, what in found if how == "writes"} <= {"socket", "/dev/null"}, found
+    assert not [what for _, _, what in found if str(job.directory) in what], found
 
 
 @pytest.mark.runtime

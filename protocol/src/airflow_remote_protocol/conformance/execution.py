@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
-from airflow_remote_protocol.conformance.caller import Caller, held
+from airflow_remote_protocol.conformance.caller import Caller, held, ti_id
 from airflow_remote_protocol.conformance.central import PROMPT_S, CentralUnderTest, Response
-from airflow_remote_protocol.conformance.insist import done, eventually, in_state, refused, shown
+from airflow_remote_protocol.conformance.insist import done, eventually, in_state, refused, shown, succeeded
 from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.messages import LogAppended
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import PROBLEM_HEADER
 
@@ -73,6 +74,30 @@ def check_an_end_whose_reply_was_lost_may_be_said_again(central: CentralUnderTes
     assert not stops, "a repeated end is as much the task's own word as the first"
     done(caller.report(offer))
     in_state(central, offer.job_id, JobState.SUCCEEDED)
+
+
+def check_a_task_that_has_ended_makes_no_more_calls(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    assert caller.end_task(offer).status in (200, 204), "the task may end itself"
+    for method, path in (
+        ("GET", f"variables/{central.ungranted_variable()}"),
+        ("GET", "connections/any"),
+        ("POST", "xcoms/d/r/t/k"),
+        ("PATCH", f"task-instances/{ti_id(offer)}/run"),
+    ):
+        refused(caller.execution(offer, method, path, None if method == "GET" else 1), ProblemCode.INVALID)
+    succeeded(caller.log(offer, 0, b"the rest of its log\n"), LogAppended)
+    done(caller.report(offer))
+    in_state(central, offer.job_id, JobState.SUCCEEDED)
+
+
+def check_a_task_ends_in_one_state(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    assert caller.end_task(offer, state="deferred").status in (200, 204), "the task may go away"
+    refused(caller.end_task(offer, state="success"), ProblemCode.INVALID)
+    assert caller.end_task(offer, state="deferred").status in (200, 204), "the same end may be said again"
 
 
 def check_an_end_said_again_to_a_task_that_has_moved_on_changes_nothing(central: CentralUnderTest) -> None:

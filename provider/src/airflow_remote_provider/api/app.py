@@ -26,6 +26,7 @@ from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, TRIGGER_LOG_CALLS_PER_S, Shares
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
+from airflow_remote_provider.api.task_logs import TaskLogs
 from airflow_remote_provider.api.usage import WORKER_CALLS_PER_S, Pace
 from airflow_remote_provider.api.worker_v1 import routes
 from airflow_remote_provider.logstores.file import FileLogStore
@@ -70,7 +71,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         gateway,
         checks,
         Rights(pool),
-        FileLogStore(options.log_bytes_per_job),
+        TaskLogs(pool, FileLogStore(options.log_bytes_per_job)),
         OwnLogStore(options.worker_log_bytes),
         guesses,
         Certificates(options.client_certificate_header, pool),

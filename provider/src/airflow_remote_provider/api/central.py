@@ -14,8 +14,8 @@ from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import Shares
+from airflow_remote_provider.api.task_logs import TaskLogs
 from airflow_remote_provider.api.usage import Pace
-from airflow_remote_provider.logstores import LogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import Settings
 
@@ -30,7 +30,7 @@ class Central:
     gateway: Gateway
     checks: Checks
     rights: Rights
-    store: LogStore
+    task_logs: TaskLogs
     own_logs: OwnLogStore
     guesses: Guesses
     certificates: Certificates

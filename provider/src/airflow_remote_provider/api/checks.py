@@ -1,7 +1,7 @@
 """Leases that the database has confirmed a moment ago: a task's next Execution API call needn't ask for the same again.
 
-What changes a job's state (`run`, `state`, report, decline, log) never relies on this. What takes a lease back is heard of at
-once where it happens in this process or is told by NOTIFY, and everywhere when the moment is over.
+What changes a job's state (`run`, `state`, report, decline, log) never relies on this. What takes a lease back or ends what it
+allows is known at once where it happens in this process or is told by NOTIFY, and everywhere when the moment is over.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Checks:
         self._confirmed: dict[Lease, tuple[float, Subject]] = {}
         """When it was asked, oldest first, and what it said."""
         self._doubts = 0
+        self._asking: dict[Lease, object] = {}
+        """The newest question about a lease that is under way; none, if the lease was forgotten since it was asked."""
 
     async def lately(self, lease: Lease) -> Subject:
         """Return whom an open lease is for, confirmed within the last moment.
@@ -45,16 +47,34 @@ class Checks:
             LedgerError: the lease is not open.
         """
         self.forget(lease)
+        question = self._asking[lease] = object()
         asked_at, doubts = asyncio.get_running_loop().time(), self._doubts
-        subject = await self._pool.jobs.call(verb, lease)
-        if doubts == self._doubts:  # else the answer may be older than what made us doubt
-            self._confirmed[lease] = (asked_at, subject)
+        try:
+            subject = await self._pool.jobs.call(verb, lease)
+            if doubts == self._doubts and self._asking.get(lease) is question:  # else the answer may be older than the doubt
+                self._confirmed[lease] = (asked_at, subject)
+        finally:
+            if self._asking.get(lease) is question:
+                del self._asking[lease]
         self._drop_old(asked_at - HOLDS_S)
         return subject
+
+    async def ending(self, lease: Lease, verb: Callable[[Any, Lease], Subject]) -> Subject:
+        """As :meth:`anew`, for a *verb* after which the lease no longer allows what was confirmed before.
+
+        Raises:
+            LedgerError: the lease is not open.
+        """
+        self.forget(lease)
+        try:
+            return await self._pool.jobs.call(verb, lease)
+        finally:
+            self.forget(lease)  # what was asked meanwhile may have been answered before the verb's transaction ended
 
     def forget(self, lease: Lease) -> None:
         """The lease is about to end or to change."""
         self._confirmed.pop(lease, None)
+        self._asking.pop(lease, None)
 
     def doubt(self) -> None:
         """Some job was taken back: believe nothing that was confirmed before."""

@@ -102,6 +102,7 @@ async def _start(call: _Call, body: bytes) -> Response:
     said = await call.object_of(body)
     # Again by the same task process it is answered as before: Airflow knows its user and pid.
     subject = await call.central.checks.anew(call.lease, leases.accept)
+    await call.central.task_logs.create(subject.log_path)
     await call.check(subject, body)
     passed = await call.pass_on(_encoded(said | {"hostname": NO_HOST}), subject)
     if passed.status == 200 and b'"next_method"' in passed.body:
@@ -133,7 +134,7 @@ async def _conclude(call: _Call, body: bytes) -> Response:
         at_site, said = await _place(call, told, said["state"])
         wait = NewWait(told.next_method, told.next_kwargs, told.kwargs, told.classpath if at_site else None)
     passed_body = _encoded(said)
-    subject = await call.central.checks.anew(call.lease, partial(_note_end, wait=wait))
+    subject = await call.central.checks.ending(call.lease, partial(_note_end, body=body, wait=wait))
     if subject.passed_on:
         return Response(status_code=204)  # said again to Airflow it would be the state of the task's next job
     try:
@@ -153,9 +154,9 @@ async def _conclude(call: _Call, body: bytes) -> Response:
     return _response(passed)
 
 
-def _note_end(session: Session, lease: Lease, *, wait: NewWait | None) -> Subject:
+def _note_end(session: Session, lease: Lease, *, body: bytes, wait: NewWait | None) -> Subject:
     """Note the end of the task's work, and what it waits for, before Airflow hears of either."""
-    subject = leases.conclude(session, lease, done=True)
+    subject = leases.conclude(session, lease, done=True, body=body)
     if wait is not None and not subject.concluded:
         deferrals.note(session, lease.job_id, wait)
     return subject

@@ -50,15 +50,15 @@ class LedgerPool:
 
     async def call(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run `verb(session, *args, **kwargs)` in a transaction of its own and return what it returns."""
+        return await self.blocking(lambda: self.here(verb, *args, **kwargs))
 
-        def run() -> T:
-            try:
-                return compat.in_transaction(lambda session: verb(session, *args, **kwargs), self._connection())
-            except DBAPIError:
-                self._drop()
-                raise
-
-        return await self.blocking(run)
+    def here(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """As :meth:`call`, on one of the pool's threads: as a part of other work that :meth:`blocking` runs."""
+        try:
+            return compat.in_transaction(lambda session: verb(session, *args, **kwargs), self._connection())
+        except DBAPIError:
+            self._drop()
+            raise
 
     async def blocking(self, work: Callable[[], T]) -> T:
         """Run other blocking work (the log store's) on the same threads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -43,7 +43,6 @@ from airflow_remote_protocol.version import (
     agree,
     check_version,
 )
-from sqlalchemy.orm import Session as DatabaseSession
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -55,7 +54,6 @@ from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.dispatcher import session_taken
 from airflow_remote_provider.api.execution import execution
 from airflow_remote_provider.api.people import looks_like_a_users, manager_of_workers
-from airflow_remote_provider.api.pool import LedgerLane
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, usage, workers
@@ -63,7 +61,7 @@ from airflow_remote_provider.ledger.errors import Cloned, LedgerError, NotYours,
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.workers import WorkerRecord
-from airflow_remote_provider.logstores import LogStore, OutOfStep, Unstorable
+from airflow_remote_provider.logstores import OutOfStep, Unstorable
 
 OURS = frozenset(Capability)
 MESSAGE_BYTES = 4 * 1024 * 1024
@@ -324,7 +322,8 @@ async def _own_log(central: Central, request: Request, worker: WorkerRecord) -> 
     central.own_log_shares.take(worker.id)
     body = await _log_body(request, OWN_LOG_BYTES)
     # In the lane of polls, not of jobs: no task waits behind it.
-    size = await _appended(central.pool.workers, lambda: central.own_logs.append(worker.id, stretch, offset, body()))
+    append = central.pool.workers.blocking(lambda: central.own_logs.append(worker.id, stretch, offset, body()))
+    size = await _in_step(append)
     return _json(LogAppended(size))
 
 
@@ -349,7 +348,8 @@ async def _nothing_here(_central: Central, request: Request, _worker: WorkerReco
 
 
 async def _accept(central: Central, _request: Request, lease: Lease) -> Response:
-    await central.pool.jobs.call(leases.accept, lease)
+    subject = await central.pool.jobs.call(leases.accept, lease)
+    await central.task_logs.create(subject.log_path)
     return Response(status_code=204)
 
 
@@ -387,49 +387,25 @@ async def _logs(central: Central, request: Request, worker: WorkerRecord) -> Res
     with central.shares.place(worker.id):
         body = await _log_body(request, LOG_BYTES)
         chunks = decode(LogChunks, await central.pool.jobs.blocking(body)).chunks
-        places = await central.pool.jobs.call(_log_places, worker.id, chunks, central.store)
-        results = await central.pool.jobs.blocking(
-            lambda: [_append_chunk(central.store, *pair) for pair in zip(chunks, places, strict=True)]
-        )
-    metrics.count("remote.log.bytes", sum(len(chunk.text) for chunk, result in zip(chunks, results, strict=True) if result.size))
+        results = [await _append_chunk(central, Lease(worker.id, chunk.job_id, chunk.epoch), chunk) for chunk in chunks]
     return _json(ChunkResults(results))
 
 
-def _log_places(
-    session: DatabaseSession, worker_id: str, chunks: Sequence[LogChunk], store: LogStore
-) -> list[tuple[str, int] | LedgerError]:
-    """Return where each piece goes, or why it goes nowhere."""
-    places: dict[Lease, tuple[str, int] | LedgerError] = {}
-    for lease in sorted({_lease_of(worker_id, chunk) for chunk in chunks}, key=lambda lease: lease.job_id):
-        try:
-            places[lease] = _log_place(session, lease, store)
-        except LedgerError as error:
-            places[lease] = error
-    return [places[_lease_of(worker_id, chunk)] for chunk in chunks]
-
-
-def _lease_of(worker_id: str, chunk: LogChunk) -> Lease:
-    return Lease(worker_id, chunk.job_id, chunk.epoch)
-
-
-def _append_chunk(store: LogStore, chunk: LogChunk, place: tuple[str, int] | LedgerError) -> ChunkResult:
+async def _append_chunk(central: Central, lease: Lease, chunk: LogChunk) -> ChunkResult:
     size, refused = 0, ""
-    if isinstance(place, LedgerError):
-        return ChunkResult(chunk.job_id, chunk.epoch, refused=str(place))
-    path, base = place
     try:
-        size = store.append(path, base, chunk.offset, chunk.text.encode())
+        size = await central.task_logs.append(lease, chunk.offset, chunk.text.encode)
+        metrics.count("remote.log.bytes", max(0, size - chunk.offset))
     except OutOfStep as step:
         size = max(0, step.size)
-    except Unstorable as error:
+    except (LedgerError, Unstorable) as error:
         refused = str(error)
     return ChunkResult(chunk.job_id, chunk.epoch, size, refused)
 
 
 async def _log(central: Central, request: Request, lease: Lease) -> Response:
     offset, body = _offset(request), await _log_body(request, LOG_BYTES)
-    path, base = await central.pool.jobs.call(_log_place, lease, central.store)
-    size = await _appended(central.pool.jobs, lambda: central.store.append(path, base, offset, body()))
+    size = await _in_step(central.task_logs.append(lease, offset, body))
     metrics.count("remote.log.bytes", max(0, size - offset))
     return _json(LogAppended(size))
 
@@ -451,16 +427,10 @@ async def _log_body(request: Request, most: int) -> Callable[[], bytes]:
     return lambda: unpack(body, most) if packed else body
 
 
-async def _appended(lane: LedgerLane, append: Callable[[], int]) -> int:
+async def _in_step(append: Awaitable[int]) -> int:
     try:
-        return await lane.blocking(append)
+        return await append
     except OutOfStep as step:
         raise Refusal(
             ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
         ) from None
-
-
-def _log_place(session: DatabaseSession, lease: Lease, store: LogStore) -> tuple[str, int]:
-    """Return where this lease's log goes and where in that file it begins. The lease is checked with each chunk."""
-    place = leases.log_place(session, lease)
-    return place.path, leases.begin_log(session, lease, store.size(place.path)) if place.base is None else place.base

@@ -14,7 +14,7 @@ import msgspec
 from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts, IntentMode
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -188,6 +188,7 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
     worker = Worker(
         id=str(uuid.uuid4()),
         name=request.name,
+        name_key=name_key(request.name),
         credential_hash=hash_token(credential),
         credential_at=now,
         credential_expires_at=None if life is None else now + life,
@@ -211,7 +212,7 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
     try:
         session.flush()
     except IntegrityError:
-        raise _name_taken(request.name) from None
+        raise _name_taken(request.name, request.name) from None
     detail = f"joined with {place.word}, for the queues {', '.join(place.queues)}"
     record(session, Event(AuditKind.ENROLLED, worker.id, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
     return Enrolled(worker.id, worker.name, credential, list(place.queues))
@@ -291,22 +292,38 @@ def revoke(session: Session, worker: Worker) -> None:
     wake(session, Topic.WORKER)
 
 
+def name_key(name: str) -> str:
+    """Return what no two workers may share: two names that differ only by case are one name to the people who read them."""
+    return name.casefold()
+
+
 def _make_room(session: Session, name: str) -> None:
-    """Free the name of a revoked worker. Its row stays, as a removed one's does (:func:`..workers.remove_worker`): an API process
+    """Free the name of revoked workers. Their rows stay, as a removed one's does (:func:`..workers.remove_worker`): an API process
     that has not heard of the revocation yet would take the old credential for good."""
-    existing = session.scalar(select(Worker).where(Worker.name == name))
-    if existing is None:
-        return
-    if existing.revoked_at is None:
-        raise _name_taken(name)
-    existing.name = f"{name[:60]}/{existing.id}"  # no name that a worker can have
-    existing.removed_at = existing.removed_at or database_now(session)
-    existing.changed_at = stamp(session)
-    session.flush()
+    namesakes = _namesakes(session, name)
+    for worker in namesakes:
+        if worker.revoked_at is None:
+            raise _name_taken(name, worker.name)
+    for worker in namesakes:
+        worker.name, worker.name_key = f"{worker.name[:60]}/{worker.id}", None  # no name that a worker can have
+        worker.removed_at = worker.removed_at or database_now(session)
+        worker.changed_at = stamp(session)
+    if namesakes:
+        session.flush()
 
 
-def _name_taken(name: str) -> NameTaken:
-    return NameTaken(f"a worker named {name!r} exists; choose another --name, or remove it: airflow remote workers remove {name}")
+def _namesakes(session: Session, name: str) -> list[Worker]:
+    """Return the workers whose name differs from *name* by case at most.
+
+    Workers without a key are few: the removed ones, until they are purged, and those from before names were compared so.
+    """
+    query = select(Worker).where(or_(Worker.name_key == name_key(name), Worker.name_key.is_(None))).order_by(Worker.id)
+    return [worker for worker in session.scalars(query) if name_key(worker.name) == name_key(name)]
+
+
+def _name_taken(name: str, existing: str) -> NameTaken:
+    text = f"a worker named {name!r} exists; choose another --name, or remove it: airflow remote workers remove {existing}"
+    return NameTaken(text if name == existing else f"{text} (names that differ only by case are one name)")
 
 
 def _row(row: EnrolmentToken) -> TokenRow:

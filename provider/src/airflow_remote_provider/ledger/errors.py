@@ -30,6 +30,15 @@ class TooLate(Superseded):
     """The job was lost before its worker reported it; what is reported counts for nothing, but is noted."""
 
 
+class LeaseLapsed(LedgerError):
+    """The job is over, and so is what its lease allowed: only the same state again, the rest of its log, and its report remain.
+
+    Not :class:`Superseded`: the worker still owes the log and the report, and must not drop them.
+    """
+
+    code = ProblemCode.INVALID
+
+
 class NotYet(LedgerError):
     """Ask again in a moment."""
 

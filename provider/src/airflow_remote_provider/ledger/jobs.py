@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError, Unknown
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -211,6 +211,7 @@ def take_back(session: Session, job: Job, why: StopReason) -> None:
     A trigger ends at once in any case: nothing waits for how it ends, its worker only has to be told.
     """
     job.stop_reason = why.value
+    job.stop_decided_at = database_clock(session)
     is_trigger = job.kind == JobKind.TRIGGER.value
     if is_trigger or JobState(job.state) is not JobState.RUNNING:
         job.reason = (

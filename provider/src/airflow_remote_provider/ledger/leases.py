@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,10 +29,11 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
-from airflow_remote_provider.ledger.errors import Impossible, NotYet, NotYours, Superseded, TooLate
+from airflow_remote_provider.ledger.errors import Impossible, LeaseLapsed, NotYet, NotYours, Superseded, TooLate
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Worker
+from airflow_remote_provider.settings import settings
 
 STOPS_REPEATED = timedelta(minutes=5)
 """How long a parked poll hears of an offer that was taken back; a later poll hears of it by listing the job."""
@@ -65,6 +68,8 @@ class Subject:
     """The task's own terminal state went through before this call."""
     passed_on: bool = False
     """It had concluded, and its task instance is another job's by now (resumed, poked again), or has another id (next try)."""
+    log_path: str = field(default="", compare=False)
+    """Where its log goes, relative to the log store."""
 
 
 def _subject(job: Job) -> Subject:
@@ -78,6 +83,7 @@ def _subject(job: Job) -> Subject:
         job.map_index,
         taken_back=job.stop_reason is not None and not concluded,
         concluded=concluded,
+        log_path=job.log_path,
     )
 
 
@@ -104,18 +110,51 @@ def _hold_open(session: Session, lease: Lease, *, lock: bool = True) -> Job:
     return job
 
 
+def _refuse_after_its_end(session: Session, job: Job) -> None:
+    """Refuse what a lease no longer allows once its task has ended (DESIGN: a lease ends with its job).
+
+    Raises:
+        LeaseLapsed: the terminal state went through, or a stop was not obeyed within `[remote] stop_grace_seconds`.
+    """
+    if job.concluded_at is not None:
+        raise LeaseLapsed(
+            f"the task of job {job.id} ended at {job.concluded_at:%Y-%m-%d %H:%M:%S} UTC; since then this lease only allows "
+            "to send that state again, the rest of the log, and the report"
+        )
+    if job.stop_reason is None or job.stop_decided_at is None:
+        return
+    grace = timedelta(seconds=settings().stop_grace_seconds)
+    if database_now(session) - job.stop_decided_at > grace:
+        raise LeaseLapsed(
+            f"job {job.id} was to stop ({job.stop_reason}) at {job.stop_decided_at:%Y-%m-%d %H:%M:%S} UTC and has not within "
+            f"{grace.total_seconds():g} s ([remote] stop_grace_seconds); this lease only allows to send the rest of the log, and the report"
+        )
+
+
 def check(session: Session, lease: Lease) -> Subject:
-    """Return whom an open lease is for."""
-    return _subject(_hold_open(session, lease, lock=False))
+    """Return whom an open lease is for.
+
+    Raises:
+        LeaseLapsed: its task has ended.
+    """
+    job = _hold_open(session, lease, lock=False)
+    _refuse_after_its_end(session, job)
+    return _subject(job)
 
 
 def accept(session: Session, lease: Lease) -> Subject:
-    """The worker runs the job. Again changes nothing. Return whom it is for."""
+    """The worker runs the job. Again changes nothing. Return whom it is for.
+
+    Raises:
+        LeaseLapsed: its task has ended.
+    """
     job = _hold_open(session, lease)
+    _refuse_after_its_end(session, job)
     if job.state == JobState.OFFERED.value:
         job.state = advance(JobState.OFFERED, JobEvent.ACCEPT).value
         job.accepted_at = database_clock(session)
         job.deadline_at = None
+        _take_log(session, job)
     return _subject(job)
 
 
@@ -246,22 +285,39 @@ def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None
             job.missing_since = database_now(session)
 
 
-def conclude(session: Session, lease: Lease, *, done: bool) -> Subject:
+def conclude(session: Session, lease: Lease, *, done: bool, body: bytes = b"") -> Subject:
     """Note that the task's own terminal state is about to go through (*done*), or that it did not after all.
 
     Return whom it is for, as it was before. Set before the call goes out, so that nobody takes the state it brings for a
     person's doing. Of a repeat (the reply was lost) it is told whether the scheduler has moved the task on since; the time of the
-    first one stays.
+    first one stays. *body* is the call's: a job concludes once, so a different one is no repeat.
+
+    Raises:
+        LeaseLapsed: the task has concluded with another state, or did not obey a stop.
     """
     job = _hold_open(session, lease)
     subject = _subject(job)
     if not done:
-        job.concluded_at = None
-    elif not subject.concluded:
-        job.concluded_at = database_clock(session)
-    else:
+        job.concluded_at = job.concluded_as = None
+    elif subject.concluded:
+        _insist_on_repeat(job, body)
         subject = replace(subject, passed_on=_is_passed_on(session, job))
+    else:
+        _refuse_after_its_end(session, job)
+        job.concluded_at = database_clock(session)
+        job.concluded_as = hashlib.sha256(body).hexdigest()
     return subject
+
+
+def _insist_on_repeat(job: Job, body: bytes) -> None:
+    """Raises: LeaseLapsed."""
+    if job.concluded_as in (None, hashlib.sha256(body).hexdigest()):
+        return
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return  # Airflow reads bodies in the same way: it finds no state in this one, and refuses it
+    raise LeaseLapsed(f"the task of job {job.id} has ended with another state; only that call may be repeated")
 
 
 def _is_passed_on(session: Session, job: Job) -> bool:
@@ -393,23 +449,79 @@ def note_late(session: Session, lease: Lease, said: Report) -> None:
     )
 
 
+# Logs
+
+
 @dataclass(frozen=True)
 class LogPlace:
-    """Where a job's log goes: a file of the store, and where in it this lease's bytes begin (None: not known yet)."""
+    """Where a job's log goes: a file of the store, and where in it this lease's bytes begin (None: not known yet).
 
-    path: str
+    *path* is None while it is not known how much of the log is in a file that a newer job has taken over (:func:`end_log`).
+    """
+
+    path: str | None
     base: int | None
+    own_path: str
+    """The path that the job's log was given: what is sized for :func:`begin_log` and :func:`end_log`."""
 
 
 def log_place(session: Session, lease: Lease) -> LogPlace:
-    """Return where the log of a lease goes; also after the job has ended under it."""
+    """Return where the log of a lease goes; also after the job has ended under it.
+
+    A log path belongs to the newest job whose log began on it. What an older one still sends goes into a file beside it, which
+    Airflow reads together with it (ADR 0023).
+    """
     job = _hold(session, lease, lock=False)
-    return LogPlace(job.log_path, job.log_base if job.log_epoch == job.epoch else None)
+    begun = job.log_base if job.log_epoch == job.epoch else None
+    if job.log_successor is None:
+        return LogPlace(job.log_path, begun, job.log_path)
+    beside = f"{job.log_path}.{job.id}.{job.epoch}.log"
+    if begun is None:
+        return LogPlace(beside, 0, job.log_path)
+    if job.log_end is None:
+        return LogPlace(None, None, job.log_path)
+    # What the first file has counts as held: the worker's offsets go on from there.
+    return LogPlace(beside, min(0, begun - job.log_end), job.log_path)
 
 
 def begin_log(session: Session, lease: Lease, base: int) -> int:
-    """Fix where this lease's bytes begin; the first call wins. Return the offset that holds."""
+    """Fix where this lease's bytes begin; the first call wins. Return the offset that holds.
+
+    *base* is the file's size, read after :func:`log_place` was committed. Where a newer job has the path, nothing begins on it:
+    ask for the place again.
+    """
     job = _hold(session, lease)
-    if job.log_epoch != job.epoch or job.log_base is None:
+    if job.log_epoch == job.epoch and job.log_base is not None:
+        return job.log_base
+    _take_log(session, job)
+    if job.log_successor is None:
         job.log_epoch, job.log_base = job.epoch, base
-    return job.log_base
+        behind = update(Job).where(Job.log_key == job.log_key, Job.log_successor.is_not(None), Job.log_end.is_(None))
+        session.execute(behind.values(log_end=base).execution_options(synchronize_session=False))
+    return base
+
+
+def end_log(session: Session, lease: Lease, size: int) -> None:
+    """Fix how large the file was when a newer job took it over; the first call wins. *size* is its size now.
+
+    Nothing is appended between the takeover and the newer job's first byte, and that fixes it, too (:func:`begin_log`).
+    """
+    job = _hold(session, lease)
+    if job.log_successor is not None and job.log_end is None:
+        job.log_end = size
+
+
+def _take_log(session: Session, job: Job) -> None:
+    """Make the log path this job's own: what older jobs still send no longer goes there. A job that is over takes nothing."""
+    job.log_key = hashlib.sha256(job.log_path.encode()).hexdigest()
+    others = session.execute(
+        select(Job.id, Job.log_successor).where(Job.log_key == job.log_key, Job.id != job.id).order_by(Job.id)
+    ).all()
+    owner = next((other.id for other in others if other.log_successor is None), None)
+    if owner is not None and (JobState(job.state).is_ended or job.stop_reason is not None or job.concluded_at is not None):
+        job.log_successor = owner
+        return
+    job.log_successor = job.log_end = None
+    if owner is not None:
+        taken = update(Job).where(Job.id.in_([other.id for other in others]), Job.log_successor.is_(None))
+        session.execute(taken.values(log_successor=job.id).execution_options(synchronize_session=False))

@@ -6,11 +6,11 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.logstores import OutOfStep, Unstorable
+from airflow_remote_provider.logstores import OutOfStep, Unstorable, always
 
 
 class FileLogStore:
@@ -22,18 +22,24 @@ class FileLogStore:
     def __init__(self, most: int = 1 << 62) -> None:
         self._most = most
 
+    def create(self, path: str) -> None:
+        with _names_that_fit(path):
+            compat.log_file(path).open("ab").close()
+
     def size(self, path: str) -> int:
         try:
-            with _names_that_fit(path):
-                return (compat.base_log_folder() / path).stat().st_size
+            with _names_that_fit(path), (compat.base_log_folder() / path).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)  # not while an append that was confirmed before is still to be written
+                return os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return 0
 
-    def append(self, path: str, base: int, offset: int, body: bytes) -> int:
+    def append(self, path: str, base: int, offset: int, body: bytes, *, confirm: Callable[[], None] = always) -> int:
         with _names_that_fit(path):
             place = compat.log_file(path)
         with place.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # another API process may serve the same worker's repeat
+            confirm()
             held = os.fstat(file.fileno()).st_size - base
             if held < 0:  # somebody deleted what came before this lease; keep its place, or nothing would ever join again
                 file.truncate(base - 1)

@@ -62,7 +62,11 @@ class Job(Base):
     accepted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     concluded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """The task's own terminal state went through the gateway: what Airflow shows now is the task's word, not a person's."""
+    concluded_as: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of the call that said so: only its repeats are accepted. NULL: it was not JSON, or came before this column."""
     stop_reason: Mapped[str | None] = mapped_column(String(16))
+    stop_decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When `stop_reason` was set: the time until which the job may still call central counts from here."""
     missing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Its worker opened a session then that did not list it, and no poll has listed it since."""
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -75,6 +79,12 @@ class Job(Base):
     log_base: Mapped[int | None] = mapped_column(BigInteger)
     """Size of the log when this epoch's first byte came: a deferred task continues its file."""
     log_epoch: Mapped[int | None] = mapped_column(Integer)
+    log_key: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of `log_path`, from acceptance on (or from the first byte, if that comes first): finds jobs with the same file."""
+    log_successor: Mapped[str | None] = mapped_column(String(36))
+    """The newer job whose log began on the same path. This job writes nothing more there."""
+    log_end: Mapped[int | None] = mapped_column(BigInteger)
+    """Size of the file when the successor's log began: what remains of this job's log is kept beside it (ADR 0023)."""
     log_size: Mapped[int | None] = mapped_column(BigInteger)
     log_sha256: Mapped[str | None] = mapped_column(String(64))
 
@@ -83,6 +93,7 @@ class Job(Base):
         Index(None, "worker_id", "state"),
         Index(None, "owner", "state"),  # what the scheduler has not heard yet, whatever history there is
         Index(None, "ti_id"),
+        Index(None, "log_key"),
         Index(None, "ended_at"),
         Index(None, "accepted_at"),
         Index(None, "queued_at"),  # people read the newest first, whatever history there is

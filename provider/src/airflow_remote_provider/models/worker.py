@@ -19,6 +19,9 @@ class Worker(Base):
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     name: Mapped[str] = mapped_column(exact(100), unique=True)
+    name_key: Mapped[str | None] = mapped_column(exact(100))
+    """The name without regard to case. NULL: the worker is removed, or an older one had the same name but for its case when names
+    were not compared that way."""
     credential_hash: Mapped[str] = mapped_column(String(64), unique=True)
     """SHA-256 of the credential that it uses."""
     credential_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -87,7 +90,12 @@ class Worker(Base):
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """Of anything an API process keeps in memory; what other processes look for."""
 
-    __table_args__ = (Index(None, "changed_at"), Index(None, "next_hash"), Index(None, "past_hash"))
+    __table_args__ = (
+        Index(None, "name_key", unique=True),
+        Index(None, "changed_at"),
+        Index(None, "next_hash"),
+        Index(None, "past_hash"),
+    )
 
 
 class Presence(Base):

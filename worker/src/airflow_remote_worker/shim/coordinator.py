@@ -19,20 +19,23 @@ from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
 from airflow_remote_worker.shim import posix
 from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.last_call import StateLast
 
 REAP_EVERY_S = 1.0
 
 
 class RemoteCoordinator(BaseCoordinator):  # type: ignore[misc]
-    """Airflow builds it from `[sdk] coordinators`; :mod:`host` then gives it the gateway and takes the result out of it."""
+    """Airflow builds it from `[sdk] coordinators`; :mod:`tasks` then gives it the gateway and the transport that keeps the task's
+    state for last, and takes the result out of it."""
 
     gateway: Gateway
+    last_call: StateLast
     exit_code: int | None = None
     final_state: str = ""
 
     def execute_task(self, **arguments: Any) -> Any:
         """Run the task to its end. Arguments and result are those of `BaseCoordinator.execute_task`."""
-        process = WatchfulSubprocess.start(gateway=self.gateway, **arguments)
+        process = WatchfulSubprocess.start(gateway=self.gateway, last_call=self.last_call, **arguments)
         try:
             process.wait()
         finally:  # the task may have ended well although its last report failed
@@ -107,6 +110,16 @@ class WatchfulSubprocess(Watchful, ActivitySubprocess):  # type: ignore[misc]
     """A task's subprocess."""
 
     gateway: Gateway
+    last_call: StateLast
+
+    def _service_subprocess(self, *arguments: Any, **options: Any) -> Any:
+        code = super()._service_subprocess(*arguments, **options)
+        if code is None:
+            self.last_call.send_if_due()
+        else:
+            # Not when its pipes close: what it left running may hold those for a minute.
+            self.last_call.send()
+        return code
 
     def _hear_daemon(self, descriptor: int) -> bool:
         super()._hear_daemon(descriptor)

@@ -29,10 +29,11 @@ class DenialsToLog(httpx.BaseTransport):
         response = self._inner.handle_request(request)
         if response.status_code == httpx.codes.FORBIDDEN and (reason := _reason(response.read())) and reason not in self._told:
             self._told.add(reason)
-            self._tell(reason)
+            self.tell(reason)
         return response
 
-    def _tell(self, reason: str) -> None:
+    def tell(self, reason: str) -> None:
+        """Add a line to the task's log."""
         line = {
             "timestamp": datetime.now(tz=timezone.utc).isoformat(),
             "level": "error",

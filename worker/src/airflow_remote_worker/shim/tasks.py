@@ -16,6 +16,7 @@ from airflow_remote_worker.shim import configuration, wire
 from airflow_remote_worker.shim.coordinator import RemoteCoordinator
 from airflow_remote_worker.shim.denials import DenialsToLog
 from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.last_call import StateLast
 from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
@@ -38,7 +39,9 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
     configuration.coordinate(queue)
     coordinator = get_coordinator_manager().for_queue(queue)
     assert isinstance(coordinator, RemoteCoordinator)
+    denials = DenialsToLog(GatewayTransport(gateway, outbox), log)
     coordinator.gateway = gateway
+    coordinator.last_call = StateLast(denials, denials.tell)
 
     error = ""
     try:
@@ -48,7 +51,7 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
             bundle_info=BundleInfo(name=bundle_name),
             dag_rel_path=workload["dag_rel_path"],
             token="",
-            client=Client(base_url=BASE_URL, token="", transport=DenialsToLog(GatewayTransport(gateway, outbox), log)),
+            client=Client(base_url=BASE_URL, token="", transport=coordinator.last_call),
             log_path=str(log),
         )
     except Exception as caught:  # of the supervisor, not of the task: a refused start, a last report that failed

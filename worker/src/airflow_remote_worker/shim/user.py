@@ -2,13 +2,16 @@
 
 The shim stays who it is: it writes the log and the result and holds the job's key. What it forks, the process in which the Dag is
 parsed and the task runs, becomes the other user before anything of the Dag is imported. So the worker's credential, the
-directories of jobs and the local gateway are out of its reach, and no file that it owns is ever read by root.
+directories of jobs and the local gateway are out of its reach, and no file that it owns is ever read by root. It inherits no
+open file of the worker's either: through a descriptor it could write what it can't open.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import socket
+import stat
 import traceback
 from collections.abc import Callable
 
@@ -38,6 +41,7 @@ def becoming(name: str) -> Callable[[], None]:
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)
             _move_in(user)
+            let_go_of_files()
         except BaseException:  # Python would print it and go on, as root
             traceback.print_exc()
             os._exit(NO_ACCESS)
@@ -61,6 +65,41 @@ def find(name: str) -> pwd.struct_passwd:
     if os.geteuid() != 0:
         raise PermissionError("only a worker that runs as root can run tasks as another user")
     return user
+
+
+def let_go_of_files() -> None:
+    """Put `/dev/null` in the place of every open descriptor that is not one end of a socket pair: those are the Task SDK's own.
+
+    Not closed: objects of this process still own the numbers, and would close a file that got one of them later.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir(DESCRIPTORS)):
+        if number != null and not _may_stay(number):
+            os.dup2(null, number, inheritable=number <= 2)
+
+
+DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+HARMLESS_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+"""Which everyone may open. TLS libraries keep some of them open."""
+
+
+def _may_stay(number: int) -> bool:
+    try:
+        opened = os.fstat(number)
+    except OSError:  # the listing's own descriptor: closed by now
+        return True
+    if stat.S_ISCHR(opened.st_mode):
+        return opened.st_rdev in {os.stat(path).st_rdev for path in HARMLESS_DEVICES if os.path.exists(path)}
+    return stat.S_ISSOCK(opened.st_mode) and _is_one_of_a_pair(number)
+
+
+def _is_one_of_a_pair(number: int) -> bool:
+    """Whether the socket is connected to one without an address. The daemon's gateway and a network's peer have one."""
+    with socket.socket(fileno=os.dup(number)) as copy:
+        try:
+            return copy.family == socket.AF_UNIX and not copy.getsockname() and not copy.getpeername()
+        except OSError:  # it listens, or its peer has gone
+            return False
 
 
 def _move_in(user: pwd.struct_passwd) -> None:

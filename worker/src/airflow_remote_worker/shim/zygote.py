@@ -60,6 +60,7 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
+        self._selector = selectors.DefaultSelector()
         self._wakeup, self._wakeup_sender = socket.socketpair()
         for end in (self._wakeup, self._wakeup_sender):
             end.setblocking(False)
@@ -68,11 +69,11 @@ class Zygote:
 
     def serve(self) -> None:
         """Return when the daemon has gone."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._control, selectors.EVENT_READ)
-            selector.register(self._wakeup, selectors.EVENT_READ)
+        with self._selector:
+            self._selector.register(self._control, selectors.EVENT_READ)
+            self._selector.register(self._wakeup, selectors.EVENT_READ)
             while True:
-                ready = {key.fileobj for key, _ in selector.select()}
+                ready = {key.fileobj for key, _ in self._selector.select()}
                 if self._wakeup in ready:
                     self._reap()
                 if self._control in ready and not self._obey():
@@ -111,6 +112,7 @@ class Zygote:
             posix.detach(job_dir)
             self._wakeup.close()
             self._wakeup_sender.close()
+            self._selector.close()  # a process that keeps it could change what the zygote waits for
             code = host.run(job_dir)
         except BaseException:
             traceback.print_exc()

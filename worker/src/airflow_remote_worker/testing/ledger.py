@@ -112,8 +112,8 @@ class Job:
     """No offer earlier than this."""
     stop: StopReason | None = None
     """Why people or central ended it; None: they didn't."""
-    has_concluded: bool = False
-    """Its task's own terminal state went through."""
+    concluded_as: bytes | None = None
+    """The call that brought the task's own terminal state: the lease allows no other call from then on."""
     has_moved_on: bool = False
     """It had, and its task is another job's by now."""
     report: Report | None = None

@@ -237,7 +237,9 @@ class Routes:
             self._ledger.expire_offers()
             job = self._ledger.leased_job_of(worker, job_id, epoch)
             concluding = job.kind is JobKind.TASK and (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/state")
-            if concluding and job.has_concluded and job.has_moved_on:
+            if job.concluded_as is not None and not (concluding and request.body == job.concluded_as):
+                raise Refusal(ProblemCode.INVALID, f"the task of job {job_id} has ended; only the same state may be repeated")
+            if concluding and job.concluded_as is not None and job.has_moved_on:
                 return Answer(204)  # said before, and done
             if job.kind is JobKind.TASK:
                 if (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/run"):
@@ -248,7 +250,8 @@ class Routes:
         headers = {name: value for name, value in request.headers.items() if name in PASSED_IN}
         query = f"?{request.query}" if request.query else ""
         status, given, body = self.execution(job, request.method, path + query, headers, request.body)
-        job.has_concluded |= concluding and status < 300
+        if concluding and status < 300:
+            job.concluded_as = request.body
         return Answer(status, body, {name.lower(): value for name, value in given.items()})
 
 

@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.ui_v1.origins import may_act
+from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.views.jobs import show_job
 from airflow_remote_provider.ledger.views.scope import Scope
 
@@ -147,6 +149,12 @@ def nobodys(session: Session, scope: Scope) -> None:
 async def _caller(request: Request, user: Annotated[Any, Depends(compat.user_of_request())]) -> Caller:
     if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
         raise HTTPException(422, "the address holds a zero byte, which no name has")  # Postgres takes none in a text
+    if not may_act(request):
+        raise Forbidden(
+            f"this request has Airflow's cookie and its origin {presentable(request.headers.get('origin', 'unknown'), longest=100)} "
+            "is not this site; only pages of Airflow itself may change something with it. Programs: send a token, "
+            "Authorization: Bearer …. Behind a proxy that changes the Host header: set [api] base_url to what browsers use"
+        )
     return Caller(user, request.app.state.pool, request.app.state.scopes)
 
 
