@@ -19,10 +19,11 @@ from airflow_remote_provider.api import rules
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal
 from airflow_remote_provider.api.rules import NotAllowed
-from airflow_remote_provider.grants import Ask
+from airflow_remote_provider.grants import Ask, Skip
 from airflow_remote_provider.ledger import grants
 from airflow_remote_provider.ledger.grants import Answer, Verdict
 from airflow_remote_provider.ledger.leases import Lease, Subject
+from airflow_remote_provider.ledger.skips import NotDownstream, check_skip
 
 HOLDS_S = 5.0
 """How long a changed queue policy may take to be heeded."""
@@ -62,15 +63,18 @@ class Rights:
                 body=body,
                 versions=request.headers.getlist("airflow-api-version"),
             )
-        except NotAllowed as error:
+            for ask in asks:
+                if isinstance(ask, Skip):
+                    await self._pool.jobs.call(check_skip, lease.job_id, ask)
+                    continue
+                verdict = await self._decide(lease, ask)
+                if verdict.answer is Answer.DENIED:
+                    metrics.count("remote.gateway.denied")
+                    raise NotGranted(verdict.why)
+        except (NotAllowed, NotDownstream) as error:
             metrics.count("remote.gateway.denied")
             await self._note(lease, f"{request.method} {path[:200]}")
             raise Refusal(ProblemCode.INVALID, f"not allowed to this job: {request.method} {path[:200]!r}; {error}") from None
-        for ask in asks:
-            verdict = await self._decide(lease, ask)
-            if verdict.answer is Answer.DENIED:
-                metrics.count("remote.gateway.denied")
-                raise NotGranted(verdict.why)
 
     async def _decide(self, lease: Lease, ask: Ask) -> Verdict:
         asked_at = asyncio.get_running_loop().time()
