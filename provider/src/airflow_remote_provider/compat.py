@@ -281,6 +281,15 @@ def task_definition(session: Session, dag_version_id: UUID, task_id: str) -> Any
     return None if dag is None else dag.task_dict.get(task_id)
 
 
+def date_range() -> tuple[datetime, datetime] | None:
+    """Return from when to when Airflow's columns of dates reach; None where any date can be stored. MySQL's are of type TIMESTAMP."""
+    return MYSQL_TIMESTAMPS if engine().dialect.name == "mysql" else None
+
+
+MYSQL_TIMESTAMPS = (datetime(1970, 1, 2, tzinfo=timezone.utc), datetime(2038, 1, 19, tzinfo=timezone.utc))
+"""https://dev.mysql.com/doc/refman/8.4/en/datetime.html, less what a time zone may shift."""
+
+
 def downstream_of(task: Any) -> frozenset[str]:
     """Return the ids of all tasks that are downstream of this serialized task, directly or through others."""
     return frozenset(task.get_flat_relative_ids(upstream=False))

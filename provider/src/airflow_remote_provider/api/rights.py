@@ -16,6 +16,7 @@ from starlette.requests import Request
 
 from airflow_remote_provider import metrics
 from airflow_remote_provider.api import rules
+from airflow_remote_provider.api.bounds import OutOfBounds
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal
 from airflow_remote_provider.api.rules import NotAllowed
@@ -55,6 +56,7 @@ class Rights:
             # XComs have no try in their key: what a cleared task wrote before it heard of that would be the next try's.
             raise Refusal(ProblemCode.INVALID, "central has taken this job back (its task was ended, cleared or deleted)")
         try:
+            rules.check_values(request.method, path, query=request.scope.get("query_string", b""), body=body)
             asks = rules.judge(
                 subject,
                 request.method,
@@ -71,6 +73,9 @@ class Rights:
                 if verdict.answer is Answer.DENIED:
                     metrics.count("remote.gateway.denied")
                     raise NotGranted(verdict.why)
+        except OutOfBounds as error:
+            metrics.count("remote.gateway.denied")
+            raise Refusal(ProblemCode.INVALID, f"{request.method} {path[:200]!r}: {error}") from None
         except (NotAllowed, NotDownstream) as error:
             metrics.count("remote.gateway.denied")
             await self._note(lease, f"{request.method} {path[:200]}")

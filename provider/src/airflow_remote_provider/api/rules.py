@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from airflow_remote_protocol.messages import JobKind
 
+from airflow_remote_provider.api import bounds
 from airflow_remote_provider.grants import Ask, Kind, Skip
 from airflow_remote_provider.grants.fields import connections_in
 
@@ -75,6 +76,12 @@ class Rule:
     text: str
     judge: Judge
     kinds: frozenset[JobKind] = TASKS
+    body: Any = None
+    """What the body may hold (:mod:`.bounds`); None: Airflow does not read it."""
+
+    def with_body(self, body: Any) -> Rule:
+        """Return the rule of a route whose body Airflow reads."""
+        return replace(self, body=body)
 
 
 # The rules
@@ -262,34 +269,34 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "health", NOTHING),
     ("GET", "health/ping", NOTHING),
     # The task instance itself
-    ("PATCH", "task-instances/{task_instance_id}/run", OWN),
-    ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE),
-    ("PATCH", "task-instances/{task_instance_id}/skip-downstream", SKIP_DOWNSTREAM),
-    ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN),
-    ("PUT", "task-instances/{task_instance_id}/rtif", OWN),
-    ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN),
+    ("PATCH", "task-instances/{task_instance_id}/run", OWN.with_body(bounds.Run)),
+    ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE.with_body(bounds.State)),
+    ("PATCH", "task-instances/{task_instance_id}/skip-downstream", SKIP_DOWNSTREAM.with_body(bounds.SkipDownstream)),
+    ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN.with_body(bounds.Heartbeat)),
+    ("PUT", "task-instances/{task_instance_id}/rtif", OWN.with_body(bounds.RenderedFields)),
+    ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN.with_body(bounds.RenderedMapIndex)),
     ("GET", "task-instances/{task_instance_id}/previous-successful-dagrun", OWN),
     ("GET", "task-instances/{task_instance_id}/validate-inlets-and-outlets", OWN),
     ("GET", "task-reschedules/{task_instance_id}/start_date", OWN),
-    ("POST", "hitlDetails/{task_instance_id}", OWN_HITL),
-    ("PATCH", "hitlDetails/{task_instance_id}", OWN_HITL),
+    ("POST", "hitlDetails/{task_instance_id}", OWN_HITL.with_body(bounds.InputRequest)),
+    ("PATCH", "hitlDetails/{task_instance_id}", OWN_HITL.with_body(bounds.InputResponse)),
     ("GET", "hitlDetails/{task_instance_id}", OWN),
     ("GET", "store/ti/{task_instance_id}/{key:path}", OWN),
-    ("PUT", "store/ti/{task_instance_id}/{key:path}", OWN),
+    ("PUT", "store/ti/{task_instance_id}/{key:path}", OWN.with_body(bounds.Stored)),
     ("DELETE", "store/ti/{task_instance_id}/{key:path}", OWN),
     ("DELETE", "store/ti/{task_instance_id}", OWN),
     # Secrets
     ("GET", "connections/{connection_id}", READ_CONNECTION),
     ("GET", "variables/keys", LIST_VARIABLES),
     ("GET", "variables/{variable_key:path}", READ_VARIABLE),
-    ("PUT", "variables/{variable_key:path}", WRITE_VARIABLE),
+    ("PUT", "variables/{variable_key:path}", WRITE_VARIABLE.with_body(bounds.Variable)),
     ("DELETE", "variables/{variable_key:path}", WRITE_VARIABLE),
     # XComs
     ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}/item/{offset}", READ_XCOM),
     ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}/slice", READ_XCOM),
     ("HEAD", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", READ_XCOM),
     ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", READ_XCOM),
-    ("POST", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM),
+    ("POST", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM.with_body(Any)),
     ("DELETE", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM),
     # Dags and their runs
     ("GET", "dags/{dag_id}", ASK_ABOUT_DAG),
@@ -298,7 +305,7 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "dag-runs/{dag_id}/previous", ASK_ABOUT_DAG),
     ("GET", "dag-runs/{dag_id}/{run_id}", ASK_ABOUT_DAG),
     ("GET", "dag-runs/{dag_id}/{run_id}/state", ASK_ABOUT_DAG),
-    ("POST", "dag-runs/{dag_id}/{run_id}", ACT_ON_DAG),
+    ("POST", "dag-runs/{dag_id}/{run_id}", ACT_ON_DAG.with_body(bounds.NewRun)),
     ("POST", "dag-runs/{dag_id}/{run_id}/clear", ACT_ON_DAG),
     ("GET", "task-instances/count", ASK_ABOUT_DAG),
     ("GET", "task-instances/states", ASK_ABOUT_DAG),
@@ -311,16 +318,16 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "asset-events/by-asset", READ_ASSET_BY_EITHER),
     ("GET", "asset-events/by-asset-alias", READ_ASSET_BY_NAME),
     ("GET", "store/asset/by-name/value", READ_ASSET_BY_NAME),
-    ("PUT", "store/asset/by-name/value", WRITE_ASSET_BY_NAME),
+    ("PUT", "store/asset/by-name/value", WRITE_ASSET_BY_NAME.with_body(bounds.Stored)),
     ("DELETE", "store/asset/by-name/value", WRITE_ASSET_BY_NAME),
     ("DELETE", "store/asset/by-name/clear", WRITE_ASSET_BY_NAME),
     ("GET", "store/asset/by-uri/value", READ_ASSET_BY_URI),
-    ("PUT", "store/asset/by-uri/value", WRITE_ASSET_BY_URI),
+    ("PUT", "store/asset/by-uri/value", WRITE_ASSET_BY_URI.with_body(bounds.Stored)),
     ("DELETE", "store/asset/by-uri/value", WRITE_ASSET_BY_URI),
     ("DELETE", "store/asset/by-uri/clear", WRITE_ASSET_BY_URI),
     # A connection test
     ("GET", "connection-tests/{connection_test_id}/connection", TEST),
-    ("PATCH", "connection-tests/{connection_test_id}", TEST),
+    ("PATCH", "connection-tests/{connection_test_id}", TEST.with_body(dict[str, Any])),
 ]
 
 
@@ -350,6 +357,17 @@ def judge(
     if any(len(name) > LONGEST_NAME for ask in asks for name in ask.names):
         raise NotAllowed(f"it names something in more than {LONGEST_NAME} characters")
     return asks
+
+
+def check_values(method: str, path: str, *, query: bytes = b"", body: bytes = b"") -> None:
+    """Return if the values of a call that has a rule are within their bounds. *path*: percent-encoded, no leading slash.
+
+    Raises:
+        OutOfBounds: one is not.
+    """
+    if found := read(method, unquote(path)):
+        rule, named = found
+        bounds.check(rule.body, named, parse_qsl(query.decode("latin-1"), keep_blank_values=True), body)
 
 
 MOST_ASKS = 500
