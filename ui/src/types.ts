@@ -113,7 +113,17 @@ export interface LogLines {
   more: boolean;
 }
 
-export const KINDS = ["connections", "variables", "writes", "xcoms_of", "dags", "assets", "code_on_central"] as const;
+export const KINDS = [
+  "connections",
+  "variables",
+  "writes",
+  "xcoms_of",
+  "dags",
+  "trigger_dags",
+  "assets",
+  "asset_writes",
+  "code_on_central",
+] as const;
 export type Kind = (typeof KINDS)[number];
 
 /** Its queue may be `*`: all of them. */

@@ -288,6 +288,26 @@ def task_definition(session: Session, dag_version_id: UUID, task_id: str) -> Any
     return None if dag is None else dag.task_dict.get(task_id)
 
 
+def date_range() -> tuple[datetime, datetime] | None:
+    """Return from when to when Airflow's columns of dates reach; None where any date can be stored. MySQL's are of type TIMESTAMP."""
+    return MYSQL_TIMESTAMPS if engine().dialect.name == "mysql" else None
+
+
+MYSQL_TIMESTAMPS = (datetime(1970, 1, 2, tzinfo=timezone.utc), datetime(2038, 1, 19, tzinfo=timezone.utc))
+"""https://dev.mysql.com/doc/refman/8.4/en/datetime.html, less what a time zone may shift."""
+
+
+def downstream_of(task: Any) -> frozenset[str]:
+    """Return the ids of all tasks that are downstream of this serialized task, directly or through others."""
+    return frozenset(task.get_flat_relative_ids(upstream=False))
+
+
+def are_mapped_together(task: Any, other_id: str) -> bool:
+    """Whether this serialized task and another one of its Dag are in one mapped task group: each map index is a unit of its own."""
+    groups = {group.group_id for group in task.iter_mapped_task_groups()}
+    return any(group.group_id in groups for group in task.dag.task_dict[other_id].iter_mapped_task_groups())
+
+
 def newest_definitions(session: Session, dag_id: str) -> dict[str, Any]:
     """Return the serialized tasks of the newest version of the Dag, by task id; none if there is no such Dag (any more)."""
     dag = dag_bag().get_latest_version_of_dag(dag_id, session=session)

@@ -18,8 +18,8 @@ from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
 from airflow.api_fastapi.execution_api.routes import execution_api_router
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider.api import rules
-from airflow_remote_provider.api.rules import LISTS_SINCE, TABLE, Meaning, NotAllowed, read
-from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.api.rules import LISTS_SINCE, TABLE, Meaning, Need, NotAllowed, read
+from airflow_remote_provider.grants import Ask, Kind, Skip, named
 from airflow_remote_provider.ledger.leases import Subject
 from fastapi.routing import APIRoute
 from starlette.routing import Match
@@ -31,7 +31,7 @@ TEST = Subject(JobKind.CONNECTION_TEST, ME)
 TRIGGER = Subject(JobKind.TRIGGER, ME, "mine", "run-1", "task", 3)
 
 
-def judge(subject: Subject, method: str, path: str, **call: Any) -> tuple[Ask, ...]:
+def judge(subject: Subject, method: str, path: str, **call: Any) -> tuple[Need, ...]:
     return rules.judge(subject, rules.find(method, path), **call)
 
 
@@ -187,7 +187,7 @@ def test_only_the_rules_say_which_calls_start_or_end_a_task() -> None:
 
 
 def test_an_old_sdk_that_lists_variables_reads_the_one_named_keys() -> None:
-    def asked(*versions: str) -> tuple[Ask, ...]:
+    def asked(*versions: str) -> tuple[Need, ...]:
         return judge(TASK, "GET", "variables/keys", query=b"prefix=plant_", versions=versions)
 
     listing, reading = (Ask(Kind.VARIABLES, ("plant_",), listing=True),), (Ask(Kind.VARIABLES, ("keys",)),)
@@ -271,9 +271,9 @@ def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str
         (TASK, "GET", "dags/other", Kind.DAGS, ("other",)),
         (TASK, "GET", "dag-runs/other/run-1", Kind.DAGS, ("other",)),
         (TASK, "GET", "dag-runs/previous?dag_id=other&logical_date=x", Kind.DAGS, ("other",)),
-        (TASK, "POST", "dag-runs/other/run-9", Kind.DAGS, ("other",)),
-        (TASK, "POST", "dag-runs/mine/run-9", Kind.DAGS, ("mine",)),
-        (TASK, "POST", "dag-runs/mine/run-1/clear", Kind.DAGS, ("mine",)),
+        (TASK, "POST", "dag-runs/other/run-9", Kind.TRIGGER_DAGS, ("other",)),
+        (TASK, "POST", "dag-runs/mine/run-9", Kind.TRIGGER_DAGS, ("mine",)),
+        (TASK, "POST", "dag-runs/mine/run-1/clear", Kind.TRIGGER_DAGS, ("mine",)),
         (TASK, "GET", "task-instances/count?dag_id=other", Kind.DAGS, ("other",)),
         (TASK, "GET", "task-instances/count", Kind.DAGS, ("",)),
         (TASK, "GET", "task-instances/breadcrumbs?dag_id=other&run_id=r", Kind.DAGS, ("other",)),
@@ -281,7 +281,15 @@ def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str
         (TASK, "GET", "assets/by-alias?alias_name=a", Kind.ASSETS, ("a",)),
         (TASK, "GET", "asset-events/by-asset?name=a&uri=s3%3A%2F%2Fb", Kind.ASSETS, ("a", "s3://b")),
         (TASK, "GET", "asset-events/by-asset?name=&uri=", Kind.ASSETS, ("",)),
-        (TASK, "PUT", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", Kind.ASSETS, ("s3://b",)),
+        (TASK, "GET", "asset-events/by-asset-alias?name=a", Kind.ASSETS, ("a",)),
+        (TASK, "GET", "store/asset/by-name/value?name=a&key=k", Kind.ASSETS, ("a",)),
+        (TASK, "GET", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", Kind.ASSETS, ("s3://b",)),
+        (TASK, "PUT", "store/asset/by-name/value?name=a&key=k", Kind.ASSET_WRITES, ("a",)),
+        (TASK, "PUT", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", Kind.ASSET_WRITES, ("s3://b",)),
+        (TASK, "DELETE", "store/asset/by-name/value?name=a&key=k", Kind.ASSET_WRITES, ("a",)),
+        (TASK, "DELETE", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", Kind.ASSET_WRITES, ("s3://b",)),
+        (TASK, "DELETE", "store/asset/by-name/clear?name=a", Kind.ASSET_WRITES, ("a",)),
+        (TASK, "DELETE", "store/asset/by-uri/clear?uri=s3%3A%2F%2Fb", Kind.ASSET_WRITES, ("s3://b",)),
     ],
 )
 def test_what_is_not_needs_a_grant(subject: Subject, method: str, path: str, kind: Kind, names: tuple[str, ...]) -> None:
@@ -361,13 +369,50 @@ def test_outlets_that_a_task_says_it_changed_need_grants() -> None:
         {"name": "granted", "uri": "s3://c", "type": "AssetUriRef"},
         {"name": "d", "type": "AssetAlias"},
     ]
-    events = [{"dest_asset_key": {"name": "a", "uri": "s3://a"}, "extra": {}}, {"source_alias_name": "e", "dest_asset_key": {}}]
+    events = [
+        {"dest_asset_key": {"name": "a", "uri": "s3://a"}, "extra": {}},
+        {"dest_asset_key": {"name": "f", "uri": "s3://f"}, "extra": {}},
+        {"source_alias_name": "e", "dest_asset_key": {"name": "g", "uri": "s3://g"}, "extra": {}},
+    ]
     said = {"state": "success", "task_outlets": outlets, "outlet_events": events}
-    needed = [ask.names for ask in _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)]
-    assert needed == [("a", "s3://a"), ("b",), ("s3://c",), ("d",), ("e",)]
+    asks = _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
+    assert {ask.kind for ask in asks if isinstance(ask, Ask)} == {Kind.ASSET_WRITES}
+    assert [ask.names for ask in asks] == [
+        *(("a", "s3://a"), ("b",), ("s3://c",), ("d",)),
+        *(("f", "s3://f"), ("e",), ("g",), ("s3://g",)),
+    ]
     assert (
         _judged(TASK, "PATCH", f"task-instances/{ME}/state", {"state": "success", "task_outlets": [], "outlet_events": []}) == ()
     )
+
+
+def test_a_granted_name_does_not_cover_another_uri_that_an_alias_event_is_for() -> None:
+    """Airflow makes the asset of that name and URI, and starts the Dags that wait for either."""
+    event = {"source_alias_name": "alias", "dest_asset_key": {"name": "mine", "uri": "s3://theirs"}, "extra": {}}
+    said = {"task_outlets": [{"name": "alias", "type": "AssetAlias"}], "outlet_events": [event]}
+    granted = named({Kind.ASSET_WRITES: ["alias", "mine", "s3://mine"]})
+    asks = [ask for ask in _judged(TASK, "PATCH", f"task-instances/{ME}/state", said) if isinstance(ask, Ask)]
+    assert [ask.name for ask in asks if not granted.allows(ask)] == ["s3://theirs"]
+
+
+def test_the_tasks_that_a_job_skips_are_compared_with_its_definition() -> None:
+    said = {"tasks": ["a", ["b", 3], ["c", -1], "a"]}
+    (need,) = _judged(TASK, "PATCH", f"task-instances/{ME}/skip-downstream", said)
+    assert need == Skip(frozenset({("a", -1), ("b", 3), ("c", -1)}))
+    assert _judged(TASK, "PATCH", f"task-instances/{ME}/skip-downstream", {"tasks": []}) == ()
+
+
+@pytest.mark.parametrize("said", [[], {}, {"tasks": None}, {"tasks": [1]}, {"tasks": [["a"]]}, {"tasks": [["a", "1"]]}, "x"])
+def test_tasks_to_skip_that_cannot_be_read_are_refused(said: object) -> None:
+    with pytest.raises(NotAllowed, match="does not name tasks"):
+        _judged(TASK, "PATCH", f"task-instances/{ME}/skip-downstream", said)
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_a_request_for_input_is_about_the_jobs_own_task_instance_in_its_body_too(method: str) -> None:
+    assert _judged(TASK, method, f"hitlDetails/{ME}", {"ti_id": str(ME), "options": ["yes"]}) == ()
+    with pytest.raises(NotAllowed, match="another task instance"):
+        _judged(TASK, method, f"hitlDetails/{ME}", {"ti_id": str(OTHER), "options": ["yes"]})
 
 
 def test_what_a_task_defers_to_needs_no_grant_because_it_does_not_run_on_central() -> None:
@@ -393,7 +438,7 @@ def test_a_name_longer_than_any_of_airflows_is_refused() -> None:
 
 
 def test_more_outlets_than_anybody_has_are_refused_and_repeats_do_not_count() -> None:
-    def state(count: int, of: int) -> tuple[Ask, ...]:
+    def state(count: int, of: int) -> tuple[Need, ...]:
         outlets = [{"name": f"a{number % of}", "uri": "s3://a", "type": "Asset"} for number in range(count)]
         return _judged(TASK, "PATCH", f"task-instances/{ME}/state", {"task_outlets": outlets})
 
@@ -407,6 +452,6 @@ def test_a_body_nested_without_end_is_refused() -> None:
         judge(TASK, "PATCH", f"task-instances/{ME}/state", body=b"[" * 1_000_000)
 
 
-def _judged(subject: Subject, method: str, path: str, said: object = None) -> tuple[Ask, ...]:
+def _judged(subject: Subject, method: str, path: str, said: object = None) -> tuple[Need, ...]:
     path, _, query = path.partition("?")
     return judge(subject, method, path, query=query.encode(), body=json.dumps(said if said is not None else {}).encode())

@@ -34,7 +34,7 @@ def test_what_is_not_about_grants_is_left_alone() -> None:
         ({"connections": ["a", 1]}, "is a list"),
         ({"variables": [""]}, "is a list"),
         ({"connection": ["a"]}, "did you mean 'connections'"),
-        ({"colour": "red"}, "means nothing.*Known are: assets, connections"),
+        ({"colour": "red"}, "means nothing.*Known are: asset_writes, assets, connections"),
         ({1: 2}, "means nothing"),
     ],
 )

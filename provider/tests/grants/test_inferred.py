@@ -13,6 +13,7 @@ from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Ai
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 from airflow.sdk import DAG, Asset, AssetAlias, BaseNotifier, BaseOperator, TaskGroup, task, task_group
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_provider.grants import Kind
@@ -205,17 +206,24 @@ def test_mail_about_a_failure_needs_its_connection() -> None:
 def test_other_dags_are_named_by_fields_too() -> None:
     with DAG("dag"):
         found = _names(TriggerDagRunOperator(task_id="a", trigger_dag_id="other"))
+    assert found[Kind.DAGS] == found[Kind.TRIGGER_DAGS] == {"other"}
+
+
+def test_a_sensor_may_ask_about_the_dag_that_it_names_but_not_trigger_it() -> None:
+    with DAG("dag"):
+        found = _names(ExternalTaskSensor(task_id="a", external_dag_id="other"))
     assert found[Kind.DAGS] == {"other"}
+    assert Kind.TRIGGER_DAGS not in found
 
 
-def test_inlets_and_outlets_are_assets() -> None:
+def test_inlets_are_assets_to_read_and_outlets_also_assets_to_write() -> None:
     with DAG("dag") as dag:
         BashOperator(
             task_id="a", bash_command="", inlets=[Asset("in", "s3://in/x")], outlets=[AssetAlias("alias"), Asset.ref(name="r")]
         )
-    expected = {"in", "s3://in/x", "alias", "r"}
+    expected = {Kind.ASSETS: {"in", "s3://in/x", "alias", "r"}, Kind.ASSET_WRITES: {"alias", "r"}}
     for some in (dag, _read_back(dag)):
-        assert of_task(some.get_task("a")) == {Kind.ASSETS: expected}
+        assert of_task(some.get_task("a")) == expected
 
 
 def test_of_a_serialized_task_the_templates_are_left() -> None:

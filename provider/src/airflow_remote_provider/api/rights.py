@@ -16,13 +16,15 @@ from starlette.requests import Request
 
 from airflow_remote_provider import metrics
 from airflow_remote_provider.api import rules
+from airflow_remote_provider.api.bounds import OutOfBounds
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal
 from airflow_remote_provider.api.rules import Match, Meaning, NotAllowed
-from airflow_remote_provider.grants import Ask
+from airflow_remote_provider.grants import Ask, Skip
 from airflow_remote_provider.ledger import grants
 from airflow_remote_provider.ledger.grants import Answer, Verdict
 from airflow_remote_provider.ledger.leases import Lease, Subject
+from airflow_remote_provider.ledger.skips import NotDownstream, check_skip
 
 HOLDS_S = 5.0
 """How long a changed queue policy may take to be heeded."""
@@ -51,6 +53,7 @@ class Rights:
             # XComs have no try in their key: what a cleared task wrote before it heard of that would be the next try's.
             raise Refusal(ProblemCode.INVALID, "central has taken this job back (its task was ended, cleared or deleted)")
         try:
+            rules.check_values(match, query=request.scope.get("query_string", b""), body=body)
             asks = rules.judge(
                 subject,
                 match,
@@ -58,9 +61,15 @@ class Rights:
                 body=body,
                 versions=request.headers.getlist("airflow-api-version"),
             )
-        except NotAllowed as error:
+            for ask in asks:
+                if isinstance(ask, Skip):
+                    await self._pool.jobs.call(check_skip, lease.job_id, ask)
+        except OutOfBounds as error:
+            metrics.count("remote.gateway.denied")
+            raise Refusal(ProblemCode.INVALID, f"{match.method} {match.raw[:200]!r}: {error}") from None
+        except (NotAllowed, NotDownstream) as error:
             raise await self.refusal(lease, match.method, match.raw, error) from None
-        await self.insist(lease, asks)
+        await self.insist(lease, [ask for ask in asks if isinstance(ask, Ask)])
 
     async def insist(self, lease: Lease, asks: Iterable[Ask]) -> None:
         """Return if the job has a grant for each of *asks*.
@@ -74,7 +83,7 @@ class Rights:
                 metrics.count("remote.gateway.denied")
                 raise NotGranted(verdict.why)
 
-    async def refusal(self, lease: Lease, method: str, path: str, error: NotAllowed) -> Refusal:
+    async def refusal(self, lease: Lease, method: str, path: str, error: Exception) -> Refusal:
         """Record a call that no grant could allow; return its refusal."""
         metrics.count("remote.gateway.denied")
         await self._note(lease, f"{method} {path[:200]}")

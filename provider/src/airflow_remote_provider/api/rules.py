@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from airflow_remote_protocol.messages import JobKind
 
-from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.api import bounds
+from airflow_remote_provider.grants import Ask, Kind, Skip
 
 if TYPE_CHECKING:  # the documentation is made of this table where there is no database
     from airflow_remote_provider.ledger.leases import Subject
@@ -55,8 +56,10 @@ class Call:
         return self.path.get("dag_id") or self.one("dag_id")
 
 
-Judge = Callable[[Call], "tuple[Ask, ...]"]
-"""Returns what needs a grant, each of it; nothing, if the call needs none.
+Need = Ask | Skip
+"""What a call needs: a grant, or that the tasks which it skips are downstream of its own."""
+Judge = Callable[[Call], "tuple[Need, ...]"]
+"""Returns what the call needs, each of it; nothing, if it needs nothing.
 
 Raises:
     NotAllowed: it can have none.
@@ -91,6 +94,12 @@ class Rule:
     judge: Judge
     kinds: frozenset[JobKind] = TASKS
     meaning: Meaning = Meaning.OTHER
+    body: Any = None
+    """What the body may hold (:mod:`.bounds`); None: Airflow does not read it."""
+
+    def with_body(self, body: Any) -> Rule:
+        """Return the rule of a route whose body Airflow reads."""
+        return replace(self, body=body)
 
 
 # The rules
@@ -117,6 +126,34 @@ def _own_state(call: Call) -> tuple[Ask, ...]:
         return tuple(_outlets(said))
     except (TypeError, AttributeError, KeyError):
         raise NotAllowed("its body is not what a task says of its state") from None
+
+
+def _skip_downstream(call: Call) -> tuple[Need, ...]:
+    _own(call)
+    try:
+        named = json.loads(call.body)["tasks"]
+        tasks = frozenset((task, -1) if isinstance(task, str) else _mapped(*task) for task in named)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise NotAllowed('its body does not name tasks; expected is {"tasks": ["task_id", ["task_id", map_index]]}') from None
+    return (Skip(tasks),) if tasks else FREE
+
+
+def _mapped(task_id: object, map_index: object) -> tuple[str, int]:
+    if not isinstance(task_id, str) or not isinstance(map_index, int):
+        raise TypeError
+    return task_id, map_index
+
+
+def _own_hitl(call: Call) -> tuple[Ask, ...]:
+    """The body names the task instance, too: the one that a later Airflow reads must not be another one."""
+    _own(call)
+    try:
+        ti_id = json.loads(call.body)["ti_id"]
+    except (ValueError, TypeError, KeyError, RecursionError):  # Airflow reads it the same way, and refuses it
+        return FREE
+    if str(ti_id) != str(call.subject.id):
+        raise NotAllowed("its body is about another task instance than this job's")
+    return FREE
 
 
 def _own_test(call: Call) -> tuple[Ask, ...]:
@@ -167,35 +204,41 @@ def _write_xcom(call: Call) -> tuple[Ask, ...]:
 
 
 def _ask_about_dag(call: Call) -> tuple[Ask, ...]:
-    return FREE if call.dag_id == call.subject.dag_id else _act_on_dag(call)
+    return FREE if call.dag_id == call.subject.dag_id else (Ask(Kind.DAGS, (call.dag_id,)),)
 
 
 def _act_on_dag(call: Call) -> tuple[Ask, ...]:
-    return (Ask(Kind.DAGS, (call.dag_id,)),)
+    return (Ask(Kind.TRIGGER_DAGS, (call.dag_id,)),)
 
 
-def _asset(*selectors: str) -> Judge:
+def _asset(kind: Kind, *selectors: str) -> Judge:
     def judge(call: Call) -> tuple[Ask, ...]:
-        return (_use_of(*map(call.one, selectors)),)
+        return (_asset_ask(kind, *map(call.one, selectors)),)
 
     return judge
 
 
 def _outlets(said: Any) -> Iterator[Ask]:
-    """What a task that succeeded says that it has changed: Airflow would start other Dags upon any asset's name."""
+    """Return what a task that succeeded says that it has changed: Airflow starts other Dags upon the events of assets."""
     for outlet in said.get("task_outlets") or ():
-        yield _use_of(*(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
+        yield _asset_ask(Kind.ASSET_WRITES, *(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
     for event in said.get("outlet_events") or ():
+        destination = event["dest_asset_key"]
         if "source_alias_name" in event:
-            yield _use_of(event["source_alias_name"])
+            # Airflow makes the asset if there is none of that name and URI, and starts the Dags that wait for either.
+            yield _asset_ask(Kind.ASSET_WRITES, event["source_alias_name"])
+            yield _asset_ask(Kind.ASSET_WRITES, destination["name"])
+            yield _asset_ask(Kind.ASSET_WRITES, destination["uri"])
+        else:
+            yield _asset_ask(Kind.ASSET_WRITES, destination["name"], destination["uri"])
 
 
 NAMED_BY = {"Asset": ("name", "uri"), "AssetUriRef": ("uri",)}
 """What Airflow finds an asset by, by the type that is said; everything else by its name."""
 
 
-def _use_of(*names: object) -> Ask:
-    return Ask(Kind.ASSETS, tuple(str(name) for name in names if name) or ("",))
+def _asset_ask(kind: Kind, *names: object) -> Ask:
+    return Ask(kind, tuple(str(name) for name in names if name) or ("",))
 
 
 OWN = Rule("the job's own task instance", _own)
@@ -203,10 +246,18 @@ OWN_OR_WAIT = Rule("the job's own task instance", _own, WAITS)
 OWN_WRITE = Rule("the job's own task instance", _own, meaning=Meaning.WRITE_OF_TRY)
 OWN_START = Rule("the job's own task instance; central writes the host name, which is empty", _own, meaning=Meaning.START)
 OWN_STATE = Rule(
-    "the job's own task instance; outlets that it says it changed: `assets`; a trigger that it defers to runs at the site",
+    "the job's own task instance; outlets that it says it changed, and the assets that the events of its aliases are for: "
+    "`asset_writes`; a trigger that it defers to runs at the site",
     _own_state,
     meaning=Meaning.CONCLUDE,
 )
+SKIP_DOWNSTREAM = Rule(
+    "the job's own task instance; only tasks downstream of it, by the Dag version of the job",
+    _skip_downstream,
+    meaning=Meaning.WRITE_OF_TRY,
+)
+OWN_HITL = Rule("the job's own task instance, in the path and in the body", _own_hitl)
+ANSWER_HITL = replace(OWN_HITL, kinds=WAITS)
 TEST = Rule("the job's own connection test", _own_test, TESTS)
 NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
 READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
@@ -216,44 +267,48 @@ LIST_VARIABLES = Rule("`variables`, with a glob such as `plant_*` that covers th
 READ_XCOM = Rule("the job's own Dag run; other runs, of this Dag too: `xcoms_of`", _read_xcom, WAITS)
 WRITE_XCOM = Rule("the job's own task instance", _write_xcom, meaning=Meaning.WRITE_OF_TRY)
 ASK_ABOUT_DAG = Rule("the job's own Dag; other Dags: `dags`", _ask_about_dag, WAITS)
-ACT_ON_DAG = Rule("`dags`, also for its own Dag", _act_on_dag)
-ASSET_BY_NAME = Rule("`assets`; the task's inlets and outlets are", _asset("name"))
-ASSET_BY_URI = Rule("`assets`; the task's inlets and outlets are", _asset("uri"))
-ASSET_BY_ALIAS = Rule("`assets`; the task's inlets and outlets are", _asset("alias_name"))
-ASSET_BY_EITHER = Rule("`assets`; the task's inlets and outlets are", _asset("name", "uri"))
+ACT_ON_DAG = Rule("`trigger_dags`, also for its own Dag", _act_on_dag)
+READS_ASSET = "`assets`; the task's inlets and outlets are inferred"
+WRITES_ASSET = "`asset_writes`; the task's outlets are inferred"
+READ_ASSET_BY_NAME = Rule(READS_ASSET, _asset(Kind.ASSETS, "name"))
+READ_ASSET_BY_URI = Rule(READS_ASSET, _asset(Kind.ASSETS, "uri"))
+READ_ASSET_BY_ALIAS = Rule(READS_ASSET, _asset(Kind.ASSETS, "alias_name"))
+READ_ASSET_BY_EITHER = Rule(READS_ASSET, _asset(Kind.ASSETS, "name", "uri"))
+WRITE_ASSET_BY_NAME = Rule(WRITES_ASSET, _asset(Kind.ASSET_WRITES, "name"))
+WRITE_ASSET_BY_URI = Rule(WRITES_ASSET, _asset(Kind.ASSET_WRITES, "uri"))
 
 TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "health", NOTHING),
     ("GET", "health/ping", NOTHING),
     # The task instance itself
-    ("PATCH", "task-instances/{task_instance_id}/run", OWN_START),
-    ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE),
-    ("PATCH", "task-instances/{task_instance_id}/skip-downstream", OWN_WRITE),
-    ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN_WRITE),
-    ("PUT", "task-instances/{task_instance_id}/rtif", OWN_WRITE),
-    ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN_WRITE),
+    ("PATCH", "task-instances/{task_instance_id}/run", OWN_START.with_body(bounds.Run)),
+    ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE.with_body(bounds.State)),
+    ("PATCH", "task-instances/{task_instance_id}/skip-downstream", SKIP_DOWNSTREAM.with_body(bounds.SkipDownstream)),
+    ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN_WRITE.with_body(bounds.Heartbeat)),
+    ("PUT", "task-instances/{task_instance_id}/rtif", OWN_WRITE.with_body(bounds.RenderedFields)),
+    ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN_WRITE.with_body(bounds.RenderedMapIndex)),
     ("GET", "task-instances/{task_instance_id}/previous-successful-dagrun", OWN_OR_WAIT),
     ("GET", "task-instances/{task_instance_id}/validate-inlets-and-outlets", OWN),
     ("GET", "task-reschedules/{task_instance_id}/start_date", OWN_OR_WAIT),
-    ("POST", "hitlDetails/{task_instance_id}", OWN),
-    ("PATCH", "hitlDetails/{task_instance_id}", OWN_OR_WAIT),
+    ("POST", "hitlDetails/{task_instance_id}", OWN_HITL.with_body(bounds.InputRequest)),
+    ("PATCH", "hitlDetails/{task_instance_id}", ANSWER_HITL.with_body(bounds.InputResponse)),
     ("GET", "hitlDetails/{task_instance_id}", OWN_OR_WAIT),
     ("GET", "store/ti/{task_instance_id}/{key:path}", OWN_OR_WAIT),
-    ("PUT", "store/ti/{task_instance_id}/{key:path}", OWN_WRITE),
+    ("PUT", "store/ti/{task_instance_id}/{key:path}", OWN_WRITE.with_body(bounds.Stored)),
     ("DELETE", "store/ti/{task_instance_id}/{key:path}", OWN_WRITE),
     ("DELETE", "store/ti/{task_instance_id}", OWN_WRITE),
     # Secrets
     ("GET", "connections/{connection_id}", READ_CONNECTION),
     ("GET", "variables/keys", LIST_VARIABLES),
     ("GET", "variables/{variable_key:path}", READ_VARIABLE),
-    ("PUT", "variables/{variable_key:path}", WRITE_VARIABLE),
+    ("PUT", "variables/{variable_key:path}", WRITE_VARIABLE.with_body(bounds.Variable)),
     ("DELETE", "variables/{variable_key:path}", WRITE_VARIABLE),
     # XComs
     ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}/item/{offset}", READ_XCOM),
     ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}/slice", READ_XCOM),
     ("HEAD", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", READ_XCOM),
     ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", READ_XCOM),
-    ("POST", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM),
+    ("POST", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM.with_body(Any)),
     ("DELETE", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM),
     # Dags and their runs
     ("GET", "dags/{dag_id}", ASK_ABOUT_DAG),
@@ -262,29 +317,29 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "dag-runs/{dag_id}/previous", ASK_ABOUT_DAG),
     ("GET", "dag-runs/{dag_id}/{run_id}", ASK_ABOUT_DAG),
     ("GET", "dag-runs/{dag_id}/{run_id}/state", ASK_ABOUT_DAG),
-    ("POST", "dag-runs/{dag_id}/{run_id}", ACT_ON_DAG),
+    ("POST", "dag-runs/{dag_id}/{run_id}", ACT_ON_DAG.with_body(bounds.NewRun)),
     ("POST", "dag-runs/{dag_id}/{run_id}/clear", ACT_ON_DAG),
     ("GET", "task-instances/count", ASK_ABOUT_DAG),
     ("GET", "task-instances/states", ASK_ABOUT_DAG),
     ("GET", "task-instances/breadcrumbs", ASK_ABOUT_DAG),
     ("GET", "task-instances/previous/{dag_id}/{task_id}", ASK_ABOUT_DAG),
     # Assets
-    ("GET", "assets/by-name", ASSET_BY_NAME),
-    ("GET", "assets/by-uri", ASSET_BY_URI),
-    ("GET", "assets/by-alias", ASSET_BY_ALIAS),
-    ("GET", "asset-events/by-asset", ASSET_BY_EITHER),
-    ("GET", "asset-events/by-asset-alias", ASSET_BY_NAME),
-    ("GET", "store/asset/by-name/value", ASSET_BY_NAME),
-    ("PUT", "store/asset/by-name/value", ASSET_BY_NAME),
-    ("DELETE", "store/asset/by-name/value", ASSET_BY_NAME),
-    ("DELETE", "store/asset/by-name/clear", ASSET_BY_NAME),
-    ("GET", "store/asset/by-uri/value", ASSET_BY_URI),
-    ("PUT", "store/asset/by-uri/value", ASSET_BY_URI),
-    ("DELETE", "store/asset/by-uri/value", ASSET_BY_URI),
-    ("DELETE", "store/asset/by-uri/clear", ASSET_BY_URI),
+    ("GET", "assets/by-name", READ_ASSET_BY_NAME),
+    ("GET", "assets/by-uri", READ_ASSET_BY_URI),
+    ("GET", "assets/by-alias", READ_ASSET_BY_ALIAS),
+    ("GET", "asset-events/by-asset", READ_ASSET_BY_EITHER),
+    ("GET", "asset-events/by-asset-alias", READ_ASSET_BY_NAME),
+    ("GET", "store/asset/by-name/value", READ_ASSET_BY_NAME),
+    ("PUT", "store/asset/by-name/value", WRITE_ASSET_BY_NAME.with_body(bounds.Stored)),
+    ("DELETE", "store/asset/by-name/value", WRITE_ASSET_BY_NAME),
+    ("DELETE", "store/asset/by-name/clear", WRITE_ASSET_BY_NAME),
+    ("GET", "store/asset/by-uri/value", READ_ASSET_BY_URI),
+    ("PUT", "store/asset/by-uri/value", WRITE_ASSET_BY_URI.with_body(bounds.Stored)),
+    ("DELETE", "store/asset/by-uri/value", WRITE_ASSET_BY_URI),
+    ("DELETE", "store/asset/by-uri/clear", WRITE_ASSET_BY_URI),
     # A connection test
     ("GET", "connection-tests/{connection_test_id}/connection", TEST),
-    ("PATCH", "connection-tests/{connection_test_id}", TEST),
+    ("PATCH", "connection-tests/{connection_test_id}", TEST.with_body(dict[str, Any])),
 ]
 
 
@@ -325,8 +380,8 @@ def find(method: str, path: str) -> Match:
 
 def judge(
     subject: Subject, match: Match, *, query: bytes = b"", body: bytes = b"", versions: Sequence[str] = ()
-) -> tuple[Ask, ...]:
-    """Return what the call needs grants for, all of it; nothing if it needs none.
+) -> tuple[Need, ...]:
+    """Return what the call needs, all of it; nothing if it needs nothing.
 
     Raises:
         NotAllowed: it is never allowed to this job.
@@ -342,6 +397,15 @@ def judge(
     if any(len(name) > LONGEST_NAME for ask in asks for name in ask.names):
         raise NotAllowed(f"it names something in more than {LONGEST_NAME} characters")
     return asks
+
+
+def check_values(match: Match, *, query: bytes = b"", body: bytes = b"") -> None:
+    """Return if the values of a call are within their bounds.
+
+    Raises:
+        OutOfBounds: one is not.
+    """
+    bounds.check(match.rule.body, match.named, parse_qsl(query.decode("latin-1"), keep_blank_values=True), body)
 
 
 MOST_ASKS = 500

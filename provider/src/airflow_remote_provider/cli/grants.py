@@ -62,8 +62,10 @@ MEANINGS = {
     "variables": "variables to read",
     "writes": "variables to set and delete",
     "xcoms_of": "Dags of any of whose runs XComs may be read",
-    "dags": "Dags about whose runs to ask, and which to trigger",
-    "assets": "assets (names or URIs) and aliases",
+    "dags": "Dags about whose runs to ask",
+    "trigger_dags": "Dags whose runs to trigger and clear",
+    "assets": "assets (names or URIs) and aliases to read: definition, events, state",
+    "asset_writes": "assets and aliases to emit events for, and whose state to set and delete",
     "code_on_central": "trigger classes (`package.module.Name`, no glob) that central's triggerer runs instead of a worker",
 }
 

@@ -23,9 +23,13 @@ class Kind(str, Enum):
     XCOMS_OF = "xcoms_of"
     """Dags, of any of whose runs XComs may be read. Those of the job's own Dag run need no grant."""
     DAGS = "dags"
-    """Dags about whose runs to ask, and which to trigger. Asking about the job's own Dag needs no grant."""
+    """Dags about whose runs to ask. Asking about the job's own Dag needs no grant."""
+    TRIGGER_DAGS = "trigger_dags"
+    """Dags whose runs to trigger and to clear, the job's own Dag included."""
     ASSETS = "assets"
-    """Assets (by name or URI) and aliases, whose events and state to use. The task's inlets and outlets are inferred."""
+    """Assets (by name or URI) and aliases whose definition, events and state to read. The task's inlets and outlets are inferred."""
+    ASSET_WRITES = "asset_writes"
+    """Assets and aliases to emit events for, and whose state to set and to delete. The task's outlets are inferred."""
     CODE_ON_CENTRAL = "code_on_central"
     """Trigger classes that central's own triggerer runs for tasks of a queue, instead of a worker. Only an administrator can name
     them, for a queue, and each by its whole import path."""
@@ -41,7 +45,9 @@ NOUNS = {
     Kind.WRITES: "setting or deleting the variable",
     Kind.XCOMS_OF: "XComs beyond its own Dag run, of the Dag",
     Kind.DAGS: "runs of the Dag",
+    Kind.TRIGGER_DAGS: "triggering or clearing runs of the Dag",
     Kind.ASSETS: "asset",
+    Kind.ASSET_WRITES: "emitting events for, or changing the state of, the asset",
     Kind.CODE_ON_CENTRAL: "running on central the trigger",
 }
 DECLARED = tuple(kind for kind in Kind if kind is not Kind.CODE_ON_CENTRAL)
@@ -62,6 +68,18 @@ class Ask:
     def name(self) -> str:
         """The name to speak of."""
         return self.names[0] + ("*" if self.listing else "")
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Task instances of the job's own Dag run that it skips. No grant allows it: each must be downstream of the job's task."""
+
+    tasks: frozenset[tuple[str, int]]
+    """Task id and map index; -1 for a task that is not mapped."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(task_id for task_id, _ in self.tasks)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 CONNECTION_FIELD = re.compile(r"(.*_)?conn_ids?")
 DAG_FIELD = re.compile(r".*_dag_ids?")
 """`trigger_dag_id`, `external_dag_id`; not `dag_id`, which is the task's own."""
+TRIGGERED_DAG_FIELD = re.compile(r"(.*_)?trigger_dag_ids?")
+"""Of these the fields that name a Dag to trigger: `trigger_dag_id` of TriggerDagRunOperator."""
 DEEPEST = 12
 """Levels of dicts, lists and objects that are looked into; nobody writes more by hand."""
 

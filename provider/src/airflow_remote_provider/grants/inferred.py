@@ -16,12 +16,19 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from airflow_remote_provider.grants import Kind
-from airflow_remote_provider.grants.fields import CONNECTION_FIELD, DAG_FIELD, DEEPEST, texts
+from airflow_remote_provider.grants.fields import CONNECTION_FIELD, DAG_FIELD, DEEPEST, TRIGGERED_DAG_FIELD, texts
 
 NOT_FIELDS = frozenset({"executor_config", "params", "default_args", "inlets", "outlets", "task_group", "dag"})
 CALLBACKS = ("on_execute_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback", "on_success_callback")
 MAIL = "smtp_default"
 """With which Airflow's own mail about a failed task is sent, from where it ran."""
+
+KINDS_OF_FIELDS = (
+    (CONNECTION_FIELD, Kind.CONNECTIONS),
+    (DAG_FIELD, Kind.DAGS),
+    (TRIGGERED_DAG_FIELD, Kind.TRIGGER_DAGS),
+)
+"""What a field's name grants. An operator that triggers a Dag also asks about the run that it triggered."""
 
 Names = dict[Kind, set[str]]
 
@@ -34,11 +41,16 @@ def of_task(task: Any) -> Names:
         found[Kind.CONNECTIONS].add(MAIL)
     for group in _mapped_groups(task):
         _of_fields(_entries(group._expand_input.value), (), found, own_dag="", depth=1)
-    for asset in (*(getattr(task, "inlets", None) or ()), *(getattr(task, "outlets", None) or ())):
-        found[Kind.ASSETS] |= {
-            name for name in (getattr(asset, "name", None), getattr(asset, "uri", None)) if isinstance(name, str)
-        }
+    outlets = set(_assets(getattr(task, "outlets", None)))
+    found[Kind.ASSETS] |= outlets.union(_assets(getattr(task, "inlets", None)))
+    found[Kind.ASSET_WRITES] |= outlets
     return {kind: names for kind, names in found.items() if names}
+
+
+def _assets(named: Iterable[Any] | None) -> Iterator[str]:
+    """Return the names and URIs in a task's inlets or outlets: assets, references to assets, aliases."""
+    for asset in named or ():
+        yield from (name for name in (getattr(asset, "name", None), getattr(asset, "uri", None)) if isinstance(name, str))
 
 
 def of_arguments(arguments: object) -> Names:
@@ -110,9 +122,9 @@ def _of_fields(fields: Iterable[tuple[str, Any]], templated: tuple[str, ...], fo
 
 def _of_name(name: str, value: Any, found: Names) -> None:
     """Take *value* for what the *name* of its field says that it is."""
-    kind = Kind.CONNECTIONS if CONNECTION_FIELD.fullmatch(name) else Kind.DAGS if DAG_FIELD.fullmatch(name) else None
-    if kind is not None:
-        found[kind] |= {text for text in texts(value) if text and not _is_template(text)}
+    for field, kind in KINDS_OF_FIELDS:
+        if field.fullmatch(name):
+            found[kind] |= {text for text in texts(value) if text and not _is_template(text)}
 
 
 def _of_value(value: Any, found: Names, *, own_dag: str, templated: bool, depth: int) -> None:

@@ -117,7 +117,9 @@ class PolicyRow:
     writes: list[str]
     xcoms_of: list[str]
     dags: list[str]
+    trigger_dags: list[str]
     assets: list[str]
+    asset_writes: list[str]
     code_on_central: list[str]
     changed_at: datetime
     changed_by: str

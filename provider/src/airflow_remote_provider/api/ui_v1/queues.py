@@ -91,7 +91,9 @@ class GlobsWish(Wish):
     writes: Globs = []
     xcoms_of: Globs = []
     dags: Globs = []
+    trigger_dags: Globs = []
     assets: Globs = []
+    asset_writes: Globs = []
     code_on_central: Globs = []
 
     def by_kind(self) -> dict[Kind, list[str]]:

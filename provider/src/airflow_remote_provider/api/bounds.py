@@ -1,0 +1,316 @@
+"""Bounds of the values in a job's call: what a body, a query and a path may hold before the call goes on to Airflow.
+
+Airflow's Execution API checks types, not ranges: a date of the year 9999, a delay of 1e300 s, a NUL or NaN in a text is an error 500
+with a traceback there, or ends up in the database and fails whoever reads it. Here are the ranges, one type for each body.
+
+Fields that a type does not name go on unread: Airflow's own models refuse them. No field is required here for the same reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from airflow_remote_provider import compat
+
+MOST_INT = 2**31 - 1
+"""Airflow's columns of numbers are INTEGER, which has 32 bits on Postgres and MySQL."""
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2100, 1, 1, tzinfo=timezone.utc)
+"""When a task may say that something happened or is to happen."""
+EARLIEST_LOGICAL, LATEST_LOGICAL = datetime(1900, 1, 1, tzinfo=timezone.utc), datetime(2200, 1, 1, tzinfo=timezone.utc)
+"""Logical dates: Dags also process data of the last century."""
+LONGEST_RETRY_DELAY_S = 366 * 86400.0
+"""A year. Airflow's own `max_retry_delay` is a day unless set."""
+LONGEST_TIMEOUT = timedelta(days=10 * 366)
+"""How long a task may wait for a trigger or for a person."""
+DEEPEST_JSON = 100
+"""Levels. MySQL stores no JSON document that is deeper."""
+MOST_SKIPPED = 5000
+"""Tasks in one call. Postgres has no stack for a condition on 20,000 of them."""
+
+Id = Annotated[str, Meta(max_length=250)]
+"""Airflow's `ID_LEN`."""
+Name = Annotated[str, Meta(max_length=1000)]
+"""Columns of names of hosts, users, methods and classes, and of notes."""
+AssetName = Annotated[str, Meta(max_length=1500)]
+"""Columns `asset.name` and `asset.uri`."""
+EventAssetName = Annotated[str, Meta(min_length=1, max_length=1500, pattern=r"^[\x20-\x7e]+$")]
+"""Airflow makes an asset of it: ASCII, as its SDK asks for."""
+Text = Annotated[str, Meta(max_length=65_535)]
+"""MySQL's TEXT."""
+MapIndex = Annotated[int, Meta(ge=-1, le=MOST_INT)]
+Pid = Annotated[int, Meta(ge=0, le=MOST_INT)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Duration = str | int | float
+
+
+class OutOfBounds(Exception):
+    """A value is none that the Execution API may be given; the text names the value and the bound."""
+
+
+class Body(msgspec.Struct, kw_only=True):
+    """What one body may hold. Durations and the range of dates have no constraint of msgspec's: they are checked here."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, datetime):
+                _check_moment(name, value, EARLIEST, LATEST)
+
+
+class Run(Body):
+    hostname: Name | UnsetType = UNSET
+    unixname: Name | UnsetType = UNSET
+    pid: Pid | UnsetType = UNSET
+    start_date: Moment | UnsetType = UNSET
+
+
+class Heartbeat(Body):
+    hostname: Name | UnsetType = UNSET
+    pid: Pid | UnsetType = UNSET
+
+
+class Outlet(Body):
+    type: Name
+    name: AssetName | None = None
+    uri: AssetName | None = None
+
+
+class AssetKey(Body, forbid_unknown_fields=True):
+    """Airflow passes its fields on as arguments, whatever they are."""
+
+    name: EventAssetName
+    uri: EventAssetName
+
+
+class OutletEvent(Body):
+    dest_asset_key: AssetKey
+    extra: dict[str, Any]
+    dest_asset_extra: dict[str, Any] | UnsetType = UNSET
+    source_alias_name: EventAssetName | UnsetType = UNSET
+    partition_key: Annotated[str, Meta(min_length=1, max_length=250)] | None = None
+
+
+class State(Body):
+    """Of all states that a task may report; Airflow knows which fields belong to which."""
+
+    state: Id | UnsetType = UNSET
+    end_date: Moment | UnsetType = UNSET
+    reschedule_date: Moment | UnsetType = UNSET
+    rendered_map_index: Id | UnsetType | None = UNSET
+    task_outlets: list[Outlet] = []
+    outlet_events: list[OutletEvent] = []
+    retry_delay_seconds: Annotated[float, Meta(ge=0, le=LONGEST_RETRY_DELAY_S)] | None = None
+    retry_reason: Text | None = None
+    classpath: Name | UnsetType = UNSET
+    trigger_timeout: Duration | None = None
+    timeout: Duration | None = None
+    queue: Id | None = None
+    next_method: Name | UnsetType = UNSET
+    next_kwargs: dict[str, Any] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_duration("trigger_timeout", self.trigger_timeout)
+        _check_duration("timeout", self.timeout)
+        if self.next_method is not UNSET and not self.next_method.isidentifier():
+            raise ValueError(f"`next_method` is {self.next_method[:50]!r}; it must be the name of a method")
+        if self.state == "awaiting_input" and self.next_kwargs is not UNSET:
+            _check_plain("next_kwargs", self.next_kwargs)
+
+
+class SkipDownstream(Body):
+    tasks: Annotated[list[Any], Meta(max_length=MOST_SKIPPED)] | UnsetType = UNSET
+    """Each a task id, or a task id and a map index. Checked here: msgspec 0.22 crashes on a text with a constraint or a pair."""
+
+    def __post_init__(self) -> None:
+        for task in [] if self.tasks is UNSET else self.tasks:
+            task_id, *map_index = task if isinstance(task, list) and len(task) == 2 else (task,)
+            msgspec.convert(task_id, Id)
+            msgspec.convert(map_index, list[MapIndex])
+
+
+class InputUser(Body):
+    id: Name
+    name: Name
+
+
+class InputRequest(Body):
+    """Of a task that waits for a person (human in the loop)."""
+
+    options: list[Text] | UnsetType = UNSET
+    subject: Text | UnsetType = UNSET
+    body: Text | None = None
+    defaults: list[Text] | None = None
+    params: dict[str, Any] | UnsetType | None = UNSET
+    assigned_users: list[InputUser] | UnsetType | None = UNSET
+
+
+class InputResponse(Body):
+    chosen_options: list[Text] | UnsetType = UNSET
+    params_input: dict[str, Any] | UnsetType = UNSET
+
+
+class Stored(Body):
+    """Of a store: a task instance's or an asset's."""
+
+    expires_at: Moment | None = None
+
+
+class NewRun(Body):
+    logical_date: Moment | None = None
+    run_after: Moment | None = None
+    conf: dict[str, Any] | UnsetType = UNSET
+    partition_key: Id | None = None
+    note: Name | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("logical_date", "run_after"):
+            if (value := getattr(self, name)) is not None:
+                _check_moment(name, value, EARLIEST_LOGICAL, LATEST_LOGICAL)
+
+
+class Variable(Body):
+    description: Text | None = None
+
+
+RenderedMapIndex = Id
+RenderedFields = dict[str, Any]
+
+
+def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes) -> None:
+    """Return if the values of a call are within their bounds.
+
+    Args:
+        body_type: what the route's body may hold; None: Airflow does not read it.
+        named: the parameters of the path, decoded.
+        query: the parameters of the query, decoded.
+        body: as it came; empty: Airflow says whether it wants one.
+
+    Raises:
+        OutOfBounds: one is not.
+    """
+    for name, value in (*named.items(), *query):
+        _check_parameter(name, value)
+    if body_type is not None and body:
+        _check_body(body_type, body)
+
+
+INTEGERS = frozenset({"map_index", "mapped_length", "offset", "limit", "start", "stop", "step"})
+"""Parameters that are numbers, wherever they occur."""
+NOT_NEGATIVE = frozenset({"mapped_length", "limit"})
+MOMENTS = frozenset({"logical_date", "logical_dates", "after", "before"})
+"""Parameters that are dates to compare with."""
+INTEGER = re.compile(r"-?[0-9]{1,10}")
+
+
+def _check_parameter(name: str, value: str) -> None:
+    if "\0" in value or "\0" in name:
+        raise OutOfBounds(f"the parameter {name[:50]!r} holds a NUL character; databases do not take it")
+    if name in INTEGERS:
+        least = 0 if name in NOT_NEGATIVE else -MOST_INT
+        if not INTEGER.fullmatch(value) or not least <= int(value) <= MOST_INT:
+            raise OutOfBounds(f"the parameter {name!r} is {value[:50]!r}; it must be a number from {least} to {MOST_INT}")
+    elif name in MOMENTS:
+        try:
+            moment = msgspec.convert(value, Moment)
+            _check_moment(name, moment, EARLIEST_LOGICAL, LATEST_LOGICAL)
+        except ValueError:
+            raise OutOfBounds(
+                f"the parameter {name!r} is {value[:50]!r}; it must be a date with a time zone "
+                f"from {EARLIEST_LOGICAL:%Y-%m-%d} to {LATEST_LOGICAL:%Y-%m-%d}"
+            ) from None
+
+
+NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON writes it: an escape whose backslash is not itself escaped."""
+_decode = msgspec.json.Decoder().decode
+
+
+def _check_body(body_type: Any, body: bytes) -> None:
+    if NUL.search(body):
+        raise OutOfBounds("its body holds a NUL character (\\u0000); databases do not take it")
+    try:
+        value = _decode(body)
+    except (ValueError, RecursionError) as error:
+        raise OutOfBounds(
+            f"its body is not JSON in UTF-8, or holds a number that JSON has not (NaN, Infinity) or half a surrogate pair: {error}"
+        ) from None
+    if body.count(b"[") + body.count(b"{") > DEEPEST_JSON and _is_deeper(value, DEEPEST_JSON):
+        raise OutOfBounds(f"its body is nested more than {DEEPEST_JSON} levels deep")
+    if body_type is Any:
+        return
+    try:
+        msgspec.convert(value, body_type)
+    except (ValueError, OverflowError) as error:
+        raise OutOfBounds(f"its body: {error}") from None
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether dicts and lists are nested more than *most* levels. Level by level, because a body's depth is the sender's choice."""
+    level: list[Any] = [value]
+    for _ in range(most + 1):
+        level = [
+            item
+            for holder in level
+            if isinstance(holder, (dict, list))
+            for item in (holder.values() if isinstance(holder, dict) else holder)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _check_moment(name: str, moment: datetime, earliest: datetime, latest: datetime) -> None:
+    stored = compat.date_range()
+    if stored is not None:
+        earliest, latest = max(earliest, stored[0]), min(latest, stored[1])
+    if not earliest <= moment < latest:
+        raise ValueError(f"`{name}` is not from {earliest:%Y-%m-%d} to {latest:%Y-%m-%d}")
+
+
+DURATION = re.compile(
+    r"[+-]?P(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,5})M)?(?:(?P<weeks>\d{1,5})W)?(?:(?P<days>\d{1,6})D)?"
+    r"(?:T(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,10}(?:\.\d{1,9})?)S)?)?",
+    re.ASCII,
+)
+"""ISO 8601, as pydantic writes it (`P1Y35DT2H`) and reads it."""
+DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
+"""What pydantic takes a unit for."""
+SECONDS = {"hours": 3600, "minutes": 60, "seconds": 1}
+
+
+def _check_duration(name: str, duration: Duration | None) -> None:
+    """Raises: ValueError."""
+    if duration is None:
+        return
+    if isinstance(duration, str):
+        match = DURATION.fullmatch(duration)
+        if match is None:
+            raise ValueError(f"`{name}` is {duration[:50]!r}; it must be a duration as ISO 8601 writes it, such as PT1H30M")
+        parts = {unit: float(number) for unit, number in match.groupdict().items() if number}
+        days = sum(DAYS[unit] * number for unit, number in parts.items() if unit in DAYS)
+        seconds = days * 86400 + sum(SECONDS[unit] * number for unit, number in parts.items() if unit in SECONDS)
+    else:
+        seconds = abs(duration)
+    if seconds > LONGEST_TIMEOUT.total_seconds():
+        raise ValueError(f"`{name}` is longer than {LONGEST_TIMEOUT.days} days")
+
+
+def _check_plain(name: str, value: object) -> None:
+    """Raises: ValueError; it holds what one of Airflow's serialisations would make an object of, on central."""
+    level = [value]
+    while level:
+        holder = level.pop()
+        if isinstance(holder, dict):
+            if marker := next((key for key in holder if key.startswith("__")), None):
+                raise ValueError(f"`{name}` has the key {marker[:50]!r}; a task that waits for a person may keep plain JSON only")
+            level.extend(holder.values())
+        elif isinstance(holder, list):
+            level.extend(holder)
