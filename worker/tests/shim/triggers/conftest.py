@@ -20,7 +20,16 @@ import pytest
 from airflow_remote_worker.shim import boottime, wire
 
 KEY = "key-of-this-host"
-CONNECTION = {"conn_id": "vault", "conn_type": "http", "host": "vault.example", "login": "me", "password": "correct-horse-battery"}
+CONNECTION = {
+    "conn_id": "vault",
+    "conn_type": "http",
+    "host": "vault.example",
+    "schema": None,
+    "login": "me",
+    "password": "correct-horse-battery",
+    "port": None,
+    "extra": None,
+}
 
 
 def eventually(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
@@ -155,7 +164,9 @@ class Host:
     def write(self, name: str, source: str) -> None:
         (self.bundle / name).write_text(source)
 
-    def start(self, classpath: str, kwargs: dict[str, Any] | None = None, *, dag: str = "a_dag.py", **more: Any) -> wire.LeaseName:
+    def start(
+        self, classpath: str, kwargs: dict[str, Any] | None = None, *, dag: str = "a_dag.py", **more: Any
+    ) -> wire.LeaseName:
         """Start a trigger; *kwargs* are encoded already."""
         self._number += 1
         lease = (f"job{self._number}", 1)

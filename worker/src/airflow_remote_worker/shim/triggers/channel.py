@@ -152,9 +152,7 @@ class Channel:
         if self._writer is not None:
             self._writer.write(wire.pack(frame))
 
-    def _ask(
-        self, running: Running, call: wire.TriggerCall, answer: concurrent.futures.Future[wire.Answer | None]
-    ) -> None:
+    def _ask(self, running: Running, call: wire.TriggerCall, answer: concurrent.futures.Future[wire.Answer | None]) -> None:
         numbered = msgspec.structs.replace(call, id=next(self._ids))
         self._calls[numbered.id] = (running, numbered, answer)
         self._send(numbered)

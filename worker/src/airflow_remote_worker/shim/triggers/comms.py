@@ -19,11 +19,7 @@ from airflow_remote_worker.shim.denials import reason_of
 from airflow_remote_worker.shim.transport import BASE_URL, FORWARDED, SERVER_ERROR_PAUSES_S, as_response
 from airflow_remote_worker.shim.triggers.current import ContextThreads, Running, current
 from airflow_remote_worker.shim.triggers.logs import LogBook
-
-try:
-    import greenback  # type: ignore[import-not-found,import-untyped,unused-ignore]
-except ImportError:  # a runtime that was made from an older lock
-    greenback = None
+from airflow_remote_worker.shim.triggers.portal import greenback
 
 THREADS = 32
 """How many SDK calls of one host are under way at most. While central is away each holds a thread; the others queue."""
@@ -178,5 +174,3 @@ def make_client(transport: httpx.BaseTransport) -> Any:
     from airflow.sdk.api.client import Client
 
     return Client(base_url=BASE_URL, token="", transport=transport)
-
-

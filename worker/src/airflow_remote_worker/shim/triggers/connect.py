@@ -64,8 +64,8 @@ class Carried:
     async def connect(self) -> socket.socket:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(self._pair, _ASK)
-        readable = loop.create_future()
-        loop.add_reader(self._pair, lambda: readable.done() or readable.set_result(None))
+        readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._pair, _settle, readable)
         try:
             await readable
         finally:
@@ -80,6 +80,11 @@ class Carried:
         if sign != b"+":
             raise ConnectionRefusedError("the daemon is not there")
         return socket.socket(fileno=descriptors[0])
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def carry(pair: socket.socket, socket_path: str, contact_path: str) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import structlog
+import structlog  # type: ignore[import-not-found,unused-ignore]
 
-from airflow_remote_worker.shim.triggers.comms import greenback
+from airflow_remote_worker.shim.triggers.portal import greenback
 from airflow_remote_worker.shim.triggers.current import Running, current
 from airflow_remote_worker.shim.triggers.encoding import BadEvent, encode_event, encode_failure
 from airflow_remote_worker.shim.triggers.loading import Loader
@@ -49,7 +49,9 @@ class Runner:
         except BadEvent as error:
             self._log.error("Trigger failed: %s", error)
             self._fail(running, error.__cause__, str(error))
-        except BaseException as error:  # also SystemExit and KeyboardInterrupt, which would end the loop, and all triggers with it
+        except (
+            BaseException
+        ) as error:  # also SystemExit and KeyboardInterrupt, which would end the loop, and all triggers with it
             self._log.exception("Trigger failed")
             self._fail(running, error)
 
