@@ -138,6 +138,9 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
             if told["disk_trouble"]:
                 print(f"disk     {told['disk_trouble']}")
             print(f"slots    {told['free_slots']} of {told['slots']} free")
+            triggers = told.get("triggers")  # a daemon from before an update does not say it
+            if triggers and triggers["most"]:
+                print("triggers {running} of {most}, in {hosts} hosts".format(**triggers))
             for job in told["jobs"]:
                 print(f"job      {job['job_id']} (epoch {job['epoch']}) {job['phase']}")
     healthy = (

@@ -41,11 +41,13 @@ from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle, Phase
 from airflow_remote_worker.link import Link
 from airflow_remote_worker.loops.deliver import DeliverLoop
+from airflow_remote_worker.loops.end_triggers import EndTriggersLoop
 from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.rotate import RotateLoop
 from airflow_remote_worker.loops.ship import ShipLoop
 from airflow_remote_worker.loops.ship_own import ShipOwnLoop
+from airflow_remote_worker.loops.ship_triggers import ShipTriggersLoop
 from airflow_remote_worker.loops.usage import UsageLoop
 from airflow_remote_worker.network import Network
 from airflow_remote_worker.ownlog import OwnLog
@@ -55,6 +57,11 @@ from airflow_remote_worker.shim.seal import sealed
 from airflow_remote_worker.spool import Spool
 from airflow_remote_worker.state import Membership, State, write
 from airflow_remote_worker.systemd import Notifier
+from airflow_remote_worker.triggers.conversation import Conversation
+from airflow_remote_worker.triggers.hosts import Hosts
+from airflow_remote_worker.triggers.keeper import CentralPort, TriggerKeeper
+from airflow_remote_worker.triggers.router import Router
+from airflow_remote_worker.triggers.spool import TriggerSpool
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +119,12 @@ async def _serve(daemon: Daemon, state: State) -> int:
             await tasks.start(daemon.deliver.run, name="deliver")
             await tasks.start(daemon.ship.run, name="ship")
             await tasks.start(daemon.report.run, name="report")
+            await tasks.start(daemon.hosts.run, name="trigger hosts")
+            await tasks.start(daemon.triggers.run, name="triggers")
+            await tasks.start(daemon.end_triggers.run, name="end triggers")
             daemon.supervisor.adopt()
+            daemon.hosts.adopt()
+            daemon.triggers.adopt()
             # Not before the adopted jobs have their doors: a shim that knocks for a job we don't know is told to stop.
             await tasks.start(daemon.gateway.serve, name="gateway")
             daemon.notifier.serving()
@@ -120,6 +132,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
             tasks.start_soon(daemon.ship_own.run, name="ship own log")
+            tasks.start_soon(daemon.ship_triggers.run, name="ship triggers' logs")
             tasks.start_soon(daemon.usage.run, name="usage")
             tasks.start_soon(daemon.drain_when_told, name="drain")
             tasks.start_soon(daemon.keep_status, name="status")
@@ -152,7 +165,7 @@ class Daemon:
         self.lifecycle = lifecycle
         self.notifier = Notifier(os.environ)
         self.link = Link(self.network, credential=membership.credential, previous=membership.previous, clock=clock)
-        self.session = WorkerSession(slots=config.slots)
+        self.session = WorkerSession(slots=config.slots, triggers=config.triggers)
         self.spool = Spool(state.jobs, state.quarantine)
         self.gateway = Gateway(state.socket_path(), self.link, clock)
         self.launcher = Launcher(
@@ -167,6 +180,12 @@ class Daemon:
         self.logs = LogKeeper(self.spool, state.quarantine, config.keep_logs, clock)
         site = Site(config, membership.name, self.gateway.path, state.contact_path, self.disk.check, self.disk.note_failure)
         self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
+        self._trigger_spool = TriggerSpool(state.triggers, state.quarantine)
+        self.hosts = Hosts(state.hosts, site, self.launcher, clock)
+        central = CentralPort(accept=self.link.accept, wait=self.link.heard_again)
+        self.triggers = TriggerKeeper(site, self._trigger_spool, self.session, self.hosts, central, clock)
+        self.end_triggers = EndTriggersLoop(self.link, clock, self.triggers.told)
+        self.ship_triggers = ShipTriggersLoop(self.link, clock, self.triggers.flushed)
         self.deliver = DeliverLoop(self.link, clock, self.supervisor.supersede)
         self.ship = ShipLoop(self.link, clock)
         self.ship_own = ShipOwnLoop(self.link, clock, own_log)
@@ -174,7 +193,8 @@ class Daemon:
         self.report = ReportLoop(self.link, clock, self.supervisor.close)
         longest_poll_s = self.notifier.longest_poll_s(config.poll.max_wait_s)
         polls = msgspec.structs.replace(config.poll, max_wait_s=longest_poll_s)
-        self.poll = PollLoop(self.link, self.session, self.supervisor, lifecycle, clock, polls)
+        router = Router(self.supervisor, self.triggers)
+        self.poll = PollLoop(self.link, self.session, router, lifecycle, clock, polls)
         self.rotate = RotateLoop(self.link, clock, lambda new, old: state.replace_credential(new, previous=old))
         self._config = config
         self._capabilities = capabilities(config)
@@ -195,6 +215,7 @@ class Daemon:
         ]
         self.supervisor.on_freed = self._hear_freed
         self.supervisor.on_closed = self._hear_closed
+        self._wire_triggers()
         self.launcher.on_change = self.tell_status
         self.disk.on_change = self._hear_disk
         self.poll.on_session += [self._hear_session, self.rotate.hear_session]
@@ -202,6 +223,17 @@ class Daemon:
         self.link.on_fallback = self.rotate.hurry
         self.poll.on_contact += [self._hear_contact]
         self.session.note_contact(self._stored_contact())
+
+    def _wire_triggers(self) -> None:
+        keeper = self.triggers
+        self.gateway.hosts = keeper.voice = Conversation(self.hosts, keeper, self.gateway, self._clock)
+        self.hosts.on_died = keeper.host_died
+        self.hosts.on_change = self.tell_status
+        keeper.tell = self.end_triggers.tell
+        keeper.log_grew, keeper.flush = self.ship_triggers.log_grew, self.ship_triggers.flush
+        keeper.on_held = self._store_contact
+        keeper.on_freed = self._hear_trigger_ended
+        keeper.on_change = self._hear_fewer
 
     def request(self) -> SessionRequest:
         """Return what opens a session: who we are, what we can do, what we hold."""
@@ -213,6 +245,7 @@ class Daemon:
             slots=self._config.slots,
             facts=facts(),
             jobs=self.session.held(),
+            triggers=self._config.triggers if Capability.TRIGGER in self._capabilities else 0,
             time=self._clock.wall(),
         )
 
@@ -230,6 +263,7 @@ class Daemon:
             return  # at once, without a wait
         log.info("draining (%s): %d jobs to wait for", self.lifecycle.reason, len(self.running()))
         self.session.draining = True
+        self.triggers.hand_back_all("this worker is draining")
         self.tell_status()
         self.poll.refresh()
         with anyio.move_on_after(self._config.drain_timeout_s) as waited:
@@ -248,7 +282,7 @@ class Daemon:
 
     def own_logs(self) -> list[Path]:
         """Return the logs of our own processes that are being written."""
-        return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values())]
+        return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values()), *self.hosts.logs()]
 
     def tell_status(self) -> None:
         """Something has changed that people may look up."""
@@ -283,10 +317,15 @@ class Daemon:
             "intent": {"mode": self.session.intent.mode.value, "reason": self.session.intent.reason},
             "slots": self.session.slots,
             "free_slots": self.session.free_slots(),
+            "triggers": {"running": self.triggers.running(), "most": self.session.triggers, "hosts": len(self.hosts.all)},
             "runtime": {"python": runtime.python, "airflow": runtime.airflow, "pid": runtime.pid} if runtime else None,
             "runtime_trouble": self.launcher.trouble,
             "disk_trouble": self.disk.trouble,
-            "jobs": [{"job_id": h.job_id, "epoch": h.epoch, "phase": h.phase.value} for h in self.session.held()],
+            "jobs": [
+                {"job_id": h.job_id, "epoch": h.epoch, "phase": h.phase.value}
+                for h in self.session.held()
+                if self.triggers.find(Lease(h.job_id, h.epoch)) is None
+            ],
         }
         with contextlib.suppress(OSError):
             write(self._state.status_path, sealed(msgspec.json.encode(status)))
@@ -299,7 +338,7 @@ class Daemon:
 
     def _hear_session(self, session: Session) -> None:
         both = agree(self._capabilities, session.capabilities)
-        self.ship.gzip = self.ship_own.gzip = Capability.GZIP_LOG in both
+        self.ship.gzip = self.ship_own.gzip = self.ship_triggers.gzip = Capability.GZIP_LOG in both
         self.ship_own.hear_wanted(Capability.OWN_LOG in both)
         self.usage.hear_wanted(Capability.USAGE in both)
         self._hear_intent(session.intent)
@@ -311,6 +350,8 @@ class Daemon:
     def _hear_intent(self, intent: Intent) -> None:
         if intent.restart:
             self.lifecycle.restart("central wants it to start anew")
+        if intent.mode in (IntentMode.DRAIN, IntentMode.LEAVE):
+            self.triggers.hand_back_all("central drains this worker")
 
     def _hear_contact(self) -> None:
         if not self.poll.trouble:
@@ -336,6 +377,11 @@ class Daemon:
         self.poll.refresh()
         self._hear_fewer()
 
+    def _hear_trigger_ended(self) -> None:
+        if self.session.free_triggers() == 1:
+            self.poll.refresh()  # the open poll says that there is no room
+        self._hear_fewer()
+
     def _hear_closed(self, job: Job) -> None:
         # No new poll: central took the report and knows.
         self.logs.note_closed(job.dir)
@@ -350,7 +396,8 @@ class Daemon:
         """The last contact of an earlier daemon since this machine started: our start gives adopted jobs no new hour."""
         now = self._clock.monotonic()
         stored = self._state.contact()
-        if stored is not None and stored <= now and any(job.closed() is None for job in self.spool):
+        holds_any = any(job.closed() is None for job in self.spool) or any(True for _ in self._trigger_spool)
+        if stored is not None and stored <= now and holds_any:
             return stored
         return now
 
@@ -365,17 +412,18 @@ def capabilities(config: Config) -> frozenset[Capability]:
     Raises:
         ConfigError: tasks can't run as the user that the site wants.
     """
+    able = CAPABILITIES | ({Capability.TRIGGER} if posix.CAN_FORK and config.triggers else frozenset())
     users = {"run_as_user": config.run_as_user}
     users |= {f"queues.{queue}.run_as_user": own.run_as_user for queue, own in config.queues.items()}
     if not any(users.values()):
-        return CAPABILITIES
+        return able
     for setting, name in users.items():
         try:
             if name:
                 user.find(name)
         except (ValueError, PermissionError) as error:
             raise ConfigError(f"{setting}: {error}") from None
-    return CAPABILITIES - {Capability.CONNECTION_TEST}  # the Task SDK runs these in the shim itself, which stays root
+    return able - {Capability.CONNECTION_TEST}  # the Task SDK runs these in the shim itself, which stays root
 
 
 class _Doors:

@@ -91,8 +91,18 @@ class Connection:
             await self._stream.send(wire.pack(frame))
 
 
+class Guests(Protocol):
+    """What speaks with trigger hosts; the daemon wires it."""
+
+    def knows(self, hello: wire.HostHello) -> bool: ...
+
+    async def converse(self, hello: wire.HostHello, connection: Connection) -> None: ...
+
+
 class Gateway:
     """Listens at *path*; passes calls on through *link*."""
+
+    hosts: Guests | None = None
 
     def __init__(self, path: Path, link: Link, clock: Clock) -> None:
         self.path = path
@@ -134,9 +144,11 @@ class Gateway:
         connection = Connection(stream)
         try:
             async with stream:
-                door = await self._admit(connection)
-                if door is not None:
-                    await self._converse(door, connection)
+                admitted = await self._admit(connection)
+                if isinstance(admitted, Door):
+                    await self._converse(admitted, connection)
+                elif admitted is not None and self.hosts:
+                    await self.hosts.converse(admitted, connection)
         except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass  # the shim went; its supervisor watches the process
         except wire.BrokenFrame as error:
@@ -145,9 +157,23 @@ class Gateway:
             # One connection must not end the daemon, and with it the others.
             log.exception("a local connection failed")
 
-    async def _admit(self, connection: Connection) -> Door | None:
+    async def forward(self, door: Door, call: wire.Call) -> Executed:
+        """Return the Execution API's answer to a call that must not be spooled; waits as long as central is away."""
+        executed = await self._in_turn(door, call)
+        assert executed is not None, "only a call that may be spooled has no answer"
+        return executed
+
+    async def _admit(self, connection: Connection) -> Door | wire.HostHello | None:
         with anyio.move_on_after(HELLO_TIMEOUT_S):
             hello = await connection.receive()
+            if isinstance(hello, wire.HostHello):
+                if self.hosts and self.hosts.knows(hello):
+                    return hello
+                log.warning("refused a local connection of the trigger host %s: unknown, or with a wrong key", hello.host_id[:64])
+                # One that we know nothing of must not run on: what it runs is started again elsewhere.
+                await connection.send(wire.KeepTriggers())
+                await connection.send(wire.Leave())
+                return None
             if not isinstance(hello, wire.Hello):
                 raise wire.BrokenFrame(f"expected hello, got {type(hello).__name__}")
             door = self._doors.get(hello.job_id)

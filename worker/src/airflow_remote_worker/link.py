@@ -22,6 +22,8 @@ from airflow_remote_protocol.codec import Malformed, decode, decode_problem, enc
 from airflow_remote_protocol.errors import Problem, ProblemCode, problem
 from airflow_remote_protocol.messages import (
     LONGEST_SHORT_TEXT,
+    ChunkResult,
+    ChunkResults,
     Credential,
     Decline,
     Enrolled,
@@ -33,6 +35,7 @@ from airflow_remote_protocol.messages import (
     Report,
     Session,
     SessionRequest,
+    TriggerEvent,
     Usage,
     UsageNoted,
 )
@@ -263,6 +266,19 @@ class Link:
         path = f"jobs/{lease.job_id}/log?offset={offset}"
         response = await self._send("POST", path, chunk, headers=headers, session=True, lease=lease)
         return decoded(LogAppended, response).size
+
+    async def event(self, lease: Lease, event: TriggerEvent) -> None:
+        """Say how a trigger has ended; its task goes on.
+
+        Raises:
+            Superseded: the task does not wait for it any more.
+        """
+        await self._send("POST", f"jobs/{lease.job_id}/event", encode(event), session=True, lease=lease)
+
+    async def append_logs(self, body: bytes, *, gzipped: bool = False) -> list[ChunkResult]:
+        """Append pieces of the logs of many triggers; return what became of each, in their order. *body*: `LogChunks`."""
+        headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if gzipped else {})
+        return decoded(ChunkResults, await self._send("POST", "logs", body, headers=headers, session=True)).results
 
     async def execution(self, lease: Lease, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Executed:
         """Pass one Execution API call of the job on; errors of the Execution API itself are returned, not raised."""

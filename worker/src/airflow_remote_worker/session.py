@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from airflow_remote_protocol.messages import (
+    MAX_JOBS_LISTED,
     HeldJob,
     Intent,
     IntentMode,
+    JobKind,
     JobPhase,
     Offer,
     Poll,
@@ -36,6 +38,8 @@ class Held:
     stop_after_s: float
     since: float | None = None
     """When its offer was heard (monotonic). Central counts no silence against a job from before it was accepted."""
+    is_trigger: bool = False
+    """It takes no slots, and counts against the limit of triggers instead."""
 
 
 @dataclass
@@ -56,8 +60,10 @@ class Heard:
 class WorkerSession:
     """The worker's side of its session with central."""
 
-    def __init__(self, *, slots: int) -> None:
+    def __init__(self, *, slots: int, triggers: int = 0) -> None:
         self.slots = slots
+        self.triggers = triggers
+        """How many triggers this worker hosts at most."""
         self.intent = Intent(mode=IntentMode.SERVE, revision=-1)
         self.draining = False
         """Our own wish (SIGTERM), whatever the intent."""
@@ -71,7 +77,9 @@ class WorkerSession:
     def hold(self, offer: Offer, phase: JobPhase = JobPhase.PREPARING, *, since: float | None = None) -> Lease:
         """Hold *offer* from now on: just taken (*since* when, monotonic), or found on disk after a restart."""
         lease = Lease(offer.job_id, offer.epoch)
-        self._held[lease] = Held(lease, phase, offer.slots, offer.deadline_s, offer.stop_after_s, since)
+        is_trigger = offer.kind is JobKind.TRIGGER
+        slots = 0 if is_trigger else offer.slots
+        self._held[lease] = Held(lease, phase, slots, offer.deadline_s, offer.stop_after_s, since, is_trigger)
         return lease
 
     def move(self, lease: Lease, phase: JobPhase) -> None:
@@ -104,6 +112,15 @@ class WorkerSession:
         most = self.slots if self.intent.slots is None else min(self.slots, self.intent.slots)
         return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))
 
+    def free_triggers(self) -> int:
+        """Return how many more triggers central may send now."""
+        if self.draining or self.no_room or self.intent.mode not in TAKES_WORK:
+            return 0
+        running = sum(h.is_trigger and h.phase is not JobPhase.ENDED for h in self._held.values())
+        # A poll lists all leases, and room for the tasks must be left.
+        listable = MAX_JOBS_LISTED - self.slots - len(self._held)
+        return max(0, min(self.triggers - running, listable))
+
     def ask(self, longest_s: float) -> Poll:
         """Return the next poll. It is short where a later one would renew an offer, or a lease that is lost soon, too late."""
         held = [h for h in self._held.values() if h.phase is not JobPhase.ENDED]
@@ -113,6 +130,7 @@ class WorkerSession:
             intent_revision=self.intent.revision,
             wait_s=min([longest_s, *(d / 3 for d in deadlines)]),
             jobs=self.held(),
+            free_triggers=self.free_triggers(),
         )
 
     # What central says
@@ -167,7 +185,11 @@ class WorkerSession:
             heard.decline.append((offer, self.no_room))
         elif self.intent.mode not in TAKES_WORK:
             heard.decline.append((offer, f"this worker is to {self.intent.mode.value}"))
-        elif offer.slots > self.free_slots():
+        elif offer.kind is JobKind.TRIGGER and self.free_triggers() < 1:
+            heard.decline.append(
+                (offer, f"this worker hosts {self.triggers} triggers at most (triggers), and has no room for one more")
+            )
+        elif offer.kind is not JobKind.TRIGGER and offer.slots > self.free_slots():
             heard.decline.append((offer, f"only {self.free_slots()} of {self.slots} slots are free, the job needs {offer.slots}"))
         else:
             heard.drop += ours

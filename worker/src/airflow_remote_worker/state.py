@@ -74,6 +74,8 @@ class State:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.jobs = root / "jobs"
+        self.triggers = root / "triggers"
+        self.hosts = root / "hosts"
         self.quarantine = root / "quarantine"
         self.airflow_home = root / "airflow-home"
         self.status_path = root / "status.json"
@@ -87,7 +89,7 @@ class State:
 
     def prepare(self) -> None:
         """Make the directories that are missing."""
-        for directory in (self.root, self.jobs, self.airflow_home):
+        for directory in (self.root, self.jobs, self.triggers, self.hosts, self.airflow_home):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.root.stat().st_mode & 0o077:
             self.root.chmod(0o700)

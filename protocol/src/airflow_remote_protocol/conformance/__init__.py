@@ -30,6 +30,7 @@ from airflow_remote_protocol.conformance import (
     repeats,
     sessions,
     stops,
+    triggers,
     usages,
 )
 from airflow_remote_protocol.conformance.central import CentralUnderTest
@@ -48,6 +49,7 @@ THEMES = (
     stops,
     intents,
     execution,
+    triggers,
     repeats,
     credentials,
     leaving,

@@ -115,6 +115,7 @@ class Caller:
         boot_id: str = "",
         protocol: str = PROTOCOL_VERSION,
         capabilities: Iterable[str] = EVERYTHING,
+        triggers: int = 0,
     ) -> Response:
         """Ask for a session, as a daemon that has just started unless *boot_id* says which one."""
         return self.call(
@@ -126,15 +127,25 @@ class Caller:
                 protocol=protocol,
                 capabilities=list(capabilities),
                 slots=slots,
+                triggers=triggers,
                 facts=Facts(hostname="conformance"),
                 jobs=list(jobs),
                 time=time.time(),
             ),
         )
 
-    def open_session(self, *, slots: int = 8, jobs: Sequence[HeldJob] = (), boot_id: str = "") -> Session:
+    def open_session(
+        self,
+        *,
+        slots: int = 8,
+        jobs: Sequence[HeldJob] = (),
+        boot_id: str = "",
+        capabilities: Iterable[str] = EVERYTHING,
+        triggers: int = 0,
+    ) -> Session:
         """Open a session and speak under it from now on."""
-        self.session = succeeded(self.ask_session(slots=slots, jobs=jobs, boot_id=boot_id), Session)
+        response = self.ask_session(slots=slots, jobs=jobs, boot_id=boot_id, capabilities=capabilities, triggers=triggers)
+        self.session = succeeded(response, Session)
         return self.session
 
     def ask_poll(

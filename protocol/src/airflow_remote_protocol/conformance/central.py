@@ -56,6 +56,14 @@ class CentralUnderTest(Protocol):
         """Queue a job and return its id. Without a workload: a task that could run (`run` through the gateway succeeds)."""
         ...
 
+    def defer(self, queue: str) -> str:
+        """Let a task of *queue* defer; return the id of its trigger's job, which is queued."""
+        ...
+
+    def task_state(self, job_id: str) -> str:
+        """Return the state of the task instance that the job is about, as Airflow spells it."""
+        ...
+
     def end_task(self, job_id: str) -> None:
         """Set the task's state as a person would. Central may take a moment to notice."""
         ...

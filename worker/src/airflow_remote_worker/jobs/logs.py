@@ -34,16 +34,22 @@ LONGEST_OWN_LOG = 10_000_000
 
 def append_line(path: Path, event: str, *, at: float, level: str = "error") -> None:
     """Append a line in the shape of the Task SDK's own. Only before the shim starts or after it has gone."""
-    stamp = datetime.datetime.fromtimestamp(at, datetime.timezone.utc).isoformat().replace("+00:00", "Z")
-    line = msgspec.json.encode({"timestamp": stamp, "level": level, "event": event, "logger": "airflow_remote_worker"})
+    line = as_line(event, at, level=level)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         size = os.fstat(fd).st_size
         # A task that was killed may have left half a line.
         broken = size > 0 and _last_byte(fd, size) != b"\n"
-        os.write(fd, (b"\n" if broken else b"") + line + b"\n")
+        os.write(fd, (b"\n" if broken else b"") + line)
     finally:
         os.close(fd)
+
+
+def as_line(event: str, at: float, *, level: str = "error") -> bytes:
+    """Return a line in the shape of the Task SDK's own."""
+    stamp = datetime.datetime.fromtimestamp(at, datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+    line = {"timestamp": stamp, "level": level, "event": event, "logger": "airflow_remote_worker"}
+    return msgspec.json.encode(line) + b"\n"
 
 
 class Finished(NamedTuple):

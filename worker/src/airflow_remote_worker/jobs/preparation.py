@@ -5,17 +5,25 @@ from __future__ import annotations
 import secrets
 
 from airflow_remote_protocol.codec import Malformed, decode
-from airflow_remote_protocol.messages import CallbackWorkload, ConnectionTestWorkload, JobKind, Offer, TaskWorkload
+from airflow_remote_protocol.messages import (
+    CallbackWorkload,
+    ConnectionTestWorkload,
+    JobKind,
+    Offer,
+    TaskWorkload,
+    TriggerWorkload,
+)
 
 from airflow_remote_worker.jobs.apart import call_apart
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.shim import wire
 
-WORKLOADS: dict[JobKind, type[TaskWorkload | CallbackWorkload | ConnectionTestWorkload]] = {
+WORKLOADS: dict[JobKind, type[TaskWorkload | CallbackWorkload | ConnectionTestWorkload | TriggerWorkload]] = {
     JobKind.TASK: TaskWorkload,
     JobKind.CALLBACK: CallbackWorkload,
     JobKind.CONNECTION_TEST: ConnectionTestWorkload,
+    JobKind.TRIGGER: TriggerWorkload,
 }
 PREPARE_WITHIN_S = 60.0
 """A look for a file that takes longer will not come back: a network drive that is away."""
@@ -31,17 +39,7 @@ async def prepare(job: Job, site: Site, *, contact_at: float) -> wire.JobSpec:
     Raises:
         Unprepared: the workload can't be read, or its bundle isn't here.
     """
-    try:
-        # Apart: where the Dags are on a drive that doesn't answer, only this job waits.
-        code = await call_apart(
-            lambda: _find_code(job.offer, site), within_s=PREPARE_WITHIN_S, name=f"look for the code of {job.lease}"
-        )
-    except TimeoutError:
-        places = ", ".join(sorted({str(bundle.path) for bundle in site.config.bundles.values()}))
-        raise Unprepared(
-            f"the worker {site.worker_name} got no answer from its disk within {PREPARE_WITHIN_S:.0f} s when it looked "
-            f"for the Dag file ({places}); if that is a network drive, see whether it is there"
-        ) from None
+    code = await locate_code(job.offer, site)
     return wire.JobSpec(
         job_id=job.lease.job_id,
         key=secrets.token_hex(32),
@@ -56,6 +54,24 @@ async def prepare(job: Job, site: Site, *, contact_at: float) -> wire.JobSpec:
         contact_path=str(site.contact_path),
         run_as_user=site.config.user_of(job.offer.queue),
     )
+
+
+async def locate_code(offer: Offer, site: Site) -> str:
+    """Return where the job's bundle is on this machine; empty for a kind that needs none.
+
+    Raises:
+        Unprepared: the workload can't be read, or its bundle isn't here.
+    """
+    try:
+        # Apart: where the Dags are on a drive that doesn't answer, only this job waits.
+        name = f"look for the code of {offer.job_id}"
+        return await call_apart(lambda: _find_code(offer, site), within_s=PREPARE_WITHIN_S, name=name)
+    except TimeoutError:
+        places = ", ".join(sorted({str(bundle.path) for bundle in site.config.bundles.values()}))
+        raise Unprepared(
+            f"the worker {site.worker_name} got no answer from its disk within {PREPARE_WITHIN_S:.0f} s when it looked "
+            f"for the Dag file ({places}); if that is a network drive, see whether it is there"
+        ) from None
 
 
 def _find_code(offer: Offer, site: Site) -> str:

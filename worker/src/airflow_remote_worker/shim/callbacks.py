@@ -29,8 +29,8 @@ def host_callback(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result
     """Run the callback; return how it ended."""
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
     bundle_name: str = workload["bundle"]["name"]
-    configuration.name_host(job)
-    configuration.point_at_bundle(job, bundle_name)
+    configuration.name_host(job.worker_name)
+    configuration.point_at_bundle(job.bundle_path, bundle_name)
     if refused := gateway.accept():
         return wire.Result(exit_code=1, final_state="", stopped=True, error=refused)
     started: list[WatchfulCallback] = []

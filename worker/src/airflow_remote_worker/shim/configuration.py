@@ -6,31 +6,29 @@ import json
 import os
 from typing import Any
 
-from airflow_remote_worker.shim import wire
-
 COORDINATOR = "airflow-remote"
 WORKER_NAME = "AIRFLOW_REMOTE_WORKER_NAME"
 
 
-def name_host(job: wire.JobSpec) -> None:
+def name_host(worker_name: str) -> None:
     """Let Airflow show the worker's name as the host."""
     from airflow.sdk.configuration import conf
 
-    os.environ[WORKER_NAME] = job.worker_name
+    os.environ[WORKER_NAME] = worker_name
     # Not through the environment: an interpreter that the task starts (`run_as_user`) inherits that, but can't import us.
     os.environ.pop("AIRFLOW__CORE__HOSTNAME_CALLABLE", None)
-    conf.set("core", "hostname_callable", f"{__name__}.{worker_name.__name__}")
+    conf.set("core", "hostname_callable", f"{__name__}.{hostname.__name__}")
 
 
-def point_at_bundle(job: wire.JobSpec, bundle_name: str) -> None:
-    """Let Airflow find the job's bundle where the daemon has laid it out."""
+def point_at_bundle(bundle_path: str, bundle_name: str) -> None:
+    """Let Airflow find the bundle where the daemon has laid it out."""
     set_json(
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST",
         [
             {
                 "name": bundle_name,
                 "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-                "kwargs": {"path": job.bundle_path, "refresh_interval": 0},
+                "kwargs": {"path": bundle_path, "refresh_interval": 0},
             }
         ],
     )
@@ -50,6 +48,6 @@ def set_json(variable: str, value: Any) -> None:
     os.environ[variable] = json.dumps(value).replace("$", "\\u0024")
 
 
-def worker_name() -> str:
+def hostname() -> str:
     """`[core] hostname_callable`: what Airflow shows as the task's host."""
     return os.environ[WORKER_NAME]

@@ -29,7 +29,7 @@ def host_connection_test(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
     if job.run_as_user:
         raise PermissionError("a connection test runs in the worker's own process, so not where tasks are to run as another user")
-    configuration.name_host(job)
+    configuration.name_host(job.worker_name)
     if refused := gateway.accept():
         return wire.Result(exit_code=1, final_state="", stopped=True, error=refused)
     transport = ConnectionTestTransport(gateway)

@@ -27,7 +27,7 @@ class DenialsToLog(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._inner.handle_request(request)
-        if response.status_code == httpx.codes.FORBIDDEN and (reason := _reason(response.read())) and reason not in self._told:
+        if response.status_code == httpx.codes.FORBIDDEN and (reason := reason_of(response.read())) and reason not in self._told:
             self._told.add(reason)
             self.tell(reason)
         return response
@@ -47,7 +47,7 @@ class DenialsToLog(httpx.BaseTransport):
             print(f"denials: can't write to {self._log}: {error}; it would say: {reason}", file=sys.stderr)
 
 
-def _reason(body: bytes) -> str:
+def reason_of(body: bytes) -> str:
     """Return what central said, if the denial is central's own; else nothing (Airflow's own, of another team's connection)."""
     try:
         detail = json.loads(body)["detail"]

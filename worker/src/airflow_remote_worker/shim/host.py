@@ -35,6 +35,10 @@ LOOK_AGAIN_S = 5.0
 def run(job_dir: Path) -> int:
     """Host the job in *job_dir* to its end; return 0 once its result is on disk, whatever the result is."""
     lossy.guard_stdio()
+    if (job_dir / wire.HOST_SPEC).exists():
+        from airflow_remote_worker.shim.triggers import program
+
+        return program.run(job_dir)
     os.environ[wire.JOB_MARK] = job_dir.name
     reserve(job_dir / "result.json")
     log = job_dir.resolve() / "task.log"

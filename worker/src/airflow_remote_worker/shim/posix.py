@@ -132,11 +132,20 @@ def _children() -> list[int]:
 
 def _inherit_orphans() -> None:
     """Become the parent of whatever a task's process leaves behind (Linux; elsewhere init does, and we can't find them)."""
+    _set_subreaper(1)
+
+
+def _set_subreaper(value: int) -> None:
     if sys.platform == "linux":
         import ctypes
 
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, value, 0, 0, 0)
+
+
+def leave_orphans() -> None:
+    """Undo that orphans of this process come to it: one that hosts many pieces of user code can't tell whose they are."""
+    _set_subreaper(0)
 
 
 def _redirect(source: int, target: int) -> None:

@@ -30,6 +30,8 @@ MODULES = (
     "airflow.dag_processing.importers.python_importer",
     "airflow_remote_worker.shim.coordinator",
     "airflow_remote_worker.shim.tasks",
+    "airflow_remote_worker.shim.triggers.program",
+    "airflow.triggers.base",
     "jinja2.ext",
     "setproctitle",
 )
@@ -38,8 +40,9 @@ OPERATOR_PACKAGES = (
     "airflow.providers.standard.operators",
     "airflow.providers.standard.sensors",
     "airflow.providers.standard.decorators",
+    "airflow.providers.standard.triggers",
 )
-"""Of nearly every Dag. A zygote shares their memory with all its tasks."""
+"""Of nearly every Dag. A zygote shares their memory with all its tasks, and with its trigger hosts."""
 
 
 @functools.cache

@@ -34,8 +34,8 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
     ti = TaskInstance.model_validate(workload["ti"])
     bundle_name: str = workload["bundle"]["name"]
     queue = ti.queue or "default"
-    configuration.name_host(job)
-    configuration.point_at_bundle(job, bundle_name)
+    configuration.name_host(job.worker_name)
+    configuration.point_at_bundle(job.bundle_path, bundle_name)
     configuration.coordinate(queue)
     coordinator = get_coordinator_manager().for_queue(queue)
     assert isinstance(coordinator, RemoteCoordinator)

@@ -100,7 +100,106 @@ class Unable(msgspec.Struct, frozen=True, tag="unable"):
     job_dir: str = ""
 
 
-Frame = Hello | Call | Answer | Spool | Spooled | Stop | Spawn | Spawned | Ready | Unable
+LeaseName = tuple[str, int]
+"""A lease as frames about triggers name it: job id and epoch."""
+
+
+class HostHello(msgspec.Struct, frozen=True, tag="host-hello"):
+    """Trigger host → daemon, first frame of each connection."""
+
+    host_id: str
+    key: str
+    pid: int
+    leases: list[LeaseName] = []
+    """The triggers that it runs, and those whose end the daemon has not acknowledged."""
+
+
+class KeepTriggers(msgspec.Struct, frozen=True, tag="keep-triggers"):
+    """Daemon → trigger host, first frame of each connection: the host cancels every other trigger, without `on_kill`."""
+
+    leases: list[LeaseName] = []
+
+
+class StartTrigger(msgspec.Struct, frozen=True, tag="start-trigger"):
+    """Daemon → trigger host: run this trigger. Nothing happens if the host has it already."""
+
+    lease: LeaseName
+    workload: bytes
+    """The protocol's `TriggerWorkload` as JSON."""
+    stop_after_s: float = 0.0
+    """How long after the last contact with central the host must cancel it; 0: never."""
+    contact_at: float = 0.0
+    """When the last contact began that the daemon knew of, by :func:`.boottime.now`."""
+
+
+class CancelTrigger(msgspec.Struct, frozen=True, tag="cancel-trigger"):
+    """Daemon → trigger host: end this trigger."""
+
+    lease: LeaseName
+    on_kill: bool = False
+    """A user acted on the task: the trigger's `on_kill` runs."""
+
+
+class Fired(msgspec.Struct, frozen=True, tag="fired"):
+    """Trigger host → daemon: the trigger has ended. Sent again on each connection until :class:`Taken`."""
+
+    lease: LeaseName
+    event: bytes
+    """The protocol's `TriggerEvent` as JSON."""
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
+    """Trigger host → daemon: the trigger was cancelled and has ended. Sent again until :class:`Taken`."""
+
+    lease: LeaseName
+
+
+class Taken(msgspec.Struct, frozen=True, tag="taken"):
+    """Daemon → trigger host: the end of this trigger is stored; forget it."""
+
+    lease: LeaseName
+
+
+class Lines(msgspec.Struct, frozen=True, tag="lines"):
+    """Trigger host → daemon: log lines of several triggers. Sent again on each connection until :class:`LinesTaken`."""
+
+    number: int
+    lines: list[tuple[LeaseName, bytes]]
+
+
+class LinesTaken(msgspec.Struct, frozen=True, tag="lines-taken"):
+    """Daemon → trigger host: all :class:`Lines` up to *number* are stored."""
+
+    number: int
+
+
+class TriggerCall(msgspec.Struct, frozen=True, tag="trigger-call"):
+    """Trigger host → daemon: one Execution API request of one trigger. Many may be open; each gets an :class:`Answer`."""
+
+    id: int
+    lease: LeaseName
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Blocked(msgspec.Struct, frozen=True, tag="blocked"):
+    """Trigger host → daemon: its event loop did not turn for *seconds*."""
+
+    seconds: float
+    lease: LeaseName | None = None
+    """The trigger that blocked it, if that is known."""
+
+
+class Leave(msgspec.Struct, frozen=True, tag="leave"):
+    """Daemon → trigger host: end, because there is no trigger for you."""
+
+
+JobFrame = Hello | Call | Answer | Spool | Spooled | Stop | Spawn | Spawned | Ready | Unable
+ToHost = KeepTriggers | StartTrigger | CancelTrigger | Taken | LinesTaken | Leave
+FromHost = HostHello | Fired | Cancelled | Lines | TriggerCall | Blocked
+Frame = JobFrame | ToHost | FromHost
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
@@ -196,6 +295,27 @@ class JobSpec(msgspec.Struct, frozen=True):
     """Where the daemon writes later ones; empty: the shim doesn't count."""
     run_as_user: str = ""
     """As whom the job's code runs; empty: as the shim does."""
+
+
+HOST_SPEC = "host.json"
+"""In a directory that the zygote is to start a process for: it is a trigger host, not a job."""
+
+
+class HostSpec(msgspec.Struct, frozen=True):
+    """`host.json`: all that a trigger host must know. Its triggers are in no file: they come over the socket."""
+
+    host_id: str
+    key: str
+    socket_path: str
+    worker_name: str
+    bundle_name: str
+    bundle_path: str
+    run_as_user: str = ""
+    """As whom the triggers run; empty: as the host does."""
+    code: str = ""
+    """The state of the bundle's code when the host started; only the daemon compares it."""
+    contact_path: str = ""
+    """Where the daemon writes when it last had contact with central."""
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from airflow_remote_protocol.states import JobState
 
 from airflow_remote_worker.testing.execution import TaskCalls
 from airflow_remote_worker.testing.http_server import Faults, HttpServer, Proxy, Recorded
-from airflow_remote_worker.testing.ledger import Job, Ledger, Worker, make_workload
+from airflow_remote_worker.testing.ledger import Job, Ledger, Worker, make_trigger_workload, make_workload
 from airflow_remote_worker.testing.routes import Execution, Routes
 
 
@@ -91,10 +91,26 @@ class FakeCentral:
         kind: JobKind = JobKind.TASK,
     ) -> str:
         """Queue a job and return its id; *workload* replaces top-level fields of a made-up `TaskWorkload`."""
-        job = Job(str(uuid.uuid4()), queue, slots, priority, make_workload(workload), kind)
+        made = make_trigger_workload(workload) if kind is JobKind.TRIGGER else make_workload(workload)
+        job = Job(str(uuid.uuid4()), queue, slots, priority, made, kind)
         with self._ledger.changed:
             self._ledger.enqueue(job)
         return job.job_id
+
+    def defer(self, queue: str) -> str:
+        """Let a task of *queue* defer; return the id of its trigger's job."""
+        job_id = self.enqueue(queue, kind=JobKind.TRIGGER)
+        with self._ledger.changed:
+            self.tasks.states[self.job(job_id).ti_id] = ["running", "deferred"]
+        return job_id
+
+    def task_state(self, job_id: str) -> str:
+        """Return the state of the task that deferred for this trigger, as the trigger's end leaves it."""
+        with self._ledger.changed:
+            job = self.job(job_id)
+            if job.event is not None:
+                return job.event.state.value if job.event.state else "scheduled"
+            return (self.tasks.states.get(job.ti_id) or ["deferred"])[-1]
 
     def end_task(self, job_id: str, *, reason: StopReason = StopReason.ENDED) -> None:
         """End the job as a person would; its worker hears a stop."""

@@ -19,18 +19,21 @@ from typing import Any
 import msgspec
 from airflow_remote_protocol.errors import Problem, ProblemCode, problem
 from airflow_remote_protocol.messages import (
+    ChunkResult,
     Enrolment,
     HeldJob,
     Intent,
     IntentMode,
     JobKind,
     JobPhase,
+    LogChunk,
     Offer,
     Outcome,
     Report,
     SessionRequest,
     Stop,
     StopReason,
+    TriggerEvent,
     Usage,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
@@ -119,6 +122,10 @@ class Job:
     report: Report | None = None
     late_report: Report | None = None
     """What was reported after the job had been lost; refused."""
+    event: TriggerEvent | None = None
+    """How it ended, of a trigger."""
+    declines: list[str] = field(default_factory=list)
+    """Reasons, oldest first."""
     is_missing: bool = False
     """Its worker opened a session that did not list it, and no poll has since."""
     log: bytearray = field(default_factory=bytearray)
@@ -127,7 +134,7 @@ class Job:
 
     @property
     def ti_id(self) -> str:
-        """Of a task."""
+        """Of a task, or of the task that waits for a trigger."""
         return str(json.loads(self.workload)["ti"]["id"])
 
     def move(self, event: JobEvent) -> None:
@@ -259,7 +266,11 @@ class Ledger:
         for job in self.leased_by(worker):
             # An offer that isn't listed never reached the worker's disk: somebody may have it at once. What ran and isn't
             # listed is lost, unless a poll lists it soon.
-            job.is_missing = job.state is JobState.RUNNING and (job.job_id, job.epoch) not in listed
+            is_listed = (job.job_id, job.epoch) in listed
+            if job.kind is JobKind.TRIGGER and job.state is JobState.RUNNING and not is_listed:
+                job.move(JobEvent.HAND_BACK)
+                continue
+            job.is_missing = job.state is JobState.RUNNING and not is_listed
             if job.state is JobState.OFFERED and (job.job_id, job.epoch) not in listed:
                 job.move(JobEvent.WITHDRAW)
         self.changed.notify_all()
@@ -304,24 +315,29 @@ class Ledger:
     def leased_by(self, worker: Worker) -> list[Job]:
         return [job for job in self.jobs.values() if job.state.is_leased and job.worker_id == worker.worker_id]
 
-    def offer(self, worker: Worker, session: SessionRequest, free_slots: int) -> list[Offer]:
+    def offer(self, worker: Worker, session: SessionRequest, free_slots: int, free_triggers: int = 0) -> list[Offer]:
         """Give *worker* what fits: by priority, then by age; a job that doesn't fit blocks none behind it."""
         if worker.intent.mode is not IntentMode.SERVE:
             return []
         allowed = session.slots if worker.intent.slots is None else min(session.slots, worker.intent.slots)
-        room = min(free_slots, allowed - sum(job.slots for job in self.leased_by(worker)))
+        leased = self.leased_by(worker)
+        room = min(free_slots, allowed - sum(job.slots for job in leased if job.kind is not JobKind.TRIGGER))
+        triggers = min(free_triggers, session.triggers - sum(job.kind is JobKind.TRIGGER for job in leased))
         now = self._clock()
         offers = []
         # `sorted` is stable and `jobs` remembers the order of arrival, so age needs no key.
         for job in sorted(self.jobs.values(), key=lambda job: -job.priority):
-            if job.state is not JobState.QUEUED or job.queue not in worker.queues or job.not_before > now or job.slots > room:
+            is_trigger = job.kind is JobKind.TRIGGER
+            fits = triggers > 0 if is_trigger else job.slots <= room
+            if job.state is not JobState.QUEUED or job.queue not in worker.queues or job.not_before > now or not fits:
                 continue
             if job.kind is not JobKind.TASK and job.kind.value not in session.capabilities:
                 continue
             job.move(JobEvent.OFFER)
             job.epoch += 1
             job.worker_id, job.deadline, job.log = worker.worker_id, now + self.offer_deadline_s, bytearray()
-            room -= job.slots
+            room -= 0 if is_trigger else job.slots
+            triggers -= is_trigger
             offers.append(self._as_offer(job))
         return offers
 
@@ -406,12 +422,42 @@ class Ledger:
             job.move(JobEvent.ACCEPT)
             self.changed.notify_all()
 
-    def decline(self, job: Job) -> None:
-        if job.state is not JobState.OFFERED:
+    def decline(self, job: Job, reason: str) -> None:
+        job.declines.append(reason)
+        if job.kind is JobKind.TRIGGER and job.state is JobState.RUNNING:
+            job.move(JobEvent.HAND_BACK)
+        elif job.state is not JobState.OFFERED:
             raise Refusal(ProblemCode.SUPERSEDED, f"job {job.job_id} is {job.state.value}; only an offer can be declined")
-        job.move(JobEvent.DECLINE)
-        job.not_before = self._clock() + self.redelivery_s
+        else:
+            job.move(JobEvent.DECLINE)
+            job.not_before = self._clock() + self.redelivery_s
         self.changed.notify_all()
+
+    def take_event(self, job: Job, event: TriggerEvent) -> None:
+        """The trigger has ended. The same again changes nothing."""
+        if job.kind is not JobKind.TRIGGER:
+            raise Refusal(ProblemCode.INVALID, f"job {job.job_id} is no trigger")
+        if job.event is not None and job.event == event:
+            return
+        if not job.state.is_leased:
+            raise Refusal(ProblemCode.SUPERSEDED, f"job {job.job_id} is {job.state.value}; its task does not wait for it")
+        if job.state is JobState.OFFERED:
+            job.move(JobEvent.ACCEPT)
+        job.event = event
+        job.move(JobEvent.SUCCEED)
+        self.changed.notify_all()
+
+    def append_chunk(self, worker: Worker, chunk: LogChunk) -> ChunkResult:
+        """As :meth:`append_log`, of one of many; a refusal disturbs no other."""
+        result = ChunkResult(job_id=chunk.job_id, epoch=chunk.epoch)
+        try:
+            job = self.job_of(worker, chunk.job_id, chunk.epoch)
+            size = self.append_log(job, chunk.offset, chunk.text.encode())
+        except Refusal as refusal:
+            if refusal.problem.size is None:
+                return msgspec.structs.replace(result, refused=str(refusal))
+            size = refusal.problem.size
+        return msgspec.structs.replace(result, size=size)
 
     def conclude(self, job: Job, report: Report) -> None:
         """Take the worker's report; a second one, or one about a job that central has ended, changes no state."""
@@ -466,7 +512,7 @@ class Ledger:
 
     def lose(self, job: Job) -> None:
         """Give the job up, as if its worker had not been heard of for too long."""
-        job.move(JobEvent.LOSE)
+        job.move(JobEvent.HAND_BACK if job.kind is JobKind.TRIGGER else JobEvent.LOSE)
         self.changed.notify_all()
 
 
@@ -483,6 +529,13 @@ def make_workload(overrides: dict[str, Any] | None = None) -> bytes:
     }
     workload = {"ti": ti, "dag_rel_path": "a_dag.py", "bundle": {"name": "dags-folder", "version": None}}
     return json.dumps(workload | (overrides or {})).encode()
+
+
+def make_trigger_workload(overrides: dict[str, Any] | None = None) -> bytes:
+    """Return a `TriggerWorkload` for a made-up trigger; *overrides* replaces any of its top-level fields."""
+    task = json.loads(make_workload())
+    trigger = {**task, "classpath": "a_module.Trigger", "kwargs": {}}
+    return json.dumps(trigger | (overrides or {})).encode()
 
 
 def _well_formed(kind: TokenKind, token: str) -> str:

@@ -18,18 +18,21 @@ import msgspec
 from airflow_remote_protocol.codec import Malformed, decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
+    ChunkResults,
     Credential,
     Decline,
     Enrolled,
     Enrolment,
     JobKind,
     LogAppended,
+    LogChunks,
     Poll,
     PollReply,
     Pong,
     Report,
     Session,
     SessionRequest,
+    TriggerEvent,
     Usage,
     UsageNoted,
 )
@@ -126,6 +129,11 @@ class Routes:
                     ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
                     text = _unpacked(request, MAX_OWN_LOG)
                     return _message(LogAppended(size=ledger.append_own_log(worker, *_stretch(request), text)))
+            case ("POST", ["logs"]):
+                chunks = decode(LogChunks, _unpacked(request, MAX_LOG_UNPACKED)).chunks
+                with ledger.changed:
+                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    return _message(ChunkResults(results=[ledger.append_chunk(worker, chunk) for chunk in chunks]))
             case ("POST", ["usage"]):
                 with ledger.changed:
                     ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
@@ -139,7 +147,7 @@ class Routes:
                 return self._poll(request, worker)
             case (_, ["jobs", job_id, "execution", path]):
                 return self._execution(request, worker, unquote(job_id), path)
-            case ("POST", ["jobs", job_id, verb]) if verb in ("accept", "decline", "report", "log"):
+            case ("POST", ["jobs", job_id, verb]) if verb in ("accept", "decline", "report", "log", "event"):
                 return self._job(request, worker, unquote(job_id), verb)
         raise Refusal(ProblemCode.NOT_FOUND, f"there is no route {request.method} {request.path}")
 
@@ -195,7 +203,7 @@ class Routes:
                 if is_current:
                     reply = PollReply(
                         poll_s=self._poll_s,
-                        offers=ledger.offer(worker, session, asked.free_slots),
+                        offers=ledger.offer(worker, session, asked.free_slots, asked.free_triggers),
                         stops=ledger.stops(worker, asked.jobs),
                         intent=worker.intent if worker.intent.revision > asked.intent_revision else None,
                     )
@@ -220,8 +228,9 @@ class Routes:
                 ledger.accept(ledger.leased_job_of(worker, job_id, epoch))
             elif verb == "decline":
                 job = ledger.leased_job_of(worker, job_id, epoch)
-                decode(Decline, request.body)
-                ledger.decline(job)
+                ledger.decline(job, decode(Decline, request.body).reason)
+            elif verb == "event":
+                ledger.take_event(ledger.job_of(worker, job_id, epoch), decode(TriggerEvent, request.body))
             elif verb == "report":
                 job = ledger.job_of(worker, job_id, epoch)
                 ledger.conclude(job, decode(Report, request.body))
@@ -257,6 +266,8 @@ class Routes:
 
 def _is_open_to(job: Job, method: str, path: str) -> bool:
     """Whether a job that is no task may make this call."""
+    if job.kind is JobKind.TRIGGER:
+        return not path.startswith("task-instances/")
     if job.kind is JobKind.CALLBACK:
         return method == "GET" and path.startswith(("connections/", "variables/"))
     own = f"connection-tests/{job.job_id}"

@@ -1,0 +1,89 @@
+"""Tells central how triggers ended (event, hand-back, could not start): at once, and again until that is acknowledged.
+
+The oldest first, few at a time: after an outage a thousand may wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import anyio
+import anyio.abc
+from airflow_remote_protocol.messages import Decline, EventKind, Report, TriggerEvent
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.link import Link
+from airflow_remote_worker.triggers.trigger import Trigger
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 8
+
+
+class EndTriggersLoop:
+    """*told* is called when central knows the ending, or does not want it."""
+
+    def __init__(self, link: Link, clock: Clock, told: Callable[[Trigger], None]) -> None:
+        self._link = link
+        self._clock = clock
+        self._told = told
+        self._slots = anyio.CapacityLimiter(AT_ONCE)
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Be the parent of all deliveries, until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def tell(self, trigger: Trigger) -> None:
+        """Tell central the ending of this trigger."""
+        assert self._tasks is not None, "the loop that tells how triggers ended is not running"
+        self._tasks.start_soon(self._tell, trigger, name=f"end of trigger {trigger.lease}")
+
+    async def _tell(self, trigger: Trigger) -> None:
+        async with self._slots:
+            await self._deliver(trigger)
+        self._told(trigger)
+
+    async def _deliver(self, trigger: Trigger) -> None:
+        backoff = Backoff(self._clock, floor_s=0.2, ceiling_s=30)
+        while trigger.ending is not None:  # it may be superseded meanwhile
+            try:
+                await self._send(trigger)
+            except Superseded as error:
+                log.info("trigger %s: central does not wait for its end any more (%s)", trigger.lease, error)
+                return
+            except Refused as error:
+                if error.concerns_one_request and not self._replace(trigger, str(error)):
+                    log.error("trigger %s: central refuses its end for good: %s", trigger.lease, error)
+                    return
+                if not error.concerns_one_request:
+                    await self._link.heard_again(backoff.next_s())
+            except Unreachable as error:
+                await self._link.heard_again(backoff.next_s(error.retry_after_s))
+            except (Outdated, Rewind):
+                await self._link.heard_again(backoff.next_s())
+            else:
+                return
+
+    async def _send(self, trigger: Trigger) -> None:
+        ending = trigger.ending
+        if isinstance(ending, TriggerEvent):
+            await self._link.event(trigger.lease, ending)
+        elif isinstance(ending, Decline):
+            await self._link.decline(trigger.lease, ending.reason)
+        elif isinstance(ending, Report):
+            await self._link.report(trigger.lease, ending)
+
+    def _replace(self, trigger: Trigger, reason: str) -> bool:
+        """Central takes no such event: let the task fail with that reason, rather than wait for ever. Only once."""
+        ending = trigger.ending
+        if not isinstance(ending, TriggerEvent) or ending.kind is EventKind.FAILED:
+            return False
+        text = f"central refuses the event of the trigger: {reason}"
+        log.error("trigger %s: %s", trigger.lease, text)
+        trigger.ending = TriggerEvent(kind=EventKind.FAILED, traceback=[text[:2000]])
+        return True

@@ -1,0 +1,162 @@
+"""The host's end of its connection to the daemon: sends what the host has to say, and again after a reconnect.
+
+Three things survive a lost connection: ends of triggers and log lines until the daemon has acknowledged them, and open calls
+until they are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import random
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.triggers.connect import Connector
+from airflow_remote_worker.shim.triggers.current import Running
+from airflow_remote_worker.shim.triggers.logs import LogBook
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+FLUSH_AFTER_S = 0.25
+"""How long a line waits for more of them; a line that waits with the end of its trigger goes with that."""
+
+
+class Channel:
+    """Lives in the host's event loop; :meth:`ask` alone is for other threads."""
+
+    def __init__(
+        self, connector: Connector, hello: Callable[[], wire.HostHello], book: LogBook, receive: Callable[[wire.Frame], None]
+    ) -> None:
+        """*receive* gets every frame that is not about lines or calls."""
+        self.is_connected = False
+        self._connector = connector
+        self._hello = hello
+        self._book = book
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._writer: asyncio.StreamWriter | None = None
+        self._ends: dict[wire.LeaseName, wire.Fired | wire.Cancelled] = {}
+        self._calls: dict[int, tuple[Running, wire.TriggerCall, concurrent.futures.Future[wire.Answer | None]]] = {}
+        self._ids = itertools.count(1)
+        self._flushing: asyncio.TimerHandle | None = None
+
+    # What the host says
+
+    def end(self, frame: wire.Fired | wire.Cancelled) -> None:
+        """Tell the daemon that a trigger has ended, after all of its lines so far."""
+        if frame.lease not in self._ends:
+            self._ends[frame.lease] = frame
+            self.flush()
+            self._send(frame)
+
+    def unacknowledged(self) -> list[wire.LeaseName]:
+        """Return the triggers whose end the daemon has not acknowledged."""
+        return list(self._ends)
+
+    def forget(self, lease: wire.LeaseName) -> None:
+        """The daemon has stored this end, or does not want it."""
+        self._ends.pop(lease, None)
+
+    def tell(self, frame: msgspec.Struct) -> None:
+        """Send *frame* if there is a daemon; it is not repeated."""
+        self._send(frame)
+
+    def note_lines(self) -> None:
+        """There are log lines to send. Callable from any thread."""
+        self._loop.call_soon_threadsafe(self._flush_soon)
+
+    def flush(self) -> None:
+        """Send the log lines that wait."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        while self._writer is not None and (batch := self._book.next()) is not None:
+            self._send(batch)
+
+    def ask(self, running: Running, call: wire.TriggerCall) -> wire.Answer | None:
+        """Return the daemon's answer, which waits out an outage; None if the trigger is cancelled meanwhile. Not in the loop."""
+        answer: concurrent.futures.Future[wire.Answer | None] = concurrent.futures.Future()
+        self._loop.call_soon_threadsafe(self._ask, running, call, answer)
+        return answer.result()
+
+    def abandon_calls(self, running: Running) -> None:
+        """Answer the open calls of *running* with None. Later ones (of its `on_kill`) are sent."""
+        for number, (caller, _, answer) in list(self._calls.items()):
+            if caller is running:
+                del self._calls[number]
+                answer.set_result(None)
+
+    # The connection
+
+    async def run(self, judge_alone: Callable[[], None]) -> None:
+        """Keep connected, until cancelled. *judge_alone* is called after each attempt that failed."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                connected = await self._connector.connect()
+            except OSError:
+                judge_alone()
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+                continue
+            pause = FIRST_PAUSE_S
+            try:
+                reader, self._writer = await asyncio.open_connection(sock=connected)
+                self._greet()
+                await self._listen(reader)
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+            except wire.BrokenFrame as error:
+                print(f"trigger host: the daemon sent something that is no frame: {error}", file=sys.stderr)
+                await asyncio.sleep(LONGEST_PAUSE_S)
+            finally:
+                self._hang_up()
+
+    def _greet(self) -> None:
+        self._send(self._hello())
+        for batch in self._book.unacknowledged():
+            self._send(batch)
+        for frame in self._ends.values():
+            self._send(frame)
+        for _, call, _ in self._calls.values():
+            self._send(call)
+        self.flush()
+        self.is_connected = True
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            length = wire.check_length(await reader.readexactly(wire.LENGTH.size))
+            frame = wire.unpack(await reader.readexactly(length))
+            if isinstance(frame, wire.Answer):
+                if frame.id in self._calls:
+                    self._calls.pop(frame.id)[2].set_result(frame)
+            elif isinstance(frame, wire.LinesTaken):
+                self._book.taken(frame.number)
+                self.flush()
+            else:
+                self._receive(frame)
+
+    def _hang_up(self) -> None:
+        self.is_connected = False
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _send(self, frame: msgspec.Struct) -> None:
+        # The transport's buffer is bounded by what may be unacknowledged: lines by the book, one end per trigger, calls by threads.
+        if self._writer is not None:
+            self._writer.write(wire.pack(frame))
+
+    def _ask(self, running: Running, call: wire.TriggerCall, answer: concurrent.futures.Future[wire.Answer | None]) -> None:
+        numbered = msgspec.structs.replace(call, id=next(self._ids))
+        self._calls[numbered.id] = (running, numbered, answer)
+        self._send(numbered)
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None:
+            self._flushing = self._loop.call_later(FLUSH_AFTER_S, self.flush)

@@ -1,0 +1,176 @@
+"""What triggers' SDK calls go through (`Connection.get`, `Variable.get`, XComs, …): the Task SDK's `SUPERVISOR_COMMS`.
+
+A task's process sends such a message to its supervisor, which asks the Execution API. Here the message is handled in the host
+itself, by the same functions of the Task SDK, with a client whose transport goes to the daemon for the trigger that speaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.denials import reason_of
+from airflow_remote_worker.shim.transport import BASE_URL, FORWARDED, SERVER_ERROR_PAUSES_S, as_response
+from airflow_remote_worker.shim.triggers.current import ContextThreads, Running, current
+from airflow_remote_worker.shim.triggers.logs import LogBook
+from airflow_remote_worker.shim.triggers.portal import greenback
+
+THREADS = 32
+"""How many SDK calls of one host are under way at most. While central is away each holds a thread; the others queue."""
+
+HANDLERS = {
+    "GetConnection": "handle_get_connection",
+    "GetVariable": "handle_get_variable",
+    "GetVariableKeys": "handle_get_variable_keys",
+    "PutVariable": "handle_put_variable",
+    "DeleteVariable": "handle_delete_variable",
+    "GetXCom": "handle_get_xcom",
+    "GetXComCount": "handle_get_xcom_count",
+    "GetXComSequenceItem": "handle_get_xcom_sequence_item",
+    "GetXComSequenceSlice": "handle_get_xcom_sequence_slice",
+    "SetXCom": "handle_set_xcom",
+    "DeleteXCom": "handle_delete_xcom",
+    "GetDRCount": "handle_get_dr_count",
+    "GetDagRunState": "handle_get_dag_run_state",
+    "GetPreviousDagRun": "handle_get_previous_dag_run",
+    "GetPrevSuccessfulDagRun": "handle_get_prev_successful_dag_run",
+    "GetTICount": "handle_get_ti_count",
+    "GetTaskStates": "handle_get_task_states",
+    "GetPreviousTI": "handle_get_previous_ti",
+    "ClearAssetStateStoreByName": "handle_clear_asset_state_store_by_name",
+    "ClearAssetStateStoreByUri": "handle_clear_asset_state_store_by_uri",
+    "DeleteAssetStateStoreByName": "handle_delete_asset_state_store_by_name",
+    "DeleteAssetStateStoreByUri": "handle_delete_asset_state_store_by_uri",
+    "GetAssetStateStoreByName": "handle_get_asset_state_store_by_name",
+    "GetAssetStateStoreByUri": "handle_get_asset_state_store_by_uri",
+    "SetAssetStateStoreByName": "handle_set_asset_state_store_by_name",
+    "SetAssetStateStoreByUri": "handle_set_asset_state_store_by_uri",
+}
+"""Message type → function of `airflow.sdk.execution_time.request_handlers`. What a trigger may have, central decides."""
+
+
+class Comms:
+    """Stands where a task has its socket to the supervisor."""
+
+    def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
+        """*client*: the Task SDK's, with :class:`TriggerTransport`."""
+        self._client = client
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._threads = ContextThreads(THREADS, thread_name_prefix="sdk-call")
+
+    def send(self, msg: Any) -> Any:
+        """Answer *msg*; blocks, except on the event loop's own thread, where only this trigger waits.
+
+        Raises:
+            AirflowRuntimeError: central refused.
+            RuntimeError: the event loop's thread must not block, and the runtime has nothing that could help.
+        """
+        if _is_for_the_masker(msg):
+            return None
+        if threading.get_ident() != self._loop_thread:
+            return self._answer(msg)
+        if greenback is None or not greenback.has_portal():
+            remedy = "install greenback into the runtime (requirements/runtime.lock has it)" if greenback is None else ""
+            raise RuntimeError(
+                f"{type(msg).__name__} was sent synchronously from the event loop of the trigger host, which must not wait: "
+                f"use the asynchronous method (aget_connection, aget_hook, …){', or ' + remedy if remedy else ''}"
+            )
+        return greenback.await_(self.asend(msg))
+
+    async def asend(self, msg: Any) -> Any:
+        """Answer *msg* without blocking the loop. Raises: as :meth:`send`."""
+        if _is_for_the_masker(msg):
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, msg)
+
+    def _answer(self, msg: Any) -> Any:
+        from airflow.sdk.api.client import ServerResponseError
+        from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+        from airflow.sdk.execution_time.comms import ErrorResponse, OKResponse
+
+        handle = self._find_handler(type(msg).__name__)
+        try:
+            answer = handle(self._client, msg)
+        except ServerResponseError as error:
+            detail = {"status_code": error.response.status_code, "message": str(error), "detail": _content(error.response)}
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail)) from None
+        # A handler returns (response, options of its encoding), or nothing.
+        return answer[0] if isinstance(answer, tuple) else OKResponse(ok=True)
+
+    def _find_handler(self, name: str) -> Callable[[Any, Any], Any]:
+        from airflow.sdk.execution_time import request_handlers
+
+        handle: Callable[[Any, Any], Any] | None = _HITL.get(name) or getattr(request_handlers, HANDLERS.get(name, ""), None)
+        if handle is None:
+            raise RuntimeError(f"a trigger can't send {name}: the trigger host of this worker does not support it")
+        return handle
+
+
+def _update_hitl(client: Any, msg: Any) -> tuple[Any, dict[str, bool]]:
+    answer = client.hitl.update_response(ti_id=msg.ti_id, chosen_options=msg.chosen_options, params_input=msg.params_input)
+    return answer, {}
+
+
+_HITL: dict[str, Callable[[Any, Any], Any]] = {
+    "UpdateHITLDetail": _update_hitl,
+    "GetHITLDetailResponse": lambda client, msg: (client.hitl.get_detail_response(ti_id=msg.ti_id), {}),
+}
+
+
+def _is_for_the_masker(msg: Any) -> bool:
+    """Whether the sender has done all of it: it masks in its own process before it tells its supervisor, which we are too."""
+    return type(msg).__name__ == "MaskSecret"
+
+
+def _content(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text[:2000]
+
+
+class TriggerTransport(httpx.BaseTransport):
+    """Sends each request through *ask*, under the lease of the trigger that speaks. Called from threads only."""
+
+    def __init__(self, ask: Callable[[Running, wire.TriggerCall], wire.Answer | None], book: LogBook) -> None:
+        """*ask* blocks through an outage; it returns None if the trigger was cancelled meanwhile."""
+        self._ask = ask
+        self._book = book
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        running = current.get()
+        if running is None:
+            raise RuntimeError(
+                "an SDK call was made outside of any trigger (a thread of its own?); start threads with asyncio.to_thread, or copy "
+                "the context (contextvars.copy_context)"
+            )
+        path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
+        headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+        call = wire.TriggerCall(0, running.lease, request.method, path, headers, request.read())
+        answer = self._ask(running, call)
+        for pause in SERVER_ERROR_PAUSES_S:
+            if answer is None or answer.status < 500:
+                break
+            time.sleep(pause)
+            answer = self._ask(running, call)
+        if answer is None:
+            message = "the trigger was cancelled while it waited for central"
+            return httpx.Response(410, json={"detail": {"reason": "airflow-remote", "message": message}})
+        if answer.status == httpx.codes.FORBIDDEN and (reason := reason_of(answer.body)) and reason not in running.denials:
+            running.denials.add(reason)
+            self._book.tell(running.lease, reason, level="error")
+        return as_response(answer.status, answer.headers, answer.body)
+
+
+def make_client(transport: httpx.BaseTransport) -> Any:
+    """Return the Task SDK's client that asks through *transport*."""
+    from airflow.sdk.api.client import Client
+
+    return Client(base_url=BASE_URL, token="", transport=transport)

@@ -1,0 +1,143 @@
+"""How a trigger host gets a connection to the daemon: by itself, or from a parent that stays root.
+
+With `run_as_user` the host can't open the daemon's socket, nor read its files. A small parent process stays root, connects, and
+passes the connected descriptor over a socket pair. It does nothing else, and runs no user code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+CONNECT_TIMEOUT_S = 0.5
+"""A unix socket answers at once, unless its backlog is full."""
+_ASK = b"?"
+_ANSWER = struct.Struct("!cd")
+"""`+` with a descriptor, or `-`; and the last contact with central that the daemon noted."""
+_PR_SET_PDEATHSIG = 1
+
+
+class Connector(Protocol):
+    """Where connections come from."""
+
+    contact_at: float
+    """The last contact with central that the daemon has noted, as of the last attempt; 0: none that can be read."""
+
+    async def connect(self) -> socket.socket:
+        """Return a connected socket.
+
+        Raises:
+            OSError: the daemon is not there.
+        """
+        ...
+
+
+class Direct:
+    """Connects to the daemon's socket itself."""
+
+    def __init__(self, socket_path: str, contact_path: str) -> None:
+        self.contact_at = 0.0
+        self._socket_path = socket_path
+        self._contact_path = contact_path
+
+    async def connect(self) -> socket.socket:
+        self.contact_at = read_contact(self._contact_path) or self.contact_at
+        return _connect(self._socket_path)
+
+
+class Carried:
+    """Asks the parent at the other end of *pair*."""
+
+    def __init__(self, pair: socket.socket) -> None:
+        self.contact_at = 0.0
+        self._pair = pair
+        pair.setblocking(False)
+
+    async def connect(self) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._pair, _ASK)
+        readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._pair, _settle, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(self._pair)
+        # The parent writes an answer in one piece.
+        answer, descriptors, _, _ = socket.recv_fds(self._pair, _ANSWER.size, 1)
+        if len(answer) < _ANSWER.size:
+            # Without its parent the host can't reach the daemon again, and nobody watches it.
+            os._exit(1)
+        sign, contact_at = _ANSWER.unpack(answer)
+        self.contact_at = contact_at or self.contact_at
+        if sign != b"+":
+            raise ConnectionRefusedError("the daemon is not there")
+        return socket.socket(fileno=descriptors[0])
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def carry(pair: socket.socket, socket_path: str, contact_path: str) -> None:
+    """In the parent: connect whenever the child at the other end of *pair* asks, until it has gone."""
+    with pair:
+        while True:
+            try:
+                if not pair.recv(1):
+                    return
+                contact_at = read_contact(contact_path)
+                try:
+                    with _connect(socket_path) as connected:
+                        socket.send_fds(pair, [_ANSWER.pack(b"+", contact_at)], [connected.fileno()])
+                except (ConnectionError, FileNotFoundError, TimeoutError, BlockingIOError):
+                    pair.sendall(_ANSWER.pack(b"-", contact_at))
+            except OSError:
+                return
+
+
+def end_with_parent() -> None:
+    """In the child: die when the parent does (Linux; elsewhere the next attempt to connect notices)."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Close every descriptor that this process has inherited, except *kept*: user code has no business with them."""
+    try:
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # macOS
+        descriptors = [int(name) for name in os.listdir("/dev/fd")]
+    for descriptor in descriptors:
+        if descriptor not in kept:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def read_contact(path: str) -> float:
+    """Return what the daemon has noted; 0 if nothing can be read."""
+    try:
+        return float(Path(path).read_text()) if path else 0.0
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _connect(path: str) -> socket.socket:
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connected.settimeout(CONNECT_TIMEOUT_S)
+        connected.connect(path)
+        connected.setblocking(False)
+    except OSError:
+        connected.close()
+        raise
+    return connected

@@ -1,0 +1,128 @@
+"""From a workload to a trigger object: finds the class in the bundle or the runtime, and decodes its arguments.
+
+All of it is user code that runs on import. One trigger is loaded at a time (:mod:`.program` sees to that): a module whose import
+waits for a connection must not be seen half-imported by the next trigger.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DAG_MODULE = re.compile(r"unusual_prefix_[0-9a-f]{40}_(?P<stem>.+?)\.(?P<name>.+)\Z")
+"""How Airflow names a Dag file as a module (`airflow.utils.file.get_unique_dag_module_name`). The hash is of the path on the
+worker that deferred the task, which may be another one."""
+
+
+class CannotLoad(Exception):
+    """The trigger's class can't be found or made; the text says why."""
+
+
+class Loader:
+    """Makes triggers of one bundle, whose code is as it was when the host started."""
+
+    def __init__(self, bundle_path: str, bundle_name: str) -> None:
+        self._bundle_path = bundle_path
+        self._bundle_name = bundle_name
+        self._classes: dict[tuple[str, str], type[Any]] = {}
+        self._dag_modules: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        """Put the bundle's root on `sys.path`, as the Task SDK does it for a task."""
+        if self._bundle_path not in sys.path:
+            sys.path.append(self._bundle_path)
+
+    def load(self, workload: Mapping[str, Any]) -> Any:
+        """Return the trigger that *workload* describes.
+
+        Raises:
+            BaseException: whatever user code raises when it is imported or called.
+        """
+        trigger_class = self.find_class(workload["classpath"], workload["dag_rel_path"])
+        return trigger_class(**decode_arguments(workload["kwargs"]))
+
+    def find_class(self, classpath: str, dag_rel_path: str) -> type[Any]:
+        """Return the class at *classpath*, which may be defined in the Dag file at *dag_rel_path*.
+
+        Raises:
+            CannotLoad: there is no such class.
+            BaseException: whatever the module raises.
+        """
+        key = (classpath, dag_rel_path)
+        if key not in self._classes:
+            own = DAG_MODULE.match(classpath)
+            found = self._of_dag_file(own, dag_rel_path) if own else _of_module(classpath)
+            if not isinstance(found, type):
+                raise CannotLoad(f"{classpath} is no class")
+            self._classes[key] = found
+        return self._classes[key]
+
+    def _of_dag_file(self, name: re.Match[str], dag_rel_path: str) -> Any:
+        stem = re.sub(r"[.-]", "_", Path(dag_rel_path).stem)
+        if name["stem"] != stem:
+            raise CannotLoad(
+                f"the trigger's class {name['name']!r} is in a Dag file {name['stem']!r}, but the task's Dag is in {dag_rel_path}; "
+                "move the class into a module that both import"
+            )
+        if dag_rel_path not in self._dag_modules:
+            self._dag_modules[dag_rel_path] = self._import_dag_file(dag_rel_path)
+        return _attribute(self._dag_modules[dag_rel_path], name["name"], dag_rel_path)
+
+    def _import_dag_file(self, dag_rel_path: str) -> Any:
+        from airflow.dag_processing.dagbag import BundleDagBag
+        from airflow.utils.file import get_unique_dag_module_name
+
+        path = str(Path(self._bundle_path, dag_rel_path))
+        bag = BundleDagBag(
+            dag_folder=path,
+            safe_mode=False,
+            load_op_links=False,
+            bundle_path=Path(self._bundle_path),
+            bundle_name=self._bundle_name,
+        )
+        module = sys.modules.get(get_unique_dag_module_name(path))
+        if module is None or bag.import_errors:
+            reasons = "\n".join(str(error) for error in bag.import_errors.values()) or "it defines no module"
+            raise CannotLoad(f"the Dag file {dag_rel_path} could not be imported: {reasons}")
+        return module
+
+
+def decode_arguments(encoded: Any) -> dict[str, Any]:
+    """Return the trigger's arguments as Airflow's triggerer decodes them.
+
+    Raises:
+        CannotLoad: they are no mapping.
+    """
+    from airflow.sdk.serde import deserialize
+    from airflow.serialization.decoders import smart_decode_trigger_kwargs
+    from airflow.serialization.serialized_objects import BaseSerialization
+
+    try:
+        decoded = deserialize(encoded)
+    except (ImportError, KeyError, AttributeError, TypeError):
+        # The older encoding, which serde does not know.
+        decoded = BaseSerialization.deserialize(encoded)
+    if not isinstance(decoded, dict):
+        raise CannotLoad(f"the trigger's arguments are {type(decoded).__name__}, not a mapping")
+    return {str(name): smart_decode_trigger_kwargs(value) for name, value in decoded.items()}
+
+
+def _of_module(classpath: str) -> Any:
+    module_name, _, name = classpath.rpartition(".")
+    if not module_name:
+        raise CannotLoad(f"{classpath!r} is no import path of a class: it names no module")
+    return _attribute(importlib.import_module(module_name), name, module_name)
+
+
+def _attribute(module: Any, dotted: str, where: str) -> Any:
+    found = module
+    for name in dotted.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise CannotLoad(f"{where} has no {dotted!r}; was the code changed since the task deferred?") from None
+    return found

@@ -1,0 +1,199 @@
+"""The logs of the triggers of one host: each line goes to the trigger that wrote it, and to the daemon in batches.
+
+Lines wait in memory until the daemon has stored them. Memory is bounded: what does not fit is dropped, and a line says how much.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.host import redact
+from airflow_remote_worker.shim.triggers.current import current
+
+MOST_OF_ONE = 1 << 20
+"""Bytes that wait for one trigger: some 5,000 lines."""
+MOST = 16 << 20
+"""Bytes that wait in all; the budget of a host with 1,000 triggers is 60 MB."""
+LONGEST_LINE = 128 * 1024
+"""Bytes. Central takes pieces of 1 MiB, and a line must not be cut."""
+BATCH = 256 * 1024
+"""Bytes of one frame to the daemon, at least one trigger's lines."""
+MOST_BATCHES_UNDERWAY = 8
+
+
+class LogBook:
+    """Lines that the daemon has not stored yet. Thread-safe: triggers log from threads as well."""
+
+    def __init__(self) -> None:
+        self.notify: Callable[[], None] = lambda: None
+        """Called, from any thread, when there is something to send."""
+        self._lock = threading.Lock()
+        self._waiting: dict[wire.LeaseName, list[bytes]] = {}
+        self._sizes: dict[wire.LeaseName, int] = {}
+        self._lost: dict[wire.LeaseName, int] = {}
+        self._size = 0
+        self._sent: deque[wire.Lines] = deque()
+        self._number = 0
+
+    def add(self, lease: wire.LeaseName, line: bytes) -> None:
+        """Keep *line*, which ends with a newline."""
+        if len(line) > LONGEST_LINE:
+            line = _shortened(line)
+        with self._lock:
+            size = self._sizes.get(lease, 0)
+            if size + len(line) > MOST_OF_ONE or self._size + len(line) > MOST:
+                self._lost[lease] = self._lost.get(lease, 0) + 1
+                return
+            if lost := self._lost.pop(lease, 0):
+                line = _gap(lost) + line
+            self._waiting.setdefault(lease, []).append(line)
+            self._sizes[lease] = size + len(line)
+            self._size += len(line)
+        self.notify()
+
+    def tell(self, lease: wire.LeaseName, event: str, *, level: str = "info") -> None:
+        """Add a line of our own."""
+        self.add(lease, as_line(event, level=level))
+
+    def next(self) -> wire.Lines | None:
+        """Return the next batch to send; None if there is none, or too many are under way."""
+        with self._lock:
+            if not self._waiting or len(self._sent) >= MOST_BATCHES_UNDERWAY:
+                return None
+            size, lines = 0, []
+            for lease in list(self._waiting):
+                text = b"".join(self._waiting.pop(lease))
+                lines.append((lease, text))
+                size += len(text)
+                if size >= BATCH:
+                    break
+            self._number += 1
+            batch = wire.Lines(self._number, lines)
+            self._sent.append(batch)
+            return batch
+
+    def taken(self, number: int) -> None:
+        """The daemon has stored every batch up to *number*."""
+        with self._lock:
+            while self._sent and self._sent[0].number <= number:
+                for lease, text in self._sent.popleft().lines:
+                    self._size -= len(text)
+                    self._sizes[lease] -= len(text)
+                    if not self._sizes[lease]:
+                        del self._sizes[lease]
+                        if lost := self._lost.pop(lease, 0):
+                            self._keep_gap(lease, lost)
+
+    def unacknowledged(self) -> list[wire.Lines]:
+        """Return the batches that were sent and not acknowledged, for a new connection."""
+        with self._lock:
+            return list(self._sent)
+
+    def _keep_gap(self, lease: wire.LeaseName, lost: int) -> None:
+        line = _gap(lost)
+        self._waiting.setdefault(lease, []).append(line)
+        self._sizes[lease] = self._sizes.get(lease, 0) + len(line)
+        self._size += len(line)
+
+
+class LineRouter(io.RawIOBase):
+    """What Airflow's logging writes its JSON lines to: the log of the trigger that speaks, else the host's own log."""
+
+    def __init__(self, book: LogBook) -> None:
+        super().__init__()
+        self._book = book
+
+    def write(self, body: Any) -> int:
+        line = bytes(body)
+        running = current.get()
+        if running is None:
+            os.write(1, line)
+        else:
+            self._book.add(running.lease, line if line.endswith(b"\n") else line + b"\n")
+        return len(line)
+
+    def writable(self) -> bool:
+        return True
+
+
+class PrintRouter(io.TextIOBase):
+    """What triggers print to: whole lines go to the log of the trigger that prints, as the Task SDK does it for tasks."""
+
+    def __init__(self, book: LogBook, beyond: Any, name: str, level: str) -> None:
+        """*beyond* takes what no trigger prints."""
+        super().__init__()
+        self._book = book
+        self._beyond = beyond
+        self._name = name
+        self._level = level
+        self._begun: dict[wire.LeaseName, str] = {}
+
+    def write(self, text: str) -> int:
+        running = current.get()
+        if running is None:
+            self._beyond.write(text)
+            return len(text)
+        *lines, rest = (self._begun.pop(running.lease, "") + text).split("\n")
+        if len(rest) > LONGEST_LINE:
+            lines, rest = [*lines, rest], ""
+        for line in lines:
+            if line:
+                self._book.add(running.lease, as_line(line, level=self._level, logger=self._name))
+        if rest:
+            self._begun[running.lease] = rest
+        return len(text)
+
+    def end(self, lease: wire.LeaseName) -> None:
+        """The trigger has ended: what it printed without a newline is a line."""
+        if rest := self._begun.pop(lease, ""):
+            self._book.add(lease, as_line(rest, level=self._level, logger=self._name))
+
+    def writable(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        self._beyond.flush()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    @property
+    def buffer(self) -> Any:
+        return self._beyond.buffer
+
+    def fileno(self) -> int:
+        return int(self._beyond.fileno())
+
+
+def as_line(event: str, *, level: str, logger: str = "airflow_remote_worker.shim") -> bytes:
+    """Return a line in the shape of the Task SDK's own, with secrets masked."""
+    stamp = datetime.now(tz=timezone.utc).isoformat().replace("+00:00", "Z")
+    line = {"timestamp": stamp, "level": level, "event": event, "logger": logger}
+    return json.dumps(redact(line)).encode() + b"\n"
+
+
+def _gap(lost: int) -> bytes:
+    event = f"{lost} lines of this log were lost here: the worker's daemon was away, or the trigger logs too fast"
+    return as_line(event, level="warning")
+
+
+def _shortened(line: bytes) -> bytes:
+    """Return a line that says the beginning of one that is too long; still JSON."""
+    try:
+        content = json.loads(line)
+        event, level = str(content.get("event", "")), str(content.get("level", "info"))
+        logger = str(content.get("logger", ""))[:200]
+    except (ValueError, AttributeError):
+        event, level, logger = line.decode("utf-8", "replace"), "info", ""
+    # A character takes up to 12 bytes in JSON (a surrogate pair), so this fits whatever it holds.
+    cut = event[: LONGEST_LINE // 16]
+    return as_line(f"{cut}… (cut: the line had {len(line)} bytes)", level=level, logger=logger)

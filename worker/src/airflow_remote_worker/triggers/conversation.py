@@ -1,0 +1,179 @@
+"""What a trigger host and the daemon say to each other over one connection (frames: `shim/wire.py`)."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import math
+from typing import Protocol
+
+import anyio
+import anyio.abc
+import msgspec
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.gateway import Connection, Door, Gateway
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.link import Executed
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.triggers.host import Host
+from airflow_remote_worker.triggers.hosts import Hosts
+from airflow_remote_worker.triggers.trigger import Stage, Trigger
+
+log = logging.getLogger(__name__)
+
+MOST_CALLS = 1000
+"""Open calls of one connection. A host has some 60 threads that may ask (`shim/triggers`)."""
+BLOCKED_TOLD_EVERY_S = 10.0
+GONE = 410
+
+
+class Keeper(Protocol):
+    """What decides about triggers: :class:`~.keeper.TriggerKeeper`."""
+
+    def find(self, lease: Lease) -> Trigger | None: ...
+
+    def meet(self, trigger: Trigger, host: Host) -> bool:
+        """The host names this trigger; return whether it is to keep it."""
+        ...
+
+    def order(self, trigger: Trigger) -> wire.StartTrigger | None:
+        """Return the order to start it; None if it can't be started (any more)."""
+        ...
+
+    def take_event(self, lease: Lease, event: bytes) -> bool:
+        """The trigger has fired; return whether the host may forget that."""
+        ...
+
+    def take_cancelled(self, lease: Lease) -> None: ...
+
+    def take_lines(self, lease: Lease, text: bytes) -> None: ...
+
+    def supersede(self, lease: Lease, detail: str = ...) -> None: ...
+
+
+class Conversation:
+    """The gateway's guest: hosts that come with their key."""
+
+    def __init__(self, hosts: Hosts, keeper: Keeper, gateway: Gateway, clock: Clock) -> None:
+        self._hosts = hosts
+        self._keeper = keeper
+        self._gateway = gateway
+        self._clock = clock
+
+    def knows(self, hello: wire.HostHello) -> bool:
+        """Return whether this is one of our hosts."""
+        host = self._hosts.all.get(hello.host_id)
+        known = host.spec.key if host else "0" * 32
+        return hmac.compare_digest(known.encode(), hello.key.encode()) and host is not None
+
+    async def converse(self, hello: wire.HostHello, connection: Connection) -> None:
+        """Speak with the host until either side goes."""
+        host = self._hosts.all[hello.host_id]
+        send, receive = anyio.create_memory_object_stream[msgspec.Struct](math.inf)
+        host.outgoing, host.has_met = send, True
+        self._greet(host, hello)
+        host.settled.set()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, connection, receive, name=f"to {hello.host_id}")
+                try:
+                    while True:
+                        self._hear(host, await connection.receive(), tasks)
+                except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    pass  # it has gone, or comes again; its process is watched
+                except wire.BrokenFrame as error:
+                    log.warning("trigger host %s: closed its connection, which sent nonsense: %s", hello.host_id, error)
+                finally:
+                    tasks.cancel_scope.cancel()
+        finally:
+            if host.outgoing is send:
+                host.outgoing = None
+            send.close()
+            receive.close()
+
+    async def _write(self, connection: Connection, outgoing: MemoryObjectReceiveStream[msgspec.Struct]) -> None:
+        async for frame in outgoing:
+            try:
+                await connection.send(frame)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return  # the reader notices too
+
+    def _greet(self, host: Host, hello: wire.HostHello) -> None:
+        """Compare what the host runs with what it should."""
+        named = {Lease(*lease) for lease in hello.leases}
+        kept = [lease for lease in named if (trigger := self._keeper.find(lease)) and self._keeper.meet(trigger, host)]
+        host.send(wire.KeepTriggers(list(kept)))
+        for trigger in list(host.triggers.values()):
+            if trigger.stage is Stage.HOSTED and trigger.lease not in named:
+                self.start(trigger)
+            elif trigger.stage is Stage.CANCELLING:
+                if trigger.lease in named:
+                    self.cancel(trigger)
+                else:
+                    self._keeper.take_cancelled(trigger.lease)
+
+    def start(self, trigger: Trigger) -> None:
+        """Let the trigger's host run it, now or when it connects."""
+        if trigger.host is not None and trigger.host.outgoing is not None and (order := self._keeper.order(trigger)):
+            trigger.host.send(order)
+
+    def cancel(self, trigger: Trigger) -> None:
+        """Let the trigger's host end it, now or when it connects."""
+        if trigger.host is not None:
+            trigger.host.send(wire.CancelTrigger(trigger.lease, trigger.runs_on_kill))
+
+    def acknowledge(self, trigger: Trigger) -> None:
+        """Let the trigger's host forget its end."""
+        if trigger.host is not None:
+            trigger.host.send(wire.Taken(trigger.lease))
+
+    def _hear(self, host: Host, frame: wire.Frame, tasks: anyio.abc.TaskGroup) -> None:
+        if isinstance(frame, wire.Fired):
+            lease = Lease(*frame.lease)
+            if not self._is_of(host, lease) or self._keeper.take_event(lease, frame.event):
+                host.send(wire.Taken(frame.lease))
+        elif isinstance(frame, wire.Cancelled):
+            if self._is_of(host, Lease(*frame.lease)):
+                self._keeper.take_cancelled(Lease(*frame.lease))
+            host.send(wire.Taken(frame.lease))
+        elif isinstance(frame, wire.Lines):
+            for name, text in frame.lines:
+                self._keeper.take_lines(Lease(*name), text)
+            host.send(wire.LinesTaken(frame.number))
+        elif isinstance(frame, wire.TriggerCall):
+            if host.open_calls >= MOST_CALLS:
+                raise wire.BrokenFrame(f"more than {MOST_CALLS} calls at once")
+            host.open_calls += 1
+            tasks.start_soon(self._serve_call, host, frame, name=f"call {frame.id} of {frame.lease}")
+        elif isinstance(frame, wire.Blocked):
+            self._tell_blocked(host, frame)
+        else:
+            raise wire.BrokenFrame(f"unexpected {type(frame).__name__}")
+
+    def _is_of(self, host: Host, lease: Lease) -> bool:
+        return lease in host.triggers
+
+    async def _serve_call(self, host: Host, call: wire.TriggerCall) -> None:
+        try:
+            answer = await self._forward(host, Lease(*call.lease), call)
+        finally:
+            host.open_calls -= 1
+        host.send(wire.Answer(call.id, answer.status, answer.headers, answer.body))
+
+    async def _forward(self, host: Host, lease: Lease, call: wire.TriggerCall) -> Executed:
+        if not self._is_of(host, lease):
+            body = b'{"detail": {"reason": "airflow-remote", "message": "this host does not run that trigger"}}'
+            return Executed(GONE, {"content-type": "application/json"}, body)
+        door = host.doors.setdefault(lease, Door(lease, "", on_superseded=lambda: self._keeper.supersede(lease)))
+        return await self._gateway.forward(
+            door, wire.Call(id=call.id, method=call.method, path=call.path, headers=call.headers, body=call.body)
+        )
+
+    def _tell_blocked(self, host: Host, frame: wire.Blocked) -> None:
+        now = self._clock.monotonic()
+        if now - host.blocked_told_at > BLOCKED_TOLD_EVERY_S:
+            host.blocked_told_at = now
+            by = f"the trigger {Lease(*frame.lease)}" if frame.lease else "something that is no trigger's own task"
+            log.warning("trigger host %s: %s blocked its event loop for %.1f s", host.spec.host_id, by, frame.seconds)

@@ -1,0 +1,76 @@
+"""One trigger host as the daemon sees it: its process, its connection, and the triggers that it has."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import msgspec
+from anyio.streams.memory import MemoryObjectSendStream
+
+from airflow_remote_worker.gateway import Door
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.triggers.trigger import Trigger
+
+TAIL = 2000
+"""Bytes of a dead host's own log that go into the worker's log."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What all triggers of one host share: a bundle, and as whom its code runs."""
+
+    bundle_name: str
+    bundle_path: str
+    user: str
+
+
+@dataclass(eq=False)
+class Host:
+    """A trigger host. Its directory holds `host.json`, `shim.json` (the process) and `shim.log` (what the process prints)."""
+
+    dir: Path
+    spec: wire.HostSpec
+    process: ShimRecord
+    since: float
+    """When it was started or adopted (monotonic)."""
+    is_alone: bool = False
+    """It is on probation with one trigger."""
+    is_leaving: bool = False
+    """It was told to leave, and gets no more triggers."""
+    idle_since: float | None = None
+    has_met: bool = False
+    """It has connected to this daemon."""
+    triggers: dict[Lease, Trigger] = field(default_factory=dict)
+    doors: dict[Lease, Door] = field(default_factory=dict)
+    """Of triggers that have called."""
+    open_calls: int = 0
+    settled: anyio.Event = field(default_factory=anyio.Event)
+    """It has connected, or it has died."""
+    outgoing: MemoryObjectSendStream[msgspec.Struct] | None = None
+    blocked_told_at: float = -math.inf
+
+    @property
+    def code(self) -> Code:
+        return Code(self.spec.bundle_name, self.spec.bundle_path, self.spec.run_as_user)
+
+    def send(self, frame: msgspec.Struct) -> bool:
+        """Send *frame* if the host is connected. What it missed it learns when it connects."""
+        if self.outgoing is None:
+            return False
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            # Without a bound: one frame per trigger, one answer per open call, and both are bounded.
+            self.outgoing.send_nowait(frame)
+            return True
+        return False
+
+    def own_log_tail(self) -> str:
+        """Return the end of what the process has printed."""
+        with contextlib.suppress(OSError):
+            return (self.dir / "shim.log").read_bytes()[-TAIL:].decode("utf-8", "replace").strip()
+        return ""

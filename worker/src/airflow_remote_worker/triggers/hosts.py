@@ -1,0 +1,279 @@
+"""The trigger hosts of this worker: starts them, finds one for each trigger, adopts, watches and ends them.
+
+A host is for one bundle, one user and one state of the bundle's code. Knows nothing of central and of how triggers end; the
+keeper does (:mod:`.keeper`). What they say to each other is in :mod:`.conversation`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.errors import Damaged
+from airflow_remote_worker.jobs.process import CannotHost, StartUncertain, find_shim, is_alive, kill, wait_for_exit
+from airflow_remote_worker.jobs.site import Site
+from airflow_remote_worker.jobs.strays import end_strays
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.state import read, store
+from airflow_remote_worker.triggers.code_state import CodeStates
+from airflow_remote_worker.triggers.host import Code, Host
+from airflow_remote_worker.triggers.suspects import Suspects
+from airflow_remote_worker.triggers.trigger import Trigger
+
+log = logging.getLogger(__name__)
+
+MOST_HOSTS = 32
+"""Each takes about 10 MB beyond the zygote. A site has few bundles; the rest is for code that changes while triggers wait."""
+MOST_ALONE = 4
+PROBATION_S = 30.0
+"""How long a suspect runs alone before it counts as innocent."""
+IDLE_S = 60.0
+"""How long a host without triggers stays: a forked process costs little, an import of the Dags may cost seconds."""
+MEET_WITHIN_S = 60.0
+"""A host that has not connected by then hangs: it imports nothing of the bundle before it connects."""
+LOOK_EVERY_S = 5.0
+
+
+class TooManyHosts(Exception):
+    """This worker may start no further host; the text says why and what to do."""
+
+
+class Starter(Protocol):
+    """What starts processes: :class:`~airflow_remote_worker.jobs.process.Launcher`."""
+
+    async def launch(self, job_dir: Path) -> ShimRecord: ...
+
+
+class Hosts:
+    """All hosts of this worker, in directories below *root*."""
+
+    def __init__(self, root: Path, site: Site, starter: Starter, clock: Clock) -> None:
+        self.all: dict[str, Host] = {}
+        self.on_died: Callable[[Host, list[Trigger], str], None] = lambda host, triggers, how: None
+        """Called when a host has ended that still had triggers; *how* is for people."""
+        self.on_change: Callable[[], None] = _nobody
+        self._root = root
+        self._site = site
+        self._starter = starter
+        self._clock = clock
+        self._states = CodeStates(clock)
+        self._suspects = Suspects()
+        self._probation = anyio.Semaphore(MOST_ALONE)
+        self._locks: dict[Code, anyio.Lock] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Look after the hosts, until cancelled; they run on then."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            while True:
+                await self._clock.sleep(LOOK_EVERY_S)
+                self._look_after()
+
+    async def reserve(self, trigger: Trigger, code: Code) -> Host:
+        """Return the host that is to run *trigger*; it stays until :meth:`release`.
+
+        Raises:
+            CannotHost, OSError: none can be started.
+            TooManyHosts: none may be started.
+            TimeoutError: the disk with the bundle does not answer.
+        """
+        mark = await self._states.of(code.bundle_path)
+        suspect = self._suspects.is_suspect(trigger.lease.job_id, self._clock.monotonic())
+        if suspect and len(self.all) < MOST_HOSTS:
+            await self._probation.acquire()
+            try:
+                host = await self._start(code, mark, is_alone=True)
+            except BaseException:
+                self._probation.release()
+                raise
+            self._assign(trigger, host)
+            self._start_soon(self._end_probation(host), name=f"probation of {host.spec.host_id}")
+            return host
+        async with self._locks.setdefault(code, anyio.Lock()):
+            host = self._find(code, mark) or await self._start(code, mark)
+            self._assign(trigger, host)
+            return host
+
+    def release(self, trigger: Trigger) -> None:
+        """The trigger does not run in its host any more, or never did."""
+        if (host := trigger.host) is not None:
+            trigger.host = None
+            host.triggers.pop(trigger.lease, None)
+            if door := host.doors.pop(trigger.lease, None):
+                door.stopped.set()
+            if not host.triggers:
+                host.idle_since = self._clock.monotonic()
+
+    def claim(self, trigger: Trigger, host: Host) -> None:
+        """The host turns out to run *trigger*, which an earlier daemon started."""
+        self._assign(trigger, host)
+
+    def adopt(self) -> None:
+        """Find the hosts that an earlier daemon has left."""
+        for path in sorted(self._root.iterdir()):
+            try:
+                spec = read(wire.HostSpec, path / wire.HOST_SPEC)
+                if spec.host_id != path.name:
+                    raise Damaged(f"{path} holds the notes of {spec.host_id}")
+            except (Damaged, FileNotFoundError, NotADirectoryError) as error:
+                log.error("trigger host %s: %s; it is ended, its triggers start again", path.name, error)
+                self._start_soon(self._clear_away(path, _process_of(path)), name=f"end of {path.name}")
+                continue
+            process = _process_of(path) or find_shim(path / "shim.log")
+            if process is None or not is_alive(process):
+                self._start_soon(self._clear_away(path, process), name=f"end of {path.name}")
+                continue
+            log.info("trigger host %s: adopted, pid %d", spec.host_id, process.pid)
+            self._keep(Host(path, spec, process, self._clock.monotonic(), idle_since=self._clock.monotonic()))
+
+    async def until_settled(self, within_s: float) -> None:
+        """Return when every adopted host has connected or died, or *within_s* has passed."""
+        with anyio.move_on_after(within_s):
+            for host in list(self.all.values()):
+                await host.settled.wait()
+
+    def logs(self) -> Iterable[Path]:
+        """Return the logs of the processes themselves."""
+        return [host.dir / "shim.log" for host in self.all.values()]
+
+    # Finding and starting
+
+    def _find(self, code: Code, mark: str) -> Host | None:
+        for host in self.all.values():
+            if host.code == code and host.spec.code == mark and not host.is_alone and not host.is_leaving:
+                return host
+        return None
+
+    def _assign(self, trigger: Trigger, host: Host) -> None:
+        trigger.host = host
+        host.triggers[trigger.lease] = trigger
+        host.idle_since = None
+
+    async def _start(self, code: Code, mark: str, *, is_alone: bool = False) -> Host:
+        if len(self.all) >= MOST_HOSTS:
+            raise TooManyHosts(
+                f"this worker has {MOST_HOSTS} trigger hosts, the most it may have: the Dags' code has changed that often while "
+                "triggers wait, or there are that many bundles; it takes more when a host has ended"
+            )
+        host_id = f"host-{secrets.token_hex(6)}"
+        path = self._root / host_id
+        spec = wire.HostSpec(
+            host_id=host_id,
+            key=secrets.token_hex(32),
+            socket_path=str(self._site.socket_path),
+            worker_name=self._site.worker_name,
+            bundle_name=code.bundle_name,
+            bundle_path=code.bundle_path,
+            run_as_user=code.user,
+            code=mark,
+            contact_path=str(self._site.contact_path),
+        )
+        path.mkdir(mode=0o700)
+        try:
+            store(path / wire.HOST_SPEC, spec)
+            process = await self._launch(path)
+        except BaseException:
+            # Without its notes a process that was started all the same ends by itself.
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        host = Host(path, spec, process, self._clock.monotonic(), is_alone=is_alone)
+        try:
+            store(path / "shim.json", process)
+        except OSError as error:
+            log.warning("trigger host %s: its process %d can't be noted: %s", host_id, process.pid, error)
+        self._keep(host)
+        log.info("trigger host %s: started for bundle %s, pid %d", host_id, code.bundle_name, process.pid)
+        return host
+
+    async def _launch(self, path: Path) -> ShimRecord:
+        try:
+            return await self._starter.launch(path)
+        except StartUncertain as error:
+            if process := await anyio.to_thread.run_sync(find_shim, path / "shim.log"):
+                return process
+            raise CannotHost(f"a trigger host could not be started: {error}") from None
+
+    def _keep(self, host: Host) -> None:
+        self.all[host.spec.host_id] = host
+        self._start_soon(self._watch(host), name=f"watch {host.spec.host_id}")
+        self.on_change()
+
+    def _start_soon(self, work: object, *, name: str) -> None:
+        assert self._tasks is not None, "the hosts are not looked after"
+
+        async def do() -> None:
+            await work  # type: ignore[misc]
+
+        self._tasks.start_soon(do, name=name)
+
+    # Watching and ending
+
+    async def _watch(self, host: Host) -> None:
+        await wait_for_exit(host.process)
+        self.all.pop(host.spec.host_id, None)
+        host.outgoing = None
+        host.settled.set()
+        triggers = list(host.triggers.values())
+        if triggers:
+            how = "its process was killed, ran out of memory, or code of a trigger ended it"
+            log.error(
+                "trigger host %s ended with %d triggers: %s\n%s", host.spec.host_id, len(triggers), how, host.own_log_tail()
+            )
+            job_ids = [trigger.lease.job_id for trigger in triggers]
+            if not host.is_alone and self._suspects.note_death(host.code, job_ids, self._clock.monotonic()):
+                log.warning("a second trigger host of bundle %s died: its triggers start alone", host.spec.bundle_name)
+            for trigger in triggers:
+                self.release(trigger)
+        await self._clear_away(host.dir, host.process)
+        if triggers:
+            self.on_died(host, triggers, how)
+        self.on_change()
+
+    async def _clear_away(self, path: Path, process: ShimRecord | None) -> None:
+        """End what a dead or unknown host has left running, and remove its directory."""
+        if ended := await anyio.to_thread.run_sync(end_strays, path.name, process):
+            log.warning("trigger host %s: ended what it left running: %s", path.name, ", ".join(ended))
+        await anyio.to_thread.run_sync(lambda: shutil.rmtree(path, ignore_errors=True))
+
+    async def _end_probation(self, host: Host) -> None:
+        try:
+            await self._clock.sleep(PROBATION_S)
+        finally:
+            self._probation.release()
+        if host.spec.host_id in self.all:
+            host.is_alone = False
+            self._suspects.clear(lease.job_id for lease in host.triggers)
+
+    def _look_after(self) -> None:
+        now = self._clock.monotonic()
+        for host in list(self.all.values()):
+            if not host.has_met and now - host.since > MEET_WITHIN_S:
+                log.error("trigger host %s did not connect within %.0f s; it is ended", host.spec.host_id, MEET_WITHIN_S)
+                kill(host.process)
+            elif host.idle_since is not None and now - host.idle_since > IDLE_S and not host.is_leaving:
+                # It leaves only if it has no trigger, and gets none from now on.
+                host.is_leaving = host.send(wire.Leave())
+            elif host.is_leaving and host.idle_since is not None and now - host.idle_since > IDLE_S + MEET_WITHIN_S:
+                kill(host.process)
+
+
+def _process_of(path: Path) -> ShimRecord | None:
+    try:
+        return read(ShimRecord, path / "shim.json")
+    except (Damaged, FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _nobody() -> None:
+    """The default listener."""
