@@ -198,9 +198,15 @@ def test_triggers_of_a_host_that_was_killed_start_again(central: Airflow, waitin
 
 
 def _host_pids(worker: Worker) -> list[int]:
-    import json
+    """Return the processes whose output goes to the log of a trigger host."""
+    logs = {str(path.parent / "shim.log") for path in worker.state.glob("hosts/*/host.json")}
+    return [pid for pid in worker.stray_pids() if logs & _open_files(pid)]
 
-    return [json.loads(path.read_text().splitlines()[-1])["pid"] for path in worker.state.glob("hosts/*/host.json")]
+
+def _open_files(pid: int) -> set[str]:
+    with contextlib.suppress(OSError):
+        return {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    return set()
 
 
 def test_triggers_of_a_lost_worker_and_of_a_drained_one_go_to_another(
