@@ -225,6 +225,7 @@ const english = {
   refused: (count: number) => `${count} refused`,
   done: (count: number) => `${count} done`,
   moreJobs: (count: number) => `+ ${count} more`,
+  triggerOf: (task: string) => `${task} (trigger)`,
   readSoFar: (count: number) => `${count} rows read`,
   readOf: (count: number, total: number) => `${count} of ${total} rows read`,
   policyOf: (queue: string) => (queue === "*" ? "All queues" : `Queue ${queue}`),

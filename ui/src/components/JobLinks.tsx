@@ -18,9 +18,10 @@ export function runPage(job: Linked): string {
   return airflowPage("dags", job.dag_id, "runs", job.run_id);
 }
 
-/** Return the task's name as Airflow writes it, a mapped one with its index. */
+/** Return the task's name as Airflow writes it, a mapped one with its index; of a trigger, that it is the task's trigger. */
 export function taskName(job: Linked): string {
-  return job.map_index >= 0 ? `${job.task_id}[${job.map_index}]` : job.task_id;
+  const name = job.map_index >= 0 ? `${job.task_id}[${job.map_index}]` : job.task_id;
+  return job.kind === "trigger" ? words().triggerOf(name) : name;
 }
 
 /** What a worker is doing: its oldest running jobs, and a way to the others. */

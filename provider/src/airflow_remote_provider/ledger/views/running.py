@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobState
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -50,7 +51,8 @@ def running_of(session: Session, worker_ids: Collection[str], *, scope: Scope) -
             func.count().over(partition_by=Job.worker_id).label("of_worker"),
             func.row_number().over(partition_by=Job.worker_id, order_by=(Job.accepted_at, Job.id)).label("place"),
         )
-        .where(Job.worker_id.in_(worker_ids), Job.state == JobState.RUNNING.value)
+        # Triggers only wait, and there may be a thousand of them.
+        .where(Job.worker_id.in_(worker_ids), Job.state == JobState.RUNNING.value, Job.kind != JobKind.TRIGGER.value)
         .where(scope.sees_team(Job.team), scope.sees_dag(Job.dag_id))
         .subquery()
     )
