@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 
 class Answers(BaseTrigger):
@@ -51,6 +51,17 @@ class Appears(BaseTrigger):
 
     async def on_kill(self) -> None:
         Path(self.path).with_suffix(".killed").touch()
+
+
+class EndsWhenItAppears(Appears):
+    """Ends its task without resuming it when the file exists."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.EndsWhenItAppears", {"path": self.path}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        async for event in super().run():
+            yield TaskSuccessEvent(xcoms={"return_value": event.payload})
 
 
 class Asks(BaseTrigger):

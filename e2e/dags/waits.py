@@ -12,7 +12,7 @@ from airflow.providers.standard.sensors.filesystem import FileSensor
 from airflow.providers.standard.sensors.time_delta import TimeDeltaSensor
 from airflow.sdk import BaseOperator, Param, dag, task
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskSuccessEvent, TriggerEvent
-from site_triggers import Answers, Appears, Asks
+from site_triggers import Answers, Appears, Asks, EndsWhenItAppears
 
 REMOTE = {"executor": "RemoteExecutor"}
 DIRECTORY = {"directory": Param("", type="string")}
@@ -152,11 +152,10 @@ def waits_on_two():
 
 @dag(schedule=None, params=DIRECTORY, max_active_tasks=1000)
 def waits_together():
-    """Five hundred tasks that wait for the same file."""
-    count = 500
-    Waits.partial(task_id="wait", trigger=Appears, queue="waits-many", **REMOTE).expand(
-        told=[{"path": "{{ params.directory }}/go"}] * count
-    )
+    """Five hundred tasks that wait for the same file. Most end with their trigger: to resume them all takes minutes."""
+    go = {"path": "{{ params.directory }}/go"}
+    Waits.partial(task_id="go_on", trigger=Appears, queue="waits-many", **REMOTE).expand(told=[go] * 50)
+    Waits.partial(task_id="end", trigger=EndsWhenItAppears, queue="waits-many", **REMOTE).expand(told=[go] * 450)
 
 
 for make in (waits, waited_for, waits_for_server, waits_in_vain, waits_and_asks, waits_once, waits_on_two, waits_together):
