@@ -41,7 +41,7 @@ UNIT = Unit(
 
 def main() -> int:
     write = "--write" in sys.argv[1:]
-    wrong = [*_blocks(write=write), *_files(write=write), *_messages(), *_links(), *_locks(), *_adrs()]
+    wrong = [*_blocks(write=write), *_files(write=write), *_messages(), *_links(), *_locks(), *_adrs(), *_claims()]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
@@ -151,6 +151,25 @@ def _locks() -> list[str]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if re.match(r"\s*(-i|--index|--extra-index|--find-links|.*\s@\s)", line) and not line.lstrip().startswith("#")
     ]
+
+
+CLAIMS = ROOT / "docs/explain/security.md"
+SHORT = ("hostile/", "api/", "ledger/", "logstores/", "grants/")
+"""Parts of `provider/tests/` that the security model names without it."""
+
+
+def _claims() -> list[str]:
+    """Return what is wrong with the security model: each claim in its tables names a test, and each test that it names exists."""
+    text = CLAIMS.read_text(encoding="utf-8")
+    wrong = [
+        f"{CLAIMS.relative_to(ROOT)}: names the test {name}, which does not exist"
+        for name in dict.fromkeys(re.findall(r"`([\w/]+\.py)`", text))
+        if not (ROOT / ("provider/tests" if name.startswith(SHORT) else ".") / name).is_file()
+    ]
+    for table in re.findall(r"(?m)^\|[^\n]*shown by \|\n\|[-|]+\|\n((?:\|.*\n)+)", text):
+        rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+        wrong += [f"{CLAIMS.relative_to(ROOT)}: no test shows: {row[0]}" for row in rows if ".py`" not in row[-1]]
+    return wrong
 
 
 def _adrs() -> list[str]:
