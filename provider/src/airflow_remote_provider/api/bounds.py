@@ -180,7 +180,8 @@ class Variable(Body):
 
 
 RenderedMapIndex = Id
-RenderedFields = dict[str, Any]
+RenderedFields = Annotated[dict[str, Any], Meta(min_length=1)]
+"""Without any, Airflow looks for them in the task's definition, which it has not read here, and fails."""
 
 
 def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes) -> None:
@@ -254,7 +255,7 @@ def _check_body(body_type: Any, body: bytes) -> None:
 def _is_deeper(value: object, most: int) -> bool:
     """Whether dicts and lists are nested more than *most* levels. Level by level, because a body's depth is the sender's choice."""
     level: list[Any] = [value]
-    for _ in range(most + 1):
+    for _ in range(most):
         level = [
             item
             for holder in level
@@ -276,8 +277,8 @@ def _check_moment(name: str, moment: datetime, earliest: datetime, latest: datet
 
 
 DURATION = re.compile(
-    r"[+-]?P(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,5})M)?(?:(?P<weeks>\d{1,5})W)?(?:(?P<days>\d{1,6})D)?"
-    r"(?:T(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,10}(?:\.\d{1,9})?)S)?)?",
+    r"[+-]?P(?!$)(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,5})M)?(?:(?P<weeks>\d{1,5})W)?(?:(?P<days>\d{1,6})D)?"
+    r"(?:T(?!$)(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,10}(?:\.\d{1,9})?)S)?)?",
     re.ASCII,
 )
 """ISO 8601, as pydantic writes it (`P1Y35DT2H`) and reads it."""
