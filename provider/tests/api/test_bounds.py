@@ -186,8 +186,16 @@ def test_what_a_waiting_task_keeps_is_plain_json(marker: str) -> None:
 @pytest.mark.parametrize(
     ("query", "fits"),
     [
-        *((f"{name}={number}", True) for name in ("map_index", "offset", "start", "stop", "step") for number in (0, -1, 2**31 - 1)),
-        *((f"{name}={number}", False) for name in sorted(bounds.INTEGERS) for number in (2**31, -(2**31), 10**30, "x", "1.5", "")),
+        *(
+            (f"{name}={number}", True)
+            for name in ("map_index", "offset", "start", "stop", "step")
+            for number in (0, -1, 2**31 - 1)
+        ),
+        *(
+            (f"{name}={number}", False)
+            for name in sorted(bounds.INTEGERS)
+            for number in (2**31, -(2**31), 10**30, "x", "1.5", "")
+        ),
         *(("limit=-1", False), ("mapped_length=-1", False), ("mapped_length=0", True), ("map_index=1&map_index=x", False)),
         *((f"{name}=2026-11-29T12:00:00%2B01:00", True) for name in sorted(bounds.MOMENTS)),
         *((f"{name}=9999-12-31T23:59:59-14:00", False) for name in sorted(bounds.MOMENTS)),
@@ -228,7 +236,14 @@ def test_each_route_that_reads_a_body_bounds_it() -> None:
 
 def test_the_fields_that_airflow_reads_are_known() -> None:
     """A field that a newer Airflow adds needs a thought: has it a range?"""
-    from airflow.api_fastapi.execution_api.datamodels import asset_state_store, dagrun, hitl, task_state_store, taskinstance, variable
+    from airflow.api_fastapi.execution_api.datamodels import (
+        asset_state_store,
+        dagrun,
+        hitl,
+        task_state_store,
+        taskinstance,
+        variable,
+    )
 
     states = ("Terminal", "Success", "Target", "Deferred", "Reschedule", "AwaitingInput", "Retry")
     pairs = [

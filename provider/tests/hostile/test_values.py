@@ -76,7 +76,11 @@ def test_an_alias_among_the_outlets_emits_no_event_for_an_asset_that_is_not_gran
     from airflow.models.asset import AssetEvent, AssetModel
 
     before = _count(AssetEvent), _count(AssetModel)
-    for key in ({"name": "theirs", "uri": "s3://theirs"}, {"name": "out", "uri": "s3://theirs"}, {"name": "theirs", "uri": "s3://out"}):
+    for key in (
+        {"name": "theirs", "uri": "s3://theirs"},
+        {"name": "out", "uri": "s3://theirs"},
+        {"name": "theirs", "uri": "s3://out"},
+    ):
         event = {"source_alias_name": "alias", "dest_asset_key": key, "dest_asset_extra": {}, "extra": {}}
         answer = _state(probe, state="success", task_outlets=[ALIAS], outlet_events=[event])
         assert answer.status == 403 and b"theirs" in answer.body and b"asset_writes" in answer.body
@@ -149,7 +153,21 @@ DATES = st.sampled_from(
 )
 NUMBERS = st.integers() | st.floats() | st.sampled_from([2**31 - 1, 2**31, -1, 2**63, 10**30, 1e308, 0])
 TEXTS = st.text(max_size=20) | st.sampled_from(
-    ["\x00", "\ud800", "a" * 300, "a" * 70_000, "probe", "after", "out", "alias", "s3://out", "PT5S", "P9Y", "P99999999D", "__fail__"]
+    [
+        "\x00",
+        "\ud800",
+        "a" * 300,
+        "a" * 70_000,
+        "probe",
+        "after",
+        "out",
+        "alias",
+        "s3://out",
+        "PT5S",
+        "P9Y",
+        "P99999999D",
+        "__fail__",
+    ]
 )
 ANYTHING = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS | DATES,
@@ -173,12 +191,17 @@ def _fields(body_type: Any) -> st.SearchStrategy[Any]:
         "hostname": TEXTS,
         "tasks": st.lists(TEXTS | st.tuples(TEXTS, NUMBERS), max_size=4),
         "task_outlets": st.lists(
-            st.fixed_dictionaries({"type": st.sampled_from(["Asset", "AssetAlias", "AssetNameRef"]), "name": TEXTS, "uri": TEXTS}),
+            st.fixed_dictionaries(
+                {"type": st.sampled_from(["Asset", "AssetAlias", "AssetNameRef"]), "name": TEXTS, "uri": TEXTS}
+            ),
             max_size=2,
         ),
         "outlet_events": st.lists(
             st.fixed_dictionaries(
-                {"dest_asset_key": st.fixed_dictionaries({"name": TEXTS, "uri": TEXTS}), "extra": st.dictionaries(TEXTS, ANYTHING)},
+                {
+                    "dest_asset_key": st.fixed_dictionaries({"name": TEXTS, "uri": TEXTS}),
+                    "extra": st.dictionaries(TEXTS, ANYTHING),
+                },
                 optional={"source_alias_name": st.just("alias"), "partition_key": ANYTHING, "dest_asset_extra": ANYTHING},
             ),
             max_size=2,
@@ -195,9 +218,12 @@ def _fields(body_type: Any) -> st.SearchStrategy[Any]:
     names = {*body_type.__struct_fields__, *({"value"} if "expires_at" in body_type.__struct_fields__ else ())}
     names |= {"val"} if "description" in names else {"ti_id"} if {"options", "chosen_options"} & names else set()
     made = {
-        name: _mostly(known.get(name, DATES if name.endswith(("_date", "_at", "_after")) else TEXTS | st.none())) for name in names
+        name: _mostly(known.get(name, DATES if name.endswith(("_date", "_at", "_after")) else TEXTS | st.none()))
+        for name in names
     }
-    must = {name: made[name] for name in ("state", "end_date", "value", "val", "tasks", "options", "chosen_options") if name in made}
+    must = {
+        name: made[name] for name in ("state", "end_date", "value", "val", "tasks", "options", "chosen_options") if name in made
+    }
     return st.fixed_dictionaries(must, optional={name: made[name] for name in made if name not in must})
 
 
@@ -211,7 +237,9 @@ def _path(pattern: str) -> str:
     return pattern + ("?name=out&uri=s3://out&key=k" if pattern.startswith("store/asset") else "")
 
 
-WITH_BODY = [(method, path, rule.body) for method, path, rule in TABLE if rule.body is not None and "connection-tests" not in path]
+WITH_BODY = [
+    (method, path, rule.body) for method, path, rule in TABLE if rule.body is not None and "connection-tests" not in path
+]
 
 
 @pytest.mark.parametrize(("method", "pattern", "body_type"), WITH_BODY, ids=[f"{method} {path}" for method, path, _ in WITH_BODY])
@@ -249,7 +277,9 @@ PARAMETERS = {
     "asset-events/by-asset": ["name", "uri", "after", "before", "ascending", "limit"],
     "variables/keys": ["prefix", "limit", "offset"],
 }
-WORDS = st.sampled_from(["", "\x00", "x", "success", "running", "null", "true", "probe", NOW, "9999-12-31T23:59:59-14:00", "a" * 3000])
+WORDS = st.sampled_from(
+    ["", "\x00", "x", "success", "running", "null", "true", "probe", NOW, "9999-12-31T23:59:59-14:00", "a" * 3000]
+)
 
 
 @pytest.mark.parametrize("path", PARAMETERS)

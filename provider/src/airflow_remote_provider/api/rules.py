@@ -118,7 +118,7 @@ def _skip_downstream(call: Call) -> tuple[Need, ...]:
         named = json.loads(call.body)["tasks"]
         tasks = frozenset((task, -1) if isinstance(task, str) else _mapped(*task) for task in named)
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise NotAllowed("its body does not name tasks; expected is {\"tasks\": [\"task_id\", [\"task_id\", map_index]]}") from None
+        raise NotAllowed('its body does not name tasks; expected is {"tasks": ["task_id", ["task_id", map_index]]}') from None
     return (Skip(tasks),) if tasks else FREE
 
 
@@ -240,11 +240,12 @@ def _asset_ask(kind: Kind, *names: object) -> Ask:
 OWN = Rule("the job's own task instance", _own)
 OWN_STATE = Rule(
     "the job's own task instance; outlets that it says it changed, and the assets that the events of its aliases are for: "
-    "`asset_writes`; what it defers to: `triggers`, and `connections` "
-    "that the trigger's arguments name",
+    "`asset_writes`; what it defers to: `triggers`, and `connections` that the trigger's arguments name",
     _own_state,
 )
-SKIP_DOWNSTREAM = Rule("the job's own task instance; only tasks downstream of it, by the Dag version of the job", _skip_downstream)
+SKIP_DOWNSTREAM = Rule(
+    "the job's own task instance; only tasks downstream of it, by the Dag version of the job", _skip_downstream
+)
 OWN_HITL = Rule("the job's own task instance, in the path and in the body", _own_hitl)
 TEST = Rule("the job's own connection test", _own_test, TESTS)
 NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))

@@ -27,9 +27,9 @@ class Kind(str, Enum):
     TRIGGER_DAGS = "trigger_dags"
     """Dags whose runs to trigger and to clear, the job's own Dag included."""
     ASSETS = "assets"
-    """Assets (by name or URI) and aliases whose definition, events and state to read. The task's inlets and outlets are inferred."""
+    """Assets (by name or URI) and aliases to read: definition, events, state. The task's inlets and outlets are inferred."""
     ASSET_WRITES = "asset_writes"
-    """Assets and aliases to emit events for, and whose state to set and to delete. The task's outlets are inferred."""
+    """Assets and aliases to emit events for, and to set and delete state of. The task's outlets are inferred."""
     TRIGGERS = "triggers"
     """Trigger classes to defer to (the triggerer runs them, on central). Those of installed providers need no grant."""
 
