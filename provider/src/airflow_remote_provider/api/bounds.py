@@ -1,7 +1,7 @@
 """Bounds of the values in a job's call: what a body, a query and a path may hold before the call goes on to Airflow.
 
 Airflow's Execution API checks types, not ranges. A date in the year 9999, a number of 64 bits or a NUL character is an error 500
-with a traceback there. A delay of 1e300 s or NaN gets into the database, and each later read of it fails. This file has the ranges:
+with a traceback there. A delay of 1e300 s or NaN gets into the database, and every later read fails. Here are the ranges,
 one type for each body. Which route has which body: :mod:`.rules`.
 
 Fields that a type does not name are passed on: Airflow's own models refuse them. Fields are optional here for the same reason.
