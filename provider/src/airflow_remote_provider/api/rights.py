@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from functools import partial
 from urllib.parse import unquote
 
 from airflow_remote_protocol.errors import ProblemCode
@@ -30,6 +31,8 @@ HOLDS_S = 5.0
 """How long a changed queue policy may take to be heeded."""
 MOST_KEPT = 10_000
 """Answers kept; some hundred bytes each."""
+CHECKED_AT_ONCE = 65536
+"""Bytes of a body whose values are checked on the event loop, in about a millisecond; a thread checks larger ones."""
 READS = frozenset({"GET", "HEAD"})
 JUDGED_BY_AIRFLOW = frozenset({"run", "state"})
 """Of a task instance: Airflow itself refuses them when it is not queued, or not running, any more."""
@@ -56,7 +59,8 @@ class Rights:
             # XComs have no try in their key: what a cleared task wrote before it heard of that would be the next try's.
             raise Refusal(ProblemCode.INVALID, "central has taken this job back (its task was ended, cleared or deleted)")
         try:
-            rules.check_values(request.method, path, query=request.scope.get("query_string", b""), body=body)
+            check = partial(rules.check_values, request.method, path, query=request.scope.get("query_string", b""), body=body)
+            await asyncio.to_thread(check) if len(body) > CHECKED_AT_ONCE else check()
             asks = rules.judge(
                 subject,
                 request.method,
