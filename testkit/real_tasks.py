@@ -1,6 +1,6 @@
-"""Central with Airflow's own database: a real Dag, its run and its task instances, for calls that must get past the lookup of one.
+"""Central with Airflow's own database: a real Dag, its run and its task instances, for calls that must get past their lookup.
 
-The other suites keep a stand-in for Airflow's task instances. Here our tables and Airflow's are in one database, as in production.
+The other suites keep a stand-in for Airflow's task instances. Here our tables and Airflow's are in one database, as on central.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def _configure(settings: Any) -> None:
 def make_run() -> None:
     """Write the Dag and one run of it, all of its task instances without a state, as the scheduler does."""
     from airflow.models.dagbundle import DagBundleModel
+    from airflow.models.serialized_dag import SerializedDagModel
     from airflow.providers.standard.operators.empty import EmptyOperator
     from airflow.sdk import DAG, Asset, AssetAlias
     from airflow.serialization.definitions.dag import SerializedDAG
-    from airflow.models.serialized_dag import SerializedDagModel
     from airflow.serialization.serialized_objects import LazyDeserializedDAG
     from airflow.utils.session import create_session
     from airflow.utils.state import DagRunState
@@ -76,7 +76,11 @@ def make_run() -> None:
 
     with DAG(DAG_ID, schedule=None) as dag:
         outlets = [Asset("out", "s3://out"), AssetAlias("alias")]
-        probe, after, later = EmptyOperator(task_id="probe", outlets=outlets), EmptyOperator(task_id="after"), EmptyOperator(task_id="later")
+        probe, after, later = (
+            EmptyOperator(task_id="probe", outlets=outlets),
+            EmptyOperator(task_id="after"),
+            EmptyOperator(task_id="later"),
+        )
         probe >> after >> later
         EmptyOperator(task_id="beside")
     with create_session() as session:

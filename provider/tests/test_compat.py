@@ -133,3 +133,8 @@ def test_an_impatient_transaction_gives_up_and_leaves_its_connection_patient(dat
     assert job_row(job.job_id).state == "queued"
     with database.connect() as one, database.connect() as two:
         assert [connection.scalar(patience) for connection in (one, two)] == [usual, usual]
+
+
+def test_dates_have_a_range_where_the_database_has_one(database: Engine) -> None:
+    expected = compat.MYSQL_TIMESTAMPS if database.dialect.name == "mysql" else None
+    assert compat.date_range() == expected

@@ -289,12 +289,12 @@ def task_definition(session: Session, dag_version_id: UUID, task_id: str) -> Any
 
 
 def date_range() -> tuple[datetime, datetime] | None:
-    """Return from when to when Airflow's columns of dates reach; None where any date can be stored. MySQL's are of type TIMESTAMP."""
+    """Return the first and the last date that Airflow's columns can store; None if every date. On MySQL they are TIMESTAMPs."""
     return MYSQL_TIMESTAMPS if engine().dialect.name == "mysql" else None
 
 
 MYSQL_TIMESTAMPS = (datetime(1970, 1, 2, tzinfo=timezone.utc), datetime(2038, 1, 19, tzinfo=timezone.utc))
-"""https://dev.mysql.com/doc/refman/8.4/en/datetime.html, less what a time zone may shift."""
+"""https://dev.mysql.com/doc/refman/8.4/en/datetime.html, less a day for time zones."""
 
 
 def downstream_of(task: Any) -> frozenset[str]:
@@ -303,7 +303,7 @@ def downstream_of(task: Any) -> frozenset[str]:
 
 
 def are_mapped_together(task: Any, other_id: str) -> bool:
-    """Whether this serialized task and another one of its Dag are in one mapped task group: each map index is a unit of its own."""
+    """Whether this serialized task and another one of its Dag are in the same mapped task group."""
     groups = {group.group_id for group in task.iter_mapped_task_groups()}
     return any(group.group_id in groups for group in task.dag.task_dict[other_id].iter_mapped_task_groups())
 

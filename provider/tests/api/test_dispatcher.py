@@ -555,13 +555,14 @@ def test_a_terminal_state_that_failed_to_go_through_leaves_the_job_to_people(dat
     async def check(central: ServedCentral) -> None:
         async with _client(central) as client:
             headers = {**_headers(worker), EPOCH_HEADER: str(lease.epoch)}
-            answer = await client.patch(path, content=b"this breaks the stand-in", headers=headers)
-            assert answer.status_code == 500
-            assert (await _in_thread(job_row, lease.job_id)).concluded_at is None
+            for breaks, status in ((b"{}", 500), (b"out of bounds", 422)):
+                answer = await client.patch(path, content=breaks, headers=headers)
+                assert answer.status_code == status
+                assert (await _in_thread(job_row, lease.job_id)).concluded_at is None
             answer = await client.patch(path, json={"state": "success"}, headers=headers)
             assert answer.status_code == 204
             assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None
-            answer = await client.patch(path, content=b"a repeat may break, too", headers=headers)
+            answer = await client.patch(path, content=b"{}", headers=headers)  # a repeat may break, too
             assert answer.status_code == 500
             assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None, "the first one stays the task's word"
 

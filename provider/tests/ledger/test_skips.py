@@ -24,7 +24,7 @@ VERSION = uuid.uuid4()
 
 
 def _dag() -> Any:
-    """`before` → `branch` → `direct` → `indirect`, `mapped`; beside them `other`. In a group mapped over `x`: `first` → `second` → `after`."""
+    """`before` → `branch` → `direct` → `indirect` and `mapped`; `other`; a mapped group (`first` → `second`) → `after`."""
     with DAG("dag") as dag:
         before, branch, direct = (EmptyOperator(task_id=name) for name in ("before", "branch", "direct"))
         indirect, mapped = EmptyOperator(task_id="indirect"), EmptyOperator.partial(task_id="mapped").expand(doc=["a", "b"])

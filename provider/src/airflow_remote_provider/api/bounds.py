@@ -1,9 +1,10 @@
 """Bounds of the values in a job's call: what a body, a query and a path may hold before the call goes on to Airflow.
 
-Airflow's Execution API checks types, not ranges: a date of the year 9999, a delay of 1e300 s, a NUL or NaN in a text is an error 500
-with a traceback there, or ends up in the database and fails whoever reads it. Here are the ranges, one type for each body.
+Airflow's Execution API checks types, not ranges. A date in the year 9999, a number of 64 bits or a NUL character is an error 500
+with a traceback there. A delay of 1e300 s or NaN gets into the database, and every later read fails. Here are the ranges,
+one type for each body. Which route has which body: :mod:`.rules`.
 
-Fields that a type does not name go on unread: Airflow's own models refuse them. No field is required here for the same reason.
+Fields that a type does not name are passed on: Airflow's own models refuse them. Fields are optional here for the same reason.
 """
 
 from __future__ import annotations
@@ -16,22 +17,20 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from airflow_remote_provider import compat
-
 MOST_INT = 2**31 - 1
 """Airflow's columns of numbers are INTEGER, which has 32 bits on Postgres and MySQL."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2100, 1, 1, tzinfo=timezone.utc)
-"""When a task may say that something happened or is to happen."""
+"""Between these are the dates that a task reports: when it started and ended, when to try again, when a stored value expires."""
 EARLIEST_LOGICAL, LATEST_LOGICAL = datetime(1900, 1, 1, tzinfo=timezone.utc), datetime(2200, 1, 1, tzinfo=timezone.utc)
-"""Logical dates: Dags also process data of the last century."""
+"""Between these are logical dates: some Dags process data of the last century."""
 LONGEST_RETRY_DELAY_S = 366 * 86400.0
-"""A year. Airflow's own `max_retry_delay` is a day unless set."""
+"""A year. Airflow's own `max_retry_delay` is a day by default."""
 LONGEST_TIMEOUT = timedelta(days=10 * 366)
 """How long a task may wait for a trigger or for a person."""
 DEEPEST_JSON = 100
 """Levels. MySQL stores no JSON document that is deeper."""
 MOST_SKIPPED = 5000
-"""Tasks in one call. Postgres has no stack for a condition on 20,000 of them."""
+"""Tasks in one call. A condition on 20,000 of them exceeds the stack of Postgres, and Airflow answers 500."""
 
 Id = Annotated[str, Meta(max_length=250)]
 """Airflow's `ID_LEN`."""
@@ -50,11 +49,11 @@ Duration = str | int | float
 
 
 class OutOfBounds(Exception):
-    """A value is none that the Execution API may be given; the text names the value and the bound."""
+    """A value must not be passed on to the Execution API; the text names the value and its bound."""
 
 
 class Body(msgspec.Struct, kw_only=True):
-    """What one body may hold. Durations and the range of dates have no constraint of msgspec's: they are checked here."""
+    """What one body may hold. The range of dates is checked here, because msgspec has no constraint for it."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -82,7 +81,7 @@ class Outlet(Body):
 
 
 class AssetKey(Body, forbid_unknown_fields=True):
-    """Airflow passes its fields on as arguments, whatever they are."""
+    """Airflow passes all of its fields on as keyword arguments, so it may have no others."""
 
     name: EventAssetName
     uri: EventAssetName
@@ -97,7 +96,7 @@ class OutletEvent(Body):
 
 
 class State(Body):
-    """Of all states that a task may report; Airflow knows which fields belong to which."""
+    """A state that a task reports. Which fields belong to which state, Airflow checks."""
 
     state: Id | UnsetType = UNSET
     end_date: Moment | UnsetType = UNSET
@@ -126,7 +125,7 @@ class State(Body):
 
 class SkipDownstream(Body):
     tasks: Annotated[list[Any], Meta(max_length=MOST_SKIPPED)] | UnsetType = UNSET
-    """Each a task id, or a task id and a map index. Checked here: msgspec 0.22 crashes on a text with a constraint or a pair."""
+    """Each is a task id, or a pair of task id and map index. msgspec 0.22.0 crashes on a union of `Id` and such a pair."""
 
     def __post_init__(self) -> None:
         for task in [] if self.tasks is UNSET else self.tasks:
@@ -141,7 +140,7 @@ class InputUser(Body):
 
 
 class InputRequest(Body):
-    """Of a task that waits for a person (human in the loop)."""
+    """What a task asks a person (human in the loop)."""
 
     options: list[Text] | UnsetType = UNSET
     subject: Text | UnsetType = UNSET
@@ -157,7 +156,7 @@ class InputResponse(Body):
 
 
 class Stored(Body):
-    """Of a store: a task instance's or an asset's."""
+    """A value for the store of a task instance or an asset."""
 
     expires_at: Moment | None = None
 
@@ -180,7 +179,8 @@ class Variable(Body):
 
 
 RenderedMapIndex = Id
-RenderedFields = dict[str, Any]
+RenderedFields = Annotated[dict[str, Any], Meta(min_length=1)]
+"""Without a field, Airflow looks into the task's definition, which this call does not load, and answers 500."""
 
 
 def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes) -> None:
@@ -202,7 +202,7 @@ def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, s
 
 
 INTEGERS = frozenset({"map_index", "mapped_length", "offset", "limit", "start", "stop", "step"})
-"""Parameters that are numbers, wherever they occur."""
+"""Parameters that are numbers in every route."""
 NOT_NEGATIVE = frozenset({"mapped_length", "limit"})
 MOMENTS = frozenset({"logical_date", "logical_dates", "after", "before"})
 """Parameters that are dates to compare with."""
@@ -239,7 +239,7 @@ def _check_body(body_type: Any, body: bytes) -> None:
         value = _decode(body)
     except (ValueError, RecursionError) as error:
         raise OutOfBounds(
-            f"its body is not JSON in UTF-8, or holds a number that JSON has not (NaN, Infinity) or half a surrogate pair: {error}"
+            f"its body is not JSON in UTF-8 without NaN, Infinity and unpaired surrogates, which databases do not store: {error}"
         ) from None
     if body.count(b"[") + body.count(b"{") > DEEPEST_JSON and _is_deeper(value, DEEPEST_JSON):
         raise OutOfBounds(f"its body is nested more than {DEEPEST_JSON} levels deep")
@@ -252,9 +252,9 @@ def _check_body(body_type: Any, body: bytes) -> None:
 
 
 def _is_deeper(value: object, most: int) -> bool:
-    """Whether dicts and lists are nested more than *most* levels. Level by level, because a body's depth is the sender's choice."""
+    """Whether dicts and lists are nested more than *most* levels. Without recursion: the worker chooses the depth of a body."""
     level: list[Any] = [value]
-    for _ in range(most + 1):
+    for _ in range(most):
         level = [
             item
             for holder in level
@@ -268,6 +268,8 @@ def _is_deeper(value: object, most: int) -> bool:
 
 
 def _check_moment(name: str, moment: datetime, earliest: datetime, latest: datetime) -> None:
+    from airflow_remote_provider import compat  # here, because the documentation is made where there is no Airflow
+
     stored = compat.date_range()
     if stored is not None:
         earliest, latest = max(earliest, stored[0]), min(latest, stored[1])
@@ -276,13 +278,13 @@ def _check_moment(name: str, moment: datetime, earliest: datetime, latest: datet
 
 
 DURATION = re.compile(
-    r"[+-]?P(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,5})M)?(?:(?P<weeks>\d{1,5})W)?(?:(?P<days>\d{1,6})D)?"
-    r"(?:T(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,10}(?:\.\d{1,9})?)S)?)?",
+    r"[+-]?P(?!$)(?:(?P<years>\d{1,4})Y)?(?:(?P<months>\d{1,5})M)?(?:(?P<weeks>\d{1,5})W)?(?:(?P<days>\d{1,6})D)?"
+    r"(?:T(?!$)(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,10}(?:\.\d{1,9})?)S)?)?",
     re.ASCII,
 )
 """ISO 8601, as pydantic writes it (`P1Y35DT2H`) and reads it."""
 DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
-"""What pydantic takes a unit for."""
+"""How many days pydantic counts for a unit."""
 SECONDS = {"hours": 3600, "minutes": 60, "seconds": 1}
 
 
@@ -304,7 +306,11 @@ def _check_duration(name: str, duration: Duration | None) -> None:
 
 
 def _check_plain(name: str, value: object) -> None:
-    """Raises: ValueError; it holds what one of Airflow's serialisations would make an object of, on central."""
+    """Check that no key is a marker of Airflow's serialisations: central decodes *value* when the person responds.
+
+    Raises:
+        ValueError: one is.
+    """
     level = [value]
     while level:
         holder = level.pop()

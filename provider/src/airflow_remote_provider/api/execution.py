@@ -5,10 +5,11 @@ The matched rule says what a call is (:class:`.rules.Meaning`); nothing here loo
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_remote_protocol.errors import ProblemCode
 from sqlalchemy.orm import Session
@@ -20,11 +21,14 @@ from airflow_remote_provider.api.bodies import read_body
 from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.api.rights import CHECKED_AT_ONCE
 from airflow_remote_provider.api.rules import Match, Meaning, NotAllowed
 from airflow_remote_provider.grants import Ask, Kind
 from airflow_remote_provider.ledger import deferrals, leases, queue_policy
 from airflow_remote_provider.ledger.deferrals import NewWait
 from airflow_remote_provider.ledger.leases import Lease, Subject
+
+T = TypeVar("T")
 
 MOVED_ON = frozenset({404, 409, 410})
 """What Airflow says to a repeated `state` when the first one has let the scheduler go on: no such id any more, or not running."""
@@ -83,7 +87,7 @@ class _Call:
             Refusal: `invalid`; it is none.
         """
         try:
-            said = json.loads(body)
+            said = await _apart(json.loads, body, size=len(body))
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
@@ -128,12 +132,12 @@ async def _conclude(call: _Call, body: bytes) -> Response:
     wait: NewWait | None = None
     if said.get("state") in deferral.WAITS:
         try:
-            told = deferral.read(said)
+            told = await _apart(deferral.read, said, size=len(body))
         except NotAllowed as error:
             raise await call.refusal(error) from None
         at_site, said = await _place(call, told, said["state"])
         wait = NewWait(told.next_method, told.next_kwargs, told.kwargs, told.classpath if at_site else None)
-    passed_body = _encoded(said)
+    passed_body = await _apart(_encoded, said, size=len(body))
     subject = await call.central.checks.ending(call.lease, partial(_note_end, body=body, wait=wait))
     if subject.passed_on:
         return Response(status_code=204)  # said again to Airflow it would be the state of the task's next job
@@ -179,6 +183,11 @@ async def _place(call: _Call, wait: deferral.Wait, state: str) -> tuple[bool, di
         raise await call.refusal(error) from None
     await call.central.rights.insist(call.lease, [Ask(Kind.CONNECTIONS, (name,)) for name in names])
     return False, deferral.for_triggerer(wait, state, wait.classpath, arguments)
+
+
+async def _apart(work: Callable[[Any], T], value: Any, *, size: int) -> T:
+    """Do *work* on what a body of *size* bytes holds: in a thread, if it would hold the event loop up."""
+    return await asyncio.to_thread(work, value) if size > CHECKED_AT_ONCE else work(value)
 
 
 def _encoded(said: Mapping[str, Any]) -> bytes:

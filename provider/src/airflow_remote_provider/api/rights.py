@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
+from functools import partial
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
@@ -30,6 +31,8 @@ HOLDS_S = 5.0
 """How long a changed queue policy may take to be heeded."""
 MOST_KEPT = 10_000
 """Answers kept; some hundred bytes each."""
+CHECKED_AT_ONCE = 65536
+"""Bytes of a body whose values are checked on the event loop, in about a millisecond; a thread checks larger ones."""
 
 
 class Rights:
@@ -53,7 +56,8 @@ class Rights:
             # XComs have no try in their key: what a cleared task wrote before it heard of that would be the next try's.
             raise Refusal(ProblemCode.INVALID, "central has taken this job back (its task was ended, cleared or deleted)")
         try:
-            rules.check_values(match, query=request.scope.get("query_string", b""), body=body)
+            check = partial(rules.check_values, match, query=request.scope.get("query_string", b""), body=body)
+            await asyncio.to_thread(check) if len(body) > CHECKED_AT_ONCE else check()
             asks = rules.judge(
                 subject,
                 match,

@@ -27,9 +27,9 @@ class Kind(str, Enum):
     TRIGGER_DAGS = "trigger_dags"
     """Dags whose runs to trigger and to clear, the job's own Dag included."""
     ASSETS = "assets"
-    """Assets (by name or URI) and aliases whose definition, events and state to read. The task's inlets and outlets are inferred."""
+    """Assets (by name or URI) and aliases to read: definition, events, state. The task's inlets and outlets are inferred."""
     ASSET_WRITES = "asset_writes"
-    """Assets and aliases to emit events for, and whose state to set and to delete. The task's outlets are inferred."""
+    """Assets and aliases to emit events for, and to set and delete state of. The task's outlets are inferred."""
     CODE_ON_CENTRAL = "code_on_central"
     """Trigger classes that central's own triggerer runs for tasks of a queue, instead of a worker. Only an administrator can name
     them, for a queue, and each by its whole import path."""
