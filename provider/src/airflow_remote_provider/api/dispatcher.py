@@ -110,7 +110,9 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         workers_at = full_at = looked_at = loop.time()
         while True:
-            tick = loop.call_later(self._tick_s(looked_at), self._woken.set)  # not wait_for: before Python 3.12 it may swallow our end
+            tick = loop.call_later(
+                self._tick_s(looked_at), self._woken.set
+            )  # not wait_for: before Python 3.12 it may swallow our end
             try:
                 await self._woken.wait()
             finally:

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 RECONNECT_S = 5.0
 
 CERTAIN_FOR_S = 13.0
-"""How long after NOTIFY arrived it is relied upon. The heartbeat comes every 10 s (`duties.ROUND_EVERY_S`), a second late at most,
-and later on a busy machine: that costs some statements and nothing else."""
+"""How long after NOTIFY arrived it is relied upon. The heartbeat comes every 10 s (`duties.ROUND_EVERY_S`), a second late at
+most. On a busy machine it may be later: that costs some statements and nothing else."""
 
 
 class Listener:

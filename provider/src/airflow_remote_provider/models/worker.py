@@ -88,7 +88,12 @@ class Worker(Base):
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """Of anything an API process keeps in memory; what other processes look for."""
 
-    __table_args__ = (Index(None, "name_key", unique=True), Index(None, "changed_at"), Index(None, "next_hash"), Index(None, "past_hash"))
+    __table_args__ = (
+        Index(None, "name_key", unique=True),
+        Index(None, "changed_at"),
+        Index(None, "next_hash"),
+        Index(None, "past_hash"),
+    )
 
 
 class Presence(Base):

@@ -72,7 +72,10 @@ def test_without_tls_a_page_without_tls_is_our_own(people: People, monkeypatch: 
 def test_a_program_with_a_token_needs_no_origin(people: People) -> None:
     enlist("edge")
     assert people.ann("PUT", "/workers/edge/intent", json={"mode": "pause"}).status_code < 300
-    assert people.ann("PUT", "/workers/edge/intent", json={"mode": "serve"}, headers={"origin": "https://x.example"}).status_code < 300
+    assert (
+        people.ann("PUT", "/workers/edge/intent", json={"mode": "serve"}, headers={"origin": "https://x.example"}).status_code
+        < 300
+    )
 
 
 def test_every_page_may_read_with_the_cookie_what_browsers_let_it_see(people: People) -> None:

@@ -170,8 +170,9 @@ async def _caller(request: Request, user: Annotated[Any, Depends(compat.user_of_
         raise HTTPException(422, "the address holds a zero byte, which no name has")  # Postgres takes none in a text
     if not may_act(request):
         raise Forbidden(
-            f"this request has Airflow's cookie and its origin {presentable(request.headers.get('origin', 'unknown'), longest=100)} "
-            "is not this site; only pages of Airflow itself may change something with it. Programs: send a token, "
+            "this request has Airflow's cookie, and its origin "
+            f"({presentable(request.headers.get('origin', 'unknown'), longest=100)}) is not this site; "
+            "only pages of Airflow itself may change something with it. Programs: send a token, "
             "Authorization: Bearer …. Behind a proxy that changes the Host header: set [api] base_url to what browsers use"
         )
     return Caller(user, request.app.state.pool, request.app.state.scopes)

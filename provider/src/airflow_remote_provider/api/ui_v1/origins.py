@@ -1,4 +1,4 @@
-"""Which requests may change something: with a token of the caller's own always, with the browser's cookie only from our own pages.
+"""Which requests may change something: those with a bearer token, and with the browser's cookie those from our own pages.
 
 A browser sends Airflow's cookie with requests that other sites' pages make, too. It also says which page makes them, in headers
 that no page can set (`Origin`, `Sec-Fetch-Site`).
@@ -42,7 +42,10 @@ def _is_ours(origin: str, request: Request) -> bool:
         theirs = urlsplit(origin)
         address = (theirs.hostname, theirs.port or PORTS.get(theirs.scheme))
         configured = urlsplit(compat.base_url())
-        if theirs.scheme == configured.scheme and address == (configured.hostname, configured.port or PORTS.get(configured.scheme)):
+        if theirs.scheme == configured.scheme and address == (
+            configured.hostname,
+            configured.port or PORTS.get(configured.scheme),
+        ):
             return True
         asked = urlsplit(f"//{request.headers.get('host', '')}")
         is_safe = theirs.scheme == "https" or {theirs.scheme, request.url.scheme, configured.scheme or "http"} == {"http"}
