@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException, Request
 
 @dataclass
 class User:
-    """One of Airflow's users, and what its auth manager says of him. The token is the name, as a bearer's or as the cookie `_token`."""
+    """One of Airflow's users, and what its auth manager says of them. Their token is their name: as bearer, or in the cookie."""
 
     name: str
     sees: bool = True

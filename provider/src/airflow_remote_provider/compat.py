@@ -128,11 +128,11 @@ def database_now(session: Session) -> datetime:
     return datetime.now(timezone.utc)
 
 
-def clock_beside(session: Session, fact: Any) -> tuple[datetime, Any]:
-    """Return the database's clock and the value of *fact*, both with one statement."""
+def clock_beside(session: Session, fact: Any, *effects: Any) -> tuple[datetime, Any]:
+    """Return the database's clock and the value of *fact*, with one statement that also has these *effects* (none on SQLite)."""
     if session.get_bind().dialect.name == "sqlite":
         return datetime.now(timezone.utc), session.scalar(select(fact))
-    now, value = session.execute(select(database_clock(session), fact)).one()
+    now, value, *_ = session.execute(select(database_clock(session), fact, *effects)).one()
     return (now.replace(tzinfo=timezone.utc) if now.tzinfo is None else now.astimezone(timezone.utc)), value
 
 

@@ -34,7 +34,7 @@ from airflow_remote_protocol.messages import HeldJob, IntentMode, JobPhase, Outc
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_provider import compat
-from airflow_remote_provider.api import dispatcher
+from airflow_remote_provider.api import dispatcher, wakeups
 from airflow_remote_provider.api.auth import Registry
 from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.pool import LedgerPool
@@ -435,6 +435,91 @@ def test_an_idle_fleet_costs_the_database_nothing_but_the_ticks(on_postgres: Eng
     with ServedCentral() as central:
         statements = asyncio.run(check(central))
     assert len(statements) <= seconds * 0.5 + 5, "\n".join(statements)
+
+
+@pytest.fixture
+def swallowing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pooler that takes LISTEN and passes no NOTIFY on, as PgBouncer does that pools transactions."""
+
+    def connect() -> Any:
+        connection = compat.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection.detach()
+        return connection.connection.dbapi_connection
+
+    monkeypatch.setattr(wakeups, "_connect", connect)
+
+
+def test_a_revocation_ends_open_polls_within_two_seconds_although_a_pooler_swallows_notifications(
+    on_postgres: Engine, swallowing: None
+) -> None:
+    worker, other = enlist("edge"), enlist("other")
+
+    async def check(first: ServedCentral, second: ServedCentral) -> None:
+        async with _client(first) as here, _client(second) as there:
+            polls = [asyncio.ensure_future(_ask(client, worker)) for client in (here, there)]
+            stays = asyncio.ensure_future(_ask(there, other))
+            await asyncio.sleep(15)  # until what either process has read is settled
+            assert not stays.done()
+            await _in_thread(_change, workers.revoke_worker, "edge")
+            done, _ = await asyncio.wait([polls[1]], timeout=2)
+            assert done and polls[1].result() == 403
+            assert not stays.done()
+            for poll in (*polls, stays):
+                poll.cancel()
+            await asyncio.gather(*polls, stays, return_exceptions=True)
+
+    with ServedCentral() as first, ServedCentral() as second:
+        asyncio.run(check(first, second))
+
+
+async def _ask(client: httpx.AsyncClient, worker: Enlisted) -> int:
+    answer = await client.post("poll", content=encode(Poll(worker.slots, 1, 50, [])), headers=_headers(worker))
+    return answer.status_code
+
+
+def test_jobs_and_stops_reach_a_parked_poll_soon_although_a_pooler_swallows_notifications(
+    on_postgres: Engine, swallowing: None
+) -> None:
+    worker = enlist("edge")
+    held = running(worker)
+
+    async def check(central: ServedCentral) -> None:
+        async with _client(central) as client:
+            await asyncio.sleep(1)
+            poll = asyncio.ensure_future(_poll(client, worker))
+            await asyncio.sleep(0.5)
+            job = await _in_thread(queued)
+            reply = await asyncio.wait_for(poll, 3)
+            assert [offer.job_id for offer in reply.offers] == [job.job_id]
+            poll = asyncio.ensure_future(_poll(client, worker, jobs=[HeldJob(held.job_id, held.epoch, JobPhase.RUNNING)]))
+            await asyncio.sleep(0.5)
+            await _in_thread(_change, jobs.revoke, held.job_id)
+            reply = await asyncio.wait_for(poll, 3)
+            assert [stop.job_id for stop in reply.stops] == [held.job_id]
+
+    with ServedCentral() as central:
+        asyncio.run(check(central))
+
+
+def test_where_notifications_are_swallowed_an_idle_process_asks_about_once_a_second(
+    on_postgres: Engine, swallowing: None
+) -> None:
+    (worker,) = _fleet(1)
+    seconds = 10
+
+    async def check(central: ServedCentral) -> list[str]:
+        async with _client(central) as client:
+            poll = asyncio.ensure_future(_poll(client, worker))
+            await asyncio.sleep(15)
+            with counted(on_postgres) as statements:
+                await asyncio.sleep(seconds)
+            poll.cancel()
+            await asyncio.gather(poll, return_exceptions=True)
+            return statements
+
+    with ServedCentral() as central:
+        statements = asyncio.run(check(central))
+    assert len(statements) <= seconds * 1.2, "\n".join(statements)
 
 
 async def _quiet(statements: list[str]) -> None:

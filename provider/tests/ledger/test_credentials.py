@@ -84,7 +84,7 @@ def test_a_token_is_good_for_its_uses() -> None:
 def test_names_that_differ_only_by_case_are_one_name() -> None:
     token, row = _token(uses=2)
     _enrol(token, "edge")
-    with pytest.raises(NameTaken, match="'edge' exists.*differ only by case|'Edge' exists.*differ only by case"):
+    with pytest.raises(NameTaken, match="differ only by case"):
         _enrol(token, "Edge")
     assert _uses_left(row.id) == 1
 

@@ -199,7 +199,9 @@ def test_the_way_to_user_code_is_short(zygote: ZygoteUnderTest, make_job: MakeJo
     )
 
 
-@pytest.mark.parametrize("end", ["return", "raise AirflowSkipException", "raise ValueError", "raise TaskDeferred(trigger=T(), method_name='x')"])
+@pytest.mark.parametrize(
+    "end", ["return", "raise AirflowSkipException", "raise ValueError", "raise TaskDeferred(trigger=T(), method_name='x')"]
+)
 def test_the_state_is_the_last_call_of_a_task_whatever_runs_after_it(
     end: str, zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
 ) -> None:

@@ -67,10 +67,13 @@ with DAG("a_dag", schedule=None):
     a_task()
 """
 )
-CALLBACK_THAT_LOOKS = OPEN_FILES + """
+CALLBACK_THAT_LOOKS = (
+    OPEN_FILES
+    + """
 def tell():
     open_files()
 """
+)
 CALLBACK = """
 import os
 def tell():

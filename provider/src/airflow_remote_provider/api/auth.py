@@ -110,6 +110,12 @@ class Registry:
             if self._done <= asked:
                 await self._refresh()
 
+    def is_behind(self, newest_change: datetime | None) -> bool:
+        """Return whether a worker may have changed that this process has not read, when *newest_change* is the newest of all."""
+        if not self._is_settled:
+            return True
+        return newest_change is not None and (self._newest is None or newest_change > self._newest)
+
     async def refresh(self) -> list[WorkerRecord]:
         """Read what changed in the database since the last time; return the workers that differ from what was known."""
         async with self._refreshing:

@@ -1,7 +1,7 @@
 """Turns queued jobs into offers for parked polls, and central's wishes into their answers. One per API process.
 
-It sleeps until something is worth a look: a NOTIFY, a poll that was parked, or (where the database can't notify) a short tick
-that runs only while somebody waits.
+It sleeps until something is worth a look: a NOTIFY, a poll that was parked, or a tick. Where the database can't notify, the tick
+is short and runs only while a poll waits; where it can, but nothing is known to arrive, it is a look of one statement.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.waiting import News, Parked, WaitingRoom
 from airflow_remote_provider.api.wakeups import Listener
-from airflow_remote_provider.ledger import dispatch, leases
+from airflow_remote_provider.ledger import changes, dispatch, leases
 from airflow_remote_provider.ledger.dispatch import Claimant, Claimed, Demand
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.wakeup import Topic
@@ -32,7 +32,11 @@ from airflow_remote_provider.settings import Settings
 log = logging.getLogger(__name__)
 
 SAFETY_TICK_S = 10.0
-"""With notifications: how often to look all the same (delayed re-offers; a NOTIFY that a pooler swallowed)."""
+"""With notifications: how often to look all the same (delayed re-offers; a NOTIFY that was lost)."""
+
+LOOK_EVERY_S = 1.7
+"""While it is not certain that notifications arrive (a pooler may swallow every one): how often to look by one statement
+(:func:`..ledger.changes.look`). A revocation must end open polls within 2 s."""
 
 RETRY_S = 5.0
 
@@ -104,9 +108,11 @@ class Dispatcher:
     async def run(self) -> None:
         """Dispatch until cancelled. A database that fails is reported and asked again later."""
         loop = asyncio.get_running_loop()
-        workers_at = full_at = loop.time()
+        workers_at = full_at = looked_at = loop.time()
         while True:
-            tick = loop.call_later(self._tick_s(), self._woken.set)  # not wait_for: before Python 3.12 it may swallow our end
+            tick = loop.call_later(
+                self._tick_s(looked_at), self._woken.set
+            )  # not wait_for: before Python 3.12 it may swallow our end
             try:
                 await self._woken.wait()
             finally:
@@ -116,6 +122,12 @@ class Dispatcher:
             now = loop.time()
             polling = not self._listener.is_listening
             try:
+                if self._is_unsure:
+                    workers_at = now  # the look sees their changes
+                    if now - looked_at >= LOOK_EVERY_S:
+                        looked_at = now
+                        topics |= await self._look()
+                        full_at = full_at if self._left else now  # else it knows that nothing waits, or goes on to offer it
                 if Topic.WORKER in topics or now - workers_at >= (WORKER_TICK_S if polling else SAFETY_TICK_S):
                     workers_at = now
                     await self._spread_workers()
@@ -130,14 +142,37 @@ class Dispatcher:
                 await asyncio.sleep(RETRY_S)
                 self._woken.set()
 
-    def _tick_s(self) -> float:
+    def _tick_s(self, looked_at: float) -> float:
         """Return how long to sleep. Without notifications: the longer the less happens, but briefly while jobs run (stops)."""
         if self._listener.is_listening:
-            return SAFETY_TICK_S
+            if self._is_unsure:
+                return max(0.0, looked_at + LOOK_EVERY_S - asyncio.get_running_loop().time())
+            return min(SAFETY_TICK_S, self._listener.certain_s)
         shortest = self._settings.dispatch_poll_seconds
         busy = bool(self._left) or any(parked.stoppable for parked in self.room)
         self._quiet_s = shortest if busy else min(self._quiet_s * 1.5, WORKER_TICK_S)
         return self._quiet_s if len(self.room) else WORKER_TICK_S
+
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether this process relies on notifications, but can't know that they arrive."""
+        return self._listener.is_listening and self._listener.certain_s <= 0
+
+    async def _look(self) -> set[Topic]:
+        """Return what notifications would have told, had they arrived."""
+        seen = await self._pool.call(changes.look)
+        found: set[Topic] = set()
+        if self._registry.is_behind(seen.newest_change):
+            found.add(Topic.WORKER)
+        if seen.jobs_stop:
+            self._on_stop()
+            found.add(Topic.STOP)
+        if not seen.jobs_wait:
+            self._left = []
+        elif not self._left:  # else they may be the same that no parked poll fitted
+            self._on_work()
+            found.add(Topic.QUEUED)
+        return found
 
     # Offers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,10 @@ log = logging.getLogger(__name__)
 
 RECONNECT_S = 5.0
 
+CERTAIN_FOR_S = 13.0
+"""How long after NOTIFY arrived it is relied upon. The heartbeat comes every 10 s (`duties.ROUND_EVERY_S`), a second late at
+most. On a busy machine it may be later: that costs some statements and nothing else."""
+
 
 class Listener:
     """Keeps one connection listening; *heard* is called on the event loop with each topic. Connects anew after a failure."""
@@ -25,10 +30,19 @@ class Listener:
         self._pool = pool
         self._heard = heard
         self._connection: Any = None
+        self._heard_at: float | None = None
 
     @property
     def is_listening(self) -> bool:
         return self._connection is not None
+
+    @property
+    def certain_s(self) -> float:
+        """For how long from now on NOTIFY is relied upon, in seconds; 0 if it has not arrived lately.
+
+        A pooler takes LISTEN and passes on nothing; a dead connection looks like a quiet one.
+        """
+        return 0.0 if self._heard_at is None else max(0.0, self._heard_at + CERTAIN_FOR_S - time.monotonic())
 
     async def run(self) -> None:
         """Listen until cancelled. Returns at once where the database can't notify."""
@@ -55,8 +69,12 @@ class Listener:
 
         def readable() -> None:
             try:
-                for topic in _drain(driver):
-                    self._heard(topic)
+                payloads = _drain(driver)
+                if payloads:
+                    self._heard_at = time.monotonic()
+                for topic in Topic:
+                    if topic.value in payloads:
+                        self._heard(topic)
             except Exception as error:
                 loop.remove_reader(descriptor)
                 if not broken.done():
@@ -72,7 +90,7 @@ class Listener:
         if self._connection is None:
             return
         driver, descriptor = self._connection
-        self._connection = None
+        self._connection = self._heard_at = None
         asyncio.get_running_loop().remove_reader(descriptor)
         driver.close()
 
@@ -87,8 +105,8 @@ def _connect() -> Any:
     return driver
 
 
-def _drain(driver: Any) -> list[Topic]:
-    """Return the topics that have arrived. Knows psycopg2 (`poll`, `notifies`) and psycopg 3 (`pgconn`)."""
+def _drain(driver: Any) -> set[str]:
+    """Return the payloads that have arrived. Knows psycopg2 (`poll`, `notifies`) and psycopg 3 (`pgconn`)."""
     if hasattr(driver, "poll"):
         driver.poll()
         payloads = [notify.payload for notify in driver.notifies]
@@ -98,5 +116,4 @@ def _drain(driver: Any) -> list[Topic]:
         payloads = []
         while (notify := driver.pgconn.notifies()) is not None:
             payloads.append(notify.extra.decode())
-    known = {topic.value for topic in Topic}
-    return [Topic(payload) for payload in dict.fromkeys(payloads) if payload in known]
+    return set(payloads)

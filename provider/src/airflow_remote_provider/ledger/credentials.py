@@ -298,8 +298,8 @@ def name_key(name: str) -> str:
 
 
 def _make_room(session: Session, name: str) -> None:
-    """Free the name of revoked workers. Their rows stay, as a removed one's does (:func:`..workers.remove_worker`): an API process
-    that has not heard of the revocation yet would take the old credential for good."""
+    """Free the name of revoked workers. Their rows stay, as a removed one's does (:func:`..workers.remove_worker`): an API
+    process that has not heard of the revocation yet would take the old credential for good."""
     namesakes = _namesakes(session, name)
     for worker in namesakes:
         if worker.revoked_at is None:

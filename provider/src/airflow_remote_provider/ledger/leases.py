@@ -127,7 +127,8 @@ def _refuse_after_its_end(session: Session, job: Job) -> None:
     if database_now(session) - job.stop_decided_at > grace:
         raise LeaseLapsed(
             f"job {job.id} was to stop ({job.stop_reason}) at {job.stop_decided_at:%Y-%m-%d %H:%M:%S} UTC and has not within "
-            f"{grace.total_seconds():g} s ([remote] stop_grace_seconds); this lease only allows to send the rest of the log, and the report"
+            f"{grace.total_seconds():g} s ([remote] stop_grace_seconds); this lease only allows to send the rest of the log, "
+            "and the report"
         )
 
 

@@ -17,7 +17,7 @@ from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.jobs import take_back
-from airflow_remote_provider.ledger.wakeup import Topic, wake
+from airflow_remote_provider.ledger.wakeup import Topic, heartbeat, wake
 from airflow_remote_provider.models import Deferral, Duty, Job, Presence, Usage, Worker
 
 REMOVED_KEPT = timedelta(days=1)
@@ -94,8 +94,11 @@ def any_open(session: Session) -> bool:
 
 
 def look(session: Session) -> tuple[datetime, bool]:
-    """Return the database's clock, and whether any job is not ended; one statement."""
-    now, is_open = compat.clock_beside(session, select(Job.id).where(Job.state.in_(OPEN)).exists())
+    """Return the database's clock, and whether any job is not ended; and let all API processes know that NOTIFY reaches them.
+
+    One statement, for whoever holds the duty, every few seconds.
+    """
+    now, is_open = compat.clock_beside(session, select(Job.id).where(Job.state.in_(OPEN)).exists(), *heartbeat(session))
     return now, bool(is_open)
 
 

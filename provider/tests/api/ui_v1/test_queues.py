@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from testkit.ledger import audited, queued  # isort: skip
+from testkit.ledger import audited, enlist, queued  # isort: skip
 
 if TYPE_CHECKING:
     from .conftest import People
@@ -47,3 +47,50 @@ def test_a_policy_that_says_nothing_is_refused(people: People, body: dict[str, o
 def test_what_was_never_allowed_cannot_be_taken_back(people: People) -> None:
     answer = people.ann("POST", "/policies/q/deny", json={"connections": ["c"]})
     assert answer.status_code == 422 and "no connections 'c' to take back" in answer.json()["detail"]
+
+
+POLICY_CHANGES = [
+    ("POST", "/policies/{}/allow", {"connections": ["c"]}),
+    ("POST", "/policies/{}/deny", {"connections": ["plant"]}),
+    ("PUT", "/policies/{}/mode", {"mode": "audit"}),
+    ("PUT", "/queues/{}/rules", {"lost_after_s": 120}),
+]
+
+
+def _as_it_is(people: People) -> object:
+    return people.ann.ok("GET", "/policies")["items"], people.ann.ok("GET", "/queues")["items"]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), POLICY_CHANGES)
+@pytest.mark.parametrize(("queue", "status"), [("reds", 404), ("unserved", 404), ("shared", 403), ("*", 403)])
+def test_nobody_decides_about_the_queues_of_other_teams(
+    people: People, method: str, path: str, body: dict[str, object], queue: str, status: int
+) -> None:
+    enlist("red", ["reds", "shared"], team="red")
+    enlist("blue", ["blues", "shared"], team="blue")
+    people.ann.ok("POST", f"/policies/{queue}/allow", json={"connections": ["plant"]})
+    before = _as_it_is(people)
+    answer = people.tom(method, path.format(queue), json=body)
+    assert (answer.status_code, "red" in answer.text.replace("reds", "").replace("shared", "")) == (status, False), answer.text
+    assert _as_it_is(people) == before
+
+
+@pytest.mark.parametrize(("method", "path", "body"), POLICY_CHANGES)
+@pytest.mark.parametrize("queue", ["blues", "of-none"])
+def test_a_team_decides_about_its_own_queues_and_those_of_no_team(
+    people: People, method: str, path: str, body: dict[str, object], queue: str
+) -> None:
+    enlist("blue", ["blues"], team="blue")
+    enlist("anyones", ["of-none"])
+    people.ann.ok("POST", f"/policies/{queue}/allow", json={"connections": ["plant"]})
+    assert people.tom(method, path.format(queue), json=body).status_code < 300
+
+
+def test_people_see_the_policies_of_their_teams_queues_and_that_of_all_queues(people: People) -> None:
+    enlist("red", ["reds", "shared"], team="red")
+    enlist("blue", ["blues", "shared"], team="blue")
+    queued("waiting", team="blue")
+    for queue in ("reds", "blues", "shared", "waiting", "unserved", "*"):
+        people.ann.ok("POST", f"/policies/{queue}/allow", json={"connections": ["plant"]})
+    assert [row["queue"] for row in people.tom.ok("GET", "/policies")["items"]] == ["*", "blues", "shared", "waiting"]
+    assert len(people.ann.ok("GET", "/policies")["items"]) == 6

@@ -14,6 +14,7 @@ import socket
 import stat
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 NO_ACCESS = 126
 """Exit code of a process that could not become the user: it must not go on as root."""
@@ -73,13 +74,13 @@ def let_go_of_files() -> None:
     Not closed: objects of this process still own the numbers, and would close a file that got one of them later.
     """
     null = os.open(os.devnull, os.O_RDWR)
-    for number in map(int, os.listdir(DESCRIPTORS)):
+    for number in [int(entry.name) for entry in DESCRIPTORS.iterdir()]:
         if number != null and not _may_stay(number):
             os.dup2(null, number, inheritable=number <= 2)
 
 
-DESCRIPTORS = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-HARMLESS_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+DESCRIPTORS = Path("/proc/self/fd") if Path("/proc/self/fd").is_dir() else Path("/dev/fd")
+HARMLESS_DEVICES = tuple(Path(name) for name in ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"))
 """Which everyone may open. TLS libraries keep some of them open."""
 
 
@@ -89,7 +90,7 @@ def _may_stay(number: int) -> bool:
     except OSError:  # the listing's own descriptor: closed by now
         return True
     if stat.S_ISCHR(opened.st_mode):
-        return opened.st_rdev in {os.stat(path).st_rdev for path in HARMLESS_DEVICES if os.path.exists(path)}
+        return opened.st_rdev in {path.stat().st_rdev for path in HARMLESS_DEVICES if path.exists()}
     return stat.S_ISSOCK(opened.st_mode) and _is_one_of_a_pair(number)
 
 

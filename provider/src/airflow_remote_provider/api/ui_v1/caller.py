@@ -16,6 +16,7 @@ from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.ui_v1.origins import may_act
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.views.jobs import show_job
+from airflow_remote_provider.ledger.views.queue_teams import concerned
 from airflow_remote_provider.ledger.views.scope import Scope
 
 T = TypeVar("T")
@@ -89,6 +90,28 @@ class Caller:
 
         return await self.pool.call(allowed)
 
+    async def act_on_queue(self, verb: Callable[..., T], queue: str, *args: Any, **kwargs: Any) -> T:
+        """Return `verb(session, queue, *args, by=…, **kwargs)`: what is decided about a queue holds for every team that has it.
+
+        Raises:
+            Unknown: none of this user's teams has the queue.
+            Forbidden: this user may not manage workers, or not those of each team that has it.
+        """
+
+        def allowed(session: Session) -> T:
+            self._insist_on_managing(None)
+            scope = self.scopes.of(session, self.user)
+            for team in concerned(session, queue, scope=scope):
+                if not scope.includes_team(team):  # not named: whose it is, is not for everybody
+                    raise Forbidden(
+                        f"the queue {queue!r} also has workers or jobs of teams that the user {self.name!r} does not belong to; "
+                        "what holds for all of them takes the right to manage workers of each"
+                    )
+                self._insist_on_managing(team)
+            return verb(session, queue, *args, by=self.name, **kwargs)
+
+        return await self.pool.call(allowed)
+
     async def act_on_job(self, verb: Callable[..., T], job_id: str, **kwargs: Any) -> T:
         """Return `verb(session, job_id, by=…, **kwargs)`.
 
@@ -142,17 +165,14 @@ class Caller:
             raise Forbidden(text)
 
 
-def nobodys(session: Session, scope: Scope) -> None:
-    """Of what belongs to no team."""
-
-
 async def _caller(request: Request, user: Annotated[Any, Depends(compat.user_of_request())]) -> Caller:
     if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
         raise HTTPException(422, "the address holds a zero byte, which no name has")  # Postgres takes none in a text
     if not may_act(request):
         raise Forbidden(
-            f"this request has Airflow's cookie and its origin {presentable(request.headers.get('origin', 'unknown'), longest=100)} "
-            "is not this site; only pages of Airflow itself may change something with it. Programs: send a token, "
+            "this request has Airflow's cookie, and its origin "
+            f"({presentable(request.headers.get('origin', 'unknown'), longest=100)}) is not this site; "
+            "only pages of Airflow itself may change something with it. Programs: send a token, "
             "Authorization: Bearer …. Behind a proxy that changes the Host header: set [api] base_url to what browsers use"
         )
     return Caller(user, request.app.state.pool, request.app.state.scopes)

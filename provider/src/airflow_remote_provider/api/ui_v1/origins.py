@@ -1,4 +1,4 @@
-"""Which requests may change something: with a token of the caller's own always, with the browser's cookie only from our own pages.
+"""Which requests may change something: those with a bearer token, and with the browser's cookie those from our own pages.
 
 A browser sends Airflow's cookie with requests that other sites' pages make, too. It also says which page makes them, in headers
 that no page can set (`Origin`, `Sec-Fetch-Site`).

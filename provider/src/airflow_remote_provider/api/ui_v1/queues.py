@@ -6,18 +6,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 from pydantic import Field, StringConstraints
-from sqlalchemy.orm import Session
 
-from airflow_remote_provider.api.ui_v1.caller import CallerDep, nobodys
+from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
 from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, Wish
 from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger import queue_policy, queues
 from airflow_remote_provider.ledger.queue_policy import LONGEST_GLOB, Mode, PolicyRow
 from airflow_remote_provider.ledger.queues import LONGEST_NAME
+from airflow_remote_provider.ledger.views import queue_teams
 from airflow_remote_provider.ledger.views import queues as view
 from airflow_remote_provider.ledger.views.queues import QueueRow
-from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.settings import silent_after
 from airflow_remote_provider.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
 
@@ -53,21 +52,18 @@ class RulesWish(Wish):
 @router.put("/queues/{queue:path}/rules", status_code=204, summary="Set a queue's rules")
 async def set_rules(caller: CallerDep, queue: Queue, wish: RulesWish) -> None:
     """For the jobs that are queued from now on."""
-    await caller.act(queues.set_queue, queue, lost_after_s=wish.lost_after_s, team=nobodys)
+    await caller.act_on_queue(queues.set_queue, queue, lost_after_s=wish.lost_after_s)
 
 
 @router.delete("/queues/{queue:path}/rules", status_code=204, summary="Let the defaults hold again")
 async def unset_rules(caller: CallerDep, queue: Queue) -> None:
     """Its policy stays."""
-    await caller.act(queues.unset_queue, queue, team=nobodys)
+    await caller.act_on_queue(queues.unset_queue, queue)
 
 
 @router.get("/policies", tags=["policies"], summary="List the queues' policies")
 async def list_policies(caller: CallerDep) -> Listed[PolicyRow]:
-    def listed(session: Session, *, scope: Scope) -> list[PolicyRow]:
-        return queue_policy.list_policies(session)
-
-    return Listed(items=await caller.read(listed), next=None)
+    return Listed(items=await caller.read(queue_teams.list_policies), next=None)
 
 
 class ModeWish(Wish):
@@ -76,7 +72,7 @@ class ModeWish(Wish):
 
 @router.put("/policies/{queue:path}/mode", tags=["policies"], summary="Deny what is not granted, or only record it")
 async def set_mode(caller: CallerDep, queue: Queue, wish: ModeWish) -> PolicyRow:
-    return await caller.act(queue_policy.set_mode, queue, wish.mode, team=nobodys)
+    return await caller.act_on_queue(queue_policy.set_mode, queue, wish.mode)
 
 
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_GLOB, pattern=r"^[^\x00-\x1f]+$")]
@@ -104,10 +100,10 @@ class GlobsWish(Wish):
 @router.post("/policies/{queue:path}/allow", tags=["policies"], summary="Let every job of a queue use these names")
 async def allow(caller: CallerDep, queue: Queue, wish: GlobsWish) -> PolicyRow:
     """Besides those that it has."""
-    return await caller.act(queue_policy.allow, queue, wish.by_kind(), team=nobodys)
+    return await caller.act_on_queue(queue_policy.allow, queue, wish.by_kind())
 
 
 @router.post("/policies/{queue:path}/deny", tags=["policies"], summary="Take back what was allowed")
 async def deny(caller: CallerDep, queue: Queue, wish: GlobsWish) -> PolicyRow:
     """What a task's own definition names stays granted."""
-    return await caller.act(queue_policy.deny, queue, wish.by_kind(), team=nobodys)
+    return await caller.act_on_queue(queue_policy.deny, queue, wish.by_kind())
