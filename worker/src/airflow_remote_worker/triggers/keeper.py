@@ -225,7 +225,7 @@ class TriggerKeeper:
             trigger.is_stored = False
         log.debug("trigger %s: %s", lease, fired.kind.value)
         self._end(trigger)
-        trigger.ending = fired
+        trigger.ending, trigger.has_fired = fired, True
         self.tell(trigger)
         if trigger.is_stored:
             self._hosts.release(trigger)
@@ -276,14 +276,13 @@ class TriggerKeeper:
 
     def told(self, trigger: Trigger) -> None:
         """Central knows the trigger's ending, or does not want it."""
-        was_event = isinstance(trigger.ending, TriggerEvent)
         trigger.ending = None
         if not trigger.is_stored:
             self.voice.acknowledge(trigger)
             trigger.is_stored = True
             self._hosts.release(trigger)
-        if was_event:
-            self.flush(trigger)
+        if trigger.has_fired or trigger.log.size:
+            self.flush(trigger)  # also for what its code logs after the event
         else:
             self._close(trigger)
 
@@ -429,7 +428,7 @@ class TriggerKeeper:
         trigger = self._hold(stored, offer, JobPhase.ENDED if event else JobPhase.PREPARING)
         trigger.log.find()
         if event:
-            trigger.stage, trigger.ending = Stage.ENDED, event
+            trigger.stage, trigger.ending, trigger.has_fired = Stage.ENDED, event, True
             self.tell(trigger)
         else:
             trigger.stage = Stage.ADOPTED

@@ -56,5 +56,6 @@ class Trigger:
     """Why it goes back to the queue once it has been cancelled; empty if it does not."""
     ending: Ending | None = None
     """What central has not been told yet."""
+    has_fired: bool = False
     is_stored: bool = True
     """The event is on disk. If the disk is full its host keeps it, too."""
