@@ -14,9 +14,10 @@ from airflow_remote_worker import daemon as daemon_module
 from airflow_remote_worker.config import RuntimeConfig
 from airflow_remote_worker.jobs import process
 from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.state import read
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
-from ..conftest import RunningWorker, no_signals
+from ..conftest import RunningWorker, no_signals  # noqa: TID252
 
 HEAD = """
 import asyncio, os, time
@@ -95,18 +96,18 @@ class TriggerWorker(RunningWorker):
         return (self.files / f"{name}.killed").exists()
 
     def host_pids(self) -> list[int]:
-        return [
-            msgspec.json.decode(path.read_bytes().rpartition(b"\n#")[0] or path.read_bytes(), type=ShimRecord).pid
-            for path in sorted(self.state.hosts.glob("*/shim.json"))
-        ]
+        return [read(ShimRecord, path).pid for path in sorted(self.state.hosts.glob("*/shim.json"))]
+
+    def has_logged(self, job_id: str, text: bytes) -> bool:
+        """Whether the trigger has logged *text*, here or at central."""
+        waiting = b"".join(path.read_bytes() for path in self.state.triggers.glob(f"{job_id}.*/log.*"))
+        return text in waiting or text in self.central.log_bytes(job_id)
 
     def held(self) -> list[str]:
         return sorted(path.name for path in self.state.triggers.iterdir())
 
     def end_processes(self) -> None:
         super().end_processes()
-        from airflow_remote_worker.state import read
-
         for path in self.state.hosts.glob("*/shim.json"):
             process.kill(read(ShimRecord, path))
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
+import msgspec
 import pytest
 from airflow_remote_protocol.messages import EventKind, IntentMode, JobKind, Outcome, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
-from ..conftest import eventually, is_running
+from ..conftest import eventually, is_running  # noqa: TID252
 from .conftest import TriggerWorker
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(120)]
 SLOW_S = 40.0
+TASK = """
+from airflow.sdk import DAG, task
+with DAG("a_dag", schedule=None):
+    @task
+    def a_task():
+        print("beside")
+    a_task()
+"""
 
 
 def payload(central: FakeCentral, job_id: str) -> object:
@@ -28,7 +39,7 @@ def payload(central: FakeCentral, job_id: str) -> object:
 def running(central: FakeCentral, worker: TriggerWorker, name: str) -> str:
     """Start a trigger and wait until its code runs."""
     job_id = worker.wait_for(name)
-    central.wait_until(lambda: b"waiting for" in central.log_bytes(job_id), timeout_s=SLOW_S)
+    eventually(lambda: worker.has_logged(job_id, b"waiting for"), timeout_s=SLOW_S)
     return job_id
 
 
@@ -89,9 +100,7 @@ def test_an_unknown_bundle_fails_the_wait_and_says_why(central: FakeCentral, wor
     eventually(lambda: not worker.held())
 
 
-@pytest.mark.parametrize(
-    ("reason", "kills"), [(StopReason.ENDED, True), (StopReason.CLEARED, True), (StopReason.RESUMED, False)]
-)
+@pytest.mark.parametrize(("reason", "kills"), [(StopReason.ENDED, True), (StopReason.CLEARED, True), (StopReason.RESUMED, False)])
 def test_a_stop_cancels_the_trigger_and_on_kill_runs_only_if_a_user_acted(
     central: FakeCentral, worker: TriggerWorker, reason: StopReason, kills: bool
 ) -> None:
@@ -232,8 +241,6 @@ def test_an_intent_to_drain_moves_triggers_and_a_pause_does_not(central: FakeCen
 
 
 def test_triggers_beyond_the_limit_wait(central: FakeCentral, worker: TriggerWorker) -> None:
-    import msgspec
-
     worker.config = msgspec.structs.replace(worker.config, triggers=1)
     worker.start()
     first = running(central, worker, "a")
@@ -250,9 +257,7 @@ def test_a_task_runs_beside_as_many_triggers(central: FakeCentral, worker: Trigg
     worker.start()
     for n in range(6):
         worker.wait_for(f"t{n}")
-    (worker.bundle / "task_dag.py").write_text(
-        "from airflow.sdk import DAG, task\nwith DAG('a_dag', schedule=None):\n    @task\n    def a_task():\n        print('beside')\n    a_task()\n"
-    )
+    (worker.bundle / "task_dag.py").write_text(TASK)
     job_id = central.enqueue("q", workload={"dag_rel_path": "task_dag.py"})
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=SLOW_S)
 
@@ -267,11 +272,8 @@ def test_many_offers_at_once_are_accepted_within_their_deadline(central: FakeCen
     assert all(central.job_epoch(job_id) == 1 for job_id in job_ids)
 
 
-def start_process(worker: TriggerWorker):  # type: ignore[no-untyped-def]
+def start_process(worker: TriggerWorker) -> subprocess.Popen[bytes]:
     """Start the real command in a process of its own, with the real runtime."""
-    import subprocess
-    import sys
-
     argv = [sys.executable, "-m", "airflow_remote_worker", "run", "--state", str(worker.state.root), "--slots", "4"]
     argv += ["--runtime-python", worker.runtime, "--bundle", f"dags-folder={worker.bundle}"]
     started = subprocess.Popen(argv)

@@ -1,8 +1,8 @@
 """The triggers of this worker, from a taken offer to the moment when central knows how they ended.
 
-Decides, stores, and says what is to happen; who does it are the hosts (:mod:`.hosts`, :mod:`.conversation`) and two loops: one that
-tells central how triggers ended (`loops/end_triggers.py`), one that ships their logs (`loops/ship_triggers.py`). A trigger that
-waits costs no task here: one runs while it starts, one while its end is told.
+Decides, stores, and says what is to happen; who does it are the hosts (:mod:`.hosts`, :mod:`.conversation`) and two loops:
+`loops/end_triggers.py` tells central how triggers ended, `loops/ship_triggers.py` ships their logs. A trigger that waits costs no
+task here: one runs while it starts, one while its end is told.
 """
 
 from __future__ import annotations
@@ -396,7 +396,7 @@ class TriggerKeeper:
         self.take_lines(trigger.lease, as_line(reason, self._clock.wall()))
 
     def _stop_without_contact(self) -> None:
-        """Two copies must not run for long: stop before central, which heard as little of us, gives the trigger to another worker."""
+        """Two copies must not run for long: stop before central gives the trigger to another worker."""
         now = self._clock.monotonic()
         for trigger in list(self.triggers.values()):
             if trigger.stage is Stage.ENDED or trigger.stop is not None:
