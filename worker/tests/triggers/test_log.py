@@ -84,3 +84,15 @@ def test_a_refused_log_takes_no_more(waiting: WaitingLog, tmp_path: Path) -> Non
     waiting.refuse()
     waiting.append(b"two\n")
     assert (waiting.bite(), waiting.size, names(tmp_path)) == (b"", 0, [])
+
+
+def test_a_line_without_an_end_is_cut_between_characters(waiting: WaitingLog) -> None:
+    waiting.append(("x" + "\N{SNOWMAN}" * 100).encode())
+    piece = waiting.bite(most=12)
+    assert piece.decode() == "x" + "\N{SNOWMAN}" * 3
+    waiting.advance(len(piece))
+    rest = b""
+    while piece := waiting.bite(most=100):
+        rest += piece
+        waiting.advance(waiting.base + len(piece))
+    assert rest.decode() == "\N{SNOWMAN}" * 97 + "\n"

@@ -57,6 +57,8 @@ ACCEPTS_AT_ONCE = 16
 """Of 500 offers in one reply, each must be accepted within its deadline of 30 s; one accept takes some 5 ms."""
 LOOKS_AT_ONCE = 8
 """For the code of one bundle; each takes a thread, and none comes back while a network drive is away."""
+MOST_EVENT = 2 * 1024 * 1024
+"""Bytes; the host itself takes no more than 1 MiB (`shim/triggers/encoding.py`)."""
 ADOPTED_WITHIN_S = 10.0
 """A host connects again within two seconds (`shim/triggers/channel.py`)."""
 LOOK_EVERY_S = 5.0
@@ -469,7 +471,8 @@ def _workload(offer: Offer) -> TriggerWorkload:
 def _decoded(event: bytes) -> TriggerEvent:
     """Return the event; one that is none becomes a failure that says so: the task must not wait for ever."""
     with contextlib.suppress(Malformed):
-        return decode(TriggerEvent, event)
+        if len(event) <= MOST_EVENT:
+            return decode(TriggerEvent, event)
     reason = "the trigger host sent an event that the protocol does not allow; the runtime and the worker may not match"
     return TriggerEvent(kind=EventKind.FAILED, traceback=[reason])
 

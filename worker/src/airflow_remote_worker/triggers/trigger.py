@@ -46,6 +46,8 @@ class Trigger:
     stop_after_s: float
     stage: Stage = Stage.STARTING
     host: Host | None = None
+    host_id: str = ""
+    """Of its present or last host: what that one says of it counts."""
     starting: anyio.CancelScope | None = None
     """Around its start, to end that."""
     stop: Stop | None = None
