@@ -1,7 +1,17 @@
 from __future__ import annotations
 
 import pytest
-from airflow_remote_protocol.messages import Intent, IntentMode, JobPhase, PollReply, Stop, StopReason
+from airflow_remote_protocol.messages import (
+    MAX_JOBS_LISTED,
+    Intent,
+    IntentMode,
+    JobKind,
+    JobPhase,
+    Offer,
+    PollReply,
+    Stop,
+    StopReason,
+)
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
 
@@ -175,3 +185,43 @@ def test_what_central_says_at_the_start_of_a_session_holds(session: WorkerSessio
     heard = session.open(Intent(mode=IntentMode.SERVE, revision=1), [stop("a", reason=StopReason.SUPERSEDED)])
     assert session.intent.mode is IntentMode.SERVE
     assert len(heard.stop) == 1
+
+
+def trigger(job_id: str, epoch: int = 1) -> Offer:
+    return make_offer(job_id, epoch, kind=JobKind.TRIGGER, slots=1)
+
+
+def test_triggers_take_no_slots_and_have_a_limit_of_their_own() -> None:
+    session = WorkerSession(slots=1, triggers=2)
+    heard = session.hear(PollReply(poll_s=30, offers=[trigger("a"), trigger("b"), make_offer("task"), trigger("c")]))
+    assert [offer.job_id for offer in heard.take] == ["a", "b", "task"]
+    assert [(offer.job_id, "2 triggers" in reason) for offer, reason in heard.decline] == [("c", True)]
+    poll = session.ask(60)
+    assert (poll.free_slots, poll.free_triggers, len(poll.jobs)) == (0, 0, 3)
+
+
+def test_a_trigger_that_has_ended_makes_room_before_central_has_all_of_it() -> None:
+    session = WorkerSession(slots=1, triggers=1)
+    session.hold(trigger("a"), JobPhase.RUNNING)
+    assert session.free_triggers() == 0
+    session.move(Lease("a", 1), JobPhase.ENDED)
+    assert session.free_triggers() == 1
+
+
+@pytest.mark.parametrize("mode", [IntentMode.PAUSE, IntentMode.DRAIN, IntentMode.LEAVE])
+def test_no_triggers_are_taken_unless_the_worker_serves(mode: IntentMode) -> None:
+    session = WorkerSession(slots=1, triggers=5)
+    session.open(Intent(mode=mode, revision=1), [])
+    assert session.ask(60).free_triggers == 0
+    assert session.hear(PollReply(poll_s=30, offers=[trigger("a")])).decline
+    session.open(Intent(mode=IntentMode.SERVE, revision=2), [])
+    session.draining = True
+    assert session.ask(60).free_triggers == 0
+
+
+def test_all_leases_fit_into_one_poll_with_room_for_the_tasks() -> None:
+    session = WorkerSession(slots=10, triggers=MAX_JOBS_LISTED)
+    for n in range(MAX_JOBS_LISTED - 10):
+        session.hold(trigger(f"t{n}"), JobPhase.RUNNING)
+    assert session.free_triggers() == 0
+    assert session.free_slots() == 10

@@ -84,7 +84,7 @@ class Config(Section, frozen=True, kw_only=True):
     slots: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = os.cpu_count() or 1
     """How many slots jobs may fill at once; a task takes as many as its `pool_slots`."""
     triggers: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 1000
-    """How many triggers of deferred tasks this worker hosts at most. They take no slots. 0: none; their tasks wait for other workers."""
+    """How many triggers of deferred tasks this worker hosts at most. They take no slots. 0: none; they wait for other workers."""
     runtime: RuntimeConfig = RuntimeConfig()
     run_as_user: str = ""
     """The user as whom tasks run, if the worker is root: then none can read the worker's credential. Unset: as the worker."""

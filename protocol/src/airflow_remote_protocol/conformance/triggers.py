@@ -1,4 +1,4 @@
-"""A deferred task's trigger is offered, runs, and resumes its task once; it goes back to the queue when its worker can't host it."""
+"""A deferred task's trigger is offered, runs and resumes its task once; a worker that can't host it hands it back."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import anyio
 import anyio.abc
+import msgspec
 from airflow_remote_protocol.messages import Decline, EventKind, Report, TriggerEvent
 
 from airflow_remote_worker.clock import Backoff, Clock
@@ -76,7 +77,8 @@ class EndTriggersLoop:
         elif isinstance(ending, Decline):
             await self._link.decline(trigger.lease, ending.reason)
         elif isinstance(ending, Report):
-            await self._link.report(trigger.lease, ending)
+            # Its log is with central by now (`triggers/keeper.py`).
+            await self._link.report(trigger.lease, msgspec.structs.replace(ending, log_size=trigger.log.base))
 
     def _replace(self, trigger: Trigger, reason: str) -> bool:
         """Central takes no such event: let the task fail with that reason, rather than wait for ever. Only once."""

@@ -140,7 +140,10 @@ class Conversation:
             host.send(wire.Taken(frame.lease))
         elif isinstance(frame, wire.Lines):
             for name, text in frame.lines:
-                self._keeper.take_lines(Lease(*name), text)
+                trigger = self._keeper.find(Lease(*name))
+                # Also of a trigger that has ended here a moment ago, but never of another host's, which may be another user's.
+                if trigger is not None and trigger.host_id == host.spec.host_id:
+                    self._keeper.take_lines(trigger.lease, text)
             host.send(wire.LinesTaken(frame.number))
         elif isinstance(frame, wire.TriggerCall):
             if host.open_calls >= MOST_CALLS:

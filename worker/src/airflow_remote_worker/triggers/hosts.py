@@ -93,7 +93,7 @@ class Hosts:
         if suspect and len(self.all) < MOST_HOSTS:
             await self._probation.acquire()
             try:
-                host = await self._start(code, mark, is_alone=True)
+                host = await self._start_apart(code, mark, is_alone=True)
             except BaseException:
                 self._probation.release()
                 raise
@@ -101,7 +101,7 @@ class Hosts:
             self._start_soon(self._end_probation(host), name=f"probation of {host.spec.host_id}")
             return host
         async with self._locks.setdefault(code, anyio.Lock()):
-            host = self._find(code, mark) or await self._start(code, mark)
+            host = self._find(code, mark) or await self._start_apart(code, mark)
             self._assign(trigger, host)
             return host
 
@@ -156,9 +156,28 @@ class Hosts:
         return None
 
     def _assign(self, trigger: Trigger, host: Host) -> None:
-        trigger.host = host
+        trigger.host, trigger.host_id = host, host.spec.host_id
         host.triggers[trigger.lease] = trigger
         host.idle_since = None
+
+    async def _start_apart(self, code: Code, mark: str, *, is_alone: bool = False) -> Host:
+        """As :meth:`_start`, in a task of our own: a trigger that is stopped meanwhile must not break off the zygote's fork."""
+        started: list[Host] = []
+        failed: list[Exception] = []
+        done = anyio.Event()
+
+        async def start() -> None:
+            try:
+                started.append(await self._start(code, mark, is_alone=is_alone))
+            except (CannotHost, TooManyHosts, OSError) as error:
+                failed.append(error)
+            done.set()
+
+        self._start_soon(start(), name=f"start of a trigger host for {code.bundle_name}")
+        await done.wait()
+        if failed:
+            raise failed[0]
+        return started[0]
 
     async def _start(self, code: Code, mark: str, *, is_alone: bool = False) -> Host:
         if len(self.all) >= MOST_HOSTS:

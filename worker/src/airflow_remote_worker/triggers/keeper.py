@@ -1,8 +1,8 @@
 """The triggers of this worker, from a taken offer to the moment when central knows how they ended.
 
-Decides, stores, and says what is to happen; who does it are the hosts (:mod:`.hosts`, :mod:`.conversation`) and two loops: one that
-tells central how triggers ended (`loops/end_triggers.py`), one that ships their logs (`loops/ship_triggers.py`). A trigger that
-waits costs no task here: one runs while it starts, one while its end is told.
+Decides, stores, and says what is to happen; who does it are the hosts (:mod:`.hosts`, :mod:`.conversation`) and two loops:
+`loops/end_triggers.py` tells central how triggers ended, `loops/ship_triggers.py` ships their logs. A trigger that waits costs no
+task here: one runs while it starts, one while its end is told.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ ACCEPTS_AT_ONCE = 16
 """Of 500 offers in one reply, each must be accepted within its deadline of 30 s; one accept takes some 5 ms."""
 LOOKS_AT_ONCE = 8
 """For the code of one bundle; each takes a thread, and none comes back while a network drive is away."""
+MOST_EVENT = 2 * 1024 * 1024
+"""Bytes; the host itself takes no more than 1 MiB (`shim/triggers/encoding.py`)."""
 ADOPTED_WITHIN_S = 10.0
 """A host connects again within two seconds (`shim/triggers/channel.py`)."""
 LOOK_EVERY_S = 5.0
@@ -225,7 +227,7 @@ class TriggerKeeper:
             trigger.is_stored = False
         log.debug("trigger %s: %s", lease, fired.kind.value)
         self._end(trigger)
-        trigger.ending = fired
+        trigger.ending, trigger.has_fired = fired, True
         self.tell(trigger)
         if trigger.is_stored:
             self._hosts.release(trigger)
@@ -276,14 +278,13 @@ class TriggerKeeper:
 
     def told(self, trigger: Trigger) -> None:
         """Central knows the trigger's ending, or does not want it."""
-        was_event = isinstance(trigger.ending, TriggerEvent)
         trigger.ending = None
         if not trigger.is_stored:
             self.voice.acknowledge(trigger)
             trigger.is_stored = True
             self._hosts.release(trigger)
-        if was_event:
-            self.flush(trigger)
+        if trigger.has_fired or trigger.log.size:
+            self.flush(trigger)  # also for what its code logs after the event
         else:
             self._close(trigger)
 
@@ -397,7 +398,7 @@ class TriggerKeeper:
         self.take_lines(trigger.lease, as_line(reason, self._clock.wall()))
 
     def _stop_without_contact(self) -> None:
-        """Two copies must not run for long: stop before central, which heard as little of us, gives the trigger to another worker."""
+        """Two copies must not run for long: stop before central gives the trigger to another worker."""
         now = self._clock.monotonic()
         for trigger in list(self.triggers.values()):
             if trigger.stage is Stage.ENDED or trigger.stop is not None:
@@ -429,7 +430,7 @@ class TriggerKeeper:
         trigger = self._hold(stored, offer, JobPhase.ENDED if event else JobPhase.PREPARING)
         trigger.log.find()
         if event:
-            trigger.stage, trigger.ending = Stage.ENDED, event
+            trigger.stage, trigger.ending, trigger.has_fired = Stage.ENDED, event, True
             self.tell(trigger)
         else:
             trigger.stage = Stage.ADOPTED
@@ -470,7 +471,8 @@ def _workload(offer: Offer) -> TriggerWorkload:
 def _decoded(event: bytes) -> TriggerEvent:
     """Return the event; one that is none becomes a failure that says so: the task must not wait for ever."""
     with contextlib.suppress(Malformed):
-        return decode(TriggerEvent, event)
+        if len(event) <= MOST_EVENT:
+            return decode(TriggerEvent, event)
     reason = "the trigger host sent an event that the protocol does not allow; the runtime and the worker may not match"
     return TriggerEvent(kind=EventKind.FAILED, traceback=[reason])
 

@@ -41,7 +41,9 @@ class WaitingLog:
             self.size = self._path(self.base).stat().st_size
 
     def append(self, text: bytes, *, gap: bytes = b"") -> None:
-        """Append whole lines. What does not fit is counted; *gap* is the mark to write for what was lost before.
+        """Append whole lines; a missing newline at the end is added.
+
+        What does not fit is counted; *gap* is the mark to write for what was lost before.
 
         Raises:
             OSError: the disk won't take it.
@@ -51,7 +53,7 @@ class WaitingLog:
         if self.size + len(gap) + len(text) > MOST:
             self.lost += text.count(b"\n")
             return
-        body = gap + text.decode("utf-8", "replace").encode()
+        body = gap + text.decode("utf-8", "replace").encode() + (b"" if text.endswith(b"\n") else b"\n")
         descriptor = os.open(self._path(self.base), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             written = os.write(descriptor, body)
@@ -74,7 +76,8 @@ class WaitingLog:
         with self._path(self.base).open("rb") as file:
             piece = file.read(most)
         end = piece.rfind(b"\n") + 1
-        return piece[:end] if end else piece
+        # A line that is longer than any host of ours writes is cut, but not within a character: a piece is text.
+        return piece[:end] if end else piece.decode("utf-8", "ignore").encode()
 
     def advance(self, size: int) -> None:
         """Central holds *size* bytes of this lease's log: go on from there.

@@ -46,6 +46,8 @@ class Trigger:
     stop_after_s: float
     stage: Stage = Stage.STARTING
     host: Host | None = None
+    host_id: str = ""
+    """Of its present or last host: what that one says of it counts."""
     starting: anyio.CancelScope | None = None
     """Around its start, to end that."""
     stop: Stop | None = None
@@ -56,5 +58,6 @@ class Trigger:
     """Why it goes back to the queue once it has been cancelled; empty if it does not."""
     ending: Ending | None = None
     """What central has not been told yet."""
+    has_fired: bool = False
     is_stored: bool = True
     """The event is on disk. If the disk is full its host keeps it, too."""

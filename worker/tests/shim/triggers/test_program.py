@@ -138,8 +138,13 @@ def test_whatever_a_trigger_s_code_raises_fails_that_trigger_alone(
 
 
 def test_a_task_of_a_trigger_that_exits_ends_no_host(host: Host, daemon: StubDaemon) -> None:
-    source = "async def leave():\n    raise SystemExit\nself.kept = asyncio.create_task(leave())\nawait asyncio.sleep(0.3)\nyield TriggerEvent(1)"
-    assert daemon.event(host.run(a_trigger(source)))["payload"] == 1
+    body = """
+async def leave():
+    raise SystemExit
+self.kept = asyncio.create_task(leave())
+await asyncio.sleep(0.3)
+yield TriggerEvent(1)"""
+    assert daemon.event(host.run(a_trigger(body)))["payload"] == 1
 
 
 def test_events_that_end_the_task(host: Host, daemon: StubDaemon) -> None:
@@ -156,12 +161,6 @@ def test_code_after_the_event_runs_and_further_events_are_dropped(host: Host, da
     assert [event["payload"] for event in daemon.events[lease]] == [1]
 
 
-READS = """
-from airflow.sdk import Connection, Variable, BaseHook
-from airflow.sdk.bases.hook import BaseHook
-"""
-
-
 @pytest.mark.parametrize(
     "read",
     [
@@ -175,7 +174,12 @@ from airflow.sdk.bases.hook import BaseHook
 def test_a_connection_is_read_under_the_trigger_s_own_lease_and_its_password_masked(
     host: Host, daemon: StubDaemon, read: str
 ) -> None:
-    body = f"from airflow.sdk.bases.hook import BaseHook\n{read}\nprint('it is', found.password)\nself.log.info('log %s', found.password)\nyield TriggerEvent(found.host)"
+    body = f"""
+from airflow.sdk.bases.hook import BaseHook
+{read}
+print('it is', found.password)
+self.log.info('log %s', found.password)
+yield TriggerEvent(found.host)"""
     lease = host.run(a_trigger(body))
     event = daemon.event(lease)
     assert event.get("payload") == "vault.example", "".join(event["traceback"])
@@ -296,7 +300,8 @@ def test_the_host_counts_stop_after_itself_while_no_daemon_is_there(host: Host, 
 def test_a_blocked_loop_is_reported_with_the_trigger_and_its_stack(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(
         a_trigger(
-            "import time\nprint('before')\nawait asyncio.sleep(0.1)\ntime.sleep(1.5)\nawait asyncio.sleep(0.2)\nyield TriggerEvent(1)"
+            "import time\nprint('before')\nawait asyncio.sleep(0.1)\ntime.sleep(1.5)\n"
+            "await asyncio.sleep(0.2)\nyield TriggerEvent(1)"
         )
     )
     eventually(lambda: daemon.blocked)
@@ -331,11 +336,10 @@ def test_a_host_without_triggers_leaves_when_it_is_let_go(host: Host, daemon: St
 
 
 def test_the_host_has_no_descriptors_but_its_own(host: Host, daemon: StubDaemon) -> None:
-    lease = host.run(
-        a_trigger(
-            "import os\nyield TriggerEvent(sorted(os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')))"
-        )
-    )
+    body = """
+paths = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+yield TriggerEvent([os.readlink(path) for path in paths if os.path.exists(path)])"""
+    lease = host.run(a_trigger("import os" + body))
     open_files = daemon.event(lease)["payload"]
     assert not [name for name in open_files if "job" in name or "zygote" in name], open_files
 

@@ -148,7 +148,7 @@ class Channel:
             writer.close()
 
     def _send(self, frame: msgspec.Struct) -> None:
-        # The transport's buffer is bounded by what may be unacknowledged: lines by the book, one end per trigger, calls by threads.
+        # The transport's buffer is bounded by what may be open: lines by the book, one end per trigger, calls by threads.
         if self._writer is not None:
             self._writer.write(wire.pack(frame))
 

@@ -148,8 +148,8 @@ class TriggerTransport(httpx.BaseTransport):
         running = current.get()
         if running is None:
             raise RuntimeError(
-                "an SDK call was made outside of any trigger (a thread of its own?); start threads with asyncio.to_thread, or copy "
-                "the context (contextvars.copy_context)"
+                "an SDK call was made outside of any trigger (a thread of its own?); start threads with asyncio.to_thread, or "
+                "copy the context (contextvars.copy_context)"
             )
         path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
         headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}

@@ -114,9 +114,9 @@ def end_with_parent() -> None:
 def close_all_but(kept: set[int]) -> None:
     """Close every descriptor that this process has inherited, except *kept*: user code has no business with them."""
     try:
-        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+        descriptors = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
     except OSError:  # macOS
-        descriptors = [int(name) for name in os.listdir("/dev/fd")]
+        descriptors = [int(path.name) for path in Path("/dev/fd").iterdir()]
     for descriptor in descriptors:
         if descriptor not in kept:
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""How a trigger's end is said to central: the protocol's `TriggerEvent` as JSON, with values encoded as the Task SDK encodes them.
+"""Encodes the end of a trigger: the protocol's `TriggerEvent` as JSON, with values encoded as the Task SDK encodes them.
 
 The runtime does not have the protocol's package, so the message is made by hand; the daemon checks it.
 """

@@ -65,8 +65,8 @@ class Loader:
         stem = re.sub(r"[.-]", "_", Path(dag_rel_path).stem)
         if name["stem"] != stem:
             raise CannotLoad(
-                f"the trigger's class {name['name']!r} is in a Dag file {name['stem']!r}, but the task's Dag is in {dag_rel_path}; "
-                "move the class into a module that both import"
+                f"the trigger's class {name['name']!r} is in a Dag file {name['stem']!r}, but the task's Dag is in "
+                f"{dag_rel_path}; move the class into a module that both import"
             )
         if dag_rel_path not in self._dag_modules:
             self._dag_modules[dag_rel_path] = self._import_dag_file(dag_rel_path)

@@ -10,10 +10,10 @@ from typing import Any
 
 import structlog  # type: ignore[import-not-found,unused-ignore]
 
-from airflow_remote_worker.shim.triggers.portal import greenback
 from airflow_remote_worker.shim.triggers.current import Running, current
 from airflow_remote_worker.shim.triggers.encoding import BadEvent, encode_event, encode_failure
 from airflow_remote_worker.shim.triggers.loading import Loader
+from airflow_remote_worker.shim.triggers.portal import greenback
 
 AFTER_EVENT_S = 10.0
 """How long a trigger may go on after its event. Airflow ends it when it next compares its list with the database."""
@@ -76,7 +76,7 @@ class Runner:
             self._log.info("trigger completed", name=name)
 
     async def _follow(self, running: Running, trigger: Any, name: str) -> None:
-        # A trigger that may share a stream with others (`shared_stream_key`) runs alone, as in Airflow when its key can't be made.
+        # A trigger that may share a stream (`shared_stream_key`) runs alone, as in Airflow when its key can't be made.
         events = trigger.run()
         async for event in events:
             self._log.info("Trigger fired event", name=name, result=event)
