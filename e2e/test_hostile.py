@@ -1,4 +1,4 @@
-"""Attacks with one worker's credential on a real central. Each was seen to work before it was closed (docs/explain/security.md)."""
+"""Attacks with one worker's credential on a real central; each worked before it was closed (docs/explain/security.md)."""
 
 from __future__ import annotations
 

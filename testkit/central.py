@@ -18,12 +18,14 @@ from airflow_remote_protocol.conformance.central import Response
 from airflow_remote_protocol.messages import IntentMode, JobKind, Usage
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.app import create_worker_api
-from airflow_remote_provider.ledger import credentials, restarts, rotation, sweep, usage, workers
+from airflow_remote_provider.ledger import credentials, deferrals, restarts, rotation, sweep, usage, workers
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import NewToken
+from airflow_remote_provider.ledger.deferrals import NewWait
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.logstores.own import OwnLogStore
-from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
+from airflow_remote_provider.models import Deferral, EnrolmentToken, Job, Presence, Worker
+from airflow_remote_provider.placeholder_names import TRIGGER_QUEUE
 from airflow_remote_provider.settings import settings
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -91,9 +93,31 @@ class ServedCentral:
                 session.add(Callback(id=uuid.UUID(job.job_id), state="queued"))
         return job.job_id
 
+    def defer(self, queue: str) -> str:
+        ti_id = uuid.uuid4()
+        workload = {"ti": {"id": str(ti_id)}, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}}
+        with compat.transaction() as session:
+            job = queue_job(session, queue, ti_id=ti_id, workload=json.dumps(workload))
+            session.flush()
+            session.execute(update(Job).where(Job.id == job.job_id).values(state="succeeded"))
+            trigger = Trigger(queue=TRIGGER_QUEUE, created_date=datetime.now(timezone.utc))
+            session.add(trigger)
+            session.flush()
+            waiting = update(TaskInstance).where(TaskInstance.id == ti_id)
+            session.execute(waiting.values(state="deferred", trigger_id=trigger.id))
+            deferrals.note(session, job.job_id, NewWait("resume", "{}", "{}", "site.Trigger"))
+            deferrals.queue_trigger(session, job.job_id)
+            return str(session.scalar(select(Deferral.job_id).where(Deferral.ti_id == ti_id)))
+
+    def task_state(self, job_id: str) -> str:
+        with compat.transaction() as session:
+            of_job = select(TaskInstance.state).join(Job, Job.ti_id == TaskInstance.id)
+            return str(session.scalar(of_job.where(Job.id == job_id)))
+
     def end_task(self, job_id: str) -> None:
         with compat.transaction() as session:
-            session.execute(update(TaskInstance).where(TaskInstance.external_executor_id == job_id).values(state="failed"))
+            of_job = TaskInstance.id.in_(select(Job.ti_id).where(Job.id == job_id))
+            session.execute(update(TaskInstance).where(of_job).values(state="failed"))
 
     def move_task_on(self, job_id: str) -> None:
         with compat.transaction() as session:

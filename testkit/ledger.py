@@ -81,6 +81,10 @@ class Trigger(AirflowBase):
     classpath: Mapped[str] = mapped_column(Text, default="")
     kwargs: Mapped[str] = mapped_column(Text, default="{}")
 
+    @classmethod
+    def clean_unused(cls) -> None:
+        """Airflow's own verb; these rows are left alone."""
+
 
 class DagRun(AirflowBase):
     __tablename__ = "dag_run"
@@ -152,12 +156,20 @@ def installed(engine: Engine, logs: Path) -> Iterator[None]:
         patch.setattr(compat, "engine", lambda: engine)
         patch.setattr(compat, "task_instance_model", lambda: TaskInstance)
         patch.setattr(compat, "trigger_model", lambda: Trigger)
+        patch.setattr(compat, "end_waiting", _end_waiting)
         patch.setattr(compat, "dag_run_model", lambda: DagRun)
         patch.setattr(compat, "callback_model", lambda: Callback)
         patch.setattr(compat, "connection_test_model", lambda: ConnectionTest)
         patch.setattr(compat, "base_log_folder", lambda: logs)
         patch.setattr(compat, "log_file", log_file)
         yield
+
+
+def _end_waiting(session: Session, ti_id: uuid.UUID, trigger_id: int, state: str, _xcoms: Mapping[str, Any]) -> bool:
+    """What Airflow does when a trigger ends its task, as far as the stand-in has it."""
+    waiting = (TaskInstance.id == ti_id, TaskInstance.state == "deferred", TaskInstance.trigger_id == trigger_id)
+    ended = session.execute(update(TaskInstance).where(*waiting).values(state=state, trigger_id=None))
+    return bool(ended.rowcount)  # type: ignore[attr-defined]
 
 
 def new_job(queue: str = "q", **changes: object) -> jobs.NewJob:

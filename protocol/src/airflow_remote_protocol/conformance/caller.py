@@ -247,7 +247,11 @@ class Caller:
 
     def end_task(self, offer: Offer, *, state: str = "success") -> Response:
         """The task's last call to the Execution API."""
-        content = {"state": state, "end_date": "2026-01-01T00:00:01Z", "task_outlets": [], "outlet_events": []}
+        content: dict[str, Any] = {"state": state}
+        if state == "deferred":
+            content |= {"classpath": "site.Trigger", "trigger_kwargs": {}, "next_method": "resume", "next_kwargs": {}}
+        else:
+            content |= {"end_date": "2026-01-01T00:00:01Z", "task_outlets": [], "outlet_events": []}
         return self.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/state", content)
 
 

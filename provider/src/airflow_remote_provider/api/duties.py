@@ -110,6 +110,10 @@ class Duties:
                     self._vigil.end()
                 self._due.pop("round", None)
                 await asyncio.sleep(RETRY_S)
+            except Exception:
+                # A mistake of ours, or of what we call in Airflow. It must not end the API server; the other duties go on.
+                log.exception("A duty of the Remote Executor failed; trying again")
+                await asyncio.sleep(RETRY_S)
             await asyncio.sleep(TICK_S)
 
     async def _sweep(self) -> None:
