@@ -8,6 +8,7 @@ Central is the fake one, in a process of its own beside the worker, so that its 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,9 @@ def measure(central: FakeCentral, root: Path, arguments: argparse.Namespace) -> 
     (bundle / "a_dag.py").write_text("")
     argv = [sys.executable, "-m", "airflow_remote_worker", "run", "--state", str(state.root), "--slots", "16"]
     argv += ["--runtime-python", str(arguments.runtime.absolute()), "--bundle", f"dags-folder={bundle}"]
-    daemon = psutil.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Room for those that fire as well.
+    environment = {**os.environ, "AIRFLOW_REMOTE_WORKER_TRIGGERS": str(arguments.triggers + 100)}
+    daemon = psutil.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         # One first: what a host costs by itself, and the daemon's modules.
         warm = enqueue(central, root, 1, every_s=3600)
@@ -80,7 +83,10 @@ def measure(central: FakeCentral, root: Path, arguments: argparse.Namespace) -> 
         time.sleep(SETTLE_S + arguments.every_s)
         after = footprint(daemon)
         for name in before:
-            print(f"PSS of the {name}: {before[name]:.1f} MB with 1 trigger, {after[name]:.1f} MB with {len(job_ids) + 1}")
+            print(
+                f"PSS of the {name}: {before[name]:.1f} MB with 1 trigger, {after[name]:.1f} MB with {len(job_ids) + 1}",
+                flush=True,
+            )
         print(f"requests while they wait: {rate(central, arguments.measure_s, daemon)}")
         fire(central, root, job_ids)
     finally:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import msgspec
 import pytest
@@ -43,12 +44,17 @@ def running(central: FakeCentral, worker: TriggerWorker, name: str) -> str:
     return job_id
 
 
+def status_of(worker: TriggerWorker) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(worker.state.status_path.read_bytes())
+    return found
+
+
 def test_a_trigger_fires_and_nothing_of_it_is_left(central: FakeCentral, worker: TriggerWorker) -> None:
     worker.start()
     job_id = running(central, worker, "a")
     assert central.job_state(job_id) == "running"
-    status = json.loads(worker.state.status_path.read_bytes().partition(b"\n")[0])
-    assert status["triggers"] == {"running": 1, "most": 1000, "hosts": 1}
+    eventually(lambda: status_of(worker)["triggers"] == {"running": 1, "most": 1000, "hosts": 1})
+    status = status_of(worker)
     assert status["free_slots"] == 4
     assert status["jobs"] == []
     worker.fire("a", "the end")
