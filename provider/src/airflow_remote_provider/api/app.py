@@ -24,10 +24,12 @@ from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
-from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, Shares
+from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, STRANGE_CALLS_PER_S, Shares
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
 from airflow_remote_provider.api.usage import WORKER_CALLS_PER_S, Pace
 from airflow_remote_provider.api.worker_v1 import routes
+from airflow_remote_provider.api.writes import Writes
+from airflow_remote_provider.ledger.written import Bounds
 from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings
@@ -78,6 +80,8 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         Shares(OWN_LOG_CALLS_PER_S),
         Shares(WORKER_CALLS_PER_S),
         Pace(),
+        Writes(pool, Bounds(options.written_bytes_per_job, options.writes_per_job)),
+        Shares(STRANGE_CALLS_PER_S, whose="this address"),
     )
     app.router.routes[:] = routes(central)
     try:

@@ -16,6 +16,7 @@ from airflow_remote_protocol.errors import ProblemCode
 from starlette.types import ASGIApp, Message
 
 from airflow_remote_provider import compat, metrics
+from airflow_remote_provider.api.failures import ServerFailed
 from airflow_remote_provider.api.lanes import Lane
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rights import token_scope
@@ -64,6 +65,7 @@ class Gateway:
 
         Raises:
             Refusal: `invalid` for a path that climbs; `busy`.
+            ServerFailed: it failed, and has logged why.
         """
         if any(part in ("..", ".", "") for part in unquote(path).split("/")):
             raise Refusal(ProblemCode.INVALID, f"not a path of the Execution API: {path[:200]!r}")
@@ -107,7 +109,11 @@ class Gateway:
 
 
 async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> Passed:
-    """Run one request through an ASGI app and collect the response."""
+    """Run one request through an ASGI app and collect the response.
+
+    Raises:
+        ServerFailed: the app has answered 500; where it does so for an exception, it has logged the exception.
+    """
     sent = False
     done = asyncio.Event()
     status = 500
@@ -134,6 +140,10 @@ async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> 
 
     try:
         await app(scope, receive, send)
+    except Exception as error:
+        if status == 500 and done.is_set():  # Starlette raises what the app has answered and logged, for a server that would not know
+            raise ServerFailed from error
+        raise
     finally:
         done.set()
     return Passed(status, headers, b"".join(chunks))

@@ -1,0 +1,53 @@
+"""What one job's calls of the Execution API may cost central. Everything that is allowed to it passes here first."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from airflow_remote_provider.api.bodies import receive_body
+from airflow_remote_provider.api.central import Central
+from airflow_remote_provider.api.execution import execution
+from airflow_remote_provider.api.holdings import LARGE_BYTES, Turn, holding_of
+from airflow_remote_provider.ledger.leases import Lease
+
+READS = frozenset({"GET", "HEAD"})
+ALWAYS = re.compile(r"task-instances/[0-9a-f-]{36}/(run|state|heartbeat)")
+"""What begins and ends a task is not refused for what it wrote before: it would never end. Airflow takes each of them once, and a
+heartbeat adds no row."""
+
+
+async def within_bounds(central: Central, request: Request, lease: Lease) -> Response:
+    """Make the call, within what the job, and its worker, may write, hold in memory, and break.
+
+    Raises:
+        TooMuchWritten: the job has written as much as one may.
+        Refusal: `busy`: too many of its calls failed, or its worker holds too much.
+    """
+    size = await receive_body(request, central.settings.gateway_body_bytes)
+    reads = request.method in READS
+    if not (reads or ALWAYS.fullmatch(request.path_params["path"])):
+        await central.checks.lately(lease)  # what is counted is a job of this worker's; the call itself finds the answer in memory
+        await central.writes.take(lease, size)
+    async with central.holdings.turn(lease.worker_id, body_bytes=size, reads=reads) as turn:
+        with central.failures.call(lease.job_id) as failed:
+            response = await execution(central, request, lease)
+            if response.status_code >= 500:
+                failed()
+        _hold(request, response, turn, reads=reads)
+    return response
+
+
+def _hold(request: Request, response: Response, turn: Turn, *, reads: bool) -> None:
+    """Hold the answer in the place of the body. What a write answers is small, and has been done: it is never withheld.
+
+    Raises:
+        Refusal: `busy`: the worker has not taken earlier answers yet.
+    """
+    holding = holding_of(request)
+    holding.give_back()
+    turn.answer_bytes = len(response.body)
+    if reads and turn.answer_bytes >= LARGE_BYTES:
+        holding.take(turn.answer_bytes)
