@@ -1,6 +1,7 @@
 """Workers as the hostile benchmark needs them: HTTP/1.1 written by hand, so that a client costs less than central.
 
-The other workers are honest: each polls five times a second and lists its one job. `python -m bench.hostile_client HOST PORT` reads
+The other workers are honest: each polls five times a second and lists its one job. `python -m bench.hostile_client HOST
+PORT` reads
 their credentials as JSON, prints `ready`, polls until its standard input closes, and prints each poll's moment and duration.
 """
 

@@ -80,8 +80,8 @@ OPTIONS: dict[str, Option] = {
         64 * 1024 * 1024,
         65536,
         1 << 40,
-        "How many bytes one job may write into Airflow's database: XComs, variables, rendered fields, states of tasks and assets. "
-        "Beyond that the task gets an error that says so.",
+        "How many bytes one job may write into Airflow's database: XComs, variables, rendered fields, state of tasks and "
+        "assets. Beyond that the task gets an error that says so.",
     ),
     "writes_per_job": Option(
         10_000, 100, 1 << 30, "How often one job may write there. Beyond that the task gets an error that says so."

@@ -21,6 +21,7 @@ from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.guesses import Guesses
+from airflow_remote_provider.api.lists import Lists
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
@@ -63,6 +64,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)
     gateway = Gateway(options.gateway_concurrency, execution_api)
     guesses = Guesses(options.enrol_failures_per_minute)
+    shares = Shares(options.calls_per_second)
     central = Central(
         options,
         pool,
@@ -76,12 +78,13 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         OwnLogStore(options.worker_log_bytes),
         guesses,
         Certificates(options.client_certificate_header, pool),
-        Shares(options.calls_per_second),
+        shares,
         Shares(OWN_LOG_CALLS_PER_S),
         Shares(WORKER_CALLS_PER_S),
         Pace(),
         Writes(pool, Bounds(options.written_bytes_per_job, options.writes_per_job)),
         Shares(STRANGE_CALLS_PER_S, whose="this address"),
+        Lists(shares),
     )
     app.router.routes[:] = routes(central)
     try:

@@ -13,10 +13,13 @@ from airflow_remote_provider.api.problems import Refusal
 
 WINDOW_S = 15.0
 LEAST_BYTES_PER_S = 1024
-"""The least pace. In each window of so many seconds at least so many bytes must come, or the rest of the body. The slowest modem is
-faster; a TCP connection that lost a packet recovers within the window."""
+"""The least pace: in each window of so many seconds at least so many bytes must come, or the rest of the body. The slowest modem
+is faster; a TCP connection that lost a packet recovers within the window."""
 
 
+DISCARDED_BYTES = 8 * 1024 * 1024
+"""A body that is too large is received to its end, and forgotten, if it is no longer than this: a sender that still sends when the
+connection is closed may never see the answer."""
 _KEY = "airflow_remote.body"
 
 
@@ -39,32 +42,38 @@ async def read_body(request: Request, most: int, *, window_s: float | None = Non
         received: bytes = request.scope.pop(_KEY)
         return received
     window_s = WINDOW_S if window_s is None else window_s
-    announced = _announced(request)
-    if announced > most:
+    announced = announced_bytes(request)
+    keeps = announced <= most
+    if not keeps and announced > DISCARDED_BYTES:
         raise _too_large(most)
     holding = holding_of(request)
-    holding.take(announced)
+    holding.take(announced if keeps else 0)
     body = bytearray()
+    size = 0
     with anyio.move_on_after(window_s) as window:
         came = 0
         async for chunk in request.stream():
-            if len(body) + len(chunk) > most:
+            size += len(chunk)
+            if size > most and keeps:
                 raise _too_large(most)
-            if len(body) + len(chunk) > announced:
+            if size > announced:
                 holding.take(len(chunk))
-            body += chunk
+            if keeps:
+                body += chunk
             came += len(chunk)
             if came >= window_s * LEAST_BYTES_PER_S:
                 came, window.deadline = 0, anyio.current_time() + window_s
+        if not keeps:
+            raise _too_large(most)
         return bytes(body)
     raise Refusal(
         ProblemCode.TOO_SLOW,
-        f"the body came too slowly: {len(body)} bytes in all, fewer than {int(window_s * LEAST_BYTES_PER_S)} of them in the last "
+        f"the body came too slowly: {size} bytes in all, fewer than {int(window_s * LEAST_BYTES_PER_S)} of them in the last "
         f"{window_s:g} s; try again on a better connection",
     )
 
 
-def _announced(request: Request) -> int:
+def announced_bytes(request: Request) -> int:
     """Return the length that the request's head announces; 0 if none does (the body then comes in chunks)."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0

@@ -14,6 +14,7 @@ from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.guesses import Guesses
 from airflow_remote_provider.api.holdings import Holdings
 from airflow_remote_provider.api.lanes import Lane
+from airflow_remote_provider.api.lists import Lists
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import Shares
@@ -49,6 +50,7 @@ class Central:
     writes: Writes
     strangers: Shares
     """By the network of the source: calls with an unknown credential, or without the worker's own certificate."""
+    lists: Lists
     failures: Failures = field(default_factory=Failures)
     holdings: Holdings = field(default_factory=Holdings)
     polls: Turns = field(default_factory=lambda: Turns("polls"))

@@ -61,7 +61,7 @@ class Certificates:
         Raises:
             Refusal: `wrong-certificate`; it is written down.
         """
-        if self.fits(worker, whose):
+        if whose is None or self.fits(worker, whose):
             return
         now = asyncio.get_running_loop().time()
         if now - self._noted.get(worker.id, -NOTED_S) >= NOTED_S:

@@ -1,7 +1,7 @@
 """Jobs whose calls make the Execution API fail. Each failure costs a transaction and tens of kilobytes of central's log.
 
-A few are nobody's fault: a database that restarts fails them, too. A job that goes on is answered `busy`, for longer each time, and its
-calls are not passed on meanwhile. Counted in this process. Asked on the event loop only.
+Some failures are not the job's fault: a database that restarts fails every call. A job that goes on failing is answered `busy`,
+for longer each time, and its calls are not passed on meanwhile. Counted in this process. Asked on the event loop only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from airflow_remote_provider.api.problems import Refusal
 
 FREE = 5
 """Failures before a job is sent away."""
+AT_ONCE = 8
+"""Calls of one job that may be passed on at the same time, before any has failed. The Task SDK makes one, now and then two."""
 LONGEST_S = 60.0
 """No job is sent away for longer: its worker waits so long with everything that it tries again."""
 FORGOTTEN_S = 600.0
@@ -55,40 +57,42 @@ class Failures:
             Refusal: `busy`: it has failed too often lately.
         """
         job = self._known(job_id)
-        if job.times:
-            self._check(job)
+        self._check(job)
+        self._jobs[job_id] = job
         job.under_way += 1
         try:
-            yield lambda: self._note(job_id, job)
+            yield lambda: self._note(job)
         except ServerFailed:
-            self._note(job_id, job)
+            self._note(job)
             raise
         finally:
             job.under_way -= 1
+            if not job.under_way and not job.times:
+                self._jobs.pop(job_id, None)
+            while len(self._jobs) > MOST_KEPT:
+                self._jobs.popitem(last=False)
 
     def _known(self, job_id: str) -> _Failing:
-        """Return what is known of the job; only a job that has failed is remembered."""
-        job = self._jobs.get(job_id)
-        if job is not None and self._clock() - job.last_at >= FORGOTTEN_S:
-            del self._jobs[job_id]
-            job = None
-        return job or _Failing()
+        """Return what is known of the job: for a while after a failure, else only while its calls are under way."""
+        job = self._jobs.get(job_id, _Failing())
+        if job.times and self._clock() - job.last_at >= FORGOTTEN_S:
+            job.times = 0
+        return job
 
     def _check(self, job: _Failing) -> None:
         left_s = job.until - self._clock()
-        if left_s > 0 or job.under_way >= max(1, FREE - job.times):
+        if left_s > 0:
             raise Refusal(
                 ProblemCode.BUSY,
                 f"the Execution API has failed on {job.times} calls of this job lately; central's log says why. Try again later",
-                retry_after_s=max(1.0, left_s),
+                retry_after_s=left_s,
             )
+        if job.under_way >= (max(1, FREE - job.times) if job.times else AT_ONCE):
+            text = f"this job has {job.under_way} calls of the Execution API under way; wait for their answers"
+            raise Refusal(ProblemCode.BUSY, text, retry_after_s=1.0)
 
-    def _note(self, job_id: str, job: _Failing) -> None:
-        job = self._jobs.setdefault(job_id, job)
-        self._jobs.move_to_end(job_id)
+    def _note(self, job: _Failing) -> None:
         job.times += 1
         job.last_at = self._clock()
         if job.times > FREE:
             job.until = job.last_at + min(LONGEST_S, 2.0 ** (job.times - FREE))
-        while len(self._jobs) > MOST_KEPT:
-            self._jobs.popitem(last=False)

@@ -6,6 +6,7 @@ No Airflow token leaves central. The Execution API itself checks that the token'
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from airflow_remote_provider.ledger.leases import Subject
 PASSED_IN = frozenset({b"airflow-api-version", b"content-type", b"correlation-id", b"traceparent", b"tracestate"})
 PASSED_OUT = frozenset({b"content-type", b"correlation-id"})
 """Not `refreshed-api-token`: the task has no token to refresh."""
+
+log = logging.getLogger(__name__)
 
 CALLS_WAIT = 512
 """How many calls may wait: some three seconds' work."""
@@ -141,7 +144,10 @@ async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> 
     try:
         await app(scope, receive, send)
     except Exception as error:
-        if status == 500 and done.is_set():  # Starlette raises what the app has answered and logged, for a server that would not know
+        if (
+            status == 500 and done.is_set()
+        ):  # Starlette raises what the app has answered and logged, for a server that would not know
+            log.warning("The Execution API failed on a job's call (%s); its own log says why", type(error).__name__)
             raise ServerFailed from error
         raise
     finally:

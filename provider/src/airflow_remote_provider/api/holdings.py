@@ -16,7 +16,7 @@ from airflow_remote_provider.api.problems import Refusal
 
 MIB = 1024 * 1024
 WORKER_BYTES = 16 * MIB
-"""Of one worker. A single call that needs more passes if the worker holds nothing else: `[remote] gateway_body_bytes` bounds it."""
+"""Of one worker. A call that needs more passes if the worker holds nothing else; `[remote] gateway_body_bytes` bounds that."""
 PROCESS_BYTES = 128 * MIB
 """Of all workers. A call that needs more passes if nobody holds anything."""
 LARGE_BYTES = MIB
@@ -26,7 +26,7 @@ LARGE_BYTES_PER_S = 4 * MIB
 BURST_BYTES = 8 * MIB
 """How many go through without a wait."""
 READS_AT_ONCE = 2
-"""Reads of one worker under way in the Execution API. How large an answer is, is only known when it is in memory, several times."""
+"""Reads of one worker under way in the Execution API. The size of an answer is only known when memory holds it, several times."""
 REMEMBERED_S = 60.0
 """How long after a large answer the worker's reads go one at a time."""
 RETRY_S = 2.0

@@ -29,7 +29,9 @@ async def within_bounds(central: Central, request: Request, lease: Lease) -> Res
     size = await receive_body(request, central.settings.gateway_body_bytes)
     reads = request.method in READS
     if not (reads or ALWAYS.fullmatch(request.path_params["path"])):
-        await central.checks.lately(lease)  # what is counted is a job of this worker's; the call itself finds the answer in memory
+        await central.checks.lately(
+            lease
+        )  # what is counted is a job of this worker's; the call itself finds the answer in memory
         await central.writes.take(lease, size)
     async with central.holdings.turn(lease.worker_id, body_bytes=size, reads=reads) as turn:
         with central.failures.call(lease.job_id) as failed:

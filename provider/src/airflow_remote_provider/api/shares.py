@@ -16,8 +16,6 @@ from airflow_remote_provider.api.problems import Refusal
 
 AT_ONCE = 128
 """Calls about its jobs that one worker may have under way, until their answers have been sent: each task has one or two."""
-BYTES_PER_CALL = 8192
-"""A message of so many bytes counts as one call more: to read a list of 10,000 jobs costs central as much as some hundred calls."""
 STRANGE_CALLS_PER_S = 20.0
 """How many calls with an unknown credential, or without the worker's certificate, one source may make in a second. The workers
 behind a common proxy, each new to an API process once, come nowhere near."""

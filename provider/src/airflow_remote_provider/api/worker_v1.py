@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from airflow_remote_protocol.messages import (
     Credential,
     Decline,
     Enrolment,
+    HeldJob,
     LogAppended,
     Poll,
     PollReply,
@@ -46,16 +47,16 @@ from starlette.routing import Route
 
 from airflow_remote_provider import metrics
 from airflow_remote_provider.api.auth import bearer, credential_hash
-from airflow_remote_provider.api.bodies import read_body, unpack
+from airflow_remote_provider.api.bodies import announced_bytes, read_body, unpack
 from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.dispatcher import session_taken
 from airflow_remote_provider.api.guesses import network_of
 from airflow_remote_provider.api.job_bounds import within_bounds
+from airflow_remote_provider.api.lists import FREE_JOBS
 from airflow_remote_provider.api.people import looks_like_a_users, manager_of_workers
 from airflow_remote_provider.api.pool import LedgerLane
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.sending import Endpoint, places_of
-from airflow_remote_provider.api.shares import BYTES_PER_CALL
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, usage, workers
 from airflow_remote_provider.ledger.errors import Cloned, NotYours, TokenRefused, TooLate
@@ -308,13 +309,16 @@ async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Res
 
 
 async def _list_body(central: Central, request: Request, worker: WorkerRecord) -> bytes:
-    """Return a body that lists jobs. A long list costs as much as many calls, and counts as so many.
+    """Return a body that lists jobs. One that lists far more than is leased to the worker costs as much as many calls.
 
     Raises:
-        Refusal: `busy`: this worker sends long lists too often; `too-large`, `too-slow`.
+        Refusal: `busy`: this worker sends too long lists too often; `too-large`, `too-slow`.
     """
+    announced = announced_bytes(request)
+    central.lists.take(worker.id, announced)
     body = await read_body(request, LIST_BYTES)
-    central.shares.take(worker.id, cost=len(body) // BYTES_PER_CALL)
+    if len(body) > announced:
+        central.lists.take(worker.id, len(body))
     return body
 
 
@@ -322,7 +326,18 @@ async def _renew(central: Central, worker: WorkerRecord, poll: Poll) -> list[Sto
     if not poll.jobs:
         return []
     deadline = timedelta(seconds=central.settings.offer_deadline_seconds)
-    return await central.pool.workers.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
+    if len(poll.jobs) <= FREE_JOBS:
+        return await central.pool.workers.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
+    stops, leased = await central.pool.workers.call(_renew_and_count, worker.id, poll.jobs, deadline=deadline)
+    central.lists.note(worker.id, leased)
+    return stops
+
+
+def _renew_and_count(
+    session: DatabaseSession, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta
+) -> tuple[list[Stop], int]:
+    """As :func:`..ledger.leases.renew`, and how many jobs are leased to the worker."""
+    return leases.renew(session, worker_id, held, deadline=deadline), leases.count_leased(session, worker_id)
 
 
 async def _wait(request: Request, parked: Parked, wait_s: float) -> News | Exception:

@@ -1,8 +1,7 @@
-"""How much one job may write through the gateway: bytes and calls, counted in the ledger, so that neither a restart nor another API
-process gives it more.
+"""Bounds what one job may write through the gateway, in bytes and in calls.
 
-An ordinary job writes a few kilobytes in a few calls, which cost the ledger nothing: this process counts them. A job that writes
-more reserves what it needs from the ledger, a block at a time.
+The ledger counts, so that neither a restart nor another API process gives a job more. An ordinary job writes a few kilobytes in a
+few calls, which cost the ledger nothing: this process counts them. A job that writes more reserves blocks in the ledger.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_protocol.states import JobEvent, JobState, advance
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from airflow_remote_provider import compat
@@ -30,8 +30,8 @@ jobs live on the original, which has heard of the takeover in its open poll and 
 
 
 LOOKED_UP = 100
-"""Jobs of one list that are looked up although they are not leased to the worker that lists them, and stops in one answer. The rest
-of them comes with the next list: a job that was told to stop is listed as stopping."""
+"""Of one list: jobs that are looked up although they are not leased to the worker, and stops that are answered. The rest of them
+follows with the next list, in which the first ones are stopping."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
 
 
 def _listed_rows(session: Session, worker_id: str, held: Sequence[HeldJob]) -> tuple[dict[str, Any], Collection[str]]:
-    """Return the rows of listed jobs by id, and which ids they are the answer for: a job of these without a row does not exist."""
+    """Return the rows of listed jobs by id, and the ids that were looked up: one of these without a row does not exist."""
     wanted = select(Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason, Job.missing_since)
     ids = list(dict.fromkeys(job.job_id for job in held))
     rows: dict[str, Any] = {}
@@ -196,6 +196,13 @@ def _listed_rows(session: Session, worker_id: str, held: Sequence[HeldJob]) -> t
     if ids:
         rows |= {row.id: row for row in session.execute(wanted.where(Job.id.in_(ids)))}
     return rows, rows.keys() | set(ids)
+
+
+def count_leased(session: Session, worker_id: str) -> int:
+    """Return how many jobs are leased to the worker: offered to it, or running on it."""
+    leased = [state.value for state in JobState if state.is_leased]
+    counted = session.scalar(select(func.count()).select_from(Job).where(Job.worker_id == worker_id, Job.state.in_(leased)))
+    return counted or 0
 
 
 def is_stoppable(held: HeldJob) -> bool:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-NOT_GRANTED = "not_granted"
-"""The `reason` in the Execution API's shape of an error by which central's own denials are known (docs/protocol.md)."""
+DENIALS = {httpx.codes.FORBIDDEN: "not_granted", httpx.codes.REQUEST_ENTITY_TOO_LARGE: "too_much_written"}
+"""By status: the `reason` by which central's own denials are known, in the Execution API's shape (docs/protocol.md)."""
 
 
 class DenialsToLog(httpx.BaseTransport):
@@ -27,7 +27,8 @@ class DenialsToLog(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._inner.handle_request(request)
-        if response.status_code == httpx.codes.FORBIDDEN and (reason := _reason(response.read())) and reason not in self._told:
+        denial = DENIALS.get(response.status_code)
+        if denial is not None and (reason := _reason(response.read(), denial)) and reason not in self._told:
             self._told.add(reason)
             self._tell(reason)
         return response
@@ -46,10 +47,10 @@ class DenialsToLog(httpx.BaseTransport):
             print(f"denials: can't write to {self._log}: {error}; it would say: {reason}", file=sys.stderr)
 
 
-def _reason(body: bytes) -> str:
+def _reason(body: bytes, denial: str) -> str:
     """Return what central said, if the denial is central's own; else nothing (Airflow's own, of another team's connection)."""
     try:
         detail = json.loads(body)["detail"]
-        return str(detail["message"]) if detail["reason"] == NOT_GRANTED else ""
+        return str(detail["message"]) if detail["reason"] == denial else ""
     except (ValueError, KeyError, TypeError):
         return ""
