@@ -18,8 +18,8 @@ is faster; a TCP connection that lost a packet recovers within the window."""
 
 
 DISCARDED_BYTES = 8 * 1024 * 1024
-"""A body that is too large is received to its end, and forgotten, if it is no longer than this: a sender that still sends when the
-connection is closed may never see the answer."""
+"""A body that is too large is received to its end, and forgotten, if it is no longer than this: a sender that still sends when
+the connection is closed may never see the answer."""
 _KEY = "airflow_remote.body"
 
 

@@ -25,10 +25,8 @@ LARGE_BYTES_PER_S = 4 * MIB
 """How fast the large bodies and answers of one worker go through: to parse so many bytes takes about 5 % of a processor."""
 BURST_BYTES = 8 * MIB
 """How many go through without a wait."""
-READS_AT_ONCE = 2
-"""Reads of one worker under way in the Execution API. The size of an answer is only known when memory holds it, several times."""
 REMEMBERED_S = 60.0
-"""How long after a large answer the worker's reads go one at a time."""
+"""How long after a large answer the worker's next ones are expected to be as large."""
 RETRY_S = 2.0
 _KEY = "airflow_remote.holding"
 
@@ -58,17 +56,29 @@ class Holding:
         self._bytes = 0
 
 
-class _Large:
-    """The turns of one worker's large calls."""
+class _Calls:
+    """The calls of one worker that are passed on, or wait for that."""
 
     def __init__(self) -> None:
-        self.reads = asyncio.Semaphore(READS_AT_ONCE)
-        self.turn = asyncio.Lock()
+        self.reading = asyncio.Lock()
+        self.writing = asyncio.Lock()
         self.under_way = 0
         self.free_at = 0.0
         """When the large calls so far will have gone through at their pace."""
         self.answered_at = -REMEMBERED_S
         """When an answer was large last."""
+        self.answer_bytes = 0
+        """How large."""
+
+    def note(self, size: int, *, is_answer: bool) -> None:
+        if size < LARGE_BYTES:
+            return
+        self.free_at = max(self.free_at, _now()) + size / LARGE_BYTES_PER_S
+        if is_answer:
+            self.answered_at, self.answer_bytes = _now(), size
+
+    async def keep_pace(self) -> None:
+        await asyncio.sleep(max(0.0, self.free_at - _now() - BURST_BYTES / LARGE_BYTES_PER_S))
 
 
 class Holdings:
@@ -77,7 +87,7 @@ class Holdings:
     def __init__(self) -> None:
         self._by_worker: dict[str, int] = {}
         self._all = 0
-        self._large: dict[str, _Large] = {}
+        self._calls: dict[str, _Calls] = {}
 
     @property
     def held(self) -> int:
@@ -95,6 +105,11 @@ class Holdings:
         Raises:
             Refusal: `busy`.
         """
+        self._check(worker_id, size, alone=alone)
+        self._by_worker[worker_id] = self._by_worker.get(worker_id, 0) + size
+        self._all += size
+
+    def _check(self, worker_id: str, size: int, *, alone: int) -> None:
         mine = self._by_worker.get(worker_id, 0)
         if mine > alone and mine + size > WORKER_BYTES:
             text = f"the calls of this worker hold {mine} bytes of bodies and unread answers; {WORKER_BYTES} is the limit"
@@ -102,8 +117,6 @@ class Holdings:
         if self._all > alone and self._all + size > PROCESS_BYTES:
             text = f"the calls of all workers hold {self._all} bytes of bodies and answers"
             raise Refusal(ProblemCode.BUSY, f"central is busy: {text}; try again later", retry_after_s=RETRY_S)
-        self._by_worker[worker_id] = mine + size
-        self._all += size
 
     def remove(self, worker_id: str, size: int) -> None:
         self._all -= size
@@ -113,26 +126,34 @@ class Holdings:
 
     @asynccontextmanager
     async def turn(self, worker_id: str, *, body_bytes: int, reads: bool) -> AsyncIterator[Turn]:
-        """Wait until a call of this worker may be passed on: large ones go one at a time, at their pace; reads a few at once."""
-        large = self._large.setdefault(worker_id, _Large())
-        large.under_way += 1
+        """Wait until a call of this worker may be passed on. Reads go one at a time: how large an answer is, is only known when the
+        memory holds it, several times. So do large writes. Both keep the pace of large calls.
+
+        Raises:
+            Refusal: `busy`: another answer as large as the last one would be more than the worker may hold.
+        """
+        calls = self._calls.setdefault(worker_id, _Calls())
+        calls.under_way += 1
+        turn = Turn()
         try:
-            turn = Turn()
-            if body_bytes >= LARGE_BYTES or (reads and _now() - large.answered_at < REMEMBERED_S):
-                async with large.turn:
-                    await asyncio.sleep(max(0.0, large.free_at - _now() - BURST_BYTES / LARGE_BYTES_PER_S))
+            if reads:
+                async with calls.reading:
+                    if _now() - calls.answered_at < REMEMBERED_S:
+                        self._check(worker_id, calls.answer_bytes, alone=0)
+                        await calls.keep_pace()
                     yield turn
-                    _note(large, max(body_bytes, turn.answer_bytes), is_answer=turn.answer_bytes >= LARGE_BYTES)
-            elif reads:
-                async with large.reads:
+                    calls.note(turn.answer_bytes, is_answer=True)
+            elif body_bytes >= LARGE_BYTES:
+                async with calls.writing:
+                    await calls.keep_pace()
                     yield turn
-                    _note(large, turn.answer_bytes, is_answer=turn.answer_bytes >= LARGE_BYTES)
+                    calls.note(body_bytes, is_answer=False)
             else:
                 yield turn
         finally:
-            large.under_way -= 1
-            if not large.under_way and _now() - max(large.answered_at, large.free_at) >= REMEMBERED_S:
-                self._large.pop(worker_id, None)
+            calls.under_way -= 1
+            if not calls.under_way and _now() - max(calls.answered_at, calls.free_at) >= REMEMBERED_S:
+                self._calls.pop(worker_id, None)
 
 
 class Turn:
@@ -140,14 +161,6 @@ class Turn:
 
     def __init__(self) -> None:
         self.answer_bytes = 0
-
-
-def _note(large: _Large, size: int, *, is_answer: bool) -> None:
-    if size < LARGE_BYTES:
-        return
-    large.free_at = max(large.free_at, _now()) + size / LARGE_BYTES_PER_S
-    if is_answer:
-        large.answered_at = _now()
 
 
 def _now() -> float:

@@ -28,8 +28,8 @@ MOST_KEPT = 10_000
 class _Left:
     """What a job may still write before the ledger is asked again."""
 
-    size: int = FREE_BYTES
-    calls: int = FREE_CALLS
+    size: int
+    calls: int
 
 
 class Writes:
@@ -38,6 +38,8 @@ class Writes:
     def __init__(self, pool: LedgerPool, bounds: Bounds) -> None:
         self._pool = pool
         self._bounds = bounds
+        self._block = Bounds(bounds.size // BLOCKS, bounds.calls // BLOCKS)
+        self._free = Bounds(min(FREE_BYTES, self._block.size), min(FREE_CALLS, self._block.calls))
         self._left: OrderedDict[Lease, _Left] = OrderedDict()
 
     async def take(self, lease: Lease, size: int) -> None:
@@ -46,18 +48,18 @@ class Writes:
         Raises:
             TooMuchWritten: it would be beyond what one job may write.
         """
-        left = self._left.setdefault(lease, _Left())
+        left = self._left.setdefault(lease, _Left(self._free.size, self._free.calls))
         self._left.move_to_end(lease)
         while len(self._left) > MOST_KEPT:
             self._left.popitem(last=False)
-        if left.size < size or left.calls < 1:
+        while left.size < size or left.calls < 1:  # what is reserved here may be taken by another call of the job
             await self._reserve(lease, left, size)
         left.size -= size
         left.calls -= 1
 
     async def _reserve(self, lease: Lease, left: _Left, size: int) -> None:
         """Reserve a block, and if the bound has no room for a block, what this call needs."""
-        block = Bounds(max(self._bounds.size // BLOCKS, size), max(self._bounds.calls // BLOCKS, 1))
+        block = Bounds(max(self._block.size, size), max(self._block.calls, 1))
         for wanted in (block, Bounds(max(size - left.size, 0), 1 if left.calls < 1 else 0)):
             if await self._pool.jobs.call(written.reserve, lease, wanted, most=self._bounds):
                 left.size += wanted.size
