@@ -240,8 +240,8 @@ def _report(
         quiet_p95, p95 = _p95(polls, quiet[number : number + 2]), _p95(polls, [(attack.began, attack.ended)])
         ratio = p95 / quiet_p95
         print(
-            f"{attack.name:<22} {quiet_p95 * 1000:>7.0f} ms {p95 * 1000:>7.0f} ms {ratio:>7.2f} {attack.growth_mb:>6.0f} MB {attack.cpu_s:>5.1f} s "
-            f"{attack.log_mb:>6.2f} MB  {attack.answers}"
+            f"{attack.name:<22} {quiet_p95 * 1000:>7.0f} ms {p95 * 1000:>7.0f} ms {ratio:>7.2f} {attack.growth_mb:>6.0f} MB "
+            f"{attack.cpu_s:>5.1f} s {attack.log_mb:>6.2f} MB  {attack.answers}"
         )
         result[attack.name] = {"poll_ratio": round(ratio, 2), "growth_mb": round(attack.growth_mb, 1)}
         if ratio > MOST_POLL_RATIO:

@@ -6,8 +6,11 @@ What is held is given back when the call's answer has been sent. Asked on the ev
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
 
 from airflow_remote_protocol.errors import ProblemCode
 from starlette.requests import Request
@@ -16,9 +19,12 @@ from airflow_remote_provider.api.problems import Refusal
 
 MIB = 1024 * 1024
 WORKER_BYTES = 16 * MIB
-"""Of one worker. A call that needs more passes if the worker holds nothing else; `[remote] gateway_body_bytes` bounds that."""
+"""Of one worker's bodies, and of its answers. A call that needs more passes if the worker holds nothing else of the kind;
+`[remote] gateway_body_bytes` bounds that."""
 PROCESS_BYTES = 128 * MIB
-"""Of all workers. A call that needs more passes if nobody holds anything."""
+"""Of the bodies of all workers, and of the answers. A call that needs more passes if nobody else holds anything of the kind."""
+SMALL_BYTES = 64 * 1024
+"""Up to here a body or an answer is never refused for what others hold: the number of calls under way bounds these."""
 LARGE_BYTES = MIB
 """From here on a body or an answer is large: to parse it takes tens of milliseconds, in which nobody else is served."""
 LARGE_BYTES_PER_S = 4 * MIB
@@ -26,9 +32,94 @@ LARGE_BYTES_PER_S = 4 * MIB
 BURST_BYTES = 8 * MIB
 """How many go through without a wait."""
 REMEMBERED_S = 60.0
-"""How long after a large answer the worker's next ones are expected to be as large."""
+"""How long the answer to a call is expected to be as large as it was."""
+PATHS_REMEMBERED = 64
+"""Of one worker: calls whose answers were large."""
 RETRY_S = 2.0
 _KEY = "airflow_remote.holding"
+
+
+class Content(Enum):
+    """What is held. A slow download of one task must not keep the others from writing."""
+
+    BODY = "bodies"
+    ANSWER = "answers that it has not received"
+
+
+class Holdings:
+    """Of one API process."""
+
+    def __init__(self) -> None:
+        self._by_worker: dict[tuple[str, Content], int] = {}
+        self._all = dict.fromkeys(Content, 0)
+        self._calls: dict[str, _Calls] = {}
+
+    def held(self, content: Content) -> int:
+        """Return how many bytes of this kind all workers hold."""
+        return self._all[content]
+
+    def of(self, request: Request, worker_id: str) -> Holding:
+        """Open the holding of a call; :func:`holding_of` finds it from then on."""
+        holding = Holding(self, worker_id)
+        request.scope[_KEY] = holding
+        return holding
+
+    def check(self, worker_id: str, content: Content, size: int, *, own: int = 0) -> None:
+        """Return if a call that holds *own* bytes may hold *size* more.
+
+        Raises:
+            Refusal: `busy`.
+        """
+        mine, everyones = self._by_worker.get((worker_id, content), 0), self._all[content]
+        if size <= SMALL_BYTES:
+            return
+        if mine > own and mine + size > WORKER_BYTES:
+            text = f"the calls of this worker hold {mine} bytes of {content.value}; {WORKER_BYTES} is the limit"
+            raise Refusal(ProblemCode.BUSY, f"{text}; try again when they are done", retry_after_s=RETRY_S)
+        if everyones > own and everyones + size > PROCESS_BYTES:
+            text = f"the calls of all workers hold {everyones} bytes of bodies or of answers"
+            raise Refusal(ProblemCode.BUSY, f"central is busy: {text}; try again later", retry_after_s=RETRY_S)
+
+    def add(self, worker_id: str, content: Content, size: int) -> None:
+        """Count *size* bytes more, or less."""
+        self._all[content] += size
+        held = self._by_worker.pop((worker_id, content), 0) + size
+        if held:
+            self._by_worker[worker_id, content] = held
+
+    @asynccontextmanager
+    async def turn(self, worker_id: str, path: str, *, body_bytes: int, reads: bool) -> AsyncIterator[Turn]:
+        """Wait until a call of this worker may be passed on.
+
+        Reads go one at a time: how large an answer is, is only known when the memory holds it, several times. So do large writes.
+        Both keep the pace of large calls.
+
+        Raises:
+            Refusal: `busy`: the last answer to this call was so large that another one is more than the worker may hold.
+        """
+        calls = self._calls.setdefault(worker_id, _Calls())
+        calls.under_way += 1
+        turn = Turn()
+        try:
+            if reads:
+                async with calls.reading:
+                    self.check(worker_id, Content.ANSWER, calls.expected(path))
+                    await calls.keep_pace()
+                    try:
+                        yield turn
+                    finally:
+                        calls.note_answer(path, turn.answer_bytes)
+            elif body_bytes >= LARGE_BYTES:
+                async with calls.writing:
+                    await calls.keep_pace()
+                    yield turn
+                    calls.note(body_bytes)
+            else:
+                yield turn
+        finally:
+            calls.under_way -= 1
+            if calls.is_idle:
+                self._calls.pop(worker_id, None)
 
 
 class Holding:
@@ -37,23 +128,32 @@ class Holding:
     def __init__(self, holdings: Holdings | None, worker_id: str) -> None:
         self._holdings = holdings
         self._worker_id = worker_id
-        self._bytes = 0
+        self._bytes = dict.fromkeys(Content, 0)
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, content: Content = Content.BODY) -> None:
         """Hold *size* bytes more.
 
         Raises:
             Refusal: `busy`: the worker, or all workers together, hold too much.
         """
         if self._holdings is not None and size:
-            self._holdings.add(self._worker_id, size, alone=self._bytes)
-            self._bytes += size
+            self._holdings.check(self._worker_id, content, size, own=self._bytes[content])
+            self._holdings.add(self._worker_id, content, size)
+            self._bytes[content] += size
 
     def give_back(self) -> None:
         """Hold nothing any more."""
-        if self._holdings is not None and self._bytes:
-            self._holdings.remove(self._worker_id, self._bytes)
-        self._bytes = 0
+        for content, size in self._bytes.items():
+            if self._holdings is not None and size:
+                self._holdings.add(self._worker_id, content, -size)
+            self._bytes[content] = 0
+
+
+@dataclass
+class Turn:
+    """One call's turn. The caller sets how large its answer is."""
+
+    answer_bytes: int = 0
 
 
 class _Calls:
@@ -63,104 +163,40 @@ class _Calls:
         self.reading = asyncio.Lock()
         self.writing = asyncio.Lock()
         self.under_way = 0
-        self.free_at = 0.0
+        self._free_at = 0.0
         """When the large calls so far will have gone through at their pace."""
-        self.answered_at = -REMEMBERED_S
-        """When an answer was large last."""
-        self.answer_bytes = 0
-        """How large."""
-
-    def note(self, size: int, *, is_answer: bool) -> None:
-        if size < LARGE_BYTES:
-            return
-        self.free_at = max(self.free_at, _now()) + size / LARGE_BYTES_PER_S
-        if is_answer:
-            self.answered_at, self.answer_bytes = _now(), size
-
-    async def keep_pace(self) -> None:
-        await asyncio.sleep(max(0.0, self.free_at - _now() - BURST_BYTES / LARGE_BYTES_PER_S))
-
-
-class Holdings:
-    """Of one API process."""
-
-    def __init__(self) -> None:
-        self._by_worker: dict[str, int] = {}
-        self._all = 0
-        self._calls: dict[str, _Calls] = {}
+        self._large: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        """By the path of a call: when its answer was large last, and how large."""
 
     @property
-    def held(self) -> int:
-        return self._all
+    def is_idle(self) -> bool:
+        """Whether there is nothing to remember."""
+        self._forget()
+        return not self.under_way and not self._large and self._free_at <= _now()
 
-    def of(self, request: Request, worker_id: str) -> Holding:
-        """Open the holding of a call; :func:`holding_of` finds it from then on."""
-        holding = Holding(self, worker_id)
-        request.scope[_KEY] = holding
-        return holding
+    def expected(self, path: str) -> int:
+        """Return how large the answer to this call was lately, if it was large."""
+        self._forget()
+        return self._large.get(path, (0.0, 0))[1]
 
-    def add(self, worker_id: str, size: int, *, alone: int) -> None:
-        """Count *size* bytes of a call that holds *alone* bytes so far.
+    def note_answer(self, path: str, size: int) -> None:
+        self._large.pop(path, None)
+        if size >= LARGE_BYTES:
+            self._large[path] = _now(), size
+        while len(self._large) > PATHS_REMEMBERED:
+            self._large.popitem(last=False)
+        self.note(size)
 
-        Raises:
-            Refusal: `busy`.
-        """
-        self._check(worker_id, size, alone=alone)
-        self._by_worker[worker_id] = self._by_worker.get(worker_id, 0) + size
-        self._all += size
+    def note(self, size: int) -> None:
+        if size >= LARGE_BYTES:
+            self._free_at = max(self._free_at, _now()) + size / LARGE_BYTES_PER_S
 
-    def _check(self, worker_id: str, size: int, *, alone: int) -> None:
-        mine = self._by_worker.get(worker_id, 0)
-        if mine > alone and mine + size > WORKER_BYTES:
-            text = f"the calls of this worker hold {mine} bytes of bodies and unread answers; {WORKER_BYTES} is the limit"
-            raise Refusal(ProblemCode.BUSY, f"{text}; read the answers, or try again later", retry_after_s=RETRY_S)
-        if self._all > alone and self._all + size > PROCESS_BYTES:
-            text = f"the calls of all workers hold {self._all} bytes of bodies and answers"
-            raise Refusal(ProblemCode.BUSY, f"central is busy: {text}; try again later", retry_after_s=RETRY_S)
+    async def keep_pace(self) -> None:
+        await asyncio.sleep(max(0.0, self._free_at - _now() - BURST_BYTES / LARGE_BYTES_PER_S))
 
-    def remove(self, worker_id: str, size: int) -> None:
-        self._all -= size
-        self._by_worker[worker_id] -= size
-        if not self._by_worker[worker_id]:
-            del self._by_worker[worker_id]
-
-    @asynccontextmanager
-    async def turn(self, worker_id: str, *, body_bytes: int, reads: bool) -> AsyncIterator[Turn]:
-        """Wait until a call of this worker may be passed on. Reads go one at a time: how large an answer is, is only known when the
-        memory holds it, several times. So do large writes. Both keep the pace of large calls.
-
-        Raises:
-            Refusal: `busy`: another answer as large as the last one would be more than the worker may hold.
-        """
-        calls = self._calls.setdefault(worker_id, _Calls())
-        calls.under_way += 1
-        turn = Turn()
-        try:
-            if reads:
-                async with calls.reading:
-                    if _now() - calls.answered_at < REMEMBERED_S:
-                        self._check(worker_id, calls.answer_bytes, alone=0)
-                        await calls.keep_pace()
-                    yield turn
-                    calls.note(turn.answer_bytes, is_answer=True)
-            elif body_bytes >= LARGE_BYTES:
-                async with calls.writing:
-                    await calls.keep_pace()
-                    yield turn
-                    calls.note(body_bytes, is_answer=False)
-            else:
-                yield turn
-        finally:
-            calls.under_way -= 1
-            if not calls.under_way and _now() - max(calls.answered_at, calls.free_at) >= REMEMBERED_S:
-                self._calls.pop(worker_id, None)
-
-
-class Turn:
-    """One call's turn; how large its answer is, is told when it is known."""
-
-    def __init__(self) -> None:
-        self.answer_bytes = 0
+    def _forget(self) -> None:
+        while self._large and _now() - next(iter(self._large.values()))[0] >= REMEMBERED_S:
+            self._large.popitem(last=False)
 
 
 def _now() -> float:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from airflow_remote_provider.api.bodies import receive_body
 from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.execution import execution
-from airflow_remote_provider.api.holdings import LARGE_BYTES, Turn, holding_of
+from airflow_remote_provider.api.holdings import Content, Turn, holding_of
 from airflow_remote_provider.ledger.leases import Lease
 
 READS = frozenset({"GET", "HEAD"})
@@ -27,13 +27,12 @@ async def within_bounds(central: Central, request: Request, lease: Lease) -> Res
         Refusal: `busy`: too many of its calls failed, or its worker holds too much.
     """
     size = await receive_body(request, central.settings.gateway_body_bytes)
-    reads = request.method in READS
-    if not (reads or ALWAYS.fullmatch(request.path_params["path"])):
-        await central.checks.lately(
-            lease
-        )  # what is counted is a job of this worker's; the call itself finds the answer in memory
+    path, reads = request.path_params["path"], request.method in READS
+    if not (reads or ALWAYS.fullmatch(path)):
+        # Only for a lease that is open is anything counted. The call itself finds this answer in memory.
+        await central.checks.lately(lease)
         await central.writes.take(lease, size)
-    async with central.holdings.turn(lease.worker_id, body_bytes=size, reads=reads) as turn:
+    async with central.holdings.turn(lease.worker_id, path, body_bytes=size, reads=reads) as turn:
         with central.failures.call(lease.job_id) as failed:
             response = await execution(central, request, lease)
             if response.status_code >= 500:
@@ -51,5 +50,5 @@ def _hold(request: Request, response: Response, turn: Turn, *, reads: bool) -> N
     holding = holding_of(request)
     holding.give_back()
     turn.answer_bytes = len(response.body)
-    if reads and turn.answer_bytes >= LARGE_BYTES:
-        holding.take(turn.answer_bytes)
+    if reads:
+        holding.take(turn.answer_bytes, Content.ANSWER)

@@ -20,8 +20,9 @@ PIECE = 64 * 1024
 """The high-water mark of the server's buffer."""
 PIECE_WITHIN_S = 60.0
 """How long the client may take for one piece: about 1 KiB/s, as for bodies. Of a slower one the answer is dropped."""
-DRAINED_BYTES = 64 * 1024
-"""A body that was refused unread is received all the same if it is no longer than this; else the connection is closed."""
+DRAINED_BYTES = 256 * 1024
+"""A body that was refused unread is received all the same, and forgotten, if it is no longer than this: so the client gets the
+answer. Else the connection is closed. A list of 2,500 jobs has so many bytes."""
 _KEY = "airflow_remote.places"
 
 
