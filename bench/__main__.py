@@ -74,6 +74,8 @@ def parse() -> argparse.Namespace:
     options.kills = min(16, options.kills or (8 if quick else 16))
     options.fleets = options.fleets or ([1000] if quick else [50, 500, 1000, 3000])
     options.only = options.only or [part for part in PARTS if not (quick and part == "edge")]
+    if "hostile" in options.only:
+        parser.error("the hostile part is a program of its own: python -m bench.hostile")
     if unknown := set(options.only) - set(PARTS):
         parser.error(f"--only knows {', '.join(PARTS)}; not {', '.join(sorted(unknown))}")
     return options

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from airflow_remote_provider import worker_log
 from airflow_remote_provider.logstores.own import OwnLogStore
-from airflow_remote_provider.worker_log import PIECE, as_text, read_lines
+from airflow_remote_provider.worker_log import PIECE, as_download, as_text, read_lines
 from sqlalchemy import create_engine
 
 from testkit.ledger import installed
@@ -109,6 +110,35 @@ def test_a_line_without_end_stops_nobody_from_reading_on(store: OwnLogStore) -> 
         lines = read_lines(big, W, most=5, after=after)
         after, seen = lines.next, seen + [one.text[0][:5] for one in lines.items]
     assert seen[-1] == "after" and not lines.more
+
+
+def test_one_look_at_short_lines_looks_at_a_bounded_number_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(worker_log, "LOOKED_AT", 1000)
+    said: list[bytes] = []
+    read = worker_log._said
+    monkeypatch.setattr(worker_log, "_said", lambda raw: said.append(raw) or read(raw))
+    with installed(create_engine("sqlite://"), tmp_path):
+        big = OwnLogStore(1 << 23)
+        big.append(W, "a", 0, line("first") + b"x\n" * 500_000)
+        lines = read_lines(big, W, most=5, contains="absent")
+        assert [one.text for one in lines.items] == [
+            ["only the newest 1000 lines of this log were searched; download it to search all of it"]
+        ]
+        assert (len(said), lines.more) == (1000, False)
+        said.clear()
+        assert len(read_lines(big, W, most=5).items) == len(said) == 5, "no more lines are parsed than are shown"
+        said.clear()
+        lines = read_lines(big, W, most=2000, after=0)
+        assert (len(lines.items), len(said), lines.more) == (1000, 1000, True)
+        assert read_lines(big, W, most=1, after=lines.next).items, "and goes on from there"
+
+
+def test_a_download_of_very_many_lines_has_the_newest_and_says_so(monkeypatch: pytest.MonkeyPatch, store: OwnLogStore) -> None:
+    monkeypatch.setattr(worker_log, "DOWNLOADED_LINES", 300)
+    store.append(W, "a", 0, b"".join(b"n%d\n" % number for number in range(1000)) + b"half a line")
+    text = b"".join(as_download(store, W)).decode().splitlines()
+    assert text[0] == "only the newest 300 lines of this log are here"
+    assert text[1:] == [f"INFO n{number}" for number in range(700, 1000)]
 
 
 def test_a_line_as_text_has_its_traceback_below(store: OwnLogStore) -> None:

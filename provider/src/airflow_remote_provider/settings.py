@@ -83,6 +83,16 @@ OPTIONS: dict[str, Option] = {
     "gateway_body_bytes": Option(
         32 * 1024 * 1024, 65536, 1 << 30, "The largest Execution API request that a worker may send, in bytes."
     ),
+    "written_bytes_per_job": Option(
+        64 * 1024 * 1024,
+        65536,
+        1 << 40,
+        "How many bytes one job may write into Airflow's database: XComs, variables, rendered fields, state of tasks and "
+        "assets. Beyond that the task gets an error that says so.",
+    ),
+    "writes_per_job": Option(
+        10_000, 100, 1 << 30, "How often one job may write there. Beyond that the task gets an error that says so."
+    ),
     "log_bytes_per_job": Option(
         1 << 30,
         65536,
@@ -157,6 +167,8 @@ class Settings:
     ledger_threads: int
     gateway_concurrency: int
     gateway_body_bytes: int
+    written_bytes_per_job: int
+    writes_per_job: int
     log_bytes_per_job: int
     worker_log_bytes: int
     dispatch_poll_seconds: float

@@ -205,7 +205,7 @@ def test_a_row_read_before_a_session_was_opened_does_not_end_it(database: Engine
         (older,) = workers.changed_since(session, None)
         newer = workers.open_session(session, worker.id, session_request())
     monkeypatch.setattr(workers, "changed_since", lambda session, since: [older])
-    monkeypatch.setattr(workers, "by_credential", lambda session, digest: older)
+    monkeypatch.setattr(workers, "by_credentials", lambda session, digests: dict.fromkeys(digests, older))
 
     async def check(registry: Registry) -> None:
         registry.remember(newer)

@@ -176,13 +176,6 @@ def test_a_hundred_levels_are_not_too_deep() -> None:
     _body(Any, b"[" + b"[1]," * 1000 + b"[2]]")
 
 
-@pytest.mark.parametrize("marker", ["__type", "__var", "__classname__", "__version__"])
-def test_what_a_waiting_task_keeps_is_plain_json(marker: str) -> None:
-    """Airflow decodes it on central when the person answers."""
-    with pytest.raises(OutOfBounds, match=f"next_kwargs` has the key '{marker}'"):
-        _body(bounds.State, {"state": "awaiting_input", "next_method": "x", "next_kwargs": {"a": [{"b": {marker: "x"}}]}})
-
-
 @pytest.mark.parametrize(
     ("query", "fits"),
     [

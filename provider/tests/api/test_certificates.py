@@ -122,3 +122,22 @@ def test_where_nobody_asks_for_one_the_header_means_nothing(central: ServedCentr
     worker.open_session()
     assert worker_row(_id_of("w")).certificate is None
     assert _shown(worker, None).call("GET", "ping").status == 200
+
+
+def test_a_stolen_credential_without_the_certificate_does_not_make_the_worker_busy(
+    new_database: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__REMOTE__CLIENT_CERTIFICATE_HEADER", HEADER)
+    monkeypatch.setenv("AIRFLOW__REMOTE__CALLS_PER_SECOND", "1")
+    settings.cache_clear()
+    engine = make_engine(new_database("sqlite"))
+    with installed(engine, tmp_path), ServedCentral() as served:
+        worker = _joined(served)
+        worker.open_session()
+        thief = _shown(worker, STRANGE)
+        statuses = [thief.call("GET", "ping").status for _ in range(300)]
+        assert set(statuses) == {403, 503}, "at first its certificate is refused, then whatever comes from there"
+        worker.central = By(served, OURS)  # type: ignore[assignment]
+        assert worker.call("GET", "ping").status == 200
+    settings.cache_clear()
+    engine.dispose()

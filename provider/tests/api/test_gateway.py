@@ -19,6 +19,7 @@ import testkit.ledger  # noqa: F401  isort: skip  (first: it points Airflow else
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
+from airflow_remote_provider.api.failures import ServerFailed
 from airflow_remote_provider.api.gateway import Gateway, Passed
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rules import NOTHING, Match
@@ -202,7 +203,7 @@ def test_so_many_calls_at_once_and_no_more() -> None:
 def test_a_failing_call_gives_its_place_back() -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
         for _ in range(5):
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(ServerFailed):
                 await _pass(gateway, "broken")
         assert (await _pass(gateway)).status == 418
 

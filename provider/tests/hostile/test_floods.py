@@ -172,7 +172,7 @@ def _request(attacker: Attacker, path: str, body: bytes, *, length: int | None =
 def test_a_body_that_trickles_is_cut_off_and_holds_nobody_up(
     attacker: Attacker, victim: Attacker, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "BODY_GRACE_S", 2.5)
+    monkeypatch.setattr(bodies, "WINDOW_S", 2.5)
     lines = [socket.create_connection(("127.0.0.1", attacker.central.port), timeout=20) for _ in range(60)]
     enough = threading.Event()
 

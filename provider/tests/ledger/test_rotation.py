@@ -65,8 +65,8 @@ def test_a_worker_is_found_by_each_of_its_credentials() -> None:
     _adopt(worker, new)
     third = _issue(worker, new)
     with compat.transaction() as session:
-        found = [workers.by_credential(session, hash_token(one)) for one in (worker.credential, new, third)]
-    assert [one and one.id for one in found] == [worker.id] * 3
+        found = workers.by_credentials(session, [hash_token(one) for one in (worker.credential, new, third)])
+    assert [record.id for record in found.values()] == [worker.id] * 3
 
 
 def test_no_credential_is_stored(database: Engine) -> None:

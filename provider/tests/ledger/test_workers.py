@@ -28,6 +28,13 @@ def _do(verb: object, *args: object, **kwargs: object) -> object:
         return verb(session, *args, **kwargs)  # type: ignore[operator]
 
 
+def _by_credential(worker_id: str) -> object:
+    digest = worker_row(worker_id).credential_hash
+    found = _do(workers.by_credentials, [digest])
+    assert isinstance(found, dict)
+    return found[digest]
+
+
 def _list() -> list[WorkerRow]:
     with compat.transaction() as session:
         return list_workers(session, silent_after=SILENT).rows
@@ -202,7 +209,7 @@ def test_every_wish_raises_the_revision() -> None:
     worker = enlist()
     _do(workers.set_intent, worker.name, IntentMode.PAUSE, by="ann", reason="maintenance")
     _do(workers.limit_slots, worker.name, 2, by="bob")
-    record = _do(workers.by_credential, worker_row(worker.id).credential_hash)
+    record = _by_credential(worker.id)
     assert isinstance(record, WorkerRecord)
     intent = record.intent
     assert (intent.mode, intent.revision, intent.slots, intent.reason) == (IntentMode.PAUSE, 3, 2, "maintenance")
@@ -246,7 +253,7 @@ def test_a_removed_worker_is_revoked_and_no_longer_listed() -> None:
     worker = enlist()
     _do(workers.remove_worker, worker.name)
     assert _list() == []
-    record = _do(workers.by_credential, worker_row(worker.id).credential_hash)
+    record = _by_credential(worker.id)
     assert isinstance(record, WorkerRecord) and record.revoked
     with pytest.raises(Unknown):
         _do(workers.set_intent, worker.name, IntentMode.SERVE, by="me")

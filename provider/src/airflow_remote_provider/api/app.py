@@ -21,14 +21,17 @@ from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.guesses import Guesses
+from airflow_remote_provider.api.lists import Lists
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.rights import Rights
-from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, TRIGGER_LOG_CALLS_PER_S, Shares
+from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, STRANGE_CALLS_PER_S, TRIGGER_LOG_CALLS_PER_S, Shares
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
 from airflow_remote_provider.api.task_logs import TaskLogs
 from airflow_remote_provider.api.usage import WORKER_CALLS_PER_S, Pace
 from airflow_remote_provider.api.worker_v1 import routes
+from airflow_remote_provider.api.writes import Writes
+from airflow_remote_provider.ledger.written import Bounds
 from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings
@@ -62,6 +65,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)
     gateway = Gateway(options.gateway_concurrency, execution_api)
     guesses = Guesses(options.enrol_failures_per_minute)
+    shares = Shares(options.calls_per_second)
     central = Central(
         options,
         pool,
@@ -75,11 +79,14 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         OwnLogStore(options.worker_log_bytes),
         guesses,
         Certificates(options.client_certificate_header, pool),
-        Shares(options.calls_per_second),
+        shares,
         Shares(OWN_LOG_CALLS_PER_S),
         Shares(WORKER_CALLS_PER_S),
         Shares(TRIGGER_LOG_CALLS_PER_S),
         Pace(),
+        Writes(pool, Bounds(options.written_bytes_per_job, options.writes_per_job)),
+        Shares(STRANGE_CALLS_PER_S, whose="this address"),
+        Lists(shares),
     )
     app.router.routes[:] = routes(central)
     try:

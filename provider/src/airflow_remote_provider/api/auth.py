@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.tokens import MalformedToken, TokenKind, check_token, hash_token
 
+from airflow_remote_provider.api.lookups import Lookups
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.ledger import rotation, workers
@@ -29,6 +30,7 @@ class Registry:
         self.on_change: Callable[[WorkerRecord], None] = lambda record: None
         """Hears of each worker that a refresh found changed, whoever asked for the refresh."""
         self._pool = pool
+        self._lookups = Lookups(pool)
         self._refreshing = asyncio.Lock()
         self._begun = 0
         self._done = 0
@@ -43,16 +45,22 @@ class Registry:
         self._is_settled = False
         """Whatever was stamped up to the newest change has been seen."""
 
-    async def identify(self, authorization: str | None, source: str = "") -> WorkerRecord:
+    async def identify(
+        self, authorization: str | None, source: str = "", *, on_strange: Callable[[], None] = lambda: None
+    ) -> WorkerRecord:
         """Return the worker whose credential this is. The first use of its next one makes that its own.
 
+        *on_strange* is called before a credential that is unknown here, or no longer valid, costs the database anything.
+
         Raises:
-            Refusal: `unauthorized` (none, mangled, unknown, replaced), `expired`, `revoked` or `suspended`.
+            Refusal: `unauthorized` (none, mangled, unknown, replaced), `expired`, `revoked` or `suspended`; `busy`, also what
+                *on_strange* raises.
         """
         digest = credential_hash(authorization)
         record = self._by_hash.get(digest)
         if record is None:
-            record = await self._pool.workers.call(workers.by_credential, digest)
+            on_strange()
+            record = await self._lookups.find(digest)
             if record is None:
                 raise unknown()
             record = self.remember(record)
@@ -63,8 +71,10 @@ class Registry:
         if digest == record.next_hash:
             record = self.remember(await self._pool.workers.call(rotation.adopt, record.id, digest))
         if digest != record.credential_hash:
+            on_strange()
             return await self._hear_past(record, digest, source)
         if record.expires_at is not None and record.expires_at <= datetime.now(timezone.utc):
+            on_strange()
             return self.remember(await self._pool.workers.call(rotation.insist_on_life, record.id))
         return record
 

@@ -1,4 +1,4 @@
-"""Bodies of requests, read and unpacked within bounds: their size and their pace are the sender's word."""
+"""Bodies of requests, read and unpacked within bounds: their size and their pace are the sender's choice."""
 
 from __future__ import annotations
 
@@ -8,33 +8,79 @@ import anyio
 from airflow_remote_protocol.errors import ProblemCode
 from starlette.requests import Request
 
+from airflow_remote_provider.api.holdings import holding_of
 from airflow_remote_provider.api.problems import Refusal
 
-BODY_GRACE_S = 30.0
+WINDOW_S = 15.0
 LEAST_BYTES_PER_S = 1024
-"""How long a body may take: the grace, and a second more for each so many bytes that came. The slowest modem is faster."""
+"""The least pace: in each window of so many seconds at least so many bytes must come, or the rest of the body. The slowest modem
+is faster; a TCP connection that lost a packet recovers within the window."""
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """Read the body, but never more than *most* bytes of it, and not from somebody who sends a byte now and then.
+DISCARDED_BYTES = 8 * 1024 * 1024
+"""A body that is too large is received to its end, and forgotten, if it is no longer than this: a sender that still sends when
+the connection is closed may never see the answer."""
+_KEY = "airflow_remote.body"
+
+
+async def receive_body(request: Request, most: int) -> int:
+    """Read the body as :func:`read_body` does, and keep it for the next caller of that; return how many bytes it has."""
+    body = await read_body(request, most)
+    request.scope[_KEY] = body
+    return len(body)
+
+
+async def read_body(request: Request, most: int, *, window_s: float | None = None) -> bytes:
+    """Return the whole body, of at most *most* bytes, from a sender that keeps the least pace until the end.
+
+    The bytes count as held by the worker that sends them, from the moment that they are announced.
 
     Raises:
-        Refusal: `too-large`, `too-slow`.
+        Refusal: `too-large`, `too-slow`; `busy` if the worker, or all workers together, hold too much.
     """
-    chunks: list[bytes] = []
+    if _KEY in request.scope:
+        received: bytes = request.scope.pop(_KEY)
+        return received
+    window_s = WINDOW_S if window_s is None else window_s
+    announced = announced_bytes(request)
+    keeps = announced <= most
+    if not keeps and announced > DISCARDED_BYTES:
+        raise _too_large(most)
+    holding = holding_of(request)
+    holding.take(announced if keeps else 0)
+    body = bytearray()
     size = 0
-    with anyio.move_on_after(BODY_GRACE_S) as patience:
-        latest = patience.deadline
+    with anyio.move_on_after(window_s) as window:
+        came = 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size > most:
-                raise Refusal(ProblemCode.TOO_LARGE, f"the body is over the limit of {most} bytes")
-            chunks.append(chunk)
-            patience.deadline = latest + size / LEAST_BYTES_PER_S
-        return b"".join(chunks)
+            if size > most and keeps:
+                raise _too_large(most)
+            if size > announced:
+                holding.take(len(chunk))
+            if keeps:
+                body += chunk
+            came += len(chunk)
+            if came >= window_s * LEAST_BYTES_PER_S:
+                came, window.deadline = 0, anyio.current_time() + window_s
+        if not keeps:
+            raise _too_large(most)
+        return bytes(body)
     raise Refusal(
-        ProblemCode.TOO_SLOW, f"only {size} bytes of the body came in {BODY_GRACE_S:g} s and more; the line is too slow"
+        ProblemCode.TOO_SLOW,
+        f"the body came too slowly: {size} bytes in all, fewer than {int(window_s * LEAST_BYTES_PER_S)} of them in the last "
+        f"{window_s:g} s; try again on a better connection",
     )
+
+
+def announced_bytes(request: Request) -> int:
+    """Return the length that the request's head announces; 0 if none does (the body then comes in chunks)."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(ProblemCode.TOO_LARGE, f"the body is over the limit of {most} bytes")
 
 
 def unpack(body: bytes, most: int) -> bytes:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_remote_provider.api.auth import Registry
 from airflow_remote_provider.api.certificates import Certificates
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
+from airflow_remote_provider.api.failures import Failures
 from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.guesses import Guesses
+from airflow_remote_provider.api.holdings import Holdings
+from airflow_remote_provider.api.lanes import Lane
+from airflow_remote_provider.api.lists import Lists
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import Shares
 from airflow_remote_provider.api.task_logs import TaskLogs
+from airflow_remote_provider.api.turns import Turns
 from airflow_remote_provider.api.usage import Pace
+from airflow_remote_provider.api.writes import Writes
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import Settings
+
+ENROLMENTS_WAIT = 64
+"""How many who want to join may wait for the check of their token: some milliseconds each."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +48,12 @@ class Central:
     usage_shares: Shares
     trigger_log_shares: Shares
     usage_pace: Pace
+    writes: Writes
+    strangers: Shares
+    """By the network of the source: calls with an unknown credential, or without the worker's own certificate."""
+    lists: Lists
+    failures: Failures = field(default_factory=Failures)
+    holdings: Holdings = field(default_factory=Holdings)
+    polls: Turns = field(default_factory=lambda: Turns("polls"))
+    sessions: Turns = field(default_factory=lambda: Turns("sessions"))
+    enrolments: Lane = field(default_factory=lambda: Lane("enrolments", at_once=2, waiting=ENROLMENTS_WAIT))

@@ -49,6 +49,10 @@ class Certificates:
             "Give the worker one (client_cert in its settings), and call central by that way"
         )
 
+    def fits(self, worker: WorkerRecord, whose: str | None) -> bool:
+        """Whether the worker may call with this certificate, as far as this process knows."""
+        return whose is None or worker.certificate in (None, whose)
+
     async def insist(self, worker: WorkerRecord, whose: str | None, anew: Callable[[], Awaitable[WorkerRecord]]) -> None:
         """Let only the certificate pass that the worker is bound to; one that is bound to none yet may use any.
 
@@ -57,13 +61,15 @@ class Certificates:
         Raises:
             Refusal: `wrong-certificate`; it is written down.
         """
-        if whose is None or worker.certificate in (None, whose):
+        if whose is None or self.fits(worker, whose):
             return
         now = asyncio.get_running_loop().time()
         if now - self._noted.get(worker.id, -NOTED_S) >= NOTED_S:
-            if (await anew()).certificate in (None, whose):
-                return
+            # Before the database is asked: however many calls come meanwhile, it is asked once.
             self._noted = {known: at for known, at in self._noted.items() if now - at < NOTED_S} | {worker.id: now}
+            if (await anew()).certificate in (None, whose):
+                del self._noted[worker.id]
+                return
             await self._pool.workers.call(certificates.note_strange, worker.id, whose)
         raise _wrong(str(StrangeCertificate(worker.name, whose)))
 

@@ -37,15 +37,24 @@ NO_HOST = ""
 that a worker chose must never be called, and an empty one never is."""
 
 
-async def execution(central: Central, request: Request, lease: Lease) -> Response:
-    """Serve one call. Three mean something to us besides: the start, the task's state, and a secret that was not found."""
-    body = await read_body(request, central.settings.gateway_body_bytes)
+async def matched(central: Central, request: Request, lease: Lease) -> Match:
+    """Return the rule of a call: the one reading of its path.
+
+    Raises:
+        Refusal: `invalid`; there is none.
+        LedgerError: the lease is over.
+    """
     path = _raw_path(request)
     try:
-        match = rules.find(request.method, path)
+        return rules.find(request.method, path)
     except NotAllowed as error:
         await central.checks.lately(lease)  # a denial is recorded for the caller's own job only
         raise await central.rights.refusal(lease, request.method, path, error) from None
+
+
+async def execution(central: Central, request: Request, lease: Lease, match: Match) -> Response:
+    """Serve one call. Three mean something to us besides: the start, the task's state, and a secret that was not found."""
+    body = await read_body(request, central.settings.gateway_body_bytes)
     call = _Call(central, request, lease, match)
     if match.meaning is Meaning.START:
         return await _start(call, body)
@@ -142,7 +151,7 @@ async def _conclude(call: _Call, body: bytes) -> Response:
     if subject.passed_on:
         return Response(status_code=204)  # said again to Airflow it would be the state of the task's next job
     try:
-        await call.check(subject, passed_body)
+        await call.check(subject, body)
         passed = await call.pass_on(passed_body, subject)
     except Exception:
         if not subject.concluded:

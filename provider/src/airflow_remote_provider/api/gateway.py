@@ -6,6 +6,7 @@ No Airflow token leaves central. The Execution API itself checks that the token'
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from airflow_remote_protocol.errors import ProblemCode
 from starlette.types import ASGIApp, Message
 
 from airflow_remote_provider import compat, metrics
+from airflow_remote_provider.api.failures import ServerFailed
 from airflow_remote_provider.api.lanes import Lane
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rights import token_scope
@@ -24,6 +26,8 @@ from airflow_remote_provider.ledger.leases import Subject
 PASSED_IN = frozenset({b"airflow-api-version", b"content-type", b"correlation-id", b"traceparent", b"tracestate"})
 PASSED_OUT = frozenset({b"content-type", b"correlation-id"})
 """Not `refreshed-api-token`: the task has no token to refresh."""
+
+log = logging.getLogger(__name__)
 
 CALLS_WAIT = 512
 """How many calls may wait: some three seconds' work."""
@@ -64,6 +68,7 @@ class Gateway:
 
         Raises:
             Refusal: `busy`.
+            ServerFailed: it failed, and has logged why.
         """
         metrics.count("remote.gateway.calls")
         return await self._call(match.method, match.decoded, match.raw, query, headers, body, subject)
@@ -112,7 +117,11 @@ class Gateway:
 
 
 async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> Passed:
-    """Run one request through an ASGI app and collect the response."""
+    """Run one request through an ASGI app and collect the response.
+
+    Raises:
+        ServerFailed: the app has answered 500; where it does so for an exception, it has logged the exception.
+    """
     sent = False
     done = asyncio.Event()
     status = 500
@@ -139,6 +148,13 @@ async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> 
 
     try:
         await app(scope, receive, send)
+    except Exception as error:
+        if (
+            status == 500 and done.is_set()
+        ):  # Starlette raises what the app has answered and logged, for a server that would not know
+            log.warning("The Execution API failed on a job's call (%s); its own log says why", type(error).__name__)
+            raise ServerFailed from error
+        raise
     finally:
         done.set()
     return Passed(status, headers, b"".join(chunks))

@@ -50,12 +50,12 @@ class Guesses:
         return self._failed.get(self._key(source), 0)
 
     def _key(self, source: str) -> str:
-        network = _whose(source)
+        network = network_of(source)
         return network if network in self._failed or len(self._failed) < SOURCES else OTHERS
 
 
-def _whose(source: str) -> str:
-    """Return what one sender has to himself: an IPv4 address, an IPv6 network of 64 bits."""
+def network_of(source: str) -> str:
+    """Return what one sender has to itself: an IPv4 address, an IPv6 network of 64 bits."""
     try:
         address = ipaddress.ip_address(source)
     except ValueError:

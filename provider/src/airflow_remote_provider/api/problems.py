@@ -47,6 +47,13 @@ class NotGranted(Exception):
     """A call that nothing grants to its job. Answered as the Execution API answers: the task is told, not the worker."""
 
 
+TOO_MUCH_WRITTEN = "too_much_written"
+
+
+class TooMuchWritten(Exception):
+    """A write beyond what one job may write. Answered as the Execution API answers: the task is told, not the worker."""
+
+
 def problem_response(code: ProblemCode, detail: str, *, size: int | None = None, retry_after_s: float | None = None) -> Response:
     body = problem(code, detail, size=size)
     headers = {PROBLEM_HEADER: code.value}
@@ -64,6 +71,8 @@ def as_response(error: Exception) -> Response:
         return problem_response(error.code, str(error), size=error.size, retry_after_s=error.retry_after_s)
     if isinstance(error, NotGranted):
         return JSONResponse({"detail": {"reason": NOT_GRANTED, "message": str(error)}}, 403)
+    if isinstance(error, TooMuchWritten):
+        return JSONResponse({"detail": {"reason": TOO_MUCH_WRITTEN, "message": str(error)}}, 413)
     if isinstance(error, LedgerError):
         return problem_response(error.code, str(error))
     if isinstance(error, Unstorable):

@@ -15,7 +15,10 @@ from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_provider.api.problems import Refusal
 
 AT_ONCE = 128
-"""Calls about its jobs that one worker may have under way: each task has one or two, and places in line go by turns."""
+"""Calls about its jobs that one worker may have under way, until their answers have been sent: each task has one or two."""
+STRANGE_CALLS_PER_S = 20.0
+"""How many calls with an unknown credential, or without the worker's certificate, one source may make in a second. The workers
+behind a common proxy, each new to an API process once, come nowhere near."""
 BURST_S = 10.0
 """How many seconds' worth of calls may come in one moment: a worker's return from an outage, with all that it has to tell."""
 OWN_LOG_CALLS_PER_S = 2.0
@@ -29,15 +32,16 @@ FORGOTTEN = 10_000
 class Shares:
     """Of all workers of this process. Asked on the event loop only."""
 
-    def __init__(self, per_s: float) -> None:
-        """*per_s*: calls of one worker in a second; 0: any number."""
+    def __init__(self, per_s: float, *, whose: str = "this worker") -> None:
+        """*per_s*: calls of one worker in a second; 0: any number. *whose*: who makes the calls, for the text of the refusal."""
         self._per_s = per_s
+        self._whose = whose
         self._spent: dict[str, tuple[float, float]] = {}
         """By worker: when it called last, and how many of its calls that moment knew about."""
         self._under_way: dict[str, int] = {}
 
-    def take(self, worker_id: str) -> None:
-        """Count a call of this worker.
+    def take(self, worker_id: str, *, cost: float = 1.0) -> None:
+        """Count a call of this worker, or what is as dear as *cost* calls.
 
         Raises:
             Refusal: `busy`: it calls faster than anybody should.
@@ -46,9 +50,10 @@ class Shares:
             return
         now = asyncio.get_running_loop().time()
         since, spent = self._spent.get(worker_id, (now, 0.0))
-        spent = max(0.0, spent - (now - since) * self._per_s) + 1
+        spent = max(0.0, spent - (now - since) * self._per_s) + cost
         if spent > self._per_s * BURST_S:
-            raise Refusal(ProblemCode.BUSY, f"this worker makes more than {self._per_s:g} calls a second; try again later")
+            text = f"{self._whose} makes more than {self._per_s:g} calls a second, or longer ones; try again later"
+            raise Refusal(ProblemCode.BUSY, text)
         if len(self._spent) >= FORGOTTEN:
             self._forget(now)
         self._spent[worker_id] = now, spent

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import anyio
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
@@ -18,6 +19,7 @@ from airflow_remote_protocol.messages import (
     Credential,
     Decline,
     Enrolment,
+    HeldJob,
     LogAppended,
     LogChunk,
     LogChunks,
@@ -43,18 +45,24 @@ from airflow_remote_protocol.version import (
     agree,
     check_version,
 )
+from sqlalchemy.orm import Session as DatabaseSession
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from airflow_remote_provider import metrics
+from airflow_remote_provider.api import bounds
 from airflow_remote_provider.api.auth import bearer, credential_hash
-from airflow_remote_provider.api.bodies import read_body, unpack
+from airflow_remote_provider.api.bodies import announced_bytes, read_body, unpack
+from airflow_remote_provider.api.bounds import OutOfBounds
 from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.dispatcher import session_taken
-from airflow_remote_provider.api.execution import execution
+from airflow_remote_provider.api.guesses import network_of
+from airflow_remote_provider.api.job_bounds import within_bounds
+from airflow_remote_provider.api.lists import FREE_JOBS
 from airflow_remote_provider.api.people import looks_like_a_users, manager_of_workers
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
+from airflow_remote_provider.api.sending import Endpoint, places_of
 from airflow_remote_provider.api.waiting import News, Parked
 from airflow_remote_provider.ledger import credentials, leases, rotation, usage, workers
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, NotYours, TokenRefused, TooLate
@@ -64,8 +72,16 @@ from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.logstores import OutOfStep, Unstorable
 
 OURS = frozenset(Capability)
-MESSAGE_BYTES = 4 * 1024 * 1024
-"""A poll that lists 10,000 jobs is 1 MB."""
+MESSAGE_BYTES = 64 * 1024
+"""Of a message without a list: the longest text in one has 2,000 characters."""
+LIST_BYTES = 2 * 1024 * 1024
+"""Of a poll or a session: one that lists 10,000 jobs is 1 MB."""
+ENROLMENT_WINDOW_S = 5.0
+"""How long the body of an enrolment may stand still. A person waits for it, who can try again."""
+ENROLMENT_WITHIN_S = 15.0
+"""How long it may take in all."""
+EVENT_BYTES = 4 * 1024 * 1024
+"""Of a trigger's event, with the XComs of a task that it ends. The worker bounds a payload to 1 MiB."""
 LOG_PACKED_BYTES = 1024 * 1024
 LOG_BYTES = 8 * 1024 * 1024
 OWN_LOG_BYTES = 1024 * 1024
@@ -93,7 +109,7 @@ def routes(central: Central) -> list[Route]:
         _route(central, "/jobs/{job_id}/event", partial(_on_job, _event), ["POST"]),
         _route(central, "/jobs/{job_id}/report", partial(_on_job, _report), ["POST"]),
         _route(central, "/jobs/{job_id}/log", partial(_on_job, _log), ["POST"]),
-        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(_on_job, execution), anything),
+        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(_on_job, within_bounds), anything),
         _route(central, "/logs", partial(_in_session, _logs), ["POST"]),
         _route(central, "/log", partial(_in_session, _own_log), ["POST"]),
         _route(central, "/usage", partial(_in_session, _usage), ["POST"]),
@@ -104,7 +120,7 @@ def routes(central: Central) -> list[Route]:
 
 
 def _route(central: Central, path: str, handle: Callable[[Central, Request], Awaitable[Response]], methods: list[str]) -> Route:
-    async def endpoint(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         try:
             return await handle(central, request)
         except ClientDisconnect:
@@ -112,18 +128,24 @@ def _route(central: Central, path: str, handle: Callable[[Central, Request], Awa
         except Exception as error:
             return as_response(error)
 
-    return Route(path, endpoint, methods=methods)
+    return Route(path, Endpoint(answer), methods=methods)
 
 
 # Who speaks
 
 
 async def _as_worker(handle: Handler, central: Central, request: Request) -> Response:
-    worker = await central.registry.identify(request.headers.get("authorization"), _source(request))
+    # Until the certificate is checked too, nothing is charged to the worker: its credential may have been stolen.
+    charge_source = partial(central.strangers.take, network_of(_source(request)))
+    worker = await central.registry.identify(request.headers.get("authorization"), _source(request), on_strange=charge_source)
+    shown = central.certificates.shown(request)
+    if not central.certificates.fits(worker, shown):
+        charge_source()
+        await central.certificates.insist(worker, shown, partial(_anew, central, request))
     central.shares.take(worker.id)
-    await central.certificates.insist(worker, central.certificates.shown(request), partial(_anew, central, request))
     _check_version(request.headers.get(MARKER_HEADER, ""))
     central.duties.heard(worker.id)
+    central.holdings.of(request, worker.id)
     return await handle(central, request, worker)
 
 
@@ -154,8 +176,8 @@ async def _on_job(handle: JobHandler, central: Central, request: Request) -> Res
         job_id = request.path_params["job_id"]
         if not JOB_ID.fullmatch(job_id):
             raise NotYours(presentable(job_id, longest=36))
-        with central.shares.place(worker.id):
-            return await handle(central, request, Lease(worker.id, job_id, epoch))
+        places_of(request).enter_context(central.shares.place(worker.id))
+        return await handle(central, request, Lease(worker.id, job_id, epoch))
 
     return await _in_session(fenced, central, request)
 
@@ -178,16 +200,20 @@ async def _enrol(central: Central, request: Request) -> Response:
     source, authorization = _source(request), request.headers.get("authorization")
     central.guesses.insist_on_few(source)
     certificate = central.certificates.shown(request)
-    name = ""
+    name = "unnamed"  # who has no token is not asked for its name
     try:
-        if looks_like_a_users(authorization):
-            user = await manager_of_workers(authorization or "")
-            verb = partial(credentials.enrol_for, by=user)
-        else:
-            token = bearer(authorization, TokenKind.ENROLMENT)
-            verb = partial(credentials.enrol, token=token, source=source)
         _check_version(request.headers.get(MARKER_HEADER, ""))
-        wish = decode(Enrolment, await read_body(request, MESSAGE_BYTES))
+        async with central.enrolments.place():
+            central.guesses.insist_on_few(source)  # while this call waited others may have failed
+            # Before the body: who may not join can't have us keep anything.
+            if looks_like_a_users(authorization):
+                user = await manager_of_workers(authorization or "")
+                verb = partial(credentials.enrol_for, by=user)
+            else:
+                token = bearer(authorization, TokenKind.ENROLMENT)
+                await central.pool.workers.call(credentials.check_token, token, source=source)
+                verb = partial(credentials.enrol, token=token, source=source)
+        wish = decode(Enrolment, await _enrolment_body(request))
         name = wish.name
         enrolled = await central.pool.workers.call(
             lambda session: verb(session, request=wish, life=_life(central), certificate=certificate)
@@ -199,6 +225,13 @@ async def _enrol(central: Central, request: Request) -> Response:
             await central.pool.workers.call(credentials.note_refused, source, name, str(error))
         raise
     return Response(encode(enrolled), 201, media_type="application/json")
+
+
+async def _enrolment_body(request: Request) -> bytes:
+    """Raises: Refusal: `too-large`, `too-slow`."""
+    with anyio.move_on_after(ENROLMENT_WITHIN_S):
+        return await read_body(request, MESSAGE_BYTES, window_s=ENROLMENT_WINDOW_S)
+    raise Refusal(ProblemCode.TOO_SLOW, f"the enrolment was not sent within {ENROLMENT_WITHIN_S:g} s; try again")
 
 
 async def _credential(central: Central, request: Request, worker: WorkerRecord) -> Response:
@@ -218,19 +251,20 @@ def _source(request: Request) -> str:
 
 
 async def _session(central: Central, request: Request, worker: WorkerRecord) -> Response:
-    asked = decode(SessionRequest, await read_body(request, MESSAGE_BYTES))
+    asked = decode(SessionRequest, await _list_body(central, request, worker))
     _check_version(asked.protocol)
-    try:
-        certificate = central.certificates.shown(request)
-        record = await central.pool.workers.call(workers.open_session, worker.id, asked, certificate=certificate)
-    except Cloned:
-        await central.pool.workers.call(workers.flag_clone, worker.id)
-        raise
-    central.registry.remember(record)
-    older = central.dispatcher.room.get(worker.id)
-    if older is not None and older.worker.session_id != record.session_id:
-        older.tell(session_taken())
-    stops = await _renew(central, record, Poll(0, 0, 0, asked.jobs))
+    async with central.sessions.turn(worker.id):
+        try:
+            certificate = central.certificates.shown(request)
+            record = await central.pool.workers.call(workers.open_session, worker.id, asked, certificate=certificate)
+        except Cloned:
+            await central.pool.workers.call(workers.flag_clone, worker.id)
+            raise
+        central.registry.remember(record)
+        older = central.dispatcher.room.get(worker.id)
+        if older is not None and older.worker.session_id != record.session_id:
+            older.tell(session_taken())
+        stops = await _renew(central, record, Poll(0, 0, 0, asked.jobs))
     return _json(
         Session(
             session_id=record.session_id or "",
@@ -257,13 +291,14 @@ def _life_s(central: Central, record: WorkerRecord) -> float:
 
 
 async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Response:
-    asked = decode(Poll, await read_body(request, MESSAGE_BYTES))
-    stops = await _renew(central, worker, asked)
-    if stops:
-        return _reply(central, News(stops=stops))
-    if asked.intent_revision == worker.intent.revision != worker.heard_revision:
-        heard = await central.pool.workers.call(workers.note_heard, worker.id, asked.intent_revision)
-        worker = central.registry.remember(heard)
+    asked = decode(Poll, await _list_body(central, request, worker))
+    async with central.polls.turn(worker.id):
+        stops = await _renew(central, worker, asked)
+        if stops:
+            return _reply(central, News(stops=stops))
+        if asked.intent_revision == worker.intent.revision != worker.heard_revision:
+            heard = await central.pool.workers.call(workers.note_heard, worker.id, asked.intent_revision)
+            worker = central.registry.remember(heard)
     if worker.intent.revision > asked.intent_revision:
         return _reply(central, News(intent=worker.intent))
     parked = Parked(
@@ -284,11 +319,36 @@ async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Res
     return _reply(central, news)
 
 
+async def _list_body(central: Central, request: Request, worker: WorkerRecord) -> bytes:
+    """Return a body that lists jobs. One that lists far more than is leased to the worker costs as much as many calls.
+
+    Raises:
+        Refusal: `busy`: this worker sends too long lists too often; `too-large`, `too-slow`.
+    """
+    announced = announced_bytes(request)
+    central.lists.take(worker.id, announced)
+    body = await read_body(request, LIST_BYTES)
+    if len(body) > announced:
+        central.lists.take(worker.id, len(body))
+    return body
+
+
 async def _renew(central: Central, worker: WorkerRecord, poll: Poll) -> list[Stop]:
     if not poll.jobs:
         return []
     deadline = timedelta(seconds=central.settings.offer_deadline_seconds)
-    return await central.pool.workers.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
+    if len(poll.jobs) <= FREE_JOBS:
+        return await central.pool.workers.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
+    stops, leased = await central.pool.workers.call(_renew_and_count, worker.id, poll.jobs, deadline=deadline)
+    central.lists.note(worker.id, leased)
+    return stops
+
+
+def _renew_and_count(
+    session: DatabaseSession, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta
+) -> tuple[list[Stop], int]:
+    """As :func:`..ledger.leases.renew`, and how many jobs are leased to the worker."""
+    return leases.renew(session, worker_id, held, deadline=deadline), leases.count_leased(session, worker_id)
 
 
 async def _wait(request: Request, parked: Parked, wait_s: float) -> News | Exception:
@@ -374,7 +434,12 @@ async def _report(central: Central, request: Request, lease: Lease) -> Response:
 
 
 async def _event(central: Central, request: Request, lease: Lease) -> Response:
-    event = decode(TriggerEvent, await read_body(request, central.settings.gateway_body_bytes))
+    body = await read_body(request, EVENT_BYTES)
+    event = decode(TriggerEvent, body)
+    try:
+        await central.pool.jobs.blocking(partial(bounds.check_json, body))
+    except OutOfBounds as error:
+        raise Refusal(ProblemCode.INVALID, f"the event is not taken: {error}") from None
     central.checks.forget(lease)
     await central.pool.jobs.call(leases.fire, lease, event)
     central.dispatcher.freed(lease.worker_id)

@@ -129,28 +129,52 @@ def enrol(
         TokenRefused: unknown, spent, expired, revoked, or not for this name or network.
         NameTaken: a worker of this name exists; only a revoked one may be replaced.
     """
-    row = session.scalar(select(EnrolmentToken).where(EnrolmentToken.token_hash == hash_token(token)).with_for_update())
-    now = database_now(session)
-    if row is None or row.revoked_at is not None:
-        raise TokenRefused("central does not know this enrolment token, or it was revoked; ask an admin for a new one")
-    if row.expires_at <= now:
-        raise TokenRefused(f"this enrolment token expired at {row.expires_at:%Y-%m-%d %H:%M} UTC; ask an admin for a new one")
+    row = _usable(session, token, source=source, lock=True)
     if not fnmatchcase(request.name, row.name_pattern):
         raise TokenRefused(f"this enrolment token is for names like {row.name_pattern!r}; {request.name!r} is none; use --name")
-    if row.networks and not is_within(source, row.networks):
-        raise TokenRefused(
-            f"this enrolment token is not for the network from which central sees this call ({source or 'unknown'}); "
-            "join from elsewhere, or ask an admin for another token"
-        )
     spent = session.execute(
         update(EnrolmentToken)
         .where(EnrolmentToken.id == row.id, EnrolmentToken.uses_left > 0)
         .values(uses_left=EnrolmentToken.uses_left - 1)
     )
     if spent.rowcount != 1:  # type: ignore[attr-defined]
-        raise TokenRefused("this enrolment token was used as often as it may be; ask an admin for a new one")
+        raise _spent()
     whose = f"the token {row.id} of {row.created_by or 'unknown'}"
     return _join(session, request, _Place(row.queues, row.labels, row.bundles, row.team, whose, certificate), life)
+
+
+def check_token(session: Session, token: str, *, source: str = "") -> None:
+    """Return if a worker may join with this enrolment token from *source*, whatever else it says. Changes nothing.
+
+    Raises:
+        TokenRefused: unknown, spent, expired, revoked, or not for this network.
+    """
+    if _usable(session, token, source=source, lock=False).uses_left <= 0:
+        raise _spent()
+
+
+def _usable(session: Session, token: str, *, source: str, lock: bool) -> EnrolmentToken:
+    """Return the row of a token that may be used from *source*; whether a use of it is left, the caller says.
+
+    Raises:
+        TokenRefused: unknown, expired, revoked, or not for this network.
+    """
+    query = select(EnrolmentToken).where(EnrolmentToken.token_hash == hash_token(token))
+    row = session.scalar(query.with_for_update() if lock else query)
+    if row is None or row.revoked_at is not None:
+        raise TokenRefused("central does not know this enrolment token, or it was revoked; ask an admin for a new one")
+    if row.expires_at <= database_now(session):
+        raise TokenRefused(f"this enrolment token expired at {row.expires_at:%Y-%m-%d %H:%M} UTC; ask an admin for a new one")
+    if row.networks and not is_within(source, row.networks):
+        raise TokenRefused(
+            f"this enrolment token is not for the network from which central sees this call ({source or 'unknown'}); "
+            "join from elsewhere, or ask an admin for another token"
+        )
+    return row
+
+
+def _spent() -> TokenRefused:
+    return TokenRefused("this enrolment token was used as often as it may be; ask an admin for a new one")
 
 
 def enrol_for(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from airflow_remote_protocol.messages import (
     TriggerEvent,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session, defer
 
 from airflow_remote_provider import compat
@@ -41,6 +41,11 @@ STOPS_REPEATED = timedelta(minutes=5)
 RIVAL_SPEAKS_WITHIN = timedelta(seconds=5)
 """How long after a takeover a worker's word that a job died is not taken yet. If it was no restart but a copy of the machine, the
 jobs live on the original, which has heard of the takeover in its open poll and claims its session back."""
+
+
+LOOKED_UP = 100
+"""Of one list: jobs that are looked up although they are not leased to the worker, and stops that are answered. The rest of them
+follows with the next list, in which the first ones are stopping."""
 
 
 @dataclass(frozen=True)
@@ -201,14 +206,16 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
     """Renew what a poll lists; return what the worker must stop.
 
     Offers listed as preparing get a new deadline. A listed job that is not this worker's at that epoch any more is superseded;
-    one that was given up is lost: its log is still wanted.
+    one that was given up is lost: its log is still wanted. What a list costs is bounded by what central has leased to the worker,
+    not by what the worker lists: of other jobs a hundred are looked up at a time.
     """
-    wanted = (Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason, Job.missing_since)
-    rows = {row.id: row for row in session.execute(select(*wanted).where(Job.id.in_({job.job_id for job in held})))}
+    rows, looked_up = _listed_rows(session, worker_id, held)
     preparing: list[str] = []
     found: list[str] = []
     stops: list[Stop] = []
     for mine in held:
+        if mine.job_id not in looked_up:
+            continue
         row = rows.get(mine.job_id)
         ours = row is not None and (row.worker_id, row.epoch) == (worker_id, mine.epoch) and row.state != JobState.QUEUED.value
         if row is None or not ours:
@@ -225,7 +232,7 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
             if row.missing_since is not None:
                 found.append(mine.job_id)
             continue
-        if is_stoppable(mine):
+        if is_stoppable(mine) and len(stops) < LOOKED_UP:
             stops.append(stop)
     if preparing:
         session.execute(
@@ -236,6 +243,28 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
     if found:
         session.execute(update(Job).where(Job.id.in_(found)).values(missing_since=None))
     return stops
+
+
+def _listed_rows(session: Session, worker_id: str, held: Sequence[HeldJob]) -> tuple[dict[str, Any], Collection[str]]:
+    """Return the rows of listed jobs by id, and the ids that were looked up: one of these without a row does not exist."""
+    wanted = select(Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason, Job.missing_since)
+    ids = list(dict.fromkeys(job.job_id for job in held))
+    rows: dict[str, Any] = {}
+    if len(ids) > LOOKED_UP:
+        leased = [state.value for state in JobState if state.is_leased]
+        rows = {row.id: row for row in session.execute(wanted.where(Job.worker_id == worker_id, Job.state.in_(leased)))}
+        others = dict.fromkeys(job.job_id for job in held if job.job_id not in rows and is_stoppable(job))
+        ids = list(others)[:LOOKED_UP]
+    if ids:
+        rows |= {row.id: row for row in session.execute(wanted.where(Job.id.in_(ids)))}
+    return rows, rows.keys() | set(ids)
+
+
+def count_leased(session: Session, worker_id: str) -> int:
+    """Return how many jobs are leased to the worker: offered to it, or running on it."""
+    leased = [state.value for state in JobState if state.is_leased]
+    counted = session.scalar(select(func.count()).select_from(Job).where(Job.worker_id == worker_id, Job.state.in_(leased)))
+    return counted or 0
 
 
 def is_stoppable(held: HeldJob) -> bool:

@@ -12,6 +12,8 @@ REPLACED = "\N{REPLACEMENT CHARACTER}"
 def presentable(text: str, *, longest: int) -> str:
     """Return *text* on one line, without control characters (NUL, which databases refuse; those that steer a terminal or turn the
     direction of writing), and cut to *longest*."""
+    if len(text) <= longest and text.isprintable():
+        return text
     shown = "".join(_shown(char) for char in text[:longest])
     return shown if len(text) <= longest else shown[: longest - 1] + "…"
 

@@ -102,11 +102,11 @@ def _intent(worker: Worker) -> Intent:
     )
 
 
-def by_credential(session: Session, credential_hash: str) -> WorkerRecord | None:
-    """Return the worker that this credential belongs to, did, or will."""
+def by_credentials(session: Session, hashes: Sequence[str]) -> dict[str, WorkerRecord]:
+    """Return the workers that these credentials belong to, did, or will, by the credential's hash."""
     columns = (Worker.credential_hash, Worker.next_hash, Worker.past_hash)
-    worker = session.scalar(select(Worker).where(or_(*(column == credential_hash for column in columns))).limit(1))
-    return None if worker is None else record_of(worker)
+    records = [record_of(worker) for worker in session.scalars(select(Worker).where(or_(*(c.in_(hashes) for c in columns))))]
+    return {digest: record for record in records for digest in record.hashes if digest in hashes}
 
 
 def changed_since(session: Session, since: datetime | None) -> list[WorkerRecord]:

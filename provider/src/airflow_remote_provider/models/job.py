@@ -88,6 +88,11 @@ class Job(Base):
     log_size: Mapped[int | None] = mapped_column(BigInteger)
     log_sha256: Mapped[str | None] = mapped_column(String(64))
 
+    written_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Reserved by API processes for what the job writes through the gateway; they reserve blocks, so it wrote no more."""
+    writes: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Calls, likewise."""
+
     __table_args__ = (
         Index(None, "state", "queue", "priority"),
         Index(None, "worker_id", "state"),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
 import httpx
 
-NOT_GRANTED = "not_granted"
-"""The `reason` in the Execution API's shape of an error by which central's own denials are known (docs/protocol.md)."""
+DENIALS: dict[int, str] = {httpx.codes.FORBIDDEN: "not_granted", httpx.codes.REQUEST_ENTITY_TOO_LARGE: "too_much_written"}
+"""By status: the `reason` by which central's own denials are known, in the Execution API's shape (docs/protocol.md)."""
 
 
 class DenialsToLog(httpx.BaseTransport):
@@ -27,7 +28,7 @@ class DenialsToLog(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._inner.handle_request(request)
-        if response.status_code == httpx.codes.FORBIDDEN and (reason := reason_of(response.read())) and reason not in self._told:
+        if (reason := reason_of(response.status_code, response.read)) and reason not in self._told:
             self._told.add(reason)
             self.tell(reason)
         return response
@@ -47,10 +48,13 @@ class DenialsToLog(httpx.BaseTransport):
             print(f"denials: can't write to {self._log}: {error}; it would say: {reason}", file=sys.stderr)
 
 
-def reason_of(body: bytes) -> str:
+def reason_of(status: int, body: Callable[[], bytes]) -> str:
     """Return what central said, if the denial is central's own; else nothing (Airflow's own, of another team's connection)."""
+    denial = DENIALS.get(status)
+    if denial is None:
+        return ""
     try:
-        detail = json.loads(body)["detail"]
-        return str(detail["message"]) if detail["reason"] == NOT_GRANTED else ""
+        detail = json.loads(body())["detail"]
+        return str(detail["message"]) if detail["reason"] == denial else ""
     except (ValueError, KeyError, TypeError):
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -12,7 +11,7 @@ from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.ledger.views.workers import show_worker
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings, silent_after
-from airflow_remote_provider.worker_log import MOST_LINES, LogLines, as_text, read_lines
+from airflow_remote_provider.worker_log import MOST_LINES, LogLines, as_download, read_lines
 
 router = APIRouter(tags=["workers"])
 
@@ -43,20 +42,11 @@ async def read_log(
     responses={200: {"content": {"text/plain": {}}, "description": "all that central keeps of it"}},
 )
 async def download_log(caller: CallerDep, name: Name) -> StreamingResponse:
-    """As a text file."""
+    """As a text file; of a log of more than 100,000 lines the newest."""
     store, worker_id = await _log_of(caller, name)
 
-    def text() -> Iterator[bytes]:
-        after, more = 0, True
-        end = store.read(worker_id, None, 0).end  # what comes later is another download's: this one has an end
-        while more:
-            lines = read_lines(store, worker_id, most=MOST_LINES, after=after)
-            more = after < lines.next < end
-            after = lines.next
-            yield "".join(f"{as_text(line)}\n" for line in lines.items).encode()
-
     headers = {"content-disposition": f'attachment; filename="{name}.log"', "cache-control": "private, no-store"}
-    return StreamingResponse(text(), media_type="text/plain; charset=utf-8", headers=headers)
+    return StreamingResponse(as_download(store, worker_id), media_type="text/plain; charset=utf-8", headers=headers)
 
 
 async def _log_of(caller: CallerDep, name: str) -> tuple[OwnLogStore, str]:

@@ -11,7 +11,7 @@ from airflow_remote_provider.compat import UtcDateTime
 from airflow_remote_provider.models.base import exact
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 

@@ -163,7 +163,7 @@ class TriggerTransport(httpx.BaseTransport):
         if answer is None:
             message = "the trigger was cancelled while it waited for central"
             return httpx.Response(410, json={"detail": {"reason": "airflow-remote", "message": message}})
-        if answer.status == httpx.codes.FORBIDDEN and (reason := reason_of(answer.body)) and reason not in running.denials:
+        if (reason := reason_of(answer.status, lambda: answer.body)) and reason not in running.denials:
             running.denials.add(reason)
             self._book.tell(running.lease, reason, level="error")
         return as_response(answer.status, answer.headers, answer.body)

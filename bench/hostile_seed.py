@@ -1,0 +1,72 @@
+"""Makes what the hostile benchmark needs in central's database, and prints the workers' credentials as one line of JSON.
+
+python -m bench.hostile_seed OTHERS
+
+Runs in central's environment. Each worker has a queue of its own and one job, of which no scheduler knows. The hostile worker
+may read one large variable and set any, as a careless administrator might have granted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+
+from airflow.models import Variable
+from airflow.utils.session import create_session
+from airflow_remote_protocol.messages import Enrolment, JobKind
+from airflow_remote_provider import compat
+from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.ledger import credentials, jobs, queue_policy
+from airflow_remote_provider.ledger.credentials import NewToken
+
+from bench.hostile_client import HOSTILE, MARK
+
+LARGE_VARIABLE = "large"
+LARGE_BYTES = 16 * 1024 * 1024
+
+
+def main() -> int:
+    names = [HOSTILE, *(f"other-{number}" for number in range(int(sys.argv[1])))]
+    with create_session() as session:
+        Variable.set(LARGE_VARIABLE, "x" * LARGE_BYTES, session=session)
+    made = {name: _enrol(name) for name in names}
+    with compat.transaction() as session:
+        queue_policy.allow(session, HOSTILE, {Kind.VARIABLES: ["*"], Kind.WRITES: ["*"]}, by="bench")
+    print(MARK + json.dumps(made))
+    return 0
+
+
+def _enrol(name: str) -> str:
+    """Enrol the worker *name* on a queue of that name, with one job in it; return its credential."""
+    with compat.transaction() as session:
+        token, _ = credentials.create_token(session, NewToken([name]))
+        session.flush()
+        credential = credentials.enrol(session, token, Enrolment(name)).credential
+        jobs.enqueue(session, [_job(name)])
+    return str(credential)
+
+
+def _job(queue: str) -> jobs.NewJob:
+    return jobs.NewJob(
+        job_id=str(uuid.uuid4()),
+        kind=JobKind.TASK,
+        queue=queue,
+        team=None,
+        priority=1,
+        slots=1,
+        owner="bench",
+        ti_id=None,
+        dag_id="bench",
+        run_id="bench",
+        task_id="bench",
+        map_index=-1,
+        try_number=1,
+        workload="{}",
+        log_path=f"bench/{uuid.uuid4()}.log",
+        lost_after_s=3600.0,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

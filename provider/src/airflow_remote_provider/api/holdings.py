@@ -1,0 +1,209 @@
+"""How many bytes of bodies and answers the calls of one worker, and of all, may keep in the memory of one API process.
+
+What is held is given back when the call's answer has been sent. Asked on the event loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from airflow_remote_protocol.errors import ProblemCode
+from starlette.requests import Request
+
+from airflow_remote_provider.api.problems import Refusal
+
+MIB = 1024 * 1024
+WORKER_BYTES = 16 * MIB
+"""Of one worker's bodies, and of its answers. A call that needs more passes if the worker holds nothing else of the kind;
+`[remote] gateway_body_bytes` bounds that."""
+PROCESS_BYTES = 128 * MIB
+"""Of the bodies of all workers, and of the answers. A call that needs more passes if nobody else holds anything of the kind."""
+SMALL_BYTES = 64 * 1024
+"""Up to here a body or an answer is never refused for what others hold: the number of calls under way bounds these."""
+LARGE_BYTES = MIB
+"""From here on a body or an answer is large: to parse it takes tens of milliseconds, in which nobody else is served."""
+LARGE_BYTES_PER_S = 4 * MIB
+"""How fast the large bodies and answers of one worker go through: to parse so many bytes takes about 5 % of a processor."""
+BURST_BYTES = 8 * MIB
+"""How many go through without a wait."""
+REMEMBERED_S = 60.0
+"""How long the answer to a call is expected to be as large as it was."""
+PATHS_REMEMBERED = 64
+"""Of one worker: calls whose answers were large."""
+RETRY_S = 2.0
+_KEY = "airflow_remote.holding"
+
+
+class Content(Enum):
+    """What is held. A slow download of one task must not keep the others from writing."""
+
+    BODY = "bodies"
+    ANSWER = "answers that it has not received"
+
+
+class Holdings:
+    """Of one API process."""
+
+    def __init__(self) -> None:
+        self._by_worker: dict[tuple[str, Content], int] = {}
+        self._all = dict.fromkeys(Content, 0)
+        self._calls: dict[str, _Calls] = {}
+
+    def held(self, content: Content) -> int:
+        """Return how many bytes of this kind all workers hold."""
+        return self._all[content]
+
+    def of(self, request: Request, worker_id: str) -> Holding:
+        """Open the holding of a call; :func:`holding_of` finds it from then on."""
+        holding = Holding(self, worker_id)
+        request.scope[_KEY] = holding
+        return holding
+
+    def check(self, worker_id: str, content: Content, size: int, *, own: int = 0) -> None:
+        """Return if a call that holds *own* bytes may hold *size* more.
+
+        Raises:
+            Refusal: `busy`.
+        """
+        mine, everyones = self._by_worker.get((worker_id, content), 0), self._all[content]
+        if size <= SMALL_BYTES:
+            return
+        if mine > own and mine + size > WORKER_BYTES:
+            text = f"the calls of this worker hold {mine} bytes of {content.value}; {WORKER_BYTES} is the limit"
+            raise Refusal(ProblemCode.BUSY, f"{text}; try again when they are done", retry_after_s=RETRY_S)
+        if everyones > own and everyones + size > PROCESS_BYTES:
+            text = f"the calls of all workers hold {everyones} bytes of bodies or of answers"
+            raise Refusal(ProblemCode.BUSY, f"central is busy: {text}; try again later", retry_after_s=RETRY_S)
+
+    def add(self, worker_id: str, content: Content, size: int) -> None:
+        """Count *size* bytes more, or less."""
+        self._all[content] += size
+        held = self._by_worker.pop((worker_id, content), 0) + size
+        if held:
+            self._by_worker[worker_id, content] = held
+
+    @asynccontextmanager
+    async def turn(self, worker_id: str, path: str, *, body_bytes: int, reads: bool) -> AsyncIterator[Turn]:
+        """Wait until a call of this worker may be passed on.
+
+        Reads go one at a time: how large an answer is, is only known when the memory holds it, several times. So do large writes.
+        Both keep the pace of large calls.
+
+        Raises:
+            Refusal: `busy`: the last answer to this call was so large that another one is more than the worker may hold.
+        """
+        calls = self._calls.setdefault(worker_id, _Calls())
+        calls.under_way += 1
+        turn = Turn()
+        try:
+            if reads:
+                async with calls.reading:
+                    self.check(worker_id, Content.ANSWER, calls.expected(path))
+                    await calls.keep_pace()
+                    try:
+                        yield turn
+                    finally:
+                        calls.note_answer(path, turn.answer_bytes)
+            elif body_bytes >= LARGE_BYTES:
+                async with calls.writing:
+                    await calls.keep_pace()
+                    yield turn
+                    calls.note(body_bytes)
+            else:
+                yield turn
+        finally:
+            calls.under_way -= 1
+            if calls.is_idle:
+                self._calls.pop(worker_id, None)
+
+
+class Holding:
+    """What one call holds."""
+
+    def __init__(self, holdings: Holdings | None, worker_id: str) -> None:
+        self._holdings = holdings
+        self._worker_id = worker_id
+        self._bytes = dict.fromkeys(Content, 0)
+
+    def take(self, size: int, content: Content = Content.BODY) -> None:
+        """Hold *size* bytes more.
+
+        Raises:
+            Refusal: `busy`: the worker, or all workers together, hold too much.
+        """
+        if self._holdings is not None and size:
+            self._holdings.check(self._worker_id, content, size, own=self._bytes[content])
+            self._holdings.add(self._worker_id, content, size)
+            self._bytes[content] += size
+
+    def give_back(self) -> None:
+        """Hold nothing any more."""
+        for content, size in self._bytes.items():
+            if self._holdings is not None and size:
+                self._holdings.add(self._worker_id, content, -size)
+            self._bytes[content] = 0
+
+
+@dataclass
+class Turn:
+    """One call's turn. The caller sets how large its answer is."""
+
+    answer_bytes: int = 0
+
+
+class _Calls:
+    """The calls of one worker that are passed on, or wait for that."""
+
+    def __init__(self) -> None:
+        self.reading = asyncio.Lock()
+        self.writing = asyncio.Lock()
+        self.under_way = 0
+        self._free_at = 0.0
+        """When the large calls so far will have gone through at their pace."""
+        self._large: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        """By the path of a call: when its answer was large last, and how large."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to remember."""
+        self._forget()
+        return not self.under_way and not self._large and self._free_at <= _now()
+
+    def expected(self, path: str) -> int:
+        """Return how large the answer to this call was lately, if it was large."""
+        self._forget()
+        return self._large.get(path, (0.0, 0))[1]
+
+    def note_answer(self, path: str, size: int) -> None:
+        self._large.pop(path, None)
+        if size >= LARGE_BYTES:
+            self._large[path] = _now(), size
+        while len(self._large) > PATHS_REMEMBERED:
+            self._large.popitem(last=False)
+        self.note(size)
+
+    def note(self, size: int) -> None:
+        if size >= LARGE_BYTES:
+            self._free_at = max(self._free_at, _now()) + size / LARGE_BYTES_PER_S
+
+    async def keep_pace(self) -> None:
+        await asyncio.sleep(max(0.0, self._free_at - _now() - BURST_BYTES / LARGE_BYTES_PER_S))
+
+    def _forget(self) -> None:
+        while self._large and _now() - next(iter(self._large.values()))[0] >= REMEMBERED_S:
+            self._large.popitem(last=False)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def holding_of(request: Request) -> Holding:
+    """Return the holding of this call; of a caller that is no worker yet, one that counts nothing: its bodies are small."""
+    holding: Holding = request.scope.get(_KEY) or Holding(None, "")
+    return holding

@@ -1,0 +1,42 @@
+"""What jobs write through the gateway, counted in their rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_remote_protocol.states import JobState
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.models import Job
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bytes, and calls that write them."""
+
+    size: int
+    calls: int
+
+
+def reserve(session: Session, lease: Lease, wanted: Bounds, *, most: Bounds) -> bool:
+    """Count *wanted* as written by the job; False, and nothing has changed, if that would be more than *most*.
+
+    A lease that is over reserves nothing; that it is over, the call itself is told by :func:`..leases.check`.
+    """
+    leased = [state.value for state in JobState if state.is_leased]
+    changed = session.execute(
+        update(Job)
+        .where(
+            Job.id == lease.job_id,
+            Job.worker_id == lease.worker_id,
+            Job.epoch == lease.epoch,
+            Job.state.in_(leased),
+            Job.written_bytes <= most.size - wanted.size,
+            Job.writes <= most.calls - wanted.calls,
+        )
+        .values(written_bytes=Job.written_bytes + wanted.size, writes=Job.writes + wanted.calls)
+        .execution_options(synchronize_session=False)
+    )
+    return changed.rowcount == 1  # type: ignore[attr-defined, no-any-return]

@@ -1,0 +1,239 @@
+"""What one hostile worker, and one stranger, may hold and cost: each attack once, on the real application.
+
+How much others feel of it is measured by `make bench ONLY=hostile`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from airflow_remote_protocol.codec import encode
+from airflow_remote_protocol.messages import Enrolment, HeldJob, JobPhase, Poll
+from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
+from airflow_remote_protocol.version import MARKER_HEADER, PROTOCOL_VERSION
+from airflow_remote_provider import compat
+from airflow_remote_provider.api import bodies
+from airflow_remote_provider.api.holdings import WORKER_BYTES
+from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.ledger.leases import LOOKED_UP
+from airflow_remote_provider.settings import settings
+
+from testkit.attacker import Attacker, allow, take_over
+from testkit.central import PREFIX, ServedCentral
+from testkit.ledger import counted, job_row
+
+MIB = 1 << 20
+AT_ONCE_S = 5.0
+"""An answer that waits for nothing that the attacker might send."""
+
+
+def _head(method: str, path: str, headers: dict[str, str], length: int) -> bytes:
+    lines = [f"{method} {PREFIX}/{path} HTTP/1.1", "host: central", f"content-length: {length}"]
+    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "\r\n"]).encode()
+
+
+@contextlib.contextmanager
+def _line(central: ServedCentral, *, receives: int | None = None) -> Iterator[socket.socket]:
+    """Open a connection; *receives*: so few bytes at once."""
+    with socket.socket() as line:
+        if receives is not None:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        line.settimeout(AT_ONCE_S)
+        line.connect(("127.0.0.1", central.port))
+        yield line
+
+
+def _joining(token: str) -> dict[str, str]:
+    return {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {token}"}
+
+
+# A stranger
+
+
+def test_who_has_no_token_is_refused_before_its_body_is_read(central: ServedCentral) -> None:
+    token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
+    with _line(central) as line:
+        line.sendall(_head("POST", "enrol", _joining(token), 4 * MIB) + b"{")
+        answer = line.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 403"), answer
+        assert b"connection: close" in answer.lower(), "else the rest of the body would be received"
+
+
+def test_an_enrolment_is_short_even_with_a_good_token(central: ServedCentral) -> None:
+    token = central.enrolment_token(["q"])
+    body = encode(Enrolment(f"w-{secrets.token_hex(4)}"))
+    answer = central.request("POST", "enrol", headers=_joining(token), body=body + b" " * 65_536)
+    assert answer.status == 413
+    assert central.request("POST", "enrol", headers=_joining(token), body=body).status == 201, "the token was not used up"
+
+
+def test_many_unknown_credentials_are_looked_up_with_few_questions(central: ServedCentral) -> None:
+    answers: list[int] = []
+
+    def ask() -> None:
+        credential = make_token(TokenKind.WORKER, os.urandom(TOKEN_BYTES))
+        with _line(central) as line:
+            line.sendall(_head("GET", "ping", {**_joining(credential)}, 0))
+            answers.append(int(line.recv(4096).split(b" ", 2)[1]))
+
+    callers = [threading.Thread(target=ask) for _ in range(40)]
+    with counted(compat.engine()) as statements:
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    asked = [statement for statement in statements if "past_hash" in statement and "WHERE" in statement and " IN " in statement]
+    assert set(answers) == {401}
+    assert 1 <= len(asked) <= 10, f"{len(asked)} questions for {len(answers)} credentials"
+
+
+# Bodies
+
+
+def test_a_body_that_comes_fast_at_first_and_then_hardly_is_cut_off(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "WINDOW_S", 1.0)
+    with _line(attacker.central) as line:
+        path = f"jobs/{attacker.offer.job_id}/log?offset=0"
+        line.sendall(_head("POST", path, attacker.headers(), 400_000) + b"x" * 300_000)
+        began = time.monotonic()
+        line.settimeout(0.1)
+        answer = b""
+        while not answer and time.monotonic() - began < AT_ONCE_S:
+            with contextlib.suppress(TimeoutError, socket.timeout):
+                line.sendall(b"x")
+                answer = line.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408"), answer
+        assert b"in the last 1 s" in answer
+
+
+def test_a_worker_s_bodies_hold_no_more_than_its_share(attacker: Attacker, victim: Attacker) -> None:
+    allow(attacker.worker.queue, Kind.WRITES, "*")
+    path = f"jobs/{attacker.offer.job_id}/execution/variables/x"
+    with contextlib.ExitStack() as lines:
+        half_sent = [lines.enter_context(_line(attacker.central)) for _ in range(8)]
+        for line in half_sent:
+            line.sendall(_head("PUT", path, attacker.headers(), WORKER_BYTES // 4) + b"{")
+        refused = 0
+        for line in half_sent:
+            line.settimeout(1.0)
+            with contextlib.suppress(TimeoutError, socket.timeout):
+                refused += b"503" in line.recv(4096)[:12]
+        assert refused == 4, "what is announced counts, not what has come"
+        assert victim.about_job("POST", "log?offset=0", b"an honest line").status == 200
+    _until(lambda: attacker.about_job("PUT", "execution/variables/x", b'{"value": "1"}').status == 201)
+
+
+# Answers
+
+
+def test_answers_that_are_not_read_are_bounded_and_cost_nobody_else(attacker: Attacker, victim: Attacker) -> None:
+    from airflow.models import Variable
+    from airflow.utils.session import create_session
+
+    size = WORKER_BYTES // 2
+    with create_session() as session:
+        Variable.set("large", "x" * size, session=session)
+    allow(attacker.worker.queue, Kind.VARIABLES, "large")
+    request = _head("GET", f"jobs/{attacker.offer.job_id}/execution/variables/large", attacker.headers(), 0)
+    with contextlib.ExitStack() as lines:
+        unread = [lines.enter_context(_line(attacker.central, receives=4096)) for _ in range(8)]
+        for line in unread:
+            line.settimeout(30)
+            line.sendall(request)
+        statuses = [line.recv(12)[-3:] for line in unread]
+        assert 1 <= statuses.count(b"200") <= 2, statuses
+        assert statuses.count(b"503") == len(unread) - statuses.count(b"200")
+        assert victim.about_job("POST", "log?offset=0", b"an honest line").status == 200
+        whole = unread[statuses.index(b"200")]
+        received = 0
+        while received < size:
+            received += len(whole.recv(1 << 20))
+    _until(lambda: attacker.about_job("GET", "execution/variables/large").status == 200)
+
+
+def _until(check: object, within_s: float = 15.0) -> None:
+    """Wait until *check* holds: central notices a moment later that a connection is gone."""
+    deadline = time.monotonic() + within_s
+    while not check():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.2)
+
+
+# Lists
+
+
+def _poll_of(attacker: Attacker, jobs: int) -> bytes:
+    listed = [HeldJob(f"{number:036d}", 1, JobPhase.RUNNING) for number in range(jobs)]
+    revision = attacker.worker.session.intent.revision if attacker.worker.session else 0
+    return encode(Poll(0, revision, 0.0, listed))
+
+
+def test_a_list_of_jobs_that_it_never_had_is_answered_in_part_and_then_refused(attacker: Attacker) -> None:
+    body = _poll_of(attacker, 10_000)
+    with counted(compat.engine()) as statements:
+        answer = attacker.say("POST", "poll", body)
+    assert len(json.loads(answer.body)["stops"]) == LOOKED_UP
+    assert max(statement.count("?") + statement.count("%(") for statement in statements) < 3 * LOOKED_UP
+    for _ in range(5):
+        with counted(compat.engine()) as statements:
+            again = attacker.say("POST", "poll", _poll_of(attacker, 3000))
+        if again.status != 200:
+            break
+    assert (again.status, again.problem) == (503, "busy")
+    assert b"or longer ones" in again.body
+    assert not [statement for statement in statements if "remote_job" in statement], "the database was asked"
+    assert attacker.say("POST", "poll", _poll_of(attacker, 100)).status == 200, "an ordinary list is not what it was refused for"
+
+
+# Writes
+
+
+@pytest.fixture
+def thrifty(central: ServedCentral, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attacker]:
+    """A worker of a central that lets a job write as little as can be set."""
+    monkeypatch.setenv("AIRFLOW__REMOTE__WRITTEN_BYTES_PER_JOB", "65536")
+    monkeypatch.setenv("AIRFLOW__REMOTE__WRITES_PER_JOB", "100")
+    settings.cache_clear()
+    try:
+        with ServedCentral(compat.execution_api_app) as served:
+            yield take_over(served)
+    finally:
+        settings.cache_clear()
+
+
+def _accepted(attacker: Attacker, size: int, tries: int) -> tuple[int, bytes]:
+    """Set variables of *size* bytes; return how many were taken, and the first answer that refused one."""
+    allow(attacker.worker.queue, Kind.WRITES, "*")
+    for number in range(tries):
+        answer = attacker.about_job("PUT", f"execution/variables/v{number}", b'{"value":"' + b"x" * size + b'"}')
+        if answer.status != 201:
+            assert answer.problem is None, "the task is told, not the worker"
+            assert answer.status == 413
+            return number, answer.body
+    return tries, b""
+
+
+def test_a_job_writes_so_many_bytes_and_is_told_which_option_bounds_it(thrifty: Attacker) -> None:
+    taken, refusal = _accepted(thrifty, 4096, 40)
+    assert 12 <= taken <= 17
+    detail = json.loads(refusal)["detail"]
+    assert detail["reason"] == "too_much_written"
+    assert "65536 bytes ([remote] written_bytes_per_job)" in detail["message"]
+    assert job_row(thrifty.offer.job_id).written_bytes <= 65536
+    assert thrifty.about_job("GET", "execution/variables/v0").status == 403, "reads go on: this one has no grant"
+
+
+def test_a_job_writes_so_often(thrifty: Attacker) -> None:
+    taken, refusal = _accepted(thrifty, 1, 150)
+    assert 90 <= taken <= 110
+    assert b"100 calls ([remote] writes_per_job)" in refusal
+    state = f"execution/task-instances/{job_row(thrifty.offer.job_id).ti_id}/state"
+    assert thrifty.about_job("PATCH", state, b'{"state":"failed"}').status != 413, "the task can always say how it ended"
