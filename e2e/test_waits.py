@@ -142,6 +142,17 @@ def test_what_a_user_does_to_a_waiting_task_cancels_its_trigger(
         assert central.wait_for_run("waits_once", run) == "success"
 
 
+def test_a_wait_that_takes_too_long_fails_its_task_and_cancels_its_trigger(
+    central: Airflow, waiting_worker: Worker, tmp_path: Path
+) -> None:
+    run = central.trigger("waits_too_long", {"directory": str(tmp_path)})
+    assert central.wait_for_run("waits_too_long", run) == "failed"
+    assert "Trigger timeout" in central.task_log("waits_too_long", run, "wait")
+    wait_until(lambda: _states(central, run) == ["revoked"], timeout_s=15, what="the trigger's job is taken back")
+    wait_until(lambda: not list(waiting_worker.state.glob("triggers/*")), timeout_s=15, what="the worker has let it go")
+    assert not (tmp_path / "go.killed").exists(), "no user has acted"
+
+
 @pytest.fixture(scope="module")
 def waiting_worker(central: Airflow, new_worker: NewWorker) -> Worker:
     return new_worker(central, "waits", queues="waits", slots=2)

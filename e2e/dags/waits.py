@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,19 @@ class Waits(BaseOperator):
 
     template_fields = ("told",)
 
-    def __init__(self, *, trigger: type[BaseTrigger], told: dict[str, str], **options: Any) -> None:
+    def __init__(
+        self, *, trigger: type[BaseTrigger], told: dict[str, str], within_s: float | None = None, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.trigger = trigger
         self.told = told
+        self.within_s = within_s
 
     def execute(self, context: Any) -> None:
         print("before the wait")
-        self.defer(trigger=self.trigger(**self.told), method_name="go_on", kwargs={"kept": ["from", "before"]})
+        within = None if self.within_s is None else timedelta(seconds=self.within_s)
+        kept = {"kept": ["from", "before"]}
+        self.defer(trigger=self.trigger(**self.told), method_name="go_on", kwargs=kept, timeout=within)
 
     def go_on(self, context: Any, event: Any = None, kept: Any = None) -> dict[str, Any]:
         print("after the wait")
@@ -144,6 +150,11 @@ def waits_once():
 
 
 @dag(schedule=None, params=DIRECTORY)
+def waits_too_long():
+    Waits(task_id="wait", trigger=Appears, told={"path": "{{ params.directory }}/go"}, within_s=4, queue="waits", **REMOTE)
+
+
+@dag(schedule=None, params=DIRECTORY)
 def waits_on_two():
     options = {"remote": {"lost_after": 30}}
     told = {"path": "{{ params.directory }}/go"}
@@ -158,5 +169,15 @@ def waits_together():
     Waits.partial(task_id="end", trigger=EndsWhenItAppears, queue="waits-many", **REMOTE).expand(told=[go] * 450)
 
 
-for make in (waits, waited_for, waits_for_server, waits_in_vain, waits_and_asks, waits_once, waits_on_two, waits_together):
+for make in (
+    waits,
+    waited_for,
+    waits_for_server,
+    waits_in_vain,
+    waits_and_asks,
+    waits_once,
+    waits_too_long,
+    waits_on_two,
+    waits_together,
+):
     make()

@@ -28,7 +28,7 @@ from testkit.ledger import (  # isort: skip
 from airflow_remote_protocol.codec import decode
 from airflow_remote_protocol.messages import EventKind, JobKind, Outcome, Report, StopReason, TriggerEvent, TriggerWorkload
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import deferrals, leases, sweep
+from airflow_remote_provider.ledger import deferrals, leases, queues, sweep
 from airflow_remote_provider.ledger.deferrals import MOST_DEATHS, NewWait, Resumption
 from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
 from airflow_remote_provider.ledger.leases import Lease
@@ -358,3 +358,14 @@ def test_waits_of_tasks_that_are_over_are_forgotten(deferring: Lease) -> None:
             deferrals.purge(session)
         with compat.transaction() as session:
             assert len(session.scalars(select(Deferral)).all()) == kept
+
+
+def test_a_hosted_trigger_is_no_running_job_of_its_queue(deferring: Lease, host: Enlisted) -> None:
+    _defer(deferring)
+    with compat.transaction() as session:
+        leases.report(session, deferring, Report(Outcome.SUCCEEDED, exit_code=0))
+    with compat.transaction() as session:
+        assert [(depth.queued, depth.running) for depth in queues.depths(session)] == [(1, 0)]
+    _hosted(host)
+    with compat.transaction() as session:
+        assert queues.depths(session) == []

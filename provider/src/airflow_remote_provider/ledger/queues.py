@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobState
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
@@ -89,11 +90,15 @@ class QueueDepth:
 
 
 def depths(session: Session) -> list[QueueDepth]:
-    """Return every queue that has jobs not ended yet, once for each team that has some; one statement."""
+    """Return every queue that has jobs not ended yet, once for each team that has some; one statement.
+
+    Triggers that a worker hosts are not counted: they take no slot, and wait for days.
+    """
     open_states = [state.value for state in JobState if not state.is_ended]
     query = (
         select(Job.queue, Job.team, Job.state, func.count(), func.min(Job.queued_at))
         .where(Job.state.in_(open_states))
+        .where(or_(Job.kind != JobKind.TRIGGER.value, Job.state == JobState.QUEUED.value))
         .group_by(Job.queue, Job.team, Job.state)
     )
     found: dict[tuple[str, str | None], dict[str, tuple[int, datetime | None]]] = {}

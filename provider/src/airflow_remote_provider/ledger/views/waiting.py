@@ -150,12 +150,15 @@ def _before(session: Session, job: JobRow, now: datetime) -> int:
 def _next_free(session: Session, serving: Sequence[Server], now: datetime) -> timedelta | None:
     """Return in how long the next running job of these workers would end if it took as long as half of their last ones."""
     names = [server.name for server in serving]
+    takes_slots = Job.kind != JobKind.TRIGGER.value
     ended = select(Job.accepted_at, Job.ended_at).where(
-        Job.ended_at >= now - ESTIMATED_FROM, Job.accepted_at.is_not(None), Job.worker_name.in_(names)
+        Job.ended_at >= now - ESTIMATED_FROM, Job.accepted_at.is_not(None), Job.worker_name.in_(names), takes_slots
     )
     last = session.execute(ended.order_by(Job.ended_at.desc()).limit(MOST_ENDED))
     took = sorted(end - begin for begin, end in last if begin is not None and end is not None)
-    running = select(func.min(Job.accepted_at)).where(Job.state == JobState.RUNNING.value, Job.worker_name.in_(names))
+    running = select(func.min(Job.accepted_at)).where(
+        Job.state == JobState.RUNNING.value, Job.worker_name.in_(names), takes_slots
+    )
     oldest = session.scalar(running)
     if not took or oldest is None:
         return None
