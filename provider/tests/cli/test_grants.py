@@ -42,7 +42,8 @@ def _json(run: Run, *words: str) -> Any:
 
 
 def test_globs_of_every_kind_are_allowed_and_taken_back(run: Run) -> None:
-    words = [word for kind in Kind for word in (f"--{kind.value.replace('_', '-')}", f"{kind.value}_1")]
+    names = {kind: "site.Trigger" if kind is Kind.CODE_ON_CENTRAL else f"{kind.value}_1" for kind in Kind}
+    words = [word for kind in Kind for word in (f"--{kind.value.replace('_', '-')}", names[kind])]
     printed = run("allow", "q", *words, "--connections", "plant_*")
     assert "q: connections: connections_1, plant_*" in printed and "q: xcoms_of: xcoms_of_1" in printed
     (row,) = _json(run, "list")
@@ -50,6 +51,12 @@ def test_globs_of_every_kind_are_allowed_and_taken_back(run: Run) -> None:
     assert run("deny", "q", *words) == "".join(
         f"q: {kind.value}: {'plant_*' if kind is Kind.CONNECTIONS else 'none'}\n" for kind in Kind
     )
+
+
+def test_code_on_central_is_named_class_by_class(run: Run) -> None:
+    for pattern in ("*", "site.*", "Trigger", "site.Trigger; import os"):
+        with pytest.raises(SystemExit, match="no import path of a class"):
+            run("allow", "q", "--code-on-central", pattern)
 
 
 def test_naming_nothing_is_refused(run: Run) -> None:
