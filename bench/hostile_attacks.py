@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import sys
 import time
 from collections import Counter
@@ -30,6 +31,9 @@ MIB = 1024 * 1024
 ENROLMENTS = 200
 ENROLMENT_BYTES = 4 * MIB
 RETRY_S = 5.0
+"""How soon an attacker that was sent away comes again, half as much more or less."""
+APART_S = 0.025
+"""Between the first calls of an attack: what is measured is what they cost together, not the moment in which they all connect."""
 UNREAD = 40
 """Unread answers of 16 MiB: on the code before bounds about as many bytes as the machine can spare."""
 LISTED = 10_000
@@ -85,9 +89,10 @@ class Attacker:
         for connection in idle:
             connection.close()
 
-    async def ask(self, connection: Connection, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> None:
+    async def ask(self, connection: Connection, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> int:
         answer = await connection.ask(method, path, headers, body)
         self.answers[str(answer.status)] += 1
+        return answer.status
 
     @contextlib.contextmanager
     def failures_counted(self) -> Iterator[None]:
@@ -100,11 +105,12 @@ class Attacker:
 async def half_sent_enrolments(attacker: Attacker) -> None:
     """A stranger sends 200 enrolments of 4 MiB up to their last bytes, then a byte a second; and again when central hangs up."""
 
-    async def one() -> None:
+    async def one(number: int) -> None:
+        await asyncio.sleep(number * APART_S)
         while True:
             with attacker.failures_counted():
                 await send()
-            await asyncio.sleep(RETRY_S)
+            await _before_the_next_try()
 
     async def send() -> None:
         token = make_token(TokenKind.ENROLMENT, os.urandom(TOKEN_BYTES))
@@ -122,7 +128,7 @@ async def half_sent_enrolments(attacker: Attacker) -> None:
         finally:
             writer.close()
 
-    await _for_a_while(attacker, [one() for _ in range(ENROLMENTS)])
+    await _for_a_while(attacker, [one(number) for number in range(ENROLMENTS)])
 
 
 async def unread_answers(attacker: Attacker) -> None:
@@ -130,7 +136,8 @@ async def unread_answers(attacker: Attacker) -> None:
     path = f"jobs/{attacker.worker.offer.job_id}/execution/variables/large" if attacker.worker.offer else ""
     loop = asyncio.get_running_loop()
 
-    async def one() -> None:
+    async def one(number: int) -> None:
+        await asyncio.sleep(number * APART_S)
         while True:
             with attacker.failures_counted():
                 line = await connect_without_reading(attacker.host, attacker.port)
@@ -142,9 +149,9 @@ async def unread_answers(attacker: Attacker) -> None:
                         await asyncio.sleep(attacker.seconds)
                 finally:
                     line.close()
-            await asyncio.sleep(RETRY_S)
+            await _before_the_next_try()
 
-    await _for_a_while(attacker, [one() for _ in range(UNREAD)])
+    await _for_a_while(attacker, [one(number) for number in range(UNREAD)])
 
 
 async def long_polls(attacker: Attacker) -> None:
@@ -178,10 +185,14 @@ async def large_writes(attacker: Attacker) -> None:
     value = b'{"value":"' + b"x" * WRITE_BYTES + b'"}'
 
     async def one(number: int) -> None:
-        connection = attacker.connection()
-        with attacker.failures_counted():
-            await attacker.ask(connection, "PUT", f"{path}/big-{number}", attacker.worker.about_job(), value)
-        connection.close()
+        await asyncio.sleep(number * APART_S)
+        status = 0
+        while status not in (201, 413):
+            connection = attacker.connection()
+            with attacker.failures_counted():
+                status = await attacker.ask(connection, "PUT", f"{path}/big-{number}", attacker.worker.about_job(), value)
+            connection.close()
+            await _before_the_next_try()
 
     await _for_a_while(attacker, [one(number) for number in range(WRITES)])
 
@@ -205,9 +216,13 @@ async def own_log(attacker: Attacker) -> None:
     connection.close()
 
 
+async def _before_the_next_try() -> None:
+    await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))
+
+
 async def _for_a_while(attacker: Attacker, calls: list[Awaitable[None]]) -> None:
     tasks = [asyncio.ensure_future(call) for call in calls]
-    await asyncio.wait(tasks, timeout=attacker.seconds)
+    await asyncio.sleep(attacker.seconds)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -116,7 +116,7 @@ def test_a_body_that_comes_fast_at_first_and_then_hardly_is_cut_off(attacker: At
 
 def test_a_worker_s_bodies_hold_no_more_than_its_share(attacker: Attacker, victim: Attacker) -> None:
     allow(attacker.worker.queue, Kind.WRITES, "*")
-    path = f"jobs/{attacker.offer.job_id}/execution/variables/x"
+    path = f"jobs/{attacker.offer.job_id}/execution/variables/of-the-bounds"
     with contextlib.ExitStack() as lines:
         half_sent = [lines.enter_context(_line(attacker.central)) for _ in range(8)]
         for line in half_sent:
@@ -128,7 +128,7 @@ def test_a_worker_s_bodies_hold_no_more_than_its_share(attacker: Attacker, victi
                 refused += b"503" in line.recv(4096)[:12]
         assert refused == 4, "what is announced counts, not what has come"
         assert victim.about_job("POST", "log?offset=0", b"an honest line").status == 200
-    _until(lambda: attacker.about_job("PUT", "execution/variables/x", b'{"value": "1"}').status == 201)
+    _until(lambda: attacker.about_job("PUT", "execution/variables/of-the-bounds", b'{"value": "1"}').status == 201)
 
 
 # Answers

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from airflow_remote_provider.api.problems import Refusal
 
 MIB = 1024 * 1024
-WORKER_BYTES = 16 * MIB
+WORKER_BYTES = 8 * MIB
 """Of one worker's bodies, and of its answers. A call that needs more passes if the worker holds nothing else of the kind;
 `[remote] gateway_body_bytes` bounds that."""
 PROCESS_BYTES = 128 * MIB

@@ -21,6 +21,8 @@ STRANGE_CALLS_PER_S = 20.0
 behind a common proxy, each new to an API process once, come nowhere near."""
 BURST_S = 10.0
 """How many seconds' worth of calls may come in one moment: a worker's return from an outage, with all that it has to tell."""
+DEAREST = 0.75
+"""Of what may come in one moment: as much as a single call is charged at most."""
 OWN_LOG_CALLS_PER_S = 2.0
 """How often one worker may send of its own log: one that is watched does so every two seconds."""
 TRIGGER_LOG_CALLS_PER_S = 1.0
@@ -41,13 +43,14 @@ class Shares:
         self._under_way: dict[str, int] = {}
 
     def take(self, worker_id: str, *, cost: float = 1.0) -> None:
-        """Count a call of this worker, or what is as dear as *cost* calls.
+        """Count a call of this worker, or what costs central as much as *cost* calls; one such call always passes.
 
         Raises:
             Refusal: `busy`: it calls faster than anybody should.
         """
         if not self._per_s:
             return
+        cost = min(cost, DEAREST * self._per_s * BURST_S)
         now = asyncio.get_running_loop().time()
         since, spent = self._spent.get(worker_id, (now, 0.0))
         spent = max(0.0, spent - (now - since) * self._per_s) + cost
