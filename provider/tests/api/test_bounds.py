@@ -13,7 +13,7 @@ from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Ai
 from airflow_remote_provider import compat
 from airflow_remote_provider.api import bounds
 from airflow_remote_provider.api.bounds import OutOfBounds, check
-from airflow_remote_provider.api.rules import TABLE, check_values
+from airflow_remote_provider.api.rules import TABLE, check_values, find
 
 NOW = "2026-11-29T12:00:00Z"
 ABSURD_DATES = [
@@ -199,7 +199,7 @@ def test_a_hundred_levels_are_not_too_deep() -> None:
 )
 def test_parameters_are_bounded_by_their_names(query: str, fits: bool) -> None:
     def ask() -> None:
-        check_values("GET", "task-instances/count", query=query.encode())
+        check_values(find("GET", "task-instances/count"), query=query.encode())
 
     if fits:
         ask()
@@ -209,9 +209,9 @@ def test_parameters_are_bounded_by_their_names(query: str, fits: bool) -> None:
 
 
 def test_a_number_in_a_path_is_bounded_too() -> None:
-    check_values("GET", "xcoms/d/r/t/k/item/-3")
+    check_values(find("GET", "xcoms/d/r/t/k/item/-3"))
     with pytest.raises(OutOfBounds, match="'offset' is '1000"):
-        check_values("GET", f"xcoms/d/r/t/k/item/{10**30}")
+        check_values(find("GET", f"xcoms/d/r/t/k/item/{10**30}"))
 
 
 def test_each_route_that_reads_a_body_bounds_it() -> None:

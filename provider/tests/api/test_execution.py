@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
-from airflow_remote_provider.api.execution import execution
+from airflow_remote_provider.api.execution import execution, matched
 from airflow_remote_provider.api.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.ledger.leases import Lease, Subject
 from starlette.requests import Request
+from starlette.responses import Response
 
 
 class _Central:
@@ -39,6 +40,8 @@ class _Central:
     async def check(self, *call: object) -> None:
         """Everything is granted."""
 
+    check_values = check
+
     async def pass_on(self, *call: object) -> Passed:
         return Passed(self.answers.pop(0), {}, b"")
 
@@ -49,7 +52,13 @@ def _ask(central: _Central, path: str, method: str = "GET") -> int:
 
     scope = {"type": "http", "method": method, "headers": [], "raw_path": f"/jobs/job/execution/{path}".encode()}
     scope["path_params"] = {"job_id": "job", "path": path}
-    return asyncio.run(execution(central, Request(scope, receive), Lease("worker", "job", 1))).status_code  # type: ignore[arg-type]
+    request, lease = Request(scope, receive), Lease("worker", "job", 1)
+
+    async def served() -> Response:
+        match = await matched(central, request, lease)  # type: ignore[arg-type]
+        return await execution(central, request, lease, match)  # type: ignore[arg-type]
+
+    return asyncio.run(served()).status_code
 
 
 @pytest.mark.parametrize("path", ["variables/plant", "connections/plant"])

@@ -50,7 +50,7 @@ def trusted(served: ServedCentral) -> Attacker:
     """One whose queue may have everything: only the values are left to refuse."""
     probe = take_over_probe(served)
     for kind in Kind:
-        if kind is not Kind.TRIGGERS:
+        if kind is not Kind.CODE_ON_CENTRAL:
             allow(probe.worker.queue, kind, "*")
     return probe
 

@@ -33,7 +33,6 @@ DATE_TIME_TRIGGERS = frozenset(
 """Central's triggerer runs these: they only wait for a moment, which we rebuild from its number."""
 ENCODED_MOMENTS = frozenset({"datetime.datetime", "pendulum.datetime.DateTime"})
 LATEST = datetime(2200, 1, 1, tzinfo=timezone.utc)
-WAITS = frozenset({"deferred", "awaiting_input"})
 
 
 @dataclass(frozen=True)

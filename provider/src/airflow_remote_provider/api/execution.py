@@ -30,6 +30,8 @@ from airflow_remote_provider.ledger.leases import Lease, Subject
 
 T = TypeVar("T")
 
+WAITS = ("deferred", "awaiting_input")
+"""States in which a task waits; with what it goes on is read by :mod:`.deferral`."""
 MOVED_ON = frozenset({404, 409, 410})
 """What Airflow says to a repeated `state` when the first one has let the scheduler go on: no such id any more, or not running."""
 NO_HOST = ""
@@ -55,6 +57,7 @@ async def matched(central: Central, request: Request, lease: Lease) -> Match:
 async def execution(central: Central, request: Request, lease: Lease, match: Match) -> Response:
     """Serve one call. Three mean something to us besides: the start, the task's state, and a secret that was not found."""
     body = await read_body(request, central.settings.gateway_body_bytes)
+    await central.rights.check_values(match, request, body)
     call = _Call(central, request, lease, match)
     if match.meaning is Meaning.START:
         return await _start(call, body)
@@ -139,7 +142,7 @@ async def _conclude(call: _Call, body: bytes) -> Response:
     """The task tells its state, which ends the job; or that it waits, which begins a wait."""
     said = await call.object_of(body)
     wait: NewWait | None = None
-    if said.get("state") in deferral.WAITS:
+    if said.get("state") in WAITS:
         try:
             told = await _apart(deferral.read, said, size=len(body))
         except NotAllowed as error:

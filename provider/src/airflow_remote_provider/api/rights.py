@@ -45,8 +45,21 @@ class Rights:
         self._refused: OrderedDict[tuple[Lease, str], None] = OrderedDict()
         """Calls that are recorded as denied already."""
 
+    async def check_values(self, match: Match, request: Request, body: bytes) -> None:
+        """Return if the values of the call are within their bounds, whoever makes it.
+
+        Raises:
+            Refusal: `invalid`; one is not.
+        """
+        check = partial(rules.check_values, match, query=request.scope.get("query_string", b""), body=body)
+        try:
+            await asyncio.to_thread(check) if len(body) > CHECKED_AT_ONCE else check()
+        except OutOfBounds as error:
+            metrics.count("remote.gateway.denied")
+            raise Refusal(ProblemCode.INVALID, f"{match.method} {match.raw[:200]!r}: {error}") from None
+
     async def check(self, lease: Lease, subject: Subject, match: Match, request: Request, body: bytes) -> None:
-        """Return if the call may go on to the Execution API.
+        """Return if the call may go on to the Execution API; its values are within their bounds.
 
         Raises:
             NotGranted: nothing grants it; the text says what would.
@@ -56,8 +69,6 @@ class Rights:
             # XComs have no try in their key: what a cleared task wrote before it heard of that would be the next try's.
             raise Refusal(ProblemCode.INVALID, "central has taken this job back (its task was ended, cleared or deleted)")
         try:
-            check = partial(rules.check_values, match, query=request.scope.get("query_string", b""), body=body)
-            await asyncio.to_thread(check) if len(body) > CHECKED_AT_ONCE else check()
             asks = rules.judge(
                 subject,
                 match,
@@ -68,9 +79,6 @@ class Rights:
             for ask in asks:
                 if isinstance(ask, Skip):
                     await self._pool.jobs.call(check_skip, lease.job_id, ask)
-        except OutOfBounds as error:
-            metrics.count("remote.gateway.denied")
-            raise Refusal(ProblemCode.INVALID, f"{match.method} {match.raw[:200]!r}: {error}") from None
         except (NotAllowed, NotDownstream) as error:
             raise await self.refusal(lease, match.method, match.raw, error) from None
         await self.insist(lease, [ask for ask in asks if isinstance(ask, Ask)])
