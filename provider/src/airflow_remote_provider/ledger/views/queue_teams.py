@@ -30,7 +30,7 @@ def list_policies(session: Session, *, scope: Scope = EVERYTHING) -> list[Policy
 
 
 def concerned(session: Session, queue: str, *, scope: Scope = EVERYTHING) -> Teams:
-    """Return the teams that a decision about *queue* concerns: all that have it. One about all queues concerns every team.
+    """Return the teams that a decision about *queue* concerns: all that have it; about all queues: every team.
 
     Raises:
         Unknown: none of this person's teams has it.
