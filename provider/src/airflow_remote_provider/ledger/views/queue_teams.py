@@ -43,8 +43,8 @@ def concerned(session: Session, queue: str, *, scope: Scope = EVERYTHING) -> Tea
     teams = teams_of.get(queue, set())
     if not _sees(scope, teams):
         raise Unknown(
-            f"no team of yours has workers or jobs of the queue {presentable(queue, longest=100)!r}; let a worker serve it first, "
-            "or ask someone who manages all teams"
+            f"no team of yours has workers or jobs of the queue {presentable(queue, longest=100)!r}; "
+            "let a worker serve it first, or ask someone who manages all teams"
         )
     return teams
 
