@@ -1,4 +1,4 @@
-"""What runs after a task's code (callbacks, operator links) still reaches central, which takes nothing after the state."""
+"""What runs after a task's code (callbacks, operator links) still reaches central, which accepts no call after the state."""
 
 import pytest
 

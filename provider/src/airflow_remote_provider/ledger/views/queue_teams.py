@@ -30,7 +30,7 @@ def list_policies(session: Session, *, scope: Scope = EVERYTHING) -> list[Policy
 
 
 def concerned(session: Session, queue: str, *, scope: Scope = EVERYTHING) -> Teams:
-    """Return the teams that a decision about *queue* concerns: all that have it. One about all queues concerns every team.
+    """Return the teams that a decision about *queue* concerns: all that have it; about all queues: every team.
 
     Raises:
         Unknown: none of this person's teams has it.
@@ -43,8 +43,8 @@ def concerned(session: Session, queue: str, *, scope: Scope = EVERYTHING) -> Tea
     teams = teams_of.get(queue, set())
     if not _sees(scope, teams):
         raise Unknown(
-            f"no team of yours has workers or jobs of the queue {presentable(queue, longest=100)!r}; let a worker serve it, "
-            "or ask someone who manages all teams"
+            f"no team of yours has workers or jobs of the queue {presentable(queue, longest=100)!r}; "
+            "let a worker serve it first, or ask someone who manages all teams"
         )
     return teams
 
