@@ -34,6 +34,8 @@ from testkit.postgres import PostgresServer
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".work/bench-run/hostile"
 OTHERS = 4
+CALLS_PER_S = "40"
+"""`[remote] calls_per_second`, lower than its default, so that what a thief's calls do to the worker shows within ten seconds."""
 ATTACK_S = 10.0
 QUIET_S = 4.0
 SETTLING_S = 2.0
@@ -118,7 +120,10 @@ def main() -> int:
 
 def _start_central(stack: ExitStack, postgres: PostgresServer) -> Airflow:
     (HOME / "dags").mkdir(parents=True)
-    settings = {"AIRFLOW__REMOTE__CLIENT_CERTIFICATE_HEADER": CERTIFICATE_HEADER, "AIRFLOW__API__WORKERS": "1"}
+    settings = {
+        "AIRFLOW__REMOTE__CLIENT_CERTIFICATE_HEADER": CERTIFICATE_HEADER,
+        "AIRFLOW__REMOTE__CALLS_PER_SECOND": CALLS_PER_S,
+    }
     url = postgres.create_database("airflow_hostile")
     central = Airflow(HOME / "central", database_url=url, dags=HOME / "dags", settings=settings)
     stack.callback(central.stop)

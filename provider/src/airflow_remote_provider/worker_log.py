@@ -21,12 +21,12 @@ MOST_LINES = 1000
 """Of one answer of the API."""
 LOOKED_AT = 50_000
 """Lines of one look. A log of 4 MB has some 20,000; one of lines that say nothing may have a million."""
-LOOK_S = 1.0
+LOOK_S = 2.0
 """How long one look may take."""
 DOWNLOADED_LINES = 100_000
 """Of one download."""
-LINES_AT_ONCE = 200
-PAUSE_S = 0.001
+LINES_AT_ONCE = 100
+PAUSE_S = 0.002
 """After so many lines, about a millisecond's work, the other threads of this process go on: they answer the workers."""
 LONGEST_EVENT = 10_000
 LONGEST_NAME = 200

@@ -21,13 +21,14 @@ def _lines(log: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in log.read_bytes().splitlines()] if log.exists() else []
 
 
-def test_a_denial_is_told_once_and_passed_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "reason"), [(403, "not_granted"), (413, "too_much_written")])
+def test_a_denial_is_told_once_and_passed_on(tmp_path: Path, status: int, reason: str) -> None:
     log = tmp_path / "task.log"
-    body = {"detail": {"reason": "not_granted", "message": WHY}}
-    with _client(log, 403, body) as client:
+    body = {"detail": {"reason": reason, "message": WHY}}
+    with _client(log, status, body) as client:
         for _ in range(3):
             answer = client.get("connections/plant")
-            assert (answer.status_code, answer.json()) == (403, body)
+            assert (answer.status_code, answer.json()) == (status, body)
     (line,) = _lines(log)
     assert (line["level"], line["event"]) == ("error", WHY)
     assert line["timestamp"] and line["logger"]
@@ -38,6 +39,8 @@ def test_a_denial_is_told_once_and_passed_on(tmp_path: Path) -> None:
     [
         (200, {"detail": {"reason": "not_granted", "message": WHY}}),
         (404, {"detail": {"reason": "not_found", "message": "no such connection"}}),
+        (403, {"detail": {"reason": "too_much_written", "message": "under another status"}}),
+        (413, {"detail": "the Execution API's own"}),
         (403, {"detail": {"reason": "access_denied", "message": "another team's"}}),
         (403, {"detail": "Token subject does not match"}),
         (403, ["nonsense"]),

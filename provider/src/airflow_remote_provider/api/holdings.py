@@ -27,9 +27,10 @@ SMALL_BYTES = 64 * 1024
 """Up to here a body or an answer is never refused for what others hold: the number of calls under way bounds these."""
 LARGE_BYTES = MIB
 """From here on a body or an answer is large: to parse it takes tens of milliseconds, in which nobody else is served."""
-LARGE_BYTES_PER_S = 4 * MIB
-"""How fast the large bodies and answers of one worker go through: to parse so many bytes takes about 5 % of a processor."""
-BURST_BYTES = 8 * MIB
+LARGE_BYTES_PER_S = 2 * MIB
+"""How fast the large bodies and answers of one worker go through. Airflow takes about 20 ms for a MiB, so others find the event loop
+taken for less than 5 % of the time."""
+BURST_BYTES = 4 * MIB
 """How many go through without a wait."""
 REMEMBERED_S = 60.0
 """How long the answer to a call is expected to be as large as it was."""
