@@ -27,6 +27,7 @@ from airflow_remote_provider.grants import Ask, Kind
 from airflow_remote_provider.ledger import deferrals, leases, queue_policy
 from airflow_remote_provider.ledger.deferrals import NewWait
 from airflow_remote_provider.ledger.leases import Lease, Subject
+from airflow_remote_provider.placeholder_names import FAIL
 
 T = TypeVar("T")
 
@@ -34,6 +35,8 @@ WAITS = ("deferred", "awaiting_input")
 """States in which a task waits; with what it goes on is read by :mod:`.deferral`."""
 MOVED_ON = frozenset({404, 409, 410})
 """What Airflow says to a repeated `state` when the first one has let the scheduler go on: no such id any more, or not running."""
+RESUMED = FAIL.encode()
+"""In Airflow's answer to `run` of any task that did wait for something of ours."""
 NO_HOST = ""
 """The host name of every remote task. Airflow's UI fetches logs from `http://<host name>:8793`, with a signed token; an address
 that a worker chose must never be called, and an empty one never is."""
@@ -107,6 +110,12 @@ class _Call:
         return said
 
     async def refusal(self, error: NotAllowed) -> Refusal:
+        """Record that this call is never allowed, if it is about a job of the caller's own; return its refusal.
+
+        Raises:
+            LedgerError: it is not, or the lease is over.
+        """
+        await self.central.checks.lately(self.lease)
         return await self.central.rights.refusal(self.lease, self.match.method, self.match.raw, error)
 
 
@@ -121,7 +130,7 @@ async def _start(call: _Call, body: bytes) -> Response:
     await call.central.task_logs.create(subject.log_path)
     await call.check(subject, body)
     passed = await call.pass_on(_encoded(said | {"hostname": NO_HOST}), subject)
-    if passed.status == 200 and b'"next_method"' in passed.body:
+    if passed.status == 200 and RESUMED in passed.body:
         passed = await _resumed(call, passed, subject)
     return _response(passed)
 
