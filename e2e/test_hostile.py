@@ -15,7 +15,7 @@ import pytest
 
 from testkit.airflow import Airflow
 from testkit.hostile_worker import HostileWorker, Taken, taken_over
-from testkit.processes import wait_until
+from testkit.processes import free_port, wait_until
 
 FILE_DELETE = "airflow.providers.standard.triggers.file.FileDeleteTrigger"
 DATE_TIME = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
@@ -115,17 +115,29 @@ def test_no_spelling_of_run_starts_a_task_without_accepting_it(central: Airflow,
 
 
 def test_a_host_name_from_a_worker_is_never_called(central: Airflow, hostile: HostileWorker) -> None:
+    port = free_port()
+    # Central's own port for workers' logs is taken by the scheduler, which serves those of local tasks.
+    settings = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(port)}
+    url = central.start_another_api_server(called="looking", settings=settings)
     run = central.trigger("prey")
     job = hostile.take()
-    with _listening(int(central.environment["AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT"])) as calls:
-        assert hostile.start(job, hostname="127.0.0.1").status_code == 200
-        assert central.task_instance("prey", run, "one")["hostname"] in ("", None)
-        central.task_log("prey", run, "one")
-        hostile.defer(job, "site.Trigger")
-        central.task_log("prey", run, "one")
-        central.set_task_state("prey", run, "one", "failed")
-        central.task_log("prey", run, "one")
-        assert calls == []
+
+    def look() -> None:
+        path = f"{url}/api/v2/dags/prey/dagRuns/{run}/taskInstances/one/logs/1"
+        assert central.client().get(path, params={"full_content": "true"}).status_code == 200
+
+    try:
+        with _listening(port) as calls:
+            assert hostile.start(job, hostname="127.0.0.1").status_code == 200
+            assert central.task_instance("prey", run, "one")["hostname"] in ("", None)
+            look()
+            hostile.defer(job, "site.Trigger")
+            look()
+            central.set_task_state("prey", run, "one", "failed")
+            look()
+            assert calls == []
+    finally:
+        central.stop_process("looking")
 
 
 @contextmanager
