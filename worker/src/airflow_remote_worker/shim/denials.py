@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-DENIALS = {httpx.codes.FORBIDDEN: "not_granted", httpx.codes.REQUEST_ENTITY_TOO_LARGE: "too_much_written"}
+DENIALS: dict[int, str] = {httpx.codes.FORBIDDEN: "not_granted", httpx.codes.REQUEST_ENTITY_TOO_LARGE: "too_much_written"}
 """By status: the `reason` by which central's own denials are known, in the Execution API's shape (docs/protocol.md)."""
 
 
