@@ -12,7 +12,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from airflow_remote_protocol.codec import encode
@@ -21,14 +22,16 @@ from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
 from airflow_remote_protocol.version import MARKER_HEADER, PROTOCOL_VERSION
 from airflow_remote_provider import compat
 from airflow_remote_provider.api import bodies
+from airflow_remote_provider.api.failures import FREE
 from airflow_remote_provider.api.holdings import WORKER_BYTES
 from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger.leases import LOOKED_UP
 from airflow_remote_provider.settings import settings
+from fastapi import FastAPI
 
 from testkit.attacker import Attacker, allow, take_over
 from testkit.central import PREFIX, ServedCentral
-from testkit.ledger import counted, job_row
+from testkit.ledger import counted, installed, job_row, make_engine
 
 MIB = 1 << 20
 AT_ONCE_S = 5.0
@@ -237,3 +240,39 @@ def test_a_job_writes_so_often(thrifty: Attacker) -> None:
     assert b"100 calls ([remote] writes_per_job)" in refusal
     state = f"execution/task-instances/{job_row(thrifty.offer.job_id).ti_id}/state"
     assert thrifty.about_job("PATCH", state, b'{"state":"failed"}').status != 413, "the task can always say how it ended"
+
+
+# Errors of central's
+
+
+def test_a_job_that_provokes_errors_is_sent_away_and_its_calls_are_not_made(
+    _airflow: None, new_database: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[str] = []
+
+    def execution_api() -> FastAPI:
+        app = FastAPI()
+
+        @app.api_route("/{path:path}", methods=["GET", "PUT"])
+        async def break_down(path: str) -> None:
+            if path != "health":  # which is asked when the API starts
+                made.append(path)
+                raise ZeroDivisionError(path)
+
+        return app
+
+    engine = make_engine(new_database("sqlite"))
+    with installed(engine, tmp_path), ServedCentral(execution_api) as served:
+        attacker, victim = take_over(served), take_over(served)
+        for one in (attacker, victim):
+            allow(one.worker.queue, Kind.VARIABLES, "*")
+        made.clear()
+        caplog.clear()
+        answers = [attacker.about_job("GET", "execution/variables/x") for _ in range(40)]
+        assert [answer.status for answer in answers[: FREE + 1]] == [500] * (FREE + 1)
+        assert {(answer.status, answer.problem) for answer in answers[FREE + 1 :]} <= {(503, "busy"), (500, "internal")}
+        assert len(made) <= FREE + 3, "each of these costs a transaction and a page of central's log"
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert not [record for record in caplog.records if record.exc_info and record.name.startswith("airflow_remote")]
+        assert victim.about_job("GET", "execution/variables/x").status == 500, "another job's calls are still made"
+    engine.dispose()

@@ -28,8 +28,8 @@ SMALL_BYTES = 64 * 1024
 LARGE_BYTES = MIB
 """From here on a body or an answer is large: to parse it takes tens of milliseconds, in which nobody else is served."""
 LARGE_BYTES_PER_S = 2 * MIB
-"""How fast the large bodies and answers of one worker go through. Airflow takes about 20 ms for a MiB, so others find the loop
-taken for less than 5 % of the time."""
+"""How fast the large bodies and answers of one worker go through. Airflow takes about 20 ms for a MiB, so others find the event
+loop taken for less than 5 % of the time."""
 BURST_BYTES = 4 * MIB
 """How many go through without a wait."""
 REMEMBERED_S = 60.0
