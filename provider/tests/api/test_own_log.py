@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_chunk_asks_the_database_for_nothing(central: ServedCentral) -> None:
     with counted(compat.engine()) as statements:
         for offset in range(15):
             succeeded(caller.own_log("a", offset, b"x"), LogAppended)
-    assert len(statements) < 15, "some of central's own rounds may have come between"
+    assert all(times < 15 for times in Counter(statements).values()), "central's own rounds may come between"
 
 
 def test_who_sends_without_pause_is_busy_and_its_jobs_and_others_are_not(central: ServedCentral) -> None:
