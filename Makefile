@@ -37,10 +37,13 @@ chaos: ## N random runs of faults over real jobs, from SEED on (without one: a n
 	@CHAOS_SEED=$(or $(SEED),$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')) CHAOS_RUNS=$(or $(N),10) \
 		.work/central/bin/python -m pytest -q -s -p no:cacheprovider --timeout=300 e2e/chaos/test_chaos.py $(ARGS)
 
-bench: ## measure beside LocalExecutor, CeleryExecutor and edge3 (QUICK=1: under 8 minutes; ONLY=hostile; ARGS=…)
+bench: ## measure beside LocalExecutor, CeleryExecutor and edge3 (QUICK=1: under 8 minutes; ONLY=hostile; ONLY=deferred; ARGS=…)
 ifeq ($(ONLY),hostile)
 	@scripts/environments central
 	@exec .work/central/bin/python -m bench.hostile
+else ifeq ($(ONLY),deferred)
+	@scripts/environments
+	@exec .work/central/bin/python -m bench.deferred
 else
 	@scripts/environments all bench
 	@exec .work/bench/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)

@@ -3,8 +3,8 @@
     make bench ONLY=hostile
 
 Starts a Postgres and one API server with the worker API, four honest workers and one attacker, each in a process of its
-own. Between
-the attacks nothing hostile happens: the polls before and after an attack are its quiet value. The last line is one JSON object:
+own. Between the attacks nothing hostile happens: the polls before and after an attack are its quiet value. The last line is
+one JSON object:
 `{attack: {"poll_ratio": …, "growth_mb": …}}`. Ends with 1 if a bound is broken. Takes about three minutes.
 """
 
