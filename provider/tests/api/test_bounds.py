@@ -255,3 +255,41 @@ def test_the_fields_that_airflow_reads_are_known() -> None:
         fields = {name for model in theirs for name in model.model_fields} - without_range
         assert fields - {"state"} == set(ours.__struct_fields__) - {"state"}, ours
     assert datetime.now(timezone.utc) < bounds.LATEST
+
+
+ASSET = {"__classname__": "airflow.sdk.definitions.asset.Asset", "__version__": 1, "__data__": {"name": "a"}}
+OLD_ASSET = {"__type": "airflow.sdk.definitions.asset.Asset", "__var": {"name": "a"}}
+
+
+@pytest.mark.parametrize("encoded", [ASSET, OLD_ASSET, [[{"a": ASSET}]], {"b": [OLD_ASSET]}])
+def test_what_airflow_would_make_an_object_of_is_refused(encoded: object) -> None:
+    """A person's answer is decoded when the task resumes; an XCom that is a text, when somebody looks at it."""
+    for body_type, name in ((bounds.InputRequest, "params"), (bounds.InputResponse, "params_input")):
+        with pytest.raises(OutOfBounds, match=f"`{name}` holds an encoded object"):
+            _body(body_type, {name: {"x": encoded}})
+    escaped = json.dumps(encoded).replace("__", "\\u005f\\u005f")
+    for text in (json.dumps(encoded), escaped):
+        with pytest.raises(OutOfBounds, match="holds an encoded object"):
+            _body(bounds.XCom, text)
+        with pytest.raises(OutOfBounds, match="holds an encoded object"):
+            bounds.check_xcom(text)
+
+
+@pytest.mark.parametrize(
+    "value", [ASSET, "a __text__", json.dumps({"rows": 3, "__name": 1}), "[" * 100_000 + "__", 7, None, [ASSET]]
+)
+def test_an_xcom_as_a_task_stores_it_is_passed_on(value: object) -> None:
+    _body(bounds.XCom, value)
+    param = {"value": 1, "description": None, "schema": {}, "__class": "airflow.sdk.definitions.param.Param"}
+    _body(bounds.InputRequest, {"params": {"x": param}})
+
+
+@pytest.mark.parametrize("version", ["2026-04-05", "2025-04-28", "", "1", "2026-4-6", "9999", "\uff12026-04-06", "2026-04-06x"])
+def test_a_version_for_which_airflow_decodes_is_refused(version: str) -> None:
+    with pytest.raises(OutOfBounds, match="Task SDK of central's Airflow version"):
+        bounds.check_versions(["2026-06-30", version])
+
+
+def test_a_version_that_is_new_enough_is_passed_on() -> None:
+    bounds.check_versions([])
+    bounds.check_versions(["2026-04-06", "2026-06-30"])

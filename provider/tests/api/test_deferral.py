@@ -97,6 +97,7 @@ def _moment(**data: Any) -> dict[str, Any]:
     [
         {"moment": _moment(tz=None)},
         {"moment": _moment(timestamp=1e300)},
+        {"moment": _moment(timestamp=10**400)},
         {"moment": _moment(timestamp=-1)},
         {"moment": _moment(timestamp=True)},
         {"moment": _moment(timestamp="1.9e9")},
@@ -150,6 +151,13 @@ def _delta() -> Any:
 def test_code_on_central_takes_no_templates_and_no_encoded_objects(value: Any) -> None:
     with pytest.raises(NotAllowed, match="code on central takes"):
         deferral.plain_arguments(deferral.read(_said(trigger_kwargs={"x": value})))
+
+
+@pytest.mark.parametrize("name", ["__classname__", "__type", "__var", "__init__", "", "a b", "{{ x }}"])
+def test_code_on_central_takes_no_names_that_make_another_object_of_its_arguments(name: str) -> None:
+    wait = deferral.Wait("resume", "{}", "site.Trigger", "{}", {}, {name: "airflow.sdk.definitions.asset.Asset"})
+    with pytest.raises(NotAllowed, match="name of an argument"):
+        deferral.plain_arguments(wait)
 
 
 def _answer(**changes: Any) -> bytes:

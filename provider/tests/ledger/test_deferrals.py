@@ -28,7 +28,7 @@ from testkit.ledger import (  # isort: skip
 from airflow_remote_protocol.codec import decode
 from airflow_remote_protocol.messages import EventKind, JobKind, Outcome, Report, StopReason, TriggerEvent, TriggerWorkload
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import deferrals, leases, queues, sweep
+from airflow_remote_provider.ledger import deferrals, jobs, leases, queues, sweep
 from airflow_remote_provider.ledger.deferrals import MOST_DEATHS, NewWait, Resumption
 from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
 from airflow_remote_provider.ledger.leases import Lease
@@ -334,6 +334,52 @@ def test_a_wait_that_an_ended_api_process_left_half_noted_is_mended(deferring: L
         assert deferrals.rescue(session) == 1
     assert [job.state for job in _trigger_jobs()].count("queued") == 1
     assert _task(ti_id).state == "deferred"
+
+
+def test_a_lease_for_the_trigger_does_not_change_what_the_task_waits_for(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    lease = _hosted(host)
+    with compat.transaction() as session:
+        deferrals.note(session, lease.job_id, NewWait("forged", "{}", "{}", "forged.Trigger"))
+    _fire(lease)
+    assert _resumption(ti_id) == Resumption("resume", WAIT.next_kwargs, '{"at":1}')
+
+
+def test_an_offer_that_nobody_accepted_notes_no_wait() -> None:
+    worker = enlist("runner", capabilities=["task"])
+    lease = running(worker, workload=WORKLOAD, bundle="b")
+    change_job(lease.job_id, state="offered")
+    with compat.transaction() as session:
+        deferrals.note(session, lease.job_id, WAIT)
+        assert session.scalar(select(Deferral)) is None
+
+
+def test_a_task_whose_trigger_a_user_has_stopped_fails_with_what_was_said(deferring: Lease, host: Enlisted) -> None:
+    ti_id = _defer(deferring)
+    lease = _hosted(host)
+    with compat.transaction() as session:
+        jobs.stop(session, lease.job_id, by="ada", reason="it never comes")
+    with compat.transaction() as session:
+        assert deferrals.rescue(session) == 1
+    assert _task(ti_id).state == "scheduled"
+    resumption = _resumption(ti_id)
+    assert resumption is not None and "stopped by ada: it never comes" in resumption.next_kwargs
+    with compat.transaction() as session:
+        assert deferrals.rescue(session) == 0
+
+
+def test_a_task_that_waits_for_another_trigger_than_is_noted_is_failed(deferring: Lease) -> None:
+    ti_id = _defer(deferring)
+    with compat.transaction() as session:
+        stray = Trigger(
+            queue=TRIGGER_QUEUE, created_date=datetime.now(timezone.utc) - timedelta(minutes=2), classpath=PLACEHOLDER
+        )
+        session.add(stray)
+        session.flush()
+        session.execute(update(TaskInstance).where(TaskInstance.id == ti_id).values(trigger_id=stray.id))
+    with compat.transaction() as session:
+        assert deferrals.rescue(session) == 1
+    assert _task(ti_id).state == "scheduled"
 
 
 def test_a_task_that_waits_for_what_nothing_knows_of_is_failed(deferring: Lease) -> None:

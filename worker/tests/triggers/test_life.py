@@ -140,6 +140,7 @@ def test_a_reply_that_is_lost_changes_nothing(central: FakeCentral, worker: Trig
     worker.fire("a")
     central.wait_for_state(job_id, JobState.SUCCEEDED)
     eventually(lambda: not worker.held())
+    central.wait_until(lambda: b"trigger completed" in central.log_bytes(job_id))
     assert central.log_bytes(job_id).count(b"trigger completed") == 1
 
 

@@ -9,8 +9,10 @@ Fields that a type does not name are passed on: Airflow's own models refuse them
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any
 
@@ -46,6 +48,13 @@ MapIndex = Annotated[int, Meta(ge=-1, le=MOST_INT)]
 Pid = Annotated[int, Meta(ge=0, le=MOST_INT)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Duration = str | int | float
+
+
+OLDEST_API_VERSION = "2026-04-06"
+"""Of the Execution API. For older ones Airflow decodes what a task goes on with, in the API server."""
+API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+ENCODED = frozenset({"__classname__", "__data__", "__version__", "__type", "__var"})
+"""Keys by which Airflow knows an encoded object."""
 
 
 class OutOfBounds(Exception):
@@ -147,10 +156,18 @@ class InputRequest(Body):
     params: dict[str, Any] | UnsetType | None = UNSET
     assigned_users: list[InputUser] | UnsetType | None = UNSET
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_unencoded("params", self.params)
+
 
 class InputResponse(Body):
     chosen_options: list[Text] | UnsetType = UNSET
     params_input: dict[str, Any] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_unencoded("params_input", self.params_input)
 
 
 class Stored(Body):
@@ -181,6 +198,10 @@ RenderedFields = Annotated[dict[str, Any], Meta(min_length=1)]
 """Without a field, Airflow looks into the task's definition, which this call does not load, and answers 500."""
 
 
+class XCom:
+    """Stands for any JSON that :func:`check_xcom` takes."""
+
+
 def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes) -> None:
     """Return if the values of a call are within their bounds.
 
@@ -197,6 +218,36 @@ def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, s
         _check_parameter(name, value)
     if body_type is not None and body:
         _check_body(body_type, body)
+
+
+def check_versions(versions: Iterable[str]) -> None:
+    """Return if a call names no version of the Execution API, or one that is new enough.
+
+    Raises:
+        OutOfBounds: it is older, or no version.
+    """
+    for version in versions:
+        if not API_VERSION.fullmatch(version) or version < OLDEST_API_VERSION:
+            raise OutOfBounds(
+                f"the header airflow-api-version is {version[:50]!r}; it must be {OLDEST_API_VERSION} or newer: "
+                "install the Task SDK of central's Airflow version"
+            )
+
+
+def check_xcom(value: object) -> None:
+    """Return if Airflow shows this XCom without making an object of it. It parses a text once more, and decodes what it finds.
+
+    Raises:
+        OutOfBounds: it is a text that holds an encoded object.
+    """
+    if not isinstance(value, str) or not ("__" in value or "\\u" in value):
+        return
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return  # Airflow cannot parse it either
+    if _holds_encoded(parsed):
+        raise OutOfBounds("its body is a text that holds an encoded object as JSON (`__classname__`); store the object itself")
 
 
 def check_json(body: bytes) -> None:
@@ -252,6 +303,9 @@ def _check_body(body_type: Any, body: bytes) -> None:
         raise OutOfBounds(f"its body is nested more than {DEEPEST_JSON} levels deep")
     if body_type is Any:
         return
+    if body_type is XCom:
+        check_xcom(value)
+        return
     try:
         msgspec.convert(value, body_type)
     except (ValueError, OverflowError) as error:
@@ -259,19 +313,31 @@ def _check_body(body_type: Any, body: bytes) -> None:
 
 
 def _is_deeper(value: object, most: int) -> bool:
-    """Whether dicts and lists are nested more than *most* levels. Without recursion: the worker chooses the depth of a body."""
-    level: list[Any] = [value]
-    for _ in range(most):
+    """Whether dicts and lists are nested more than *most* levels."""
+    return next(itertools.islice(_levels(value), most, None), None) is not None
+
+
+def _check_unencoded(name: str, value: object) -> None:
+    """Raises: ValueError."""
+    if _holds_encoded(value):
+        raise ValueError(f"`{name}` holds an encoded object; its values must be plain")
+
+
+def _holds_encoded(value: object) -> bool:
+    return any(isinstance(holder, dict) and not ENCODED.isdisjoint(holder) for level in _levels(value) for holder in level)
+
+
+def _levels(value: object) -> Iterator[list[Any]]:
+    """Yield the dicts and lists of each level, outermost first. Without recursion: the worker chooses the depth of a body."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    while level:
+        yield level
         level = [
             item
             for holder in level
-            if isinstance(holder, (dict, list))
             for item in (holder.values() if isinstance(holder, dict) else holder)
             if isinstance(item, (dict, list))
         ]
-        if not level:
-            return False
-    return True
 
 
 def _check_moment(name: str, moment: datetime, earliest: datetime, latest: datetime) -> None:

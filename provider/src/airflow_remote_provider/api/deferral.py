@@ -105,8 +105,12 @@ def plain_arguments(wait: Wait) -> Mapping[str, Any]:
     """Return the trigger's arguments if they are plain enough for code that runs on central.
 
     Raises:
-        NotAllowed: a template, or an encoded value other than a moment with a zone or a duration.
+        NotAllowed: a template, an encoded value other than a moment with a zone or a duration, or a name that is no argument's.
     """
+    for name in wait.arguments:
+        # Airflow decodes the arguments as one object: a name such as `__classname__` would make it another one.
+        if not name.isidentifier() or name.startswith("__"):
+            raise NotAllowed(f"trigger_kwargs holds {_shown(name)}; it must be the name of an argument")
     return {name: _plain(value, name, 0) for name, value in wait.arguments.items()}
 
 
@@ -141,7 +145,7 @@ def _moment(encoded: Any) -> datetime | None:
         return None
     data = encoded.get("__data__")
     stamp, zone = (data.get("timestamp"), data.get("tz")) if isinstance(data, dict) else (None, None)
-    if zone is None or isinstance(stamp, bool) or not isinstance(stamp, (int, float)) or not math.isfinite(stamp):
+    if zone is None or isinstance(stamp, bool) or not isinstance(stamp, (int, float)):
         return None
     return datetime.fromtimestamp(stamp, timezone.utc) if 0 <= stamp <= LATEST.timestamp() else None
 

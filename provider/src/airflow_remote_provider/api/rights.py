@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from airflow_remote_provider import metrics
 from airflow_remote_provider.api import rules
-from airflow_remote_provider.api.bounds import OutOfBounds
+from airflow_remote_provider.api.bounds import OutOfBounds, check_versions
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal
 from airflow_remote_provider.api.rules import Match, Meaning, NotAllowed
@@ -53,6 +53,7 @@ class Rights:
         """
         check = partial(rules.check_values, match, query=request.scope.get("query_string", b""), body=body)
         try:
+            check_versions(request.headers.getlist("airflow-api-version"))
             await asyncio.to_thread(check) if len(body) > CHECKED_AT_ONCE else check()
         except OutOfBounds as error:
             metrics.count("remote.gateway.denied")

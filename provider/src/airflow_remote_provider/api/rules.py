@@ -308,7 +308,7 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}/slice", READ_XCOM),
     ("HEAD", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", READ_XCOM),
     ("GET", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", READ_XCOM),
-    ("POST", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM.with_body(Any)),
+    ("POST", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM.with_body(bounds.XCom)),
     ("DELETE", "xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", WRITE_XCOM),
     # Dags and their runs
     ("GET", "dags/{dag_id}", ASK_ABOUT_DAG),

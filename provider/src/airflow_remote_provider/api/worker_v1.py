@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import msgspec
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
@@ -437,13 +438,20 @@ async def _event(central: Central, request: Request, lease: Lease) -> Response:
     body = await read_body(request, EVENT_BYTES)
     event = decode(TriggerEvent, body)
     try:
-        await central.pool.jobs.blocking(partial(bounds.check_json, body))
+        await central.pool.jobs.blocking(partial(_check_event, event, body))
     except OutOfBounds as error:
         raise Refusal(ProblemCode.INVALID, f"the event is not taken: {error}") from None
     central.checks.forget(lease)
     await central.pool.jobs.call(leases.fire, lease, event)
     central.dispatcher.freed(lease.worker_id)
     return Response(status_code=204)
+
+
+def _check_event(event: TriggerEvent, body: bytes) -> None:
+    """Raises: OutOfBounds."""
+    bounds.check_json(body)
+    for value in event.xcoms.values():
+        bounds.check_xcom(msgspec.json.decode(value))
 
 
 async def _logs(central: Central, request: Request, worker: WorkerRecord) -> Response:

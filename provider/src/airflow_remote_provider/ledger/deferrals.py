@@ -23,7 +23,7 @@ from airflow_remote_protocol.messages import (
     TriggerWorkload,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
-from sqlalchemy import ColumnElement, and_, delete, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
@@ -76,8 +76,8 @@ class Resumption:
 def note(session: Session, job_id: str, wait: NewWait) -> None:
     """Store what the task of this job waits for, before Airflow hears of it; replaces its wait before."""
     job = session.get(Job, job_id)
-    if job is None or job.ti_id is None:
-        return
+    if job is None or job.ti_id is None or job.kind != JobKind.TASK.value or job.state != JobState.RUNNING.value:
+        return  # Airflow will refuse the call: only a task that runs can wait
     session.execute(delete(Deferral).where(Deferral.ti_id == job.ti_id))
     session.add(
         Deferral(
@@ -201,11 +201,16 @@ def _stored(event: TriggerEvent) -> str:
 
 def fail(session: Session, job: Job, reason: str) -> None:
     """End a locked trigger job that can't go on; its task goes on with that failure, if it still waits."""
+    _let_fail(session, job, reason)
+    _end(session, job, JobEvent.FAIL, reason)
+
+
+def _let_fail(session: Session, job: Job, reason: str) -> None:
+    """Let the task of a trigger job go on with that failure, if it still waits."""
     wait = _wait_of(session, job)
     if wait is not None and wait.trigger_id is not None and job.ti_id is not None and wait.outcome is None:
         wait.outcome, wait.event = EventKind.FAILED.value, json.dumps([reason])
         compat.resume(session, job.ti_id, wait.trigger_id)
-    _end(session, job, JobEvent.FAIL, reason)
 
 
 def hand_back(session: Session, job: Job, reason: str, *, died: bool = False) -> None:
@@ -249,9 +254,10 @@ def why_over(ti_state: str | None) -> StopReason:
 
 
 def rescue(session: Session) -> int:
-    """Queue triggers that were noted and not queued; fail tasks whose wait nothing knows of. Return how many there were.
+    """Queue triggers that were noted and not queued; fail tasks whose trigger is over or unknown. Return how many there were.
 
-    An API process that ends between Airflow's commit and ours leaves such waits; its worker usually repeats the call.
+    An API process that ends between Airflow's commit and ours leaves such waits; its worker usually repeats the call. A trigger
+    that a user has stopped is over without an event.
     """
     ti, trigger = compat.task_instance_model(), compat.trigger_model()
     now = database_now(session)
@@ -263,11 +269,17 @@ def rescue(session: Session) -> int:
     for job_id in session.scalars(unqueued.limit(BATCH)).all():
         queue_trigger(session, job_id)
         found += 1
+    over = select(Job).join(Deferral, Deferral.job_id == Job.id).join(ti, and_(ti.id == Deferral.ti_id, waits(ti)))
+    over = over.where(Job.state.in_([state.value for state in JobState if state.is_ended]), Deferral.outcome.is_(None))
+    for job in session.scalars(over.limit(BATCH)).all():
+        _let_fail(session, job, job.reason)
+        found += 1
     unknown = (
         select(ti.id, ti.trigger_id)
         .join(trigger, trigger.id == ti.trigger_id)
         .outerjoin(Deferral, Deferral.ti_id == ti.id)
-        .where(trigger.queue == TRIGGER_QUEUE, ti.state == "deferred", Deferral.ti_id.is_(None))
+        .where(trigger.queue == TRIGGER_QUEUE, ti.state == "deferred")
+        .where(or_(Deferral.ti_id.is_(None), Deferral.trigger_id != ti.trigger_id))
         .where(trigger.created_date < now - ORPHANED_AFTER)
     )
     for ti_id, trigger_id in session.execute(unknown.limit(BATCH)).all():
