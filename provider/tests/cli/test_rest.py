@@ -145,7 +145,7 @@ def _without_chance(told: Any) -> str:
         r"\b\d\.\d+\b",
     ):
         text = re.sub(chance, "…", text)
-    return text
+    return re.sub(r"[ -]{2,}", "  ", text)  # a column is as wide as its longest value
 
 
 def _a_site() -> str:
