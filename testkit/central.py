@@ -99,7 +99,7 @@ class ServedCentral:
         with compat.transaction() as session:
             job = queue_job(session, queue, ti_id=ti_id, workload=json.dumps(workload))
             session.flush()
-            session.execute(update(Job).where(Job.id == job.job_id).values(state="succeeded"))
+            session.execute(update(Job).where(Job.id == job.job_id).values(state="running"))
             trigger = Trigger(queue=TRIGGER_QUEUE, created_date=datetime.now(timezone.utc))
             session.add(trigger)
             session.flush()
@@ -107,6 +107,7 @@ class ServedCentral:
             session.execute(waiting.values(state="deferred", trigger_id=trigger.id))
             deferrals.note(session, job.job_id, NewWait("resume", "{}", "{}", "site.Trigger"))
             deferrals.queue_trigger(session, job.job_id)
+            session.execute(update(Job).where(Job.id == job.job_id).values(state="succeeded"))
             return str(session.scalar(select(Deferral.job_id).where(Deferral.ti_id == ti_id)))
 
     def task_state(self, job_id: str) -> str:

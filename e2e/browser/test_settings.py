@@ -56,7 +56,7 @@ def test_what_makes_no_sense_is_said_in_the_dialog(open_page: OpenPage, worker: 
 def test_a_queues_policy_is_changed(central: Airflow, open_page: OpenPage) -> None:
     page = open_page("op", f"?tab=queues&about={ITS_OWN}")
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("nothing", exact=True)).to_have_count(7)
+    expect(dialog.get_by_text("nothing", exact=True)).to_have_count(9)
     dialog.get_by_label("Kind").select_option(label="Variables")
     dialog.get_by_label("Name").fill("plant_*")
     dialog.get_by_role("button", name="Allow").click()
@@ -66,7 +66,7 @@ def test_a_queues_policy_is_changed(central: Airflow, open_page: OpenPage) -> No
     wait_until(lambda: _policy(central) == ("audit", ["plant_*"]), timeout_s=20, what="central has the mode")
     dialog.get_by_label("What nothing grants is").select_option(label="denied")
     dialog.get_by_role("button", name="Take back plant_*").click()
-    expect(dialog.get_by_text("nothing", exact=True)).to_have_count(7)
+    expect(dialog.get_by_text("nothing", exact=True)).to_have_count(9)
     wait_until(lambda: _policy(central) == ("enforce", []), timeout_s=20, what="central has taken it back")
 
 
