@@ -58,6 +58,8 @@ class Loader:
             found = self._of_dag_file(own, dag_rel_path) if own else _of_module(classpath)
             if not isinstance(found, type):
                 raise CannotLoad(f"{classpath} is no class")
+            if not callable(getattr(found, "run", None)):
+                raise CannotLoad(f"{classpath} is no trigger: it has no method `run`")
             self._classes[key] = found
         return self._classes[key]
 
