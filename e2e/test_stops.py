@@ -68,9 +68,9 @@ def test_execution_timeout_ends_the_processes(central: Airflow, worker: Worker, 
 
 def test_a_stopped_task_frees_its_slot(central: Airflow, worker: Worker) -> None:
     wait_until(
-        lambda: not central.query("SELECT id FROM remote_job WHERE ended_at IS NULL"),
+        lambda: not central.query("SELECT id FROM remote_job WHERE ended_at IS NULL AND worker_name = :name", name=worker.name),
         timeout_s=30,
-        what="no job is open after all were stopped",
+        what="no job of this worker is open after all were stopped",
     )
 
 

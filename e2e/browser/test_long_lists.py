@@ -94,7 +94,7 @@ def test_the_place_is_in_the_address_and_found_again(open_page: OpenPage, crowd:
     page = open_page("op", "?text=crowd")
     expect(_named(page, "crowd-0001")).to_be_visible()
     _scroll_to(page, 50_000)
-    page.wait_for_url("**at=*")
+    page.wait_for_function(IS_NOTED)  # the rows between are read page by page, which takes a busy machine longer than the note
     there = _top_row(page)
     page.reload()
     page.wait_for_function(f"() => ({TOP_ROW})() === '{there}'")
@@ -117,6 +117,14 @@ TOP_ROW = """() => {
     const rows = [...(box?.querySelectorAll('tr[data-row]') ?? [])];
     return rows.find(row => row.getBoundingClientRect().bottom > edge + 1)?.dataset.row;
 }"""
+
+
+IS_NOTED = f"""() => {{
+    const name = ({TOP_ROW})();
+    const place = document.querySelector(`tr[data-row="${{name}}"]`)?.ariaRowIndex;
+    return place === String(Number(new URLSearchParams(location.search).get('at')) + 2);
+}}"""
+"""The address names the row at the top. The header is the first row of the table, and the address counts from 0."""
 
 
 def _top_row(page: Page) -> str:
