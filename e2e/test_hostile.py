@@ -218,3 +218,53 @@ def test_an_event_of_a_trigger_comes_from_the_worker_that_hosts_it(central: Airf
         timeout_s=15,
         what="the trigger's job is taken back",
     )
+
+
+ENCODED = {"__classname__": "os.system", "__version__": 1, "__data__": "true"}
+
+
+def test_no_value_that_airflow_decodes_later_is_stored(central: Airflow, hostile: HostileWorker) -> None:
+    run, job = _begin(central, hostile)
+    xcom = f"xcoms/prey/{run}/one/return_value"
+    # The UI parses a text once more and decodes what it finds.
+    answer = hostile.call(job, "POST", xcom, json.dumps(ENCODED))
+    assert answer.status_code == 422 and "__classname__" in answer.text, answer.text
+    assert hostile.call(job, "POST", xcom, json.dumps({"plain": 1})).status_code < 300
+    # The API server decodes a person's answer when the task goes on with it.
+    asked = {"ti_id": job.ti["id"], "options": ["yes"], "subject": "go on?"}
+    assert hostile.call(job, "POST", f"hitlDetails/{job.ti['id']}", asked).status_code < 300
+    given = {"ti_id": job.ti["id"], "chosen_options": ["yes"], "params_input": {"x": ENCODED}}
+    answer = hostile.call(job, "PATCH", f"hitlDetails/{job.ti['id']}", given)
+    assert answer.status_code == 422 and "params_input" in answer.text, answer.text
+    assert hostile.end(job).status_code < 300
+    assert central.wait_for_run("prey", run) == "success"
+    assert central.xcom("prey", run, "one") == {"plain": 1}
+
+
+def test_no_old_version_of_the_execution_api_decodes_for_a_worker(central: Airflow, hostile: HostileWorker) -> None:
+    central.trigger("prey")
+    job = hostile.take()
+    hostile.client.headers["airflow-api-version"] = "2025-04-28"
+    answer = hostile.start(job)
+    assert answer.status_code == 422 and "airflow-api-version" in answer.text, answer.text
+    del hostile.client.headers["airflow-api-version"]
+    assert hostile.start(job).status_code == 200
+    assert hostile.end(job).status_code < 300
+
+
+def test_a_lease_of_a_trigger_changes_nothing_of_what_its_task_goes_on_with(central: Airflow) -> None:
+    with taken_over(central, "hostile", triggers=1) as hostile:
+        run, job = _begin(central, hostile)
+        assert hostile.defer(job, "site.Trigger", next_method="resume", next_kwargs={"from": "the task"}).status_code < 300
+        assert hostile.report(job).status_code < 300
+        trigger = hostile.take()
+        assert trigger.kind == "trigger"
+        assert hostile.about(trigger, "accept", {}).status_code < 300
+        forged = hostile.defer(trigger, "site.Trigger", next_method="forged", next_kwargs={"from": "the trigger"})
+        assert forged.status_code >= 400, forged.text
+        assert hostile.fire(trigger, "now").status_code < 300
+        resumed = hostile.take()
+        answer = hostile.start(resumed).json()
+        assert (answer["next_method"], answer["next_kwargs"]) == ("resume", {"from": "the task", "event": "now"})
+        assert hostile.end(resumed).status_code < 300
+        assert central.wait_for_run("prey", run) == "success"

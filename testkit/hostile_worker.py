@@ -116,8 +116,16 @@ class HostileWorker:
         return self.call(job, "PATCH", f"{job.at}/state", {**said, **changes})
 
     def report(self, job: Taken, outcome: str = "succeeded") -> httpx.Response:
-        self._held = [held for held in self._held if held.job_id != job.job_id]
+        self._drop(job)
         return self.about(job, "report", {"outcome": outcome, "exit_code": 0, "log_size": 0})
+
+    def fire(self, trigger: Taken, payload: object) -> httpx.Response:
+        """Report an event of a trigger, which ends the trigger's job."""
+        self._drop(trigger)
+        return self.about(trigger, "event", {"kind": "fired", "payload": payload})
+
+    def _drop(self, job: Taken) -> None:
+        self._held = [held for held in self._held if held.job_id != job.job_id]
 
     def close(self) -> None:
         self.client.close()
