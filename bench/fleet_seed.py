@@ -31,14 +31,14 @@ def main() -> int:
         session.flush()
         made = [credentials.enrol(session, token, Enrolment(f"{prefix}-{number}")).credential for number in range(count)]
         if with_job:
-            jobs.enqueue(session, [_job(prefix) for _ in made])
+            jobs.enqueue(session, [unknown_job(prefix) for _ in made])
             queue_policy.allow(session, prefix, {Kind.VARIABLES: ["bench"]}, by="bench")
     print(MARK + json.dumps(made))
     return 0
 
 
-def _job(queue: str) -> jobs.NewJob:
-    """A job whose task Airflow knows nothing of: nobody ends it, nobody waits for it."""
+def unknown_job(queue: str) -> jobs.NewJob:
+    """Return a job whose task Airflow does not know: nothing ends it, nothing waits for it."""
     return jobs.NewJob(
         job_id=str(uuid.uuid4()),
         kind=JobKind.TASK,

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
 
 from airflow.models import Variable
 from airflow.utils.session import create_session
-from airflow_remote_protocol.messages import Enrolment, JobKind
+from airflow_remote_protocol.messages import Enrolment
 from airflow_remote_provider import compat
 from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger import credentials, jobs, queue_policy
 from airflow_remote_provider.ledger.credentials import NewToken
 
+from bench.fleet_seed import unknown_job
 from bench.hostile_client import HOSTILE, MARK
 
 LARGE_VARIABLE = "large"
@@ -43,29 +43,8 @@ def _enrol(name: str) -> str:
         token, _ = credentials.create_token(session, NewToken([name]))
         session.flush()
         credential = credentials.enrol(session, token, Enrolment(name)).credential
-        jobs.enqueue(session, [_job(name)])
+        jobs.enqueue(session, [unknown_job(name)])
     return str(credential)
-
-
-def _job(queue: str) -> jobs.NewJob:
-    return jobs.NewJob(
-        job_id=str(uuid.uuid4()),
-        kind=JobKind.TASK,
-        queue=queue,
-        team=None,
-        priority=1,
-        slots=1,
-        owner="bench",
-        ti_id=None,
-        dag_id="bench",
-        run_id="bench",
-        task_id="bench",
-        map_index=-1,
-        try_number=1,
-        workload="{}",
-        log_path=f"bench/{uuid.uuid4()}.log",
-        lost_after_s=3600.0,
-    )
 
 
 if __name__ == "__main__":

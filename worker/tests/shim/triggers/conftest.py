@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,27 +18,9 @@ import psutil
 import pytest
 from airflow_remote_worker.shim import boottime, wire
 
+from ..conftest import CONNECTION, wait_until  # noqa: TID252
+
 KEY = "key-of-this-host"
-CONNECTION = {
-    "conn_id": "vault",
-    "conn_type": "http",
-    "host": "vault.example",
-    "schema": None,
-    "login": "me",
-    "password": "correct-horse-battery",
-    "port": None,
-    "extra": None,
-}
-
-
-def eventually(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-    """Return the first true value of *condition*."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"not within {timeout_s} s")
 
 
 def answer_calls(call: wire.TriggerCall) -> wire.Answer:
@@ -94,7 +75,7 @@ class StubDaemon:
 
     def send(self, frame: msgspec.Struct) -> None:
         with self._writing:
-            eventually(lambda: self._connections)[-1].sendall(wire.pack(frame))
+            wait_until(lambda: self._connections)[-1].sendall(wire.pack(frame))
 
     def log(self, lease: wire.LeaseName) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.logs.get(lease, b"").splitlines()]
@@ -103,7 +84,7 @@ class StubDaemon:
         return "\n".join(str(line["event"]) for line in self.log(lease))
 
     def event(self, lease: wire.LeaseName) -> dict[str, Any]:
-        return eventually(lambda: self.events.get(lease))[0]  # type: ignore[no-any-return]
+        return wait_until(lambda: self.events.get(lease))[0]  # type: ignore[no-any-return]
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
@@ -226,7 +207,7 @@ def make_host(tmp_path: Path, daemon: StubDaemon, zygote: Any) -> Iterator[Calla
         assert isinstance(spawned, wire.Spawned)
         host.pid = spawned.pid
         try:
-            eventually(lambda: daemon.hellos)
+            wait_until(lambda: daemon.hellos)
         except AssertionError:
             raise AssertionError(f"the host did not connect; its log: {host.own_log()}") from None
         return host

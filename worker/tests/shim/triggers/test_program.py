@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from airflow_remote_worker.shim import boottime, wire
 
-from .conftest import Host, StubDaemon, eventually
+from ..conftest import wait_until  # noqa: TID252
+from .conftest import Host, StubDaemon
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(120)]
 
@@ -60,7 +61,7 @@ def test_an_event_comes_with_its_payload_and_the_log_tells_the_story(host: Host,
     event = daemon.event(lease)
     assert event["kind"] == "fired"
     assert event["payload"]["colour"] == "red"
-    eventually(lambda: "trigger completed" in daemon.lines(lease))
+    wait_until(lambda: "trigger completed" in daemon.lines(lease))
     assert f"trigger a_dag/a_run/a_task/-1/1 (job {lease[0]}) starting" in daemon.lines(lease)
     assert "Trigger fired event" in daemon.lines(lease)
 
@@ -156,7 +157,7 @@ def test_events_that_end_the_task(host: Host, daemon: StubDaemon) -> None:
 
 def test_code_after_the_event_runs_and_further_events_are_dropped(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(a_trigger("yield TriggerEvent(1)\nprint('after the event')\nyield TriggerEvent(2)"))
-    eventually(lambda: "trigger completed" in daemon.lines(lease))
+    wait_until(lambda: "trigger completed" in daemon.lines(lease))
     assert "after the event" in daemon.lines(lease)
     assert [event["payload"] for event in daemon.events[lease]] == [1]
 
@@ -213,7 +214,7 @@ def test_a_denial_is_in_the_trigger_s_log_once(host: Host, daemon: StubDaemon) -
 def test_a_call_waits_out_the_daemon_and_the_loop_goes_on(host: Host, daemon: StubDaemon) -> None:
     daemon.answer = lambda call: None
     reading = host.run(a_trigger("from airflow.sdk import Variable\nyield TriggerEvent(Variable.get('name'))"))
-    eventually(lambda: daemon.calls)
+    wait_until(lambda: daemon.calls)
     other = host.run(ECHO, {"a": 1})
     assert daemon.event(other)["payload"] == {"a": 1}
     daemon.go_away()
@@ -226,9 +227,9 @@ def test_a_call_waits_out_the_daemon_and_the_loop_goes_on(host: Host, daemon: St
 
 def test_a_cancellation_by_a_user_runs_on_kill(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(WAITS)
-    eventually(lambda: "waiting" in daemon.lines(lease))
+    wait_until(lambda: "waiting" in daemon.lines(lease))
     daemon.send(wire.CancelTrigger(lease, on_kill=True))
-    eventually(lambda: lease in daemon.cancelled)
+    wait_until(lambda: lease in daemon.cancelled)
     assert "killed by a_dag" in daemon.lines(lease)
     assert "swept" in daemon.lines(lease)
     assert "cleaned up" in daemon.lines(lease)
@@ -237,9 +238,9 @@ def test_a_cancellation_by_a_user_runs_on_kill(host: Host, daemon: StubDaemon) -
 
 def test_any_other_cancellation_does_not(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(WAITS)
-    eventually(lambda: "waiting" in daemon.lines(lease))
+    wait_until(lambda: "waiting" in daemon.lines(lease))
     daemon.send(wire.CancelTrigger(lease))
-    eventually(lambda: lease in daemon.cancelled)
+    wait_until(lambda: lease in daemon.cancelled)
     assert "killed" not in daemon.lines(lease)
     assert "cleaned up" in daemon.lines(lease)
 
@@ -247,7 +248,7 @@ def test_any_other_cancellation_does_not(host: Host, daemon: StubDaemon) -> None
 def test_an_event_that_fires_without_a_daemon_is_delivered_with_its_log_later(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(a_trigger("await asyncio.sleep(1)\nprint('alone')\nyield TriggerEvent('kept')"))
     waiting = host.run(WAITS)
-    eventually(lambda: "waiting" in daemon.lines(waiting))
+    wait_until(lambda: "waiting" in daemon.lines(waiting))
     daemon.go_away()
     time.sleep(1.5)
     daemon.start()
@@ -265,20 +266,20 @@ def test_an_event_that_was_not_acknowledged_is_sent_again(host: Host, daemon: St
     daemon.go_away()
     daemon.acknowledges = True
     daemon.start()
-    eventually(lambda: len(daemon.events[lease]) == 2)
+    wait_until(lambda: len(daemon.events[lease]) == 2)
     daemon.go_away()
     daemon.start()
-    eventually(lambda: len(daemon.hellos) == 3)
+    wait_until(lambda: len(daemon.hellos) == 3)
     assert daemon.hellos[-1].leases == []
 
 
 def test_what_the_daemon_does_not_keep_is_cancelled_without_on_kill(host: Host, daemon: StubDaemon) -> None:
     kept, dropped = host.run(WAITS), host.run(WAITS)
-    eventually(lambda: "waiting" in daemon.lines(kept) and "waiting" in daemon.lines(dropped))
+    wait_until(lambda: "waiting" in daemon.lines(kept) and "waiting" in daemon.lines(dropped))
     daemon.go_away()
     daemon.kept = [kept]
     daemon.start()
-    eventually(lambda: dropped in daemon.cancelled)
+    wait_until(lambda: dropped in daemon.cancelled)
     assert "killed" not in daemon.lines(dropped)
     assert kept not in daemon.cancelled
 
@@ -288,11 +289,11 @@ def test_the_host_counts_stop_after_itself_while_no_daemon_is_there(host: Host, 
     host.write("waits.py", module)
     soon = host.start("waits.Trigger", stop_after_s=1.0, contact_at=boottime.now())
     later = host.start("waits.Trigger", stop_after_s=1000.0)
-    eventually(lambda: "waiting" in daemon.lines(soon) and "waiting" in daemon.lines(later))
+    wait_until(lambda: "waiting" in daemon.lines(soon) and "waiting" in daemon.lines(later))
     daemon.go_away()
     time.sleep(4)
     daemon.start()
-    eventually(lambda: soon in daemon.cancelled)
+    wait_until(lambda: soon in daemon.cancelled)
     assert "no contact with central" in daemon.lines(soon)
     assert later not in daemon.cancelled
 
@@ -304,10 +305,10 @@ def test_a_blocked_loop_is_reported_with_the_trigger_and_its_stack(host: Host, d
             "await asyncio.sleep(0.2)\nyield TriggerEvent(1)"
         )
     )
-    eventually(lambda: daemon.blocked)
+    wait_until(lambda: daemon.blocked)
     assert daemon.blocked[0].lease == lease
     assert 0.5 < daemon.blocked[0].seconds < 5
-    eventually(lambda: "time.sleep(1.5)" in daemon.lines(lease))
+    wait_until(lambda: "time.sleep(1.5)" in daemon.lines(lease))
 
 
 def test_a_log_that_the_daemon_does_not_take_is_bounded_and_its_gap_is_marked(host: Host, daemon: StubDaemon) -> None:
@@ -319,20 +320,20 @@ def test_a_log_that_the_daemon_does_not_take_is_bounded_and_its_gap_is_marked(ho
     daemon.logs.clear()
     daemon.acknowledges = True
     daemon.start()
-    eventually(lambda: "lines of this log were lost here" in daemon.lines(lease))
+    wait_until(lambda: "lines of this log were lost here" in daemon.lines(lease))
     assert all(json.loads(line) for line in daemon.logs[lease].splitlines())
 
 
 def test_a_host_without_triggers_leaves_when_it_is_let_go(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(WAITS)
-    eventually(lambda: "waiting" in daemon.lines(lease))
+    wait_until(lambda: "waiting" in daemon.lines(lease))
     daemon.send(wire.Leave())
     time.sleep(0.3)
     assert host.is_alive()
     daemon.send(wire.CancelTrigger(lease))
-    eventually(lambda: lease in daemon.cancelled)
+    wait_until(lambda: lease in daemon.cancelled)
     daemon.send(wire.Leave())
-    eventually(lambda: not host.is_alive())
+    wait_until(lambda: not host.is_alive())
 
 
 def test_the_host_has_no_descriptors_but_its_own(host: Host, daemon: StubDaemon) -> None:
@@ -370,4 +371,4 @@ def test_as_another_user_the_host_is_that_user_and_reaches_the_daemon_only_throu
     second = host.run(a_trigger(body))
     assert daemon.event(second)["payload"][0] == pwd.getpwnam("nobody").pw_uid
     os.kill(host.pid, signal.SIGKILL)
-    eventually(lambda: not host.is_alive())
+    wait_until(lambda: not host.is_alive())
