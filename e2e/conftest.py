@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,8 +109,12 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
         variables: Mapping[str, str] | None = None,
         url: str | None = None,
         environment: Mapping[str, str] | None = None,
+        **more: Any,
     ) -> Worker:
-        """*variables* are its tasks' environment, *environment* its own; *url*: central's address, if not as *central* says."""
+        """*variables* are its tasks' environment, *environment* its own; *url*: central's address, if not as *central* says.
+
+        *more* are further arguments of :class:`Worker`.
+        """
         worker = Worker(
             home / name,
             name=name,
@@ -119,6 +124,7 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
             bundles={"dags-folder": dags},
             task_variables={"SITE": name, **(variables or {})},
             variables=environment,
+            **more,
         )
         workers.append(worker)
         return worker.start()

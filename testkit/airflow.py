@@ -184,6 +184,11 @@ class Airflow:
             raise RuntimeError(f"airflow {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    def provider_path(self) -> str:
+        """Return the file of the provider that Airflow's processes import."""
+        command = [str(self._bin / "python"), "-c", "import airflow_remote_provider; print(airflow_remote_provider.__file__)"]
+        return subprocess.check_output(command, env=self.environment, cwd=self.home, text=True)
+
     def remote_cli(self, *arguments: str) -> Any:
         """Run `airflow remote … -o json` and return what it answered."""
         output = self.cli("remote", *arguments, "-o", "json")

@@ -1,0 +1,60 @@
+"""The release before this one: a worker that was not updated, a central that was not, and what each expects of the other.
+
+    Worker(…, program=previous.worker_program())
+    Airflow(…, settings=previous.central_settings())
+    previous.conformance().ALL
+
+`requirements/previous-release` names its commit; the environment is made from it when a test asks for it (scripts/environments).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / ".work/previous-sources"
+PROTOCOL = "airflow_remote_protocol"
+RENAMED = f"previous_{PROTOCOL}"
+"""Both releases' protocols are imported by one process."""
+
+
+@cache
+def sources() -> Path:
+    """Return the directory with the release's sources.
+
+    Raises:
+        CalledProcessError: the clone lacks the commit, or its worker can't be installed; the script has said which.
+    """
+    subprocess.run([ROOT / "scripts/environments", "previous"], check=True)
+    return SOURCES
+
+
+def worker_program() -> Path:
+    """Return the release's `airflow-remote-worker`, installed from its wheels and its lock."""
+    sources()
+    return ROOT / ".work/previous/bin/airflow-remote-worker"
+
+
+def central_settings() -> dict[str, str]:
+    """Return the variables with which Airflow's processes run the release's provider instead of this one."""
+    return {"PYTHONPATH": os.pathsep.join(str(sources() / project / "src") for project in ("provider", "protocol"))}
+
+
+def conformance(directory: Path) -> ModuleType:
+    """Return the release's conformance suite, imported from a copy in *directory* in which its package has another name."""
+    package = directory / RENAMED
+    shutil.copytree(sources() / "protocol/src" / PROTOCOL, package)
+    for module in package.rglob("*.py"):
+        module.write_text(module.read_text().replace(PROTOCOL, RENAMED))
+    sys.path.insert(0, str(directory))
+    try:
+        return importlib.import_module(f"{RENAMED}.conformance")
+    finally:
+        sys.path.remove(str(directory))
