@@ -16,6 +16,7 @@ from testkit.worker import Worker
 from .conftest import ROOT, NewWorker
 
 DAG = "remote_demo"
+pytestmark = previous.NEEDED
 
 
 @pytest.fixture(scope="module")

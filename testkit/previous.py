@@ -18,11 +18,23 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / ".work/previous-sources"
 PROTOCOL = "airflow_remote_protocol"
 RENAMED = f"previous_{PROTOCOL}"
 """Both releases' protocols are imported by one process."""
+
+
+def is_in_this_clone() -> bool:
+    """Say whether git has the commit. A shallow clone lacks it, and an unpacked archive."""
+    commit = (ROOT / "requirements/previous-release").read_text().strip()
+    return subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=ROOT, capture_output=True).returncode == 0
+
+
+NEEDED = pytest.mark.skipif(not is_in_this_clone(), reason="this clone lacks the previous release: git fetch --unshallow")
+"""A mark for tests that need it."""
 
 
 @cache

@@ -35,7 +35,7 @@ class PreviousHarness(ServedCentral):
         return None if usage is None else msgspec.json.decode(msgspec.json.encode(usage), type=self.usage_type)
 
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, previous.NEEDED]
 
 
 @pytest.fixture(scope="module")
