@@ -130,3 +130,9 @@ def too_large():
 
     read(write_here())
     write()
+
+
+sequences()
+keys()
+large()
+too_large()
