@@ -74,6 +74,7 @@ def redundant(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
         dags=_copy_dags(home / "redundant-dags"),
         settings={
             "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+            "AIRFLOW__REMOTE__GATEWAY_BODY_BYTES": str(1 << 20),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             # How soon one scheduler notices that another is gone.
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",

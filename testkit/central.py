@@ -77,7 +77,8 @@ class ServedCentral:
         kind: JobKind = JobKind.TASK,
     ) -> str:
         ti_id = uuid.uuid4() if kind is JobKind.TASK else None
-        content = workload or {"ti": {"id": str(ti_id)}, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}}
+        ti = {"id": str(ti_id), "dag_id": "dag", "run_id": "run", "task_id": "task"}
+        content = workload or {"ti": ti, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}}
         with compat.transaction() as session:
             job = queue_job(
                 session,
@@ -229,6 +230,7 @@ def stand_in_execution_api() -> FastAPI:
     """The few routes of Airflow's Execution API that matter to a job's state; `echo` shows what the gateway passes on."""
     app = FastAPI()
     started: dict[uuid.UUID, int] = {}
+    xcoms: dict[tuple[str, str, str, str], Any] = {}
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -244,6 +246,16 @@ def stand_in_execution_api() -> FastAPI:
     async def state(ti_id: uuid.UUID, request: Request) -> Any:
         said = await request.json()
         return _move(ti_id, ("running",), said["state"], 204, said if said["state"] == "deferred" else None)
+
+    @app.api_route("/xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", methods=["GET", "HEAD", "POST"])
+    async def xcom(dag_id: str, run_id: str, task_id: str, key: str, request: Request) -> Any:
+        at = (dag_id, run_id, task_id, key)
+        if request.method == "POST":
+            xcoms[at] = await request.json()
+            return JSONResponse({"message": "XCom successfully set"}, 201)
+        if request.method == "HEAD":
+            return HTTPResponse(headers={"Content-Range": f"map_indexes {int(at in xcoms)}", "Refreshed-API-Token": "a.b.c"})
+        return {"key": key, "value": xcoms[at]} if at in xcoms else JSONResponse({"detail": {"reason": "not_found"}}, 404)
 
     @app.api_route("/echo/{path:path}", methods=["GET", "POST", "PATCH"])
     async def echo(path: str, request: Request) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def xcoms_are_right(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
     }
     rounds = run.plan["reader"]["rounds"]
     wanted |= {("reader", -1, f"round {number}"): f"from central {number}" for number in range(rounds)}
+    wanted["refused", -1, "value"] = "AirflowRuntimeError"
     for name, value in wanted.items():
         if found.get(name) != value:
             yield f"XCom {name} is {found.get(name)!r}, not {value!r}"

@@ -170,6 +170,7 @@ def expected(plan: dict[str, Any]) -> dict[tuple[str, int], Expected]:
         ("long_shell", -1): Expected(1, "success"),
         (MORTAL, -1): Expected(1, "success", "survived"),
         ("doomed", -1): Expected(2, "failed"),
+        ("refused", -1): Expected(1, "failed"),
     }
     for number, work in enumerate(plan["work"]):
         ends["work", number] = Expected(1 + work["fails"], "success", number * number)
@@ -182,5 +183,5 @@ def lines(plan: dict[str, Any], task_id: str, map_index: int) -> int:
         return int(plan["work"][map_index]["lines"])
     if task_id == "reader":
         return 2 * int(plan["reader"]["rounds"])
-    fixed = {"numbers": 5, "total": 3, "doomed": 4, "check": 0}
+    fixed = {"numbers": 5, "total": 3, "doomed": 4, "refused": 4, "check": 0}
     return fixed[task_id] if task_id in fixed else int(plan[task_id]["lines"])

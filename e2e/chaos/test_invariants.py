@@ -33,6 +33,7 @@ class _Site:
                 self.add(run, Try(task, index, number, ends.state if is_last else "failed", is_last))
         for number in range(run.plan["reader"]["rounds"]):
             self.xcoms["reader", -1, f"round {number}"] = f"from central {number}"
+        self.xcoms["refused", -1, "value"] = "AirflowRuntimeError"
 
     def add(self, run: DagRun, this: Try) -> None:
         self.tries.append(this)

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Param, Variable, dag, get_current_context, task
+from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 REMOTE = "RemoteExecutor"
 QUEUE = "chaos"
@@ -125,11 +126,23 @@ def chaos():
             this.speak(4, 0.5)
             raise RuntimeError("this task never works")
 
+    @task(executor=REMOTE, queue=QUEUE)
+    def refused() -> None:
+        """Writes what central never takes: a value that is refused beforehand, and a skip that only central can judge."""
+        with Try() as this:
+            this.speak(4, 4)
+            try:
+                get_current_context()["ti"].xcom_push(key="value", value="a\0b")
+            except Exception as error:
+                get_current_context()["ti"].xcom_push(key="value", value=type(error).__name__)
+            raise DownstreamTasksSkipped(tasks=["doomed"])
+
     total(work.expand(number=numbers())) >> shell >> check()
     reader()
     long()
     mortal()
     doomed()
+    refused()
 
 
 chaos()

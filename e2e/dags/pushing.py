@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 REMOTE = "RemoteExecutor"
 
@@ -57,5 +58,42 @@ def stumbling():
     stumble()
 
 
+@dag(schedule=None, params={"gate": Param("", type="string"), "trail": Param("", type="string")})
+def refused_pushes():
+    """What central never takes, behind the gate: values that the worker itself refuses, then a skip that only central can judge."""
+
+    @task(executor=REMOTE)
+    def push() -> None:
+        import time
+        from pathlib import Path
+
+        context = get_current_context()
+        print("at the gate", flush=True)
+        while not Path(context["params"]["gate"]).exists():
+            time.sleep(0.05)
+        outcomes = []
+        for value in ("a\0b", "fine", '{"__classname__": "a.B"}'):
+            try:
+                context["ti"].xcom_push(key="value", value=value)
+                outcomes.append("taken")
+            except Exception as error:
+                outcomes.append(type(error).__name__)
+        context["ti"].xcom_push(key="outcomes", value=outcomes)
+        raise DownstreamTasksSkipped(tasks=["beside"])
+
+    @task(trigger_rule="all_done")
+    def after() -> list:
+        ti = get_current_context()["ti"]
+        return [ti.xcom_pull(task_ids="push", key=key) for key in ("outcomes", "value")]
+
+    @task
+    def beside() -> str:
+        return "not downstream of push, so push may not skip it"
+
+    push() >> after()
+    beside()
+
+
 pushing()
 stumbling()
+refused_pushes()

@@ -83,6 +83,23 @@ def test_a_task_ends_while_the_api_server_is_gone(central: Airflow, worker: Work
     assert_arrived_once(central, run, gate, ended_at)
 
 
+def test_what_central_refuses_is_never_behind_a_success(central: Airflow, worker: Worker, gate: Gate) -> None:
+    run = gate.start(central, "refused_pushes", "push")
+    job = newest_job(worker)
+    central.stop_process("api-server")
+    gate.open()
+    wait_for_end(worker, job)
+    central.start_api_server()
+    central.wait_for_run("refused_pushes", run)
+    assert central.task_instance("refused_pushes", run, "push")["state"] == "failed"
+    assert central.task_instance("refused_pushes", run, "beside")["state"] == "success"
+    assert central.xcom("refused_pushes", run, "after") == [["AirflowRuntimeError", "taken", "AirflowRuntimeError"], "fine"]
+    log = central.task_log("refused_pushes", run, "push")
+    assert "Central refused what the task had written while central was out of reach: PATCH" in log
+    assert "skip-downstream" in log
+    wait_until(lambda: central.jobs(run)[0]["state"] == "failed", timeout_s=15, what="the job is reported")
+
+
 def test_a_task_ends_while_the_api_server_hangs(central: Airflow, worker: Worker, gate: Gate) -> None:
     run = gate.start(central, "pushing", "push")
     job = newest_job(worker)

@@ -217,15 +217,22 @@ def test_a_read_finds_what_was_written_before_it(central: FakeCentral, worker: R
     assert write.startswith(b"201 "), "all is delivered: writes go through again"
 
 
-def test_a_write_that_central_refuses_later_is_told_in_the_log(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_write_that_central_refuses_later_is_told_in_the_log_and_the_task_fails(
+    central: FakeCentral, worker: RunningWorker
+) -> None:
     worker.start()
-    job_id = worker.enqueue("run\nlog begun\nsleep 1\nwrite PATCH no-such-thing/x {}\nexit 0")
+    state = 'write PATCH task-instances/TI/state {"state": "success", "end_date": "2026-01-01T00:00:00Z"}'
+    job_id = worker.enqueue(f"run\nlog begun\nsleep 1\nwrite PATCH no-such-thing/x {{}}\n{state}\nexit 0")
     wait_for_begin(worker, job_id)
     central.go_down()
     eventually(lambda: (worker.job_dir(job_id) / "result.json").exists())
     central.come_back()
-    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
+    central.wait_for_state(job_id, JobState.FAILED, timeout_s=20)
+    assert central.task_states(job_id) == ["running", "failed"]
     assert b"PATCH no-such-thing/x: 404" in central.log_bytes(job_id)
+    report = central.job(job_id).report
+    assert report is not None
+    assert "no-such-thing" in report.reason
     eventually(lambda: (worker.job_dir(job_id) / "closed.json").exists())
     assert central.log_bytes(job_id) == (worker.job_dir(job_id) / "task.log").read_bytes()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,9 +26,11 @@ class FakeLink:
         self.is_down = False
         self.answers = list(answers)
         self.calls: list[tuple[Lease, str, str]] = []
+        self.bodies: list[bytes] = []
 
     async def execution(self, lease: Lease, method: str, path: str, headers: dict[str, str], body: bytes) -> Executed:
         self.calls.append((lease, method, path))
+        self.bodies.append(body)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -192,6 +195,7 @@ class FakeOutbox:
 
     def __init__(self, *, waits: bool = False) -> None:
         self.waits = waits
+        self.lost_at: float | None = None
         self.noticed = 0
         self.emptied = anyio.Event()
 
@@ -217,6 +221,21 @@ def test_a_write_goes_through_while_central_is_there(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(FINE)) as gateway:
             assert await ask(gateway, WRITE, FakeOutbox()) == wire.Answer(id=5, status=201, headers={}, body=b"{}")
+
+    run(main)
+
+
+@pytest.mark.parametrize("may_spool", [False, True])
+def test_a_task_that_lost_a_write_while_it_ran_on_ends_as_failed(tmp_path: Path, may_spool: bool) -> None:
+    async def main() -> None:
+        outbox, link = FakeOutbox(), FakeLink(FINE)
+        outbox.lost_at = 1.0
+        said = b'{"state": "success", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": "a"}'
+        state = wire.Call(id=5, method="PATCH", path="task-instances/x/state", headers={}, body=said, may_spool=may_spool)
+        async with serving(tmp_path, link) as gateway:
+            await ask(gateway, state, outbox)
+        (body,) = link.bodies
+        assert json.loads(body) == {"state": "failed", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": "a"}
 
     run(main)
 

@@ -1,14 +1,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import httpx
 import pytest
 from airflow_remote_protocol.codec import encode
 from airflow_remote_protocol.errors import ProblemCode, problem
-from airflow_remote_protocol.messages import Enrolment, Outcome, Poll, PollReply, Pong, Report
+from airflow_remote_protocol.execution import ENVELOPE_BYTES, UNTOLD_BODY_BYTES
+from airflow_remote_protocol.messages import (
+    Enrolment,
+    Facts,
+    Intent,
+    IntentMode,
+    Outcome,
+    Poll,
+    PollReply,
+    Pong,
+    Report,
+    Session,
+    SessionRequest,
+)
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_worker.connections import CONNECTION_AGE_S
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
@@ -171,16 +184,28 @@ def test_errors_of_the_execution_api_are_passed_on() -> None:
         assert request.headers["airflow-api-version"] == "2026"
         assert "cookie" not in request.headers
         assert request.headers["authorization"] == "Bearer cred"
-        return httpx.Response(404, headers={**OURS, "x-internal": "1"}, json={"detail": "none"})
+        listed = {"Content-Range": "map_indexes 3", "correlation-id": "c"}
+        return httpx.Response(404, headers={**OURS, "x-internal": "1", **listed}, json={"detail": "none"})
 
     async def call() -> None:
         headers = {"Airflow-API-Version": "2026", "Cookie": "c", "Authorization": "Bearer other"}
         executed = await link_to(answer).execution(LEASE, "GET", "variables/a%20b?x=1", headers, b"")
         assert executed.status == 404
         assert json.loads(executed.body) == {"detail": "none"}
-        assert executed.headers == {"content-type": "application/json"}
+        assert executed.headers == {"content-type": "application/json", "content-range": "map_indexes 3", "correlation-id": "c"}
 
     anyio.run(call)
+
+
+@pytest.mark.parametrize(
+    "key", ["a/b", "/a", "a/", "//", "a%20b", "100%25", "%2F", "%2f%2f", "%C3%A9", "a+b", "a:b@c", "a%3Fb", "x//"]
+)
+def test_a_key_goes_to_central_as_the_task_spells_it(key: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.raw_path.decode() == f"/air/remote/v1/jobs/job-1/execution/xcoms/d/r/t/{key}?map_index=1"
+        return httpx.Response(200, headers=OURS)
+
+    anyio.run(link_to(answer).execution, LEASE, "GET", f"xcoms/d/r/t/{key}?map_index=1", {}, b"")
 
 
 @pytest.mark.parametrize("path", ["../report", "variables/../../report", "a/%2e%2e/b", "a/..%2Fb", "a\\..\\b", "x#y"])
@@ -296,3 +321,86 @@ def test_what_a_busy_central_asked_for_holds_when_another_call_gets_through(cloc
         assert 8 <= clock.now - began < 9
 
     anyio.run(main)
+
+
+# Sizes
+
+
+def sized_link(answer: Callable[[httpx.Request], httpx.Response], body_bytes: int) -> Link:
+    link = link_to(answer)
+    link.body_bytes = body_bytes
+    return link
+
+
+def test_the_session_says_how_large_a_body_may_be() -> None:
+    def session(**said: int) -> Callable[[httpx.Request], httpx.Response]:
+        intent = Intent(mode=IntentMode.SERVE, revision=0)
+        message = Session("s", "w", "w", PROTOCOL_VERSION, [], 1.0, 1.0, intent, **said)
+        return lambda request: httpx.Response(200, headers=OURS, content=encode(message))
+
+    for said, body_bytes in (({"body_bytes": 12345678}, 12345678), ({}, UNTOLD_BODY_BYTES), ({"body_bytes": 1 << 50}, 1 << 30)):
+        link = link_to(session(**said))
+        anyio.run(link.open_session, SessionRequest("i", "b", PROTOCOL_VERSION, [], 1, Facts()))
+        assert link.body_bytes == body_bytes
+
+
+def test_a_body_that_is_too_large_is_refused_without_being_sent() -> None:
+    def never(request: httpx.Request) -> httpx.Response:
+        raise AssertionError("it was sent")
+
+    with pytest.raises(Refused, match=r"POST xcoms/d/r/t/k has 11 bytes; the limit is 10 bytes .*gateway_body_bytes") as refused:
+        anyio.run(sized_link(never, 10).execution, LEASE, "POST", "xcoms/d/r/t/k", {}, b"x" * 11)
+    assert refused.value.concerns_one_request
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_an_answer_that_is_too_large_is_refused_once(announced: bool) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        body = b"x" * (10 + ENVELOPE_BYTES + 1)
+        return httpx.Response(200, headers=OURS, content=body if announced else iter_of(body))
+
+    link = sized_link(answer, 10)
+    with pytest.raises(Refused, match=r"answer to GET .*the limit is 10 bytes"):
+        anyio.run(link.execution, LEASE, "GET", "xcoms/d/r/t/k", {}, b"")
+    assert len(asked) == 1
+    assert not link.is_down
+
+
+async def iter_of(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def test_a_proxy_that_takes_no_such_body_is_no_outage() -> None:
+    link = sized_link(lambda request: httpx.Response(413, text="<html>413 Request Entity Too Large"), 100)
+    with pytest.raises(Refused, match=r"a proxy .* refuses a body of 50 bytes.*client_max_body_size") as refused:
+        anyio.run(link.execution, LEASE, "POST", "xcoms/d/r/t/k", {}, b"x" * 50)
+    assert refused.value.concerns_one_request
+    assert not link.is_down
+    with pytest.raises(Unreachable):
+        anyio.run(link.append_log, LEASE, 0, b"x")
+
+
+def test_a_large_body_is_sent_in_pieces_of_a_known_length_and_again_if_its_connection_was_stale() -> None:
+    body = bytes(range(256)) * 4096
+    seen: list[tuple[str, bytes]] = []
+
+    async def main() -> None:
+        class Stale(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                pieces = [piece async for piece in request.stream]  # type: ignore[union-attr]
+                assert len(pieces) > 1
+                assert "transfer-encoding" not in request.headers
+                seen.append((request.headers["content-length"], b"".join(pieces)))
+                if len(seen) == 1:
+                    raise httpx.ReadError("closed while it was used")
+                return httpx.Response(201, headers=OURS)
+
+        link = Link(Network(central="https://a.example.com"), credential="c", clock=HandClock(), transport=Stale())
+        link.session_id = "s-1"
+        assert (await link.execution(LEASE, "POST", "xcoms/d/r/t/k", {}, body)).status == 201
+
+    anyio.run(main)
+    assert seen == [(str(len(body)), body)] * 2

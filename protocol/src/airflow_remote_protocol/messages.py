@@ -176,6 +176,8 @@ class Session(Message, frozen=True):
     """How long the credential that asked is good for in all; 0: it does not end."""
     credential_age_s: float = 0.0
     """How much of that is over."""
+    body_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How many bytes the body of an Execution API call may have, in either direction; 0: not told."""
 
 
 class JobKind(str, Enum):

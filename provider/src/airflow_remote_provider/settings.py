@@ -10,6 +10,8 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
+from airflow_remote_protocol.execution import MOST_BODY_BYTES
+
 
 class BadSetting(ValueError):
     """An option of `[remote]` can't be used; the text names it, its value and what is allowed."""
@@ -81,10 +83,14 @@ OPTIONS: dict[str, Option] = {
         "How many Execution API calls one API process makes for workers at once. With ledger_threads below the database pool.",
     ),
     "gateway_body_bytes": Option(
-        32 * 1024 * 1024, 65536, 1 << 30, "The largest Execution API request that a worker may send, in bytes."
+        128 * 1024 * 1024,
+        65536,
+        MOST_BODY_BYTES,
+        "The largest value (XCom, variable, …) that a remote task may write or read, in bytes. Workers hear of it with their "
+        "session.",
     ),
     "written_bytes_per_job": Option(
-        64 * 1024 * 1024,
+        512 * 1024 * 1024,
         65536,
         1 << 40,
         "How many bytes one job may write into Airflow's database: XComs, variables, rendered fields, state of tasks and "

@@ -10,9 +10,9 @@ import pytest
 
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 
+from airflow_remote_protocol import bounds
+from airflow_remote_protocol.bounds import OutOfBounds, check
 from airflow_remote_provider import compat
-from airflow_remote_provider.api import bounds
-from airflow_remote_provider.api.bounds import OutOfBounds, check
 from airflow_remote_provider.api.rules import TABLE, check_values, find
 
 NOW = "2026-11-29T12:00:00Z"
@@ -22,8 +22,8 @@ ABSURD_DATES = [
 ]
 
 
-def _body(body_type: Any, said: object) -> None:
-    check(body_type, {}, [], said if isinstance(said, bytes) else json.dumps(said).encode())
+def _body(body_type: Any, said: object, *, stored: bounds.Dates | None = None) -> None:
+    check(body_type, {}, [], said if isinstance(said, bytes) else json.dumps(said).encode(), stored=stored)
 
 
 def _state(state: str, **fields: object) -> dict[str, object]:
@@ -130,17 +130,16 @@ def test_a_date_of_a_task_has_a_time_zone_and_a_year_of_this_century(body_type: 
         _body(body_type, {name: date})
 
 
-def test_on_mysql_dates_end_where_its_columns_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_columns_are_timestamps_dates_end_where_they_do() -> None:
     _body(bounds.State, {"reschedule_date": "2038-01-20T00:00:00Z"})
-    monkeypatch.setattr(compat, "date_range", lambda: compat.MYSQL_TIMESTAMPS)
-    _body(bounds.State, {"reschedule_date": "2038-01-18T00:00:00Z"})
+    _body(bounds.State, {"reschedule_date": "2038-01-18T00:00:00Z"}, stored=compat.MYSQL_TIMESTAMPS)
     for body_type, name, date in [
         (bounds.State, "reschedule_date", "2038-01-20T00:00:00Z"),
         (bounds.Stored, "expires_at", "2050-01-01T00:00:00Z"),
         (bounds.NewRun, "logical_date", "1969-01-01T00:00:00Z"),
     ]:
         with pytest.raises(OutOfBounds, match=f"{name}` is not from .* to 2038-01-19"):
-            _body(body_type, {name: date})
+            _body(body_type, {name: date}, stored=compat.MYSQL_TIMESTAMPS)
 
 
 @pytest.mark.parametrize("days", [0, 1, 7, 100, 365, 366, 800, 3660])

@@ -7,9 +7,11 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import airflow.sdk
 import httpx
 import jwt
 import pytest
@@ -17,6 +19,7 @@ import pytest
 import testkit.ledger  # noqa: F401  isort: skip  (first: it points Airflow elsewhere)
 
 from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.execution import ANSWER_HEADERS
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.failures import ServerFailed
@@ -28,6 +31,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from testkit.sdk_client import headers_read
 
 TI = uuid.uuid4()
 
@@ -62,7 +67,12 @@ class Stub:
                 return JSONResponse({"detail": "Invalid auth token"}, 403)
             if request.url.path == "/broken":
                 raise ZeroDivisionError
-            answer = {"content-type": "application/json", "correlation-id": "c-1", "set-cookie": "a=b"}
+            answer = {
+                "content-type": "application/json",
+                "correlation-id": "c-1",
+                "set-cookie": "a=b",
+                "Content-Range": "map_indexes 3",
+            }
             answer |= {"refreshed-api-token": "eyJhbGciOi", "server": "airflow", "x-internal": "10.0.0.1"}
             return JSONResponse({"fine": True}, 418, answer)
 
@@ -121,10 +131,16 @@ def test_headers_that_are_no_text_stay_behind() -> None:
 def test_only_listed_headers_come_out() -> None:
     async def check(gateway: Gateway, _stub: Stub) -> None:
         passed = await _pass(gateway)
-        assert passed.headers == {"content-type": "application/json", "correlation-id": "c-1"}
+        assert passed.headers == {"content-type": "application/json", "correlation-id": "c-1", "content-range": "map_indexes 3"}
         assert (passed.status, passed.body) == (418, b'{"fine":true}')
 
     _with(check)
+
+
+def test_all_headers_that_the_tasks_client_reads_come_out_but_the_token() -> None:
+    read = headers_read(Path(airflow.sdk.__file__).parent)
+    assert {"content-type", "content-range", "refreshed-api-token"} <= read, "the test finds what the client reads"
+    assert read - {"refreshed-api-token"} <= set(ANSWER_HEADERS)
 
 
 def test_the_token_speaks_for_this_task_instance_alone_and_briefly() -> None:

@@ -68,6 +68,13 @@ def test_all_workers_together_are_bounded_too() -> None:
     assert holdings._by_worker == {}
 
 
+def test_a_body_of_the_largest_size_passes_while_others_hold_as_much() -> None:
+    holdings = Holdings(largest=PROCESS_BYTES)
+    Holding(holdings, "other").take(PROCESS_BYTES)
+    assert not _busy(Holding(holdings, "w"), PROCESS_BYTES)
+    assert _busy(Holding(holdings, "one more"), MIB)
+
+
 # Turns
 
 
@@ -135,5 +142,23 @@ def test_large_calls_keep_their_pace_and_small_writes_do_not_wait_for_them(monke
         await asyncio.gather(*writes)
         least_s = (50 * LARGE_BYTES - BURST_BYTES) / (100 * MIB)
         assert loop.time() - began >= least_s - 0.01
+
+    _run(check)
+
+
+def test_a_call_that_would_wait_for_long_is_told_to_come_again_before_its_body_is_received() -> None:
+    async def check(holdings: Holdings) -> None:
+        holdings.insist_on_pace("w", 64 * MIB)
+        async with holdings.turn("w", "xcoms/a", body_bytes=64 * MIB, reads=False):
+            pass
+        holdings.insist_on_pace("other", 64 * MIB)
+        holdings.insist_on_pace("w", SMALL_BYTES)
+        with pytest.raises(Refusal) as refused:
+            holdings.insist_on_pace("w", LARGE_BYTES)
+        assert refused.value.code is ProblemCode.BUSY
+        assert 25 < (refused.value.retry_after_s or 0) < 35
+        with pytest.raises(Refusal):
+            await _read(holdings, "variables/x", 10)
+        await asyncio.wait_for(_small_write(holdings), 1)
 
     _run(check)

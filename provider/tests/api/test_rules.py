@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -151,7 +152,8 @@ def _named(chance: random.Random, name: str) -> str:
         return str(ME)
     if name == "offset":
         return str(chance.randrange(100))
-    return "".join(chance.choice("abcXYZ019._-~ äß%&=+") for _ in range(chance.randint(1, 8))).strip(".") or "x"
+    characters = "abcXYZ019._-~ äß%&=+" + ("/" * 4 if name in ("key", "variable_key") else "")
+    return "".join(chance.choice(characters) for _ in range(chance.randint(1, 8))).replace(".", "._") or "x"
 
 
 def _spelled(chance: random.Random, char: str, *, odds: float) -> str:
@@ -164,13 +166,55 @@ def _spelled(chance: random.Random, char: str, *, odds: float) -> str:
 
 
 CLIMBING = ["../x", "x/../y", "%2e%2e/x", "x/%2E%2e/y", "x%2f..%2fy", "./x", "x/./y", ".."]
-GAPS = ["", "/x", "x//y", "x/", "%2F", "x%2F%2Fy"]
+GAPS = [
+    "",
+    "/x",
+    "x//y",
+    "x/",
+    "%2F",
+    "x%2F%2Fy",
+    "/variables/a",
+    "%2Fvariables/a",
+    "task-instances//run",
+    "dags//mine",
+    "xcoms//r/t/k",
+]
 
 
-@pytest.mark.parametrize("path", CLIMBING + GAPS)
-def test_a_path_that_climbs_or_has_gaps_is_refused(path: str) -> None:
-    with pytest.raises(NotAllowed, match="empty part, or one that is only dots"):
+@pytest.mark.parametrize("path", CLIMBING)
+def test_a_path_that_climbs_is_refused(path: str) -> None:
+    with pytest.raises(NotAllowed, match="only dots"):
         rules.find("GET", path)
+
+
+@pytest.mark.parametrize("path", GAPS)
+def test_a_path_with_gaps_outside_of_a_key_has_no_rule(path: str) -> None:
+    with pytest.raises(NotAllowed, match="no rule"):
+        rules.find("GET", path)
+
+
+KEYS = ["a/b", "/a", "a/", "//", "a//b", "a b", " a ", "100%", "%2F", "ключ", "💥/é", "a?b=c&d", "x#y", "item/3", "a+b", ""]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_is_all_that_is_left_of_the_path(key: str) -> None:
+    spelled = quote(key, safe="/")
+    for method, path, parameter in (
+        ("GET", "variables/", "variable_key"),
+        ("PUT", "variables/", "variable_key"),
+        ("POST", "xcoms/d/r/t/", "key"),
+        ("DELETE", "xcoms/d/r/t/", "key"),
+        ("PUT", f"store/ti/{ME}/", "key"),
+    ):
+        for spelling in (spelled, quote(key, safe="")):
+            found = rules.find(method, path + spelling)
+            assert found.named[parameter] == key
+            assert found.decoded == path + key
+
+
+def test_a_connection_whose_id_has_a_slash_is_not_found() -> None:
+    found = rules.find("GET", "connections/a%2F/b")
+    assert (found.meaning, found.named) == (Meaning.ABSENT, {"connection_id": "a//b"})
 
 
 @pytest.mark.parametrize("path", ["variables/..a", "variables/a..b", "variables/...", "variables/%252e%252e"])
@@ -318,7 +362,6 @@ def test_listing_needs_a_grant_of_the_whole_prefix() -> None:
         (TASK, "GET", "dag-runs/count?dag_id=mine&dag_id=other"),
         (TASK, "GET", "assets/by-name?name=a&name=b"),
         (TASK, "GET", "variables/a%0A"),
-        (TASK, "GET", "connections/a%2Fb"),
         (TASK, "HEAD", "connections/a"),
         (TASK, "OPTIONS", "variables/a"),
         (TASK, "GET", "openapi.json"),

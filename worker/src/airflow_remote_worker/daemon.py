@@ -178,7 +178,15 @@ class Daemon:
         doors = _Doors(self)
         self.disk = Disk(state.root, config.min_free_mb, clock)
         self.logs = LogKeeper(self.spool, state.quarantine, config.keep_logs, clock)
-        site = Site(config, membership.name, self.gateway.path, state.contact_path, self.disk.check, self.disk.note_failure)
+        site = Site(
+            config,
+            membership.name,
+            self.gateway.path,
+            state.contact_path,
+            check_room=self.disk.check,
+            note_failure=self.disk.note_failure,
+            body_bytes=lambda: self.link.body_bytes,
+        )
         self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
         self._trigger_spool = TriggerSpool(state.triggers, state.quarantine)
         self.hosts = Hosts(state.hosts, site, self.launcher, clock)

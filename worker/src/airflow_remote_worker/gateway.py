@@ -25,7 +25,8 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import Executed, Link
+from airflow_remote_worker.link import BYTES_PER_S, Executed, Link
+from airflow_remote_worker.lost_writes import failed_instead
 from airflow_remote_worker.shim import wire
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,11 @@ class Outbox(Protocol):
     def notice(self) -> None: ...
 
     async def until_empty(self) -> None: ...
+
+    @property
+    def lost_at(self) -> float | None:
+        """When central refused a write that its task believes to be written; None: never."""
+        ...
 
 
 @dataclass
@@ -219,7 +225,7 @@ class Gateway:
         """Return the Execution API's answer; None if the shim had better keep the call: central is away, or earlier ones wait."""
         if self._link.is_down or (door.outbox and door.outbox.waits):
             return None
-        with anyio.move_on_after(PATIENCE_S):
+        with anyio.move_on_after(PATIENCE_S + len(call.body) / BYTES_PER_S):
             # Cut off here it may have been done all the same; done again it changes nothing (`shim/writes.py`).
             return await self._execute(door, call)
         return None
@@ -245,6 +251,8 @@ class Gateway:
         None: central can't be reached, and the call need not wait for it.
         """
         backoff = Backoff(self._clock, floor_s=RETRY_FLOOR_S, ceiling_s=30)
+        if door.outbox and (lost_at := door.outbox.lost_at) is not None:
+            call = failed_instead(call, lost_at=lost_at)
         while True:
             try:
                 executed = await self._ask(door.lease, call)

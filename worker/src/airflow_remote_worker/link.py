@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote
@@ -20,6 +20,14 @@ import httpx
 import msgspec
 from airflow_remote_protocol.codec import Malformed, decode, decode_problem, encode
 from airflow_remote_protocol.errors import Problem, ProblemCode, problem
+from airflow_remote_protocol.execution import (
+    ANSWER_HEADERS,
+    CALL_HEADERS,
+    ENVELOPE_BYTES,
+    MOST_BODY_BYTES,
+    UNTOLD_BODY_BYTES,
+    too_long,
+)
 from airflow_remote_protocol.messages import (
     LONGEST_SHORT_TEXT,
     ChunkResult,
@@ -52,7 +60,7 @@ from airflow_remote_protocol.version import (
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.connections import Connections
 from airflow_remote_worker.diagnosis import describe, diagnose
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, Withheld, from_problem
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, Withheld, WorkerError, from_problem
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.network import Network, Proxy
 
@@ -63,21 +71,21 @@ T = TypeVar("T", bound=msgspec.Struct)
 PREFIX = "remote/v1"
 MAX_BODY = 16 * 1024 * 1024
 """Of central's own messages: a reply full of offers, each a few KiB."""
-MAX_EXECUTION_BODY = 60 * 1024 * 1024
-"""Of the Execution API's: what fits into one frame to the shim."""
+BYTES_PER_S = 1024 * 1024
+"""How fast central is expected to work through a large body before it answers."""
 TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
 LEAVE_ATTEMPTS = 5
 """Within some 5 s: whoever leaves has nobody left who would try again."""
+PIECE = 256 * 1024
+"""Bytes that are sent within one `TIMEOUT_S`."""
 STALE_S = 2.0
 """A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
 PAGE = 8192
 """How much of a stranger's page is read for its title."""
 PAGE_S = 2.0
-CALL_HEADERS = ("airflow-api-version", "content-type", "correlation-id")
-"""What goes in with an Execution API call (docs/protocol.md)."""
 
 
 class _Login(msgspec.Struct, frozen=True):
@@ -115,6 +123,8 @@ class Link:
         """Hears that central does not know the credential, and that the one before is used again."""
         self.central = network.central
         self.session_id: str | None = None
+        self.body_bytes = UNTOLD_BODY_BYTES
+        """How large the body of an Execution API call may be, in either direction, by central's word."""
         self._connections = Connections(network, clock, transport)
         self._credential = credential
         self._previous = previous
@@ -168,6 +178,7 @@ class Link:
         except VersionMismatch as error:
             raise Outdated(str(error)) from None
         self.session_id = session.session_id
+        self.body_bytes = min(session.body_bytes or UNTOLD_BODY_BYTES, MOST_BODY_BYTES)
         return session
 
     async def next_credential(self) -> Credential:
@@ -281,14 +292,23 @@ class Link:
         return decoded(ChunkResults, await self._send("POST", "logs", body, headers=headers, session=True)).results
 
     async def execution(self, lease: Lease, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Executed:
-        """Pass one Execution API call of the job on; errors of the Execution API itself are returned, not raised."""
+        """Pass one Execution API call of the job on; errors of the Execution API itself are returned, not raised.
+
+        Raises:
+            Refused: `too-large`: the body or the answer passes the limit, also one of a proxy on the way; `invalid`.
+        """
         if _climbs(path):
             # Dot segments would be resolved on the way: a job could speak as its worker, to any route.
             detail = f"{path[:200]!r} is not a path of the Execution API"
             raise from_problem(problem(ProblemCode.INVALID, detail))
+        if len(body) > self.body_bytes:
+            raise _too_large(too_long(f"the body of {method} {path[:200]}", len(body), self.body_bytes))
         kept = {name: value for name, value in headers.items() if name.lower() in CALL_HEADERS}
         path = f"jobs/{lease.job_id}/execution/{path.lstrip('/')}"
-        return await self._send(method, path, body, headers=kept, session=True, lease=lease, execution=True)
+        patience_s = TIMEOUT_S + len(body) / BYTES_PER_S
+        return await self._send(
+            method, path, body, headers=kept, session=True, lease=lease, execution=True, read_timeout_s=patience_s
+        )
 
     # Contact
 
@@ -354,9 +374,10 @@ class Link:
         started = self._clock.monotonic()
         try:
             async with self._connections.client() as client:
-                request = client.build_request(
-                    method, url, content=body or None, headers={**(headers or {}), **own}, timeout=timeout
-                )
+                content: bytes | _Pieces | None = body or None
+                if len(body) > PIECE:
+                    content, own["content-length"] = _Pieces(body), str(len(body))
+                request = client.build_request(method, url, content=content, headers={**(headers or {}), **own}, timeout=timeout)
                 try:
                     answer = await self._exchange(client, request, execution=execution)
                 except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
@@ -393,11 +414,18 @@ class Link:
         response = await client.send(request, stream=True, follow_redirects=False)
         try:
             if MARKER_HEADER not in response.headers:
+                if execution and response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+                    # Tried again it would be refused again. Central is there: a smaller call gets through.
+                    size = request.headers.get("content-length", "?")
+                    raise _too_large(
+                        f"a proxy between this worker and central refuses a body of {size} bytes (status 413, without central's "
+                        "header): raise its limit (nginx: client_max_body_size) to central's, or keep large values in a store"
+                    )
                 self._is_down = True
                 self._connections.suspect_files()
                 page = await _first_bytes(response)
                 raise Unreachable(diagnose(response, page, self.central, self.proxy), was_cut=True)
-            body = await _bounded(response, MAX_EXECUTION_BODY if execution else MAX_BODY)
+            body = await (self._bounded_answer(response, request) if execution else _bounded(response, MAX_BODY))
         finally:
             await response.aclose()
         if PROBLEM_HEADER in response.headers:
@@ -410,10 +438,21 @@ class Link:
             if retry_after_s is not None:
                 self._busy_until = max(self._busy_until, self._clock.monotonic() + retry_after_s)
             raise from_problem(found, retry_after_s=retry_after_s)
-        kept = {"content-type": kind} if (kind := response.headers.get("content-type")) else {}
+        kept = {name: response.headers[name] for name in ANSWER_HEADERS if name in response.headers}
         if not response.is_success and not execution:
             raise Unreachable(f"central answered {response.status_code} to {request.url.path} without saying why")
         return Executed(response.status_code, kept, body)
+
+    async def _bounded_answer(self, response: httpx.Response, request: httpx.Request) -> bytes:
+        """Return the body of the Execution API's answer. Raises: Refused."""
+        most = self.body_bytes + ENVELOPE_BYTES
+        announced = response.headers.get("content-length", "")
+        try:
+            return await _bounded(response, most, int(announced) if announced.isdigit() else 0)
+        except _Longer as error:
+            self._note_up()
+            what = f"central's answer to {request.method} {request.url.path[-200:]}"
+            raise _too_large(too_long(what, error.size, self.body_bytes)) from None
 
     def _unreachable(self, error: Exception) -> Unreachable:
         self._is_down = True
@@ -434,6 +473,17 @@ def _climbs(path: str) -> bool:
     return any(part in (".", "..") for part in unquote(path.partition("?")[0]).replace("\\", "/").split("/")) or "#" in path
 
 
+class _Pieces:
+    """A body that is sent in pieces, again if need be. The time limit of a write is for each: a slow line may take time."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for begin in range(0, len(self._body), PIECE):
+            yield self._body[begin : begin + PIECE]
+
+
 async def _first_bytes(response: httpx.Response) -> bytes:
     """Return the beginning of a page that isn't central's, as far as it comes soon."""
     page = b""
@@ -445,15 +495,30 @@ async def _first_bytes(response: httpx.Response) -> bytes:
     return page[:PAGE]
 
 
-async def _bounded(response: httpx.Response, limit: int) -> bytes:
+class _Longer(Unreachable):
+    """An answer is longer than its kind may be. *size*: what is known of it, in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"central's answer is longer than {limit} bytes; that is not expected of it")
+        self.size = size
+
+
+async def _bounded(response: httpx.Response, limit: int, announced: int = 0) -> bytes:
+    """Raises: _Longer."""
+    if announced > limit:
+        raise _Longer(announced, limit)
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > limit:
-            raise Unreachable(f"central's answer is longer than {limit} bytes; that is not expected of it")
+            raise _Longer(size, limit)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _too_large(detail: str) -> WorkerError:
+    return from_problem(problem(ProblemCode.TOO_LARGE, detail))
 
 
 def _retry_after(response: httpx.Response) -> float | None:

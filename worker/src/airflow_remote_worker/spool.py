@@ -154,7 +154,7 @@ class JobDir:
             # A full disk: what goes now makes the room.
             self._drop("job.json")
             store(self.path / "closed.json", Closed(how=how, at=at))
-        for name in ("job.json", "offer.json", "shim.json", "outbox", "outbox.done", "outbox.refused"):
+        for name in ("job.json", "offer.json", "shim.json", "outbox", "outbox.done", "outbox.refused", "outbox.lost"):
             self._drop(name)
 
     def closed(self) -> Closed | None:

@@ -140,11 +140,16 @@ def test_who_waits_for_the_last_delivery_hears_of_it(tmp_path: Path) -> None:
 
 def test_what_was_refused_is_kept_until_it_is_told(tmp_path: Path) -> None:
     async def main() -> None:
-        Outbox(tmp_path).refuse("a\nb")
-        Outbox(tmp_path).refuse("c")
+        Outbox(tmp_path).refuse("a\nb", is_lost=False)
+        assert (Outbox(tmp_path).lost, Outbox(tmp_path).lost_at) == ("", None)
+        Outbox(tmp_path).refuse("c\nd", is_lost=True)
+        lost_at = Outbox(tmp_path).lost_at
+        Outbox(tmp_path).refuse("e", is_lost=True)
         outbox = Outbox(tmp_path)
-        assert outbox.refused() == ["a b", "c"]
+        assert outbox.refused() == ["a b", "c d", "e"]
         outbox.forget_refused()
         assert outbox.refused() == []
+        assert lost_at is not None
+        assert (outbox.lost, outbox.lost_at) == ("c d", lost_at), "the job is reported by it, after its log was told"
 
     anyio.run(main)

@@ -22,6 +22,7 @@ from ..conftest import HandClock, make_offer  # noqa: TID252
 pytestmark = pytest.mark.timeout(30)
 LEASE = Lease("a", 1)
 FINE = Executed(201, {}, b"{}")
+STATE = "task-instances/0192/state"
 
 
 class Ear:
@@ -33,10 +34,14 @@ class Ear:
         """The path of a call that breaks central each time."""
         self.tried: list[str] = []
         self.heard: list[str] = []
+        self.states: list[bytes] = []
+        """The bodies of calls that report a state, in order."""
 
     async def execution(self, lease: Lease, method: str, path: str, headers: dict[str, str], body: bytes) -> Executed:
         assert lease == LEASE
         self.tried.append(path)
+        if path == STATE:
+            self.states.append(body)
         answer = self.answers.pop(0) if self.answers else FINE
         if path == self.poison:
             answer = Executed(500, {}, b"poison")
@@ -53,6 +58,10 @@ class Ear:
 def write(directory: Path, *paths: str) -> None:
     for path in paths:
         Outbox(directory).append(wire.Call(id=0, method="POST", path=path, headers={}, body=b"1"))
+
+
+def write_state(directory: Path, said: dict[str, object]) -> None:
+    Outbox(directory).append(wire.Call(id=0, method="PATCH", path=STATE, headers={}, body=json.dumps(said).encode()))
 
 
 def follow(
@@ -142,8 +151,50 @@ def test_what_central_refuses_is_told_in_the_log_and_the_rest_goes_on(tmp_path: 
     assert "POST k2" in second and "60 MB are too many" in second
 
 
+@pytest.mark.parametrize("state", ["success", "skipped", "deferred", "awaiting_input", "up_for_reschedule"])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_task_whose_write_was_refused_does_not_succeed(tmp_path: Path, state: str, restarts: bool) -> None:
+    ear = Ear(Executed(422, {}, b"{}"))
+    write(tmp_path, "k1")
+    if restarts:
+        follow(ear, tmp_path)
+    write_state(tmp_path, {"state": state, "end_date": "2026-01-01T00:00:00Z", "task_outlets": [], "next_method": "go"})
+    follow(ear, tmp_path)
+    assert [json.loads(body) for body in ear.states] == [
+        {"state": "failed", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": None}
+    ]
+    assert "POST k1: 422" in EarlierDaemon(tmp_path).lost
+    assert "so the task fails" in log_of(tmp_path)[0]
+
+
+@pytest.mark.parametrize("state", ["failed", "up_for_retry"])
+def test_a_task_that_failed_anyway_keeps_its_state(tmp_path: Path, state: str) -> None:
+    ear = Ear(Executed(422, {}, b"{}"))
+    write(tmp_path, "k1")
+    write_state(tmp_path, {"state": state, "retry_delay_seconds": 5})
+    follow(ear, tmp_path)
+    assert [json.loads(body) for body in ear.states] == [{"state": state, "retry_delay_seconds": 5}]
+
+
+def test_a_state_that_is_repeated_after_a_lost_write_has_the_same_bytes(tmp_path: Path) -> None:
+    ear = Ear(Executed(422, {}, b"{}"), Unreachable("away"), Unreachable("away"))
+    write(tmp_path, "k1")
+    write_state(tmp_path, {"state": "deferred"})
+    follow(ear, tmp_path)
+    assert len(ear.states) == 3
+    assert len(set(ear.states)) == 1
+
+
+def test_a_state_that_was_refused_is_told_and_loses_nothing(tmp_path: Path) -> None:
+    """A user has marked the task meanwhile: what they set counts."""
+    write_state(tmp_path, {"state": "success"})
+    follow(Ear(Executed(409, {}, b"{}")), tmp_path)
+    assert EarlierDaemon(tmp_path).lost == ""
+    assert "its state was taken" in log_of(tmp_path)[0]
+
+
 def test_a_refusal_before_a_restart_is_told_after_it(tmp_path: Path) -> None:
-    EarlierDaemon(tmp_path).refuse("POST k1: 403")
+    EarlierDaemon(tmp_path).refuse("POST k1: 403", is_lost=True)
     follow(Ear(), tmp_path)
     assert log_of(tmp_path) == ["POST k1: 403"]
     follow(Ear(), tmp_path)

@@ -9,6 +9,7 @@ from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_protocol.messages import Outcome, Report
 from airflow_remote_worker.errors import Superseded, Unreachable, from_problem
 from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.jobs.outbox import Outbox
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.spool import JobDir
@@ -34,10 +35,13 @@ class Ear:
         await anyio.sleep(0)
 
 
-def report_job(ear: Ear, path: Path, *, superseded: bool = False) -> str:
+SUCCESS = Report(outcome=Outcome.SUCCEEDED, exit_code=0)
+
+
+def report_job(ear: Ear, path: Path, *, superseded: bool = False, report: Report = SUCCESS) -> str:
     job = Job(Lease("a", 1), make_offer("a"), JobDir(path, Lease("a", 1)))
     job.dir.task_log.write_bytes(b"hello")
-    job.dir.store_report(Report(outcome=Outcome.SUCCEEDED, exit_code=0))
+    job.dir.store_report(report)
     closed: list[str] = []
 
     async def main() -> None:
@@ -88,6 +92,16 @@ def test_a_job_known_to_be_superseded_is_not_reported(tmp_path: Path) -> None:
     ear = Ear()
     assert report_job(ear, tmp_path, superseded=True) == "superseded"
     assert ear.heard == []
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_job_that_lost_a_write_is_not_reported_as_a_success(tmp_path: Path, outcome: Outcome) -> None:
+    Outbox(tmp_path).refuse("POST k1: 422", is_lost=True)
+    ear = Ear()
+    report_job(ear, tmp_path, report=Report(outcome=outcome, reason="as it was"))
+    (heard,) = ear.heard
+    expected = (Outcome.FAILED, "POST k1: 422") if outcome is Outcome.SUCCEEDED else (outcome, "as it was")
+    assert (heard.outcome, heard.reason) == expected
 
 
 def test_a_report_that_central_can_t_accept_does_not_block_the_slot_for_ever(tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import httpx
+import pytest
+from airflow_remote_protocol.execution import ANSWER_HEADERS
 from airflow_remote_worker.jobs.outbox import Outbox as ReadingEnd
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim import transport, wire
 from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
+
+from testkit.sdk_client import headers_read
 
 
 class FakeGateway:
@@ -151,9 +156,74 @@ def test_a_read_is_never_spooled(tmp_path: Path) -> None:
     assert gateway.could_spool == [False]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "why"),
+    [
+        ("xcoms/d/r/t/k", b'"a\\u0000b"', "NUL"),
+        ("xcoms/d/r/t/k", b'"a\\ud800b"', "not JSON"),
+        ("xcoms/d/r/t/k", b"[" * 200 + b"]" * 200, "levels"),
+        ("xcoms/d/r/t/k", json.dumps('{"__classname__": "a.B"}').encode(), "encoded object"),
+        ("xcoms/d/r/t/k?map_index=x", b"1", "map_index"),
+        ("xcoms/d/r/t/" + "k" * 513, b"1", "513 characters"),
+        ("xcoms/d/r/t/%2e%2e", b"1", "only dots"),
+        ("xcoms/d/r/t/a%00b", b"1", "control characters"),
+    ],
+)
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_central_would_refuse_is_refused_before_it_is_kept(
+    tmp_path: Path, path: str, body: bytes, why: str, waits: bool
+) -> None:
+    gateway = FakeGateway(SPOOL)
+    if waits:
+        Outbox(tmp_path).append(wire.Call(id=0, method="POST", path="xcoms/d/r/t/earlier", headers={}, body=b"1"))
+    size = (tmp_path / "outbox").stat().st_size if waits else 0
+    response = client_of(gateway, Outbox(tmp_path)).post(path, content=body, headers=JSON)
+    assert response.status_code == 422
+    assert why in response.json()["detail"]["message"]
+    assert ((tmp_path / "outbox").stat().st_size if waits else size) == size
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_is_too_large_is_refused_before_it_is_kept(tmp_path: Path, waits: bool) -> None:
+    gateway = FakeGateway(SPOOL)
+    outbox = Outbox(tmp_path)
+    if waits:
+        outbox.append(wire.Call(id=0, method="POST", path="xcoms/d/r/t/earlier", headers={}, body=b"1"))
+    client = httpx.Client(base_url=BASE_URL, transport=GatewayTransport(gateway, outbox, body_bytes=10))  # type: ignore[arg-type]
+    response = client.post("xcoms/d/r/t/k", content=json.dumps("x" * 10))
+    assert response.status_code == 413
+    assert "has 12 bytes; the limit is 10 bytes ([remote] gateway_body_bytes)" in response.json()["detail"]["message"]
+    assert outbox.waits is waits
+
+
+def test_what_no_frame_holds_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MOST_BODY_BYTES", 10)
+    gateway = FakeGateway()
+    assert client_of(gateway).put("variables/x", content=b"x" * 11).status_code == 413
+    assert gateway.calls == []
+
+
+def test_the_answers_headers_reach_the_client() -> None:
+    found = wire.Answer(id=1, status=200, headers={"Content-Range": "map_indexes 3", "correlation-id": "c"})
+    response = client_of(FakeGateway(found)).head("xcoms/d/r/t/k")
+    assert (response.headers["Content-Range"], response.headers["correlation-id"]) == ("map_indexes 3", "c")
+
+
+def test_all_headers_that_the_runtimes_client_reads_are_passed_on_but_the_token(runtime: str) -> None:
+    sdk = subprocess.run(
+        [runtime, "-c", "import importlib.util; print(importlib.util.find_spec('airflow.sdk').submodule_search_locations[0])"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    read = headers_read(Path(sdk))
+    assert {"content-type", "content-range", "refreshed-api-token"} <= read, "the test finds what the client reads"
+    assert read - {"refreshed-api-token"} <= set(ANSWER_HEADERS)
+
+
 def test_a_write_beyond_the_bound_waits_for_central(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL, answer(201))
-    assert client_of(gateway, Outbox(tmp_path, most=100)).post("xcoms/d/r/t/k", content=b"x" * 200).status_code == 201
+    assert client_of(gateway, Outbox(tmp_path, most=100)).post("xcoms/d/r/t/k", content=json.dumps("x" * 200)).status_code == 201
     assert gateway.could_spool == [True, False]
     assert not Outbox(tmp_path).waits
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -297,6 +298,12 @@ def held(offer: Offer, phase: JobPhase = JobPhase.RUNNING) -> HeldJob:
 
 def ti_id(offer: Offer) -> str:
     return str(decode(TaskWorkload, bytes(offer.workload)).ti["id"])
+
+
+def own_path(offer: Offer) -> str:
+    """Return the Dag, run and task of the job, as they stand in the paths of its XComs."""
+    ti = decode(TaskWorkload, bytes(offer.workload)).ti
+    return "/".join(quote(str(ti[name]), safe="") for name in ("dag_id", "run_id", "task_id"))
 
 
 def ask(central: CentralUnderTest, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Response:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
-from airflow_remote_protocol.conformance.caller import Caller, held, ti_id
+from airflow_remote_protocol.conformance.caller import Caller, held, own_path, ti_id
 from airflow_remote_protocol.conformance.central import PROMPT_S, CentralUnderTest, Response
 from airflow_remote_protocol.conformance.insist import done, eventually, in_state, refused, shown, succeeded
 from airflow_remote_protocol.errors import ProblemCode
@@ -30,6 +31,32 @@ def check_an_error_of_the_execution_api_is_passed_on_as_it_is(central: CentralUn
     response = caller.run_task(offer, pid=4712)
     assert response.status == 409, f"the Execution API refuses to run a task twice, got {shown(response)}"
     assert PROBLEM_HEADER not in response.headers, "the Execution API's own 409 must not look like one of central's"
+
+
+def check_an_answer_keeps_the_headers_that_the_task_reads(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    path = f"xcoms/{own_path(offer)}/k"
+    assert caller.execution(offer, "POST", path, [1, 2]).status == 201, "a task may write its own XCom"
+    response = caller.execution(offer, "HEAD", path)
+    assert response.status == 200, f"the number of values is asked with HEAD, got {shown(response)}"
+    counted = response.headers.get("content-range", "")
+    assert counted.startswith("map_indexes "), f"the task reads the number from `content-range`, which is {counted!r}"
+    assert "refreshed-api-token" not in response.headers, "a token of Airflow's never leaves central"
+
+
+def check_a_key_is_stored_as_the_task_spells_it(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    keys = ("a/b", "/a", "a/", "//", "a b", "100%", "%2F", "é/💥", "item/3", "x?y=1#z")
+    for number, key in enumerate(keys):
+        response = caller.execution(offer, "POST", f"xcoms/{own_path(offer)}/{quote(key)}", number)
+        assert response.status == 201, f"the key {key!r} is one like any other, got {shown(response)}"
+    for number, key in enumerate(keys):
+        response = caller.execution(offer, "GET", f"xcoms/{own_path(offer)}/{quote(key, safe='')}")
+        assert response.status == 200, f"the key {key!r} was written, got {shown(response)}"
+        found = json.loads(response.body)
+        assert (found["key"], found["value"]) == (key, number), f"{key!r} was read as {found}"
 
 
 def check_what_nothing_grants_is_denied_as_the_execution_api_would(central: CentralUnderTest) -> None:

@@ -8,6 +8,7 @@ from airflow_remote_protocol.conformance.caller import Caller, ParkedPoll, held,
 from airflow_remote_protocol.conformance.central import PROMPT_S, CentralUnderTest
 from airflow_remote_protocol.conformance.insist import done, in_state, refused, succeeded
 from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.execution import MOST_BODY_BYTES
 from airflow_remote_protocol.messages import HeldJob, JobPhase, Session, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import MAJOR
@@ -21,6 +22,11 @@ def check_a_newer_minor_version_is_welcome(central: CentralUnderTest) -> None:
 def check_another_major_version_is_outdated(central: CentralUnderTest) -> None:
     for protocol in (f"{MAJOR + 1}.0", "0.9", "newest"):
         refused(Caller.enrol(central).ask_session(protocol=protocol), ProblemCode.OUTDATED)
+
+
+def check_a_session_says_how_large_a_body_may_be(central: CentralUnderTest) -> None:
+    session = succeeded(Caller.enrol(central).ask_session(), Session)
+    assert 65536 <= session.body_bytes <= MOST_BODY_BYTES, f"the session says {session.body_bytes}"
 
 
 def check_a_call_without_a_session_is_refused(central: CentralUnderTest) -> None:

@@ -21,6 +21,7 @@ from airflow_remote_provider.api.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties import Duties
 from airflow_remote_provider.api.gateway import Gateway
 from airflow_remote_provider.api.guesses import Guesses
+from airflow_remote_provider.api.holdings import Holdings
 from airflow_remote_provider.api.lists import Lists
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
@@ -87,6 +88,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         Writes(pool, Bounds(options.written_bytes_per_job, options.writes_per_job)),
         Shares(STRANGE_CALLS_PER_S, whose="this address"),
         Lists(shares),
+        holdings=Holdings(options.gateway_body_bytes),
     )
     app.router.routes[:] = routes(central)
     try:

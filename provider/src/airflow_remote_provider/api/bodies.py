@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 
 import anyio
 from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.execution import too_long
 from starlette.requests import Request
 
 from airflow_remote_provider.api.holdings import holding_of
@@ -24,7 +26,15 @@ _KEY = "airflow_remote.body"
 
 
 async def receive_body(request: Request, most: int) -> int:
-    """Read the body as :func:`read_body` does, and keep it for the next caller of that; return how many bytes it has."""
+    """Read the body as :func:`read_body` does, and keep it for the next caller of that; return how many bytes it has.
+
+    *most* is the gateway's limit, which a refusal names.
+    """
+    announced = announced_bytes(request)
+    if announced > most:
+        with contextlib.suppress(Refusal):
+            await read_body(request, most)  # a body that is not much too large is taken off the line first
+        raise Refusal(ProblemCode.TOO_LARGE, too_long("the body", announced, most))
     body = await read_body(request, most)
     request.scope[_KEY] = body
     return len(body)
@@ -45,7 +55,7 @@ async def read_body(request: Request, most: int, *, window_s: float | None = Non
     announced = announced_bytes(request)
     keeps = announced <= most
     if not keeps and announced > DISCARDED_BYTES:
-        raise _too_large(most)
+        raise _too_large(announced, most)
     holding = holding_of(request)
     holding.take(announced if keeps else 0)
     body = bytearray()
@@ -55,7 +65,7 @@ async def read_body(request: Request, most: int, *, window_s: float | None = Non
         async for chunk in request.stream():
             size += len(chunk)
             if size > most and keeps:
-                raise _too_large(most)
+                raise _too_large(size, most)
             if size > announced:
                 holding.take(len(chunk))
             if keeps:
@@ -64,7 +74,7 @@ async def read_body(request: Request, most: int, *, window_s: float | None = Non
             if came >= window_s * LEAST_BYTES_PER_S:
                 came, window.deadline = 0, anyio.current_time() + window_s
         if not keeps:
-            raise _too_large(most)
+            raise _too_large(announced, most)
         return bytes(body)
     raise Refusal(
         ProblemCode.TOO_SLOW,
@@ -79,8 +89,8 @@ def announced_bytes(request: Request) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
-def _too_large(most: int) -> Refusal:
-    return Refusal(ProblemCode.TOO_LARGE, f"the body is over the limit of {most} bytes")
+def _too_large(size: int, most: int) -> Refusal:
+    return Refusal(ProblemCode.TOO_LARGE, f"the body has {size} bytes or more, which is over the limit of {most} bytes")
 
 
 def unpack(body: bytes, most: int) -> bytes:

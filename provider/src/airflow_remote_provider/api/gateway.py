@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.execution import ANSWER_HEADERS, CALL_HEADERS
 from starlette.types import ASGIApp, Message
 
 from airflow_remote_provider import compat, metrics
@@ -23,9 +24,8 @@ from airflow_remote_provider.api.rights import token_scope
 from airflow_remote_provider.api.rules import Match
 from airflow_remote_provider.ledger.leases import Subject
 
-PASSED_IN = frozenset({b"airflow-api-version", b"content-type", b"correlation-id", b"traceparent", b"tracestate"})
-PASSED_OUT = frozenset({b"content-type", b"correlation-id"})
-"""Not `refreshed-api-token`: the task has no token to refresh."""
+PASSED_IN = frozenset({*(name.encode() for name in CALL_HEADERS), b"traceparent", b"tracestate"})
+PASSED_OUT = frozenset(name.encode() for name in ANSWER_HEADERS)
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ WORKER_BYTES = 8 * MIB
 """Of one worker's bodies, and of its answers. A call that needs more passes if the worker holds nothing else of the kind;
 `[remote] gateway_body_bytes` bounds that."""
 PROCESS_BYTES = 128 * MIB
-"""Of the bodies of all workers, and of the answers. A call that needs more passes if nobody else holds anything of the kind."""
+"""Of the bodies of all workers, and of the answers: this, or twice `[remote] gateway_body_bytes` if that is more. A call that
+needs more passes if nobody else holds anything of the kind."""
 SMALL_BYTES = 64 * 1024
 """Up to here a body or an answer is never refused for what others hold: the number of calls under way bounds these."""
 LARGE_BYTES = MIB
@@ -32,6 +33,9 @@ LARGE_BYTES_PER_S = 2 * MIB
 loop taken for less than 5 % of the time."""
 BURST_BYTES = 4 * MIB
 """How many go through without a wait."""
+LONGEST_WAIT_S = 10.0
+"""How long a call waits for its turn at that pace. One that has to wait longer is told to come again: a worker takes a call that
+is silent for 30 s for a broken connection."""
 REMEMBERED_S = 60.0
 """How long the answer to a call is expected to be as large as it was."""
 PATHS_REMEMBERED = 64
@@ -48,9 +52,11 @@ class Content(Enum):
 
 
 class Holdings:
-    """Of one API process."""
+    """Of one API process. *largest*: how many bytes one body may have."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = 0) -> None:
+        # Twice, or a body of that size would wait until nobody else holds anything.
+        self._most = max(PROCESS_BYTES, 2 * largest)
         self._by_worker: dict[tuple[str, Content], int] = {}
         self._all = dict.fromkeys(Content, 0)
         self._calls: dict[str, _Calls] = {}
@@ -77,9 +83,18 @@ class Holdings:
         if mine > own and mine + size > WORKER_BYTES:
             text = f"the calls of this worker hold {mine} bytes of {content.value}; {WORKER_BYTES} is the limit"
             raise Refusal(ProblemCode.BUSY, f"{text}; try again when they are done", retry_after_s=RETRY_S)
-        if everyones > own and everyones + size > PROCESS_BYTES:
+        if everyones > own and everyones + size > self._most:
             text = f"the calls of all workers hold {everyones} bytes of bodies or of answers"
             raise Refusal(ProblemCode.BUSY, f"central is busy: {text}; try again later", retry_after_s=RETRY_S)
+
+    def insist_on_pace(self, worker_id: str, size: int) -> None:
+        """Return if a worker may send a body of *size* bytes now, before it is received.
+
+        Raises:
+            Refusal: `busy`: large calls of this worker have to go through first.
+        """
+        if size >= LARGE_BYTES and (calls := self._calls.get(worker_id)) is not None:
+            calls.insist_on_pace()
 
     def add(self, worker_id: str, content: Content, size: int) -> None:
         """Count *size* bytes more, or less."""
@@ -193,7 +208,19 @@ class _Calls:
             self._free_at = max(self._free_at, _now()) + size / LARGE_BYTES_PER_S
 
     async def keep_pace(self) -> None:
-        await asyncio.sleep(max(0.0, self._free_at - _now() - BURST_BYTES / LARGE_BYTES_PER_S))
+        """Raises: Refusal: `busy`: the wait would be too long."""
+        self.insist_on_pace()
+        await asyncio.sleep(max(0.0, self._wait_s))
+
+    def insist_on_pace(self) -> None:
+        """Raises: Refusal: `busy`: the wait would be too long."""
+        if self._wait_s > LONGEST_WAIT_S:
+            text = f"large calls of this worker take turns, at {LARGE_BYTES_PER_S} bytes/s"
+            raise Refusal(ProblemCode.BUSY, f"{text}; try again later", retry_after_s=self._wait_s)
+
+    @property
+    def _wait_s(self) -> float:
+        return self._free_at - _now() - BURST_BYTES / LARGE_BYTES_PER_S
 
     def _forget(self) -> None:
         while self._large and _now() - next(iter(self._large.values()))[0] >= REMEMBERED_S:

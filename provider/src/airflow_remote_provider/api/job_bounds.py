@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.execution import ENVELOPE_BYTES, too_long
 from starlette.requests import Request
 from starlette.responses import Response
 
-from airflow_remote_provider.api.bodies import receive_body
+from airflow_remote_provider.api.bodies import announced_bytes, receive_body
 from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.execution import execution, matched
 from airflow_remote_provider.api.holdings import Content, Turn, holding_of
+from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rules import Meaning
 from airflow_remote_provider.ledger.leases import Lease
 
@@ -24,7 +27,9 @@ async def within_bounds(central: Central, request: Request, lease: Lease) -> Res
         TooMuchWritten: the job has written as much as one may.
         Refusal: `busy`: too many of its calls failed, or its worker holds too much.
     """
-    size = await receive_body(request, central.settings.gateway_body_bytes)
+    most = central.settings.gateway_body_bytes
+    central.holdings.insist_on_pace(lease.worker_id, announced_bytes(request))
+    size = await receive_body(request, most)
     match, reads = await matched(central, request, lease), request.method in READS
     if not (reads or match.meaning in ALWAYS):
         # Only for a lease that is open is anything counted. The call itself finds this answer in memory.
@@ -35,18 +40,20 @@ async def within_bounds(central: Central, request: Request, lease: Lease) -> Res
             response = await execution(central, request, lease, match)
             if response.status_code >= 500:
                 failed()
-        _hold(request, response, turn, reads=reads)
+        _hold(request, response, turn, reads=reads, most=most)
     return response
 
 
-def _hold(request: Request, response: Response, turn: Turn, *, reads: bool) -> None:
+def _hold(request: Request, response: Response, turn: Turn, *, reads: bool, most: int) -> None:
     """Hold the answer in the place of the body. What a write answers is small, and has been done: it is never withheld.
 
     Raises:
-        Refusal: `busy`: the worker has not taken earlier answers yet.
+        Refusal: `too-large`; `busy`: the worker has not taken earlier answers yet.
     """
     holding = holding_of(request)
     holding.give_back()
     turn.answer_bytes = len(response.body)
     if reads:
+        if turn.answer_bytes > most + ENVELOPE_BYTES:
+            raise Refusal(ProblemCode.TOO_LARGE, too_long("Airflow's answer", turn.answer_bytes, most))
         holding.take(turn.answer_bytes, Content.ANSWER)

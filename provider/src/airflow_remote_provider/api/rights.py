@@ -11,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
 
+from airflow_remote_protocol.bounds import OutOfBounds, check_versions
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
 from starlette.requests import Request
 
 from airflow_remote_provider import metrics
 from airflow_remote_provider.api import rules
-from airflow_remote_provider.api.bounds import OutOfBounds, check_versions
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal
 from airflow_remote_provider.api.rules import Match, Meaning, NotAllowed

@@ -1,7 +1,9 @@
 """Every route of Airflow's Execution API, what a call of it means to us, and the rule that bounds its use.
 
 What is not in the table is refused. A path is decoded once and matched once (:func:`find`), as Airflow's own router matches: on
-the decoded path, in the order of the table. Everything else (acceptance, conclusion, grants, the call that is passed on) asks the
+the decoded path, in the order of the table. A key (`:path`) is all that is left of the path, slashes included.
+
+Everything else (acceptance, conclusion, grants, the call that is passed on) asks the
 match and never the text again. Rules decide from the call and from its subject, without the database; what needs a grant comes
 back as an :class:`..grants.Ask`. docs/reference/grants.md is made of this table.
 """
@@ -14,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
+from airflow_remote_protocol import bounds
 from airflow_remote_protocol.messages import JobKind
 
-from airflow_remote_provider.api import bounds
 from airflow_remote_provider.grants import Ask, Kind, Skip
 
 if TYPE_CHECKING:  # the documentation is made of this table where there is no database
@@ -84,6 +86,8 @@ class Meaning(str, Enum):
     """Its "not found" counts only while the database answers."""
     WRITE_OF_TRY = "write-of-try"
     """Writes what has no try in its key, so a later try would find it."""
+    ABSENT = "absent"
+    """Asks for a name that Airflow's route does not take: it is not found, whatever the name is."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Rule:
     kinds: frozenset[JobKind] = TASKS
     meaning: Meaning = Meaning.OTHER
     body: Any = None
-    """What the body may hold (:mod:`.bounds`); None: Airflow does not read it."""
+    """What the body may hold (:mod:`airflow_remote_protocol.bounds`); None: Airflow does not read it."""
 
     def with_body(self, body: Any) -> Rule:
         """Return the rule of a route whose body Airflow reads."""
@@ -366,11 +370,10 @@ def find(method: str, path: str) -> Match:
     Raises:
         NotAllowed: the path climbs or holds control characters, or there is no rule for it.
     """
-    decoded = unquote(path)
-    if any(ord(char) < ord(" ") for char in decoded):
-        raise NotAllowed("its path holds control characters")
-    if any(part in ("..", ".", "") for part in decoded.split("/")):
-        raise NotAllowed("its path has an empty part, or one that is only dots")
+    try:
+        decoded = bounds.read_path(path)
+    except bounds.OutOfBounds as error:
+        raise NotAllowed(str(error)) from None
     found = read(method, decoded)
     if found is None:
         raise NotAllowed("the Remote Executor has no rule for it: central's Airflow is newer, or there is no such route")
@@ -405,7 +408,10 @@ def check_values(match: Match, *, query: bytes = b"", body: bytes = b"") -> None
     Raises:
         OutOfBounds: one is not.
     """
-    bounds.check(match.rule.body, match.named, parse_qsl(query.decode("latin-1"), keep_blank_values=True), body)
+    from airflow_remote_provider import compat  # here, because the documentation is made where there is no Airflow
+
+    parameters = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    bounds.check(match.rule.body, match.named, parameters, body, stored=compat.date_range())
 
 
 MOST_ASKS = 500
@@ -419,7 +425,14 @@ def read(method: str, decoded_path: str) -> tuple[Rule, dict[str, str]] | None:
     for pattern, rule in _BY_START.get((method, decoded_path.partition("/")[0]), ()):
         if match := pattern.fullmatch(decoded_path):
             return rule, match.groupdict()
+    if method == "GET" and decoded_path.startswith(CONNECTIONS) and "/" in (name := decoded_path.removeprefix(CONNECTIONS)):
+        return ABSENT_CONNECTION, {"connection_id": name}
     return None
+
+
+CONNECTIONS = "connections/"
+ABSENT_CONNECTION = replace(READ_CONNECTION, meaning=Meaning.ABSENT)
+"""Of an id with a slash. Airflow's route takes none, so it is in no table; a task hears that there is no such connection."""
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import anyio
 import msgspec
+from airflow_remote_protocol import bounds
+from airflow_remote_protocol.bounds import OutOfBounds
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import (
@@ -52,10 +54,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from airflow_remote_provider import metrics
-from airflow_remote_provider.api import bounds
 from airflow_remote_provider.api.auth import bearer, credential_hash
 from airflow_remote_provider.api.bodies import announced_bytes, read_body, unpack
-from airflow_remote_provider.api.bounds import OutOfBounds
 from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.dispatcher import session_taken
 from airflow_remote_provider.api.guesses import network_of
@@ -279,6 +279,7 @@ async def _session(central: Central, request: Request, worker: WorkerRecord) -> 
             stops=stops,
             time=time.time(),
             credential_life_s=_life_s(central, record),
+            body_bytes=central.settings.gateway_body_bytes,
             credential_age_s=max(0.0, time.time() - record.issued_at.timestamp()) if record.issued_at else 0.0,
         )
     )

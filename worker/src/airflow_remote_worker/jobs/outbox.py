@@ -1,7 +1,8 @@
 """The reading end of a job's outbox: what its task wrote while central was out of reach, and how far that has been delivered.
 
 The file and its records are told in `shim/outbox.py`. Owns `outbox.done` (what was delivered, so that a restart repeats one write
-at most) and `outbox.refused` (what central would not have, until it can be told in the task's log).
+at most), `outbox.refused` (what central would not have, until it can be told in the task's log) and `outbox.lost` (the first
+write that the task believes to be written and that central refused; the task fails for it).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from airflow_remote_worker.shim.outbox import DONE, HEAD, NAME, delivered
 from airflow_remote_worker.state import write
 
 REFUSED = "outbox.refused"
+LOST = "outbox.lost"
 
 
 class Outbox:
@@ -30,6 +32,7 @@ class Outbox:
         self._path = directory / NAME
         self._done = directory / DONE
         self._refused = directory / REFUSED
+        self._lost = directory / LOST
         self._position = min(delivered(directory), self._size())
         self._end = self._position
         self._emptied = anyio.Event()
@@ -87,13 +90,33 @@ class Outbox:
         """Nothing that is left can be delivered. Raises: OSError, as :meth:`acknowledge`."""
         await self._move(self._size())
 
-    def refuse(self, line: str) -> None:
-        """Keep *line* for the task's log. Raises: OSError."""
+    def refuse(self, line: str, *, is_lost: bool) -> None:
+        """Keep *line* for the task's log. *is_lost*: the task must not succeed. Raises: OSError."""
+        line = line.replace("\n", " ")
         fd = os.open(self._refused, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(fd, line.replace("\n", " ").encode("utf-8", "replace") + b"\n")
+            os.write(fd, line.encode("utf-8", "replace") + b"\n")
         finally:
             os.close(fd)
+        if is_lost and not self._lost.exists():
+            # Durable before the write counts as delivered, or a power cut would let the success through.
+            write(self._lost, line.encode("utf-8", "replace"), durable=True)
+
+    @property
+    def lost(self) -> str:
+        """The refusal of the first write that was lost; empty if none was."""
+        try:
+            return self._lost.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+
+    @property
+    def lost_at(self) -> float | None:
+        """When that was refused, in seconds since the epoch; None: nothing was lost."""
+        try:
+            return self._lost.stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def refused(self) -> list[str]:
         """Return the lines that were kept."""

@@ -53,6 +53,7 @@ async def prepare(job: Job, site: Site, *, contact_at: float) -> wire.JobSpec:
         contact_at=contact_at,
         contact_path=str(site.contact_path),
         run_as_user=site.config.user_of(job.offer.queue),
+        body_bytes=site.body_bytes(),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_remote_protocol.execution import UNTOLD_BODY_BYTES
+
 from airflow_remote_worker.config import Config
 
 
@@ -22,3 +24,5 @@ class Site:
     """Raises `NoRoom` if the disk should take no other job."""
     note_failure: Callable[[OSError], None] = lambda error: None
     """Told of writes that failed."""
+    body_bytes: Callable[[], int] = lambda: UNTOLD_BODY_BYTES
+    """Returns how large the body of an Execution API call may be."""

@@ -1,7 +1,8 @@
 """Delivers outboxes: what tasks wrote while central was out of reach, each job's in its order, until it has ended.
 
 A reply that was lost is no matter: the call is made again, and only calls that bear that may be spooled (`shim/writes.py`). What
-central will not have can't be told to the task any more; it is said in the task's log, once nobody else writes that.
+central will not have can't be told to the task any more; it is said in the task's log, once nobody else writes that, and the task
+fails (:mod:`~airflow_remote_worker.lost_writes`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from airflow_remote_worker.jobs.logs import append_line
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link import Link
 from airflow_remote_worker.loops.per_job import PerJob
+from airflow_remote_worker.lost_writes import failed_instead, is_state
 from airflow_remote_worker.shim import wire
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class DeliverLoop(PerJob):
         except Damaged as error:
             line = f"{error}: what the task wrote there while central was out of reach is lost"
             log.error("job %s: %s", job.lease, line)
-            job.outbox.refuse(line)
+            job.outbox.refuse(line, is_lost=True)
             await job.outbox.give_up()
             return None
 
@@ -77,6 +79,8 @@ class DeliverLoop(PerJob):
         """Until central has heard the call, or has said that it never will."""
         backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
         failing_since: float | None = None
+        if (lost_at := job.outbox.lost_at) is not None:
+            call = failed_instead(call, lost_at=lost_at)
         while not job.superseded.is_set():
             try:
                 executed = await self._link.execution(job.lease, call.method, call.path, call.headers, call.body)
@@ -86,7 +90,7 @@ class DeliverLoop(PerJob):
                 job.superseded.set()
             except Refused as error:
                 if error.concerns_one_request:
-                    await self._acknowledge(job, _refusal(call, str(error)))
+                    await self._refuse(job, call, str(error))
                     return
                 await self._link.heard_again(backoff.next_s())
             except Unreachable as error:
@@ -96,19 +100,23 @@ class DeliverLoop(PerJob):
                 await self._link.heard_again(backoff.next_s())
             else:
                 if executed.status < 400:
-                    await self._acknowledge(job)
+                    await job.outbox.acknowledge()
                     return
                 now = self._clock.monotonic()
                 failing_since = now if failing_since is None else failing_since
                 if executed.status < 500 or now - failing_since >= SERVER_ERRORS_FOR_S:
-                    await self._acknowledge(job, _refusal(call, f"{executed.status} {_told(executed.body)}"))
+                    await self._refuse(job, call, f"{executed.status} {_told(executed.body)}")
                     return
                 await self._clock.sleep(backoff.next_s())
 
-    async def _acknowledge(self, job: Job, refused: str = "") -> None:
-        if refused:
-            log.error("job %s: %s", job.lease, refused)
-            job.outbox.refuse(refused)
+    async def _refuse(self, job: Job, call: wire.Call, answer: str) -> None:
+        line = f"Central refused what the task had written while central was out of reach: {call.method} {call.path}: {answer}."
+        if is_state(call):
+            line += " The task was told that its state was taken."
+        else:
+            line += " The task was told that it was written. The value is lost, so the task fails."
+        log.error("job %s: %s", job.lease, line)
+        job.outbox.refuse(line, is_lost=not is_state(call))
         await job.outbox.acknowledge()
 
     def _tell_reader(self, job: Job) -> None:
@@ -121,13 +129,6 @@ class DeliverLoop(PerJob):
             job.outbox.forget_refused()
         except OSError as error:
             log.error("job %s: its log can't be told what central refused: %s", job.lease, error)
-
-
-def _refusal(call: wire.Call, answer: str) -> str:
-    return (
-        f"The task wrote this while central was out of reach, and central refused it later: {call.method} {call.path}: {answer}. "
-        "The task was told that it went well."
-    )
 
 
 def _told(body: bytes) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import msgspec
+from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, Outcome
 
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
@@ -44,6 +45,8 @@ class ReportLoop(PerJob):
         report = job.report or job.dir.report()
         if report is None:
             return "unstored"
+        if report.outcome is Outcome.SUCCEEDED and (lost := job.outbox.lost):
+            report = msgspec.structs.replace(report, outcome=Outcome.FAILED, reason=lost[:LONGEST_SHORT_TEXT])
         size, digest = await anyio.to_thread.run_sync(_weigh, job.dir.task_log)
         report = msgspec.structs.replace(report, log_size=size, log_sha256=digest)
         backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)

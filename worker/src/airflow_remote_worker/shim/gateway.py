@@ -19,7 +19,9 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 CONNECT_TIMEOUT_S = 0.5
 """A unix socket answers at once, unless its backlog is full."""
+PIECE = 1 << 20
 SEND_TIMEOUT_S = 30.0
+"""For a piece of so many bytes: what is tried again would take as long again."""
 PATIENCE_WITHOUT_DAEMON_S = 3.0
 """How long a call that may be spooled waits for a daemon to come (back): a restart takes a second or two."""
 PATIENCE_AFTER_STOP_S = 2.0
@@ -153,7 +155,9 @@ class Gateway:
 
     def _send(self, frame: wire.Call | wire.Spooled) -> None:
         assert self._socket is not None
-        self._socket.sendall(wire.pack(frame))
+        packed = memoryview(wire.pack(frame))
+        for begin in range(0, len(packed), PIECE):
+            self._socket.sendall(packed[begin : begin + PIECE])
 
     def _judge_alone(self) -> None:
         if self.stop is None and (stop := self._judge()):

@@ -1,8 +1,9 @@
 """The script that the daemon runs with the runtime's interpreter: `launch.py zygote --control-fd N` or `launch.py host JOB_DIR`.
 
-That interpreter doesn't have this package, and the worker's site-packages on its path would shadow its own. So the package is
-registered here by its location, alone. Only the standard library is imported before the runtime is known to be usable, and
-nothing of it newer than Python 3.8: this file must be able to say what is wrong with any interpreter it is run by.
+That interpreter doesn't have our packages, and the worker's site-packages on its path would shadow its own. So the two packages
+that the shim needs are registered here by their locations, alone. Only the standard library is imported before the runtime is
+known to be usable, and nothing of it newer than Python 3.8: this file must be able to say what is wrong with any interpreter
+that runs it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = "airflow_remote_worker"
+PROTOCOL = "airflow_remote_protocol"
 OLDEST_PYTHON = (3, 10)
 
 
@@ -32,7 +34,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     forget_own_directory()
-    register_package()
+    register_packages()
     if arguments.command == "zygote":
         return become_zygote(arguments.control_fd)
     return host_job(arguments.job_dir)
@@ -70,13 +72,19 @@ def forget_own_directory() -> None:
     sys.path[:] = [entry for entry in sys.path if not entry or str(Path(entry).resolve()) != here]
 
 
-def register_package() -> None:
-    """Make the package that this file belongs to importable, and nothing that lies beside it."""
+def register_packages() -> None:
+    """Make the package that this file belongs to importable, and the protocol's, and nothing else that lies beside them."""
     root = Path(__file__).resolve().parent.parent
-    spec = importlib.util.spec_from_file_location(PACKAGE, root / "__init__.py", submodule_search_locations=[str(root)])
+    beside = root.parent / PROTOCOL  # installed; a checkout has a directory for each distribution
+    register(PACKAGE, root)
+    register(PROTOCOL, beside if beside.is_dir() else root.parents[2] / "protocol" / "src" / PROTOCOL)
+
+
+def register(package: str, root: Path) -> None:
+    spec = importlib.util.spec_from_file_location(package, root / "__init__.py", submodule_search_locations=[str(root)])
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[PACKAGE] = module
+    sys.modules[package] = module
     spec.loader.exec_module(module)
 
 

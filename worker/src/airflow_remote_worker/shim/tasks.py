@@ -39,7 +39,7 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
     configuration.coordinate(queue)
     coordinator = get_coordinator_manager().for_queue(queue)
     assert isinstance(coordinator, RemoteCoordinator)
-    denials = DenialsToLog(GatewayTransport(gateway, outbox), log)
+    denials = DenialsToLog(GatewayTransport(gateway, outbox, body_bytes=job.body_bytes), log)
     coordinator.gateway = gateway
     coordinator.last_call = StateLast(denials, denials.tell)
 

@@ -13,6 +13,8 @@ import json
 import sys
 
 import httpx
+from airflow_remote_protocol.bounds import OutOfBounds
+from airflow_remote_protocol.execution import CALL_HEADERS, MOST_BODY_BYTES, UNTOLD_BODY_BYTES, too_long
 
 from airflow_remote_worker.shim import wire, writes
 from airflow_remote_worker.shim.gateway import Gateway
@@ -21,19 +23,22 @@ from airflow_remote_worker.shim.outbox import Full, Outbox
 BASE_URL = "http://central.invalid/execution/"
 """Never resolved. `.invalid` (RFC 6761) makes a mistake visible."""
 
-FORWARDED = ("airflow-api-version", "content-type", "correlation-id")
-"""What the protocol lets through; the rest (user agent, empty authorization, host) is httpx's."""
-
 SERVER_ERROR_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 """Airflow's client would do the same (5 tries within about 30 s), but sleep through a stop."""
+
+
+class TooLong(Exception):
+    """A body passes the limit; the text names both."""
 
 
 class GatewayTransport(httpx.BaseTransport):
     """Answers heartbeats, forwards everything else. Without an *outbox* every call waits for central."""
 
-    def __init__(self, gateway: Gateway, outbox: Outbox | None = None) -> None:
+    def __init__(self, gateway: Gateway, outbox: Outbox | None = None, *, body_bytes: int = UNTOLD_BODY_BYTES) -> None:
+        """*body_bytes*: how large a body central takes. The daemon knows the present number, this one holds while it is away."""
         self._gateway = gateway
         self._outbox = outbox
+        self._body_bytes = body_bytes
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the daemon's answer, or the verdict *conflict* when the job must stop. Blocks through an outage."""
@@ -43,11 +48,18 @@ class GatewayTransport(httpx.BaseTransport):
             return httpx.Response(204) if self._gateway.stop is None else self._verdict()
         if self._gateway.stop is not None and path.endswith("/run"):
             return self._verdict()  # not started yet: so don't
-        return self._forward(request, path)
+        try:
+            return self._forward(request, path)
+        except OutOfBounds as error:
+            return refusal(422, "invalid", f"{request.method} {path[:200]!r} can't be written: {error}")
+        except TooLong as error:
+            return refusal(413, "too-large", str(error))
 
     def _forward(self, request: httpx.Request, path: str) -> httpx.Response:
-        headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+        headers = {name: request.headers[name] for name in CALL_HEADERS if name in request.headers}
         body = request.read()
+        if len(body) > MOST_BODY_BYTES:  # no frame holds it, and no central takes it
+            raise TooLong(too_long(f"the body of {request.method} {path[:200]}", len(body), self._body_bytes))
         success = writes.success_of(request.method, path) if self._outbox is not None and self._gateway.stop is None else None
         if success is not None and self._follows(request.method, path, headers, body):
             return httpx.Response(success, json={})
@@ -73,8 +85,15 @@ class GatewayTransport(httpx.BaseTransport):
         return waits and self._keep(method, path, headers, body)
 
     def _keep(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
-        """Keep the call in the outbox; False if it can't be, and the task has to wait for central."""
+        """Keep the call in the outbox; False if it can't be, and the task has to wait for central.
+
+        Raises:
+            OutOfBounds, TooLong: central would refuse it later.
+        """
         assert self._outbox is not None
+        if len(body) > self._body_bytes:
+            raise TooLong(too_long(f"the body of {method} {path[:200]}", len(body), self._body_bytes))
+        writes.check(method, path, body)
         try:
             self._outbox.append(wire.Call(id=0, method=method, path=path, headers=headers, body=body))
         except (OSError, Full) as error:
@@ -90,17 +109,22 @@ class GatewayTransport(httpx.BaseTransport):
         return httpx.Response(409, json={"detail": {"reason": stop.reason, "message": message}})
 
 
+def refusal(status: int, reason: str, message: str) -> httpx.Response:
+    """Return a refusal of our own in the Execution API's shape."""
+    return httpx.Response(status, json={"detail": {"reason": reason, "message": message}})
+
+
 def as_response(status: int, headers: dict[str, str], body: bytes) -> httpx.Response:
     """Return what the daemon answered in a form that the Task SDK's client understands.
 
     It reads details only from `application/json` with a `detail` in it. A problem of central (RFC 9457: what was refused and what
     to do about it) is turned into that, or the task's log would say no more than "403 Forbidden".
     """
-    content_type = {name.lower(): value for name, value in headers.items()}.get("content-type", "application/json")
-    if content_type.startswith("application/problem+json"):
+    headers = {"content-type": "application/json", **{name.lower(): value for name, value in headers.items()}}
+    if headers["content-type"].startswith("application/problem+json"):
         try:
             body = json.dumps({"detail": json.loads(body)}).encode()
-            content_type = "application/json"
+            headers["content-type"] = "application/json"
         except ValueError:
             pass  # leave the body to the client, which shows it as it is
-    return httpx.Response(status, headers={"content-type": content_type}, content=body)
+    return httpx.Response(status, headers=headers, content=body)

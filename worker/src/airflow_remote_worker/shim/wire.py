@@ -1,7 +1,7 @@
 """What a shim, its zygote and the daemon say to each other on this machine: length-prefixed msgpack frames.
 
-Imported by both interpreters (the worker's and the runtime's), so it needs nothing but stdlib and msgspec, which the Task SDK
-depends on too. A frame is a 4-byte big-endian length and that many bytes of msgpack.
+Imported by both interpreters (the worker's and the runtime's), so it needs nothing but the protocol, stdlib and msgspec, which
+the Task SDK depends on too. A frame is a 4-byte big-endian length and that many bytes of msgpack.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import socket
 import struct
 
 import msgspec
+from airflow_remote_protocol.execution import MOST_BODY_BYTES, UNTOLD_BODY_BYTES
 
 LENGTH = struct.Struct(">I")
-MAX_FRAME = 64 * 1024 * 1024
-"""Bounds one Execution API body (a large XCom)."""
+MAX_FRAME = MOST_BODY_BYTES + (1 << 20)
+"""The largest body of an Execution API call that central may be set to take (a large XCom), and what is around it."""
 ACCEPT = "accept"
 """The path of a :class:`Call` (POST) that isn't the Execution API's: the daemon accepts the offer at central. For kinds of jobs
 that have no `run` call of their own."""
@@ -295,6 +296,8 @@ class JobSpec(msgspec.Struct, frozen=True):
     """Where the daemon writes later ones; empty: the shim doesn't count."""
     run_as_user: str = ""
     """As whom the job's code runs; empty: as the shim does."""
+    body_bytes: int = UNTOLD_BODY_BYTES
+    """How large the body of an Execution API call may be, as central said when the job was taken."""
 
 
 HOST_SPEC = "host.json"

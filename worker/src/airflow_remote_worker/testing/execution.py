@@ -29,7 +29,7 @@ class Call:
     job: Job
     method: str
     parts: list[str]
-    """Of the path, unquoted."""
+    """Of the path, unquoted as a whole before it is split; a key is all that is left, joined with slashes."""
     query: dict[str, str]
     content: Any
     """The body as JSON; None without one."""
@@ -73,7 +73,7 @@ class TaskCalls:
             content = json.loads(body) if body else None
         except ValueError:
             return _refusal(422, "invalid_request", "the body is not JSON")
-        parts = [unquote(part) for part in path.strip("/").split("/")]
+        parts = unquote(path).split("/")  # an encoded slash parts a path for Airflow, too; empty parts belong to keys
         call = Call(job, method, parts, {name: values[-1] for name, values in parse_qs(query).items()}, content)
         resource = self._resources.get(parts[0])
         with self._lock:
@@ -198,20 +198,21 @@ class TaskCalls:
 
     def _connections(self, call: Call) -> Outcome:
         conn_id = "/".join(call.parts[1:])
-        if call.method != "GET" or conn_id not in self.connections:
+        if call.method != "GET" or conn_id not in self.connections or "/" in conn_id:  # Airflow has no route for one with a slash
             return _refusal(404, "not_found", f"Connection with ID {conn_id} not found")
         empty = dict.fromkeys(("host", "schema", "login", "password", "port", "extra"))
         return _json(200, {"conn_id": conn_id, "conn_type": "generic", **empty, **self.connections[conn_id]})
 
     def _store(self, call: Call) -> Outcome:
         match (call.method, call.parts[1:]):
-            case ("GET", ["ti", ti_id, key]) if (ti_id, key) in self.stored:
-                return _json(200, {"value": self.stored[ti_id, key]})
-            case ("PUT", ["ti", ti_id, key]):
-                self.stored[ti_id, key] = call.content["value"]
+            case ("GET", ["ti", ti_id, *parts]) if (ti_id, "/".join(parts)) in self.stored:
+                return _json(200, {"value": self.stored[ti_id, "/".join(parts)]})
+            case ("PUT", ["ti", ti_id, *parts]) if parts:
+                self.stored[ti_id, "/".join(parts)] = call.content["value"]
                 return 204, {}, b""
-            case ("DELETE", ["ti", ti_id, *keys]):
-                self.stored = {at: value for at, value in self.stored.items() if at[0] != ti_id or (keys and at[1] != keys[0])}
+            case ("DELETE", ["ti", ti_id, *parts]):
+                key = "/".join(parts) if parts else None
+                self.stored = {at: value for at, value in self.stored.items() if at[0] != ti_id or key not in (None, at[1])}
                 return 204, {}, b""
         return _unknown(call)
 

@@ -41,6 +41,10 @@ class Timing:
     credential_s: float = 30 * 86400.0
 
 
+BODY_BYTES = 4 * 1024 * 1024
+"""How large a body of the Execution API may be here."""
+
+
 class FakeCentral:
     """A central on 127.0.0.1. All methods may be called from any thread.
 
@@ -59,7 +63,9 @@ class FakeCentral:
             stop_after_s=timing.stop_after_s,
             credential_s=timing.credential_s,
         )
-        self._routes = Routes(self._ledger, execution or self.tasks, poll_s=timing.poll_s, retry_s=timing.retry_s)
+        self._routes = Routes(
+            self._ledger, execution or self.tasks, poll_s=timing.poll_s, retry_s=timing.retry_s, body_bytes=BODY_BYTES
+        )
         self._faults = Faults()
         self._http = HttpServer(self._routes.answer, self._faults, prefix=f"{sub_path}/remote/v1/")
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 from airflow_remote_protocol.codec import Malformed, decode, encode
 from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.execution import ANSWER_HEADERS, CALL_HEADERS, ENVELOPE_BYTES, too_long
 from airflow_remote_protocol.messages import (
     ChunkResults,
     Credential,
@@ -60,9 +61,6 @@ MAX_OWN_LOG = 1 << 20
 LOOK_S = 0.1
 """How often a parked poll looks whether its peer hung up or an offer expired; everything else wakes it at once."""
 
-PASSED_IN = ("airflow-api-version", "content-type", "correlation-id")
-"""The headers that the gateway passes on to the Execution API."""
-
 Execution = Callable[[Job, str, str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], bytes]]
 """The Execution API: (job, method, path with query, headers, body) → (status, headers, body)."""
 
@@ -91,10 +89,11 @@ class Answer:
 class Routes:
     """Answers requests. Called from one thread per connection."""
 
-    def __init__(self, ledger: Ledger, execution: Execution, *, poll_s: float, retry_s: float) -> None:
+    def __init__(self, ledger: Ledger, execution: Execution, *, poll_s: float, retry_s: float, body_bytes: int) -> None:
         self.execution = execution
         self._ledger = ledger
         self._poll_s = poll_s
+        self._body_bytes = body_bytes
         self._retry_s = retry_s
 
     def answer(self, request: Request) -> Answer:
@@ -178,6 +177,7 @@ class Routes:
                 intent=worker.intent,
                 stops=stops,
                 time=time.time(),
+                body_bytes=self._body_bytes,
                 credential_life_s=self._ledger.credential_s,
                 credential_age_s=self._ledger.credential_age_s(worker),
             )
@@ -241,6 +241,8 @@ class Routes:
 
     def _execution(self, request: Request, worker: Worker, job_id: str, path: str) -> Answer:
         epoch = _epoch(request)
+        if len(request.body) > self._body_bytes:
+            raise Refusal(ProblemCode.TOO_LARGE, too_long("the body", len(request.body), self._body_bytes))
         with self._ledger.changed:
             self._ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
             self._ledger.expire_offers()
@@ -256,12 +258,14 @@ class Routes:
             elif not _is_open_to(job, request.method, path):
                 detail = f"a job of the kind {job.kind.value} may not call {request.method} {path}"
                 raise Refusal(ProblemCode.INVALID, detail)
-        headers = {name: value for name, value in request.headers.items() if name in PASSED_IN}
+        headers = {name: value for name, value in request.headers.items() if name in CALL_HEADERS}
         query = f"?{request.query}" if request.query else ""
         status, given, body = self.execution(job, request.method, path + query, headers, request.body)
         if concluding and status < 300:
             job.concluded_as = request.body
-        return Answer(status, body, {name.lower(): value for name, value in given.items()})
+        if len(body) > self._body_bytes + ENVELOPE_BYTES:
+            raise Refusal(ProblemCode.TOO_LARGE, too_long("Airflow's answer", len(body), self._body_bytes))
+        return Answer(status, body, {name.lower(): value for name, value in given.items() if name.lower() in ANSWER_HEADERS})
 
 
 def _is_open_to(job: Job, method: str, path: str) -> bool:

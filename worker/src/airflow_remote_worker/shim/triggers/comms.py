@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+from airflow_remote_protocol.execution import CALL_HEADERS, MOST_BODY_BYTES, too_long
 
 from airflow_remote_worker.shim import wire
 from airflow_remote_worker.shim.denials import reason_of
-from airflow_remote_worker.shim.transport import BASE_URL, FORWARDED, SERVER_ERROR_PAUSES_S, as_response
+from airflow_remote_worker.shim.transport import BASE_URL, SERVER_ERROR_PAUSES_S, as_response, refusal
 from airflow_remote_worker.shim.triggers.current import ContextThreads, Running, current
 from airflow_remote_worker.shim.triggers.logs import LogBook
 from airflow_remote_worker.shim.triggers.portal import greenback
@@ -152,8 +153,11 @@ class TriggerTransport(httpx.BaseTransport):
                 "copy the context (contextvars.copy_context)"
             )
         path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
-        headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
-        call = wire.TriggerCall(0, running.lease, request.method, path, headers, request.read())
+        headers = {name: request.headers[name] for name in CALL_HEADERS if name in request.headers}
+        body = request.read()
+        if len(body) > MOST_BODY_BYTES:
+            return refusal(413, "too-large", too_long(f"the body of {request.method} {path[:200]}", len(body), MOST_BODY_BYTES))
+        call = wire.TriggerCall(0, running.lease, request.method, path, headers, body)
         answer = self._ask(running, call)
         for pause in SERVER_ERROR_PAUSES_S:
             if answer is None or answer.status < 500:

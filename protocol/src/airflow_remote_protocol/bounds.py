@@ -1,8 +1,11 @@
 """Bounds of the values in a job's call: what a body, a query and a path may hold before the call goes on to Airflow.
 
+Both ends check: central before it passes a call on, and a job's process before it keeps a write for later, because a refusal that
+comes after an outage can no longer be raised in the task.
+
 Airflow's Execution API checks types, not ranges. A date in the year 9999, a number of 64 bits or a NUL character is an error 500
 with a traceback there. A delay of 1e300 s or NaN gets into the database, and every later read fails. Here are the ranges,
-one type for each body. Which route has which body: :mod:`.rules`.
+one type for each body. Central's table of rules says which route has which body.
 
 Fields that a type does not name are passed on: Airflow's own models refuse them. Fields are optional here for the same reason.
 """
@@ -13,8 +16,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -202,7 +207,13 @@ class XCom:
     """Stands for any JSON that :func:`check_xcom` takes."""
 
 
-def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes) -> None:
+Dates = tuple[datetime, datetime]
+"""The first date of a range, and the first one after it."""
+
+
+def check(
+    body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes, *, stored: Dates | None = None
+) -> None:
     """Return if the values of a call are within their bounds.
 
     Args:
@@ -210,14 +221,44 @@ def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, s
         named: the parameters of the path, decoded.
         query: the parameters of the query, decoded.
         body: as it came; empty: Airflow says whether it wants one.
+        stored: the dates that central's database stores; None: all.
 
     Raises:
         OutOfBounds: one is not.
     """
     for name, value in (*named.items(), *query):
         _check_parameter(name, value)
-    if body_type is not None and body:
-        _check_body(body_type, body)
+    if body_type is None:
+        return
+    for name in LONGEST_KEYS.keys() & named.keys():
+        if len(named[name]) > LONGEST_KEYS[name]:
+            raise OutOfBounds(f"its key has {len(named[name])} characters; {LONGEST_KEYS[name]} is the limit")
+    if body:
+        before = _stored.set(stored)
+        try:
+            _check_body(body_type, body)
+        finally:
+            _stored.reset(before)
+
+
+LONGEST_KEYS = {"key": 512, "variable_key": 250}
+"""By the parameter of the path: characters that Airflow's columns of XComs, of stored state and of variables take."""
+_stored: ContextVar[Dates | None] = ContextVar("stored", default=None)
+"""For the types of bodies, which msgspec gives nothing but their fields."""
+
+
+def read_path(path: str) -> str:
+    """Return a percent-encoded path decoded.
+
+    Raises:
+        OutOfBounds: it climbs, or holds control characters.
+    """
+    decoded = unquote(path)
+    if any(ord(char) < ord(" ") for char in decoded):
+        raise OutOfBounds("its path holds control characters")
+    if any(part in ("..", ".") for part in decoded.split("/")):
+        raise OutOfBounds("its path has a part that is only dots")
+    return decoded
 
 
 def check_versions(versions: Iterable[str]) -> None:
@@ -341,9 +382,7 @@ def _levels(value: object) -> Iterator[list[Any]]:
 
 
 def _check_moment(name: str, moment: datetime, earliest: datetime, latest: datetime) -> None:
-    from airflow_remote_provider import compat  # here, because the documentation is made where there is no Airflow
-
-    stored = compat.date_range()
+    stored = _stored.get()
     if stored is not None:
         earliest, latest = max(earliest, stored[0]), min(latest, stored[1])
     if not earliest <= moment < latest:

@@ -1,0 +1,138 @@
+"""What the Task SDK reads of answers beside their bodies; keys of every spelling; large values. Locally and remotely alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Asset, BaseHook, Variable, dag, get_current_context, task, task_group
+
+REMOTE = "RemoteExecutor"
+
+KEYS = ["a/b", "/a", "a/", "//", "a//b", "a b", " a ", "100%", "%2F", "%41", "ключ", "💥/é", "a?b=c&d", "x#y", "item/3", "a+b"]
+STORE = Asset(name="e2e keys//%", uri="s3://e2e/keys//%20a")
+
+
+@dag(schedule=None)
+def sequences():
+    """Lazy sequences of a mapped remote task, used by remote tasks."""
+
+    @task(executor=REMOTE)
+    def numbers() -> list[int]:
+        return [1, 2, 3]
+
+    @task(executor=REMOTE)
+    def double(number: int) -> int:
+        return number * 2
+
+    @task(executor=REMOTE)
+    def describe(doubled: Any) -> list[Any]:
+        return [len(doubled), list(doubled), doubled[-1], list(doubled[1:])]
+
+    @task(executor=REMOTE)
+    def text(value: Any) -> str:
+        return str(value)
+
+    @task(executor=REMOTE)
+    def collect(mapped: Any, zipped: Any, joined: Any, grouped: Any) -> list[list[str]]:
+        return [list(mapped), list(zipped), list(joined), list(grouped)]
+
+    @task_group
+    def steps(number: int) -> Any:
+        return text(double.override(task_id="double_in_group")(number))
+
+    doubled = double.expand(number=numbers())
+    describe(doubled)
+    mapped = text.override(task_id="mapped").expand(value=doubled.map(lambda number: number + 1))
+    zipped = text.override(task_id="zipped").expand(value=doubled.zip(numbers.override(task_id="others")()))
+    joined = text.override(task_id="joined").expand(value=doubled.concat(numbers.override(task_id="more")()))
+    collect(mapped, zipped, joined, steps.expand(number=doubled))
+
+
+def _probe() -> dict[str, list[str]]:
+    """Return what becomes of a value under each key, in each store."""
+    context = get_current_context()
+    ti, states = context["ti"], context["task_state_store"]
+    assets = context["asset_state_store"][STORE]
+    return {key: _outcomes(ti, states, assets, key, number) for number, key in enumerate(KEYS)}
+
+
+def _outcomes(ti: Any, states: Any, assets: Any, key: str, number: int) -> list[str]:
+    name = f"{ti.task_id}/{key}"  # tasks must not meet in a variable
+    return [
+        _outcome(lambda: ti.xcom_push(key=key, value=number)),
+        _outcome(lambda: ti.xcom_pull(task_ids=ti.task_id, key=key)),
+        _outcome(lambda: Variable.set(name, str(number))),
+        _outcome(lambda: Variable.get(name)),
+        _outcome(lambda: Variable.get(key, default="none")),
+        _outcome(lambda: BaseHook.get_connection(key)),
+        _outcome(lambda: states.set(key, number)),
+        _outcome(lambda: states.get(key)),
+        _outcome(lambda: states.delete(key)),
+        _outcome(lambda: assets.set(name, number)),
+        _outcome(lambda: assets.get(name)),
+    ]
+
+
+def _outcome(call: Any) -> str:
+    try:
+        return repr(call())
+    except Exception as error:
+        return type(error).__name__
+
+
+@dag(schedule=None)
+def keys():
+    everything = {"remote": {"variables": ["*"], "writes": ["*"], "connections": ["*"]}}
+    here = task(_probe, outlets=[STORE]).override(task_id="here")
+    there = task(_probe, outlets=[STORE], executor=REMOTE, executor_config=everything).override(task_id="there")
+    here()
+    there()
+
+
+@dag(schedule=None, params={"megabytes": 70})
+def large():
+    """A value of some megabytes goes to the site and back."""
+
+    @task(executor=REMOTE, executor_config={"remote": {"writes": ["e2e_large"], "variables": ["e2e_large"]}})
+    def write() -> str:
+        megabytes = get_current_context()["params"]["megabytes"]
+        Variable.set("e2e_large", "v" * (megabytes << 20))
+        return "x" * (megabytes << 20)
+
+    @task(executor=REMOTE, executor_config={"remote": {"variables": ["e2e_large"]}})
+    def read(value: str) -> list[int]:
+        return [len(value), len(Variable.get("e2e_large"))]
+
+    @task
+    def read_here(value: str) -> int:
+        return len(value)
+
+    value = write()
+    read(value)
+    read_here(value)
+
+
+@dag(schedule=None)
+def too_large():
+    """On a central whose limit is 1 MiB; a value of Airflow's own executors may be larger."""
+
+    @task
+    def write_here() -> str:
+        return "x" * (3 << 20)
+
+    @task(executor=REMOTE, retries=0)
+    def read(value: str) -> int:
+        return len(value)
+
+    @task(executor=REMOTE, retries=0)
+    def write() -> str:
+        return "x" * (3 << 20)
+
+    read(write_here())
+    write()
+
+
+sequences()
+keys()
+large()
+too_large()
