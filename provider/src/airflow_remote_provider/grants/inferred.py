@@ -215,11 +215,12 @@ OWN_RUN = frozenset({("run_id",), ("dag_run", "run_id"), ("ti", "run_id"), ("tas
 
 
 def _of_pull(arguments: Mapping[str, nodes.Expr], found: Names, own_dag: str) -> None:
-    dag = arguments.get("dag_id")
-    if isinstance(dag, nodes.Const) and isinstance(dag.value, str):
-        found[Kind.XCOMS_OF].add(dag.value)
-    elif own_dag and (dag is None or isinstance(dag, nodes.Const)) and _leaves_own_run(arguments):
-        found[Kind.XCOMS_OF].add(own_dag)
+    dag = arguments.get("dag_id", nodes.Const(None))
+    if not isinstance(dag, nodes.Const):
+        return
+    named = dag.value if isinstance(dag.value, str) else own_dag
+    if named and (named != own_dag or _leaves_own_run(arguments)):
+        found[Kind.XCOMS_OF].add(named)
 
 
 def _leaves_own_run(arguments: Mapping[str, nodes.Expr]) -> bool:
