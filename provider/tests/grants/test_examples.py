@@ -1,4 +1,4 @@
-"""Every example Dag of the installed packages: what is inferred for each of its tasks, as written down in `examples/` and reviewed.
+"""Every example Dag of the installed packages: what is inferred for each of its tasks is what was reviewed, in `examples/`.
 
 The docker provider's wheel holds no example Dags; its operator is in `test_policies.py`. After a change that should change them:
 `WRITE_EXAMPLES=1 pytest provider/tests/grants/test_examples.py`, and read the difference.
