@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from airflow.sdk import DAG, get_parsing_context
+from airflow.sdk import get_parsing_context
+from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.timetables.simple import NullTimetable
 
 STANDARD, CORE = "airflow.providers.standard.example_dags", "airflow.example_dags"
@@ -26,13 +27,14 @@ EXAMPLES = {
 wanted = get_parsing_context().dag_id
 for dag_id, module in EXAMPLES.items():
     if wanted in (None, dag_id):
-        found = [thing for thing in vars(import_module(module)).values() if isinstance(thing, DAG) and thing.dag_id == dag_id]
-        for dag in found[:1]:
-            dag.schedule, dag.timetable = None, NullTimetable()
-            for task in dag.tasks:
-                options = getattr(task, "partial_kwargs", None)
-                if options is None:
-                    task.executor = "RemoteExecutor"
-                else:
-                    options["executor"] = "RemoteExecutor"
-            globals()[dag_id] = dag
+        import_module(module)
+
+# What an example assigns to no name is only found where Airflow itself looks for it.
+for dag, _ in DagContext.autoregistered_dags:
+    dag.timetable = NullTimetable()
+    for task in dag.tasks:
+        options = getattr(task, "partial_kwargs", None)
+        if options is None:
+            task.executor = "RemoteExecutor"
+        else:
+            options["executor"] = "RemoteExecutor"

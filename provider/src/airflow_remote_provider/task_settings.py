@@ -42,4 +42,5 @@ def _value(section: str, option: str) -> str | None:
 def _name_of_local_zone() -> str | None:
     from airflow import settings
 
-    return getattr(settings.TIMEZONE, "name", None)
+    name = getattr(settings.TIMEZONE, "name", None)
+    return name if isinstance(name, str) else None

@@ -227,8 +227,9 @@ def _leaves_own_run(arguments: Mapping[str, nodes.Expr]) -> bool:
     earlier, run = arguments.get("include_prior_dates"), arguments.get("run_id")
     if isinstance(earlier, nodes.Const) and earlier.value:
         return True
-    is_given = run is not None and not (isinstance(run, nodes.Const) and run.value is None)
-    return is_given and _path(run) not in OWN_RUN
+    if run is None or (isinstance(run, nodes.Const) and run.value is None):
+        return False
+    return _path(run) not in OWN_RUN
 
 
 def _path(node: nodes.Node) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def combined(central: Mapping[str, str], site: Mapping[tuple[str, str], str]) ->
 
 def of_site(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
     """Return what the site has set itself, by section and option: its `airflow.cfg`, and over it its environment."""
-    own = {}
+    own: dict[tuple[str, str], str] = {}
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     home = environ.get("AIRFLOW_HOME", "~/airflow")
     path = Path(environ.get("AIRFLOW_CONFIG") or Path(home) / "airflow.cfg").expanduser()
