@@ -57,6 +57,11 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
             # So that a test of lost jobs needs to wait for their own patience only.
             "AIRFLOW__REMOTE__RECONNECT_SECONDS": "10",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            # What tasks at a site must see too (test_task_settings).
+            "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Europe/Berlin",
+            "AIRFLOW__CORE__DEFAULT_TASK_EXECUTION_TIMEOUT": "3000",
+            "AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES": "recipe",
+            "AIRFLOW__TRIGGERER__ON_KILL_TIMEOUT": "25",
         },
     )
     try:

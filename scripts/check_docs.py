@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 # (document, name of its block, what must stand between <!-- name:begin --> and <!-- name:end -->)
 BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/reference/configuration.md", "central-options", reference.central_options),
+    ("docs/reference/configuration.md", "task-settings", reference.task_settings),
     ("docs/reference/configuration.md", "worker-settings", reference.worker_settings),
     ("docs/reference/configuration.md", "worker-commands", reference.worker_commands),
     ("docs/reference/grants.md", "rules", reference.grant_rules),

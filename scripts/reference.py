@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
+from airflow_remote_protocol.task_settings import OPTIONS as TASK_SETTINGS
 from airflow_remote_provider.api.rules import TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
 from airflow_remote_provider.metrics import TABLE as METRICS
 from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS, Settings
@@ -30,6 +31,12 @@ def central_options() -> str:
     rows += [(f"`{name}`", f"`{option.default}`", "text", option.text) for name, option in TEXT_OPTIONS.items()]
     table = _table(("option", "default", "allowed", "meaning"), rows)
     return f"{table}\n\nWhole numbers: {', '.join(f'`{name}`' for name in OPTIONS if name in whole)}."
+
+
+def task_settings() -> str:
+    """Every setting of central's Airflow that tasks at a site get."""
+    rows = [(f"`[{name.partition('.')[0]}] {name.partition('.')[2]}`", option.why) for name, option in TASK_SETTINGS.items()]
+    return _table(("option", "what it decides for a task"), rows)
 
 
 def grant_rules() -> str:

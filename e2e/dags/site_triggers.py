@@ -78,3 +78,27 @@ class Asks(BaseTrigger):
         from airflow.sdk import BaseHook
 
         yield TriggerEvent((await BaseHook.aget_connection(self.conn)).login)
+
+
+def settings_seen() -> dict[str, Any]:
+    """Return what this process sees of central's configuration."""
+    from datetime import datetime
+
+    from airflow.sdk import timezone
+    from airflow.sdk.configuration import conf
+
+    return {
+        "midnight": timezone.convert_to_utc(datetime(2026, 1, 1)).isoformat(),
+        "base_url": conf.get("api", "base_url"),
+        "on_kill_timeout": conf.get("triggerer", "on_kill_timeout"),
+    }
+
+
+class TellsSettings(BaseTrigger):
+    """Fires at once with the settings of its process."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.TellsSettings", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        yield TriggerEvent(settings_seen())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_provider import compat, executor, policies
-from airflow_remote_provider.grants import inferred
+from airflow_remote_provider.grants import Ask, Kind, declared, inferred
 from airflow_remote_provider.grants.declared import NOTED
 
 OURS = policies.EXECUTOR
@@ -89,6 +90,34 @@ def test_a_task_that_names_nothing_gets_no_note() -> None:
     with DAG("dag"):
         task = BashOperator(task_id="t", bash_command="true", executor="RemoteExecutor")
     assert _ruled(task) == {}
+
+
+def test_what_the_file_reads_when_it_is_loaded_is_noted_with_each_of_its_remote_tasks(tmp_path: Path) -> None:
+    file = tmp_path / "d.py"
+    file.write_text('LIMIT = Variable.get("limit")\nHOST = BaseHook.get_connection("plant").host')
+    with DAG("dag", default_args={"executor": "RemoteExecutor"}) as dag:
+        tasks = [BashOperator(task_id=name, bash_command="{{ conn.a }}") for name in "xy"]
+    dag.fileloc = str(file)
+    for task in tasks:
+        assert _ruled(task)[NOTED] == {"connections": ["a"], "of_file": {"connections": ["plant"], "variables": ["limit"]}}
+        granted = declared.noted(task.executor_config)
+        assert all(granted.allows(Ask(Kind.CONNECTIONS, (name,))) for name in ("a", "plant"))
+        assert granted.allows(Ask(Kind.VARIABLES, ("limit",)))
+        assert not declared.noted_of_file(task.executor_config).allows(Ask(Kind.CONNECTIONS, ("a",)))
+
+
+def test_a_file_in_a_zip_is_read_too_and_one_that_is_gone_keeps_no_dag_from_loading(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with zipfile.ZipFile(tmp_path / "dags.zip", "w") as archive:
+        archive.writestr("d.py", 'Variable.get("limit")')
+    with DAG("dag") as dag:
+        task = BashOperator(task_id="t", bash_command="true", executor="RemoteExecutor")
+    dag.fileloc = str(tmp_path / "gone.py")
+    assert _ruled(task) == {}
+    assert "gone.py can't be read" in caplog.text
+    dag.fileloc = str(tmp_path / "dags.zip" / "d.py")
+    assert _ruled(task)[NOTED] == {"of_file": {"variables": ["limit"]}}
 
 
 def test_a_declaration_that_cannot_be_read_is_an_import_error() -> None:

@@ -49,6 +49,30 @@ def test_a_job_runs_and_is_reported_with_its_whole_log(central: FakeCentral, wor
     assert (worker.job_dir(job_id) / "task.log").read_bytes() == central.log_bytes(job_id)
 
 
+def test_settings_that_change_reach_new_jobs_and_leave_running_ones_alone(central: FakeCentral, worker: RunningWorker) -> None:
+    def passed() -> str:
+        status = json.loads(worker.state.status_path.read_bytes())
+        try:
+            return psutil.Process(status["runtime"]["pid"]).environ().get(wire.TASK_SETTINGS, "")
+        except (TypeError, psutil.NoSuchProcess):  # there is none now, or the one before
+            return ""
+
+    central.set_task_settings({"core.default_timezone": "Europe/Berlin", "core.hostname_callable": "os.getcwd"})
+    worker.start()
+    running = worker.enqueue("run\nlog here\nsleep 60")
+    central.wait_for_state(running, JobState.RUNNING)
+    pid = eventually(lambda: shim_pid(worker, running))
+    assert json.loads(eventually(passed)) == {"core.default_timezone": "Europe/Berlin"}
+
+    central.set_task_settings({"core.default_timezone": "Asia/Tokyo"})
+    later = worker.enqueue("run\nexit 0")
+    central.wait_for_state(later, JobState.SUCCEEDED)
+
+    eventually(lambda: "Asia/Tokyo" in passed())
+    assert is_running(pid)
+    assert (worker.state.task_settings_path).exists(), "the next start has them at once"
+
+
 def test_more_jobs_than_slots_all_run(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_ids = [worker.enqueue("run\nlog x\nexit 0") for _ in range(12)]

@@ -11,6 +11,7 @@ from airflow_remote_protocol.messages import (
     PollReply,
     Stop,
     StopReason,
+    TaskSettings,
 )
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
@@ -225,3 +226,17 @@ def test_all_leases_fit_into_one_poll_with_room_for_the_tasks() -> None:
         session.hold(trigger(f"t{n}"), JobPhase.RUNNING)
     assert session.free_triggers() == 0
     assert session.free_slots() == 10
+
+
+def test_settings_for_tasks_are_taken_once_for_each_revision_and_asked_for_by_it() -> None:
+    session = WorkerSession(slots=1)
+    assert session.ask(60).task_settings_revision == ""
+    first, second = TaskSettings("r1", {"a.b": "1"}), TaskSettings("r2", {"a.b": "2"})
+    serve = Intent(mode=IntentMode.SERVE, revision=1)
+    assert session.open(serve, [], first).task_settings == first
+    assert session.open(serve, [], first).task_settings is None
+    assert session.open(serve, []).task_settings is None, "an older central says nothing of them"
+    assert session.ask(60).task_settings_revision == "r1"
+    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a")], task_settings=second))
+    assert (heard.task_settings, [offer.job_id for offer in heard.take]) == (second, ["a"])
+    assert session.ask(60).task_settings_revision == "r2"

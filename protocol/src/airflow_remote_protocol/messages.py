@@ -156,6 +156,15 @@ class Stop(Message, frozen=True):
     detail: str = ""
 
 
+class TaskSettings(Message, frozen=True):
+    """Central's Airflow settings that change how a task behaves or what its log masks: :mod:`.task_settings`."""
+
+    revision: Annotated[str, msgspec.Meta(max_length=64)]
+    """Differs whenever a value does."""
+    values: dict[str, str]
+    """By `section.option`. Names that the worker doesn't know are ignored."""
+
+
 class Session(Message, frozen=True):
     """Answer to `session`."""
 
@@ -178,6 +187,8 @@ class Session(Message, frozen=True):
     """How much of that is over."""
     body_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
     """How many bytes the body of an Execution API call may have, in either direction; 0: not told."""
+    task_settings: TaskSettings | None = None
+    """None: central sends none, the worker keeps those that it has."""
 
 
 class JobKind(str, Enum):
@@ -268,6 +279,8 @@ class Poll(Message, frozen=True):
     jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
     free_triggers: Slots = 0
     """How many more triggers the worker would host now."""
+    task_settings_revision: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    """Of the task settings that the worker has; empty: it has none. None: it does not know what they are."""
 
 
 class PollReply(Message, frozen=True):
@@ -281,6 +294,8 @@ class PollReply(Message, frozen=True):
     """Only when its revision is newer than the poll's."""
     pause_s: float = 0.0
     """How long to wait before the next poll (load shedding)."""
+    task_settings: TaskSettings | None = None
+    """Only when their revision differs from the poll's. Does not end a poll early; they hold for the offers beside them."""
 
 
 class Decline(Message, frozen=True):

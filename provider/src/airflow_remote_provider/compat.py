@@ -265,6 +265,19 @@ def set_executor_config(task: Any, config: dict[str, Any]) -> None:
         task.executor_config = config
 
 
+def source_of_dag_file(path: str) -> str:
+    """Return the text of a Dag file, which may be in a zip.
+
+    Raises:
+        OSError, UnicodeDecodeError: it can't be read.
+    """
+    from airflow.utils.file import open_maybe_zipped
+
+    with open_maybe_zipped(path) as file:
+        text = file.read()
+    return text.decode() if isinstance(text, bytes) else str(text)
+
+
 def start_on_worker(task: Any) -> None:
     """Let a task of a Dag file that would start in the triggerer start on its worker, which then defers it."""
     if not getattr(task, "start_from_trigger", False):
@@ -295,6 +308,20 @@ def date_range() -> tuple[datetime, datetime] | None:
 
 MYSQL_TIMESTAMPS = (datetime(1970, 1, 2, tzinfo=timezone.utc), datetime(2038, 1, 19, tzinfo=timezone.utc))
 """https://dev.mysql.com/doc/refman/8.4/en/datetime.html, less a day for time zones."""
+
+
+def is_triggered_by(session: Session, run: tuple[str, str], source: tuple[str, str]) -> bool:
+    """Say whether an asset event of the Dag run *source* triggered the Dag run *run*; of each the Dag id and the run id."""
+    from airflow.models.asset import AssetEvent
+    from airflow.models.dagrun import DagRun
+
+    query = (
+        select(AssetEvent.id)
+        .join(AssetEvent.created_dagruns)
+        .where(DagRun.dag_id == run[0], DagRun.run_id == run[1])
+        .where(AssetEvent.source_dag_id == source[0], AssetEvent.source_run_id == source[1])
+    )
+    return session.scalar(query.limit(1)) is not None
 
 
 def downstream_of(task: Any) -> frozenset[str]:

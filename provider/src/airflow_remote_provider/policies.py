@@ -32,7 +32,7 @@ def task_policy(task: Any) -> None:
         return
     compat.start_on_worker(task)
     from airflow_remote_provider.grants import inferred
-    from airflow_remote_provider.grants.declared import NOTED
+    from airflow_remote_provider.grants.declared import NOTED, OF_FILE
     from airflow_remote_provider.task_options import BadTaskOption, parse
 
     try:
@@ -45,6 +45,23 @@ def task_policy(task: Any) -> None:
         # Somebody's operator does what we didn't think of. Its Dag must load; what isn't noted is denied, and said to be.
         log.exception("Could not infer what task %s of Dag %s reads; it needs declarations", task.task_id, task.dag_id)
         return
-    if names:
-        noted = {kind.value: sorted(some) for kind, some in names.items()}
+    noted: dict[str, Any] = {kind.value: sorted(some) for kind, some in names.items()}
+    if of_file := _of_file(task):
+        noted[OF_FILE] = of_file
+    if noted:
         compat.set_executor_config(task, {**(task.executor_config or {}), NOTED: noted})
+
+
+def _of_file(task: Any) -> dict[str, list[str]]:
+    """Return what the task's Dag file reads when it is loaded, by kind."""
+    from airflow_remote_provider.grants import top_level
+
+    path = getattr(getattr(task, "dag", None), "fileloc", None)
+    if not path:
+        return {}
+    try:
+        names = top_level.of_source(compat.source_of_dag_file(path))
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("%s can't be read (%s); what it reads at its top level must be declared for its remote tasks", path, error)
+        return {}
+    return {kind.value: sorted(some) for kind, some in names.items()}

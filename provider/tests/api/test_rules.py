@@ -313,7 +313,7 @@ def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str
         (TASK, "GET", "xcoms/mine/run-1/task/key?include_prior_dates=on", Kind.XCOMS_OF, ("mine",)),
         (TASK, "HEAD", "xcoms/other/run-1/task/key", Kind.XCOMS_OF, ("other",)),
         (TASK, "GET", "dags/other", Kind.DAGS, ("other",)),
-        (TASK, "GET", "dag-runs/other/run-1", Kind.DAGS, ("other",)),
+        (TASK, "GET", "dags/other", Kind.DAGS, ("other",)),
         (TASK, "GET", "dag-runs/previous?dag_id=other&logical_date=x", Kind.DAGS, ("other",)),
         (TASK, "POST", "dag-runs/other/run-9", Kind.TRIGGER_DAGS, ("other",)),
         (TASK, "POST", "dag-runs/mine/run-9", Kind.TRIGGER_DAGS, ("mine",)),
@@ -338,6 +338,12 @@ def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str
 )
 def test_what_is_not_needs_a_grant(subject: Subject, method: str, path: str, kind: Kind, names: tuple[str, ...]) -> None:
     assert _judged(subject, method, path) == (Ask(kind, names),)
+
+
+def test_a_question_about_one_run_of_another_dag_names_the_run() -> None:
+    for path in ("dag-runs/other/run-1", "dag-runs/other/run-1/state"):
+        assert _judged(TASK, "GET", path) == (Ask(Kind.DAGS, ("other",), run="run-1"),)
+    assert _judged(TASK, "GET", "dag-runs/previous?dag_id=other&run_id=run-1") == (Ask(Kind.DAGS, ("other",)),)
 
 
 def test_listing_needs_a_grant_of_the_whole_prefix() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 
 from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
@@ -81,6 +83,7 @@ def _template(text: str) -> Names:
         ("{{ var.json.a.b[1].c }}", set(), {"a"}),
         ("{{ var.json.get('a')['b'] }}", set(), {"a"}),
         ("{{ var.json['a'] }}", set(), {"a"}),
+        ("{{ var.value.get(key='a', default='b') }} {{ conn.get(conn_id='c') }}", {"c"}, {"a"}),
         ("{% if var.value.a == 'x' %}{{ conn.b.host }}{% endif %}", {"b"}, {"a"}),
         ("{% for x in var.json.a %}{% if x %}{% continue %}{% endif %}{% do x %}{% endfor %}", set(), {"a"}),
         ("{% set c = conn.a %}{{ c.host | default(var.value.b) }}", {"a"}, {"b"}),
@@ -99,6 +102,32 @@ def test_templates_name_dags_whose_xcoms_they_pull() -> None:
     assert _template("{{ ti.xcom_pull(task_ids='t', dag_id='other') }}") == {Kind.XCOMS_OF: {"other"}}
     assert _template("{{ ti.xcom_pull('t', include_prior_dates=True) }}") == {Kind.XCOMS_OF: {"dag"}}
     assert _template("{{ ti.xcom_pull('t') }}") == {}
+
+
+@pytest.mark.parametrize(
+    ("call", "dags"),
+    [
+        ("ti.xcom_pull('t', 'other')", {"other"}),
+        ("ti.xcom_pull(['t', 'u'], 'other', 'k')", {"other"}),
+        ("task_instance.xcom_pull(none, 'other', 'k', true)", {"other"}),
+        ("ti.xcom_pull('t', none, 'k', True)", {"dag"}),
+        ("ti.xcom_pull('t', 'dag', 'k', True)", {"dag"}),
+        ("ti.xcom_pull('t', 'dag', 'k', False)", set()),
+        ("ti.xcom_pull('t', dag_id='dag')", set()),
+        ("ti.xcom_pull('t', dag_id='other', include_prior_dates=True)", {"other"}),
+        ("ti.xcom_pull('t', key='k', run_id='earlier')", {"dag"}),
+        ("ti.xcom_pull('t', run_id=dag_run.conf.run)", {"dag"}),
+        ("context['ti'].xcom_pull('t', 'other')[0].x | tojson", {"other"}),
+        ("ti.xcom_pull('t', none, 'k', False)", set()),
+        ("ti.xcom_pull('t', run_id=run_id)", set()),
+        ("ti.xcom_pull('t', run_id=dag_run.run_id)", set()),
+        ("ti.xcom_pull('t', run_id=None)", set()),
+        ("ti.xcom_pull('t', dag.dag_id, 'k')", set()),
+        ("ti.xcom_pull('t', params.dag, 'k', True)", set()),
+    ],
+)
+def test_however_it_is_spelled_a_pull_names_the_dag(call: str, dags: set[str]) -> None:
+    assert _template(f"{{{{ {call} }}}}") == ({Kind.XCOMS_OF: dags} if dags else {})
 
 
 def test_fields_that_are_no_templates_name_connections() -> None:
@@ -191,6 +220,23 @@ def test_notifiers_are_looked_into() -> None:
     with DAG("dag"):
         ship = Ship(task_id="a", ship_conn_id="own", on_failure_callback=[print, Bell("{{ var.value.ring }}")])
     assert _names(ship) == {CONNECTIONS: {"own", "bell"}, VARIABLES: {"ring"}}
+
+
+def test_notifiers_in_any_field_are_looked_into(tmp_path: Path) -> None:
+    with DAG("dag"):
+        ask = HITLOperator(task_id="a", subject="s", options=["yes"], notifiers=[Bell("{{ var.value.ring }}"), Bell("")])
+        many = HITLOperator.partial(task_id="b", options=["yes"], notifiers=[Bell("{{ var.value.ring }}")]).expand(subject=["s"])
+    assert _names(ask) == _names(many) == {CONNECTIONS: {"bell"}, VARIABLES: {"ring"}}
+
+
+def test_callbacks_with_arguments_of_their_own_are_looked_into() -> None:
+    with DAG("dag"):
+        one = Ship(task_id="a", ship_conn_id="", on_failure_callback=Bell("{{ conn.door }}").notify)
+        other = Ship(task_id="b", ship_conn_id="", on_success_callback=[partial(print, bell_conn_id="of_partial")])
+        third = Ship(task_id="c", ship_conn_id="", on_retry_callback=partial(Bell("").notify, options={"x_conn_id": "deep"}))
+    assert _names(one) == {CONNECTIONS: {"bell", "door"}}
+    assert _names(other) == {CONNECTIONS: {"of_partial"}}
+    assert _names(third) == {CONNECTIONS: {"bell", "deep"}}
 
 
 def test_mail_about_a_failure_needs_its_connection() -> None:

@@ -17,6 +17,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
 from airflow_remote_provider.grants import DECLARED, Ask, Kind
+from airflow_remote_provider.grants.declared import NOTED, OF_FILE
 from airflow_remote_provider.ledger import audit, grants, queue_policy
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.grants import Answer, Verdict
@@ -133,6 +134,31 @@ def test_a_version_that_is_gone_grants_nothing_and_is_in_the_denial(definition: 
 def test_names_that_a_shell_would_take_apart_are_quoted() -> None:
     why = _decide(_job("q 1"), Ask(Kind.XCOMS_OF, ("it's",))).why
     assert """airflow remote grants allow 'q 1' --xcoms-of 'it'"'"'s'""" in why
+
+
+def test_the_run_whose_asset_event_triggered_the_jobs_own_needs_no_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[tuple[str, str], tuple[str, str]]] = []
+
+    def is_triggered_by(_session: object, run: tuple[str, str], source: tuple[str, str]) -> bool:
+        asked.append((run, source))
+        return source == ("raw", "r-7")
+
+    monkeypatch.setattr(compat, "is_triggered_by", is_triggered_by)
+    job = _job(run_id="mine")
+    assert _decide(job, Ask(Kind.DAGS, ("raw",), run="r-7")).answer is Answer.GRANTED
+    assert _decide(job, Ask(Kind.DAGS, ("raw",), run="r-8")).answer is Answer.DENIED
+    assert _decide(job, Ask(Kind.DAGS, ("raw",))).answer is Answer.DENIED
+    assert asked == [(("dag", "mine"), ("raw", "r-7")), (("dag", "mine"), ("raw", "r-8"))]
+
+
+def test_a_callback_has_what_loading_its_dag_file_reads(definition: dict[str, Any]) -> None:
+    definition["executor_config"] = {NOTED: {"variables": ["of_the_task"], OF_FILE: {"variables": ["limit"]}}}
+    worker = enlist("callbacks", capabilities=["task", "callback"])
+    job = offered(
+        worker, kind=JobKind.CALLBACK, ti_id=None, dag_id="dag", task_id="", workload='{"kwargs": {}}', with_task=False
+    ).job_id
+    assert _decide(job, Ask(Kind.VARIABLES, ("limit",))).answer is Answer.GRANTED
+    assert _decide(job, Ask(Kind.VARIABLES, ("of_the_task",))).answer is Answer.DENIED
 
 
 def test_a_callback_has_what_its_arguments_name() -> None:

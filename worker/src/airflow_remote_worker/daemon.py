@@ -57,6 +57,7 @@ from airflow_remote_worker.shim.seal import sealed
 from airflow_remote_worker.spool import Spool
 from airflow_remote_worker.state import Membership, State, write
 from airflow_remote_worker.systemd import Notifier
+from airflow_remote_worker.task_settings import TaskSettingsKeeper
 from airflow_remote_worker.triggers.conversation import Conversation
 from airflow_remote_worker.triggers.hosts import Hosts
 from airflow_remote_worker.triggers.keeper import CentralPort, TriggerKeeper
@@ -78,6 +79,8 @@ CAPABILITIES = frozenset(
 )
 STATUS_EVERY_S = 0.5
 """At least this long between two writings of `status.json`; forty jobs that end at once are one change to people."""
+FIRST_SETTINGS_S = 2.0
+"""A session is opened in a tenth of that; a second start of the zygote costs as much."""
 MOVED_ON = "central has given this job up, or to someone else"
 LAST_REPORTS_S = 10.0
 """How long a drained worker waits for its last logs and reports; what is left is on disk for the next start."""
@@ -128,7 +131,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
             # Not before the adopted jobs have their doors: a shim that knocks for a job we don't know is told to stop.
             await tasks.start(daemon.gateway.serve, name="gateway")
             daemon.notifier.serving()
-            tasks.start_soon(daemon.launcher.run, name="zygote")
+            tasks.start_soon(daemon.keep_zygote, name="zygote")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
             tasks.start_soon(daemon.ship_own.run, name="ship own log")
@@ -175,6 +178,7 @@ class Daemon:
             zygote_log=state.zygote_log,
             clock=clock,
         )
+        self.task_settings = TaskSettingsKeeper(state.task_settings_path, self.launcher.use_task_settings)
         doors = _Doors(self)
         self.disk = Disk(state.root, config.min_free_mb, clock)
         self.logs = LogKeeper(self.spool, state.quarantine, config.keep_logs, clock)
@@ -229,14 +233,18 @@ class Daemon:
         self.poll.on_session += [self._hear_session, self.rotate.hear_session]
         self.poll.on_intent += [self.rotate.hear_intent, self._hear_intent]
         self.link.on_fallback = self.rotate.hurry
+        self.poll.on_task_settings += [self.task_settings.receive]
         self.poll.on_contact += [self._hear_contact]
         self.session.note_contact(self._stored_contact())
+        self.task_settings.load()
+        self.session.task_settings_revision = self.task_settings.revision
 
     def _wire_triggers(self) -> None:
         keeper = self.triggers
         self.gateway.hosts = keeper.voice = Conversation(self.hosts, keeper, self.gateway, self._clock)
         self.hosts.on_died = keeper.host_died
         self.hosts.on_change = self.tell_status
+        self.hosts.task_settings = lambda: self.task_settings.mark
         keeper.tell = self.end_triggers.tell
         keeper.log_grew, keeper.flush = self.ship_triggers.log_grew, self.ship_triggers.flush
         keeper.on_held = self._store_contact
@@ -263,6 +271,12 @@ class Daemon:
 
     def _shims(self) -> dict[str, int]:
         return {job.lease.job_id: job.shim.pid for job in self.running() if job.shim}
+
+    async def keep_zygote(self) -> None:
+        """Keep a zygote ready, until cancelled. The first start of all waits a moment for the settings that it would lack."""
+        with anyio.move_on_after(FIRST_SETTINGS_S):
+            await self.task_settings.known.wait()
+        await self.launcher.run()
 
     async def drain_when_told(self) -> None:
         """Once draining: take no more, wait for the jobs, give the credential back if we are to leave, detach."""

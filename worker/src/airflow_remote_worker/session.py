@@ -20,6 +20,7 @@ from airflow_remote_protocol.messages import (
     PollReply,
     Stop,
     StopReason,
+    TaskSettings,
 )
 
 from airflow_remote_worker.lease import Lease
@@ -55,6 +56,8 @@ class Heard:
     """Over here and not ours any more: forget log and report."""
     intent: Intent | None = None
     """It has changed to this."""
+    task_settings: TaskSettings | None = None
+    """They have changed to these, for what is taken too."""
 
 
 class WorkerSession:
@@ -69,6 +72,8 @@ class WorkerSession:
         """Our own wish (SIGTERM), whatever the intent."""
         self.no_room = ""
         """Why this machine can't store another job; empty while it can."""
+        self.task_settings_revision = ""
+        """Of central's settings for tasks, as far as this worker has them."""
         self.last_contact: float | None = None
         self._held: dict[Lease, Held] = {}
 
@@ -131,6 +136,7 @@ class WorkerSession:
             wait_s=min([longest_s, *(d / 3 for d in deadlines)]),
             jobs=self.held(),
             free_triggers=self.free_triggers(),
+            task_settings_revision=self.task_settings_revision,
         )
 
     # What central says
@@ -138,19 +144,26 @@ class WorkerSession:
     def hear(self, reply: PollReply, now: float | None = None) -> Heard:
         """Decide about a poll's reply, which has come *now* (monotonic)."""
         heard = Heard()
+        self._hear_task_settings(reply.task_settings, heard)
         self._hear_intent(reply.intent, heard)
         self._hear_stops(reply.stops, heard)
         for offer in reply.offers:
             self._hear_offer(offer, heard, now)
         return heard
 
-    def open(self, intent: Intent, stops: Iterable[Stop]) -> Heard:
+    def open(self, intent: Intent, stops: Iterable[Stop], task_settings: TaskSettings | None = None) -> Heard:
         """Decide about a session's answer."""
         heard = Heard()
+        self._hear_task_settings(task_settings, heard)
         # Central's word at the start holds whatever its revision: its database may have been restored from a backup.
         self.intent = heard.intent = intent
         self._hear_stops(stops, heard)
         return heard
+
+    def _hear_task_settings(self, settings: TaskSettings | None, heard: Heard) -> None:
+        if settings and settings.revision != self.task_settings_revision:
+            self.task_settings_revision = settings.revision
+            heard.task_settings = settings
 
     def _hear_intent(self, intent: Intent | None, heard: Heard) -> None:
         if intent and intent.revision > self.intent.revision:

@@ -80,6 +80,7 @@ class State:
         self.airflow_home = root / "airflow-home"
         self.status_path = root / "status.json"
         self.contact_path = root / "contact"
+        self.task_settings_path = root / "task-settings.json"
         self.zygote_log = root / "zygote.log"
         self.own_log = root / "own-log"
         self._credential = root / "credential.json"

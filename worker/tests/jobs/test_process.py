@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 from airflow_remote_worker.jobs import process
 from airflow_remote_worker.jobs.process import (
@@ -144,3 +146,31 @@ def test_a_zygote_goes_with_its_daemon(tmp_path: Path) -> None:
         return zygote
 
     assert not is_alive(anyio.run(main))
+
+
+def test_settings_that_change_replace_the_zygote_and_no_job(tmp_path: Path) -> None:
+    async def main() -> None:
+        keeper = launcher(tmp_path)
+        keeper.use_task_settings({"core.default_timezone": "utc"})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keeper.run)
+            first = await pid_of(keeper)
+            keeper.use_task_settings({"core.default_timezone": "utc"})
+            await anyio.sleep(0.2)
+            assert await pid_of(keeper) == first, "nothing has changed"
+            keeper.use_task_settings({"core.default_timezone": "Europe/Berlin"})
+            with anyio.fail_after(20):
+                while await pid_of(keeper) == first:
+                    await anyio.sleep(0.02)
+            environment = psutil.Process(await pid_of(keeper)).environ()
+            assert json.loads(environment[wire.TASK_SETTINGS]) == {"core.default_timezone": "Europe/Berlin"}
+            assert keeper.trouble == ""
+            tasks.cancel_scope.cancel()
+
+    async def pid_of(keeper: Launcher) -> int:
+        with anyio.fail_after(20):
+            while keeper.runtime is None:
+                await anyio.sleep(0.02)
+        return keeper.runtime.pid
+
+    anyio.run(main)

@@ -134,6 +134,17 @@ with DAG("a_dag", schedule=None):
     def another(): ...
     another()
 """
+READS_AT_ITS_TOP = """
+from airflow.sdk import DAG, Variable, task
+LIMIT = Variable.get("limit", default=3)
+with DAG("a_dag", schedule=None):
+    @task
+    def a_task(): ...
+    a_task()
+"""
+BROKEN_AT_ITS_TOP = """
+raise LookupError("no such module yet")
+"""
 
 AFTER_THE_END = """
 from airflow.sdk import DAG, BaseOperator, BaseOperatorLink, Variable
@@ -197,6 +208,34 @@ def test_the_way_to_user_code_is_short(zygote: ZygoteUnderTest, make_job: MakeJo
     print(
         f"spawn to user code: {[round(s * 1000) for s in starts]} ms; user code to result: {[round(s * 1000) for s in ends]} ms"
     )
+
+
+def test_a_dag_file_that_is_denied_what_it_reads_when_it_is_loaded_fails_its_task_at_once(
+    zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
+) -> None:
+    def deny(call: wire.Call) -> wire.Answer:
+        if call.path != "variables/limit":
+            return canned(call)
+        body = {"detail": {"reason": "not_granted", "message": "Not granted to this job: variable 'limit'; declare it"}}
+        return wire.Answer(call.id, 403, {"content-type": "application/json"}, json.dumps(body).encode())
+
+    daemon.answer = deny
+    job = make_job(READS_AT_ITS_TOP)
+    zygote.spawn(job)
+    assert job.result().final_state == "failed"
+    assert daemon.reported_states() == ["failed"]
+    assert "Not granted to this job: variable 'limit'" in job.events()
+    assert "The task is not rescheduled" in job.events()
+
+
+def test_a_dag_file_that_does_not_load_for_another_reason_is_rescheduled_as_in_airflow(
+    zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
+) -> None:
+    job = make_job(BROKEN_AT_ITS_TOP)
+    zygote.spawn(job)
+    job.result()
+    assert daemon.reported_states() == ["up_for_reschedule"]
+    assert "The task is not rescheduled" not in job.events()
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,18 @@ def test_triggers_of_one_bundle_share_a_host_and_those_of_another_do_not(run: Ca
     run(story)
 
 
+def test_after_a_change_of_central_s_settings_new_triggers_get_a_new_host(run: Callable[[Story], Bench]) -> None:
+    async def story(bench: Bench) -> None:
+        bench.hosts.task_settings = lambda: "before"
+        first, second = [await bench.hosts.reserve(bench.trigger(), bench.code) for _ in range(2)]
+        bench.hosts.task_settings = lambda: "after"
+        third = await bench.hosts.reserve(bench.trigger(), bench.code)
+        assert first is second is not third
+        assert len(first.triggers) == 2, "those that run go on"
+
+    run(story)
+
+
 def test_many_that_come_at_once_start_one_host(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         bench.starter.may_start = anyio.Event()

@@ -30,6 +30,7 @@ from airflow_remote_protocol.conformance import (
     repeats,
     sessions,
     stops,
+    task_settings,
     triggers,
     usages,
 )
@@ -42,6 +43,7 @@ THEMES = (
     enrolment,
     sessions,
     polls,
+    task_settings,
     leases,
     logs,
     own_logs,

@@ -151,11 +151,22 @@ class Caller:
         return self.session
 
     def ask_poll(
-        self, *, free_slots: int = 0, wait_s: float = QUIET_S, jobs: Sequence[HeldJob] = (), revision: int | None = None
+        self,
+        *,
+        free_slots: int = 0,
+        wait_s: float = QUIET_S,
+        jobs: Sequence[HeldJob] = (),
+        revision: int | None = None,
+        task_settings: str | None = None,
     ) -> Response:
+        """Ask once. *task_settings*: the revision of those that the worker says it has."""
         known = self.session.intent.revision if self.session else 0
         asked = Poll(
-            free_slots=free_slots, intent_revision=known if revision is None else revision, wait_s=wait_s, jobs=list(jobs)
+            free_slots=free_slots,
+            intent_revision=known if revision is None else revision,
+            wait_s=wait_s,
+            jobs=list(jobs),
+            task_settings_revision=task_settings,
         )
         return self.call("POST", "poll", asked)
 

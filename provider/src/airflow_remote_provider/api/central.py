@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from airflow_remote_protocol.messages import TaskSettings
+
+from airflow_remote_provider import task_settings
 from airflow_remote_provider.api.auth import Registry
 from airflow_remote_provider.api.certificates import Certificates
 from airflow_remote_provider.api.checks import Checks
@@ -52,6 +55,8 @@ class Central:
     strangers: Shares
     """By the network of the source: calls with an unknown credential, or without the worker's own certificate."""
     lists: Lists
+    task_settings: TaskSettings = field(default_factory=task_settings.read)
+    """Of this process, which reads its configuration once, as Airflow does."""
     failures: Failures = field(default_factory=Failures)
     holdings: Holdings = field(default_factory=Holdings)
     polls: Turns = field(default_factory=lambda: Turns("polls"))

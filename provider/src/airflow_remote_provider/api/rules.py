@@ -208,7 +208,9 @@ def _write_xcom(call: Call) -> tuple[Ask, ...]:
 
 
 def _ask_about_dag(call: Call) -> tuple[Ask, ...]:
-    return FREE if call.dag_id == call.subject.dag_id else (Ask(Kind.DAGS, (call.dag_id,)),)
+    if call.dag_id == call.subject.dag_id:
+        return FREE
+    return (Ask(Kind.DAGS, (call.dag_id,), run=call.path.get("run_id", "")),)
 
 
 def _act_on_dag(call: Call) -> tuple[Ask, ...]:
@@ -270,7 +272,9 @@ WRITE_VARIABLE = Rule("`writes`", _write_variable)
 LIST_VARIABLES = Rule("`variables`, with a glob such as `plant_*` that covers the whole prefix asked for", _list_variables, WAITS)
 READ_XCOM = Rule("the job's own Dag run; other runs, of this Dag too: `xcoms_of`", _read_xcom, WAITS)
 WRITE_XCOM = Rule("the job's own task instance", _write_xcom, meaning=Meaning.WRITE_OF_TRY)
-ASK_ABOUT_DAG = Rule("the job's own Dag; other Dags: `dags`", _ask_about_dag, WAITS)
+ASK_ABOUT_DAG = Rule(
+    "the job's own Dag; one run, whose asset event triggered the job's own run; other Dags: `dags`", _ask_about_dag, WAITS
+)
 ACT_ON_DAG = Rule("`trigger_dags`, also for its own Dag", _act_on_dag)
 READS_ASSET = "`assets`; the task's inlets and outlets are inferred"
 WRITES_ASSET = "`asset_writes`; the task's outlets are inferred"

@@ -281,6 +281,7 @@ async def _session(central: Central, request: Request, worker: WorkerRecord) -> 
             credential_life_s=_life_s(central, record),
             body_bytes=central.settings.gateway_body_bytes,
             credential_age_s=max(0.0, time.time() - record.issued_at.timestamp()) if record.issued_at else 0.0,
+            task_settings=central.task_settings,
         )
     )
 
@@ -297,12 +298,12 @@ async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Res
     async with central.polls.turn(worker.id):
         stops = await _renew(central, worker, asked)
         if stops:
-            return _reply(central, News(stops=stops))
+            return _reply(central, asked, News(stops=stops))
         if asked.intent_revision == worker.intent.revision != worker.heard_revision:
             heard = await central.pool.workers.call(workers.note_heard, worker.id, asked.intent_revision)
             worker = central.registry.remember(heard)
     if worker.intent.revision > asked.intent_revision:
-        return _reply(central, News(intent=worker.intent))
+        return _reply(central, asked, News(intent=worker.intent))
     parked = Parked(
         worker=worker,
         free_slots=asked.free_slots,
@@ -318,7 +319,7 @@ async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Res
         central.dispatcher.room.leave(parked)
     if isinstance(news, Exception):
         raise news
-    return _reply(central, news)
+    return _reply(central, asked, news)
 
 
 async def _list_body(central: Central, request: Request, worker: WorkerRecord) -> bytes:
@@ -369,8 +370,18 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _reply(central: Central, news: News) -> Response:
-    return _json(PollReply(central.settings.poll_seconds, news.offers, news.stops, news.intent, news.pause_s))
+def _reply(central: Central, asked: Poll, news: News) -> Response:
+    ours, theirs = central.task_settings, asked.task_settings_revision
+    return _json(
+        PollReply(
+            central.settings.poll_seconds,
+            news.offers,
+            news.stops,
+            news.intent,
+            news.pause_s,
+            None if theirs is None or theirs == ours.revision else ours,
+        )
+    )
 
 
 async def _ping(_central: Central, _request: Request, worker: WorkerRecord) -> Response:

@@ -63,6 +63,8 @@ class Ask:
     kind: Kind
     names: tuple[str, ...]
     listing: bool = False
+    run: str = ""
+    """Of :attr:`Kind.DAGS`: the one run that it is about, if it is about one."""
 
     @property
     def name(self) -> str:

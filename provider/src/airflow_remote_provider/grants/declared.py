@@ -12,6 +12,8 @@ SECTION = "remote"
 """The key in `executor_config` that is ours."""
 NOTED = "remote_inferred"
 """The key in `executor_config` where :mod:`..policies` notes what it inferred from the task when its Dag file was parsed."""
+OF_FILE = "of_file"
+"""The key there of what its Dag file reads when it is loaded."""
 
 OTHER_KEYS = frozenset({"lost_after", "labels"})
 """Keys of the same section that have nothing to do with grants."""
@@ -39,8 +41,18 @@ def declared(executor_config: object) -> Grant:
 
 
 def noted(executor_config: object) -> Grant:
-    """Return what was inferred when the Dag file was parsed."""
+    """Return what was inferred from the task, and from its file, when the Dag file was parsed."""
     section = executor_config.get(NOTED) if isinstance(executor_config, Mapping) else None
+    return _as_noted(section) | noted_of_file(executor_config)
+
+
+def noted_of_file(executor_config: object) -> Grant:
+    """Return what whatever loads the task's Dag file reads by that, as it was noted with the task."""
+    section = executor_config.get(NOTED) if isinstance(executor_config, Mapping) else None
+    return _as_noted(section.get(OF_FILE)) if isinstance(section, Mapping) else Grant()
+
+
+def _as_noted(section: object) -> Grant:
     return named({kind: section.get(kind.value, ()) for kind in DECLARED}) if isinstance(section, Mapping) else Grant()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -113,11 +113,24 @@ def _of_fields(fields: Iterable[tuple[str, Any]], templated: tuple[str, ...], fo
             continue
         if name in CALLBACKS:
             for callback in value if isinstance(value, (list, tuple)) else (value,):
-                if hasattr(callback, "template_fields"):
-                    _of_object(callback, found, own_dag=own_dag, depth=depth + 1)
+                _of_callback(callback, found, own_dag=own_dag, depth=depth + 1)
             continue
         _of_name(name, value, found)
         _of_value(value, found, own_dag=own_dag, templated=name in templated, depth=depth + 1)
+
+
+def _of_callback(callback: Any, found: Names, *, own_dag: str, depth: int) -> None:
+    """Look at a notifier, its bound method, or a function with arguments of its own."""
+    if depth > DEEPEST:
+        return
+    if isinstance(callback, partial):
+        _of_fields(_entries(callback.keywords), (), found, own_dag=own_dag, depth=depth)
+        _of_value(callback.args, found, own_dag=own_dag, templated=False, depth=depth)
+        _of_callback(callback.func, found, own_dag=own_dag, depth=depth + 1)
+    elif inspect.ismethod(callback):
+        _of_callback(callback.__self__, found, own_dag=own_dag, depth=depth + 1)
+    elif _has_templates(callback):
+        _of_object(callback, found, own_dag=own_dag, depth=depth)
 
 
 def _of_name(name: str, value: Any, found: Names) -> None:
@@ -141,8 +154,17 @@ def _of_value(value: Any, found: Names, *, own_dag: str, templated: bool, depth:
     elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             _of_value(item, found, own_dag=own_dag, templated=templated, depth=depth + 1)
-    elif templated and isinstance(getattr(value, "template_fields", None), (list, tuple)):  # Airflow renders those, too
+    elif _has_templates(value) and (templated or _is_notifier(value)):  # Airflow renders those, too
         _of_object(value, found, own_dag=own_dag, depth=depth + 1)
+
+
+def _has_templates(value: Any) -> bool:
+    return isinstance(getattr(value, "template_fields", None), (list, tuple))
+
+
+def _is_notifier(value: Any) -> bool:
+    """Say whether a task that has *value* in a field calls it with its context, as `HITLOperator(notifiers=[…])` does."""
+    return callable(getattr(value, "notify", None)) and not inspect.isclass(value)
 
 
 def _mapped_groups(task: Any) -> Iterable[Any]:
@@ -171,10 +193,13 @@ def _of_template(text: str, found: Names, own_dag: str) -> None:
         _of_path(_path(node), found)
     for call in tree.find_all(nodes.Call):
         path = _path(call.node)
-        if path[-1:] == ("get",) and call.args and isinstance(call.args[0], nodes.Const):
-            _of_path((*path[:-1], str(call.args[0].value)), found)
+        arguments = {keyword.key: keyword.value for keyword in call.kwargs}
+        if path[-1:] == ("get",):
+            name = call.args[0] if call.args else arguments.get("key", arguments.get("conn_id"))
+            if isinstance(name, nodes.Const):
+                _of_path((*path[:-1], str(name.value)), found)
         elif path[-1:] == ("xcom_pull",):
-            _of_pull({keyword.key: keyword.value for keyword in call.kwargs}, found, own_dag)
+            _of_pull(dict(zip(PULLS, call.args)) | arguments, found, own_dag)  # noqa: B905 (a call may give fewer)
 
 
 def _of_path(path: tuple[str, ...], found: Names) -> None:
@@ -184,12 +209,27 @@ def _of_path(path: tuple[str, ...], found: Names) -> None:
         found[Kind.VARIABLES].add(path[2])
 
 
-def _of_pull(arguments: dict[str, nodes.Expr], found: Names, own_dag: str) -> None:
-    dag, earlier = arguments.get("dag_id"), arguments.get("include_prior_dates")
-    if isinstance(dag, nodes.Const) and isinstance(dag.value, str):
-        found[Kind.XCOMS_OF].add(dag.value)
-    if isinstance(earlier, nodes.Const) and earlier.value and dag is None and own_dag:
-        found[Kind.XCOMS_OF].add(own_dag)
+PULLS = ("task_ids", "dag_id", "key", "include_prior_dates")
+"""The arguments of `xcom_pull` that may be given by position."""
+OWN_RUN = frozenset({("run_id",), ("dag_run", "run_id"), ("ti", "run_id"), ("task_instance", "run_id")})
+
+
+def _of_pull(arguments: Mapping[str, nodes.Expr], found: Names, own_dag: str) -> None:
+    dag = arguments.get("dag_id", nodes.Const(None))
+    if not isinstance(dag, nodes.Const):
+        return
+    named = dag.value if isinstance(dag.value, str) else own_dag
+    if named and (named != own_dag or _leaves_own_run(arguments)):
+        found[Kind.XCOMS_OF].add(named)
+
+
+def _leaves_own_run(arguments: Mapping[str, nodes.Expr]) -> bool:
+    earlier, run = arguments.get("include_prior_dates"), arguments.get("run_id")
+    if isinstance(earlier, nodes.Const) and earlier.value:
+        return True
+    if run is None or (isinstance(run, nodes.Const) and run.value is None):
+        return False
+    return _path(run) not in OWN_RUN
 
 
 def _path(node: nodes.Node) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.grants import SECRET, Ask, Grant, Kind, inferred, named
-from airflow_remote_provider.grants.declared import BadDeclaration, declared, noted, spell
+from airflow_remote_provider.grants.declared import BadDeclaration, declared, noted, noted_of_file, spell
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queue_policy import Mode, policy_of
@@ -60,7 +60,7 @@ def decide(session: Session, job_id: str, ask: Ask) -> Verdict:
         verdict = Verdict(Answer.GRANTED)
     else:
         grant, trouble = _definition(session, job)
-        if grant.allows(ask):
+        if grant.allows(ask) or (ask.run and _is_source(session, job, ask)):
             verdict = Verdict(Answer.GRANTED)
         else:
             verdict = Verdict(Answer.AUDITED if policy.mode is Mode.AUDIT else Answer.DENIED, _why(job, ask, trouble))
@@ -80,9 +80,21 @@ def _definition(session: Session, job: Job) -> tuple[Grant, str]:
     """Return what the job's own definition grants, and what was wrong with it."""
     said = msgspec.json.decode(job.workload)
     if job.kind == JobKind.CALLBACK.value:
-        return named(inferred.of_arguments(said.get("kwargs"))), ""
+        return named(inferred.of_arguments(said.get("kwargs"))) | _of_file_of(session, job.dag_id), ""
     version = said.get("ti", {}).get("dag_version_id")
     return _of_task(compat.task_definition(session, UUID(version), job.task_id) if version else None)
+
+
+def _is_source(session: Session, job: Job, ask: Ask) -> bool:
+    """Say whether *ask* is about the `source_dag_run` of an asset event that triggered the job's own run."""
+    return bool(job.dag_id and job.run_id) and compat.is_triggered_by(session, (job.dag_id, job.run_id), (ask.names[0], ask.run))
+
+
+def _of_file_of(session: Session, dag_id: str | None) -> Grant:
+    """Return what loading the Dag's file reads, which a callback in it does too; nothing if none of its tasks is remote."""
+    tasks = compat.newest_definitions(session, dag_id) if dag_id else {}
+    grants = (noted_of_file(task.executor_config) for task in tasks.values())
+    return next((grant for grant in grants if grant), Grant())
 
 
 def _of_task(task: Any) -> tuple[Grant, str]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import anyio
@@ -83,6 +84,17 @@ class Launcher:
         self._launcher = launcher or LAUNCHER
         self._zygote: Zygote | None = None
         self._starting = anyio.Lock()
+        self._task_settings: dict[str, str] = {}
+        self._has_outdated_zygote = anyio.Event()
+
+    def use_task_settings(self, values: Mapping[str, str]) -> None:
+        """Start every later process with these settings of central's (by `section.option`); what runs keeps those that it has.
+
+        Airflow reads most of them while it is imported, so a zygote that has imported it under other ones is replaced.
+        """
+        if dict(values) != self._task_settings:
+            self._task_settings = dict(values)
+            self._has_outdated_zygote.set()
 
     async def run(self) -> None:
         """Keep a zygote ready, so that a job starts at once; until cancelled."""
@@ -96,12 +108,22 @@ class Launcher:
                 else:
                     self._tell("")
                     backoff.reset()
-                    await zygote.watch()
+                    if await self._is_outdated_before_its_end(zygote):
+                        continue
                     log.warning("the zygote (pid %s) ended; starting another one", zygote.pid)
                 await self._clock.sleep(backoff.next_s())
         finally:
             if self._zygote:
                 self._zygote.close()
+
+    async def _is_outdated_before_its_end(self, zygote: Zygote) -> bool:
+        """Wait until *zygote* has ended, or is to be replaced: then True."""
+        outdated = self._has_outdated_zygote
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(_then_cancel, zygote.watch, waiting.cancel_scope)
+            await outdated.wait()
+            waiting.cancel_scope.cancel()
+        return outdated.is_set()
 
     def _tell(self, trouble: str) -> None:
         """Told to people once, not at each attempt."""
@@ -128,17 +150,21 @@ class Launcher:
     def _host(self, job_dir: Path) -> wire.Spawned:
         python = self._interpreter()
         argv = [str(python), str(self._launcher), "host", str(job_dir)]
-        process = _start(argv, env=self._env, output=job_dir / "shim.log", cwd=self._home)
+        process = _start(argv, env=self._environment(), output=job_dir / "shim.log", cwd=self._home)
         _children[process.pid] = process
         return wire.Spawned(job_dir=str(job_dir), pid=process.pid, start_time=_start_time(process.pid))
 
     async def _ready_zygote(self) -> Zygote:
         """Raises: CannotHost, ZygoteDied."""
         async with self._starting:
+            if self._has_outdated_zygote.is_set():
+                self._has_outdated_zygote = anyio.Event()
+                if self._zygote is not None:
+                    await self._zygote.retire()
             if self._zygote is None or self._zygote.has_ended:
                 self.runtime = None
                 self._zygote = Zygote.start(
-                    self._interpreter(), self._launcher, env=self._env, home=self._home, output=self._zygote_log
+                    self._interpreter(), self._launcher, env=self._environment(), home=self._home, output=self._zygote_log
                 )
             zygote = self._zygote
             try:
@@ -147,6 +173,9 @@ class Launcher:
                 zygote.close()
                 raise
             return zygote
+
+    def _environment(self) -> dict[str, str]:
+        return {**self._env, wire.TASK_SETTINGS: json.dumps(self._task_settings)} if self._task_settings else self._env
 
     def _interpreter(self) -> Path:
         if self._python is None:
@@ -243,6 +272,11 @@ class Zygote:
             self._control = None
         _children[self.pid] = self._process
         self.has_ended = True
+
+    async def retire(self) -> None:
+        """Let it go once it has answered the order that it may just work on."""
+        async with self._speaking:
+            self.close()
 
     async def watch(self) -> None:
         """Return when the process has ended."""
@@ -365,6 +399,11 @@ def kill(shim: ShimRecord) -> None:
     for process in family:
         with contextlib.suppress(psutil.Error):
             process.kill()
+
+
+async def _then_cancel(wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+    await wait()
+    scope.cancel()
 
 
 def _nobody() -> None:

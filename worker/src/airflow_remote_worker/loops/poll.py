@@ -12,7 +12,17 @@ from typing import Protocol
 import anyio
 import anyio.abc
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.messages import Intent, IntentMode, Offer, Poll, PollReply, Session, SessionRequest, Stop
+from airflow_remote_protocol.messages import (
+    Intent,
+    IntentMode,
+    Offer,
+    Poll,
+    PollReply,
+    Session,
+    SessionRequest,
+    Stop,
+    TaskSettings,
+)
 
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.config import PollConfig
@@ -53,6 +63,8 @@ class PollLoop:
     ) -> None:
         self.on_session: list[Callable[[Session], None]] = []
         self.on_intent: list[Callable[[Intent], None]] = []
+        self.on_task_settings: list[Callable[[TaskSettings], None]] = []
+        """Called before the offers of the same reply are taken."""
         self.on_contact: list[Callable[[], None]] = []
         """Called after each good exchange, and when trouble comes or changes."""
         self.trouble = ""
@@ -111,7 +123,7 @@ class PollLoop:
         for tell in self.on_session:
             tell(session)
         self._good_contact(started)
-        self._obey(self._session.open(session.intent, session.stops))
+        self._obey(self._session.open(session.intent, session.stops, session.task_settings))
 
     async def _reopen(self, error: SessionTaken, make_request: Callable[[], SessionRequest]) -> None:
         """We are the only daemon of this directory. Whether we are the only one of this worker, central knows."""
@@ -184,6 +196,9 @@ class PollLoop:
 
     def _obey(self, heard: Heard) -> None:
         assert self._tasks is not None
+        if heard.task_settings:
+            for apply in self.on_task_settings:
+                apply(heard.task_settings)
         for tell in self.on_intent if heard.intent else ():
             tell(self._session.intent)
         if heard.intent and (heard.intent.mode is not IntentMode.SERVE or self._told_intent):

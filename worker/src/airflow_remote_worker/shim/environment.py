@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from airflow_remote_worker.shim import task_settings
+
 FORCED = {
     # `import airflow` makes no database engine then; preload() does by hand what tasks need of the rest.
     "_AIRFLOW__AS_LIBRARY": "1",
@@ -30,6 +32,7 @@ DEFAULTS = {
 
 def prepare() -> None:
     """Set the variables. Must run before anything imports airflow."""
+    task_settings.apply()
     os.environ.update(FORCED)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -13,7 +13,7 @@ import warnings
 from contextlib import suppress
 from types import ModuleType
 
-from airflow_remote_worker.shim import environment, lossy
+from airflow_remote_worker.shim import denied_loads, environment, lossy
 
 MODULES = (
     "airflow.sdk.execution_time.supervisor",
@@ -58,6 +58,7 @@ def preload() -> None:
         importlib.import_module(name)
     initialise()
     accept_any_executor()
+    denied_loads.end_at_once()
     environment.release()
 
 

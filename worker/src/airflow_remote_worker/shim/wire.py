@@ -101,6 +101,9 @@ class Unable(msgspec.Struct, frozen=True, tag="unable"):
     job_dir: str = ""
 
 
+TASK_SETTINGS = "AIRFLOW_REMOTE_TASK_SETTINGS"
+"""Environment variable of a zygote, or a shim without one: central's settings for tasks, a JSON object by `section.option`."""
+
 LeaseName = tuple[str, int]
 """A lease as frames about triggers name it: job id and epoch."""
 
@@ -316,7 +319,7 @@ class HostSpec(msgspec.Struct, frozen=True):
     run_as_user: str = ""
     """As whom the triggers run; empty: as the host does."""
     code: str = ""
-    """The state of the bundle's code when the host started; only the daemon compares it."""
+    """The state of the bundle's code, and of central's settings for tasks, when the host started; only the daemon compares it."""
     contact_path: str = ""
     """Where the daemon writes when it last had contact with central."""
 

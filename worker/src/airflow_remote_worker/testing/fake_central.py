@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from airflow_remote_protocol.messages import IntentMode, JobKind, StopReason, Usage
+from airflow_remote_protocol.messages import IntentMode, JobKind, StopReason, TaskSettings, Usage
 from airflow_remote_protocol.states import JobState
+from airflow_remote_protocol.task_settings import revision_of
 
 from airflow_remote_worker.testing.execution import TaskCalls
 from airflow_remote_worker.testing.http_server import Faults, HttpServer, Proxy, Recorded
@@ -82,6 +83,11 @@ class FakeCentral:
         return f"http://127.0.0.1:{self._http.port}{self._sub_path}"
 
     # What people and the scheduler do
+
+    def set_task_settings(self, values: Mapping[str, str]) -> None:
+        """Have these settings for tasks, by `section.option`, as a central that was configured so and restarted."""
+        with self._ledger.changed:
+            self._ledger.task_settings = TaskSettings(revision_of(values), dict(values))
 
     def enrolment_token(self, queues: Sequence[str], *, name_pattern: str = "*", uses: int = 1, expires_s: float = 3600.0) -> str:
         with self._ledger.changed:

@@ -33,10 +33,12 @@ from airflow_remote_protocol.messages import (
     SessionRequest,
     Stop,
     StopReason,
+    TaskSettings,
     TriggerEvent,
     Usage,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
+from airflow_remote_protocol.task_settings import revision_of
 from airflow_remote_protocol.tokens import TOKEN_BYTES, MalformedToken, TokenKind, check_token, hash_token, make_token
 from airflow_remote_protocol.version import VersionMismatch, check_version
 
@@ -158,6 +160,7 @@ class Ledger:
         self.offer_deadline_s = offer_deadline_s
         self.redelivery_s = redelivery_s
         self.stop_after_s = stop_after_s
+        self.task_settings = TaskSettings(revision_of({}), {})
         self.changed = threading.Condition()
         self.tokens: dict[str, EnrolmentToken] = {}
         self.workers: dict[str, Worker] = {}

@@ -180,6 +180,7 @@ class Routes:
                 body_bytes=self._body_bytes,
                 credential_life_s=self._ledger.credential_s,
                 credential_age_s=self._ledger.credential_age_s(worker),
+                task_settings=self._ledger.task_settings,
             )
         return _message(session)
 
@@ -207,6 +208,8 @@ class Routes:
                         stops=ledger.stops(worker, asked.jobs),
                         intent=worker.intent if worker.intent.revision > asked.intent_revision else None,
                     )
+                if asked.task_settings_revision not in (None, ledger.task_settings.revision):
+                    reply = msgspec.structs.replace(reply, task_settings=ledger.task_settings)
                 left_s = deadline - time.monotonic()
                 if not is_current or left_s <= 0 or reply.offers or reply.stops or reply.intent:
                     break

@@ -62,6 +62,8 @@ class Hosts:
         self.on_died: Callable[[Host, list[Trigger], str], None] = lambda host, triggers, how: None
         """Called when a host has ended that still had triggers; *how* is for people."""
         self.on_change: Callable[[], None] = _nobody
+        self.task_settings: Callable[[], str] = lambda: ""
+        """Return what differs whenever central's settings for tasks do: a process has those that it started with."""
         self._root = root
         self._site = site
         self._starter = starter
@@ -88,7 +90,7 @@ class Hosts:
             TooManyHosts: none may be started.
             TimeoutError: the disk with the bundle does not answer.
         """
-        mark = await self._states.of(code.bundle_path)
+        mark = f"{await self._states.of(code.bundle_path)} {self.task_settings()}"
         suspect = self._suspects.is_suspect(trigger.lease.job_id, self._clock.monotonic())
         if suspect and len(self.all) < MOST_HOSTS:
             await self._probation.acquire()

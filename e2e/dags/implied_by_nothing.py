@@ -1,0 +1,18 @@
+"""Reads at its top level what nobody can infer."""
+
+from __future__ import annotations
+
+from airflow.sdk import Variable, dag, task
+
+LIMIT = Variable.get("_".join(["implied", "secret"]), default="no limit yet")
+
+
+@dag(schedule=None, default_args={"executor": "RemoteExecutor"})
+def implied_by_nothing():
+    @task(retries=0)
+    def never() -> None: ...
+
+    never()
+
+
+implied_by_nothing()

@@ -1,0 +1,75 @@
+"""Example Dags and documented forms run remotely with what is inferred for them: nothing that they ask for is denied."""
+
+from __future__ import annotations
+
+import pytest
+
+from testkit.airflow import Airflow
+from testkit.processes import wait_until
+from testkit.worker import Worker
+
+EXAMPLES = (
+    "example_bash_operator",
+    "example_bash_decorator",
+    "example_short_circuit_operator",
+    "example_measurement_correction_operator",
+    "example_sensor_decorator",
+    "latest_only",
+    "example_trigger_controller_dag",
+    "example_xcom",
+    "example_xcom_args",
+    "example_dynamic_task_mapping",
+    "asset_with_extra_by_yield",
+)
+"""Those of `dags/examples.py` that a test starts; one of them triggers the other one there."""
+
+
+@pytest.fixture(scope="module")
+def started(central: Airflow, worker: Worker) -> dict[str, str]:
+    """All of them, started together; the other tests of this file need less time than they do."""
+    return {dag_id: central.trigger(dag_id) for dag_id in EXAMPLES}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _names(central: Airflow) -> None:
+    central.api("POST", "variables", json={"key": "implied_limit", "value": "eleven"})
+    central.api("POST", "variables", json={"key": "implied_secret", "value": "for nobody"})
+    central.api("POST", "connections", json={"connection_id": "implied_bell", "conn_type": "http", "host": "bell.example"})
+
+
+def test_documented_forms_have_what_they_name(central: Airflow, started: dict[str, str]) -> None:
+    source = central.trigger("implied_source")
+    assert central.wait_for_run("implied_source", source) == "success"
+
+    def runs() -> list[str]:
+        return [run["dag_run_id"] for run in central.api("GET", "dags/implied/dagRuns")["dag_runs"]]
+
+    (run,) = wait_until(runs, timeout_s=60, what="the asset's event has started the other Dag", every_s=0.3)
+    assert central.wait_for_run("implied", run) == "success"
+    assert central.xcom("implied", run, "see") == {"source": source, "pulled": "made here", "limit": "eleven"}
+    assert [central.xcom("implied", run, name, "rang") for name in ("ask", "tell")] == ["bell.example"] * 2
+    assert _denied(central, ["implied"]) == []
+
+
+def test_what_a_file_reads_at_its_top_level_and_nobody_can_infer_fails_its_task_once(
+    central: Airflow, started: dict[str, str]
+) -> None:
+    run = central.trigger("implied_by_nothing")
+    assert central.wait_for_run("implied_by_nothing", run) == "failed"
+    log = central.task_log("implied_by_nothing", run, "never").replace('\\"', '"')
+    assert 'executor_config={"remote": {"variables": ["implied_secret"]}}' in log
+    assert "The task is not rescheduled" in log
+    assert [job["state"] for job in central.jobs(run)] == ["failed"], "one job, not one each minute"
+
+
+def test_examples_ask_for_nothing_that_is_not_inferred_for_them(central: Airflow, started: dict[str, str]) -> None:
+    ended = {dag_id: central.wait_for_run(dag_id, run, timeout_s=240) for dag_id, run in started.items()}
+    assert set(ended.values()) == {"success"}, ended
+    assert _denied(central, [*EXAMPLES, "example_trigger_target_dag"]) == []
+    rows = central.query("SELECT dag_id, run_id, task_id FROM task_instance WHERE state = 'success' AND executor IS NULL")
+    assert [row for row in rows if started.get(row["dag_id"]) == row["run_id"]] == [], "all of them ran at the site"
+
+
+def _denied(central: Airflow, dag_ids: list[str]) -> list[tuple[str, ...]]:
+    rows = central.query("SELECT dag_id, task_id, kind, name, answer FROM remote_access")
+    return [tuple(row.values()) for row in rows if row["dag_id"] in dag_ids and row["answer"] != "granted"]

@@ -1,0 +1,85 @@
+"""Gives Airflow, before it is imported, central's settings for tasks where the site has none of its own.
+
+The site's own are in the environment (`runtime.env` of the worker) or in the `airflow.cfg` of the worker's Airflow home. Masking
+is never less than what either side wants. Which options come from central: the protocol's `task_settings`.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from airflow_remote_worker.shim import wire
+
+OFF = frozenset({"false", "f", "no", "n", "off", "0"})
+
+
+def apply() -> None:
+    """Put the settings that the daemon has passed into the environment, as Airflow reads them. Once per process."""
+    passed = os.environ.pop(wire.TASK_SETTINGS, "")
+    if passed:
+        os.environ.update(combined(json.loads(passed), of_site(os.environ)))
+
+
+def combined(central: Mapping[str, str], site: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    """Return the environment variables to set. *central* is by `section.option`, *site* by section and option."""
+    variables = {}
+    for name, value in central.items():
+        section, _, option = name.partition(".")
+        own = site.get((section, option))
+        if own is None:
+            variables[variable_of(section, option)] = value
+        elif name in UNIONS:
+            variables[variable_of(section, option)] = UNIONS[name](value, own)
+    return variables
+
+
+def of_site(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Return what the site has set itself, by section and option: its `airflow.cfg`, and over it its environment."""
+    own: dict[tuple[str, str], str] = {}
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    home = environ.get("AIRFLOW_HOME", "~/airflow")
+    path = Path(environ.get("AIRFLOW_CONFIG") or Path(home) / "airflow.cfg").expanduser()
+    try:
+        parser.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError, OSError) as error:
+        print(f"{path} can't be read ({error}); central's settings hold", file=sys.stderr)
+    for section in parser.sections():
+        own |= {(section.lower(), option): value for option, value in parser.items(section)}
+    for variable, value in environ.items():
+        parts = variable.split("__", 2)
+        if len(parts) == 3 and parts[0] == "AIRFLOW":
+            own[parts[1].lower(), parts[2].lower()] = value
+    return own
+
+
+def variable_of(section: str, option: str) -> str:
+    return f"AIRFLOW__{section.upper()}__{option.upper()}"
+
+
+def _all_names(central: str, site: str) -> str:
+    names = [name.strip() for name in f"{central},{site}".split(",")]
+    return ",".join(dict.fromkeys(name for name in names if name))
+
+
+def _on_if_either(central: str, site: str) -> str:
+    return "False" if central.strip().lower() in OFF and site.strip().lower() in OFF else "True"
+
+
+def _smaller(central: str, site: str) -> str:
+    try:
+        return str(min(int(central), int(site)))
+    except ValueError:  # Airflow refuses the site's; it says so better than we could
+        return site
+
+
+UNIONS: dict[str, Callable[[str, str], str]] = {
+    "core.sensitive_var_conn_names": _all_names,
+    "core.hide_sensitive_var_conn_fields": _on_if_either,
+    "logging.min_length_masked_secret": _smaller,
+}
+"""How the values of both sides become one, for the options that say what is masked."""
