@@ -60,7 +60,7 @@ def stumbling():
 
 @dag(schedule=None, params={"gate": Param("", type="string"), "trail": Param("", type="string")})
 def refused_pushes():
-    """What central never takes, behind the gate: values that the worker itself refuses, then a skip that only central can judge."""
+    """What central never takes, behind the gate: values that the worker refuses itself, then a skip that central has to judge."""
 
     @task(executor=REMOTE)
     def push() -> None:

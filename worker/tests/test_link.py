@@ -26,7 +26,7 @@ from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM
 from airflow_remote_worker.connections import CONNECTION_AGE_S
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import MAX_BODY, Link
+from airflow_remote_worker.link import LARGE_BYTES, MAX_BODY, Link
 from airflow_remote_worker.network import Network
 
 from .conftest import HandClock
@@ -381,6 +381,40 @@ def test_a_proxy_that_takes_no_such_body_is_no_outage() -> None:
     assert not link.is_down
     with pytest.raises(Unreachable):
         anyio.run(link.append_log, LEASE, 0, b"x")
+
+
+def test_large_bodies_go_one_at_a_time_and_small_ones_beside_them() -> None:
+    under_way: list[int] = []
+    most_large = 0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal most_large
+        size = int(request.headers["content-length"])
+        under_way.append(size)
+        most_large = max(most_large, sum(size > LARGE_BYTES for size in under_way))
+        await anyio.sleep(0.01)
+        if size > LARGE_BYTES:
+            assert 1 in under_way or small_done, "the small call waits for no large one"
+        under_way.remove(size)
+        return httpx.Response(201, headers=OURS)
+
+    small_done: list[bool] = []
+
+    async def main() -> None:
+        link = link_to(answer)  # type: ignore[arg-type]
+
+        async def call(size: int) -> None:
+            await link.execution(LEASE, "POST", "xcoms/d/r/t/k", {}, b"x" * size)
+            if size == 1:
+                small_done.append(True)
+
+        async with anyio.create_task_group() as calls:
+            for size in (LARGE_BYTES + 1, LARGE_BYTES + 1, LARGE_BYTES + 1, 1):
+                calls.start_soon(call, size)
+
+    anyio.run(main)
+    assert most_large == 1
+    assert small_done
 
 
 def test_a_large_body_is_sent_in_pieces_of_a_known_length_and_again_if_its_connection_was_stale() -> None:

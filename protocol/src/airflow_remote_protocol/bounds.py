@@ -332,7 +332,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def _check_body(body_type: Any, body: bytes) -> None:
-    if NUL.search(body):
+    if b"\\u0000" in body and NUL.search(body):  # the first takes a hundredth of the time
         raise OutOfBounds("its body holds a NUL character (\\u0000); databases do not take it")
     try:
         value = _decode(body)

@@ -49,6 +49,13 @@ def test_one_call_may_be_larger_than_the_share_if_it_is_alone() -> None:
     assert _busy(Holding(holdings, "w"), MIB)
 
 
+def test_a_parked_poll_and_small_calls_keep_no_large_one_out() -> None:
+    holdings = Holdings()
+    for _ in range(MIB // SMALL_BYTES):
+        Holding(holdings, "w").take(SMALL_BYTES)
+    assert not _busy(Holding(holdings, "w"), 4 * WORKER_BYTES)
+
+
 def test_what_is_small_always_passes_and_an_answer_keeps_no_body_out() -> None:
     holdings = Holdings()
     Holding(holdings, "w").take(4 * WORKER_BYTES, Content.ANSWER)

@@ -79,6 +79,8 @@ POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
 LEAVE_ATTEMPTS = 5
 """Within some 5 s: whoever leaves has nobody left who would try again."""
+LARGE_BYTES = 1024 * 1024
+"""Bodies from here on go one at a time: central has no more room for one worker."""
 PIECE = 256 * 1024
 """Bytes that are sent within one `TIMEOUT_S`."""
 STALE_S = 2.0
@@ -130,6 +132,7 @@ class Link:
         self._previous = previous
         self._clock = clock
         self._contact = anyio.Event()
+        self._sending_large = anyio.Lock()
         self._is_down = False
         self._busy_until = 0.0
         """The latest moment before which a busy central has asked us not to come again."""
@@ -306,9 +309,10 @@ class Link:
         kept = {name: value for name, value in headers.items() if name.lower() in CALL_HEADERS}
         path = f"jobs/{lease.job_id}/execution/{path.lstrip('/')}"
         patience_s = TIMEOUT_S + len(body) / BYTES_PER_S
-        return await self._send(
-            method, path, body, headers=kept, session=True, lease=lease, execution=True, read_timeout_s=patience_s
-        )
+        async with self._sending_large if len(body) > LARGE_BYTES else contextlib.nullcontext():
+            return await self._send(
+                method, path, body, headers=kept, session=True, lease=lease, execution=True, read_timeout_s=patience_s
+            )
 
     # Contact
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from airflow_remote_protocol.conformance.caller import Caller, held, own_path, ti_id
+from airflow_remote_protocol.conformance.caller import Caller, ParkedPoll, held, own_path, ti_id
 from airflow_remote_protocol.conformance.central import PROMPT_S, CentralUnderTest, Response
 from airflow_remote_protocol.conformance.insist import done, eventually, in_state, refused, shown, succeeded
 from airflow_remote_protocol.errors import ProblemCode
@@ -57,6 +57,24 @@ def check_a_key_is_stored_as_the_task_spells_it(central: CentralUnderTest) -> No
         assert response.status == 200, f"the key {key!r} was written, got {shown(response)}"
         found = json.loads(response.body)
         assert (found["key"], found["value"]) == (key, number), f"{key!r} was read as {found}"
+
+
+def check_a_large_value_passes_beside_a_parked_poll(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_task()
+    assert caller.session is not None
+    value = "x" * (min(caller.session.body_bytes, LARGE_BYTES) - 2)
+    ParkedPoll(caller, jobs=[held(offer)])
+    path = f"xcoms/{own_path(offer)}/k"
+    response = caller.execution(offer, "POST", path, value)
+    assert response.status == 201, f"a worker always has a poll open, which must keep no value out, got {shown(response)}"
+    response = caller.execution(offer, "GET", path)
+    assert response.status == 200, f"what may be written may be read, got {shown(response)}"
+    assert json.loads(response.body)["value"] == value
+
+
+LARGE_BYTES = 9 * 1024 * 1024
+"""More than central keeps for the small calls of one worker."""
 
 
 def check_what_nothing_grants_is_denied_as_the_execution_api_would(central: CentralUnderTest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
+from collections.abc import Callable
 
 import anyio
 from airflow_remote_protocol.errors import ProblemCode
@@ -25,25 +26,29 @@ the connection is closed may never see the answer."""
 _KEY = "airflow_remote.body"
 
 
-async def receive_body(request: Request, most: int) -> int:
+async def receive_body(request: Request, most: int, *, admit: Callable[[int], None]) -> int:
     """Read the body as :func:`read_body` does, and keep it for the next caller of that; return how many bytes it has.
 
-    *most* is the gateway's limit, which a refusal names.
+    *most* is the gateway's limit, which a refusal names. *admit* raises a refusal of a body of so many bytes.
     """
     announced = announced_bytes(request)
     if announced > most:
         with contextlib.suppress(Refusal):
             await read_body(request, most)  # a body that is not much too large is taken off the line first
         raise Refusal(ProblemCode.TOO_LARGE, too_long("the body", announced, most))
-    body = await read_body(request, most)
+    body = await read_body(request, most, admit=admit)
     request.scope[_KEY] = body
     return len(body)
 
 
-async def read_body(request: Request, most: int, *, window_s: float | None = None) -> bytes:
+async def read_body(
+    request: Request, most: int, *, window_s: float | None = None, admit: Callable[[int], None] = lambda size: None
+) -> bytes:
     """Return the whole body, of at most *most* bytes, from a sender that keeps the least pace until the end.
 
-    The bytes count as held by the worker that sends them, from the moment that they are announced.
+    The bytes count as held by the worker that sends them, from the moment that they are announced. A body for which there is no
+    room is received and forgotten before that is said: a sender that still sends when its connection is closed may never see the
+    answer, and would take it for an outage.
 
     Raises:
         Refusal: `too-large`, `too-slow`; `busy` if the worker, or all workers together, hold too much.
@@ -53,28 +58,35 @@ async def read_body(request: Request, most: int, *, window_s: float | None = Non
         return received
     window_s = WINDOW_S if window_s is None else window_s
     announced = announced_bytes(request)
-    keeps = announced <= most
-    if not keeps and announced > DISCARDED_BYTES:
-        raise _too_large(announced, most)
     holding = holding_of(request)
-    holding.take(announced if keeps else 0)
+    refused: Refusal | None = None
+    if announced > most:
+        refused = _too_large(announced, most)
+        if announced > DISCARDED_BYTES:
+            raise refused
+    else:
+        try:
+            admit(announced)
+            holding.take(announced)
+        except Refusal as busy:
+            refused = busy
     body = bytearray()
     size = 0
     with anyio.move_on_after(window_s) as window:
         came = 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size > most and keeps:
+            if size > max(most, announced):
                 raise _too_large(size, most)
-            if size > announced:
-                holding.take(len(chunk))
-            if keeps:
+            if refused is None:
+                if size > announced:
+                    holding.take(len(chunk))
                 body += chunk
             came += len(chunk)
             if came >= window_s * LEAST_BYTES_PER_S:
                 came, window.deadline = 0, anyio.current_time() + window_s
-        if not keeps:
-            raise _too_large(announced, most)
+        if refused is not None:
+            raise refused
         return bytes(body)
     raise Refusal(
         ProblemCode.TOO_SLOW,

@@ -19,11 +19,13 @@ from airflow_remote_provider.api.problems import Refusal
 
 MIB = 1024 * 1024
 WORKER_BYTES = 8 * MIB
-"""Of one worker's bodies, and of its answers. A call that needs more passes if the worker holds nothing else of the kind;
-`[remote] gateway_body_bytes` bounds that."""
+"""Of one worker's bodies, and of its answers. A call that needs more passes if the worker holds next to nothing else of the
+kind; `[remote] gateway_body_bytes` bounds that."""
 PROCESS_BYTES = 128 * MIB
 """Of the bodies of all workers, and of the answers: this, or twice `[remote] gateway_body_bytes` if that is more. A call that
 needs more passes if nobody else holds anything of the kind."""
+BESIDE_BYTES = MIB
+"""What other calls of a worker may hold beside one that needs more than the share: its poll and small calls always hold some."""
 SMALL_BYTES = 64 * 1024
 """Up to here a body or an answer is never refused for what others hold: the number of calls under way bounds these."""
 LARGE_BYTES = MIB
@@ -80,7 +82,7 @@ class Holdings:
         mine, everyones = self._by_worker.get((worker_id, content), 0), self._all[content]
         if size <= SMALL_BYTES:
             return
-        if mine > own and mine + size > WORKER_BYTES:
+        if mine - own > BESIDE_BYTES and mine + size > WORKER_BYTES:
             text = f"the calls of this worker hold {mine} bytes of {content.value}; {WORKER_BYTES} is the limit"
             raise Refusal(ProblemCode.BUSY, f"{text}; try again when they are done", retry_after_s=RETRY_S)
         if everyones > own and everyones + size > self._most:

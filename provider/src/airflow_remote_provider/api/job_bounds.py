@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.execution import ENVELOPE_BYTES, too_long
 from starlette.requests import Request
 from starlette.responses import Response
 
-from airflow_remote_provider.api.bodies import announced_bytes, receive_body
+from airflow_remote_provider.api.bodies import receive_body
 from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.execution import execution, matched
 from airflow_remote_provider.api.holdings import Content, Turn, holding_of
@@ -28,8 +30,7 @@ async def within_bounds(central: Central, request: Request, lease: Lease) -> Res
         Refusal: `busy`: too many of its calls failed, or its worker holds too much.
     """
     most = central.settings.gateway_body_bytes
-    central.holdings.insist_on_pace(lease.worker_id, announced_bytes(request))
-    size = await receive_body(request, most)
+    size = await receive_body(request, most, admit=partial(central.holdings.insist_on_pace, lease.worker_id))
     match, reads = await matched(central, request, lease), request.method in READS
     if not (reads or match.meaning in ALWAYS):
         # Only for a lease that is open is anything counted. The call itself finds this answer in memory.

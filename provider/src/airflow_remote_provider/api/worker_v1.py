@@ -59,6 +59,7 @@ from airflow_remote_provider.api.bodies import announced_bytes, read_body, unpac
 from airflow_remote_provider.api.central import Central
 from airflow_remote_provider.api.dispatcher import session_taken
 from airflow_remote_provider.api.guesses import network_of
+from airflow_remote_provider.api.holdings import holding_of
 from airflow_remote_provider.api.job_bounds import within_bounds
 from airflow_remote_provider.api.lists import FREE_JOBS
 from airflow_remote_provider.api.people import looks_like_a_users, manager_of_workers
@@ -295,6 +296,7 @@ def _life_s(central: Central, record: WorkerRecord) -> float:
 
 async def _poll(central: Central, request: Request, worker: WorkerRecord) -> Response:
     asked = decode(Poll, await _list_body(central, request, worker))
+    holding_of(request).give_back()  # it is read, and the poll may be parked for a minute
     async with central.polls.turn(worker.id):
         stops = await _renew(central, worker, asked)
         if stops:
