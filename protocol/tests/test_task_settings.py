@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
-from airflow_remote_protocol.task_settings import LONGEST_VALUE, OPTIONS, revision_of, usable
+from airflow_remote_protocol.task_settings import LONGEST_LIST, LONGEST_VALUE, OPTIONS, revision_of, usable
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,8 @@ def test_what_airflow_reads_is_passed_on_as_it_is(name: str, value: str) -> None
         ("operators.default_owner", "a\nb"),
         ("core.default_task_retries", "1; 2"),
         ("core.default_timezone", "../etc/passwd"),
-        ("core.sensitive_var_conn_names", "x" * (LONGEST_VALUE + 1)),
+        ("core.sensitive_var_conn_names", "x" * (LONGEST_LIST + 1)),
+        ("operators.default_owner", "x" * (LONGEST_VALUE + 1)),
     ],
 )
 def test_what_is_not_on_the_list_or_would_mean_something_else_there_is_left_out(name: str, value: str) -> None:
@@ -49,6 +51,11 @@ def test_nothing_on_the_list_may_hold_a_secret_or_name_code_or_a_user() -> None:
     )
     assert [name for name in OPTIONS if telling.search(name)] == []
     assert all(option.why.endswith(".") for option in OPTIONS.values())
+
+
+def test_all_values_at_their_longest_fit_into_one_environment_variable() -> None:
+    longest = {name: "\U0001f512" * option.longest for name, option in OPTIONS.items()}
+    assert len(json.dumps(usable(longest))) < 128 * 1024 - 100, "MAX_ARG_STRLEN of Linux"
 
 
 def test_the_revision_is_of_the_values_and_not_of_their_order() -> None:

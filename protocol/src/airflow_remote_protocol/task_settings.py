@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-LONGEST_VALUE = 16 * 1024
-"""Characters. Only a list of names to mask ever comes near."""
+LONGEST_LIST = 6 * 1024
+"""Characters of the names to mask. All values together fit into one environment variable (128 KiB), whatever their characters."""
+LONGEST_VALUE = 1000
+"""Characters of any other value."""
 
 WHOLE = re.compile(r"-?[0-9]{1,12}")
 WHOLE_OR_NONE = re.compile(r"([0-9]{1,12})?")
@@ -34,17 +36,20 @@ class Option:
     shape: re.Pattern[str]
     why: str
     is_address: bool = False
+    longest: int = LONGEST_VALUE
 
     def takes(self, value: str) -> bool:
         """Say whether *value* may be a value of this option."""
-        if len(value) > LONGEST_VALUE or self.shape.fullmatch(value) is None:
+        if len(value) > self.longest or self.shape.fullmatch(value) is None:
             return False
         return not self.is_address or _is_plain_address(value)
 
 
 OPTIONS: dict[str, Option] = {
     # Masking
-    "core.sensitive_var_conn_names": Option(TEXT, "Variables and fields of connections whose values are masked in logs."),
+    "core.sensitive_var_conn_names": Option(
+        TEXT, "Variables and fields of connections whose values are masked in logs.", longest=LONGEST_LIST
+    ),
     "core.hide_sensitive_var_conn_fields": Option(SWITCH, "Whether they are masked at all."),
     "logging.min_length_masked_secret": Option(WHOLE, "How short a secret may be and is still masked."),
     # Defaults that operators take when a Dag file is loaded

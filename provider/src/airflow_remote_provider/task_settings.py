@@ -33,7 +33,7 @@ def read() -> TaskSettings:
 def _value(section: str, option: str) -> str | None:
     from airflow.configuration import conf
 
-    value = conf.get(section, option, fallback=None)
+    value: str | None = conf.get(section, option, fallback=None)
     if (section, option, value) == ("core", "default_timezone", "system"):
         return _name_of_local_zone()  # there it would be another machine's
     return value

@@ -22,7 +22,11 @@ def apply() -> None:
     """Put the settings that the daemon has passed into the environment, as Airflow reads them. Once per process."""
     passed = os.environ.pop(wire.TASK_SETTINGS, "")
     if passed:
-        os.environ.update(combined(json.loads(passed), of_site(os.environ)))
+        for variable, value in combined(json.loads(passed), of_site(os.environ)).items():
+            try:
+                os.environ[variable] = value
+            except UnicodeEncodeError as error:
+                print(f"central's {variable} can't be set in this machine's locale: {error}", file=sys.stderr)
 
 
 def combined(central: Mapping[str, str], site: Mapping[tuple[str, str], str]) -> dict[str, str]:
