@@ -340,7 +340,9 @@ class Link:
             Unreachable, Refused, Superseded, Outdated, Rewind: see :mod:`.errors`.
         """
         used = self._credential
-        own = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {used}", "accept-encoding": "gzip"}
+        own = {MARKER_HEADER: PROTOCOL_VERSION, "accept-encoding": "gzip"}
+        if used:  # `check URL` has no credential, and a header without one is no valid header
+            own["authorization"] = f"Bearer {used}"
         if session:
             if self.session_id is None:
                 raise Unreachable("no session with central has been opened yet")

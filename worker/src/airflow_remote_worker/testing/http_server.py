@@ -148,7 +148,13 @@ class _Connection(BaseHTTPRequestHandler):
             recorded.status = proxy.status
             self._write(Answer(proxy.status, proxy.body, proxy.headers))
             return
-        path, query = split_target(below if below != self.path else "/outside-of-remote-v1" + below)
+        if below == self.path:  # Airflow's own: a page for every GET, and nothing that takes a POST
+            is_get = self.command in ("GET", "HEAD")
+            answer = Answer(200 if is_get else 405, b"{}", {"content-type": "text/html" if is_get else "application/json"})
+            recorded.status = answer.status
+            self._write(answer)
+            return
+        path, query = split_target(below)
         answer = owner.answer(Request(self.command, path, query, headers, body, self._peer_hung_up))
         if owner.faults.takes_the_reply_to(below):
             self.close_connection = True
