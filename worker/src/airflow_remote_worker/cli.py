@@ -330,12 +330,14 @@ def _password(prompt: str) -> str:
 
 
 def _token(arguments: argparse.Namespace) -> str:
-    """The token from the flag, a file, stdin (`-`) or the environment; the latter three keep it out of the process list."""
+    """The token from the flag, a file, stdin (`-`), the environment, the terminal: the flag alone shows it in process lists."""
     if arguments.token_file:
         return str(arguments.token_file.read_text().strip())
     if arguments.token == "-":
         return sys.stdin.readline().strip()
     token = arguments.token or os.environ.get(ENV_PREFIX + "TOKEN", "")
+    if not token and sys.stdin.isatty():
+        token = _password("Enrolment token (not shown): ").strip()
     if not token:
         raise ConfigError(f"token: none given; use --token-file, --token - (stdin), or {ENV_PREFIX}TOKEN")
     return str(token).strip()

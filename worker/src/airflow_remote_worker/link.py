@@ -71,6 +71,8 @@ POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
 LEAVE_ATTEMPTS = 5
 """Within some 5 s: whoever leaves has nobody left who would try again."""
+END_SESSION_S = 3.0
+"""A daemon that ends waits no longer: it only spares people a doubt."""
 STALE_S = 2.0
 """A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
 PAGE = 8192
@@ -219,6 +221,10 @@ class Link:
     async def tell_usage(self, usage: Usage) -> float:
         """Tell what this machine and its jobs use; return after how many seconds to do so again."""
         return decoded(UsageNoted, await self._send("POST", "usage", encode(usage), session=True)).every_s
+
+    async def end_session(self) -> None:
+        """Say that this daemon ends as it should: people see the worker as offline at once. Raises what any call raises."""
+        await self._send("POST", "session/end", session=True, read_timeout_s=END_SESSION_S)
 
     async def leave(self) -> None:
         """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.
