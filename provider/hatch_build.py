@@ -58,7 +58,9 @@ def make_dashboard(root: Path, run: Callable[..., Any] = subprocess.run) -> None
     if built.is_file() and built.stat().st_mtime >= max(path.stat().st_mtime for path in _sources(ui)):
         return
     npm = _find_npm(run)
-    _run(run, [npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], ui)
+    installed = ui / "node_modules/.package-lock.json"
+    if not installed.is_file() or installed.stat().st_mtime < (ui / "package-lock.json").stat().st_mtime:
+        _run(run, [npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], ui)
     _run(run, [npm, "run", "--silent", "build"], ui)
     if not built.is_file():
         raise CannotBuild(f"`npm run build` in {ui} made no {built.name}; see ui/vite.config.ts")
