@@ -6,6 +6,7 @@ Run by `make check`; `--write` brings the documents up to date instead.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -99,6 +100,7 @@ NOT_OURS = {'sudo: The "no new privileges" flag is set'}
 def _messages() -> list[str]:
     """Every message that the troubleshooting page quotes is still in the sources: its parts in order, in one string."""
     texts = [text for package in ("protocol", "worker", "provider") for text in _strings(ROOT / package / "src")]
+    texts += _strings_of(ROOT / "provider/hatch_build.py")
     quoted = re.findall(r"^### `(.+)`$", (ROOT / MESSAGES).read_text(encoding="utf-8"), re.MULTILINE)
     wrong = [] if quoted else [f"{MESSAGES}: quotes no message at all"]
     for message in quoted:
@@ -111,14 +113,17 @@ def _messages() -> list[str]:
 
 def _strings(root: Path) -> list[str]:
     """Return every string of the sources below *root*, with … for what an f-string fills in."""
+    return [text for path in root.rglob("*.py") for text in _strings_of(path)]
+
+
+def _strings_of(path: Path) -> list[str]:
     found = []
-    for path in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.JoinedStr):
-                parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
-                found.append("".join(map(str, parts)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(re.sub(r"%(\.\d+)?[sdfr]", "…", node.value))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+            found.append("".join(map(str, parts)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(re.sub(r"%(\.\d+)?[sdfr]", "…", node.value))
     return found
 
 
@@ -174,12 +179,12 @@ def _claims() -> list[str]:
 
 
 def _adrs() -> list[str]:
-    """Decisions are numbered without gaps and say what became of them."""
+    """Each decision has a number of its own, and says what became of it."""
     paths = sorted((ROOT / "docs/adr").glob("[0-9][0-9][0-9][0-9]-*.md"))
     wrong = [
-        f"{path.relative_to(ROOT)}: should be number {number:04}"
-        for number, path in enumerate(paths)
-        if not path.name.startswith(f"{number:04}-")
+        f"{path.relative_to(ROOT)}: has the number of {before.name}"
+        for before, path in itertools.pairwise(paths)
+        if path.name[:4] == before.name[:4]
     ]
     wrong += [
         f"{path.relative_to(ROOT)}: has no line 'Status:'"

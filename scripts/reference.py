@@ -12,7 +12,7 @@ import msgspec
 from airflow_remote_protocol.task_settings import OPTIONS as TASK_SETTINGS
 from airflow_remote_provider.api.rules import TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
 from airflow_remote_provider.metrics import TABLE as METRICS
-from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS, Settings
+from airflow_remote_provider.settings import OPTIONS, SWITCHES, TEXT_OPTIONS, Settings
 from airflow_remote_worker import cli, config
 from airflow_remote_worker.config import ENV_PREFIX, Config
 
@@ -28,7 +28,12 @@ def central_options() -> str:
         (f"`{name}`", _number(option.default), f"{_number(option.least)} to {_number(option.most)}", option.text)
         for name, option in OPTIONS.items()
     ]
-    rows += [(f"`{name}`", f"`{option.default}`", "text", option.text) for name, option in TEXT_OPTIONS.items()]
+    rows += [(f"`{name}`", f"`{switch.default}`", "`True` or `False`", switch.text) for name, switch in SWITCHES.items()]
+    texts = TEXT_OPTIONS.items()
+    rows += [(f"`{name}`", f"`{option.default}`" if option.default else "", "text", option.text) for name, option in texts]
+    missing = set(Settings.__annotations__) - {name.strip("`") for name, *_ in rows}
+    if missing:
+        raise SystemExit(f"settings.py: {', '.join(sorted(missing))}: read, and in no table that the reference is made of")
     table = _table(("option", "default", "allowed", "meaning"), rows)
     return f"{table}\n\nWhole numbers: {', '.join(f'`{name}`' for name in OPTIONS if name in whole)}."
 

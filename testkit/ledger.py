@@ -317,6 +317,11 @@ def change_job(job_id: str, **values: object) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
 
+def change_worker(worker_id: str, **values: object) -> None:
+    with compat.transaction() as session:
+        session.execute(update(Worker).where(Worker.id == worker_id).values(**values))
+
+
 def change_task(ti_id: uuid.UUID | None, **values: object) -> None:
     """Change Airflow's task instance, as a person or the scheduler does."""
     with compat.transaction() as session:

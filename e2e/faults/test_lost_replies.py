@@ -128,7 +128,7 @@ def test_a_lost_answer_to_the_enrolment_is_said_and_can_be_remedied(impatient: A
         again = Worker(tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={})
         with pytest.raises(RuntimeError, match="airflow remote workers remove newcomer"):
             again.join()
-        impatient.cli("remote", "workers", "remove", "newcomer")
+        impatient.cli("remote", "workers", "remove", "--yes", "newcomer")
         again.join()
 
 

@@ -1,6 +1,6 @@
 /** What the REST API answers, as far as we show it: docs/reference/rest.md. Times are ISO 8601. */
 
-export type Presence = "online" | "silent" | "gone";
+export type Presence = "online" | "silent" | "offline" | "never_connected" | "gone";
 export type Intent = "serve" | "pause" | "drain" | "leave";
 export type JobState = "queued" | "offered" | "running" | "succeeded" | "failed" | "lost" | "revoked";
 
@@ -61,6 +61,8 @@ export interface Fleet {
   workers: number;
   online: number;
   silent: number;
+  offline: number;
+  never_connected: number;
   gone: number;
   flagged: number;
   slots: number;

@@ -5,7 +5,7 @@ import { language } from "./host";
 const english = {
   title: "Remote Workers",
   tabs: { fleet: "Fleet", queues: "Queues", jobs: "Jobs", tokens: "Enrolment", audit: "Audit" },
-  presence: { online: "online", silent: "silent", gone: "gone" },
+  presence: { online: "online", silent: "silent", offline: "offline", never_connected: "never connected", gone: "gone" },
   intent: { serve: "serving", pause: "paused", drain: "draining", leave: "leaving" },
   state: {
     queued: "queued",
@@ -163,7 +163,7 @@ const english = {
   join: {
     once: "The token is shown this once. On the machine that joins:",
     waiting: "Waiting for a worker to join …",
-    systems: { unix: "Linux, macOS", windows: "Windows", docker: "Docker", ansible: "Ansible" },
+    systems: { shell: "Linux", ansible: "Ansible" },
   },
   state_of: {
     loading: "Loading …",

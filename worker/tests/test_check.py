@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from airflow_remote_worker.check import Hop, check
+from airflow_remote_worker.check import Hop, check, check_address
 from airflow_remote_worker.clock import SystemClock
-from airflow_remote_worker.config import Config
+from airflow_remote_worker.config import BundleConfig, Config, RuntimeConfig
 from airflow_remote_worker.errors import Unreachable
 from airflow_remote_worker.link import Link
+from airflow_remote_worker.network import Network
 from airflow_remote_worker.state import Membership, State
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
@@ -77,13 +79,50 @@ def test_a_wrong_clock_is_named(worker: RunningWorker) -> None:
 
 
 def test_an_interpreter_that_is_none_is_named(state: State) -> None:
-    from pathlib import Path
-
-    from airflow_remote_worker.config import RuntimeConfig
-
     state.join(Membership(central="http://127.0.0.1:1", worker_id="1", name="w", credential="c"))
     config = Config(state=state.root, runtime=RuntimeConfig(python=Path("/nowhere")))
     assert last(anyio.run(check, config, state, SystemClock())) == ("runtime", False)
+
+
+def test_a_worker_without_a_runtime_and_bundles_can_t_run_tasks_and_check_says_so(worker: RunningWorker, tmp_path: Path) -> None:
+    failing = {hop.name: hop.text for hop in walk(worker.state) if not hop.ok}
+    assert set(failing) == {"runtime", "bundles"}
+    assert "set runtime.python" in failing["runtime"]
+    assert "set bundles.<name>.path" in failing["bundles"]
+    bundles = {"here": BundleConfig(path=tmp_path), "away": BundleConfig(path=tmp_path / "nowhere")}
+    config = Config(state=worker.state.root, runtime=RuntimeConfig(python=Path(sys.executable)), bundles=bundles)
+    failed = [hop for hop in anyio.run(check, config, worker.state, SystemClock()) if not hop.ok]
+    assert [hop.name for hop in failed] == ["bundles"]
+    assert failed[0].text.startswith("away: there is no directory")
+
+
+def before_joining(url: str, **settings: Any) -> Hop:
+    return anyio.run(check_address, Network(central=url, **settings), SystemClock())[-1]
+
+
+def test_the_way_is_walked_before_joining_and_no_credential_is_sent(central: FakeCentral) -> None:
+    hop = before_joining(central.url)
+    assert (hop.name, hop.ok) == ("central", True)
+    assert "POST gets through" in hop.text
+
+
+@pytest.mark.parametrize("path", ["/home", "/api/v2", "/dags/a/grid"])
+def test_the_address_of_a_page_is_diagnosed_as_that(central: FakeCentral, path: str) -> None:
+    hop = before_joining(central.url + path)
+    assert (hop.name, hop.ok) == ("central", False)
+    assert f"leave out {path} and use {central.url}," in hop.text
+
+
+def test_a_page_of_something_else_is_no_wrong_path(central: FakeCentral) -> None:
+    central.answer_like_a_proxy(403)
+    assert "a proxy or firewall that forbids this address" in before_joining(f"{central.url}/home").text
+
+
+def test_without_name_resolution_the_ways_to_name_a_proxy_are_named() -> None:
+    hop = before_joining("https://nowhere.invalid")
+    assert hop.name == "DNS"
+    for way in ("--proxy", "HTTPS_PROXY", "the setting proxy"):
+        assert way in hop.text
 
 
 def test_plain_http_beyond_this_machine_is_a_warning(worker: RunningWorker) -> None:

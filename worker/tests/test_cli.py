@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import pwd
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import airflow_remote_worker
 import pytest
 from airflow_remote_protocol.tokens import TokenKind, make_token
+from airflow_remote_worker import posix
 from airflow_remote_worker.cli import main
+from airflow_remote_worker.config import load
 from airflow_remote_worker.lifecycle import EXIT_REFUSED
+from airflow_remote_worker.state import explain_unusable
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
-from .tls_server import ForwardProxy
+from testkit.authority import Authority
+
+from .tls_server import ForwardProxy, tls_central
 
 
 @pytest.fixture
@@ -23,7 +32,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_join_status_check_leave(central: FakeCentral, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     token = tmp_path / "token"
     token.write_text(central.enrolment_token(["q", "r"]) + "\n")
-    assert main(["join", central.url, "--token-file", str(token), "--name", "barge-1"]) == 0
+    able = ["--runtime-python", sys.executable, "--bundle", f"dags={tmp_path}"]
+    assert main(["join", central.url, "--token-file", str(token), "--name", "barge-1", *able]) == 0
     assert "joined" in (out := capsys.readouterr().out)
     assert "q, r" in out
     assert main(["status", "--json"]) == 1
@@ -44,13 +54,99 @@ def test_join_remembers_the_way(central: FakeCentral, home: Path, tmp_path: Path
     login.write_text("u:p@ss")
     monkeypatch.chdir(tmp_path)
     token = central.enrolment_token(["q"])
-    assert main(["join", central.url, "--token", token, "--proxy", proxy.url, "--proxy-auth-file", "login"]) == 0
+    able = ["--runtime-python", sys.executable, "--bundle", f"dags={tmp_path}"]
+    assert main(["join", central.url, "--token", token, "--proxy", proxy.url, "--proxy-auth-file", "login", *able]) == 0
     monkeypatch.chdir("/")
     assert main(["check"]) == 0
     seen = len(proxy.heads)
     assert main(["leave"]) == 0
     assert len(proxy.heads) > seen
     proxy.close()
+
+
+def test_join_writes_settings_that_the_daemon_reads_and_no_file_is_replaced(
+    central: FakeCentral, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = tmp_path / 'a "dir" of ü\x7f'
+    odd.mkdir()
+    flags = ["--slots", "3", "--runtime-python", "bin/python", "--bundle", "dags-folder=.", "--bundle", f"a.b c={odd}"]
+    assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a", *flags]) == 0
+    config = load({"state": str(home)})
+    assert (config.slots, config.runtime.python) == (3, tmp_path / "bin/python")
+    assert {name: bundle.path for name, bundle in config.bundles.items()} == {"dags-folder": tmp_path, "a.b c": odd}
+    assert "next:" not in capsys.readouterr().out
+    written = (home / "worker.toml").read_text()
+    assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--force", "--slots", "4"]) == 2
+    assert "--slots: " in (err := capsys.readouterr().err)
+    assert "worker.toml exists" in err
+    assert (home / "worker.toml").read_text() == written
+
+
+def test_join_says_which_settings_are_missing(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a"]) == 0
+    assert "next: set runtime.python and bundles in " in capsys.readouterr().out
+
+
+def test_join_by_the_address_of_a_page_names_the_right_one(
+    central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = central.enrolment_token(["q"])
+    assert main(["join", f"{central.url}/home", "--token", token]) == 1
+    assert f"leave out /home and use {central.url}," in capsys.readouterr().err
+    assert main(["join", central.url, "--token", token]) == 0, "the failed attempt spent nothing"
+
+
+def test_join_without_the_authority_names_who_signed_and_the_flag(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corp = Authority(tmp_path / "corp", "Corp Root CA")
+    token = make_token(TokenKind.ENROLMENT, bytes(32))
+    with tls_central(corp.issue("central", "127.0.0.1")) as served:
+        assert main(["join", f"https://127.0.0.1:{served.port}", "--token", token]) == 1
+    err = capsys.readouterr().err
+    assert "was issued by O=Corp, CN=Corp Root CA" in err
+    assert "--ca-file" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_check_of_an_address_needs_no_membership(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", central.url]) == 0
+    assert "to join, use this address" in capsys.readouterr().out
+    assert not home.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's directory")
+def test_root_leaves_no_credential_in_another_user_s_directory(
+    central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.mkdir()
+    os.chown(home, pwd.getpwnam("nobody").pw_uid, 0)
+    assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a"]) == 2
+    err = capsys.readouterr().err
+    assert f"{home} belongs to nobody" in err
+    assert "runuser -u nobody -- " in err
+    assert list(home.iterdir()) == []
+
+
+def test_another_user_s_state_directory_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posix, "user_name", lambda: "visitor")
+    told = explain_unusable(tmp_path, PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "lock"))) or ""
+    assert f"the state directory {tmp_path} can't be used" in told
+    assert f"it belongs to {tmp_path.owner()}, and this is visitor; run this as {tmp_path.owner()} (runuser -u " in told
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EROFS, "its file system is read-only; remount it writable, or give another directory with --state"),
+        (errno.ENOTDIR, "a file is in the way; give another directory"),
+    ],
+)
+def test_a_state_directory_that_can_t_be_used_is_named_with_the_remedy(tmp_path: Path, number: int, told: str) -> None:
+    error = OSError(number, os.strerror(number), str(tmp_path / "jobs"))
+    assert told in (explain_unusable(tmp_path, error) or "")
+    assert explain_unusable(tmp_path / "elsewhere", error) is None
 
 
 def test_a_password_on_the_command_line_is_warned_of(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_remote_provider import __version__
+from airflow_remote_provider.dashboard import BUNDLE, FILES, why_missing
+
+log = logging.getLogger(__name__)
 
 STATIC = "/remote/static"
 
@@ -21,20 +25,27 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
         from airflow_remote_provider.api.static import create_static_app
         from airflow_remote_provider.api.ui_v1.app import create_people_api
 
-        return [
-            {"app": create_static_app(), "url_prefix": STATIC, "name": "Remote Executor dashboard"},
+        apps = [
             {"app": create_worker_api(), "url_prefix": "/remote/v1", "name": "Remote Worker API"},
             {"app": create_people_api(), "url_prefix": "/remote/ui/v1", "name": "Remote Executor API"},
         ]
+        if why_missing() is None:
+            apps.append({"app": create_static_app(FILES), "url_prefix": STATIC, "name": "Remote Executor dashboard"})
+        return apps
 
     @cached_property
     def react_apps(self) -> list[dict[str, Any]]:
         """The dashboard in the menu *Browse*, a line on the home page, a tab of each task instance: one file has them all.
 
-        It takes its libraries from Airflow's own page, which finds each by its name.
+        It takes its libraries from Airflow's own page, which finds each by its name. Without the built file there is none: a
+        registered app whose file can't be loaded shows *404 Page Not Found* in place of Airflow's home page.
         """
+        missing = why_missing()
+        if missing is not None:
+            log.warning("Remote Executor: %s", missing)
+            return []
         # Relative, so that it holds below any sub-path; the version, for nothing says how long it may be kept.
-        bundle = {"bundle_url": f"{STATIC.lstrip('/')}/remote-workers.js?v={__version__}"}
+        bundle = {"bundle_url": f"{STATIC.lstrip('/')}/{BUNDLE}?v={__version__}"}
         return [
             {"name": "Remote Workers", "destination": "nav", "category": "browse", "url_route": "remote-workers", **bundle},
             {"name": "Remote Workers in a line", "destination": "dashboard", **bundle},

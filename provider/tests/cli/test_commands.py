@@ -181,14 +181,34 @@ def test_a_worker_can_be_revoked(run: Callable[..., str]) -> None:
 
 
 def test_a_worker_can_be_removed(run: Callable[..., str]) -> None:
-    run("workers", "remove", enlist().name)
+    run("workers", "remove", enlist().name, "--yes")
     assert _json(run, "workers", "list") == []
+
+
+def test_a_worker_that_is_online_is_removed_only_by_who_means_it(run: Callable[..., str]) -> None:
+    worker = enlist()
+    assert "is online" in (told := _refused(run, "workers", "remove", worker.name)) and "--yes" in told
+    assert len(_json(run, "workers", "list")) == 1
+    last_seen(worker.id, ago(minutes=10))
+    run("workers", "remove", worker.name)
+    assert _json(run, "workers", "list") == []
+
+
+def test_a_token_for_a_rebuilt_machine_is_made_in_one_step(run: Callable[..., str]) -> None:
+    enlist("plant-7-a", queues=["a", "b"])
+    token = run("enrol", "create", "--replaces", "plant-7-a").strip()
+    (row,) = (row for row in _json(run, "enrol", "list") if row["replaces"])
+    assert (row["name_pattern"], row["queues"], row["uses_left"]) == ("plant-7-a", ["a", "b"], 1)
+    assert token.startswith("arenr_")
+    for flags in (["--name-pattern", "*"], ["--team", "x"], ["--labels", "a=b"], ["--bundles", "x"], ["--uses", "2"]):
+        assert f"{flags[0]}: " in _refused(run, "enrol", "create", "--replaces", "plant-7-a", *flags)
+    assert "no worker named 'nobody' to replace" in _refused(run, "enrol", "create", "--replaces", "nobody")
 
 
 def test_a_worker_with_jobs_is_not_removed(run: Callable[..., str]) -> None:
     worker = enlist()
     offered(worker)
-    assert "drain it first" in _refused(run, "workers", "remove", worker.name)
+    assert "drain it first" in _refused(run, "workers", "remove", worker.name, "--yes")
     assert len(_json(run, "workers", "list")) == 1
 
 
@@ -273,5 +293,5 @@ def test_nothing_to_show_is_an_empty_table_and_an_empty_list(run: Callable[..., 
 def test_a_refused_command_changes_nothing(run: Callable[..., str]) -> None:
     worker = enlist()
     lease = offered(worker)
-    _refused(run, "workers", "remove", worker.name)
+    _refused(run, "workers", "remove", worker.name, "--yes")
     assert (worker_row(worker.id).revoked_at, job_row(lease.job_id).state) == (None, "offered")

@@ -63,7 +63,7 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("workers", "unsuspend"): [["edge"]],
     ("workers", "acknowledge"): [["edge"]],
     ("workers", "revoke"): [["edge"]],
-    ("workers", "remove"): [["idle"], ["edge"]],
+    ("workers", "remove"): [["idle", "--yes"], ["edge", "--yes"]],
     ("jobs", "list"): [[], ["--state", "queued", "--limit", "1"], ["--worker", "edge", "-o", "json"], ["--limit", "0"], *JOBS],
     ("jobs", "show"): [["waiting"], ["running", "-o", "yaml"], ["nothing"]],
     ("jobs", "why"): [["waiting"], ["nothing"]],

@@ -6,10 +6,6 @@ import threading
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, func, select, text, update
-
-from testkit.ledger import ago, audited, change_job, enlist, offered, running, session_request, worker_row  # isort: skip
-
 from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
@@ -18,6 +14,20 @@ from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
 from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
 from airflow_remote_provider.ledger.views.workers import list_workers
 from airflow_remote_provider.models import Base, EnrolmentToken, Worker
+from sqlalchemy import Engine, func, select, text, update
+
+from testkit.ledger import (
+    ago,
+    audited,
+    change_job,
+    change_worker,
+    enlist,
+    last_seen,
+    offered,
+    running,
+    session_request,
+    worker_row,
+)  # isort: skip
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -335,3 +345,72 @@ def test_a_token_alone_decides_the_queues() -> None:
     token, _ = _token(queues=["a"])
     with compat.transaction() as session:
         assert credentials.enrol(session, token, Enrolment("edge-1", queues=["secret"])).queues == ["a"]
+
+
+# In place of another
+
+
+def _replacing(name: str, **wish: object) -> tuple[str, TokenRow]:
+    return _token(**{"queues": [], "replaces": name, **wish})
+
+
+def test_a_rebuilt_machine_takes_its_old_place_in_one_step() -> None:
+    old = enlist("plant-7-a", queues=["a", "b"])
+    change_worker(old.id, team="blue", labels={"site": "kiel"}, bundles=["plant-*"], slots_limit=2)
+    last_seen(old.id, ago(minutes=5))
+    token, row = _replacing("plant-7-a")
+    assert (row.name_pattern, row.uses_left, row.replaces) == ("plant-7-a", 1, old.id)
+    assert worker_row(old.id).revoked_at is None, "nothing ends before the token is used"
+    new = worker_row(_enrol(token, "plant-7-a").worker_id)
+    assert (new.queues, new.team, new.labels) == (["a", "b"], "blue", {"site": "kiel"})
+    assert (new.bundles, new.slots_limit) == (["plant-*"], 2)
+    before = worker_row(old.id)
+    assert before.revoked_at is not None and before.removed_at is not None and before.session_id is None
+    with compat.transaction() as session:
+        assert [shown.id for shown in list_workers(session, silent_after=timedelta(seconds=90)).rows] == [new.id]
+    told = [entry.detail for entry in audited()]
+    assert any(f"in place of worker {old.id}, whose credential has ended" in detail for detail in told)
+    assert any("made the enrolment token" in detail and f"in place of worker {old.id}" in detail for detail in told)
+
+
+def test_a_token_that_replaces_is_good_once_and_for_that_name_only() -> None:
+    last_seen(enlist("one").id, ago(minutes=5))
+    token, _ = _replacing("one", uses=5, name_pattern="*")
+    with pytest.raises(TokenRefused, match="for names like 'one'"):
+        _enrol(token, "two")
+    first = _enrol(token, "one")
+    with pytest.raises(TokenRefused):
+        _enrol(token, "one")
+    assert worker_row(first.worker_id).revoked_at is None
+
+
+def test_a_worker_that_is_online_is_not_replaced_and_the_token_stays_good() -> None:
+    old = enlist("one")
+    token, row = _replacing("one")
+    with pytest.raises(NameTaken, match=r"is online .*workers revoke one"):
+        _enrol(token, "one")
+    assert worker_row(old.id).revoked_at is None
+    assert _uses_left(row.id) == 1
+    with compat.transaction() as session:
+        workers.end_session(session, old.id, old.session_id or "")
+    assert _enrol(token, "one").worker_id != old.id
+
+
+def test_of_two_tokens_that_replace_one_worker_only_the_first_is_good() -> None:
+    last_seen(enlist("one").id, ago(minutes=5))
+    tokens = [_replacing("one")[0] for _ in range(2)]
+    first = _enrol(tokens[0], "one")
+    last_seen(first.worker_id, ago(minutes=5))
+    with pytest.raises(TokenRefused, match="was removed or replaced already"):
+        _enrol(tokens[1], "one")
+    assert worker_row(first.worker_id).revoked_at is None
+
+
+def test_a_worker_that_does_not_exist_is_not_replaced() -> None:
+    with pytest.raises(Unknown, match="no worker named 'nobody' to replace"):
+        _replacing("nobody")
+
+
+def test_a_token_without_a_queue_is_not_made() -> None:
+    with pytest.raises(LedgerError, match="at least one queue"):
+        _token(queues=[])

@@ -9,11 +9,13 @@ from sqlalchemy import select, update
 
 from testkit.ledger import ago, audited, enlist, job_row, last_seen, offered, running, session_request, worker_row  # isort: skip
 
-from airflow_remote_protocol.messages import HeldJob, IntentMode, JobPhase
+from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, IntentMode, JobPhase
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import rotation, workers
+from airflow_remote_provider.ledger import credentials, rotation, workers
+from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Unknown
 from airflow_remote_provider.ledger.views.audit import AuditRow
+from airflow_remote_provider.ledger.views.serving import capacities
 from airflow_remote_provider.ledger.views.workers import WorkerRow, list_workers
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.models import Presence, Worker
@@ -63,7 +65,7 @@ def test_the_same_instance_takes_over_at_once() -> None:
 
 def test_another_instance_is_refused_and_changes_nothing() -> None:
     worker = enlist()
-    with pytest.raises(Cloned, match="workers remove worker"):
+    with pytest.raises(Cloned, match="enrol create --replaces worker"):
         _do(workers.open_session, worker.id, session_request(instance_id="copy", slots=99))
     row = worker_row(worker.id)
     assert (row.session_id, row.instance_id, row.slots, row.alarm) == (worker.session_id, "instance", 4, "")
@@ -270,16 +272,39 @@ def test_jobs_of_a_revoked_worker_run_on_until_they_are_lost() -> None:
 
 
 def test_presence_is_what_central_observes() -> None:
-    online, silent, never, revoked = (enlist(name) for name in ("a-online", "b-silent", "c-never", "d-revoked"))
+    online, silent, revoked, ended = (enlist(name) for name in ("a-online", "b-silent", "d-revoked", "e-ended"))
     last_seen(silent.id, ago(seconds=100))
-    last_seen(never.id, None)
     _do(workers.revoke_worker, revoked.name)
+    _do(workers.end_session, ended.id, ended.session_id)
+    token, _ = _do(credentials.create_token, NewToken(queues=["q"]))  # type: ignore[misc]
+    never = _do(credentials.enrol, token, Enrolment("c-never", Facts()))
+    _do(workers.seen, [never.worker_id])  # type: ignore[attr-defined] # by `check`, say
     assert {row.name: row.presence for row in _list()} == {
         online.name: "online",
         silent.name: "silent",
-        never.name: "gone",
+        "c-never": "never_connected",
+        ended.name: "offline",
         revoked.name: "gone",
     }
+
+
+def test_a_worker_whose_daemon_ended_is_online_again_with_its_next_session_and_that_is_no_takeover() -> None:
+    worker = enlist()
+    assert _do(workers.end_session, worker.id, "another session") is None
+    assert _list()[0].presence == "online"
+    lease = running(worker)
+    _do(workers.end_session, worker.id, worker.session_id)
+    assert (_list()[0].presence, job_row(lease.job_id).state) == ("offline", "running")
+    assert _free_slots() == 0
+    _do(workers.open_session, worker.id, session_request(boot_id="next"))
+    assert _list()[0].presence == "online"
+    assert _audit() == []
+
+
+def _free_slots() -> int:
+    found = _do(capacities, silent_after=SILENT)
+    assert isinstance(found, dict)
+    return sum(capacity.free_slots for capacity in found.values())
 
 
 def test_used_slots_are_those_of_offers_and_running_jobs() -> None:

@@ -8,7 +8,7 @@ import type { Intent, Job, JobState, Presence, Worker } from "../types";
 import { useNow } from "../useNow";
 import { words, type TaskState } from "../words";
 
-const PRESENCES: Record<Presence, string> = { online: "success", silent: "up_for_retry", gone: "removed" };
+const PRESENCES: Record<Presence, string> = { online: "success", silent: "up_for_retry", offline: "removed", never_connected: "removed", gone: "removed" };
 const STATES: Record<JobState, string> = {
   queued: "queued",
   offered: "scheduled",

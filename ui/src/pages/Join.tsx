@@ -11,18 +11,14 @@ import type { Listed, MadeToken, Worker } from "../types";
 import { useLive } from "../useLive";
 import { words } from "../words";
 
-type System = "unix" | "windows" | "docker" | "ansible";
+type System = "shell" | "ansible";
 
-/** Return what to paste on a machine of this kind. */
+/** Return what to paste on a machine of this kind. The token is no argument of a command: process lists would show it. */
 export function command(system: System, url: string, token: string): string {
   const join = `airflow-remote-worker join ${url} --token -`;
   switch (system) {
-    case "unix":
-      return `echo '${token}' | ${join}`;
-    case "windows":
-      return `'${token}' | ${join}`;
-    case "docker":
-      return `docker run --rm -i -v airflow-remote-worker:/state -e AIRFLOW_REMOTE_WORKER_HOME=/state IMAGE sh -c "echo '${token}' | ${join}"`;
+    case "shell":
+      return `${join} <<'EOF'\n${token}\nEOF`;
     case "ansible":
       return `- ansible.builtin.command:\n    cmd: ${join}\n    stdin: "${token}"\n  no_log: true`;
   }
@@ -91,7 +87,7 @@ function Paste({ made }: { made: MadeToken }) {
   return (
     <VStack align="stretch" gap="3">
       <Text>{join.once}</Text>
-      <Tabs.Root defaultValue="unix" size="sm">
+      <Tabs.Root defaultValue="shell" size="sm">
         <Tabs.List>
           {Object.entries(join.systems).map(([system, name]) => (
             <Tabs.Trigger key={system} value={system}>

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,13 +16,16 @@ from urllib.parse import urlsplit
 from airflow_remote_worker import tunnel
 from airflow_remote_worker.certificate import Certificate, read_certificate
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock
-from airflow_remote_worker.config import Config, ConfigError
-from airflow_remote_worker.diagnosis import distrust, explain_refusal, explain_tls
+from airflow_remote_worker.config import FILE_NAME, Config, ConfigError
+from airflow_remote_worker.diagnosis import distrust, explain_no_address, explain_refusal, explain_tls
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, WorkerError
 from airflow_remote_worker.link import Link
 from airflow_remote_worker.network import Network, Proxy, Way
 from airflow_remote_worker.state import Membership, NotJoined, State
 from airflow_remote_worker.tunnel import Address
+
+MOST_STEPS = 10
+"""How many steps of a wrong path are taken back, one request each."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Hop:
 
 
 async def check(config: Config, state: State, clock: Clock) -> list[Hop]:
-    """Return the hops walked; the last one is the failing one, if any."""
+    """Return the hops walked, up to the first that fails; if none does, also what tasks need on this machine."""
     hops: list[Hop] = []
     walk = _Walk(config, state, clock)
     for hop in walk.local():
@@ -53,7 +56,79 @@ async def check(config: Config, state: State, clock: Clock) -> list[Hop]:
         hops += await _check_central(link, clock)
     finally:
         await link.close()
+    if all(hop.ok for hop in hops):
+        hops += check_settings(config)
     return hops
+
+
+async def check_address(network: Network, clock: Clock) -> list[Hop]:
+    """Return the hops to central of a machine that may not have joined, up to the first that fails. No credential is sent."""
+    hops: list[Hop] = []
+    try:
+        way = network.way()
+    except (ConfigError, Refused) as error:
+        return [Hop("settings", False, str(error))]
+    for hop in _walk_to_central(network, way, clock):
+        hops.append(hop)
+        if not hop.ok:
+            return hops
+    link = Link(network, credential="", clock=clock)
+    try:
+        await link.prove_post()  # `join` is a POST, and no route needs less than a credential
+    except WorkerError as error:
+        base = await _find_base(network, clock)
+        return [*hops, Hop("central", False, _wrong_path(network.central, base) if base else str(error))]
+    finally:
+        await link.close()
+    return [
+        *hops,
+        Hop("central", True, f"{network.central} speaks our protocol, and POST gets through; to join, use this address"),
+    ]
+
+
+def check_settings(config: Config) -> list[Hop]:
+    """Return what tasks need on this machine beside a runtime that can be started (see :func:`_check_runtime`)."""
+    hops = []
+    if config.runtime.python is None:
+        remedy = "set runtime.python to the Python of an environment with the Airflow Task SDK"
+        hops.append(Hop("runtime", False, f"no runtime is set, so no task can run here; {remedy}, in {config.state / FILE_NAME}"))
+    if not config.bundles:
+        text = "no bundle is set, so no Dag file can be found here; set bundles.<name>.path to the directory with the Dag files"
+        hops.append(Hop("bundles", False, f"{text}, in {config.state / FILE_NAME} (Airflow's default bundle is dags-folder)"))
+    for name, bundle in config.bundles.items():
+        if not bundle.path.is_dir():
+            text = f"{name}: there is no directory {bundle.path}; create it, or correct bundles.{name}.path"
+            hops.append(Hop("bundles", False, text))
+        elif not os.access(bundle.path, os.R_OK | os.X_OK):
+            text = f"{name}: {bundle.path} can't be read by this user; change its permissions"
+            hops.append(Hop("bundles", False, text))
+        else:
+            hops.append(Hop("bundles", True, f"{name} is in {bundle.path}"))
+    return hops
+
+
+async def _find_base(network: Network, clock: Clock) -> str:
+    """Return the shorter address at which central does answer; empty: none of those on the way up does."""
+    parts = urlsplit(network.central)
+    steps = [step for step in parts.path.split("/") if step]
+    for count in range(len(steps) - 1, max(-1, len(steps) - 1 - MOST_STEPS), -1):
+        base = parts._replace(path="".join(f"/{step}" for step in steps[:count])).geturl()
+        link = Link(replace(network, central=base), credential="", clock=clock)
+        try:
+            await link.prove_post()
+        except WorkerError:
+            continue
+        finally:
+            await link.close()
+        return base
+    return ""
+
+
+def _wrong_path(central: str, base: str) -> str:
+    surplus = central.removeprefix(base)
+    return (
+        f"{central} is a page of Airflow, not Airflow's address: leave out {surplus} and use {base}, where the remote API answers"
+    )
 
 
 class _Walk:
@@ -78,18 +153,23 @@ class _Walk:
         yield Hop("settings", True, f"worker {self.membership.name} of {self.network.central}")
         if self._config.runtime.python:
             yield _check_runtime(self._config.runtime.python)
-        if self.network.warning:
-            yield Hop("encryption", True, self.network.warning, doubtful=True)
-        if self.network.client_cert:
-            yield _check_identity(self.network.client_cert, self._clock)
-        parts = urlsplit(self.network.central)
-        assert parts.hostname is not None
-        there = Address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-        yield from _check_connection(way.proxy, there)
-        if parts.scheme == "https":
-            if way.proxy:
-                yield _check_tunnel(way, there, self.network.central)
-            yield _check_tls(way, there)
+        yield from _walk_to_central(self.network, way, self._clock)
+
+
+def _walk_to_central(network: Network, way: Way, clock: Clock) -> Iterator[Hop]:
+    """Yield hop after hop, up to the first word to central; a failing one is the last that means anything."""
+    if network.warning:
+        yield Hop("encryption", True, network.warning, doubtful=True)
+    if network.client_cert:
+        yield _check_identity(network.client_cert, clock)
+    parts = urlsplit(network.central)
+    assert parts.hostname is not None
+    there = Address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    yield from _check_connection(way.proxy, there)
+    if parts.scheme == "https":
+        if way.proxy:
+            yield _check_tunnel(way, there, network.central)
+        yield _check_tls(way, there)
 
 
 def _check_runtime(python: Path) -> Hop:
@@ -119,8 +199,7 @@ def _check_connection(proxy: Proxy | None, there: Address) -> Iterator[Hop]:
     try:
         found = tunnel.addresses(first)
     except (OSError, UnicodeError) as error:
-        text = f"{first.host} has no address ({error}); check the name, this machine's resolver, or set a proxy"
-        yield Hop("DNS", False, text)
+        yield Hop("DNS", False, explain_no_address(first.host, error, proxy))
         return
     yield Hop("DNS", True, f"{first.host} is {', '.join(found)}")
     try:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_worker import __version__
-from airflow_remote_worker.config import ENV_PREFIX, Config, ConfigError, default_name, load
-from airflow_remote_worker.errors import Damaged, WorkerError
+from airflow_remote_worker import __version__, posix
+from airflow_remote_worker.config import ENV_PREFIX, FILE_NAME, Config, ConfigError, default_name, load, write_settings
+from airflow_remote_worker.errors import Damaged, Unreachable, WorkerError
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
-from airflow_remote_worker.state import Membership, NotJoined, State, StateInUse
+from airflow_remote_worker.state import Membership, NotJoined, State, StateInUse, explain_unusable, owner_of
 
 if TYPE_CHECKING:
     from airflow_remote_worker.link import Link
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkerError as error:
         return _fail(str(error), EXIT_FAILED)
     except OSError as error:
-        return _fail(f"{error.filename or config_state(arguments)}: {error.strerror or error}", EXIT_FAILED)
+        plain = f"{error.filename or config_state(arguments)}: {error.strerror or error}"
+        return _fail(explain_unusable(config.state, error) or plain, EXIT_FAILED)
 
 
 def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
@@ -66,6 +67,7 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
         token = _bearer(arguments, network, queues)
     except MalformedToken as error:
         return _fail(f"token: {error}", EXIT_USAGE)
+    _insist_on_own_directory(state)
     with state.locked():
         if not arguments.force:
             try:
@@ -74,8 +76,13 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
                 pass
             else:
                 return _fail(f"{state.root} is worker {present.name} of {present.central} already; leave first, or use --force")
+        settings = _settings_to_store(arguments, config)
         link = _link(network, token)
-        enrolled = _ask(link, lambda: link.enrol(Enrolment(name=config.name or default_name(), facts=facts(), queues=queues)))
+        enrolment = Enrolment(name=config.name or default_name(), facts=facts(), queues=queues)
+        try:
+            enrolled = _ask(link, lambda: link.enrol(enrolment))
+        except Unreachable as error:
+            return _fail(_walked(network) or str(error), EXIT_FAILED)
         state.join(
             Membership(
                 central=network.central,
@@ -90,8 +97,60 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
                 proxy_auth_file=_absolute(network.proxy_auth_file),
             )
         )
+        if settings:
+            write_settings(config.state, settings)
     print(f"joined {network.central} as {enrolled.name}, for the queues: {', '.join(enrolled.queues) or '(none)'}")
+    if settings:
+        print(f"wrote {config.state / FILE_NAME}")
+    missing = [key for key, value in (("runtime.python", config.runtime.python), ("bundles", config.bundles)) if not value]
+    if missing:
+        print(f"next: set {' and '.join(missing)} in {config.state / FILE_NAME}, then: airflow-remote-worker check")
     return EXIT_OK
+
+
+def _insist_on_own_directory(state: State) -> None:
+    """Raises: ConfigError: we are root, and the directory is another user's, who could not read what we would leave there."""
+    owner, user = owner_of(state.root), posix.user_name()
+    if posix.user_id() == 0 and state.root.exists() and owner not in (None, user):
+        raise ConfigError(
+            f"state: {state.root} belongs to {owner}, who could not read the credential that {user} would store there; "
+            f"run this command as {owner} (runuser -u {owner} -- …), or give another directory with --state"
+        )
+
+
+def _settings_to_store(arguments: argparse.Namespace, config: Config) -> dict[str, Any]:
+    """Return the settings among `join`'s flags that are not about the way to central: they go into a new `worker.toml`.
+
+    Raises:
+        ConfigError: there is one already.
+    """
+    wanted: dict[str, Any] = {}
+    if arguments.slots is not None:
+        wanted["slots"] = config.slots
+    if arguments.runtime_python:
+        wanted["runtime"] = {"python": str(Path(os.path.abspath(config.runtime.python or "")))}  # noqa: PTH100 - follows no link
+    if arguments.bundle:
+        named = [pair.partition("=")[0] for pair in arguments.bundle]
+        wanted["bundles"] = {name: {"path": str(config.bundles[name].path.absolute())} for name in named}
+    file = config.state / FILE_NAME
+    if wanted and (arguments.config or file.exists()):
+        flags = ", ".join(flag for flag in ("--slots", "--runtime-python", "--bundle") if _given(arguments, flag))
+        raise ConfigError(f"{flags}: {arguments.config or file} exists; set these there, and leave the flags of `join` out")
+    return wanted
+
+
+def _given(arguments: argparse.Namespace, flag: str) -> bool:
+    return getattr(arguments, flag.removeprefix("--").replace("-", "_")) not in (None, [])
+
+
+def _walked(network: Network) -> str:
+    """Return what the walk to central finds wrong, which says more than the one call that failed; empty: nothing."""
+    import anyio
+
+    from airflow_remote_worker.check import check_address
+    from airflow_remote_worker.clock import SystemClock
+
+    return next((hop.text for hop in anyio.run(check_address, network, SystemClock()) if not hop.ok), "")
 
 
 def run(arguments: argparse.Namespace, config: Config, state: State) -> int:
@@ -158,9 +217,14 @@ def check(arguments: argparse.Namespace, config: Config, state: State) -> int:
     import anyio
 
     from airflow_remote_worker.check import check as walk
+    from airflow_remote_worker.check import check_address
     from airflow_remote_worker.clock import SystemClock
+    from airflow_remote_worker.network import Network
 
-    hops = anyio.run(walk, config, state, SystemClock())
+    if arguments.url:
+        hops = anyio.run(check_address, Network.of(config, central=arguments.url), SystemClock())
+    else:
+        hops = anyio.run(walk, config, state, SystemClock())
     for hop in hops:
         print(f"{hop.mark} {hop.name:<11} {hop.text}")
     return EXIT_OK if all(hop.ok for hop in hops) else EXIT_FAILED
@@ -266,12 +330,14 @@ def _password(prompt: str) -> str:
 
 
 def _token(arguments: argparse.Namespace) -> str:
-    """The token from the flag, a file, stdin (`-`) or the environment; the latter three keep it out of the process list."""
+    """The token from the flag, a file, stdin (`-`), the environment, the terminal: the flag alone shows it in process lists."""
     if arguments.token_file:
         return str(arguments.token_file.read_text().strip())
     if arguments.token == "-":
         return sys.stdin.readline().strip()
     token = arguments.token or os.environ.get(ENV_PREFIX + "TOKEN", "")
+    if not token and sys.stdin.isatty():
+        token = _password("Enrolment token (not shown): ").strip()
     if not token:
         raise ConfigError(f"token: none given; use --token-file, --token - (stdin), or {ENV_PREFIX}TOKEN")
     return str(token).strip()
@@ -331,6 +397,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     joining.add_argument("--queues", help="with an Airflow user: queues to serve, separated by commas")
     joining.add_argument("--name", help="this worker's name (default: the host name)")
+    joining.add_argument("--slots", type=int, help="how many slots jobs may fill; goes into worker.toml, as the next two")
+    joining.add_argument("--runtime-python", help="interpreter with the Airflow Task SDK, in which tasks run")
+    joining.add_argument("--bundle", action="append", metavar="NAME=PATH", help="directory with a bundle's Dags; may be repeated")
     joining.add_argument("--force", action="store_true", help="join although this directory is a worker already")
     joining.set_defaults(command=join)
 
@@ -345,14 +414,19 @@ def _parser() -> argparse.ArgumentParser:
     asking.add_argument("--json", action="store_true", help="all that is known, for programs")
     asking.set_defaults(command=status)
 
-    commands.add_parser("check", parents=[common], help="test the way to central, hop by hop").set_defaults(command=check)
+    checking = commands.add_parser(
+        "check", parents=[common], help="test the way to central, hop by hop, and what tasks need here"
+    )
+    checking.add_argument(
+        "url", nargs="?", help="central's address, to test the way before joining; nothing of this worker is sent"
+    )
+    checking.set_defaults(command=check)
     commands.add_parser("leave", parents=[common], help="stop being a worker: revoke the credential").set_defaults(command=leave)
     _add_service(commands, common)
     return parser
 
 
 def _add_service(commands: Any, common: argparse.ArgumentParser) -> None:
-    from airflow_remote_worker import posix
     from airflow_remote_worker.service import DEFAULT_UNIT, DRAIN_S
 
     text = "keep the worker running by systemd: write its unit, remove it, or show what systemd says"

@@ -5,10 +5,11 @@ Owns the names, defaults and rules of every setting. It refuses to own secrets: 
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -188,6 +189,36 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} can't be read: {error.strerror}; check the path and its permissions") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}; correct that line") from None
+
+
+def write_settings(state: Path, settings: Mapping[str, Any]) -> None:
+    """Write *settings*, texts, numbers and tables of them, into a new settings file of the directory *state*.
+
+    Raises:
+        OSError: it exists, or can't be written.
+    """
+    with (state / FILE_NAME).open("x", encoding="utf-8") as file:
+        file.write("".join(_as_toml(settings, ())))
+
+
+def _as_toml(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    values = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    if path and values:
+        yield f"\n[{'.'.join(path)}]\n"
+    for key, value in values.items():
+        yield f"{_quoted(key)} = {_quoted_text(value) if isinstance(value, str) else value}\n"
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _as_toml(value, (*path, _quoted(key)))
+
+
+def _quoted(key: str) -> str:
+    return key if key and all(c.isascii() and (c.isalnum() or c in "_-") for c in key) else _quoted_text(key)
+
+
+def _quoted_text(text: str) -> str:
+    """Return *text* as a basic string of TOML: JSON's, but that DEL is escaped too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from airflow_remote_worker.jobs.supervisor import Supervisor, shim_of
 from airflow_remote_worker.jobs.usage import Meter
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle, Phase
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.link import END_SESSION_S, Link
 from airflow_remote_worker.loops.deliver import DeliverLoop
 from airflow_remote_worker.loops.end_triggers import EndTriggersLoop
 from airflow_remote_worker.loops.poll import PollLoop
@@ -148,6 +148,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
     finally:
         # Also when a loop died: what we hold is on disk, the shims run on, the next start adopts them.
         with anyio.CancelScope(shield=True):
+            await daemon.end_session()
             await daemon.link.close()
         daemon.gateway.path.unlink(missing_ok=True)
         daemon.write_status(ended=True)
@@ -301,6 +302,17 @@ class Daemon:
                 self.lifecycle.detach(f"leaving was refused: {error}; start again to retry", exit_code=EXIT_FAILED)
         how = "drain timeout" if waited.cancelled_caught else "drained"
         self.lifecycle.detach(f"{self.lifecycle.reason}; {how}")
+
+    async def end_session(self) -> None:
+        """Tell central that this daemon has ended as it should, if central can be told; one that starts anew has not ended."""
+        ends = self.lifecycle.phase is Phase.DETACHING and self.lifecycle.exit_code == EXIT_OK and not self.lifecycle.restarts
+        if not ends or self.lifecycle.gives_credential_back or self.link.session_id is None:
+            return
+        with anyio.move_on_after(END_SESSION_S):
+            try:
+                await self.link.end_session()
+            except WorkerError as error:  # an older central knows no such call; any other sees the silence
+                log.debug("central was not told that this worker ends: %s", error)
 
     def own_logs(self) -> list[Path]:
         """Return the logs of our own processes that are being written."""

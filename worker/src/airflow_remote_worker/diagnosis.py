@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import socket
 import ssl
 from urllib.parse import urljoin, urlsplit
 
@@ -64,6 +65,9 @@ def describe(error: Exception, central: str, proxy: Proxy | None = None) -> str:
         return explain_tls(tls, parts.hostname or "", parts.port or 443)
     if proxy and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return f"the proxy {proxy} ({proxy.source}) can't be reached: {_deepest(error) or 'no answer in time'}"
+    unresolved = next((cause for cause in causes(error) if isinstance(cause, socket.gaierror)), None)
+    if unresolved is not None:
+        return explain_no_address(parts.hostname or "", unresolved, None)
     if isinstance(error, httpx.ConnectTimeout):
         return f"{central} did not take the connection in time"
     if isinstance(error, httpx.TimeoutException):
@@ -71,6 +75,16 @@ def describe(error: Exception, central: str, proxy: Proxy | None = None) -> str:
     if isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError):
         return f"the connection to {central} was cut ({str(error) or type(error).__name__})"
     return f"{central} can't be reached: {_deepest(error) or type(error).__name__}"
+
+
+def explain_no_address(host: str, error: Exception, proxy: Proxy | None) -> str:
+    """Say that a name has no address. *proxy*: the name is this proxy's, not central's."""
+    if proxy:
+        return f"the proxy's name {host} has no address ({error}); check it ({proxy.source}), and this machine's resolver"
+    return (
+        f"{host} has no address ({error}); check the name and this machine's resolver. If this machine reaches other networks "
+        "only through a proxy, name it: --proxy http://proxy.example.com:3128, the variable HTTPS_PROXY, or the setting proxy"
+    )
 
 
 LOGIN_REMEDY = "put user and password into the proxy's URL, or name a file that holds them with proxy_auth_file"
@@ -108,7 +122,8 @@ def distrust(error: ssl.SSLCertVerificationError, host: str, *, issuer: str, sub
         return f"the certificate there is for another name ({subject}), not for {host}; use the name that it is for"
     return (
         f"the certificate of {host} was issued by {issuer}, whom this machine does not trust ({error.verify_message}); if a "
-        "proxy inspects TLS, or central has a private authority, install its certificate here or name its file with ca_file"
+        "proxy inspects TLS, or central has a private authority, install its certificate here or name its file with --ca-file "
+        "(the setting ca_file)"
     )
 
 

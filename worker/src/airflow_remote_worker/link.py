@@ -83,6 +83,8 @@ LARGE_BYTES = 1024 * 1024
 """Bodies from here on go one at a time: central has no more room for one worker."""
 PIECE = 256 * 1024
 """Bytes that are sent within one `TIMEOUT_S`."""
+END_SESSION_S = 3.0
+"""A daemon that ends waits no longer: it only spares people a doubt."""
 STALE_S = 2.0
 """A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
 PAGE = 8192
@@ -234,6 +236,10 @@ class Link:
         """Tell what this machine and its jobs use; return after how many seconds to do so again."""
         return decoded(UsageNoted, await self._send("POST", "usage", encode(usage), session=True)).every_s
 
+    async def end_session(self) -> None:
+        """Say that this daemon ends as it should: people see the worker as offline at once. Raises what any call raises."""
+        await self._send("POST", "session/end", session=True, read_timeout_s=END_SESSION_S)
+
     async def leave(self) -> None:
         """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.
 
@@ -364,7 +370,9 @@ class Link:
             Unreachable, Refused, Superseded, Outdated, Rewind: see :mod:`.errors`.
         """
         used = self._credential
-        own = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {used}", "accept-encoding": "gzip"}
+        own = {MARKER_HEADER: PROTOCOL_VERSION, "accept-encoding": "gzip"}
+        if used:  # `check URL` has no credential, and a header without one is no valid header
+            own["authorization"] = f"Bearer {used}"
         if session:
             if self.session_id is None:
                 raise Unreachable("no session with central has been opened yet")

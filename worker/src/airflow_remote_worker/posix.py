@@ -143,6 +143,16 @@ def user_id() -> int:
     return os.getuid()
 
 
+def user_name() -> str:
+    """Return the name of the user that this process runs as; its number if it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def is_private(path: Path) -> bool:
     """Say whether *path* is a real directory that belongs to us and that nobody else may enter."""
     found = path.lstat()

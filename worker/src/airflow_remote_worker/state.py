@@ -7,6 +7,7 @@ nobody could tell us again), and where damaged ones go. Jobs within it belong to
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from airflow_remote_worker import posix
+from airflow_remote_worker.config import ENV_PREFIX
 from airflow_remote_worker.errors import Damaged
 from airflow_remote_worker.shim.seal import Broken, sealed, unsealed
 
@@ -129,7 +131,10 @@ class State:
         Raises:
             NotJoined: nothing yet.
             Damaged: neither the file nor its copy is what we wrote.
+            PermissionError: this user may not read it; :func:`explain_unusable` says what to do.
         """
+        if self._credential.exists():
+            self._credential.open("rb").close()  # what may not be read is not damaged
         try:
             return read_twice(Membership, self._credential, self.put_aside)
         except Damaged as error:
@@ -139,7 +144,7 @@ class State:
             ) from None
         except FileNotFoundError:
             raise NotJoined(
-                f"{self.root} has joined no central; run: airflow-remote-worker join <central's URL> --token <enrolment token>"
+                f"{self.root} has joined no central; run: airflow-remote-worker join <central's URL>, which asks for an enrolment token"
             ) from None
 
     def join(self, membership: Membership) -> None:
@@ -220,6 +225,36 @@ class State:
         if not posix.is_private(outside):
             raise Damaged(f"{outside} belongs to someone else or is open to others; remove it, or use a shorter --state path")
         return outside / "gateway.sock"
+
+
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+def explain_unusable(root: Path, error: OSError) -> str | None:
+    """Return why this user can't use the state directory *root* and what to do; None: *error* is about something else."""
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else root
+    if error.errno not in UNUSABLE or not (path == root or root in path.parents or path in root.parents):
+        return None
+    elsewhere = f"give another directory with --state or ${ENV_PREFIX}HOME"
+    what = f"the state directory {root} can't be used ({path}: {error.strerror})"
+    if error.errno == errno.EROFS:
+        return f"{what}: its file system is read-only; remount it writable, or {elsewhere}"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{what}: a file is in the way; {elsewhere}"
+    user, owner = posix.user_name(), owner_of(root)
+    if owner and owner != user:
+        return f"{what}: it belongs to {owner}, and this is {user}; run this as {owner} (runuser -u {owner} -- …), or {elsewhere}"
+    return f"{what}: the user {user} may not write there; change its permissions, or {elsewhere}"
+
+
+def owner_of(root: Path) -> str | None:
+    """Return who owns *root*, or what of the way to it exists."""
+    for path in (root, *root.parents):
+        try:
+            return path.owner()
+        except (OSError, KeyError, NotImplementedError):
+            continue
+    return None
 
 
 def write(path: Path, body: bytes, *, durable: bool = False) -> None:

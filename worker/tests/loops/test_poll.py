@@ -22,6 +22,8 @@ REQUEST = SessionRequest(instance_id="i", boot_id="b", protocol="1.0", capabilit
 class ParkingLink:
     """Central's half: each poll takes the next answer; where there is none it stays parked until a newer one comes."""
 
+    central = "https://central.example.com"
+
     def __init__(self, *answers: PollReply | Exception, opening: list[Exception | None] | None = None) -> None:
         self.answers = list(answers)
         self.opening = opening or []
@@ -172,7 +174,7 @@ def test_polls_that_are_cut_become_shorter() -> None:
     ("code", "told"),
     [
         (ProblemCode.CLONED, "copy"),
-        (ProblemCode.REVOKED, "join again"),
+        (ProblemCode.REVOKED, "airflow-remote-worker join https://central.example.com --force"),
         (ProblemCode.OUTDATED, "update"),
     ],
 )

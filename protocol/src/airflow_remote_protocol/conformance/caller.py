@@ -170,6 +170,9 @@ class Caller:
         )
         return self.call("POST", "poll", asked)
 
+    def end_session(self) -> Response:
+        return self.call("POST", "session/end")
+
     def poll(
         self, *, free_slots: int = 0, wait_s: float = QUIET_S, jobs: Sequence[HeldJob] = (), revision: int | None = None
     ) -> PollReply:

@@ -114,6 +114,7 @@ def _all_routes() -> list[tuple[str, str]]:
         ("POST", "enrol"),
         ("POST", "credential"),
         ("POST", "session"),
+        ("POST", "session/end"),
         ("POST", "poll"),
         ("GET", "ping"),
         ("POST", "leave"),

@@ -48,6 +48,27 @@ def check_a_restarted_worker_takes_over_at_once(central: CentralUnderTest) -> No
     done(caller.report(offer))
 
 
+def check_a_session_that_was_ended_is_over_and_costs_no_job(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    offer = caller.start_job()
+    ended = caller.with_session(caller.open_session(jobs=[held(offer)]))
+    done(ended.end_session())
+    refused(ended.ask_poll(), ProblemCode.SESSION_TAKEN)
+    refused(ended.end_session(), ProblemCode.SESSION_TAKEN)
+    in_state(central, offer.job_id, JobState.RUNNING)
+    session = caller.open_session(jobs=[held(offer)])
+    assert not session.stops, "the job that ran on is adopted"
+    done(caller.report(offer))
+
+
+def check_an_older_session_ends_no_newer_one(central: CentralUnderTest) -> None:
+    caller = Caller.at_work(central)
+    old = caller.with_session(caller.open_session())
+    caller.open_session()
+    refused(old.end_session(), ProblemCode.SESSION_TAKEN)
+    caller.poll()
+
+
 def check_a_clone_is_refused_and_disturbs_nobody(central: CentralUnderTest) -> None:
     caller = Caller.at_work(central)
     parked = ParkedPoll(caller, free_slots=1)

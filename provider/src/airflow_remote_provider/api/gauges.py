@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider import metrics
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.views.queues import list_queues
-from airflow_remote_provider.ledger.views.workers import count_workers
+from airflow_remote_provider.ledger.views.workers import PRESENCES, count_workers
 
 MOST_QUEUES = 500
 """Names of queues are people's, and each is a metric of its own; who has more has to look at the API."""
@@ -25,7 +25,7 @@ class Gauges:
     def tell(self, session: Session) -> None:
         """Tell all gauges. Nine statements."""
         fleet = count_workers(session, silent_after=self._silent_after)
-        for presence in ("online", "silent", "gone"):
+        for presence in PRESENCES:
             metrics.gauge("remote.workers", getattr(fleet, presence), tag=presence)
         metrics.gauge("remote.workers_flagged", fleet.flagged)
         metrics.gauge("remote.slots", fleet.slots)

@@ -105,6 +105,7 @@ def routes(central: Central) -> list[Route]:
         _route(central, "/enrol", _enrol, ["POST"]),
         _route(central, "/credential", partial(_as_worker, _credential), ["POST"]),
         _route(central, "/session", partial(_as_worker, _session), ["POST"]),
+        _route(central, "/session/end", partial(_in_session, _end_session), ["POST"]),
         _route(central, "/poll", partial(_in_session, _poll), ["POST"]),
         _route(central, "/jobs/{job_id}/accept", partial(_on_job, _accept), ["POST"]),
         _route(central, "/jobs/{job_id}/decline", partial(_on_job, _decline), ["POST"]),
@@ -285,6 +286,13 @@ async def _session(central: Central, request: Request, worker: WorkerRecord) -> 
             task_settings=central.task_settings,
         )
     )
+
+
+async def _end_session(central: Central, request: Request, worker: WorkerRecord) -> Response:
+    ended = await central.pool.workers.call(workers.end_session, worker.id, request.headers.get(SESSION_HEADER, ""))
+    if ended is not None:
+        central.registry.remember(ended)
+    return Response(status_code=204)
 
 
 def _life_s(central: Central, record: WorkerRecord) -> float:

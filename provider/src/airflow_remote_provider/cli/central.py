@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -96,7 +97,11 @@ def _way(args: argparse.Namespace) -> Central:
     server = named_server(args)
     if server is None:
         from airflow_remote_provider.cli.database import Database
+        from airflow_remote_provider.dashboard import why_missing
 
+        missing = why_missing()
+        if missing is not None:
+            print(f"airflow remote: {missing}", file=sys.stderr)
         return Database()
     from airflow_remote_provider.cli.rest import Rest
 

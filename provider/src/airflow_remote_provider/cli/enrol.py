@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -25,14 +26,21 @@ def commands() -> Any:
             "create",
             "make a token; it is shown this once",
             create_token,
-            option("--queues", required=True, help="queues that the worker may serve, separated by commas"),
-            option("--name-pattern", default="*", help="names that may join with it, such as 'edge-*'"),
+            option("--queues", default="", help="queues that the worker may serve, separated by commas"),
+            option("--name-pattern", default=None, help="names that may join with it, such as 'edge-*'; default: any"),
+            option(
+                "--replaces",
+                metavar="NAME",
+                default=None,
+                help="for the rebuilt machine of this worker: joins once, under this name, with its team, labels, bundles and "
+                "queues; the old credential ends",
+            ),
             option("--team", default=None, help="team whose tasks the worker runs (multi-team only)"),
             option("--labels", default="", help="labels that the worker gets, such as site=kiel,gpu=yes"),
             option(
                 "--bundles",
-                default="*",
-                help="Dag bundles of whose jobs the worker may be offered, such as 'plant-*', separated by commas",
+                default=None,
+                help="Dag bundles of whose jobs the worker may be offered, such as 'plant-*', separated by commas; default: any",
             ),
             option("--networks", default="", help="networks from which it may be used, such as 10.1.0.0/16, separated by commas"),
             option("--uses", type=int, default=1, help="how many workers may join with it"),
@@ -48,7 +56,9 @@ def create_token(args: argparse.Namespace) -> None:
     from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken
 
     queues = names_in(args.queues)
-    if not queues:
+    if args.replaces is not None:
+        _check_replacement(args)
+    elif not queues:
         raise SystemExit("--queues names no queue; give at least one, such as --queues default")
     if args.uses < 1:
         raise SystemExit("--uses must be 1 or more")
@@ -57,20 +67,44 @@ def create_token(args: argparse.Namespace) -> None:
         raise SystemExit(f"--expires-minutes must be more than 0 and at most {most:g} (a year)")
     new = NewToken(
         queues=queues,
-        name_pattern=args.name_pattern,
+        name_pattern=args.name_pattern or "*",
         team=args.team,
         labels=labels_in(args.labels),
-        bundles=names_in(args.bundles),
+        bundles=names_in("*" if args.bundles is None else args.bundles),
         networks=names_in(args.networks),
         uses=args.uses,
         lifetime=timedelta(minutes=args.expires_minutes),
+        replaces=args.replaces,
     )
     token, row = central(args).create_token(new)
     if args.output != "table":
         show_facts({"token": token, **asdict(row)}, args)
         return
     print(token)
-    print(f"\nOn the machine that joins:\n    airflow-remote-worker join <this Airflow's URL> --token {token}", file=sys.stderr)
+    # Without the token: whoever may list processes reads a command's arguments, and a shell keeps them in its history.
+    name = "" if args.replaces is None else f" --name {shlex.quote(row.name_pattern)}"
+    told = f"\nOn the machine that joins (it asks for the token):\n    airflow-remote-worker join {_address(args)}{name}"
+    print(told, file=sys.stderr)
+
+
+def _check_replacement(args: argparse.Namespace) -> None:
+    """What decides who a worker is comes from the one that is replaced."""
+    own = {"--name-pattern": args.name_pattern, "--team": args.team, "--labels": args.labels, "--bundles": args.bundles}
+    for flag in (flag for flag, value in own.items() if value):
+        raise SystemExit(
+            f"{flag}: --replaces {args.replaces} takes it from that worker; leave it out, and change it after the join"
+        )
+    if args.uses != 1:
+        raise SystemExit(f"--uses: one machine takes the place of {args.replaces}; leave it out")
+
+
+def _address(args: argparse.Namespace) -> str:
+    """Return Airflow's address as the one who asks knows it; workers may have to use another."""
+    from airflow_remote_provider.cli.server import named_server
+    from airflow_remote_provider.compat import base_url
+
+    server = named_server(args)
+    return (server.url if server else base_url()) or "<this Airflow's address>"
 
 
 @watched

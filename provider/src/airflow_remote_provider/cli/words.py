@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -33,6 +34,19 @@ def option(*flags: str, **how: Any) -> Any:
 
 def reason() -> Any:
     return option("--reason", default="", help="why; shown to people and in the worker's log")
+
+
+def yes() -> Any:
+    return option("--yes", action="store_true", help="don't ask")
+
+
+def insist(what: str) -> None:
+    """Ask whether to go on; end the command unless the answer is yes. *what* says what that does."""
+    if not sys.stdin.isatty():
+        raise SystemExit(f"{what}; if that is meant, add --yes")
+    print(f"{what}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise SystemExit("nothing was changed")
 
 
 def limited() -> Any:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_remote_provider.cli.central import central, limit
 from airflow_remote_provider.cli.history import history, show_series
 from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
-from airflow_remote_provider.cli.words import action, group, labels_in, limited, names_in, option, reason, span_in
+from airflow_remote_provider.cli.words import action, group, insist, labels_in, limited, names_in, option, reason, span_in, yes
 
 if TYPE_CHECKING:
     import argparse
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FOLLOWED_EVERY_S = 1.0
-PRESENCES = ("online", "silent", "gone")
+PRESENCES = ("online", "silent", "offline", "never_connected", "gone")
 INTENTS = ("serve", "pause", "drain", "leave")
 COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "alarm")
 
@@ -33,7 +33,7 @@ def commands() -> Any:
             "show all workers",
             list_workers,
             option("--text", default="", help="only with this in the name or host name, in any case"),
-            option("--presence", default=None, choices=PRESENCES, help="only those that are this"),
+            option("--presence", default=None, choices=PRESENCES, help="only those with this presence"),
             option("--intent", default=None, choices=INTENTS, help="only those that are to do this"),
             option("--queue", default="", help="only those that may serve this queue"),
             option("--label", default="", help="only with this label, such as site=kiel"),
@@ -93,7 +93,7 @@ def commands() -> Any:
         action("unsuspend", "let a suspended worker speak again, and clear its alarm", unsuspend, name),
         action("acknowledge", "clear its alarm, which somebody has looked at", acknowledge, name),
         action("revoke", "end the worker's right to speak at once", revoke_worker, name),
-        action("remove", "forget a worker that holds no jobs; its credential ends", remove_worker, name),
+        action("remove", "forget a worker that holds no jobs; its credential ends", remove_worker, name, yes()),
     )
 
 
@@ -220,5 +220,9 @@ def revoke_worker(args: argparse.Namespace) -> None:
 
 
 def remove_worker(args: argparse.Namespace) -> None:
+    if not args.yes:
+        worker = central(args).show_worker(args.name)
+        if worker.presence == "online":
+            insist(f"worker {args.name} is online; removed, it is refused at once and must join again to work")
     central(args).remove_worker(args.name)
     print(f"removed {args.name}")

@@ -6,7 +6,7 @@ import ipaddress
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -28,6 +28,8 @@ from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
 
 LONGEST_LIFE = timedelta(days=366)
 """Of an enrolment token."""
+LIVE_WITHIN = timedelta(seconds=90)
+"""A worker that was heard of so lately is alive, as far as we know."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class NewToken:
     uses: int = 1
     lifetime: timedelta = timedelta(hours=1)
     created_by: str = ""
+    replaces: str | None = None
+    """Name of the worker whose place is taken. The token is then for that name and one use, and whoever joins with it gets that
+    worker's team, labels and bundles, and its queues unless *queues* names some."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,22 @@ class TokenRow:
     created_by: str
     expires_at: datetime
     revoked_at: datetime | None
+    replaces: str | None = None
+    """Id of the worker whose place is taken by who joins with it."""
 
 
 def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
     """Return the token in clear, this once, and its row.
 
     Raises:
-        LedgerError: one of its networks is none, or one of its bundles.
+        LedgerError: one of its networks is none, or one of its bundles; it names no queue.
+        Unknown: there is no worker of the name that it replaces.
     """
+    replaced = None
+    if new.replaces is not None:
+        replaced, new = _in_place_of(session, new)
+    if not new.queues:
+        raise LedgerError("name at least one queue that the worker is to serve")
     networks = [_network(text) for text in new.networks]
     token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
     now = database_now(session)
@@ -87,13 +100,39 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
         created_at=now,
         created_by=new.created_by,
         expires_at=now + new.lifetime,
+        replaces=None if replaced is None else replaced.id,
     )
     session.add(row)
     what = (
         f"made the enrolment token {row.id} for the queues {', '.join(new.queues)}, names {new.name_pattern}, {new.uses} use(s)"
     )
-    acted(session, new.created_by or "unknown", what)
+    if replaced is not None:
+        what += f", in place of worker {replaced.id}"
+    acted(session, new.created_by or "unknown", what, replaced)
     return token, _row(row)
+
+
+def _in_place_of(session: Session, new: NewToken) -> tuple[Worker, NewToken]:
+    """Return the worker that is replaced, and what is wanted with what that worker has.
+
+    Raises:
+        Unknown: there is none of that name.
+    """
+    worker = session.scalar(select(Worker).where(Worker.name == new.replaces, Worker.removed_at.is_(None)))
+    if worker is None:
+        raise Unknown(
+            f"there is no worker named {new.replaces!r} to replace; `airflow remote workers list` shows those there are"
+        )
+    wanted = replace(
+        new,
+        queues=new.queues or list(worker.queues),
+        name_pattern=worker.name,
+        team=worker.team,
+        labels=dict(worker.labels or {}),
+        bundles=worker.bundles,
+        uses=1,
+    )
+    return worker, wanted
 
 
 def list_tokens(session: Session) -> list[TokenRow]:
@@ -127,7 +166,8 @@ def enrol(
 
     Raises:
         TokenRefused: unknown, spent, expired, revoked, or not for this name or network.
-        NameTaken: a worker of this name exists; only a revoked one may be replaced.
+        NameTaken: a worker of this name exists; only a revoked one may be replaced, or the one that the token is for, unless
+            that is online.
     """
     row = _usable(session, token, source=source, lock=True)
     if not fnmatchcase(request.name, row.name_pattern):
@@ -140,7 +180,37 @@ def enrol(
     if spent.rowcount != 1:  # type: ignore[attr-defined]
         raise _spent()
     whose = f"the token {row.id} of {row.created_by or 'unknown'}"
-    return _join(session, request, _Place(row.queues, row.labels, row.bundles, row.team, whose, certificate), life)
+    place = _Place(row.queues, row.labels, row.bundles, row.team, whose, certificate)
+    if row.replaces is not None:
+        place = _take_place(session, row.replaces, place)
+    return _join(session, request, place, life)
+
+
+def _take_place(session: Session, worker_id: str, place: _Place) -> _Place:
+    """End the credential of the worker that is replaced, and return the place with what people had set for it.
+
+    A worker that is online is not replaced: who finds such a token can't put a machine out of work. Its jobs are lost by its
+    silence, as those of any revoked worker: its machine may still run them.
+
+    Raises:
+        TokenRefused: that worker was removed or replaced meanwhile.
+        NameTaken: it is online.
+    """
+    worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
+    if worker is None or worker.removed_at is not None:
+        raise TokenRefused("the worker that this token replaces was removed or replaced already; ask an admin for a new token")
+    seen_at = session.scalar(select(Presence.last_seen_at).where(Presence.worker_id == worker.id))
+    is_out = worker.revoked_at is not None or worker.suspended_at is not None or worker.boot_id is None
+    if not is_out and seen_at is not None and database_now(session) - seen_at <= LIVE_WITHIN:
+        raise NameTaken(
+            f"worker {worker.name!r}, which this token replaces, is online (last contact {seen_at:%H:%M:%S} UTC): stop it and join "
+            f"again {LIVE_WITHIN.total_seconds():.0f} s later, or revoke it (airflow remote workers revoke {worker.name}) and join "
+            "again now; the token is still good"
+        )
+    if worker.revoked_at is None:
+        revoke(session, worker)
+    word = f"{place.word}, in place of worker {worker.id}, whose credential has ended"
+    return replace(place, word=word, slots_limit=worker.slots_limit)
 
 
 def check_token(session: Session, token: str, *, source: str = "") -> None:
@@ -203,6 +273,7 @@ class _Place:
     team: str | None
     word: str
     certificate: str | None = None
+    slots_limit: int | None = None
 
 
 def _join(session: Session, request: Enrolment, place: _Place, life: timedelta | None) -> Enrolled:
@@ -227,6 +298,7 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
         intent_reason="",
         intent_by="",
         slots=0,
+        slots_limit=place.slots_limit,
         facts=shown_facts(request.facts),
         created_at=now,
         changed_at=stamp(session),
@@ -346,7 +418,10 @@ def _namesakes(session: Session, name: str) -> list[Worker]:
 
 
 def _name_taken(name: str, existing: str) -> NameTaken:
-    text = f"a worker named {name!r} exists; choose another --name, or remove it: airflow remote workers remove {existing}"
+    text = (
+        f"a worker named {name!r} exists; choose another --name, or remove it: airflow remote workers remove {existing}; "
+        f"if this is its machine, rebuilt, ask for a token of: airflow remote enrol create --replaces {existing}"
+    )
     return NameTaken(text if name == existing else f"{text} (names that differ only by case are one name)")
 
 
@@ -364,4 +439,5 @@ def _row(row: EnrolmentToken) -> TokenRow:
         created_by=row.created_by,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        replaces=row.replaces,
     )

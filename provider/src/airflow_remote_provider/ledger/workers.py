@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
 from airflow_remote_provider.ledger.changes import stamp
-from airflow_remote_provider.ledger.credentials import checked_bundles, revoke, shown_facts
+from airflow_remote_provider.ledger.credentials import LIVE_WITHIN, checked_bundles, revoke, shown_facts
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, StrangeCertificate, Suspended, Unknown
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -24,8 +24,6 @@ from airflow_remote_provider.models import Job, Presence, Worker
 
 RIVALS_WITHIN = timedelta(minutes=10)
 """How long after a takeover the older start may claim its session back, and shows by that that the later one is a copy."""
-LIVE_WITHIN = timedelta(seconds=90)
-"""A session whose worker was heard of so lately was alive when it was taken over, as far as we know."""
 WIDEST_OFFSET_S = 1e9
 LONGEST_PAUSE = timedelta(days=366)
 CENTRAL = "central"
@@ -140,7 +138,8 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     if worker.instance_id is not None and worker.instance_id != request.instance_id:
         raise Cloned(
             f"worker {worker.name!r} is known as another installation: its state directory was copied, or the machine rebuilt. "
-            f"On a copy, join under another name; on a rebuilt machine, first: airflow remote workers remove {worker.name}"
+            "On a copy, join under another name; on a rebuilt machine, join with a token of: "
+            f"airflow remote enrol create --replaces {worker.name}"
         )
     now = database_now(session)
     if worker.boot_id != request.boot_id:
@@ -164,6 +163,20 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     worker.changed_at = stamp(session)
     reconcile(session, worker_id, request.jobs)
     seen(session, [worker_id])
+    wake(session, Topic.WORKER)
+    return record_of(worker)
+
+
+def end_session(session: Session, worker_id: str, session_id: str) -> WorkerRecord | None:
+    """Note that the worker's daemon has ended as it should: it is offline. None: it has another session, and nothing changed.
+
+    Its jobs are its own as before, and are lost by its silence only: they may run on, and its next start adopts them.
+    """
+    worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
+    if worker is None or worker.session_id != session_id:
+        return None
+    worker.session_id = worker.boot_id = None
+    worker.changed_at = stamp(session)
     wake(session, Topic.WORKER)
     return record_of(worker)
 

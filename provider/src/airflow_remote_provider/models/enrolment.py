@@ -23,6 +23,8 @@ class EnrolmentToken(Base):
     """As a worker's."""
     networks: Mapped[list[str] | None] = mapped_column(JSON)
     """From where it may be used (CIDR); NULL: from anywhere."""
+    replaces: Mapped[str | None] = mapped_column(String(36))
+    """Id of the worker whose place is taken: its credential ends when the token is used. NULL: of none."""
     team: Mapped[str | None] = mapped_column(exact(50))
     uses_left: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -69,7 +69,7 @@ class Worker(Base):
 
     instance_id: Mapped[str | None] = mapped_column(String(64))
     boot_id: Mapped[str | None] = mapped_column(String(64))
-    """Which start of its daemon has the session."""
+    """Which start of its daemon has the session. NULL: none yet, or the last one has ended as it should."""
     previous_boot_id: Mapped[str | None] = mapped_column(String(64))
     """The start it took the session over from. If that one speaks again, two are alive: one is a copy."""
     refused_boot_id: Mapped[str | None] = mapped_column(String(64))

@@ -102,7 +102,7 @@ class PollLoop:
                     except SessionTaken as error:
                         await self._reopen(error, make_request)
             except Refused as error:
-                self._lifecycle.detach(_explain(error), exit_code=EXIT_REFUSED)
+                self._lifecycle.detach(_explain(error, self._link.central), exit_code=EXIT_REFUSED)
             except Outdated as error:
                 self._lifecycle.detach(f"{error}; update this worker", exit_code=EXIT_REFUSED)
             await anyio.sleep_forever()  # the daemon ends us
@@ -270,9 +270,10 @@ async def _then_cancel(event: anyio.Event, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-def _explain(error: Refused) -> str:
+def _explain(error: Refused, central: str) -> str:
     if error.code is ProblemCode.CLONED:
         return f"this worker runs twice, and this one is the copy: {error}"
     if error.code in (ProblemCode.REVOKED, ProblemCode.UNAUTHORIZED):
-        return f"central does not accept this worker's credential: {error}; ask for a new enrolment token and join again"
+        remedy = f"ask an administrator why, and for a new enrolment token; then: airflow-remote-worker join {central} --force"
+        return f"central does not accept this worker's credential: {error}; {remedy}"
     return f"central refuses this worker: {error}"

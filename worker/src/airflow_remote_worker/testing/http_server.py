@@ -6,6 +6,7 @@ Owns sockets, the log of requests, and faults of the network. It refuses to know
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import sys
 import threading
@@ -140,7 +141,8 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        below = self.path.removeprefix(owner.prefix)
+        target = re.sub("^http://[^/]*", "", self.path)  # what a proxy is asked for, and some pass on as it is
+        below = target.removeprefix(owner.prefix)
         recorded = Recorded(self.command, below, headers, body)
         owner.requests.append(recorded)
         proxy = owner.faults.proxy
@@ -148,7 +150,13 @@ class _Connection(BaseHTTPRequestHandler):
             recorded.status = proxy.status
             self._write(Answer(proxy.status, proxy.body, proxy.headers))
             return
-        path, query = split_target(below if below != self.path else "/outside-of-remote-v1" + below)
+        if below == target:  # Airflow's own: a page for every GET, and nothing that takes a POST
+            is_get = self.command in ("GET", "HEAD")
+            answer = Answer(200 if is_get else 405, b"{}", {"content-type": "text/html" if is_get else "application/json"})
+            recorded.status = answer.status
+            self._write(answer)
+            return
+        path, query = split_target(below)
         answer = owner.answer(Request(self.command, path, query, headers, body, self._peer_hung_up))
         if owner.faults.takes_the_reply_to(below):
             self.close_connection = True

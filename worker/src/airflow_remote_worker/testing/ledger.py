@@ -292,7 +292,7 @@ class Ledger:
         worker.boot_id = boot_id
 
     def insist_on_session(self, worker: Worker, session_id: str | None) -> SessionRequest:
-        if worker.session is None or session_id != worker.session_id:
+        if session_id is None or session_id != worker.session_id or worker.session is None:
             raise Refusal(ProblemCode.SESSION_TAKEN, f"this is not the current session of {worker.name}; open a new one")
         return worker.session
 

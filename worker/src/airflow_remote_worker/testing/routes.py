@@ -138,6 +138,12 @@ class Routes:
                     ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
                     worker.usage = decode(Usage, request.body)
                 return _message(UsageNoted(every_s=self._poll_s))
+            case ("POST", ["session", "end"]):
+                with ledger.changed:
+                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    worker.session_id = worker.boot_id = None
+                    ledger.changed.notify_all()
+                return Answer(204)
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
-from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, BundleGlob, LabelPart, QueueName, Wish
+from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, BundleGlob, LabelPart, QueueName, Wish, WorkerName
+from airflow_remote_provider.api.ui_v1.workers import team_of
 from airflow_remote_provider.ledger import credentials
 from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken, TokenRow, no_such_token
 from airflow_remote_provider.ledger.views.scope import Scope
@@ -38,7 +39,8 @@ def _list_tokens(session: Session, *, scope: Scope) -> list[TokenRow]:
 class TokenWish(Wish):
     """What workers may join with the token, and what they may do then."""
 
-    queues: Annotated[list[QueueName], Field(min_length=1, max_length=MOST_NAMES)]
+    queues: Annotated[list[QueueName], Field(max_length=MOST_NAMES)] = []
+    """One at least, unless it replaces a worker."""
     name_pattern: Pattern = "*"
     """Names that may join with it, such as `edge-*`."""
     team: Team | None = None
@@ -49,6 +51,9 @@ class TokenWish(Wish):
     """From where it may be used, such as `10.1.0.0/16`; none: from anywhere."""
     uses: Annotated[int, Field(ge=1, le=100_000)] = 1
     expires_s: Annotated[float, Field(gt=0, le=LONGEST_LIFE.total_seconds())] = 3600.0
+    replaces: WorkerName | None = None
+    """Name of the worker whose machine was rebuilt: the token is for that name and one use, and gives that worker's team, labels,
+    bundles and, unless some are named, queues; that worker's credential ends when it is used."""
 
 
 class MadeToken(BaseModel):
@@ -72,12 +77,17 @@ async def create_token(caller: CallerDep, wish: TokenWish, response: Response) -
             uses=wish.uses,
             lifetime=timedelta(seconds=wish.expires_s),
             created_by=by,
+            replaces=wish.replaces,
         )
         token, row = credentials.create_token(session, new)
         return MadeToken(token=token, about=row)
 
     response.headers["cache-control"] = "no-store"
-    return await caller.act(made, team=lambda session, scope: wish.team)
+
+    def team(session: Session, scope: Scope) -> str | None:
+        return wish.team if wish.replaces is None else team_of(wish.replaces, session, scope)
+
+    return await caller.act(made, team=team)
 
 
 @router.delete("/enrolment-tokens/{token_id}", status_code=204, summary="Revoke a token")

@@ -14,6 +14,7 @@ MOST_NAMES = 100
 QueueName = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NAME, pattern=r"^[^\x00-\x1f,]+$")
 ]
+WorkerName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
 LabelPart = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f,=]+$")]
 BundleGlob = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_GLOB, pattern=r"^[^\x00-\x1f,]+$")

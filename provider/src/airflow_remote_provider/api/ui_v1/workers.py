@@ -28,7 +28,7 @@ Name = Annotated[str, Path(max_length=100, description="the worker's name")]
 
 def _filter(
     text: Annotated[str, Query(max_length=200, description="part of the name or host name, in any case")] = "",
-    presence: Annotated[Sequence[Literal["online", "silent", "gone"]], Query()] = (),
+    presence: Annotated[Sequence[Literal["online", "silent", "offline", "never_connected", "gone"]], Query()] = (),
     intent: Annotated[Sequence[IntentMode], Query()] = (),
     queue: Annotated[str, Query(max_length=256, description="only those that may serve this queue")] = "",
     label: Annotated[str, Query(max_length=201, pattern="^([^=]+=.+)?$", description="key=value")] = "",

@@ -25,6 +25,9 @@ CLOCK_OFF = timedelta(minutes=1)
 """From here on people are told that a worker's clock is off: log lines of both sides would be hard to read together."""
 
 
+PRESENCES = ("online", "silent", "offline", "never_connected", "gone")
+
+
 @dataclass(frozen=True)
 class MachineUsage:
     """What a worker's machine uses, and has."""
@@ -46,7 +49,8 @@ class WorkerRow:
     id: str
     name: str
     presence: str
-    """`online`, `silent`, or `gone` (it never came, or its credential is revoked)."""
+    """`online`; `silent`: not heard of lately; `offline`: its daemon has ended as it should; `never_connected`: it has joined,
+    and its daemon has never run; `gone`: its credential is revoked."""
     intent: str
     intent_reason: str
     intent_by: str
@@ -146,6 +150,8 @@ class FleetCount:
     workers: int
     online: int
     silent: int
+    offline: int
+    never_connected: int
     gone: int
     flagged: int
     slots: int
@@ -166,7 +172,7 @@ def count_workers(
     bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
     query = select(
         func.count(),
-        *(those(shown.presence == presence) for presence in ("online", "silent", "gone")),
+        *(those(shown.presence == presence) for presence in PRESENCES),
         those(_flagged()),
         those(online, bound),
         func.coalesce(func.sum(shown.used), 0),
@@ -185,7 +191,9 @@ class Shown:
         self.last_seen = Presence.last_seen_at
         self.used = cast(func.coalesce(slots.scalar_subquery(), 0), Integer)  # MySQL sums to decimals
         self.presence: ColumnElement[str] = case(
-            (or_(Worker.revoked_at.is_not(None), self.last_seen.is_(None)), "gone"),
+            (Worker.revoked_at.is_not(None), "gone"),
+            (Worker.session_at.is_(None), "never_connected"),
+            (Worker.boot_id.is_(None), "offline"),
             (self.last_seen >= silent_since, "online"),
             else_="silent",
         )
