@@ -12,16 +12,13 @@ from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
 from airflow.sdk.execution_time.coordinator import get_coordinator_manager
 from airflow.sdk.execution_time.supervisor import supervise_task
 
-from airflow_remote_worker.shim import configuration, wire
+from airflow_remote_worker.shim import compat, configuration, wire
 from airflow_remote_worker.shim.coordinator import RemoteCoordinator
 from airflow_remote_worker.shim.denials import DenialsToLog
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.last_call import StateLast
 from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
-
-SERVER_TERMINATED = "SERVER_TERMINATED"
-"""The supervisor's final state for a task that it ended because of a heartbeat's answer; here only a stop answers so."""
 
 
 def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) -> wire.Result:
@@ -58,7 +55,9 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
         traceback.print_exc()
         error = describe(caught)
     exit_code = 1 if coordinator.exit_code is None else int(coordinator.exit_code)
-    stopped = gateway.stop is not None and (coordinator.final_state == SERVER_TERMINATED or coordinator.exit_code is None)
+    stopped = gateway.stop is not None and (
+        coordinator.final_state == compat.server_terminated() or coordinator.exit_code is None
+    )
     return wire.Result(exit_code=exit_code, final_state=coordinator.final_state, stopped=stopped, error=error)
 
 

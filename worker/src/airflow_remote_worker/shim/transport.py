@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import sys
 
-import httpx
-
 from airflow_remote_worker.shim import wire, writes
+from airflow_remote_worker.shim.compat import httpx
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.outbox import Full, Outbox
 

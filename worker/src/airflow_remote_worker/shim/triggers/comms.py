@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
-
 from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.compat import httpx
 from airflow_remote_worker.shim.denials import reason_of
 from airflow_remote_worker.shim.transport import BASE_URL, FORWARDED, SERVER_ERROR_PAUSES_S, as_response
 from airflow_remote_worker.shim.triggers.current import ContextThreads, Running, current

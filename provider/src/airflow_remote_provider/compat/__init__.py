@@ -1,4 +1,4 @@
-"""The only place that touches Airflow's private or version-dependent names (written against Airflow 3.3).
+"""The only place that touches Airflow's private or version-dependent names (Airflow 3.3 and 3.4).
 
 Imports of Airflow's are inside the functions: importing this module reads no configuration.
 """
