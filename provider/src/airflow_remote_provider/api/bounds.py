@@ -4,7 +4,8 @@ Airflow's Execution API checks types, not ranges. A date in the year 9999, a num
 with a traceback there. A delay of 1e300 s or NaN gets into the database, and every later read fails. Here are the ranges,
 one type for each body. Which route has which body: :mod:`.rules`.
 
-Fields that a type does not name are passed on: Airflow's own models refuse them. Fields are optional here for the same reason.
+A field that a type does not name is refused: a newer Airflow may give it a meaning that no rule bounds. Which fields a call must
+have, Airflow says, so all are optional here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any
 
@@ -50,6 +51,8 @@ Moment = Annotated[datetime, Meta(tz=True)]
 Duration = str | int | float
 
 
+NEWEST_API_VERSION = "2026-10-30"
+"""Of the Execution API: Airflow 3.4's. Routes, parameters and fields of later versions have no rule here."""
 OLDEST_API_VERSION = "2026-04-06"
 """Of the Execution API. For older ones Airflow decodes what a task goes on with, in the API server."""
 API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -61,7 +64,14 @@ class OutOfBounds(Exception):
     """A value must not be passed on to the Execution API; the text names the value and its bound."""
 
 
-class Body(msgspec.Struct, kw_only=True):
+UNKNOWN = (
+    f"this version of airflow-provider-remote knows the Execution API up to {NEWEST_API_VERSION}; "
+    "install the provider's version for central's Airflow"
+)
+"""What is said of a route, a parameter or a field without a rule."""
+
+
+class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What one body may hold. The range of dates is checked here, because msgspec has no constraint for it."""
 
     def __post_init__(self) -> None:
@@ -72,6 +82,7 @@ class Body(msgspec.Struct, kw_only=True):
 
 
 class Run(Body):
+    state: Id | UnsetType = UNSET
     hostname: Name | UnsetType = UNSET
     unixname: Name | UnsetType = UNSET
     pid: Pid | UnsetType = UNSET
@@ -89,7 +100,7 @@ class Outlet(Body):
     uri: AssetName | None = None
 
 
-class AssetKey(Body, forbid_unknown_fields=True):
+class AssetKey(Body):
     """Airflow passes all of its fields on as keyword arguments, so it may have no others."""
 
     name: EventAssetName
@@ -104,8 +115,19 @@ class OutletEvent(Body):
     partition_key: Annotated[str, Meta(min_length=1, max_length=250)] | None = None
 
 
+class LoopDecision(Body):
+    """Whether a loop of tasks ends, and why. Airflow takes it from the task that decides on a loop, of no other."""
+
+    stop: bool
+    reason: Text | None = None
+
+
 class State(Body):
-    """A state that a task reports. Which fields belong to which state, Airflow checks."""
+    """A state that a task reports. Which fields belong to which state, Airflow checks.
+
+    `hostname` and `pid`, which Airflow 3.4 takes with the state `server_terminated`, are not among them: Airflow would store them
+    with any state, and its UI calls the host name for logs.
+    """
 
     state: Id | UnsetType = UNSET
     end_date: Moment | UnsetType = UNSET
@@ -121,6 +143,8 @@ class State(Body):
     queue: Id | None = None
     next_method: Name | UnsetType = UNSET
     next_kwargs: dict[str, Any] | UnsetType = UNSET
+    trigger_kwargs: Any = None
+    loop_decision: LoopDecision | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,10 +173,12 @@ class InputUser(Body):
 class InputRequest(Body):
     """What a task asks a person (human in the loop)."""
 
+    ti_id: Any = None
     options: list[Text] | UnsetType = UNSET
     subject: Text | UnsetType = UNSET
     body: Text | None = None
     defaults: list[Text] | None = None
+    multiple: Any = None
     params: dict[str, Any] | UnsetType | None = UNSET
     assigned_users: list[InputUser] | UnsetType | None = UNSET
 
@@ -162,6 +188,7 @@ class InputRequest(Body):
 
 
 class InputResponse(Body):
+    ti_id: Any = None
     chosen_options: list[Text] | UnsetType = UNSET
     params_input: dict[str, Any] | UnsetType = UNSET
 
@@ -173,6 +200,7 @@ class InputResponse(Body):
 class Stored(Body):
     """A value for the store of a task instance or an asset."""
 
+    value: Any = None
     expires_at: Moment | None = None
 
 
@@ -182,6 +210,7 @@ class NewRun(Body):
     conf: dict[str, Any] | UnsetType = UNSET
     partition_key: Id | None = None
     note: Name | None = None
+    reset_dag_run: Any = None
 
     def __post_init__(self) -> None:
         for name in ("logical_date", "run_after"):
@@ -189,7 +218,21 @@ class NewRun(Body):
                 _check_moment(name, value, EARLIEST_LOGICAL, LATEST_LOGICAL)
 
 
+class Note(Body):
+    """A note for the Dag run of a task."""
+
+    note: Name | None = None
+
+
+class TestResult(Body):
+    """How a connection test ended."""
+
+    state: Any = None
+    result_message: Any = None
+
+
 class Variable(Body):
+    val: Any = None
     description: Text | None = None
 
 
@@ -202,11 +245,14 @@ class XCom:
     """Stands for any JSON that :func:`check_xcom` takes."""
 
 
-def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes) -> None:
+def check(
+    body_type: Any, named: Mapping[str, str], query: Sequence[tuple[str, str]], body: bytes, *, known: Collection[str]
+) -> None:
     """Return if the values of a call are within their bounds.
 
     Args:
         body_type: what the route's body may hold; None: Airflow does not read it.
+        known: the parameters that its query may have.
         named: the parameters of the path, decoded.
         query: the parameters of the query, decoded.
         body: as it came; empty: Airflow says whether it wants one.
@@ -216,20 +262,23 @@ def check(body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, s
     """
     for name, value in (*named.items(), *query):
         _check_parameter(name, value)
+    for name, _ in query:
+        if name not in known:
+            raise OutOfBounds(f"its query has the parameter {name[:50]!r}, for which there is no rule; {UNKNOWN}")
     if body_type is not None and body:
         _check_body(body_type, body)
 
 
 def check_versions(versions: Iterable[str]) -> None:
-    """Return if a call names no version of the Execution API, or one that is new enough.
+    """Return if a call names no version of the Execution API, or one that the rules are made for.
 
     Raises:
-        OutOfBounds: it is older, or no version.
+        OutOfBounds: it is older or newer, or no version.
     """
     for version in versions:
-        if not API_VERSION.fullmatch(version) or version < OLDEST_API_VERSION:
+        if not API_VERSION.fullmatch(version) or not OLDEST_API_VERSION <= version <= NEWEST_API_VERSION:
             raise OutOfBounds(
-                f"the header airflow-api-version is {version[:50]!r}; it must be {OLDEST_API_VERSION} or newer: "
+                f"the header airflow-api-version is {version[:50]!r}; it must be from {OLDEST_API_VERSION} to {NEWEST_API_VERSION}: "
                 "install the Task SDK of central's Airflow version"
             )
 
@@ -309,7 +358,8 @@ def _check_body(body_type: Any, body: bytes) -> None:
     try:
         msgspec.convert(value, body_type)
     except (ValueError, OverflowError) as error:
-        raise OutOfBounds(f"its body: {error}") from None
+        remedy = f"; {UNKNOWN}" if "unknown field" in str(error) else ""
+        raise OutOfBounds(f"its body: {error}{remedy}") from None
 
 
 def _is_deeper(value: object, most: int) -> bool:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote
 from airflow_remote_protocol.messages import JobKind
 
 from airflow_remote_provider.api import bounds
+from airflow_remote_provider.api.parameters import parameters_of
 from airflow_remote_provider.grants import Ask, Kind, Skip
 
 if TYPE_CHECKING:  # the documentation is made of this table where there is no database
@@ -82,6 +83,8 @@ class Meaning(str, Enum):
     """The task tells its state: ends the lease, or begins a wait."""
     READ_SECRET = "read-secret"
     """Its "not found" counts only while the database answers."""
+    START_CALLBACK = "start-callback"
+    """The callback's supervisor asks whether it may run; Airflow answers so once."""
     WRITE_OF_TRY = "write-of-try"
     """Writes what has no try in its key, so a later try would find it."""
 
@@ -96,6 +99,8 @@ class Rule:
     meaning: Meaning = Meaning.OTHER
     body: Any = None
     """What the body may hold (:mod:`.bounds`); None: Airflow does not read it."""
+    query: frozenset[str] = frozenset()
+    """The parameters that the query may have (:mod:`.parameters`)."""
 
     def with_body(self, body: Any) -> Rule:
         """Return the rule of a route whose body Airflow reads."""
@@ -159,6 +164,12 @@ def _own_hitl(call: Call) -> tuple[Ask, ...]:
 def _own_test(call: Call) -> tuple[Ask, ...]:
     if call.path["connection_test_id"] != str(call.subject.id):
         raise NotAllowed("it is about another connection test than this job's")
+    return FREE
+
+
+def _own_callback(call: Call) -> tuple[Ask, ...]:
+    if call.path["callback_id"] != str(call.subject.id):
+        raise NotAllowed("it is about another callback than this job's")
     return FREE
 
 
@@ -244,6 +255,7 @@ def _asset_ask(kind: Kind, *names: object) -> Ask:
 OWN = Rule("the job's own task instance", _own)
 OWN_OR_WAIT = Rule("the job's own task instance", _own, WAITS)
 OWN_WRITE = Rule("the job's own task instance", _own, meaning=Meaning.WRITE_OF_TRY)
+OWN_NOTE = Rule("the note of the job's own Dag run; Airflow 3.4", _own, meaning=Meaning.WRITE_OF_TRY)
 OWN_START = Rule("the job's own task instance; central writes the host name, which is empty", _own, meaning=Meaning.START)
 OWN_STATE = Rule(
     "the job's own task instance; outlets that it says it changed, and the assets that the events of its aliases are for: "
@@ -259,6 +271,7 @@ SKIP_DOWNSTREAM = Rule(
 OWN_HITL = Rule("the job's own task instance, in the path and in the body", _own_hitl)
 ANSWER_HITL = replace(OWN_HITL, kinds=WAITS)
 TEST = Rule("the job's own connection test", _own_test, TESTS)
+START_CALLBACK = Rule("the job's own callback; Airflow 3.4", _own_callback, frozenset({JobKind.CALLBACK}), Meaning.START_CALLBACK)
 NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
 READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
 READ_VARIABLE = Rule("`variables`", _variable, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
@@ -284,6 +297,7 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("PATCH", "task-instances/{task_instance_id}/run", OWN_START.with_body(bounds.Run)),
     ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE.with_body(bounds.State)),
     ("PATCH", "task-instances/{task_instance_id}/skip-downstream", SKIP_DOWNSTREAM.with_body(bounds.SkipDownstream)),
+    ("PATCH", "task-instances/{task_instance_id}/dag-run-note", OWN_NOTE.with_body(bounds.Note)),
     ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN_WRITE.with_body(bounds.Heartbeat)),
     ("PUT", "task-instances/{task_instance_id}/rtif", OWN_WRITE.with_body(bounds.RenderedFields)),
     ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN_WRITE.with_body(bounds.RenderedMapIndex)),
@@ -298,7 +312,7 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("DELETE", "store/ti/{task_instance_id}/{key:path}", OWN_WRITE),
     ("DELETE", "store/ti/{task_instance_id}", OWN_WRITE),
     # Secrets
-    ("GET", "connections/{connection_id}", READ_CONNECTION),
+    ("GET", "connections/{connection_id:path}", READ_CONNECTION),
     ("GET", "variables/keys", LIST_VARIABLES),
     ("GET", "variables/{variable_key:path}", READ_VARIABLE),
     ("PUT", "variables/{variable_key:path}", WRITE_VARIABLE.with_body(bounds.Variable)),
@@ -339,8 +353,11 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("DELETE", "store/asset/by-uri/clear", WRITE_ASSET_BY_URI),
     # A connection test
     ("GET", "connection-tests/{connection_test_id}/connection", TEST),
-    ("PATCH", "connection-tests/{connection_test_id}", TEST.with_body(dict[str, Any])),
+    ("PATCH", "connection-tests/{connection_test_id}", TEST.with_body(bounds.TestResult)),
+    # A callback
+    ("PATCH", "callbacks/{callback_id}/run", START_CALLBACK),
 ]
+TABLE = [(method, path, replace(rule, query=parameters_of(method, path))) for method, path, rule in TABLE]
 
 
 @dataclass(frozen=True)
@@ -373,7 +390,7 @@ def find(method: str, path: str) -> Match:
         raise NotAllowed("its path has an empty part, or one that is only dots")
     found = read(method, decoded)
     if found is None:
-        raise NotAllowed("the Remote Executor has no rule for it: central's Airflow is newer, or there is no such route")
+        raise NotAllowed(f"there is no rule for it, or no such route; {bounds.UNKNOWN}")
     rule, named = found
     return Match(method, rule, named, decoded, path)
 
@@ -405,7 +422,8 @@ def check_values(match: Match, *, query: bytes = b"", body: bytes = b"") -> None
     Raises:
         OutOfBounds: one is not.
     """
-    bounds.check(match.rule.body, match.named, parse_qsl(query.decode("latin-1"), keep_blank_values=True), body)
+    given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    bounds.check(match.rule.body, match.named, given, body, known=match.rule.query)
 
 
 MOST_ASKS = 500

@@ -69,7 +69,7 @@ def encoding_of_callback(encoding: str | None) -> dict[str, Any]:
     name = "callback_kwargs_encoding"
     if name not in signature(supervise_callback).parameters:
         raise EncodedArguments(
-            f"central's Airflow encodes the arguments of callbacks ({encoding}), and this worker's runtime cannot decode them: it has "
-            f"Task SDK {version('apache-airflow-task-sdk')}; install Airflow 3.4 into the runtime"
+            f"central's Airflow encodes the arguments of callbacks ({encoding}), and this worker's runtime cannot decode them: "
+            f"it has Task SDK {version('apache-airflow-task-sdk')}; install Airflow 3.4 into the runtime"
         )
     return {name: encoding}
