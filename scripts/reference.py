@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
-from airflow_remote_provider.api.rules import TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
+from airflow_remote_provider.api.rules import CALLBACKS, TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
 from airflow_remote_provider.metrics import TABLE as METRICS
 from airflow_remote_provider.settings import OPTIONS, TEXT_OPTIONS, Settings
 from airflow_remote_worker import cli, config
@@ -34,7 +34,7 @@ def central_options() -> str:
 
 def grant_rules() -> str:
     """Every route of the Execution API, and what a job needs to call it."""
-    spoken = {TASKS: "tasks", TASKS_AND_CALLBACKS: "tasks, callbacks", TESTS: "connection tests"}
+    spoken = {TASKS: "tasks", TASKS_AND_CALLBACKS: "tasks, callbacks", CALLBACKS: "callbacks", TESTS: "connection tests"}
     rows = [(f"`{method} {path}`", spoken.get(rule.kinds, "all"), rule.text) for method, path, rule in TABLE]
     return _table(("call", "jobs", "needs"), rows)
 

@@ -278,8 +278,8 @@ def check_versions(versions: Iterable[str]) -> None:
     for version in versions:
         if not API_VERSION.fullmatch(version) or not OLDEST_API_VERSION <= version <= NEWEST_API_VERSION:
             raise OutOfBounds(
-                f"the header airflow-api-version is {version[:50]!r}; it must be from {OLDEST_API_VERSION} to {NEWEST_API_VERSION}: "
-                "install the Task SDK of central's Airflow version"
+                f"the header airflow-api-version is {version[:50]!r}; it must be from {OLDEST_API_VERSION} to "
+                f"{NEWEST_API_VERSION}: install the Task SDK of central's Airflow version"
             )
 
 

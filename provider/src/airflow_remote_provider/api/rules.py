@@ -70,6 +70,7 @@ TASKS = frozenset({JobKind.TASK})
 WAITS = frozenset({JobKind.TASK, JobKind.TRIGGER})
 """What the trigger of a deferred task may do as well."""
 TASKS_AND_CALLBACKS = frozenset({JobKind.TASK, JobKind.CALLBACK, JobKind.TRIGGER})
+CALLBACKS = frozenset({JobKind.CALLBACK})
 TESTS = frozenset({JobKind.CONNECTION_TEST})
 
 
@@ -271,7 +272,7 @@ SKIP_DOWNSTREAM = Rule(
 OWN_HITL = Rule("the job's own task instance, in the path and in the body", _own_hitl)
 ANSWER_HITL = replace(OWN_HITL, kinds=WAITS)
 TEST = Rule("the job's own connection test", _own_test, TESTS)
-START_CALLBACK = Rule("the job's own callback; Airflow 3.4", _own_callback, frozenset({JobKind.CALLBACK}), Meaning.START_CALLBACK)
+START_CALLBACK = Rule("the job's own callback; Airflow 3.4", _own_callback, CALLBACKS, Meaning.START_CALLBACK)
 NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
 READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
 READ_VARIABLE = Rule("`variables`", _variable, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
