@@ -20,6 +20,9 @@ from airflow_remote_worker.shim.last_call import StateLast
 from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
+SERVER_TERMINATED = "SERVER_TERMINATED"
+"""The final state of a task that the supervisor ended because of a heartbeat's answer; here only a stop answers so."""
+
 
 def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) -> wire.Result:
     """Run the task try; return how it ended. What it writes while central is out of reach is kept in *outbox*.
@@ -55,10 +58,10 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
         traceback.print_exc()
         error = describe(caught)
     exit_code = 1 if coordinator.exit_code is None else int(coordinator.exit_code)
-    stopped = gateway.stop is not None and (
-        coordinator.final_state == compat.server_terminated() or coordinator.exit_code is None
-    )
-    return wire.Result(exit_code=exit_code, final_state=coordinator.final_state, stopped=stopped, error=error)
+    terminated = coordinator.final_state == compat.server_terminated()
+    stopped = gateway.stop is not None and (terminated or coordinator.exit_code is None)
+    final_state = SERVER_TERMINATED if terminated else coordinator.final_state
+    return wire.Result(exit_code=exit_code, final_state=final_state, stopped=stopped, error=error)
 
 
 def describe(error: Exception) -> str:
