@@ -1,5 +1,9 @@
 # Everything runs from environments under .work/ (git-ignored), made by scripts/environments from requirements/*.lock.
 # A machine needs Python 3.10–3.13 with pip, Node 20 or newer with npm, and make.
+# AIRFLOW=3.4 makes demo, test and e2e run with Airflow 3.4 instead of 3.3; that needs Python 3.11 or newer.
+
+CENTRAL = central$(addprefix -,$(AIRFLOW:3.3=))
+RUNTIME = runtime$(addprefix -,$(AIRFLOW:3.3=))
 
 .PHONY: help setup demo check format test unit e2e chaos bench locks clean
 
@@ -10,8 +14,8 @@ setup: ## make or update the environments
 	@scripts/environments
 
 demo: ## central and one worker on this machine, running an example Dag (ONCE=1: run it once and exit)
-	@scripts/environments
-	@exec .work/central/bin/python -m demo $(if $(ONCE),--once)
+	@scripts/environments dev $(CENTRAL) worker $(RUNTIME) ui
+	@exec .work/$(CENTRAL)/bin/python -m demo $(if $(ONCE),--once)
 
 check: ## style, types, who imports whom, docs that must agree with code
 	@scripts/check
@@ -21,16 +25,16 @@ format: ## let ruff format and fix what it can
 	@.work/dev/bin/ruff format .
 	@.work/dev/bin/ruff check --fix .
 
-test: ## all tests
-	@scripts/test
+test: ## all tests (AIRFLOW=3.4: those that depend on the version of Airflow)
+	@AIRFLOW=$(AIRFLOW) scripts/test
 
 unit: ## the tests of protocol/ and worker/ only
 	@scripts/environments dev runtime
 	@AIRFLOW_REMOTE_TEST_RUNTIME=$(CURDIR)/.work/runtime/bin/python .work/dev/bin/python -m pytest -q protocol/tests worker/tests
 
 e2e: ## the tests against a whole Airflow only (ARGS=… goes to pytest)
-	@scripts/environments
-	@.work/central/bin/python -m pytest --timeout=300 e2e $(ARGS)
+	@scripts/environments dev $(CENTRAL) worker $(RUNTIME) ui
+	@.work/$(CENTRAL)/bin/python -m pytest --timeout=300 e2e $(ARGS)
 
 chaos: ## N random runs of faults over real jobs, from SEED on (without one: a new one, which is printed)
 	@scripts/environments

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from airflow_remote_protocol.task_settings import OPTIONS as TASK_SETTINGS
-from airflow_remote_provider.api.rules import TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
+from airflow_remote_provider.api.rules import CALLBACKS, TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
 from airflow_remote_provider.metrics import TABLE as METRICS
 from airflow_remote_provider.settings import OPTIONS, SWITCHES, TEXT_OPTIONS, Settings
 from airflow_remote_worker import cli, config
@@ -46,7 +46,7 @@ def task_settings() -> str:
 
 def grant_rules() -> str:
     """Every route of the Execution API, and what a job needs to call it."""
-    spoken = {TASKS: "tasks", TASKS_AND_CALLBACKS: "tasks, callbacks", TESTS: "connection tests"}
+    spoken = {TASKS: "tasks", TASKS_AND_CALLBACKS: "tasks, callbacks", CALLBACKS: "callbacks", TESTS: "connection tests"}
     rows = [(f"`{method} {path}`", spoken.get(rule.kinds, "all"), rule.text) for method, path, rule in TABLE]
     return _table(("call", "jobs", "needs"), rows)
 

@@ -43,9 +43,16 @@ class Airflow:
     """One deployment in the directory *home*. Its database must be empty, or one that it had before."""
 
     def __init__(
-        self, home: Path, *, database_url: str, dags: Path, settings: Mapping[str, str] | None = None, password: str | None = None
+        self,
+        home: Path,
+        *,
+        database_url: str,
+        dags: Path,
+        settings: Mapping[str, str] | None = None,
+        password: str | None = None,
+        programs: Path | None = None,
     ) -> None:
-        """*settings* are further `AIRFLOW__SECTION__OPTION` variables."""
+        """*settings* are further `AIRFLOW__SECTION__OPTION` variables; *programs*: where its `airflow` is, if not beside us."""
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -53,7 +60,7 @@ class Airflow:
             name: User(name, role, password or secrets.token_urlsafe(9))
             for name, role in (("admin", "admin"), ("op", "op"), ("viewer", "viewer"))
         }
-        self._bin = Path(sys.executable).parent
+        self._bin = programs or Path(sys.executable).parent
         self._processes: dict[str, Process] = {}
         self._clients: dict[str, httpx.Client] = {}
         self._engine: Engine | None = None
@@ -94,13 +101,22 @@ class Airflow:
 
     def start(self, *, triggerer: bool = False) -> Airflow:
         """Migrate the database and start everything; return when the API answers and the scheduler has beaten once."""
-        self.cli("db", "migrate", timeout_s=180)
+        self.cli("db", "migrate", timeout_s=300)
         self.start_api_server(wait=False)
         for name in ("scheduler", "dag-processor", *(["triggerer"] if triggerer else [])):
             self.start_process(name)
         self._wait_for_api_server()
-        wait_until(self._is_healthy, timeout_s=90, what="the scheduler and the Dag processor beat", every_s=0.5)
+        wait_until(self._is_healthy, timeout_s=240, what="the scheduler and the Dag processor beat", every_s=0.5)
         return self
+
+    def upgrade(self, programs: Path) -> None:
+        """Stop everything, migrate the database with the Airflow in *programs*, and start what ran before."""
+        ran = list(self._processes)
+        for name in ran:
+            self.stop_process(name)
+        self._bin = programs
+        self.environment["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
+        self.start(triggerer="triggerer" in ran)
 
     def start_process(self, name: str, *, called: str | None = None, settings: Mapping[str, str] | None = None) -> Process:
         """Start `airflow <name>`; its log is `<home>/<name>.out`. A second one of a kind is *called* something else."""
@@ -337,7 +353,7 @@ class Airflow:
             except httpx.TransportError:
                 return False
 
-        wait_until(answers, timeout_s=90, what="the API server answers", every_s=0.2)
+        wait_until(answers, timeout_s=240, what="the API server answers", every_s=0.2)
 
     def _is_healthy(self) -> bool:
         for process in self._processes.values():

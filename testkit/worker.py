@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from testkit.processes import Process, clean_environment, wait_until
-
-WORK = Path(__file__).parent.parent / ".work"
+from testkit.versions import AIRFLOW, WORK, runtime_of
 
 
 class Worker:
-    """One worker with its state in *directory*. `start()` joins on first use."""
+    """One worker with its state in *directory*. `start()` joins on first use. Its *runtime* has the Airflow of these tests."""
 
     def __init__(
         self,
@@ -33,7 +32,7 @@ class Worker:
         token: str,
         bundles: Mapping[str, Path],
         slots: int = 4,
-        runtime: Path = WORK / "runtime/bin/python",
+        runtime: Path | None = None,
         program: Path = WORK / "worker/bin/airflow-remote-worker",
         variables: Mapping[str, str] | None = None,
         task_variables: Mapping[str, str] | None = None,
@@ -47,7 +46,7 @@ class Worker:
         self._program = program
         self._process: Process | None = None
         self.state.mkdir(parents=True, mode=0o700, exist_ok=True)
-        settings = [f"slots = {slots}", f"[runtime]\npython = {_toml(runtime)}"]
+        settings = [f"slots = {slots}", f"[runtime]\npython = {_toml(runtime or runtime_of(AIRFLOW))}"]
         if task_variables:
             settings.append("[runtime.env]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in task_variables.items()))
         settings += [f"[bundles.{_toml(bundle)}]\npath = {_toml(path)}" for bundle, path in bundles.items()]

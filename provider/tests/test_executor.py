@@ -83,6 +83,16 @@ def _workload(**ti: object) -> ExecuteTask:
     )
 
 
+def _key(workload: ExecuteTask) -> object:
+    """Return the key by which the executor and the scheduler know the task's try, in this Airflow."""
+    return _executor().task_key(workload.ti)
+
+
+def _waiting(executor: RemoteExecutor) -> list[object]:
+    """Return the keys of what the executor has not handed in yet."""
+    return [key for queue in executor.waiting() for key in queue]
+
+
 def _queue(executor: RemoteExecutor, workload: ExecuteTask) -> str:
     executor.queue_workload(workload, session=None)
     return str(workload.ti.external_executor_id)
@@ -146,7 +156,7 @@ def test_a_heartbeat_hands_in_what_was_queued() -> None:
     assert (row.state, row.queue, row.slots, row.priority, row.owner, row.team) == ("queued", "edge", 3, 7, "1/", None)
     assert (row.ti_id, row.map_index, row.try_number) == (workload.ti.id, 4, 2)
     assert (row.log_path, row.lost_after_s) == ("dag_id=dag/attempt=1.log", settings().lost_after_seconds)
-    assert (executor.queued_tasks, executor.running) == ({}, {workload.ti.key})
+    assert (_waiting(executor), executor.running) == ([], {_key(workload)})
 
 
 def test_the_tasks_word_on_lost_after_counts_before_its_queues_and_the_deployments() -> None:
@@ -173,11 +183,11 @@ def test_a_task_that_asks_for_what_can_t_be_given_fails_with_the_reason_and_alon
     job_id = _queue(executor, good)
     executor.heartbeat()
     assert [job.id for job in _all_jobs()] == [job_id]
-    (state, info) = executor.get_event_buffer()[bad.ti.key]
+    (state, info) = executor.get_event_buffer()[_key(bad)]
     assert state == "failed" and told in info and "executor_config" in info
     said = _saved_events(executor)
     assert len(said) == 1 and told in said[0]
-    assert (executor.queued_tasks, executor.running) == ({}, {good.ti.key})
+    assert (_waiting(executor), executor.running) == ([], {_key(good)})
 
 
 def _saved_events(executor: RemoteExecutor) -> list[str]:
@@ -236,7 +246,7 @@ def test_ids_of_250_characters_work() -> None:
     executor.heartbeat()
     _end(_run(enlist(), job_id))
     executor.sync()
-    assert executor.get_event_buffer() == {workload.ti.key: ("success", None)}
+    assert executor.get_event_buffer() == {_key(workload): ("success", None)}
 
 
 def test_a_team_is_the_executors_own() -> None:
@@ -260,7 +270,7 @@ def test_two_teams_executors_hear_of_their_own_ends() -> None:
     red.sync()
     assert red.get_event_buffer() == {}
     blue.sync()
-    assert list(blue.get_event_buffer()) == [mine.ti.key]
+    assert list(blue.get_event_buffer()) == [_key(mine)]
 
 
 # A database that is away
@@ -272,11 +282,11 @@ def test_a_failing_ledger_keeps_the_work_and_hands_it_in_later(monkeypatch: pyte
     with _database_away(monkeypatch):
         executor.heartbeat()
         executor.heartbeat()
-    assert list(executor.queued_tasks) == [workload.ti.key]
+    assert _waiting(executor) == [_key(workload)]
     assert executor.running == set()
     executor.heartbeat()
     assert job_row(job_id).state == "queued"
-    assert executor.running == {workload.ti.key}
+    assert executor.running == {_key(workload)}
 
 
 def test_a_batch_that_was_committed_unheard_is_handed_in_again_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,11 +303,11 @@ def test_a_batch_that_was_committed_unheard_is_handed_in_again_without_harm(monk
     with monkeypatch.context() as patch:
         patch.setattr(compat, "transaction", deaf)
         executor.heartbeat()
-    assert list(executor.queued_tasks) == [workload.ti.key]
+    assert _waiting(executor) == [_key(workload)]
     claim(enlist().claimant())
     executor.heartbeat()
     assert (job_row(job_id).state, job_row(job_id).epoch) == ("offered", 1)
-    assert (executor.queued_tasks, executor.running) == ({}, {workload.ti.key})
+    assert (_waiting(executor), executor.running) == ([], {_key(workload)})
 
 
 def test_nothing_that_the_scheduler_calls_raises(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +333,7 @@ def test_an_end_that_could_not_be_read_is_heard_later(monkeypatch: pytest.Monkey
         executor.sync()
     assert executor.get_event_buffer() == {}
     executor.sync()
-    assert list(executor.get_event_buffer()) == [workload.ti.key]
+    assert list(executor.get_event_buffer()) == [_key(workload)]
 
 
 def test_it_does_not_start_without_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +353,7 @@ def test_a_task_that_set_its_own_state_is_told_as_success(outcome: Outcome) -> N
     executor.heartbeat()
     _end(_run(enlist(), job_id), outcome, state="failed")
     executor.sync()
-    assert executor.get_event_buffer() == {workload.ti.key: ("success", None)}
+    assert executor.get_event_buffer() == {_key(workload): ("success", None)}
     assert executor.running == set()
     executor.sync()
     assert executor.get_event_buffer() == {}, "once"
@@ -386,7 +396,7 @@ def test_a_task_that_a_person_ended_or_cleared_is_no_failure(state: str | None) 
         sweep.stop_ended(session)
     _end(lease, Outcome.STOPPED, concluded=False)
     executor.sync()
-    assert executor.get_event_buffer() == {workload.ti.key: ("success", None)}
+    assert executor.get_event_buffer() == {_key(workload): ("success", None)}
     assert executor.running == set()
 
 
@@ -422,7 +432,7 @@ def _deferred_and_queued_again(executor: RemoteExecutor, worker: Enlisted) -> tu
     _end(_run(worker, job_id), state="deferred")
     again = _workload(**{**first.ti.model_dump(), "external_executor_id": str(uuid.uuid4())})
     change_task(first.ti.id, state="queued", external_executor_id=again.ti.external_executor_id)
-    assert again.ti.key == first.ti.key
+    assert _key(again) == _key(first)
     return first, again
 
 
@@ -441,7 +451,7 @@ def test_an_old_end_does_not_take_a_resumed_task_out_of_running() -> None:
     job_id = _queue(executor, again)
     executor.heartbeat()  # hands the new job in, then hears of the old one's end
     assert list(executor.get_event_buffer().values()) == [("success", None)]
-    assert executor.running == {again.ti.key}
+    assert executor.running == {_key(again)}
     _end(_run(worker, job_id))
     executor.sync()
     assert list(executor.get_event_buffer().values()) == [("success", None)]
@@ -455,7 +465,7 @@ def test_an_old_failure_does_not_fail_a_resumed_task() -> None:
     _queue(executor, again)
     executor.heartbeat()
     assert executor.get_event_buffer() == {}
-    assert executor.running == {again.ti.key}
+    assert executor.running == {_key(again)}
 
 
 # Vouching
@@ -498,7 +508,7 @@ def test_an_old_job_that_has_concluded_does_not_free_the_slot_of_the_resumed_tas
     _queue(executor, resumed)
     executor.heartbeat()
     executor.sync()
-    assert workload.ti.key in executor.running
+    assert _key(workload) in executor.running
 
 
 def test_asking_for_free_slots_again_and_again_asks_the_ledger_once(database: Engine) -> None:
@@ -541,11 +551,11 @@ def test_a_new_scheduler_adopts_what_the_ledger_knows_and_hears_its_end() -> Non
     new = _executor(job_id=2)
     rows = [_row(workload), _row(stranger), SimpleNamespace(id=uuid.uuid4(), key="?", external_executor_id=None)]
     assert new.try_adopt_task_instances(rows) == rows[1:]
-    assert new.running == {workload.ti.key}
+    assert new.running == {_key(workload)}
     assert job_row(job_id).owner == "2/"
     _end(lease)
     new.sync()
-    assert list(new.get_event_buffer()) == [workload.ti.key]
+    assert list(new.get_event_buffer()) == [_key(workload)]
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["nobody was told", "the dead scheduler was told"])
@@ -559,7 +569,7 @@ def test_an_end_while_no_scheduler_ran_is_heard_after_adoption(told: bool) -> No
     new = _executor(job_id=2)
     assert new.try_adopt_task_instances([_row(workload)]) == []
     new.sync()
-    assert new.get_event_buffer() == {workload.ti.key: ("success", None)}
+    assert new.get_event_buffer() == {_key(workload): ("success", None)}
 
 
 def test_adopting_nothing_is_fine() -> None:
@@ -654,7 +664,7 @@ def test_a_callback_goes_to_the_configured_queue_and_its_story_is_told() -> None
     assert (row.kind, row.queue, row.dag_id, row.ti_id) == ("callback", settings().callback_queue, "dag", None)
     assert json.loads(row.workload)["kwargs"] == {"text": "late"}
     assert "secret" not in row.workload
-    assert (executor.queued_callbacks, executor.running) == ({}, {workload.key})
+    assert (_waiting(executor), executor.running) == ([], {workload.key})
     worker = _able("default")
     (claimed,) = claim(worker.claimant())
     with compat.transaction() as session:
@@ -699,7 +709,7 @@ def test_a_connection_test_goes_to_its_queue_and_a_failure_of_ours_reaches_whoev
     executor.heartbeat()
     job_id = str(workload.connection_test_id)
     assert (job_row(job_id).kind, job_row(job_id).queue) == ("connection-test", "plant")
-    assert (executor.queued_connection_tests, executor.running) == ({}, {workload.key})
+    assert (_waiting(executor), executor.running) == ([], {workload.key})
     worker = _able("plant")
     (claimed,) = claim(worker.claimant())
     with compat.transaction() as session:
@@ -753,7 +763,7 @@ def test_a_huge_backlog_is_handed_in_piece_by_piece(monkeypatch: pytest.MonkeyPa
         _queue(executor, _workload())
     for handed_in in (3, 6, 7):
         executor.heartbeat()
-        assert (len(_all_jobs()), len(executor.running), len(executor.queued_tasks)) == (handed_in, handed_in, 7 - handed_in)
+        assert (len(_all_jobs()), len(executor.running), len(_waiting(executor))) == (handed_in, handed_in, 7 - handed_in)
 
 
 def test_a_lock_of_somebody_elses_does_not_hold_up_the_scheduler(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ Airflow's Execution API checks types, not ranges. A date in the year 9999, a num
 with a traceback there. A delay of 1e300 s or NaN gets into the database, and every later read fails. Here are the ranges,
 one type for each body. Central's table of rules says which route has which body.
 
-Fields that a type does not name are passed on: Airflow's own models refuse them. Fields are optional here for the same reason.
+A field that a type does not name is refused: a newer Airflow may give it a meaning that no rule bounds. Which fields a call must
+have, Airflow says, so all are optional here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any
@@ -55,6 +56,8 @@ Moment = Annotated[datetime, Meta(tz=True)]
 Duration = str | int | float
 
 
+NEWEST_API_VERSION = "2026-10-30"
+"""Of the Execution API: Airflow 3.4's. Routes, parameters and fields of later versions have no rule here."""
 OLDEST_API_VERSION = "2026-04-06"
 """Of the Execution API. For older ones Airflow decodes what a task goes on with, in the API server."""
 API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -66,7 +69,18 @@ class OutOfBounds(Exception):
     """A value must not be passed on to the Execution API; the text names the value and its bound."""
 
 
-class Body(msgspec.Struct, kw_only=True):
+class Unknown(OutOfBounds):
+    """There is no rule for a parameter or a field: a newer release may have one."""
+
+
+UNKNOWN = (
+    f"this version of airflow-provider-remote knows the Execution API up to {NEWEST_API_VERSION}; "
+    "install the provider's version for central's Airflow"
+)
+"""What is said of a route, a parameter or a field without a rule."""
+
+
+class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What one body may hold. The range of dates is checked here, because msgspec has no constraint for it."""
 
     def __post_init__(self) -> None:
@@ -77,6 +91,7 @@ class Body(msgspec.Struct, kw_only=True):
 
 
 class Run(Body):
+    state: Id | UnsetType = UNSET
     hostname: Name | UnsetType = UNSET
     unixname: Name | UnsetType = UNSET
     pid: Pid | UnsetType = UNSET
@@ -94,7 +109,7 @@ class Outlet(Body):
     uri: AssetName | None = None
 
 
-class AssetKey(Body, forbid_unknown_fields=True):
+class AssetKey(Body):
     """Airflow passes all of its fields on as keyword arguments, so it may have no others."""
 
     name: EventAssetName
@@ -109,8 +124,19 @@ class OutletEvent(Body):
     partition_key: Annotated[str, Meta(min_length=1, max_length=250)] | None = None
 
 
+class LoopDecision(Body):
+    """Whether a loop of tasks ends, and why. Airflow takes it from the task that decides on a loop, of no other."""
+
+    stop: bool
+    reason: Text | None = None
+
+
 class State(Body):
-    """A state that a task reports. Which fields belong to which state, Airflow checks."""
+    """A state that a task reports. Which fields belong to which state, Airflow checks.
+
+    `hostname` and `pid`, which Airflow 3.4 takes with the state `server_terminated`, are not among them: Airflow would store them
+    with any state, and its UI calls the host name for logs.
+    """
 
     state: Id | UnsetType = UNSET
     end_date: Moment | UnsetType = UNSET
@@ -126,6 +152,8 @@ class State(Body):
     queue: Id | None = None
     next_method: Name | UnsetType = UNSET
     next_kwargs: dict[str, Any] | UnsetType = UNSET
+    trigger_kwargs: Any = None
+    loop_decision: LoopDecision | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,10 +182,12 @@ class InputUser(Body):
 class InputRequest(Body):
     """What a task asks a person (human in the loop)."""
 
+    ti_id: Any = None
     options: list[Text] | UnsetType = UNSET
     subject: Text | UnsetType = UNSET
     body: Text | None = None
     defaults: list[Text] | None = None
+    multiple: Any = None
     params: dict[str, Any] | UnsetType | None = UNSET
     assigned_users: list[InputUser] | UnsetType | None = UNSET
 
@@ -167,6 +197,7 @@ class InputRequest(Body):
 
 
 class InputResponse(Body):
+    ti_id: Any = None
     chosen_options: list[Text] | UnsetType = UNSET
     params_input: dict[str, Any] | UnsetType = UNSET
 
@@ -178,6 +209,7 @@ class InputResponse(Body):
 class Stored(Body):
     """A value for the store of a task instance or an asset."""
 
+    value: Any = None
     expires_at: Moment | None = None
 
 
@@ -187,6 +219,7 @@ class NewRun(Body):
     conf: dict[str, Any] | UnsetType = UNSET
     partition_key: Id | None = None
     note: Name | None = None
+    reset_dag_run: Any = None
 
     def __post_init__(self) -> None:
         for name in ("logical_date", "run_after"):
@@ -194,7 +227,21 @@ class NewRun(Body):
                 _check_moment(name, value, EARLIEST_LOGICAL, LATEST_LOGICAL)
 
 
+class Note(Body):
+    """A note for the Dag run of a task."""
+
+    note: Name | None = None
+
+
+class TestResult(Body):
+    """How a connection test ended."""
+
+    state: Any = None
+    result_message: Any = None
+
+
 class Variable(Body):
+    val: Any = None
     description: Text | None = None
 
 
@@ -212,7 +259,13 @@ Dates = tuple[datetime, datetime]
 
 
 def check(
-    body_type: Any, named: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes, *, stored: Dates | None = None
+    body_type: Any,
+    named: Mapping[str, str],
+    query: Sequence[tuple[str, str]],
+    body: bytes,
+    *,
+    known: Collection[str] | None = None,
+    stored: Dates | None = None,
 ) -> None:
     """Return if the values of a call are within their bounds.
 
@@ -221,13 +274,18 @@ def check(
         named: the parameters of the path, decoded.
         query: the parameters of the query, decoded.
         body: as it came; empty: Airflow says whether it wants one.
+        known: the parameters that its query may have; None: any.
         stored: the dates that central's database stores; None: all.
 
     Raises:
         OutOfBounds: one is not.
+        Unknown: there is no rule for one.
     """
     for name, value in (*named.items(), *query):
         _check_parameter(name, value)
+    for name, _ in query:
+        if known is not None and name not in known:
+            raise Unknown(f"its query has the parameter {name[:50]!r}, for which there is no rule; {UNKNOWN}")
     if body_type is None:
         return
     for name in LONGEST_KEYS.keys() & named.keys():
@@ -262,16 +320,16 @@ def read_path(path: str) -> str:
 
 
 def check_versions(versions: Iterable[str]) -> None:
-    """Return if a call names no version of the Execution API, or one that is new enough.
+    """Return if a call names no version of the Execution API, or one that the rules are made for.
 
     Raises:
-        OutOfBounds: it is older, or no version.
+        OutOfBounds: it is older or newer, or no version.
     """
     for version in versions:
-        if not API_VERSION.fullmatch(version) or version < OLDEST_API_VERSION:
+        if not API_VERSION.fullmatch(version) or not OLDEST_API_VERSION <= version <= NEWEST_API_VERSION:
             raise OutOfBounds(
-                f"the header airflow-api-version is {version[:50]!r}; it must be {OLDEST_API_VERSION} or newer: "
-                "install the Task SDK of central's Airflow version"
+                f"the header airflow-api-version is {version[:50]!r}; it must be from {OLDEST_API_VERSION} to "
+                f"{NEWEST_API_VERSION}: install the Task SDK of central's Airflow version"
             )
 
 
@@ -350,6 +408,8 @@ def _check_body(body_type: Any, body: bytes) -> None:
     try:
         msgspec.convert(value, body_type)
     except (ValueError, OverflowError) as error:
+        if "unknown field" in str(error):
+            raise Unknown(f"its body: {error}; {UNKNOWN}") from None
         raise OutOfBounds(f"its body: {error}") from None
 
 

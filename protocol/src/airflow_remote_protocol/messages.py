@@ -247,6 +247,8 @@ class CallbackWorkload(Message, frozen=True):
     kwargs: dict[str, Any]
     dag_rel_path: str
     bundle: Bundle
+    kwargs_encoding: str | None = None
+    """How Airflow has encoded *kwargs* (`serde` since Airflow 3.4); None: they are passed as they are."""
 
 
 class ConnectionTestWorkload(Message, frozen=True):

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.executors.base_executor import PARALLELISM, BaseExecutor
+from airflow.executors.base_executor import PARALLELISM
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask
 from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import JobState
 
 from airflow_remote_provider import compat, metrics, workloads
+from airflow_remote_provider.compat.executors import VersionedExecutor
 from airflow_remote_provider.ledger import callbacks, jobs, queues, sweep
 from airflow_remote_provider.ledger.jobs import EndedJob, NewJob
 from airflow_remote_provider.settings import settings
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from airflow.executors.workloads.types import WorkloadKey
     from airflow.models.connection_test import ConnectionTestKey
     from airflow.models.taskinstance import TaskInstance
-    from airflow.models.taskinstancekey import TaskInstanceKey
     from sqlalchemy.orm import Session
 
 T = TypeVar("T")
@@ -58,12 +58,10 @@ LOCK_WAIT_S = 2.0
 """Longer than this the scheduler's loop must not wait for whoever holds a lock on our rows; the verb is tried again."""
 
 
-class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
+class RemoteExecutor(VersionedExecutor):
     """Runs tasks on Remote Workers. `queue=` routes; `[core] parallelism` bounds; pools and priorities are the scheduler's."""
 
     supports_multi_team = True
-    supports_callbacks = True
-    supports_connection_test = True
     is_local = False
     is_production = True
     serve_logs = False
@@ -108,12 +106,16 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         if not isinstance(handed_in, list):
             return  # they stay queued here; the next heartbeat hands them in again
         for item, job in zip(items, handed_in, strict=True):
-            for waiting in (self.queued_tasks, self.queued_callbacks, self.queued_connection_tests):
-                waiting.pop(item.key, None)
+            key = self.key_of(item)
+            self._remove_from_queues(key)
             if isinstance(job, BadTaskOption):
-                self._refuse(item.key, str(job))
+                self._refuse(key, str(job))
             else:
-                self._expect(job.kind, job.job_id, item.key)
+                self._expect(job.kind, job.job_id, key)
+
+    def _remove_from_queues(self, key: WorkloadKey) -> None:
+        for queue in self.waiting():
+            queue.pop(key, None)
 
     def _hand_in(self, session: Session, items: Sequence[ExecutorWorkload]) -> list[NewJob | BadTaskOption]:
         """Store the items' jobs; what can't be one has its reason in its place."""
@@ -123,7 +125,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         jobs.enqueue(session, [job for job in new if isinstance(job, NewJob)])
         return new
 
-    def _refuse(self, key: TaskInstanceKey, why: str) -> None:
+    def _refuse(self, key: WorkloadKey, why: str) -> None:
         """Fail a task that asks for what can't be given; its author reads why in Airflow's event log."""
         self.log.error("The Remote Executor can't run %s: %s", key, why)
         self.log_task_event(event="remote executor", extra=why, ti_key=key)
@@ -252,8 +254,8 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         self._ledger("fail a connection test", lambda session: compat.fail_connection_test(session, job.job_id, why))
         self.fail(key, why)
 
-    def _tell_task(self, job: EndedJob, key: TaskInstanceKey, why: str) -> None:
-        resumed = key in self.queued_tasks or key in self._jobs_of
+    def _tell_task(self, job: EndedJob, key: WorkloadKey, why: str) -> None:
+        resumed = key in self._jobs_of or any(key in queue for queue in self.waiting())
         # A resumed (once deferred) task has the same key; its old job's end must not take the new one out of `running`.
         if not _is_failure(job):
             self.change_state(key, "success", remove_running=not resumed)
@@ -269,7 +271,7 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
         if not isinstance(known, set):
             return tis
         for job_id in known:
-            self._expect(JobKind.TASK, job_id, named[job_id].key)
+            self._expect(JobKind.TASK, job_id, self.task_key(named[job_id]))
         return [ti for ti in tis if ti.external_executor_id not in known]
 
     def _adopt_orphans(self) -> None:
@@ -280,8 +282,9 @@ class RemoteExecutor(BaseExecutor):  # type: ignore[misc]
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Take the task back, queued or running, without telling the scheduler of an end."""
-        self.queued_tasks.pop(ti.key, None)
-        self.running.discard(ti.key)
+        key = self.task_key(ti)
+        self._remove_from_queues(key)
+        self.running.discard(key)
         if ti.external_executor_id:
             self._revoke(ti.external_executor_id)
 

@@ -79,6 +79,7 @@ def callback_job(item: ExecuteCallback, to: Addressee, queue: str) -> NewJob:
         kwargs=item.model_dump(mode="json")["callback"]["data"].get("kwargs") or {},
         dag_rel_path=str(item.dag_rel_path),
         bundle=_bundle(item.bundle_info),
+        kwargs_encoding=callback.data.get("kwargs_encoding"),
     )
     return _without_task(
         to,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
+from testkit import execution_api  # isort: skip
 
 from airflow_remote_protocol import bounds
 from airflow_remote_protocol.bounds import OutOfBounds, check
@@ -60,7 +62,9 @@ EVENT = {"dest_asset_key": {"name": "a", "uri": "s3://a"}, "extra": {"rows": 3}}
         (bounds.Variable, {"val": None, "description": None}),
         (Any, [1, "zwei", {"3": 10**100, "emoji": "😀"}]),
         (Any, {"unknown": "to us"}),
-        (bounds.State, {"a field of a newer Airflow": {"x": 1}}),
+        (bounds.State, {"state": "success", "loop_decision": {"stop": True, "reason": "enough"}}),
+        (bounds.State, {"state": "success", "loop_decision": None}),
+        (bounds.Note, {"note": "done"}),
         (bounds.State, b""),
     ],
 )
@@ -197,8 +201,10 @@ def test_a_hundred_levels_are_not_too_deep() -> None:
     ],
 )
 def test_parameters_are_bounded_by_their_names(query: str, fits: bool) -> None:
+    known = bounds.INTEGERS | bounds.MOMENTS | {"states", "dag_id", "prefix"}
+
     def ask() -> None:
-        check_values(find("GET", "task-instances/count"), query=query.encode())
+        check(None, {}, parse_qsl(query, keep_blank_values=True), b"", known=known)
 
     if fits:
         ask()
@@ -215,44 +221,14 @@ def test_a_number_in_a_path_is_bounded_too() -> None:
 
 def test_each_route_that_reads_a_body_bounds_it() -> None:
     """Of Airflow's own routes: those with a body have a type here, and no others."""
-    from airflow.api_fastapi.execution_api.routes import execution_api_router
-
-    theirs = {
-        (method, route.path.lstrip("/"))
-        for route in execution_api_router.routes
-        for method in route.methods
-        if route.body_field is not None
-    }
-    assert {(method, path) for method, path, rule in TABLE if rule.body is not None} == theirs
+    newest = execution_api.versions()
+    routes = newest[max(newest)]
+    served = {(method, route.path.lstrip("/")) for route in routes for method in route.methods}
+    with_body = {(method, route.path.lstrip("/")) for route in routes for method in route.methods if route.body_field is not None}
+    assert {(method, path) for method, path, rule in TABLE if rule.body is not None} & served == with_body
 
 
-def test_the_fields_that_airflow_reads_are_known() -> None:
-    """A field that a newer Airflow adds needs a thought: has it a range?"""
-    from airflow.api_fastapi.execution_api.datamodels import (
-        asset_state_store,
-        dagrun,
-        hitl,
-        task_state_store,
-        taskinstance,
-        variable,
-    )
-
-    states = ("Terminal", "Success", "Target", "Deferred", "Reschedule", "AwaitingInput", "Retry")
-    pairs = [
-        (bounds.Run, [taskinstance.TIEnterRunningPayload]),
-        (bounds.Heartbeat, [taskinstance.TIHeartbeatInfo]),
-        (bounds.State, [getattr(taskinstance, f"TI{name}StatePayload") for name in states]),
-        (bounds.SkipDownstream, [taskinstance.TISkippedDownstreamTasksStatePayload]),
-        (bounds.InputRequest, [hitl.HITLDetailRequest]),
-        (bounds.InputResponse, [hitl.UpdateHITLDetailPayload]),
-        (bounds.Stored, [task_state_store.TaskStateStorePutBody, asset_state_store.AssetStateStorePutBody]),
-        (bounds.NewRun, [dagrun.TriggerDAGRunPayload]),
-        (bounds.Variable, [variable.VariablePostBody]),
-    ]
-    without_range = {"trigger_kwargs", "ti_id", "multiple", "reset_dag_run", "value"}
-    for ours, theirs in pairs:
-        fields = {name for model in theirs for name in model.model_fields} - without_range
-        assert fields - {"state"} == set(ours.__struct_fields__) - {"state"}, ours
+def test_what_is_reported_today_is_within_the_bounds() -> None:
     assert datetime.now(timezone.utc) < bounds.LATEST
 
 
@@ -283,12 +259,38 @@ def test_an_xcom_as_a_task_stores_it_is_passed_on(value: object) -> None:
     _body(bounds.InputRequest, {"params": {"x": param}})
 
 
-@pytest.mark.parametrize("version", ["2026-04-05", "2025-04-28", "", "1", "2026-4-6", "9999", "\uff12026-04-06", "2026-04-06x"])
+@pytest.mark.parametrize(
+    "version",
+    ["2026-04-05", "2025-04-28", "", "1", "2026-4-6", "9999", "2026-10-31", "2027-01-01", "\uff12026-04-06", "2026-04-06x"],
+)
 def test_a_version_for_which_airflow_decodes_is_refused(version: str) -> None:
     with pytest.raises(OutOfBounds, match="Task SDK of central's Airflow version"):
         bounds.check_versions(["2026-06-30", version])
 
 
-def test_a_version_that_is_new_enough_is_passed_on() -> None:
+def test_a_version_that_the_rules_are_made_for_is_passed_on() -> None:
     bounds.check_versions([])
-    bounds.check_versions(["2026-04-06", "2026-06-30"])
+    bounds.check_versions(["2026-04-06", "2026-06-30", "2026-10-30"])
+
+
+@pytest.mark.parametrize(
+    ("body_type", "said", "field"),
+    [
+        (bounds.Run, {"new": 1}, "new"),
+        (bounds.State, {"state": "success", "a_field_of_a_newer_airflow": None}, "a_field_of_a_newer_airflow"),
+        (bounds.State, {"state": "server_terminated", "hostname": "10.0.0.1", "pid": 1}, "hostname"),
+        (bounds.State, {"state": "failed", "pid": 1}, "pid"),
+        (bounds.State, {"loop_decision": {"stop": True, "new": 1}}, "new"),
+        (bounds.NewRun, {"new": 1}, "new"),
+        (bounds.TestResult, {"new": 1}, "new"),
+    ],
+)
+def test_a_field_that_has_no_rule_is_refused_and_the_version_named(body_type: Any, said: object, field: str) -> None:
+    with pytest.raises(OutOfBounds, match=f"unknown field `{field}`.*Execution API up to 2026-10-30"):
+        _body(body_type, said)
+
+
+def test_a_parameter_that_has_no_rule_is_refused_and_the_version_named() -> None:
+    check(None, {}, [("map_index", "1")], b"", known={"map_index"})
+    with pytest.raises(OutOfBounds, match=r"parameter 'new', for which there is no rule.*Execution API up to 2026-10-30"):
+        check(None, {}, [("map_index", "1"), ("new", "")], b"", known={"map_index"})

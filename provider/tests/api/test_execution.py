@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
+from airflow_remote_provider import compat
 from airflow_remote_provider.api.execution import execution, matched
 from airflow_remote_provider.api.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
@@ -20,8 +21,9 @@ from starlette.responses import Response
 class _Central:
     """An Execution API that gives *answers* in turn, on a database that may be away."""
 
-    def __init__(self, *answers: int, database_is_away: bool = False) -> None:
+    def __init__(self, *answers: int, database_is_away: bool = False, body: bytes = b"") -> None:
         self.answers = list(answers)
+        self.body = body
         self.database_is_away = database_is_away
         self.settings = SimpleNamespace(gateway_body_bytes=1000)
         self.checks = self.gateway = self.rights = self
@@ -43,7 +45,7 @@ class _Central:
     check_values = check
 
     async def pass_on(self, *call: object) -> Passed:
-        return Passed(self.answers.pop(0), {}, b"")
+        return Passed(self.answers.pop(0), {}, self.body)
 
 
 def _ask(central: _Central, path: str, method: str = "GET") -> int:
@@ -78,3 +80,32 @@ def test_while_the_database_is_away_nothing_is_not_found() -> None:
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "variables/plant"), ("GET", "xcoms/a/b/c/key")])
 def test_other_calls_are_made_once(method: str, path: str) -> None:
     assert _ask(_Central(404), path, method) == 404
+
+
+RUNNING = b'{"detail": {"reason": "invalid_state", "previous_state": "running"}}'
+ENDED = b'{"detail": {"reason": "invalid_state", "previous_state": "failed"}}'
+
+
+@pytest.mark.parametrize(
+    ("airflow_has_the_call", "status", "body", "told"),
+    [
+        (True, 204, b"", 204),
+        (True, 409, RUNNING, 204),  # its answer was lost, and the worker asks again
+        (True, 409, ENDED, 409),
+        (True, 409, b"[]", 409),
+        (True, 404, b"", 404),  # the callback was deleted
+        (False, 404, b"", 204),  # Airflow 3.3
+        (True, 500, b"", 500),
+    ],
+)
+def test_a_callback_starts_once_with_each_airflow(
+    monkeypatch: pytest.MonkeyPatch, airflow_has_the_call: bool, status: int, body: bytes, told: int
+) -> None:
+    monkeypatch.setattr(compat, "has_callback_start", lambda: airflow_has_the_call)
+    assert _ask(_Central(status, body=body), "callbacks/id/run", "PATCH") == told
+
+
+def test_empty_fields_of_a_newer_task_sdk_do_not_reach_an_airflow_that_refuses_them() -> None:
+    said = {"state": "success", "end_date": "2026-11-30T00:00:00Z", "rendered_map_index": None}
+    assert compat.state_for_this_airflow(said | {"of_a_newer_sdk": None}) == said
+    assert compat.state_for_this_airflow(said | {"of_a_newer_sdk": 1}) == said | {"of_a_newer_sdk": 1}, "Airflow refuses it"

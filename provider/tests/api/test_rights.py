@@ -18,6 +18,7 @@ from airflow_remote_provider.api import rules
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal, as_response
 from airflow_remote_provider.api.rights import Rights, token_scope
+from airflow_remote_provider.api.rules import Meaning
 from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger import leases, queue_policy
 from airflow_remote_provider.ledger.leases import Lease, Subject
@@ -146,6 +147,7 @@ def test_only_a_connection_test_speaks_with_a_workloads_token() -> None:
         JobKind.CONNECTION_TEST: "workload",
         JobKind.TRIGGER: "execution",
     }
+    assert token_scope(JobKind.CALLBACK, Meaning.START_CALLBACK) == "callback"
 
 
 def test_what_a_task_writes_about_its_try_counts_until_it_is_taken_back(lease: Lease) -> None:

@@ -47,6 +47,15 @@ def test_what_the_task_calls_after_its_state_reaches_central_before_it() -> None
     assert task.inner.calls[-1] == ("state", b"success")
 
 
+def test_the_acknowledgement_of_a_stop_is_answered_here() -> None:
+    """Central learns from the job's report that the process has ended."""
+    task = Task()
+    assert task.client.patch(STATE, json={"state": "server_terminated", "hostname": "h", "pid": 1}).status_code == 204
+    task.last.send()
+    assert task.client.patch(STATE, json={"state": "server_terminated"}).status_code == 204
+    assert task.made == []
+
+
 def test_it_is_sent_once() -> None:
     task = Task()
     task.client.patch(STATE, content=b"success")

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from airflow_remote_provider import compat
 from airflow_remote_provider.api import deferral, rules
 from airflow_remote_provider.api.bodies import read_body
 from airflow_remote_provider.api.central import Central
@@ -58,7 +59,7 @@ async def matched(central: Central, request: Request, lease: Lease) -> Match:
 
 
 async def execution(central: Central, request: Request, lease: Lease, match: Match) -> Response:
-    """Serve one call. Three mean something to us besides: the start, the task's state, and a secret that was not found."""
+    """Serve one call. Four mean something to us besides: two starts, the task's state, and a secret that was not found."""
     body = await read_body(request, central.settings.gateway_body_bytes)
     await central.rights.check_values(match, request, body)
     call = _Call(central, request, lease, match)
@@ -75,6 +76,8 @@ async def execution(central: Central, request: Request, lease: Lease, match: Mat
         # Airflow also says "not found" when its database could not be asked, and the task would believe it: only what is said
         # after the database has answered counts.
         passed = await call.pass_on(body, await central.checks.anew(lease, leases.check))
+    if match.meaning is Meaning.START_CALLBACK and _may_start_callback(passed):
+        return Response(status_code=204)
     return _response(passed)
 
 
@@ -146,12 +149,28 @@ async def _resumed(call: _Call, passed: Passed, subject: Subject) -> Passed:
     return passed if answer is None else Passed(passed.status, passed.headers, answer)
 
 
+def _may_start_callback(passed: Passed) -> bool:
+    """Whether a callback may run that Airflow did not start with this call.
+
+    Airflow before 3.4 has no such call. Since then it takes it once; a worker whose answer was lost asks again, and only the
+    worker that has the job can ask.
+    """
+    if passed.status == 404:
+        return not compat.has_callback_start()
+    if passed.status != 409:
+        return False
+    try:
+        return json.loads(passed.body)["detail"]["previous_state"] == "running"  # type: ignore[no-any-return]
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
 # The state
 
 
 async def _conclude(call: _Call, body: bytes) -> Response:
     """The task tells its state, which ends the job; or that it waits, which begins a wait."""
-    said = await call.object_of(body)
+    said = compat.state_for_this_airflow(await call.object_of(body))
     wait: NewWait | None = None
     if said.get("state") in WAITS:
         try:

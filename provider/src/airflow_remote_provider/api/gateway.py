@@ -21,7 +21,7 @@ from airflow_remote_provider.api.failures import ServerFailed
 from airflow_remote_provider.api.lanes import Lane
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rights import token_scope
-from airflow_remote_provider.api.rules import Match
+from airflow_remote_provider.api.rules import Match, Meaning
 from airflow_remote_provider.ledger.leases import Subject
 
 PASSED_IN = frozenset({*(name.encode() for name in CALL_HEADERS), b"traceparent", b"tracestate"})
@@ -71,7 +71,7 @@ class Gateway:
             ServerFailed: it failed, and has logged why.
         """
         metrics.count("remote.gateway.calls")
-        return await self._call(match.method, match.decoded, match.raw, query, headers, body, subject)
+        return await self._call(match.method, match.decoded, match.raw, query, headers, body, subject, match.meaning)
 
     async def _call(
         self,
@@ -82,6 +82,7 @@ class Gateway:
         headers: list[tuple[bytes, bytes]],
         body: bytes,
         subject: Subject | None,
+        meaning: Meaning = Meaning.OTHER,
     ) -> Passed:
         if self._app is None:
             raise Refusal(ProblemCode.BUSY, "central is starting or shutting down; try again later")
@@ -102,17 +103,17 @@ class Gateway:
             "server": ("central", 80),
         }
         async with self._lane.place():
-            answer = await _drive(self._app, {**scope, "headers": passed + self._authorization(subject)}, body)
+            answer = await _drive(self._app, {**scope, "headers": passed + self._authorization(subject, meaning)}, body)
             if compat.refuses_token(answer.status, answer.body):
                 # It was made a moment ago: the clock has jumped since. Nothing was done yet.
-                answer = await _drive(self._app, {**scope, "headers": passed + self._authorization(subject)}, body)
+                answer = await _drive(self._app, {**scope, "headers": passed + self._authorization(subject, meaning)}, body)
             return answer
 
-    def _authorization(self, subject: Subject | None) -> list[tuple[bytes, bytes]]:
+    def _authorization(self, subject: Subject | None, meaning: Meaning) -> list[tuple[bytes, bytes]]:
         """Return the header with a new token for *subject*."""
         if subject is None:
             return []
-        token = self._tokens.generate(extras={"sub": str(subject.id), "scope": token_scope(subject.kind)})
+        token = self._tokens.generate(extras={"sub": str(subject.id), "scope": token_scope(subject.kind, meaning)})
         return [(b"authorization", f"Bearer {token}".encode())]
 
 

@@ -123,6 +123,11 @@ class Rights:
             self._refused.popitem(last=False)
 
 
-def token_scope(kind: JobKind) -> str:
-    """Return the scope of the token with which a job's calls are passed on; connection tests have routes of their own."""
+def token_scope(kind: JobKind, meaning: Meaning = Meaning.OTHER) -> str:
+    """Return the scope of the token with which a call is passed on.
+
+    Connection tests have routes of their own. The start of a callback takes a token of its own scope.
+    """
+    if meaning is Meaning.START_CALLBACK:
+        return "callback"
     return "workload" if kind is JobKind.CONNECTION_TEST else "execution"

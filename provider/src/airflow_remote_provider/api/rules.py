@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl
 from airflow_remote_protocol import bounds
 from airflow_remote_protocol.messages import JobKind
 
+from airflow_remote_provider.api.parameters import parameters_of
 from airflow_remote_provider.grants import Ask, Kind, Skip
 
 if TYPE_CHECKING:  # the documentation is made of this table where there is no database
@@ -71,6 +72,7 @@ TASKS = frozenset({JobKind.TASK})
 WAITS = frozenset({JobKind.TASK, JobKind.TRIGGER})
 """What the trigger of a deferred task may do as well."""
 TASKS_AND_CALLBACKS = frozenset({JobKind.TASK, JobKind.CALLBACK, JobKind.TRIGGER})
+CALLBACKS = frozenset({JobKind.CALLBACK})
 TESTS = frozenset({JobKind.CONNECTION_TEST})
 
 
@@ -84,6 +86,8 @@ class Meaning(str, Enum):
     """The task tells its state: ends the lease, or begins a wait."""
     READ_SECRET = "read-secret"
     """Its "not found" counts only while the database answers."""
+    START_CALLBACK = "start-callback"
+    """The callback's supervisor asks whether it may run; Airflow answers so once."""
     WRITE_OF_TRY = "write-of-try"
     """Writes what has no try in its key, so a later try would find it."""
     ABSENT = "absent"
@@ -100,6 +104,8 @@ class Rule:
     meaning: Meaning = Meaning.OTHER
     body: Any = None
     """What the body may hold (:mod:`airflow_remote_protocol.bounds`); None: Airflow does not read it."""
+    query: frozenset[str] = frozenset()
+    """The parameters that the query may have (:mod:`.parameters`)."""
 
     def with_body(self, body: Any) -> Rule:
         """Return the rule of a route whose body Airflow reads."""
@@ -163,6 +169,12 @@ def _own_hitl(call: Call) -> tuple[Ask, ...]:
 def _own_test(call: Call) -> tuple[Ask, ...]:
     if call.path["connection_test_id"] != str(call.subject.id):
         raise NotAllowed("it is about another connection test than this job's")
+    return FREE
+
+
+def _own_callback(call: Call) -> tuple[Ask, ...]:
+    if call.path["callback_id"] != str(call.subject.id):
+        raise NotAllowed("it is about another callback than this job's")
     return FREE
 
 
@@ -250,6 +262,7 @@ def _asset_ask(kind: Kind, *names: object) -> Ask:
 OWN = Rule("the job's own task instance", _own)
 OWN_OR_WAIT = Rule("the job's own task instance", _own, WAITS)
 OWN_WRITE = Rule("the job's own task instance", _own, meaning=Meaning.WRITE_OF_TRY)
+OWN_NOTE = Rule("the note of the job's own Dag run; Airflow 3.4", _own, meaning=Meaning.WRITE_OF_TRY)
 OWN_START = Rule("the job's own task instance; central writes the host name, which is empty", _own, meaning=Meaning.START)
 OWN_STATE = Rule(
     "the job's own task instance; outlets that it says it changed, and the assets that the events of its aliases are for: "
@@ -265,6 +278,7 @@ SKIP_DOWNSTREAM = Rule(
 OWN_HITL = Rule("the job's own task instance, in the path and in the body", _own_hitl)
 ANSWER_HITL = replace(OWN_HITL, kinds=WAITS)
 TEST = Rule("the job's own connection test", _own_test, TESTS)
+START_CALLBACK = Rule("the job's own callback; Airflow 3.4", _own_callback, CALLBACKS, Meaning.START_CALLBACK)
 NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
 READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
 READ_VARIABLE = Rule("`variables`", _variable, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
@@ -292,6 +306,7 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("PATCH", "task-instances/{task_instance_id}/run", OWN_START.with_body(bounds.Run)),
     ("PATCH", "task-instances/{task_instance_id}/state", OWN_STATE.with_body(bounds.State)),
     ("PATCH", "task-instances/{task_instance_id}/skip-downstream", SKIP_DOWNSTREAM.with_body(bounds.SkipDownstream)),
+    ("PATCH", "task-instances/{task_instance_id}/dag-run-note", OWN_NOTE.with_body(bounds.Note)),
     ("PUT", "task-instances/{task_instance_id}/heartbeat", OWN_WRITE.with_body(bounds.Heartbeat)),
     ("PUT", "task-instances/{task_instance_id}/rtif", OWN_WRITE.with_body(bounds.RenderedFields)),
     ("PATCH", "task-instances/{task_instance_id}/rendered-map-index", OWN_WRITE.with_body(bounds.RenderedMapIndex)),
@@ -306,7 +321,7 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("DELETE", "store/ti/{task_instance_id}/{key:path}", OWN_WRITE),
     ("DELETE", "store/ti/{task_instance_id}", OWN_WRITE),
     # Secrets
-    ("GET", "connections/{connection_id}", READ_CONNECTION),
+    ("GET", "connections/{connection_id:path}", READ_CONNECTION),
     ("GET", "variables/keys", LIST_VARIABLES),
     ("GET", "variables/{variable_key:path}", READ_VARIABLE),
     ("PUT", "variables/{variable_key:path}", WRITE_VARIABLE.with_body(bounds.Variable)),
@@ -347,8 +362,11 @@ TABLE: list[tuple[str, str, Rule]] = [
     ("DELETE", "store/asset/by-uri/clear", WRITE_ASSET_BY_URI),
     # A connection test
     ("GET", "connection-tests/{connection_test_id}/connection", TEST),
-    ("PATCH", "connection-tests/{connection_test_id}", TEST.with_body(dict[str, Any])),
+    ("PATCH", "connection-tests/{connection_test_id}", TEST.with_body(bounds.TestResult)),
+    # A callback
+    ("PATCH", "callbacks/{callback_id}/run", START_CALLBACK),
 ]
+TABLE = [(method, path, replace(rule, query=parameters_of(method, path))) for method, path, rule in TABLE]
 
 
 @dataclass(frozen=True)
@@ -380,7 +398,7 @@ def find(method: str, path: str) -> Match:
         raise NotAllowed(str(error)) from None
     found = read(method, decoded)
     if found is None:
-        raise NotAllowed("the Remote Executor has no rule for it: central's Airflow is newer, or there is no such route")
+        raise NotAllowed(f"there is no rule for it, or no such route; {bounds.UNKNOWN}")
     rule, named = found
     return Match(method, rule, named, decoded, path)
 
@@ -414,8 +432,8 @@ def check_values(match: Match, *, query: bytes = b"", body: bytes = b"") -> None
     """
     from airflow_remote_provider import compat  # here, because the documentation is made where there is no Airflow
 
-    parameters = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    bounds.check(match.rule.body, match.named, parameters, body, stored=compat.date_range())
+    given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    bounds.check(match.rule.body, match.named, given, body, known=match.rule.query, stored=compat.date_range())
 
 
 MOST_ASKS = 500

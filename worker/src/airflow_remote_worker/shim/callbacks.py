@@ -18,7 +18,7 @@ from airflow.sdk.api.datamodels._generated import BundleInfo
 from airflow.sdk.execution_time import callback_supervisor
 from airflow.sdk.execution_time.callback_supervisor import CallbackSubprocess, supervise_callback
 
-from airflow_remote_worker.shim import configuration, wire
+from airflow_remote_worker.shim import compat, configuration, wire
 from airflow_remote_worker.shim.coordinator import Watchful
 from airflow_remote_worker.shim.denials import DenialsToLog
 from airflow_remote_worker.shim.gateway import Gateway
@@ -55,6 +55,7 @@ def host_callback(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result
             log_path=str(log),
             bundle_info=BundleInfo(name=bundle_name),
             client=Client(base_url=BASE_URL, token="", transport=DenialsToLog(GatewayTransport(gateway), log)),
+            **compat.encoding_of_callback(workload.get("kwargs_encoding")),
         )
     except Exception as caught:
         traceback.print_exc()

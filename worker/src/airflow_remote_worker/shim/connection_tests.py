@@ -11,7 +11,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 from airflow.sdk._shared.secrets_masker import mask_secret
 from airflow.sdk.api.client import Client
@@ -20,6 +19,7 @@ from airflow.sdk.execution_time.connection_test_supervisor import supervise_conn
 from airflow.sdk.log import configure_logging
 
 from airflow_remote_worker.shim import configuration, lossy, wire
+from airflow_remote_worker.shim.compat import httpx
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 

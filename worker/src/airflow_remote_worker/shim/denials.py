@@ -10,11 +10,12 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from http import HTTPStatus
 from pathlib import Path
 
-import httpx
+from airflow_remote_worker.shim.compat import httpx
 
-DENIALS: dict[int, str] = {httpx.codes.FORBIDDEN: "not_granted", httpx.codes.REQUEST_ENTITY_TOO_LARGE: "too_much_written"}
+DENIALS: dict[int, str] = {HTTPStatus.FORBIDDEN: "not_granted", HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_much_written"}
 """By status: the `reason` by which central's own denials are known, in the Execution API's shape (docs/protocol.md)."""
 
 

@@ -8,17 +8,20 @@ milliseconds later, or when the callbacks are done.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
 from collections.abc import Callable
 
-import httpx
+from airflow_remote_worker.shim.compat import httpx
 
 STATE = re.compile(r"/execution/task-instances/[^/?]+/state")
 LONGEST_S = 20.0
 """What `[core] task_success_overtime` is unless it is set: Airflow itself gives a task no longer to end after its state. A state
 that was kept back for so long is sent although the process still runs; what that still calls is refused."""
+ACKNOWLEDGEMENT = "server_terminated"
+"""The state by which Task SDK 1.4 acknowledges a stop. Central knows that the process has ended from the job's report."""
 TRIES = 2
 """As often as the Task SDK sends a state that a broken server did not take; each time includes the pauses of the transport."""
 
@@ -38,11 +41,14 @@ class StateLast(httpx.BaseTransport):
         """The process has ended, or has had its time: states pass."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if self._is_over or request.method != "PATCH" or not STATE.fullmatch(request.url.path):
+        if request.method != "PATCH" or not STATE.fullmatch(request.url.path):
+            return self._inner.handle_request(request)
+        if _state(request.read()) == ACKNOWLEDGEMENT:
+            return httpx.Response(204)
+        if self._is_over:
             return self._inner.handle_request(request)
         if self._kept is not None:  # as Airflow answers
             return httpx.Response(409, json={"detail": {"reason": "invalid_state", "message": "The task has ended already."}})
-        request.read()
         self._kept, self._kept_at = request, self._clock()
         return httpx.Response(204)
 
@@ -66,3 +72,11 @@ class StateLast(httpx.BaseTransport):
             said = response.read().decode("utf-8", "replace")[:500]
             print(f"last call: {request.url.path}: {response.status_code} {said}", file=sys.stderr)
             self._tell(f"Airflow did not take the state in which this task ended: {response.status_code} {said}")
+
+
+def _state(body: bytes) -> object:
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return None
+    return told.get("state") if isinstance(told, dict) else None

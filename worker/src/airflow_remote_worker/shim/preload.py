@@ -27,7 +27,6 @@ MODULES = (
     "airflow.dag_processing.dagbag",
     "airflow.dag_processing.bundles.manager",
     "airflow.dag_processing.bundles.local",
-    "airflow.dag_processing.importers.python_importer",
     "airflow_remote_worker.shim.coordinator",
     "airflow_remote_worker.shim.tasks",
     "airflow_remote_worker.shim.triggers.program",
@@ -35,6 +34,9 @@ MODULES = (
     "jinja2.ext",
     "setproctitle",
 )
+
+OF_SOME_VERSIONS = ("airflow.dag_processing.importers.python_importer", "airflow.sdk.importers.python_importer")
+"""Airflow 3.3 has the first, Airflow 3.4 the second."""
 
 OPERATOR_PACKAGES = (
     "airflow.providers.standard.operators",
@@ -54,8 +56,15 @@ def preload() -> None:
     """
     lossy.guard_stdio()
     environment.prepare()
-    for name in MODULES:
-        importlib.import_module(name)
+    # Airflow shows warnings with rich, which a lean runtime lacks: a warning would be a ModuleNotFoundError. Leaving this block
+    # puts Python's own function back.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in MODULES:
+            importlib.import_module(name)
+        for name in OF_SOME_VERSIONS:
+            with suppress(ModuleNotFoundError):
+                importlib.import_module(name)
     initialise()
     accept_any_executor()
     denied_loads.end_at_once()

@@ -12,7 +12,7 @@ from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
 from airflow.sdk.execution_time.coordinator import get_coordinator_manager
 from airflow.sdk.execution_time.supervisor import supervise_task
 
-from airflow_remote_worker.shim import configuration, wire
+from airflow_remote_worker.shim import compat, configuration, wire
 from airflow_remote_worker.shim.coordinator import RemoteCoordinator
 from airflow_remote_worker.shim.denials import DenialsToLog
 from airflow_remote_worker.shim.gateway import Gateway
@@ -21,7 +21,7 @@ from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 SERVER_TERMINATED = "SERVER_TERMINATED"
-"""The supervisor's final state for a task that it ended because of a heartbeat's answer; here only a stop answers so."""
+"""The final state of a task that the supervisor ended because of a heartbeat's answer; here only a stop answers so."""
 
 
 def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) -> wire.Result:
@@ -58,8 +58,10 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
         traceback.print_exc()
         error = describe(caught)
     exit_code = 1 if coordinator.exit_code is None else int(coordinator.exit_code)
-    stopped = gateway.stop is not None and (coordinator.final_state == SERVER_TERMINATED or coordinator.exit_code is None)
-    return wire.Result(exit_code=exit_code, final_state=coordinator.final_state, stopped=stopped, error=error)
+    terminated = coordinator.final_state == compat.server_terminated()
+    stopped = gateway.stop is not None and (terminated or coordinator.exit_code is None)
+    final_state = SERVER_TERMINATED if terminated else coordinator.final_state
+    return wire.Result(exit_code=exit_code, final_state=final_state, stopped=stopped, error=error)
 
 
 def describe(error: Exception) -> str:

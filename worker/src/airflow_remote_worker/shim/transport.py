@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import sys
 
-import httpx
 from airflow_remote_protocol.bounds import OutOfBounds
 from airflow_remote_protocol.execution import CALL_HEADERS, MOST_BODY_BYTES, UNTOLD_BODY_BYTES, too_long
 
 from airflow_remote_worker.shim import wire, writes
+from airflow_remote_worker.shim.compat import httpx
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.outbox import Full, Outbox
 

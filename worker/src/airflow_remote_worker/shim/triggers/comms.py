@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 from airflow_remote_protocol.execution import CALL_HEADERS, MOST_BODY_BYTES, too_long
 
 from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.compat import httpx
 from airflow_remote_worker.shim.denials import reason_of
 from airflow_remote_worker.shim.transport import BASE_URL, SERVER_ERROR_PAUSES_S, as_response, refusal
 from airflow_remote_worker.shim.triggers.current import ContextThreads, Running, current

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from airflow_remote_worker.shim import compat
+
 DAG_MODULE = re.compile(r"unusual_prefix_[0-9a-f]{40}_(?P<stem>.+?)\.(?P<name>.+)\Z")
-"""How Airflow names a Dag file as a module (`airflow.utils.file.get_unique_dag_module_name`). The hash is of the path on the
+"""How Airflow names a Dag file as a module (`get_unique_dag_module_name`). The hash is of the path on the
 worker that deferred the task, which may be another one."""
 
 
@@ -76,7 +78,6 @@ class Loader:
 
     def _import_dag_file(self, dag_rel_path: str) -> Any:
         from airflow.dag_processing.dagbag import BundleDagBag
-        from airflow.utils.file import get_unique_dag_module_name
 
         path = str(Path(self._bundle_path, dag_rel_path))
         bag = BundleDagBag(
@@ -86,7 +87,7 @@ class Loader:
             bundle_path=Path(self._bundle_path),
             bundle_name=self._bundle_name,
         )
-        module = sys.modules.get(get_unique_dag_module_name(path))
+        module = sys.modules.get(compat.dag_module_name(path))
         if module is None or bag.import_errors:
             reasons = "\n".join(str(error) for error in bag.import_errors.values()) or "it defines no module"
             raise CannotLoad(f"the Dag file {dag_rel_path} could not be imported: {reasons}")

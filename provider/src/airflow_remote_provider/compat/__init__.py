@@ -1,4 +1,4 @@
-"""The only place that touches Airflow's private or version-dependent names (written against Airflow 3.3).
+"""The only place that touches Airflow's private or version-dependent names (Airflow 3.3 and 3.4).
 
 Imports of Airflow's are inside the functions: importing this module reads no configuration.
 """
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -352,6 +353,28 @@ def execution_token_generator() -> Any:
         issuer=conf.get("api_auth", "jwt_issuer", fallback=None),
         **get_signing_args(make_secret_key_if_needed=False),
     )
+
+
+@cache
+def has_callback_start() -> bool:
+    """Whether this Airflow's Execution API lets a callback's supervisor start it (`callbacks/{callback_id}/run`, since 3.4)."""
+    return find_spec("airflow.api_fastapi.execution_api.routes.callbacks") is not None
+
+
+@cache
+def _fields_of_states() -> frozenset[str]:
+    from airflow.api_fastapi.execution_api.datamodels import taskinstance as models
+
+    payloads = [getattr(models, name) for name in dir(models) if name.endswith("StatePayload")]
+    return frozenset(field for payload in payloads for field in payload.model_fields)
+
+
+def state_for_this_airflow(said: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a `state` call without empty fields that this Airflow does not know.
+
+    A newer Task SDK sends its new fields with each state. Airflow refuses a field that it does not know, also an empty one.
+    """
+    return {name: value for name, value in said.items() if value is not None or name in _fields_of_states()}
 
 
 def refuses_token(status: int, body: bytes) -> bool:

@@ -1,0 +1,115 @@
+"""Central is upgraded from Airflow 3.3 to 3.4 while remote jobs run; and runtimes of either version serve central of the other.
+
+Runs with Airflow 3.4 (`AIRFLOW=3.4`), and needs the environments of both.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testkit.airflow import Airflow
+from testkit.postgres import PostgresServer
+from testkit.processes import wait_until
+from testkit.versions import AIRFLOW, central_of, runtime_of
+from testkit.worker import Worker
+
+DAGS = Path(__file__).parent / "dags"
+TASKS = 20
+OLD, NEW = "", "3.4"
+
+pytestmark = [
+    pytest.mark.skipif(AIRFLOW != NEW, reason="belongs to the tests with Airflow 3.4"),
+    pytest.mark.skipif(not central_of(OLD).exists(), reason="needs .work/central and .work/runtime too"),
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("upgrade")
+
+
+@pytest.fixture(scope="module")
+def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
+    dags = Path(shutil.copytree(DAGS, home / "central-dags", ignore=shutil.ignore_patterns("__pycache__")))
+    deployment = Airflow(
+        home / "central",
+        database_url=postgres_server.create_database("airflow_upgrade"),
+        dags=dags,
+        settings={"AIRFLOW__CORE__PARALLELISM": "32", "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3"},
+        programs=central_of(OLD),
+    )
+    try:
+        yield deployment.start()
+    finally:
+        deployment.stop()
+
+
+@pytest.fixture(scope="module")
+def sites(home: Path, central: Airflow) -> Iterator[dict[str, Worker]]:
+    """A worker whose runtime has Airflow 3.3, and one whose runtime has 3.4, each on a queue of its own."""
+    central.cli("variables", "set", "offset", "1000")
+    dags = Path(shutil.copytree(DAGS, home / "site-dags", ignore=shutil.ignore_patterns("__pycache__")))
+    workers = {
+        name: Worker(
+            home / name,
+            name=name,
+            central=central.url,
+            token=central.enrolment_token(queues=name, name_pattern=name),
+            slots=slots,
+            bundles={"dags-folder": dags},
+            runtime=runtime_of(version),
+        )
+        for name, version, slots in (("old", OLD, TASKS + 4), ("new", NEW, 4))
+    }
+    try:
+        yield {name: worker.start() for name, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+def _begin(central: Airflow, site: str, directory: Path) -> str:
+    """Start the Dag that tries a runtime; the file that it waits for is there."""
+    file = directory / f"{site}.file"
+    file.touch()
+    return central.trigger(f"mixed_{site}", {"file": str(file)})
+
+
+def _succeeded(central: Airflow, site: str, run: str) -> None:
+    """The run of that Dag succeeds: XComs, a variable, a wait, a retry."""
+    assert central.wait_for_run(f"mixed_{site}", run, timeout_s=180) == "success"
+    assert central.xcom(f"mixed_{site}", run, "read") == 1009
+
+
+def test_central_is_upgraded_while_jobs_run(central: Airflow, sites: dict[str, Worker], tmp_path: Path) -> None:
+    """None is lost, each runs once and in the same process; and each version of the runtime serves each version of central."""
+    ahead = _begin(central, "new", tmp_path)
+    run = central.trigger("upgraded", {"directory": str(tmp_path)})
+    wait_until(lambda: len(_pids(tmp_path)) == TASKS, timeout_s=150, what="all tasks run", every_s=0.5)
+    central.wait_for_task("upgraded", run, "waits", "deferred")
+    _succeeded(central, "new", ahead)  # a newer runtime than central
+    before = _pids(tmp_path)
+
+    central.upgrade(central_of(NEW))
+
+    assert _pids(tmp_path) == before
+    for pids in before.values():
+        assert len(pids) == 1, "a task was started twice"
+        os.kill(int(pids[0]), 0)
+    both = {site: _begin(central, site, tmp_path) for site in ("old", "new")}
+    (tmp_path / "go").touch()
+    assert central.wait_for_run("upgraded", run, timeout_s=180) == "success"
+    assert central.xcom("upgraded", run, "add") == sum(range(TASKS)) + 100 * TASKS + 100 + 3
+    assert _pids(tmp_path) == before
+    assert {job["state"] for job in central.jobs(run)} == {"succeeded"}
+    for site, begun in both.items():
+        _succeeded(central, site, begun)  # "old": an older runtime than central
+
+
+def _pids(directory: Path) -> dict[str, list[str]]:
+    return {file.name: file.read_text().split() for file in sorted(directory.glob("*.pids")) if file.read_text().endswith("\n")}

@@ -1,0 +1,75 @@
+"""What differs between the versions of Airflow that a runtime may have: 3.3 with Task SDK 1.3, and 3.4 with Task SDK 1.4.
+
+Imports nothing of Airflow's itself.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+FIRST_WITH_HTTPX2 = (1, 4)
+
+
+def http_library_of(task_sdk: str) -> str:
+    """Return the name of the HTTP library of this version of the Task SDK: its client takes transports and answers of no other.
+
+    httpx2 has the classes of httpx under the same names. A runtime may have both, so the version decides.
+    """
+    major, minor, *_ = task_sdk.split(".")
+    return "httpx2" if (int(major), int(minor)) >= FIRST_WITH_HTTPX2 else "httpx"
+
+
+def _installed_http_library() -> str:
+    try:
+        return http_library_of(version("apache-airflow-task-sdk"))
+    except PackageNotFoundError:  # the worker's own environment, where tests of the transport run
+        return "httpx"
+
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    httpx = import_module(_installed_http_library())
+
+
+def server_terminated() -> str:
+    """Return the supervisor's final state for a task that it ended because of a heartbeat's answer."""
+    from airflow.sdk.execution_time.supervisor import SERVER_TERMINATED
+
+    return str(SERVER_TERMINATED)
+
+
+def dag_module_name(path: str) -> str:
+    """Return the name under which Airflow imports the Dag file at *path*."""
+    try:
+        from airflow.sdk._shared.module_loading.dag_file import get_unique_dag_module_name
+    except ImportError:  # before Airflow 3.4
+        from airflow.utils.file import get_unique_dag_module_name
+    return str(get_unique_dag_module_name(path))
+
+
+class EncodedArguments(Exception):
+    """The arguments of a callback are encoded in a way that this runtime cannot decode."""
+
+
+def encoding_of_callback(encoding: str | None) -> dict[str, Any]:
+    """Return the further arguments of `supervise_callback` for arguments with this *encoding*; None: they are plain.
+
+    Raises:
+        EncodedArguments: the Task SDK is older than 1.4.
+    """
+    if encoding is None:
+        return {}
+    from inspect import signature
+
+    from airflow.sdk.execution_time.callback_supervisor import supervise_callback
+
+    name = "callback_kwargs_encoding"
+    if name not in signature(supervise_callback).parameters:
+        raise EncodedArguments(
+            f"central's Airflow encodes the arguments of callbacks ({encoding}), and this worker's runtime cannot decode them: "
+            f"it has Task SDK {version('apache-airflow-task-sdk')}; install Airflow 3.4 into the runtime"
+        )
+    return {name: encoding}
