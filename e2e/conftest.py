@@ -18,7 +18,7 @@ import pytest
 from testkit.airflow import Airflow
 from testkit.postgres import PostgresServer
 from testkit.witness import Site
-from testkit.worker import Worker
+from testkit.worker import WORK, Worker
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = "elsewhere"
@@ -108,6 +108,7 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
         variables: Mapping[str, str] | None = None,
         url: str | None = None,
         environment: Mapping[str, str] | None = None,
+        runtime: Path = WORK / "runtime/bin/python",
     ) -> Worker:
         """*variables* are its tasks' environment, *environment* its own; *url*: central's address, if not as *central* says."""
         worker = Worker(
@@ -119,6 +120,7 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
             bundles={"dags-folder": dags},
             task_variables={"SITE": name, **(variables or {})},
             variables=environment,
+            runtime=runtime,
         )
         workers.append(worker)
         return worker.start()

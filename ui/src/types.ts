@@ -42,6 +42,9 @@ export interface Worker {
   bundles: string[] | null;
   certificate: string | null;
   alarm: string;
+  /** Why its runtime can't host tasks, so that it gets no jobs; empty: it can. */
+  unfit: string;
+  runtime: Record<string, string>;
   clock_off_s: number | null;
   facts: Record<string, string>;
   /** While it is fresh; of one worker, not in lists. */

@@ -431,6 +431,31 @@ class UsageNoted(Message, frozen=True):
     """When to tell it again: the more workers do, the later."""
 
 
+Version = Annotated[str, msgspec.Meta(max_length=50)]
+
+
+class Runtime(Message, frozen=True):
+    """`POST runtime`: what the worker's tasks run in, and whether it can host them. Sent when it is known and when it changes.
+
+    Central offers no job to a worker with *trouble*, or whose versions don't fit its own.
+    """
+
+    airflow: Version = ""
+    """Version of Airflow; empty: unknown, or not installed (a runtime may have the Task SDK alone)."""
+    task_sdk: Version = ""
+    """Version of the Task SDK; empty: unknown."""
+    python: Version = ""
+    trouble: ShortText = ""
+    """Why it can't host tasks, and what to do; empty: it hosted the worker's canary."""
+
+
+class RuntimeNoted(Message, frozen=True):
+    """Answer to `runtime`."""
+
+    trouble: str = ""
+    """Why central offers this worker no jobs; empty: its runtime fits."""
+
+
 class Pong(Message, frozen=True):
     """Answer to `GET ping`: proof that the credential works, and central's clock."""
 

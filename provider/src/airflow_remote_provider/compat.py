@@ -530,3 +530,10 @@ def end_waiting(session: Session, ti_id: UUID, trigger_id: int, state: str, xcom
 def forget_unused_triggers() -> None:
     """Let Airflow drop the trigger rows that no task waits for. Its triggerer does; a deployment needs none for ours."""
     trigger_model().clean_unused()
+
+
+def airflow_version() -> str:
+    """Return the version of this central's Airflow."""
+    from airflow import __version__
+
+    return str(__version__)

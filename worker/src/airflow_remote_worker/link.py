@@ -33,6 +33,8 @@ from airflow_remote_protocol.messages import (
     PollReply,
     Pong,
     Report,
+    Runtime,
+    RuntimeNoted,
     Session,
     SessionRequest,
     TriggerEvent,
@@ -219,6 +221,10 @@ class Link:
     async def tell_usage(self, usage: Usage) -> float:
         """Tell what this machine and its jobs use; return after how many seconds to do so again."""
         return decoded(UsageNoted, await self._send("POST", "usage", encode(usage), session=True)).every_s
+
+    async def report_runtime(self, runtime: Runtime) -> str:
+        """Report what tasks run in here; return why central offers us no jobs, empty if it does."""
+        return decoded(RuntimeNoted, await self._send("POST", "runtime", encode(runtime), session=True)).trouble
 
     async def leave(self) -> None:
         """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.

@@ -76,6 +76,7 @@ class State:
         self.jobs = root / "jobs"
         self.triggers = root / "triggers"
         self.hosts = root / "hosts"
+        self.canary = root / "canary"
         self.quarantine = root / "quarantine"
         self.airflow_home = root / "airflow-home"
         self.status_path = root / "status.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from airflow_remote_provider.api.auth import Registry
+from airflow_remote_provider.api.beginnings import Beginnings
 from airflow_remote_provider.api.certificates import Certificates
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher
@@ -52,6 +53,7 @@ class Central:
     strangers: Shares
     """By the network of the source: calls with an unknown credential, or without the worker's own certificate."""
     lists: Lists
+    beginnings: Beginnings = field(default_factory=Beginnings)
     failures: Failures = field(default_factory=Failures)
     holdings: Holdings = field(default_factory=Holdings)
     polls: Turns = field(default_factory=lambda: Turns("polls"))

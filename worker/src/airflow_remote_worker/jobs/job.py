@@ -26,6 +26,8 @@ class Job:
     """The stop it was given, if any."""
     report: Report | None = None
     """How it ended, once it has; also where the disk had no room for `report.json`."""
+    final_state: str = ""
+    """In which state its task ended, as its shim saw it; empty: unknown, or no task."""
     stopped: anyio.Event = field(default_factory=anyio.Event)
     started: anyio.Event = field(default_factory=anyio.Event)
     """Its shim is known (or it never will be: see *ended*)."""

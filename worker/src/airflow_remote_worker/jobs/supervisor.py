@@ -84,6 +84,8 @@ class Supervisor:
         """Called for each job from its beginning: who ships its log, who reports it."""
         self.on_freed: Callable[[], None] = _nobody
         """Called when a job has ended: its slots are free."""
+        self.on_outcome: Callable[[Report, bool | None], None] = lambda report, begun: None
+        """Called with how a job has ended, and whether its own code had begun (None: that says nothing of this machine)."""
         self.on_closed: Callable[[Job], None] = lambda job: None
         """Called when nothing more is owed for a job."""
         self._site = site
@@ -247,11 +249,13 @@ class Supervisor:
         """Read what the shim left, store what to report."""
         job.report = job.report or job.dir.report()
         if job.report is None:
-            report = judge(job.dir, job.shim, job.stop)
-            if report.outcome is Outcome.DIED:
-                log.error("job %s: %s", job.lease, report.reason)
-                self._explain(job, report.reason)
-            self._settle(job, report)
+            judged = judge(job.dir, job.shim, job.stop)
+            if judged.report.outcome is Outcome.DIED:
+                log.error("job %s: %s", job.lease, judged.report.reason)
+                self._explain(job, judged.report.reason)
+            self._settle(job, judged.report)
+            job.final_state = judged.final_state
+            self.on_outcome(judged.report, judged.begun)
         self._end(job)
 
     def _settle(self, job: Job, report: Report) -> None:
@@ -266,7 +270,9 @@ class Supervisor:
     def _fail_to_start(self, job: Job, reason: str) -> None:
         log.error("job %s: not started: %s", job.lease, reason)
         self._explain(job, reason)
-        self._settle(job, Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_SHORT_TEXT]))
+        report = Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_SHORT_TEXT])
+        self._settle(job, report)
+        self.on_outcome(report, False)
         self._end(job)
 
     def _explain(self, job: Job, reason: str) -> None:

@@ -59,7 +59,10 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
         error = describe(caught)
     exit_code = 1 if coordinator.exit_code is None else int(coordinator.exit_code)
     stopped = gateway.stop is not None and (coordinator.final_state == SERVER_TERMINATED or coordinator.exit_code is None)
-    return wire.Result(exit_code=exit_code, final_state=coordinator.final_state, stopped=stopped, error=error)
+    begun: bool | None = gateway.has_spoken or coordinator.has_told_its_end or exit_code == 0
+    if not begun and not gateway.may_run:
+        begun = None  # central did not let it start, which says nothing about this machine
+    return wire.Result(exit_code=exit_code, final_state=coordinator.final_state, stopped=stopped, error=error, begun=begun)
 
 
 def describe(error: Exception) -> str:

@@ -30,6 +30,8 @@ from airflow_remote_protocol.messages import (
     PollReply,
     Pong,
     Report,
+    Runtime,
+    RuntimeNoted,
     Session,
     SessionRequest,
     TriggerEvent,
@@ -139,6 +141,11 @@ class Routes:
                     ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
                     worker.usage = decode(Usage, request.body)
                 return _message(UsageNoted(every_s=self._poll_s))
+            case ("POST", ["runtime"]):
+                with ledger.changed:
+                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    worker.runtime = decode(Runtime, request.body)
+                return _message(RuntimeNoted(trouble=worker.runtime.trouble))
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)
