@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import stat
 from pathlib import Path
 
 from testkit.airflow import Airflow
 from testkit.processes import wait_until
-from testkit.worker import WORK, Worker
+from testkit.worker import WORK
 
 from .conftest import NewWorker
 

@@ -154,6 +154,8 @@ export interface Job {
   accepted_at: string | null;
   ended_at: string | null;
   reason: string;
+  /** Of the Dag file that its worker ran, where that is not the one that central parsed. */
+  site_code: string | null;
   /** While it runs; of one job, not in lists. */
   usage: { cpus: number; memory: number } | null;
 }

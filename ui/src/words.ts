@@ -200,6 +200,9 @@ const english = {
   task: {
     title: "Remote job",
     told: "What happens",
+    code: "Code",
+    codeDiffers: (worker: string, version: string) =>
+      `The Dag file on ${worker} (version ${version}) is not the one that central parsed; bring the newer one to the other side.`,
     tryNumber: "Try",
     tried: (attempt: number) => `Try ${attempt}:`,
     earlier: "Earlier tries",

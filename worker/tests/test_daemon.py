@@ -485,7 +485,7 @@ def test_a_failed_canary_takes_no_job_until_the_runtime_is_repaired(
     reported = eventually(lambda: central.runtime("w1"))
     assert "failed its canary (a built-in task): ImportError: libfoo.so" in reported.trouble
     assert (reported.airflow, reported.task_sdk) == ("3.3.0", "1.3.0")
-    assert worker.daemon_status()["runtime_trouble"] == reported.trouble
+    eventually(lambda: worker.daemon_status()["runtime_trouble"] == reported.trouble)
     assert central.job_state(job_id) == JobState.QUEUED
     broken.unlink()
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)

@@ -209,6 +209,11 @@ class Offer(Message, frozen=True):
     """JSON of the type that :class:`JobKind` names."""
 
 
+CodeHash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
+"""MD5 of a Dag file's text in UTF-8, its line ends being LF, as Airflow keeps it (`dag_code`); empty: unknown. It tells versions
+apart, and protects nothing."""
+
+
 class Bundle(Message, frozen=True):
     """Dag code at one version."""
 
@@ -223,6 +228,8 @@ class TaskWorkload(Message, frozen=True):
     """`airflow.sdk.api.datamodels.TaskInstance` as JSON, passed on as it is."""
     dag_rel_path: str
     bundle: Bundle
+    code_hash: CodeHash = ""
+    """Of the Dag file as central parsed it."""
 
 
 class CallbackWorkload(Message, frozen=True):
@@ -313,6 +320,8 @@ class Report(Message, frozen=True):
     reason: ShortText = ""
     log_size: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] = 0
     log_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    site_code: CodeHash = ""
+    """Of the worker's Dag file, where it is not the one that central parsed."""
 
 
 class EventKind(str, Enum):

@@ -5,7 +5,7 @@ Imports of Airflow's are inside the functions: importing this module reads no co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cache
@@ -537,3 +537,13 @@ def airflow_version() -> str:
     from airflow import __version__
 
     return str(__version__)
+
+
+def code_hashes(session: Session, dag_version_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return the MD5 of the Dag file of each Dag version, as it was parsed last."""
+    from airflow.models.dagcode import DagCode
+
+    if not dag_version_ids:
+        return {}
+    query = select(DagCode.dag_version_id, DagCode.source_code_hash).where(DagCode.dag_version_id.in_(dag_version_ids))
+    return {version: digest for version, digest in session.execute(query)}

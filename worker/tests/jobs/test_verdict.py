@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
-from airflow_remote_protocol.messages import Outcome, Stop, StopReason
+from airflow_remote_protocol.messages import JobKind, Outcome, Stop, StopReason
 from airflow_remote_worker import posix
-from airflow_remote_worker.jobs.verdict import judge
+from airflow_remote_worker.jobs.verdict import judge, name_of
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.shim.wire import Result
 from airflow_remote_worker.spool import JobDir, ShimRecord
 from airflow_remote_worker.state import store
+
+from ..conftest import make_offer  # noqa: TID252
 
 STOP = Stop("a", 1, StopReason.ENDED)
 
@@ -50,3 +53,29 @@ def test_a_garbled_result_is_no_success(job_dir: JobDir) -> None:
     report = judge(job_dir, None, None).report
     assert report.outcome is Outcome.DIED
     assert "damaged" in report.reason
+
+
+@pytest.mark.parametrize(
+    ("result", "stop", "ending"),
+    [
+        (Result(exit_code=0, final_state="success"), None, "succeeded"),
+        (Result(exit_code=1, final_state="failed"), None, "failed (exit code 1)"),
+        (Result(exit_code=1, final_state="up_for_retry"), None, "failed and is up for retry (exit code 1)"),
+        (Result(exit_code=0, final_state="deferred"), None, "deferred"),
+        (Result(exit_code=0, final_state="skipped"), None, "was skipped"),
+        (Result(exit_code=0, final_state="up_for_reschedule"), None, "is up for reschedule"),
+        (Result(exit_code=1, final_state="SERVER_TERMINATED", stopped=True), STOP, "was stopped (ended)"),
+        (Result(exit_code=1, final_state="", error="OSError: x"), None, "failed (exit code 1, OSError: x)"),
+        (Result(exit_code=0, final_state="a_state_of_tomorrow"), None, "ended well"),
+    ],
+)
+def test_the_worker_s_log_says_how_the_task_ended(job_dir: JobDir, result: Result, stop: Stop | None, ending: str) -> None:
+    store(job_dir.path / "result.json", result)
+    assert judge(job_dir, None, stop).ending == ending
+
+
+def test_it_names_the_task_and_its_try() -> None:
+    ti = {"id": "1", "dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 3, "try_number": 2}
+    offer = make_offer(workload=msgspec.Raw(msgspec.json.encode({"ti": ti})))
+    assert name_of(offer) == "task d.t[3] of run r, try 2,"
+    assert name_of(make_offer(kind=JobKind.CALLBACK)) == "callback"

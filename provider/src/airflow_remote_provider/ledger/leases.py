@@ -415,6 +415,7 @@ def report(session: Session, lease: Lease, said: Report) -> End | None:
     job.reason = f"{job.reason} ({what or said.outcome.value})" if _is_a_persons_stop(job) else what
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
+    job.site_code = said.site_code or None
     job.deadline_at = None
     # A connection test writes nothing, and a callback nothing that must be: of these only the start counts.
     was_accepted = job.accepted_at is not None

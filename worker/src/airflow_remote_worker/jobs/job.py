@@ -22,12 +22,14 @@ class Job:
     outbox: Outbox = field(init=False)
     """What its task wrote and central has not heard yet."""
     shim: ShimRecord | None = None
+    site_code: str = ""
+    """MD5 of its Dag file here, where it is not the one that central parsed."""
+    code_note: str = ""
+    """What people should know about that; for its log."""
     stop: Stop | None = None
     """The stop it was given, if any."""
     report: Report | None = None
     """How it ended, once it has; also where the disk had no room for `report.json`."""
-    final_state: str = ""
-    """In which state its task ended, as its shim saw it; empty: unknown, or no task."""
     stopped: anyio.Event = field(default_factory=anyio.Event)
     started: anyio.Event = field(default_factory=anyio.Event)
     """Its shim is known (or it never will be: see *ended*)."""

@@ -43,7 +43,7 @@ from airflow_remote_worker.jobs.process import (
 )
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
-from airflow_remote_worker.jobs.verdict import judge
+from airflow_remote_worker.jobs.verdict import judge, name_of
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
@@ -170,6 +170,8 @@ class Supervisor:
             spec = await prepare(job, self._site, contact_at=self._contact_at())
             job.dir.store_spec(spec)
             self._door.open(job.lease, spec.key, job)
+            if job.code_note:
+                self._explain(job, job.code_note, level="warning")
             if job.stop is None:
                 await self._start(job)
         except (Unprepared, CannotHost, OSError) as error:
@@ -253,12 +255,15 @@ class Supervisor:
             if judged.report.outcome is Outcome.DIED:
                 log.error("job %s: %s", job.lease, judged.report.reason)
                 self._explain(job, judged.report.reason)
+            else:
+                log.info("job %s: %s %s", job.lease, name_of(job.offer), judged.ending)
             self._settle(job, judged.report)
-            job.final_state = judged.final_state
             self.on_outcome(judged.report, judged.begun)
         self._end(job)
 
     def _settle(self, job: Job, report: Report) -> None:
+        if job.site_code:
+            report = msgspec.structs.replace(report, site_code=job.site_code)
         job.report = report
         try:
             job.dir.store_report(report)
@@ -275,9 +280,9 @@ class Supervisor:
         self.on_outcome(report, False)
         self._end(job)
 
-    def _explain(self, job: Job, reason: str) -> None:
+    def _explain(self, job: Job, reason: str, *, level: str = "error") -> None:
         try:
-            append_line(job.dir.task_log, reason, at=self._clock.wall())
+            append_line(job.dir.task_log, reason, at=self._clock.wall(), level=level)
         except OSError as error:
             log.error("job %s: its log can't be written (%s), which should have said: %s", job.lease, error, reason)
 

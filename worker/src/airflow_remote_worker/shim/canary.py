@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_remote_worker.shim import lossy, posix, wire
+from airflow_remote_worker.shim import environment, lossy, posix, wire
 from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.preload import preload
@@ -163,12 +163,5 @@ def _version_of(distribution: str) -> str:
 def _watched() -> list[str]:
     """Return the places whose change means that the runtime has changed: its packages, its settings, its plugins."""
     places = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
-    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
-    places += [str(home / "airflow.cfg"), str(home / "config")]
-    try:
-        from airflow.sdk.configuration import conf
-
-        places.append(conf.get("core", "plugins_folder", fallback="") or str(home / "plugins"))
-    except Exception:  # a runtime that can't even be imported
-        places.append(str(home / "plugins"))
-    return places
+    home = environment.airflow_home()
+    return [*places, str(home / "airflow.cfg"), str(home / "config"), str(environment.plugins_folder())]

@@ -78,6 +78,8 @@ def supervise(job: wire.JobSpec, log: Path) -> wire.Result:
     result = _host(job, gateway, log)
     if result.error:
         tell_reader(log, f"The Remote Worker could not host this task to its end: {result.error}")
+    if result.begun is False and job.code_note:
+        tell_reader(log, f"The task ended before its own code began, perhaps for this reason: {job.code_note}.")
     return result
 
 

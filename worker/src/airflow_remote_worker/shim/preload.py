@@ -54,6 +54,7 @@ def preload() -> None:
     """
     lossy.guard_stdio()
     environment.prepare()
+    environment.prepare_path()
     for name in MODULES:
         importlib.import_module(name)
     initialise()

@@ -295,6 +295,8 @@ class JobSpec(msgspec.Struct, frozen=True):
     """Where the daemon writes later ones; empty: the shim doesn't count."""
     run_as_user: str = ""
     """As whom the job's code runs; empty: as the shim does."""
+    code_note: str = ""
+    """What people should know of a Dag file that is not the one that central parsed; empty: it is."""
 
 
 CANARY_SPEC = "canary.json"
