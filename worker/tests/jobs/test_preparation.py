@@ -18,12 +18,8 @@ from ..conftest import make_offer  # noqa: TID252
 
 
 def _locate(bundle: Path, dag_rel_path: str, code_hash: str = "") -> Code:
-    workload = {
-        "ti": {"id": "ti-1"},
-        "dag_rel_path": dag_rel_path,
-        "bundle": {"name": "b", "version": None},
-        "code_hash": code_hash,
-    }
+    bundled = {"dag_rel_path": dag_rel_path, "bundle": {"name": "b", "version": None}}
+    workload = {"ti": {"id": "ti-1"}, "code_hash": code_hash, **bundled}
     offer = make_offer(workload=msgspec.Raw(msgspec.json.encode(workload)))
     config = Config(state=bundle, bundles={"b": BundleConfig(path=bundle)})
     return anyio.run(locate_code, offer, Site(config, "w", bundle / "socket", bundle / "contact"))

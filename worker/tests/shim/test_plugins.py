@@ -123,7 +123,9 @@ def test_backends_macros_and_listeners_of_the_plugins_folder_work_in_a_task(
     assert (site / "heard").read_text().split() == ["a_task", "macro"]
     # Central was asked for no secret, and was given a reference instead of the value.
     assert not [call.path for call in daemon.calls if call.path.startswith(("connections", "variables"))]
-    (written,) = [call.body for call in daemon.calls if call.path.startswith("xcoms/") and b"site://" in call.body]
+    (written,) = [
+        call.body for call in daemon.calls if call.path.startswith("xcoms/a_dag/a_run/a_task/") and b"site://" in call.body
+    ]
     assert b"valve" not in written
     assert '{"valve": 7}' in [file.read_text() for file in (site / "store").iterdir()]
 

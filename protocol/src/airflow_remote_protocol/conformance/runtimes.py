@@ -23,7 +23,8 @@ def check_a_worker_with_trouble_is_offered_nothing_until_it_has_none(central: Ce
 
 def check_a_runtime_that_is_none_is_invalid(central: CentralUnderTest) -> None:
     caller = Caller.at_work(central)
-    for body in ({"trouble": 1}, {"trouble": "x" * 2001}, {"airflow": "x" * 51}, [], None):
+    bad: tuple[object, ...] = ({"trouble": 1}, {"trouble": "x" * 2001}, {"airflow": "x" * 51}, [], None)
+    for body in bad:
         refused(caller.call("POST", "runtime", body=json.dumps(body).encode()), ProblemCode.INVALID)
 
 
