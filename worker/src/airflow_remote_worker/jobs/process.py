@@ -87,7 +87,7 @@ class Launcher:
         if self._zygote is not None and not self._zygote.has_ended:
             zygote = self._zygote
             await zygote.watch()
-            log.warning("the zygote (pid %s) ended; another one is started", zygote.pid)
+            log.warning("the zygote (pid %s) ended; starting another one", zygote.pid)
 
     async def retire(self) -> None:
         """Let the zygote go; its shims live on, and the next start takes another one."""
