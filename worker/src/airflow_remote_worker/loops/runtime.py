@@ -24,7 +24,7 @@ class RuntimeLoop:
 
     def __init__(self, link: Link, clock: Clock, current: Callable[[], Runtime | None]) -> None:
         self.refused = ""
-        """Why central offers this worker no jobs; empty while it does."""
+        """Why central offers this worker no jobs although its canary passes; empty while it does."""
         self.on_change: Callable[[], None] = _nobody
         self._link = link
         self._clock = clock
@@ -50,7 +50,8 @@ class RuntimeLoop:
             runtime = self._current()
             if self._is_wanted and runtime is not None and (self.refused or runtime != self._reported):
                 try:
-                    self._hear(await self._link.report_runtime(runtime))
+                    refused = await self._link.report_runtime(runtime)
+                    self._hear("" if runtime.trouble else refused)  # our own trouble was told before
                     self._reported = runtime
                     backoff.reset()
                 except Refused:
