@@ -53,6 +53,7 @@ async def prepare(job: Job, site: Site, *, contact_at: float) -> wire.JobSpec:
         queue=job.offer.queue,
         workload=job.offer.workload,
         bundle_path=code.path,
+        site_code=code.differs_as,
         code_note=code.note,
         kind=job.offer.kind.value,
         stop_after_s=job.offer.stop_after_s,

@@ -88,6 +88,7 @@ class RuntimeKeeper:
                 else:
                     backoff.reset()
                     await self._watch(seen)
+                    await self._clock.sleep(backoff.next_s())  # a zygote that dies again and again must not fill a processor
         finally:
             self._launcher.close()
 

@@ -305,6 +305,7 @@ class Supervisor:
             # Never started. If the job has moved on meanwhile, its first call through the gateway says so.
             self._begin(job, self._live)
         else:
+            job.site_code = spec.site_code
             self._door.open(job.lease, spec.key, job)
             # One that may not have begun is listed as such: that keeps its offer.
             begun = job.shim is not None or job_dir.shim_log.exists() or job_dir.has_result()

@@ -295,8 +295,10 @@ class JobSpec(msgspec.Struct, frozen=True):
     """Where the daemon writes later ones; empty: the shim doesn't count."""
     run_as_user: str = ""
     """As whom the job's code runs; empty: as the shim does."""
+    site_code: str = ""
+    """MD5 of a Dag file that is not the one that central parsed; empty: it is."""
     code_note: str = ""
-    """What people should know of a Dag file that is not the one that central parsed; empty: it is."""
+    """What people should know about that."""
 
 
 CANARY_SPEC = "canary.json"
