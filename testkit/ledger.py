@@ -157,6 +157,7 @@ def installed(engine: Engine, logs: Path) -> Iterator[None]:
         patch.setattr(compat, "task_instance_model", lambda: TaskInstance)
         patch.setattr(compat, "trigger_model", lambda: Trigger)
         patch.setattr(compat, "end_waiting", _end_waiting)
+        patch.setattr(compat, "code_hashes", lambda session, dag_version_ids: {})
         patch.setattr(compat, "dag_run_model", lambda: DagRun)
         patch.setattr(compat, "callback_model", lambda: Callback)
         patch.setattr(compat, "connection_test_model", lambda: ConnectionTest)

@@ -55,6 +55,7 @@ function Newest({ job }: { job: Job }) {
     { label: task.waited, value: <Waited job={job} /> },
     { label: task.offers, value: job.offers > 1 ? String(job.offers) : null },
     { label: task.ran, value: job.accepted_at && job.ended_at ? <Span seconds={secondsBetween(job.accepted_at, job.ended_at)} /> : null },
+    { label: task.code, value: job.site_code ? <Text color="fg.error">{task.codeDiffers(job.worker ?? "", job.site_code.slice(0, 8))}</Text> : null },
     { label: fields.slots, value: job.slots === 1 ? null : String(job.slots) },
   ];
   return (

@@ -42,6 +42,9 @@ export interface Worker {
   bundles: string[] | null;
   certificate: string | null;
   alarm: string;
+  /** Why its runtime can't host tasks, so that it gets no jobs; empty: it can. */
+  unfit: string;
+  runtime: Record<string, string>;
   clock_off_s: number | null;
   facts: Record<string, string>;
   /** While it is fresh; of one worker, not in lists. */
@@ -153,6 +156,8 @@ export interface Job {
   accepted_at: string | null;
   ended_at: string | null;
   reason: string;
+  /** Of the Dag file that its worker ran, where that is not the one that central parsed. */
+  site_code: string | null;
   /** While it runs; of one job, not in lists. */
   usage: { cpus: number; memory: number } | null;
 }

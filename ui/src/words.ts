@@ -34,6 +34,8 @@ const english = {
     lastSeen: "Last contact",
     clock: "Clock",
     alarm: "Alarm",
+    unfit: "No jobs",
+    runtime: "Runtime",
     label: "Label (key=value)",
     flagged: "Flagged",
     dag: "Dag",
@@ -178,7 +180,7 @@ const english = {
     unheard: "not heard yet",
     never: "never",
     unserved: "nobody serves it",
-    flagged: "with an alarm, or suspended",
+    flagged: "with an alarm, unable to run tasks, or suspended",
     asSet: "as configured",
     nothingAllowed: "nothing",
     modeOfAll: "as for all queues",
@@ -189,7 +191,7 @@ const english = {
   strip: {
     online: (count: number) => `${count} online`,
     silent: (count: number) => `${count} silent`,
-    flagged: (count: number) => `${count} with an alarm, or suspended`,
+    flagged: (count: number) => `${count} with an alarm, unable to run tasks, or suspended`,
     queued: (count: number) => `${count} waiting`,
     running: (count: number) => `${count} running`,
     unserved: (names: readonly string[], count: number) =>
@@ -198,6 +200,9 @@ const english = {
   task: {
     title: "Remote job",
     told: "What happens",
+    code: "Code",
+    codeDiffers: (worker: string, version: string) =>
+      `The Dag file on ${worker} (version ${version}) is not the one that central parsed; bring the newer one to the other side.`,
     tryNumber: "Try",
     tried: (attempt: number) => `Try ${attempt}:`,
     earlier: "Earlier tries",
@@ -219,6 +224,15 @@ const english = {
   usedOf: (used: string, all: string) => `${used} of ${all}`,
   freeDisk: (free: string) => `${free} free`,
   used: (used: number, all: number) => `${used} of ${all} slots`,
+  runtimeOf: (runtime: Record<string, string>) =>
+    [
+      ["Airflow", runtime["airflow"]],
+      ["Task SDK", runtime["task_sdk"]],
+      ["Python", runtime["python"]],
+    ]
+      .filter(([, version]) => version)
+      .map((pair) => pair.join(" "))
+      .join(", "),
   ahead: (seconds: number) => (seconds > 0 ? `${seconds} s ahead` : `${-seconds} s behind`),
   joined: (names: string) => `${names} has joined`,
   said: (by: string, reason: string) => (reason ? `${by}: ${reason}` : by),

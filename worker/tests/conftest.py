@@ -177,6 +177,9 @@ class RunningWorker:
         (self.bundle / name).write_text(script)
         return self.central.enqueue("q", workload={"dag_rel_path": name}, **more)
 
+    def daemon_status(self) -> dict[str, Any]:
+        return dict(msgspec.json.decode(self.state.status_path.read_bytes()))
+
     def job_dir(self, job_id: str) -> Path:
         (found,) = self.state.jobs.glob(f"{job_id}.*")
         return found

@@ -10,6 +10,7 @@ deaf SECONDS        sleep, whatever comes
 stray SECONDS       leave a process behind, in a session of its own
 die                 vanish without a result
 exit CODE           the end, with that code (0 if the file just ends)
+unborn CODE         the same, before the task's own code has begun
 """
 
 from __future__ import annotations
@@ -110,10 +111,19 @@ class Daemon:
                     raise Stopped
 
 
+def canary(directory: Path) -> int:
+    trouble = Path(broken).read_text() if (broken := os.environ.get("FAKE_CANARY")) and Path(broken).exists() else ""
+    found = wire.CanaryResult(trouble=trouble, airflow="3.3.0", task_sdk="1.3.0", python="3.11.0", watched=[broken or "/nowhere"])
+    (directory / "result.json").write_bytes(msgspec.json.encode(found))
+    return 0
+
+
 def host(job_dir: Path) -> int:
+    if (job_dir / wire.CANARY_SPEC).exists():
+        return canary(job_dir)
     job = msgspec.json.decode((job_dir / "job.json").read_bytes(), type=wire.JobSpec)
     workload = json.loads(bytes(job.workload))
-    daemon, code, stopped = Daemon(job), 0, False
+    daemon, code, stopped, begun = Daemon(job), 0, False, True
     with (job_dir / "task.log").open("ab", buffering=0) as log:
         try:
             for line in (Path(job.bundle_path) / workload["dag_rel_path"]).read_text().splitlines():
@@ -150,12 +160,12 @@ def host(job_dir: Path) -> int:
                     log.write(json.dumps({"event": f"left {left.pid}"}).encode() + b"\n")
                 elif verb == "die":
                     os._exit(9)
-                elif verb == "exit":
-                    code = int(rest)
+                elif verb in ("exit", "unborn"):
+                    code, begun = int(rest), verb == "exit"
                     break
         except Stopped:
             code, stopped = 1, True
-    result = wire.Result(exit_code=code, final_state="failed" if code else "success", stopped=stopped)
+    result = wire.Result(exit_code=code, final_state="failed" if code else "success", stopped=stopped, begun=begun)
     temporary = job_dir / ".result"
     temporary.write_bytes(msgspec.json.encode(result))
     temporary.replace(job_dir / "result.json")
@@ -182,7 +192,7 @@ def zygote(fd: int) -> int:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os._exit(host(Path(order.job_dir)))
-        if os.environ.get("FAKE_CRASH_IN_FORK"):
+        if os.environ.get("FAKE_CRASH_IN_FORK") and not (Path(order.job_dir) / wire.CANARY_SPEC).exists():
             return 9
         started = psutil.Process(pid).create_time()
         control.sendall(wire.pack(wire.Spawned(job_dir=order.job_dir, pid=pid, start_time=started)))

@@ -125,6 +125,16 @@ def test_without_name_resolution_the_ways_to_name_a_proxy_are_named() -> None:
         assert way in hop.text
 
 
+@pytest.mark.parametrize(("trouble", "ok"), [("", True), ("ImportError: libfoo.so", False)])
+def test_the_canary_is_the_last_hop(worker: RunningWorker, tmp_path: Path, trouble: str, ok: bool) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text(trouble)
+    worker.config.runtime.env["FAKE_CANARY"] = str(broken)
+    hops = anyio.run(check, worker.config, worker.state, SystemClock())
+    assert last(hops) == ("canary", ok)
+    assert (trouble or "Airflow 3.3.0, Task SDK 1.3.0") in hops[-1].text
+
+
 def test_plain_http_beyond_this_machine_is_a_warning(worker: RunningWorker) -> None:
     """The machine's own address stands for another one."""
     config = Config(state=worker.state.root, central="http://central.invalid", insecure_http=True)

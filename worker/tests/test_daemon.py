@@ -19,7 +19,8 @@ from airflow_remote_protocol.version import Capability
 from airflow_remote_worker import daemon
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.config import Config, ConfigError, QueueConfig
-from airflow_remote_worker.jobs import supervisor
+from airflow_remote_worker.jobs import breaker, supervisor
+from airflow_remote_worker.jobs import runtime as runtime_module
 from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED
 from airflow_remote_worker.shim import boottime, wire
 from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
@@ -494,12 +495,50 @@ def test_without_contact_a_job_is_stopped_after_its_time(worker: RunningWorker, 
     eventually(lambda: not is_running(pid))
 
 
-def test_a_runtime_that_can_t_host_fails_the_job_with_its_reason(worker: RunningWorker, central: FakeCentral) -> None:
+def test_a_runtime_that_can_t_host_takes_no_job_and_central_hears_why(worker: RunningWorker, central: FakeCentral) -> None:
     worker.config.runtime.env["FAKE_UNABLE"] = "no airflow here; install it"
     worker.start()
     job_id = worker.enqueue("run")
-    central.wait_for_state(job_id, JobState.FAILED)
-    assert b"no airflow here; install it" in central.log_bytes(job_id)
+    reported = eventually(lambda: central.runtime("w1"))
+    assert "no airflow here; install it" in reported.trouble
+    assert central.job_state(job_id) == JobState.QUEUED
+
+
+def test_a_failed_canary_takes_no_job_until_the_runtime_is_repaired(
+    worker: RunningWorker, central: FakeCentral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "LOOK_EVERY_S", 0.2)
+    broken = tmp_path / "broken"
+    broken.write_text("ImportError: libfoo.so")
+    worker.config.runtime.env["FAKE_CANARY"] = str(broken)
+    worker.start()
+    job_id = worker.enqueue("run\nexit 0")
+    reported = eventually(lambda: central.runtime("w1"))
+    assert "failed its canary (a built-in task): ImportError: libfoo.so" in reported.trouble
+    assert (reported.airflow, reported.task_sdk) == ("3.3.0", "1.3.0")
+    eventually(lambda: worker.daemon_status()["runtime_trouble"] == reported.trouble)
+    assert central.job_state(job_id) == JobState.QUEUED
+    broken.unlink()
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
+    assert eventually(lambda: central.runtime("w1").trouble == "")
+
+
+def test_jobs_that_fail_before_they_begin_make_the_worker_stop_and_try_one(
+    worker: RunningWorker, central: FakeCentral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 2.0)
+    worker.start()
+    failed = [worker.enqueue("run\nunborn 1") for _ in range(3)]
+    for job_id in failed:
+        central.wait_for_state(job_id, JobState.FAILED)
+    waiting = [worker.enqueue("run\nsleep 0.5\nexit 0") for _ in range(2)]
+    reported = eventually(lambda: (told := central.runtime("w1")) and told.trouble)
+    assert "the last 3 jobs failed before their own code began" in reported
+    assert all(central.job_state(job_id) == JobState.QUEUED for job_id in waiting)
+    central.wait_for_state(waiting[0], JobState.RUNNING, timeout_s=20)
+    assert central.job_state(waiting[1]) == JobState.QUEUED  # one at a time, until one has begun
+    central.wait_for_state(waiting[1], JobState.SUCCEEDED, timeout_s=20)
+    assert central.runtime("w1").trouble == ""
 
 
 def test_without_a_zygote_each_job_gets_a_fresh_interpreter(worker: RunningWorker, central: FakeCentral) -> None:
@@ -522,10 +561,11 @@ def test_an_idle_worker_sends_nothing_but_its_poll(
 ) -> None:
     caplog.set_level(logging.INFO)
     worker.start()
-    eventually(lambda: central.requests_to("poll"))
+    eventually(lambda: central.requests_to("runtime"))
     time.sleep(1.5)
     others = [request.path for request in central.requests if not request.path.startswith("log?")]
-    assert others == ["enrol", "session", "poll"]
+    # The first poll asks for no job: the runtime is still being tried.
+    assert sorted(others) == ["enrol", "poll", "poll", "runtime", "session"]
     eventually(lambda: b"session open" in central.own_log("w1"))
     told = len(central.requests)
     time.sleep(5)

@@ -222,6 +222,11 @@ class Offer(Message, frozen=True):
     """JSON of the type that :class:`JobKind` names."""
 
 
+CodeHash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
+"""MD5 of a Dag file's text in UTF-8, its line ends being LF, as Airflow keeps it (`dag_code`); empty: unknown. It tells versions
+apart, and protects nothing."""
+
+
 class Bundle(Message, frozen=True):
     """Dag code at one version."""
 
@@ -236,6 +241,8 @@ class TaskWorkload(Message, frozen=True):
     """`airflow.sdk.api.datamodels.TaskInstance` as JSON, passed on as it is."""
     dag_rel_path: str
     bundle: Bundle
+    code_hash: CodeHash = ""
+    """Of the Dag file as central parsed it."""
 
 
 class CallbackWorkload(Message, frozen=True):
@@ -332,6 +339,8 @@ class Report(Message, frozen=True):
     reason: ShortText = ""
     log_size: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] = 0
     log_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    site_code: CodeHash = ""
+    """Of the worker's Dag file, where it is not the one that central parsed."""
 
 
 class EventKind(str, Enum):
@@ -448,6 +457,31 @@ class UsageNoted(Message, frozen=True):
 
     every_s: float
     """When to tell it again: the more workers do, the later."""
+
+
+Version = Annotated[str, msgspec.Meta(max_length=50)]
+
+
+class Runtime(Message, frozen=True):
+    """`POST runtime`: what the worker's tasks run in, and whether it can host them. Sent when it is known and when it changes.
+
+    Central offers no job to a worker with *trouble*, or whose versions don't fit its own.
+    """
+
+    airflow: Version = ""
+    """Version of Airflow; empty: unknown, or not installed (a runtime may have the Task SDK alone)."""
+    task_sdk: Version = ""
+    """Version of the Task SDK; empty: unknown."""
+    python: Version = ""
+    trouble: ShortText = ""
+    """Why it can't host tasks, and what to do; empty: it hosted the worker's canary."""
+
+
+class RuntimeNoted(Message, frozen=True):
+    """Answer to `runtime`."""
+
+    trouble: str = ""
+    """Why central offers this worker no jobs; empty: its runtime fits."""
 
 
 class Pong(Message, frozen=True):

@@ -46,6 +46,8 @@ class Capability(str, Enum):
     """The worker sends its own log (`POST log`)."""
     USAGE = "usage"
     """The worker tells what its jobs and its machine use while it has jobs (`POST usage`)."""
+    RUNTIME = "runtime"
+    """The worker reports what its tasks run in, and whether that can host them (`POST runtime`)."""
 
 
 class VersionMismatch(ValueError):

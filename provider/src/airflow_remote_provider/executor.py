@@ -120,7 +120,8 @@ class RemoteExecutor(VersionedExecutor):
     def _hand_in(self, session: Session, items: Sequence[ExecutorWorkload]) -> list[NewJob | BadTaskOption]:
         """Store the items' jobs; what can't be one has its reason in its place."""
         lost_after = {name: rule.lost_after_s for name, rule in queues.rules(session).items()}
-        to = workloads.Addressee(self._owner, self.team_name, settings().lost_after_seconds, lost_after)
+        code = compat.code_hashes(session, {item.ti.dag_version_id for item in items if isinstance(item, ExecuteTask)})
+        to = workloads.Addressee(self._owner, self.team_name, settings().lost_after_seconds, lost_after, code)
         new = [self._as_job(session, item, to) for item in items]
         jobs.enqueue(session, [job for job in new if isinstance(job, NewJob)])
         return new

@@ -34,7 +34,8 @@ class Metric(NamedTuple):
 
 TABLE: Mapping[str, Metric] = {
     "remote.workers": Metric(Kind.GAUGE, "presence", "workers, by presence: `online`, `silent`, `gone`"),
-    "remote.workers_flagged": Metric(Kind.GAUGE, "", "workers with an alarm, or suspended"),
+    "remote.workers_flagged": Metric(Kind.GAUGE, "", "workers with an alarm, suspended, or unfit"),
+    "remote.workers_unfit": Metric(Kind.GAUGE, "", "workers whose runtime can't host tasks; they get no jobs"),
     "remote.slots": Metric(Kind.GAUGE, "", "slots that the workers online may fill"),
     "remote.slots_used": Metric(Kind.GAUGE, "", "slots that jobs fill, all workers'"),
     "remote.queue.queued": Metric(Kind.GAUGE, "queue", "jobs that wait"),

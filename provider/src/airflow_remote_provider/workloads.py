@@ -32,6 +32,8 @@ class Addressee:
     """Unless its queue or its task says otherwise."""
     of_queue: Mapping[str, float] = field(default_factory=dict)
     """What people decided for single queues instead."""
+    code_hashes: Mapping[uuid.UUID, str] = field(default_factory=dict)
+    """Of Dag files as they were parsed, by Dag version."""
 
     def lost_after(self, queue: str, options: TaskOptions | None = None) -> float:
         """Return how long the worker of a job may be silent: the task's word, else its queue's, else the deployment's."""
@@ -47,7 +49,12 @@ def task_job(item: ExecuteTask, to: Addressee) -> NewJob:
     """
     options = parse(item.ti.executor_config)
     ti = item.ti
-    said = TaskWorkload(ti=ti.model_dump(mode="json"), dag_rel_path=str(item.dag_rel_path), bundle=_bundle(item.bundle_info))
+    said = TaskWorkload(
+        ti=ti.model_dump(mode="json"),
+        dag_rel_path=str(item.dag_rel_path),
+        bundle=_bundle(item.bundle_info),
+        code_hash=to.code_hashes.get(ti.dag_version_id, ""),
+    )
     return NewJob(
         job_id=ti.external_executor_id or str(uuid.uuid4()),
         kind=JobKind.TASK,

@@ -19,6 +19,8 @@ from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock
 from airflow_remote_worker.config import FILE_NAME, Config, ConfigError
 from airflow_remote_worker.diagnosis import distrust, explain_no_address, explain_refusal, explain_tls
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, WorkerError
+from airflow_remote_worker.jobs.canary import run_canary
+from airflow_remote_worker.jobs.process import Launcher, scrubbed
 from airflow_remote_worker.link import Link
 from airflow_remote_worker.network import Network, Proxy, Way
 from airflow_remote_worker.state import Membership, NotJoined, State
@@ -58,6 +60,8 @@ async def check(config: Config, state: State, clock: Clock) -> list[Hop]:
         await link.close()
     if all(hop.ok for hop in hops):
         hops += check_settings(config)
+    if config.runtime.python and hops[-1].ok:
+        hops.append(await _check_canary(config, state))
     return hops
 
 
@@ -177,6 +181,19 @@ def _check_runtime(python: Path) -> Hop:
         return Hop("runtime", True, f"{python} can be started")
     remedy = "set runtime.python to the Python of an environment with the Airflow Task SDK"
     return Hop("runtime", False, f"{python} is not an interpreter that can be started; {remedy}")
+
+
+async def _check_canary(config: Config, state: State) -> Hop:
+    """Run a built-in task in the runtime, as the daemon does at its start. Beside a daemon that runs."""
+    directory = state.root / "check"
+    env = scrubbed(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env)
+    zygote_log = directory / "zygote.log"
+    launcher = Launcher(config.runtime.python, env=env, home=state.airflow_home, zygote_log=zygote_log, fork=False)
+    found = await run_canary(launcher, directory)
+    if found.trouble:
+        return Hop("canary", False, found.trouble)
+    airflow = f"Airflow {found.airflow}, " if found.airflow else ""
+    return Hop("canary", True, f"a built-in task ran in the runtime ({airflow}Task SDK {found.task_sdk}, Python {found.python})")
 
 
 def _check_identity(client_cert: str, clock: Clock) -> Hop:

@@ -191,9 +191,7 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
             if abs(told.get("clock_off_s", 0.0)) > CLOCK_DIFFERS_S:
                 print(f"clock    {off_by(told['clock_off_s'])}")
             print(f"intent   {told['intent']['mode']} {told['intent']['reason']}".rstrip())
-            runtime = told["runtime"]
-            ready = "{python}, Task SDK {airflow}".format(**runtime) if runtime else told["runtime_trouble"] or "not ready yet"
-            print(f"runtime  {ready}")
+            print(f"runtime  {_runtime_of(told)}")
             if told["disk_trouble"]:
                 print(f"disk     {told['disk_trouble']}")
             print(f"slots    {told['free_slots']} of {told['slots']} free")
@@ -206,10 +204,24 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
         alive
         and not told["trouble"]
         and not told["runtime_trouble"]
+        and not told.get("runtime_refused")
         and not told["disk_trouble"]
         and told["phase"] == Phase.SERVING.name.lower()
     )
     return EXIT_OK if healthy else EXIT_FAILED
+
+
+def _runtime_of(told: dict[str, Any]) -> str:
+    """Return in a line what a daemon told of its runtime. One from before an update told less."""
+    if told["runtime_trouble"]:
+        return f"takes no jobs: {told['runtime_trouble']}"
+    if told.get("runtime_refused"):
+        return f"central offers no jobs: {told['runtime_refused']}"
+    if not told["runtime"]:
+        return "not ready yet"
+    tried_at = told.get("runtime_tried_at")
+    canary = f", canary passed {time.time() - tried_at:.0f} s ago" if tried_at else ""
+    return "{python}, Task SDK {airflow}".format(**told["runtime"]) + canary
 
 
 def check(arguments: argparse.Namespace, config: Config, state: State) -> int:

@@ -22,7 +22,19 @@ from typing import Any
 
 import anyio
 import msgspec
-from airflow_remote_protocol.messages import Facts, Intent, IntentMode, JobPhase, Session, SessionRequest, Stop, StopReason
+from airflow_remote_protocol.messages import (
+    LONGEST_SHORT_TEXT,
+    Facts,
+    Intent,
+    IntentMode,
+    JobPhase,
+    Report,
+    Runtime,
+    Session,
+    SessionRequest,
+    Stop,
+    StopReason,
+)
 from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, posix
@@ -34,6 +46,7 @@ from airflow_remote_worker.gateway import Door, Gateway
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.logs import LogKeeper
 from airflow_remote_worker.jobs.process import Launcher, scrubbed
+from airflow_remote_worker.jobs.runtime import RuntimeKeeper
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.supervisor import Supervisor, shim_of
 from airflow_remote_worker.jobs.usage import Meter
@@ -45,6 +58,7 @@ from airflow_remote_worker.loops.end_triggers import EndTriggersLoop
 from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.rotate import RotateLoop
+from airflow_remote_worker.loops.runtime import RuntimeLoop
 from airflow_remote_worker.loops.ship import ShipLoop
 from airflow_remote_worker.loops.ship_own import ShipOwnLoop
 from airflow_remote_worker.loops.ship_triggers import ShipTriggersLoop
@@ -74,6 +88,7 @@ CAPABILITIES = frozenset(
         Capability.GZIP_LOG,
         Capability.OWN_LOG,
         Capability.RESTART,
+        Capability.RUNTIME,
         Capability.USAGE,
     }
 )
@@ -131,7 +146,8 @@ async def _serve(daemon: Daemon, state: State) -> int:
             # Not before the adopted jobs have their doors: a shim that knocks for a job we don't know is told to stop.
             await tasks.start(daemon.gateway.serve, name="gateway")
             daemon.notifier.serving()
-            tasks.start_soon(daemon.keep_zygote, name="zygote")
+            tasks.start_soon(daemon.keep_runtime, name="runtime")
+            tasks.start_soon(daemon.report_runtime.run, name="report runtime")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
             tasks.start_soon(daemon.ship_own.run, name="ship own log")
@@ -177,9 +193,10 @@ class Daemon:
             env=scrubbed(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env),
             home=state.airflow_home,
             zygote_log=state.zygote_log,
-            clock=clock,
         )
         self.task_settings = TaskSettingsKeeper(state.task_settings_path, self.launcher.use_task_settings)
+        self.runtime = RuntimeKeeper(self.launcher, state.canary, clock)
+        self.report_runtime = RuntimeLoop(self.link, clock, self._runtime)
         doors = _Doors(self)
         self.disk = Disk(state.root, config.min_free_mb, clock)
         self.logs = LogKeeper(self.spool, state.quarantine, config.keep_logs, clock)
@@ -229,7 +246,10 @@ class Daemon:
         self.supervisor.on_freed = self._hear_freed
         self.supervisor.on_closed = self._hear_closed
         self._wire_triggers()
-        self.launcher.on_change = self.tell_status
+        self.runtime.on_change = self._hear_runtime
+        self.report_runtime.on_change = self.tell_status
+        self.session.unfit = self.runtime.unfit
+        self.supervisor.on_outcome = self._hear_outcome
         self.disk.on_change = self._hear_disk
         self.poll.on_session += [self._hear_session, self.rotate.hear_session]
         self.poll.on_intent += [self.rotate.hear_intent, self._hear_intent]
@@ -273,11 +293,14 @@ class Daemon:
     def _shims(self) -> dict[str, int]:
         return {job.lease.job_id: job.shim.pid for job in self.running() if job.shim}
 
-    async def keep_zygote(self) -> None:
-        """Keep a zygote ready, until cancelled. The first start of all waits a moment for the settings that it would lack."""
+    async def keep_runtime(self) -> None:
+        """Try the runtime and keep a zygote ready, until cancelled.
+
+        The first start of all waits a moment for the settings that it would lack.
+        """
         with anyio.move_on_after(FIRST_SETTINGS_S):
             await self.task_settings.known.wait()
-        await self.launcher.run()
+        await self.runtime.run()
 
     async def drain_when_told(self) -> None:
         """Once draining: take no more, wait for the jobs, give the credential back if we are to leave, detach."""
@@ -353,7 +376,9 @@ class Daemon:
             "free_slots": self.session.free_slots(),
             "triggers": {"running": self.triggers.running(), "most": self.session.triggers, "hosts": len(self.hosts.all)},
             "runtime": {"python": runtime.python, "airflow": runtime.airflow, "pid": runtime.pid} if runtime else None,
-            "runtime_trouble": self.launcher.trouble,
+            "runtime_trouble": self.runtime.trouble,
+            "runtime_tried_at": self.runtime.tried_at,
+            "runtime_refused": self.report_runtime.refused,
             "disk_trouble": self.disk.trouble,
             "jobs": [
                 {"job_id": h.job_id, "epoch": h.epoch, "phase": h.phase.value}
@@ -367,7 +392,7 @@ class Daemon:
 
     def _summary(self) -> str:
         phase = self.lifecycle.phase.name.lower()
-        trouble = self.poll.trouble or self.launcher.trouble or self.disk.trouble
+        trouble = self.poll.trouble or self.runtime.trouble or self.report_runtime.refused or self.disk.trouble
         return f"{self.name}: {phase}, {len(self.running())} jobs" + (f"; {trouble}" if trouble else "")
 
     def _hear_session(self, session: Session) -> None:
@@ -375,6 +400,7 @@ class Daemon:
         self.ship.gzip = self.ship_own.gzip = self.ship_triggers.gzip = Capability.GZIP_LOG in both
         self.ship_own.hear_wanted(Capability.OWN_LOG in both)
         self.usage.hear_wanted(Capability.USAGE in both)
+        self.report_runtime.hear_session(wanted=Capability.RUNTIME in both)
         self._hear_intent(session.intent)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)
@@ -394,6 +420,27 @@ class Daemon:
             if not self.session.is_idle:
                 self._store_contact()
         self.tell_status()
+
+    def _runtime(self) -> Runtime | None:
+        found = self.runtime.found
+        if found is None:
+            return None
+        trouble = self.runtime.trouble[:LONGEST_SHORT_TEXT]
+        return Runtime(airflow=found.airflow, task_sdk=found.task_sdk, python=found.python, trouble=trouble)
+
+    def _hear_runtime(self) -> None:
+        before = self.session.free_slots(), self.session.free_triggers()
+        self.session.unfit, self.session.on_probation = self.runtime.unfit, self.runtime.on_probation
+        if before != (self.session.free_slots(), self.session.free_triggers()):
+            self.poll.refresh()
+        self.report_runtime.note_change()
+        self.tell_status()
+
+    def _hear_outcome(self, report: Report, begun: bool | None) -> None:
+        if begun:
+            self.runtime.note_begun()
+        elif begun is False:
+            self.runtime.note_failure(report.reason)
 
     def _hear_disk(self) -> None:
         if not self.disk.trouble and self.session.no_room:

@@ -41,6 +41,8 @@ from airflow_remote_protocol.messages import (
     PollReply,
     Pong,
     Report,
+    Runtime,
+    RuntimeNoted,
     Session,
     SessionRequest,
     TriggerEvent,
@@ -239,6 +241,10 @@ class Link:
     async def end_session(self) -> None:
         """Say that this daemon ends as it should: people see the worker as offline at once. Raises what any call raises."""
         await self._send("POST", "session/end", session=True, read_timeout_s=END_SESSION_S)
+
+    async def report_runtime(self, runtime: Runtime) -> str:
+        """Report what tasks run in here; return why central offers us no jobs, empty if it does."""
+        return decoded(RuntimeNoted, await self._send("POST", "runtime", encode(runtime), session=True)).trouble
 
     async def leave(self) -> None:
         """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.

@@ -74,6 +74,10 @@ class WorkerSession:
         """Why this machine can't store another job; empty while it can."""
         self.task_settings_revision = ""
         """Of central's settings for tasks, as far as this worker has them."""
+        self.unfit = ""
+        """Why no job can run here; empty while jobs can."""
+        self.on_probation = False
+        """Jobs failed before they began: one slot at a time, until one has begun."""
         self.last_contact: float | None = None
         self._held: dict[Lease, Held] = {}
 
@@ -112,14 +116,16 @@ class WorkerSession:
 
     def free_slots(self) -> int:
         """Return how many slots central may fill now."""
-        if self.draining or self.no_room or self.intent.mode not in TAKES_WORK:
+        if self.draining or self.no_room or self.unfit or self.intent.mode not in TAKES_WORK:
             return 0
+        if self.on_probation:
+            return 0 if any(h.slots and h.phase is not JobPhase.ENDED for h in self._held.values()) else 1
         most = self.slots if self.intent.slots is None else min(self.slots, self.intent.slots)
         return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))
 
     def free_triggers(self) -> int:
         """Return how many more triggers central may send now."""
-        if self.draining or self.no_room or self.intent.mode not in TAKES_WORK:
+        if self.draining or self.no_room or self.unfit or self.intent.mode not in TAKES_WORK:
             return 0
         running = sum(h.is_trigger and h.phase is not JobPhase.ENDED for h in self._held.values())
         # A poll lists all leases, and room for the tasks must be left.
@@ -196,6 +202,8 @@ class WorkerSession:
             heard.decline.append((offer, "this worker is draining"))
         elif self.no_room:
             heard.decline.append((offer, self.no_room))
+        elif self.unfit:
+            heard.decline.append((offer, self.unfit))
         elif self.intent.mode not in TAKES_WORK:
             heard.decline.append((offer, f"this worker is to {self.intent.mode.value}"))
         elif offer.kind is JobKind.TRIGGER and self.free_triggers() < 1:

@@ -78,6 +78,7 @@ class State:
         self.jobs = root / "jobs"
         self.triggers = root / "triggers"
         self.hosts = root / "hosts"
+        self.canary = root / "canary"
         self.quarantine = root / "quarantine"
         self.airflow_home = root / "airflow-home"
         self.status_path = root / "status.json"
@@ -144,7 +145,8 @@ class State:
             ) from None
         except FileNotFoundError:
             raise NotJoined(
-                f"{self.root} has joined no central; run: airflow-remote-worker join <central's URL>, which asks for an enrolment token"
+                f"{self.root} has joined no central; run: airflow-remote-worker join <central's URL>, "
+                "which asks for an enrolment token"
             ) from None
 
     def join(self, membership: Membership) -> None:

@@ -21,6 +21,7 @@ from airflow_remote_worker.jobs.process import (
     terminate,
     wait_for_exit,
 )
+from airflow_remote_worker.jobs.runtime import RuntimeKeeper
 from airflow_remote_worker.shim import wire
 from airflow_remote_worker.spool import ShimRecord
 
@@ -108,7 +109,7 @@ def test_tasks_see_little_of_our_environment(tmp_path: Path) -> None:
 
 
 def launcher(tmp_path: Path, python: Path | None = Path(sys.executable), **env: str) -> Launcher:
-    return Launcher(python, env=env, home=tmp_path, zygote_log=tmp_path / "z.log", clock=HandClock(), launcher=FAKE_RUNTIME)
+    return Launcher(python, env=env, home=tmp_path, zygote_log=tmp_path / "z.log", launcher=FAKE_RUNTIME)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,8 @@ def test_a_zygote_goes_with_its_daemon(tmp_path: Path) -> None:
     async def main() -> ShimRecord:
         keeper = launcher(tmp_path)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(keeper.run)
+            directory = tmp_path / "canary"
+            tasks.start_soon(RuntimeKeeper(keeper, directory, HandClock()).run)
             with anyio.fail_after(20):
                 while keeper.runtime is None:
                     await anyio.sleep(0.02)

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
-from airflow_remote_protocol.messages import Outcome, Stop, StopReason
+from airflow_remote_protocol.messages import JobKind, Outcome, Stop, StopReason
 from airflow_remote_worker import posix
-from airflow_remote_worker.jobs.verdict import judge
+from airflow_remote_worker.jobs.verdict import judge, name_of
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.shim.wire import Result
 from airflow_remote_worker.spool import JobDir, ShimRecord
 from airflow_remote_worker.state import store
+
+from ..conftest import make_offer  # noqa: TID252
 
 STOP = Stop("a", 1, StopReason.ENDED)
 
@@ -29,24 +32,50 @@ def job_dir(tmp_path: Path) -> JobDir:
 )
 def test_a_result_is_what_counts_whatever_became_of_the_machine(job_dir: JobDir, result: Result, outcome: Outcome) -> None:
     store(job_dir.path / "result.json", result)
-    report = judge(job_dir, ShimRecord(7, 1.0, "an-earlier-boot:1"), None)
+    report = judge(job_dir, ShimRecord(7, 1.0, "an-earlier-boot:1"), None).report
     assert (report.outcome, report.exit_code) == (outcome, result.exit_code)
 
 
 def test_without_one_it_died_and_the_machine_s_restart_is_named(job_dir: JobDir) -> None:
-    died = judge(job_dir, ShimRecord(7, 1.0, f"{posix.boot_id()}:1"), None)
+    died = judge(job_dir, ShimRecord(7, 1.0, f"{posix.boot_id()}:1"), None).report
     assert died.outcome is Outcome.DIED
     assert "was killed, ran out of memory" in died.reason
-    assert "died with the machine" in judge(job_dir, ShimRecord(7, 1.0, "an-earlier-boot:1"), None).reason
-    assert "was killed" in judge(job_dir, None, None).reason
+    assert "died with the machine" in judge(job_dir, ShimRecord(7, 1.0, "an-earlier-boot:1"), None).report.reason
+    assert "was killed" in judge(job_dir, None, None).report.reason
 
 
 def test_what_was_stopped_and_left_no_result_was_stopped(job_dir: JobDir) -> None:
-    assert judge(job_dir, None, STOP).outcome is Outcome.STOPPED
+    assert judge(job_dir, None, STOP).report.outcome is Outcome.STOPPED
 
 
 def test_a_garbled_result_is_no_success(job_dir: JobDir) -> None:
     (job_dir.path / "result.json").write_bytes(b'{"exit_code":0,"fi')
-    report = judge(job_dir, None, None)
+    report = judge(job_dir, None, None).report
     assert report.outcome is Outcome.DIED
     assert "damaged" in report.reason
+
+
+@pytest.mark.parametrize(
+    ("result", "stop", "ending"),
+    [
+        (Result(exit_code=0, final_state="success"), None, "succeeded"),
+        (Result(exit_code=1, final_state="failed"), None, "failed (exit code 1)"),
+        (Result(exit_code=1, final_state="up_for_retry"), None, "failed and is up for retry (exit code 1)"),
+        (Result(exit_code=0, final_state="deferred"), None, "deferred"),
+        (Result(exit_code=0, final_state="skipped"), None, "was skipped"),
+        (Result(exit_code=0, final_state="up_for_reschedule"), None, "is up for reschedule"),
+        (Result(exit_code=1, final_state="SERVER_TERMINATED", stopped=True), STOP, "was stopped (ended)"),
+        (Result(exit_code=1, final_state="", error="OSError: x"), None, "failed (exit code 1, OSError: x)"),
+        (Result(exit_code=0, final_state="a_state_of_tomorrow"), None, "ended well"),
+    ],
+)
+def test_the_worker_s_log_says_how_the_task_ended(job_dir: JobDir, result: Result, stop: Stop | None, ending: str) -> None:
+    store(job_dir.path / "result.json", result)
+    assert judge(job_dir, None, stop).ending == ending
+
+
+def test_it_names_the_task_and_its_try() -> None:
+    ti = {"id": "1", "dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 3, "try_number": 2}
+    offer = make_offer(workload=msgspec.Raw(msgspec.json.encode({"ti": ti})))
+    assert name_of(offer) == "task d.t[3] of run r, try 2,"
+    assert name_of(make_offer(kind=JobKind.CALLBACK)) == "callback"

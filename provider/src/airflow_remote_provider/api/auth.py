@@ -109,6 +109,11 @@ class Registry:
         self._by_hash.update(dict.fromkeys(record.hashes, record))
         return record
 
+    def early_failures(self, worker_id: str) -> int:
+        """Return how many of the worker's jobs failed one after the other before they had begun, as far as is known here."""
+        record = self._by_id.get(worker_id)
+        return 0 if record is None else record.early_failures
+
     async def catch_up(self) -> None:
         """Know what the database knew when this was called.
 

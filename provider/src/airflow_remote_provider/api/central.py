@@ -8,6 +8,7 @@ from airflow_remote_protocol.messages import TaskSettings
 
 from airflow_remote_provider import task_settings
 from airflow_remote_provider.api.auth import Registry
+from airflow_remote_provider.api.beginnings import Beginnings
 from airflow_remote_provider.api.certificates import Certificates
 from airflow_remote_provider.api.checks import Checks
 from airflow_remote_provider.api.dispatcher import Dispatcher
@@ -57,6 +58,7 @@ class Central:
     lists: Lists
     task_settings: TaskSettings = field(default_factory=task_settings.read)
     """Of this process, which reads its configuration once, as Airflow does."""
+    beginnings: Beginnings = field(default_factory=Beginnings)
     failures: Failures = field(default_factory=Failures)
     holdings: Holdings = field(default_factory=Holdings)
     polls: Turns = field(default_factory=lambda: Turns("polls"))

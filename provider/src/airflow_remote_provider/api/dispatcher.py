@@ -289,4 +289,5 @@ def _fits(parked: Parked, need: Demand) -> bool:
 
 
 def _wants_work(parked: Parked) -> bool:
-    return (parked.free_slots > 0 or parked.free_triggers > 0) and parked.worker.intent.mode is IntentMode.SERVE
+    serves = parked.worker.intent.mode is IntentMode.SERVE and not parked.worker.unfit
+    return serves and (parked.free_slots > 0 or parked.free_triggers > 0)

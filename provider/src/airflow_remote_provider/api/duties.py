@@ -20,7 +20,7 @@ from airflow_remote_provider.api.recorder import EVERY_S as RECORDED_EVERY_S
 from airflow_remote_provider.api.recorder import Recorder
 from airflow_remote_provider.api.vigil import BREAK_S, Vigil
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger import audit, callbacks, deferrals, history, sweep, workers
+from airflow_remote_provider.ledger import audit, callbacks, deferrals, history, runtimes, sweep, workers
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import Settings
 
@@ -80,8 +80,12 @@ class Duties:
                 RECONNECT_S,
             )
         on_duty = False
+        judged = False
         while True:
             try:
+                if not judged:
+                    await self._pool.call(runtimes.judge_again)
+                    judged = True
                 if self._is_due("round", ROUND_EVERY_S):
                     on_duty = await self._round()
                     if not on_duty:

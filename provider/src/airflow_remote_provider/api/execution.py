@@ -132,6 +132,7 @@ async def _start(call: _Call, body: bytes) -> Response:
     said = await call.object_of(body)
     # Again by the same task process it is answered as before: Airflow knows its user and pid.
     subject = await call.central.checks.anew(call.lease, leases.accept)
+    call.central.beginnings.note_start(call.lease)
     await call.central.task_logs.create(subject.log_path)
     await call.check(subject, body)
     passed = await call.pass_on(_encoded(said | {"hostname": NO_HOST}), subject)

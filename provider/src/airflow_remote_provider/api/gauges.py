@@ -28,6 +28,7 @@ class Gauges:
         for presence in PRESENCES:
             metrics.gauge("remote.workers", getattr(fleet, presence), tag=presence)
         metrics.gauge("remote.workers_flagged", fleet.flagged)
+        metrics.gauge("remote.workers_unfit", fleet.unfit)
         metrics.gauge("remote.slots", fleet.slots)
         metrics.gauge("remote.slots_used", fleet.used_slots)
         now = database_now(session)

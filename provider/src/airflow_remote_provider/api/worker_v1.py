@@ -30,6 +30,8 @@ from airflow_remote_protocol.messages import (
     PollReply,
     Pong,
     Report,
+    Runtime,
+    RuntimeNoted,
     Session,
     SessionRequest,
     Stop,
@@ -66,7 +68,7 @@ from airflow_remote_provider.api.people import looks_like_a_users, manager_of_wo
 from airflow_remote_provider.api.problems import Refusal, as_response, problem_response
 from airflow_remote_provider.api.sending import Endpoint, places_of
 from airflow_remote_provider.api.waiting import News, Parked
-from airflow_remote_provider.ledger import credentials, leases, rotation, usage, workers
+from airflow_remote_provider.ledger import breaker, credentials, leases, rotation, runtimes, usage, workers
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, NotYours, TokenRefused, TooLate
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.presentable import presentable
@@ -116,6 +118,7 @@ def routes(central: Central) -> list[Route]:
         _route(central, "/logs", partial(_in_session, _logs), ["POST"]),
         _route(central, "/log", partial(_in_session, _own_log), ["POST"]),
         _route(central, "/usage", partial(_in_session, _usage), ["POST"]),
+        _route(central, "/runtime", partial(_in_session, _runtime), ["POST"]),
         _route(central, "/ping", partial(_as_worker, _ping), ["GET"]),
         _route(central, "/leave", partial(_as_worker, _leave), ["POST"]),
         _route(central, "/{path:path}", partial(_as_worker, _nothing_here), anything),
@@ -417,6 +420,12 @@ async def _usage(central: Central, request: Request, worker: WorkerRecord) -> Re
     return _json(UsageNoted(central.usage_pace.next_s(worker.id, asyncio.get_running_loop().time())))
 
 
+async def _runtime(central: Central, request: Request, worker: WorkerRecord) -> Response:
+    told = decode(Runtime, await read_body(request, MESSAGE_BYTES))
+    trouble = await central.pool.workers.call(runtimes.note, worker.id, told)
+    return _json(RuntimeNoted(trouble))
+
+
 async def _leave(central: Central, _request: Request, worker: WorkerRecord) -> Response:
     await central.pool.workers.call(credentials.leave, worker.id)
     await central.registry.catch_up()
@@ -432,6 +441,7 @@ async def _nothing_here(_central: Central, request: Request, _worker: WorkerReco
 
 async def _accept(central: Central, _request: Request, lease: Lease) -> Response:
     subject = await central.pool.jobs.call(leases.accept, lease)
+    central.beginnings.note_start(lease)
     await central.task_logs.create(subject.log_path)
     return Response(status_code=204)
 
@@ -448,12 +458,28 @@ async def _report(central: Central, request: Request, lease: Lease) -> Response:
     said = decode(Report, await read_body(request, MESSAGE_BYTES))
     central.checks.forget(lease)
     try:
-        await central.pool.jobs.call(leases.report, lease, said)
+        end = await central.pool.jobs.call(leases.report, lease, said)
     except TooLate:
         await central.pool.jobs.call(leases.note_late, lease, said)
         raise
+    if end is not None:
+        await _note_end(central, lease, end)
+    central.beginnings.forget(lease)
     central.dispatcher.freed(lease.worker_id)
     return Response(status_code=204)
+
+
+async def _note_end(central: Central, lease: Lease, end: leases.End) -> None:
+    """Count jobs that failed before they had begun, and forget those before a job that had.
+
+    In a transaction of its own: the report's holds the job's lock, and whoever offers jobs locks the worker first.
+    """
+    has_begun = central.beginnings.has_begun(lease)
+    if end.is_success or end.has_written or has_begun:
+        if central.registry.early_failures(lease.worker_id):
+            await central.pool.jobs.call(breaker.note_begun, lease.worker_id)
+    elif has_begun is False or not end.was_accepted:
+        await central.pool.jobs.call(breaker.note_failure, lease, end.reason)
 
 
 async def _event(central: Central, request: Request, lease: Lease) -> Response:

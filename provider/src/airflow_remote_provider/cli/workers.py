@@ -19,7 +19,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 FOLLOWED_EVERY_S = 1.0
 PRESENCES = ("online", "silent", "offline", "never_connected", "gone")
 INTENTS = ("serve", "pause", "drain", "leave")
-COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "alarm")
+COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "unfit", "alarm")
 
 
 def commands() -> Any:
@@ -38,7 +38,11 @@ def commands() -> Any:
             option("--queue", default="", help="only those that may serve this queue"),
             option("--label", default="", help="only with this label, such as site=kiel"),
             option("--version", default="", help="only of this version"),
-            option("--flagged", action="store_true", help="only those with an alarm, or suspended"),
+            option(
+                "--flagged",
+                action="store_true",
+                help="only those with an alarm, suspended, or unable to host tasks",
+            ),
             output(),
             watch(),
         ),

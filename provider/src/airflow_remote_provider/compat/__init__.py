@@ -5,7 +5,7 @@ Imports of Airflow's are inside the functions: importing this module reads no co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import cache
@@ -580,3 +580,20 @@ def end_waiting(session: Session, ti_id: UUID, trigger_id: int, state: str, xcom
 def forget_unused_triggers() -> None:
     """Let Airflow drop the trigger rows that no task waits for. Its triggerer does; a deployment needs none for ours."""
     trigger_model().clean_unused()
+
+
+def airflow_version() -> str:
+    """Return the version of this central's Airflow."""
+    from airflow import __version__
+
+    return str(__version__)
+
+
+def code_hashes(session: Session, dag_version_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return the MD5 of the Dag file of each Dag version, as it was parsed last."""
+    from airflow.models.dagcode import DagCode
+
+    if not dag_version_ids:
+        return {}
+    query = select(DagCode.dag_version_id, DagCode.source_code_hash).where(DagCode.dag_version_id.in_(dag_version_ids))
+    return {version: digest for version, digest in session.execute(query)}

@@ -44,6 +44,8 @@ class AuditKind(str, Enum):
     """A credential was used after it had been replaced: somebody has a copy of it."""
     CERTIFICATE = "certificate"
     """A worker was bound to a client certificate, or its credential was used with another one."""
+    BREAKER = "breaker"
+    """A worker's jobs kept failing before their own code began."""
     ACTION = "action"
     """What a person did."""
 

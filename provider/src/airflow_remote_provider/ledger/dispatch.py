@@ -21,6 +21,8 @@ from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.models import Job, Worker
 from airflow_remote_provider.needs import suits
 
+LIMIT = 3
+"""Jobs in a row that failed before their own code began, from which on a worker is taken for a bad machine."""
 BATCH = 200
 """Most jobs one claim looks at; bounds the transaction, not the throughput (the dispatcher claims again)."""
 
@@ -117,6 +119,8 @@ def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Dema
         claimant = asked[worker.id]
         if worker.revoked_at is not None or worker.intent != IntentMode.SERVE.value or worker.session_id != claimant.session_id:
             continue
+        if worker.unfit:
+            continue
         free[worker.id] = room = _room(worker, claimant, used.get(worker.id, (0, 0)))
         if room.slots > 0 or room.triggers > 0:
             for queue in worker.queues:
@@ -177,6 +181,8 @@ def _room(worker: Worker, claimant: Claimant, used: tuple[int, int]) -> Room:
     """Return what a worker takes: what it asks for, within its session, its limit and what the ledger has leased to it."""
     slots, triggers = used
     bound = worker.slots if worker.slots_limit is None else min(worker.slots, worker.slots_limit)
+    if worker.early_failures >= LIMIT:
+        bound = min(bound, 1)  # until a job has begun there
     can_wait = Capability.TRIGGER.value in (worker.capabilities or ())
     return Room(
         slots=min(claimant.free_slots, bound - slots),

@@ -365,8 +365,21 @@ EVENTS = {
 }
 
 
-def report(session: Session, lease: Lease, said: Report) -> None:
+@dataclass(frozen=True)
+class End:
+    """How a job ended, as far as it says something about its worker."""
+
+    is_success: bool
+    was_accepted: bool
+    has_written: bool
+    """More than its API process lets it write unnoticed."""
+    reason: str
+
+
+def report(session: Session, lease: Lease, said: Report) -> End | None:
     """The job is over at its worker. The same report again changes nothing.
+
+    Return how it ended; None if that says nothing about its worker: it was stopped, or reported before.
 
     Raises:
         Superseded: the job was revoked or offered anew meanwhile; what is reported counts for nothing.
@@ -378,20 +391,20 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     state = JobState(job.state)
     if state.is_ended:
         if job.outcome is not None:
-            return
+            return None
         why = TooLate if state is JobState.LOST else Superseded
         raise why(f"job {lease.job_id} has ended without this report: {job.state}")
     if said.outcome is Outcome.DIED:
         _wait_for_a_rival(session, lease.worker_id)
     if job.kind == JobKind.TRIGGER.value:
         _end_trigger(session, job, said)
-        return
+        return None
     if state is JobState.OFFERED and said.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
         raise Impossible(f"job {lease.job_id} was never accepted; an offer can only be reported as unprepared, stopped or died")
     if state is JobState.OFFERED and said.outcome is Outcome.DIED and job.stop_reason is None:
         # Its daemon went before anything had called under this lease: nothing ran, and nothing can once it is offered anew.
         job.deadline_at = database_now(session)
-        return
+        return None
     stopped = job.stop_reason is not None and job.concluded_at is None and not _has_told_its_end(job, said)
     event = JobEvent.REVOKE if stopped else EVENTS[said.outcome]
     job.state = advance(state, event).value
@@ -402,7 +415,13 @@ def report(session: Session, lease: Lease, said: Report) -> None:
     job.reason = f"{job.reason} ({what or said.outcome.value})" if _is_a_persons_stop(job) else what
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
+    job.site_code = said.site_code or None
     job.deadline_at = None
+    # A connection test writes nothing, and a callback nothing that must be: of these only the start counts.
+    was_accepted = job.accepted_at is not None
+    if stopped or said.outcome is Outcome.STOPPED or (job.kind != JobKind.TASK.value and was_accepted):
+        return None
+    return End(said.outcome is Outcome.SUCCEEDED, was_accepted, job.writes > 0, what)
 
 
 def _end_trigger(session: Session, job: Job, said: Report) -> None:

@@ -53,11 +53,13 @@ class WorkerRecord:
     bundles: tuple[str, ...] | None = None
     certificate: str | None = None
     heard_revision: int | None = None
+    unfit: str = ""
+    early_failures: int = 0
 
     @property
     def serves(self) -> tuple[object, ...]:
         """Return what decides which jobs it may be offered."""
-        return self.queues, dict(self.labels), self.bundles
+        return self.queues, dict(self.labels), self.bundles, bool(self.unfit)
 
     @property
     def hashes(self) -> frozenset[str]:
@@ -86,6 +88,8 @@ def record_of(worker: Worker) -> WorkerRecord:
         bundles=None if worker.bundles is None else tuple(worker.bundles),
         certificate=worker.certificate,
         heard_revision=worker.heard_revision,
+        unfit=worker.unfit or "",
+        early_failures=worker.early_failures or 0,
     )
 
 
@@ -159,6 +163,8 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     worker.triggers = request.triggers
     worker.facts = shown_facts(request.facts)
     worker.capabilities = sorted(c.value for c in agree(frozenset(Capability), request.capabilities))
+    if Capability.RUNTIME.value not in worker.capabilities:
+        worker.runtime = worker.unfit = None  # it is judged by its jobs alone
     worker.clock_offset_s = _offset_s(request.time, now)
     worker.changed_at = stamp(session)
     reconcile(session, worker_id, request.jobs)
@@ -308,6 +314,7 @@ def acknowledge(session: Session, name: str, *, by: str) -> None:
         raise LedgerError(f"worker {name!r} has no alarm; nothing was changed")
     acted(session, by, f"cleared its alarm: {worker.alarm}", worker)
     worker.alarm = ""
+    worker.early_failures = 0
 
 
 def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> None:

@@ -20,6 +20,12 @@ class Bounds:
     calls: int
 
 
+def note(session: Session, lease: Lease) -> None:
+    """Note that the job has written at all."""
+    mine = update(Job).where(Job.id == lease.job_id, Job.worker_id == lease.worker_id, Job.epoch == lease.epoch)
+    session.execute(mine.where(Job.writes == 0).values(writes=1).execution_options(synchronize_session=False))
+
+
 def reserve(session: Session, lease: Lease, wanted: Bounds, *, most: Bounds) -> bool:
     """Count *wanted* as written by the job; False, and nothing has changed, if that would be more than *most*.
 

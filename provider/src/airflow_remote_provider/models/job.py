@@ -76,6 +76,8 @@ class Job(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))
     exit_code: Mapped[int | None] = mapped_column(Integer)
     reason: Mapped[str] = mapped_column(Text, default="")
+    site_code: Mapped[str | None] = mapped_column(String(32))
+    """MD5 of the worker's Dag file, where it is not the one that central parsed."""
     log_base: Mapped[int | None] = mapped_column(BigInteger)
     """Size of the log when this epoch's first byte came: a deferred task continues its file."""
     log_epoch: Mapped[int | None] = mapped_column(Integer)

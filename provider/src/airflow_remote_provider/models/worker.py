@@ -82,6 +82,12 @@ class Worker(Base):
     """How many triggers it hosts at most, as its session says."""
     clock_offset_s: Mapped[float | None] = mapped_column(seconds())
     """How much its wall clock was ahead of ours when its session began."""
+    runtime: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    """What it reported of what its tasks run in: `airflow`, `task_sdk`, `python`, `trouble`; NULL: nothing."""
+    unfit: Mapped[str | None] = mapped_column(Text)
+    """Why that can't host this central's tasks; NULL: it can, or nothing was reported."""
+    early_failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Jobs in a row that failed here before anything was seen of their own code."""
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)
     capabilities: Mapped[list[str] | None] = mapped_column(JSON)
     """What its session named."""

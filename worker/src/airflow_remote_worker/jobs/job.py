@@ -22,6 +22,10 @@ class Job:
     outbox: Outbox = field(init=False)
     """What its task wrote and central has not heard yet."""
     shim: ShimRecord | None = None
+    site_code: str = ""
+    """MD5 of its Dag file here, where it is not the one that central parsed."""
+    code_note: str = ""
+    """What people should know about that; for its log."""
     stop: Stop | None = None
     """The stop it was given, if any."""
     report: Report | None = None

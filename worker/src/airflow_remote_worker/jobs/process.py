@@ -13,14 +13,13 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
 import psutil
 
 from airflow_remote_worker import posix
-from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.shim import wire
 from airflow_remote_worker.spool import ShimRecord
 
@@ -57,7 +56,7 @@ def scrubbed(environ: Mapping[str, str], *, airflow_home: Path, extra: Mapping[s
 
 
 class Launcher:
-    """Starts shims in the runtime at *python*. The zygote, if the system can fork, is kept ready by :meth:`run`."""
+    """Starts shims in the runtime at *python*: through a zygote, if the system can fork."""
 
     def __init__(
         self,
@@ -66,20 +65,15 @@ class Launcher:
         env: dict[str, str],
         home: Path,
         zygote_log: Path,
-        clock: Clock,
         fork: bool = posix.CAN_FORK,
         launcher: Path | None = None,
     ) -> None:
         self.runtime: wire.Ready | None = None
         """What the zygote said of its runtime."""
-        self.trouble = ""
-        """Why the runtime can't run tasks; empty while it can, or nobody knows yet."""
-        self.on_change: Callable[[], None] = _nobody
-        self._python = python
+        self.python = python
         self._env = env
         self._home = home
         self._zygote_log = zygote_log
-        self._clock = clock
         self._fork = fork
         self._launcher = launcher or LAUNCHER
         self._zygote: Zygote | None = None
@@ -96,41 +90,30 @@ class Launcher:
             self._task_settings = dict(values)
             self._has_outdated_zygote.set()
 
-    async def run(self) -> None:
-        """Keep a zygote ready, so that a job starts at once; until cancelled."""
-        backoff = Backoff(self._clock, floor_s=1, ceiling_s=300)
-        try:
-            while self._fork:
-                try:
-                    zygote = await self._ready_zygote()
-                except CannotHost as error:
-                    self._tell(str(error))
-                else:
-                    self._tell("")
-                    backoff.reset()
-                    if await self._is_outdated_before_its_end(zygote):
-                        continue
-                    log.warning("the zygote (pid %s) ended; starting another one", zygote.pid)
-                await self._clock.sleep(backoff.next_s())
-        finally:
-            if self._zygote:
-                self._zygote.close()
+    @property
+    def has_zygote(self) -> bool:
+        return self._zygote is not None and not self._zygote.has_ended
 
-    async def _is_outdated_before_its_end(self, zygote: Zygote) -> bool:
-        """Wait until *zygote* has ended, or is to be replaced: then True."""
-        outdated = self._has_outdated_zygote
-        async with anyio.create_task_group() as waiting:
-            waiting.start_soon(_then_cancel, zygote.watch, waiting.cancel_scope)
-            await outdated.wait()
-            waiting.cancel_scope.cancel()
-        return outdated.is_set()
+    async def zygote_ended(self) -> None:
+        """Return when the zygote, if there is one, has ended."""
+        if self._zygote is not None and not self._zygote.has_ended:
+            zygote = self._zygote
+            await zygote.watch()
+            log.warning("the zygote (pid %s) ended; starting another one", zygote.pid)
 
-    def _tell(self, trouble: str) -> None:
-        """Told to people once, not at each attempt."""
-        if trouble and trouble != self.trouble:
-            log.error("tasks can't run here: %s", trouble)
-        self.trouble = trouble
-        self.on_change()
+    async def retire(self) -> None:
+        """Let the zygote go; its shims live on, and the next start takes another one."""
+        if self._zygote:
+            await self._zygote.retire()
+
+    def close(self) -> None:
+        """Let the zygote go at once."""
+        if self._zygote:
+            self._zygote.close()
+
+    async def zygote_outdated(self) -> None:
+        """Return when the next start would replace the zygote, because central's settings have changed."""
+        await self._has_outdated_zygote.wait()
 
     async def launch(self, job_dir: Path) -> ShimRecord:
         """Start the shim of the job in *job_dir*; return its process.
@@ -178,9 +161,9 @@ class Launcher:
         return {**self._env, wire.TASK_SETTINGS: json.dumps(self._task_settings)} if self._task_settings else self._env
 
     def _interpreter(self) -> Path:
-        if self._python is None:
+        if self.python is None:
             raise CannotHost("no runtime is set; set runtime.python to the Python of an environment with the Airflow Task SDK")
-        return self._python
+        return self.python
 
 
 class ZygoteDied(CannotHost):
@@ -274,7 +257,7 @@ class Zygote:
         self.has_ended = True
 
     async def retire(self) -> None:
-        """Let it go once it has answered the order that it may just work on."""
+        """Let it go once it has answered what it was asked."""
         async with self._speaking:
             self.close()
 
@@ -399,15 +382,6 @@ def kill(shim: ShimRecord) -> None:
     for process in family:
         with contextlib.suppress(psutil.Error):
             process.kill()
-
-
-async def _then_cancel(wait: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-    await wait()
-    scope.cancel()
-
-
-def _nobody() -> None:
-    """The default listener."""
 
 
 def _start(

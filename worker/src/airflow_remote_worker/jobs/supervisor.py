@@ -43,7 +43,7 @@ from airflow_remote_worker.jobs.process import (
 )
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
-from airflow_remote_worker.jobs.verdict import judge
+from airflow_remote_worker.jobs.verdict import judge, name_of
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.shim import wire
@@ -84,6 +84,8 @@ class Supervisor:
         """Called for each job from its beginning: who ships its log, who reports it."""
         self.on_freed: Callable[[], None] = _nobody
         """Called when a job has ended: its slots are free."""
+        self.on_outcome: Callable[[Report, bool | None], None] = lambda report, begun: None
+        """Called with how a job has ended, and whether its own code had begun (None: that says nothing of this machine)."""
         self.on_closed: Callable[[Job], None] = lambda job: None
         """Called when nothing more is owed for a job."""
         self._site = site
@@ -168,6 +170,8 @@ class Supervisor:
             spec = await prepare(job, self._site, contact_at=self._contact_at())
             job.dir.store_spec(spec)
             self._door.open(job.lease, spec.key, job)
+            if job.code_note:
+                self._explain(job, job.code_note, level="warning")
             if job.stop is None:
                 await self._start(job)
         except (Unprepared, CannotHost, OSError) as error:
@@ -247,14 +251,19 @@ class Supervisor:
         """Read what the shim left, store what to report."""
         job.report = job.report or job.dir.report()
         if job.report is None:
-            report = judge(job.dir, job.shim, job.stop)
-            if report.outcome is Outcome.DIED:
-                log.error("job %s: %s", job.lease, report.reason)
-                self._explain(job, report.reason)
-            self._settle(job, report)
+            judged = judge(job.dir, job.shim, job.stop)
+            if judged.report.outcome is Outcome.DIED:
+                log.error("job %s: %s", job.lease, judged.report.reason)
+                self._explain(job, judged.report.reason)
+            else:
+                log.info("job %s: %s %s", job.lease, name_of(job.offer), judged.ending)
+            self._settle(job, judged.report)
+            self.on_outcome(judged.report, judged.begun)
         self._end(job)
 
     def _settle(self, job: Job, report: Report) -> None:
+        if job.site_code:
+            report = msgspec.structs.replace(report, site_code=job.site_code)
         job.report = report
         try:
             job.dir.store_report(report)
@@ -266,12 +275,14 @@ class Supervisor:
     def _fail_to_start(self, job: Job, reason: str) -> None:
         log.error("job %s: not started: %s", job.lease, reason)
         self._explain(job, reason)
-        self._settle(job, Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_SHORT_TEXT]))
+        report = Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_SHORT_TEXT])
+        self._settle(job, report)
+        self.on_outcome(report, False)
         self._end(job)
 
-    def _explain(self, job: Job, reason: str) -> None:
+    def _explain(self, job: Job, reason: str, *, level: str = "error") -> None:
         try:
-            append_line(job.dir.task_log, reason, at=self._clock.wall())
+            append_line(job.dir.task_log, reason, at=self._clock.wall(), level=level)
         except OSError as error:
             log.error("job %s: its log can't be written (%s), which should have said: %s", job.lease, error, reason)
 
@@ -294,6 +305,7 @@ class Supervisor:
             # Never started. If the job has moved on meanwhile, its first call through the gateway says so.
             self._begin(job, self._live)
         else:
+            job.site_code = spec.site_code
             self._door.open(job.lease, spec.key, job)
             # One that may not have begun is listed as such: that keeps its offer.
             begun = job.shim is not None or job_dir.shim_log.exists() or job_dir.has_result()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, Outcome, Report, Stop
+from dataclasses import dataclass
+
+import msgspec
+from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, JobKind, Offer, Outcome, Report, Stop
 
 from airflow_remote_worker import posix
 from airflow_remote_worker.errors import Damaged
@@ -10,20 +13,79 @@ from airflow_remote_worker.shim.wire import Result
 from airflow_remote_worker.spool import JobDir, ShimRecord
 
 
-def judge(job_dir: JobDir, shim: ShimRecord | None, stop: Stop | None) -> Report:
-    """Return what to report of a job whose shim has gone; *stop* is the one that it was given, if any."""
+@dataclass(frozen=True)
+class Verdict:
+    """How a job ended."""
+
+    report: Report
+    ending: str = ""
+    """How it ended, for the worker's log."""
+    begun: bool | None = None
+    """Whether its own code had begun; None: unknown, or of no meaning, because it was stopped."""
+
+
+def judge(job_dir: JobDir, shim: ShimRecord | None, stop: Stop | None) -> Verdict:
+    """Return what became of a job whose shim has gone; *stop* is the one that it was given, if any."""
     try:
         result = job_dir.result()
     except Damaged as error:
-        return _without_result(job_dir, stop, str(error))
+        return Verdict(_without_result(job_dir, stop, str(error)))
     if result is None:
         cause = "its process was killed, ran out of memory, or the machine went down"
         if shim and _is_of_an_earlier_boot(shim):
             cause = "it died with the machine, which was restarted while the job ran"
-        return _without_result(job_dir, stop, cause)
-    return Report(
+        return Verdict(_without_result(job_dir, stop, cause))
+    report = Report(
         outcome=_outcome(result), exit_code=result.exit_code, reason=(result.error or result.final_state)[:LONGEST_SHORT_TEXT]
     )
+    return Verdict(report, _ending(result, stop), None if result.stopped else result.begun)
+
+
+ENDINGS = {
+    "success": "succeeded",
+    "failed": "failed",
+    "up_for_retry": "failed and is up for retry",
+    "up_for_reschedule": "is up for reschedule",
+    "deferred": "deferred",
+    "awaiting_input": "waits for input",
+    "skipped": "was skipped",
+    "upstream_failed": "failed upstream",
+    "removed": "was removed",
+}
+"""What the Task SDK's supervisor calls the state in which a task's try ended, in words."""
+
+
+def _ending(result: Result, stop: Stop | None) -> str:
+    if result.stopped:
+        return f"was stopped ({stop.reason.value})" if stop else "was stopped"
+    words = ENDINGS.get(result.final_state) or ("ended well" if result.exit_code == 0 else "failed")
+    details = [f"exit code {result.exit_code}"] if result.exit_code else []
+    details += [result.error] if result.error else []
+    return f"{words} ({', '.join(details)})" if details else words
+
+
+class _Names(msgspec.Struct, frozen=True):
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int | None = -1
+    try_number: int = 0
+
+
+class _Task(msgspec.Struct, frozen=True):
+    ti: _Names = _Names()
+
+
+def name_of(offer: Offer) -> str:
+    """Return what an offer is for, for the worker's log."""
+    if offer.kind is not JobKind.TASK:
+        return str(offer.kind.value)
+    try:
+        ti = msgspec.json.decode(offer.workload, type=_Task).ti
+    except msgspec.MsgspecError:
+        return "task"
+    mapped = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+    return f"task {ti.dag_id}.{ti.task_id}{mapped} of run {ti.run_id}, try {ti.try_number},"
 
 
 def _outcome(result: Result) -> Outcome:

@@ -66,7 +66,7 @@ class ReportLoop(PerJob):
             except (Outdated, Rewind):
                 await self._link.heard_again(backoff.next_s())
             else:
-                log.info("job %s: %s", job.lease, report.outcome.value)
+                log.debug("job %s: central has its report (%s)", job.lease, report.outcome.value)
                 return "acknowledged"
         return "superseded"
 

@@ -32,6 +32,8 @@ class RemoteCoordinator(BaseCoordinator):  # type: ignore[misc]
     last_call: StateLast
     exit_code: int | None = None
     final_state: str = ""
+    has_told_its_end: bool = False
+    """The task's process itself told how the task ends, which it does after its own code began."""
 
     def execute_task(self, **arguments: Any) -> Any:
         """Run the task to its end. Arguments and result are those of `BaseCoordinator.execute_task`."""
@@ -40,6 +42,7 @@ class RemoteCoordinator(BaseCoordinator):  # type: ignore[misc]
             process.wait()
         finally:  # the task may have ended well although its last report failed
             self.exit_code = process._exit_code
+            self.has_told_its_end = bool(process._terminal_state)
             if self.exit_code is not None:
                 self.final_state = str(getattr(process.final_state, "value", process.final_state))
         return self.ExecutionResult(self.exit_code, process.final_state)

@@ -5,7 +5,11 @@ What differs from job to job is set by :mod:`host`.
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import os
+import sys
+from pathlib import Path
 
 from airflow_remote_worker.shim import task_settings
 
@@ -36,6 +40,33 @@ def prepare() -> None:
     os.environ.update(FORCED)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def prepare_path() -> None:
+    """Make the site's `config` and `plugins` folders importable. Must run before anything imports airflow.
+
+    Airflow does it too, but imports what the settings name (a secrets backend, an XCom backend) before or apart from that.
+    """
+    for folder in (airflow_home() / "config", plugins_folder()):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+def airflow_home() -> Path:
+    """Return the folder of the runtime's settings, as Airflow finds it."""
+    return Path(os.path.expandvars(os.environ.get("AIRFLOW_HOME", "~/airflow"))).expanduser()
+
+
+def plugins_folder() -> Path:
+    """Return `[core] plugins_folder`, as Airflow finds it."""
+    home = airflow_home()
+    named = os.environ.get("AIRFLOW__CORE__PLUGINS_FOLDER", "")
+    if not named:
+        settings = configparser.ConfigParser(interpolation=None, strict=False)
+        with contextlib.suppress(configparser.Error, OSError, UnicodeDecodeError):  # Airflow says what is wrong with it
+            settings.read(os.environ.get("AIRFLOW_CONFIG") or home / "airflow.cfg", encoding="utf-8")
+        named = settings.get("core", "plugins_folder", fallback="").replace("{AIRFLOW_HOME}", str(home))
+    return Path(os.path.expandvars(named)).expanduser() if named else home / "plugins"
 
 
 def release() -> None:

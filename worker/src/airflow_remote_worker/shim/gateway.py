@@ -51,6 +51,10 @@ class Gateway:
         self._stopped_at = 0.0
         self.stop: wire.Stop | None = None
         """The order to end the task, the daemon's or in its absence our own; kept for good once given."""
+        self.may_run = False
+        """Central let the task start."""
+        self.has_spoken = False
+        """The task has called for something besides its start and its end: its own code has begun."""
 
     def call(
         self, method: str, path: str, headers: dict[str, str], body: bytes, *, may_spool: bool = False
@@ -71,6 +75,7 @@ class Gateway:
                 self._send(call)
                 answer = self._await_answer(call.id, begun)
                 if answer is not None:
+                    self.note_call(path, answer.status if isinstance(answer, wire.Answer) else 200)
                     return answer
             except (OSError, wire.BrokenFrame):
                 self._hang_up()
@@ -82,6 +87,13 @@ class Gateway:
                 pause = min(pause * 2, LONGEST_PAUSE_S)
         self._hang_up()  # so that the daemon drops the call, and its late answer can't be taken for another's
         return None
+
+    def note_call(self, path: str, status: int) -> None:
+        """Note how far the task has come, by a call that was answered."""
+        if path.endswith("/run"):
+            self.may_run = status < 300
+        elif not path.endswith(("/state", "/heartbeat")):
+            self.has_spoken = True
 
     def accept(self) -> str:
         """Accept the offer of a job that has no `run` call; return an empty text, or why the job must not start."""

@@ -39,6 +39,10 @@ def run(job_dir: Path) -> int:
         from airflow_remote_worker.shim.triggers import program
 
         return program.run(job_dir)
+    if (job_dir / wire.CANARY_SPEC).exists():
+        from airflow_remote_worker.shim import canary
+
+        return canary.run(job_dir)
     os.environ[wire.JOB_MARK] = job_dir.name
     reserve(job_dir / "result.json")
     log = job_dir.resolve() / "task.log"
@@ -49,7 +53,7 @@ def run(job_dir: Path) -> int:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
         tell_reader(log, f"The Remote Worker could not host this task to its end: {reason}")
-        result = wire.Result(exit_code=1, final_state="", error=reason)
+        result = wire.Result(exit_code=1, final_state="", error=reason, begun=False)
     if ended := posix.leftovers.end():
         tell_reader(log, f"Ended what the job left running behind it: {', '.join(ended)}", level="warning")
     make_room_for_the_mark(log)
@@ -74,6 +78,8 @@ def supervise(job: wire.JobSpec, log: Path) -> wire.Result:
     result = _host(job, gateway, log)
     if result.error:
         tell_reader(log, f"The Remote Worker could not host this task to its end: {result.error}")
+    if result.begun is False and job.code_note:
+        tell_reader(log, f"The task ended before its own code began, perhaps for this reason: {job.code_note}.")
     return result
 
 

@@ -56,6 +56,7 @@ def preload() -> None:
     """
     lossy.guard_stdio()
     environment.prepare()
+    environment.prepare_path()
     # Airflow shows warnings with rich, which a lean runtime lacks: a warning would be a ModuleNotFoundError. Leaving this block
     # puts Python's own function back.
     with warnings.catch_warnings():

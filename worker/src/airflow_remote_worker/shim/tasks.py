@@ -61,7 +61,10 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
     terminated = coordinator.final_state == compat.server_terminated()
     stopped = gateway.stop is not None and (terminated or coordinator.exit_code is None)
     final_state = SERVER_TERMINATED if terminated else coordinator.final_state
-    return wire.Result(exit_code=exit_code, final_state=final_state, stopped=stopped, error=error)
+    begun: bool | None = gateway.has_spoken or coordinator.has_told_its_end or exit_code == 0
+    if not begun and not gateway.may_run:
+        begun = None  # central did not let it start, which says nothing about this machine
+    return wire.Result(exit_code=exit_code, final_state=final_state, stopped=stopped, error=error, begun=begun)
 
 
 def describe(error: Exception) -> str:

@@ -301,6 +301,27 @@ class JobSpec(msgspec.Struct, frozen=True):
     """As whom the job's code runs; empty: as the shim does."""
     body_bytes: int = UNTOLD_BODY_BYTES
     """How large the body of an Execution API call may be, as central said when the job was taken."""
+    site_code: str = ""
+    """MD5 of a Dag file that is not the one that central parsed; empty: it is."""
+    code_note: str = ""
+    """What people should know about that."""
+
+
+CANARY_SPEC = "canary.json"
+"""In a directory that a process is started for: it runs the canary (:mod:`.canary`), no job."""
+
+
+class CanaryResult(msgspec.Struct, frozen=True):
+    """`result.json` of a canary: whether the runtime can host tasks, and what it is."""
+
+    trouble: str = ""
+    """Why it can't; empty: it can."""
+    airflow: str = ""
+    """Versions; empty: not installed."""
+    task_sdk: str = ""
+    python: str = ""
+    watched: list[str] = []
+    """Files and directories whose change means that the runtime has changed."""
 
 
 HOST_SPEC = "host.json"
@@ -333,3 +354,5 @@ class Result(msgspec.Struct, frozen=True):
     """It ended because of a :class:`Stop`."""
     error: str = ""
     """Why the shim could not host the task (an exception of the supervisor), for people."""
+    begun: bool | None = None
+    """Whether the task's own code has begun. False: it failed before, although central had let it start. None: unknown."""

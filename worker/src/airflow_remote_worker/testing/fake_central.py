@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from airflow_remote_protocol.messages import IntentMode, JobKind, StopReason, TaskSettings, Usage
+from airflow_remote_protocol.messages import IntentMode, JobKind, Runtime, StopReason, TaskSettings, Usage
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.task_settings import revision_of
 
@@ -260,6 +260,11 @@ class FakeCentral:
         """Return what the worker said of itself."""
         with self._ledger.changed:
             return bytes(self.worker(worker_name).own_log)
+
+    def runtime(self, worker_name: str) -> Runtime | None:
+        """Return what the worker reported last of what its tasks run in."""
+        with self._ledger.changed:
+            return self.worker(worker_name).runtime
 
     def usage(self, worker_name: str) -> Usage | None:
         """Return what the worker told last of what it uses."""

@@ -30,6 +30,7 @@ from airflow_remote_protocol.messages import (
     Offer,
     Outcome,
     Report,
+    Runtime,
     SessionRequest,
     Stop,
     StopReason,
@@ -91,6 +92,8 @@ class Worker:
     own_log: bytearray = field(default_factory=bytearray)
     own_stretch: tuple[str, int] = ("", 0)
     """The present stretch's name, and where in the log its offset 0 is."""
+    runtime: Runtime | None = None
+    """What it reported last."""
     usage: Usage | None = None
     """What it told last."""
     newest_poll: int = 0
@@ -320,7 +323,7 @@ class Ledger:
 
     def offer(self, worker: Worker, session: SessionRequest, free_slots: int, free_triggers: int = 0) -> list[Offer]:
         """Give *worker* what fits: by priority, then by age; a job that doesn't fit blocks none behind it."""
-        if worker.intent.mode is not IntentMode.SERVE:
+        if worker.intent.mode is not IntentMode.SERVE or (worker.runtime and worker.runtime.trouble):
             return []
         allowed = session.slots if worker.intent.slots is None else min(session.slots, worker.intent.slots)
         leased = self.leased_by(worker)

@@ -31,6 +31,8 @@ from airflow_remote_protocol.messages import (
     PollReply,
     Pong,
     Report,
+    Runtime,
+    RuntimeNoted,
     Session,
     SessionRequest,
     TriggerEvent,
@@ -144,6 +146,11 @@ class Routes:
                     worker.session_id = worker.boot_id = None
                     ledger.changed.notify_all()
                 return Answer(204)
+            case ("POST", ["runtime"]):
+                with ledger.changed:
+                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    worker.runtime = decode(Runtime, request.body)
+                return _message(RuntimeNoted(trouble=worker.runtime.trouble))
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)

@@ -335,7 +335,7 @@ class TriggerKeeper:
     async def _reserve(self, trigger: Trigger, offer: Offer) -> None:
         workload = _workload(offer)
         async with self._looking.setdefault(workload.bundle.name, anyio.CapacityLimiter(LOOKS_AT_ONCE)):
-            path = await locate_code(offer, self._site)
+            path = (await locate_code(offer, self._site)).path
         await self._hosts.reserve(trigger, Code(workload.bundle.name, path, self._site.config.user_of(offer.queue)))
 
     async def _accept(self, trigger: Trigger) -> None:

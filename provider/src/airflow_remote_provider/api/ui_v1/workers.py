@@ -33,7 +33,7 @@ def _filter(
     queue: Annotated[str, Query(max_length=256, description="only those that may serve this queue")] = "",
     label: Annotated[str, Query(max_length=201, pattern="^([^=]+=.+)?$", description="key=value")] = "",
     version: Annotated[str, Query(max_length=50)] = "",
-    flagged: Annotated[bool, Query(description="only those with an alarm, or suspended")] = False,
+    flagged: Annotated[bool, Query(description="only those with an alarm, suspended, or unable to host tasks")] = False,
 ) -> WorkerFilter:
     key, equals, value = label.partition("=")
     return WorkerFilter(

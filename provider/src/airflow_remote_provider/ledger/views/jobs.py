@@ -64,6 +64,8 @@ class JobRow:
     exit_code: int | None
     reason: str
     log_size: int | None
+    site_code: str | None = None
+    """MD5 of the Dag file that its worker ran, where that is not the one that central parsed."""
     usage: JobUsage | None = None
     """What it uses now, as its worker says; told of one job, not of a list."""
 
@@ -179,4 +181,5 @@ def _row(job: Job) -> JobRow:
         exit_code=job.exit_code,
         reason=job.reason,
         log_size=job.log_size,
+        site_code=job.site_code,
     )

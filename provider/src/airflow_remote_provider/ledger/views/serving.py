@@ -40,10 +40,13 @@ class Server:
     triggers: int = 0
     """That it hosts at most."""
     used_triggers: int = 0
+    unfit: str = ""
+    """Why its runtime can't host tasks."""
 
     @property
     def takes_jobs(self) -> bool:
-        return self.presence == "online" and self.intent == IntentMode.SERVE.value and not self.is_suspended
+        serves = self.intent == IntentMode.SERVE.value
+        return self.presence == "online" and serves and not self.is_suspended and not self.unfit
 
     @property
     def free_slots(self) -> int:
@@ -69,7 +72,8 @@ def capacities(session: Session, *, silent_after: timedelta) -> dict[tuple[str, 
     be most of the work.
     """
     shown = Shown(database_now(session) - silent_after)
-    takes = and_(shown.presence == "online", Worker.intent == IntentMode.SERVE.value, Worker.suspended_at.is_(None))
+    serves = and_(Worker.intent == IntentMode.SERVE.value, Worker.suspended_at.is_(None), Worker.unfit.is_(None))
+    takes = and_(shown.presence == "online", serves)
     bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
     leased = [state.value for state in JobState if state.is_leased]
     held = (
@@ -123,6 +127,7 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
             shown.used,
             Worker.triggers,
             _used_triggers(),
+            Worker.unfit,
         ).select_from(Worker)
     ).where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
     if queue is not None:
@@ -146,6 +151,7 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
             used_slots=row[15],
             triggers=row[16],
             used_triggers=row[17],
+            unfit=row[18] or "",
         )
         for row in session.execute(query.order_by(Worker.name))
     ]

@@ -121,6 +121,10 @@ def _needs(job: JobRow) -> list[tuple[Callable[[Server], bool], Complaint]]:
             lambda some: f"{_workers(some)} are suspended; airflow remote workers unsuspend lifts that.",
         ),
         (
+            lambda server: not server.unfit,
+            lambda some: f"The runtimes of {_workers(some)} can't host tasks: {'; '.join(map(_unfit, some[:MOST_NAMES]))}.",
+        ),
+        (
             lambda server: server.takes_jobs,
             lambda some: f"The workers of the queue {job.queue!r} take no jobs: {'; '.join(map(_wish, some[:MOST_NAMES]))}.",
         ),
@@ -185,6 +189,10 @@ def _workers(some: Sequence[Server]) -> str:
 def _wish(server: Server) -> str:
     reason = f": {json.dumps(server.intent_reason, ensure_ascii=False)}" if server.intent_reason else ""
     return f"{server.name} shall {server.intent}, says {server.intent_by or 'somebody'}{reason}"
+
+
+def _unfit(server: Server) -> str:
+    return f"{server.name}: {server.unfit}"
 
 
 def _last_heard(some: Sequence[Server]) -> str:

@@ -82,6 +82,10 @@ class WorkerRow:
     certificate: str | None
     """Whose client certificate it is bound to."""
     alarm: str
+    unfit: str
+    """Why it gets no jobs: what its runtime lacks, or fails at; empty: it gets some."""
+    runtime: dict[str, str]
+    """Versions of what its tasks run in, as it says: `airflow`, `task_sdk`, `python`; empty: it says none."""
     clock_off_s: float | None
     """How much its clock is ahead (below 0: behind); None: not worth a word."""
     facts: dict[str, str]
@@ -101,7 +105,7 @@ class WorkerFilter:
     label: tuple[str, str] | None = None
     version: str = ""
     flagged: bool = False
-    """Only those with an alarm, or suspended."""
+    """Only those with an alarm, suspended, or with a runtime that can't host tasks."""
 
 
 def list_workers(
@@ -154,6 +158,8 @@ class FleetCount:
     never_connected: int
     gone: int
     flagged: int
+    unfit: int
+    """Those whose runtime can't host tasks."""
     slots: int
     """Of those online: what they may fill."""
     used_slots: int
@@ -174,6 +180,7 @@ def count_workers(
         func.count(),
         *(those(shown.presence == presence) for presence in PRESENCES),
         those(_flagged()),
+        those(Worker.unfit.is_not(None)),
         those(online, bound),
         func.coalesce(func.sum(shown.used), 0),
     ).select_from(Worker)
@@ -241,7 +248,7 @@ def _wanted(only: WorkerFilter, shown: Shown) -> list[ColumnElement[bool]]:
 
 
 def _flagged() -> ColumnElement[bool]:
-    return or_(Worker.alarm != "", Worker.suspended_at.is_not(None))
+    return or_(Worker.alarm != "", Worker.suspended_at.is_not(None), Worker.unfit.is_not(None))
 
 
 def holds(column: Any, item: str) -> ColumnElement[bool]:
@@ -284,6 +291,8 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any, *
         bundles=worker.bundles,
         certificate=worker.certificate,
         alarm=worker.alarm,
+        unfit=worker.unfit or "",
+        runtime={name: value for name, value in (worker.runtime or {}).items() if name != "trouble"},
         clock_off_s=_worth_telling(worker.clock_offset_s),
         facts=dict(worker.facts),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import zipimport
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ class Loader:
         key = (classpath, dag_rel_path)
         if key not in self._classes:
             own = DAG_MODULE.match(classpath)
-            found = self._of_dag_file(own, dag_rel_path) if own else _of_module(classpath)
+            archive = archive_of(Path(self._bundle_path), dag_rel_path)
+            if own:
+                found = self._of_dag_file(own, dag_rel_path)
+            else:
+                found = _of_module(classpath) if archive is None else _of_archive(archive, classpath)
             if not isinstance(found, type):
                 raise CannotLoad(f"{classpath} is no class")
             if not callable(getattr(found, "run", None)):
@@ -119,6 +124,34 @@ def _of_module(classpath: str) -> Any:
     if not module_name:
         raise CannotLoad(f"{classpath!r} is no import path of a class: it names no module")
     return _attribute(importlib.import_module(module_name), name, module_name)
+
+
+def archive_of(bundle: Path, dag_rel_path: str) -> str | None:
+    """Return the zip archive that a Dag file is in (`dags.zip/dag.py`); None for an ordinary file."""
+    for place in Path(bundle, dag_rel_path).parents:
+        if place.suffix.lower() == ".zip" and place.is_file():
+            return str(place)
+    return None
+
+
+def _of_archive(archive: str, classpath: str) -> Any:
+    """Return what *classpath* names in the archive, or outside it if the archive has no such module.
+
+    Two archives may have modules of the same name; Airflow, too, imports each archive's for itself.
+    """
+    module_name, _, name = classpath.rpartition(".")
+    top = module_name.partition(".")[0]
+    if not module_name or zipimport.zipimporter(archive).find_spec(top) is None:
+        return _of_module(classpath)
+    for known, module in list(sys.modules.items()):
+        if known.partition(".")[0] == top and not str(getattr(module, "__file__", None) or "").startswith(archive):
+            del sys.modules[known]
+    sys.path.insert(0, archive)
+    try:
+        module = importlib.import_module(module_name)
+    finally:
+        sys.path.remove(archive)
+    return _attribute(module, name, f"{archive}, module {module_name},")
 
 
 def _attribute(module: Any, dotted: str, where: str) -> Any:

@@ -1,0 +1,121 @@
+"""Code that is at the site: another version than central's, zip archives, and what a site keeps in its plugins folder."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from testkit.airflow import Airflow
+
+from .conftest import NewWorker
+
+ZIPPED = """
+from airflow.sdk import BaseOperator, dag, task
+from zipped_waits.triggers import Soon
+
+REMOTE = "RemoteExecutor"
+
+class Wait(BaseOperator):
+    def execute(self, context):
+        self.defer(trigger=Soon(0.5), method_name="resume")
+
+    def resume(self, context, event=None):
+        return event
+
+@dag(schedule=None)
+def zipped():
+    @task(executor=REMOTE, queue="site-code")
+    def packed():
+        return {"valve": 7}
+
+    @task(executor=REMOTE, queue="site-code")
+    def read(value):
+        print("read", value["valve"])
+
+    read(packed()) >> Wait(task_id="wait", executor=REMOTE, queue="site-code")
+
+zipped()
+"""
+TRIGGER = """
+import asyncio
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+class Soon(BaseTrigger):
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def serialize(self):
+        return "zipped_waits.triggers.Soon", {"seconds": self.seconds}
+
+    async def run(self):
+        await asyncio.sleep(self.seconds)
+        yield TriggerEvent("came from a zip")
+"""
+XCOM_BACKEND = """
+import json, uuid
+from pathlib import Path
+from airflow.sdk.bases.xcom import BaseXCom
+
+STORE = Path(__file__).parent.parent / "store"
+
+class SiteXCom(BaseXCom):
+    @staticmethod
+    def serialize_value(value, **context):
+        STORE.mkdir(exist_ok=True)
+        name = uuid.uuid4().hex
+        (STORE / name).write_text(json.dumps(value))
+        return BaseXCom.serialize_value(f"site://{name}")
+
+    @staticmethod
+    def deserialize_value(result):
+        name = BaseXCom.deserialize_value(result).removeprefix("site://")
+        return json.loads((STORE / name).read_text())
+"""
+
+
+def test_code_of_the_site(central: Airflow, new_worker: NewWorker, home: Path) -> None:
+    plugins = home / "site-plugins"
+    plugins.mkdir()
+    (plugins / "site_xcom.py").write_text(XCOM_BACKEND)
+    for dags in (home / "central-dags", home / "worker-dags"):
+        with zipfile.ZipFile(dags / "zipped.zip", "w") as archive:
+            archive.writestr("zipped_dag.py", ZIPPED)
+            archive.writestr("zipped_waits/__init__.py", "")
+            archive.writestr("zipped_waits/triggers.py", TRIGGER)
+    worker = new_worker(
+        central,
+        "site-code",
+        queues="site-code",
+        variables={
+            "AIRFLOW__WORKERS__MISSING_DAG_RETRIES": "0",
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
+            "AIRFLOW__CORE__XCOM_BACKEND": "site_xcom.SiteXCom",
+        },
+    )
+    ours = home / "worker-dags/site_code.py"
+    ours.write_text(ours.read_text().partition("    # Added")[0] + "    known()\n\n\nsite_code()\n")
+    central.cli("dags", "reserialize", "--bundle-name", "dags-folder")  # the archive came after the start
+
+    zipped, differs = central.trigger("zipped"), central.trigger("site_code")
+    assert central.wait_for_run("zipped", zipped) == "success"
+    assert "read 7" in central.task_log("zipped", zipped, "read")
+    # Central holds a reference, the value stays at the site.
+    (value,) = central.query("SELECT value FROM xcom WHERE run_id = :run AND task_id = 'packed'", run=zipped)
+    assert "site://" in str(value["value"])
+    assert "valve" not in str(value["value"])
+
+    assert central.wait_for_run("site_code", differs) == "failed"
+    known, added = (central.task_log("site_code", differs, name) for name in ("known", "added"))
+    for log in (known, added):
+        assert "The Dag file site_code.py of bundle 'dags-folder' on worker site-code (version " in log
+        assert "is not the one that central parsed (version " in log
+    assert "Task not found in Dag during start up" in added
+    assert "The task ended before its own code began, perhaps for this reason: The Dag file site_code.py" in added
+    jobs = central.remote_cli("jobs", "list", "--run", differs)
+    assert [len(job["site_code"]) for job in jobs] == [32, 32]
+
+    own = worker.log.read_text()
+    assert f"task site_code.known of run {differs}, try 1, succeeded" in own
+    assert f"task site_code.added of run {differs}, try 1, failed (exit code 1)" in own
+    assert f"task zipped.wait of run {zipped}, try 1, deferred" in own

@@ -1,0 +1,79 @@
+"""Workers whose jobs keep failing before their own code begins. Judged by what central sees, whatever the worker says.
+
+After :data:`..dispatch.LIMIT` in a row the worker has an alarm. If other workers' jobs of the same queue succeed, it is paused,
+each time for longer, and then gets one job at a time until one has begun.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_protocol.states import JobState
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record
+from airflow_remote_provider.ledger.changes import stamp
+from airflow_remote_provider.ledger.dispatch import LIMIT
+from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.wakeup import Topic, wake
+from airflow_remote_provider.ledger.workers import CENTRAL, set_intent
+from airflow_remote_provider.models import Job, Worker
+
+FIRST_PAUSE = timedelta(minutes=10)
+LONGEST_PAUSE = timedelta(days=1)
+SUCCEEDED_WITHIN = timedelta(hours=1)
+"""How lately another worker's job of the queue must have succeeded."""
+
+
+def note_begun(session: Session, worker_id: str) -> None:
+    """A job of the worker's has begun: it is no bad machine."""
+    session.execute(
+        update(Worker)
+        .where(Worker.id == worker_id, Worker.early_failures > 0)
+        .values(early_failures=0, changed_at=stamp(session))
+        .execution_options(synchronize_session=False)
+    )
+    wake(session, Topic.WORKER)
+
+
+def note_failure(session: Session, lease: Lease, why: str) -> None:
+    """A job of the worker's has failed before anything was seen of its own code."""
+    worker = session.scalar(select(Worker).where(Worker.id == lease.worker_id).with_for_update())
+    if worker is None or worker.removed_at is not None:
+        return
+    worker.early_failures += 1
+    worker.changed_at = stamp(session)
+    wake(session, Topic.WORKER)
+    if worker.early_failures < LIMIT or worker.intent != IntentMode.SERVE.value:
+        return
+    job, now = session.get(Job, lease.job_id), database_now(session)
+    others = job is not None and _others_succeed(session, job)
+    last = why or "no reason was given"
+    text = f"its last {worker.early_failures} jobs failed before their own code began, the last one so: {last}"
+    if others:
+        lasts = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(worker.early_failures - LIMIT, 10))
+        text += "; other workers' jobs of the queue succeed, so it is paused, and then gets one job at a time until one begins"
+        set_intent(session, worker.name, IntentMode.PAUSE, by=CENTRAL, reason=text, lasts=lasts)
+    else:
+        text += "; no other worker's job of the queue has succeeded lately, so it is not paused"
+    worker.alarm = f"{now:%Y-%m-%d %H:%M} UTC: {text}"
+    cause = f"{worker.id} {now:%Y-%m-%d}"
+    record(session, Event(AuditKind.BREAKER, cause, text, worker_id=worker.id, worker_name=worker.name))
+
+
+def _others_succeed(session: Session, job: Job) -> bool:
+    lately = database_now(session) - SUCCEEDED_WITHIN
+    found = session.scalar(
+        select(Job.id)
+        .where(
+            Job.state == JobState.SUCCEEDED.value,
+            Job.queue == job.queue,
+            Job.worker_id != job.worker_id,
+            Job.ended_at >= lately,
+        )
+        .limit(1)
+    )
+    return found is not None

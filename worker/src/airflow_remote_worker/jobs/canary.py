@@ -1,0 +1,58 @@
+"""Runs the canary in a runtime: starts it as a job is started, waits, and reads what came of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from airflow_remote_worker.jobs.process import CannotHost, StartUncertain, kill, wait_for_exit
+from airflow_remote_worker.shim import wire
+from airflow_remote_worker.shim.seal import unsealed
+from airflow_remote_worker.spool import ShimRecord
+
+WITHIN_S = 180.0
+"""A small board without bytecode takes its time; a canary that hangs is a runtime that hangs."""
+
+
+class Starter(Protocol):
+    """What starts shims: :class:`~.process.Launcher`."""
+
+    async def launch(self, job_dir: Path) -> ShimRecord: ...
+
+
+async def run_canary(starter: Starter, directory: Path) -> wire.CanaryResult:
+    """Run the canary in *directory*, which stays only if something is wrong. Never raises for what is wrong with the runtime."""
+    try:
+        _prepare(directory)
+        shim = await starter.launch(directory)
+    except (CannotHost, StartUncertain, OSError) as error:
+        return wire.CanaryResult(trouble=str(error))
+    with anyio.move_on_after(WITHIN_S):
+        await wait_for_exit(shim)
+        found = _read(directory)
+        if found.trouble:
+            trouble = f"the runtime failed its canary (a built-in task): {found.trouble}; see {directory / 'task.log'}"
+            return msgspec.structs.replace(found, trouble=trouble)
+        shutil.rmtree(directory, ignore_errors=True)
+        return found
+    kill(shim)
+    return wire.CanaryResult(
+        trouble=f"the runtime failed its canary (a built-in task), which did not end within {WITHIN_S:.0f} s; see {directory}"
+    )
+
+
+def _prepare(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700, parents=True)
+    (directory / wire.CANARY_SPEC).write_bytes(b"{}")
+
+
+def _read(directory: Path) -> wire.CanaryResult:
+    try:
+        return msgspec.json.decode(unsealed((directory / "result.json").read_bytes()), type=wire.CanaryResult)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        return wire.CanaryResult(trouble=f"it ended without a result ({error}); see {directory / 'shim.log'}")

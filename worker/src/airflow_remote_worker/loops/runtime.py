@@ -1,0 +1,81 @@
+"""Reports what tasks run in here, and whether it can host them, in each session and whenever that changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import anyio
+from airflow_remote_protocol.messages import Runtime
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.link import Link
+
+log = logging.getLogger(__name__)
+
+REFUSED_PAUSE_S = 300.0
+ASK_AGAIN_S = 300.0
+"""While central offers no jobs: it may have been upgraded."""
+
+
+class RuntimeLoop:
+    """*current* returns what to report; None: not known yet."""
+
+    def __init__(self, link: Link, clock: Clock, current: Callable[[], Runtime | None]) -> None:
+        self.refused = ""
+        """Why central offers this worker no jobs although its canary passes; empty while it does."""
+        self.on_change: Callable[[], None] = _nobody
+        self._link = link
+        self._clock = clock
+        self._current = current
+        self._is_wanted = False
+        self._reported: Runtime | None = None
+        self._changed = anyio.Event()
+
+    def hear_session(self, *, wanted: bool) -> None:
+        """A session has been opened; *wanted*: central takes such reports."""
+        self._is_wanted, self._reported = wanted, None
+        self._changed.set()
+
+    def note_change(self) -> None:
+        """The runtime may have changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        backoff = Backoff(self._clock, floor_s=1.0, ceiling_s=60.0)
+        while True:
+            self._changed = anyio.Event()
+            runtime = self._current()
+            if self._is_wanted and runtime is not None and (self.refused or runtime != self._reported):
+                try:
+                    refused = await self._link.report_runtime(runtime)
+                    self._hear("" if runtime.trouble else refused)  # our own trouble was told before
+                    self._reported = runtime
+                    backoff.reset()
+                except Refused:
+                    await self._clock.sleep(REFUSED_PAUSE_S)
+                    continue
+                except Unreachable as error:
+                    await self._link.heard_again(backoff.next_s(error.retry_after_s))
+                    continue
+                except (Superseded, Outdated, Rewind):
+                    await self._link.heard_again(backoff.next_s())
+                    continue
+            with anyio.move_on_after(ASK_AGAIN_S if self.refused else None):
+                await self._changed.wait()
+
+    def _hear(self, refused: str) -> None:
+        if refused == self.refused:
+            return
+        if refused:
+            log.error("central offers this worker no jobs: %s", refused)
+        else:
+            log.info("central offers this worker jobs again")
+        self.refused = refused
+        self.on_change()
+
+
+def _nobody() -> None:
+    """The default listener."""

@@ -1,0 +1,167 @@
+"""Runs the canary: a built-in Dag, hosted as any task is, on canned answers. Says whether this runtime can host tasks.
+
+Central, the daemon's gateway and the site's code have no part in it. The listeners of plugins don't hear of it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from airflow_remote_worker.shim import environment, lossy, posix, wire
+from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.outbox import Outbox
+from airflow_remote_worker.shim.preload import preload
+from airflow_remote_worker.shim.seal import sealed
+
+DAGS = Path(__file__).parent / "canary_dag"
+NAME = "airflow_remote_canary"
+TI_ID = "00000000-0000-4000-8000-000000000001"
+AT = "2026-01-01T00:00:00Z"
+WORKLOAD = {
+    "ti": {
+        "id": TI_ID,
+        "dag_version_id": "00000000-0000-4000-8000-000000000002",
+        "dag_id": NAME,
+        "task_id": "canary",
+        "run_id": "canary",
+        "try_number": 1,
+        "map_index": -1,
+        "queue": NAME,
+    },
+    "dag_rel_path": f"{NAME}.py",
+    "bundle": {"name": NAME, "version": None},
+}
+RUN_CONTEXT = {
+    "dag_run": {
+        "dag_id": NAME,
+        "run_id": "canary",
+        "logical_date": AT,
+        "data_interval_start": AT,
+        "data_interval_end": AT,
+        "run_after": AT,
+        "start_date": AT,
+        "end_date": None,
+        "run_type": "manual",
+        "state": "running",
+        "conf": {},
+        "consumed_asset_events": [],
+        "partition_key": None,
+    },
+    "max_tries": 0,
+    "should_retry": False,
+}
+LONGEST_REASON = 1500
+"""Characters of what went wrong; the worker puts more around it."""
+
+
+def run(directory: Path) -> int:
+    """Run the canary in *directory*, write `result.json` there, and return 0, whatever came of it."""
+    lossy.guard_stdio()
+    log = directory.resolve() / "task.log"
+    try:
+        trouble = _host(directory, log)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        trouble = f"{type(error).__name__}: {error}"
+    posix.leftovers.end()
+    found = wire.CanaryResult(
+        trouble=trouble[:LONGEST_REASON],
+        airflow=_version_of("apache-airflow-core") or _version_of("apache-airflow"),
+        task_sdk=_version_of("apache-airflow-task-sdk"),
+        python=platform.python_version(),
+        watched=_watched(),
+    )
+    part = directory / "result.part"
+    part.write_bytes(sealed(msgspec.json.encode(found)))
+    part.replace(directory / "result.json")
+    return 0
+
+
+def _host(directory: Path, log: Path) -> str:
+    """Host the task; return what went wrong, empty if nothing did."""
+    preload()
+    _mute_listeners()
+    from airflow_remote_worker.shim.tasks import host_task
+
+    job = wire.JobSpec(
+        job_id=NAME,
+        key="",
+        socket_path="",
+        worker_name=NAME,
+        queue=NAME,
+        workload=msgspec.Raw(msgspec.json.encode(WORKLOAD)),
+        bundle_path=str(DAGS),
+    )
+    gateway = CannedGateway()
+    result = host_task(job, gateway, log, Outbox(directory))
+    if result.exit_code == 0 and result.final_state == "success" and not result.error:
+        return ""
+    return result.error or last_error(log) or f"its task ended as {result.final_state or 'nothing'}, exit code {result.exit_code}"
+
+
+def _mute_listeners() -> None:
+    from airflow.sdk.listener import get_listener_manager
+
+    get_listener_manager().clear()
+
+
+class CannedGateway(Gateway):
+    """Answers as central would for a task that runs undisturbed. No daemon is asked."""
+
+    def __init__(self) -> None:
+        super().__init__("", wire.Hello(job_id=NAME, key="", pid=os.getpid()))
+
+    def call(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, *, may_spool: bool = False
+    ) -> wire.Answer | wire.Spool | None:
+        status: int = 200
+        content: dict[str, Any] = {"message": "ok"}
+        if path.endswith("/run"):
+            content = RUN_CONTEXT
+        elif method in ("GET", "HEAD"):
+            status, content = 404, {"detail": {"reason": "not_found", "message": f"the canary has no {path}"}}
+        self.note_call(path, status)
+        return wire.Answer(id=0, status=status, headers={"content-type": "application/json"}, body=json.dumps(content).encode())
+
+    def drain(self) -> None:
+        return None
+
+
+def last_error(log: Path) -> str:
+    """Return the last error in the log of a task, with its exception; empty if there is none."""
+    try:
+        lines = log.read_bytes()[-256 * 1024 :].splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            told: dict[str, Any] = json.loads(line)
+            if told.get("level") in ("error", "critical"):
+                causes = [f"{cause.get('exc_type')}: {cause.get('exc_value')}" for cause in told.get("error_detail") or ()]
+                return ": ".join([str(told.get("event", "")), *causes[-1:]])
+        except (ValueError, AttributeError):
+            continue
+    return ""
+
+
+def _version_of(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)[:50]
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _watched() -> list[str]:
+    """Return the places whose change means that the runtime has changed: its packages, its settings, its plugins."""
+    places = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    home = environment.airflow_home()
+    return [*places, str(home / "airflow.cfg"), str(home / "config"), str(environment.plugins_folder())]

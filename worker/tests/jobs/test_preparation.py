@@ -1,0 +1,74 @@
+"""Whether the code of a job is on this machine. What the daemon makes of it: worker/tests/test_daemon.py."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from airflow_remote_worker.config import BundleConfig, Config
+from airflow_remote_worker.jobs import preparation
+from airflow_remote_worker.jobs.preparation import Code, Unprepared, hash_of, locate_code
+from airflow_remote_worker.jobs.site import Site
+
+from ..conftest import make_offer  # noqa: TID252
+
+
+def _locate(bundle: Path, dag_rel_path: str, code_hash: str = "") -> Code:
+    bundled = {"dag_rel_path": dag_rel_path, "bundle": {"name": "b", "version": None}}
+    workload = {"ti": {"id": "ti-1"}, "code_hash": code_hash, **bundled}
+    offer = make_offer(workload=msgspec.Raw(msgspec.json.encode(workload)))
+    config = Config(state=bundle, bundles={"b": BundleConfig(path=bundle)})
+    return anyio.run(locate_code, offer, Site(config, "w", bundle / "socket", bundle / "contact"))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "a_dag.py").write_text("")
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("dag.py", "")
+    (tmp_path / "broken.zip").write_bytes(b"no zip")
+    return tmp_path
+
+
+@pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py", "packed.zip"])
+def test_a_dag_file_is_found_also_in_a_zip_archive(bundle: Path, dag_rel_path: str) -> None:
+    assert _locate(bundle, dag_rel_path) == Code(str(bundle))
+
+
+@pytest.mark.parametrize("dag_rel_path", ["gone.py", "packed.zip/gone.py", "gone.zip/dag.py", "broken.zip/dag.py"])
+def test_one_that_is_not_there_is_named(bundle: Path, dag_rel_path: str) -> None:
+    with pytest.raises(Unprepared, match=f"{dag_rel_path} does not exist on worker w"):
+        _locate(bundle, dag_rel_path)
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py"])
+def test_a_file_that_central_parsed_is_nothing_to_speak_of(bundle: Path, dag_rel_path: str) -> None:
+    assert _locate(bundle, dag_rel_path, _md5("")).note == ""
+
+
+@pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py"])
+def test_another_one_is_named_with_worker_and_both_versions(bundle: Path, dag_rel_path: str) -> None:
+    code = _locate(bundle, dag_rel_path, _md5("newer"))
+    assert code.differs_as == _md5("")
+    assert f"The Dag file {dag_rel_path} of bundle 'b' on worker w (version {_md5('')[:8]})" in code.note
+    assert f"central parsed (version {_md5('newer')[:8]})" in code.note
+
+
+def test_line_ends_of_another_system_make_no_other_version(tmp_path: Path) -> None:
+    (tmp_path / "dag.py").write_bytes("a = 'ä'\r\nb = 2\r".encode())
+    assert hash_of(tmp_path / "dag.py") == _md5("a = 'ä'\nb = 2\n")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 100])
+def test_what_is_no_text_or_too_long_is_not_compared(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "LONGEST_FILE", 99)
+    (tmp_path / "dag.py").write_bytes(content)
+    assert hash_of(tmp_path / "dag.py") == ""

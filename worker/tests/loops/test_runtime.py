@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from airflow_remote_protocol.messages import Runtime
+from airflow_remote_worker.errors import Unreachable
+from airflow_remote_worker.loops.runtime import RuntimeLoop
+
+from ..conftest import HandClock  # noqa: TID252
+
+
+class Central:
+    """Answers reports; *answers* come first, an exception is raised."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.told: list[Runtime] = []
+
+    async def report_runtime(self, runtime: Runtime) -> str:
+        self.told.append(runtime)
+        answer = self.answers.pop(0) if self.answers else ""
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    async def heard_again(self, seconds: float) -> None:
+        await anyio.sleep(0)
+
+
+class Site:
+    def __init__(self) -> None:
+        self.now: Runtime | None = None
+
+
+def _run(central: Central, site: Site, story: Callable[[RuntimeLoop], Any]) -> RuntimeLoop:
+    loop = RuntimeLoop(central, HandClock(), lambda: site.now)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(loop.run)
+            for step in story(loop):
+                await anyio.wait_all_tasks_blocked()
+                del step
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+    return loop
+
+
+def test_it_is_reported_once_it_is_known_and_when_it_changes_and_in_each_session() -> None:
+    central, site = Central(), Site()
+
+    def story(loop: RuntimeLoop) -> Any:
+        yield loop.hear_session(wanted=True)
+        assert central.told == []
+        site.now = Runtime(task_sdk="1.3.2")
+        yield loop.note_change()
+        yield loop.note_change()
+        assert len(central.told) == 1
+        site.now = Runtime(task_sdk="1.3.2", trouble="broken")
+        yield loop.note_change()
+        yield loop.hear_session(wanted=True)
+
+    _run(central, site, story)
+    assert [told.trouble for told in central.told] == ["", "broken", "broken"]
+
+
+def test_a_central_that_does_not_take_it_is_told_nothing() -> None:
+    central, site = Central(), Site()
+    site.now = Runtime()
+
+    def story(loop: RuntimeLoop) -> Any:
+        yield loop.hear_session(wanted=False)
+        yield loop.note_change()
+
+    _run(central, site, story)
+    assert central.told == []
+
+
+def test_a_report_that_did_not_arrive_is_repeated() -> None:
+    central, site = Central(Unreachable("away"), Unreachable("away")), Site()
+    site.now = Runtime()
+
+    def story(loop: RuntimeLoop) -> Any:
+        yield loop.hear_session(wanted=True)
+
+    _run(central, site, story)
+    assert len(central.told) == 3
+
+
+def test_central_s_verdict_is_kept_and_our_own_trouble_is_no_verdict() -> None:
+    central, site = Central("its runtime has the Task SDK 1.2", "broken"), Site()
+    site.now = Runtime(task_sdk="1.2")
+    refused = []
+
+    def story(loop: RuntimeLoop) -> Any:
+        loop.on_change = lambda: refused.append(loop.refused)
+        yield loop.hear_session(wanted=True)
+        site.now = Runtime(task_sdk="1.2", trouble="broken")
+        yield loop.note_change()
+
+    _run(central, site, story)
+    assert refused == ["its runtime has the Task SDK 1.2", ""]
