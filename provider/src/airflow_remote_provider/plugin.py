@@ -17,14 +17,15 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:
-        from airflow_remote_provider.api.app import create_worker_api
-        from airflow_remote_provider.api.static import create_static_app
-        from airflow_remote_provider.api.ui_v1.app import create_people_api
+        from airflow_remote_provider.api.unavailable import app_or_reason
 
         return [
-            {"app": create_static_app(), "url_prefix": STATIC, "name": "Remote Executor dashboard"},
-            {"app": create_worker_api(), "url_prefix": "/remote/v1", "name": "Remote Worker API"},
-            {"app": create_people_api(), "url_prefix": "/remote/ui/v1", "name": "Remote Executor API"},
+            {"app": app_or_reason(name, create), "url_prefix": prefix, "name": name}
+            for prefix, name, create in (
+                (STATIC, "Remote Executor dashboard", _static_app),
+                ("/remote/v1", "Remote Worker API", _worker_api),
+                ("/remote/ui/v1", "Remote Executor API", _people_api),
+            )
         ]
 
     @cached_property
@@ -40,3 +41,21 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
             {"name": "Remote Workers in a line", "destination": "dashboard", **bundle},
             {"name": "Remote job", "destination": "task_instance", "url_route": "remote-job", **bundle},
         ]
+
+
+def _static_app() -> Any:
+    from airflow_remote_provider.api.static import create_static_app
+
+    return create_static_app()
+
+
+def _worker_api() -> Any:
+    from airflow_remote_provider.api.app import create_worker_api
+
+    return create_worker_api()
+
+
+def _people_api() -> Any:
+    from airflow_remote_provider.api.ui_v1.app import create_people_api
+
+    return create_people_api()
