@@ -2,8 +2,8 @@
 
     python -m testkit.scheduler_loop HOME
 
-Prints lines, RESULT and JSON: for methods and kinds of errors, what became of the loop, of another executor's task and of a remote
-one. The database is SQLite, migrated by `airflow db migrate`; the loop, its Dag and its task instances are Airflow's.
+Prints lines, RESULT and JSON: for methods and kinds of errors, what became of the loop, of another executor's task and of a
+remote one. The database is SQLite, migrated by `airflow db migrate`; the loop, its Dag and its task instances are Airflow's.
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ class Loop:
         trigger_dag("both", run_id=run_id, triggered_by=DagRunTriggeredByType.TEST)
         calls: Counter[str] = Counter()
         ended: list[str] = []
+        tasks: dict[str, str | None] = {}
         with _reports() as lines:
             executors = ExecutorLoader.init_executors()
             remote = executors[1]
@@ -151,13 +152,15 @@ class Loop:
                 for _ in range(MOST_TURNS):
                     self._leave(run_id, orphan=method == "try_adopt_task_instances")
                     with _raising(method, error) as called:
-                        turn = [lambda: self._run(executors, impatient=method == "revoke_task")]
+                        turn = []
+                        if method not in BY_OTHERS or tasks.get("OtherExecutor") != "success":
+                            turn.append(lambda: self._run(executors, impatient=method == "revoke_task"))
                         if method in BY_OTHERS:
-                            turn.append(lambda: _called_by_others(remote, method, self._tasks(run_id)["RemoteExecutor"]))
+                            turn.append(lambda: _called_by_others(remote, method, self._tasks(run_id).get("RemoteExecutor")))
                         ended += [f"{name}: {said}" for said in map(_failure, turn) if said]
                         calls[name] += len(called)
                     tasks = {task_id: ti.state for task_id, ti in self._tasks(run_id).items()}
-                    if calls[name] and (name != names[-1] or tasks["OtherExecutor"] == "success"):
+                    if calls[name] and (name != names[-1] or tasks.get("OtherExecutor") == "success"):
                         break
             if method == "_process_workloads":
                 ended += [said for said in [_failure(remote.heartbeat)] if said]
@@ -166,8 +169,8 @@ class Loop:
             "kinds": names,
             "calls": dict(calls),
             "ended": ended,
-            "other": tasks["OtherExecutor"],
-            "remote": tasks["RemoteExecutor"],
+            "other": tasks.get("OtherExecutor"),
+            "remote": tasks.get("RemoteExecutor"),
             "job": self._job_of(run_id),
             "lines": list(lines),
         }
@@ -184,9 +187,10 @@ class Loop:
         run_job(job, runner._execute)
 
     def _leave(self, run_id: str, *, orphan: bool) -> None:
-        """End all runs but this one; leave a connection test that nobody answers and, if *orphan*, the task of a scheduler that died.
+        """End all runs but this one; leave a connection test that nobody answers.
 
-        Without need no orphan: the scheduler's transaction locks all of SQLite while it asks for adoption.
+        If *orphan*, leave the task of a scheduler that died. Without need none: the scheduler's transaction locks all of SQLite
+        while it asks for adoption.
         """
         from airflow import settings
         from airflow.jobs.job import Job

@@ -46,9 +46,9 @@ def test_another_executors_task_runs_all_the_same(results: list[dict[str, Any]])
 
 def test_a_remote_task_waits_for_what_can_heal_and_fails_for_what_can_t(results: list[dict[str, Any]]) -> None:
     found = {r["kinds"][0]: (r["remote"], r["job"]) for r in results if r["method"] == "_process_workloads"}
-    assert found == {
-        kind: ("queued", "queued") if kind in HEALS else ("failed", None) for kind in scheduler_loop.kinds()
-    }, "it is handed in by the first heartbeat that works"
+    assert found == {kind: ("queued", "queued") if kind in HEALS else ("failed", None) for kind in scheduler_loop.kinds()}, (
+        "it is handed in by the first heartbeat that works"
+    )
 
 
 def test_each_reason_is_logged_once_with_its_remedy(results: list[dict[str, Any]]) -> None:

@@ -210,11 +210,15 @@ def _other_revision() -> Diagnosis | None:
     if found == needed:
         return None
     if found == "":
-        return Diagnosis("the tables of the Remote Executor are not in Airflow's database", MIGRATE, can_heal=True, is_public=True)
+        return Diagnosis(
+            "the tables of the Remote Executor are not in Airflow's database", MIGRATE, can_heal=True, is_public=True
+        )
     if found is None:
         return None
     if found in known_revisions():
-        cause = f"the tables of the Remote Executor have revision {found}, and airflow-provider-remote {__version__} needs {needed}"
+        cause = (
+            f"the tables of the Remote Executor have revision {found}, and airflow-provider-remote {__version__} needs {needed}"
+        )
         return Diagnosis(cause, MIGRATE, can_heal=True, is_public=True)
     return Diagnosis(
         f"the tables of the Remote Executor have revision {found}, which airflow-provider-remote {__version__} doesn't know",
@@ -278,7 +282,9 @@ def _unsupported_airflow() -> str | None:
     installed = version("apache-airflow-core")
     for text in requires("airflow-provider-remote") or ():
         needed = Requirement(text)
-        if needed.name in ("apache-airflow", "apache-airflow-core") and not needed.specifier.contains(installed, prereleases=True):
+        if needed.name in ("apache-airflow", "apache-airflow-core") and not needed.specifier.contains(
+            installed, prereleases=True
+        ):
             return f"airflow-provider-remote {__version__} supports Airflow {needed.specifier}, and {installed} is installed"
     return None
 

@@ -54,7 +54,7 @@ def task_policy(task: Any) -> None:
 
 
 def _is_remote(task: Any) -> bool:
-    """Whether the task goes to our executor. If that can't be told, a Dag file of other executors' tasks must load all the same."""
+    """Say whether the task goes to our executor. If that can't be told, Dag files of other executors must load all the same."""
     try:
         from airflow_remote_provider import compat
 

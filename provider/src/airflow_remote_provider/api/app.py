@@ -37,6 +37,7 @@ from airflow_remote_provider.ledger.written import Bounds
 from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings
+
 START_AGAIN_AFTER_S = 5.0
 """How long after a side loop of ours has died it is started again."""
 

@@ -43,8 +43,13 @@ class RemoteExecutor(LedgerExecutor):
         self._keep("start", super().start)
 
     def queue_workload(self, workload: ExecutorWorkload, session: Session) -> None:
-        if self._keep("queue a workload", lambda: super(RemoteExecutor, self).queue_workload(workload, session), FAILED) is FAILED:
-            self._keep("fail a workload", lambda: self.fail(workload.key, "the Remote Executor could not queue it; its log says why"))
+        if (
+            self._keep("queue a workload", lambda: super(RemoteExecutor, self).queue_workload(workload, session), FAILED)
+            is FAILED
+        ):
+            self._keep(
+                "fail a workload", lambda: self.fail(workload.key, "the Remote Executor could not queue it; its log says why")
+            )
 
     def heartbeat(self) -> None:
         self._synced = False
@@ -62,7 +67,9 @@ class RemoteExecutor(LedgerExecutor):
         except Exception as error:
             found = self._faults.occurred("hand in a batch of jobs", error)
             if not found.can_heal:
-                self._keep("fail a batch of jobs", lambda: self._fail_all(workload_items, f"the Remote Executor can't run it: {found}"))
+                self._keep(
+                    "fail a batch of jobs", lambda: self._fail_all(workload_items, f"the Remote Executor can't run it: {found}")
+                )
         else:
             self._faults.over("hand in a batch of jobs")
 

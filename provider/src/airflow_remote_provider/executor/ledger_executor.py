@@ -196,9 +196,9 @@ class LedgerExecutor(BaseExecutor):  # type: ignore[misc]
         """
         if self._clock_was_set():
             self._due.pop("vouch", None)
-        if (self._keys or self._unadopted) and self._is_due("vouch", VOUCH_EVERY_S):
-            if self._ledger("refresh heartbeats", sweep.vouch) is _FAILED:
-                self._due.pop("vouch")
+        runs = bool(self._keys or self._unadopted)
+        if runs and self._is_due("vouch", VOUCH_EVERY_S) and self._ledger("refresh heartbeats", sweep.vouch) is _FAILED:
+            self._due.pop("vouch")
         if self._unadopted:
             self._faults.attempt("adopt jobs", self._adopt_late, None)
         if self._unrevoked:

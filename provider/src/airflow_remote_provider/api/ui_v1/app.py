@@ -12,12 +12,12 @@ from pydantic import BaseModel
 from airflow_remote_provider import __version__
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
-from airflow_remote_provider.api.unavailable import running_or_reason
 from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, live, queues, summary, tokens, worker_log, workers
 from airflow_remote_provider.api.ui_v1.caller import CallerDep, Scopes
 from airflow_remote_provider.api.ui_v1.etags import Tagged
 from airflow_remote_provider.api.ui_v1.problems import Problem, answer_with_problems, documented
 from airflow_remote_provider.api.ui_v1.pulse import Watch
+from airflow_remote_provider.api.unavailable import running_or_reason
 
 THREADS = 2
 """Of the pool: people wait for each other rather than take the database from the workers."""
