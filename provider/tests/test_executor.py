@@ -40,7 +40,8 @@ from airflow.utils.state import CallbackState
 from airflow_remote_protocol.messages import JobKind, Outcome, Report, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat
-from airflow_remote_provider.executor import RemoteExecutor, _is_failure
+from airflow_remote_provider.executor import RemoteExecutor
+from airflow_remote_provider.executor.ledger_executor import _is_failure
 from airflow_remote_provider.ledger import leases, queues, sweep
 from airflow_remote_provider.ledger.jobs import EndedJob
 from airflow_remote_provider.ledger.leases import Lease
@@ -121,10 +122,10 @@ def _end(lease: Lease, outcome: Outcome = Outcome.SUCCEEDED, *, concluded: bool 
         leases.report(session, lease, Report(outcome, reason=f"said {outcome.value}"))
 
 
-def _row(workload: ExecuteTask) -> SimpleNamespace:
+def _row(workload: ExecuteTask, state: str = "queued") -> SimpleNamespace:
     """What the scheduler hands over as a task instance's row."""
     ti = workload.ti
-    return SimpleNamespace(id=ti.id, key=ti.key, external_executor_id=ti.external_executor_id)
+    return SimpleNamespace(id=ti.id, key=ti.key, external_executor_id=ti.external_executor_id, state=state)
 
 
 def _conclude(lease: Lease) -> None:
@@ -136,7 +137,7 @@ def _conclude(lease: Lease) -> None:
 @contextmanager
 def _database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     @contextmanager
-    def broken(**_: object) -> Iterator[None]:
+    def broken(*_: object, **__: object) -> Iterator[None]:
         raise OperationalError("SELECT 1", {}, Exception("the database is away"))
         yield
 
@@ -336,10 +337,21 @@ def test_an_end_that_could_not_be_read_is_heard_later(monkeypatch: pytest.Monkey
     assert list(executor.get_event_buffer()) == [_key(workload)]
 
 
-def test_it_does_not_start_without_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _database_away(monkeypatch), pytest.raises(OperationalError):
-        _executor().start()
-    _executor().start()
+def test_what_runs_is_adopted_later_if_the_ledger_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, running, queued = _executor(job_id=1), _workload(), _workload()
+    for workload in (running, queued):
+        _queue(old, workload)
+    old.heartbeat()
+    lease = _run(enlist(), str(running.ti.external_executor_id))
+    new, rows = _executor(job_id=2), [_row(running, "running"), _row(queued)]
+    with _database_away(monkeypatch):
+        assert new.try_adopt_task_instances(rows) == [rows[1]], "Airflow would clear it, and its worker stop it"
+        new.heartbeat()
+    new.heartbeat()
+    assert new.running == {running.ti.key}
+    _end(lease)
+    new.sync()
+    assert list(new.get_event_buffer()) == [running.ti.key]
 
 
 # Hearing back
@@ -757,7 +769,7 @@ def test_a_revocation_that_the_database_refused_is_made_up_for(monkeypatch: pyte
 
 
 def test_a_huge_backlog_is_handed_in_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_remote_provider.executor.BATCH", 3)
+    monkeypatch.setattr("airflow_remote_provider.executor.ledger_executor.BATCH", 3)
     executor = _executor(parallelism=100)
     for _ in range(7):
         _queue(executor, _workload())
@@ -769,7 +781,7 @@ def test_a_huge_backlog_is_handed_in_piece_by_piece(monkeypatch: pytest.MonkeyPa
 def test_a_lock_of_somebody_elses_does_not_hold_up_the_scheduler(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     if database.dialect.name == "sqlite":
         pytest.skip("SQLite's connections wait as long as Airflow has told them to")
-    monkeypatch.setattr("airflow_remote_provider.executor.LOCK_WAIT_S", 0.2)
+    monkeypatch.setattr("airflow_remote_provider.executor.ledger_executor.LOCK_WAIT_S", 0.2)
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()

@@ -21,17 +21,15 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:
-        from airflow_remote_provider.api.app import create_worker_api
-        from airflow_remote_provider.api.static import create_static_app
-        from airflow_remote_provider.api.ui_v1.app import create_people_api
+        from airflow_remote_provider.api.unavailable import app_or_reason
 
         apps = [
-            {"app": create_worker_api(), "url_prefix": "/remote/v1", "name": "Remote Worker API"},
-            {"app": create_people_api(), "url_prefix": "/remote/ui/v1", "name": "Remote Executor API"},
+            ("/remote/v1", "Remote Worker API", _worker_api),
+            ("/remote/ui/v1", "Remote Executor API", _people_api),
         ]
         if why_missing() is None:
-            apps.append({"app": create_static_app(FILES), "url_prefix": STATIC, "name": "Remote Executor dashboard"})
-        return apps
+            apps.append((STATIC, "Remote Executor dashboard", _static_app))
+        return [{"app": app_or_reason(name, create), "url_prefix": prefix, "name": name} for prefix, name, create in apps]
 
     @cached_property
     def react_apps(self) -> list[dict[str, Any]]:
@@ -51,3 +49,21 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
             {"name": "Remote Workers in a line", "destination": "dashboard", **bundle},
             {"name": "Remote job", "destination": "task_instance", "url_route": "remote-job", **bundle},
         ]
+
+
+def _static_app() -> Any:
+    from airflow_remote_provider.api.static import create_static_app
+
+    return create_static_app(FILES)
+
+
+def _worker_api() -> Any:
+    from airflow_remote_provider.api.app import create_worker_api
+
+    return create_worker_api()
+
+
+def _people_api() -> Any:
+    from airflow_remote_provider.api.ui_v1.app import create_people_api
+
+    return create_people_api()

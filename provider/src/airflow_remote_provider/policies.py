@@ -13,9 +13,10 @@ from typing import Any
 
 from airflow.policies import hookimpl
 
-from airflow_remote_provider import compat
+from airflow_remote_provider.faults import Faults
 
 log = logging.getLogger(__name__)
+faults = Faults(log, "The cluster policy of the Remote Executor")
 
 EXECUTOR = "airflow_remote_provider.executor.RemoteExecutor"
 """As a text: a process that parses one Dag file has no other use for the module."""
@@ -28,8 +29,10 @@ def task_policy(task: Any) -> None:
     Raises:
         AirflowClusterPolicyViolation: the task's `executor_config["remote"]` can't be read.
     """
-    if task.executor not in compat.names_of_subclasses(EXECUTOR):
+    if not _is_remote(task):
         return
+    from airflow_remote_provider import compat
+
     compat.start_on_worker(task)
     from airflow_remote_provider.grants import inferred
     from airflow_remote_provider.grants.declared import NOTED, OF_FILE
@@ -54,6 +57,7 @@ def task_policy(task: Any) -> None:
 
 def _of_file(task: Any) -> dict[str, list[str]]:
     """Return what the task's Dag file reads when it is loaded, by kind."""
+    from airflow_remote_provider import compat
     from airflow_remote_provider.grants import top_level
 
     path = getattr(getattr(task, "dag", None), "fileloc", None)
@@ -65,3 +69,14 @@ def _of_file(task: Any) -> dict[str, list[str]]:
         log.warning("%s can't be read (%s); what it reads at its top level must be declared for its remote tasks", path, error)
         return {}
     return {kind.value: sorted(some) for kind, some in names.items()}
+
+
+def _is_remote(task: Any) -> bool:
+    """Say whether the task goes to our executor. If that can't be told, Dag files of other executors must load all the same."""
+    try:
+        from airflow_remote_provider import compat
+
+        return task.executor in compat.names_of_subclasses(EXECUTOR)
+    except Exception as error:
+        faults.noticed("tell which tasks are remote", error)
+        return bool(task.executor) and str(task.executor).endswith("RemoteExecutor")

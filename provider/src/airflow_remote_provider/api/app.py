@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.version import PROBLEM_HEADER
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,10 +25,12 @@ from airflow_remote_provider.api.holdings import Holdings
 from airflow_remote_provider.api.lists import Lists
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
+from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.api.rights import Rights
 from airflow_remote_provider.api.shares import OWN_LOG_CALLS_PER_S, STRANGE_CALLS_PER_S, TRIGGER_LOG_CALLS_PER_S, Shares
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
 from airflow_remote_provider.api.task_logs import TaskLogs
+from airflow_remote_provider.api.unavailable import running_or_reason
 from airflow_remote_provider.api.usage import WORKER_CALLS_PER_S, Pace
 from airflow_remote_provider.api.worker_v1 import routes
 from airflow_remote_provider.api.writes import Writes
@@ -37,7 +39,8 @@ from airflow_remote_provider.logstores.file import FileLogStore
 from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings
 
-log = logging.getLogger(__name__)
+START_AGAIN_AFTER_S = 5.0
+"""How long after a side loop of ours has died it is started again."""
 
 
 def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_app) -> FastAPI:
@@ -48,7 +51,8 @@ def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_ap
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _running(app, execution_api):
+        busy = {PROBLEM_HEADER: ProblemCode.BUSY.value}
+        async with running_or_reason(app, "Remote Worker API", _running(app, execution_api), busy):
             yield
 
     app = FastAPI(title="Remote Worker API", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -93,11 +97,11 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     app.router.routes[:] = routes(central)
     try:
         await registry.refresh()  # in one statement; else the first call of each worker would ask for its own row
-    except (SQLAlchemyError, OSError) as error:
-        log.warning("The workers can't be read (%s); each is looked up at its first call", error)
+    except (SQLAlchemyError, OSError) as error:  # each is looked up at its first call
+        faults.noticed("read the workers", error)
     async with gateway.serving():
         sides = {
-            asyncio.create_task(_watched(loop()), name=f"remote-{name}")
+            asyncio.create_task(_kept_running(name, loop), name=f"remote-{name}")
             for name, loop in {"dispatch": dispatcher.run, "listen": dispatcher.listen, "duties": duties.run}.items()
         }
         restore = on_shutdown_signal(dispatcher.room.close)
@@ -112,11 +116,14 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
             pool.close()
 
 
-async def _watched(loop: Any) -> None:
-    """Run a side loop; if it dies of something it doesn't know, say so: without it this process only looks alive."""
-    try:
-        await loop
-    except Exception:
-        log.critical("A loop of the Remote Worker API has died; this API server must be restarted", exc_info=True)
-        signal.raise_signal(signal.SIGTERM)
-        raise
+async def _kept_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a side loop; if it ends of something that it doesn't know, report that and start it again.
+
+    It must not end Airflow's API server, and without it the server only seems to serve workers.
+    """
+    while True:
+        try:
+            return await loop()
+        except Exception as error:
+            faults.noticed(f"keep its loop {name!r} running", error)
+        await asyncio.sleep(START_AGAIN_AFTER_S)

@@ -7,7 +7,6 @@ is short and runs only while a poll waits; where it can, but nothing is known to
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -19,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from airflow_remote_provider.api.auth import Registry, revoked, suspended
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.api.waiting import News, Parked, WaitingRoom
 from airflow_remote_provider.api.wakeups import Listener
 from airflow_remote_provider.ledger import changes, dispatch, leases
@@ -28,8 +28,6 @@ from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.needs import suits
 from airflow_remote_provider.settings import Settings
-
-log = logging.getLogger(__name__)
 
 SAFETY_TICK_S = 10.0
 """With notifications: how often to look all the same (delayed re-offers; a NOTIFY that was lost)."""
@@ -137,10 +135,12 @@ class Dispatcher:
                     full_at = now
                     await self._offer()
             except (SQLAlchemyError, OSError) as error:
-                log.warning("Dispatching failed (%s); trying again in %s s", error, RETRY_S)
+                faults.occurred("offer jobs", error)
                 self._topics |= topics
                 await asyncio.sleep(RETRY_S)
                 self._woken.set()
+            else:
+                faults.over("offer jobs")
 
     def _tick_s(self, looked_at: float) -> float:
         """Return how long to sleep. Without notifications: the longer the less happens, but briefly while jobs run (stops)."""

@@ -18,6 +18,7 @@ from airflow_remote_provider.api.gauges import Gauges
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.recorder import EVERY_S as RECORDED_EVERY_S
 from airflow_remote_provider.api.recorder import Recorder
+from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.api.vigil import BREAK_S, Vigil
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import audit, callbacks, deferrals, history, runtimes, sweep, workers
@@ -43,6 +44,9 @@ RETRY_S = 5.0
 RECONNECT_S = 55.0
 """What a worker may need beyond its poll until it is back: it gives up a silent poll 15 s late, waits up to 30 s, then connects
 for up to 10 s (its own defaults)."""
+
+
+SWEEP = "sweep (stop, expire, offer again)"
 
 
 class Duties:
@@ -71,7 +75,7 @@ class Duties:
         self._heard.add(worker_id)
 
     async def run(self) -> None:
-        """Sweep until cancelled. A database that fails is reported once a tick and asked again."""
+        """Sweep until cancelled. What fails is reported once and tried again."""
         if self._settings.reconnect_seconds < self._settings.poll_seconds + RECONNECT_S:
             log.warning(
                 "[remote] reconnect_seconds = %g is less than poll_seconds + %g: after a downtime of central jobs may be called "
@@ -108,16 +112,18 @@ class Duties:
                     await self._pool.call(self._purge_history)
                     await self._pool.call(self._purge_own_logs)
             except (SQLAlchemyError, OSError) as error:
-                log.warning("A sweep failed (%s); trying again", error)
+                faults.occurred(SWEEP, error)
                 on_duty = False
                 if getattr(error, "connection_invalidated", True):  # not merely a lock that somebody held for too long
                     self._vigil.end()
                 self._due.pop("round", None)
                 await asyncio.sleep(RETRY_S)
-            except Exception:
+            except Exception as error:
                 # A mistake of ours, or of what we call in Airflow. It must not end the API server; the other duties go on.
-                log.exception("A duty of the Remote Executor failed; trying again")
+                faults.occurred(SWEEP, error)
                 await asyncio.sleep(RETRY_S)
+            else:
+                faults.over(SWEEP)
             await asyncio.sleep(TICK_S)
 
     async def _sweep(self) -> None:
@@ -134,7 +140,9 @@ class Duties:
         try:
             await self._pool.call(self._recorder.record)
         except SQLAlchemyError as error:
-            log.warning("The history of this minute was not written (%s)", error)
+            faults.occurred("write the history of this minute", error)
+        else:
+            faults.over("write the history of this minute")
 
     def _purge_own_logs(self, session: Session) -> None:
         here = self._own_logs.worker_ids()  # first: whoever joins meanwhile is not among them

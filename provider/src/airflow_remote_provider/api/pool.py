@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.lanes import Lane
+from airflow_remote_provider.faults import diagnose
 
 T = TypeVar("T")
 
@@ -56,8 +57,9 @@ class LedgerPool:
         """As :meth:`call`, on one of the pool's threads: as a part of other work that :meth:`blocking` runs."""
         try:
             return compat.in_transaction(lambda session: verb(session, *args, **kwargs), self._connection())
-        except DBAPIError:
+        except DBAPIError as error:
             self._drop()
+            diagnose(error)  # here, off the event loop: it may ask the database for the revision of our tables
             raise
 
     async def blocking(self, work: Callable[[], T]) -> T:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.logstores import Unstorable
@@ -84,11 +85,10 @@ def as_response(error: Exception) -> Response:
         log.warning("The database can't store what a worker says: %s", presentable(str(error.orig), longest=500))
         return problem_response(ProblemCode.INVALID, "central's database can't store what this request says")
     if isinstance(error, (DBAPIError, PoolTimeout)):
-        # Not the statement: its parameters are a worker's words, or hashes of credentials.
-        why = error.orig if isinstance(error, DBAPIError) else error
-        log.warning("The database did not answer a worker's request: %s", presentable(str(why), longest=500))
-        return problem_response(ProblemCode.BUSY, "central's database does not answer; try again later")
-    log.error("A worker's request failed", exc_info=error)
+        found = faults.noticed("answer a worker's request", error)
+        said = str(found) if found.is_public else "central's database does not answer; try again later"
+        return problem_response(ProblemCode.BUSY, said)
+    faults.noticed("answer a worker's request", error)
     return problem_response(ProblemCode.INTERNAL, "central failed on this request; its log says why")
 
 

@@ -9,8 +9,11 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from airflow_remote_protocol.messages import IntentMode
+from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider import compat
+from airflow_remote_provider.cli.words import Away
+from airflow_remote_provider.faults import diagnose
 from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger import (
     certificates,
@@ -160,6 +163,8 @@ def _done(verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             return verb(session, *args, **kwargs)
     except LedgerError as error:
         raise SystemExit(str(error)) from None
+    except (SQLAlchemyError, OSError) as error:
+        raise Away(str(diagnose(error))) from None
 
 
 def _all(view: Callable[..., Slice[T]], *, most: int | None = None, **wanted: Any) -> list[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,7 +18,22 @@ class Away(SystemExit):
 def action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
     from airflow.cli.cli_config import ActionCommand
 
-    return ActionCommand(name=name, help=text, func=func, args=(*args, *_way()))
+    return ActionCommand(name=name, help=text, func=_with_reason(func), args=(*args, *_way()))
+
+
+def _with_reason(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command that meets a bad option end with that sentence, not with a traceback."""
+
+    @functools.wraps(command)
+    def run(args: Any) -> None:
+        from airflow_remote_provider.settings import BadSetting
+
+        try:
+            command(args)
+        except BadSetting as error:
+            raise SystemExit(f"{error}. Correct it in Airflow's configuration") from None
+
+    return run
 
 
 def group(name: str, text: str, *commands: Any) -> Any:

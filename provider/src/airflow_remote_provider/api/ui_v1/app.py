@@ -17,6 +17,7 @@ from airflow_remote_provider.api.ui_v1.caller import CallerDep, Scopes
 from airflow_remote_provider.api.ui_v1.etags import Tagged
 from airflow_remote_provider.api.ui_v1.problems import Problem, answer_with_problems, documented
 from airflow_remote_provider.api.ui_v1.pulse import Watch
+from airflow_remote_provider.api.unavailable import running_or_reason
 
 THREADS = 2
 """Of the pool: people wait for each other rather than take the database from the workers."""
@@ -39,7 +40,7 @@ def create_people_api() -> FastAPI:
     """Return the app that the plugin mounts under `/remote/ui/v1`. Nothing runs before its lifespan is entered."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def running(app: FastAPI) -> AsyncIterator[None]:
         app.state.pool, app.state.scopes = LedgerPool(THREADS), Scopes()
         app.state.watch = Watch(app.state.pool)
         restore = on_shutdown_signal(app.state.watch.close)
@@ -49,6 +50,11 @@ def create_people_api() -> FastAPI:
             restore()
             app.state.watch.close()
             app.state.pool.close()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running_or_reason(app, "API of users and programs", running(app)):
+            yield
 
     app = FastAPI(
         title="Remote Executor",

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.api.ui_v1.caller import Forbidden
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.presentable import presentable
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
+LONGEST_PATH = 200
 
 
 class Problem(BaseModel):
@@ -91,12 +93,11 @@ def answer_with_problems(app: FastAPI) -> None:
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)
     async def database_away(request: Request, error: Exception) -> JSONResponse:
-        why = error.orig if isinstance(error, DBAPIError) else error
-        log.warning("The database did not answer a person's request: %s", presentable(str(why), longest=500))
-        text = "central's database does not answer; try again in a moment"
+        found = faults.noticed("answer a user's request", error)
+        text = str(found) if found.is_public else "central's database does not answer; try again in a moment"
         return response(503, text, ProblemCode.BUSY.value, {"retry-after": str(RETRY_AFTER_S)})
 
     @app.exception_handler(Exception)
     async def ours(request: Request, error: Exception) -> JSONResponse:
-        log.error("A person's request failed: %s %s", request.method, request.url.path, exc_info=error)
+        faults.noticed(f"answer a user's request, {request.method} {request.url.path[:LONGEST_PATH]}", error)
         return response(500, "central failed on this request; its log says why", ProblemCode.INTERNAL.value)

@@ -1,8 +1,8 @@
-"""RemoteExecutor: hands Airflow's workloads to the ledger and tells the scheduler how they ended.
+"""Hands Airflow's workloads to the ledger and tells the scheduler how they ended.
 
-It writes in sessions of its own: a failure of ours is logged and tried again, and never poisons the scheduler's
-transaction or loop.
-What the scheduler's process must not do (stop, expire, lose) is the API's (:mod:`.api.duties`).
+It writes in sessions of its own, so that no failure of ours touches the scheduler's transaction. What can heal is tried again;
+a workload that can't be handed in fails with the reason. The package's class keeps everything else from Airflow.
+What the scheduler's process must not do (stop, expire, lose) is the API's (:mod:`airflow_remote_provider.api.duties`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.executors.base_executor import PARALLELISM
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask
+from airflow.models.connection_test import ConnectionTestKey
 from airflow_remote_protocol.messages import JobKind, StopReason
 from airflow_remote_protocol.states import JobState
 
 from airflow_remote_provider import compat, metrics, workloads
 from airflow_remote_provider.compat.executors import VersionedExecutor
+from airflow_remote_provider.faults import Diagnosis, Faults
 from airflow_remote_provider.ledger import callbacks, jobs, queues, sweep
 from airflow_remote_provider.ledger.jobs import EndedJob, NewJob
-from airflow_remote_provider.settings import settings
+from airflow_remote_provider.settings import BadSetting, settings
 from airflow_remote_provider.task_options import BadTaskOption
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
-    from airflow.models.connection_test import ConnectionTestKey
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy.orm import Session
 
@@ -58,8 +59,8 @@ LOCK_WAIT_S = 2.0
 """Longer than this the scheduler's loop must not wait for whoever holds a lock on our rows; the verb is tried again."""
 
 
-class RemoteExecutor(VersionedExecutor):
-    """Runs tasks on Remote Workers. `queue=` routes; `[core] parallelism` bounds; pools and priorities are the scheduler's."""
+class LedgerExecutor(VersionedExecutor):
+    """Everything that the Remote Executor does, without the guard around it."""
 
     supports_multi_team = True
     is_local = False
@@ -70,6 +71,7 @@ class RemoteExecutor(VersionedExecutor):
 
     def __init__(self, parallelism: int = PARALLELISM, team_name: str | None = None) -> None:
         super().__init__(parallelism=parallelism, team_name=team_name)
+        self._faults = Faults(self.log, "The Remote Executor")
         self._keys: dict[str, WorkloadKey] = {}
         """Job id → workload of every job whose end the scheduler has not heard yet."""
         self._jobs_of: Counter[WorkloadKey] = Counter()
@@ -80,6 +82,8 @@ class RemoteExecutor(VersionedExecutor):
         """Those of them whose task has said its last word: they fill no slot any more, whatever their log still has to travel."""
         self._unrevoked: list[str] = []
         """Jobs to take back, which the ledger did not hear yet."""
+        self._unadopted: dict[str, WorkloadKey] = {}
+        """Job id → task of running jobs of another scheduler, kept while the ledger could not be asked about them."""
         self._due: dict[str, float] = {}
         self._wall_ahead_s = _wall_ahead_s()
         self._events: deque[Any] = deque(maxlen=EVENTS_KEPT)
@@ -89,31 +93,45 @@ class RemoteExecutor(VersionedExecutor):
         return f"{self.job_id}/{self.team_name or ''}"
 
     def start(self) -> None:
-        """Check what must be right before the first task: our options and our tables. Then vouch for what runs.
+        """Refresh the heartbeats of what runs, and report at once what is wrong with our options or tables.
 
         However long no scheduler lived: its successor must not find our tasks without a heartbeat.
         """
-        settings()
-        with compat.transaction() as session:
-            sweep.any_open(session)
-        self._ledger("vouch for jobs", sweep.vouch)
+        self._ledger("refresh heartbeats", sweep.vouch)
+        self._faults.attempt("read its options", settings, None)
 
     # Handing in
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
-        items = workload_items[:BATCH]
-        handed_in = self._ledger("hand in jobs", lambda session: self._hand_in(session, items))
-        if not isinstance(handed_in, list):
-            return  # they stay queued here; the next heartbeat hands them in again
+        self._hand_in_all(workload_items[:BATCH])
+
+    def _hand_in_all(self, items: Sequence[ExecutorWorkload]) -> None:
+        """Hand these in with one transaction. If that fails for good, find those that it fails for; they fail with the reason."""
+        try:
+            handed_in = compat.in_transaction(lambda session: self._hand_in(session, items), lock_wait_s=LOCK_WAIT_S)
+        except Exception as error:
+            found = self._faults.occurred("hand in jobs", error)
+            if found.can_heal:
+                return  # they stay queued here; the next heartbeat hands them in again
+            if len(items) > 1 and not isinstance(error, BadSetting):
+                self._hand_in_all(items[: len(items) // 2])
+                self._hand_in_all(items[len(items) // 2 :])
+                return
+            for item in items:
+                key = self.key_of(item)
+                self._dequeue(key)
+                self._refuse(key, _in_words(found))
+            return
+        self._faults.over("hand in jobs")
         for item, job in zip(items, handed_in, strict=True):
             key = self.key_of(item)
-            self._remove_from_queues(key)
+            self._dequeue(key)
             if isinstance(job, BadTaskOption):
                 self._refuse(key, str(job))
             else:
                 self._expect(job.kind, job.job_id, key)
 
-    def _remove_from_queues(self, key: WorkloadKey) -> None:
+    def _dequeue(self, key: WorkloadKey) -> None:
         for queue in self.waiting():
             queue.pop(key, None)
 
@@ -127,10 +145,13 @@ class RemoteExecutor(VersionedExecutor):
         return new
 
     def _refuse(self, key: WorkloadKey, why: str) -> None:
-        """Fail a task that asks for what can't be given; its author reads why in Airflow's event log."""
+        """Fail what can't be handed in; a task's author reads why in Airflow's event log."""
         self.log.error("The Remote Executor can't run %s: %s", key, why)
         self.log_task_event(event="remote executor", extra=why, ti_key=key)
-        self._events.append(self._task_event_logs[-1])
+        if self._task_event_logs:
+            self._events.append(self._task_event_logs[-1])
+        if isinstance(key, ConnectionTestKey):
+            self._fail_connection_test_row(key, why)
         self.fail(key, why)
 
     def _as_job(self, session: Session, item: ExecutorWorkload, to: workloads.Addressee) -> NewJob | BadTaskOption:
@@ -174,19 +195,21 @@ class RemoteExecutor(VersionedExecutor):
 
         Costs one statement a minute while nothing runs.
         """
+        if self._clock_was_set():
+            self._due.pop("vouch", None)
+        runs = bool(self._keys or self._unadopted)
+        if runs and self._is_due("vouch", VOUCH_EVERY_S) and self._ledger("refresh heartbeats", sweep.vouch) is _FAILED:
+            self._due.pop("vouch")
+        if self._unadopted:
+            self._faults.attempt("adopt jobs", self._adopt_late, None)
         if self._unrevoked:
             self._revoke_now()
         if self._is_due("orphans", ORPHANS_EVERY_S):
-            self._adopt_orphans()
-        if self._clock_was_set():
-            self._due.pop("vouch", None)
-        if not self._keys:
-            return
+            self._faults.attempt("adopt callbacks", self._adopt_orphans, None)
         if self._unstarted:
-            self._tell_started()
-        self._hear()
-        if self._is_due("vouch", VOUCH_EVERY_S) and self._ledger("vouch for jobs", sweep.vouch) is _FAILED:
-            self._due.pop("vouch")
+            self._faults.attempt("read started callbacks", self._tell_started, None)
+        if self._keys:
+            self._faults.attempt("read ended jobs", self._hear, None)
 
     def _clock_was_set(self) -> bool:
         before, self._wall_ahead_s = self._wall_ahead_s, _wall_ahead_s()
@@ -207,7 +230,7 @@ class RemoteExecutor(VersionedExecutor):
         what ended since the last :meth:`sync` would leave its slot empty for that long.
         """
         if self._keys and self._is_due("hear", HEAR_AGAIN_AFTER_S):
-            self._hear()
+            self._faults.attempt("read ended jobs", self._hear, None)
         return int(super().slots_available)
 
     def _hear(self) -> None:
@@ -221,7 +244,7 @@ class RemoteExecutor(VersionedExecutor):
             for job_id in concluded - self._freed:
                 self._free(job_id)
             for job in ended:
-                self._tell(job)
+                self._tell_or_fail(job)
 
     def _free(self, job_id: str) -> None:
         key = self._keys.get(job_id)
@@ -229,6 +252,17 @@ class RemoteExecutor(VersionedExecutor):
             self._freed.add(job_id)
             if self._jobs_of[key] == 1:  # a resumed task has the key of its old job, and fills a slot again
                 self.running.discard(key)
+
+    def _tell_or_fail(self, job: EndedJob) -> None:
+        """The ledger tells an end once: if it can't be passed on, its task fails, and the others' ends are passed on."""
+        key = self._keys.get(job.job_id)
+        try:
+            self._tell(job)
+        except Exception as error:
+            found = self._faults.occurred("pass on the end of a job", error)
+            self._forget(job.job_id)
+            if key is not None:
+                self.fail(key, _in_words(found))
 
     def _tell(self, job: EndedJob) -> None:
         metrics.count("remote.job.ended", tag=job.state.value)
@@ -252,8 +286,11 @@ class RemoteExecutor(VersionedExecutor):
         if job.state is JobState.SUCCEEDED:
             self.success(key)
             return
-        self._ledger("fail a connection test", lambda session: compat.fail_connection_test(session, job.job_id, why))
+        self._fail_connection_test_row(key, why)
         self.fail(key, why)
+
+    def _fail_connection_test_row(self, key: ConnectionTestKey, why: str) -> None:
+        self._ledger("fail a connection test", lambda session: compat.fail_connection_test(session, key.id, why))
 
     def _tell_task(self, job: EndedJob, key: WorkloadKey, why: str) -> None:
         resumed = key in self._jobs_of or any(key in queue for queue in self.waiting())
@@ -266,14 +303,29 @@ class RemoteExecutor(VersionedExecutor):
     # The scheduler's other duties
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
-        """Adopt what the ledger knows, running or ended meanwhile; give back the rest."""
+        """Adopt what the ledger knows, running or ended meanwhile; give back the rest.
+
+        If the ledger doesn't answer, keep what runs for a later heartbeat: Airflow clears what is not adopted, and its worker
+        would have to stop it. What is only queued is given back and queued again.
+        """
         named = {ti.external_executor_id: ti for ti in tis if ti.external_executor_id}
         known = self._ledger("adopt jobs", lambda session: jobs.adopt(session, list(named), self._owner))
         if not isinstance(known, set):
-            return tis
+            kept = {job_id: self.task_key(ti) for job_id, ti in named.items() if ti.state != "queued"}
+            self._unadopted |= kept
+            return [ti for ti in tis if ti.external_executor_id not in kept]
         for job_id in known:
             self._expect(JobKind.TASK, job_id, self.task_key(named[job_id]))
         return [ti for ti in tis if ti.external_executor_id not in known]
+
+    def _adopt_late(self) -> None:
+        """Adopt what could not be adopted when Airflow asked. Of what the ledger doesn't know, Airflow finds no heartbeat."""
+        kept = dict(self._unadopted)
+        known = self._ledger("adopt jobs", lambda session: jobs.adopt(session, list(kept), self._owner))
+        if isinstance(known, set):
+            self._unadopted.clear()
+            for job_id in known:
+                self._expect(JobKind.TASK, job_id, kept[job_id])
 
     def _adopt_orphans(self) -> None:
         orphans = self._ledger("adopt callbacks", lambda session: callbacks.adopt_orphans(session, self._owner))
@@ -284,7 +336,7 @@ class RemoteExecutor(VersionedExecutor):
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Take the task back, queued or running, without telling the scheduler of an end."""
         key = self.task_key(ti)
-        self._remove_from_queues(key)
+        self._dequeue(key)
         self.running.discard(key)
         if ti.external_executor_id:
             self._revoke(ti.external_executor_id)
@@ -333,15 +385,15 @@ class RemoteExecutor(VersionedExecutor):
         return True
 
     def _ledger(self, what: str, verb: Callable[[Any], T]) -> T | object:
-        """Run one verb in a transaction of its own; a failure is logged and returned as :data:`_FAILED`, for a later try."""
-        try:
-            return compat.in_transaction(verb, lock_wait_s=LOCK_WAIT_S)
-        except Exception:
-            self.log.exception("The Remote Executor could not %s; it will try again", what)
-            return _FAILED
+        """Run one verb in a transaction of its own; a failure is reported and returned as :data:`_FAILED`, for a later try."""
+        return self._faults.attempt(what, lambda: compat.in_transaction(verb, lock_wait_s=LOCK_WAIT_S), _FAILED)
 
 
 _FAILED = object()
+
+
+def _in_words(found: Diagnosis) -> str:
+    return f"the Remote Executor could not hand it in or pass on its end: {found}"
 
 
 def _wall_ahead_s() -> float:
