@@ -28,7 +28,7 @@ A_MONDAY = "2026-06-01T00:00:00Z"
 
 @pytest.fixture(scope="module")
 def started(central: Airflow, worker: Worker) -> dict[str, str]:
-    """All of them, started together; the other tests of this file need less time than they do."""
+    """Their runs, started together: most of their tasks wait for no other."""
     for dag_id in EXAMPLES:
         central.wait_for_dag(dag_id)
     asked = {"logical_date": A_MONDAY, "conf": {}}
@@ -42,7 +42,7 @@ def _names(central: Airflow) -> None:
     central.api("POST", "connections", json={"connection_id": "implied_bell", "conn_type": "http", "host": "bell.example"})
 
 
-def test_documented_forms_have_what_they_name(central: Airflow, started: dict[str, str]) -> None:
+def test_documented_forms_have_what_they_name(central: Airflow, worker: Worker) -> None:
     source = central.trigger("implied_source")
     assert central.wait_for_run("implied_source", source) == "success"
 
@@ -56,9 +56,7 @@ def test_documented_forms_have_what_they_name(central: Airflow, started: dict[st
     assert _denied(central, ["implied"]) == []
 
 
-def test_what_a_file_reads_at_its_top_level_and_nobody_can_infer_fails_its_task_once(
-    central: Airflow, started: dict[str, str]
-) -> None:
+def test_what_a_file_reads_at_its_top_level_and_nobody_can_infer_fails_its_task_once(central: Airflow, worker: Worker) -> None:
     run = central.trigger("implied_by_nothing")
     assert central.wait_for_run("implied_by_nothing", run) == "failed"
     log = central.task_log("implied_by_nothing", run, "never").replace('\\"', '"')
