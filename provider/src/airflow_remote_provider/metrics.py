@@ -33,7 +33,9 @@ class Metric(NamedTuple):
 
 
 TABLE: Mapping[str, Metric] = {
-    "remote.workers": Metric(Kind.GAUGE, "presence", "workers, by presence: `online`, `silent`, `gone`"),
+    "remote.workers": Metric(
+        Kind.GAUGE, "presence", "workers, by presence: `online`, `silent`, `offline`, `never_connected`, `gone`"
+    ),
     "remote.workers_flagged": Metric(Kind.GAUGE, "", "workers with an alarm, or suspended"),
     "remote.slots": Metric(Kind.GAUGE, "", "slots that the workers online may fill"),
     "remote.slots_used": Metric(Kind.GAUGE, "", "slots that jobs fill, all workers'"),
