@@ -33,7 +33,9 @@ class Metric(NamedTuple):
 
 
 TABLE: Mapping[str, Metric] = {
-    "remote.workers": Metric(Kind.GAUGE, "presence", "workers, by presence: `online`, `silent`, `gone`"),
+    "remote.workers": Metric(
+        Kind.GAUGE, "presence", "workers, by presence: `online`, `silent`, `offline`, `never_connected`, `gone`"
+    ),
     "remote.workers_flagged": Metric(Kind.GAUGE, "", "workers with an alarm, suspended, or unfit"),
     "remote.workers_unfit": Metric(Kind.GAUGE, "", "workers whose runtime can't host tasks; they get no jobs"),
     "remote.slots": Metric(Kind.GAUGE, "", "slots that the workers online may fill"),
