@@ -29,7 +29,7 @@ def _installed_http_library() -> str:
 
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx as httpx  # so that other modules may import it from here
 else:
     httpx = import_module(_installed_http_library())
 
