@@ -175,14 +175,15 @@ def test_values_beyond_a_share_pass_one_at_a_time_whoever_sends_them(monkeypatch
     monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.05)
 
     async def check(holdings: Holdings) -> None:
-        async with holdings.turn("w", "xcoms/a", body_bytes=WORKER_BYTES + 1, reads=False):
-            async with holdings.turn("other", "xcoms/a", body_bytes=WORKER_BYTES, reads=False):
+        async def write(worker_id: str, size: int) -> None:
+            async with holdings.turn(worker_id, "xcoms/a", body_bytes=size, reads=False):
                 pass
+
+        async with holdings.turn("w", "xcoms/a", body_bytes=WORKER_BYTES + 1, reads=False):
+            await asyncio.create_task(write("other", WORKER_BYTES))
             with pytest.raises(Refusal) as refused:
-                async with holdings.turn("third", "xcoms/a", body_bytes=WORKER_BYTES + 1, reads=False):
-                    pass
+                await asyncio.create_task(write("third", WORKER_BYTES + 1))
             assert refused.value.code is ProblemCode.BUSY
-        async with holdings.turn("third", "xcoms/a", body_bytes=WORKER_BYTES + 1, reads=False):
-            pass
+        await asyncio.create_task(write("third", WORKER_BYTES + 1))
 
     _run(check)
