@@ -1,7 +1,6 @@
 """All that the Task SDK reads of an answer arrives at a site, and keys arrive as the task spells them."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from testkit.airflow import Airflow
 from testkit.worker import Worker
@@ -33,17 +32,6 @@ def test_what_airflows_own_executors_carry_is_carried(central: Airflow, worker: 
     assert central.wait_for_run("large", run) == "success"
     assert central.xcom("large", run, "read") == [70 << 20, 70 << 20]
     assert central.xcom("large", run, "read_here") == 70 << 20
-    print("API server's peak:", _peak(central.process("api-server").pid))
-
-
-def _peak(pid: int) -> dict[str, str]:
-    import psutil
-
-    peaks = {}
-    for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-        text = Path(f"/proc/{process.pid}/status").read_text()
-        peaks[str(process.pid)] = next(line for line in text.splitlines() if line.startswith("VmHWM"))
-    return peaks
 
 
 def test_what_is_too_large_is_refused_at_once_and_the_log_says_by_which_limit(

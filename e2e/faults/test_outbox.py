@@ -85,6 +85,7 @@ def test_a_task_ends_while_the_api_server_is_gone(central: Airflow, worker: Work
 
 def test_what_central_refuses_is_never_behind_a_success(central: Airflow, worker: Worker, gate: Gate) -> None:
     run = gate.start(central, "refused_pushes", "push")
+    central.wait_for_task("refused_pushes", run, "beside", "success")
     job = newest_job(worker)
     central.stop_process("api-server")
     gate.open()

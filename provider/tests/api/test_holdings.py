@@ -169,3 +169,21 @@ def test_a_call_that_would_wait_for_long_is_told_to_come_again_before_its_body_i
         await asyncio.wait_for(_small_write(holdings), 1)
 
     _run(check)
+
+
+def test_values_beyond_a_share_pass_one_at_a_time_whoever_sends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.05)
+
+    async def check(holdings: Holdings) -> None:
+        async def write(worker_id: str, size: int) -> None:
+            async with holdings.turn(worker_id, "xcoms/a", body_bytes=size, reads=False):
+                pass
+
+        async with holdings.turn("w", "xcoms/a", body_bytes=WORKER_BYTES + 1, reads=False):
+            await asyncio.create_task(write("other", WORKER_BYTES))
+            with pytest.raises(Refusal) as refused:
+                await asyncio.create_task(write("third", WORKER_BYTES + 1))
+            assert refused.value.code is ProblemCode.BUSY
+        await asyncio.create_task(write("third", WORKER_BYTES + 1))
+
+    _run(check)

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+import anyio
 from airflow_remote_protocol.errors import ProblemCode
 from starlette.requests import Request
 
@@ -62,6 +63,7 @@ class Holdings:
         self._by_worker: dict[tuple[str, Content], int] = {}
         self._all = dict.fromkeys(Content, 0)
         self._calls: dict[str, _Calls] = {}
+        self._huge = anyio.Lock()
 
     def held(self, content: Content) -> int:
         """Return how many bytes of this kind all workers hold."""
@@ -124,13 +126,15 @@ class Holdings:
                     self.check(worker_id, Content.ANSWER, calls.expected(path))
                     await calls.keep_pace()
                     try:
-                        yield turn
+                        async with self._alone(calls.expected(path)):
+                            yield turn
                     finally:
                         calls.note_answer(path, turn.answer_bytes)
             elif body_bytes >= LARGE_BYTES:
                 async with calls.writing:
                     await calls.keep_pace()
-                    yield turn
+                    async with self._alone(body_bytes):
+                        yield turn
                     calls.note(body_bytes)
             else:
                 yield turn
@@ -138,6 +142,28 @@ class Holdings:
             calls.under_way -= 1
             if calls.is_idle:
                 self._calls.pop(worker_id, None)
+
+    @asynccontextmanager
+    async def _alone(self, size: int) -> AsyncIterator[None]:
+        """Let calls of more than a worker's share through one at a time, of all workers.
+
+        Airflow needs up to 17 times the bytes of a value while it parses, encrypts and stores it.
+
+        Raises:
+            Refusal: `busy`.
+        """
+        if size <= WORKER_BYTES:
+            yield
+            return
+        with anyio.move_on_after(LONGEST_WAIT_S) as waited:
+            await self._huge.acquire()
+        if waited.cancelled_caught:
+            text = f"values of more than {WORKER_BYTES} bytes pass one at a time"
+            raise Refusal(ProblemCode.BUSY, f"central is busy: {text}; try again later", retry_after_s=RETRY_S)
+        try:
+            yield
+        finally:
+            self._huge.release()
 
 
 class Holding:
