@@ -51,7 +51,7 @@ def test_documented_forms_have_what_they_name(central: Airflow, worker: Worker) 
 
     (run,) = wait_until(runs, timeout_s=60, what="the asset's event has started the other Dag", every_s=0.3)
     assert central.wait_for_run("implied", run) == "success"
-    assert central.xcom("implied", run, "see") == {"source": source, "pulled": "made here", "limit": "eleven"}
+    assert central.xcom("implied", run, "see") == {"source": source, "pulled": "made at the site", "limit": "eleven"}
     assert [central.xcom("implied", run, name, "rang") for name in ("ask", "tell")] == ["bell.example"] * 2
     assert _denied(central, ["implied"]) == []
 

@@ -36,11 +36,11 @@ class Asks(BaseOperator):
             notifier(context)
 
 
-@dag(schedule=None)
+@dag(schedule=None, default_args={"executor": REMOTE})
 def implied_source():
     @task(outlets=[MADE])
     def make() -> str:
-        return "made here"
+        return "made at the site"
 
     make()
 
