@@ -203,9 +203,9 @@ def _take_place(session: Session, worker_id: str, place: _Place) -> _Place:
     is_out = worker.revoked_at is not None or worker.suspended_at is not None or worker.boot_id is None
     if not is_out and seen_at is not None and database_now(session) - seen_at <= LIVE_WITHIN:
         raise NameTaken(
-            f"worker {worker.name!r}, which this token replaces, is online (last contact {seen_at:%H:%M:%S} UTC): stop it and join "
-            f"again {LIVE_WITHIN.total_seconds():.0f} s later, or revoke it (airflow remote workers revoke {worker.name}) and join "
-            "again now; the token is still good"
+            f"worker {worker.name!r}, which this token replaces, is online (last contact {seen_at:%H:%M:%S} UTC): stop it and "
+            f"join again {LIVE_WITHIN.total_seconds():.0f} s later, or revoke it (airflow remote workers revoke {worker.name}) "
+            "and join again now; the token is still good"
         )
     if worker.revoked_at is None:
         revoke(session, worker)
