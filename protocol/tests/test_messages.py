@@ -38,6 +38,8 @@ from airflow_remote_protocol.messages import (
     PollReply,
     Pong,
     Report,
+    Runtime,
+    RuntimeNoted,
     Session,
     SessionRequest,
     Stop,
@@ -117,6 +119,8 @@ EXAMPLES: list[Message] = [
     JOB_USAGE,
     Usage(machine=MACHINE, jobs={"job-1": JOB_USAGE}),
     UsageNoted(every_s=10.0),
+    Runtime(airflow="3.3.2", task_sdk="1.3.2", python="3.11.7"),
+    RuntimeNoted(trouble="its runtime has the Task SDK 1.2.0"),
     Pong(name="ship-7", time=1_800_000_000.0),
 ]
 

@@ -145,8 +145,7 @@ class State:
             ) from None
         except FileNotFoundError:
             raise NotJoined(
-                f"{self.root} has joined no central; run: airflow-remote-worker join <central's URL>, "
-                "which asks for an enrolment token"
+                f"{self.root} has joined no central; run: airflow-remote-worker join <central's URL> (it asks for a token)"
             ) from None
 
     def join(self, membership: Membership) -> None:

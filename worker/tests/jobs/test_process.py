@@ -155,7 +155,7 @@ def test_settings_that_change_replace_the_zygote_and_no_job(tmp_path: Path) -> N
         keeper = launcher(tmp_path)
         keeper.use_task_settings({"core.default_timezone": "utc"})
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(keeper.run)
+            tasks.start_soon(RuntimeKeeper(keeper, tmp_path / "canary", SystemClock()).run)
             first = await pid_of(keeper)
             keeper.use_task_settings({"core.default_timezone": "utc"})
             await anyio.sleep(0.2)
@@ -166,7 +166,6 @@ def test_settings_that_change_replace_the_zygote_and_no_job(tmp_path: Path) -> N
                     await anyio.sleep(0.02)
             environment = psutil.Process(await pid_of(keeper)).environ()
             assert json.loads(environment[wire.TASK_SETTINGS]) == {"core.default_timezone": "Europe/Berlin"}
-            assert keeper.trouble == ""
             tasks.cancel_scope.cancel()
 
     async def pid_of(keeper: Launcher) -> int:
