@@ -205,7 +205,7 @@ def test_what_a_worker_gets_holds_no_token_and_no_path_of_ours() -> None:
     stored = job_row(job_id).workload
     assert workload.token not in stored and workload.log_path not in stored
     content = json.loads(stored)
-    assert set(content) == {"ti", "dag_rel_path", "bundle"}
+    assert set(content) == {"ti", "dag_rel_path", "bundle", "code_hash"}
     assert (content["ti"]["id"], content["dag_rel_path"]) == (str(workload.ti.id), "dags/my_dag.py")
     assert content["bundle"] == {"name": "bundle", "version": "v7"}
 

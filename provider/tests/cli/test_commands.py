@@ -137,6 +137,7 @@ def test_workers_are_listed_with_what_central_observes(run: Callable[..., str]) 
         "QUEUES",
         "LAST_SEEN_AT",
         "CLOCK_OFF_S",
+        "UNFIT",
         "ALARM",
     ]
     assert line.split()[:6] == ["edge-1", "online", "serve", "3", "8", "a,b"]

@@ -479,7 +479,10 @@ async def _note_end(central: Central, lease: Lease, end: leases.End) -> None:
         if central.registry.early_failures(lease.worker_id):
             await central.pool.jobs.call(breaker.note_begun, lease.worker_id)
     elif has_begun is False or not end.was_accepted:
-        await central.pool.jobs.call(breaker.note_failure, lease, end.reason)
+        worker = await central.pool.jobs.call(breaker.note_failure, lease, end.reason)
+        if worker is not None:
+            # The next job's end may come before the news of this one; and the worker's open poll hears of a pause.
+            central.registry.on_change(central.registry.remember(worker))
 
 
 async def _event(central: Central, request: Request, lease: Lease) -> Response:

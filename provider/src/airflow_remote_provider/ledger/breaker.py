@@ -19,7 +19,7 @@ from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.dispatch import LIMIT
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.ledger.workers import CENTRAL, set_intent
+from airflow_remote_provider.ledger.workers import CENTRAL, WorkerRecord, record_of, set_intent
 from airflow_remote_provider.models import Job, Worker
 
 FIRST_PAUSE = timedelta(minutes=10)
@@ -39,16 +39,16 @@ def note_begun(session: Session, worker_id: str) -> None:
     wake(session, Topic.WORKER)
 
 
-def note_failure(session: Session, lease: Lease, why: str) -> None:
-    """A job of the worker's has failed before anything was seen of its own code."""
+def note_failure(session: Session, lease: Lease, why: str) -> WorkerRecord | None:
+    """A job of the worker's has failed before anything was seen of its own code. Return the worker; None: it was removed."""
     worker = session.scalar(select(Worker).where(Worker.id == lease.worker_id).with_for_update())
     if worker is None or worker.removed_at is not None:
-        return
+        return None
     worker.early_failures += 1
     worker.changed_at = stamp(session)
     wake(session, Topic.WORKER)
     if worker.early_failures < LIMIT or worker.intent != IntentMode.SERVE.value:
-        return
+        return record_of(worker)
     job, now = session.get(Job, lease.job_id), database_now(session)
     others = job is not None and _others_succeed(session, job)
     last = why or "no reason was given"
@@ -62,6 +62,7 @@ def note_failure(session: Session, lease: Lease, why: str) -> None:
     worker.alarm = f"{now:%Y-%m-%d %H:%M} UTC: {text}"
     cause = f"{worker.id} {now:%Y-%m-%d}"
     record(session, Event(AuditKind.BREAKER, cause, text, worker_id=worker.id, worker_name=worker.name))
+    return record_of(worker)
 
 
 def _others_succeed(session: Session, job: Job) -> bool:
