@@ -29,7 +29,7 @@ def _installed_http_library() -> str:
 
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx as httpx
 else:
     httpx = import_module(_installed_http_library())
 
