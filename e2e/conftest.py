@@ -129,7 +129,8 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
             token=central.enrolment_token(queues=queues, name_pattern=name),
             slots=slots,
             bundles={"dags-folder": dags},
-            task_variables={"SITE": name, **(variables or {})},
+            # With Airflow 3.4 a task that does not obey a stop is killed after this; with 3.3 always after 5 s.
+            task_variables={"SITE": name, "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5", **(variables or {})},
             variables=environment,
             **more,
         )

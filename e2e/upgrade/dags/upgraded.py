@@ -27,7 +27,7 @@ class WaitsForFile(BaseOperator):
         return kept
 
 
-@dag(schedule=None, params={"directory": Param("", type="string")})
+@dag(schedule=None, max_active_tasks=TASKS + 4, params={"directory": Param("", type="string")})
 def upgraded():
     @task(executor=REMOTE, queue="old")
     def begin() -> dict[str, int]:

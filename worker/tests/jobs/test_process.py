@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
+from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.jobs import process
 from airflow_remote_worker.jobs.process import (
     CannotHost,
