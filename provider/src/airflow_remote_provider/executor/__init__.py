@@ -80,7 +80,7 @@ class RemoteExecutor(LedgerExecutor):
 
     @property
     def slots_available(self) -> int:
-        return self._keep("count free slots", lambda: super(RemoteExecutor, self).slots_available, 0)
+        return int(self._keep("count free slots", lambda: super(RemoteExecutor, self).slots_available, 0))
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Keep those that run if it can't be said which are ours: Airflow clears what is not adopted, and starts it again."""
@@ -95,7 +95,10 @@ class RemoteExecutor(LedgerExecutor):
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
         call = super().get_task_log
-        return self._keep("name a job's worker", lambda: call(ti, try_number), (["Remote Worker"], []))
+        named: tuple[list[str], list[str]] = self._keep(
+            "name a job's worker", lambda: call(ti, try_number), (["Remote Worker"], [])
+        )
+        return named
 
     def debug_dump(self) -> None:
         self._keep("dump its state", super().debug_dump)
