@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_remote_provider.faults import Faults
-
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.models.connection_test import ConnectionTestKey
@@ -115,4 +113,3 @@ class RemoteExecutor(LedgerExecutor):
 
 
 FAILED = object()
-__all__ = ["Faults", "RemoteExecutor"]
