@@ -61,7 +61,7 @@ def bare(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
 
 def test_without_our_tables_other_tasks_run_and_remote_ones_wait_until_they_are_made(bare: Airflow, tmp_path: Path) -> None:
     run = bare.trigger("both")
-    bare.wait_for_task("both", run, "local", "success")
+    bare.wait_for_task("both", run, "local", "success", timeout_s=180)
     bare.wait_for_task("both", run, "remote", "queued")
     scheduler, said = bare.process("scheduler").pid, bare.home / "scheduler.out"
     wait_until(lambda: MIGRATE in said.read_text(), timeout_s=30, what="the scheduler names the remedy")

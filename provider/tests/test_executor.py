@@ -39,9 +39,10 @@ from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.utils.state import CallbackState
 from airflow_remote_protocol.messages import JobKind, Outcome, Report, StopReason
 from airflow_remote_protocol.states import JobState
-from airflow_remote_provider import compat
+from airflow_remote_provider import compat, workloads
 from airflow_remote_provider.executor import RemoteExecutor
 from airflow_remote_provider.executor.ledger_executor import _is_failure
+from airflow_remote_provider.executor.unusable import unusable
 from airflow_remote_provider.ledger import leases, queues, sweep
 from airflow_remote_provider.ledger.jobs import EndedJob
 from airflow_remote_provider.ledger.leases import Lease
@@ -841,3 +842,32 @@ def _heartbeat(workload: ExecuteTask) -> datetime:
 def test_what_airflow_asks_of_the_class() -> None:
     assert RemoteExecutor.supports_multi_team and RemoteExecutor.pre_assigns_external_executor_id
     assert not RemoteExecutor.is_local and not RemoteExecutor.serve_logs
+
+
+def test_where_our_code_can_t_be_imported_tasks_fail_with_the_reason_and_what_runs_is_left_alone() -> None:
+    executor = unusable(ImportError("No module named 'airflow_remote_protocol'"))(parallelism=4)
+    queued, running = _workload(), _workload()
+    executor.queue_workload(queued, session=None)
+    executor.heartbeat()
+    (state, info) = executor.get_event_buffer()[queued.ti.key]
+    assert state == "failed" and "can't be loaded here: ImportError: No module named 'airflow_remote_protocol'" in info
+    assert executor.queued_tasks == {}
+    rows = [_row(queued), _row(running, "running")]
+    assert executor.try_adopt_task_instances(rows) == rows[:1]
+
+
+def test_a_task_that_can_t_be_handed_in_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake of ours about one workload must not hold up the others of its batch, nor the scheduler."""
+    executor, bad, good = _executor(), _workload(), [_workload() for _ in range(4)]
+    for workload in (*good[:2], bad, *good[2:]):
+        _queue(executor, workload)
+    real = workloads.task_job
+
+    def job(item: ExecuteTask, to: workloads.Addressee) -> object:
+        return 1 / 0 if item.ti.id == bad.ti.id else real(item, to)
+
+    monkeypatch.setattr(workloads, "task_job", job)
+    executor.heartbeat()
+    (state, info) = executor.get_event_buffer()[bad.ti.key]
+    assert state == "failed" and "ZeroDivisionError" in info
+    assert executor.running == {workload.ti.key for workload in good} and executor.queued_tasks == {}

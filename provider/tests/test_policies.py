@@ -176,3 +176,14 @@ def test_a_tasks_executor_is_known_by_every_name_of_it(
     monkeypatch.setattr(ExecutorLoader, "get_executor_names", lambda validate_teams: configured)
     monkeypatch.setitem(sys.modules, "site.executors", SimpleNamespace(Derived=Derived))  # type: ignore[arg-type]
     assert names_of_subclasses(OURS) == names
+
+
+def test_a_policy_that_can_t_tell_remote_tasks_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: str) -> frozenset[str | None]:
+        raise ValueError("[core] executor can't be read")
+
+    monkeypatch.setattr(compat, "names_of_subclasses", broken)
+    with DAG("dag"):
+        local = BashOperator(task_id="local", bash_command="true", executor="LocalExecutor")
+    policies.task_policy(local)
+    assert local.executor_config == {}

@@ -85,3 +85,13 @@ def test_the_plugin_is_found_and_mounts_the_worker_api() -> None:
         "print([app['url_prefix'] for app in apps if app['name'] == 'Remote Worker API'])"
     )
     assert _python(code) == "['/remote/v1']"
+
+
+def test_the_commands_of_every_airflow_are_made_without_the_ledger_and_the_database() -> None:
+    """Airflow builds the whole command tree for each `airflow …`."""
+    code = (
+        "import sys; from airflow_remote_provider.cli import get_remote_cli_commands; get_remote_cli_commands();"
+        "heavy = ('models', 'ledger.views', 'ledger.leases', 'compat', 'api', 'executor');"
+        "print([name for name in sys.modules if name.startswith(tuple('airflow_remote_provider.' + part for part in heavy))])"
+    )
+    assert _python(code) == "[]"

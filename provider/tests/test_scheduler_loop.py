@@ -53,7 +53,7 @@ def test_a_remote_task_waits_for_what_can_heal_and_fails_for_what_can_t(results:
 
 def test_each_reason_is_logged_once_with_its_remedy(results: list[dict[str, Any]]) -> None:
     for result in results:
-        assert len(result["lines"]) == len(set(result["lines"])) == len(result["kinds"]), result["lines"]
+        assert len(set(result["lines"])) == len(result["lines"]) >= len(result["kinds"]), result["lines"]
     said = [line for result in results for line in result["lines"]]
     assert all("airflow db migrate" in line for line in said if "does not exist" in line)
     assert all("Correct it in Airflow's configuration" in line for line in said if "[remote]" in line)

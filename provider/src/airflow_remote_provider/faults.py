@@ -93,7 +93,8 @@ class Faults:
 
     def noticed(self, what: str, error: Exception) -> Diagnosis:
         """As :meth:`occurred`, for what is not tried again here (a request), so that its end isn't known."""
-        self._report(what, error, AGAIN_AFTER_S)
+        if self._report(what, error, AGAIN_AFTER_S):
+            self._announced.add(str(diagnose(error)))
         return diagnose(error)
 
     def _report(self, what: str, error: Exception, wait_s: float) -> bool:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_remote_provider.faults import Faults
-
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.models.connection_test import ConnectionTestKey
@@ -97,9 +95,10 @@ class RemoteExecutor(LedgerExecutor):
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
         call = super().get_task_log
-        otherwise: tuple[list[str], list[str]] = (["Remote Worker"], [])
-        found: tuple[list[str], list[str]] = self._keep("name a job's worker", lambda: call(ti, try_number), otherwise)
-        return found
+        named: tuple[list[str], list[str]] = self._keep(
+            "name a job's worker", lambda: call(ti, try_number), (["Remote Worker"], [])
+        )
+        return named
 
     def debug_dump(self) -> None:
         self._keep("dump its state", super().debug_dump)
@@ -116,4 +115,3 @@ class RemoteExecutor(LedgerExecutor):
 
 
 FAILED = object()
-__all__ = ["Faults", "RemoteExecutor"]
