@@ -126,7 +126,7 @@ def test_a_trigger_may_read_what_its_task_may(central: Airflow, worker: Worker) 
 
 def test_a_listed_class_runs_on_central_and_fails_its_own_task_alone(central: Airflow, worker: Worker) -> None:
     """What its constructor raises would end a triggerer of Airflow 3.3."""
-    central.remote_cli("grants", "allow", "default", "--code-on-central", "listed_triggers.Door")
+    central.cli("remote", "grants", "allow", "default", "--code-on-central", "listed_triggers.Door")
     triggerer = central.process("triggerer").pid
     run = central.trigger("waits_on_central")
     assert central.wait_for_run("waits_on_central", run) == "failed"
