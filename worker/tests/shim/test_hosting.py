@@ -178,7 +178,7 @@ def test_a_task_succeeds_through_the_zygote(
 ) -> None:
     job = make_job(source)
     spawned = zygote.spawn(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="success")
+    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
     assert spawned.pid == job.pid
     assert printed in job.events()
     assert daemon.reported_states() == ["success"]
@@ -191,7 +191,7 @@ def test_a_task_succeeds_through_the_zygote(
 def test_a_task_succeeds_without_a_zygote(run_host: Callable[[Job], None], make_job: MakeJob, daemon: StubDaemon) -> None:
     job = make_job(PYTHON_TASK)
     run_host(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="success")
+    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
     assert daemon.reported_states() == ["success"]
     assert "return_value" in daemon.paths("/return_value")[0].path
     print(f"fresh interpreter to user code: {job.stamp('user code at') - job.spawned_at:.3f} s")
@@ -267,7 +267,7 @@ def _with_the_variable(call: wire.Call) -> wire.Answer:
 def test_a_failing_task_fails(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
     job = make_job(FAILING_TASK)
     zygote.spawn(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="failed")
+    assert job.result() == wire.Result(exit_code=0, final_state="failed", begun=True)
     assert daemon.reported_states() == ["failed"]
     assert "the press is jammed" in json.dumps(job.log())
 
@@ -312,7 +312,9 @@ def test_a_task_deaf_to_a_stop_is_killed(zygote: ZygoteUnderTest, make_job: Make
     zygote.spawn(job)
     job.wait_for_event("asleep at")
     daemon.stop_job()
-    assert job.result(20) == wire.Result(exit_code=-9, final_state="SERVER_TERMINATED", stopped=True)  # after Airflow's 5 s
+    assert job.result(20) == wire.Result(
+        exit_code=-9, final_state="SERVER_TERMINATED", stopped=True, begun=True
+    )  # after Airflow's 5 s
 
 
 def test_a_stop_before_the_start_starts_nothing(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
@@ -351,7 +353,7 @@ def test_a_task_outlives_the_daemon(zygote: ZygoteUnderTest, make_job: MakeJob, 
     flag.touch()  # now the task asks for a variable, of nobody
     time.sleep(1.5)
     daemon.start()
-    assert job.result() == wire.Result(exit_code=0, final_state="success")
+    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
     assert "variable is absent" in job.events()
     assert daemon.reported_states() == ["success"]
 
@@ -405,7 +407,7 @@ def test_a_shim_outlives_its_zygote(
     assert os.getsid(job.pid) == job.pid
     assert zygote.leave() == 0
     flag.touch()
-    assert job.result() == wire.Result(exit_code=0, final_state="success")
+    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
 
 
 def test_the_zygote_reaps_its_shims(zygote: ZygoteUnderTest, make_job: MakeJob) -> None:
@@ -471,7 +473,7 @@ def test_a_task_ends_while_central_is_away(
     job.wait_for_event("ready")
     daemon.answer = lambda call: wire.Spool(id=call.id) if call.may_spool else None
     flag.touch()
-    assert job.result() == wire.Result(exit_code=0, final_state="success")
+    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
     assert_that_all_was_kept(job)
     assert daemon.spooled == 4
     assert [call.path.split("/")[-1] for call in daemon.calls if call.may_spool][-1] == "first", "the others follow it unasked"
@@ -484,7 +486,7 @@ def test_a_task_ends_without_a_daemon(zygote: ZygoteUnderTest, make_job: MakeJob
     job.wait_for_event("ready")
     daemon.go_away()
     flag.touch()
-    assert job.result(20) == wire.Result(exit_code=0, final_state="success")
+    assert job.result(20) == wire.Result(exit_code=0, final_state="success", begun=True)
     assert_that_all_was_kept(job)
 
 

@@ -113,7 +113,7 @@ def test_a_task_can_neither_read_its_worker_s_files_nor_speak_in_its_name(
     job = make_job(source, run_as_user=NOBODY)
     job.directory.chmod(0o700)
     zygote.spawn(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="success"), job.events()
+    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True), job.events()
     told = dict(line.split(": ", 1) for line in job.events().splitlines() if ": " in line)
     nobody = pwd.getpwnam(NOBODY)
     (who,) = [line.removeprefix("i am ") for line in job.events().splitlines() if line.startswith("i am ")]

@@ -61,9 +61,11 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
     terminated = coordinator.final_state == compat.server_terminated()
     stopped = gateway.stop is not None and (terminated or coordinator.exit_code is None)
     final_state = SERVER_TERMINATED if terminated else coordinator.final_state
-    begun: bool | None = gateway.has_spoken or coordinator.has_told_its_end or exit_code == 0
-    if not begun and not gateway.may_run:
-        begun = None  # central did not let it start, which says nothing about this machine
+    # Airflow reschedules a task whose Dag does not load, which is not the task's own word.
+    has_ended_itself = (coordinator.has_told_its_end or exit_code == 0) and final_state != "up_for_reschedule"
+    begun: bool | None = gateway.has_spoken or has_ended_itself
+    if not begun and (exit_code == 0 or not gateway.may_run):
+        begun = None  # it is tried again, or central did not let it start: neither says that this machine fails tasks
     return wire.Result(exit_code=exit_code, final_state=final_state, stopped=stopped, error=error, begun=begun)
 
 
