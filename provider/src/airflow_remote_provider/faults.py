@@ -1,6 +1,6 @@
 """What fails of ours inside Airflow's processes: its cause and its remedy in words, and a log that names each fault once.
 
-No exception of ours may end the scheduler, the API server, the triggerer or a Dag processor (ADR 0032). Whatever one of them
+No exception of ours may end the scheduler, the API server, the triggerer or a Dag processor (ADR 0029). Whatever one of them
 calls catches its own exceptions and reports them here.
 """
 

@@ -1,4 +1,4 @@
-"""Keeps Airflow's API server starting when a part of ours can't: its routes then say why, with 503 (ADR 0032).
+"""Keeps Airflow's API server starting when a part of ours can't: its routes then say why, with 503 (ADR 0029).
 
 Depends on nothing of ours but :mod:`..faults`, so that it works where the rest can't be imported.
 """

@@ -1,4 +1,4 @@
-"""RemoteExecutor: the class that Airflow loads and calls. It lets none of our exceptions into the scheduler (ADR 0032).
+"""RemoteExecutor: the class that Airflow loads and calls. It lets none of our exceptions into the scheduler (ADR 0029).
 
 What it does is :mod:`.ledger_executor`'s, which raises what it likes. Where that can't even be imported (another Airflow than we
 know, a broken installation), :mod:`.unusable` stands in: it fails remote tasks with that reason.
