@@ -6,7 +6,6 @@ Run by `make check`; `--write` brings the documents up to date instead.
 from __future__ import annotations
 
 import ast
-import itertools
 import re
 import subprocess
 import sys
@@ -179,12 +178,12 @@ def _claims() -> list[str]:
 
 
 def _adrs() -> list[str]:
-    """Each decision has a number of its own, and says what became of it."""
+    """Decisions are numbered without gaps and say what became of them."""
     paths = sorted((ROOT / "docs/adr").glob("[0-9][0-9][0-9][0-9]-*.md"))
     wrong = [
-        f"{path.relative_to(ROOT)}: has the number of {before.name}"
-        for before, path in itertools.pairwise(paths)
-        if path.name[:4] == before.name[:4]
+        f"{path.relative_to(ROOT)}: should be number {number:04}"
+        for number, path in enumerate(paths)
+        if not path.name.startswith(f"{number:04}-")
     ]
     wrong += [
         f"{path.relative_to(ROOT)}: has no line 'Status:'"
