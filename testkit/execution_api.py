@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
-from airflow_remote_provider.api import bounds
+from airflow_remote_protocol import bounds
 from airflow_remote_provider.api.rules import TABLE, Rule
 from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.routing import APIRoute

@@ -16,8 +16,9 @@ import pytest
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 from testkit import execution_api  # isort: skip
 
+from airflow_remote_protocol import bounds
 from airflow_remote_protocol.messages import JobKind
-from airflow_remote_provider.api import bounds, rules
+from airflow_remote_provider.api import rules
 from airflow_remote_provider.api.rules import LISTS_SINCE, TABLE, Meaning, Need, NotAllowed, read
 from airflow_remote_provider.grants import Ask, Kind, Skip, named
 from airflow_remote_provider.ledger.leases import Subject
