@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from airflow_remote_protocol.errors import ProblemCode
 from sqlalchemy.orm import Session
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api import deferral, rules
@@ -69,8 +69,6 @@ async def execution(central: Central, request: Request, lease: Lease, match: Mat
         return await _conclude(call, body)
     subject = await central.checks.lately(lease)
     await central.rights.check(lease, subject, match, request, body)
-    if match.meaning is Meaning.ABSENT:
-        return JSONResponse({"detail": "Not Found"}, 404)  # as Airflow's router answers
     passed = await call.pass_on(body, subject)
     if match.meaning is Meaning.READ_SECRET and passed.status == 404 and request.method == "GET":
         # Airflow also says "not found" when its database could not be asked, and the task would believe it: only what is said

@@ -90,8 +90,6 @@ class Meaning(str, Enum):
     """The callback's supervisor asks whether it may run; Airflow answers so once."""
     WRITE_OF_TRY = "write-of-try"
     """Writes what has no try in its key, so a later try would find it."""
-    ABSENT = "absent"
-    """Asks for a name that Airflow's route does not take: it is not found, whatever the name is."""
 
 
 @dataclass(frozen=True)
@@ -447,14 +445,7 @@ def read(method: str, decoded_path: str) -> tuple[Rule, dict[str, str]] | None:
     for pattern, rule in _BY_START.get((method, decoded_path.partition("/")[0]), ()):
         if match := pattern.fullmatch(decoded_path):
             return rule, match.groupdict()
-    if method == "GET" and decoded_path.startswith(CONNECTIONS) and "/" in (name := decoded_path.removeprefix(CONNECTIONS)):
-        return ABSENT_CONNECTION, {"connection_id": name}
     return None
-
-
-CONNECTIONS = "connections/"
-ABSENT_CONNECTION = replace(READ_CONNECTION, meaning=Meaning.ABSENT)
-"""Of an id with a slash. Airflow's route takes none, so it is in no table; a task hears that there is no such connection."""
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
