@@ -14,17 +14,20 @@ from airflow_remote_protocol.tokens import TokenKind, make_token
 from airflow_remote_worker import posix
 from airflow_remote_worker.cli import main
 from airflow_remote_worker.config import load
+from airflow_remote_worker.jobs import process
 from airflow_remote_worker.lifecycle import EXIT_REFUSED
 from airflow_remote_worker.state import explain_unusable
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
 from testkit.authority import Authority
 
+from .conftest import FAKE_RUNTIME
 from .tls_server import ForwardProxy, tls_central
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(process, "LAUNCHER", FAKE_RUNTIME)
     monkeypatch.setenv("AIRFLOW_REMOTE_WORKER_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
