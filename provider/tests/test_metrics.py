@@ -55,7 +55,7 @@ def test_the_gauges_are_of_the_fleet_and_of_each_queue(received: socket.socket) 
     queued("z")
     with compat.transaction() as session:
         Gauges(silent_after=timedelta(seconds=90)).tell(session)
-    told = {line.rpartition(":")[0]: line.rpartition(":")[2] for line in _told(received, 25)}
+    told = {line.rpartition(":")[0]: line.rpartition(":")[2] for line in _told(received, 30)}
     assert told["airflow.remote.workers.online"] == "1|g" and told["airflow.remote.workers.gone"] == "0|g"
     assert (told["airflow.remote.slots"], told["airflow.remote.slots_used"]) == ("5|g", "2|g")
     assert (told["airflow.remote.queue.running.q"], told["airflow.remote.queue.free_slots.q"]) == ("1|g", "3|g")

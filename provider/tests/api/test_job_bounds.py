@@ -30,13 +30,17 @@ class _Central:
         self.passed: list[int] = []
         self.settings = SimpleNamespace(gateway_body_bytes=MOST)
         self.holdings, self.failures = Holdings(MOST), Failures()
-        self.checks = self.gateway = self.rights = self.writes = self
+        self.checks = self.gateway = self.rights = self.writes = self.beginnings = self
+        self.pool = SimpleNamespace(jobs=SimpleNamespace(call=print))
 
     async def lately(self, lease: Lease) -> Subject:
         return Subject(JobKind.TASK, "id")  # type: ignore[arg-type]
 
     async def take(self, lease: Lease, size: int) -> None:
         """There is room for all."""
+
+    async def note_write(self, lease: Lease, *, store: object) -> None:
+        """The job has begun."""
 
     async def check(self, *call: object) -> None:
         """Everything is granted."""

@@ -152,7 +152,7 @@ def test_a_body_over_the_gateway_s_limit_is_refused(attacker: Attacker, monkeypa
     allow(attacker.worker.queue, Kind.WRITES, "*")
     allow(attacker.worker.queue, Kind.VARIABLES, "x")
     with contextlib.suppress(ConnectionError):  # central hangs up amid the body; whether its answer still comes through is chance
-        answer = attacker.about_job("PUT", "execution/variables/x", b'{"value": "' + b"x" * (33 * MIB) + b'"}')
+        answer = attacker.about_job("PUT", "execution/variables/x", b'{"val": "' + b"x" * (129 * MIB) + b'"}')
         assert (answer.status, answer.problem) == (413, "too-large")
     assert attacker.about_job("GET", "execution/variables/x").status == 404, "nothing was set"
 

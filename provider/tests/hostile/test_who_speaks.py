@@ -29,6 +29,7 @@ ROUTES = [
     ("PATCH", "jobs/{job}/execution/task-instances/{job}/state"),
 ]
 ABOUT_A_JOB = [(method, path) for method, path in ROUTES if "{job}" in path]
+STATE = b'{"state":"failed"}'
 REPORT = b'{"outcome":"succeeded","reason":"of a decline, too"}'
 
 on_every_route_of_a_job = pytest.mark.parametrize(("method", "path"), ABOUT_A_JOB)
@@ -86,8 +87,9 @@ def test_a_worker_s_credential_enrols_nobody(attacker: Attacker) -> None:
 
 @on_every_route_of_a_job
 def test_another_worker_s_job_is_as_if_there_were_none(attacker: Attacker, victim: Attacker, method: str, path: str) -> None:
-    theirs = attacker.say(method, path.format(job=victim.offer.job_id), REPORT)
-    none = attacker.say(method, path.format(job="f0f0f0f0-0000-4000-8000-000000000000"), REPORT)
+    said = STATE if path.endswith("/state") else REPORT
+    theirs = attacker.say(method, path.format(job=victim.offer.job_id), said)
+    none = attacker.say(method, path.format(job="f0f0f0f0-0000-4000-8000-000000000000"), said)
     assert (theirs.status, theirs.problem) == (none.status, none.problem) == (404, "not-found")
     assert len(theirs.body) == len(none.body)
     assert job_row(victim.offer.job_id).state == "running"

@@ -50,8 +50,8 @@ def test_a_worker_of_another_airflow_gets_no_job_until_its_runtime_fits() -> Non
 
 def test_after_central_s_upgrade_it_is_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = enlist(capabilities=("task", "runtime"))
-    assert _report(worker.id, task_sdk="1.4.0")
-    monkeypatch.setattr(runtimes, "airflow_version", lambda: "3.4.0")
+    assert _report(worker.id, task_sdk="1.5.0")
+    monkeypatch.setattr(runtimes, "airflow_version", lambda: "3.5.0")
     with compat.transaction() as session:
         runtimes.judge_again(session)
     assert worker_row(worker.id).unfit is None

@@ -94,7 +94,7 @@ def test_the_fleet_is_counted_by_the_same_filter(people: People) -> None:
     people.ann.ok("PUT", "/workers/edge-2/slots-limit", json={"slots": 1})
     last_seen(worker_row_id("ship"), ago(hours=1))
     count = people.vic.ok("GET", "/fleet")
-    presence = {"workers": 3, "online": 2, "silent": 1, "gone": 0}
+    presence = {"workers": 3, "online": 2, "silent": 1, "offline": 0, "never_connected": 0, "gone": 0}
     assert count == {**presence, "flagged": 0, "unfit": 0, "slots": 9, "used_slots": 3}
     assert people.vic.ok("GET", "/fleet?text=ship")["workers"] == 1
 
