@@ -53,6 +53,8 @@ BY_OTHERS = ("get_task_log", "debug_dump", "terminate")
 """Called by the API server and by signals, not by the loop."""
 MOST_TURNS = 6
 """In which a Dag run's tasks are queued, handed in and ended."""
+LOCK_WAIT_S = 0.5
+"""Airflow locks all of SQLite while it asks for adoption; each wait for that is in vain."""
 RESULT = "RESULT"
 """What begins each line that is a result: Airflow logs to the same stream."""
 
@@ -85,7 +87,7 @@ def main(home: Path) -> None:
     (home / "dags" / "both.py").write_text(DAG)
     os.environ |= {
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout={LOCK_WAIT_S}",
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": f"OtherExecutor:testkit.scheduler_loop.OtherExecutor,RemoteExecutor:{REMOTE}",
