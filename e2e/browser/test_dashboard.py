@@ -142,7 +142,7 @@ def test_a_worker_joins_by_what_the_dialog_says(central: Airflow, open_page: Ope
     page.get_by_role("button", name="Make the token").click()
     command = page.get_by_role("dialog").get_by_role("tabpanel").inner_text()
     assert f"airflow-remote-worker join {central.url} --token -" in command
-    token = command.split("'")[1]
+    token = command.splitlines()[1]
     worker = Worker(tmp_path, name="shown-1", central=central.url, token=token, bundles={})
     worker.run("join", central.url, "--token", "-", "--name", "shown-1", stdin=f"{token}\n")
     expect(page.get_by_text("shown-1 has joined")).to_be_visible(timeout=15_000)

@@ -44,8 +44,9 @@ def test_an_offer_to_a_poll_that_died_unseen_comes_back_within_its_deadline(site
     site.worker.kill()
     wait_until(lambda: site.network.connections == 0, timeout_s=10, what="its connections have gone")
     site.worker.start()
+    wait_until(lambda: site.worker.status()["free_slots"], timeout_s=30, what="its runtime has passed the canary")
     polls = site.network.count("POST", "/poll$")
-    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked", every_s=0.02)
+    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=30, what="a poll is parked", every_s=0.02)
     site.network.half_open("replies")
     daemon = psutil.Process(site.worker.pid)
     daemon.send_signal(signal.SIGSTOP)  # it asks for nothing more, and hangs up nothing

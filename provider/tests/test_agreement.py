@@ -24,7 +24,7 @@ def test_another_minor_version_is_named_with_the_remedy(task_sdk: str) -> None:
     told = disagreement("3.3.2", task_sdk, "3.2.1")
     assert f"the Task SDK {task_sdk} (Airflow 3.2.1)" in told
     assert "this central is Airflow 3.3.2" in told
-    assert "needs the Task SDK 1.3" in told or "need the Task SDK 1.3" in told
+    assert "need the Task SDK 1.3 or 1.4" in told
 
 
 def test_a_version_that_was_not_reported_disagrees_with_nothing() -> None:

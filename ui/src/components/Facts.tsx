@@ -20,7 +20,11 @@ const STATES: Record<JobState, string> = {
 };
 
 export function PresenceMark({ presence }: { presence: Presence }) {
-  return <Badge colorPalette={PRESENCES[presence]}>{words().presence[presence]}</Badge>;
+  return (
+    <Badge colorPalette={PRESENCES[presence]} whiteSpace="normal">
+      {words().presence[presence]}
+    </Badge>
+  );
 }
 
 /** A job's state; of one that has delivered its task's own word, that word: a job may well succeed in bringing a failure. */
