@@ -94,7 +94,7 @@ class Connection:
 class Guests(Protocol):
     """What speaks with trigger hosts; the daemon wires it."""
 
-    def knows(self, hello: wire.HostHello) -> bool: ...
+    async def knows(self, hello: wire.HostHello) -> bool: ...
 
     async def converse(self, hello: wire.HostHello, connection: Connection) -> None: ...
 
@@ -167,7 +167,7 @@ class Gateway:
         with anyio.move_on_after(HELLO_TIMEOUT_S):
             hello = await connection.receive()
             if isinstance(hello, wire.HostHello):
-                if self.hosts and self.hosts.knows(hello):
+                if self.hosts and await self.hosts.knows(hello):
                     return hello
                 log.warning("refused a local connection of the trigger host %s: unknown, or with a wrong key", hello.host_id[:64])
                 # One that we know nothing of must not run on: what it runs is started again elsewhere.

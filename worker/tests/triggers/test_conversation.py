@@ -43,6 +43,11 @@ class Bench:
         host.triggers[lease] = trigger
         return trigger
 
+    # The hosts
+
+    async def until_started(self, host_id: str) -> None:
+        """None of them is being started."""
+
     # The keeper
 
     def find(self, lease: Lease) -> Trigger | None:
@@ -113,9 +118,9 @@ async def next_of(connection: Connection, kind: type) -> wire.Frame:
 
 def test_only_the_right_key_is_let_in(tmp_path: Path, clock: HandClock) -> None:
     conversation = Bench(tmp_path, clock).conversation
-    assert conversation.knows(wire.HostHello("one", "key of one", 1))
-    assert not conversation.knows(wire.HostHello("one", "key of two", 1))
-    assert not conversation.knows(wire.HostHello("three", "0" * 32, 1))
+    assert anyio.run(conversation.knows, wire.HostHello("one", "key of one", 1))
+    assert not anyio.run(conversation.knows, wire.HostHello("one", "key of two", 1))
+    assert not anyio.run(conversation.knows, wire.HostHello("three", "0" * 32, 1))
 
 
 def test_a_host_hears_first_what_to_keep_and_what_it_lacks(run: Callable[..., Bench]) -> None:

@@ -122,6 +122,25 @@ def test_many_that_come_at_once_start_one_host(run: Callable[[Story], Bench]) ->
     run(story)
 
 
+def test_a_host_that_speaks_before_its_start_has_returned_waits_for_that(run: Callable[[Story], Bench], state: State) -> None:
+    """It used to be unknown then: it was told to leave, and what it was started for hung."""
+
+    async def story(bench: Bench) -> None:
+        bench.starter.may_start = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bench.hosts.reserve, bench.trigger(), bench.code)
+            await bench.until(lambda: list(state.hosts.iterdir()))
+            [host_id] = [path.name for path in state.hosts.iterdir()]
+            with anyio.move_on_after(0.1) as waited:
+                await bench.hosts.until_started(host_id)
+            assert waited.cancelled_caught
+            bench.starter.may_start.set()
+            await bench.hosts.until_started(host_id)
+            assert host_id in bench.hosts.all
+
+    run(story)
+
+
 def test_a_trigger_that_is_stopped_while_its_host_starts_breaks_nothing_off(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         bench.starter.may_start = anyio.Event()

@@ -62,8 +62,9 @@ class Conversation:
         self._gateway = gateway
         self._clock = clock
 
-    def knows(self, hello: wire.HostHello) -> bool:
-        """Return whether this is one of our hosts."""
+    async def knows(self, hello: wire.HostHello) -> bool:
+        """Return whether this is one of our hosts, once its start is over."""
+        await self._hosts.until_started(hello.host_id)
         host = self._hosts.all.get(hello.host_id)
         known = host.spec.key if host else "0" * 32
         return hmac.compare_digest(known.encode(), hello.key.encode()) and host is not None

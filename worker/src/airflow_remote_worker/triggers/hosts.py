@@ -69,6 +69,8 @@ class Hosts:
         self._states = CodeStates(clock)
         self._suspects = Suspects()
         self._probation = anyio.Semaphore(MOST_ALONE)
+        self._starting: dict[str, anyio.Event] = {}
+        """By host id: set once the start of the host has succeeded or failed."""
         self._locks: dict[Code, anyio.Lock] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -137,6 +139,11 @@ class Hosts:
             log.info("trigger host %s: adopted, pid %d", spec.host_id, process.pid)
             self._keep(Host(path, spec, process, self._clock.monotonic(), idle_since=self._clock.monotonic()))
 
+    async def until_started(self, host_id: str) -> None:
+        """Return when the host is no longer being started: its process may speak before its start has returned."""
+        if starting := self._starting.get(host_id):
+            await starting.wait()
+
     async def until_settled(self, within_s: float) -> None:
         """Return when every adopted host has connected or died, or *within_s* has passed."""
         with anyio.move_on_after(within_s):
@@ -199,19 +206,23 @@ class Hosts:
             contact_path=str(self._site.contact_path),
         )
         path.mkdir(mode=0o700)
+        started = self._starting[host_id] = anyio.Event()
         try:
             store(path / wire.HOST_SPEC, spec)
             process = await self._launch(path)
+            host = Host(path, spec, process, self._clock.monotonic(), is_alone=is_alone)
+            self._keep(host)
         except BaseException:
             # Without its notes a process that was started all the same ends by itself.
             shutil.rmtree(path, ignore_errors=True)
             raise
-        host = Host(path, spec, process, self._clock.monotonic(), is_alone=is_alone)
+        finally:
+            del self._starting[host_id]
+            started.set()
         try:
             store(path / "shim.json", process)
         except OSError as error:
             log.warning("trigger host %s: its process %d can't be noted: %s", host_id, process.pid, error)
-        self._keep(host)
         log.info("trigger host %s: started for bundle %s, pid %d", host_id, code.bundle_name, process.pid)
         return host
 
