@@ -51,6 +51,7 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
         dags=dags,
         settings={
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+            "PYTHONPATH": str(ROOT / "e2e/on_central"),
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),

@@ -124,6 +124,19 @@ def test_a_trigger_may_read_what_its_task_may(central: Airflow, worker: Worker) 
     )
 
 
+def test_a_listed_class_runs_on_central_and_fails_its_own_task_alone(central: Airflow, worker: Worker) -> None:
+    """What its constructor raises would end a triggerer of Airflow 3.3."""
+    central.cli("remote", "grants", "allow", "default", "--code-on-central", "listed_triggers.Door")
+    triggerer = central.process("triggerer").pid
+    run = central.trigger("waits_on_central")
+    assert central.wait_for_run("waits_on_central", run) == "failed"
+    assert central.xcom("waits_on_central", run, "front") == {"event": {"open": "front", "task": "front"}, "kept": FROM_BEFORE}
+    log = central.task_log("waits_on_central", run, "nowhere")
+    assert "there is no door 'nowhere'" in log and "Trigger failed" in log
+    assert central.is_running("triggerer") and central.process("triggerer").pid == triggerer
+    assert not [job for job in central.jobs(run) if job["kind"] == "trigger"], "no worker was asked"
+
+
 @pytest.mark.parametrize("act", ["fail", "clear", "delete"])
 def test_what_a_user_does_to_a_waiting_task_cancels_its_trigger(
     central: Airflow, waiting_worker: Worker, tmp_path: Path, act: str

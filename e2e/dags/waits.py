@@ -144,6 +144,27 @@ def waits_and_asks():
     Waits(task_id="denied", trigger=Asks, told={"conn": "waits_denied"}, **REMOTE)
 
 
+class OnCentral(BaseTrigger):
+    """Defers to a class that only central can import."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "listed_triggers.Door", {"name": self.name}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        raise ValueError("this runs on central, not here")
+        yield TriggerEvent(None)
+
+
+@dag(schedule=None)
+def waits_on_central():
+    for name in ("front", "nowhere"):
+        Waits(task_id=name, trigger=OnCentral, told={"name": name}, **REMOTE)
+
+
 @dag(schedule=None, params=DIRECTORY)
 def waits_once():
     Waits(task_id="wait", trigger=Appears, told={"path": "{{ params.directory }}/go"}, queue="waits", **REMOTE)
@@ -175,6 +196,7 @@ for make in (
     waits_for_server,
     waits_in_vain,
     waits_and_asks,
+    waits_on_central,
     waits_once,
     waits_too_long,
     waits_on_two,

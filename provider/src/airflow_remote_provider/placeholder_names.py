@@ -6,6 +6,10 @@ from typing import Any
 
 PLACEHOLDER = "airflow_remote_provider.placeholder.RunsAtSite"
 """The class path of every such trigger: it never fires."""
+ON_CENTRAL = "airflow_remote_provider.placeholder.RunsOnCentral"
+"""The class path in the row of a trigger that central's triggerer runs because an administrator has listed its class."""
+OURS = "airflow_remote_provider."
+"""Where no class that an administrator may list is."""
 TRIGGER_QUEUE = "airflow-remote-sites"
 """The trigger queue of every such trigger. A triggerer leaves it alone unless it was started with that name."""
 FAIL = "__fail__"

@@ -28,13 +28,14 @@ from testkit.ledger import (  # isort: skip
 from airflow_remote_protocol.codec import decode
 from airflow_remote_protocol.messages import EventKind, JobKind, Outcome, Report, StopReason, TriggerEvent, TriggerWorkload
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import deferrals, jobs, leases, queues, sweep
+from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.ledger import deferrals, jobs, leases, queue_policy, queues, sweep
 from airflow_remote_provider.ledger.deferrals import MOST_DEATHS, NewWait, Resumption
 from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.sweep import OfferRules
 from airflow_remote_provider.models import Deferral, Job
-from airflow_remote_provider.placeholder_names import FAIL, PLACEHOLDER, TRIGGER_QUEUE
+from airflow_remote_provider.placeholder_names import FAIL, ON_CENTRAL, PLACEHOLDER, TRIGGER_QUEUE
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -251,9 +252,31 @@ def test_a_drained_worker_hands_its_trigger_back_at_no_cost(deferring: Lease, ho
             leases.decline(session, lease, "this worker drains", delay=timedelta(seconds=5))
         job = job_row(lease.job_id)
         assert (job.state, job.offers) == ("queued", 0)
+        change_job(lease.job_id, not_before=None)
     assert _task(ti_id).state == "deferred"
     with pytest.raises(Superseded):
         _fire(lease)
+
+
+@pytest.mark.parametrize("said", ["not now", f"{leases.HOST_DIED}killed by signal 9"])
+def test_a_trigger_that_its_worker_declines_is_not_offered_again_at_once(deferring: Lease, host: Enlisted, said: str) -> None:
+    """A worker that declines whatever it has accepted must not keep central busy."""
+    _defer(deferring)
+    lease = _hosted(host)
+    with compat.transaction() as session:
+        leases.decline(session, lease, said, delay=timedelta(seconds=5))
+    assert claim(host.claimant(0, triggers=1)) == []
+    change_job(lease.job_id, not_before=ago(seconds=1))
+    assert [job.job_id for job in claim(host.claimant(0, triggers=1))] == [lease.job_id]
+
+
+def test_a_trigger_that_its_worker_reports_as_stopped_is_not_offered_again_at_once(deferring: Lease, host: Enlisted) -> None:
+    _defer(deferring)
+    lease = _hosted(host)
+    with compat.transaction() as session:
+        leases.report(session, lease, Report(Outcome.STOPPED, reason="by itself"))
+    assert job_row(lease.job_id).state == "queued"
+    assert claim(host.claimant(0, triggers=1)) == []
 
 
 def test_a_trigger_under_which_hosts_keep_dying_fails_its_task(deferring: Lease, host: Enlisted) -> None:
@@ -262,6 +285,7 @@ def test_a_trigger_under_which_hosts_keep_dying_fails_its_task(deferring: Lease,
         lease = _hosted(host)
         with compat.transaction() as session:
             leases.decline(session, lease, f"{leases.HOST_DIED}killed by signal 9", delay=timedelta(seconds=5))
+        change_job(lease.job_id, not_before=None)
     assert job_row(lease.job_id).state == "failed"
     told = _resumption(ti_id)
     assert told is not None and "has ended 3 times" in told.next_kwargs and "killed by signal 9" in told.next_kwargs
@@ -415,3 +439,65 @@ def test_a_hosted_trigger_is_no_running_job_of_its_queue(deferring: Lease, host:
     _hosted(host)
     with compat.transaction() as session:
         assert queues.depths(session) == []
+
+
+# Where a trigger runs
+
+LISTED, BODY = "company.triggers.Door", b'{"state":"deferred","classpath":"company.triggers.Door"}'
+
+
+def _allow(*classpaths: str) -> None:
+    with compat.transaction() as session:
+        queue_policy.allow(session, "q", {Kind.CODE_ON_CENTRAL: classpaths}, by="ann")
+
+
+def _where(lease: Lease, classpath: str = LISTED, body: bytes = BODY) -> tuple[bool, bool]:
+    """Whether it runs on central, and whether an earlier call has decided that."""
+    with compat.transaction() as session:
+        return queue_policy.runs_on_central(session, lease, classpath, body)
+
+
+def _decided(lease: Lease, *, on_central: bool) -> None:
+    """The first call has gone through."""
+    with compat.transaction() as session:
+        leases.conclude(session, lease, done=True, body=BODY)
+        deferrals.note(session, lease.job_id, NewWait("resume", "{}", "{}", None if on_central else LISTED))
+
+
+def test_the_queue_s_policy_decides_where_a_trigger_runs(deferring: Lease) -> None:
+    assert _where(deferring) == (False, False)
+    _allow(LISTED)
+    assert _where(deferring) == (True, False)
+    assert _where(deferring, "company.triggers.Other") == (False, False)
+
+
+def test_the_same_call_again_stays_where_the_first_one_put_it(deferring: Lease) -> None:
+    """Airflow's row may have been written by the first call: the policy that changed meanwhile decides nothing."""
+    _decided(deferring, on_central=False)
+    _allow(LISTED)
+    assert _where(deferring) == (False, True)
+
+
+def test_a_class_that_was_taken_from_the_list_stays_on_central_for_the_same_call(deferring: Lease) -> None:
+    _allow(LISTED)
+    _decided(deferring, on_central=True)
+    with compat.transaction() as session:
+        queue_policy.deny(session, "q", {Kind.CODE_ON_CENTRAL: [LISTED]}, by="ann")
+    assert _where(deferring) == (True, True)
+
+
+def test_another_call_after_it_is_put_on_central_by_nothing_but_the_policy(deferring: Lease) -> None:
+    _decided(deferring, on_central=True)
+    assert _where(deferring, "os.system", b'{"state":"deferred","classpath":"os.system"}') == (False, False)
+
+
+def test_a_call_that_airflow_refused_decides_nothing(deferring: Lease) -> None:
+    _decided(deferring, on_central=True)
+    with compat.transaction() as session:
+        leases.conclude(session, deferring, done=False)
+    assert _where(deferring) == (False, False)
+
+
+def test_no_class_of_ours_is_listed_as_code_on_central() -> None:
+    with pytest.raises(queue_policy.BadGlob, match="of the Remote Executor itself"):
+        _allow(ON_CENTRAL)

@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow_remote_provider.api.rules import NotAllowed
 from airflow_remote_provider.grants.fields import connections_in
-from airflow_remote_provider.placeholder_names import FAIL, PLACEHOLDER, RESUMED_ELSEWHERE, TRIGGER_QUEUE
+from airflow_remote_provider.placeholder_names import FAIL, ON_CENTRAL, PLACEHOLDER, RESUMED_ELSEWHERE, TRIGGER_QUEUE
 
 MOST_BYTES = 4 * 1024 * 1024
 """Of the arguments of the trigger and of the method together, as JSON. They are stored, and sent to the worker that waits."""
@@ -99,6 +99,14 @@ def for_airflow(wait: Wait, state: str) -> dict[str, Any]:
 def for_triggerer(wait: Wait, state: str, classpath: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the call's body when central's own triggerer runs *classpath* with *kwargs*."""
     return for_airflow(wait, state) | {"classpath": classpath, "trigger_kwargs": kwargs, "queue": None}
+
+
+def for_code_on_central(wait: Wait, state: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the call's body when central's triggerer runs the wait's class with these plain arguments.
+
+    The row names a class of ours and holds the other's name and arguments as data: the triggerer ends if a constructor raises.
+    """
+    return for_triggerer(wait, state, ON_CENTRAL, {"classpath": wait.classpath, "kwargs": arguments})
 
 
 def plain_arguments(wait: Wait) -> Mapping[str, Any]:

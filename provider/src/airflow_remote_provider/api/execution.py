@@ -156,7 +156,7 @@ async def _conclude(call: _Call, body: bytes) -> Response:
             told = await _apart(deferral.read, said, size=len(body))
         except NotAllowed as error:
             raise await call.refusal(error) from None
-        at_site, said = await _place(call, told, said["state"])
+        at_site, said = await _place(call, told, said["state"], body)
         wait = NewWait(told.next_method, told.next_kwargs, told.kwargs, told.classpath if at_site else None)
     passed_body = await _apart(_encoded, said, size=len(body))
     subject = await call.central.checks.ending(call.lease, partial(_note_end, body=body, wait=wait))
@@ -187,23 +187,26 @@ def _note_end(session: Session, lease: Lease, *, body: bytes, wait: NewWait | No
     return subject
 
 
-async def _place(call: _Call, wait: deferral.Wait, state: str) -> tuple[bool, dict[str, Any]]:
+async def _place(call: _Call, wait: deferral.Wait, state: str, body: bytes) -> tuple[bool, dict[str, Any]]:
     """Decide where a wait's trigger runs: at a site, unless it only waits for a moment or runs on central by policy.
 
-    Return whether it runs at a site, and the body that Airflow gets.
+    A repeat of the call stays where the first one put it, whatever has become of the policy. Return whether it runs at a site,
+    and the body that Airflow gets.
     """
     if wait.classpath is None:
         return False, deferral.for_airflow(wait, state)
     if (moment := wait.moment) is not None:
         return False, deferral.for_triggerer(wait, state, deferral.DATE_TIME_TRIGGER, deferral.date_time_arguments(moment))
-    if not await call.ledger(queue_policy.runs_on_central, call.lease, wait.classpath):
+    on_central, is_repeat = await call.ledger(queue_policy.runs_on_central, call.lease, wait.classpath, body)
+    if not on_central:
         return True, deferral.for_airflow(wait, state)
     try:
         arguments, names = deferral.plain_arguments(wait), deferral.connections_of(wait)
     except NotAllowed as error:
         raise await call.refusal(error) from None
-    await call.central.rights.insist(call.lease, [Ask(Kind.CONNECTIONS, (name,)) for name in names])
-    return False, deferral.for_triggerer(wait, state, wait.classpath, arguments)
+    if not is_repeat:
+        await call.central.rights.insist(call.lease, [Ask(Kind.CONNECTIONS, (name,)) for name in names])
+    return False, deferral.for_code_on_central(wait, state, arguments)
 
 
 async def _apart(work: Callable[[Any], T], value: Any, *, size: int) -> T:

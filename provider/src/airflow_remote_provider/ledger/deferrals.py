@@ -213,17 +213,19 @@ def _let_fail(session: Session, job: Job, reason: str) -> None:
         compat.resume(session, job.ti_id, wait.trigger_id)
 
 
-def hand_back(session: Session, job: Job, reason: str, *, died: bool = False) -> None:
+def hand_back(session: Session, job: Job, reason: str, *, delay: timedelta = timedelta(), died: bool = False) -> None:
     """Queue a locked, running trigger job again: its worker drains, is lost, or its host has *died* under it.
 
-    A worker that is drained or lost costs the trigger nothing; a host that died counts, for the trigger may be why.
+    A worker that is drained or lost costs the trigger nothing; a host that died counts, for the trigger may be why. It is offered
+    again after *delay*: a worker that hands it back whenever it has accepted it must not keep central busy.
     """
     if died and job.offers >= MOST_DEATHS:
         fail(session, job, f"the process that hosts this trigger has ended {job.offers} times, the last time on {reason}")
         return
     job.state = advance(JobState(job.state), JobEvent.HAND_BACK).value
     job.offers -= 0 if died else 1
-    job.missing_since = job.deadline_at = job.not_before = None
+    job.missing_since = job.deadline_at = None
+    job.not_before = database_now(session) + delay if delay else None
     job.reason = reason
     wake(session, Topic.QUEUED)
 

@@ -168,6 +168,10 @@ HOST_DIED = "host-died: "
 """How the reason of a decline begins when the process that hosted the trigger has ended."""
 
 
+REPORTED_TRIGGER_DELAY = timedelta(seconds=5)
+"""How long a trigger waits that its worker reports as ended, which only its event or a stop ends."""
+
+
 def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) -> None:
     """The worker can't take an offer now: queue it again, after a delay, at no cost to the job.
 
@@ -176,7 +180,7 @@ def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) ->
     job = _hold_open(session, lease)
     if job.kind == JobKind.TRIGGER.value and job.state == JobState.RUNNING.value:
         what = f"worker {job.worker_name}: {presentable(reason, longest=LONGEST_SHORT_TEXT)}"
-        deferrals.hand_back(session, job, what, died=reason.startswith(HOST_DIED))
+        deferrals.hand_back(session, job, what, delay=delay, died=reason.startswith(HOST_DIED))
         return
     if job.state != JobState.OFFERED.value:
         raise Superseded(f"job {lease.job_id} is {job.state}; only an offer can be declined")
@@ -420,7 +424,7 @@ def _end_trigger(session: Session, job: Job, said: Report) -> None:
     elif job.state == JobState.OFFERED.value:
         job.deadline_at = database_now(session)
     else:
-        deferrals.hand_back(session, job, reason, died=said.outcome is Outcome.DIED)
+        deferrals.hand_back(session, job, reason, delay=REPORTED_TRIGGER_DELAY, died=said.outcome is Outcome.DIED)
 
 
 def fire(session: Session, lease: Lease, event: TriggerEvent) -> None:

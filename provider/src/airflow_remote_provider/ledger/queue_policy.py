@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.ledger.queues import ALL_QUEUES, locked
-from airflow_remote_provider.models import Job, Queue
+from airflow_remote_provider.models import Deferral, Job, Queue
+from airflow_remote_provider.placeholder_names import OURS
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ def allow(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, 
             raise BadGlob(
                 f"{classpath[:50]!r} is no import path of a class; code on central is named class by class, without a glob"
             )
+        if classpath.startswith(OURS):
+            raise BadGlob(f"{classpath[:80]!r} is a class of the Remote Executor itself; it is no code on central")
     row = locked(session, queue, by=by)
     row.globs = {kind.value: sorted({*_globs(row, kind), *globs.get(kind, ())}) for kind in Kind}
     return _changed(session, row, "allow", globs)
@@ -97,13 +101,22 @@ def set_mode(session: Session, queue: str, mode: Mode, *, by: str) -> PolicyRow:
     return _changed(session, row, f"mode {mode.value}", {})
 
 
-def runs_on_central(session: Session, lease: Lease, classpath: str) -> bool:
-    """Say whether an administrator lets central's triggerer run this trigger class for tasks of the job's queue."""
-    own = select(Job.queue).where(Job.id == lease.job_id, Job.worker_id == lease.worker_id, Job.epoch == lease.epoch)
-    queue = session.scalar(own)
-    if queue is None:
-        return False
-    return classpath in policy_of(session, queue).grant.globs.get(Kind.CODE_ON_CENTRAL, frozenset())
+def runs_on_central(session: Session, lease: Lease, classpath: str, body: bytes) -> tuple[bool, bool]:
+    """Say whether central's triggerer runs this trigger class for the job, and whether that was decided by an earlier call.
+
+    What administrators have listed for the job's queue decides at the first call. A repeat of it, with the same *body*, finds
+    that decision in our note, for Airflow's row may have been written by it; another body finds none.
+    """
+    own = select(Job).where(Job.id == lease.job_id, Job.worker_id == lease.worker_id, Job.epoch == lease.epoch)
+    job = session.scalar(own)
+    if job is None:
+        return False, False
+    if job.concluded_as == hashlib.sha256(body).hexdigest():
+        wait = session.get(Deferral, job.ti_id)
+        if wait is not None and wait.deferred_by == job.id:
+            return wait.classpath is None, True
+    listed = policy_of(session, job.queue).grant.globs.get(Kind.CODE_ON_CENTRAL, frozenset())
+    return classpath in listed and not classpath.startswith(OURS), False
 
 
 @dataclass(frozen=True)
