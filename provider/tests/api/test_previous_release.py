@@ -54,6 +54,7 @@ def central(
     engine.dispose()
 
 
+@pytest.mark.timeout(900)  # a hundred checks, each of which would have 300 s as a test of its own
 def test_central_conforms_to_the_previous_release(suite: Any, central: PreviousHarness, subtests: pytest.Subtests) -> None:
     assert {check.__name__ for check in suite.ALL} > set(CHANGED)
     for check in suite.ALL:

@@ -209,6 +209,7 @@ def test_an_event_before_acceptance_or_of_a_task_is_impossible(deferring: Lease,
         ({"state": "scheduled", "trigger_id": None}, StopReason.RESUMED),
         ({"state": "running", "trigger_id": None}, StopReason.RESUMED),
         ({"trigger_id": 4711}, StopReason.RESUMED),
+        ({"state": "failed", "trigger_id": None, "external_executor_id": "its next job's"}, StopReason.RESUMED),
     ],
 )
 def test_a_trigger_whose_task_waits_for_it_no_more_is_taken_back(

@@ -135,7 +135,7 @@ def test_many_that_come_at_once_start_one_host(run: Callable[[Story], Bench]) ->
 
 
 def test_a_host_that_speaks_before_its_start_has_returned_waits_for_that(run: Callable[[Story], Bench], state: State) -> None:
-    """It used to be unknown then: it was told to leave, and what it was started for hung."""
+    """Otherwise the gateway sends it away as unknown, and the triggers that it was started for hang."""
 
     async def story(bench: Bench) -> None:
         bench.starter.may_start = anyio.Event()

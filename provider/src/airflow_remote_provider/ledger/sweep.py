@@ -114,7 +114,7 @@ def stop_ended(session: Session) -> int:
     over_task = and_(not_(is_trigger), or_(ti.state.is_(None), not_(needed)))
     over_trigger = and_(is_trigger, or_(Deferral.job_id.is_(None), ti.state.is_(None), not_(deferrals.waits(ti))))
     query = (
-        select(Job.id, Job.kind, ti.id.label("ti"), ti.state.label("ti_state"), ti.external_executor_id)
+        select(Job.id, Job.kind, ti.id.label("ti"), ti.state.label("ti_state"), ti.external_executor_id, Deferral.deferred_by)
         .outerjoin(ti, ti.id == Job.ti_id)
         .outerjoin(Deferral, Deferral.job_id == Job.id)
         .where(Job.state.in_(OPEN), Job.ti_id.is_not(None), Job.concluded_at.is_(None), Job.stop_reason.is_(None))
@@ -135,7 +135,9 @@ def stop_ended(session: Session) -> int:
 def _why_over(row: Any) -> StopReason:
     """Return why the task of an open job no longer needs it."""
     if row.ti is not None and row.kind == JobKind.TRIGGER.value:
-        return deferrals.why_over(row.ti_state)
+        # A resumed task is another job's, and may have failed by itself before we look.
+        is_resumed = row.external_executor_id not in (None, row.deferred_by)
+        return StopReason.RESUMED if is_resumed else deferrals.why_over(row.ti_state)
     if row.ti is None or (row.external_executor_id is not None and row.external_executor_id != row.id):
         return StopReason.GONE
     if row.ti_state in (None, "restarting", "scheduled", "removed"):
