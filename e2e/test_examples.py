@@ -38,7 +38,7 @@ def started(central: Airflow, worker: Worker) -> dict[str, str]:
 @pytest.fixture(scope="module", autouse=True)
 def _names(central: Airflow) -> None:
     central.api("POST", "variables", json={"key": "implied_limit", "value": "eleven"})
-    central.api("POST", "variables", json={"key": "implied_secret", "value": "for nobody"})
+    central.api("POST", "variables", json={"key": "implied_secret", "value": "for the examples"})
     central.api("POST", "connections", json={"connection_id": "implied_bell", "conn_type": "http", "host": "bell.example"})
 
 

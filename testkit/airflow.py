@@ -87,7 +87,7 @@ class Airflow:
                 "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
                 # Dag files are there from the start and stay as they are: parsing them again and again only costs time.
                 "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
-                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
                 # Two deployments on one machine must not fight over fixed ports.
                 "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
                 "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),

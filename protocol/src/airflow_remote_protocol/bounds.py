@@ -190,6 +190,8 @@ class InputRequest(Body):
     multiple: Any = None
     params: dict[str, Any] | UnsetType | None = UNSET
     assigned_users: list[InputUser] | UnsetType | None = UNSET
+    type: Name | UnsetType = UNSET
+    """The Task SDK's name of the message, which Airflow ignores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -200,6 +202,8 @@ class InputResponse(Body):
     ti_id: Any = None
     chosen_options: list[Text] | UnsetType = UNSET
     params_input: dict[str, Any] | UnsetType = UNSET
+    type: Name | UnsetType = UNSET
+    """As in :class:`InputRequest`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,7 @@
 """The query parameters that each route of the Execution API takes. A parameter that is not here is refused.
 
-`provider/tests/api/test_rules.py` compares this table with the installed Airflow.
+`provider/tests/api/test_rules.py` compares this table with what the installed Airflow reads, and `test_sdk_calls.py` with what
+the installed Task SDK sends; of that Airflow ignores some.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ _EVENTS = "after ascending before extra limit name partition_key partition_key_r
 _COUNTED = "dag_id logical_dates map_index run_ids task_group_id task_ids"
 
 _NAMES = {
+    ("GET", "task-reschedules/{task_instance_id}/start_date"): "try_number",
     ("GET", "variables/keys"): "limit offset prefix",
     ("GET", f"{_XCOM}/item/{{offset}}"): "previous_iteration",
     ("GET", f"{_XCOM}/slice"): "include_prior_dates previous_iteration start step stop",
