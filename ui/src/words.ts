@@ -217,7 +217,7 @@ const english = {
   workerAudit: "What happened",
   workerAccesses: "What its jobs asked for",
   selected: (count: number) => `${count} selected`,
-  confirm: (action: string, count: number) => `${action}: ${count} worker${count === 1 ? "" : "s"}`,
+  confirm: (action: string, names: readonly string[]) => `${action}: ${names.length === 1 ? names[0] : `${names.length} workers`}`,
   fleet: (workers: number, online: number, silent: number) =>
     `${workers} worker${workers === 1 ? "" : "s"}: ${online} online, ${silent} silent`,
   busy: (busy: number, all?: number) => (all === undefined ? `${busy.toFixed(2)} busy` : `${busy.toFixed(1)} of ${all} busy`),

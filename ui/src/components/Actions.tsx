@@ -77,7 +77,7 @@ export function Actions({ workers, onDone }: { workers: readonly Worker[]; onDon
           explained={words().explained[asked]}
           isGrave={GRAVE.includes(asked)}
           onClose={() => setAsked(undefined)}
-          title={words().confirm(words().actions[asked], names.length)}
+          title={words().confirm(words().actions[asked], names)}
           wants={wanted(asked)}
         />
       ) : null}

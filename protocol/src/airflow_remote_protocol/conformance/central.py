@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from airflow_remote_protocol.messages import IntentMode, JobKind, Usage
 
-PROMPT_S = 3.0
+PROMPT_S = 5.0
 """What "at once" allows. Central looks for ended tasks once a second; the rest is for a busy machine."""
 
 REVOKED_S = 2.0
@@ -21,7 +21,7 @@ REVOKED_S = 2.0
 QUIET_S = 0.4
 """How long we listen before we believe that nothing comes."""
 
-PARKED_S = 6.0
+PARKED_S = 9.0
 """The wait of a poll that must be ended by something else. Well above PROMPT_S, to tell the two apart."""
 
 
