@@ -78,7 +78,7 @@ def test_a_rebuilt_machine_takes_its_old_place(central: Airflow, machine: Worker
 
 
 def test_one_that_is_online_is_removed_only_by_who_means_it(central: Airflow, machine: Worker, open_page: OpenPage) -> None:
-    with pytest.raises(RuntimeError, match="is online.*--yes"):
+    with pytest.raises(RuntimeError, match=r"is online.*--yes"):
         central.cli("remote", "workers", "remove", NAME)
     page = open_page("admin", f"?worker={NAME}")
     page.get_by_role("button", name="Remove").click()

@@ -349,10 +349,10 @@ def test_what_runs_is_adopted_later_if_the_ledger_does_not_answer(monkeypatch: p
         assert new.try_adopt_task_instances(rows) == [rows[1]], "Airflow would clear it, and its worker stop it"
         new.heartbeat()
     new.heartbeat()
-    assert new.running == {running.ti.key}
+    assert new.running == {_key(running)}
     _end(lease)
     new.sync()
-    assert list(new.get_event_buffer()) == [running.ti.key]
+    assert list(new.get_event_buffer()) == [_key(running)]
 
 
 # Hearing back
@@ -868,6 +868,6 @@ def test_a_task_that_can_t_be_handed_in_fails_alone(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(workloads, "task_job", job)
     executor.heartbeat()
-    (state, info) = executor.get_event_buffer()[bad.ti.key]
+    (state, info) = executor.get_event_buffer()[_key(bad)]
     assert state == "failed" and "ZeroDivisionError" in info
-    assert executor.running == {workload.ti.key for workload in good} and executor.queued_tasks == {}
+    assert executor.running == {_key(workload) for workload in good} and _waiting(executor) == []

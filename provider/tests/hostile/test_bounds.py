@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from airflow_remote_protocol.bounds import OLDEST_API_VERSION
 from airflow_remote_protocol.codec import encode
 from airflow_remote_protocol.messages import Enrolment, HeldJob, JobPhase, Poll
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
@@ -34,6 +35,8 @@ from testkit.central import PREFIX, ServedCentral
 from testkit.ledger import counted, installed, job_row, make_engine
 
 MIB = 1 << 20
+OLD = {"airflow-api-version": OLDEST_API_VERSION}
+"""For writes of jobs whose task instance Airflow has not heard of: since 2026-10-30 the Execution API looks for it."""
 AT_ONCE_S = 5.0
 """An answer that waits for nothing that the attacker might send."""
 
@@ -133,7 +136,12 @@ def test_a_worker_s_bodies_hold_no_more_than_its_share(attacker: Attacker, victi
         refused = sum(b"503" in line.recv(4096)[:12] for line in half_sent)
         assert refused == 4, "what is announced counts, not what has come"
         assert victim.about_job("POST", "log?offset=0", b"an honest line").status == 200
-    _until(lambda: attacker.about_job("PUT", "execution/variables/of-the-bounds", b'{"val": "1"}').status == 201)
+    _until(
+        lambda: (
+            attacker.about_job("PUT", "execution/variables/of-the-bounds", b'{"val": "1"}', attacker.headers() | OLD).status
+            == 201
+        )
+    )
 
 
 # Answers
@@ -218,7 +226,9 @@ def _accepted(attacker: Attacker, size: int, tries: int) -> tuple[int, bytes]:
     """Set variables of *size* bytes; return how many were taken, and the first answer that refused one."""
     allow(attacker.worker.queue, Kind.WRITES, "*")
     for number in range(tries):
-        answer = attacker.about_job("PUT", f"execution/variables/v{number}", b'{"val":"' + b"x" * size + b'"}')
+        answer = attacker.about_job(
+            "PUT", f"execution/variables/v{number}", b'{"val":"' + b"x" * size + b'"}', attacker.headers() | OLD
+        )
         if answer.status != 201:
             assert answer.problem is None, "the task is told, not the worker"
             assert answer.status == 413
