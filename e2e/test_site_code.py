@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from testkit.airflow import Airflow
+from testkit.postgres import PostgresServer
 
 from .conftest import NewWorker
 
@@ -73,6 +77,30 @@ class SiteXCom(BaseXCom):
         return json.loads((STORE / name).read_text())
 """
 
+BOTH_ENDS = """
+from airflow.sdk import dag, task
+
+REMOTE = {"executor": "RemoteExecutor", "queue": "both-ends"}
+
+@dag(schedule=None)
+def both_ends():
+    @task
+    def here():
+        return {"valve": 7}
+
+    @task
+    def there(value):
+        return {"valve": value["valve"] + 1}
+
+    @task
+    def back(value):
+        return {"valve": value["valve"] + 1}
+
+    back(there.override(**REMOTE)(here()))
+
+both_ends()
+"""
+
 
 def test_code_of_the_site(central: Airflow, new_worker: NewWorker, home: Path) -> None:
     plugins = home / "site-plugins"
@@ -119,3 +147,41 @@ def test_code_of_the_site(central: Airflow, new_worker: NewWorker, home: Path) -
     assert f"task site_code.known of run {differs}, try 1, succeeded" in own
     assert f"task site_code.added of run {differs}, try 1, failed (exit code 1)" in own
     assert f"task zipped.wait of run {zipped}, try 1, deferred" in own
+
+
+@pytest.fixture(scope="module")
+def backend(home: Path) -> dict[str, str]:
+    """Settings by which either end finds the XCom backend in its plugins folder."""
+    plugins = home / "backend-plugins"
+    plugins.mkdir()
+    (plugins / "site_xcom.py").write_text(XCOM_BACKEND)
+    return {"AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins), "AIRFLOW__CORE__XCOM_BACKEND": "site_xcom.SiteXCom"}
+
+
+@pytest.fixture(scope="module")
+def central_with_backend(home: Path, postgres_server: PostgresServer, backend: dict[str, str]) -> Iterator[Airflow]:
+    dags = home / "backend-dags"
+    dags.mkdir()
+    for directory in (dags, home / "worker-dags"):
+        (directory / "both_ends.py").write_text(BOTH_ENDS)
+    deployment = Airflow(
+        home / "backend-central",
+        database_url=postgres_server.create_database("airflow_backend"),
+        dags=dags,
+        settings={"AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3", **backend},
+    )
+    try:
+        yield deployment.start()
+    finally:
+        deployment.stop()
+
+
+def test_an_xcom_backend_at_both_ends(new_worker: NewWorker, central_with_backend: Airflow, backend: dict[str, str]) -> None:
+    worker = new_worker(central_with_backend, "both-ends", queues="both-ends", variables=backend)
+    run = central_with_backend.trigger("both_ends")
+    assert central_with_backend.wait_for_run("both_ends", run) == "success"
+    stored = central_with_backend.query("SELECT task_id, value FROM xcom WHERE run_id = :run", run=run)
+    assert {row["task_id"] for row in stored} == {"here", "there", "back"}
+    assert all("site://" in str(row["value"]) and "valve" not in str(row["value"]) for row in stored)
+    assert {job["task_id"] for job in central_with_backend.jobs(run)} == {"there"}
+    worker.stop()

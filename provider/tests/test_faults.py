@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_fault_is_logged_once_and_again_while_it_lasts() -> None:
 def test_another_reason_is_logged_at_once() -> None:
     told = _Told()
     told.faults.occurred("work", BAD)
-    told.faults.occurred("work", OSError("no route to host"))
+    told.faults.occurred("work", ConnectionError("no route to host"))
     assert [line.split(":")[1].strip() for line in told.new()] == [
         "[remote] poll_seconds = 'x' is no number. Correct it in Airflow's configuration and restart this process",
         "the database does not answer",
@@ -111,7 +112,7 @@ def test_what_was_noticed_of_a_request_is_not_logged_again_by_a_loop() -> None:
 def test_only_a_mistake_of_ours_is_logged_with_its_traceback() -> None:
     told = _Told()
     told.faults.occurred("work", KeyError("key"))
-    told.faults.occurred("work", OSError("away"))
+    told.faults.occurred("work", ConnectionError("away"))
     assert [line.endswith("with its traceback") for line in told.new()] == [True, False]
 
 
@@ -189,3 +190,18 @@ def test_an_airflow_that_we_do_not_support_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(faults, "_unsupported_airflow", lambda: "it supports Airflow <3.4, and 9.0 is installed")
     found = diagnose(AttributeError("no attribute"))
     assert "9.0 is installed; AttributeError: no attribute" in found.cause and "Install a version" in found.remedy
+
+
+def test_a_failure_within_an_attempt_that_hides_it_is_not_over() -> None:
+    told = _Told()
+    for _ in range(2):
+        told.faults.attempt("work", lambda: told.faults.attempt("work", lambda: 1 / 0, None), None)
+    assert [line.partition(":")[0] for line in told.new()] == ["It could not work"]
+    told.faults.attempt("work", lambda: told.faults.attempt("work", lambda: 1, None), None)
+    assert [line.partition(":")[0] for line in told.new()] == ["It works again"]
+
+
+def test_a_full_disk_is_not_the_database() -> None:
+    found = diagnose(OSError(errno.ENOSPC, "No space left on device", "/var/log/task.log"))
+    assert "/var/log/task.log" in found.cause and "database" not in str(found)
+    assert found.can_heal

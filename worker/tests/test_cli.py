@@ -11,7 +11,7 @@ from pathlib import Path
 import airflow_remote_worker
 import pytest
 from airflow_remote_protocol.tokens import TokenKind, make_token
-from airflow_remote_worker import posix
+from airflow_remote_worker import cli, posix
 from airflow_remote_worker.cli import main
 from airflow_remote_worker.config import load
 from airflow_remote_worker.jobs import process
@@ -130,6 +130,17 @@ def test_root_leaves_no_credential_in_another_user_s_directory(
     assert f"{home} belongs to nobody" in err
     assert "runuser -u nobody -- " in err
     assert list(home.iterdir()) == []
+
+
+def test_a_directory_that_can_t_even_be_looked_into_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "worker.toml"))
+
+    monkeypatch.setattr(cli, "load", forbidden)
+    assert main(["status", "--state", str(tmp_path)]) == 1
+    assert f"the state directory {tmp_path} can't be used" in capsys.readouterr().err
 
 
 def test_another_user_s_state_directory_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

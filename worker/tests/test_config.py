@@ -45,8 +45,9 @@ def test_a_bad_setting_is_named(environ: dict[str, str], key: str) -> None:
     assert str(caught.value).startswith(key)
 
 
-def test_the_token_and_the_log_level_are_no_settings() -> None:
-    load({}, environ={"AIRFLOW_REMOTE_WORKER_TOKEN": "secret", "AIRFLOW_REMOTE_WORKER_LOG_LEVEL": "DEBUG"})
+@pytest.mark.parametrize("name", ["HOME", "TOKEN", "AIRFLOW_TOKEN", "LOG_LEVEL"])
+def test_the_variables_with_a_meaning_of_their_own_are_no_settings(name: str) -> None:
+    load({}, environ={f"AIRFLOW_REMOTE_WORKER_{name}": "DEBUG"})
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

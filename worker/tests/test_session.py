@@ -54,6 +54,21 @@ def test_without_room_nothing_is_asked_for_and_what_comes_all_the_same_is_declin
     assert session.ask(60).free_slots == 4
 
 
+def test_on_probation_one_new_job_is_taken_however_many_slots_it_needs_and_whatever_ran_before(session: WorkerSession) -> None:
+    session.hold(make_offer("old", slots=2), JobPhase.RUNNING)
+    session.on_probation = True
+    assert session.ask(60).free_slots == 2
+    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a", slots=1), make_offer("b", slots=1)]))
+    assert [offer.job_id for offer in heard.take] == ["a"]
+    assert [offer.job_id for offer, _ in heard.decline] == ["b"]
+    assert session.ask(60).free_slots == 0
+    session.move(Lease("a", 1), JobPhase.ENDED)
+    assert session.ask(60).free_slots == 2
+    session.hold(make_offer("c"))
+    session.on_probation = False  # its code has begun
+    assert session.ask(60).free_slots == 1
+
+
 def test_the_same_offer_again_changes_nothing(session: WorkerSession) -> None:
     session.hold(make_offer("a"), JobPhase.RUNNING)
     heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a")]))

@@ -73,3 +73,13 @@ def test_a_replaced_credential_keeps_all_else_and_the_one_before(state: State) -
     assert stat.S_IMODE((state.root / "credential.json").stat().st_mode) == 0o600
     (state.root / "credential.json").write_text("{")
     assert State(state.root).membership() == stored
+
+
+def test_settings_of_one_central_are_not_the_next_one_s(state: State) -> None:
+    state.join(MEMBERSHIP)
+    state.task_settings_path.write_bytes(b"{}")
+    state.join(MEMBERSHIP)
+    assert not state.task_settings_path.exists()
+    state.task_settings_path.write_bytes(b"{}")
+    state.forget()
+    assert not state.task_settings_path.exists()

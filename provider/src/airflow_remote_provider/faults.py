@@ -6,6 +6,7 @@ calls catches its own exceptions and reports them here.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,19 +71,24 @@ class Faults:
         self._reported_at: dict[str, float] = {}
         self._announced: set[str] = set()
         """Reasons that were reported, and whose end was not."""
+        self._times: dict[str, int] = {}
+        """How often each has failed; the names are this package's own, and few."""
 
     def attempt(self, what: str, call: Callable[[], T], otherwise: D) -> T | D:
         """Return what *call* returns; *otherwise* if it raises, which is reported. *what* completes "could not …"."""
+        before = self._times.get(what, 0)
         try:
             result = call()
         except Exception as error:
             self.occurred(what, error)
             return otherwise
-        self.over(what)
+        if self._times.get(what, 0) == before:  # else a call within has reported it
+            self.over(what)
         return result
 
     def occurred(self, what: str, error: Exception) -> Diagnosis:
         """Report that *what* could not be done, unless the log says so already. Raises nothing."""
+        self._times[what] = self._times.get(what, 0) + 1
         found = diagnose(error)
         reason = str(found)
         self.over(what, but=reason)
@@ -123,6 +129,7 @@ class Faults:
             return False
         if len(self._reported_at) >= MOST_REASONS:
             self._reported_at.clear()
+            self._announced &= self._failing.keys()
         self._reported_at[reason] = now
         return True
 
@@ -155,8 +162,11 @@ def _diagnosed(error: Exception) -> Diagnosis:
         return Diagnosis(str(error), remedy, can_heal=False, is_public=True)
     if isinstance(error, DBAPIError):
         return _of_database(error)
-    if isinstance(error, (PoolTimeout, OSError)):
+    if isinstance(error, (PoolTimeout, ConnectionError, TimeoutError, socket.gaierror)):
         return _away(_first_line(error))
+    if isinstance(error, OSError):
+        remedy = "Check this path, its permissions and the space on its disk; it is tried again"
+        return Diagnosis(f"a file can't be used: {_first_line(error)}", remedy, can_heal=True)
     if (unsupported := _unsupported_airflow()) is not None:
         remedy = "Install a version of airflow-provider-remote that supports it, and restart this process"
         return Diagnosis(f"{unsupported}; {_named(error)}", remedy, can_heal=False, is_bug=True)

@@ -86,8 +86,8 @@ OPTIONS: dict[str, Option] = {
         128 * 1024 * 1024,
         65536,
         MOST_BODY_BYTES,
-        "The largest value (XCom, variable, …) that a remote task may write or read, in bytes. Workers hear of it with their "
-        "session.",
+        "The largest value (XCom, variable, …) that a remote task may write or read, in bytes. Central sends it to workers "
+        "with the session.",
     ),
     "written_bytes_per_job": Option(
         512 * 1024 * 1024,

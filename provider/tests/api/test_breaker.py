@@ -55,6 +55,25 @@ def test_jobs_that_could_not_be_prepared_are_counted_and_a_success_ends_it(centr
     assert _failures(caller) == 0
 
 
+def test_the_first_write_of_a_job_ends_it_before_the_job_has_ended(central: ServedCentral) -> None:
+    caller = Caller.at_work(central)
+    _fail(caller)
+    assert _failures(caller) == 1
+    offer = caller.start_task()
+    caller.execution(offer, "PUT", f"task-instances/{ti_id(offer)}/rtif", {"bash_command": "exit 0"})
+    assert _failures(caller) == 0
+
+
+def test_a_start_that_airflow_reschedules_says_nothing(central: ServedCentral) -> None:
+    caller = Caller.at_work(central)
+    _fail(caller)
+    offer = caller.start_task()
+    body = {"state": "up_for_reschedule", "reschedule_date": "2026-11-30T00:00:00Z", "end_date": "2026-11-30T00:00:00Z"}
+    caller.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/state", body)
+    done(caller.report(offer))
+    assert _failures(caller) == 1
+
+
 def test_three_in_a_row_pause_the_worker_when_another_one_s_jobs_succeed(central: ServedCentral) -> None:
     sound = Caller.at_work(central)
     offer = sound.start_task()

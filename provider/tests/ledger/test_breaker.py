@@ -10,6 +10,8 @@ from airflow_remote_protocol.messages import IntentMode, Outcome, Report
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import breaker, leases, workers
 from airflow_remote_provider.ledger.leases import End
+from airflow_remote_provider.models import Job
+from sqlalchemy import update
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -47,7 +49,17 @@ def test_without_another_worker_that_succeeds_it_has_its_alarm_and_goes_on() -> 
         _fail(broken)
     row = worker_row(broken.id)
     assert row.intent == IntentMode.SERVE.value
-    assert "no other worker's job of the queue has succeeded lately" in row.alarm
+    assert "the same task has not succeeded on another worker lately, so it is not paused" in row.alarm
+
+
+def test_a_task_that_succeeds_nowhere_pauses_nobody() -> None:
+    lease = running(enlist("sound"), task_id="another")
+    with compat.transaction() as session:
+        leases.report(session, lease, Report(Outcome.SUCCEEDED, 0))
+    broken = enlist("broken")
+    for _ in range(3):
+        _fail(broken)
+    assert worker_row(broken.id).intent == IntentMode.SERVE.value
 
 
 def test_after_the_pause_it_gets_one_job_at_a_time_until_one_begins() -> None:
@@ -61,6 +73,19 @@ def test_after_the_pause_it_gets_one_job_at_a_time_until_one_begins() -> None:
     with compat.transaction() as session:
         breaker.note_begun(session, broken.id)
     assert len(claim(broken.claimant(3))) == 2
+
+
+def test_what_ran_before_takes_no_place_of_the_one_job_which_may_be_large() -> None:
+    broken = enlist("broken", slots=4)
+    old = running(broken, slots=2)
+    for _ in range(3):
+        _fail(broken)
+    with compat.transaction() as session:
+        session.execute(update(Job).where(Job.id == old.job_id).values(offered_at=ago(minutes=11)))
+    for _ in range(2):
+        queued(slots=2)
+    assert len(claim(broken.claimant(2))) == 1
+    assert claim(broken.claimant(2)) == []
 
 
 def test_each_further_failure_pauses_for_longer() -> None:

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_worker import __version__, posix
-from airflow_remote_worker.config import ENV_PREFIX, FILE_NAME, Config, ConfigError, default_name, load, write_settings
+from airflow_remote_worker.config import (
+    ENV_PREFIX,
+    FILE_NAME,
+    Config,
+    ConfigError,
+    default_name,
+    load,
+    state_directory,
+    write_settings,
+)
 from airflow_remote_worker.errors import Damaged, Unreachable, WorkerError
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
 from airflow_remote_worker.state import Membership, NotJoined, State, StateInUse, explain_unusable, owner_of
@@ -48,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkerError as error:
         return _fail(str(error), EXIT_FAILED)
     except OSError as error:
-        plain = f"{error.filename or config_state(arguments)}: {error.strerror or error}"
-        return _fail(explain_unusable(config.state, error) or plain, EXIT_FAILED)
+        root = state_directory(_flags(arguments), os.environ)
+        return _fail(explain_unusable(root, error) or f"{error.filename or root}: {error.strerror or error}", EXIT_FAILED)
 
 
 def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
@@ -454,10 +463,6 @@ def _add_service(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-sudo", action="store_true", help="leave out the hardening, so that tasks may use sudo")
     parser.add_argument("--print", action="store_true", help="only print the unit")
     parser.set_defaults(command=service)
-
-
-def config_state(arguments: argparse.Namespace) -> str:
-    return str(arguments.state or "the state directory")
 
 
 def _fail(message: str, code: int = EXIT_FAILED) -> int:

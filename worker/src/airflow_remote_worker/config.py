@@ -17,8 +17,8 @@ import msgspec
 from airflow_remote_protocol.addresses import BadAddress, checked_address
 
 ENV_PREFIX = "AIRFLOW_REMOTE_WORKER_"
-NOT_SETTINGS = frozenset({"HOME", "TOKEN", "CONFIG", "LOG_LEVEL"})
-"""Names under the prefix that have a meaning of their own: the state directory, the enrolment token, the file, logging."""
+NOT_SETTINGS = frozenset({"HOME", "TOKEN", "AIRFLOW_TOKEN", "CONFIG", "LOG_LEVEL"})
+"""Names under the prefix that have a meaning of their own: the state directory, two tokens for `join`, the file, logging."""
 FILE_NAME = "worker.toml"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -126,7 +126,7 @@ def load(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] |
         ConfigError: says which key, why, and what to do.
     """
     environ = os.environ if environ is None else environ
-    state = Path((flags or {}).get("state") or environ.get(ENV_PREFIX + "HOME") or default_state(environ)).expanduser().absolute()
+    state = state_directory(flags or {}, environ)
     named = file or (Path(path) if (path := environ.get(ENV_PREFIX + "CONFIG")) else None)
     settings: dict[str, Any] = {"state": str(state)}
     if named or (state / FILE_NAME).exists():
@@ -140,6 +140,11 @@ def load(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] |
     if config.central:
         check_central(config.central, insecure_http=config.insecure_http)
     return config
+
+
+def state_directory(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Path:
+    """Return the state directory that the flags, the environment or the user's home name."""
+    return Path(flags.get("state") or environ.get(ENV_PREFIX + "HOME") or default_state(environ)).expanduser().absolute()
 
 
 def default_state(environ: Mapping[str, str]) -> Path:

@@ -520,6 +520,7 @@ class _Doors:
                 lease,
                 key,
                 on_accepted=lambda: daemon.session.move(lease, JobPhase.RUNNING),
+                on_begun=daemon.runtime.note_begun,
                 # Its log may still be wanted: a lost job's is. The log's own route says so, or that it isn't.
                 on_superseded=lambda: daemon.supervisor.stop(Stop(lease.job_id, lease.epoch, StopReason.SUPERSEDED, MOVED_ON)),
                 on_hello=lambda pid: daemon.supervisor.meet(job, shim_of(pid)),

@@ -69,6 +69,8 @@ class Door:
     key: str
     on_accepted: Callable[[], None] = _nothing
     """The `run` call went through: the offer is accepted."""
+    on_begun: Callable[[], None] = _nothing
+    """Its own code makes a call."""
     on_superseded: Callable[[], None] = _nothing
     """Central says that the job is not ours any more."""
     on_hello: Callable[[int], None] = lambda pid: None
@@ -214,6 +216,8 @@ class Gateway:
             door.connections.discard(connection)
 
     async def _serve_call(self, door: Door, connection: Connection, call: wire.Call) -> None:
+        if not (_is_accept(call) or wire.OWN_CALL.match(call.path)):
+            door.on_begun()
         executed = await (self._try(door, call) if call.may_spool else self._in_turn(door, call))
         reply: msgspec.Struct = wire.Spool(id=call.id)
         if executed is not None:

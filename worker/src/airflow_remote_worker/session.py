@@ -41,6 +41,8 @@ class Held:
     """When its offer was heard (monotonic). Central counts no silence against a job from before it was accepted."""
     is_trigger: bool = False
     """It takes no slots, and counts against the limit of triggers instead."""
+    on_trial: bool = False
+    """It was taken on probation: no other is taken until its code has begun, or it has ended."""
 
 
 @dataclass
@@ -77,7 +79,7 @@ class WorkerSession:
         self.unfit = ""
         """Why no job can run here; empty while jobs can."""
         self.on_probation = False
-        """Jobs failed before they began: one slot at a time, until one has begun."""
+        """Jobs failed before they began: one new job at a time, until one has begun."""
         self.last_contact: float | None = None
         self._held: dict[Lease, Held] = {}
 
@@ -88,7 +90,8 @@ class WorkerSession:
         lease = Lease(offer.job_id, offer.epoch)
         is_trigger = offer.kind is JobKind.TRIGGER
         slots = 0 if is_trigger else offer.slots
-        self._held[lease] = Held(lease, phase, slots, offer.deadline_s, offer.stop_after_s, since, is_trigger)
+        on_trial = self.on_probation and not is_trigger and phase is JobPhase.PREPARING
+        self._held[lease] = Held(lease, phase, slots, offer.deadline_s, offer.stop_after_s, since, is_trigger, on_trial)
         return lease
 
     def move(self, lease: Lease, phase: JobPhase) -> None:
@@ -118,8 +121,8 @@ class WorkerSession:
         """Return how many slots central may fill now."""
         if self.draining or self.no_room or self.unfit or self.intent.mode not in TAKES_WORK:
             return 0
-        if self.on_probation:
-            return 0 if any(h.slots and h.phase is not JobPhase.ENDED for h in self._held.values()) else 1
+        if self.on_probation and any(h.on_trial and h.phase is not JobPhase.ENDED for h in self._held.values()):
+            return 0
         most = self.slots if self.intent.slots is None else min(self.slots, self.intent.slots)
         return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))
 

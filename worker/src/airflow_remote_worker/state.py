@@ -151,6 +151,7 @@ class State:
     def join(self, membership: Membership) -> None:
         """Store the credential; only the owner can read it at any moment of its life."""
         self.prepare()
+        self._forget_task_settings()
         write_twice(self._credential, membership, durable=True)
         self.instance_id()  # now, while there is room for it
 
@@ -166,6 +167,12 @@ class State:
     def forget(self) -> None:
         """Remove the credential."""
         for path in (self._credential, copy_of(self._credential)):
+            path.unlink(missing_ok=True)
+        self._forget_task_settings()
+
+    def _forget_task_settings(self) -> None:
+        """Remove what an earlier central has sent: the next one may have nothing to say about them."""
+        for path in (self.task_settings_path, copy_of(self.task_settings_path)):
             path.unlink(missing_ok=True)
 
     def instance_id(self) -> str:

@@ -72,3 +72,14 @@ def test_what_is_no_text_or_too_long_is_not_compared(tmp_path: Path, content: by
     monkeypatch.setattr(preparation, "LONGEST_FILE", 99)
     (tmp_path / "dag.py").write_bytes(content)
     assert hash_of(tmp_path / "dag.py") == ""
+
+
+def test_a_damaged_member_of_an_archive_is_compared_with_nothing(tmp_path: Path) -> None:
+    packed = tmp_path / "packed.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("dag.py", "x = 1\n" * 2000)
+    content = bytearray(packed.read_bytes())
+    for at in range(40, 60):
+        content[at] ^= 0xFF
+    packed.write_bytes(content)
+    assert hash_of(packed / "dag.py") == ""

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
-from airflow_remote_worker.jobs.runtime import looks_of
+import anyio
+import pytest
+from airflow_remote_worker.jobs import runtime as runtime_module
+from airflow_remote_worker.jobs.runtime import RuntimeKeeper, looks_of
+
+from ..conftest import HandClock  # noqa: TID252
 
 
 def test_a_package_that_comes_or_goes_changes_the_looks(tmp_path: Path) -> None:
@@ -31,3 +38,29 @@ def test_a_plugin_that_is_edited_changes_them_and_its_bytecode_does_not(tmp_path
 
 def test_what_is_not_there_looks_like_nothing(tmp_path: Path) -> None:
     assert looks_of([str(tmp_path / "airflow.cfg")]) == {}
+
+
+def test_a_drive_that_hangs_costs_one_thread_and_never_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = threading.Event()
+    looks: list[object] = []
+
+    def hang(places: object) -> dict[str, tuple[int, int]]:
+        looks.append(places)
+        away.wait(20)
+        return {}
+
+    monkeypatch.setattr(runtime_module, "looks_of", hang)
+    monkeypatch.setattr(runtime_module, "LOOK_WITHIN_S", 0.05)
+    launcher = SimpleNamespace(python=tmp_path / "bin/python")
+    keeper = RuntimeKeeper(launcher, tmp_path / "canary", HandClock())  # type: ignore[arg-type]
+
+    async def look_twice() -> None:
+        assert await keeper._look() is None
+        assert await keeper._look() is None
+        assert len(looks) == 1
+        away.set()
+        with anyio.fail_after(10):
+            while await keeper._look() is None:
+                await anyio.sleep(0.01)
+
+    anyio.run(look_twice)

@@ -104,3 +104,15 @@ def test_central_s_verdict_is_kept_and_our_own_trouble_is_no_verdict() -> None:
 
     _run(central, site, story)
     assert refused == ["its runtime has the Task SDK 1.2", ""]
+
+
+def test_a_verdict_does_not_outlive_a_central_that_judges() -> None:
+    central, site = Central("its runtime has the Task SDK 1.2"), Site()
+    site.now = Runtime(task_sdk="1.2")
+
+    def story(loop: RuntimeLoop) -> Any:
+        yield loop.hear_session(wanted=True)
+        assert loop.refused
+        yield loop.hear_session(wanted=False)
+
+    assert _run(central, site, story).refused == ""

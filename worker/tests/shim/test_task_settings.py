@@ -29,6 +29,8 @@ def test_the_site_s_values_are_those_of_its_file_and_over_them_those_of_its_envi
         "OTHER__A__B": "1",
     }
     assert task_settings.of_site(environ) == {("core", "default_owner"): "%(x)s", ("api", "base_url"): "http://environment"}
+    (tmp_path / "airflow.cfg").write_text("[webserver]\nbase_url = http://old")
+    assert task_settings.of_site({"AIRFLOW_HOME": str(tmp_path)})["api", "base_url"] == "http://old"
     (tmp_path / "airflow.cfg").write_text("no section = here")
     assert task_settings.of_site(environ) == {("api", "base_url"): "http://environment"}
     assert task_settings.of_site({"AIRFLOW_CONFIG": str(tmp_path / "none")}) == {}

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from airflow_remote_protocol.execution import ANSWER_HEADERS
 from airflow_remote_worker.jobs.outbox import Outbox as ReadingEnd
-from airflow_remote_worker.shim import transport, wire
+from airflow_remote_worker.shim import wire
 from airflow_remote_worker.shim.outbox import Outbox
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
@@ -196,11 +196,18 @@ def test_what_is_too_large_is_refused_before_it_is_kept(tmp_path: Path, waits: b
     assert outbox.waits is waits
 
 
-def test_what_no_frame_holds_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MOST_BODY_BYTES", 10)
+def test_what_is_too_long_for_central_never_reaches_the_daemon() -> None:
     gateway = FakeGateway()
-    assert client_of(gateway).put("variables/x", content=b"x" * 11).status_code == 413
+    client = httpx.Client(base_url=BASE_URL, transport=GatewayTransport(gateway, body_bytes=10))  # type: ignore[arg-type]
+    assert client.put("variables/x", content=b"x" * 11).status_code == 413
     assert gateway.calls == []
+
+
+@pytest.mark.parametrize("path", ["variables/heartbeat", "variables/etl/heartbeat", "store/ti/1/heartbeat"])
+def test_only_a_task_s_own_heartbeat_is_answered_here(path: str) -> None:
+    gateway = FakeGateway(answer(201))
+    client_of(gateway).put(path, content=b"1")
+    assert [call[1] for call in gateway.calls] == [path]
 
 
 def test_the_answers_headers_reach_the_client() -> None:

@@ -21,6 +21,7 @@ class Beginnings:
 
     def __init__(self) -> None:
         self._wrote: OrderedDict[Lease, bool] = OrderedDict()
+        self._rescheduled: OrderedDict[Lease, None] = OrderedDict()
 
     def note_start(self, lease: Lease) -> None:
         """The job may run; its start came to this process."""
@@ -28,12 +29,25 @@ class Beginnings:
         while len(self._wrote) > MOST_KEPT:
             self._wrote.popitem(last=False)
 
-    async def note_write(self, lease: Lease, *, store: Callable[[Lease], Awaitable[object]]) -> None:
-        """The job has written; *store* notes that in its row."""
+    async def note_write(self, lease: Lease, *, store: Callable[[Lease], Awaitable[object]]) -> bool:
+        """The job has written; *store* notes that in its row. Return whether this process has seen no write of it before."""
         if lease not in self._wrote:
             await store(lease)
             self.note_start(lease)
+        is_first = not self._wrote[lease]
         self._wrote[lease] = True
+        return is_first
+
+    def note_reschedule(self, lease: Lease) -> None:
+        """The job ends well, and its task comes again: the Task SDK does so, too, with a Dag file that it can't load."""
+        if self._wrote.get(lease) is False:
+            self._rescheduled[lease] = None
+            while len(self._rescheduled) > MOST_KEPT:
+                self._rescheduled.popitem(last=False)
+
+    def says_nothing(self, lease: Lease) -> bool:
+        """Return whether the job's good end says nothing of its machine: it was rescheduled and had written nothing."""
+        return lease in self._rescheduled
 
     def has_begun(self, lease: Lease) -> bool | None:
         """Return whether the job has written anything; None: its start did not come to this process."""
@@ -42,3 +56,4 @@ class Beginnings:
     def forget(self, lease: Lease) -> None:
         """The job is over."""
         self._wrote.pop(lease, None)
+        self._rescheduled.pop(lease, None)

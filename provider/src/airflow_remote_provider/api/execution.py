@@ -170,6 +170,8 @@ def _may_start_callback(passed: Passed) -> bool:
 async def _conclude(call: _Call, body: bytes) -> Response:
     """The task tells its state, which ends the job; or that it waits, which begins a wait."""
     said = compat.state_for_this_airflow(await call.object_of(body))
+    if said.get("state") == "up_for_reschedule":
+        call.central.beginnings.note_reschedule(call.lease)
     wait: NewWait | None = None
     if said.get("state") in WAITS:
         try:

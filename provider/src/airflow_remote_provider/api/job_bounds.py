@@ -15,7 +15,7 @@ from airflow_remote_provider.api.execution import execution, matched
 from airflow_remote_provider.api.holdings import Content, Turn, holding_of
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.rules import Meaning
-from airflow_remote_provider.ledger import written
+from airflow_remote_provider.ledger import breaker, written
 from airflow_remote_provider.ledger.leases import Lease
 
 READS = frozenset({"GET", "HEAD"})
@@ -37,7 +37,9 @@ async def within_bounds(central: Central, request: Request, lease: Lease) -> Res
         # Only for a lease that is open is anything counted. The call itself finds this answer in memory.
         await central.checks.lately(lease)
         await central.writes.take(lease, size)
-        await central.beginnings.note_write(lease, store=partial(central.pool.jobs.call, written.note))
+        is_first = await central.beginnings.note_write(lease, store=partial(central.pool.jobs.call, written.note))
+        if is_first and central.registry.early_failures(lease.worker_id):
+            await central.pool.jobs.call(breaker.note_begun, lease.worker_id)
     async with central.holdings.turn(lease.worker_id, match.decoded, body_bytes=size, reads=reads) as turn:
         with central.failures.call(lease.job_id) as failed:
             response = await execution(central, request, lease, match)

@@ -474,6 +474,8 @@ async def _note_end(central: Central, lease: Lease, end: leases.End) -> None:
 
     In a transaction of its own: the report's holds the job's lock, and whoever offers jobs locks the worker first.
     """
+    if central.beginnings.says_nothing(lease) and not end.has_written:
+        return
     has_begun = central.beginnings.has_begun(lease)
     if end.is_success or end.has_written or has_begun:
         if central.registry.early_failures(lease.worker_id):

@@ -326,6 +326,9 @@ class LedgerExecutor(VersionedExecutor):
             self._unadopted.clear()
             for job_id in known:
                 self._expect(JobKind.TASK, job_id, kept[job_id])
+            for job_id in kept.keys() - known:
+                if kept[job_id] not in self._jobs_of:  # Airflow 3.4 counts as running what was not given back
+                    self.running.discard(kept[job_id])
 
     def _adopt_orphans(self) -> None:
         orphans = self._ledger("adopt callbacks", lambda session: callbacks.adopt_orphans(session, self._owner))

@@ -1,7 +1,7 @@
 """Workers whose jobs keep failing before their own code begins. Judged by what central sees, whatever the worker says.
 
-After :data:`..dispatch.LIMIT` in a row the worker has an alarm. If other workers' jobs of the same queue succeed, it is paused,
-each time for longer, and then gets one job at a time until one has begun.
+After :data:`..dispatch.LIMIT` in a row the worker has an alarm, and gets one job at a time until one has begun. If the same task
+succeeds on other workers, it is paused first, each time for longer. A task that succeeds nowhere says nothing of the machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from airflow_remote_provider.models import Job, Worker
 FIRST_PAUSE = timedelta(minutes=10)
 LONGEST_PAUSE = timedelta(days=1)
 SUCCEEDED_WITHIN = timedelta(hours=1)
-"""How lately another worker's job of the queue must have succeeded."""
+"""How lately the same task must have succeeded on another worker."""
 
 
 def note_begun(session: Session, worker_id: str) -> None:
@@ -55,10 +55,10 @@ def note_failure(session: Session, lease: Lease, why: str) -> WorkerRecord | Non
     text = f"its last {worker.early_failures} jobs failed before their own code began, the last one so: {last}"
     if others:
         lasts = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(worker.early_failures - LIMIT, 10))
-        text += "; other workers' jobs of the queue succeed, so it is paused, and then gets one job at a time until one begins"
+        text += "; the same task succeeds on other workers, so it is paused, and then gets one job at a time until one begins"
         set_intent(session, worker.name, IntentMode.PAUSE, by=CENTRAL, reason=text, lasts=lasts)
     else:
-        text += "; no other worker's job of the queue has succeeded lately, so it is not paused"
+        text += "; the same task has not succeeded on another worker lately, so it is not paused, and gets one job at a time"
     worker.alarm = f"{now:%Y-%m-%d %H:%M} UTC: {text}"
     cause = f"{worker.id} {now:%Y-%m-%d}"
     record(session, Event(AuditKind.BREAKER, cause, text, worker_id=worker.id, worker_name=worker.name))
@@ -71,7 +71,8 @@ def _others_succeed(session: Session, job: Job) -> bool:
         select(Job.id)
         .where(
             Job.state == JobState.SUCCEEDED.value,
-            Job.queue == job.queue,
+            Job.dag_id == job.dag_id,
+            Job.task_id == job.task_id,
             Job.worker_id != job.worker_id,
             Job.ended_at >= lately,
         )

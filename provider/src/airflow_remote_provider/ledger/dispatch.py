@@ -23,6 +23,8 @@ from airflow_remote_provider.needs import suits
 
 LIMIT = 3
 """Jobs in a row that failed before their own code began, from which on a worker is taken for a bad machine."""
+TRIAL = timedelta(minutes=10)
+"""How long a job that such a worker was offered keeps others from it, unless it begins before and ends the trial."""
 BATCH = 200
 """Most jobs one claim looks at; bounds the transaction, not the throughput (the dispatcher claims again)."""
 
@@ -75,6 +77,8 @@ class Room:
 
     slots: int
     triggers: int
+    is_trial: bool = False
+    """One job, whatever its size."""
 
     def fits(self, job: Any) -> bool:
         return self.triggers > 0 if job.kind == JobKind.TRIGGER.value else self.slots > 0 and self.slots >= job.slots
@@ -83,7 +87,7 @@ class Room:
         if job.kind == JobKind.TRIGGER.value:
             self.triggers -= 1
         else:
-            self.slots -= job.slots
+            self.slots = 0 if self.is_trial else self.slots - job.slots
 
     def of(self, job: Any) -> int:
         return self.triggers if job.kind == JobKind.TRIGGER.value else self.slots
@@ -113,6 +117,7 @@ def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Dema
     workers = _lock_workers(session, sorted(asked))
     now = database_now(session)
     used = _used(session, [worker.id for worker in workers])
+    trying = _trying(session, [worker.id for worker in workers if worker.early_failures >= LIMIT], now)
     free: dict[str, Room] = {}
     eligible: dict[tuple[str, str | None], list[Worker]] = {}
     for worker in workers:
@@ -121,7 +126,7 @@ def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Dema
             continue
         if worker.unfit:
             continue
-        free[worker.id] = room = _room(worker, claimant, used.get(worker.id, (0, 0)))
+        free[worker.id] = room = _room(worker, claimant, used.get(worker.id, (0, 0)), is_trying=worker.id in trying)
         if room.slots > 0 or room.triggers > 0:
             for queue in worker.queues:
                 eligible.setdefault((queue, worker.team), []).append(worker)
@@ -177,17 +182,28 @@ def _lock_workers(session: Session, worker_ids: list[str]) -> Sequence[Worker]:
     return session.scalars(select(Worker).where(Worker.id.in_(worker_ids)).order_by(Worker.id).with_for_update()).all()
 
 
-def _room(worker: Worker, claimant: Claimant, used: tuple[int, int]) -> Room:
+def _room(worker: Worker, claimant: Claimant, used: tuple[int, int], *, is_trying: bool) -> Room:
     """Return what a worker takes: what it asks for, within its session, its limit and what the ledger has leased to it."""
     slots, triggers = used
     bound = worker.slots if worker.slots_limit is None else min(worker.slots, worker.slots_limit)
-    if worker.early_failures >= LIMIT:
-        bound = min(bound, 1)  # until a job has begun there
+    is_trial = worker.early_failures >= LIMIT  # until a job has begun there
     can_wait = Capability.TRIGGER.value in (worker.capabilities or ())
     return Room(
-        slots=min(claimant.free_slots, bound - slots),
+        slots=0 if is_trial and is_trying else min(claimant.free_slots, bound - slots),
         triggers=min(claimant.free_triggers, worker.triggers - triggers) if can_wait else 0,
+        is_trial=is_trial,
     )
+
+
+def _trying(session: Session, worker_ids: list[str], now: Any) -> set[str]:
+    """Return which of these workers have been offered a job lately that has not ended."""
+    if not worker_ids:
+        return set()
+    leased = [state.value for state in JobState if state.is_leased]
+    query = select(Job.worker_id).where(
+        Job.worker_id.in_(worker_ids), Job.state.in_(leased), Job.kind != JobKind.TRIGGER.value, Job.offered_at > now - TRIAL
+    )
+    return set(session.scalars(query.distinct()))
 
 
 def _used(session: Session, worker_ids: list[str]) -> dict[str, tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,14 +139,15 @@ def hash_of(file: Path) -> str:
     try:
         if (archive := archive_of(file)) is not None:
             with zipfile.ZipFile(archive) as packed:
-                content = packed.read(file.relative_to(archive).as_posix())
+                member = packed.getinfo(file.relative_to(archive).as_posix())
+                content = packed.read(member) if member.file_size <= LONGEST_FILE else b"\xff"
         elif file.stat().st_size > LONGEST_FILE:
             return ""
         else:
             content = file.read_bytes()
         text = content.decode()
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return ""
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
+        return ""  # a damaged archive raises any of them
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -159,7 +161,7 @@ def _is_there(file: Path) -> bool:
     try:
         with zipfile.ZipFile(archive) as packed:
             packed.getinfo(file.relative_to(archive).as_posix())
-    except (OSError, KeyError, zipfile.BadZipFile):
+    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile):
         return False
     return True
 

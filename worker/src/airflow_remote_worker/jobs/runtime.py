@@ -36,7 +36,8 @@ NOT_TRIED = "the runtime is still being tried"
 class Looks:
     """What a runtime looks like from outside, to be compared."""
 
-    places: tuple[str, ...]
+    watched: tuple[str, ...]
+    """What the canary has said to watch."""
     files: dict[str, tuple[int, int]]
 
 
@@ -56,6 +57,7 @@ class RuntimeKeeper:
         self._clock = clock
         self._breaker = Breaker()
         self._doubted = anyio.Event()
+        self._is_looking = False
 
     @property
     def trouble(self) -> str:
@@ -79,10 +81,10 @@ class RuntimeKeeper:
             while True:
                 seen = await self._look()
                 self._note(await run_canary(self._launcher, self._directory))
-                if seen is None or seen.places != self._places():
-                    seen = await self._look()  # the canary has said what else to watch
+                if seen is None or seen.watched != self._watched():
+                    seen = await self._look()
                 if self.doubt:
-                    await self._take_a_break()
+                    await self._take_a_break(seen)
                 elif self.trouble or not self._launcher.has_zygote:
                     await self._wait(backoff.next_s(), seen)
                 else:
@@ -117,8 +119,8 @@ class RuntimeKeeper:
             log.info("tasks can run here again: the runtime passed its canary")
         self.on_change()
 
-    async def _take_a_break(self) -> None:
-        await self._clock.sleep(self._breaker.pause_s)
+    async def _take_a_break(self, seen: Looks | None) -> None:
+        await self._wait(self._breaker.pause_s, seen)
         self._doubted, self.doubt = anyio.Event(), ""
         self.on_change()
 
@@ -179,14 +181,24 @@ class RuntimeKeeper:
 
     async def _look(self) -> Looks | None:
         """Return what the runtime looks like; None if that can't be told."""
-        places = self._places()
+        if self._is_looking:
+            return None  # the last look still waits for a drive that is away
+        python, watched = self._launcher.python, self._watched()
+
+        def look() -> Looks:
+            try:
+                return Looks(watched, looks_of((*_own_places(python), *watched)))
+            finally:
+                self._is_looking = False
+
+        self._is_looking = True
         try:
-            return await call_apart(lambda: Looks(places, looks_of(places)), within_s=LOOK_WITHIN_S, name="look at the runtime")
+            return await call_apart(look, within_s=LOOK_WITHIN_S, name="look at the runtime")
         except (TimeoutError, OSError):
             return None
 
-    def _places(self) -> tuple[str, ...]:
-        return (*_own_places(self._launcher.python), *(self.found.watched if self.found else ()))
+    def _watched(self) -> tuple[str, ...]:
+        return tuple(self.found.watched) if self.found else ()
 
 
 def looks_of(places: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -36,6 +36,8 @@ class RuntimeLoop:
     def hear_session(self, *, wanted: bool) -> None:
         """A session has been opened; *wanted*: central takes such reports."""
         self._is_wanted, self._reported = wanted, None
+        if not wanted:  # an older central judges no runtime
+            self._hear("")
         self._changed.set()
 
     def note_change(self) -> None:

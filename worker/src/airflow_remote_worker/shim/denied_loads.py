@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-DENIED = ("AirflowSecretsBackendAccessDenied", "Access denied for ")
+DENIED = ("AirflowSecretsBackendAccessDenied", "by Execution API; refusing to fall back")
 """What the text of an import error has of a denial: the class in a traceback, or the message alone."""
 REASON = (
     "The Dag file could not be loaded, because it reads something at its top level that is not granted to this job (see above). "

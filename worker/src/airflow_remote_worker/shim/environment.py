@@ -25,6 +25,8 @@ FORCED = {
     # preload() accepts any executor; should a later Airflow check elsewhere, ours is at least known. The class isn't imported.
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor,RemoteExecutor:airflow_remote_provider.executor.RemoteExecutor",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    # Airflow 3.4 would run each task in a new interpreter, which preload() has not prepared.
+    "AIRFLOW__CORE__EXECUTE_TASKS_NEW_PYTHON_INTERPRETER": "False",
     "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
 }
 

@@ -90,10 +90,11 @@ class Gateway:
 
     def note_call(self, path: str, status: int) -> None:
         """Note how far the task has come, by a call that was answered."""
-        if path.endswith("/run"):
-            self.may_run = status < 300
-        elif not path.endswith(("/state", "/heartbeat")):
+        told = wire.OWN_CALL.match(path)
+        if told is None:
             self.has_spoken = True
+        elif told[1] == "run":
+            self.may_run = status < 300
 
     def accept(self) -> str:
         """Accept the offer of a job that has no `run` call; return an empty text, or why the job must not start."""

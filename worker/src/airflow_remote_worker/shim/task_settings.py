@@ -18,6 +18,10 @@ from airflow_remote_worker.shim import wire
 OFF = frozenset({"false", "f", "no", "n", "off", "0"})
 
 
+OLD_NAMES = {("api", "base_url"): ("webserver", "base_url")}
+"""Names by which Airflow still reads an option of ours, where a site has set it so."""
+
+
 def apply() -> None:
     """Put the settings that the daemon has passed into the environment, as Airflow reads them. Once per process."""
     passed = os.environ.pop(wire.TASK_SETTINGS, "")
@@ -46,7 +50,7 @@ def of_site(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
     """Return what the site has set itself, by section and option: its `airflow.cfg`, and over it its environment."""
     own: dict[tuple[str, str], str] = {}
     parser = configparser.ConfigParser(interpolation=None, strict=False)
-    home = environ.get("AIRFLOW_HOME", "~/airflow")
+    home = os.path.expandvars(environ.get("AIRFLOW_HOME", "~/airflow"))
     path = Path(environ.get("AIRFLOW_CONFIG") or Path(home) / "airflow.cfg").expanduser()
     try:
         parser.read(path, encoding="utf-8")
@@ -58,6 +62,9 @@ def of_site(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
         parts = variable.split("__", 2)
         if len(parts) == 3 and parts[0] == "AIRFLOW":
             own[parts[1].lower(), parts[2].lower()] = value
+    for new, old in OLD_NAMES.items():
+        if old in own:
+            own.setdefault(new, own[old])
     return own
 
 

@@ -13,7 +13,7 @@ import json
 import sys
 
 from airflow_remote_protocol.bounds import OutOfBounds
-from airflow_remote_protocol.execution import CALL_HEADERS, MOST_BODY_BYTES, UNTOLD_BODY_BYTES, too_long
+from airflow_remote_protocol.execution import CALL_HEADERS, UNTOLD_BODY_BYTES, too_long
 
 from airflow_remote_worker.shim import wire, writes
 from airflow_remote_worker.shim.compat import httpx
@@ -35,7 +35,7 @@ class GatewayTransport(httpx.BaseTransport):
     """Answers heartbeats, forwards everything else. Without an *outbox* every call waits for central."""
 
     def __init__(self, gateway: Gateway, outbox: Outbox | None = None, *, body_bytes: int = UNTOLD_BODY_BYTES) -> None:
-        """*body_bytes*: how large a body central takes. The daemon knows the present number, this one holds while it is away."""
+        """*body_bytes*: how large a body central took when the job was prepared; the daemon knows the present number."""
         self._gateway = gateway
         self._outbox = outbox
         self._body_bytes = body_bytes
@@ -43,10 +43,11 @@ class GatewayTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the daemon's answer, or the verdict *conflict* when the job must stop. Blocks through an outage."""
         path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
-        if request.method == "PUT" and path.endswith("/heartbeat"):
+        told = (match := wire.OWN_CALL.match(path)) and match[1]
+        if request.method == "PUT" and told == "heartbeat":
             self._gateway.drain()
             return httpx.Response(204) if self._gateway.stop is None else self._verdict()
-        if self._gateway.stop is not None and path.endswith("/run"):
+        if self._gateway.stop is not None and told == "run":
             return self._verdict()  # not started yet: so don't
         try:
             return self._forward(request, path)
@@ -58,7 +59,7 @@ class GatewayTransport(httpx.BaseTransport):
     def _forward(self, request: httpx.Request, path: str) -> httpx.Response:
         headers = {name: request.headers[name] for name in CALL_HEADERS if name in request.headers}
         body = request.read()
-        if len(body) > MOST_BODY_BYTES:  # no frame holds it, and no central takes it
+        if len(body) > self._body_bytes:  # here, so that the daemon need not hold it
             raise TooLong(too_long(f"the body of {request.method} {path[:200]}", len(body), self._body_bytes))
         success = writes.success_of(request.method, path) if self._outbox is not None and self._gateway.stop is None else None
         if success is not None and self._follows(request.method, path, headers, body):
@@ -88,11 +89,9 @@ class GatewayTransport(httpx.BaseTransport):
         """Keep the call in the outbox; False if it can't be, and the task has to wait for central.
 
         Raises:
-            OutOfBounds, TooLong: central would refuse it later.
+            OutOfBounds: central would refuse it later.
         """
         assert self._outbox is not None
-        if len(body) > self._body_bytes:
-            raise TooLong(too_long(f"the body of {method} {path[:200]}", len(body), self._body_bytes))
         writes.check(method, path, body)
         try:
             self._outbox.append(wire.Call(id=0, method=method, path=path, headers=headers, body=body))

@@ -6,6 +6,7 @@ the Task SDK depends on too. A frame is a 4-byte big-endian length and that many
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 
@@ -18,6 +19,9 @@ MAX_FRAME = MOST_BODY_BYTES + (1 << 20)
 ACCEPT = "accept"
 """The path of a :class:`Call` (POST) that isn't the Execution API's: the daemon accepts the offer at central. For kinds of jobs
 that have no `run` call of their own."""
+
+OWN_CALL = re.compile(r"(?:task-instances|callbacks)/[^/?]+/(run|state|heartbeat)(?:\?|$)")
+"""Paths of the Execution API by which a task's start, end and life are told; other paths may end in such words too."""
 
 JOB_MARK = "AIRFLOW_REMOTE_JOB"
 """Environment variable of all that a job starts: `<job id>.<epoch>`. It finds them even when their shim can't look any more."""
