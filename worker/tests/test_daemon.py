@@ -128,7 +128,7 @@ def test_a_person_s_kill_reaches_the_task_at_once(central: FakeCentral, worker: 
 def test_a_job_that_ends_during_an_outage_is_reported_afterwards(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nlog one\nsleep 1\nlog two\nbytes 3000000\nexit 0")
-    central.wait_for_state(job_id, JobState.RUNNING)
+    eventually(lambda: b"one" in central.log_bytes(job_id))
     central.go_down()
     eventually(lambda: (worker.job_dir(job_id) / "report.json").exists())
     central.come_back()
