@@ -126,6 +126,23 @@ def test_a_call_waits_out_an_outage(tmp_path: Path) -> None:
     run(main)
 
 
+@pytest.mark.parametrize(("before", "heard"), [([Unreachable("cut")], 201), ([], 409)])
+def test_a_conflict_is_asked_about_again_if_the_call_may_be_under_way_twice(
+    before: list[Exception], heard: int, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        link = FakeLink(*before, Executed(409, {}, b"conflict"), Executed(201, {}, b"written"))
+        async with serving(tmp_path, link) as gateway:
+            gateway.open(Door(LEASE, "right"))
+            async with shim(gateway) as connection:
+                await connection.send(wire.Call(id=1, method="POST", path="xcoms/d/r/t/k", headers={}, body=b"1"))
+                answer = await connection.receive()
+                assert isinstance(answer, wire.Answer)
+                assert answer.status == heard
+
+    run(main)
+
+
 def test_a_stop_is_pushed_at_once_and_ends_the_wait_for_central(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("cut cable"))) as gateway:

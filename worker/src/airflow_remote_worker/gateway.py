@@ -26,7 +26,7 @@ from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link import BYTES_PER_S, Executed, Link
-from airflow_remote_worker.lost_writes import failed_instead
+from airflow_remote_worker.lost_writes import collides, failed_instead
 from airflow_remote_worker.shim import wire
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 RUN_CALL = re.compile(r"^task-instances/[^/?]+/run(\?|$)")
 HELLO_TIMEOUT_S = 10.0
 RETRY_FLOOR_S = 0.5
+MOST_CONFLICTS = 5
+"""How often a call that may be under way twice is repeated when central answers with a conflict."""
 PATIENCE_S = 10.0
 """How long a call that may be spooled tries to get through. Packets into a black hole are noticed after 30 s; a slow line may
 need some seconds for a large XCom, which would only be sent again."""
@@ -255,6 +257,7 @@ class Gateway:
         None: central can't be reached, and the call need not wait for it.
         """
         backoff = Backoff(self._clock, floor_s=RETRY_FLOOR_S, ceiling_s=30)
+        conflicts_left = 0
         if door.outbox and (lost_at := door.outbox.lost_at) is not None:
             call = failed_instead(call, lost_at=lost_at)
         while True:
@@ -270,12 +273,16 @@ class Gateway:
                 wait_s = backoff.next_s()
             except Unreachable as error:
                 wait_s = backoff.next_s(error.retry_after_s)
+                conflicts_left = MOST_CONFLICTS  # it may have arrived all the same, and still be under way
             except (Outdated, Rewind):
                 wait_s = backoff.next_s()
             else:
-                if executed.status < 300 and _accepts(call):
-                    door.on_accepted()
-                return executed
+                if not (conflicts_left and collides(call, executed.status)):
+                    if executed.status < 300 and _accepts(call):
+                        door.on_accepted()
+                    return executed
+                conflicts_left -= 1
+                wait_s = backoff.next_s()
             if call.may_spool and not door.stopped.is_set():
                 return None
             if await self._wait(door, wait_s):

@@ -24,6 +24,11 @@ def is_state(call: wire.Call) -> bool:
     return call.method == "PATCH" and STATE.fullmatch(call.path) is not None
 
 
+def collides(call: wire.Call, status: int) -> bool:
+    """Whether an answer may mean that an earlier copy of the same write is under way: the database takes one of two at a time."""
+    return status == 409 and wire.OWN_CALL.match(call.path) is None
+
+
 def failed_instead(call: wire.Call, *, lost_at: float) -> wire.Call:
     """Return the call that reports *failed* if this one reports a success, a skip or a wait; else the call itself.
 

@@ -217,6 +217,25 @@ def test_an_error_of_the_execution_api_is_repeated_but_not_for_ever(tmp_path: Pa
     assert "POST k3: 500" in log_of(tmp_path)[0]
 
 
+def test_a_conflict_with_an_earlier_copy_of_the_same_write_passes(tmp_path: Path) -> None:
+    """The earlier copy was sent to a central that hung: both are done at once when it goes on, and the database takes one."""
+    write(tmp_path, "k1", "k2")
+    ear = Ear(Executed(409, {}, b'{"detail": {"reason": "Unique constraint violation"}}'))
+    follow(ear, tmp_path)
+    assert ear.tried == ["k1", "k1", "k2"]
+    assert log_of(tmp_path) == []
+
+
+def test_a_conflict_that_lasts_is_a_refusal(tmp_path: Path) -> None:
+    write(tmp_path, "k1", "k2")
+    clock = HandClock()
+    begun = clock.now
+    ear = Ear(*[Executed(409, {}, b"{}")] * 100)
+    follow(ear, tmp_path, None, clock)
+    assert "POST k1: 409" in log_of(tmp_path)[0]
+    assert 30 <= clock.now - begun < 150
+
+
 def test_the_writes_of_a_job_of_someone_else_are_dropped(tmp_path: Path) -> None:
     write(tmp_path, "k1", "k2")
     ear = Ear(Superseded("epoch 2 exists"))

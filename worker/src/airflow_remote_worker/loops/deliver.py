@@ -20,7 +20,7 @@ from airflow_remote_worker.jobs.logs import append_line
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link import Link
 from airflow_remote_worker.loops.per_job import PerJob
-from airflow_remote_worker.lost_writes import failed_instead, is_state
+from airflow_remote_worker.lost_writes import collides, failed_instead, is_state
 from airflow_remote_worker.shim import wire
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 SERVER_ERRORS_FOR_S = 600.0
 """How long an error of the Execution API itself (5xx) is tried again. Its database may be away for minutes; a write that breaks
 it every time must not hold the job's report for ever."""
+
+
+CONFLICTS_FOR_S = 30.0
+"""How long a conflict (409) is tried again: a copy of the same write whose answer we did not wait for may be under way there, and
+the database takes one of the two. Once that is done, the next is taken."""
 
 
 class DeliverLoop(PerJob):
@@ -104,7 +109,7 @@ class DeliverLoop(PerJob):
                     return
                 now = self._clock.monotonic()
                 failing_since = now if failing_since is None else failing_since
-                if executed.status < 500 or now - failing_since >= SERVER_ERRORS_FOR_S:
+                if now - failing_since >= _patience_s(call, executed.status):
                     await self._refuse(job, call, f"{executed.status} {_told(executed.body)}")
                     return
                 await self._clock.sleep(backoff.next_s())
@@ -129,6 +134,13 @@ class DeliverLoop(PerJob):
             job.outbox.forget_refused()
         except OSError as error:
             log.error("job %s: its log can't be told what central refused: %s", job.lease, error)
+
+
+def _patience_s(call: wire.Call, status: int) -> float:
+    """Return how long a call is repeated that is answered like this."""
+    if status >= 500:
+        return SERVER_ERRORS_FOR_S
+    return CONFLICTS_FOR_S if collides(call, status) else 0.0
 
 
 def _told(body: bytes) -> str:
