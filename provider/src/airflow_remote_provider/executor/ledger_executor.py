@@ -48,6 +48,8 @@ gone before."""
 
 ORPHANS_EVERY_S = 60.0
 """How often to look for callbacks and connection tests of a scheduler that died."""
+ORPHANS_AGAIN_S = 5.0
+"""The same, after a look that failed."""
 
 HEAR_AGAIN_AFTER_S = 0.1
 """The scheduler asks for free slots several times within one round; once is enough to ask the ledger."""
@@ -85,6 +87,8 @@ class LedgerExecutor(VersionedExecutor):
         self._unadopted: dict[str, WorkloadKey] = {}
         """Job id → task of running jobs of another scheduler, kept while the ledger could not be asked about them."""
         self._due: dict[str, float] = {}
+        self._is_unvouched = False
+        """The last refresh of heartbeats failed; it is tried again, although nothing may run, to say when it works."""
         self._wall_ahead_s = _wall_ahead_s()
         self._events: deque[Any] = deque(maxlen=EVENTS_KEPT)
 
@@ -97,7 +101,7 @@ class LedgerExecutor(VersionedExecutor):
 
         However long no scheduler lived: its successor must not find our tasks without a heartbeat.
         """
-        self._ledger("refresh heartbeats", sweep.vouch)
+        self._is_unvouched = self._ledger("refresh heartbeats", sweep.vouch) is _FAILED
         self._faults.attempt("read its options", settings, None)
 
     # Handing in
@@ -198,8 +202,10 @@ class LedgerExecutor(VersionedExecutor):
         if self._clock_was_set():
             self._due.pop("vouch", None)
         runs = bool(self._keys or self._unadopted)
-        if runs and self._is_due("vouch", VOUCH_EVERY_S) and self._ledger("refresh heartbeats", sweep.vouch) is _FAILED:
-            self._due.pop("vouch")
+        if (runs or self._is_unvouched) and self._is_due("vouch", VOUCH_EVERY_S):
+            self._is_unvouched = self._ledger("refresh heartbeats", sweep.vouch) is _FAILED
+            if self._is_unvouched:
+                self._due.pop("vouch")
         if self._unadopted:
             self._faults.attempt("adopt jobs", self._adopt_late, None)
         if self._unrevoked:
@@ -335,6 +341,8 @@ class LedgerExecutor(VersionedExecutor):
         if isinstance(orphans, list):
             for kind, job_id in orphans:
                 self._expect(kind, job_id, workloads.key_of(kind, job_id))
+        else:
+            self._due["orphans"] = time.monotonic() + ORPHANS_AGAIN_S
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Take the task back, queued or running, without telling the scheduler of an end."""
