@@ -46,11 +46,12 @@ class Serving:
             timeout_graceful_shutdown=1,  # a client that forgot to hang up is not waited for
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="central")
+        # One that never started must not keep the process of the tests.
+        self._thread = threading.Thread(target=self._server.run, name="central", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not self._server.started:
             assert self._thread.is_alive() and time.monotonic() < deadline, "central did not start"
             time.sleep(0.02)
