@@ -20,9 +20,9 @@ import psutil
 from airflow_remote_protocol.messages import Enrolment, JobKind
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker.clock import SystemClock
-from airflow_remote_worker.link import Link
-from airflow_remote_worker.network import Network
-from airflow_remote_worker.state import Membership, State
+from airflow_remote_worker.link.client import Link
+from airflow_remote_worker.link.network import Network
+from airflow_remote_worker.state.directory import Membership, State
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
 from bench.effort import pss_mb

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import reference
 from airflow_remote_protocol.states import as_mermaid
-from airflow_remote_worker.service import Unit
+from airflow_remote_worker.system.service_unit import Unit
 
 ROOT = Path(__file__).parent.parent
 

@@ -224,6 +224,16 @@ class Airflow:
         """Return the ledger's rows of a Dag run, oldest first."""
         return self.query("SELECT * FROM remote_job WHERE run_id = :run ORDER BY queued_at, id", run=run_id)
 
+    def xcoms(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the XComs of a Dag run: `task_id`, `map_index`, `key`, and `value` as the database holds it."""
+        is_by_id = bool(self.query("SELECT 1 FROM information_schema.tables WHERE table_name = 'xcom_v2'"))
+        columns, source = "t.task_id, t.map_index, t.key, t.value", "xcom t"
+        if is_by_id:  # Airflow 3.4
+            columns = "t.task_id, t.region_index AS map_index, x.key, x.value"
+            source = "xcom_v2 x JOIN task_instance t ON t.id = x.task_instance_id"
+        where = "t.dag_id = :dag AND t.run_id = :run"
+        return self.query(f"SELECT {columns} FROM {source} WHERE {where}", dag=dag_id, run=run_id)
+
     def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*", team: str | None = None) -> str:
         wish = {"queues": queues.split(","), "name_pattern": name_pattern, "team": team}
         answer = self.client().post("/remote/ui/v1/enrolment-tokens", json=wish)  # a command would take seconds to start

@@ -157,12 +157,7 @@ class Witness:
         return [event for event in events if str(event).startswith("line ")]
 
     def _xcoms(self, task: str) -> dict[str, Any]:
-        rows = self.site.central.query(
-            "SELECT key, value FROM xcom WHERE dag_id = :dag AND run_id = :run AND task_id = :task",
-            dag=self.dag_id,
-            run=self.run_id,
-            task=task,
-        )
+        rows = [row for row in self.site.central.xcoms(self.dag_id, self.run_id) if row["task_id"] == task]
         return {row["key"]: json.loads(row["value"]) if isinstance(row["value"], str) else row["value"] for row in rows}
 
     def _pids(self, task: str) -> list[int]:

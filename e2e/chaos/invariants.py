@@ -93,9 +93,7 @@ def each_try_ran_once(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str
 
 def xcoms_are_right(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
     """What tasks returned and pushed is there, once, and is what they meant."""
-    rows = site.central.query(
-        "SELECT task_id, map_index, key, value FROM xcom WHERE dag_id = :dag AND run_id = :run", dag=DAG, run=run.run_id
-    )
+    rows = site.central.xcoms(DAG, run.run_id)
     found = {(row["task_id"], row["map_index"], row["key"]): row["value"] for row in rows}
     wanted: dict[tuple[str, int, str], Any] = {
         (*key, "return_value"): task.xcom

@@ -24,7 +24,9 @@ class _Site:
         self.tries: list[Try] = []
         self.rows: list[dict[str, Any]] = []
         self.workers = {"east": SimpleNamespace(name="east", state=home / "east", pid=0)}
-        self.central = SimpleNamespace(query=self._query, jobs=lambda run_id: self.rows, log_file=self._log_file)
+        self.central = SimpleNamespace(
+            query=self._query, xcoms=self._xcoms, jobs=lambda run_id: self.rows, log_file=self._log_file
+        )
         for (task, index), ends in expected(run.plan).items():
             if ends.xcom is not None:
                 self.xcoms[task, index, "return_value"] = ends.xcom
@@ -70,9 +72,10 @@ class _Site:
     def _log_file(self, dag: str, run: str, task: str, number: int = 1, *, map_index: int = -1) -> Path:
         return self.home / "central" / f"{task}.{map_index}.{number}"
 
+    def _xcoms(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        return [{"task_id": t, "map_index": i, "key": k, "value": v} for (t, i, k), v in self.xcoms.items()]
+
     def _query(self, sql: str, **values: object) -> list[dict[str, Any]]:
-        if "FROM xcom" in sql:
-            return [{"task_id": t, "map_index": i, "key": k, "value": v} for (t, i, k), v in self.xcoms.items()]
         if "FROM job" in sql:
             return [{"id": 1}]
         return [

@@ -160,5 +160,5 @@ def test_a_persons_word_wins_over_what_the_task_wrote_before_it_heard_of_it(cent
     worker.start()
     wait_until(lambda: central.jobs(run)[0]["state"] == "revoked", timeout_s=20, what="the job is over")
     assert central.task_instance("stumbling", run, "stumble")["state"] == "success"
-    left = central.query("SELECT key FROM xcom WHERE run_id = :run AND key = 'try'", run=run)
+    left = [row for row in central.xcoms("stumbling", run) if row["key"] == "try"]
     assert left == [], "a person's word wins over what the task wrote before it heard of it"

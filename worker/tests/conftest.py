@@ -23,12 +23,12 @@ from airflow_remote_worker import daemon as daemon_module
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.config import BundleConfig, Config, PollConfig, RuntimeConfig
 from airflow_remote_worker.daemon import Daemon, serve
-from airflow_remote_worker.jobs import process
+from airflow_remote_worker.jobs import launcher, process
 from airflow_remote_worker.lifecycle import Lifecycle
-from airflow_remote_worker.link import Link
-from airflow_remote_worker.network import Network
-from airflow_remote_worker.spool import ShimRecord
-from airflow_remote_worker.state import Membership, State
+from airflow_remote_worker.link.client import Link
+from airflow_remote_worker.link.network import Network
+from airflow_remote_worker.state.directory import Membership, State
+from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
 
 FAKE_RUNTIME = Path(__file__).with_name("fake_runtime.py")
@@ -137,8 +137,8 @@ class RunningWorker:
     def start_process(self, extra_env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start the real command in a process of its own, but for the runtime."""
         code = (
-            "import sys, pathlib; from airflow_remote_worker import cli; from airflow_remote_worker.jobs import process;"
-            f" process.LAUNCHER = pathlib.Path({str(FAKE_RUNTIME)!r}); sys.exit(cli.main())"
+            "import sys, pathlib; from airflow_remote_worker import cli; from airflow_remote_worker.jobs import launcher;"
+            f" launcher.LAUNCHER = pathlib.Path({str(FAKE_RUNTIME)!r}); sys.exit(cli.main())"
         )
         argv = [sys.executable, "-c", code, "run", "--state", str(self.state.root), "--slots", "4"]
         argv += ["--runtime-python", sys.executable, "--bundle", f"dags-folder={self.bundle}"]
@@ -202,7 +202,7 @@ def central() -> Iterator[FakeCentral]:
 
 @pytest.fixture
 def worker(central: FakeCentral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningWorker]:
-    monkeypatch.setattr(process, "LAUNCHER", FAKE_RUNTIME)
+    monkeypatch.setattr(launcher, "LAUNCHER", FAKE_RUNTIME)
     # A thread can't have signal handlers.
     monkeypatch.setattr(daemon_module, "daemon_signals", no_signals)
     worker = RunningWorker(central, tmp_path)

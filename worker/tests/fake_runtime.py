@@ -1,4 +1,4 @@
-"""A runtime without Airflow: speaks the frames of `shim/wire.py` and does what the "Dag" file says, line by line.
+"""A runtime without Airflow: speaks the frames of `local/frames.py` and does what the "Dag" file says, line by line.
 
 run                 the `run` call, through the gateway; exits 1 unless it is answered with 200
 call METHOD PATH    any other call
@@ -27,8 +27,8 @@ from pathlib import Path
 
 import msgspec
 import psutil
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.shim.outbox import Outbox
+from airflow_remote_worker.local import frames, job_files
+from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 
 
 class Stopped(Exception):
@@ -38,7 +38,7 @@ class Stopped(Exception):
 class Daemon:
     """The gateway as a shim sees it; connects again whenever it has to."""
 
-    def __init__(self, job: wire.JobSpec) -> None:
+    def __init__(self, job: job_files.JobSpec) -> None:
         self.job = job
         self.sock: socket.socket | None = None
 
@@ -52,45 +52,45 @@ class Daemon:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(self.job.socket_path)
-            sock.sendall(wire.pack(wire.Hello(job_id=self.job.job_id, key=self.job.key, pid=os.getpid())))
+            sock.sendall(frames.pack(frames.Hello(job_id=self.job.job_id, key=self.job.key, pid=os.getpid())))
         except OSError:
             sock.close()
             return False
         self.sock = sock
         return True
 
-    def call(self, method: str, path: str, body: bytes = b"") -> wire.Answer:
+    def call(self, method: str, path: str, body: bytes = b"") -> frames.Answer:
         while True:
             try:
                 headers = {"content-type": "application/json"}
-                self.connect().sendall(wire.pack(wire.Call(id=1, method=method, path=path, headers=headers, body=body)))
+                self.connect().sendall(frames.pack(frames.Call(id=1, method=method, path=path, headers=headers, body=body)))
                 while True:
-                    frame = wire.receive(self.connect())
+                    frame = frames.receive(self.connect())
                     if frame is None:
                         raise OSError
-                    if isinstance(frame, wire.Answer):
+                    if isinstance(frame, frames.Answer):
                         return frame
                     raise Stopped
             except OSError:
                 self.sock = None
 
-    def write(self, outbox: Outbox, method: str, path: str, body: bytes) -> str:
+    def write(self, outbox: OutboxWriter, method: str, path: str, body: bytes) -> str:
         headers = {"content-type": "application/json"}
-        call = wire.Call(id=1, method=method, path=path, headers=headers, body=body, may_spool=True)
+        call = frames.Call(id=1, method=method, path=path, headers=headers, body=body, may_spool=True)
         if not outbox.waits:
             try:
                 if self.sock is not None or self.try_to_connect():
-                    self.connect().sendall(wire.pack(call))
-                    frame = wire.receive(self.connect())
-                    if isinstance(frame, wire.Stop):
+                    self.connect().sendall(frames.pack(call))
+                    frame = frames.receive(self.connect())
+                    if isinstance(frame, frames.Stop):
                         raise Stopped
-                    if isinstance(frame, wire.Answer):
+                    if isinstance(frame, frames.Answer):
                         return f"{frame.status} {frame.body.decode()}"
             except OSError:
                 self.sock = None
         outbox.append(call)
         if self.sock is not None:
-            self.sock.sendall(wire.pack(wire.Spooled()))
+            self.sock.sendall(frames.pack(frames.Spooled()))
         return "spooled"
 
     def sleep(self, seconds: float) -> None:
@@ -102,26 +102,28 @@ class Daemon:
             ready, _, _ = select.select([self.sock], [], [], min(left, 0.2))
             if ready:
                 try:
-                    frame = wire.receive(self.connect())
+                    frame = frames.receive(self.connect())
                 except OSError:
                     frame = None
                 if frame is None:
                     self.sock = None
-                elif isinstance(frame, wire.Stop):
+                elif isinstance(frame, frames.Stop):
                     raise Stopped
 
 
 def canary(directory: Path) -> int:
     trouble = Path(broken).read_text() if (broken := os.environ.get("FAKE_CANARY")) and Path(broken).exists() else ""
-    found = wire.CanaryResult(trouble=trouble, airflow="3.3.0", task_sdk="1.3.0", python="3.11.0", watched=[broken or "/nowhere"])
+    found = job_files.CanaryResult(
+        trouble=trouble, airflow="3.3.0", task_sdk="1.3.0", python="3.11.0", watched=[broken or "/nowhere"]
+    )
     (directory / "result.json").write_bytes(msgspec.json.encode(found))
     return 0
 
 
 def host(job_dir: Path) -> int:
-    if (job_dir / wire.CANARY_SPEC).exists():
+    if (job_dir / job_files.CANARY_SPEC).exists():
         return canary(job_dir)
-    job = msgspec.json.decode((job_dir / "job.json").read_bytes(), type=wire.JobSpec)
+    job = msgspec.json.decode((job_dir / "job.json").read_bytes(), type=job_files.JobSpec)
     workload = json.loads(bytes(job.workload))
     daemon, code, stopped, begun = Daemon(job), 0, False, True
     with (job_dir / "task.log").open("ab", buffering=0) as log:
@@ -142,7 +144,7 @@ def host(job_dir: Path) -> int:
                 elif verb == "write":
                     method, path, *content = rest.split(" ", 2)
                     path = path.replace("TI", workload["ti"]["id"])
-                    said = daemon.write(Outbox(job_dir), method, path, "".join(content).encode())
+                    said = daemon.write(OutboxWriter(job_dir), method, path, "".join(content).encode())
                     log.write(f"{said}\n".encode())
                 elif verb == "log":
                     log.write(json.dumps({"event": rest}).encode() + b"\n")
@@ -155,7 +157,7 @@ def host(job_dir: Path) -> int:
                     time.sleep(float(rest))
                 elif verb == "stray":
                     left = subprocess.Popen(
-                        ["sleep", rest], start_new_session=True, env={wire.JOB_MARK: job_dir.name, **os.environ}
+                        ["sleep", rest], start_new_session=True, env={job_files.JOB_MARK: job_dir.name, **os.environ}
                     )
                     log.write(json.dumps({"event": f"left {left.pid}"}).encode() + b"\n")
                 elif verb == "die":
@@ -165,7 +167,7 @@ def host(job_dir: Path) -> int:
                     break
         except Stopped:
             code, stopped = 1, True
-    result = wire.Result(exit_code=code, final_state="failed" if code else "success", stopped=stopped, begun=begun)
+    result = job_files.Result(exit_code=code, final_state="failed" if code else "success", stopped=stopped, begun=begun)
     temporary = job_dir / ".result"
     temporary.write_bytes(msgspec.json.encode(result))
     temporary.replace(job_dir / "result.json")
@@ -176,13 +178,13 @@ def zygote(fd: int) -> int:
     control = socket.socket(fileno=fd)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if reason := os.environ.get("FAKE_UNABLE"):
-        control.sendall(wire.pack(wire.Unable(reason=reason)))
+        control.sendall(frames.pack(frames.Unable(reason=reason)))
         return 1
     if os.environ.get("FAKE_CRASH"):
         return 9
-    control.sendall(wire.pack(wire.Ready(pid=os.getpid(), python=sys.executable, airflow="0.fake")))
-    while (order := wire.receive(control)) is not None:
-        assert isinstance(order, wire.Spawn)
+    control.sendall(frames.pack(frames.Ready(pid=os.getpid(), python=sys.executable, airflow="0.fake")))
+    while (order := frames.receive(control)) is not None:
+        assert isinstance(order, frames.Spawn)
         pid = os.fork()
         if pid == 0:
             control.close()
@@ -192,10 +194,10 @@ def zygote(fd: int) -> int:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os._exit(host(Path(order.job_dir)))
-        if os.environ.get("FAKE_CRASH_IN_FORK") and not (Path(order.job_dir) / wire.CANARY_SPEC).exists():
+        if os.environ.get("FAKE_CRASH_IN_FORK") and not (Path(order.job_dir) / job_files.CANARY_SPEC).exists():
             return 9
         started = psutil.Process(pid).create_time()
-        control.sendall(wire.pack(wire.Spawned(job_dir=order.job_dir, pid=pid, start_time=started)))
+        control.sendall(frames.pack(frames.Spawned(job_dir=order.job_dir, pid=pid, start_time=started)))
     return 0
 
 

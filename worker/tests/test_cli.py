@@ -11,12 +11,12 @@ from pathlib import Path
 import airflow_remote_worker
 import pytest
 from airflow_remote_protocol.tokens import TokenKind, make_token
-from airflow_remote_worker import cli, posix
+from airflow_remote_worker import cli, system
 from airflow_remote_worker.cli import main
 from airflow_remote_worker.config import load
-from airflow_remote_worker.jobs import process
+from airflow_remote_worker.jobs import launcher
 from airflow_remote_worker.lifecycle import EXIT_REFUSED
-from airflow_remote_worker.state import explain_unusable
+from airflow_remote_worker.state.directory import explain_unusable
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
 from testkit.authority import Authority
@@ -27,7 +27,7 @@ from .tls_server import ForwardProxy, tls_central
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(process, "LAUNCHER", FAKE_RUNTIME)
+    monkeypatch.setattr(launcher, "LAUNCHER", FAKE_RUNTIME)
     monkeypatch.setenv("AIRFLOW_REMOTE_WORKER_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -144,7 +144,7 @@ def test_a_directory_that_can_t_even_be_looked_into_is_named_with_the_remedy(
 
 
 def test_another_user_s_state_directory_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posix, "user_name", lambda: "visitor")
+    monkeypatch.setattr(system, "user_name", lambda: "visitor")
     told = explain_unusable(tmp_path, PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "lock"))) or ""
     assert f"the state directory {tmp_path} can't be used" in told
     assert f"it belongs to {tmp_path.owner()}, and this is visitor; run this as {tmp_path.owner()} (runuser -u " in told

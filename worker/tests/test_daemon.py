@@ -22,7 +22,7 @@ from airflow_remote_worker.config import Config, ConfigError, QueueConfig
 from airflow_remote_worker.jobs import breaker, supervisor
 from airflow_remote_worker.jobs import runtime as runtime_module
 from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED
-from airflow_remote_worker.shim import boottime, wire
+from airflow_remote_worker.local import boottime, job_files
 from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
 
 from .conftest import RunningWorker, eventually, is_running
@@ -54,7 +54,7 @@ def test_settings_that_change_reach_new_jobs_and_leave_running_ones_alone(centra
     def passed() -> str:
         status = json.loads(worker.state.status_path.read_bytes())
         try:
-            return psutil.Process(status["runtime"]["pid"]).environ().get(wire.TASK_SETTINGS, "")
+            return psutil.Process(status["runtime"]["pid"]).environ().get(job_files.TASK_SETTINGS, "")
         except (TypeError, psutil.NoSuchProcess):  # there is none now, or the one before
             return ""
 
@@ -295,7 +295,7 @@ def test_a_job_knows_from_the_first_moment_how_long_it_may_go_on_alone(central: 
     worker.start()
     job_id = worker.enqueue("run\nsleep 60")
     central.wait_for_state(job_id, JobState.RUNNING)
-    spec = msgspec.json.decode((worker.job_dir(job_id) / "job.json").read_bytes(), type=wire.JobSpec)
+    spec = msgspec.json.decode((worker.job_dir(job_id) / "job.json").read_bytes(), type=job_files.JobSpec)
     assert spec.stop_after_s == Timing().stop_after_s
     assert before < spec.contact_at < boottime.now()
     assert float(Path(spec.contact_path).read_text()) >= spec.contact_at

@@ -19,8 +19,8 @@ from airflow_remote_worker.jobs import preparation, supervisor
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_OK
-from airflow_remote_worker.spool import Spool
-from airflow_remote_worker.state import store
+from airflow_remote_worker.state.files import store
+from airflow_remote_worker.state.spool import Spool
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
 from .conftest import RunningWorker, eventually, is_running, make_offer
@@ -234,14 +234,14 @@ def test_a_drive_that_does_not_answer_delays_no_other_job_and_is_named(
 ) -> None:
     monkeypatch.setattr(preparation, "PREPARE_WITHIN_S", 2.0)
     answer = threading.Event()
-    find = preparation._find_code
+    find = preparation.find_code
 
     def hang(offer: Offer, site: Site) -> str:
         if b"far_away" in bytes(offer.workload):
             answer.wait(60)
         return find(offer, site)
 
-    monkeypatch.setattr(preparation, "_find_code", hang)
+    monkeypatch.setattr(preparation, "find_code", hang)
     worker.start()
     slow = central.enqueue("q", workload={"dag_rel_path": "far_away.py"})
     eventually(lambda: central.job_state(slow) == "offered")

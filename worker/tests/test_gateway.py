@@ -12,8 +12,8 @@ from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.errors import Superseded, Unreachable
 from airflow_remote_worker.gateway import Connection, Door, Gateway
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import Executed
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.link.client import Executed
+from airflow_remote_worker.local import frames
 
 pytestmark = pytest.mark.timeout(30)
 LEASE = Lease("job-1", 1)
@@ -36,7 +36,7 @@ class FakeLink:
             raise answer
         return answer
 
-    async def heard_again(self, at_most_s: float) -> None:
+    async def wait_for_contact(self, at_most_s: float) -> None:
         await anyio.sleep(0.01)
 
 
@@ -53,7 +53,7 @@ async def serving(tmp_path: Path, link: FakeLink) -> AsyncIterator[Gateway]:
 async def shim(gateway: Gateway, key: str = "right") -> AsyncIterator[Connection]:
     async with await anyio.connect_unix(gateway.path) as stream:
         connection = Connection(stream)
-        await connection.send(wire.Hello(job_id="job-1", key=key, pid=1))
+        await connection.send(frames.Hello(job_id="job-1", key=key, pid=1))
         yield connection
 
 
@@ -65,7 +65,7 @@ def run(main: Callable[[], object]) -> None:
     anyio.run(timed)
 
 
-CALL = wire.Call(id=4, method="PATCH", path="task-instances/x/run", headers={}, body=b"{}")
+CALL = frames.Call(id=4, method="PATCH", path="task-instances/x/run", headers={}, body=b"{}")
 
 
 def test_a_call_goes_through_and_a_good_run_is_the_acceptance(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_call_goes_through_and_a_good_run_is_the_acceptance(tmp_path: Path) ->
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 answer = await connection.receive()
-                assert answer == wire.Answer(id=4, status=200, headers={"content-type": "application/json"}, body=b"{}")
+                assert answer == frames.Answer(id=4, status=200, headers={"content-type": "application/json"}, body=b"{}")
         assert link.calls == [(LEASE, "PATCH", "task-instances/x/run")]
 
     run(main)
@@ -107,7 +107,7 @@ def test_a_wrong_key_hears_nothing(tmp_path: Path) -> None:
 def test_a_shim_whose_job_is_not_held_is_told_to_stop(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway, shim(gateway) as connection:
-            assert isinstance(await connection.receive(), wire.Stop)
+            assert isinstance(await connection.receive(), frames.Stop)
 
     run(main)
 
@@ -120,7 +120,7 @@ def test_a_call_waits_out_an_outage(tmp_path: Path) -> None:
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 answer = await connection.receive()
-                assert isinstance(answer, wire.Answer)
+                assert isinstance(answer, frames.Answer)
                 assert answer.body == b"late"
 
     run(main)
@@ -135,9 +135,9 @@ def test_a_conflict_is_asked_about_again_if_the_call_may_be_under_way_twice(
         async with serving(tmp_path, link) as gateway:
             gateway.open(Door(LEASE, "right"))
             async with shim(gateway) as connection:
-                await connection.send(wire.Call(id=1, method="POST", path="xcoms/d/r/t/k", headers={}, body=b"1"))
+                await connection.send(frames.Call(id=1, method="POST", path="xcoms/d/r/t/k", headers={}, body=b"1"))
                 answer = await connection.receive()
-                assert isinstance(answer, wire.Answer)
+                assert isinstance(answer, frames.Answer)
                 assert answer.status == heard
 
     run(main)
@@ -150,10 +150,10 @@ def test_a_stop_is_pushed_at_once_and_ends_the_wait_for_central(tmp_path: Path) 
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 await anyio.sleep(0.05)
-                gateway.stop(LEASE, wire.Stop(reason="ended"))
-                frames = [await connection.receive(), await connection.receive()]
-                assert wire.Stop(reason="ended") in frames
-                assert [frame.status for frame in frames if isinstance(frame, wire.Answer)] == [410]
+                gateway.stop(LEASE, frames.Stop(reason="ended"))
+                received = [await connection.receive(), await connection.receive()]
+                assert frames.Stop(reason="ended") in received
+                assert [frame.status for frame in received if isinstance(frame, frames.Answer)] == [410]
 
     run(main)
 
@@ -162,9 +162,9 @@ def test_a_stop_is_told_to_a_shim_that_connects_later(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
             gateway.open(Door(LEASE, "right"))
-            gateway.stop(LEASE, wire.Stop(reason="cleared"))
+            gateway.stop(LEASE, frames.Stop(reason="cleared"))
             async with shim(gateway) as connection:
-                assert await connection.receive() == wire.Stop(reason="cleared")
+                assert await connection.receive() == frames.Stop(reason="cleared")
 
     run(main)
 
@@ -178,7 +178,7 @@ def test_a_superseded_job_is_answered_gone_and_told_upstairs(tmp_path: Path) -> 
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 answer = await connection.receive()
-                assert isinstance(answer, wire.Answer)
+                assert isinstance(answer, frames.Answer)
                 assert answer.status == 410
 
     run(main)
@@ -195,15 +195,15 @@ def test_nonsense_closes_that_connection_only(tmp_path: Path) -> None:
                     await stream.receive()
             async with shim(gateway) as connection:
                 await connection.send(CALL)
-                assert isinstance(await connection.receive(), wire.Answer)
+                assert isinstance(await connection.receive(), frames.Answer)
 
     run(main)
 
 
 # Writes that may be spooled
 
-WRITE = wire.Call(id=5, method="POST", path="xcoms/d/r/t/k", headers={}, body=b"1", may_spool=True)
-READ = wire.Call(id=6, method="GET", path="xcoms/d/r/t/k", headers={})
+WRITE = frames.Call(id=5, method="POST", path="xcoms/d/r/t/k", headers={}, body=b"1", may_spool=True)
+READ = frames.Call(id=6, method="GET", path="xcoms/d/r/t/k", headers={})
 FINE = Executed(201, {}, b"{}")
 
 
@@ -227,7 +227,7 @@ class FakeOutbox:
         self.emptied.set()
 
 
-async def ask(gateway: Gateway, call: wire.Call, outbox: FakeOutbox | None = None) -> wire.Frame:
+async def ask(gateway: Gateway, call: frames.Call, outbox: FakeOutbox | None = None) -> frames.Frame:
     gateway.open(Door(LEASE, "right", outbox=outbox))
     async with shim(gateway) as connection:
         await connection.send(call)
@@ -237,7 +237,7 @@ async def ask(gateway: Gateway, call: wire.Call, outbox: FakeOutbox | None = Non
 def test_a_write_goes_through_while_central_is_there(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(FINE)) as gateway:
-            assert await ask(gateway, WRITE, FakeOutbox()) == wire.Answer(id=5, status=201, headers={}, body=b"{}")
+            assert await ask(gateway, WRITE, FakeOutbox()) == frames.Answer(id=5, status=201, headers={}, body=b"{}")
 
     run(main)
 
@@ -248,7 +248,7 @@ def test_a_task_that_lost_a_write_while_it_ran_on_ends_as_failed(tmp_path: Path,
         outbox, link = FakeOutbox(), FakeLink(FINE)
         outbox.lost_at = 1.0
         said = b'{"state": "success", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": "a"}'
-        state = wire.Call(id=5, method="PATCH", path="task-instances/x/state", headers={}, body=said, may_spool=may_spool)
+        state = frames.Call(id=5, method="PATCH", path="task-instances/x/state", headers={}, body=said, may_spool=may_spool)
         async with serving(tmp_path, link) as gateway:
             await ask(gateway, state, outbox)
         (body,) = link.bodies
@@ -260,7 +260,7 @@ def test_a_task_that_lost_a_write_while_it_ran_on_ends_as_failed(tmp_path: Path,
 def test_a_write_is_the_shims_to_keep_once_central_is_away(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("cut cable"))) as gateway:
-            assert await ask(gateway, WRITE, FakeOutbox()) == wire.Spool(id=5)
+            assert await ask(gateway, WRITE, FakeOutbox()) == frames.Spool(id=5)
 
     run(main)
 
@@ -270,7 +270,7 @@ def test_a_write_does_not_even_try_a_central_that_is_known_to_be_away(tmp_path: 
         link = FakeLink(FINE)
         link.is_down = True
         async with serving(tmp_path, link) as gateway:
-            assert await ask(gateway, WRITE, FakeOutbox()) == wire.Spool(id=5)
+            assert await ask(gateway, WRITE, FakeOutbox()) == frames.Spool(id=5)
         assert link.calls == []
 
     run(main)
@@ -286,7 +286,7 @@ def test_a_write_into_a_black_hole_is_kept_after_some_seconds(tmp_path: Path, mo
 
     async def main() -> None:
         async with serving(tmp_path, BlackHole()) as gateway:
-            assert await ask(gateway, WRITE, FakeOutbox()) == wire.Spool(id=5)
+            assert await ask(gateway, WRITE, FakeOutbox()) == frames.Spool(id=5)
 
     run(main)
 
@@ -295,18 +295,18 @@ def test_a_write_waits_behind_earlier_ones(tmp_path: Path) -> None:
     async def main() -> None:
         link = FakeLink(FINE)
         async with serving(tmp_path, link) as gateway:
-            assert await ask(gateway, WRITE, FakeOutbox(waits=True)) == wire.Spool(id=5)
+            assert await ask(gateway, WRITE, FakeOutbox(waits=True)) == frames.Spool(id=5)
         assert link.calls == []
 
     run(main)
 
 
-@pytest.mark.parametrize("call", [READ, wire.Call(id=6, method="POST", path="xcoms/d/r/t/k", headers={})])
-def test_what_can_t_be_spooled_is_asked_when_earlier_writes_are_delivered(call: wire.Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", [READ, frames.Call(id=6, method="POST", path="xcoms/d/r/t/k", headers={})])
+def test_what_can_t_be_spooled_is_asked_when_earlier_writes_are_delivered(call: frames.Call, tmp_path: Path) -> None:
     async def main() -> None:
         link, outbox = FakeLink(FINE), FakeOutbox(waits=True)
         async with serving(tmp_path, link) as gateway, anyio.create_task_group() as tasks:
-            answers: list[wire.Frame] = []
+            answers: list[frames.Frame] = []
 
             async def asking() -> None:
                 answers.append(await ask(gateway, call, outbox))
@@ -318,7 +318,7 @@ def test_what_can_t_be_spooled_is_asked_when_earlier_writes_are_delivered(call: 
             with anyio.fail_after(5):
                 while not answers:
                     await anyio.sleep(0.01)
-        assert isinstance(answers[0], wire.Answer)
+        assert isinstance(answers[0], frames.Answer)
 
     run(main)
 
@@ -330,9 +330,9 @@ def test_a_stop_ends_the_wait_for_earlier_writes(tmp_path: Path) -> None:
             async with shim(gateway) as connection:
                 await connection.send(READ)
                 await anyio.sleep(0.05)
-                gateway.stop(LEASE, wire.Stop(reason="ended"))
-                frames = [await connection.receive(), await connection.receive()]
-                assert [frame.status for frame in frames if isinstance(frame, wire.Answer)] == [410]
+                gateway.stop(LEASE, frames.Stop(reason="ended"))
+                received = [await connection.receive(), await connection.receive()]
+                assert [frame.status for frame in received if isinstance(frame, frames.Answer)] == [410]
 
     run(main)
 
@@ -343,7 +343,7 @@ def test_the_outbox_is_looked_at_when_a_shim_connects_and_when_it_says_so(tmp_pa
         async with serving(tmp_path, FakeLink(FINE)) as gateway:
             gateway.open(Door(LEASE, "right", outbox=outbox))
             async with shim(gateway) as connection:
-                await connection.send(wire.Spooled())
+                await connection.send(frames.Spooled())
                 await connection.send(WRITE)
                 await connection.receive()
         assert outbox.noticed == 2

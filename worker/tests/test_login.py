@@ -9,8 +9,8 @@ import httpx
 import pytest
 from airflow_remote_worker.cli import main
 from airflow_remote_worker.errors import Refused, Unreachable
-from airflow_remote_worker.link import Link
-from airflow_remote_worker.network import Network
+from airflow_remote_worker.link.client import Link
+from airflow_remote_worker.link.network import Network
 
 from .conftest import HandClock
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_worker import __version__, posix
+from airflow_remote_worker import __version__, system
 from airflow_remote_worker.config import (
     ENV_PREFIX,
     FILE_NAME,
@@ -24,11 +24,11 @@ from airflow_remote_worker.config import (
 )
 from airflow_remote_worker.errors import Damaged, Unreachable, WorkerError
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
-from airflow_remote_worker.state import Membership, NotJoined, State, StateInUse, explain_unusable, owner_of
+from airflow_remote_worker.state.directory import Membership, NotJoined, State, StateInUse, explain_unusable, owner_of
 
 if TYPE_CHECKING:
-    from airflow_remote_worker.link import Link
-    from airflow_remote_worker.network import Network
+    from airflow_remote_worker.link.client import Link
+    from airflow_remote_worker.link.network import Network
 
 EXIT_USAGE = 2
 
@@ -66,8 +66,8 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
     from airflow_remote_protocol.messages import Enrolment
     from airflow_remote_protocol.tokens import MalformedToken
 
-    from airflow_remote_worker.daemon import facts
-    from airflow_remote_worker.network import Network
+    from airflow_remote_worker.facts import facts
+    from airflow_remote_worker.link.network import Network
 
     network = Network.of(config, central=arguments.url)
     _warn(network)
@@ -119,8 +119,8 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
 
 def _insist_on_own_directory(state: State) -> None:
     """Raises: ConfigError: we are root, and the directory is another user's, who could not read what we would leave there."""
-    owner, user = owner_of(state.root), posix.user_name()
-    if posix.user_id() == 0 and state.root.exists() and owner not in (None, user):
+    owner, user = owner_of(state.root), system.user_name()
+    if system.user_id() == 0 and state.root.exists() and owner not in (None, user):
         raise ConfigError(
             f"state: {state.root} belongs to {owner}, who could not read the credential that {user} would store there; "
             f"run this command as {owner} (runuser -u {owner} -- …), or give another directory with --state"
@@ -156,7 +156,7 @@ def _walked(network: Network) -> str:
     """Return what the walk to central finds wrong, which says more than the one call that failed; empty: nothing."""
     import anyio
 
-    from airflow_remote_worker.check import check_address
+    from airflow_remote_worker.check.hops import check_address
     from airflow_remote_worker.clock import SystemClock
 
     return next((hop.text for hop in anyio.run(check_address, network, SystemClock()) if not hop.ok), "")
@@ -175,7 +175,7 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
 
     from airflow_remote_worker.clock import CLOCK_DIFFERS_S, off_by
     from airflow_remote_worker.lifecycle import Phase
-    from airflow_remote_worker.shim.seal import unsealed
+    from airflow_remote_worker.local.seal import unsealed
 
     membership = state.membership()
     try:
@@ -237,10 +237,10 @@ def check(arguments: argparse.Namespace, config: Config, state: State) -> int:
     """Name the hop to central that fails, and the remedy."""
     import anyio
 
-    from airflow_remote_worker.check import check as walk
-    from airflow_remote_worker.check import check_address
+    from airflow_remote_worker.check.hops import check as walk
+    from airflow_remote_worker.check.hops import check_address
     from airflow_remote_worker.clock import SystemClock
-    from airflow_remote_worker.network import Network
+    from airflow_remote_worker.link.network import Network
 
     if arguments.url:
         hops = anyio.run(check_address, Network.of(config, central=arguments.url), SystemClock())
@@ -253,7 +253,7 @@ def check(arguments: argparse.Namespace, config: Config, state: State) -> int:
 
 def leave(arguments: argparse.Namespace, config: Config, state: State) -> int:
     """Give the credential back and forget it."""
-    from airflow_remote_worker.network import Network
+    from airflow_remote_worker.link.network import Network
 
     membership = state.membership()
     with state.locked():
@@ -268,7 +268,7 @@ def leave(arguments: argparse.Namespace, config: Config, state: State) -> int:
 
 def service(arguments: argparse.Namespace, config: Config, state: State) -> int:
     """Write, remove or show the systemd unit of this worker."""
-    from airflow_remote_worker import service as units
+    from airflow_remote_worker.system import service_unit as units
 
     root = state.root.absolute()
     writes = arguments.print or arguments.action == "install"
@@ -292,7 +292,7 @@ def service(arguments: argparse.Namespace, config: Config, state: State) -> int:
 
 def _link(network: Network, credential: str, previous: str | None = None) -> Link:
     from airflow_remote_worker.clock import SystemClock
-    from airflow_remote_worker.link import Link
+    from airflow_remote_worker.link.client import Link
 
     return Link(network, credential=credential, previous=previous, clock=SystemClock())
 
@@ -448,13 +448,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_service(commands: Any, common: argparse.ArgumentParser) -> None:
-    from airflow_remote_worker.service import DEFAULT_UNIT, DRAIN_S
+    from airflow_remote_worker.system.service_unit import DEFAULT_UNIT, DRAIN_S
 
     text = "keep the worker running by systemd: write its unit, remove it, or show what systemd says"
     parser = commands.add_parser("service", parents=[common], help=text)
     parser.add_argument("action", choices=("install", "uninstall", "status"), help="what to do with the unit")
     scope = parser.add_mutually_exclusive_group()
-    is_root = posix.user_id() == 0
+    is_root = system.user_id() == 0
     scope.add_argument("--system", action="store_true", default=is_root, help="the system's service (root's default)")
     scope.add_argument("--user", dest="system", action="store_false", help="your own service (everyone else's default)")
     parser.add_argument("--user-name", help="who runs a system service (default: who owns the state directory)")

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import anyio
 
-from airflow_remote_worker.shim import boottime
+from airflow_remote_worker.local import boottime
 
 CLOCK_DIFFERS_S = 60.0
 """From here on people are told how far the wall clock is off: logs of both sides are hard to read together; nothing breaks."""

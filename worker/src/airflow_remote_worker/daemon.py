@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import platform
 import secrets
 import signal
 import sys
@@ -24,7 +23,6 @@ import anyio
 import msgspec
 from airflow_remote_protocol.messages import (
     LONGEST_SHORT_TEXT,
-    Facts,
     Intent,
     IntentMode,
     JobPhase,
@@ -37,41 +35,42 @@ from airflow_remote_protocol.messages import (
 )
 from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
-from airflow_remote_worker import __version__, posix
+from airflow_remote_worker import __version__, system
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, off_by
-from airflow_remote_worker.config import Config, ConfigError
-from airflow_remote_worker.disk import Disk
+from airflow_remote_worker.config import Config
 from airflow_remote_worker.errors import WorkerError
+from airflow_remote_worker.facts import capabilities, facts
 from airflow_remote_worker.gateway import Door, Gateway
 from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.jobs.launcher import Launcher, scrubbed
 from airflow_remote_worker.jobs.logs import LogKeeper
-from airflow_remote_worker.jobs.process import Launcher, scrubbed
 from airflow_remote_worker.jobs.runtime import RuntimeKeeper
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.supervisor import Supervisor, shim_of
 from airflow_remote_worker.jobs.usage import Meter
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle, Phase
-from airflow_remote_worker.link import END_SESSION_S, Link
+from airflow_remote_worker.link.client import END_SESSION_S, Link
+from airflow_remote_worker.link.network import Network
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.loops.deliver import DeliverLoop
 from airflow_remote_worker.loops.end_triggers import EndTriggersLoop
 from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.rotate import RotateLoop
 from airflow_remote_worker.loops.runtime import RuntimeLoop
-from airflow_remote_worker.loops.ship import ShipLoop
-from airflow_remote_worker.loops.ship_own import ShipOwnLoop
+from airflow_remote_worker.loops.ship_task_logs import ShipLoop
 from airflow_remote_worker.loops.ship_triggers import ShipTriggersLoop
+from airflow_remote_worker.loops.ship_worker_log import ShipOwnLoop
 from airflow_remote_worker.loops.usage import UsageLoop
-from airflow_remote_worker.network import Network
-from airflow_remote_worker.ownlog import OwnLog
 from airflow_remote_worker.session import WorkerSession
-from airflow_remote_worker.shim import user, wire
-from airflow_remote_worker.shim.seal import sealed
-from airflow_remote_worker.spool import Spool
-from airflow_remote_worker.state import Membership, State, write
-from airflow_remote_worker.systemd import Notifier
-from airflow_remote_worker.task_settings import TaskSettingsKeeper
+from airflow_remote_worker.state.directory import Membership, State
+from airflow_remote_worker.state.free_space import Disk
+from airflow_remote_worker.state.spool import Spool
+from airflow_remote_worker.state.task_settings import TaskSettingsKeeper
+from airflow_remote_worker.state.worker_log import OwnLog
+from airflow_remote_worker.status import StatusFile
+from airflow_remote_worker.system.systemd import Notifier
 from airflow_remote_worker.triggers.conversation import Conversation
 from airflow_remote_worker.triggers.hosts import Hosts
 from airflow_remote_worker.triggers.keeper import CentralPort, TriggerKeeper
@@ -80,20 +79,6 @@ from airflow_remote_worker.triggers.spool import TriggerSpool
 
 log = logging.getLogger(__name__)
 
-CAPABILITIES = frozenset(
-    {
-        Capability.TASK,
-        Capability.CALLBACK,
-        Capability.CONNECTION_TEST,
-        Capability.GZIP_LOG,
-        Capability.OWN_LOG,
-        Capability.RESTART,
-        Capability.RUNTIME,
-        Capability.USAGE,
-    }
-)
-STATUS_EVERY_S = 0.5
-"""At least this long between two writings of `status.json`; forty jobs that end at once are one change to people."""
 FIRST_SETTINGS_S = 2.0
 """A session is opened in a tenth of that; a second start of the zygote costs as much."""
 MOVED_ON = "central has given this job up, or to someone else"
@@ -154,7 +139,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
             tasks.start_soon(daemon.ship_triggers.run, name="ship triggers' logs")
             tasks.start_soon(daemon.usage.run, name="usage")
             tasks.start_soon(daemon.drain_when_told, name="drain")
-            tasks.start_soon(daemon.keep_status, name="status")
+            tasks.start_soon(daemon.status.run, name="status")
             tasks.start_soon(daemon.logs.run, daemon.own_logs, name="trim logs")
             tasks.start_soon(daemon.disk.watch, daemon.logs.free, name="disk")
             await daemon.lifecycle.detaching.wait()
@@ -167,7 +152,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
             await daemon.end_session()
             await daemon.link.close()
         daemon.gateway.path.unlink(missing_ok=True)
-        daemon.write_status(ended=True)
+        daemon.status.write(ended=True)
     level = logging.INFO if daemon.lifecycle.exit_code == EXIT_OK else logging.ERROR
     left = f"; {len(running)} jobs run on and are adopted by the next start" if (running := daemon.running()) else ""
     log.log(level, "worker %s ends: %s%s", daemon.name, daemon.lifecycle.reason, left)
@@ -212,7 +197,7 @@ class Daemon:
         self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
         self._trigger_spool = TriggerSpool(state.triggers, state.quarantine)
         self.hosts = Hosts(state.hosts, site, self.launcher, clock)
-        central = CentralPort(accept=self.link.accept, wait=self.link.heard_again)
+        central = CentralPort(accept=self.link.accept, wait=self.link.wait_for_contact)
         self.triggers = TriggerKeeper(site, self._trigger_spool, self.session, self.hosts, central, clock)
         self.end_triggers = EndTriggersLoop(self.link, clock, self.triggers.told)
         self.ship_triggers = ShipTriggersLoop(self.link, clock, self.triggers.flushed)
@@ -226,13 +211,13 @@ class Daemon:
         router = Router(self.supervisor, self.triggers)
         self.poll = PollLoop(self.link, self.session, router, lifecycle, clock, polls)
         self.rotate = RotateLoop(self.link, clock, lambda new, old: state.replace_credential(new, previous=old))
+        self.status = StatusFile(state.status_path, self._describe, lambda: self.notifier.status(self._summary()), clock)
         self._config = config
         self._capabilities = capabilities(config)
         self._state = state
         self._clock = clock
         self._boot_id = secrets.token_hex(16)
         self._fewer = anyio.Event()
-        self._news = anyio.Event()
         self._started_at = clock.wall()
         self._contact_at: float | None = None
         self._clock_off_s = 0.0
@@ -240,14 +225,14 @@ class Daemon:
         self.supervisor.on_held += [self.deliver.follow, self.ship.follow, self.report.follow]
         self.supervisor.on_held += [
             lambda job: self._store_contact(),
-            lambda job: self.tell_status(),
+            lambda job: self.status.note_change(),
             lambda job: self.usage.hear_begun(),
         ]
         self.supervisor.on_freed = self._hear_freed
         self.supervisor.on_closed = self._hear_closed
         self._wire_triggers()
         self.runtime.on_change = self._hear_runtime
-        self.report_runtime.on_change = self.tell_status
+        self.report_runtime.on_change = self.status.note_change
         self.session.unfit = self.runtime.unfit
         self.supervisor.on_outcome = self._hear_outcome
         self.disk.on_change = self._hear_disk
@@ -264,7 +249,7 @@ class Daemon:
         keeper = self.triggers
         self.gateway.hosts = keeper.voice = Conversation(self.hosts, keeper, self.gateway, self._clock)
         self.hosts.on_died = keeper.host_died
-        self.hosts.on_change = self.tell_status
+        self.hosts.on_change = self.status.note_change
         self.hosts.task_settings = lambda: self.task_settings.mark
         keeper.tell = self.end_triggers.tell
         keeper.log_grew, keeper.flush = self.ship_triggers.log_grew, self.ship_triggers.flush
@@ -310,7 +295,7 @@ class Daemon:
         log.info("draining (%s): %d jobs to wait for", self.lifecycle.reason, len(self.running()))
         self.session.draining = True
         self.triggers.hand_back_all("this worker is draining")
-        self.tell_status()
+        self.status.note_change()
         self.poll.refresh()
         with anyio.move_on_after(self._config.drain_timeout_s) as waited:
             await self._until(lambda: not self.running())
@@ -341,24 +326,10 @@ class Daemon:
         """Return the logs of our own processes that are being written."""
         return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values()), *self.hosts.logs()]
 
-    def tell_status(self) -> None:
-        """Something has changed that people may look up."""
-        self._news.set()
-
-    async def keep_status(self) -> None:
-        """Write what has changed, at once but not too often; until cancelled."""
-        while True:
-            await self._news.wait()
-            self._news = anyio.Event()
-            self.write_status()
-            await self._clock.sleep(STATUS_EVERY_S)
-
-    def write_status(self, *, ended: bool = False) -> None:
-        """Write `status.json`, for `airflow-remote-worker status`. Never a reason to fail."""
+    def _describe(self) -> dict[str, Any]:
+        """Return what `status.json` holds besides who wrote it."""
         runtime = self.launcher.runtime
-        status: dict[str, Any] = {
-            "pid": os.getpid(),
-            "ended": ended,
+        return {
             "phase": self.lifecycle.phase.name.lower(),
             "reason": self.lifecycle.reason,
             "name": self.name,
@@ -386,9 +357,6 @@ class Daemon:
                 if self.triggers.find(Lease(h.job_id, h.epoch)) is None
             ],
         }
-        with contextlib.suppress(OSError):
-            write(self._state.status_path, sealed(msgspec.json.encode(status)))
-        self.notifier.status(self._summary())
 
     def _summary(self) -> str:
         phase = self.lifecycle.phase.name.lower()
@@ -419,7 +387,7 @@ class Daemon:
             self._contact_at = self._clock.wall()
             if not self.session.is_idle:
                 self._store_contact()
-        self.tell_status()
+        self.status.note_change()
 
     def _runtime(self) -> Runtime | None:
         found = self.runtime.found
@@ -434,7 +402,7 @@ class Daemon:
         if before != (self.session.free_slots(), self.session.free_triggers()):
             self.poll.refresh()
         self.report_runtime.note_change()
-        self.tell_status()
+        self.status.note_change()
 
     def _hear_outcome(self, report: Report, begun: bool | None) -> None:
         if begun:
@@ -446,7 +414,7 @@ class Daemon:
         if not self.disk.trouble and self.session.no_room:
             self.session.no_room = ""
             self.poll.refresh()
-        self.tell_status()
+        self.status.note_change()
 
     def _store_contact(self) -> None:
         """For shims that must count on without us, and for the next daemon. A job's first contact is in its `job.json` too."""
@@ -471,7 +439,7 @@ class Daemon:
     def _hear_fewer(self) -> None:
         self._fewer.set()
         self._fewer = anyio.Event()
-        self.tell_status()
+        self.status.note_change()
 
     def _stored_contact(self) -> float:
         """The last contact of an earlier daemon since this machine started: our start gives adopted jobs no new hour."""
@@ -485,26 +453,6 @@ class Daemon:
     async def _until(self, holds: Any) -> None:
         while not holds():
             await self._fewer.wait()
-
-
-def capabilities(config: Config) -> frozenset[Capability]:
-    """Return what this worker can do, with its settings.
-
-    Raises:
-        ConfigError: tasks can't run as the user that the site wants.
-    """
-    able = CAPABILITIES | ({Capability.TRIGGER} if posix.CAN_FORK and config.triggers else frozenset())
-    users = {"run_as_user": config.run_as_user}
-    users |= {f"queues.{queue}.run_as_user": own.run_as_user for queue, own in config.queues.items()}
-    if not any(users.values()):
-        return able
-    for setting, name in users.items():
-        try:
-            if name:
-                user.find(name)
-        except (ValueError, PermissionError) as error:
-            raise ConfigError(f"{setting}: {error}") from None
-    return able - {Capability.CONNECTION_TEST}  # the Task SDK runs these in the shim itself, which stays root
 
 
 class _Doors:
@@ -528,22 +476,11 @@ class _Doors:
             )
         )
 
-    def stop(self, lease: Lease, stop: wire.Stop) -> None:
+    def stop(self, lease: Lease, stop: frames.Stop) -> None:
         self._daemon.gateway.stop(lease, stop)
 
     def close(self, lease: Lease) -> None:
         self._daemon.gateway.close(lease)
-
-
-def facts() -> Facts:
-    """Return what we say of this machine."""
-    return Facts(
-        hostname=platform.node()[:255],
-        os=f"{platform.system()} {platform.release()}"[:100],
-        arch=platform.machine()[:50],
-        python=platform.python_version(),
-        version=__version__,
-    )
 
 
 @contextlib.asynccontextmanager
@@ -554,8 +491,8 @@ async def daemon_signals(lifecycle: Lifecycle) -> Any:
     def hear(signum: signal.Signals) -> None:
         lifecycle.hear_signal(signum.name)
 
-    posix.on_signal(loop, hear)
+    system.on_signal(loop, hear)
     try:
         yield
     finally:
-        posix.off_signal(loop)
+        system.off_signal(loop)

@@ -1,8 +1,8 @@
 """The local door: shims send their Execution API calls here and hear stops. A unix socket that only this user can open.
 
-Owns who may speak for which job (a key per job), the waiting while central is away, and the order between what waits in a job's
-outbox and what its task asks next. It refuses to own what a call means, with
-one exception, the acceptance of the offer: the task's `run` call, answered well, or for other kinds of jobs :data:`.wire.ACCEPT`.
+Owns who may speak for which job (a key per job), the wait while central can't be reached, and the order between the writes in a
+job's outbox and the task's next call. It does not interpret calls, with one exception: a job is accepted when its task's `run`
+call has succeeded, or, for other kinds of jobs, with :data:`.frames.ACCEPT`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import msgspec
 from airflow_remote_protocol.messages import StopReason
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.errors import Refused, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import BYTES_PER_S, Executed, Link
+from airflow_remote_worker.link.attempts import RETRIED, Attempts
+from airflow_remote_worker.link.client import BYTES_PER_S, Executed, Link
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.lost_writes import collides, failed_instead
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.system import sockets
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ def _nothing() -> None:
     """The default of a door that nobody listens at."""
 
 
-class Outbox(Protocol):
+class UndeliveredWrites(Protocol):
     """What a job's task wrote and central has not heard yet; the daemon wires it to what delivers it."""
 
     @property
@@ -77,8 +79,8 @@ class Door:
     """Central says that the job is not ours any more."""
     on_hello: Callable[[int], None] = lambda pid: None
     """Its shim (that pid) has come."""
-    outbox: Outbox | None = None
-    stop: wire.Stop | None = None
+    outbox: UndeliveredWrites | None = None
+    stop: frames.Stop | None = None
     """To be told to every connection, now and later."""
     stopped: anyio.Event = field(default_factory=anyio.Event)
     connections: set[Connection] = field(default_factory=set)
@@ -92,21 +94,21 @@ class Connection:
         self._reader = BufferedByteReceiveStream(stream)
         self._writing = anyio.Lock()
 
-    async def receive(self) -> wire.Frame:
-        length = wire.check_length(await self._reader.receive_exactly(wire.LENGTH.size))
-        return wire.unpack(await self._reader.receive_exactly(length))
+    async def receive(self) -> frames.Frame:
+        length = frames.check_length(await self._reader.receive_exactly(frames.LENGTH.size))
+        return frames.unpack(await self._reader.receive_exactly(length))
 
     async def send(self, frame: msgspec.Struct) -> None:
         async with self._writing:
-            await self._stream.send(wire.pack(frame))
+            await self._stream.send(frames.pack(frame))
 
 
 class Guests(Protocol):
     """What speaks with trigger hosts; the daemon wires it."""
 
-    async def knows(self, hello: wire.HostHello) -> bool: ...
+    async def knows(self, hello: frames.HostHello) -> bool: ...
 
-    async def converse(self, hello: wire.HostHello, connection: Connection) -> None: ...
+    async def converse(self, hello: frames.HostHello, connection: Connection) -> None: ...
 
 
 class Gateway:
@@ -130,7 +132,7 @@ class Gateway:
         if (door := self._doors.get(lease.job_id)) and door.lease == lease:
             del self._doors[lease.job_id]
 
-    def stop(self, lease: Lease, stop: wire.Stop) -> None:
+    def stop(self, lease: Lease, stop: frames.Stop) -> None:
         """Push *stop* to the job's shim at once, or as soon as it connects."""
         door = self._doors.get(lease.job_id)
         if door is None or door.lease != lease:
@@ -143,8 +145,7 @@ class Gateway:
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
-        self.path.unlink(missing_ok=True)
-        listener = await anyio.create_unix_listener(self.path, mode=0o600)
+        listener = await sockets.listen(self.path)
         async with listener, anyio.create_task_group() as tasks:
             self._tasks = tasks
             task_status.started()
@@ -161,31 +162,31 @@ class Gateway:
                     await self.hosts.converse(admitted, connection)
         except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass  # the shim went; its supervisor watches the process
-        except wire.BrokenFrame as error:
+        except frames.BrokenFrame as error:
             log.warning("closed a local connection that sent nonsense: %s", error)
         except Exception:
             # One connection must not end the daemon, and with it the others.
             log.exception("a local connection failed")
 
-    async def forward(self, door: Door, call: wire.Call) -> Executed:
+    async def forward(self, door: Door, call: frames.Call) -> Executed:
         """Return the Execution API's answer to a call that must not be spooled; waits as long as central is away."""
         executed = await self._in_turn(door, call)
         assert executed is not None, "only a call that may be spooled has no answer"
         return executed
 
-    async def _admit(self, connection: Connection) -> Door | wire.HostHello | None:
+    async def _admit(self, connection: Connection) -> Door | frames.HostHello | None:
         with anyio.move_on_after(HELLO_TIMEOUT_S):
             hello = await connection.receive()
-            if isinstance(hello, wire.HostHello):
+            if isinstance(hello, frames.HostHello):
                 if self.hosts and await self.hosts.knows(hello):
                     return hello
                 log.warning("refused a local connection of the trigger host %s: unknown, or with a wrong key", hello.host_id[:64])
                 # One that we know nothing of must not run on: what it runs is started again elsewhere.
-                await connection.send(wire.KeepTriggers())
-                await connection.send(wire.Leave())
+                await connection.send(frames.KeepTriggers())
+                await connection.send(frames.Leave())
                 return None
-            if not isinstance(hello, wire.Hello):
-                raise wire.BrokenFrame(f"expected hello, got {type(hello).__name__}")
+            if not isinstance(hello, frames.Hello):
+                raise frames.BrokenFrame(f"expected hello, got {type(hello).__name__}")
             door = self._doors.get(hello.job_id)
             known = door.key if door else "0" * 32
             if hmac.compare_digest(known.encode(), hello.key.encode()) and door:
@@ -194,7 +195,7 @@ class Gateway:
                 return door
             log.warning("refused a local connection for job %s: %s", hello.job_id[:64], "wrong key" if door else "not held")
             if door is None:
-                await connection.send(wire.Stop(reason=StopReason.GONE.value, detail="this worker holds no such job"))
+                await connection.send(frames.Stop(reason=StopReason.GONE.value, detail="this worker holds no such job"))
         return None
 
     async def _converse(self, door: Door, connection: Connection) -> None:
@@ -206,28 +207,28 @@ class Gateway:
                 try:
                     while True:
                         frame = await connection.receive()
-                        if isinstance(frame, wire.Spooled):
+                        if isinstance(frame, frames.Spooled):
                             _notice(door)
                             continue
-                        if not isinstance(frame, wire.Call):
-                            raise wire.BrokenFrame(f"expected call, got {type(frame).__name__}")
+                        if not isinstance(frame, frames.Call):
+                            raise frames.BrokenFrame(f"expected call, got {type(frame).__name__}")
                         calls.start_soon(self._serve_call, door, connection, frame, name=f"call {frame.id} of {door.lease}")
                 except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
                     calls.cancel_scope.cancel()
         finally:
             door.connections.discard(connection)
 
-    async def _serve_call(self, door: Door, connection: Connection, call: wire.Call) -> None:
-        if not (_is_accept(call) or wire.OWN_CALL.match(call.path)):
+    async def _serve_call(self, door: Door, connection: Connection, call: frames.Call) -> None:
+        if not (_is_accept(call) or frames.OWN_CALL.match(call.path)):
             door.on_begun()
         executed = await (self._try(door, call) if call.may_spool else self._in_turn(door, call))
-        reply: msgspec.Struct = wire.Spool(id=call.id)
+        reply: msgspec.Struct = frames.Spool(id=call.id)
         if executed is not None:
-            reply = wire.Answer(id=call.id, status=executed.status, headers=executed.headers, body=executed.body)
+            reply = frames.Answer(id=call.id, status=executed.status, headers=executed.headers, body=executed.body)
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             await connection.send(reply)
 
-    async def _try(self, door: Door, call: wire.Call) -> Executed | None:
+    async def _try(self, door: Door, call: frames.Call) -> Executed | None:
         """Return the Execution API's answer; None if the shim had better keep the call: central is away, or earlier ones wait."""
         if self._link.is_down or (door.outbox and door.outbox.waits):
             return None
@@ -236,7 +237,7 @@ class Gateway:
             return await self._execute(door, call)
         return None
 
-    async def _in_turn(self, door: Door, call: wire.Call) -> Executed | None:
+    async def _in_turn(self, door: Door, call: frames.Call) -> Executed | None:
         """Return the Execution API's answer, once central has heard what the task wrote before."""
         if door.outbox and door.outbox.waits:
             async with anyio.create_task_group() as waiting:
@@ -247,16 +248,16 @@ class Gateway:
                 return _gone("the job is being stopped and central has not heard its writes yet")
         return await self._execute(door, call)
 
-    async def _until_delivered(self, outbox: Outbox, scope: anyio.CancelScope) -> None:
+    async def _until_delivered(self, outbox: UndeliveredWrites, scope: anyio.CancelScope) -> None:
         await outbox.until_empty()
         scope.cancel()
 
-    async def _execute(self, door: Door, call: wire.Call) -> Executed | None:
+    async def _execute(self, door: Door, call: frames.Call) -> Executed | None:
         """Return the Execution API's answer; waits as long as central is away and the job is wanted.
 
         None: central can't be reached, and the call need not wait for it.
         """
-        backoff = Backoff(self._clock, floor_s=RETRY_FLOOR_S, ceiling_s=30)
+        attempts = Attempts(self._link, self._clock, floor_s=RETRY_FLOOR_S)
         conflicts_left = 0
         if door.outbox and (lost_at := door.outbox.lost_at) is not None:
             call = failed_instead(call, lost_at=lost_at)
@@ -270,25 +271,24 @@ class Gateway:
                 if error.concerns_one_request and error.problem:
                     return _told(error.problem.status, str(error))
                 # The worker as a whole is refused: the poll loop hears that too and ends the daemon; a later one serves the call.
-                wait_s = backoff.next_s()
-            except Unreachable as error:
-                wait_s = backoff.next_s(error.retry_after_s)
-                conflicts_left = MOST_CONFLICTS  # it may have arrived all the same, and still be under way
-            except (Outdated, Rewind):
-                wait_s = backoff.next_s()
+                wait_s = attempts.next_s()
+            except RETRIED as error:
+                wait_s = attempts.next_s(error)
+                if isinstance(error, Unreachable):
+                    conflicts_left = MOST_CONFLICTS  # it may have arrived all the same, and still be under way
             else:
                 if not (conflicts_left and collides(call, executed.status)):
                     if executed.status < 300 and _accepts(call):
                         door.on_accepted()
                     return executed
                 conflicts_left -= 1
-                wait_s = backoff.next_s()
+                wait_s = attempts.next_s()
             if call.may_spool and not door.stopped.is_set():
                 return None
             if await self._wait(door, wait_s):
                 return _gone("the job is being stopped and central can't be reached")
 
-    async def _ask(self, lease: Lease, call: wire.Call) -> Executed:
+    async def _ask(self, lease: Lease, call: frames.Call) -> Executed:
         if _is_accept(call):
             await self._link.accept(lease)
             return Executed(204, {}, b"")
@@ -298,7 +298,7 @@ class Gateway:
         """Wait for the next attempt; True if the job is to stop."""
 
         async def wait_for_central() -> None:
-            await self._link.heard_again(seconds)
+            await self._link.wait_for_contact(seconds)
             waiting.cancel_scope.cancel()
 
         async with anyio.create_task_group() as waiting:
@@ -307,7 +307,7 @@ class Gateway:
             waiting.cancel_scope.cancel()
         return door.stopped.is_set()
 
-    async def _push(self, connection: Connection, stop: wire.Stop) -> None:
+    async def _push(self, connection: Connection, stop: frames.Stop) -> None:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             await connection.send(stop)
 
@@ -317,11 +317,11 @@ def _notice(door: Door) -> None:
         door.outbox.notice()
 
 
-def _is_accept(call: wire.Call) -> bool:
-    return call.method == "POST" and call.path == wire.ACCEPT
+def _is_accept(call: frames.Call) -> bool:
+    return call.method == "POST" and call.path == frames.ACCEPT
 
 
-def _accepts(call: wire.Call) -> bool:
+def _accepts(call: frames.Call) -> bool:
     return _is_accept(call) or (call.method == "PATCH" and RUN_CALL.match(call.path) is not None)
 
 

@@ -12,24 +12,24 @@ from typing import Any
 
 import msgspec
 
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames
 
 STATE = re.compile(r"task-instances/[^/?]+/state")
 FAILURES = ("failed", "up_for_retry")
 """States that lose nothing: the next try writes again, or there is none."""
 
 
-def is_state(call: wire.Call) -> bool:
+def is_state(call: frames.Call) -> bool:
     """Whether the call reports the state of the task."""
     return call.method == "PATCH" and STATE.fullmatch(call.path) is not None
 
 
-def collides(call: wire.Call, status: int) -> bool:
+def collides(call: frames.Call, status: int) -> bool:
     """Whether an answer may mean that an earlier copy of the same write is under way: the database takes one of two at a time."""
-    return status == 409 and wire.OWN_CALL.match(call.path) is None
+    return status == 409 and frames.OWN_CALL.match(call.path) is None
 
 
-def failed_instead(call: wire.Call, *, lost_at: float) -> wire.Call:
+def failed_instead(call: frames.Call, *, lost_at: float) -> frames.Call:
     """Return the call that reports *failed* if this one reports a success, a skip or a wait; else the call itself.
 
     The same call gives the same bytes each time: central takes a repeated state only as it was.

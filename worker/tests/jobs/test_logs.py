@@ -8,10 +8,10 @@ import anyio
 from airflow_remote_worker.config import KeepLogs
 from airflow_remote_worker.jobs.logs import LogKeeper, append_line, cut
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.spool import Spool
-from airflow_remote_worker.state import State
+from airflow_remote_worker.state.directory import State
+from airflow_remote_worker.state.spool import Spool
 
-from ..conftest import HandClock, make_offer  # noqa: TID252
+from ..conftest import HandClock, make_offer
 
 
 def closed(spool: Spool, job_id: str, at: float, size: int = 10) -> Path:

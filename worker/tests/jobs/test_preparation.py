@@ -1,85 +1,103 @@
-"""Whether the code of a job is on this machine. What the daemon makes of it: worker/tests/test_daemon.py."""
+"""What a job's shim is given, and why a job can't start."""
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
+import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import msgspec
 import pytest
-from airflow_remote_worker.config import BundleConfig, Config
+from airflow_remote_protocol.messages import JobKind
+from airflow_remote_worker.config import BundleConfig, Config, QueueConfig
 from airflow_remote_worker.jobs import preparation
-from airflow_remote_worker.jobs.preparation import Code, Unprepared, hash_of, locate_code
+from airflow_remote_worker.jobs.job import Job
+from airflow_remote_worker.jobs.preparation import Unprepared, locate_code, prepare
 from airflow_remote_worker.jobs.site import Site
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.local.job_files import JobSpec
+from airflow_remote_worker.state.spool import JobDir
 
-from ..conftest import make_offer  # noqa: TID252
+from ..conftest import make_offer
 
-
-def _locate(bundle: Path, dag_rel_path: str, code_hash: str = "") -> Code:
-    bundled = {"dag_rel_path": dag_rel_path, "bundle": {"name": "b", "version": None}}
-    workload = {"ti": {"id": "ti-1"}, "code_hash": code_hash, **bundled}
-    offer = make_offer(workload=msgspec.Raw(msgspec.json.encode(workload)))
-    config = Config(state=bundle, bundles={"b": BundleConfig(path=bundle)})
-    return anyio.run(locate_code, offer, Site(config, "w", bundle / "socket", bundle / "contact"))
+TASK = {"ti": {"id": "ti-1"}, "dag_rel_path": "a_dag.py", "bundle": {"name": "b", "version": None}, "code_hash": ""}
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
+def site(tmp_path: Path) -> Site:
     (tmp_path / "a_dag.py").write_text("")
-    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
-        archive.writestr("dag.py", "")
-    (tmp_path / "broken.zip").write_bytes(b"no zip")
-    return tmp_path
+    config = Config(
+        state=tmp_path,
+        bundles={"b": BundleConfig(path=tmp_path)},
+        queues={"q": QueueConfig(run_as_user="press")},
+        run_as_user="any",
+    )
+    return Site(config, "plant-7", tmp_path / "socket", tmp_path / "contact", body_bytes=lambda: 1234)
 
 
-@pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py", "packed.zip"])
-def test_a_dag_file_is_found_also_in_a_zip_archive(bundle: Path, dag_rel_path: str) -> None:
-    assert _locate(bundle, dag_rel_path) == Code(str(bundle))
+def _prepare(site: Site, workload: dict[str, Any], **offer: Any) -> tuple[JobSpec, Job]:
+    job = Job(
+        Lease("job-1", 2),
+        make_offer(workload=msgspec.Raw(msgspec.json.encode(workload)), **offer),
+        JobDir(site.config.state / "job", Lease("job-1", 2)),
+    )
+
+    async def run() -> JobSpec:
+        return await prepare(job, site, contact_at=12.5)
+
+    return anyio.run(run), job
 
 
-@pytest.mark.parametrize("dag_rel_path", ["gone.py", "packed.zip/gone.py", "gone.zip/dag.py", "broken.zip/dag.py"])
-def test_one_that_is_not_there_is_named(bundle: Path, dag_rel_path: str) -> None:
-    with pytest.raises(Unprepared, match=f"{dag_rel_path} does not exist on worker w"):
-        _locate(bundle, dag_rel_path)
+def test_the_shim_is_given_what_it_must_know(site: Site) -> None:
+    spec, job = _prepare(site, TASK, queue="q", stop_after_s=99.0)
+    assert (spec.job_id, spec.queue, spec.kind, spec.worker_name) == (job.lease.job_id, "q", "task", "plant-7")
+    assert (spec.socket_path, spec.contact_path) == (str(site.socket_path), str(site.contact_path))
+    assert (spec.contact_at, spec.stop_after_s, spec.body_bytes) == (12.5, 99.0, 1234)
+    assert msgspec.json.decode(spec.workload) == TASK
+    assert spec.bundle_path == str(site.config.state)
 
 
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+def test_each_job_has_a_key_of_its_own(site: Site) -> None:
+    keys = {_prepare(site, TASK)[0].key for _ in range(3)}
+    assert len(keys) == 3
+    assert all(len(key) == 64 for key in keys)
 
 
-@pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py"])
-def test_a_file_that_central_parsed_is_nothing_to_speak_of(bundle: Path, dag_rel_path: str) -> None:
-    assert _locate(bundle, dag_rel_path, _md5("")).note == ""
+@pytest.mark.parametrize(("queue", "user"), [("q", "press"), ("other", "any")])
+def test_the_user_of_the_queue_comes_before_the_workers(site: Site, queue: str, user: str) -> None:
+    assert _prepare(site, TASK, queue=queue)[0].run_as_user == user
 
 
-@pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py"])
-def test_another_one_is_named_with_worker_and_both_versions(bundle: Path, dag_rel_path: str) -> None:
-    code = _locate(bundle, dag_rel_path, _md5("newer"))
-    assert code.differs_as == _md5("")
-    assert f"The Dag file {dag_rel_path} of bundle 'b' on worker w (version {_md5('')[:8]})" in code.note
-    assert f"central parsed (version {_md5('newer')[:8]})" in code.note
+def test_code_that_differs_is_noted_for_the_shim_and_for_the_log(site: Site) -> None:
+    spec, job = _prepare(site, TASK | {"code_hash": "f" * 32})
+    assert spec.site_code == job.site_code != ""
+    assert spec.code_note == job.code_note
+    assert "is not the one that central parsed" in job.code_note
 
 
-def test_line_ends_of_another_system_make_no_other_version(tmp_path: Path) -> None:
-    (tmp_path / "dag.py").write_bytes("a = 'ä'\r\nb = 2\r".encode())
-    assert hash_of(tmp_path / "dag.py") == _md5("a = 'ä'\nb = 2\n")
+def test_a_connection_test_needs_no_code(site: Site) -> None:
+    spec, _ = _prepare(site, {"connection_test_id": "1", "connection_id": "vault", "timeout_s": 5}, kind=JobKind.CONNECTION_TEST)
+    assert (spec.kind, spec.bundle_path) == ("connection-test", "")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 100])
-def test_what_is_no_text_or_too_long_is_not_compared(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "LONGEST_FILE", 99)
-    (tmp_path / "dag.py").write_bytes(content)
-    assert hash_of(tmp_path / "dag.py") == ""
+def test_a_workload_that_cant_be_read_names_the_remedy(site: Site) -> None:
+    with pytest.raises(Unprepared, match=r"central sent a workload that this worker can't read .*update the older of the two"):
+        _prepare(site, {"ti": 7})
 
 
-def test_a_damaged_member_of_an_archive_is_compared_with_nothing(tmp_path: Path) -> None:
-    packed = tmp_path / "packed.zip"
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("dag.py", "x = 1\n" * 2000)
-    content = bytearray(packed.read_bytes())
-    for at in range(40, 60):
-        content[at] ^= 0xFF
-    packed.write_bytes(content)
-    assert hash_of(packed / "dag.py") == ""
+def test_a_file_that_is_missing_is_named(site: Site) -> None:
+    with pytest.raises(Unprepared, match=r"gone\.py does not exist on worker plant-7"):
+        _prepare(site, TASK | {"dag_rel_path": "gone.py"})
+
+
+def test_a_drive_that_does_not_answer_fails_the_job_in_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(preparation, "PREPARE_WITHIN_S", 0.05)
+    monkeypatch.setattr(preparation, "find_code", lambda offer, site: answer.wait(30))
+    offer = make_offer(workload=msgspec.Raw(msgspec.json.encode(TASK)))
+    try:
+        with pytest.raises(Unprepared, match="plant-7 got no answer from its disk"):
+            anyio.run(locate_code, offer, site)
+    finally:
+        answer.set()

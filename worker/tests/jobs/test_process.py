@@ -11,30 +11,21 @@ import psutil
 import pytest
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.jobs import process
-from airflow_remote_worker.jobs.process import (
-    CannotHost,
-    Launcher,
-    find_shim,
-    is_alive,
-    kill,
-    record,
-    scrubbed,
-    terminate,
-    wait_for_exit,
-)
+from airflow_remote_worker.jobs.launcher import Launcher, scrubbed
+from airflow_remote_worker.jobs.process import CannotHost, find_shim, is_alive, kill, record, terminate, wait_for_exit
 from airflow_remote_worker.jobs.runtime import RuntimeKeeper
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.local import frames, job_files
+from airflow_remote_worker.state.spool import ShimRecord
 
-from ..conftest import FAKE_RUNTIME, HandClock  # noqa: TID252
+from ..conftest import FAKE_RUNTIME, HandClock
 
 pytestmark = pytest.mark.timeout(60)
 
 
 def start(*argv: str) -> tuple[subprocess.Popen[bytes], ShimRecord]:
     child = subprocess.Popen(argv, start_new_session=True)
-    process._children[child.pid] = child
-    return child, record(wire.Spawned(job_dir="", pid=child.pid, start_time=0.0))
+    process.keep_child(child)
+    return child, record(frames.Spawned(job_dir="", pid=child.pid, start_time=0.0))
 
 
 def test_the_end_of_a_process_is_noticed_at_once() -> None:
@@ -46,7 +37,7 @@ def test_the_end_of_a_process_is_noticed_at_once() -> None:
 
 
 def test_without_pidfd_it_is_noticed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_remote_worker.posix.open_pidfd", lambda pid: None)
+    monkeypatch.setattr("airflow_remote_worker.system.open_pidfd", lambda pid: None)
     _, shim = start("sleep", "0.2")
     anyio.run(wait_for_exit, shim)
     assert not is_alive(shim)
@@ -76,7 +67,7 @@ def test_kill_reaches_children_in_other_sessions(tmp_path: Path) -> None:
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         time.sleep(0.02)
     time.sleep(0.1)
-    grandchild = record(wire.Spawned(job_dir="", pid=int((tmp_path / "pid").read_text()), start_time=0.0))
+    grandchild = record(frames.Spawned(job_dir="", pid=int((tmp_path / "pid").read_text()), start_time=0.0))
     assert is_alive(grandchild)
     kill(shim)
     child.wait()
@@ -141,7 +132,7 @@ def test_a_zygote_goes_with_its_daemon(tmp_path: Path) -> None:
             with anyio.fail_after(20):
                 while keeper.runtime is None:
                     await anyio.sleep(0.02)
-            zygote = record(wire.Spawned(job_dir="", pid=keeper.runtime.pid, start_time=0.0))
+            zygote = record(frames.Spawned(job_dir="", pid=keeper.runtime.pid, start_time=0.0))
             assert is_alive(zygote)
             tasks.cancel_scope.cancel()
         with anyio.fail_after(10):
@@ -166,7 +157,7 @@ def test_settings_that_change_replace_the_zygote_and_no_job(tmp_path: Path) -> N
                 while await pid_of(keeper) == first:
                     await anyio.sleep(0.02)
             environment = psutil.Process(await pid_of(keeper)).environ()
-            assert json.loads(environment[wire.TASK_SETTINGS]) == {"core.default_timezone": "Europe/Berlin"}
+            assert json.loads(environment[job_files.TASK_SETTINGS]) == {"core.default_timezone": "Europe/Berlin"}
             tasks.cancel_scope.cancel()
 
     async def pid_of(keeper: Launcher) -> int:

@@ -12,7 +12,7 @@ import pytest
 from airflow_remote_worker.jobs import runtime as runtime_module
 from airflow_remote_worker.jobs.runtime import RuntimeKeeper, looks_of
 
-from ..conftest import HandClock  # noqa: TID252
+from ..conftest import HandClock
 
 
 def test_a_package_that_comes_or_goes_changes_the_looks(tmp_path: Path) -> None:

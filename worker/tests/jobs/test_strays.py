@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from airflow_remote_worker import posix
+from airflow_remote_worker import system
 from airflow_remote_worker.jobs.strays import end_strays, find_strays
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.local import job_files
+from airflow_remote_worker.state.spool import ShimRecord
 
 NAME = "a-job.1"
 Started = list[subprocess.Popen[bytes]]
@@ -26,7 +26,7 @@ def started() -> Iterator[Started]:
 
 
 def start(started: Started, *argv: str, mark: str = "", session: bool = True) -> subprocess.Popen[bytes]:
-    environ = {**os.environ, **({wire.JOB_MARK: mark} if mark else {})}
+    environ = {**os.environ, **({job_files.JOB_MARK: mark} if mark else {})}
     started.append(subprocess.Popen(argv, env=environ, start_new_session=session, stdout=subprocess.PIPE))
     return started[-1]
 
@@ -42,7 +42,7 @@ def test_what_is_in_the_session_of_a_shim_that_has_gone_is_found_without_a_mark(
     shim = start(started, "sh", "-c", "sleep 60 & echo $!; exec cat /dev/null")
     assert shim.stdout
     left = int(shim.stdout.readline())
-    record = ShimRecord(shim.pid, 0.0, posix.birth_mark(shim.pid) or "")
+    record = ShimRecord(shim.pid, 0.0, system.birth_mark(shim.pid) or "")
     shim.wait()
     assert [process.pid for process in find_strays(NAME, record)] == [left]
     assert end_strays(NAME, record) == [f"sleep ({left})"]
@@ -51,7 +51,7 @@ def test_what_is_in_the_session_of_a_shim_that_has_gone_is_found_without_a_mark(
 
 def test_a_later_process_with_the_shim_s_number_is_left_alone(started: Started) -> None:
     stranger = start(started, "sleep", "60")
-    for mark in (f"{posix.boot_id()}:1", "an-earlier-boot:1"):
+    for mark in (f"{system.boot_id()}:1", "an-earlier-boot:1"):
         assert end_strays(NAME, ShimRecord(stranger.pid, 0.0, mark)) == []
     assert stranger.poll() is None
 

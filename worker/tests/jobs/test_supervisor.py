@@ -14,12 +14,12 @@ from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.supervisor import Supervisor
 from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.local import frames, job_files
 from airflow_remote_worker.session import WorkerSession
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import ShimRecord, Spool
-from airflow_remote_worker.state import State
+from airflow_remote_worker.state.directory import State
+from airflow_remote_worker.state.spool import ShimRecord, Spool
 
-from ..conftest import HandClock, make_offer  # noqa: TID252
+from ..conftest import HandClock, make_offer
 
 pytestmark = pytest.mark.timeout(30)
 LEASE = Lease("a", 1)
@@ -28,7 +28,7 @@ LEASE = Lease("a", 1)
 class Starter:
     """Pretends to start; what it "starts" ended at once, with *result* if any."""
 
-    def __init__(self, result: wire.Result | None = None, error: Exception | None = None) -> None:
+    def __init__(self, result: job_files.Result | None = None, error: Exception | None = None) -> None:
         self.result = result
         self.error = error
         self.started: list[Path] = []
@@ -44,11 +44,11 @@ class Starter:
 
 class Doors:
     def __init__(self) -> None:
-        self.stops: list[wire.Stop] = []
+        self.stops: list[frames.Stop] = []
 
     def open(self, lease: Lease, key: str, job: Job) -> None: ...
 
-    def stop(self, lease: Lease, stop: wire.Stop) -> None:
+    def stop(self, lease: Lease, stop: frames.Stop) -> None:
         self.stops.append(stop)
 
     def close(self, lease: Lease) -> None: ...
@@ -93,13 +93,13 @@ class Bench:
 @pytest.mark.parametrize(
     ("result", "outcome"),
     [
-        (wire.Result(exit_code=0, final_state="success"), Outcome.SUCCEEDED),
-        (wire.Result(exit_code=1, final_state="failed"), Outcome.FAILED),
-        (wire.Result(exit_code=-9, final_state="failed", stopped=True), Outcome.STOPPED),
+        (job_files.Result(exit_code=0, final_state="success"), Outcome.SUCCEEDED),
+        (job_files.Result(exit_code=1, final_state="failed"), Outcome.FAILED),
+        (job_files.Result(exit_code=-9, final_state="failed", stopped=True), Outcome.STOPPED),
         (None, Outcome.DIED),
     ],
 )
-def test_the_outcome_follows_from_the_result(state: State, result: wire.Result | None, outcome: Outcome) -> None:
+def test_the_outcome_follows_from_the_result(state: State, result: job_files.Result | None, outcome: Outcome) -> None:
     bench = Bench(state, Starter(result))
     bench.run(bench.take)
     assert bench.report.outcome is outcome
@@ -133,7 +133,7 @@ def test_what_can_t_start_is_unprepared_and_the_log_says_why(state: State) -> No
 
 
 def test_a_damaged_directory_is_put_aside_and_the_others_are_adopted(state: State) -> None:
-    bench = Bench(state, Starter(wire.Result(exit_code=0, final_state="success")))
+    bench = Bench(state, Starter(job_files.Result(exit_code=0, final_state="success")))
     bad = bench.spool.of(Lease("b", 1))
     bad.store_offer(make_offer("b"))
     for name in ("offer.json", "offer.json.copy"):
@@ -156,7 +156,7 @@ def test_an_adopted_job_with_a_report_is_only_reported(state: State) -> None:
 
 
 def test_a_lease_we_had_before_is_not_run_again(state: State) -> None:
-    bench = Bench(state, Starter(wire.Result(exit_code=0, final_state="success")))
+    bench = Bench(state, Starter(job_files.Result(exit_code=0, final_state="success")))
     bench.run(bench.take)
     with pytest.raises(FileExistsError):
         bench.supervisor.take(make_offer("a"))
@@ -164,7 +164,7 @@ def test_a_lease_we_had_before_is_not_run_again(state: State) -> None:
 
 def test_a_job_whose_start_was_cut_off_before_there_was_a_shim_is_started(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "HELLO_WITHIN_S", 0)
-    bench = Bench(state, Starter(wire.Result(exit_code=0, final_state="success")))
+    bench = Bench(state, Starter(job_files.Result(exit_code=0, final_state="success")))
     _leave_unrecorded(bench)
     phases: list[JobPhase] = []
     bench.run(bench.supervisor.adopt, lambda: phases.append(bench.session.held()[0].phase))
@@ -188,7 +188,7 @@ def _leave_unrecorded(bench: Bench) -> None:
     job_dir = bench.spool.of(LEASE)
     job_dir.store_offer(make_offer("a"))
     job_dir.store_spec(
-        wire.JobSpec(
+        job_files.JobSpec(
             job_id="a",
             key="k",
             socket_path="",

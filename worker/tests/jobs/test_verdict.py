@@ -5,14 +5,14 @@ from pathlib import Path
 import msgspec
 import pytest
 from airflow_remote_protocol.messages import JobKind, Outcome, Stop, StopReason
-from airflow_remote_worker import posix
+from airflow_remote_worker import system
 from airflow_remote_worker.jobs.verdict import judge, name_of
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.shim.wire import Result
-from airflow_remote_worker.spool import JobDir, ShimRecord
-from airflow_remote_worker.state import store
+from airflow_remote_worker.local.job_files import Result
+from airflow_remote_worker.state.files import store
+from airflow_remote_worker.state.spool import JobDir, ShimRecord
 
-from ..conftest import make_offer  # noqa: TID252
+from ..conftest import make_offer
 
 STOP = Stop("a", 1, StopReason.ENDED)
 
@@ -37,7 +37,7 @@ def test_a_result_is_what_counts_whatever_became_of_the_machine(job_dir: JobDir,
 
 
 def test_without_one_it_died_and_the_machine_s_restart_is_named(job_dir: JobDir) -> None:
-    died = judge(job_dir, ShimRecord(7, 1.0, f"{posix.boot_id()}:1"), None).report
+    died = judge(job_dir, ShimRecord(7, 1.0, f"{system.boot_id()}:1"), None).report
     assert died.outcome is Outcome.DIED
     assert "was killed, ran out of memory" in died.reason
     assert "died with the machine" in judge(job_dir, ShimRecord(7, 1.0, "an-earlier-boot:1"), None).report.reason

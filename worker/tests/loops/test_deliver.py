@@ -9,15 +9,15 @@ import pytest
 from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_worker.errors import Superseded, Unreachable, from_problem
 from airflow_remote_worker.jobs.job import Job
-from airflow_remote_worker.jobs.outbox import Outbox as EarlierDaemon
+from airflow_remote_worker.jobs.outbox_reader import OutboxReader
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import Executed
+from airflow_remote_worker.link.client import Executed
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.loops.deliver import DeliverLoop
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.shim.outbox import Outbox
-from airflow_remote_worker.spool import JobDir
+from airflow_remote_worker.shim.outbox_writer import OutboxWriter
+from airflow_remote_worker.state.spool import JobDir
 
-from ..conftest import HandClock, make_offer  # noqa: TID252
+from ..conftest import HandClock, make_offer
 
 pytestmark = pytest.mark.timeout(30)
 LEASE = Lease("a", 1)
@@ -51,17 +51,17 @@ class Ear:
             self.heard.append(path)
         return answer
 
-    async def heard_again(self, at_most_s: float) -> None:
+    async def wait_for_contact(self, at_most_s: float) -> None:
         await anyio.sleep(0)
 
 
 def write(directory: Path, *paths: str) -> None:
     for path in paths:
-        Outbox(directory).append(wire.Call(id=0, method="POST", path=path, headers={}, body=b"1"))
+        OutboxWriter(directory).append(frames.Call(id=0, method="POST", path=path, headers={}, body=b"1"))
 
 
 def write_state(directory: Path, said: dict[str, object]) -> None:
-    Outbox(directory).append(wire.Call(id=0, method="PATCH", path=STATE, headers={}, body=json.dumps(said).encode()))
+    OutboxWriter(directory).append(frames.Call(id=0, method="PATCH", path=STATE, headers={}, body=json.dumps(said).encode()))
 
 
 def follow(
@@ -163,7 +163,7 @@ def test_a_task_whose_write_was_refused_does_not_succeed(tmp_path: Path, state: 
     assert [json.loads(body) for body in ear.states] == [
         {"state": "failed", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": None}
     ]
-    assert "POST k1: 422" in EarlierDaemon(tmp_path).lost
+    assert "POST k1: 422" in OutboxReader(tmp_path).lost
     assert "so the task fails" in log_of(tmp_path)[0]
 
 
@@ -189,12 +189,12 @@ def test_a_state_that_was_refused_is_told_and_loses_nothing(tmp_path: Path) -> N
     """A user has marked the task meanwhile: what they set counts."""
     write_state(tmp_path, {"state": "success"})
     follow(Ear(Executed(409, {}, b"{}")), tmp_path)
-    assert EarlierDaemon(tmp_path).lost == ""
+    assert OutboxReader(tmp_path).lost == ""
     assert "its state was taken" in log_of(tmp_path)[0]
 
 
 def test_a_refusal_before_a_restart_is_told_after_it(tmp_path: Path) -> None:
-    EarlierDaemon(tmp_path).refuse("POST k1: 403", is_lost=True)
+    OutboxReader(tmp_path).refuse("POST k1: 403", is_lost=True)
     follow(Ear(), tmp_path)
     assert log_of(tmp_path) == ["POST k1: 403"]
     follow(Ear(), tmp_path)

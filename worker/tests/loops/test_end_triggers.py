@@ -16,7 +16,7 @@ from airflow_remote_worker.triggers.log import WaitingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
 from airflow_remote_worker.triggers.trigger import Ending, Stage, Trigger
 
-from ..conftest import HandClock  # noqa: TID252
+from ..conftest import HandClock
 
 EVENT = TriggerEvent(kind=EventKind.FIRED)
 INVALID = Refused("too large", problem=problem(ProblemCode.TOO_LARGE, "too large"))
@@ -39,7 +39,7 @@ class StubLink:
     async def report(self, lease: Lease, report: Report) -> None:
         await self._say("report", report.outcome)
 
-    async def heard_again(self, seconds: float) -> None:
+    async def wait_for_contact(self, seconds: float) -> None:
         await anyio.sleep(0)
 
     async def _say(self, what: str, content: object) -> None:

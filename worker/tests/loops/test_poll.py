@@ -13,7 +13,7 @@ from airflow_remote_worker.lifecycle import EXIT_REFUSED, Lifecycle
 from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.session import WorkerSession
 
-from ..conftest import HandClock, make_offer  # noqa: TID252
+from ..conftest import HandClock, make_offer
 
 pytestmark = pytest.mark.timeout(30)
 REQUEST = SessionRequest(instance_id="i", boot_id="b", protocol="1.0", capabilities=["task"], slots=2, facts=None)  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ class ParkingLink:
     async def decline(self, lease: Lease, reason: str) -> None:
         self.declined.append((lease, reason))
 
-    async def heard_again(self, at_most_s: float) -> None:
+    async def wait_for_contact(self, at_most_s: float) -> None:
         await anyio.sleep(0)
 
 

@@ -9,12 +9,12 @@ from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_protocol.messages import Outcome, Report
 from airflow_remote_worker.errors import Superseded, Unreachable, from_problem
 from airflow_remote_worker.jobs.job import Job
-from airflow_remote_worker.jobs.outbox import Outbox
+from airflow_remote_worker.jobs.outbox_reader import OutboxReader
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.loops.report import ReportLoop
-from airflow_remote_worker.spool import JobDir
+from airflow_remote_worker.state.spool import JobDir
 
-from ..conftest import HandClock, make_offer  # noqa: TID252
+from ..conftest import HandClock, make_offer
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -31,7 +31,7 @@ class Ear:
             raise self.trouble.pop(0)
         self.heard.append(report)
 
-    async def heard_again(self, at_most_s: float) -> None:
+    async def wait_for_contact(self, at_most_s: float) -> None:
         await anyio.sleep(0)
 
 
@@ -96,7 +96,7 @@ def test_a_job_known_to_be_superseded_is_not_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_a_job_that_lost_a_write_is_not_reported_as_a_success(tmp_path: Path, outcome: Outcome) -> None:
-    Outbox(tmp_path).refuse("POST k1: 422", is_lost=True)
+    OutboxReader(tmp_path).refuse("POST k1: 422", is_lost=True)
     ear = Ear()
     report_job(ear, tmp_path, report=Report(outcome=outcome, reason="as it was"))
     (heard,) = ear.heard

@@ -14,13 +14,13 @@ from airflow_remote_protocol.states import ENDED
 from airflow_remote_protocol.version import PROTOCOL_VERSION
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.errors import Unreachable, Withheld
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.link.client import Link
+from airflow_remote_worker.link.network import Network
 from airflow_remote_worker.loops.rotate import RotateLoop
-from airflow_remote_worker.network import Network
-from airflow_remote_worker.state import Membership, State
+from airflow_remote_worker.state.directory import Membership, State
 from airflow_remote_worker.testing.fake_central import FakeCentral, Timing
 
-from ..conftest import HandClock, RunningWorker, eventually  # noqa: TID252
+from ..conftest import HandClock, RunningWorker, eventually
 
 
 class Joined:

@@ -8,7 +8,7 @@ from airflow_remote_protocol.messages import Runtime
 from airflow_remote_worker.errors import Unreachable
 from airflow_remote_worker.loops.runtime import RuntimeLoop
 
-from ..conftest import HandClock  # noqa: TID252
+from ..conftest import HandClock
 
 
 class Central:
@@ -25,7 +25,7 @@ class Central:
             raise answer
         return str(answer)
 
-    async def heard_again(self, seconds: float) -> None:
+    async def wait_for_contact(self, seconds: float) -> None:
         await anyio.sleep(0)
 
 

@@ -12,10 +12,10 @@ from airflow_remote_protocol.messages import Enrolment, Facts, JobKind, LogChunk
 from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.link.client import Link
+from airflow_remote_worker.link.network import Network
 from airflow_remote_worker.loops import ship_triggers
 from airflow_remote_worker.loops.ship_triggers import ShipTriggersLoop
-from airflow_remote_worker.network import Network
 from airflow_remote_worker.testing.fake_central import FakeCentral
 from airflow_remote_worker.triggers.log import WaitingLog
 from airflow_remote_worker.triggers.spool import TriggerDir

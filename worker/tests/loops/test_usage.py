@@ -17,7 +17,7 @@ from airflow_remote_worker.errors import Unreachable, from_problem
 from airflow_remote_worker.jobs.usage import Meter
 from airflow_remote_worker.loops.usage import FIRST_S, REFUSED_PAUSE_S, UsageLoop
 
-from ..conftest import HandClock  # noqa: TID252
+from ..conftest import HandClock
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -41,7 +41,7 @@ class Ear:
         self.told.append(usage)
         return self.every_s
 
-    async def heard_again(self, at_most_s: float) -> None:
+    async def wait_for_contact(self, at_most_s: float) -> None:
         await anyio.sleep(0)
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames, job_files
 
-LAUNCH = Path(wire.__file__).with_name("launch.py")
+LAUNCH = Path(frames.__file__).with_name("launch.py")
 KEY = "key-of-this-job"
 NOW = "2026-01-01T00:00:00Z"
 RUN_CONTEXT = {
@@ -64,7 +64,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     raise AssertionError(f"not within {timeout_s} s")
 
 
-def canned(call: wire.Call) -> wire.Answer:
+def canned(call: frames.Call) -> frames.Answer:
     """Answer as the Execution API would for a task that runs undisturbed."""
     status, body = 404, {"detail": {"reason": "not_found", "message": call.path}}
     if call.path.endswith("/run"):
@@ -73,7 +73,7 @@ def canned(call: wire.Call) -> wire.Answer:
         status, body = 200, CONNECTION
     elif call.method != "GET":
         status, body = 200, {"message": "ok"}
-    return wire.Answer(id=call.id, status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode())
+    return frames.Answer(id=call.id, status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode())
 
 
 class StubDaemon:
@@ -81,11 +81,11 @@ class StubDaemon:
 
     def __init__(self, socket_path: Path) -> None:
         self.socket_path = socket_path
-        self.hellos: list[wire.Hello] = []
-        self.calls: list[wire.Call] = []
+        self.hellos: list[frames.Hello] = []
+        self.calls: list[frames.Call] = []
         self.spooled = 0
         """How often a shim said that its outbox holds something."""
-        self.answer: Callable[[wire.Call], wire.Answer | wire.Spool | None] = canned
+        self.answer: Callable[[frames.Call], frames.Answer | frames.Spool | None] = canned
         self._connections: list[socket.socket] = []
         self.start()
 
@@ -108,9 +108,9 @@ class StubDaemon:
         self._connections = []
 
     def stop_job(self, reason: str = "ended", detail: str = "") -> None:
-        self._connections[-1].sendall(wire.pack(wire.Stop(reason=reason, detail=detail)))
+        self._connections[-1].sendall(frames.pack(frames.Stop(reason=reason, detail=detail)))
 
-    def paths(self, ending: str) -> list[wire.Call]:
+    def paths(self, ending: str) -> list[frames.Call]:
         return [call for call in self.calls if call.path.endswith(ending)]
 
     def reported_states(self) -> list[str]:
@@ -123,18 +123,18 @@ class StubDaemon:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError, wire.BrokenFrame):
-            hello = wire.receive(connection)
-            assert isinstance(hello, wire.Hello)
+        with suppress(OSError, frames.BrokenFrame):
+            hello = frames.receive(connection)
+            assert isinstance(hello, frames.Hello)
             self._connections.append(connection)
             self.hellos.append(hello)
-            while (call := wire.receive(connection)) is not None:
-                if not isinstance(call, wire.Call):
+            while (call := frames.receive(connection)) is not None:
+                if not isinstance(call, frames.Call):
                     self.spooled += 1
                     continue
                 self.calls.append(call)
                 if (answer := self.answer(call)) is not None:
-                    connection.sendall(wire.pack(answer))
+                    connection.sendall(frames.pack(answer))
 
 
 @pytest.fixture
@@ -170,14 +170,14 @@ class Job:
         self.pid = 0
         self.spawned_at = 0.0
 
-    def result(self, timeout_s: float = 60.0) -> wire.Result:
+    def result(self, timeout_s: float = 60.0) -> job_files.Result:
         path = self.directory / "result.json"
         try:
             wait_until(path.exists, timeout_s)
         except AssertionError:
             shim_log = self.directory / "shim.log"
             raise AssertionError(f"no result; shim.log: {shim_log.read_text() if shim_log.exists() else 'none'}") from None
-        return msgspec.json.decode(path.read_bytes(), type=wire.Result)
+        return msgspec.json.decode(path.read_bytes(), type=job_files.Result)
 
     def log(self) -> list[dict[str, Any]]:
         path = self.directory / "task.log"
@@ -221,7 +221,7 @@ def make_job(tmp_path: Path, daemon: StubDaemon) -> Iterator[Callable[..., Job]]
         }
         workload = {"ti": ti, "dag_rel_path": "a_dag.py", "bundle": {"name": "dags", "version": "v1"}}
         workload = other.pop("workload", workload)
-        spec = wire.JobSpec(
+        spec = job_files.JobSpec(
             job_id=name,
             key=KEY,
             socket_path=str(daemon.socket_path),
@@ -253,13 +253,13 @@ class ZygoteUnderTest:
         with theirs:
             arguments = [interpreter, str(LAUNCH), "zygote", "--control-fd", str(theirs.fileno())]
             self.process = subprocess.Popen(arguments, pass_fds=[theirs.fileno()], env=environment)
-        self.first = wire.receive(self.control)
+        self.first = frames.receive(self.control)
 
-    def spawn(self, job: Job) -> wire.Spawned:
+    def spawn(self, job: Job) -> frames.Spawned:
         job.spawned_at = time.time()
-        self.control.sendall(wire.pack(wire.Spawn(job_dir=str(job.directory))))
-        spawned = wire.receive(self.control)
-        assert isinstance(spawned, wire.Spawned)
+        self.control.sendall(frames.pack(frames.Spawn(job_dir=str(job.directory))))
+        spawned = frames.receive(self.control)
+        assert isinstance(spawned, frames.Spawned)
         job.pid = spawned.pid
         return spawned
 
@@ -272,7 +272,7 @@ class ZygoteUnderTest:
 def zygote(runtime: str, runtime_environment: dict[str, str]) -> Iterator[ZygoteUnderTest]:
     """One for all tests: that it can be used again and again is part of what is tested."""
     one = ZygoteUnderTest(runtime, runtime_environment)
-    assert isinstance(one.first, wire.Ready), one.first
+    assert isinstance(one.first, frames.Ready), one.first
     yield one
     one.leave()
 

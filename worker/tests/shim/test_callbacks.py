@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames, job_files
 
 from .conftest import Job, StubDaemon, ZygoteUnderTest, canned, wait_until
 
@@ -48,9 +48,9 @@ def callback(name: str, **kwargs: Any) -> dict[str, Any]:
 def test_a_callback_runs_once_its_offer_is_accepted(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
     job = make_job(CALLBACKS, **callback("tell", text="it is late"))
     zygote.spawn(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="")
+    assert job.result() == job_files.Result(exit_code=0, final_state="")
     assert "told: it is late" in job.events()
-    assert (daemon.calls[0].method, daemon.calls[0].path) == ("POST", wire.ACCEPT)
+    assert (daemon.calls[0].method, daemon.calls[0].path) == ("POST", frames.ACCEPT)
 
 
 def test_a_callback_reads_connections_through_the_gateway(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
@@ -71,9 +71,9 @@ def test_a_failing_callback_fails_and_its_log_says_why(run_host: Callable[[Job],
 
 
 def test_a_callback_that_was_taken_back_does_not_start(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
-    def refuse(call: wire.Call) -> wire.Answer:
-        if call.path == wire.ACCEPT:
-            return wire.Answer(id=call.id, status=410, headers={}, body=b"taken back")
+    def refuse(call: frames.Call) -> frames.Answer:
+        if call.path == frames.ACCEPT:
+            return frames.Answer(id=call.id, status=410, headers={}, body=b"taken back")
         return canned(call)
 
     daemon.answer = refuse

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames, job_files
 
 from .conftest import CONNECTION, Job, StubDaemon, ZygoteUnderTest, canned
 
@@ -23,13 +23,13 @@ def connection_test() -> dict[str, Any]:
     return {"kind": "connection-test", "workload": workload}
 
 
-def given(**changes: Any) -> Callable[[wire.Call], wire.Answer]:
+def given(**changes: Any) -> Callable[[frames.Call], frames.Answer]:
     """Answer with this connection."""
 
-    def answer(call: wire.Call) -> wire.Answer:
+    def answer(call: frames.Call) -> frames.Answer:
         if call.path.endswith("/connection"):
             body = json.dumps({**CONNECTION, **changes}).encode()
-            return wire.Answer(id=call.id, status=200, headers={"content-type": "application/json"}, body=body)
+            return frames.Answer(id=call.id, status=200, headers={"content-type": "application/json"}, body=body)
         return canned(call)
 
     return answer
@@ -46,10 +46,10 @@ def test_a_connection_that_can_not_be_tried_fails_with_the_reason(
     daemon.answer = given(conn_type="no-such-type")
     job = make_job("", **connection_test())
     zygote.spawn(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="failed")
+    assert job.result() == job_files.Result(exit_code=0, final_state="failed")
     assert told(daemon)["state"] == "failed"
     assert "no-such-type" in told(daemon)["result_message"]
-    assert (daemon.calls[0].method, daemon.calls[0].path) == ("POST", wire.ACCEPT)
+    assert (daemon.calls[0].method, daemon.calls[0].path) == ("POST", frames.ACCEPT)
 
 
 def test_a_connection_is_tried_from_here(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from airflow_remote_worker.clock import SystemClock
-from airflow_remote_worker.shim import boottime, wire
+from airflow_remote_worker.local import boottime, frames, job_files
 from airflow_remote_worker.shim.contact import LastContact
 
 
-def last_contact(now: float, path: Path | str, *, contact_at: float = 1000.0, stop_after_s: float = 100.0) -> wire.Stop | None:
-    job = wire.JobSpec(
+def last_contact(now: float, path: Path | str, *, contact_at: float = 1000.0, stop_after_s: float = 100.0) -> frames.Stop | None:
+    job = job_files.JobSpec(
         job_id="j",
         key="k",
         socket_path="s",
@@ -28,7 +28,7 @@ def last_contact(now: float, path: Path | str, *, contact_at: float = 1000.0, st
 def test_it_counts_from_the_contact_that_brought_the_job(tmp_path: Path) -> None:
     assert last_contact(1100.0, tmp_path / "contact") is None
     stop = last_contact(1100.1, tmp_path / "contact")
-    assert stop == wire.Stop(reason="superseded", detail="no contact with central for 100 s; it counts this job as lost by now")
+    assert stop == frames.Stop(reason="superseded", detail="no contact with central for 100 s; it counts this job as lost by now")
 
 
 def test_later_contacts_are_read_where_the_daemon_writes_them(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import job_files
 
 from .conftest import Job, StubDaemon, ZygoteUnderTest
 
@@ -93,7 +93,7 @@ def test_a_full_disk_ends_no_task_and_the_log_is_marked_where_it_was_cut(
     ballast.unlink()
     time.sleep(1.1)  # the shim tries the disk once a second
     (tmp_path / "go").touch()
-    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert daemon.reported_states() == ["success"]
     (told,) = lost(job)
     assert "no space left on device" in told
@@ -115,7 +115,7 @@ def test_a_disk_that_stays_full_takes_the_result_and_the_mark_all_the_same(
     fill(place)
     (tmp_path / "full").touch()
     (tmp_path / "go").touch()
-    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert daemon.reported_states() == ["success"]
     assert len(lost(job)) == 1
 
@@ -137,4 +137,4 @@ def test_a_disk_that_is_full_from_the_start_does_not_keep_a_task_from_running(
     time.sleep(1)
     assert not (place / "result.json").exists()  # it waits for room
     ballast.unlink()
-    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from airflow_remote_worker.jobs.outbox import Outbox
-from airflow_remote_worker.shim import boottime, wire
+from airflow_remote_worker.jobs.outbox_reader import OutboxReader
+from airflow_remote_worker.local import boottime, frames, job_files
 
 from .conftest import KEY, Job, StubDaemon, ZygoteUnderTest, canned, wait_until
 
@@ -178,11 +178,11 @@ def test_a_task_succeeds_through_the_zygote(
 ) -> None:
     job = make_job(source)
     spawned = zygote.spawn(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert spawned.pid == job.pid
     assert printed in job.events()
     assert daemon.reported_states() == ["success"]
-    assert daemon.hellos[0] == wire.Hello(job_id="job0", key=KEY, pid=job.pid)
+    assert daemon.hellos[0] == frames.Hello(job_id="job0", key=KEY, pid=job.pid)
     run = json.loads(daemon.paths("/run")[0].body)
     assert run["hostname"] == "press-7"
     assert not daemon.paths("/heartbeat")
@@ -191,7 +191,7 @@ def test_a_task_succeeds_through_the_zygote(
 def test_a_task_succeeds_without_a_zygote(run_host: Callable[[Job], None], make_job: MakeJob, daemon: StubDaemon) -> None:
     job = make_job(PYTHON_TASK)
     run_host(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert daemon.reported_states() == ["success"]
     assert "return_value" in daemon.paths("/return_value")[0].path
     print(f"fresh interpreter to user code: {job.stamp('user code at') - job.spawned_at:.3f} s")
@@ -213,11 +213,11 @@ def test_the_way_to_user_code_is_short(zygote: ZygoteUnderTest, make_job: MakeJo
 def test_a_dag_file_that_is_denied_what_it_reads_when_it_is_loaded_fails_its_task_at_once(
     zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
 ) -> None:
-    def deny(call: wire.Call) -> wire.Answer:
+    def deny(call: frames.Call) -> frames.Answer:
         if call.path != "variables/limit":
             return canned(call)
         body = {"detail": {"reason": "not_granted", "message": "Not granted to this job: variable 'limit'; declare it"}}
-        return wire.Answer(call.id, 403, {"content-type": "application/json"}, json.dumps(body).encode())
+        return frames.Answer(call.id, 403, {"content-type": "application/json"}, json.dumps(body).encode())
 
     daemon.answer = deny
     job = make_job(READS_AT_ITS_TOP)
@@ -257,17 +257,17 @@ def test_the_state_is_the_last_call_of_a_task_whatever_runs_after_it(
         assert {"plant", "said"} <= set(made)
 
 
-def _with_the_variable(call: wire.Call) -> wire.Answer:
+def _with_the_variable(call: frames.Call) -> frames.Answer:
     if call.path.startswith("variables/plant"):
         body = json.dumps({"key": "plant", "value": "open"}).encode()
-        return wire.Answer(id=call.id, status=200, headers={"content-type": "application/json"}, body=body)
+        return frames.Answer(id=call.id, status=200, headers={"content-type": "application/json"}, body=body)
     return canned(call)
 
 
 def test_a_failing_task_fails(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
     job = make_job(FAILING_TASK)
     zygote.spawn(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="failed", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="failed", begun=True)
     assert daemon.reported_states() == ["failed"]
     assert "the press is jammed" in json.dumps(job.log())
 
@@ -275,7 +275,7 @@ def test_a_failing_task_fails(zygote: ZygoteUnderTest, make_job: MakeJob, daemon
 def test_a_dag_that_does_not_load_leaves_the_reason_in_its_log(zygote: ZygoteUnderTest, make_job: MakeJob) -> None:
     job = make_job("import a_module_that_nobody_has")
     zygote.spawn(job)
-    assert job.result() == wire.Result(exit_code=0, final_state="up_for_reschedule")  # Airflow 3.3 tries such a start again
+    assert job.result() == job_files.Result(exit_code=0, final_state="up_for_reschedule")  # Airflow 3.3 tries such a start again
     assert "a_module_that_nobody_has" in json.dumps(job.log())
 
 
@@ -312,13 +312,13 @@ def test_a_task_deaf_to_a_stop_is_killed(zygote: ZygoteUnderTest, make_job: Make
     zygote.spawn(job)
     job.wait_for_event("asleep at")
     daemon.stop_job()
-    assert job.result(20) == wire.Result(
+    assert job.result(20) == job_files.Result(
         exit_code=-9, final_state="SERVER_TERMINATED", stopped=True, begun=True
     )  # after Airflow's 5 s
 
 
 def test_a_stop_before_the_start_starts_nothing(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
-    def stop_then_refuse(call: wire.Call) -> wire.Answer | None:
+    def stop_then_refuse(call: frames.Call) -> frames.Answer | None:
         daemon.stop_job("superseded")
         return None
 
@@ -333,7 +333,7 @@ def test_a_stop_before_the_start_starts_nothing(zygote: ZygoteUnderTest, make_jo
 
 def test_a_refused_start_is_explained_in_result_and_log(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
     body = {"detail": {"reason": "invalid_state", "message": "TI was not in the queued state", "previous_state": "success"}}
-    daemon.answer = lambda call: wire.Answer(
+    daemon.answer = lambda call: frames.Answer(
         id=call.id, status=409, headers={"content-type": "application/json"}, body=json.dumps(body).encode()
     )
     job = make_job(PYTHON_TASK)
@@ -353,7 +353,7 @@ def test_a_task_outlives_the_daemon(zygote: ZygoteUnderTest, make_job: MakeJob, 
     flag.touch()  # now the task asks for a variable, of nobody
     time.sleep(1.5)
     daemon.start()
-    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert "variable is absent" in job.events()
     assert daemon.reported_states() == ["success"]
 
@@ -407,7 +407,7 @@ def test_a_shim_outlives_its_zygote(
     assert os.getsid(job.pid) == job.pid
     assert zygote.leave() == 0
     flag.touch()
-    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
 
 
 def test_the_zygote_reaps_its_shims(zygote: ZygoteUnderTest, make_job: MakeJob) -> None:
@@ -437,12 +437,12 @@ def test_a_spec_that_cannot_be_read_leaves_a_result(zygote: ZygoteUnderTest, mak
 # Without central, without a daemon
 
 
-def spooled(job: Job) -> list[wire.Call]:
+def spooled(job: Job) -> list[frames.Call]:
     """Return what is in the job's outbox."""
-    calls: list[wire.Call] = []
+    calls: list[frames.Call] = []
 
     async def read() -> None:
-        outbox = Outbox(job.directory)
+        outbox = OutboxReader(job.directory)
         while (call := outbox.next()) is not None:
             calls.append(call)
             await outbox.acknowledge()
@@ -471,9 +471,9 @@ def test_a_task_ends_while_central_is_away(
     job = make_job(PUSHING_TASK.format(flag=flag))
     zygote.spawn(job)
     job.wait_for_event("ready")
-    daemon.answer = lambda call: wire.Spool(id=call.id) if call.may_spool else None
+    daemon.answer = lambda call: frames.Spool(id=call.id) if call.may_spool else None
     flag.touch()
-    assert job.result() == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert_that_all_was_kept(job)
     assert daemon.spooled == 4
     assert [call.path.split("/")[-1] for call in daemon.calls if call.may_spool][-1] == "first", "the others follow it unasked"
@@ -486,7 +486,7 @@ def test_a_task_ends_without_a_daemon(zygote: ZygoteUnderTest, make_job: MakeJob
     job.wait_for_event("ready")
     daemon.go_away()
     flag.touch()
-    assert job.result(20) == wire.Result(exit_code=0, final_state="success", begun=True)
+    assert job.result(20) == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert_that_all_was_kept(job)
 
 

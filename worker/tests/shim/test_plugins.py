@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames, job_files
 
 from .conftest import Job, StubDaemon, ZygoteUnderTest, wait_until
 
@@ -103,7 +103,7 @@ def site_zygote(site: Path, runtime: str, runtime_environment: dict[str, str]) -
         "AIRFLOW__SECRETS__BACKEND": "site_secrets.SiteSecrets",
     }
     one = ZygoteUnderTest(runtime, {**runtime_environment, **settings})
-    assert isinstance(one.first, wire.Ready), one.first
+    assert isinstance(one.first, frames.Ready), one.first
     yield one
     one.leave()
 
@@ -133,7 +133,7 @@ def test_backends_macros_and_listeners_of_the_plugins_folder_work_in_a_task(
 def test_the_canary_leaves_the_site_s_backends_and_listeners_alone(site_zygote: ZygoteUnderTest, site: Path) -> None:
     directory = site / "canary"
     directory.mkdir()
-    (directory / wire.CANARY_SPEC).write_bytes(b"{}")
+    (directory / job_files.CANARY_SPEC).write_bytes(b"{}")
     canary = Job(directory)
     site_zygote.spawn(canary)
     assert '"trouble":""' in _text(canary)

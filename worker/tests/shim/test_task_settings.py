@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from airflow_remote_worker.shim import task_settings, wire
+from airflow_remote_worker.local import job_files
+from airflow_remote_worker.shim import task_settings
 
 TIMEZONE = {"core.default_timezone": "Europe/Berlin"}
 
@@ -59,8 +60,8 @@ def test_what_the_daemon_passed_is_taken_once_and_not_left_to_the_task(monkeypat
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     monkeypatch.setenv("AIRFLOW__CORE__DEFAULT_TIMEZONE", "placeholder")  # so that it is restored
     monkeypatch.delenv("AIRFLOW__CORE__DEFAULT_TIMEZONE")
-    monkeypatch.setenv(wire.TASK_SETTINGS, json.dumps(TIMEZONE))
+    monkeypatch.setenv(job_files.TASK_SETTINGS, json.dumps(TIMEZONE))
     task_settings.apply()
     assert os.environ["AIRFLOW__CORE__DEFAULT_TIMEZONE"] == "Europe/Berlin"
-    assert wire.TASK_SETTINGS not in os.environ
+    assert job_files.TASK_SETTINGS not in os.environ
     task_settings.apply()

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 from airflow_remote_protocol.execution import ANSWER_HEADERS
-from airflow_remote_worker.jobs.outbox import Outbox as ReadingEnd
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.shim.outbox import Outbox
+from airflow_remote_worker.jobs.outbox_reader import OutboxReader
+from airflow_remote_worker.local import frames
+from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 from testkit.sdk_client import headers_read
@@ -20,16 +20,16 @@ from testkit.sdk_client import headers_read
 class FakeGateway:
     """Answers from a list; keeps the calls."""
 
-    def __init__(self, *answers: wire.Answer | wire.Spool | None) -> None:
+    def __init__(self, *answers: frames.Answer | frames.Spool | None) -> None:
         self.answers = list(answers)
         self.could_spool: list[bool] = []
         self.told = 0
         self.calls: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.stop: wire.Stop | None = None
+        self.stop: frames.Stop | None = None
         self.drained = 0
         self.waited: list[float] = []
 
-    def call(self, *call: object, may_spool: bool = False) -> wire.Answer | wire.Spool | None:
+    def call(self, *call: object, may_spool: bool = False) -> frames.Answer | frames.Spool | None:
         self.calls.append(call)  # type: ignore[arg-type]
         self.could_spool.append(may_spool)
         return self.answers.pop(0)
@@ -44,12 +44,12 @@ class FakeGateway:
         self.waited.append(seconds)
 
 
-def client_of(gateway: FakeGateway, outbox: Outbox | None = None) -> httpx.Client:
+def client_of(gateway: FakeGateway, outbox: OutboxWriter | None = None) -> httpx.Client:
     return httpx.Client(base_url=BASE_URL, transport=GatewayTransport(gateway, outbox))  # type: ignore[arg-type]
 
 
-def answer(status: int, body: object = None, content_type: str = "application/json") -> wire.Answer:
-    return wire.Answer(id=1, status=status, headers={"Content-Type": content_type}, body=json.dumps(body).encode())
+def answer(status: int, body: object = None, content_type: str = "application/json") -> frames.Answer:
+    return frames.Answer(id=1, status=status, headers={"Content-Type": content_type}, body=json.dumps(body).encode())
 
 
 def test_a_heartbeat_never_leaves_the_machine() -> None:
@@ -61,7 +61,7 @@ def test_a_heartbeat_never_leaves_the_machine() -> None:
 
 def test_after_a_stop_a_heartbeat_is_told_so_in_airflows_words() -> None:
     gateway = FakeGateway()
-    gateway.stop = wire.Stop(reason="ended", detail="ada marked it failed")
+    gateway.stop = frames.Stop(reason="ended", detail="ada marked it failed")
     response = client_of(gateway).put("task-instances/x/heartbeat", content="{}")
     assert response.status_code == 409
     assert response.headers["content-type"] == "application/json"
@@ -70,7 +70,7 @@ def test_after_a_stop_a_heartbeat_is_told_so_in_airflows_words() -> None:
 
 def test_after_a_stop_nothing_starts() -> None:
     gateway = FakeGateway()
-    gateway.stop = wire.Stop(reason="revoked")
+    gateway.stop = frames.Stop(reason="revoked")
     assert client_of(gateway).patch("task-instances/x/run", content="{}").status_code == 409
     assert gateway.calls == []
 
@@ -109,7 +109,7 @@ def test_a_call_cut_short_by_a_stop_is_answered_with_the_stop() -> None:
     client = client_of(gateway)
 
     def stopping(*call: object, **options: object) -> None:
-        gateway.stop = wire.Stop(reason="gone")
+        gateway.stop = frames.Stop(reason="gone")
 
     gateway.call = stopping  # type: ignore[method-assign]
     assert client.get("variables/x").json()["detail"]["reason"] == "gone"
@@ -117,29 +117,31 @@ def test_a_call_cut_short_by_a_stop_is_answered_with_the_stop() -> None:
 
 # Writes, and the outbox
 
-SPOOL = wire.Spool(id=1)
+SPOOL = frames.Spool(id=1)
 JSON = {"content-type": "application/json"}
 
 
 def test_a_write_that_central_can_t_hear_is_kept_and_the_task_is_told_that_it_went_well(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL)
-    response = client_of(gateway, Outbox(tmp_path)).post("xcoms/d/r/t/k", params={"map_index": 2}, content=b"1", headers=JSON)
+    response = client_of(gateway, OutboxWriter(tmp_path)).post(
+        "xcoms/d/r/t/k", params={"map_index": 2}, content=b"1", headers=JSON
+    )
     assert response.status_code == 201
     assert gateway.could_spool == [True]
     assert gateway.told == 1
-    kept = ReadingEnd(tmp_path).next()
-    assert kept == wire.Call(id=0, method="POST", path="xcoms/d/r/t/k?map_index=2", headers=JSON, body=b"1")
+    kept = OutboxReader(tmp_path).next()
+    assert kept == frames.Call(id=0, method="POST", path="xcoms/d/r/t/k?map_index=2", headers=JSON, body=b"1")
 
 
 def test_a_write_goes_to_central_while_it_can(tmp_path: Path) -> None:
     gateway = FakeGateway(answer(201, {"message": "set"}))
-    assert client_of(gateway, Outbox(tmp_path)).post("xcoms/d/r/t/k", content=b"1").json() == {"message": "set"}
-    assert not Outbox(tmp_path).waits
+    assert client_of(gateway, OutboxWriter(tmp_path)).post("xcoms/d/r/t/k", content=b"1").json() == {"message": "set"}
+    assert not OutboxWriter(tmp_path).waits
 
 
 def test_what_is_written_behind_a_waiting_write_waits_too(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL)
-    client = client_of(gateway, Outbox(tmp_path))
+    client = client_of(gateway, OutboxWriter(tmp_path))
     client.post("xcoms/d/r/t/k", content=b"1")
     assert client.patch("task-instances/x/state", content=b"{}").status_code == 204
     assert len(gateway.calls) == 1, "the second one was not tried: central must not hear it before the first"
@@ -152,7 +154,7 @@ def test_what_is_written_behind_a_waiting_write_waits_too(tmp_path: Path) -> Non
 
 def test_a_read_is_never_spooled(tmp_path: Path) -> None:
     gateway = FakeGateway(answer(200, 1))
-    client_of(gateway, Outbox(tmp_path)).get("xcoms/d/r/t/k")
+    client_of(gateway, OutboxWriter(tmp_path)).get("xcoms/d/r/t/k")
     assert gateway.could_spool == [False]
 
 
@@ -175,9 +177,9 @@ def test_what_central_would_refuse_is_refused_before_it_is_kept(
 ) -> None:
     gateway = FakeGateway(SPOOL)
     if waits:
-        Outbox(tmp_path).append(wire.Call(id=0, method="POST", path="xcoms/d/r/t/earlier", headers={}, body=b"1"))
+        OutboxWriter(tmp_path).append(frames.Call(id=0, method="POST", path="xcoms/d/r/t/earlier", headers={}, body=b"1"))
     size = (tmp_path / "outbox").stat().st_size if waits else 0
-    response = client_of(gateway, Outbox(tmp_path)).post(path, content=body, headers=JSON)
+    response = client_of(gateway, OutboxWriter(tmp_path)).post(path, content=body, headers=JSON)
     assert response.status_code == 422
     assert why in response.json()["detail"]["message"]
     assert ((tmp_path / "outbox").stat().st_size if waits else size) == size
@@ -186,9 +188,9 @@ def test_what_central_would_refuse_is_refused_before_it_is_kept(
 @pytest.mark.parametrize("waits", [False, True])
 def test_what_is_too_large_is_refused_before_it_is_kept(tmp_path: Path, waits: bool) -> None:
     gateway = FakeGateway(SPOOL)
-    outbox = Outbox(tmp_path)
+    outbox = OutboxWriter(tmp_path)
     if waits:
-        outbox.append(wire.Call(id=0, method="POST", path="xcoms/d/r/t/earlier", headers={}, body=b"1"))
+        outbox.append(frames.Call(id=0, method="POST", path="xcoms/d/r/t/earlier", headers={}, body=b"1"))
     client = httpx.Client(base_url=BASE_URL, transport=GatewayTransport(gateway, outbox, body_bytes=10))  # type: ignore[arg-type]
     response = client.post("xcoms/d/r/t/k", content=json.dumps("x" * 10))
     assert response.status_code == 413
@@ -211,7 +213,7 @@ def test_only_a_task_s_own_heartbeat_is_answered_here(path: str) -> None:
 
 
 def test_the_answers_headers_reach_the_client() -> None:
-    found = wire.Answer(id=1, status=200, headers={"Content-Range": "map_indexes 3", "correlation-id": "c"})
+    found = frames.Answer(id=1, status=200, headers={"Content-Range": "map_indexes 3", "correlation-id": "c"})
     response = client_of(FakeGateway(found)).head("xcoms/d/r/t/k")
     assert (response.headers["Content-Range"], response.headers["correlation-id"]) == ("map_indexes 3", "c")
 
@@ -230,20 +232,23 @@ def test_all_headers_that_the_runtimes_client_reads_are_passed_on_but_the_token(
 
 def test_a_write_beyond_the_bound_waits_for_central(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL, answer(201))
-    assert client_of(gateway, Outbox(tmp_path, most=100)).post("xcoms/d/r/t/k", content=json.dumps("x" * 200)).status_code == 201
+    assert (
+        client_of(gateway, OutboxWriter(tmp_path, most=100)).post("xcoms/d/r/t/k", content=json.dumps("x" * 200)).status_code
+        == 201
+    )
     assert gateway.could_spool == [True, False]
-    assert not Outbox(tmp_path).waits
+    assert not OutboxWriter(tmp_path).waits
 
 
 def test_a_write_that_the_disk_won_t_take_waits_for_central(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL, answer(204))
-    gone = Outbox(tmp_path / "no such directory")
+    gone = OutboxWriter(tmp_path / "no such directory")
     assert client_of(gateway, gone).patch("task-instances/x/state", content=b"{}").status_code == 204
     assert gateway.could_spool == [True, False]
 
 
 def test_after_a_stop_nothing_is_spooled(tmp_path: Path) -> None:
     gateway = FakeGateway(None)
-    gateway.stop = wire.Stop(reason="superseded")
-    assert client_of(gateway, Outbox(tmp_path)).post("xcoms/d/r/t/k", content=b"1").status_code == 409
+    gateway.stop = frames.Stop(reason="superseded")
+    assert client_of(gateway, OutboxWriter(tmp_path)).post("xcoms/d/r/t/k", content=b"1").status_code == 409
     assert gateway.could_spool == [False]

@@ -13,11 +13,11 @@ from airflow_remote_protocol.messages import JobKind
 from airflow_remote_worker import daemon as daemon_module
 from airflow_remote_worker.config import RuntimeConfig
 from airflow_remote_worker.jobs import process
-from airflow_remote_worker.spool import ShimRecord
-from airflow_remote_worker.state import read
+from airflow_remote_worker.state.files import read
+from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
-from ..conftest import RunningWorker, no_signals  # noqa: TID252
+from ..conftest import RunningWorker, no_signals
 
 HEAD = """
 import asyncio, os, time

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 from airflow_remote_worker.triggers.code_state import LOOK_EVERY_S, CodeStates, mark_of
 
-from ..conftest import HandClock  # noqa: TID252
+from ..conftest import HandClock
 
 
 def test_a_change_an_addition_and_a_removal_change_the_mark(tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ import anyio.abc
 import pytest
 from airflow_remote_worker.gateway import Connection
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import Executed
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.link.client import Executed
+from airflow_remote_worker.local import frames, job_files
+from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers.conversation import Conversation
 from airflow_remote_worker.triggers.host import Host
 from airflow_remote_worker.triggers.log import WaitingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
 from airflow_remote_worker.triggers.trigger import Stage, Trigger
 
-from ..conftest import HandClock  # noqa: TID252
+from ..conftest import HandClock
 
 OURS, THEIRS = Lease("ours", 1), Lease("theirs", 1)
 
@@ -36,7 +36,7 @@ class Bench:
         self.path = root / "g.sock"
 
     def _host(self, name: str, root: Path) -> Host:
-        return Host(root, wire.HostSpec(name, f"key of {name}", "", "", "dags", ""), ShimRecord(1, 0.0), 0.0)
+        return Host(root, job_files.HostSpec(name, f"key of {name}", "", "", "dags", ""), ShimRecord(1, 0.0), 0.0)
 
     def _trigger(self, lease: Lease, host: Host, root: Path) -> Trigger:
         trigger = Trigger(lease, TriggerDir(root, lease), WaitingLog(root), "q", 1.0, Stage.HOSTED, host, host.spec.host_id)
@@ -56,8 +56,8 @@ class Bench:
     def meet(self, trigger: Trigger, host: Host) -> bool:
         return trigger.host is host
 
-    def order(self, trigger: Trigger) -> wire.StartTrigger:
-        return wire.StartTrigger(trigger.lease, b"{}")
+    def order(self, trigger: Trigger) -> frames.StartTrigger:
+        return frames.StartTrigger(trigger.lease, b"{}")
 
     def take_event(self, lease: Lease, event: bytes) -> bool:
         self.noted.append(("event", lease))
@@ -74,7 +74,7 @@ class Bench:
 
     # The gateway
 
-    async def forward(self, door: object, call: wire.Call) -> Executed:
+    async def forward(self, door: object, call: frames.Call) -> Executed:
         self.noted.append(("call", call.path))
         return Executed(200, {}, b"{}")
 
@@ -86,14 +86,14 @@ Story = Callable[[Bench, Connection], Awaitable[None]]
 def run(tmp_path: Path, clock: HandClock) -> Callable[..., Bench]:
     """Let host `one` say hello, then tell its story."""
 
-    def run(story: Story, leases: list[wire.LeaseName] | None = None, stage: Stage = Stage.HOSTED) -> Bench:
+    def run(story: Story, leases: list[frames.LeaseName] | None = None, stage: Stage = Stage.HOSTED) -> Bench:
         bench = Bench(tmp_path, clock)
         bench.triggers[OURS].stage = stage
 
         async def main() -> None:
             ours, theirs = socket.socketpair()
             daemon_end, host_end = await _stream(ours), await _stream(theirs)
-            hello = wire.HostHello("one", "key of one", 1, [OURS] if leases is None else leases)
+            hello = frames.HostHello("one", "key of one", 1, [OURS] if leases is None else leases)
             async with daemon_end, host_end, anyio.create_task_group() as tasks:
                 tasks.start_soon(bench.conversation.converse, hello, Connection(daemon_end))
                 await story(bench, Connection(host_end))
@@ -109,7 +109,7 @@ async def _stream(end: socket.socket) -> anyio.abc.SocketStream:
     return await anyio.abc.UNIXSocketStream.from_socket(end)
 
 
-async def next_of(connection: Connection, kind: type) -> wire.Frame:
+async def next_of(connection: Connection, kind: type) -> frames.Frame:
     with anyio.fail_after(5):
         while not isinstance(frame := await connection.receive(), kind):
             pass
@@ -118,18 +118,18 @@ async def next_of(connection: Connection, kind: type) -> wire.Frame:
 
 def test_only_the_right_key_is_let_in(tmp_path: Path, clock: HandClock) -> None:
     conversation = Bench(tmp_path, clock).conversation
-    assert anyio.run(conversation.knows, wire.HostHello("one", "key of one", 1))
-    assert not anyio.run(conversation.knows, wire.HostHello("one", "key of two", 1))
-    assert not anyio.run(conversation.knows, wire.HostHello("three", "0" * 32, 1))
+    assert anyio.run(conversation.knows, frames.HostHello("one", "key of one", 1))
+    assert not anyio.run(conversation.knows, frames.HostHello("one", "key of two", 1))
+    assert not anyio.run(conversation.knows, frames.HostHello("three", "0" * 32, 1))
 
 
 def test_a_host_hears_first_what_to_keep_and_what_it_lacks(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
         keep = await host.receive()
-        assert isinstance(keep, wire.KeepTriggers)
+        assert isinstance(keep, frames.KeepTriggers)
         assert keep.leases == []
         start = await host.receive()
-        assert isinstance(start, wire.StartTrigger)
+        assert isinstance(start, frames.StartTrigger)
         assert start.lease == OURS
 
     run(story, [THEIRS, ("unknown", 1)])
@@ -137,13 +137,13 @@ def test_a_host_hears_first_what_to_keep_and_what_it_lacks(run: Callable[..., Be
 
 def test_a_host_speaks_for_no_trigger_of_another_one(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
-        await host.send(wire.Fired(THEIRS, b"{}"))
-        await host.send(wire.Cancelled(THEIRS))
-        await host.send(wire.Lines(1, [(THEIRS, b"forged\n")]))
-        await next_of(host, wire.LinesTaken)
-        await host.send(wire.TriggerCall(7, THEIRS, "GET", "connections/vault", {}))
-        answer = await next_of(host, wire.Answer)
-        assert isinstance(answer, wire.Answer)
+        await host.send(frames.Fired(THEIRS, b"{}"))
+        await host.send(frames.Cancelled(THEIRS))
+        await host.send(frames.Lines(1, [(THEIRS, b"forged\n")]))
+        await next_of(host, frames.LinesTaken)
+        await host.send(frames.TriggerCall(7, THEIRS, "GET", "connections/vault", {}))
+        answer = await next_of(host, frames.Answer)
+        assert isinstance(answer, frames.Answer)
         assert answer.status == 410
         assert bench.noted == []
 
@@ -152,11 +152,11 @@ def test_a_host_speaks_for_no_trigger_of_another_one(run: Callable[..., Bench]) 
 
 def test_a_host_speaks_for_its_own(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
-        await host.send(wire.Lines(1, [(OURS, b"line\n")]))
-        await host.send(wire.TriggerCall(7, OURS, "GET", "connections/vault", {}))
-        await next_of(host, wire.Answer)
-        await host.send(wire.Fired(OURS, b"{}"))
-        await next_of(host, wire.Taken)
+        await host.send(frames.Lines(1, [(OURS, b"line\n")]))
+        await host.send(frames.TriggerCall(7, OURS, "GET", "connections/vault", {}))
+        await next_of(host, frames.Answer)
+        await host.send(frames.Fired(OURS, b"{}"))
+        await next_of(host, frames.Taken)
         assert bench.noted == [("lines", OURS), ("call", "connections/vault"), ("event", OURS)]
 
     run(story)
@@ -164,7 +164,7 @@ def test_a_host_speaks_for_its_own(run: Callable[..., Bench]) -> None:
 
 def test_a_cancelled_trigger_that_its_host_does_not_name_has_ended(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
-        await next_of(host, wire.KeepTriggers)
+        await next_of(host, frames.KeepTriggers)
         assert ("cancelled", OURS) in bench.noted
 
     run(story, [], stage=Stage.CANCELLING)
@@ -172,9 +172,9 @@ def test_a_cancelled_trigger_that_its_host_does_not_name_has_ended(run: Callable
 
 def test_nonsense_ends_the_conversation_and_nothing_else(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
-        await next_of(host, wire.KeepTriggers)
+        await next_of(host, frames.KeepTriggers)
         assert bench.all["one"].outgoing is not None
-        await host.send(wire.Leave())
+        await host.send(frames.Leave())
         with anyio.fail_after(5):
             while bench.all["one"].outgoing is not None:
                 await anyio.sleep(0.01)

@@ -14,9 +14,9 @@ from airflow_remote_worker.jobs import process
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import ShimRecord
-from airflow_remote_worker.state import State
+from airflow_remote_worker.local import frames
+from airflow_remote_worker.state.directory import State
+from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers import hosts as hosts_module
 from airflow_remote_worker.triggers.host import Code, Host
 from airflow_remote_worker.triggers.hosts import IDLE_S, MEET_WITHIN_S, Hosts, TooManyHosts
@@ -24,7 +24,7 @@ from airflow_remote_worker.triggers.log import WaitingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
 from airflow_remote_worker.triggers.trigger import Trigger
 
-from ..conftest import HandClock  # noqa: TID252
+from ..conftest import HandClock
 
 
 class SleepStarter:
@@ -42,8 +42,8 @@ class SleepStarter:
             raise self.error
         started = subprocess.Popen(["sleep", "600"], start_new_session=True)
         self.started.append(started)
-        process._children[started.pid] = started
-        return process.record(wire.Spawned(str(job_dir), started.pid, 0.0))
+        process.keep_child(started)
+        return process.record(frames.Spawned(str(job_dir), started.pid, 0.0))
 
 
 class Bench:
@@ -200,7 +200,7 @@ def test_an_idle_host_is_let_go_and_gets_no_more_triggers(run: Callable[[Story],
         assert not host.is_leaving
         bench.clock.now += IDLE_S + 1
         bench.hosts._look_after()
-        assert isinstance(receive.receive_nowait(), wire.Leave)
+        assert isinstance(receive.receive_nowait(), frames.Leave)
         assert await bench.hosts.reserve(bench.trigger(), bench.code) is not host
         send.close()
         receive.close()

@@ -28,16 +28,16 @@ from airflow_remote_worker.errors import Superseded, Unreachable
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.local import job_files
 from airflow_remote_worker.session import WorkerSession
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.state import State
+from airflow_remote_worker.state.directory import State
 from airflow_remote_worker.triggers.host import Code, Host
 from airflow_remote_worker.triggers.hosts import TooManyHosts
 from airflow_remote_worker.triggers.keeper import CentralPort, TriggerKeeper
 from airflow_remote_worker.triggers.spool import TriggerSpool
 from airflow_remote_worker.triggers.trigger import Stage, Trigger
 
-from ..conftest import HandClock, make_offer  # noqa: TID252
+from ..conftest import HandClock, make_offer
 
 LEASE = Lease("11111111-0000", 1)
 FIRED = b'{"kind":"fired","payload":{"a":1}}'
@@ -64,7 +64,7 @@ class Bench:
         self.keeper.voice = self
         self.keeper.tell = lambda trigger: self.said.append("tell")
         self.keeper.flush = lambda trigger: self.said.append("flush")
-        self.host = Host(root, wire.HostSpec("h", "k", "", "", "", ""), None, 0.0)  # type: ignore[arg-type]
+        self.host = Host(root, job_files.HostSpec("h", "k", "", "", "", ""), None, 0.0)  # type: ignore[arg-type]
 
     # Hosts
 

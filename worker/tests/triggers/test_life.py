@@ -16,7 +16,7 @@ from airflow_remote_protocol.messages import EventKind, IntentMode, JobKind, Out
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
-from ..conftest import eventually, is_running  # noqa: TID252
+from ..conftest import eventually, is_running
 from .conftest import TriggerWorker
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(120)]

@@ -10,9 +10,9 @@ import anyio
 import msgspec
 
 from airflow_remote_worker.jobs.process import CannotHost, StartUncertain, kill, wait_for_exit
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.shim.seal import unsealed
-from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.local import job_files
+from airflow_remote_worker.local.seal import unsealed
+from airflow_remote_worker.state.spool import ShimRecord
 
 WITHIN_S = 180.0
 """A small board without bytecode takes its time; a canary that hangs is a runtime that hangs."""
@@ -24,13 +24,13 @@ class Starter(Protocol):
     async def launch(self, job_dir: Path) -> ShimRecord: ...
 
 
-async def run_canary(starter: Starter, directory: Path) -> wire.CanaryResult:
+async def run_canary(starter: Starter, directory: Path) -> job_files.CanaryResult:
     """Run the canary in *directory*, which stays only if something is wrong. Never raises for what is wrong with the runtime."""
     try:
         _prepare(directory)
         shim = await starter.launch(directory)
     except (CannotHost, StartUncertain, OSError) as error:
-        return wire.CanaryResult(trouble=str(error))
+        return job_files.CanaryResult(trouble=str(error))
     with anyio.move_on_after(WITHIN_S):
         await wait_for_exit(shim)
         found = _read(directory)
@@ -40,7 +40,7 @@ async def run_canary(starter: Starter, directory: Path) -> wire.CanaryResult:
         shutil.rmtree(directory, ignore_errors=True)
         return found
     kill(shim)
-    return wire.CanaryResult(
+    return job_files.CanaryResult(
         trouble=f"the runtime failed its canary (a built-in task), which did not end within {WITHIN_S:.0f} s; see {directory}"
     )
 
@@ -48,11 +48,11 @@ async def run_canary(starter: Starter, directory: Path) -> wire.CanaryResult:
 def _prepare(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700, parents=True)
-    (directory / wire.CANARY_SPEC).write_bytes(b"{}")
+    (directory / job_files.CANARY_SPEC).write_bytes(b"{}")
 
 
-def _read(directory: Path) -> wire.CanaryResult:
+def _read(directory: Path) -> job_files.CanaryResult:
     try:
-        return msgspec.json.decode(unsealed((directory / "result.json").read_bytes()), type=wire.CanaryResult)
+        return msgspec.json.decode(unsealed((directory / "result.json").read_bytes()), type=job_files.CanaryResult)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        return wire.CanaryResult(trouble=f"it ended without a result ({error}); see {directory / 'shim.log'}")
+        return job_files.CanaryResult(trouble=f"it ended without a result ({error}); see {directory / 'shim.log'}")

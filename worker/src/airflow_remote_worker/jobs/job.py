@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import anyio
 from airflow_remote_protocol.messages import Offer, Report, Stop
 
-from airflow_remote_worker.jobs.outbox import Outbox
+from airflow_remote_worker.jobs.outbox_reader import OutboxReader
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.spool import JobDir, ShimRecord
+from airflow_remote_worker.state.spool import JobDir, ShimRecord
 
 
 @dataclass(eq=False)
@@ -19,7 +19,7 @@ class Job:
     lease: Lease
     offer: Offer
     dir: JobDir
-    outbox: Outbox = field(init=False)
+    outbox: OutboxReader = field(init=False)
     """What its task wrote and central has not heard yet."""
     shim: ShimRecord | None = None
     site_code: str = ""
@@ -44,4 +44,4 @@ class Job:
     closed: anyio.Event = field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:
-        self.outbox = Outbox(self.dir.path)
+        self.outbox = OutboxReader(self.dir.path)

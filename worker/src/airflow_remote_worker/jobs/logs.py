@@ -21,7 +21,7 @@ import msgspec
 
 from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.config import KeepLogs
-from airflow_remote_worker.spool import JobDir, Spool
+from airflow_remote_worker.state.spool import JobDir, Spool
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.jobs.apart import call_apart
 from airflow_remote_worker.jobs.breaker import Breaker
 from airflow_remote_worker.jobs.canary import run_canary
-from airflow_remote_worker.jobs.process import Launcher
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.jobs.launcher import Launcher
+from airflow_remote_worker.local import job_files
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class RuntimeKeeper:
     """Tries the runtime of *launcher*; *directory* is the canary's."""
 
     def __init__(self, launcher: Launcher, directory: Path, clock: Clock) -> None:
-        self.found: wire.CanaryResult | None = None
+        self.found: job_files.CanaryResult | None = None
         """What the last canary found; None: none has ended yet."""
         self.tried_at: float | None = None
         """When that was (wall clock)."""
@@ -111,7 +111,7 @@ class RuntimeKeeper:
             self._doubted.set()
             self.on_change()
 
-    def _note(self, found: wire.CanaryResult) -> None:
+    def _note(self, found: job_files.CanaryResult) -> None:
         before, self.found, self.tried_at = self.trouble, found, self._clock.wall()
         if found.trouble and found.trouble != before:
             log.error("tasks can't run here: %s", found.trouble)

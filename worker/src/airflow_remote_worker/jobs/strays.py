@@ -1,4 +1,4 @@
-"""What a job left running when its shim was gone before it could see to that (`shim/posix.py`): found and ended."""
+"""What a job left running when its shim was gone before it could see to that (`shim/system.py`): found and ended."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 
 import psutil
 
-from airflow_remote_worker import posix
+from airflow_remote_worker import system
 from airflow_remote_worker.jobs.process import is_alive
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.local import job_files
+from airflow_remote_worker.state.spool import ShimRecord
 
 WIND_DOWN_S = 5.0
 """Between SIGTERM and SIGKILL; what Airflow gives a task."""
@@ -39,7 +39,7 @@ def end_strays(name: str, shim: ShimRecord | None, *, wind_down_s: float = WIND_
 def find_strays(name: str, shim: ShimRecord | None) -> list[psutil.Process]:
     """Return the processes of the job *name*, its shim included."""
     # Its session's number stays taken while anything is in that session, unless the machine was restarted, or it was never taken.
-    session = shim.pid if shim and shim.birth_mark.partition(":")[0] in ("", posix.boot_id()) else None
+    session = shim.pid if shim and shim.birth_mark.partition(":")[0] in ("", system.boot_id()) else None
     if session is not None and shim and not is_alive(shim) and psutil.pid_exists(session) and not _is_zombie(session):
         session = None  # a later process with its number
     found = []
@@ -47,8 +47,8 @@ def find_strays(name: str, shim: ShimRecord | None) -> list[psutil.Process]:
         if process.pid == os.getpid() or _is_zombie(process.pid):
             continue
         with contextlib.suppress(psutil.Error, OSError):
-            if (session is not None and posix.session_of(process.pid) == session) or (
-                process.environ().get(wire.JOB_MARK) == name
+            if (session is not None and system.session_of(process.pid) == session) or (
+                process.environ().get(job_files.JOB_MARK) == name
             ):
                 found.append(process)
     return found

@@ -26,7 +26,6 @@ from airflow_remote_protocol.messages import (
 )
 
 from airflow_remote_worker.clock import Clock
-from airflow_remote_worker.disk import NoRoom
 from airflow_remote_worker.errors import Damaged
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.logs import append_line
@@ -45,9 +44,10 @@ from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
 from airflow_remote_worker.jobs.verdict import judge, name_of
 from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.session import WorkerSession
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import JobDir, ShimRecord, Spool
+from airflow_remote_worker.state.free_space import NoRoom
+from airflow_remote_worker.state.spool import JobDir, ShimRecord, Spool
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class LocalDoor(Protocol):
 
     def open(self, lease: Lease, key: str, job: Job) -> None: ...
 
-    def stop(self, lease: Lease, stop: wire.Stop) -> None: ...
+    def stop(self, lease: Lease, stop: frames.Stop) -> None: ...
 
     def close(self, lease: Lease) -> None: ...
 
@@ -130,7 +130,7 @@ class Supervisor:
         log.info("job %s: stopping (%s) %s", job.lease, stop.reason.value, stop.detail)
         job.stop = stop
         self._session.move(job.lease, JobPhase.STOPPING)
-        self._door.stop(job.lease, wire.Stop(reason=stop.reason.value, detail=stop.detail))
+        self._door.stop(job.lease, frames.Stop(reason=stop.reason.value, detail=stop.detail))
         job.stopped.set()
 
     def supersede(self, lease: Lease, detail: str = "central has given this job to someone else") -> None:
@@ -356,7 +356,7 @@ class Supervisor:
 
 def shim_of(pid: int) -> ShimRecord:
     """Return the record of a shim that has just said hello."""
-    return record(wire.Spawned(job_dir="", pid=pid, start_time=0.0))
+    return record(frames.Spawned(job_dir="", pid=pid, start_time=0.0))
 
 
 def _unknown(lease: Lease) -> Offer:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from airflow_remote_protocol.messages import JobUsage, MachineUsage
 
-from airflow_remote_worker import posix
+from airflow_remote_worker import system
 
 
 class Meter:
@@ -49,7 +49,7 @@ class Meter:
         used_s: dict[int, float] = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                job_id = job_of.get(posix.session_of(process.pid) or 0)
+                job_id = job_of.get(system.session_of(process.pid) or 0)
                 if job_id is None:
                     continue
                 times = process.cpu_times()

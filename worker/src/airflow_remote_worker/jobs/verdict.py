@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import msgspec
 from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, JobKind, Offer, Outcome, Report, Stop
 
-from airflow_remote_worker import posix
+from airflow_remote_worker import system
 from airflow_remote_worker.errors import Damaged
-from airflow_remote_worker.shim.wire import Result
-from airflow_remote_worker.spool import JobDir, ShimRecord
+from airflow_remote_worker.local.job_files import Result
+from airflow_remote_worker.state.spool import JobDir, ShimRecord
 
 
 @dataclass(frozen=True)
@@ -102,5 +102,5 @@ def _without_result(job_dir: JobDir, stop: Stop | None, cause: str) -> Report:
 
 
 def _is_of_an_earlier_boot(shim: ShimRecord) -> bool:
-    then, now = shim.birth_mark.partition(":")[0], posix.boot_id()
+    then, now = shim.birth_mark.partition(":")[0], system.boot_id()
     return bool(then and now and then != now)

@@ -14,14 +14,15 @@ import anyio
 import msgspec
 
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.errors import Damaged, Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.errors import Damaged, Refused, Superseded, Unreachable
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.logs import append_line
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.link.attempts import RETRIED, Attempts
+from airflow_remote_worker.link.client import Link
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.loops.per_job import PerJob
 from airflow_remote_worker.lost_writes import collides, failed_instead, is_state
-from airflow_remote_worker.shim import wire
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class DeliverLoop(PerJob):
         self._tell_reader(job)
         job.delivered.set()
 
-    async def _next(self, job: Job) -> wire.Call | None:
+    async def _next(self, job: Job) -> frames.Call | None:
         try:
             return job.outbox.next()
         except Damaged as error:
@@ -80,9 +81,9 @@ class DeliverLoop(PerJob):
             await job.outbox.give_up()
             return None
 
-    async def _send(self, job: Job, call: wire.Call) -> None:
+    async def _send(self, job: Job, call: frames.Call) -> None:
         """Until central has heard the call, or has said that it never will."""
-        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
+        attempts = Attempts(self._link, self._clock)
         failing_since: float | None = None
         if (lost_at := job.outbox.lost_at) is not None:
             call = failed_instead(call, lost_at=lost_at)
@@ -97,12 +98,11 @@ class DeliverLoop(PerJob):
                 if error.concerns_one_request:
                     await self._refuse(job, call, str(error))
                     return
-                await self._link.heard_again(backoff.next_s())
-            except Unreachable as error:
-                failing_since = None
-                await self._link.heard_again(backoff.next_s(error.retry_after_s))
-            except (Outdated, Rewind):
-                await self._link.heard_again(backoff.next_s())
+                await attempts.wait_after(error)
+            except RETRIED as error:
+                if isinstance(error, Unreachable):
+                    failing_since = None
+                await attempts.wait_after(error)
             else:
                 if executed.status < 400:
                     await job.outbox.acknowledge()
@@ -112,9 +112,9 @@ class DeliverLoop(PerJob):
                 if now - failing_since >= _patience_s(call, executed.status):
                     await self._refuse(job, call, f"{executed.status} {_told(executed.body)}")
                     return
-                await self._clock.sleep(backoff.next_s())
+                await self._clock.sleep(attempts.next_s())
 
-    async def _refuse(self, job: Job, call: wire.Call, answer: str) -> None:
+    async def _refuse(self, job: Job, call: frames.Call, answer: str) -> None:
         line = f"Central refused what the task had written while central was out of reach: {call.method} {call.path}: {answer}."
         if is_state(call):
             line += " The task was told that its state was taken."
@@ -136,7 +136,7 @@ class DeliverLoop(PerJob):
             log.error("job %s: its log can't be told what central refused: %s", job.lease, error)
 
 
-def _patience_s(call: wire.Call, status: int) -> float:
+def _patience_s(call: frames.Call, status: int) -> float:
     """Return how long a call is repeated that is answered like this."""
     if status >= 500:
         return SERVER_ERRORS_FOR_S

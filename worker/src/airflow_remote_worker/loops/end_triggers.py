@@ -13,9 +13,10 @@ import anyio.abc
 import msgspec
 from airflow_remote_protocol.messages import Decline, EventKind, Report, TriggerEvent
 
-from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.errors import Refused, Superseded
+from airflow_remote_worker.link.attempts import RETRIED, Attempts
+from airflow_remote_worker.link.client import Link
 from airflow_remote_worker.triggers.trigger import Trigger
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class EndTriggersLoop:
         self._told(trigger)
 
     async def _deliver(self, trigger: Trigger) -> None:
-        backoff = Backoff(self._clock, floor_s=0.2, ceiling_s=30)
+        attempts = Attempts(self._link, self._clock, floor_s=0.2)
         while trigger.ending is not None:  # it may be superseded meanwhile
             try:
                 await self._send(trigger)
@@ -62,11 +63,9 @@ class EndTriggersLoop:
                     log.error("trigger %s: central refuses its end for good: %s", trigger.lease, error)
                     return
                 if not error.concerns_one_request:
-                    await self._link.heard_again(backoff.next_s())
-            except Unreachable as error:
-                await self._link.heard_again(backoff.next_s(error.retry_after_s))
-            except (Outdated, Rewind):
-                await self._link.heard_again(backoff.next_s())
+                    await attempts.wait_after(error)
+            except RETRIED as error:
+                await attempts.wait_after(error)
             else:
                 return
 

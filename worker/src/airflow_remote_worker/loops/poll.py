@@ -24,13 +24,14 @@ from airflow_remote_protocol.messages import (
     TaskSettings,
 )
 
-from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.config import PollConfig
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, SessionTaken, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_REFUSED, Lifecycle
-from airflow_remote_worker.link import Link
-from airflow_remote_worker.loops.patience import Patience
+from airflow_remote_worker.link.attempts import Attempts
+from airflow_remote_worker.link.client import Link
+from airflow_remote_worker.loops.poll_limit import Patience
 from airflow_remote_worker.session import Heard, WorkerSession
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class PollLoop:
         self._config = config
         self._poll_s = config.max_wait_s
         self._patience = Patience()
-        self._backoff = Backoff(clock, floor_s=1.0, ceiling_s=config.backoff_ceiling_s)
+        self._attempts = Attempts(link, clock, floor_s=1.0, ceiling_s=config.backoff_ceiling_s)
         self._met = False
         self._told_intent = False
         self._silent_since: float | None = None
@@ -119,7 +120,9 @@ class PollLoop:
             else:
                 break
         self._poll_s = min(session.poll_s, self._config.max_wait_s)
-        self._backoff = Backoff(self._clock, floor_s=max(0.1, session.retry_s), ceiling_s=self._config.backoff_ceiling_s)
+        self._attempts = Attempts(
+            self._link, self._clock, floor_s=max(0.1, session.retry_s), ceiling_s=self._config.backoff_ceiling_s
+        )
         for tell in self.on_session:
             tell(session)
         self._good_contact(started)
@@ -230,7 +233,7 @@ class PollLoop:
 
     def _good_contact(self, started: float) -> None:
         self._session.note_contact(started)
-        self._backoff.reset()
+        self._attempts.reset()
         self._met = True
         if self._told:
             log.warning("central is back")
@@ -249,7 +252,7 @@ class PollLoop:
         if is_news:
             for tell in self.on_contact:
                 tell()
-        await self._link.heard_again(self._backoff.next_s(getattr(error, "retry_after_s", None)))
+        await self._attempts.wait_after(error)
 
 
 class _Answer:

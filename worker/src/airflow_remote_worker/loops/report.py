@@ -11,10 +11,11 @@ import anyio
 import msgspec
 from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, Outcome
 
-from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.errors import Refused, Superseded
 from airflow_remote_worker.jobs.job import Job
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.link.attempts import RETRIED, Attempts
+from airflow_remote_worker.link.client import Link
 from airflow_remote_worker.loops.per_job import PerJob
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class ReportLoop(PerJob):
             report = msgspec.structs.replace(report, outcome=Outcome.FAILED, reason=lost[:LONGEST_SHORT_TEXT])
         size, digest = await anyio.to_thread.run_sync(_weigh, job.dir.task_log)
         report = msgspec.structs.replace(report, log_size=size, log_sha256=digest)
-        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
+        attempts = Attempts(self._link, self._clock)
         while not job.superseded.is_set():
             try:
                 await self._link.report(job.lease, report)
@@ -60,11 +61,9 @@ class ReportLoop(PerJob):
                 if error.concerns_one_request:
                     log.error("job %s: central refuses its report for good: %s", job.lease, error)
                     return "refused"
-                await self._link.heard_again(backoff.next_s())
-            except Unreachable as error:
-                await self._link.heard_again(backoff.next_s(error.retry_after_s))
-            except (Outdated, Rewind):
-                await self._link.heard_again(backoff.next_s())
+                await attempts.wait_after(error)
+            except RETRIED as error:
+                await attempts.wait_after(error)
             else:
                 log.debug("job %s: central has its report (%s)", job.lease, report.outcome.value)
                 return "acknowledged"

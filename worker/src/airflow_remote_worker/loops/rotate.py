@@ -11,9 +11,10 @@ from collections.abc import Callable
 import anyio
 from airflow_remote_protocol.messages import Intent, Session
 
-from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.link.attempts import Attempts
+from airflow_remote_worker.link.client import Link
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class RotateLoop:
         self._due: float | None = None
         """When to ask (monotonic); None: not at all."""
         self._news = anyio.Event()
-        self._backoff = Backoff(clock, floor_s=1.0, ceiling_s=300.0)
+        self._attempts = Attempts(link, clock, floor_s=1.0, ceiling_s=300.0)
         self._chance = clock.chance()
 
     def hear_session(self, session: Session) -> None:
@@ -78,13 +79,13 @@ class RotateLoop:
         await self._link.ping()  # from its first use on it is the only one
         self._store(got.credential, None)
         self._link.forget_previous()
-        self._backoff.reset()
+        self._attempts.reset()
         self._chance = self._clock.chance()
         self._plan(got.life_s, 0.0)
         log.info("this worker has a new credential")
 
     async def _try_again(self, error: Exception) -> None:
-        await self._link.heard_again(self._backoff.next_s(getattr(error, "retry_after_s", None)))
+        await self._attempts.wait_after(error)
         self.hurry()
 
     def _plan(self, life_s: float, age_s: float) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import anyio
 from airflow_remote_protocol.messages import Runtime
 
-from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.errors import Refused
+from airflow_remote_worker.link.attempts import RETRIED_OF_WORKER, Attempts
+from airflow_remote_worker.link.client import Link
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class RuntimeLoop:
 
     async def run(self) -> None:
         """Until cancelled."""
-        backoff = Backoff(self._clock, floor_s=1.0, ceiling_s=60.0)
+        attempts = Attempts(self._link, self._clock, floor_s=1.0, ceiling_s=60.0)
         while True:
             self._changed = anyio.Event()
             runtime = self._current()
@@ -55,15 +56,12 @@ class RuntimeLoop:
                     refused = await self._link.report_runtime(runtime)
                     self._hear("" if runtime.trouble else refused)  # our own trouble was told before
                     self._reported = runtime
-                    backoff.reset()
+                    attempts.reset()
                 except Refused:
                     await self._clock.sleep(REFUSED_PAUSE_S)
                     continue
-                except Unreachable as error:
-                    await self._link.heard_again(backoff.next_s(error.retry_after_s))
-                    continue
-                except (Superseded, Outdated, Rewind):
-                    await self._link.heard_again(backoff.next_s())
+                except RETRIED_OF_WORKER as error:
+                    await attempts.wait_after(error)
                     continue
             with anyio.move_on_after(ASK_AGAIN_S if self.refused else None):
                 await self._changed.wait()

@@ -15,9 +15,10 @@ import anyio.to_thread
 import msgspec
 from airflow_remote_protocol.messages import MAX_CHUNKS, ChunkResult, LogChunk, LogChunks
 
-from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.errors import Refused, Unreachable
+from airflow_remote_worker.link.attempts import RETRIED_OF_WORKER, Attempts
+from airflow_remote_worker.link.client import Link
 from airflow_remote_worker.triggers.trigger import Trigger
 
 log = logging.getLogger(__name__)
@@ -83,20 +84,18 @@ class ShipTriggersLoop:
         round_of = dict.fromkeys([*self._ended, *self._grown])
         self._grown.clear()
         self._is_careful = False
-        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=30)
+        attempts = Attempts(self._link, self._clock)
         while round_of:
             try:
                 await self._ship_some(round_of)
-                backoff.reset()
+                attempts.reset()
             except Refused as error:
                 if error.concerns_one_request:
                     self._look_for_the_culprit(round_of, str(error))
                 else:
-                    await self._link.heard_again(backoff.next_s())
-            except Unreachable as error:
-                await self._link.heard_again(backoff.next_s(error.retry_after_s))
-            except (Superseded, Outdated, Rewind):
-                await self._link.heard_again(backoff.next_s())
+                    await attempts.wait_after(error)
+            except RETRIED_OF_WORKER as error:
+                await attempts.wait_after(error)
 
     async def _ship_some(self, round_of: dict[Trigger, None]) -> None:
         chunks: list[tuple[Trigger, bytes]] = []

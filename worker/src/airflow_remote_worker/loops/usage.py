@@ -8,10 +8,11 @@ import anyio
 import anyio.to_thread
 from airflow_remote_protocol.messages import Usage
 
-from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
+from airflow_remote_worker.clock import Clock
+from airflow_remote_worker.errors import Refused
 from airflow_remote_worker.jobs.usage import Meter
-from airflow_remote_worker.link import Link
+from airflow_remote_worker.link.attempts import RETRIED_OF_WORKER, Attempts
+from airflow_remote_worker.link.client import Link
 
 FIRST_S = 2.0
 """After a job has begun: what its start took is told at once, short jobs tell nothing."""
@@ -45,7 +46,7 @@ class UsageLoop:
 
     async def run(self) -> None:
         """Until cancelled."""
-        backoff = Backoff(self._clock, floor_s=LEAST_S, ceiling_s=60.0)
+        attempts = Attempts(self._link, self._clock, floor_s=LEAST_S, ceiling_s=60.0)
         while True:
             await self._wanted.wait()
             shims = self._shims()
@@ -57,13 +58,11 @@ class UsageLoop:
             try:
                 machine, jobs = await anyio.to_thread.run_sync(self._meter.read, shims)
                 every_s = await self._link.tell_usage(Usage(machine, jobs))
-                backoff.reset()
+                attempts.reset()
                 await self._clock.sleep(min(LONGEST_S, max(LEAST_S, every_s)))
             except Refused:
                 await self._clock.sleep(REFUSED_PAUSE_S)
-            except Unreachable as error:
-                await self._link.heard_again(backoff.next_s(error.retry_after_s))
-            except (Superseded, Outdated, Rewind):
-                await self._link.heard_again(backoff.next_s())
+            except RETRIED_OF_WORKER as error:
+                await attempts.wait_after(error)
             except OSError:
                 await self._clock.sleep(REFUSED_PAUSE_S)  # a disk that can't be asked

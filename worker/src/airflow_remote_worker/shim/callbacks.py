@@ -18,21 +18,22 @@ from airflow.sdk.api.datamodels._generated import BundleInfo
 from airflow.sdk.execution_time import callback_supervisor
 from airflow.sdk.execution_time.callback_supervisor import CallbackSubprocess, supervise_callback
 
-from airflow_remote_worker.shim import compat, configuration, wire
+from airflow_remote_worker.local import job_files
+from airflow_remote_worker.shim import compat, configuration
 from airflow_remote_worker.shim.coordinator import Watchful
+from airflow_remote_worker.shim.daemon_client import Gateway
 from airflow_remote_worker.shim.denials import DenialsToLog
-from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 
-def host_callback(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
+def host_callback(job: job_files.JobSpec, gateway: Gateway, log: Path) -> job_files.Result:
     """Run the callback; return how it ended."""
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
     bundle_name: str = workload["bundle"]["name"]
     configuration.name_host(job.worker_name)
     configuration.point_at_bundle(job.bundle_path, bundle_name)
     if refused := gateway.accept():
-        return wire.Result(exit_code=1, final_state="", stopped=True, error=refused)
+        return job_files.Result(exit_code=1, final_state="", stopped=True, error=refused)
     started: list[WatchfulCallback] = []
 
     class OurCallback(WatchfulCallback):
@@ -62,7 +63,7 @@ def host_callback(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result
         if not started or started[0]._exit_code in (None, 0):  # otherwise the log says it already
             error = f"{type(caught).__name__}: {caught}"
     code = started[0]._exit_code if started else None
-    return wire.Result(
+    return job_files.Result(
         exit_code=1 if code is None else int(code),
         final_state="",
         stopped=gateway.stop is not None and code != 0,

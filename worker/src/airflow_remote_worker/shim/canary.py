@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from airflow_remote_worker.shim import environment, lossy, posix, wire
-from airflow_remote_worker.shim.gateway import Gateway
-from airflow_remote_worker.shim.outbox import Outbox
+from airflow_remote_worker.local import frames, job_files
+from airflow_remote_worker.local.seal import sealed
+from airflow_remote_worker.shim import environment, lossy, posix
+from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 from airflow_remote_worker.shim.preload import preload
-from airflow_remote_worker.shim.seal import sealed
 
 DAGS = Path(__file__).parent / "canary_dag"
 NAME = "airflow_remote_canary"
@@ -73,7 +74,7 @@ def run(directory: Path) -> int:
         traceback.print_exc()
         trouble = f"{type(error).__name__}: {error}"
     posix.leftovers.end()
-    found = wire.CanaryResult(
+    found = job_files.CanaryResult(
         trouble=trouble[:LONGEST_REASON],
         airflow=_version_of("apache-airflow-core") or _version_of("apache-airflow"),
         task_sdk=_version_of("apache-airflow-task-sdk"),
@@ -92,7 +93,7 @@ def _host(directory: Path, log: Path) -> str:
     _mute_listeners()
     from airflow_remote_worker.shim.tasks import host_task
 
-    job = wire.JobSpec(
+    job = job_files.JobSpec(
         job_id=NAME,
         key="",
         socket_path="",
@@ -102,7 +103,7 @@ def _host(directory: Path, log: Path) -> str:
         bundle_path=str(DAGS),
     )
     gateway = CannedGateway()
-    result = host_task(job, gateway, log, Outbox(directory))
+    result = host_task(job, gateway, log, OutboxWriter(directory))
     if result.exit_code == 0 and result.final_state == "success" and not result.error:
         return ""
     return result.error or last_error(log) or f"its task ended as {result.final_state or 'nothing'}, exit code {result.exit_code}"
@@ -118,11 +119,11 @@ class CannedGateway(Gateway):
     """Answers as central would for a task that runs undisturbed. No daemon is asked."""
 
     def __init__(self) -> None:
-        super().__init__("", wire.Hello(job_id=NAME, key="", pid=os.getpid()))
+        super().__init__("", frames.Hello(job_id=NAME, key="", pid=os.getpid()))
 
     def call(
         self, method: str, path: str, headers: dict[str, str], body: bytes, *, may_spool: bool = False
-    ) -> wire.Answer | wire.Spool | None:
+    ) -> frames.Answer | frames.Spool | None:
         status: int = 200
         content: dict[str, Any] = {"message": "ok"}
         if path.endswith("/run"):
@@ -130,7 +131,7 @@ class CannedGateway(Gateway):
         elif method in ("GET", "HEAD"):
             status, content = 404, {"detail": {"reason": "not_found", "message": f"the canary has no {path}"}}
         self.note_call(path, status)
-        return wire.Answer(id=0, status=status, headers={"content-type": "application/json"}, body=json.dumps(content).encode())
+        return frames.Answer(id=0, status=status, headers={"content-type": "application/json"}, body=json.dumps(content).encode())
 
     def drain(self) -> None:
         return None

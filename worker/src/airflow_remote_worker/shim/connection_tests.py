@@ -18,20 +18,21 @@ from airflow.sdk.execution_time import connection_test_supervisor
 from airflow.sdk.execution_time.connection_test_supervisor import supervise_connection_test
 from airflow.sdk.log import configure_logging
 
-from airflow_remote_worker.shim import configuration, lossy, wire
+from airflow_remote_worker.local import job_files
+from airflow_remote_worker.shim import configuration, lossy
 from airflow_remote_worker.shim.compat import httpx
-from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.daemon_client import Gateway
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 
-def host_connection_test(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
+def host_connection_test(job: job_files.JobSpec, gateway: Gateway, log: Path) -> job_files.Result:
     """Try the connection and tell central the result; return how that ended."""
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
     if job.run_as_user:
         raise PermissionError("a connection test runs in the worker's own process, so not where tasks are to run as another user")
     configuration.name_host(job.worker_name)
     if refused := gateway.accept():
-        return wire.Result(exit_code=1, final_state="", stopped=True, error=refused)
+        return job_files.Result(exit_code=1, final_state="", stopped=True, error=refused)
     transport = ConnectionTestTransport(gateway)
 
     def make_client(*, base_url: str, token: str) -> Client:
@@ -49,8 +50,8 @@ def host_connection_test(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire
                 server=BASE_URL,
             )
         except Exception as caught:  # the result itself could not be told
-            return wire.Result(exit_code=1, final_state="", stopped=gateway.stop is not None, error=type(caught).__name__)
-    return wire.Result(exit_code=int(code), final_state=transport.told)
+            return job_files.Result(exit_code=1, final_state="", stopped=gateway.stop is not None, error=type(caught).__name__)
+    return job_files.Result(exit_code=int(code), final_state=transport.told)
 
 
 class ConnectionTestTransport(GatewayTransport):

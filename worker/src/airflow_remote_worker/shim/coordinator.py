@@ -18,7 +18,7 @@ from airflow.sdk.execution_time.coordinator import BaseCoordinator
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
 from airflow_remote_worker.shim import posix
-from airflow_remote_worker.shim.gateway import Gateway
+from airflow_remote_worker.shim.daemon_client import Gateway
 from airflow_remote_worker.shim.last_call import StateLast
 
 REAP_EVERY_S = 1.0

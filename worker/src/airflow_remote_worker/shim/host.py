@@ -19,12 +19,13 @@ from typing import Any
 
 import msgspec
 
-from airflow_remote_worker.shim import lossy, posix, user, wire
+from airflow_remote_worker.local import frames, job_files, run_as
+from airflow_remote_worker.local.seal import sealed, unsealed
+from airflow_remote_worker.shim import lossy, posix
 from airflow_remote_worker.shim.contact import LastContact
-from airflow_remote_worker.shim.gateway import Gateway
-from airflow_remote_worker.shim.outbox import Outbox
+from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 from airflow_remote_worker.shim.preload import preload
-from airflow_remote_worker.shim.seal import sealed, unsealed
 
 RESERVE = 4096
 """Room for the result, taken at the start: a block. A disk that is full at the end must not make a success a vanished task."""
@@ -35,25 +36,25 @@ LOOK_AGAIN_S = 5.0
 def run(job_dir: Path) -> int:
     """Host the job in *job_dir* to its end; return 0 once its result is on disk, whatever the result is."""
     lossy.guard_stdio()
-    if (job_dir / wire.HOST_SPEC).exists():
+    if (job_dir / job_files.HOST_SPEC).exists():
         from airflow_remote_worker.shim.triggers import program
 
         return program.run(job_dir)
-    if (job_dir / wire.CANARY_SPEC).exists():
+    if (job_dir / job_files.CANARY_SPEC).exists():
         from airflow_remote_worker.shim import canary
 
         return canary.run(job_dir)
-    os.environ[wire.JOB_MARK] = job_dir.name
+    os.environ[job_files.JOB_MARK] = job_dir.name
     reserve(job_dir / "result.json")
     log = job_dir.resolve() / "task.log"
     try:
-        job = msgspec.json.decode(unsealed((job_dir / "job.json").read_bytes()), type=wire.JobSpec)
+        job = msgspec.json.decode(unsealed((job_dir / "job.json").read_bytes()), type=job_files.JobSpec)
         result = supervise(job, log)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
         tell_reader(log, f"The Remote Worker could not host this task to its end: {reason}")
-        result = wire.Result(exit_code=1, final_state="", error=reason, begun=False)
+        result = job_files.Result(exit_code=1, final_state="", error=reason, begun=False)
     if ended := posix.leftovers.end():
         tell_reader(log, f"Ended what the job left running behind it: {', '.join(ended)}", level="warning")
     make_room_for_the_mark(log)
@@ -61,18 +62,18 @@ def run(job_dir: Path) -> int:
     return 0
 
 
-def supervise(job: wire.JobSpec, log: Path) -> wire.Result:
+def supervise(job: job_files.JobSpec, log: Path) -> job_files.Result:
     """Run the job by the Task SDK's own supervisor; return how it ended.
 
     Raises:
         Exception: it couldn't even begin; nothing has run.
     """
     preload()
-    hello = wire.Hello(job_id=job.job_id, key=job.key, pid=os.getpid())
+    hello = frames.Hello(job_id=job.job_id, key=job.key, pid=os.getpid())
     gateway = Gateway(job.socket_path, hello, LastContact(job).verdict)
     os.register_at_fork(after_in_child=gateway.abandon)  # the daemon's socket is not for user code
     if job.run_as_user:
-        user.fork_as(job.run_as_user)
+        run_as.fork_as(job.run_as_user)
     lossy.lose_rather_than_die()
     lossy.opened(log).close()
     result = _host(job, gateway, log)
@@ -83,11 +84,11 @@ def supervise(job: wire.JobSpec, log: Path) -> wire.Result:
     return result
 
 
-def _host(job: wire.JobSpec, gateway: Gateway, log: Path) -> wire.Result:
+def _host(job: job_files.JobSpec, gateway: Gateway, log: Path) -> job_files.Result:
     if job.kind == "task":
         from airflow_remote_worker.shim.tasks import host_task
 
-        return host_task(job, gateway, log, Outbox(log.parent))
+        return host_task(job, gateway, log, OutboxWriter(log.parent))
     if job.kind == "callback":
         from airflow_remote_worker.shim.callbacks import host_callback
 
@@ -145,7 +146,7 @@ def make_room_for_the_mark(log: Path) -> None:
             print(f"host: {stream.lost} bytes of {log} are lost, and there is no room to say so in it", file=sys.stderr)
 
 
-def write_result(path: Path, result: wire.Result) -> None:
+def write_result(path: Path, result: job_files.Result) -> None:
     """Put *result* in place whole or not at all, also if the machine loses power; wait for room if it must."""
     while True:
         try:

@@ -11,10 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import platform
-import socket
-import struct
 import sys
 from pathlib import Path
 
@@ -41,6 +38,8 @@ def main() -> int:
 
 
 def become_zygote(control_fd: int) -> int:
+    from airflow_remote_worker.shim.explain import explain_import_error, tell_unable
+
     if sys.version_info < OLDEST_PYTHON:
         tell_unable(control_fd, f"the runtime {sys.executable} is Python {platform.python_version()}; tasks need 3.10 or newer")
         return 1
@@ -54,6 +53,7 @@ def become_zygote(control_fd: int) -> int:
 
 def host_job(job_dir: Path) -> int:
     from airflow_remote_worker.shim import posix
+    from airflow_remote_worker.shim.explain import explain_import_error
 
     posix.detach(job_dir)
     try:
@@ -86,26 +86,6 @@ def register(package: str, root: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[package] = module
     spec.loader.exec_module(module)
-
-
-def explain_import_error(error: ImportError) -> str:
-    """Return what a person should do about *error*."""
-    return (
-        f"the runtime {sys.executable} can't import apache-airflow-task-sdk or what it needs ({error}): "
-        "install requirements/runtime.lock into it, or set runtime.python to one that has it"
-    )
-
-
-def tell_unable(control_fd: int, reason: str) -> None:
-    """Send `wire.Unable` written by hand: the interpreter that lacks Airflow lacks msgspec too."""
-    body = b"\x82" + _text("type") + _text("unable") + _text("reason") + _text(reason)
-    with socket.socket(fileno=os.dup(control_fd)) as control:
-        control.sendall(struct.pack(">I", len(body)) + body)
-
-
-def _text(value: str) -> bytes:
-    encoded = value.encode("utf-8", "replace")
-    return b"\xdb" + struct.pack(">I", len(encoded)) + encoded
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -36,6 +37,18 @@ def detach(job_dir: Path) -> None:
     _redirect(log, 2)
     _volunteer_for_the_oom_killer()
     _inherit_orphans()
+
+
+def connect(path: str, *, timeout_s: float) -> socket.socket:
+    """Return a connection to the daemon's socket at *path*, with *timeout_s* set. Raises: OSError."""
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connected.settimeout(timeout_s)
+        connected.connect(path)
+    except OSError:
+        connected.close()
+        raise
+    return connected
 
 
 def watch_exit(pid: int) -> int | None:

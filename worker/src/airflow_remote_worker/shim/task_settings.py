@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import job_files
 
 OFF = frozenset({"false", "f", "no", "n", "off", "0"})
 
@@ -24,7 +24,7 @@ OLD_NAMES = {("api", "base_url"): ("webserver", "base_url")}
 
 def apply() -> None:
     """Put the settings that the daemon has passed into the environment, as Airflow reads them. Once per process."""
-    passed = os.environ.pop(wire.TASK_SETTINGS, "")
+    passed = os.environ.pop(job_files.TASK_SETTINGS, "")
     if passed:
         for variable, value in combined(json.loads(passed), of_site(os.environ)).items():
             try:

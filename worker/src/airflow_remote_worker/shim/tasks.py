@@ -12,19 +12,20 @@ from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
 from airflow.sdk.execution_time.coordinator import get_coordinator_manager
 from airflow.sdk.execution_time.supervisor import supervise_task
 
-from airflow_remote_worker.shim import compat, configuration, wire
+from airflow_remote_worker.local import job_files
+from airflow_remote_worker.shim import compat, configuration
 from airflow_remote_worker.shim.coordinator import RemoteCoordinator
+from airflow_remote_worker.shim.daemon_client import Gateway
 from airflow_remote_worker.shim.denials import DenialsToLog
-from airflow_remote_worker.shim.gateway import Gateway
 from airflow_remote_worker.shim.last_call import StateLast
-from airflow_remote_worker.shim.outbox import Outbox
+from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 SERVER_TERMINATED = "SERVER_TERMINATED"
 """The final state of a task that the supervisor ended because of a heartbeat's answer; here only a stop answers so."""
 
 
-def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) -> wire.Result:
+def host_task(job: job_files.JobSpec, gateway: Gateway, log: Path, outbox: OutboxWriter) -> job_files.Result:
     """Run the task try; return how it ended. What it writes while central is out of reach is kept in *outbox*.
 
     Raises:
@@ -66,7 +67,7 @@ def host_task(job: wire.JobSpec, gateway: Gateway, log: Path, outbox: Outbox) ->
     begun: bool | None = gateway.has_spoken or has_ended_itself
     if not begun and (exit_code == 0 or not gateway.may_run):
         begun = None  # it is tried again, or central did not let it start: neither says that this machine fails tasks
-    return wire.Result(exit_code=exit_code, final_state=final_state, stopped=stopped, error=error, begun=begun)
+    return job_files.Result(exit_code=exit_code, final_state=final_state, stopped=stopped, error=error, begun=begun)
 
 
 def describe(error: Exception) -> str:

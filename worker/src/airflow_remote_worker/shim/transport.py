@@ -15,10 +15,11 @@ import sys
 from airflow_remote_protocol.bounds import OutOfBounds
 from airflow_remote_protocol.execution import CALL_HEADERS, UNTOLD_BODY_BYTES, too_long
 
-from airflow_remote_worker.shim import wire, writes
+from airflow_remote_worker.local import frames
+from airflow_remote_worker.shim import writes
 from airflow_remote_worker.shim.compat import httpx
-from airflow_remote_worker.shim.gateway import Gateway
-from airflow_remote_worker.shim.outbox import Full, Outbox
+from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.outbox_writer import Full, OutboxWriter
 
 BASE_URL = "http://central.invalid/execution/"
 """Never resolved. `.invalid` (RFC 6761) makes a mistake visible."""
@@ -34,7 +35,7 @@ class TooLong(Exception):
 class GatewayTransport(httpx.BaseTransport):
     """Answers heartbeats, forwards everything else. Without an *outbox* every call waits for central."""
 
-    def __init__(self, gateway: Gateway, outbox: Outbox | None = None, *, body_bytes: int = UNTOLD_BODY_BYTES) -> None:
+    def __init__(self, gateway: Gateway, outbox: OutboxWriter | None = None, *, body_bytes: int = UNTOLD_BODY_BYTES) -> None:
         """*body_bytes*: how large a body central took when the job was prepared; the daemon knows the present number."""
         self._gateway = gateway
         self._outbox = outbox
@@ -43,7 +44,7 @@ class GatewayTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the daemon's answer, or the verdict *conflict* when the job must stop. Blocks through an outage."""
         path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
-        told = (match := wire.OWN_CALL.match(path)) and match[1]
+        told = (match := frames.OWN_CALL.match(path)) and match[1]
         if request.method == "PUT" and told == "heartbeat":
             self._gateway.drain()
             return httpx.Response(204) if self._gateway.stop is None else self._verdict()
@@ -66,15 +67,15 @@ class GatewayTransport(httpx.BaseTransport):
             return httpx.Response(success, json={})
         answer = self._gateway.call(request.method, path, headers, body, may_spool=success is not None)
         for pause in SERVER_ERROR_PAUSES_S:
-            if not isinstance(answer, wire.Answer) or answer.status < 500:
+            if not isinstance(answer, frames.Answer) or answer.status < 500:
                 break
             self._gateway.wait(pause)
             answer = self._gateway.call(request.method, path, headers, body, may_spool=success is not None)
-        if isinstance(answer, wire.Spool):
+        if isinstance(answer, frames.Spool):
             if success is not None and self._keep(request.method, path, headers, body):
                 return httpx.Response(success, json={})
             answer = self._gateway.call(request.method, path, headers, body)  # waits for central, as reads do
-        return as_response(answer.status, answer.headers, answer.body) if isinstance(answer, wire.Answer) else self._verdict()
+        return as_response(answer.status, answer.headers, answer.body) if isinstance(answer, frames.Answer) else self._verdict()
 
     def _follows(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
         """Whether an earlier write still waits in the outbox, and this one waits behind it now."""
@@ -94,7 +95,7 @@ class GatewayTransport(httpx.BaseTransport):
         assert self._outbox is not None
         writes.check(method, path, body)
         try:
-            self._outbox.append(wire.Call(id=0, method=method, path=path, headers=headers, body=body))
+            self._outbox.append(frames.Call(id=0, method=method, path=path, headers=headers, body=body))
         except (OSError, Full) as error:
             print(f"outbox: {method} {path} waits for central instead: {error}", file=sys.stderr)
             return False

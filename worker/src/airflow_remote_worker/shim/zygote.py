@@ -20,7 +20,9 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
-from airflow_remote_worker.shim import host, launch, posix, wire
+from airflow_remote_worker.local import frames
+from airflow_remote_worker.shim import host, posix
+from airflow_remote_worker.shim.explain import explain_import_error
 from airflow_remote_worker.shim.preload import import_operators, preload, warm
 
 
@@ -34,7 +36,7 @@ def main(control_fd: int) -> int:
             import_operators()
             warm()
         except ImportError as error:
-            return _give_up(control, launch.explain_import_error(error))
+            return _give_up(control, explain_import_error(error))
         except Exception as error:
             traceback.print_exc()
             return _give_up(control, f"the runtime {sys.executable} can't host tasks: {type(error).__name__}: {error}")
@@ -45,13 +47,13 @@ def main(control_fd: int) -> int:
         gc.collect()
         gc.freeze()
         version = importlib.metadata.version("apache-airflow-task-sdk")
-        control.sendall(wire.pack(wire.Ready(pid=os.getpid(), python=sys.executable, airflow=version)))
+        control.sendall(frames.pack(frames.Ready(pid=os.getpid(), python=sys.executable, airflow=version)))
         Zygote(control).serve()
     return 0
 
 
 def _give_up(control: socket.socket, reason: str) -> int:
-    control.sendall(wire.pack(wire.Unable(reason=reason)))
+    control.sendall(frames.pack(frames.Unable(reason=reason)))
     return 1
 
 
@@ -82,27 +84,27 @@ class Zygote:
     def _obey(self) -> bool:
         """Take one order; False at the end of the daemon."""
         try:
-            order = wire.receive(self._control)
+            order = frames.receive(self._control)
             if order is None:
                 return False
-            if isinstance(order, wire.Spawn):
-                self._control.sendall(wire.pack(self._spawn(order.job_dir)))
-        except (OSError, wire.BrokenFrame) as error:
+            if isinstance(order, frames.Spawn):
+                self._control.sendall(frames.pack(self._spawn(order.job_dir)))
+        except (OSError, frames.BrokenFrame) as error:
             print(f"zygote: lost the daemon: {error}", file=sys.stderr)
             return False
         return True
 
-    def _spawn(self, job_dir: str) -> wire.Spawned | wire.Unable:
+    def _spawn(self, job_dir: str) -> frames.Spawned | frames.Unable:
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             pid = os.fork()
         except OSError as error:
-            return wire.Unable(reason=f"can't fork: {error}", job_dir=job_dir)
+            return frames.Unable(reason=f"can't fork: {error}", job_dir=job_dir)
         if pid == 0:
             self._become_shim(Path(job_dir))
         # The child can't have been reaped yet: only _reap() does that, in this thread.
-        return wire.Spawned(job_dir=job_dir, pid=pid, start_time=psutil.Process(pid).create_time())
+        return frames.Spawned(job_dir=job_dir, pid=pid, start_time=psutil.Process(pid).create_time())
 
     def _become_shim(self, job_dir: Path) -> None:
         """In the child: host the job and end without returning into the zygote's loop."""

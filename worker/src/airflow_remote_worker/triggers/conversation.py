@@ -1,4 +1,4 @@
-"""What a trigger host and the daemon say to each other over one connection (frames: `shim/wire.py`)."""
+"""What a trigger host and the daemon say to each other over one connection (frames: `local/frames.py`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.gateway import Connection, Door, Gateway
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.link import Executed
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.link.client import Executed
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.triggers.host import Host
 from airflow_remote_worker.triggers.hosts import Hosts
 from airflow_remote_worker.triggers.trigger import Stage, Trigger
@@ -38,7 +38,7 @@ class Keeper(Protocol):
         """The host names this trigger; return whether it is to keep it."""
         ...
 
-    def order(self, trigger: Trigger) -> wire.StartTrigger | None:
+    def order(self, trigger: Trigger) -> frames.StartTrigger | None:
         """Return the order to start it; None if it can't be started (any more)."""
         ...
 
@@ -62,14 +62,14 @@ class Conversation:
         self._gateway = gateway
         self._clock = clock
 
-    async def knows(self, hello: wire.HostHello) -> bool:
+    async def knows(self, hello: frames.HostHello) -> bool:
         """Return whether this is one of our hosts, once its start is over."""
         await self._hosts.until_started(hello.host_id)
         host = self._hosts.all.get(hello.host_id)
         known = host.spec.key if host else "0" * 32
         return hmac.compare_digest(known.encode(), hello.key.encode()) and host is not None
 
-    async def converse(self, hello: wire.HostHello, connection: Connection) -> None:
+    async def converse(self, hello: frames.HostHello, connection: Connection) -> None:
         """Speak with the host until either side goes."""
         host = self._hosts.all[hello.host_id]
         send, receive = anyio.create_memory_object_stream[msgspec.Struct](math.inf)
@@ -84,7 +84,7 @@ class Conversation:
                         self._hear(host, await connection.receive(), tasks)
                 except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
                     pass  # it has gone, or comes again; its process is watched
-                except wire.BrokenFrame as error:
+                except frames.BrokenFrame as error:
                     log.warning("trigger host %s: closed its connection, which sent nonsense: %s", hello.host_id, error)
                 finally:
                     tasks.cancel_scope.cancel()
@@ -101,11 +101,11 @@ class Conversation:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return  # the reader notices too
 
-    def _greet(self, host: Host, hello: wire.HostHello) -> None:
+    def _greet(self, host: Host, hello: frames.HostHello) -> None:
         """Compare what the host runs with what it should."""
         named = {Lease(*lease) for lease in hello.leases}
         kept = [lease for lease in named if (trigger := self._keeper.find(lease)) and self._keeper.meet(trigger, host)]
-        host.send(wire.KeepTriggers(list(kept)))
+        host.send(frames.KeepTriggers(list(kept)))
         for trigger in list(host.triggers.values()):
             if trigger.stage is Stage.HOSTED and trigger.lease not in named:
                 self.start(trigger)
@@ -123,59 +123,59 @@ class Conversation:
     def cancel(self, trigger: Trigger) -> None:
         """Let the trigger's host end it, now or when it connects."""
         if trigger.host is not None:
-            trigger.host.send(wire.CancelTrigger(trigger.lease, trigger.runs_on_kill))
+            trigger.host.send(frames.CancelTrigger(trigger.lease, trigger.runs_on_kill))
 
     def acknowledge(self, trigger: Trigger) -> None:
         """Let the trigger's host forget its end."""
         if trigger.host is not None:
-            trigger.host.send(wire.Taken(trigger.lease))
+            trigger.host.send(frames.Taken(trigger.lease))
 
-    def _hear(self, host: Host, frame: wire.Frame, tasks: anyio.abc.TaskGroup) -> None:
-        if isinstance(frame, wire.Fired):
+    def _hear(self, host: Host, frame: frames.Frame, tasks: anyio.abc.TaskGroup) -> None:
+        if isinstance(frame, frames.Fired):
             lease = Lease(*frame.lease)
             if not self._is_of(host, lease) or self._keeper.take_event(lease, frame.event):
-                host.send(wire.Taken(frame.lease))
-        elif isinstance(frame, wire.Cancelled):
+                host.send(frames.Taken(frame.lease))
+        elif isinstance(frame, frames.Cancelled):
             if self._is_of(host, Lease(*frame.lease)):
                 self._keeper.take_cancelled(Lease(*frame.lease))
-            host.send(wire.Taken(frame.lease))
-        elif isinstance(frame, wire.Lines):
+            host.send(frames.Taken(frame.lease))
+        elif isinstance(frame, frames.Lines):
             for name, text in frame.lines:
                 trigger = self._keeper.find(Lease(*name))
                 # Also of a trigger that has ended here a moment ago, but never of another host's, which may be another user's.
                 if trigger is not None and trigger.host_id == host.spec.host_id:
                     self._keeper.take_lines(trigger.lease, text)
-            host.send(wire.LinesTaken(frame.number))
-        elif isinstance(frame, wire.TriggerCall):
+            host.send(frames.LinesTaken(frame.number))
+        elif isinstance(frame, frames.TriggerCall):
             if host.open_calls >= MOST_CALLS:
-                raise wire.BrokenFrame(f"more than {MOST_CALLS} calls at once")
+                raise frames.BrokenFrame(f"more than {MOST_CALLS} calls at once")
             host.open_calls += 1
             tasks.start_soon(self._serve_call, host, frame, name=f"call {frame.id} of {frame.lease}")
-        elif isinstance(frame, wire.Blocked):
+        elif isinstance(frame, frames.Blocked):
             self._tell_blocked(host, frame)
         else:
-            raise wire.BrokenFrame(f"unexpected {type(frame).__name__}")
+            raise frames.BrokenFrame(f"unexpected {type(frame).__name__}")
 
     def _is_of(self, host: Host, lease: Lease) -> bool:
         return lease in host.triggers
 
-    async def _serve_call(self, host: Host, call: wire.TriggerCall) -> None:
+    async def _serve_call(self, host: Host, call: frames.TriggerCall) -> None:
         try:
             answer = await self._forward(host, Lease(*call.lease), call)
         finally:
             host.open_calls -= 1
-        host.send(wire.Answer(call.id, answer.status, answer.headers, answer.body))
+        host.send(frames.Answer(call.id, answer.status, answer.headers, answer.body))
 
-    async def _forward(self, host: Host, lease: Lease, call: wire.TriggerCall) -> Executed:
+    async def _forward(self, host: Host, lease: Lease, call: frames.TriggerCall) -> Executed:
         if not self._is_of(host, lease):
             body = b'{"detail": {"reason": "airflow-remote", "message": "this host does not run that trigger"}}'
             return Executed(GONE, {"content-type": "application/json"}, body)
         door = host.doors.setdefault(lease, Door(lease, "", on_superseded=lambda: self._keeper.supersede(lease)))
         return await self._gateway.forward(
-            door, wire.Call(id=call.id, method=call.method, path=call.path, headers=call.headers, body=call.body)
+            door, frames.Call(id=call.id, method=call.method, path=call.path, headers=call.headers, body=call.body)
         )
 
-    def _tell_blocked(self, host: Host, frame: wire.Blocked) -> None:
+    def _tell_blocked(self, host: Host, frame: frames.Blocked) -> None:
         now = self._clock.monotonic()
         if now - host.blocked_told_at > BLOCKED_TOLD_EVERY_S:
             host.blocked_told_at = now

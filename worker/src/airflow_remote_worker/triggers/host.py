@@ -13,8 +13,8 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from airflow_remote_worker.gateway import Door
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import ShimRecord
+from airflow_remote_worker.local import job_files
+from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers.trigger import Trigger
 
 TAIL = 2000
@@ -35,7 +35,7 @@ class Host:
     """A trigger host. Its directory holds `host.json`, `shim.json` (the process) and `shim.log` (what the process prints)."""
 
     dir: Path
-    spec: wire.HostSpec
+    spec: job_files.HostSpec
     process: ShimRecord
     since: float
     """When it was started or adopted (monotonic)."""

@@ -22,9 +22,9 @@ from airflow_remote_worker.errors import Damaged
 from airflow_remote_worker.jobs.process import CannotHost, StartUncertain, find_shim, is_alive, kill, wait_for_exit
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
-from airflow_remote_worker.shim import wire
-from airflow_remote_worker.spool import ShimRecord
-from airflow_remote_worker.state import read, store
+from airflow_remote_worker.local import frames, job_files
+from airflow_remote_worker.state.files import read, store
+from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers.code_state import CodeStates
 from airflow_remote_worker.triggers.host import Code, Host
 from airflow_remote_worker.triggers.suspects import Suspects
@@ -49,7 +49,7 @@ class TooManyHosts(Exception):
 
 
 class Starter(Protocol):
-    """What starts processes: :class:`~airflow_remote_worker.jobs.process.Launcher`."""
+    """What starts processes: :class:`~airflow_remote_worker.jobs.launcher.Launcher`."""
 
     async def launch(self, job_dir: Path) -> ShimRecord: ...
 
@@ -127,7 +127,7 @@ class Hosts:
         """Find the hosts that an earlier daemon has left."""
         for path in sorted(self._root.iterdir()):
             try:
-                spec = read(wire.HostSpec, path / wire.HOST_SPEC)
+                spec = read(job_files.HostSpec, path / job_files.HOST_SPEC)
                 if spec.host_id != path.name:
                     raise Damaged(f"{path} holds the notes of {spec.host_id}")
             except (Damaged, FileNotFoundError, NotADirectoryError) as error:
@@ -196,7 +196,7 @@ class Hosts:
             )
         host_id = f"host-{secrets.token_hex(6)}"
         path = self._root / host_id
-        spec = wire.HostSpec(
+        spec = job_files.HostSpec(
             host_id=host_id,
             key=secrets.token_hex(32),
             socket_path=str(self._site.socket_path),
@@ -210,7 +210,7 @@ class Hosts:
         path.mkdir(mode=0o700)
         started = self._starting[host_id] = anyio.Event()
         try:
-            store(path / wire.HOST_SPEC, spec)
+            store(path / job_files.HOST_SPEC, spec)
             process = await self._launch(path)
             host = Host(path, spec, process, self._clock.monotonic(), is_alone=is_alone)
             self._keep(host)
@@ -295,7 +295,7 @@ class Hosts:
                 kill(host.process)
             elif host.idle_since is not None and now - host.idle_since > IDLE_S and not host.is_leaving:
                 # It leaves only if it has no trigger, and gets none from now on.
-                host.is_leaving = host.send(wire.Leave())
+                host.is_leaving = host.send(frames.Leave())
             elif host.is_leaving and host.idle_since is not None and now - host.idle_since > IDLE_S + MEET_WITHIN_S:
                 kill(host.process)
 

@@ -32,15 +32,15 @@ from airflow_remote_protocol.messages import (
 )
 
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.disk import NoRoom
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.jobs.logs import as_line
 from airflow_remote_worker.jobs.preparation import Unprepared, locate_code
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.session import WorkerSession
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.state.free_space import NoRoom
 from airflow_remote_worker.triggers.host import Code, Host
 from airflow_remote_worker.triggers.hosts import TooManyHosts
 from airflow_remote_worker.triggers.log import WaitingLog
@@ -197,7 +197,7 @@ class TriggerKeeper:
                 self._session.move(trigger.lease, JobPhase.RUNNING)
         return trigger.host is host and (trigger.stage is not Stage.ENDED or not trigger.is_stored)
 
-    def order(self, trigger: Trigger) -> wire.StartTrigger | None:
+    def order(self, trigger: Trigger) -> frames.StartTrigger | None:
         """Return the order to start it; None if what we stored of it can't be read, and it goes back to the queue."""
         try:
             offer = trigger.dir.offer()
@@ -207,7 +207,7 @@ class TriggerKeeper:
             return None
         last = self._session.last_contact
         contact_at = self._clock.monotonic() if last is None else last
-        return wire.StartTrigger(trigger.lease, bytes(offer.workload), offer.stop_after_s, contact_at)
+        return frames.StartTrigger(trigger.lease, bytes(offer.workload), offer.stop_after_s, contact_at)
 
     def take_event(self, lease: Lease, event: bytes) -> bool:
         """The trigger has fired; return whether its host may forget that: it is stored, or nobody wants it."""

@@ -22,7 +22,7 @@ from airflow_remote_protocol.messages import Offer, TriggerEvent
 
 from airflow_remote_worker.errors import Damaged
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.state import put_aside, read, store
+from airflow_remote_worker.state.files import put_aside, read, store
 
 log = logging.getLogger(__name__)
 

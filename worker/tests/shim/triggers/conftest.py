@@ -16,14 +16,14 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-from airflow_remote_worker.shim import boottime, wire
+from airflow_remote_worker.local import boottime, frames, job_files
 
-from ..conftest import CONNECTION, wait_until  # noqa: TID252
+from ..conftest import CONNECTION, wait_until
 
 KEY = "key-of-this-host"
 
 
-def answer_calls(call: wire.TriggerCall) -> wire.Answer:
+def answer_calls(call: frames.TriggerCall) -> frames.Answer:
     """Answer as central's gateway would: one connection is granted, one is not."""
     status, body = 404, {"detail": {"reason": "not_found", "message": call.path}}
     if call.path == "connections/vault":
@@ -33,7 +33,7 @@ def answer_calls(call: wire.TriggerCall) -> wire.Answer:
     elif call.path.startswith("variables/"):
         name = call.path.removeprefix("variables/")
         status, body = 200, {"key": name, "value": f"value of {name} for {call.lease[0]}"}
-    return wire.Answer(id=call.id, status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode())
+    return frames.Answer(id=call.id, status=status, headers={"content-type": "application/json"}, body=json.dumps(body).encode())
 
 
 class StubDaemon:
@@ -41,16 +41,16 @@ class StubDaemon:
 
     def __init__(self, socket_path: Path) -> None:
         self.socket_path = socket_path
-        self.hellos: list[wire.HostHello] = []
-        self.events: dict[wire.LeaseName, list[dict[str, Any]]] = {}
-        self.cancelled: list[wire.LeaseName] = []
-        self.logs: dict[wire.LeaseName, bytes] = {}
-        self.calls: list[wire.TriggerCall] = []
-        self.blocked: list[wire.Blocked] = []
-        self.kept: list[wire.LeaseName] | None = None
+        self.hellos: list[frames.HostHello] = []
+        self.events: dict[frames.LeaseName, list[dict[str, Any]]] = {}
+        self.cancelled: list[frames.LeaseName] = []
+        self.logs: dict[frames.LeaseName, bytes] = {}
+        self.calls: list[frames.TriggerCall] = []
+        self.blocked: list[frames.Blocked] = []
+        self.kept: list[frames.LeaseName] | None = None
         """What the next connection is told to keep; None: all that it names."""
         self.acknowledges = True
-        self.answer: Callable[[wire.TriggerCall], wire.Answer | None] = answer_calls
+        self.answer: Callable[[frames.TriggerCall], frames.Answer | None] = answer_calls
         self._connections: list[socket.socket] = []
         self._writing = threading.Lock()
         self.start()
@@ -75,15 +75,15 @@ class StubDaemon:
 
     def send(self, frame: msgspec.Struct) -> None:
         with self._writing:
-            wait_until(lambda: self._connections)[-1].sendall(wire.pack(frame))
+            wait_until(lambda: self._connections)[-1].sendall(frames.pack(frame))
 
-    def log(self, lease: wire.LeaseName) -> list[dict[str, Any]]:
+    def log(self, lease: frames.LeaseName) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.logs.get(lease, b"").splitlines()]
 
-    def lines(self, lease: wire.LeaseName) -> str:
+    def lines(self, lease: frames.LeaseName) -> str:
         return "\n".join(str(line["event"]) for line in self.log(lease))
 
-    def event(self, lease: wire.LeaseName) -> dict[str, Any]:
+    def event(self, lease: frames.LeaseName) -> dict[str, Any]:
         return wait_until(lambda: self.events.get(lease))[0]  # type: ignore[no-any-return]
 
     def _accept(self, listener: socket.socket) -> None:
@@ -93,34 +93,34 @@ class StubDaemon:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError, wire.BrokenFrame):
-            hello = wire.receive(connection)
-            assert isinstance(hello, wire.HostHello)
+        with suppress(OSError, frames.BrokenFrame):
+            hello = frames.receive(connection)
+            assert isinstance(hello, frames.HostHello)
             kept = hello.leases if self.kept is None else self.kept
-            connection.sendall(wire.pack(wire.KeepTriggers(kept)))
+            connection.sendall(frames.pack(frames.KeepTriggers(kept)))
             self._connections.append(connection)
             self.hellos.append(hello)
-            while (frame := wire.receive(connection)) is not None:
+            while (frame := frames.receive(connection)) is not None:
                 self._take(frame)
 
-    def _take(self, frame: wire.Frame) -> None:
-        if isinstance(frame, wire.Fired):
+    def _take(self, frame: frames.Frame) -> None:
+        if isinstance(frame, frames.Fired):
             self.events.setdefault(frame.lease, []).append(json.loads(frame.event))
             if self.acknowledges:
-                self.send(wire.Taken(frame.lease))
-        elif isinstance(frame, wire.Cancelled):
+                self.send(frames.Taken(frame.lease))
+        elif isinstance(frame, frames.Cancelled):
             self.cancelled.append(frame.lease)
-            self.send(wire.Taken(frame.lease))
-        elif isinstance(frame, wire.Lines):
+            self.send(frames.Taken(frame.lease))
+        elif isinstance(frame, frames.Lines):
             for lease, text in frame.lines:
                 self.logs[lease] = self.logs.get(lease, b"") + text
             if self.acknowledges:
-                self.send(wire.LinesTaken(frame.number))
-        elif isinstance(frame, wire.TriggerCall):
+                self.send(frames.LinesTaken(frame.number))
+        elif isinstance(frame, frames.TriggerCall):
             self.calls.append(frame)
             if (answer := self.answer(frame)) is not None:
                 self.send(answer)
-        elif isinstance(frame, wire.Blocked):
+        elif isinstance(frame, frames.Blocked):
             self.blocked.append(frame)
 
 
@@ -147,7 +147,7 @@ class Host:
 
     def start(
         self, classpath: str, kwargs: dict[str, Any] | None = None, *, dag: str = "a_dag.py", **more: Any
-    ) -> wire.LeaseName:
+    ) -> frames.LeaseName:
         """Start a trigger; *kwargs* are encoded already."""
         self._number += 1
         lease = (f"job{self._number}", 1)
@@ -170,11 +170,11 @@ class Host:
             "dag_rel_path": dag,
             "bundle": {"name": "dags", "version": None},
         }
-        order = wire.StartTrigger(lease, json.dumps(workload).encode(), **{"contact_at": boottime.now(), **more})
+        order = frames.StartTrigger(lease, json.dumps(workload).encode(), **{"contact_at": boottime.now(), **more})
         self.daemon.send(order)
         return lease
 
-    def run(self, source: str, kwargs: dict[str, Any] | None = None, name: str = "Trigger") -> wire.LeaseName:
+    def run(self, source: str, kwargs: dict[str, Any] | None = None, name: str = "Trigger") -> frames.LeaseName:
         """Start the class *name* of a module with this source."""
         module = f"module_{uuid.uuid4().hex}"
         self.write(f"{module}.py", source)
@@ -199,12 +199,12 @@ def make_host(tmp_path: Path, daemon: StubDaemon, zygote: Any) -> Iterator[Calla
         directory.mkdir()
         bundle.mkdir(exist_ok=True)
         host = Host(directory, bundle, daemon)
-        made = wire.HostSpec(directory.name, KEY, str(daemon.socket_path), "press-7", "dags", str(bundle), **spec)
+        made = job_files.HostSpec(directory.name, KEY, str(daemon.socket_path), "press-7", "dags", str(bundle), **spec)
         (directory / "host.json").write_bytes(msgspec.json.encode(made))
         hosts.append(host)
-        zygote.control.sendall(wire.pack(wire.Spawn(job_dir=str(directory))))
-        spawned = wire.receive(zygote.control)
-        assert isinstance(spawned, wire.Spawned)
+        zygote.control.sendall(frames.pack(frames.Spawn(job_dir=str(directory))))
+        spawned = frames.receive(zygote.control)
+        assert isinstance(spawned, frames.Spawned)
         host.pid = spawned.pid
         try:
             wait_until(lambda: daemon.hellos)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from airflow_remote_worker.shim import boottime, wire
+from airflow_remote_worker.local import boottime, frames
 
-from ..conftest import wait_until  # noqa: TID252
+from ..conftest import wait_until
 from .conftest import Host, StubDaemon
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(120)]
@@ -228,7 +228,7 @@ def test_a_call_waits_out_the_daemon_and_the_loop_goes_on(host: Host, daemon: St
 def test_a_cancellation_by_a_user_runs_on_kill(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(WAITS)
     wait_until(lambda: "waiting" in daemon.lines(lease))
-    daemon.send(wire.CancelTrigger(lease, on_kill=True))
+    daemon.send(frames.CancelTrigger(lease, on_kill=True))
     wait_until(lambda: lease in daemon.cancelled)
     assert "killed by a_dag" in daemon.lines(lease)
     assert "swept" in daemon.lines(lease)
@@ -239,7 +239,7 @@ def test_a_cancellation_by_a_user_runs_on_kill(host: Host, daemon: StubDaemon) -
 def test_any_other_cancellation_does_not(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(WAITS)
     wait_until(lambda: "waiting" in daemon.lines(lease))
-    daemon.send(wire.CancelTrigger(lease))
+    daemon.send(frames.CancelTrigger(lease))
     wait_until(lambda: lease in daemon.cancelled)
     assert "killed" not in daemon.lines(lease)
     assert "cleaned up" in daemon.lines(lease)
@@ -327,12 +327,12 @@ def test_a_log_that_the_daemon_does_not_take_is_bounded_and_its_gap_is_marked(ho
 def test_a_host_without_triggers_leaves_when_it_is_let_go(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(WAITS)
     wait_until(lambda: "waiting" in daemon.lines(lease))
-    daemon.send(wire.Leave())
+    daemon.send(frames.Leave())
     time.sleep(0.3)
     assert host.is_alive()
-    daemon.send(wire.CancelTrigger(lease))
+    daemon.send(frames.CancelTrigger(lease))
     wait_until(lambda: lease in daemon.cancelled)
-    daemon.send(wire.Leave())
+    daemon.send(frames.Leave())
     wait_until(lambda: not host.is_alive())
 
 

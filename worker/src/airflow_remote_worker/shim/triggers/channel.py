@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.shim.triggers.connect import Connector
 from airflow_remote_worker.shim.triggers.current import Running
 from airflow_remote_worker.shim.triggers.logs import LogBook
@@ -30,7 +30,7 @@ class Channel:
     """Lives in the host's event loop; :meth:`ask` alone is for other threads."""
 
     def __init__(
-        self, connector: Connector, hello: Callable[[], wire.HostHello], book: LogBook, receive: Callable[[wire.Frame], None]
+        self, connector: Connector, hello: Callable[[], frames.HostHello], book: LogBook, receive: Callable[[frames.Frame], None]
     ) -> None:
         """*receive* gets every frame that is not about lines or calls."""
         self.is_connected = False
@@ -40,25 +40,25 @@ class Channel:
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._writer: asyncio.StreamWriter | None = None
-        self._ends: dict[wire.LeaseName, wire.Fired | wire.Cancelled] = {}
-        self._calls: dict[int, tuple[Running, wire.TriggerCall, concurrent.futures.Future[wire.Answer | None]]] = {}
+        self._ends: dict[frames.LeaseName, frames.Fired | frames.Cancelled] = {}
+        self._calls: dict[int, tuple[Running, frames.TriggerCall, concurrent.futures.Future[frames.Answer | None]]] = {}
         self._ids = itertools.count(1)
         self._flushing: asyncio.TimerHandle | None = None
 
     # What the host says
 
-    def end(self, frame: wire.Fired | wire.Cancelled) -> None:
+    def end(self, frame: frames.Fired | frames.Cancelled) -> None:
         """Tell the daemon that a trigger has ended, after all of its lines so far."""
         if frame.lease not in self._ends:
             self._ends[frame.lease] = frame
             self.flush()
             self._send(frame)
 
-    def unacknowledged(self) -> list[wire.LeaseName]:
+    def unacknowledged(self) -> list[frames.LeaseName]:
         """Return the triggers whose end the daemon has not acknowledged."""
         return list(self._ends)
 
-    def forget(self, lease: wire.LeaseName) -> None:
+    def forget(self, lease: frames.LeaseName) -> None:
         """The daemon has stored this end, or does not want it."""
         self._ends.pop(lease, None)
 
@@ -78,9 +78,9 @@ class Channel:
         while self._writer is not None and (batch := self._book.next()) is not None:
             self._send(batch)
 
-    def ask(self, running: Running, call: wire.TriggerCall) -> wire.Answer | None:
+    def ask(self, running: Running, call: frames.TriggerCall) -> frames.Answer | None:
         """Return the daemon's answer, which waits out an outage; None if the trigger is cancelled meanwhile. Not in the loop."""
-        answer: concurrent.futures.Future[wire.Answer | None] = concurrent.futures.Future()
+        answer: concurrent.futures.Future[frames.Answer | None] = concurrent.futures.Future()
         self._loop.call_soon_threadsafe(self._ask, running, call, answer)
         return answer.result()
 
@@ -111,7 +111,7 @@ class Channel:
                 await self._listen(reader)
             except (OSError, asyncio.IncompleteReadError):
                 pass
-            except wire.BrokenFrame as error:
+            except frames.BrokenFrame as error:
                 print(f"trigger host: the daemon sent something that is no frame: {error}", file=sys.stderr)
                 await asyncio.sleep(LONGEST_PAUSE_S)
             finally:
@@ -130,12 +130,12 @@ class Channel:
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while True:
-            length = wire.check_length(await reader.readexactly(wire.LENGTH.size))
-            frame = wire.unpack(await reader.readexactly(length))
-            if isinstance(frame, wire.Answer):
+            length = frames.check_length(await reader.readexactly(frames.LENGTH.size))
+            frame = frames.unpack(await reader.readexactly(length))
+            if isinstance(frame, frames.Answer):
                 if frame.id in self._calls:
                     self._calls.pop(frame.id)[2].set_result(frame)
-            elif isinstance(frame, wire.LinesTaken):
+            elif isinstance(frame, frames.LinesTaken):
                 self._book.taken(frame.number)
                 self.flush()
             else:
@@ -150,9 +150,9 @@ class Channel:
     def _send(self, frame: msgspec.Struct) -> None:
         # The transport's buffer is bounded by what may be open: lines by the book, one end per trigger, calls by threads.
         if self._writer is not None:
-            self._writer.write(wire.pack(frame))
+            self._writer.write(frames.pack(frame))
 
-    def _ask(self, running: Running, call: wire.TriggerCall, answer: concurrent.futures.Future[wire.Answer | None]) -> None:
+    def _ask(self, running: Running, call: frames.TriggerCall, answer: concurrent.futures.Future[frames.Answer | None]) -> None:
         numbered = msgspec.structs.replace(call, id=next(self._ids))
         self._calls[numbered.id] = (running, numbered, answer)
         self._send(numbered)

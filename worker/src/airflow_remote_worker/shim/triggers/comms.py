@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_remote_protocol.execution import CALL_HEADERS, MOST_BODY_BYTES, too_long
 
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.shim.compat import httpx
 from airflow_remote_worker.shim.denials import reason_of
 from airflow_remote_worker.shim.transport import BASE_URL, SERVER_ERROR_PAUSES_S, as_response, refusal
@@ -140,7 +140,7 @@ def _content(response: httpx.Response) -> Any:
 class TriggerTransport(httpx.BaseTransport):
     """Sends each request through *ask*, under the lease of the trigger that speaks. Called from threads only."""
 
-    def __init__(self, ask: Callable[[Running, wire.TriggerCall], wire.Answer | None], book: LogBook) -> None:
+    def __init__(self, ask: Callable[[Running, frames.TriggerCall], frames.Answer | None], book: LogBook) -> None:
         """*ask* blocks through an outage; it returns None if the trigger was cancelled meanwhile."""
         self._ask = ask
         self._book = book
@@ -157,7 +157,7 @@ class TriggerTransport(httpx.BaseTransport):
         body = request.read()
         if len(body) > MOST_BODY_BYTES:
             return refusal(413, "too-large", too_long(f"the body of {request.method} {path[:200]}", len(body), MOST_BODY_BYTES))
-        call = wire.TriggerCall(0, running.lease, request.method, path, headers, body)
+        call = frames.TriggerCall(0, running.lease, request.method, path, headers, body)
         answer = self._ask(running, call)
         for pause in SERVER_ERROR_PAUSES_S:
             if answer is None or answer.status < 500:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from airflow_remote_worker.shim import posix
+
 CONNECT_TIMEOUT_S = 0.5
 """A unix socket answers at once, unless its backlog is full."""
 _ASK = b"?"
@@ -132,12 +134,6 @@ def read_contact(path: str) -> float:
 
 
 def _connect(path: str) -> socket.socket:
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connected.settimeout(CONNECT_TIMEOUT_S)
-        connected.connect(path)
-        connected.setblocking(False)
-    except OSError:
-        connected.close()
-        raise
+    connected = posix.connect(path, timeout_s=CONNECT_TIMEOUT_S)
+    connected.setblocking(False)
     return connected

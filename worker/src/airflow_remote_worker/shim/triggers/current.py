@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames
 
 DEFAULT_THREADS = 32
 """Of the loop's default executor (`asyncio.to_thread`); what Python itself takes on a machine with many cores."""
@@ -19,7 +19,7 @@ DEFAULT_THREADS = 32
 class Running:
     """One trigger in this host."""
 
-    lease: wire.LeaseName
+    lease: frames.LeaseName
     ti: Any = None
     """The task instance as the Task SDK models it; None until the workload was read."""
     stop_after_s: float = 0.0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_remote_worker.shim import wire
+from airflow_remote_worker.local import frames
 from airflow_remote_worker.shim.host import redact
 from airflow_remote_worker.shim.triggers.current import current
 
@@ -36,14 +36,14 @@ class LogBook:
         self.notify: Callable[[], None] = lambda: None
         """Called, from any thread, when there is something to send."""
         self._lock = threading.Lock()
-        self._waiting: dict[wire.LeaseName, list[bytes]] = {}
-        self._sizes: dict[wire.LeaseName, int] = {}
-        self._lost: dict[wire.LeaseName, int] = {}
+        self._waiting: dict[frames.LeaseName, list[bytes]] = {}
+        self._sizes: dict[frames.LeaseName, int] = {}
+        self._lost: dict[frames.LeaseName, int] = {}
         self._size = 0
-        self._sent: deque[wire.Lines] = deque()
+        self._sent: deque[frames.Lines] = deque()
         self._number = 0
 
-    def add(self, lease: wire.LeaseName, line: bytes) -> None:
+    def add(self, lease: frames.LeaseName, line: bytes) -> None:
         """Keep *line*, which ends with a newline."""
         if len(line) > LONGEST_LINE:
             line = _shortened(line)
@@ -59,11 +59,11 @@ class LogBook:
             self._size += len(line)
         self.notify()
 
-    def tell(self, lease: wire.LeaseName, event: str, *, level: str = "info") -> None:
+    def tell(self, lease: frames.LeaseName, event: str, *, level: str = "info") -> None:
         """Add a line of our own."""
         self.add(lease, as_line(event, level=level))
 
-    def next(self) -> wire.Lines | None:
+    def next(self) -> frames.Lines | None:
         """Return the next batch to send; None if there is none, or too many are under way."""
         with self._lock:
             if not self._waiting or len(self._sent) >= MOST_BATCHES_UNDERWAY:
@@ -76,7 +76,7 @@ class LogBook:
                 if size >= BATCH:
                     break
             self._number += 1
-            batch = wire.Lines(self._number, lines)
+            batch = frames.Lines(self._number, lines)
             self._sent.append(batch)
             return batch
 
@@ -92,12 +92,12 @@ class LogBook:
                         if lost := self._lost.pop(lease, 0):
                             self._keep_gap(lease, lost)
 
-    def unacknowledged(self) -> list[wire.Lines]:
+    def unacknowledged(self) -> list[frames.Lines]:
         """Return the batches that were sent and not acknowledged, for a new connection."""
         with self._lock:
             return list(self._sent)
 
-    def _keep_gap(self, lease: wire.LeaseName, lost: int) -> None:
+    def _keep_gap(self, lease: frames.LeaseName, lost: int) -> None:
         line = _gap(lost)
         self._waiting.setdefault(lease, []).append(line)
         self._sizes[lease] = self._sizes.get(lease, 0) + len(line)
@@ -134,7 +134,7 @@ class PrintRouter(io.TextIOBase):
         self._beyond = beyond
         self._name = name
         self._level = level
-        self._begun: dict[wire.LeaseName, str] = {}
+        self._begun: dict[frames.LeaseName, str] = {}
 
     def write(self, text: str) -> int:
         running = current.get()
@@ -151,7 +151,7 @@ class PrintRouter(io.TextIOBase):
             self._begun[running.lease] = rest
         return len(text)
 
-    def end(self, lease: wire.LeaseName) -> None:
+    def end(self, lease: frames.LeaseName) -> None:
         """The trigger has ended: what it printed without a newline is a line."""
         if rest := self._begun.pop(lease, ""):
             self._book.add(lease, as_line(rest, level=self._level, logger=self._name))

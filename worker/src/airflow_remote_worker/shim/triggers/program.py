@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from airflow_remote_worker.shim import boottime, configuration, posix, user, wire
+from airflow_remote_worker.local import boottime, frames, job_files, run_as
+from airflow_remote_worker.local.seal import unsealed
+from airflow_remote_worker.shim import configuration, posix
 from airflow_remote_worker.shim.preload import preload
-from airflow_remote_worker.shim.seal import unsealed
 from airflow_remote_worker.shim.triggers import connect
 from airflow_remote_worker.shim.triggers.channel import Channel
 from airflow_remote_worker.shim.triggers.comms import Comms, TriggerTransport, make_client
@@ -38,8 +39,8 @@ UNHEEDED_S = 10.0
 
 def run(host_dir: Path) -> int:
     """Be the trigger host of *host_dir*; return when the daemon lets it go."""
-    os.environ[wire.JOB_MARK] = host_dir.name
-    spec = msgspec.json.decode(unsealed((host_dir / wire.HOST_SPEC).read_bytes()), type=wire.HostSpec)
+    os.environ[job_files.JOB_MARK] = host_dir.name
+    spec = msgspec.json.decode(unsealed((host_dir / job_files.HOST_SPEC).read_bytes()), type=job_files.HostSpec)
     preload()
     # Orphans of triggers' processes go to init: to reap them here would take exit codes from `asyncio.subprocess`.
     posix.leave_orphans()
@@ -49,8 +50,8 @@ def run(host_dir: Path) -> int:
     return serve(spec, connect.Direct(spec.socket_path, spec.contact_path))
 
 
-def _run_as(spec: wire.HostSpec) -> int:
-    become = user.becoming(spec.run_as_user)
+def _run_as(spec: job_files.HostSpec) -> int:
+    become = run_as.becoming(spec.run_as_user)
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
@@ -70,7 +71,7 @@ def _run_as(spec: wire.HostSpec) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def serve(spec: wire.HostSpec, connector: connect.Connector) -> int:
+def serve(spec: job_files.HostSpec, connector: connect.Connector) -> int:
     """Run triggers until the daemon lets the host go."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -87,7 +88,7 @@ def serve(spec: wire.HostSpec, connector: connect.Connector) -> int:
             print(f"trigger host: {type(error).__name__} in a task of a trigger is ignored", file=sys.stderr)
 
 
-async def _main(spec: wire.HostSpec, connector: connect.Connector) -> None:
+async def _main(spec: job_files.HostSpec, connector: connect.Connector) -> None:
     host = Host(spec, connector)
     await host.run()
 
@@ -95,12 +96,12 @@ async def _main(spec: wire.HostSpec, connector: connect.Connector) -> None:
 class Host:
     """The triggers of this process."""
 
-    def __init__(self, spec: wire.HostSpec, connector: connect.Connector) -> None:
+    def __init__(self, spec: job_files.HostSpec, connector: connect.Connector) -> None:
         from airflow.sdk.configuration import conf
 
         self._spec = spec
         self._connector = connector
-        self._triggers: dict[wire.LeaseName, Running] = {}
+        self._triggers: dict[frames.LeaseName, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         """Kept: the loop itself holds tasks weakly."""
         self._let_go = asyncio.Event()
@@ -146,27 +147,27 @@ class Host:
 
     # What the daemon says
 
-    def _hello(self) -> wire.HostHello:
+    def _hello(self) -> frames.HostHello:
         leases = list(dict.fromkeys([*self._triggers, *self._channel.unacknowledged()]))
-        return wire.HostHello(self._spec.host_id, self._spec.key, os.getpid(), leases)
+        return frames.HostHello(self._spec.host_id, self._spec.key, os.getpid(), leases)
 
-    def _receive(self, frame: wire.Frame) -> None:
-        if isinstance(frame, wire.KeepTriggers):
+    def _receive(self, frame: frames.Frame) -> None:
+        if isinstance(frame, frames.KeepTriggers):
             self._keep(set(frame.leases))
-        elif isinstance(frame, wire.StartTrigger):
+        elif isinstance(frame, frames.StartTrigger):
             self._start(frame)
-        elif isinstance(frame, wire.CancelTrigger):
+        elif isinstance(frame, frames.CancelTrigger):
             if running := self._triggers.get(frame.lease):
                 self._cancel(running, on_kill=frame.on_kill)
-        elif isinstance(frame, wire.Taken):
+        elif isinstance(frame, frames.Taken):
             self._channel.forget(frame.lease)
-        elif isinstance(frame, wire.Leave):
+        elif isinstance(frame, frames.Leave):
             if not self._triggers and not self._channel.unacknowledged():
                 self._let_go.set()
         else:
-            raise wire.BrokenFrame(f"unexpected {type(frame).__name__}")
+            raise frames.BrokenFrame(f"unexpected {type(frame).__name__}")
 
-    def _keep(self, wanted: set[wire.LeaseName]) -> None:
+    def _keep(self, wanted: set[frames.LeaseName]) -> None:
         for lease, running in list(self._triggers.items()):
             if lease not in wanted:
                 self._cancel(running, on_kill=False)
@@ -174,7 +175,7 @@ class Host:
             if lease not in wanted:
                 self._channel.forget(lease)
 
-    def _start(self, order: wire.StartTrigger) -> None:
+    def _start(self, order: frames.StartTrigger) -> None:
         lease = order.lease
         if lease in self._triggers or lease in self._channel.unacknowledged():
             return
@@ -183,7 +184,7 @@ class Host:
             workload = msgspec.json.decode(order.workload)
             running.ti = _task_instance(workload["ti"])
         except Exception as error:
-            self._channel.end(wire.Fired(lease, encode_failure(error, "the trigger's workload can't be read")))
+            self._channel.end(frames.Fired(lease, encode_failure(error, "the trigger's workload can't be read")))
             return
         self._triggers[lease] = running
         running.task = self._spawn(self._live(running, workload), name=f"trigger {lease[0]}")
@@ -206,7 +207,7 @@ class Host:
 
     def _fire(self, running: Running, event: bytes) -> None:
         # It stays in the list until its code has ended, so that a cancellation finds it.
-        self._channel.end(wire.Fired(running.lease, event))
+        self._channel.end(frames.Fired(running.lease, event))
 
     def _cancel(self, running: Running, *, on_kill: bool) -> None:
         if running.is_cancelled or running.task is None:
@@ -226,7 +227,7 @@ class Host:
             self._book.tell(running.lease, text, level="warning")
         self._remove(running)
         if not running.has_fired:
-            self._channel.end(wire.Cancelled(running.lease))
+            self._channel.end(frames.Cancelled(running.lease))
 
     def _remove(self, running: Running) -> None:
         if self._triggers.get(running.lease) is running:
@@ -259,7 +260,7 @@ class Host:
                 f"Await what takes time, or do it in asyncio.to_thread. It was here:\n{block.stack}"
             )
             self._book.tell(running.lease, text, level="warning")
-        self._channel.tell(wire.Blocked(block.seconds, running.lease if running else None))
+        self._channel.tell(frames.Blocked(block.seconds, running.lease if running else None))
 
 
 def _task_instance(content: dict[str, Any]) -> Any:

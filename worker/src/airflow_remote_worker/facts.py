@@ -1,0 +1,55 @@
+"""What a worker says of itself when it opens a session: its machine, and what it can do with its settings."""
+
+from __future__ import annotations
+
+import platform
+
+from airflow_remote_protocol.messages import Facts
+from airflow_remote_protocol.version import Capability
+
+from airflow_remote_worker import __version__, system
+from airflow_remote_worker.config import Config, ConfigError
+
+CAPABILITIES = frozenset(
+    {
+        Capability.TASK,
+        Capability.CALLBACK,
+        Capability.CONNECTION_TEST,
+        Capability.GZIP_LOG,
+        Capability.OWN_LOG,
+        Capability.RESTART,
+        Capability.RUNTIME,
+        Capability.USAGE,
+    }
+)
+
+
+def facts() -> Facts:
+    """Return what we say of this machine."""
+    return Facts(
+        hostname=platform.node()[:255],
+        os=f"{platform.system()} {platform.release()}"[:100],
+        arch=platform.machine()[:50],
+        python=platform.python_version(),
+        version=__version__,
+    )
+
+
+def capabilities(config: Config) -> frozenset[Capability]:
+    """Return what this worker can do, with its settings.
+
+    Raises:
+        ConfigError: tasks can't run as the user that the site wants.
+    """
+    able = CAPABILITIES | ({Capability.TRIGGER} if system.CAN_FORK and config.triggers else frozenset())
+    users = {"run_as_user": config.run_as_user}
+    users |= {f"queues.{queue}.run_as_user": own.run_as_user for queue, own in config.queues.items()}
+    if not any(users.values()):
+        return able
+    for setting, name in users.items():
+        try:
+            if name:
+                system.find_task_user(name)
+        except (ValueError, PermissionError) as error:
+            raise ConfigError(f"{setting}: {error}") from None
+    return able - {Capability.CONNECTION_TEST}  # the Task SDK runs these in the shim itself, which stays root

@@ -1,0 +1,546 @@
+"""The one connection to central: every route of `/remote/v1` as a method. All network speech of the worker goes through here.
+
+Owns headers, bounds, and the translation of foreign errors into ours (their words are :mod:`.diagnosis`'s; the connections
+themselves are :mod:`.connections`'). It refuses to own retries: callers decide what an error means to them;
+:meth:`Link.wait_for_contact` wakes those who wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import unquote
+
+import anyio
+import httpx
+import msgspec
+from airflow_remote_protocol.codec import Malformed, decode, decode_problem, encode
+from airflow_remote_protocol.errors import Problem, ProblemCode, problem
+from airflow_remote_protocol.execution import (
+    ANSWER_HEADERS,
+    CALL_HEADERS,
+    ENVELOPE_BYTES,
+    MOST_BODY_BYTES,
+    UNTOLD_BODY_BYTES,
+    too_long,
+)
+from airflow_remote_protocol.messages import (
+    LONGEST_SHORT_TEXT,
+    ChunkResult,
+    ChunkResults,
+    Credential,
+    Decline,
+    Enrolled,
+    Enrolment,
+    LogAppended,
+    Poll,
+    PollReply,
+    Pong,
+    Report,
+    Runtime,
+    RuntimeNoted,
+    Session,
+    SessionRequest,
+    TriggerEvent,
+    Usage,
+    UsageNoted,
+)
+from airflow_remote_protocol.version import (
+    EPOCH_HEADER,
+    MARKER_HEADER,
+    PROBLEM_HEADER,
+    PROTOCOL_VERSION,
+    SESSION_HEADER,
+    VersionMismatch,
+    check_version,
+)
+
+from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, Withheld, WorkerError, from_problem
+from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.link.connections import Connections
+from airflow_remote_worker.link.diagnosis import describe, diagnose
+from airflow_remote_worker.link.network import Network, Proxy
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+PREFIX = "remote/v1"
+MAX_BODY = 16 * 1024 * 1024
+"""Of central's own messages: a reply full of offers, each a few KiB."""
+BYTES_PER_S = 1024 * 1024
+"""How fast central is expected to work through a large body before it answers."""
+TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 10.0
+POLL_MARGIN_S = 15.0
+"""How much longer than its wait a poll may stay silent before the connection counts as dead."""
+LEAVE_ATTEMPTS = 5
+"""Within some 5 s: whoever leaves has nobody left who would try again."""
+LARGE_BYTES = 1024 * 1024
+"""Bodies from here on go one at a time: central has no more room for one worker."""
+PIECE = 256 * 1024
+"""Bytes that are sent within one `TIMEOUT_S`."""
+END_SESSION_S = 3.0
+"""A daemon that ends waits no longer: it only spares people a doubt."""
+STALE_S = 2.0
+"""A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
+PAGE = 8192
+"""How much of a stranger's page is read for its title."""
+PAGE_S = 2.0
+
+
+class _Login(msgspec.Struct, frozen=True):
+    """Airflow's answer to a login."""
+
+    access_token: str
+
+
+@dataclass(frozen=True)
+class Executed:
+    """The Execution API's own response to a call."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Link:
+    """Speaks to central by the way of *network* as the holder of *credential*.
+
+    Raises:
+        Refused, ConfigError: that way can't be taken.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        credential: str,
+        clock: Clock,
+        previous: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.on_fallback: Callable[[], None] = lambda: None
+        """Hears that central does not know the credential, and that the one before is used again."""
+        self.central = network.central
+        self.session_id: str | None = None
+        self.body_bytes = UNTOLD_BODY_BYTES
+        """How large the body of an Execution API call may be, in either direction, by central's word."""
+        self._connections = Connections(network, clock, transport)
+        self._credential = credential
+        self._previous = previous
+        self._clock = clock
+        self._contact = anyio.Event()
+        self._sending_large = anyio.Lock()
+        self._is_down = False
+        self._busy_until = 0.0
+        """The latest moment before which a busy central has asked us not to come again."""
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """What the way leads through."""
+        return self._connections.way.proxy
+
+    # The worker
+
+    async def enrol(self, enrolment: Enrolment) -> Enrolled:
+        """Exchange the enrolment token (given as the credential) for this worker's own credential."""
+        return decoded(Enrolled, await self._send("POST", "enrol", encode(enrolment), repeats=False))
+
+    async def log_in(self, username: str, password: str) -> str:
+        """Exchange a user's password for Airflow's own token (`/auth/token`, which is Airflow's word, not `/remote/v1`'s).
+
+        Raises:
+            Refused: Airflow does not accept them, or has no such login.
+            Unreachable: something else answered, or nothing.
+        """
+        body = {"username": username, "password": password}
+        async with self._connections.client() as client:
+            try:
+                async with client.stream("POST", f"{self.central}/auth/token", json=body, timeout=TIMEOUT_S) as response:
+                    page = await _bounded(response, PAGE)
+            except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+                raise self._unreachable(error) from None
+        if response.status_code in (400, 401, 403):
+            raise Refused(f"Airflow does not accept the password of {username!r}")
+        if response.status_code in (404, 405, 422):
+            raise Refused(
+                "this Airflow gives no tokens for passwords (its auth manager has a login of its own); use an enrolment token"
+            )
+        try:
+            return decode(_Login, page).access_token
+        except Malformed:
+            raise Unreachable(diagnose(response, page, self.central, self.proxy)) from None
+
+    async def open_session(self, request: SessionRequest) -> Session:
+        """Open a session; all further calls speak under it."""
+        session = decoded(Session, await self._send("POST", "session", encode(request)))
+        try:
+            check_version(session.protocol)
+        except VersionMismatch as error:
+            raise Outdated(str(error)) from None
+        self.session_id = session.session_id
+        self.body_bytes = min(session.body_bytes or UNTOLD_BODY_BYTES, MOST_BODY_BYTES)
+        return session
+
+    async def next_credential(self) -> Credential:
+        """Ask for the credential that replaces ours. Ours stays good until the new one is used."""
+        return decoded(Credential, await self._send("POST", "credential"))
+
+    @property
+    def credential(self) -> str:
+        """What it speaks with."""
+        return self._credential
+
+    def forget_previous(self) -> None:
+        """Central has seen the present credential; the one before is nobody's."""
+        self._previous = None
+
+    def speak_with(self, credential: str) -> None:
+        """Use *credential* from now on, and go back if central does not know it."""
+        self._previous, self._credential = self._credential, credential
+
+    async def poll(self, poll: Poll) -> PollReply:
+        """Ask for work; returns when central has something to say, or after `wait_s`."""
+        response = await self._send("POST", "poll", encode(poll), read_timeout_s=poll.wait_s + POLL_MARGIN_S, session=True)
+        return decoded(PollReply, response)
+
+    async def ping(self) -> Pong:
+        """Prove the credential; hear central's clock."""
+        return decoded(Pong, await self._send("GET", "ping"))
+
+    async def prove_post(self) -> None:
+        """Prove that more than GET gets through.
+
+        Raises:
+            Unreachable: it doesn't.
+        """
+        # No such route: any answer that is central's own will do.
+        with contextlib.suppress(Refused, Superseded, Outdated, Rewind):
+            await self._send("POST", "ping", b"{}")
+
+    async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool = False) -> int:
+        """Append *chunk* of this worker's own log at *offset* of the stretch; return how many bytes of it central holds now.
+
+        Raises:
+            Rewind: central stands elsewhere.
+        """
+        headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
+        path = f"log?stretch={stretch}&offset={offset}"
+        return decoded(LogAppended, await self._send("POST", path, chunk, headers=headers, session=True)).size
+
+    async def tell_usage(self, usage: Usage) -> float:
+        """Tell what this machine and its jobs use; return after how many seconds to do so again."""
+        return decoded(UsageNoted, await self._send("POST", "usage", encode(usage), session=True)).every_s
+
+    async def end_session(self) -> None:
+        """Say that this daemon ends as it should: people see the worker as offline at once. Raises what any call raises."""
+        await self._send("POST", "session/end", session=True, read_timeout_s=END_SESSION_S)
+
+    async def report_runtime(self, runtime: Runtime) -> str:
+        """Report what tasks run in here; return why central offers us no jobs, empty if it does."""
+        return decoded(RuntimeNoted, await self._send("POST", "runtime", encode(runtime), session=True)).trouble
+
+    async def leave(self) -> None:
+        """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.
+
+        Raises:
+            Superseded: central still counts jobs here.
+            Unreachable: no attempt was answered.
+        """
+        backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=2)
+        for left in reversed(range(LEAVE_ATTEMPTS)):
+            try:
+                await self._send("POST", "leave")
+            except Unreachable:
+                if not left:
+                    raise
+                await self._clock.sleep(backoff.next_s())
+            except Refused as error:
+                if error.code is not ProblemCode.REVOKED:
+                    raise
+                return
+            else:
+                return
+
+    # A job
+
+    async def accept(self, lease: Lease) -> None:
+        await self._send("POST", f"jobs/{lease.job_id}/accept", session=True, lease=lease)
+
+    async def decline(self, lease: Lease, reason: str) -> None:
+        body = encode(Decline(reason=reason[:LONGEST_SHORT_TEXT]))
+        await self._send("POST", f"jobs/{lease.job_id}/decline", body, session=True, lease=lease)
+
+    async def report(self, lease: Lease, report: Report) -> None:
+        await self._send("POST", f"jobs/{lease.job_id}/report", encode(report), session=True, lease=lease)
+
+    async def append_log(self, lease: Lease, offset: int, chunk: bytes, *, gzipped: bool = False) -> int:
+        """Append *chunk* at *offset* (of the unpacked log); return how many bytes central holds now.
+
+        Raises:
+            Rewind: central stands elsewhere.
+        """
+        headers = {"content-type": "application/octet-stream"}
+        if gzipped:
+            headers["content-encoding"] = "gzip"
+        path = f"jobs/{lease.job_id}/log?offset={offset}"
+        response = await self._send("POST", path, chunk, headers=headers, session=True, lease=lease)
+        return decoded(LogAppended, response).size
+
+    async def event(self, lease: Lease, event: TriggerEvent) -> None:
+        """Say how a trigger has ended; its task goes on.
+
+        Raises:
+            Superseded: the task does not wait for it any more.
+        """
+        await self._send("POST", f"jobs/{lease.job_id}/event", encode(event), session=True, lease=lease)
+
+    async def append_logs(self, body: bytes, *, gzipped: bool = False) -> list[ChunkResult]:
+        """Append pieces of the logs of many triggers; return what became of each, in their order. *body*: `LogChunks`."""
+        headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if gzipped else {})
+        return decoded(ChunkResults, await self._send("POST", "logs", body, headers=headers, session=True)).results
+
+    async def execution(self, lease: Lease, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Executed:
+        """Pass one Execution API call of the job on; errors of the Execution API itself are returned, not raised.
+
+        Raises:
+            Refused: `too-large`: the body or the answer passes the limit, also one of a proxy on the way; `invalid`.
+        """
+        if _climbs(path):
+            # Dot segments would be resolved on the way: a job could speak as its worker, to any route.
+            detail = f"{path[:200]!r} is not a path of the Execution API"
+            raise from_problem(problem(ProblemCode.INVALID, detail))
+        if len(body) > self.body_bytes:
+            raise _too_large(too_long(f"the body of {method} {path[:200]}", len(body), self.body_bytes))
+        kept = {name: value for name, value in headers.items() if name.lower() in CALL_HEADERS}
+        path = f"jobs/{lease.job_id}/execution/{path.lstrip('/')}"
+        patience_s = TIMEOUT_S + len(body) / BYTES_PER_S
+        async with self._sending_large if len(body) > LARGE_BYTES else contextlib.nullcontext():
+            return await self._send(
+                method, path, body, headers=kept, session=True, lease=lease, execution=True, read_timeout_s=patience_s
+            )
+
+    # Contact
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the last request found no central; one that waits now would only wait."""
+        return self._is_down
+
+    async def wait_for_contact(self, at_most_s: float) -> None:
+        """Wait *at_most_s*, or until anyone hears of central (and a moment more, so that not all call at once).
+
+        What a busy central asked for holds all the same: one call that got through doesn't mean that there is room for all.
+        """
+        latest = self._clock.monotonic() + at_most_s
+        with anyio.move_on_after(at_most_s) as waited:
+            await self._contact.wait()
+        if not waited.cancelled_caught:
+            asked_s = max(0.0, min(self._busy_until, latest) - self._clock.monotonic())
+            await self._clock.sleep(asked_s + 0.2 * self._clock.chance())
+
+    def _note_up(self) -> None:
+        # Only the end of an outage wakes waiters: each success of another call would press a central that is merely busy.
+        if self._is_down:
+            self._is_down = False
+            self._contact.set()
+            self._contact = anyio.Event()
+
+    async def close(self) -> None:
+        await self._connections.close()
+
+    # One request
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        session: bool = False,
+        lease: Lease | None = None,
+        read_timeout_s: float = TIMEOUT_S,
+        execution: bool = False,
+        repeats: bool = True,
+    ) -> Executed:
+        """Send; return the answer. *repeats*: the call may be made twice.
+
+        Raises:
+            Unreachable, Refused, Superseded, Outdated, Rewind: see :mod:`.errors`.
+        """
+        used = self._credential
+        own = {MARKER_HEADER: PROTOCOL_VERSION, "accept-encoding": "gzip"}
+        if used:  # `check URL` has no credential, and a header without one is no valid header
+            own["authorization"] = f"Bearer {used}"
+        if session:
+            if self.session_id is None:
+                raise Unreachable("no session with central has been opened yet")
+            own[SESSION_HEADER] = self.session_id
+        if lease:
+            own[EPOCH_HEADER] = str(lease.epoch)
+        if body and headers is None:
+            own["content-type"] = "application/json"
+        timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=read_timeout_s)
+        url = f"{self.central}/{PREFIX}/{path}"
+        started = self._clock.monotonic()
+        try:
+            async with self._connections.client() as client:
+                content: bytes | _Pieces | None = body or None
+                if len(body) > PIECE:
+                    content, own["content-length"] = _Pieces(body), str(len(body))
+                request = client.build_request(method, url, content=content, headers={**(headers or {}), **own}, timeout=timeout)
+                try:
+                    answer = await self._exchange(client, request, execution=execution)
+                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+                    # The server closed a kept-alive connection just as we used it: again at once, just once.
+                    if not repeats or self._clock.monotonic() - started > STALE_S:
+                        raise self._unreachable(error) from None
+                    try:
+                        answer = await self._exchange(client, request, execution=execution)
+                    except (httpx.HTTPError, ssl.SSLError, OSError) as again:
+                        raise self._unreachable(again) from None
+                except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+                    raise self._unreachable(error) from None
+        except (Refused, Withheld) as error:
+            if error.code not in (ProblemCode.UNAUTHORIZED, ProblemCode.EXPIRED) or not self._falls_back(used):
+                raise
+            raise Unreachable(
+                f"the credential was changed while it was used ({error}); trying again with the present one"
+            ) from None
+        self._note_up()
+        return answer
+
+    def _falls_back(self, used: str) -> bool:
+        """Say whether another credential than the one *used* is worth a try."""
+        if used != self._credential:
+            return True
+        if self._previous is None:
+            return False
+        log.warning("central does not know this worker's newest credential (was its database restored?); using the one before")
+        self._credential, self._previous = self._previous, None
+        self.on_fallback()
+        return True
+
+    async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request, *, execution: bool) -> Executed:
+        response = await client.send(request, stream=True, follow_redirects=False)
+        try:
+            if MARKER_HEADER not in response.headers:
+                if execution and response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+                    # Tried again it would be refused again. Central is there: a smaller call gets through.
+                    size = request.headers.get("content-length", "?")
+                    raise _too_large(
+                        f"a proxy between this worker and central refuses a body of {size} bytes (status 413, without central's "
+                        "header): raise its limit (nginx: client_max_body_size) to central's, or keep large values in a store"
+                    )
+                self._is_down = True
+                self._connections.suspect_files()
+                page = await _first_bytes(response)
+                raise Unreachable(diagnose(response, page, self.central, self.proxy), was_cut=True)
+            body = await (self._bounded_answer(response, request) if execution else _bounded(response, MAX_BODY))
+        finally:
+            await response.aclose()
+        if PROBLEM_HEADER in response.headers:
+            found = decode_problem(body) or Problem(
+                code=response.headers[PROBLEM_HEADER],
+                title=f"central answered {response.status_code}",
+                status=response.status_code,
+            )
+            retry_after_s = _retry_after(response)
+            if retry_after_s is not None:
+                self._busy_until = max(self._busy_until, self._clock.monotonic() + retry_after_s)
+            raise from_problem(found, retry_after_s=retry_after_s)
+        kept = {name: response.headers[name] for name in ANSWER_HEADERS if name in response.headers}
+        if not response.is_success and not execution:
+            raise Unreachable(f"central answered {response.status_code} to {request.url.path} without saying why")
+        return Executed(response.status_code, kept, body)
+
+    async def _bounded_answer(self, response: httpx.Response, request: httpx.Request) -> bytes:
+        """Return the body of the Execution API's answer. Raises: Refused."""
+        most = self.body_bytes + ENVELOPE_BYTES
+        announced = response.headers.get("content-length", "")
+        try:
+            return await _bounded(response, most, int(announced) if announced.isdigit() else 0)
+        except _Longer as error:
+            self._note_up()
+            what = f"central's answer to {request.method} {request.url.path[-200:]}"
+            raise _too_large(too_long(what, error.size, self.body_bytes)) from None
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        self._is_down = True
+        self._connections.suspect_files()
+        never_left = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
+        return Unreachable(describe(error, self.central, self.proxy), was_cut=not never_left)
+
+
+def decoded(kind: type[T], answer: Executed) -> T:
+    """Return the message in an answer; nonsense is not central's word."""
+    try:
+        return decode(kind, answer.body)
+    except Malformed as error:
+        raise Unreachable(f"central's answer makes no sense: {error}; central may be newer than this worker") from None
+
+
+def _climbs(path: str) -> bool:
+    return any(part in (".", "..") for part in unquote(path.partition("?")[0]).replace("\\", "/").split("/")) or "#" in path
+
+
+class _Pieces:
+    """A body that is sent in pieces, again if need be. The time limit of a write is for each: a slow line may take time."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for begin in range(0, len(self._body), PIECE):
+            yield self._body[begin : begin + PIECE]
+
+
+async def _first_bytes(response: httpx.Response) -> bytes:
+    """Return the beginning of a page that isn't central's, as far as it comes soon."""
+    page = b""
+    with anyio.move_on_after(PAGE_S), contextlib.suppress(httpx.HTTPError, ssl.SSLError, OSError):
+        async for chunk in response.aiter_bytes(PAGE):
+            page += chunk
+            if len(page) >= PAGE:
+                break
+    return page[:PAGE]
+
+
+class _Longer(Unreachable):
+    """An answer is longer than its kind may be. *size*: what is known of it, in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"central's answer is longer than {limit} bytes; that is not expected of it")
+        self.size = size
+
+
+async def _bounded(response: httpx.Response, limit: int, announced: int = 0) -> bytes:
+    """Raises: _Longer."""
+    if announced > limit:
+        raise _Longer(announced, limit)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > limit:
+            raise _Longer(size, limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(detail: str) -> WorkerError:
+    return from_problem(problem(ProblemCode.TOO_LARGE, detail))
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return min(600.0, max(0.0, float(response.headers["retry-after"])))
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,268 @@
+"""What a shim, its zygote and the daemon say to each other on this machine: length-prefixed msgpack frames.
+
+Imported by both interpreters (the worker's and the runtime's), so it needs nothing but the protocol, stdlib and msgspec, which
+the Task SDK depends on too. A frame is a 4-byte big-endian length and that many bytes of msgpack.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+
+import msgspec
+from airflow_remote_protocol.execution import MOST_BODY_BYTES
+
+LENGTH = struct.Struct(">I")
+MAX_FRAME = MOST_BODY_BYTES + (1 << 20)
+"""The largest body of an Execution API call that central may be set to take (a large XCom), and what is around it."""
+ACCEPT = "accept"
+"""The path of a :class:`Call` (POST) that isn't the Execution API's: the daemon accepts the offer at central. For kinds of jobs
+that have no `run` call of their own."""
+
+OWN_CALL = re.compile(r"(?:task-instances|callbacks)/[^/?]+/(run|state|heartbeat)(?:\?|$)")
+"""Paths of the Execution API by which a task's start, end and life are told; other paths may end in such words too."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Shim → daemon, first frame of each connection: proof that it speaks for this job."""
+
+    job_id: str
+    key: str
+    pid: int
+
+
+class Call(msgspec.Struct, frozen=True, tag="call"):
+    """Shim → daemon: one Execution API request. At most one is open per connection."""
+
+    id: int
+    method: str
+    path: str
+    """Relative to the Execution API's root, without a leading slash; query string included, percent-encoded."""
+    headers: dict[str, str]
+    body: bytes = b""
+    may_spool: bool = False
+    """The shim would rather keep it in the job's outbox than wait for central."""
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """Daemon → shim: the response to call *id*. The daemon waits out an outage before it answers."""
+
+    id: int
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Spool(msgspec.Struct, frozen=True, tag="spool"):
+    """Daemon → shim, instead of an answer to call *id*: central can't be reached, keep the call in the outbox."""
+
+    id: int
+
+
+class Spooled(msgspec.Struct, frozen=True, tag="spooled"):
+    """Shim → daemon: something is in the outbox. Also true, and not said, whenever a shim connects."""
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Daemon → shim, at any time: end the task by the supervisor's own path."""
+
+    reason: str
+    """A `StopReason` value of the protocol."""
+    detail: str = ""
+
+
+class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
+    """Daemon → zygote: fork a shim for the job in *job_dir*."""
+
+    job_dir: str
+
+
+class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
+    """Zygote → daemon: the shim's process. *start_time* as psutil's `create_time()` gives it, to tell a reused pid."""
+
+    job_dir: str
+    pid: int
+    start_time: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """Zygote → daemon, once: preloaded and willing to fork."""
+
+    pid: int
+    python: str
+    airflow: str
+    """Version of the Task SDK in this runtime."""
+
+
+class Unable(msgspec.Struct, frozen=True, tag="unable"):
+    """Zygote → daemon: the runtime can't host tasks, and why; or (with *job_dir*) this fork failed."""
+
+    reason: str
+    job_dir: str = ""
+
+
+LeaseName = tuple[str, int]
+"""A lease as frames about triggers name it: job id and epoch."""
+
+
+class HostHello(msgspec.Struct, frozen=True, tag="host-hello"):
+    """Trigger host → daemon, first frame of each connection."""
+
+    host_id: str
+    key: str
+    pid: int
+    leases: list[LeaseName] = []
+    """The triggers that it runs, and those whose end the daemon has not acknowledged."""
+
+
+class KeepTriggers(msgspec.Struct, frozen=True, tag="keep-triggers"):
+    """Daemon → trigger host, first frame of each connection: the host cancels every other trigger, without `on_kill`."""
+
+    leases: list[LeaseName] = []
+
+
+class StartTrigger(msgspec.Struct, frozen=True, tag="start-trigger"):
+    """Daemon → trigger host: run this trigger. Nothing happens if the host has it already."""
+
+    lease: LeaseName
+    workload: bytes
+    """The protocol's `TriggerWorkload` as JSON."""
+    stop_after_s: float = 0.0
+    """How long after the last contact with central the host must cancel it; 0: never."""
+    contact_at: float = 0.0
+    """When the last contact began that the daemon knew of, by :func:`.boottime.now`."""
+
+
+class CancelTrigger(msgspec.Struct, frozen=True, tag="cancel-trigger"):
+    """Daemon → trigger host: end this trigger."""
+
+    lease: LeaseName
+    on_kill: bool = False
+    """A user acted on the task: the trigger's `on_kill` runs."""
+
+
+class Fired(msgspec.Struct, frozen=True, tag="fired"):
+    """Trigger host → daemon: the trigger has ended. Sent again on each connection until :class:`Taken`."""
+
+    lease: LeaseName
+    event: bytes
+    """The protocol's `TriggerEvent` as JSON."""
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
+    """Trigger host → daemon: the trigger was cancelled and has ended. Sent again until :class:`Taken`."""
+
+    lease: LeaseName
+
+
+class Taken(msgspec.Struct, frozen=True, tag="taken"):
+    """Daemon → trigger host: the end of this trigger is stored; forget it."""
+
+    lease: LeaseName
+
+
+class Lines(msgspec.Struct, frozen=True, tag="lines"):
+    """Trigger host → daemon: log lines of several triggers. Sent again on each connection until :class:`LinesTaken`."""
+
+    number: int
+    lines: list[tuple[LeaseName, bytes]]
+
+
+class LinesTaken(msgspec.Struct, frozen=True, tag="lines-taken"):
+    """Daemon → trigger host: all :class:`Lines` up to *number* are stored."""
+
+    number: int
+
+
+class TriggerCall(msgspec.Struct, frozen=True, tag="trigger-call"):
+    """Trigger host → daemon: one Execution API request of one trigger. Many may be open; each gets an :class:`Answer`."""
+
+    id: int
+    lease: LeaseName
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Blocked(msgspec.Struct, frozen=True, tag="blocked"):
+    """Trigger host → daemon: its event loop did not turn for *seconds*."""
+
+    seconds: float
+    lease: LeaseName | None = None
+    """The trigger that blocked it, if that is known."""
+
+
+class Leave(msgspec.Struct, frozen=True, tag="leave"):
+    """Daemon → trigger host: end, because there is no trigger for you."""
+
+
+JobFrame = Hello | Call | Answer | Spool | Spooled | Stop | Spawn | Spawned | Ready | Unable
+ToHost = KeepTriggers | StartTrigger | CancelTrigger | Taken | LinesTaken | Leave
+FromHost = HostHello | Fired | Cancelled | Lines | TriggerCall | Blocked
+Frame = JobFrame | ToHost | FromHost
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+class BrokenFrame(ValueError):
+    """The peer closed in the middle of a frame, or sent something that is none."""
+
+
+def pack(frame: msgspec.Struct) -> bytes:
+    """Return *frame* with its length before it."""
+    body = _encoder.encode(frame)
+    if len(body) > MAX_FRAME:
+        raise BrokenFrame(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME}")
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> Frame:
+    """Return the frame in *body* (the length already stripped).
+
+    Raises:
+        BrokenFrame: not a frame we know.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BrokenFrame(str(error)) from None
+
+
+def check_length(prefix: bytes) -> int:
+    """Return the length that *prefix* (4 bytes) announces.
+
+    Raises:
+        BrokenFrame: longer than we accept.
+    """
+    (length,) = LENGTH.unpack(prefix)
+    if length > MAX_FRAME:
+        raise BrokenFrame(f"the peer announced a frame of {length} bytes; the limit is {MAX_FRAME}")
+    return int(length)
+
+
+def receive(sock: socket.socket) -> Frame | None:
+    """Block for one frame; None when the peer closed between frames. For the shim and the zygote; the daemon reads streams."""
+    prefix = _receive_exactly(sock, LENGTH.size)
+    if not prefix:
+        return None
+    if len(prefix) < LENGTH.size:
+        raise BrokenFrame("the peer closed within a frame's length")
+    length = check_length(prefix)
+    body = _receive_exactly(sock, length)
+    if len(body) < length:
+        raise BrokenFrame(f"the peer closed after {len(body)} of {length} bytes")
+    return unpack(body)
+
+
+def _receive_exactly(sock: socket.socket, count: int) -> bytes:
+    chunks = []
+    while count > 0:
+        chunk = sock.recv(min(count, 1 << 20))
+        if not chunk:
+            break
+        chunks.append(chunk)
+        count -= len(chunk)
+    return b"".join(chunks)

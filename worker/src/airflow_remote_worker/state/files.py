@@ -1,0 +1,117 @@
+"""Files of the state directory: written whole or not at all, sealed with a checksum, and twice if they can't be replaced.
+
+Damaged files go to the quarantine, where an operator can look at them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from airflow_remote_worker import system
+from airflow_remote_worker.errors import Damaged
+from airflow_remote_worker.local.seal import Broken, sealed, unsealed
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def write(path: Path, body: bytes, *, durable: bool = False) -> None:
+    """Replace *path* by *body* in one step, created with mode 0600; *durable*: also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(body)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        system.sync_directory(path.parent)
+
+
+def read(kind: type[T], path: Path) -> T:
+    """Return the *kind* in *path*.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Damaged: it holds something else, or can't be read.
+    """
+    try:
+        return msgspec.json.decode(unsealed(path.read_bytes()), type=kind)
+    except FileNotFoundError:
+        raise
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, Broken) as error:
+        raise Damaged(f"{path} is damaged ({error})") from None
+    except OSError as error:
+        raise Damaged(f"{path} can't be read ({error.strerror})") from None
+
+
+def store(path: Path, message: msgspec.Struct, *, durable: bool = False) -> None:
+    """Put *message* into *path*, sealed, in one step."""
+    write(path, sealed(msgspec.json.encode(message)), durable=durable)
+
+
+def copy_of(path: Path) -> Path:
+    """Return where the second copy of *path* is."""
+    return path.with_name(path.name + ".copy")
+
+
+def write_twice(path: Path, message: msgspec.Struct, *, durable: bool = False) -> None:
+    """Put *message* into *path* and into its copy: one of them is whole whatever happens to the other."""
+    for place in (path, copy_of(path)):
+        store(place, message, durable=durable)
+
+
+def read_twice(kind: type[T], path: Path, put_aside: Callable[[Path], object]) -> T:
+    """Return the *kind* in *path*, or in its copy if that one is damaged; what is damaged goes through *put_aside*.
+
+    Raises:
+        FileNotFoundError: it was never stored (the copy alone means nothing: it is written second, and outlives nothing).
+        Damaged: neither can be used.
+    """
+    try:
+        return read(kind, path)
+    except Damaged as error:
+        damage = error
+    try:
+        content = read(kind, copy_of(path))
+    except FileNotFoundError:
+        put_aside(path)
+        raise damage from None
+    except Damaged:
+        for damaged in (path, copy_of(path)):
+            put_aside(damaged)
+        raise Damaged(f"{damage}, and so is its copy") from None
+    log.warning("%s; its copy is whole and is used; the damaged one is in quarantine", damage)
+    put_aside(path)
+    try:
+        store(path, content)
+    except OSError as error:
+        log.error("%s can't be restored from its copy: %s", path, error)
+    return content
+
+
+def put_aside(path: Path, quarantine: Path) -> Path | None:
+    """Move a damaged file out of the way, for a person to look at; return where to, None if it can't be moved."""
+    # A job's file is named after its job too; the time keeps an earlier one.
+    name = path.name if path.parent == quarantine.parent else f"{path.parent.name}.{path.name}"
+    target = quarantine / f"{name}.{time.time_ns()}"
+    try:
+        quarantine.mkdir(mode=0o700, exist_ok=True)
+        return path.rename(target)
+    except OSError as error:
+        log.error("%s is damaged and can't be moved away: %s", path, error)
+        return None

@@ -1,0 +1,218 @@
+"""The systemd unit of a worker: its text, and `service install|uninstall|status`.
+
+Owns the one source of the unit; `deploy/systemd/` holds what it renders to. What the daemon tells systemd is :mod:`.systemd`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_remote_worker import system
+from airflow_remote_worker.config import ConfigError
+
+DEFAULT_UNIT = "airflow-remote-worker"
+DRAIN_S = 20
+"""How long a stop or restart of the service waits for jobs. They outlive it (KillMode=process): there is little to wait for."""
+STOP_MARGIN_S = 40
+"""For the last logs and reports (10 s), and for the network to notice."""
+SYSTEM_UNITS = Path("/etc/systemd/system")
+RUNNING_MARK = Path("/run/systemd/system")
+"""There while systemd is this machine's init: what `sd_booted(3)` looks at."""
+
+UNIT = """\
+# Written by `airflow-remote-worker service install`; a later install overwrites it. Your own changes go into a drop-in:
+#   systemctl {user_flag}edit {unit}
+[Unit]
+Description=Remote Worker for Apache Airflow ({state})
+Documentation=man:systemd.service(5)
+Wants=network-online.target
+After=network-online.target
+# A machine that nobody visits must never be left without its worker.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={program} run --state {state_argument} --drain-timeout-s {drain_s}
+# Proxy, CA, log level: AIRFLOW_REMOTE_WORKER_…, HTTPS_PROXY, … one NAME=value a line. The file may be missing.
+EnvironmentFile=-{environment_file}
+{user}
+# Tasks outlive the daemon: a stop, a restart, an upgrade or a crash ends the daemon alone, and its next start adopts them.
+KillMode=process
+# The first SIGTERM drains for --drain-timeout-s, then the daemon lets go of its jobs and ends.
+TimeoutStopSec={stop_s}
+Restart=always
+RestartSec=10
+# 2: a setting is wrong. 3: central refuses this worker (revoked, cloned, outdated) or it never joined. A restart changes neither.
+RestartPreventExitStatus=2 3
+# Fed after each good exchange with central and by nothing else. During an outage this restarts the daemon four times an hour,
+# which costs its tasks nothing; a daemon that is stuck in whatever way comes back by itself.
+WatchdogSec=15min
+# Not SIGABRT: a core dump would hold the credential.
+WatchdogSignal=SIGKILL
+# A task that is killed for want of memory must not take the daemon and the other tasks with it.
+OOMPolicy=continue
+# The tasks of all slots count here.
+TasksMax=infinity
+{hardening}
+[Install]
+WantedBy={target}
+"""
+
+HARDENED = """
+# Tasks are children of this service and inherit what follows. It is what ordinary tasks (Python, Bash, a client of a Docker
+# daemon) never notice. It does forbid sudo and other setuid programs, `run_as_user`, and containers without a daemon
+# (rootless podman): `service install --allow-sudo` leaves it out.
+NoNewPrivileges=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+RestrictRealtime=yes
+LockPersonality=yes
+# Worth adding in a drop-in where your tasks allow it:
+#   ProtectSystem=strict with ReadWritePaths={state} and each directory that tasks write to
+#   ProtectHome=yes (not with the state directory or the Dags in a home)
+#   PrivateDevices=yes, ProtectClock=yes (not where a task uses a device: a serial port, a GPU)
+#   RestrictNamespaces=yes, RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6, SystemCallArchitectures=native, MemoryMax=…
+# Never add PrivateTmp=yes, DynamicUser=yes or RuntimeDirectory=: a stop would take away what outliving tasks still use.
+"""
+
+UNHARDENED = """
+# Tasks are children of this service: what it may not do, they may not do. Hardening was left out (--allow-sudo).
+"""
+
+UNPRIVILEGED = """
+# A user's own service manager can harden little; for more, install as root: service install --system
+"""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """All that differs between two units."""
+
+    program: tuple[str, ...]
+    state: Path
+    name: str = DEFAULT_UNIT
+    system: bool = True
+    """The system's service, else one of the user's own."""
+    user: str = ""
+    """Who runs a system service."""
+    drain_s: int = DRAIN_S
+    allow_sudo: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where systemd looks for it."""
+        return (SYSTEM_UNITS if self.system else user_units()) / f"{self.name}.service"
+
+    def render(self) -> str:
+        """Return the unit's text."""
+        hardening = UNPRIVILEGED if not self.system else UNHARDENED if self.allow_sudo else HARDENED
+        state = _plain(self.state)
+        return UNIT.format(
+            unit=self.name,
+            user_flag="" if self.system else "--user ",
+            program=" ".join(_argument(part) for part in self.program),
+            state=state,
+            state_argument=_argument(str(self.state)),
+            environment_file=_plain(self.state / "service.env"),
+            drain_s=self.drain_s,
+            stop_s=self.drain_s + STOP_MARGIN_S,
+            user=f"User={self.user}" if self.system else "# (no User=: the user whose service manager this is)",
+            hardening=hardening.replace("{state}", state),
+            target="multi-user.target" if self.system else "default.target",
+        )
+
+
+def user_units() -> Path:
+    """Return where a user's own units are."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "systemd/user"
+
+
+def program() -> tuple[str, ...]:
+    """Return how this very installation is started."""
+    script = Path(sys.executable).with_name("airflow-remote-worker")
+    return (str(script),) if script.exists() else (sys.executable, "-m", "airflow_remote_worker")
+
+
+def whose(state: Path, user_name: str | None) -> str:
+    """Return the user a system service runs as: the one named, else who owns the state directory.
+
+    Raises:
+        ConfigError: nobody sensible, or no such user.
+    """
+    if user_name is not None:
+        if not system.is_user(user_name):
+            raise ConfigError(f"--user-name: there is no user {user_name!r} on this machine; make one, or name another")
+        return user_name
+    owner = system.owner(state) if state.exists() else None
+    if owner is None or owner == "root":
+        which = "doesn't exist" if owner is None else "belongs to root, and tasks should not run as root"
+        remedy = "name the directory with --state and the user who owns it with --user-name (root, if you mean it)"
+        raise ConfigError(f"--user-name: {state} {which}; {remedy}")
+    return owner
+
+
+def install(unit: Unit) -> list[str]:
+    """Write the unit and let systemd read it; return what to tell people."""
+    unit.path.parent.mkdir(parents=True, exist_ok=True)
+    part = unit.path.with_name(f".{unit.path.name}.part")
+    part.write_text(unit.render())
+    part.chmod(0o644)
+    part.replace(unit.path)
+    control = " ".join(_systemctl(unit))
+    told = [f"wrote {unit.path}"]
+    if RUNNING_MARK.exists():
+        subprocess.run([*_systemctl(unit), "daemon-reload"], check=False)
+    else:
+        told.append("systemd doesn't run here; it will read the unit when it does")
+    told.append(f"start it now and at every boot:  {control} enable --now {unit.name}")
+    if not unit.system:
+        told.append("let it run while you are not logged in:  loginctl enable-linger")
+    return told
+
+
+def uninstall(unit: Unit) -> list[str]:
+    """Stop the service and remove its unit; tasks that run go on. Return what to tell people."""
+    if not unit.path.exists():
+        return [f"there is no {unit.path}; nothing to do"]
+    if RUNNING_MARK.exists():
+        subprocess.run([*_systemctl(unit), "disable", "--now", unit.name], check=False)
+    unit.path.unlink()
+    if RUNNING_MARK.exists():
+        subprocess.run([*_systemctl(unit), "daemon-reload"], check=False)
+    return [f"removed {unit.path}; the worker is still a member: airflow-remote-worker leave --state {unit.state} ends that"]
+
+
+def show(unit: Unit) -> int:
+    """Print what systemd says of the service; return its exit code (0: it is active).
+
+    Raises:
+        ConfigError: there is nothing to ask about, or nobody to ask.
+    """
+    if not unit.path.exists():
+        raise ConfigError(f"there is no {unit.path}; write it with: airflow-remote-worker service install")
+    if not RUNNING_MARK.exists():
+        raise ConfigError(f"systemd doesn't run here, so nothing starts {unit.path}; see airflow-remote-worker status")
+    return subprocess.run([*_systemctl(unit), "status", "--no-pager", unit.name], check=False).returncode
+
+
+def _systemctl(unit: Unit) -> list[str]:
+    return ["systemctl"] if unit.system else ["systemctl", "--user"]
+
+
+def _plain(path: Path) -> str:
+    """Write a path where systemd splits no words; `%` begins a specifier everywhere."""
+    return str(path).replace("%", "%%")
+
+
+def _argument(text: str) -> str:
+    """Write one argument of a command line in a unit."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"' if any(character in text for character in " \t;'\"\\") else text

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+from airflow_remote_worker.loops.poll_limit import FIRST_TRY_AFTER_S, LAST_TRY_AFTER_S, SHORTEST_S, Patience
+
+WANTED_S = 50.0
+
+
+class Way:
+    """Something between worker and central, asked poll after poll, without news."""
+
+    def __init__(self, cuts_after_s: float | None) -> None:
+        self.cuts_after_s = cuts_after_s
+        self.patience = Patience()
+        self.now_s = 0.0
+        self.asked: list[float] = []
+        self.cuts = 0
+
+    def poll(self) -> None:
+        asked_s = self.patience.wait_s(WANTED_S, self.now_s)
+        self.asked.append(asked_s)
+        if self.cuts_after_s is not None and asked_s >= self.cuts_after_s:
+            self.now_s += self.cuts_after_s
+            self.cuts += 1
+            self.patience.note_cut(asked_s, self.cuts_after_s, self.now_s)
+        else:
+            self.now_s += asked_s
+            self.patience.note_answer(asked_s, asked_s)
+
+    def polls_for(self, hours: float) -> None:
+        until_s = self.now_s + 3600 * hours
+        while self.now_s < until_s:
+            self.poll()
+
+
+def test_a_free_way_bears_what_central_wants() -> None:
+    way = Way(None)
+    way.polls_for(1)
+    assert set(way.asked) == {WANTED_S}
+
+
+def test_two_cuts_alike_are_a_limit_to_stay_below() -> None:
+    way = Way(20)
+    for _ in range(4):
+        way.poll()
+    assert way.asked == [50, 50, 16, 16]
+
+
+@pytest.mark.parametrize("lasted_s", [[20.0, 40.0], [9.0, 30.0, 12.0], [0.2, 0.2], [50_000.0, 50_000.0]])
+def test_outages_at_any_moment_are_no_limit(lasted_s: list[float]) -> None:
+    patience = Patience()
+    for lasted in lasted_s:
+        patience.note_cut(WANTED_S, lasted, 0)
+    assert patience.wait_s(WANTED_S, 0) == WANTED_S
+
+
+def test_an_answered_poll_between_two_cuts_parts_them() -> None:
+    patience = Patience()
+    patience.note_cut(WANTED_S, 20, 20)
+    patience.note_answer(WANTED_S, WANTED_S)
+    patience.note_cut(WANTED_S, 20, 90)
+    assert patience.wait_s(WANTED_S, 90) == WANTED_S
+
+
+def test_news_say_nothing_about_silence() -> None:
+    patience = Patience()
+    patience.note_cut(WANTED_S, 20, 20)
+    patience.note_answer(WANTED_S, 3)
+    patience.note_cut(WANTED_S, 20, 43)
+    assert patience.wait_s(WANTED_S, 43) == 16
+
+
+def test_polls_that_were_lost_without_a_word_are_halved_until_one_comes_back() -> None:
+    patience = Patience()
+    asked_s, now_s, asked = WANTED_S, 0.0, []
+    while asked_s > 20:  # above that this way forgets them, and the worker's own patience ends 15 s later
+        asked.append(asked_s)
+        now_s += asked_s + 15
+        patience.note_cut(asked_s, asked_s + 15, now_s)
+        asked_s = patience.wait_s(WANTED_S, now_s)
+    assert asked == [50, 50, 25, 25]
+
+
+def test_a_central_that_hangs_now_and_then_is_no_limit() -> None:
+    """After a failure the worker asks briefly until one is answered; then it asks for what central wants."""
+    patience = Patience()
+    for _ in range(3):
+        patience.note_cut(WANTED_S, WANTED_S + 15, 0)
+        for _ in range(20):
+            patience.note_cut(1.0, 16.0, 0)
+        patience.note_answer(1.0, 1.0)
+        patience.note_answer(WANTED_S, WANTED_S)
+    assert patience.wait_s(WANTED_S, 0) == WANTED_S
+
+
+def test_a_limit_is_tried_again_ever_more_rarely() -> None:
+    way = Way(20)
+    way.polls_for(0.5)
+    assert way.cuts == 2
+    way.polls_for(24 * 7)
+    tries = way.cuts - 2
+    assert 7 <= tries <= 7 + 6, "an hour, two, four, …, then once a day"
+    assert max(way.asked[3:]) == 24
+
+
+def test_a_limit_that_is_gone_is_forgotten_within_minutes_of_the_next_try() -> None:
+    way = Way(20)
+    way.polls_for(0.5)
+    way.cuts_after_s = None
+    way.polls_for((FIRST_TRY_AFTER_S + 300) / 3600)
+    assert way.asked[-1] == WANTED_S
+
+
+def test_a_limit_that_grew_is_found() -> None:
+    way = Way(20)
+    way.polls_for(0.5)
+    way.cuts_after_s = 40
+    way.polls_for(30)
+    assert 30 < way.asked[-1] < 40
+    assert way.cuts < 10
+
+
+def test_nothing_is_asked_more_often_than_bearable_for_central() -> None:
+    way = Way(SHORTEST_S)
+    way.polls_for(1)
+    assert min(way.asked) == SHORTEST_S
+    assert LAST_TRY_AFTER_S > FIRST_TRY_AFTER_S

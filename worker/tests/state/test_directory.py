@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from airflow_remote_worker import system
+from airflow_remote_worker.errors import Damaged
+from airflow_remote_worker.state.directory import LONGEST_SOCKET_PATH, Membership, NotJoined, State, StateInUse
+
+MEMBERSHIP = Membership(central="https://a", worker_id="1", name="w", credential="secret")
+
+
+def test_only_the_owner_can_read_anything(state: State) -> None:
+    state.join(MEMBERSHIP)
+    assert stat.S_IMODE(state.root.stat().st_mode) == 0o700
+    assert stat.S_IMODE((state.root / "credential.json").stat().st_mode) == 0o600
+    assert state.membership() == MEMBERSHIP
+
+
+def test_a_directory_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir(mode=0o755)
+    State(tmp_path / "s").prepare()
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
+
+
+def test_without_a_credential_it_says_how_to_join(state: State) -> None:
+    with pytest.raises(NotJoined, match="join"):
+        state.membership()
+
+
+def test_a_damaged_credential_is_not_guessed_at(state: State) -> None:
+    (state.root / "credential.json").write_text('{"central": ')
+    with pytest.raises(Damaged, match=r"credential\.json"):
+        state.membership()
+
+
+def test_two_daemons_can_t_share_a_directory(state: State) -> None:
+    with state.locked():
+        assert State(state.root).is_locked()
+        with pytest.raises(StateInUse), State(state.root).locked():
+            pass
+    assert not state.is_locked()
+
+
+def test_the_instance_stays_over_restarts_and_differs_on_a_copy(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = state.instance_id()
+    assert State(state.root).instance_id() == first
+    monkeypatch.setattr(system, "machine_id", lambda: "another machine")
+    assert state.instance_id() != first
+
+
+def test_a_long_path_gets_a_short_private_socket_that_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path)[:60])
+    state = State(tmp_path / ("x" * 100))
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
+    path = state.socket_path()
+    assert len(str(path)) < LONGEST_SOCKET_PATH
+    assert path == state.socket_path()
+    assert system.is_private(path.parent)
+    path.parent.chmod(0o755)
+    with pytest.raises(Damaged, match="open to others"):
+        state.socket_path()
+    path.parent.rmdir()
+
+
+def test_a_replaced_credential_keeps_all_else_and_the_one_before(state: State) -> None:
+    state.join(MEMBERSHIP)
+    state.replace_credential("newer", previous="secret")
+    stored = state.membership()
+    assert (stored.credential, stored.previous, stored.central, stored.name) == ("newer", "secret", "https://a", "w")
+    assert stat.S_IMODE((state.root / "credential.json").stat().st_mode) == 0o600
+    (state.root / "credential.json").write_text("{")
+    assert State(state.root).membership() == stored
+
+
+def test_settings_of_one_central_are_not_the_next_one_s(state: State) -> None:
+    state.join(MEMBERSHIP)
+    state.task_settings_path.write_bytes(b"{}")
+    state.join(MEMBERSHIP)
+    assert not state.task_settings_path.exists()
+    state.task_settings_path.write_bytes(b"{}")
+    state.forget()
+    assert not state.task_settings_path.exists()

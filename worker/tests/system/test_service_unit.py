@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from airflow_remote_worker.cli import main
+from airflow_remote_worker.lifecycle import EXIT_REFUSED
+from airflow_remote_worker.system import service_unit
+from airflow_remote_worker.system.service_unit import Unit
+from airflow_remote_worker.testing.fake_central import FakeCentral
+
+
+def options(text: str) -> dict[str, str]:
+    lines = [line for line in text.splitlines() if line and not line.startswith(("#", "["))]
+    return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AIRFLOW_REMOTE_WORKER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(service_unit, "SYSTEM_UNITS", tmp_path / "units")
+    monkeypatch.setattr(service_unit, "RUNNING_MARK", tmp_path / "no-systemd")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def joined(central: FakeCentral, home: Path) -> Path:
+    assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "w"]) == 0
+    return home
+
+
+def test_the_unit_leaves_tasks_alone_and_waits_longer_than_the_drain() -> None:
+    told = options(Unit(("/x/airflow-remote-worker",), Path("/s"), user="alice", drain_s=100).render())
+    assert told["KillMode"] == "process"
+    assert told["Type"] == "notify"
+    assert told["User"] == "alice"
+    assert told["ExecStart"] == "/x/airflow-remote-worker run --state /s --drain-timeout-s 100"
+    assert int(told["TimeoutStopSec"]) > 100
+    assert str(EXIT_REFUSED) in told["RestartPreventExitStatus"].split()
+    # Their private directories would go with the daemon, under the feet of tasks that outlive it.
+    assert not {"PrivateTmp", "DynamicUser", "RuntimeDirectory"} & told.keys()
+
+
+def test_hardening_can_be_left_out_for_tasks_that_use_sudo() -> None:
+    hardened = options(Unit(("/x",), Path("/s"), user="alice").render())
+    assert hardened["NoNewPrivileges"] == "yes"
+    lax = options(Unit(("/x",), Path("/s"), user="alice", allow_sudo=True).render())
+    assert not [name for name in lax if name.startswith(("NoNew", "Protect", "Restrict", "Lock")) and "Exit" not in name]
+
+
+def test_odd_paths_are_written_so_that_systemd_reads_them_back() -> None:
+    told = options(Unit(("/my apps/x",), Path("/s $HOME/100%"), user="alice").render())
+    assert told["ExecStart"].startswith('"/my apps/x" run --state "/s $$HOME/100%%" ')
+    assert told["EnvironmentFile"] == "-/s $HOME/100%%/service.env"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+@pytest.mark.parametrize(
+    "choices", [["--system", "--user-name", "daemon"], ["--system", "--user-name", "daemon", "--allow-sudo"], ["--user"]]
+)
+def test_systemd_itself_finds_nothing_wrong_with_it(
+    choices: list[str], home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["service", "install", "--print", *choices]) == 0
+    unit = tmp_path / "airflow-remote-worker.service"
+    unit.write_text(capsys.readouterr().out)
+    # A user's manager needs a login session even to verify; the grammar is the same.
+    verified = subprocess.run(["systemd-analyze", "--man=no", "verify", unit], capture_output=True, text=True)
+    complaints = [line for line in verified.stderr.splitlines() if unit.name in line]
+    assert (verified.returncode, complaints) == (0, [])
+
+
+def test_install_writes_the_unit_and_uninstall_removes_it(
+    joined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit = tmp_path / "units/airflow-remote-worker.service"
+    assert main(["service", "install", "--system", "--user-name", "daemon"]) == 0
+    assert "systemctl enable --now airflow-remote-worker" in capsys.readouterr().out
+    assert options(unit.read_text())["User"] == "daemon"
+    assert unit.stat().st_mode & 0o777 == 0o644
+    assert main(["service", "install", "--system", "--user-name", "daemon", "--drain-s", "5"]) == 0
+    assert "--drain-timeout-s 5" in unit.read_text()
+    assert main(["service", "uninstall", "--system"]) == 0
+    assert not unit.exists()
+    assert main(["service", "uninstall", "--system"]) == 0
+
+
+def test_a_user_s_own_service_and_a_second_worker_have_their_own_files(
+    joined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["service", "install", "--user", "--unit", "second"]) == 0
+    told = options((tmp_path / "config/systemd/user/second.service").read_text())
+    assert told["WantedBy"] == "default.target"
+    assert "User" not in told
+    assert "enable-linger" in capsys.readouterr().out
+
+
+def test_what_never_joined_gets_no_service(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["service", "install", "--user"]) == EXIT_REFUSED
+    assert "has joined no central" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["install", "--system"], "name the directory with --state"),
+        (["install", "--system", "--user-name", "no-such-user"], "no user 'no-such-user'"),
+        (["install", "--user", "--user-name", "daemon"], "runs as you"),
+        (["status", "--user"], "service install"),
+    ],
+)
+def test_mistakes_are_told_with_their_remedy(argv: list[str], told: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["service", *argv]) == 2
+    assert told in capsys.readouterr().err
