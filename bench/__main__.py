@@ -24,7 +24,7 @@ from bench.holding import hold, kill_figures, measure_idle_memory, measure_kills
 from bench.peers import CELERY, EDGE, LOCAL, OURS, Peer
 from bench.report import headline_of, print_table, write_results
 from bench.workloads import measure_rounds, warm_up
-from testkit.postgres import PostgresServer
+from testkit.servers.postgres import PostgresServer
 
 HOME = ROOT / ".work/bench-run"
 PARTS = ("rounds", "holding", "fleet", "cold", "edge")

@@ -21,9 +21,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from bench.figures import percentile
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
 from testkit.worker import Worker
 
 ROOT = Path(__file__).parent.parent

@@ -15,10 +15,10 @@ import psutil
 
 from bench.database import Database
 from bench.peers import CELERY, EDGE, LOCAL, OURS, PARALLELISM, SLOTS, Peer
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
 from testkit.processes import Process, wait_until
-from testkit.redis import RedisServer
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
+from testkit.servers.redis import RedisServer
 from testkit.worker import Worker
 
 ROOT = Path(__file__).parent.parent

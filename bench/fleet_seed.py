@@ -13,7 +13,7 @@ import uuid
 
 from airflow_remote_protocol.messages import Enrolment, JobKind
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.definitions.grants import Kind
 from airflow_remote_provider.ledger import credentials, jobs, queue_policy
 from airflow_remote_provider.ledger.credentials import NewToken
 

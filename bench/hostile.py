@@ -28,8 +28,8 @@ import psutil
 from bench.figures import percentile
 from bench.hostile_attacks import ATTACKS
 from bench.hostile_client import CERTIFICATE_HEADER, HOSTILE, MARK, POLL_EVERY_S
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".work/bench-run/hostile"

@@ -15,7 +15,7 @@ from airflow.models import Variable
 from airflow.utils.session import create_session
 from airflow_remote_protocol.messages import Enrolment
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.definitions.grants import Kind
 from airflow_remote_provider.ledger import credentials, jobs, queue_policy
 from airflow_remote_provider.ledger.credentials import NewToken
 

@@ -22,8 +22,8 @@ from typing import Any
 from testkit.ledger import ago, installed, make_engine  # isort: skip  (first: it points Airflow elsewhere)
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api import recorder
-from airflow_remote_provider.api.recorder import Recorder
+from airflow_remote_provider.api.duties import recorder
+from airflow_remote_provider.api.duties.recorder import Recorder
 from airflow_remote_provider.ledger.history import QUARTERS, Kind
 from airflow_remote_provider.ledger.views.history import list_history
 from airflow_remote_provider.ledger.views.jobs import JobFilter, list_jobs
@@ -35,7 +35,7 @@ from airflow_remote_provider.ledger.views.workers import WorkerFilter, count_wor
 from airflow_remote_provider.models import Job, Presence, Worker
 from sqlalchemy import Engine, insert, text
 
-from testkit.postgres import PostgresServer
+from testkit.servers.postgres import PostgresServer
 
 SILENT = timedelta(seconds=90)
 QUEUES = 50

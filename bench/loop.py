@@ -30,7 +30,7 @@ from airflow_remote_provider.executor import RemoteExecutor
 from airflow_remote_provider.models import Job
 from sqlalchemy import create_engine, insert, select
 
-from testkit.postgres import PostgresServer
+from testkit.servers.postgres import PostgresServer
 
 
 class NullExecutor(BaseExecutor):

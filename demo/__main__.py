@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from testkit.airflow import RUN_ENDED, Airflow
+from testkit.servers.airflow import RUN_ENDED, Airflow
 from testkit.worker import Worker
 
 ROOT = Path(__file__).parent.parent

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
-from testkit.witness import Site
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
+from testkit.site import Site
 from testkit.worker import Worker
 
 ROOT = Path(__file__).parent.parent

@@ -2,7 +2,7 @@
 
 import pytest
 
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

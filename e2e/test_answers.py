@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

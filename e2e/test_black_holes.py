@@ -6,8 +6,8 @@ import shutil
 import stat
 from pathlib import Path
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import WORK
 
 from .conftest import NewWorker

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
 from testkit.worker import Worker
 
 ROOT = Path(__file__).parent.parent

@@ -1,6 +1,6 @@
 """Dag code that the worker doesn't have."""
 
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

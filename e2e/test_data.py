@@ -2,7 +2,7 @@
 
 import secrets
 
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 REMOTE = "RemoteExecutor"

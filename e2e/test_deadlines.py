@@ -1,7 +1,7 @@
 """Callbacks of Dag runs (deadline alerts) on a worker."""
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

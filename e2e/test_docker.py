@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from testkit.airflow import Airflow
-from testkit.podman import Podman
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
+from testkit.servers.podman import Podman
 from testkit.worker import Worker
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 EXAMPLES = (

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

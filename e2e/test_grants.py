@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.hostile_worker import HostileWorker, Taken, taken_over
 from testkit.processes import free_port, wait_until
+from testkit.servers.airflow import Airflow
 
 FILE_DELETE = "airflow.providers.standard.triggers.file.FileDeleteTrigger"
 DATE_TIME = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"

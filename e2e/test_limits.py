@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from e2e.conftest import PARALLELISM
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

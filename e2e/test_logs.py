@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 LIVE_WITHIN_S = 1.0

@@ -3,8 +3,8 @@
 import uuid
 from collections.abc import Callable
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 LONGEST = 250

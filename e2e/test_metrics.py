@@ -4,9 +4,9 @@ import socket
 from collections.abc import Callable, Mapping
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
-from testkit.collector import Collector
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
+from testkit.servers.collector import Collector
 
 
 def _work(central: Airflow, new_worker: NewWorker, name: str, settings: Mapping[str, str], are_told: Callable[[], bool]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import psutil
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

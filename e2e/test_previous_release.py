@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from testkit import previous
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
 from testkit.versions import AIRFLOW
 from testkit.worker import Worker
 

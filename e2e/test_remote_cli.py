@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.processes import clean_environment
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 AIRFLOW = Path(sys.executable).parent / "airflow"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 NEXT_WITHIN_S = 3.0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.processes import free_port, wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 SLOTS = 2

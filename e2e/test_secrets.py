@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 GRANTED = {"the granted connection's password": "granted-3f9a-password", "the granted variable": "granted-77c1-text"}

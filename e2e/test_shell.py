@@ -1,6 +1,6 @@
 """BashOperator: templates, params, environment, exit codes."""
 
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
 
 from .conftest import NewWorker
 

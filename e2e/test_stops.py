@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 GONE_WITHIN_S = 3.0

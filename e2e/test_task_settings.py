@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 VALUES = {"plant_recipe": "seven-parts-of-clay", "plant_dose": "forty-drops-a-day", "plant_color": "burnt-umber"}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from testkit.airflow import EXECUTORS, Airflow
-from testkit.postgres import PostgresServer
+from testkit.servers.airflow import EXECUTORS, Airflow
+from testkit.servers.postgres import PostgresServer
 from testkit.worker import Worker
 
 REMOTE = EXECUTORS.split(",")[1]

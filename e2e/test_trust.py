@@ -11,8 +11,8 @@ import pytest
 from airflow_remote_protocol.tokens import TokenKind, make_token
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 MARKER, PROBLEM = "airflow-remote-protocol", "airflow-remote-problem"

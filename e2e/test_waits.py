@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 FROM_BEFORE = ["from", "before"]

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
 from testkit.worker import Worker
 
 DAG = """

@@ -159,7 +159,7 @@ def _locks() -> list[str]:
 
 
 CLAIMS = ROOT / "docs/explain/security.md"
-SHORT = ("hostile/", "api/", "ledger/", "logstores/", "grants/")
+SHORT = ("hostile/", "api/", "ledger/", "stores/", "definitions/")
 """Parts of `provider/tests/` that the security model names without it."""
 
 

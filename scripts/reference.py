@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from airflow_remote_protocol.task_settings import OPTIONS as TASK_SETTINGS
-from airflow_remote_provider.api.rules import CALLBACKS, TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
+from airflow_remote_provider.api.gateway.rules import CALLBACKS, TABLE, TASKS, TASKS_AND_CALLBACKS, TESTS
 from airflow_remote_provider.metrics import TABLE as METRICS
 from airflow_remote_provider.settings import OPTIONS, SWITCHES, TEXT_OPTIONS, Settings
 from airflow_remote_worker import cli, config

@@ -1,4 +1,4 @@
-"""Lists the routes, parameters and fields of the installed Airflow's Execution API that have no rule in `api/rules.py`.
+"""Lists the routes, parameters and fields of the installed Airflow's Execution API that have no rule in `api/gateway/rules.py`.
 
 Workers are refused them. Run it in central's environment (`.work/central/bin/python scripts/uncovered.py`) after an upgrade of
 Airflow; exits with 1 if there are any.

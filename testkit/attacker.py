@@ -12,7 +12,7 @@ from airflow_remote_protocol.conformance.caller import Caller
 from airflow_remote_protocol.messages import Offer
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.definitions.grants import Kind
 from airflow_remote_provider.ledger import queue_policy
 
 LOG_LIMIT = 65536

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from testkit.ledger import Callback, TaskInstance, Trigger, queue_job  # isort: skip  (first: it points Airflow elsewhere)
-from testkit.serving import Serving  # isort: skip
+from testkit.servers.uvicorn_app import Serving  # isort: skip
 
 import json
 import time
@@ -17,16 +17,26 @@ import httpx
 from airflow_remote_protocol.conformance.central import Response
 from airflow_remote_protocol.messages import IntentMode, JobKind, Usage
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.app import create_worker_api
-from airflow_remote_provider.ledger import credentials, deferrals, restarts, rotation, sweep, usage, workers
+from airflow_remote_provider.api.worker_v1.app import create_worker_api
+from airflow_remote_provider.ledger import (
+    credentials,
+    deferrals,
+    expired_offers,
+    lost_jobs,
+    restarts,
+    rotation,
+    suspension,
+    usage,
+    workers,
+)
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.deferrals import NewWait
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.models import Deferral, EnrolmentToken, Job, Presence, Worker
 from airflow_remote_provider.placeholder_names import TRIGGER_QUEUE
 from airflow_remote_provider.settings import settings
+from airflow_remote_provider.stores.worker_logs import OwnLogStore
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HTTPResponse
@@ -127,11 +137,11 @@ class ServedCentral:
             session.execute(again.values(state="running", external_executor_id=str(uuid.uuid4())))
 
     def expire_offer(self, job_id: str) -> None:
-        rules = sweep.OfferRules(settings().offer_attempts, timedelta(seconds=settings().reoffer_delay_seconds))
+        rules = expired_offers.OfferRules(settings().offer_attempts, timedelta(seconds=settings().reoffer_delay_seconds))
         with compat.transaction() as session:
             session.execute(update(Job).where(Job.id == job_id, Job.state == "offered").values(deadline_at=LONG_AGO))
             session.flush()
-            sweep.expire_offers(session, rules)
+            expired_offers.expire_offers(session, rules)
 
     def lose_job(self, job_id: str) -> None:
         with compat.transaction() as session:
@@ -140,14 +150,14 @@ class ServedCentral:
             session.execute(update(Job).where(Job.id == job_id).values(lost_after_s=0.001, accepted_at=LONG_AGO))
             session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=LONG_AGO))
             session.flush()
-            sweep.lose_silent(session)
+            lost_jobs.lose_silent(session)
             session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=seen_at))
 
     def pass_grace(self, job_id: str) -> None:
         with compat.transaction() as session:
             session.execute(update(Job).where(Job.id == job_id, Job.missing_since.is_not(None)).values(missing_since=LONG_AGO))
             session.flush()
-            sweep.lose_missing(session, grace=timedelta(seconds=15))
+            lost_jobs.lose_missing(session, grace=timedelta(seconds=15))
 
     def skip_delay(self, job_id: str) -> None:
         with compat.transaction() as session:
@@ -186,11 +196,11 @@ class ServedCentral:
 
     def suspend_worker(self, worker_name: str) -> None:
         with compat.transaction() as session:
-            rotation.suspend(session, worker_name, by="conformance")
+            suspension.suspend(session, worker_name, by="conformance")
 
     def unsuspend_worker(self, worker_name: str) -> None:
         with compat.transaction() as session:
-            rotation.unsuspend(session, worker_name, by="conformance")
+            suspension.unsuspend(session, worker_name, by="conformance")
 
     def ask_to_restart(self, worker_name: str) -> None:
         with compat.transaction() as session:

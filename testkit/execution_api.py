@@ -1,4 +1,4 @@
-"""What of the installed Airflow's Execution API has no rule in `api/rules.py`: routes, query parameters, fields of bodies."""
+"""Parts of the installed Airflow's Execution API without a rule in `api/gateway/rules.py`: routes, parameters, fields of bodies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
 from airflow_remote_protocol import bounds
-from airflow_remote_provider.api.rules import TABLE, Rule
+from airflow_remote_provider.api.gateway.rules import TABLE, Rule
 from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from testkit.mariadb import MariadbServer
-from testkit.postgres import PostgresServer
+from testkit.servers.mariadb import MariadbServer
+from testkit.servers.postgres import PostgresServer
 
 POSTGRES = pytest.param("postgres", marks=pytest.mark.postgres)
 MYSQL = pytest.param("mysql", marks=pytest.mark.mysql)

@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 
 MARKER, EPOCH, SESSION = "airflow-remote-protocol", "airflow-remote-epoch", "airflow-remote-session"
 NOW = "2026-01-01T00:00:00Z"

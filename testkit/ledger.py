@@ -35,11 +35,11 @@ import pytest  # noqa: E402
 from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, JobKind, SessionRequest  # noqa: E402
 from airflow_remote_provider import compat  # noqa: E402
 from airflow_remote_provider.compat import UtcDateTime  # noqa: E402
-from airflow_remote_provider.ledger import credentials, dispatch, jobs, leases, workers  # noqa: E402
+from airflow_remote_provider.ledger import credentials, dispatch, jobs, leases, sessions  # noqa: E402
 from airflow_remote_provider.ledger.audit import AuditKind  # noqa: E402
 from airflow_remote_provider.ledger.credentials import NewToken  # noqa: E402
 from airflow_remote_provider.ledger.dispatch import Claimant, Claimed  # noqa: E402
-from airflow_remote_provider.ledger.leases import Lease  # noqa: E402
+from airflow_remote_provider.ledger.fence import Lease  # noqa: E402
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow, list_entries  # noqa: E402
 from airflow_remote_provider.models import Base, Job, Presence, Worker  # noqa: E402
 from airflow_remote_provider.sqlite_lock import BEGIN  # noqa: E402
@@ -258,7 +258,7 @@ def enlist(
         enrolled = credentials.enrol(session, token, Enrolment(name))
     with compat.transaction() as session:
         request = session_request(slots, capabilities=capabilities, triggers=triggers)
-        record = workers.open_session(session, enrolled.worker_id, request)
+        record = sessions.open_session(session, enrolled.worker_id, request)
     assert record.session_id is not None
     return Enlisted(enrolled.worker_id, name, record.session_id, enrolled.credential, slots)
 

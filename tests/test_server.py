@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testkit.processes import free_port, is_listening
-from testkit.server import Server
+from testkit.servers.server import Server
 
 LISTEN = """
 import socket, sys

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from testkit.airflow import Airflow
-from testkit.debian import programs
+from testkit.servers.airflow import Airflow
+from testkit.servers.debian import programs
 
 FLAGS = [
     "--no-sandbox",

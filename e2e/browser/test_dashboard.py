@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 from .conftest import OpenPage, serious

@@ -9,8 +9,8 @@ import time
 import httpx
 from playwright.sync_api import expect
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 from .conftest import OpenPage

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import create_engine, text
 
-from testkit.airflow import Airflow
+from testkit.servers.airflow import Airflow
 
 from .conftest import OpenPage, serious
 

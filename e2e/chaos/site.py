@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 
 from e2e.chaos.schedule import WORKERS, Act
-from testkit.airflow import Airflow
-from testkit.faults import PAGES, FaultProxy
-from testkit.postgres import PostgresServer
+from testkit.network.fault_proxy import PAGES, FaultProxy
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
 from testkit.worker import Worker
 
 ROOT = Path(__file__).parent.parent.parent

@@ -17,11 +17,11 @@ import pytest
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
 from sqlalchemy import create_engine, text
 
-from testkit.airflow import Airflow
-from testkit.faults import FaultProxy
-from testkit.postgres import PostgresServer
+from testkit.network.fault_proxy import FaultProxy
 from testkit.processes import wait_until
-from testkit.witness import Site
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
+from testkit.site import Site
 from testkit.worker import Worker
 
 DAGS = Path(__file__).parent / "dags"

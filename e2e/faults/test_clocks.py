@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from e2e.faults.conftest import NewSite
-from testkit.airflow import Airflow
 from testkit.clock import Clock
-from testkit.postgres import PostgresServer
+from testkit.durable_run import DurableRun
 from testkit.processes import wait_until
-from testkit.witness import Site
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
+from testkit.site import Site
 
 MINUTES_10 = 600.0
 DAY = 86_400.0
@@ -83,13 +84,13 @@ def right_clocks(workers_clock: Clock, centrals_clocks: CentralsClocks) -> Itera
 
 def test_the_workers_clock_jumps(site: Site, workers_clock: Clock, tmp_path: Path) -> None:
     """8. On the worker: daemon, shims and tasks go by monotonic clocks; jobs that run live on, new ones come and end."""
-    witness = site.begin(tmp_path / "all-the-time")
+    durable_run = DurableRun.begin(site, tmp_path / "all-the-time")
     for number, jump in enumerate(JUMPS):
         workers_clock.set(ahead_s=jump)
-        meanwhile = site.begin(tmp_path / str(number))
-        assert witness.goes_on()
+        meanwhile = DurableRun.begin(site, tmp_path / str(number))
+        assert durable_run.goes_on()
         meanwhile.assert_nothing_is_lost_or_doubled()
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def test_the_workers_clock_jumps_and_its_daemon_is_killed(
@@ -99,15 +100,15 @@ def test_the_workers_clock_jumps_and_its_daemon_is_killed(
 
     Central's list of workers says that the clock is off.
     """
-    witness = site.begin(tmp_path)
+    durable_run = DurableRun.begin(site, tmp_path)
     workers_clock.set(ahead_s=-DAY)
     site.worker.kill()
     site.worker.start()
-    assert witness.goes_on()
-    assert witness.is_alive()
+    assert durable_run.goes_on()
+    assert durable_run.is_alive()
     [row] = [row for row in impatient.remote_cli("workers", "list") if row["name"] == site.name]
     assert row["clock_off_s"] == pytest.approx(-DAY, abs=30)
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_centrals_clocks_jump(
 
     Nor when it is set right again.
     """
-    witness = site.begin(tmp_path)
+    durable_run = DurableRun.begin(site, tmp_path)
     centrals_clocks.set(api_server=api_server_s, scheduler=scheduler_s, database=database_s)
     assert site.clock_differs_s() == pytest.approx(-api_server_s, abs=30)
     [told] = impatient.query("SELECT extract(epoch FROM now()) AS now")
@@ -141,9 +142,9 @@ def test_centrals_clocks_jump(
     if scheduler_s > 0:  # when it is behind, Airflow's own heartbeat waits for it to come to where it was
         sql = "SELECT latest_heartbeat - now() AS ahead FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1"
         assert impatient.query(sql)[0]["ahead"].total_seconds() == pytest.approx(scheduler_s, abs=60)
-    assert {job["state"] for job in witness.jobs()} <= {"running", "succeeded"}
+    assert {job["state"] for job in durable_run.jobs()} <= {"running", "succeeded"}
     centrals_clocks.set(api_server=0, scheduler=0, database=0)
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 @pytest.mark.parametrize(("ahead_s", "said"), [(MINUTES_10, "600 s ahead of"), (-DAY, "86400 s behind")])

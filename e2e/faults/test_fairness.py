@@ -9,23 +9,24 @@ from pathlib import Path
 import psutil
 
 from e2e.faults.conftest import OFFER_DEADLINE_S
+from testkit.durable_run import DurableRun
 from testkit.processes import wait_until
-from testkit.witness import Site
+from testkit.site import Site
 
 
 def test_a_job_that_cannot_be_prepared_delays_no_other(site: Site, tmp_path: Path) -> None:
     """10. It fails for itself, and says why; the jobs that were offered with it and after it run."""
     central = site.central
     lacking = central.trigger("nowhere_refused")
-    witness = site.begin(tmp_path)
+    durable_run = DurableRun.begin(site, tmp_path)
     assert central.wait_for_run("nowhere_refused", lacking) == "failed"
-    assert witness.is_alive()
+    assert durable_run.is_alive()
     [job] = wait_until(  # type: ignore[misc]
         lambda: [job for job in central.jobs(lacking) if job["ended_at"]], timeout_s=20, what="its report is here"
     )
     assert (job["outcome"], job["offers"]) == ("unprepared", 1)
     assert "does not exist" in central.task_log("nowhere_refused", lacking, "run")
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def test_a_poll_that_was_cut_gets_no_offer(site: Site, tmp_path: Path) -> None:
@@ -34,9 +35,9 @@ def test_a_poll_that_was_cut_gets_no_offer(site: Site, tmp_path: Path) -> None:
     wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked", every_s=0.02)
     time.sleep(0.1)
     site.network.cut()
-    witness = site.begin(tmp_path)
-    assert [(job["offers"], job["epoch"]) for job in witness.jobs()] == [(1, 1), (1, 1)]
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run = DurableRun.begin(site, tmp_path)
+    assert [(job["offers"], job["epoch"]) for job in durable_run.jobs()] == [(1, 1), (1, 1)]
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def test_an_offer_to_a_poll_that_died_unseen_comes_back_within_its_deadline(site: Site, tmp_path: Path) -> None:
@@ -50,17 +51,17 @@ def test_an_offer_to_a_poll_that_died_unseen_comes_back_within_its_deadline(site
     site.network.half_open("replies")
     daemon = psutil.Process(site.worker.pid)
     daemon.send_signal(signal.SIGSTOP)  # it asks for nothing more, and hangs up nothing
-    witness = site.begin(tmp_path, wait=False)
+    durable_run = DurableRun.begin(site, tmp_path, wait=False)
     offered = wait_until(
-        lambda: [job for job in witness.jobs() if job["epoch"]], timeout_s=10, what="a job is offered to nobody", every_s=0.05
+        lambda: [job for job in durable_run.jobs() if job["epoch"]], timeout_s=10, what="a job is offered to nobody", every_s=0.05
     )
     assert offered
     begin = time.monotonic()
     site.worker.kill()
     site.network.heal()
     site.worker.start()
-    witness.wait_until_it_runs()
+    durable_run.wait_until_it_runs()
     took = time.monotonic() - begin
     print(f"came back after {took:.1f} s")
     assert took < OFFER_DEADLINE_S + 8
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.assert_nothing_is_lost_or_doubled()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
-from testkit.faults import FaultProxy
+from testkit.network.fault_proxy import FaultProxy
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import WORK, Worker
 
 EXIT_REFUSED = 3

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from e2e.conftest import NewWorker
-from testkit.airflow import Airflow
-from testkit.faults import FaultProxy
+from testkit.network.fault_proxy import FaultProxy
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 
 LOST_AFTER_S = 30
 

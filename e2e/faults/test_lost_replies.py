@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from e2e.faults.conftest import enrolment_token
-from testkit.airflow import Airflow
-from testkit.faults import ANY, FaultProxy
+from testkit.durable_run import DurableRun
+from testkit.network.fault_proxy import ANY, FaultProxy
 from testkit.processes import wait_until
-from testkit.witness import Site, Witness
+from testkit.servers.airflow import Airflow
+from testkit.site import Site
 from testkit.worker import Worker
 
 TIMES = 3
@@ -32,35 +33,35 @@ def test_no_reply_about_a_job_is_missed(site: Site, tmp_path: Path, times: int) 
     rules = {what: site.network.drop_replies(method, path, count=times) for what, (method, path) in REQUESTS.items()}
     site.worker.kill()
     site.worker.start()
-    witness = site.begin(tmp_path)
-    witness.goes_on()
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run = DurableRun.begin(site, tmp_path)
+    durable_run.goes_on()
+    durable_run.assert_nothing_is_lost_or_doubled()
     assert {what: rule.hits for what, rule in rules.items()} == dict.fromkeys(REQUESTS, times)
 
 
 def test_a_lost_offer_comes_back(site: Site, tmp_path: Path) -> None:
     """6. `poll`: the reply held offers. Each comes back after its deadline; the task runs once, on its first try."""
-    witness: list[Witness] = []
+    durable_run: list[DurableRun] = []
 
     def offers() -> bool:
-        return any(job["state"] == "offered" for one in witness for job in one.jobs())
+        return any(job["state"] == "offered" for one in durable_run for job in one.jobs())
 
     lost = site.network.drop_replies("POST", "/poll$", count=ANY, when=offers)
     polls = site.network.count("POST", "/poll$")
     wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked that falls under it")
-    witness.append(site.begin(tmp_path, wait=False))
+    durable_run.append(DurableRun.begin(site, tmp_path, wait=False))
     in_vain: set[str] = set()
 
     def each_is_back() -> bool:
-        in_vain.update(job["id"] for job in witness[0].jobs() if job["state"] == "queued" and job["epoch"] >= TIMES)
+        in_vain.update(job["id"] for job in durable_run[0].jobs() if job["state"] == "queued" and job["epoch"] >= TIMES)
         return len(in_vain) == 2
 
     wait_until(each_is_back, timeout_s=60, what=f"each job was offered {TIMES} times in vain", every_s=0.05)
     site.network.forget_rules()
     assert lost.hits  # one reply may hold both offers
-    witness[0].wait_until_it_runs()
-    assert all(job["epoch"] > TIMES for job in witness[0].jobs())
-    witness[0].assert_nothing_is_lost_or_doubled()
+    durable_run[0].wait_until_it_runs()
+    assert all(job["epoch"] > TIMES for job in durable_run[0].jobs())
+    durable_run[0].assert_nothing_is_lost_or_doubled()
 
 
 def test_a_lost_answer_to_a_callbacks_acceptance(site: Site) -> None:
@@ -81,12 +82,12 @@ def test_a_lost_answer_to_a_decline(site: Site, tmp_path: Path) -> None:
 
     An offer that meets a worker which has begun to drain is declined: it was held up on the way.
     """
-    before = site.begin(tmp_path / "before")  # keeps the draining worker alive for a moment
+    before = DurableRun.begin(site, tmp_path / "before")  # keeps the draining worker alive for a moment
     polls = site.network.count("POST", "/poll$")
     wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is fresh", every_s=0.02)
     site.network.stall()
     lost = site.network.drop_replies("POST", "/decline$", count=TIMES)
-    after = site.begin(tmp_path / "after", wait=False)
+    after = DurableRun.begin(site, tmp_path / "after", wait=False)
     wait_until(
         lambda: any(job["state"] == "offered" for job in after.jobs()), timeout_s=30, what="a job is offered", every_s=0.05
     )

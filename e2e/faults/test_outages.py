@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from e2e.faults.conftest import HEARTBEAT_TIMEOUT_S, RETRY_CEILING_S, SiteNamed
-from testkit.airflow import Airflow
-from testkit.faults import PAGES, FaultProxy
+from testkit.durable_run import DurableRun
+from testkit.network.fault_proxy import PAGES, FaultProxy
 from testkit.processes import wait_until
-from testkit.witness import Site, Witness
+from testkit.servers.airflow import Airflow
+from testkit.site import Site
 
 OUTAGE_S = HEARTBEAT_TIMEOUT_S + 11
 """Central's last word of a worker may be written down 10 s after it, and counts as one of then."""
@@ -68,7 +69,7 @@ WITH_HUNG_REQUESTS = ("dark", "deaf")
 ENDING = ("reset", "pages")
 """Where tasks end before the outage does: their last words wait as well. (What the dark swallows at its very end is said again
 when its time limit of 30 s is over, for which this test has no time.)"""
-WISHES: dict[str, Callable[[Airflow, Witness], None]] = {
+WISHES: dict[str, Callable[[Airflow, DurableRun], None]] = {
     "refused": lambda central, run: central.set_task_state(run.dag_id, run.run_id, "linger", "failed"),
     "reset": lambda central, run: central.clear_task(run.dag_id, run.run_id, "linger"),
     "pages": lambda central, run: central.set_task_state(run.dag_id, run.run_id, "linger", "success"),
@@ -77,11 +78,11 @@ WISHES: dict[str, Callable[[Airflow, Witness], None]] = {
 
 
 @dataclass
-class Weathered:
+class SiteInOutage:
     """What was seen of one site."""
 
     site: Site
-    witness: Witness
+    durable_run: DurableRun
     daemon: int
     """Its pid, before the outage."""
     trouble: str = ""
@@ -92,27 +93,29 @@ class Weathered:
     presence: str = ""
     """How central showed it at the end of the outage."""
     reconnected_s: float = 0
-    stoppable: Witness | None = None
+    stoppable: DurableRun | None = None
     pids: tuple[int, ...] = ()
     stopped_s: float = 0
     """From the reconnection to the end of the processes of the task that a person stopped meanwhile."""
 
 
 @pytest.fixture(scope="module")
-def storm(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weathered]:
+def storm(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteInOutage]:
     home = tmp_path_factory.mktemp("storm")
     sites = {name: site_named(name) for name in OUTAGES}
-    seen = {name: Weathered(site, site.begin(home / name, wait=False), site.worker.pid) for name, site in sites.items()}
+    seen = {
+        name: SiteInOutage(site, DurableRun.begin(site, home / name, wait=False), site.worker.pid) for name, site in sites.items()
+    }
     for name in WISHES:
         seen[name].stoppable = _stoppable(seen[name].site, home / f"{name}-stoppable")
     for one in seen.values():
-        one.witness.wait_until_it_runs()
+        one.durable_run.wait_until_it_runs()
         if one.stoppable:
             one.pids = _pids_of(one.stoppable)
-        one.lines_before = len(one.witness.lines())
+        one.lines_before = len(one.durable_run.lines())
 
-    with ThreadPoolExecutor(len(seen)) as weather:
-        storms = [weather.submit(OUTAGES[name], one.site.network, OUTAGE_S) for name, one in seen.items()]
+    with ThreadPoolExecutor(len(seen)) as conditions:
+        storms = [conditions.submit(OUTAGES[name], one.site.network, OUTAGE_S) for name, one in seen.items()]
         begin = time.monotonic()
         for name, wish in WISHES.items():
             wish(impatient, seen[name].stoppable)  # type: ignore[arg-type]
@@ -121,21 +124,21 @@ def storm(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.Te
         for name, one in seen.items():
             told = one.site.status()
             one.presence, one.trouble = presence[name], str(told["trouble"])
-            one.was_alive = one.witness.is_alive() and one.site.worker.is_running()
-            one.lines_after = len(one.witness.lines())
+            one.was_alive = one.durable_run.is_alive() and one.site.worker.is_running()
+            one.lines_after = len(one.durable_run.lines())
             if name in ENDING:
-                one.witness.release()
+                one.durable_run.release()
         for each in storms:
             each.result()
-        waits = [weather.submit(_return, one) for one in seen.values()]
+        waits = [conditions.submit(_return, one) for one in seen.values()]
         for each in waits:
             each.result()
     for one in seen.values():
-        one.witness.release()
+        one.durable_run.release()
     return seen
 
 
-def _return(one: Weathered) -> None:
+def _return(one: SiteInOutage) -> None:
     """Heal the network; measure how long everything takes that was waiting for it."""
     one.site.network.heal()
     begin = time.monotonic()
@@ -146,13 +149,13 @@ def _return(one: Weathered) -> None:
         one.stopped_s = time.monotonic() - begin - one.reconnected_s
 
 
-def _stoppable(site: Site, directory: Path) -> Witness:
+def _stoppable(site: Site, directory: Path) -> DurableRun:
     directory.mkdir()
     dag_id = f"stoppable_{site.name}"
-    return Witness(site, dag_id, site.central.trigger(dag_id, {"directory": str(directory)}), directory)
+    return DurableRun(site, dag_id, site.central.trigger(dag_id, {"directory": str(directory)}), directory)
 
 
-def _pids_of(stoppable: Witness) -> tuple[int, ...]:
+def _pids_of(stoppable: DurableRun) -> tuple[int, ...]:
     noted = stoppable.directory / "pids"
     wait_until(noted.exists, timeout_s=60, what=f"the task of {stoppable.dag_id} runs")
     return tuple(int(pid) for pid in noted.read_text().split())
@@ -169,7 +172,7 @@ def _left(pids: tuple[int, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_running_tasks_go_on_through_an_outage(storm: dict[str, Weathered], name: str) -> None:
+def test_running_tasks_go_on_through_an_outage(storm: dict[str, SiteInOutage], name: str) -> None:
     """1. Central unreachable for any time below `lost_after`: running tasks go on; the worker never exits by itself."""
     one = storm[name]
     assert one.was_alive
@@ -179,19 +182,19 @@ def test_running_tasks_go_on_through_an_outage(storm: dict[str, Weathered], name
 
 
 @pytest.mark.parametrize("name", OUT_OF_REACH)
-def test_the_worker_says_that_central_is_out_of_reach(storm: dict[str, Weathered], name: str) -> None:
+def test_the_worker_says_that_central_is_out_of_reach(storm: dict[str, SiteInOutage], name: str) -> None:
     """1. The worker knows, and says what it met."""
     assert storm[name].trouble
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_everything_arrives_afterwards_exactly_once(storm: dict[str, Weathered], name: str) -> None:
+def test_everything_arrives_afterwards_exactly_once(storm: dict[str, SiteInOutage], name: str) -> None:
     """1. Logs, XCom pushes, rendered fields, terminal states and reports arrive afterwards exactly once."""
-    storm[name].witness.assert_nothing_is_lost_or_doubled()
+    storm[name].durable_run.assert_nothing_is_lost_or_doubled()
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_the_worker_is_back_within_one_step_of_its_back_off(storm: dict[str, Weathered], name: str) -> None:
+def test_the_worker_is_back_within_one_step_of_its_back_off(storm: dict[str, SiteInOutage], name: str) -> None:
     """1. The worker reconnects within one jittered back-off step of central's return."""
     took = storm[name].reconnected_s
     print(f"{name}: back after {took:.1f} s")
@@ -199,7 +202,7 @@ def test_the_worker_is_back_within_one_step_of_its_back_off(storm: dict[str, Wea
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_central_shows_the_worker_as_silent_and_vouches_for_its_jobs(storm: dict[str, Weathered], name: str) -> None:
+def test_central_shows_the_worker_as_silent_and_vouches_for_its_jobs(storm: dict[str, SiteInOutage], name: str) -> None:
     """1. Central shows the worker *silent*, vouches for its jobs, and the scheduler neither fails nor re-queues them.
 
     The outage outlasts Airflow's own patience with a task that doesn't beat. (What a slow line delays is not silent, nor is
@@ -208,11 +211,11 @@ def test_central_shows_the_worker_as_silent_and_vouches_for_its_jobs(storm: dict
     one = storm[name]
     assert one.presence == ("online" if name == "slow" else "silent") or name == "deaf"
     for task in ("speak", "push"):
-        assert one.site.central.task_instance(one.witness.dag_id, one.witness.run_id, task)["try_number"] == 1
+        assert one.site.central.task_instance(one.durable_run.dag_id, one.durable_run.run_id, task)["try_number"] == 1
 
 
 @pytest.mark.parametrize(("name", "ends", "tries"), [("refused", "failed", 1), ("reset", "success", 2), ("pages", "success", 1)])
-def test_a_persons_wish_during_the_outage_wins(storm: dict[str, Weathered], name: str, ends: str, tries: int) -> None:
+def test_a_persons_wish_during_the_outage_wins(storm: dict[str, SiteInOutage], name: str, ends: str, tries: int) -> None:
     """3. A person's kill, clear or mark during the outage wins: on return the worker stops the job; nothing is resurrected."""
     one = storm[name]
     print(f"{name}: stopped {one.stopped_s:.2f} s after the return")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 

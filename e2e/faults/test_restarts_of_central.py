@@ -10,12 +10,13 @@ import time
 import pytest
 
 from e2e.faults.conftest import SLOTS, SiteNamed, restart_what_ended
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
+from testkit.durable_run import DurableRun
 from testkit.processes import wait_until
-from testkit.witness import Site, Witness
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
+from testkit.site import Site
 
-WITNESSES = 6
+DURABLE_RUNS = 6
 """Of two tasks each: more than a site has slots, so that some wait."""
 AWAY_S = 2
 
@@ -28,15 +29,15 @@ def site(site_named: SiteNamed) -> Site:
 
 
 @pytest.fixture(scope="module")
-def load(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[Witness]:
-    """Witnesses that say and push much, so that requests are on the way at any moment."""
+def load(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[DurableRun]:
+    """Durable runs that print and push much, so that requests are on the way at any moment."""
     home = tmp_path_factory.mktemp("load")
-    witnesses = [site.begin(home / str(number), wait=False, every_s=0.05) for number in range(WITNESSES)]
-    wait_until(lambda: sum(one.tasks_begun() for one in witnesses) == SLOTS, timeout_s=60, what="the site is full")
-    return witnesses
+    durable_runs = [DurableRun.begin(site, home / str(number), wait=False, every_s=0.05) for number in range(DURABLE_RUNS)]
+    wait_until(lambda: sum(one.tasks_begun() for one in durable_runs) == SLOTS, timeout_s=60, what="the site is full")
+    return durable_runs
 
 
-def test_the_api_server_is_killed_or_stopped_and_started_again(impatient: Airflow, site: Site, load: list[Witness]) -> None:
+def test_the_api_server_is_killed_or_stopped_and_started_again(impatient: Airflow, site: Site, load: list[DurableRun]) -> None:
     """5. API server killed mid-request; and restarted as one does it for an upgrade."""
     for end in (impatient.kill_process, impatient.stop_process):
         end("api-server")
@@ -45,7 +46,9 @@ def test_the_api_server_is_killed_or_stopped_and_started_again(impatient: Airflo
         wait_until(site.hears_central, timeout_s=20, what="the worker is back")
 
 
-def test_the_database_crashes_and_recovers(impatient: Airflow, database: PostgresServer, site: Site, load: list[Witness]) -> None:
+def test_the_database_crashes_and_recovers(
+    impatient: Airflow, database: PostgresServer, site: Site, load: list[DurableRun]
+) -> None:
     """5. Database restarted, and with it whatever part of central does not outlive that."""
     database.crash()
     time.sleep(AWAY_S)
@@ -54,7 +57,7 @@ def test_the_database_crashes_and_recovers(impatient: Airflow, database: Postgre
     wait_until(site.hears_central, timeout_s=20, what="the worker is back")
 
 
-def test_the_scheduler_is_replaced(impatient: Airflow, load: list[Witness]) -> None:
+def test_the_scheduler_is_replaced(impatient: Airflow, load: list[DurableRun]) -> None:
     """5. Scheduler replaced. Tasks end while there is none."""
     impatient.kill_process("scheduler")
     load[0].release()
@@ -62,9 +65,9 @@ def test_the_scheduler_is_replaced(impatient: Airflow, load: list[Witness]) -> N
     impatient.start_process("scheduler")
 
 
-def test_nothing_is_lost_or_doubled(load: list[Witness]) -> None:
+def test_nothing_is_lost_or_doubled(load: list[DurableRun]) -> None:
     """5. No lost or doubled job, log byte or result."""
-    for witness in load:
-        witness.release()
-    for witness in load:
-        witness.assert_nothing_is_lost_or_doubled()
+    for durable_run in load:
+        durable_run.release()
+    for durable_run in load:
+        durable_run.assert_nothing_is_lost_or_doubled()

@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from e2e.faults.conftest import SiteNamed
-from testkit.faults import PAGES
+from testkit.durable_run import DurableRun
+from testkit.network.fault_proxy import PAGES
 from testkit.processes import wait_until
-from testkit.witness import Site, Witness
+from testkit.site import Site
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def site(site_named: SiteNamed) -> Iterator[Site]:
 
 def test_killed_while_tasks_run_and_while_they_ship_their_logs(site: Site, tmp_path: Path) -> None:
     """4. `kill -9` at any moment: tasks run on with the same pid; the new daemon adopts them, serves their calls, ships on."""
-    quiet = site.begin(tmp_path / "quiet")
+    quiet = DurableRun.begin(site, tmp_path / "quiet")
     # Its log can't keep up: some of it is always on the way.
-    loud = site.begin(tmp_path / "loud", every_s=0.02, ballast=20_000)
+    loud = DurableRun.begin(site, tmp_path / "loud", every_s=0.02, ballast=20_000)
     site.network.slow(bytes_per_s=40_000)
     for _ in range(3):
         sent = site.network.count("POST", "/log[?]")
@@ -49,61 +50,61 @@ def test_killed_while_it_prepares_a_job(site: Site, tmp_path: Path) -> None:
     """4. … before the shim is there, or known to be there: the new daemon starts it, or finds it; it runs once."""
     zygote = psutil.Process(site.status()["runtime"]["pid"])
     zygote.send_signal(signal.SIGSTOP)  # whoever asks it for a shim now waits
-    witness = site.begin(tmp_path, wait=False)
+    durable_run = DurableRun.begin(site, tmp_path, wait=False)
     wait_until(lambda: len(_phases(site)) == 2, timeout_s=30, what="both jobs are being prepared", every_s=0.05)
     assert _phases(site) == ["preparing", "preparing"]
     site.worker.kill()
     zygote.send_signal(signal.SIGCONT)  # it may still serve the question that it was asked
     site.worker.start()
-    witness.wait_until_it_runs()
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.wait_until_it_runs()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def test_killed_after_the_end_of_a_job_and_before_its_report(site: Site, tmp_path: Path) -> None:
     """4. … between a job's end and central's word that it knows: the new daemon reports what it finds, once."""
-    witness = site.begin(tmp_path)
+    durable_run = DurableRun.begin(site, tmp_path)
     unheard = site.network.answer_to(PAGES["gateway timeout"], "POST", "/report$", count=1_000)
-    witness.release()
+    durable_run.release()
     wait_until(lambda: _phases(site) == ["ended", "ended"] and unheard.hits > 1, timeout_s=30, what="two reports are owed")
     site.worker.kill()
     site.network.forget_rules()
     site.worker.start()
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def test_killed_while_a_task_ends(site: Site, tmp_path: Path) -> None:
     """4. … and nobody is there to hear its last words: the shim keeps them until the new daemon is."""
-    witness = site.begin(tmp_path)
+    durable_run = DurableRun.begin(site, tmp_path)
     site.worker.kill()
-    witness.release()
-    wait_until(lambda: (witness.directory / "speak.ended").exists(), timeout_s=20, what="it has said all")
+    durable_run.release()
+    wait_until(lambda: (durable_run.directory / "speak.ended").exists(), timeout_s=20, what="it has said all")
     site.worker.start()
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def test_restarted_by_its_service_manager(site: Site, tmp_path: Path) -> None:
     """4. `systemctl restart`, an upgrade: SIGTERM, the drain timeout, a new start; the tasks stay the same processes."""
-    witness = site.begin(tmp_path)
+    durable_run = DurableRun.begin(site, tmp_path)
     for _ in range(2):
         site.worker.drain()
         assert site.worker.wait() == 0
-        assert witness.goes_on()
+        assert durable_run.goes_on()
         site.worker.start()
-        assert witness.is_alive()
-    witness.assert_nothing_is_lost_or_doubled()
+        assert durable_run.is_alive()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def test_started_while_central_is_away(site: Site, tmp_path: Path) -> None:
     """4. and 1. Killed in an outage and started in it: tasks are adopted without central, and it has all of them afterwards."""
-    witness: Witness = site.begin(tmp_path)
+    durable_run: DurableRun = DurableRun.begin(site, tmp_path)
     site.network.refuse()
     site.worker.kill()
     site.worker.start(wait=False)
     wait_until(lambda: site.status()["pid"] == site.worker.pid, timeout_s=20, what="the new daemon is up")
-    assert witness.goes_on()
-    assert witness.is_alive() and site.worker.is_running()
+    assert durable_run.goes_on()
+    assert durable_run.is_alive() and site.worker.is_running()
     site.network.heal()
-    witness.assert_nothing_is_lost_or_doubled()
+    durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def _phases(site: Site) -> list[str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.authority import Authority
-from testkit.mitmproxy import Mitmproxy
-from testkit.nginx import Nginx
 from testkit.processes import free_port
-from testkit.squid import Squid
+from testkit.servers.airflow import Airflow
+from testkit.servers.mitmproxy import Mitmproxy
+from testkit.servers.nginx import Nginx
+from testkit.servers.squid import Squid
 from testkit.worker import Worker
 
 USER, PASSWORD = "plant", "p@ss:wörd/7"

@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testkit.airflow import Airflow
 from testkit.authority import Authority
-from testkit.mitmproxy import Mitmproxy
-from testkit.nginx import Nginx
 from testkit.processes import wait_until
-from testkit.squid import Squid
+from testkit.servers.airflow import Airflow
+from testkit.servers.mitmproxy import Mitmproxy
+from testkit.servers.nginx import Nginx
+from testkit.servers.squid import Squid
 from testkit.worker import Worker
 
 from .conftest import CUT_S, PASSWORD, PATIENCE_S, POLL_S, SUBJECT_HEADER, USER

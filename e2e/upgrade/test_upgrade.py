@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from testkit.airflow import Airflow
-from testkit.postgres import PostgresServer
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
+from testkit.servers.postgres import PostgresServer
 from testkit.versions import AIRFLOW, central_of, runtime_of
 from testkit.worker import Worker
 

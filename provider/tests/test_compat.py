@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from testkit.ledger import counted, enlist, job_row, queued, worker_row  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import dispatch, jobs, queues, sweep
+from airflow_remote_provider.ledger import dispatch, duty, ended_tasks, jobs, queues
 from airflow_remote_provider.models import Job, Worker
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -47,7 +47,7 @@ def test_no_update_is_lost_between_a_locking_read_and_its_write(others: ThreadPo
     assert worker_row(worker.id).slots == 60
 
 
-@pytest.mark.parametrize("read", [dispatch.demand, sweep.any_open, sweep.stop_ended, queues.depths])
+@pytest.mark.parametrize("read", [dispatch.demand, duty.any_open, ended_tasks.stop_ended, queues.depths])
 def test_a_plain_read_does_not_wait_for_what_somebody_changes(read: object, others: ThreadPoolExecutor) -> None:
     job = queued()
     with compat.transaction() as session:

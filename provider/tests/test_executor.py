@@ -43,9 +43,9 @@ from airflow_remote_provider import compat, workloads
 from airflow_remote_provider.executor import RemoteExecutor
 from airflow_remote_provider.executor.ledger_executor import _is_failure
 from airflow_remote_provider.executor.unusable import unusable
-from airflow_remote_provider.ledger import leases, queues, sweep
+from airflow_remote_provider.ledger import ended_tasks, leases, lost_jobs, queues
+from airflow_remote_provider.ledger.fence import Lease
 from airflow_remote_provider.ledger.jobs import EndedJob
-from airflow_remote_provider.ledger.leases import Lease
 from airflow_remote_provider.models import Job
 from airflow_remote_provider.settings import settings
 
@@ -392,7 +392,7 @@ def test_a_lost_job_has_failed_with_its_reason() -> None:
     change_job(job_id, lost_after_s=60, accepted_at=ago(hours=2))
     last_seen(worker.id, ago(hours=1))
     with compat.transaction() as session:
-        sweep.lose_silent(session)
+        lost_jobs.lose_silent(session)
     executor.sync()
     ((state, info),) = executor.get_event_buffer().values()
     assert state == "failed" and "edge-1" in info
@@ -406,7 +406,7 @@ def test_a_task_that_a_person_ended_or_cleared_is_no_failure(state: str | None) 
     lease = _run(enlist(), job_id)
     change_task(workload.ti.id, state=state)
     with compat.transaction() as session:
-        sweep.stop_ended(session)
+        ended_tasks.stop_ended(session)
     _end(lease, Outcome.STOPPED, concluded=False)
     executor.sync()
     assert executor.get_event_buffer() == {_key(workload): ("success", None)}

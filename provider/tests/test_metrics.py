@@ -12,7 +12,7 @@ import statsd
 from testkit.ledger import change_job, enlist, queued, running  # isort: skip
 
 from airflow_remote_provider import compat, metrics
-from airflow_remote_provider.api.gauges import Gauges
+from airflow_remote_provider.api.duties.gauges import Gauges
 from airflow_remote_provider.metrics import TABLE, Kind
 
 

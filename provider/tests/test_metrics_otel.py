@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from airflow_remote_provider.metrics import TABLE, Kind
 
-from testkit.collector import Collector, Series
 from testkit.processes import clean_environment
+from testkit.servers.collector import Collector, Series
 
 QUEUE = "plant 7.b"
 LONG = "q" * 256

@@ -58,7 +58,7 @@ def _static_app() -> Any:
 
 
 def _worker_api() -> Any:
-    from airflow_remote_provider.api.app import create_worker_api
+    from airflow_remote_provider.api.worker_v1.app import create_worker_api
 
     return create_worker_api()
 

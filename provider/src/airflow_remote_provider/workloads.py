@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from airflow_remote_protocol.messages import Bundle, CallbackWorkload, ConnectionTestWorkload, JobKind, TaskWorkload
 
+from airflow_remote_provider.definitions.needs import spelled
+from airflow_remote_provider.definitions.task_options import TaskOptions, parse
 from airflow_remote_provider.ledger.jobs import NewJob
-from airflow_remote_provider.needs import spelled
-from airflow_remote_provider.task_options import TaskOptions, parse
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection

@@ -11,7 +11,7 @@ from airflow_remote_protocol.errors import STATUS, ProblemCode
 from airflow_remote_protocol.version import MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION
 from airflow_remote_provider.api.problems import Marked, Refusal, as_response
 from airflow_remote_provider.ledger import errors
-from airflow_remote_provider.logstores import Unstorable
+from airflow_remote_provider.stores import Unstorable
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.applications import Starlette

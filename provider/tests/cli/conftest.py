@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit.people import admit  # isort: skip
-from testkit.serving import Serving  # isort: skip
+from testkit.auth_manager_stub import admit  # isort: skip
+from testkit.servers.uvicorn_app import Serving  # isort: skip
 
 from airflow_remote_provider.api.ui_v1.app import create_people_api
 from airflow_remote_provider.cli.client import PREFIX

@@ -18,7 +18,7 @@ from airflow_remote_provider.ledger.views.queues import QueueRow
 from fastapi import FastAPI, Request, Response
 
 from testkit.authority import Authority
-from testkit.serving import Serving
+from testkit.servers.uvicorn_app import Serving
 
 Answer = Callable[[Request], Response]
 Serve = Callable[..., str]

@@ -15,7 +15,7 @@ from testkit.ledger import ago, change_job, enlist, job_row, last_seen, offered,
 from airflow_remote_protocol.messages import Enrolment
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import credentials, sweep
+from airflow_remote_provider.ledger import credentials, lost_jobs
 from airflow_remote_provider.models import EnrolmentToken
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -278,7 +278,7 @@ def test_the_audit_is_listed(run: Callable[..., str]) -> None:
     change_job(lease.job_id, accepted_at=ago(hours=1))
     last_seen(worker.id, ago(minutes=5))
     with compat.transaction() as session:
-        sweep.lose_silent(session)
+        lost_jobs.lose_silent(session)
     (row,) = _json(run, "audit", "list", "--kind", "job-lost", "--worker", "edge-1", "--job", lease.job_id)
     assert (row["times"], row["actor"]) == (1, "central")
     assert "edge-1" in run("audit", "list").splitlines()[1]

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from testkit.ledger import enlist, running  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.definitions.grants import Ask, Kind
 from airflow_remote_provider.ledger import grants
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -15,8 +15,8 @@ from sqlalchemy import Engine
 from testkit.ledger import ago, change_job, emptied, enlist, queued, running  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.recorder import Recorder
-from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.api.duties.recorder import Recorder
+from airflow_remote_provider.definitions.grants import Ask, Kind
 from airflow_remote_provider.ledger import grants, queue_policy, queues
 
 Run = Callable[..., str]

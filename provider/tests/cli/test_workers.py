@@ -10,7 +10,7 @@ import pytest
 from testkit.ledger import Enlisted, audited, enlist, worker_row  # isort: skip
 
 from airflow_remote_provider.cli import workers
-from airflow_remote_provider.logstores.own import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import OwnLogStore
 
 pytestmark = pytest.mark.usefixtures("database")
 

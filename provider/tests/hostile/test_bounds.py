@@ -22,11 +22,11 @@ from airflow_remote_protocol.messages import Enrolment, HeldJob, JobPhase, Poll
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
 from airflow_remote_protocol.version import MARKER_HEADER, PROTOCOL_VERSION
 from airflow_remote_provider import compat
-from airflow_remote_provider.api import bodies
-from airflow_remote_provider.api.failures import FREE
-from airflow_remote_provider.api.holdings import WORKER_BYTES
-from airflow_remote_provider.grants import Kind
-from airflow_remote_provider.ledger.leases import LOOKED_UP
+from airflow_remote_provider.api.admission import bodies
+from airflow_remote_provider.api.admission.holdings import WORKER_BYTES
+from airflow_remote_provider.api.gateway.failures import FREE
+from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.ledger.fence import LOOKED_UP
 from airflow_remote_provider.settings import settings
 from fastapi import FastAPI
 

@@ -13,8 +13,8 @@ import zlib
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.api import bodies
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.api.admission import bodies
+from airflow_remote_provider.definitions.grants import Kind
 
 from testkit.attacker import LOG_LIMIT, Attacker, allow
 from testkit.central import PREFIX

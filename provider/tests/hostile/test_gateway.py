@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.definitions.grants import Kind
 from airflow_remote_provider.ledger.views.accesses import list_accesses
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.definitions.grants import Kind
 
 from testkit.attacker import PASSWORD, Attacker, allow
 

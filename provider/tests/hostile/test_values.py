@@ -15,8 +15,8 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.rules import TABLE
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.api.gateway.rules import TABLE
+from airflow_remote_provider.definitions.grants import Kind
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select

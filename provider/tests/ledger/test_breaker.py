@@ -8,7 +8,7 @@ from testkit.ledger import ago, audited, claim, enlist, job_row, queued, running
 
 from airflow_remote_protocol.messages import IntentMode, Outcome, Report
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import breaker, leases, workers
+from airflow_remote_provider.ledger import breaker, fence, leases, workers
 from airflow_remote_provider.ledger.leases import End
 from airflow_remote_provider.models import Job
 from sqlalchemy import update
@@ -16,7 +16,7 @@ from sqlalchemy import update
 pytestmark = pytest.mark.usefixtures("database")
 
 
-def _end(worker: Enlisted, outcome: Outcome = Outcome.FAILED) -> tuple[leases.Lease, End | None]:
+def _end(worker: Enlisted, outcome: Outcome = Outcome.FAILED) -> tuple[fence.Lease, End | None]:
     lease = running(worker)
     with compat.transaction() as session:
         return lease, leases.report(session, lease, Report(outcome, 1, "no such Dag"))

@@ -9,7 +9,7 @@ import pytest
 from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import credentials, sweep, workers
+from airflow_remote_provider.ledger import credentials, lost_jobs, sessions, workers
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
 from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
 from airflow_remote_provider.ledger.views.workers import list_workers
@@ -212,7 +212,7 @@ def test_jobs_of_a_replaced_worker_are_still_lost_by_its_own_silence() -> None:
         workers.revoke_worker(session, worker.name)
     _enrol(_token()[0])
     with compat.transaction() as session:
-        assert sweep.lose_silent(session) == 0, "it was heard of a moment ago"
+        assert lost_jobs.lose_silent(session) == 0, "it was heard of a moment ago"
 
 
 def test_of_two_that_use_the_last_of_a_token_at_once_one_joins() -> None:
@@ -279,7 +279,7 @@ def test_after_a_removal_the_rebuilt_machine_may_join_as_before() -> None:
         workers.remove_worker(session, "edge-1")
     again = _enrol(_token()[0], "edge-1")
     with compat.transaction() as session:
-        record = workers.open_session(session, again.worker_id, session_request(instance_id="another disk"))
+        record = sessions.open_session(session, again.worker_id, session_request(instance_id="another disk"))
     assert record.session_id and record.id != worker.id
 
 
@@ -392,7 +392,7 @@ def test_a_worker_that_is_online_is_not_replaced_and_the_token_stays_good() -> N
     assert worker_row(old.id).revoked_at is None
     assert _uses_left(row.id) == 1
     with compat.transaction() as session:
-        workers.end_session(session, old.id, old.session_id or "")
+        sessions.end_session(session, old.id, old.session_id or "")
     assert _enrol(token, "one").worker_id != old.id
 
 

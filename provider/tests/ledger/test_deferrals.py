@@ -28,12 +28,12 @@ from testkit.ledger import (  # isort: skip
 from airflow_remote_protocol.codec import decode
 from airflow_remote_protocol.messages import EventKind, JobKind, Outcome, Report, StopReason, TriggerEvent, TriggerWorkload
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Kind
-from airflow_remote_provider.ledger import deferrals, jobs, leases, queue_policy, queues, sweep
+from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.ledger import deferrals, ended_tasks, expired_offers, jobs, leases, lost_jobs, queue_policy, queues
 from airflow_remote_provider.ledger.deferrals import MOST_DEATHS, NewWait, Resumption
 from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
-from airflow_remote_provider.ledger.leases import Lease
-from airflow_remote_provider.ledger.sweep import OfferRules
+from airflow_remote_provider.ledger.expired_offers import OfferRules
+from airflow_remote_provider.ledger.fence import Lease
 from airflow_remote_provider.models import Deferral, Job
 from airflow_remote_provider.placeholder_names import FAIL, ON_CENTRAL, PLACEHOLDER, TRIGGER_QUEUE
 
@@ -218,10 +218,10 @@ def test_a_trigger_whose_task_waits_for_it_no_more_is_taken_back(
     ti_id = _defer(deferring)
     lease = _hosted(host)
     with compat.transaction() as session:
-        assert sweep.stop_ended(session) == 0
+        assert ended_tasks.stop_ended(session) == 0
     change_task(ti_id, **changes)
     with compat.transaction() as session:
-        assert sweep.stop_ended(session) == 1
+        assert ended_tasks.stop_ended(session) == 1
     job = job_row(lease.job_id)
     assert (job.state, job.stop_reason) == ("revoked", reason.value)
     with pytest.raises(Superseded):
@@ -298,7 +298,7 @@ def test_the_trigger_of_a_lost_worker_goes_to_another(deferring: Lease, host: En
     change_job(lost.job_id, accepted_at=ago(hours=9))
     last_seen(host.id, ago(hours=8))
     with compat.transaction() as session:
-        assert sweep.lose_silent(session) == 1
+        assert lost_jobs.lose_silent(session) == 1
     assert (job_row(lost.job_id).state, _task(ti_id).state) == ("queued", "deferred")
     other = enlist("other", slots=0, capabilities=["trigger"], triggers=1)
     (claimed,) = claim(other.claimant(0, triggers=1))
@@ -315,7 +315,7 @@ def test_a_trigger_that_its_worker_s_new_session_does_not_list_goes_back_to_the_
     lease = _hosted(host)
     change_job(lease.job_id, missing_since=ago(minutes=1))
     with compat.transaction() as session:
-        assert sweep.lose_missing(session, grace=timedelta(seconds=15)) == 1
+        assert lost_jobs.lose_missing(session, grace=timedelta(seconds=15)) == 1
     assert job_row(lease.job_id).state == "queued"
 
 
@@ -344,7 +344,7 @@ def test_a_trigger_that_nobody_accepts_fails_its_task_in_the_end(deferring: Leas
         (claimed,) = claim(host.claimant(0, triggers=1))
         change_job(claimed.job_id, deadline_at=ago(seconds=1))
         with compat.transaction() as session:
-            sweep.expire_offers(session, OfferRules(3, timedelta(0)))
+            expired_offers.expire_offers(session, OfferRules(3, timedelta(0)))
         change_job(claimed.job_id, not_before=None)
     told = _resumption(ti_id)
     assert told is not None and "never accepted" in told.next_kwargs and _task(ti_id).state == "scheduled"

@@ -15,11 +15,11 @@ from testkit.ledger import Claimers, ago, change_job, claim, counted, enlist, jo
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
+from airflow_remote_provider.definitions.needs import spelled
 from airflow_remote_provider.ledger import dispatch, leases, workers
 from airflow_remote_provider.ledger.dispatch import BATCH
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.models import Job, Worker
-from airflow_remote_provider.needs import spelled
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -16,8 +16,8 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import DECLARED, Ask, Kind
-from airflow_remote_provider.grants.declared import NOTED, OF_FILE
+from airflow_remote_provider.definitions.grants import DECLARED, Ask, Kind
+from airflow_remote_provider.definitions.grants.declared import NOTED, OF_FILE
 from airflow_remote_provider.ledger import audit, grants, queue_policy
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.grants import Answer, Verdict

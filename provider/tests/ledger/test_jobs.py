@@ -23,7 +23,7 @@ from testkit.ledger import (  # isort: skip
 from airflow_remote_protocol.messages import Outcome, Report, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import jobs, leases
+from airflow_remote_provider.ledger import fence, jobs, leases
 from airflow_remote_provider.ledger.errors import LedgerError, Unknown
 from airflow_remote_provider.models import Job
 
@@ -45,7 +45,7 @@ def _revoke(job_id: str) -> None:
         jobs.revoke(session, job_id)
 
 
-def _report(lease: leases.Lease, outcome: Outcome = Outcome.SUCCEEDED, **said: object) -> None:
+def _report(lease: fence.Lease, outcome: Outcome = Outcome.SUCCEEDED, **said: object) -> None:
     with compat.transaction() as session:
         leases.report(session, lease, Report(outcome, **said))  # type: ignore[arg-type]
 

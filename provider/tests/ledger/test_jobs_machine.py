@@ -30,16 +30,16 @@ from testkit.ledger import (  # isort: skip
 from airflow_remote_protocol.messages import HeldJob, JobPhase, Outcome, Report
 from airflow_remote_protocol.states import MOVES, JobState
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import jobs, leases, sweep, workers
+from airflow_remote_provider.ledger import ended_tasks, expired_offers, jobs, leases, lost_jobs, retention, sessions, workers
 from airflow_remote_provider.ledger.errors import LedgerError
-from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.fence import Lease
 from airflow_remote_provider.models import Job
 
 from testkit.ledger_machine import LedgerMachine
 from testkit.machines import search
 
 OWNERS = ("1/", "2/")
-RULES = sweep.OfferRules(attempts=3, delay=timedelta())
+RULES = expired_offers.OfferRules(attempts=3, delay=timedelta())
 FOR_EVER = ("state", "epoch", "worker_id", "outcome", "exit_code", "ended_at", "stop_reason")
 """What of an ended job never changes again."""
 
@@ -90,7 +90,7 @@ class JobsMachine(LedgerMachine):
     @rule(data=st.data(), state=st.sampled_from(["failed", "success", None]))
     def a_person_ends_or_clears_a_task(self, data: st.DataObject, state: str | None) -> None:
         change_task(self._table()[self._some_job(data)]["ti_id"], state=state)
-        self._do(sweep.stop_ended)
+        self._do(ended_tasks.stop_ended)
 
     # Time
 
@@ -99,7 +99,7 @@ class JobsMachine(LedgerMachine):
         for row in self._table().values():
             if row["state"] == "offered":
                 change_job(row["id"], deadline_at=ago(minutes=1))
-        self._do(sweep.expire_offers, RULES)
+        self._do(expired_offers.expire_offers, RULES)
 
     @rule(data=st.data())
     def a_worker_is_silent_for_too_long(self, data: st.DataObject) -> None:
@@ -108,7 +108,7 @@ class JobsMachine(LedgerMachine):
         for row in self._table().values():
             if row["worker_id"] == worker.id and row["state"] == "running":
                 change_job(row["id"], accepted_at=ago(hours=2))  # that it accepted was a contact, too
-        self._do(sweep.lose_silent)
+        self._do(lost_jobs.lose_silent)
         self._do(workers.seen, [worker.id])
         assert not [row for row in self._table().values() if row["worker_id"] == worker.id and row["state"] == "running"]
 
@@ -116,7 +116,7 @@ class JobsMachine(LedgerMachine):
     def history_is_purged(self) -> None:
         """What nobody has heard of yet stays."""
         owed = {id for id, row in self._table().items() if row["settled_at"] is None and row["concluded_at"] is None}
-        self._do(sweep.purge, older_than=timedelta(seconds=-1))  # in the same microsecond, too
+        self._do(retention.purge, older_than=timedelta(seconds=-1))  # in the same microsecond, too
         assert owed <= set(self._table())
         self.before = {id: row for id, row in self.before.items() if id in self._table()}
 
@@ -186,11 +186,11 @@ class JobsMachine(LedgerMachine):
         theirs = [lease for lease in self.leases if lease.worker_id == old.id]
         kept = data.draw(st.lists(st.sampled_from(theirs), unique=True)) if theirs else []
         held = [HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING) for lease in kept]
-        record = self._do(workers.open_session, old.id, session_request(old.slots, jobs=held))
+        record = self._do(sessions.open_session, old.id, session_request(old.slots, jobs=held))
         self.workers[number] = Enlisted(old.id, old.name, record.session_id, old.credential, old.slots)
         listed = {(lease.job_id, lease.epoch) for lease in kept}
         if grace_passes:
-            self._do(sweep.lose_missing, grace=timedelta(seconds=-1))
+            self._do(lost_jobs.lose_missing, grace=timedelta(seconds=-1))
         leased = [row for row in self._table().values() if row["worker_id"] == old.id and JobState(row["state"]).is_leased]
         unlisted = [row for row in leased if (row["id"], row["epoch"]) not in listed]
         assert all(row["state"] == "running" and row["missing_since"] and not grace_passes for row in unlisted), unlisted

@@ -23,9 +23,10 @@ from testkit.ledger import (  # isort: skip
 
 from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome, Report, Stop, StopReason
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import jobs, leases, sweep, workers
+from airflow_remote_provider.ledger import expired_offers, fence, jobs, leases, log_places, sessions
 from airflow_remote_provider.ledger.errors import Impossible, LeaseLapsed, LedgerError, NotYet, NotYours, Superseded, TooLate
-from airflow_remote_provider.ledger.leases import Lease, LogPlace, Subject
+from airflow_remote_provider.ledger.fence import Lease, Subject
+from airflow_remote_provider.ledger.log_places import LogPlace
 from airflow_remote_provider.models import Worker
 from airflow_remote_provider.settings import settings
 
@@ -58,9 +59,9 @@ VERBS = {
     "decline": lambda session, lease: leases.decline(session, lease, "no", delay=DEADLINE),
     "report": lambda session, lease: leases.report(session, lease, Report(Outcome.SUCCEEDED)),
     "conclude": lambda session, lease: leases.conclude(session, lease, done=True),
-    "check": lambda session, lease: leases.check(session, lease),
-    "log_place": lambda session, lease: leases.log_place(session, lease),
-    "begin_log": lambda session, lease: leases.begin_log(session, lease, 7),
+    "check": lambda session, lease: fence.check(session, lease),
+    "log_place": lambda session, lease: log_places.log_place(session, lease),
+    "begin_log": lambda session, lease: log_places.begin_log(session, lease, 7),
 }
 
 
@@ -222,7 +223,7 @@ def test_a_lost_job_is_to_be_stopped_but_its_log_is_wanted() -> None:
         JobPhase.STOPPING: [],
         JobPhase.ENDED: [],
     }
-    assert _do(leases.log_place, lease)
+    assert _do(log_places.log_place, lease)
 
 
 def test_a_job_that_is_listed_again_is_not_missing_any_more() -> None:
@@ -366,7 +367,7 @@ def test_an_offer_that_died_with_its_daemon_is_made_again() -> None:
     for _ in range(2):
         _do(leases.report, lease, Report(Outcome.DIED))
         assert job_row(lease.job_id).state == "offered"
-    _do(sweep.expire_offers, sweep.OfferRules(attempts=4, delay=timedelta()))
+    _do(expired_offers.expire_offers, expired_offers.OfferRules(attempts=4, delay=timedelta()))
     assert (job_row(lease.job_id).state, job_row(lease.job_id).ended_at) == ("queued", None)
     with pytest.raises(Superseded):
         _do(leases.accept, lease)
@@ -417,7 +418,7 @@ def test_that_a_job_died_is_not_believed_right_after_a_takeover() -> None:
     worker = enlist()
     lease = running(worker)
     listed = [HeldJob(lease.job_id, lease.epoch, JobPhase.ENDED)]
-    _do(workers.open_session, worker.id, session_request(jobs=listed))
+    _do(sessions.open_session, worker.id, session_request(jobs=listed))
     with pytest.raises(NotYet):
         _do(leases.report, lease, Report(Outcome.DIED))
     assert job_row(lease.job_id).state == "running"
@@ -480,9 +481,9 @@ def test_a_repeated_conclusion_knows_whether_the_task_has_moved_on(holder: str |
 
 def test_a_job_that_was_taken_back_says_so_unless_it_had_concluded() -> None:
     lease = running(enlist())
-    assert not _do(leases.check, lease).taken_back
+    assert not _do(fence.check, lease).taken_back
     change_job(lease.job_id, stop_reason="cleared")
-    assert _do(leases.check, lease).taken_back
+    assert _do(fence.check, lease).taken_back
     assert _do(leases.conclude, lease, done=True).taken_back
     assert not _do(leases.conclude, lease, done=True).taken_back
 
@@ -496,7 +497,7 @@ def test_once_its_task_has_ended_a_lease_allows_no_more_calls(verb: str) -> None
     _do(leases.conclude, lease, done=True)
     with pytest.raises(LeaseLapsed, match=lease.job_id):
         _do(VERBS[verb], lease)
-    _do(leases.begin_log, lease, 0)
+    _do(log_places.begin_log, lease, 0)
     _do(leases.report, lease, Report(Outcome.SUCCEEDED))
 
 
@@ -504,7 +505,7 @@ def test_a_state_that_did_not_go_through_ends_nothing() -> None:
     lease = running(enlist())
     _do(leases.conclude, lease, done=True)
     _do(leases.conclude, lease, done=False)
-    _do(leases.check, lease)
+    _do(fence.check, lease)
 
 
 def test_only_the_same_state_may_be_repeated() -> None:
@@ -522,12 +523,12 @@ def test_a_stop_gives_the_task_its_grace_to_wind_down_and_no_more() -> None:
     lease = running(enlist())
     with compat.transaction() as session:
         jobs.revoke(session, lease.job_id)
-    assert _do(leases.check, lease).taken_back
+    assert _do(fence.check, lease).taken_back
     change_job(lease.job_id, stop_decided_at=ago(seconds=settings().stop_grace_seconds + 1))
     for verb in ("check", "accept", "conclude"):
         with pytest.raises(LeaseLapsed, match="stop_grace_seconds"):
             _do(VERBS[verb], lease)
-    _do(leases.begin_log, lease, 0)
+    _do(log_places.begin_log, lease, 0)
     _do(leases.report, lease, Report(Outcome.STOPPED))
 
 
@@ -559,24 +560,24 @@ def _resumed(lease: Lease) -> Lease:
 def test_a_log_path_belongs_to_the_newest_job_that_was_accepted() -> None:
     first = running(enlist())
     path = job_row(first.job_id).log_path
-    _do(leases.begin_log, first, 10)
+    _do(log_places.begin_log, first, 10)
     second = _resumed(first)
-    assert _do(leases.log_place, first).path is None, "how much of it is in the file is not known yet"
-    assert _do(leases.log_place, second) == LogPlace(path, None, path)
-    _do(leases.begin_log, second, 25)
-    assert _do(leases.log_place, second) == LogPlace(path, 25, path)
-    assert _do(leases.log_place, first) == LogPlace(f"{path}.{first.job_id}.{first.epoch}.log", -15, path)
+    assert _do(log_places.log_place, first).path is None, "how much of it is in the file is not known yet"
+    assert _do(log_places.log_place, second) == LogPlace(path, None, path)
+    _do(log_places.begin_log, second, 25)
+    assert _do(log_places.log_place, second) == LogPlace(path, 25, path)
+    assert _do(log_places.log_place, first) == LogPlace(f"{path}.{first.job_id}.{first.epoch}.log", -15, path)
 
 
 def test_what_an_older_job_still_sends_first_fixes_where_its_part_ends() -> None:
     first = running(enlist())
     path = job_row(first.job_id).log_path
-    _do(leases.begin_log, first, 10)
+    _do(log_places.begin_log, first, 10)
     second = _resumed(first)
-    _do(leases.end_log, first, 25)
-    _do(leases.end_log, first, 70)
-    _do(leases.begin_log, second, 25)
-    assert _do(leases.log_place, first) == LogPlace(f"{path}.{first.job_id}.{first.epoch}.log", -15, path)
+    _do(log_places.end_log, first, 25)
+    _do(log_places.end_log, first, 70)
+    _do(log_places.begin_log, second, 25)
+    assert _do(log_places.log_place, first) == LogPlace(f"{path}.{first.job_id}.{first.epoch}.log", -15, path)
 
 
 def test_an_older_job_that_logs_only_after_it_was_followed_takes_nothing() -> None:
@@ -584,10 +585,10 @@ def test_an_older_job_that_logs_only_after_it_was_followed_takes_nothing() -> No
     path = job_row(first.job_id).log_path
     second = _resumed(first)
     beside = LogPlace(f"{path}.{first.job_id}.{first.epoch}.log", 0, path)
-    assert _do(leases.log_place, first) == beside
-    _do(leases.begin_log, first, 3)
-    assert _do(leases.log_place, first) == beside
-    assert _do(leases.log_place, second) == LogPlace(path, None, path)
+    assert _do(log_places.log_place, first) == beside
+    _do(log_places.begin_log, first, 3)
+    assert _do(log_places.log_place, first) == beside
+    assert _do(log_places.log_place, second) == LogPlace(path, None, path)
 
 
 def test_a_job_that_is_over_before_it_was_accepted_takes_no_log_from_the_next() -> None:
@@ -598,33 +599,33 @@ def test_a_job_that_is_over_before_it_was_accepted_takes_no_log_from_the_next() 
     queued(with_task=False, ti_id=job_row(first.job_id).ti_id, log_path=path)
     second = worker.lease(claim(worker.claimant())[0])
     _do(leases.accept, second)
-    _do(leases.begin_log, first, 0)
-    assert _do(leases.log_place, first).path == f"{path}.{first.job_id}.{first.epoch}.log"
-    assert _do(leases.log_place, second).path == path
+    _do(log_places.begin_log, first, 0)
+    assert _do(log_places.log_place, first).path == f"{path}.{first.job_id}.{first.epoch}.log"
+    assert _do(log_places.log_place, second).path == path
 
 
 def test_the_first_byte_fixes_where_a_log_begins() -> None:
     lease = running(enlist())
-    assert _do(leases.log_place, lease).base is None  # type: ignore[attr-defined]
-    assert _do(leases.begin_log, lease, 100) == 100
-    assert _do(leases.begin_log, lease, 250) == 100, "a second writer hears of the first"
-    assert _do(leases.log_place, lease).base == 100  # type: ignore[attr-defined]
+    assert _do(log_places.log_place, lease).base is None  # type: ignore[attr-defined]
+    assert _do(log_places.begin_log, lease, 100) == 100
+    assert _do(log_places.begin_log, lease, 250) == 100, "a second writer hears of the first"
+    assert _do(log_places.log_place, lease).base == 100  # type: ignore[attr-defined]
 
 
 def test_a_new_lease_begins_its_own_part() -> None:
     worker = enlist()
     lease = offered(worker)
-    _do(leases.begin_log, lease, 0)
+    _do(log_places.begin_log, lease, 0)
     again = _reoffered(worker, lease)
-    assert _do(leases.log_place, again).base is None  # type: ignore[attr-defined]
-    assert _do(leases.begin_log, again, 40) == 40
+    assert _do(log_places.log_place, again).base is None  # type: ignore[attr-defined]
+    assert _do(log_places.begin_log, again, 40) == 40
 
 
 def test_a_log_may_come_after_the_job_has_ended() -> None:
     lease = running(enlist())
     change_job(lease.job_id, state="lost")
-    assert _do(leases.log_place, lease).path == job_row(lease.job_id).log_path  # type: ignore[attr-defined]
-    assert _do(leases.begin_log, lease, 5) == 5
+    assert _do(log_places.log_place, lease).path == job_row(lease.job_id).log_path  # type: ignore[attr-defined]
+    assert _do(log_places.begin_log, lease, 5) == 5
 
 
 def test_every_refusal_is_a_sentence_for_people() -> None:

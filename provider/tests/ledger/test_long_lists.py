@@ -10,7 +10,7 @@ from testkit.ledger import Enlisted, ago, change_job, claim, counted, enlist, jo
 
 from airflow_remote_protocol.messages import HeldJob, JobPhase, Stop, StopReason
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import leases
+from airflow_remote_provider.ledger import fence, leases
 
 
 def _renewed(worker: Enlisted, *held: HeldJob) -> list[Stop]:
@@ -19,8 +19,8 @@ def _renewed(worker: Enlisted, *held: HeldJob) -> list[Stop]:
 
 
 def test_a_list_of_many_leased_jobs_renews_each_of_them(database: Engine) -> None:
-    worker = enlist(slots=3 * leases.LOOKED_UP)
-    jobs = [queued() for _ in range(3 * leases.LOOKED_UP)]
+    worker = enlist(slots=3 * fence.LOOKED_UP)
+    jobs = [queued() for _ in range(3 * fence.LOOKED_UP)]
     claimed = [job for _ in range(3) for job in claim(worker.claimant())]
     assert len(claimed) == len(jobs)
     change_job(claimed[0].job_id, missing_since=ago(seconds=5))
@@ -40,12 +40,12 @@ def test_a_list_of_many_leased_jobs_renews_each_of_them(database: Engine) -> Non
 def test_of_jobs_that_are_not_its_own_a_worker_is_told_some_at_a_time_until_it_has_stopped_all(database: Engine) -> None:
     worker = enlist()
     lease = running(worker)
-    phases = {f"{number:036d}": JobPhase.RUNNING for number in range(2 * leases.LOOKED_UP + 5)}
+    phases = {f"{number:036d}": JobPhase.RUNNING for number in range(2 * fence.LOOKED_UP + 5)}
     rounds = 0
     while JobPhase.RUNNING in phases.values():
         listed = [HeldJob(job_id, 1, phase) for job_id, phase in phases.items()]
         stops = _renewed(worker, *listed, HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING))
-        assert 0 < len(stops) <= leases.LOOKED_UP
+        assert 0 < len(stops) <= fence.LOOKED_UP
         assert {stop.reason for stop in stops} == {StopReason.SUPERSEDED}
         phases |= {stop.job_id: JobPhase.STOPPING for stop in stops}
         rounds += 1
@@ -56,6 +56,6 @@ def test_one_job_listed_ten_thousand_times_is_looked_up_once(database: Engine) -
     worker = enlist()
     with counted(database) as statements:
         stops = _renewed(worker, *(HeldJob("made-up", number, JobPhase.RUNNING) for number in range(10_000)))
-    assert len(stops) == leases.LOOKED_UP
+    assert len(stops) == fence.LOOKED_UP
     [asked] = [statement for statement in statements if "remote_job" in statement]
     assert asked.count("?") + asked.count("%(") + asked.count("%s") <= 3

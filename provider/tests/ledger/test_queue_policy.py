@@ -9,7 +9,7 @@ import pytest
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.definitions.grants import Ask, Kind
 from airflow_remote_provider.ledger import queue_policy
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.queue_policy import BadGlob, Mode, Policy

@@ -9,7 +9,7 @@ import pytest
 from testkit.ledger import audited, enlist, session_request, worker_row  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import restarts, workers
+from airflow_remote_provider.ledger import restarts, sessions, workers
 from airflow_remote_provider.ledger.errors import LedgerError, Unknown
 from airflow_remote_provider.ledger.views.workers import show_worker
 from airflow_remote_provider.ledger.workers import WorkerRecord
@@ -26,7 +26,7 @@ def _ask(name: str = "worker") -> None:
 
 def _opened(worker_id: str, boot_id: str = "") -> WorkerRecord:
     with compat.transaction() as session:
-        return workers.open_session(session, worker_id, session_request(boot_id=boot_id, capabilities=ABLE))
+        return sessions.open_session(session, worker_id, session_request(boot_id=boot_id, capabilities=ABLE))
 
 
 def test_it_is_shown_and_audited_until_it_has_come_true() -> None:

@@ -11,7 +11,7 @@ from testkit.ledger import Enlisted, ago, audited, claim, enlist, job_row, queue
 
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import rotation, workers
+from airflow_remote_provider.ledger import rotation, sessions, suspension, workers
 from airflow_remote_provider.ledger.errors import Expired, LedgerError, NotYet, Revoked, Suspended
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.models import Base, Worker
@@ -144,9 +144,9 @@ def test_a_suspended_worker_opens_no_session_gets_no_offer_and_keeps_its_jobs() 
     worker = enlist()
     lease = running(worker)
     with compat.transaction() as session:
-        rotation.suspend(session, worker.name, by="ann", reason="odd traffic")
+        suspension.suspend(session, worker.name, by="ann", reason="odd traffic")
     with compat.transaction() as session, pytest.raises(Suspended, match="unsuspend"):
-        workers.open_session(session, worker.id, session_request())
+        sessions.open_session(session, worker.id, session_request())
     with pytest.raises(Suspended):
         _issue(worker)
     queued()
@@ -154,7 +154,7 @@ def test_a_suspended_worker_opens_no_session_gets_no_offer_and_keeps_its_jobs() 
     assert job_row(lease.job_id).state == "running"
     assert "odd traffic" in worker_row(worker.id).alarm
     with compat.transaction() as session:
-        rotation.unsuspend(session, worker.name, by="bob")
+        suspension.unsuspend(session, worker.name, by="bob")
     assert (worker_row(worker.id).suspended_at, worker_row(worker.id).alarm) == (None, "")
     assert _actors(worker) == ["ann", "bob"]
 
@@ -162,10 +162,10 @@ def test_a_suspended_worker_opens_no_session_gets_no_offer_and_keeps_its_jobs() 
 def test_only_what_is_suspended_is_let_in_again() -> None:
     worker = enlist()
     with compat.transaction() as session, pytest.raises(LedgerError, match="not suspended"):
-        rotation.unsuspend(session, worker.name, by="me")
+        suspension.unsuspend(session, worker.name, by="me")
 
 
-@pytest.mark.parametrize("verb", [rotation.ask_to_rotate, rotation.suspend, rotation.unsuspend])
+@pytest.mark.parametrize("verb", [rotation.ask_to_rotate, suspension.suspend, suspension.unsuspend])
 def test_a_revoked_worker_is_revoked_for_good(verb: object) -> None:
     worker = enlist()
     with compat.transaction() as session:

@@ -11,7 +11,7 @@ from testkit.ledger import claim, enlist, queued, session_request, worker_row  #
 
 from airflow_remote_protocol.messages import Runtime
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import runtimes, workers
+from airflow_remote_provider.ledger import runtimes, sessions, workers
 from airflow_remote_provider.ledger.views.waiting import why_waiting
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, count_workers, list_workers
 from airflow_remote_provider.models import Worker
@@ -61,7 +61,7 @@ def test_a_session_of_a_worker_that_reports_no_runtime_forgets_the_last_report()
     worker = enlist(capabilities=("task", "runtime"))
     _report(worker.id, trouble="x")
     with compat.transaction() as session:
-        workers.open_session(session, worker.id, session_request(capabilities=("task",)))
+        sessions.open_session(session, worker.id, session_request(capabilities=("task",)))
     assert worker_row(worker.id).unfit is None
 
 

@@ -14,7 +14,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, task, task_group
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Skip
+from airflow_remote_provider.definitions.grants import Skip
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.skips import NotDownstream, check_skip
 

@@ -11,7 +11,7 @@ from testkit.ledger import ago, counted, enlist, offered, running  # isort: skip
 
 from airflow_remote_protocol.messages import JobUsage, MachineUsage, Usage
 from airflow_remote_provider import compat, models
-from airflow_remote_provider.ledger import sweep, usage
+from airflow_remote_provider.ledger import retention, usage
 from airflow_remote_provider.ledger.views.jobs import list_jobs, show_job
 from airflow_remote_provider.ledger.views.workers import list_workers, show_worker
 
@@ -79,6 +79,6 @@ def test_it_goes_with_the_worker() -> None:
     _note(stays.id)
     with compat.transaction() as session:
         session.execute(update(models.Worker).where(models.Worker.id == worker.id).values(removed_at=ago(days=2)))
-        sweep.purge(session, older_than=timedelta(days=14))
+        retention.purge(session, older_than=timedelta(days=14))
         assert session.scalars(select(models.Usage.worker_id)).all() == [stays.id]
         assert session.scalar(select(func.count()).select_from(models.Worker)) == 1

@@ -11,7 +11,7 @@ from testkit.ledger import ago, audited, enlist, job_row, last_seen, offered, ru
 
 from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, IntentMode, JobPhase
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import credentials, rotation, workers
+from airflow_remote_provider.ledger import credentials, sessions, suspension, workers
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.errors import Cloned, LedgerError, Revoked, Unknown
 from airflow_remote_provider.ledger.views.audit import AuditRow
@@ -57,7 +57,7 @@ def _changed(since: object) -> list[WorkerRecord]:
 
 def test_the_same_instance_takes_over_at_once() -> None:
     worker = enlist()
-    record = _do(workers.open_session, worker.id, session_request(slots=9))
+    record = _do(sessions.open_session, worker.id, session_request(slots=9))
     assert isinstance(record, WorkerRecord)
     assert record.session_id not in (None, worker.session_id)
     assert record.slots == 9
@@ -66,21 +66,21 @@ def test_the_same_instance_takes_over_at_once() -> None:
 def test_another_instance_is_refused_and_changes_nothing() -> None:
     worker = enlist()
     with pytest.raises(Cloned, match="enrol create --replaces worker"):
-        _do(workers.open_session, worker.id, session_request(instance_id="copy", slots=99))
+        _do(sessions.open_session, worker.id, session_request(instance_id="copy", slots=99))
     row = worker_row(worker.id)
     assert (row.session_id, row.instance_id, row.slots, row.alarm) == (worker.session_id, "instance", 4, "")
 
 
 def test_a_clone_is_flagged() -> None:
     worker = enlist()
-    _do(workers.flag_clone, worker.id)
+    _do(sessions.flag_clone, worker.id)
     assert "another installation" in _list()[0].alarm
 
 
 def test_a_restart_of_a_live_worker_is_noted() -> None:
     worker = enlist("edge-1")
     for _ in range(2):
-        _do(workers.open_session, worker.id, session_request())
+        _do(sessions.open_session, worker.id, session_request())
     (entry,) = _audit()
     assert (entry.kind, entry.worker, entry.times) == ("takeover", "edge-1", 2)
 
@@ -88,7 +88,7 @@ def test_a_restart_of_a_live_worker_is_noted() -> None:
 def test_a_start_after_a_silence_is_no_takeover() -> None:
     worker = enlist()
     last_seen(worker.id, ago(minutes=5))
-    _do(workers.open_session, worker.id, session_request())
+    _do(sessions.open_session, worker.id, session_request())
     assert _audit() == []
 
 
@@ -96,9 +96,9 @@ def test_a_start_that_was_taken_over_and_speaks_again_is_the_first_of_two() -> N
     worker = enlist("edge-1")
     lease = running(worker)
     first = worker_row(worker.id).boot_id
-    _do(workers.open_session, worker.id, session_request(boot_id="later"))
+    _do(sessions.open_session, worker.id, session_request(boot_id="later"))
     record = _do(
-        workers.open_session,
+        sessions.open_session,
         worker.id,
         session_request(boot_id=first or "", jobs=[HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING)]),
     )
@@ -108,7 +108,7 @@ def test_a_start_that_was_taken_over_and_speaks_again_is_the_first_of_two() -> N
     assert [entry.kind for entry in _audit()] == ["clone", "takeover"]
     for _ in range(2):
         with pytest.raises(Cloned, match="another name"):
-            _do(workers.open_session, worker.id, session_request(boot_id="later"))
+            _do(sessions.open_session, worker.id, session_request(boot_id="later"))
     assert worker_row(worker.id).session_id == row.session_id, "the first one is not disturbed again"
     job = job_row(lease.job_id)
     assert (job.state, job.missing_since) == ("running", None)
@@ -117,18 +117,18 @@ def test_a_start_that_was_taken_over_and_speaks_again_is_the_first_of_two() -> N
 def test_a_start_that_was_taken_over_long_ago_has_lost_its_place() -> None:
     worker = enlist()
     first = worker_row(worker.id).boot_id
-    _do(workers.open_session, worker.id, session_request(boot_id="later"))
+    _do(sessions.open_session, worker.id, session_request(boot_id="later"))
     with compat.transaction() as session:
         session.execute(update(Worker).values(session_at=ago(minutes=11)))
     with pytest.raises(Cloned):
-        _do(workers.open_session, worker.id, session_request(boot_id=first or ""))
+        _do(sessions.open_session, worker.id, session_request(boot_id=first or ""))
     assert worker_row(worker.id).boot_id == "later"
 
 
 def test_the_same_start_may_open_a_session_again() -> None:
     worker = enlist()
     boot = worker_row(worker.id).boot_id or ""
-    _do(workers.open_session, worker.id, session_request(boot_id=boot))
+    _do(sessions.open_session, worker.id, session_request(boot_id=boot))
     row = worker_row(worker.id)
     assert (row.boot_id, row.previous_boot_id, row.alarm) == (boot, None, "")
     assert _audit() == []
@@ -141,24 +141,24 @@ def test_a_database_restored_from_a_backup_loses_nothing() -> None:
     with compat.transaction() as session:
         session.execute(update(Worker).values(boot_id="of the backup", session_id="of the backup", changed_at=ago(days=3)))
     last_seen(worker.id, ago(days=3))
-    _do(workers.open_session, worker.id, session_request(jobs=[HeldJob(kept.job_id, kept.epoch, JobPhase.RUNNING)]))
+    _do(sessions.open_session, worker.id, session_request(jobs=[HeldJob(kept.job_id, kept.epoch, JobPhase.RUNNING)]))
     assert (worker_row(worker.id).alarm, job_row(kept.job_id).state) == ("", "running")
     assert job_row(ended_since.job_id).missing_since is not None, "its end came after the backup; Airflow retries it"
 
 
 @pytest.mark.parametrize(
-    ("off_s", "told"), [(0, None), (-30, None), (600, 600), (-86_400, -86_400), (1e300, workers.WIDEST_OFFSET_S)]
+    ("off_s", "told"), [(0, None), (-30, None), (600, 600), (-86_400, -86_400), (1e300, sessions.WIDEST_OFFSET_S)]
 )
 def test_a_worker_whose_clock_is_off_is_listed_so(off_s: float, told: float | None) -> None:
     worker = enlist()
-    _do(workers.open_session, worker.id, session_request(time=ago().timestamp() + off_s))
+    _do(sessions.open_session, worker.id, session_request(time=ago().timestamp() + off_s))
     shown = _list()[0].clock_off_s
     assert shown == told if told is None else shown == pytest.approx(told, abs=5)
 
 
 def test_a_worker_that_tells_no_time_is_not_off() -> None:
     worker = enlist()
-    _do(workers.open_session, worker.id, session_request())
+    _do(sessions.open_session, worker.id, session_request())
     assert worker_row(worker.id).clock_offset_s is None
 
 
@@ -168,7 +168,7 @@ def test_a_change_is_later_than_any_before_whatever_the_clock_says() -> None:
     with compat.transaction() as session:
         session.execute(update(Worker).where(Worker.id == ahead.id).values(changed_at=ago(days=-1)))
     newest = worker_row(ahead.id).changed_at
-    _do(workers.open_session, worker.id, session_request())
+    _do(sessions.open_session, worker.id, session_request())
     opened = worker_row(worker.id).changed_at
     _do(workers.revoke_worker, worker.name)
     assert newest < opened < worker_row(worker.id).changed_at
@@ -179,13 +179,13 @@ def test_a_revoked_worker_opens_no_session() -> None:
     _do(workers.revoke_worker, worker.name)
     for worker_id in (worker.id, "never heard of"):
         with pytest.raises(Revoked):
-            _do(workers.open_session, worker_id, session_request())
+            _do(sessions.open_session, worker_id, session_request())
 
 
 def test_a_session_reconciles_what_the_worker_holds() -> None:
     worker = enlist()
     kept, forgotten = running(worker), offered(worker)
-    _do(workers.open_session, worker.id, session_request(jobs=[HeldJob(kept.job_id, kept.epoch, JobPhase.RUNNING)]))
+    _do(sessions.open_session, worker.id, session_request(jobs=[HeldJob(kept.job_id, kept.epoch, JobPhase.RUNNING)]))
     assert (job_row(kept.job_id).state, job_row(forgotten.job_id).state) == ("running", "queued")
 
 
@@ -193,14 +193,14 @@ def test_a_refused_session_touches_no_job() -> None:
     worker = enlist()
     lease = running(worker)
     with pytest.raises(Cloned):
-        _do(workers.open_session, worker.id, session_request(instance_id="copy"))
+        _do(sessions.open_session, worker.id, session_request(instance_id="copy"))
     assert job_row(lease.job_id).state == "running"
 
 
 def test_a_session_is_a_contact() -> None:
     worker = enlist()
     last_seen(worker.id, None)
-    _do(workers.open_session, worker.id, session_request())
+    _do(sessions.open_session, worker.id, session_request())
     assert _list()[0].presence == "online"
 
 
@@ -275,7 +275,7 @@ def test_presence_is_what_central_observes() -> None:
     online, silent, revoked, ended = (enlist(name) for name in ("a-online", "b-silent", "d-revoked", "e-ended"))
     last_seen(silent.id, ago(seconds=100))
     _do(workers.revoke_worker, revoked.name)
-    _do(workers.end_session, ended.id, ended.session_id)
+    _do(sessions.end_session, ended.id, ended.session_id)
     token, _ = _do(credentials.create_token, NewToken(queues=["q"]))  # type: ignore[misc]
     never = _do(credentials.enrol, token, Enrolment("c-never", Facts()))
     _do(workers.seen, [never.worker_id])  # type: ignore[attr-defined] # by `check`, say
@@ -290,13 +290,13 @@ def test_presence_is_what_central_observes() -> None:
 
 def test_a_worker_whose_daemon_ended_is_online_again_with_its_next_session_and_that_is_no_takeover() -> None:
     worker = enlist()
-    assert _do(workers.end_session, worker.id, "another session") is None
+    assert _do(sessions.end_session, worker.id, "another session") is None
     assert _list()[0].presence == "online"
     lease = running(worker)
-    _do(workers.end_session, worker.id, worker.session_id)
+    _do(sessions.end_session, worker.id, worker.session_id)
     assert (_list()[0].presence, job_row(lease.job_id).state) == ("offline", "running")
     assert _free_slots() == 0
-    _do(workers.open_session, worker.id, session_request(boot_id="next"))
+    _do(sessions.open_session, worker.id, session_request(boot_id="next"))
     assert _list()[0].presence == "online"
     assert _audit() == []
 
@@ -338,7 +338,7 @@ def test_a_contact_is_no_change_that_other_processes_must_read() -> None:
         lambda session, worker: workers.limit_slots(session, worker.name, 1, by="me"),
         lambda session, worker: workers.revoke_worker(session, worker.name),
         lambda session, worker: workers.remove_worker(session, worker.name),
-        lambda session, worker: workers.open_session(session, worker.id, session_request()),
+        lambda session, worker: sessions.open_session(session, worker.id, session_request()),
     ],
     ids=["intent", "limit", "revoke", "remove", "session"],
 )
@@ -352,7 +352,7 @@ def test_other_processes_read_what_changed(change: object) -> None:
 
 def test_an_alarm_that_somebody_has_looked_at_is_cleared_and_stays_in_the_audit() -> None:
     worker = enlist()
-    _do(workers.flag_clone, worker.id)
+    _do(sessions.flag_clone, worker.id)
     alarm = worker_row(worker.id).alarm
     assert alarm
     _do(workers.acknowledge, worker.name, by="ann")
@@ -366,7 +366,7 @@ def test_an_alarm_that_somebody_has_looked_at_is_cleared_and_stays_in_the_audit(
 
 def test_the_alarm_of_a_suspended_worker_goes_with_the_suspension_only() -> None:
     worker = enlist()
-    _do(rotation.suspend, worker.name, by="ann", reason="odd")
+    _do(suspension.suspend, worker.name, by="ann", reason="odd")
     with pytest.raises(LedgerError, match=f"unsuspend {worker.name}"):
         _do(workers.acknowledge, worker.name, by="ann")
     assert worker_row(worker.id).alarm
@@ -387,7 +387,7 @@ def test_a_wish_is_unheard_until_the_worker_acts_by_it() -> None:
     assert _row().intent_heard
     _do(workers.limit_slots, worker.name, 1, by="ann")
     assert not _row().intent_heard, "however far ahead it claims to be"
-    _do(workers.open_session, worker.id, session_request())
+    _do(sessions.open_session, worker.id, session_request())
     assert _row().intent_heard, "the answer to its session tells it"
 
 

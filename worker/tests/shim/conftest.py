@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
+from airflow_remote_worker import shim
 from airflow_remote_worker.local import frames, job_files
 
-LAUNCH = Path(frames.__file__).with_name("launch.py")
+LAUNCH = Path(shim.__file__).with_name("launch.py")
 KEY = "key-of-this-job"
 NOW = "2026-01-01T00:00:00Z"
 RUN_CONTEXT = {

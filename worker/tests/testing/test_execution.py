@@ -96,7 +96,7 @@ def test_variables_and_connections_come_from_what_the_test_filled_in(task: Task)
 
 
 def test_what_it_does_not_know_is_not_found(task: Task) -> None:
-    for method, path in (("GET", "weather/today"), ("GET", ""), ("DELETE", task.at), ("POST", "xcoms/a_dag")):
+    for method, path in (("GET", "conditions/today"), ("GET", ""), ("DELETE", task.at), ("POST", "xcoms/a_dag")):
         assert task.call(method, path)[0] == 404
 
 

@@ -1,6 +1,6 @@
-"""What workers (and, later, browsers) call. Async and thin: decisions are the ledger's.
+"""The APIs that central serves: :mod:`.worker_v1` for workers, :mod:`.ui_v1` for users. Async and thin: the ledger decides.
 
-Files: :mod:`.app` puts it together (:mod:`.central`), :mod:`.worker_v1` has the routes, :mod:`.execution` that of the gateway,
-:mod:`.auth` knows workers, :mod:`.waiting` parks polls, :mod:`.dispatcher` fills them, :mod:`.duties` does what time asks for,
-:mod:`.gateway` passes Execution API calls on.
+Both use :mod:`.registry` (workers and their credentials), :mod:`.pool` (threads for ledger calls) and :mod:`.problems` (errors as
+responses). Workers' calls pass :mod:`.admission`; :mod:`.dispatch` makes offers, :mod:`.gateway` passes Execution API calls on,
+and :mod:`.duties` does what time asks for.
 """

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.lanes import Lane
+from airflow_remote_provider.api.admission.lanes import Lane
 from airflow_remote_provider.faults import diagnose
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.presentable import presentable
-from airflow_remote_provider.logstores import Unstorable
+from airflow_remote_provider.stores import Unstorable
 
 log = logging.getLogger(__name__)
 

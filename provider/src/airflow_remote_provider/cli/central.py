@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from airflow_remote_protocol.messages import IntentMode
 
-    from airflow_remote_provider.grants import Kind
+    from airflow_remote_provider.definitions.grants import Kind
     from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
     from airflow_remote_provider.ledger.history import Kind as HistoryKind
     from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_remote_provider.ledger.views.queues import QueueRow
     from airflow_remote_provider.ledger.views.summary import Summary
     from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
-    from airflow_remote_provider.worker_log import LogLines
+    from airflow_remote_provider.stores.worker_log_lines import LogLines
 
     Globs = Mapping[Kind, Sequence[str]]
 

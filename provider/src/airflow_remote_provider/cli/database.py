@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.cli.words import Away
+from airflow_remote_provider.definitions.grants import Kind
 from airflow_remote_provider.faults import diagnose
-from airflow_remote_provider.grants import Kind
 from airflow_remote_provider.ledger import (
     certificates,
     credentials,
@@ -24,6 +24,7 @@ from airflow_remote_provider.ledger import (
     queues,
     restarts,
     rotation,
+    suspension,
     workers,
 )
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
@@ -39,9 +40,9 @@ from airflow_remote_provider.ledger.views.queues import QueueRow, list_queues
 from airflow_remote_provider.ledger.views.summary import Summary, summarize
 from airflow_remote_provider.ledger.views.waiting import why_waiting
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow, list_workers, show_worker
-from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings, silent_after
-from airflow_remote_provider.worker_log import LogLines, read_lines
+from airflow_remote_provider.stores.worker_log_lines import LogLines, read_lines
+from airflow_remote_provider.stores.worker_logs import OwnLogStore
 
 T = TypeVar("T")
 
@@ -96,10 +97,10 @@ class Database:
         _done(certificates.rebind, name, by=_me())
 
     def suspend(self, name: str, *, reason: str) -> None:
-        _done(rotation.suspend, name, by=_me(), reason=reason)
+        _done(suspension.suspend, name, by=_me(), reason=reason)
 
     def unsuspend(self, name: str) -> None:
-        _done(rotation.unsuspend, name, by=_me())
+        _done(suspension.unsuspend, name, by=_me())
 
     def acknowledge(self, name: str) -> None:
         _done(workers.acknowledge, name, by=_me())

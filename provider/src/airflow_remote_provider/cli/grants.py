@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def commands() -> Any:
-    from airflow_remote_provider.grants import Kind
+    from airflow_remote_provider.definitions.grants import Kind
 
     queue = option("queue", help="the queue; '*' is all of them")
     kinds = [
@@ -72,7 +72,7 @@ MEANINGS = {
 
 @watched
 def list_policies(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.grants import Kind
+    from airflow_remote_provider.definitions.grants import Kind
 
     columns = ("queue", "mode", *(kind.value for kind in Kind), "changed_by")
     show_rows(central(args).list_policies(), args, columns)
@@ -87,7 +87,7 @@ def deny(args: argparse.Namespace) -> None:
 
 
 def _change(args: argparse.Namespace, verb: Callable[[str, Globs], PolicyRow]) -> None:
-    from airflow_remote_provider.grants import Kind
+    from airflow_remote_provider.definitions.grants import Kind
 
     globs = {kind: getattr(args, kind.value) for kind in Kind if getattr(args, kind.value)}
     if not globs:
@@ -117,7 +117,7 @@ def list_accesses(args: argparse.Namespace) -> None:
 
 
 def suggest(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.grants.declared import spell
+    from airflow_remote_provider.definitions.grants.declared import spell
 
     tasks = central(args).suggest(args.dag)
     if args.output != "table":

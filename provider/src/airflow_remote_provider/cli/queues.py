@@ -63,7 +63,7 @@ def show_history(args: argparse.Namespace) -> None:
 
 
 def set_queue(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.task_options import lost_after_s
+    from airflow_remote_provider.definitions.task_options import lost_after_s
 
     try:
         seconds = lost_after_s(args.lost_after)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from airflow_remote_protocol.messages import IntentMode
 
 from airflow_remote_provider.cli.client import Client
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.definitions.grants import Kind
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
 from airflow_remote_provider.ledger.history import Kind as HistoryKind
 from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
@@ -22,7 +22,7 @@ from airflow_remote_provider.ledger.views.page import Page, Slice, read_all
 from airflow_remote_provider.ledger.views.queues import QueueRow
 from airflow_remote_provider.ledger.views.summary import Summary
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
-from airflow_remote_provider.worker_log import MOST_LINES, LogLines
+from airflow_remote_provider.stores.worker_log_lines import MOST_LINES, LogLines
 
 if TYPE_CHECKING:
     from airflow_remote_provider.cli.server import Server

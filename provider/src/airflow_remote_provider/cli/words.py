@@ -112,7 +112,7 @@ def labels_in(text: str) -> dict[str, str]:
 
 def span_in(flag: str, text: str) -> timedelta:
     """Return the duration in `90s`, `30m`, `4h`, `2d`; ends the command if it is something else."""
-    from airflow_remote_provider.task_options import seconds
+    from airflow_remote_provider.definitions.task_options import seconds
 
     try:
         return timedelta(seconds=seconds(text))

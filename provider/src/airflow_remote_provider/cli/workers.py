@@ -173,7 +173,7 @@ def set_bundles(args: argparse.Namespace) -> None:
 
 
 def show_log(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.worker_log import as_text
+    from airflow_remote_provider.stores.worker_log_lines import as_text
 
     after = None
     with contextlib.suppress(KeyboardInterrupt):

@@ -2,7 +2,7 @@
 
 It writes in sessions of its own, so that no failure of ours touches the scheduler's transaction. What can heal is tried again;
 a workload that can't be handed in fails with the reason. The package's class keeps everything else from Airflow.
-What the scheduler's process must not do (stop, expire, lose) is the API's (:mod:`airflow_remote_provider.api.duties`).
+What the scheduler's process must not do (stop, expire, lose) is the API's (:mod:`airflow_remote_provider.api.duties.loop`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from airflow_remote_protocol.states import JobState
 
 from airflow_remote_provider import compat, metrics, workloads
 from airflow_remote_provider.compat.executors import VersionedExecutor
+from airflow_remote_provider.definitions.task_options import BadTaskOption
 from airflow_remote_provider.faults import Diagnosis, Faults
-from airflow_remote_provider.ledger import callbacks, jobs, queues, sweep
+from airflow_remote_provider.ledger import callbacks, heartbeats, jobs, queues
 from airflow_remote_provider.ledger.jobs import EndedJob, NewJob
 from airflow_remote_provider.settings import BadSetting, settings
-from airflow_remote_provider.task_options import BadTaskOption
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
@@ -101,7 +101,7 @@ class LedgerExecutor(VersionedExecutor):
 
         However long no scheduler lived: its successor must not find our tasks without a heartbeat.
         """
-        self._is_unvouched = self._ledger("refresh heartbeats", sweep.vouch) is _FAILED
+        self._is_unvouched = self._ledger("refresh heartbeats", heartbeats.vouch) is _FAILED
         self._faults.attempt("read its options", settings, None)
 
     # Handing in
@@ -203,7 +203,7 @@ class LedgerExecutor(VersionedExecutor):
             self._due.pop("vouch", None)
         runs = bool(self._keys or self._unadopted)
         if (runs or self._is_unvouched) and self._is_due("vouch", VOUCH_EVERY_S):
-            self._is_unvouched = self._ledger("refresh heartbeats", sweep.vouch) is _FAILED
+            self._is_unvouched = self._ledger("refresh heartbeats", heartbeats.vouch) is _FAILED
             if self._is_unvouched:
                 self._due.pop("vouch")
         if self._unadopted:

@@ -17,7 +17,7 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.dispatch import LIMIT
-from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.fence import Lease
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.ledger.workers import CENTRAL, WorkerRecord, record_of, set_intent
 from airflow_remote_provider.models import Job, Worker

@@ -18,8 +18,8 @@ from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
+from airflow_remote_provider.definitions.needs import suits
 from airflow_remote_provider.models import Job, Worker
-from airflow_remote_provider.needs import suits
 
 LIMIT = 3
 """Jobs in a row that failed before their own code began, from which on a worker is taken for a bad machine."""

@@ -19,8 +19,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import SECRET, Ask, Grant, Kind, inferred, named
-from airflow_remote_provider.grants.declared import BadDeclaration, declared, noted, noted_of_file, spell
+from airflow_remote_provider.definitions.grants import SECRET, Ask, Grant, Kind, inferred, named
+from airflow_remote_provider.definitions.grants.declared import BadDeclaration, declared, noted, noted_of_file, spell
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queue_policy import Mode, policy_of

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,17 +22,18 @@ from airflow_remote_protocol.messages import (
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from sqlalchemy import and_, func, or_, select, update
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.errors import Impossible, LeaseLapsed, NotYet, NotYours, Superseded, TooLate
+from airflow_remote_provider.ledger.fence import LOOKED_UP, Lease, Subject, hold, hold_open, refuse_after_its_end, subject_of
+from airflow_remote_provider.ledger.log_places import take_log
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Worker
-from airflow_remote_provider.settings import settings
 
 STOPS_REPEATED = timedelta(minutes=5)
 """How long a parked poll hears of an offer that was taken back; a later poll hears of it by listing the job."""
@@ -43,125 +43,20 @@ RIVAL_SPEAKS_WITHIN = timedelta(seconds=5)
 jobs live on the original, which has heard of the takeover in its open poll and claims its session back."""
 
 
-LOOKED_UP = 100
-"""Of one list: jobs that are looked up although they are not leased to the worker, and stops that are answered. The rest of them
-follows with the next list, in which the first ones are stopping."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """Under which right a worker speaks."""
-
-    worker_id: str
-    job_id: str
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Subject:
-    """For whom the calls of a job speak at the Execution API: a task instance, a callback, a connection test."""
-
-    kind: JobKind
-    id: uuid.UUID
-    dag_id: str = ""
-    run_id: str = ""
-    task_id: str = ""
-    map_index: int = -1
-    taken_back: bool = False
-    """A person or the scheduler ended, cleared or deleted the task; its worker has still to hear of it, or to wind down."""
-    concluded: bool = False
-    """The task's own terminal state went through before this call."""
-    passed_on: bool = False
-    """It had concluded, and its task instance is another job's by now (resumed, poked again), or has another id (next try)."""
-    log_path: str = field(default="", compare=False)
-    """Where its log goes, relative to the log store."""
-
-
-def _subject(job: Job) -> Subject:
-    concluded = job.concluded_at is not None
-    return Subject(
-        JobKind(job.kind),
-        job.ti_id or uuid.UUID(job.id),
-        job.dag_id,
-        job.run_id,
-        job.task_id,
-        job.map_index,
-        taken_back=job.stop_reason is not None and not concluded,
-        concluded=concluded,
-        log_path=job.log_path,
-    )
-
-
-def _hold(session: Session, lease: Lease, *, lock: bool = True) -> Job:
-    """Return the job of a lease that was given and not taken back, whether or not the job has ended under it.
-
-    Raises:
-        NotYours: no such job, or never this worker's.
-        Superseded: another lease was given since, or this one went back to the queue.
-    """
-    query = select(Job).where(Job.id == lease.job_id).options(defer(Job.workload))  # kilobytes that nobody needs here
-    job = session.scalar(query.with_for_update() if lock else query)
-    if job is None or job.worker_id != lease.worker_id:
-        raise NotYours(lease.job_id)
-    if job.epoch != lease.epoch or job.state == JobState.QUEUED.value:
-        raise Superseded(f"job {lease.job_id} is at epoch {job.epoch} and {job.state}; this call is for epoch {lease.epoch}")
-    return job
-
-
-def _hold_open(session: Session, lease: Lease, *, lock: bool = True) -> Job:
-    job = _hold(session, lease, lock=lock)
-    if JobState(job.state).is_ended:
-        raise Superseded(f"job {lease.job_id} has ended: {job.state}, {job.stop_reason or job.reason or 'reported'}")
-    return job
-
-
-def _refuse_after_its_end(session: Session, job: Job) -> None:
-    """Refuse what a lease no longer allows once its task has ended (DESIGN: a lease ends with its job).
-
-    Raises:
-        LeaseLapsed: the terminal state went through, or a stop was not obeyed within `[remote] stop_grace_seconds`.
-    """
-    if job.concluded_at is not None:
-        raise LeaseLapsed(
-            f"the task of job {job.id} ended at {job.concluded_at:%Y-%m-%d %H:%M:%S} UTC; since then this lease only allows "
-            "to send that state again, the rest of the log, and the report"
-        )
-    if job.stop_reason is None or job.stop_decided_at is None:
-        return
-    grace = timedelta(seconds=settings().stop_grace_seconds)
-    if database_now(session) - job.stop_decided_at > grace:
-        raise LeaseLapsed(
-            f"job {job.id} was to stop ({job.stop_reason}) at {job.stop_decided_at:%Y-%m-%d %H:%M:%S} UTC and has not within "
-            f"{grace.total_seconds():g} s ([remote] stop_grace_seconds); this lease only allows to send the rest of the log, "
-            "and the report"
-        )
-
-
-def check(session: Session, lease: Lease) -> Subject:
-    """Return whom an open lease is for.
-
-    Raises:
-        LeaseLapsed: its task has ended.
-    """
-    job = _hold_open(session, lease, lock=False)
-    _refuse_after_its_end(session, job)
-    return _subject(job)
-
-
 def accept(session: Session, lease: Lease) -> Subject:
     """The worker runs the job. Again changes nothing. Return whom it is for.
 
     Raises:
         LeaseLapsed: its task has ended.
     """
-    job = _hold_open(session, lease)
-    _refuse_after_its_end(session, job)
+    job = hold_open(session, lease)
+    refuse_after_its_end(session, job)
     if job.state == JobState.OFFERED.value:
         job.state = advance(JobState.OFFERED, JobEvent.ACCEPT).value
         job.accepted_at = database_clock(session)
         job.deadline_at = None
-        _take_log(session, job)
-    return _subject(job)
+        take_log(session, job)
+    return subject_of(job)
 
 
 HOST_DIED = "host-died: "
@@ -177,7 +72,7 @@ def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) ->
 
     A running trigger as well: its worker drains, or the process that hosts it has ended.
     """
-    job = _hold_open(session, lease)
+    job = hold_open(session, lease)
     if job.kind == JobKind.TRIGGER.value and job.state == JobState.RUNNING.value:
         what = f"worker {job.worker_name}: {presentable(reason, longest=LONGEST_SHORT_TEXT)}"
         deferrals.hand_back(session, job, what, delay=delay, died=reason.startswith(HOST_DIED))
@@ -196,7 +91,7 @@ def withdraw(session: Session, leases: Sequence[Lease]) -> None:
     """The offers did not reach their worker (the poll was gone): queue them again at once."""
     for lease in sorted(leases, key=lambda lease: lease.job_id):
         try:
-            job = _hold_open(session, lease)
+            job = hold_open(session, lease)
         except (NotYours, Superseded):
             continue
         if job.state == JobState.OFFERED.value:
@@ -300,7 +195,7 @@ def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None
     """A new session: what does its worker hold by our books, but not list?
 
     An offer goes back to the queue (its reply was lost). A running job is missing from now on, and lost by
-    :func:`..sweep.lose_missing` unless it is listed again soon: a copy of the worker, found out a moment later, must not cost the
+    :func:`..lost_jobs.lose_missing` unless it is listed again soon: a copy of the worker, found out a moment later, must not cost the
     original its jobs.
     """
     listed = {(job.job_id, job.epoch) for job in held}
@@ -329,15 +224,15 @@ def conclude(session: Session, lease: Lease, *, done: bool, body: bytes = b"") -
     Raises:
         LeaseLapsed: the task has concluded with another state, or did not obey a stop.
     """
-    job = _hold_open(session, lease)
-    subject = _subject(job)
+    job = hold_open(session, lease)
+    subject = subject_of(job)
     if not done:
         job.concluded_at = job.concluded_as = None
     elif subject.concluded:
         _insist_on_repeat(job, body)
         subject = replace(subject, passed_on=_is_passed_on(session, job))
     else:
-        _refuse_after_its_end(session, job)
+        refuse_after_its_end(session, job)
         job.concluded_at = database_clock(session)
         job.concluded_as = hashlib.sha256(body).hexdigest()
     return subject
@@ -391,7 +286,7 @@ def report(session: Session, lease: Lease, said: Report) -> End | None:
         NotYet: a worker that has just taken a session over says that the job died there.
         Impossible: an offer can't have run without acceptance.
     """
-    job = _hold(session, lease)
+    job = hold(session, lease)
     state = JobState(job.state)
     if state.is_ended:
         if job.outcome is not None:
@@ -452,7 +347,7 @@ def fire(session: Session, lease: Lease, event: TriggerEvent) -> None:
     Raises:
         LedgerError: the lease is over, or the task no longer waits for this trigger.
     """
-    deferrals.fire(session, _hold(session, lease), event)
+    deferrals.fire(session, hold(session, lease), event)
 
 
 def _has_told_its_end(job: Job, said: Report) -> bool:
@@ -503,78 +398,3 @@ def note_late(session: Session, lease: Lease, said: Report) -> None:
 
 
 # Logs
-
-
-@dataclass(frozen=True)
-class LogPlace:
-    """Where a job's log goes: a file of the store, and where in it this lease's bytes begin (None: not known yet).
-
-    *path* is None while it is not known how much of the log is in a file that a newer job has taken over (:func:`end_log`).
-    """
-
-    path: str | None
-    base: int | None
-    own_path: str
-    """The path that the job's log was given: what is sized for :func:`begin_log` and :func:`end_log`."""
-
-
-def log_place(session: Session, lease: Lease) -> LogPlace:
-    """Return where the log of a lease goes; also after the job has ended under it.
-
-    A log path belongs to the newest job whose log began on it. What an older one still sends goes into a file beside it, which
-    Airflow reads together with it (ADR 0023).
-    """
-    job = _hold(session, lease, lock=False)
-    begun = job.log_base if job.log_epoch == job.epoch else None
-    if job.log_successor is None:
-        return LogPlace(job.log_path, begun, job.log_path)
-    beside = f"{job.log_path}.{job.id}.{job.epoch}.log"
-    if begun is None:
-        return LogPlace(beside, 0, job.log_path)
-    if job.log_end is None:
-        return LogPlace(None, None, job.log_path)
-    # What the first file has counts as held: the worker's offsets go on from there.
-    return LogPlace(beside, min(0, begun - job.log_end), job.log_path)
-
-
-def begin_log(session: Session, lease: Lease, base: int) -> int:
-    """Fix where this lease's bytes begin; the first call wins. Return the offset that holds.
-
-    *base* is the file's size, read after :func:`log_place` was committed. Where a newer job has the path, nothing begins on it:
-    ask for the place again.
-    """
-    job = _hold(session, lease)
-    if job.log_epoch == job.epoch and job.log_base is not None:
-        return job.log_base
-    _take_log(session, job)
-    if job.log_successor is None:
-        job.log_epoch, job.log_base = job.epoch, base
-        behind = update(Job).where(Job.log_key == job.log_key, Job.log_successor.is_not(None), Job.log_end.is_(None))
-        session.execute(behind.values(log_end=base).execution_options(synchronize_session=False))
-    return base
-
-
-def end_log(session: Session, lease: Lease, size: int) -> None:
-    """Fix how large the file was when a newer job took it over; the first call wins. *size* is its size now.
-
-    Nothing is appended between the takeover and the newer job's first byte, and that fixes it, too (:func:`begin_log`).
-    """
-    job = _hold(session, lease)
-    if job.log_successor is not None and job.log_end is None:
-        job.log_end = size
-
-
-def _take_log(session: Session, job: Job) -> None:
-    """Make the log path this job's own: what older jobs still send no longer goes there. A job that is over takes nothing."""
-    job.log_key = hashlib.sha256(job.log_path.encode()).hexdigest()
-    others = session.execute(
-        select(Job.id, Job.log_successor).where(Job.log_key == job.log_key, Job.id != job.id).order_by(Job.id)
-    ).all()
-    owner = next((other.id for other in others if other.log_successor is None), None)
-    if owner is not None and (JobState(job.state).is_ended or job.stop_reason is not None or job.concluded_at is not None):
-        job.log_successor = owner
-        return
-    job.log_successor = job.log_end = None
-    if owner is not None:
-        taken = update(Job).where(Job.id.in_([other.id for other in others]), Job.log_successor.is_(None))
-        session.execute(taken.values(log_successor=job.id).execution_options(synchronize_session=False))

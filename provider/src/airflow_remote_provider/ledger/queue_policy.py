@@ -13,10 +13,10 @@ from enum import Enum
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.grants import Grant, Kind
+from airflow_remote_provider.definitions.grants import Grant, Kind
 from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError
-from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.fence import Lease
 from airflow_remote_provider.ledger.queues import ALL_QUEUES, locked
 from airflow_remote_provider.models import Deferral, Job, Queue
 from airflow_remote_provider.placeholder_names import OURS

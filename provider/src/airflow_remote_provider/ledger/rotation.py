@@ -113,7 +113,7 @@ def _locked(session: Session, worker_id: str) -> Worker:
 
 def ask_to_rotate(session: Session, name: str, *, by: str) -> None:
     """Have the worker replace its credential as soon as it hears of it."""
-    worker = _speaking(session, name)
+    worker = credentialed_worker(session, name)
     worker.rotate_asked_at = database_now(session)
     worker.intent_revision += 1
     worker.changed_at = stamp(session)
@@ -121,33 +121,7 @@ def ask_to_rotate(session: Session, name: str, *, by: str) -> None:
     wake(session, Topic.WORKER)
 
 
-def suspend(session: Session, name: str, *, by: str, reason: str = "") -> None:
-    """Refuse the worker until that is lifted. Its jobs run on until they are lost."""
-    worker = _speaking(session, name)
-    now = database_now(session)
-    worker.suspended_at, worker.session_id = worker.suspended_at or now, None
-    worker.alarm = f"{now:%Y-%m-%d %H:%M} UTC: suspended by {by}{': ' + reason if reason else ''}"
-    worker.changed_at = stamp(session)
-    acted(session, by, f"suspended it{': ' + reason if reason else ''}", worker)
-    wake(session, Topic.WORKER)
-
-
-def unsuspend(session: Session, name: str, *, by: str) -> None:
-    """Let the worker speak again; its alarm has been looked at.
-
-    Raises:
-        LedgerError: it isn't suspended.
-    """
-    worker = _speaking(session, name)
-    if worker.suspended_at is None:
-        raise LedgerError(f"worker {name!r} is not suspended")
-    worker.suspended_at, worker.alarm = None, ""
-    worker.changed_at = stamp(session)
-    acted(session, by, "lifted its suspension", worker)
-    wake(session, Topic.WORKER)
-
-
-def _speaking(session: Session, name: str) -> Worker:
+def credentialed_worker(session: Session, name: str) -> Worker:
     worker = find_worker(session, name)
     if worker.revoked_at is not None:
         raise LedgerError(f"the credential of worker {name!r} was revoked for good; remove it and join it again")

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Skip
+from airflow_remote_provider.definitions.grants import Skip
 from airflow_remote_provider.ledger.errors import LedgerError, NotYours
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.models import Job

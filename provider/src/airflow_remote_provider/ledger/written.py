@@ -8,7 +8,7 @@ from airflow_remote_protocol.states import JobState
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.ledger.leases import Lease
+from airflow_remote_provider.ledger.fence import Lease
 from airflow_remote_provider.models import Job
 
 

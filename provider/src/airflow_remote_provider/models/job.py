@@ -10,8 +10,8 @@ from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
+from airflow_remote_provider.definitions.needs import LONGEST
 from airflow_remote_provider.models.base import Base, exact, seconds
-from airflow_remote_provider.needs import LONGEST
 
 
 class Job(Base):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from testkit.people import User, admit  # isort: skip
+from testkit.auth_manager_stub import User, admit  # isort: skip
 
 from airflow_remote_provider.api.ui_v1.app import create_people_api
 from fastapi import FastAPI

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from testkit.ledger import enlist, running  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.grants import Ask, Kind
+from airflow_remote_provider.definitions.grants import Ask, Kind
 from airflow_remote_provider.ledger import grants
 
 if TYPE_CHECKING:

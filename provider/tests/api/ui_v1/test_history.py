@@ -10,7 +10,7 @@ import pytest
 from testkit.ledger import enlist, queued  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.recorder import Recorder
+from airflow_remote_provider.api.duties.recorder import Recorder
 
 if TYPE_CHECKING:
     from .conftest import People

@@ -8,7 +8,7 @@ import pytest
 
 from testkit.ledger import enlist  # isort: skip
 
-from airflow_remote_provider.logstores.own import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import OwnLogStore
 
 if TYPE_CHECKING:
     from .conftest import People

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import jobs, workers
+from airflow_remote_provider.ledger import jobs, sessions
 from airflow_remote_provider.models import Worker
 from sqlalchemy import Engine, select
 
@@ -204,7 +204,7 @@ def test_a_suspension_is_lifted(people: People) -> None:
 def test_an_alarm_is_cleared(people: People) -> None:
     worker = enlist("edge")
     with compat.transaction() as session:
-        workers.flag_clone(session, worker.id)
+        sessions.flag_clone(session, worker.id)
     assert people.vic.ok("GET", "/workers?flagged=true")["items"]
     assert people.ann.ok("POST", "/workers/edge/acknowledge")["alarm"] == ""
     assert people.ann("POST", "/workers/edge/acknowledge").status_code == 422

@@ -11,11 +11,11 @@ from testkit.ledger import ago, change_job, enlist, last_seen, offered, queued, 
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import leases, rotation, workers
+from airflow_remote_provider.definitions.needs import spelled
+from airflow_remote_provider.ledger import leases, suspension, workers
 from airflow_remote_provider.ledger.errors import Unknown
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.ledger.views.waiting import why_waiting
-from airflow_remote_provider.needs import spelled
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -63,7 +63,7 @@ def test_they_are_suspended_or_paused_by_whom_and_why() -> None:
     job = queued().job_id
     _do(workers.set_intent, "edge", IntentMode.PAUSE, by="ann", reason="patching")
     assert _why(job) == "The workers of the queue 'q' take no jobs: edge shall pause, says ann: \"patching\"."
-    _do(rotation.suspend, "edge", by="ann")
+    _do(suspension.suspend, "edge", by="ann")
     assert "suspended" in _why(job)
 
 

@@ -1,0 +1,1 @@
+"""`airflow-remote-worker check`: the way to central, hop by hop."""

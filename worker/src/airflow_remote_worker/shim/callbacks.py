@@ -14,7 +14,6 @@ from typing import Any
 import attrs
 import msgspec
 from airflow.sdk.api.client import Client
-from airflow.sdk.api.datamodels._generated import BundleInfo
 from airflow.sdk.execution_time import callback_supervisor
 from airflow.sdk.execution_time.callback_supervisor import CallbackSubprocess, supervise_callback
 
@@ -54,7 +53,7 @@ def host_callback(job: job_files.JobSpec, gateway: Gateway, log: Path) -> job_fi
             callback_kwargs=workload["kwargs"],
             dag_rel_path=workload["dag_rel_path"],
             log_path=str(log),
-            bundle_info=BundleInfo(name=bundle_name),
+            bundle_info=compat.bundle_of(bundle_name),
             client=Client(base_url=BASE_URL, token="", transport=DenialsToLog(GatewayTransport(gateway), log)),
             **compat.encoding_of_callback(workload.get("kwargs_encoding")),
         )

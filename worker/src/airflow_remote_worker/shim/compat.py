@@ -1,4 +1,4 @@
-"""What differs between the versions of Airflow that a runtime may have: 3.3 with Task SDK 1.3, and 3.4 with Task SDK 1.4.
+"""What differs between the versions of Airflow that a runtime may have (3.3 with Task SDK 1.3, 3.4 with 1.4), and private names.
 
 Imports nothing of Airflow's itself.
 """
@@ -48,6 +48,36 @@ def dag_module_name(path: str) -> str:
     except ImportError:  # before Airflow 3.4
         from airflow.utils.file import get_unique_dag_module_name
     return str(get_unique_dag_module_name(path))
+
+
+def redact(value: Any) -> Any:
+    """Return *value* with each secret masked that this process has loaded."""
+    try:
+        from airflow.sdk._shared.secrets_masker import redact as mask
+    except ImportError:  # then no secret was ever loaded either
+        return value
+    return mask(value)
+
+
+def mask_secret(value: Any, name: str | None = None) -> None:
+    """Have *value* masked in logs from now on."""
+    from airflow.sdk._shared.secrets_masker import mask_secret as mask
+
+    mask(value, name)
+
+
+def task_instance_of(content: dict[str, Any]) -> Any:
+    """Return the Task SDK's task instance with this *content*. Raises: pydantic's ValidationError."""
+    from airflow.sdk.api.datamodels._generated import TaskInstance
+
+    return TaskInstance.model_validate(content)
+
+
+def bundle_of(name: str) -> Any:
+    """Return the Task SDK's reference to a Dag bundle."""
+    from airflow.sdk.api.datamodels._generated import BundleInfo
+
+    return BundleInfo(name=name)
 
 
 class EncodedArguments(Exception):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from airflow.sdk._shared.secrets_masker import mask_secret
 from airflow.sdk.api.client import Client
 from airflow.sdk.execution_time import connection_test_supervisor
 from airflow.sdk.execution_time.connection_test_supervisor import supervise_connection_test
@@ -20,7 +19,7 @@ from airflow.sdk.log import configure_logging
 
 from airflow_remote_worker.local import job_files
 from airflow_remote_worker.shim import configuration, lossy
-from airflow_remote_worker.shim.compat import httpx
+from airflow_remote_worker.shim.compat import httpx, mask_secret
 from airflow_remote_worker.shim.daemon_client import Gateway
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 

@@ -15,13 +15,12 @@ import time
 import traceback
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from airflow_remote_worker.local import frames, job_files, run_as
 from airflow_remote_worker.local.seal import sealed, unsealed
-from airflow_remote_worker.shim import lossy, posix
+from airflow_remote_worker.shim import compat, lossy, posix
 from airflow_remote_worker.shim.contact import LastContact
 from airflow_remote_worker.shim.daemon_client import Gateway
 from airflow_remote_worker.shim.outbox_writer import OutboxWriter
@@ -110,17 +109,9 @@ def tell_reader(log: Path, event: str, *, level: str = "error") -> None:
     }
     try:
         with lossy.opened(log) as stream:
-            stream.write(json.dumps(redact(line)).encode() + b"\n")
+            stream.write(json.dumps(compat.redact(line)).encode() + b"\n")
     except OSError as error:
         print(f"host: can't write to {log}: {error}", file=sys.stderr)
-
-
-def redact(line: dict[str, str]) -> Any:
-    try:
-        from airflow.sdk._shared.secrets_masker import redact as mask
-    except ImportError:  # then no secret was ever loaded either
-        return line
-    return mask(line)
 
 
 def privately(path: str, flags: int) -> int:

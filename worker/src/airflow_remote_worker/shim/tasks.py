@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 from airflow.sdk.api.client import Client
-from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
 from airflow.sdk.execution_time.coordinator import get_coordinator_manager
 from airflow.sdk.execution_time.supervisor import supervise_task
 
@@ -32,7 +31,7 @@ def host_task(job: job_files.JobSpec, gateway: Gateway, log: Path, outbox: Outbo
         Exception: it couldn't even begin; nothing has run.
     """
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
-    ti = TaskInstance.model_validate(workload["ti"])
+    ti = compat.task_instance_of(workload["ti"])
     bundle_name: str = workload["bundle"]["name"]
     queue = ti.queue or "default"
     configuration.name_host(job.worker_name)
@@ -49,7 +48,7 @@ def host_task(job: job_files.JobSpec, gateway: Gateway, log: Path, outbox: Outbo
         supervise_task(
             ti=ti,
             # A local bundle knows no versions; the daemon has laid out the right one.
-            bundle_info=BundleInfo(name=bundle_name),
+            bundle_info=compat.bundle_of(bundle_name),
             dag_rel_path=workload["dag_rel_path"],
             token="",
             client=Client(base_url=BASE_URL, token="", transport=coordinator.last_call),

@@ -16,7 +16,7 @@ from airflow_remote_provider.api.ui_v1.caller import CallerDep, Forbidden
 from airflow_remote_provider.api.ui_v1.problems import Problem, problem
 from airflow_remote_provider.api.ui_v1.words import Reason, Wish
 from airflow_remote_provider.api.ui_v1.workers import team_of
-from airflow_remote_provider.ledger import restarts, rotation, workers
+from airflow_remote_provider.ledger import restarts, rotation, suspension, workers
 from airflow_remote_provider.ledger.errors import LedgerError
 
 router = APIRouter(tags=["workers"])
@@ -75,8 +75,8 @@ def _verb(wish: BulkWish) -> Callable[..., None]:
     verbs: dict[str, Callable[..., None]] = {
         "rotate": rotation.ask_to_rotate,
         "restart": partial(restarts.ask_to_restart, reason=wish.reason),
-        "suspend": partial(rotation.suspend, reason=wish.reason),
-        "unsuspend": rotation.unsuspend,
+        "suspend": partial(suspension.suspend, reason=wish.reason),
+        "unsuspend": suspension.unsuspend,
         "acknowledge": workers.acknowledge,
         "revoke": workers.revoke_worker,
         "remove": workers.remove_worker,

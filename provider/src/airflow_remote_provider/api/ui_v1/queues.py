@@ -10,7 +10,8 @@ from pydantic import Field, StringConstraints
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
 from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, Wish
-from airflow_remote_provider.grants import Kind
+from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
 from airflow_remote_provider.ledger import queue_policy, queues
 from airflow_remote_provider.ledger.queue_policy import LONGEST_GLOB, Mode, PolicyRow
 from airflow_remote_provider.ledger.queues import LONGEST_NAME
@@ -18,7 +19,6 @@ from airflow_remote_provider.ledger.views import queue_teams
 from airflow_remote_provider.ledger.views import queues as view
 from airflow_remote_provider.ledger.views.queues import QueueRow
 from airflow_remote_provider.settings import silent_after
-from airflow_remote_provider.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
 
 router = APIRouter(tags=["queues"])
 

@@ -9,9 +9,9 @@ from starlette.responses import StreamingResponse
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.ledger.views.workers import show_worker
-from airflow_remote_provider.logstores.own import OwnLogStore
 from airflow_remote_provider.settings import settings, silent_after
-from airflow_remote_provider.worker_log import MOST_LINES, LogLines, as_download, read_lines
+from airflow_remote_provider.stores.worker_log_lines import MOST_LINES, LogLines, as_download, read_lines
+from airflow_remote_provider.stores.worker_logs import OwnLogStore
 
 router = APIRouter(tags=["workers"])
 

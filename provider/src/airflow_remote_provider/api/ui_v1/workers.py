@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
 from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, BundleGlob, LabelPart, QueueName, Reason, Wish
-from airflow_remote_provider.ledger import certificates, restarts, rotation, workers
+from airflow_remote_provider.ledger import certificates, restarts, rotation, suspension, workers
 from airflow_remote_provider.ledger.views import workers as view
 from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.ledger.views.workers import FleetCount, WorkerFilter, WorkerRow
@@ -142,13 +142,13 @@ async def restart(caller: CallerDep, name: Name, wish: ReasonWish) -> WorkerRow:
 @router.post("/workers/{name}/suspend", summary="Refuse a worker until that is lifted")
 async def suspend(caller: CallerDep, name: Name, wish: ReasonWish) -> WorkerRow:
     """Its jobs run on until they are lost."""
-    return await _done(caller, name, rotation.suspend, reason=wish.reason)
+    return await _done(caller, name, suspension.suspend, reason=wish.reason)
 
 
 @router.post("/workers/{name}/unsuspend", summary="Let a suspended worker speak again")
 async def unsuspend(caller: CallerDep, name: Name) -> WorkerRow:
     """Clears its alarm, too."""
-    return await _done(caller, name, rotation.unsuspend)
+    return await _done(caller, name, suspension.unsuspend)
 
 
 @router.post("/workers/{name}/revoke", summary="End a worker's right to speak at once")

@@ -11,12 +11,12 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.definitions.needs import pairs_of
 from airflow_remote_provider.ledger import usage
 from airflow_remote_provider.ledger.jobs import no_such_job
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Job, Worker
-from airflow_remote_provider.needs import pairs_of
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.definitions.needs import spelled, suits
 from airflow_remote_provider.ledger.views.jobs import JobRow, show_job
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.ledger.views.serving import Server, servers
 from airflow_remote_provider.models import Job
-from airflow_remote_provider.needs import spelled, suits
 
 MOST_NAMES = 3
 ESTIMATED_FROM = timedelta(hours=6)

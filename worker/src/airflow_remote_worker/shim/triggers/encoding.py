@@ -9,6 +9,8 @@ import json
 import traceback
 from typing import Any
 
+from airflow_remote_worker.shim import compat
+
 LONGEST_PART = 2000
 MOST_PARTS = 200
 MOST_XCOMS = 100
@@ -93,6 +95,4 @@ def _as_json(message: dict[str, Any]) -> bytes:
 
 
 def _masked(text: str) -> str:
-    from airflow.sdk._shared.secrets_masker import redact
-
-    return str(redact(text))
+    return str(compat.redact(text))

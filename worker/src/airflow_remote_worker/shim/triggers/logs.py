@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow_remote_worker.local import frames
-from airflow_remote_worker.shim.host import redact
+from airflow_remote_worker.shim.compat import redact
 from airflow_remote_worker.shim.triggers.current import current
 
 MOST_OF_ONE = 1 << 20

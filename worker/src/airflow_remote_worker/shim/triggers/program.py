@@ -19,7 +19,7 @@ import msgspec
 
 from airflow_remote_worker.local import boottime, frames, job_files, run_as
 from airflow_remote_worker.local.seal import unsealed
-from airflow_remote_worker.shim import configuration, posix
+from airflow_remote_worker.shim import compat, configuration, posix
 from airflow_remote_worker.shim.preload import preload
 from airflow_remote_worker.shim.triggers import connect
 from airflow_remote_worker.shim.triggers.channel import Channel
@@ -182,7 +182,7 @@ class Host:
         running = Running(lease, stop_after_s=order.stop_after_s, contact_at=order.contact_at)
         try:
             workload = msgspec.json.decode(order.workload)
-            running.ti = _task_instance(workload["ti"])
+            running.ti = compat.task_instance_of(workload["ti"])
         except Exception as error:
             self._channel.end(frames.Fired(lease, encode_failure(error, "the trigger's workload can't be read")))
             return
@@ -261,9 +261,3 @@ class Host:
             )
             self._book.tell(running.lease, text, level="warning")
         self._channel.tell(frames.Blocked(block.seconds, running.lease if running else None))
-
-
-def _task_instance(content: dict[str, Any]) -> Any:
-    from airflow.sdk.api.datamodels._generated import TaskInstance
-
-    return TaskInstance.model_validate(content)

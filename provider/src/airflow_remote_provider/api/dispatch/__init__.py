@@ -1,0 +1,1 @@
+"""Offers: who waits for work, what wakes the dispatcher, and which job goes to whom."""

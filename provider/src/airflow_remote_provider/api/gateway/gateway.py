@@ -1,0 +1,161 @@
+"""Passes a task's Execution API calls on: in process, with a token minted for that one call, a bounded number at once.
+
+No Airflow token leaves central. The Execution API itself checks that the token's task instance is the one the path names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.execution import ANSWER_HEADERS, CALL_HEADERS
+from starlette.types import ASGIApp, Message
+
+from airflow_remote_provider import compat, metrics
+from airflow_remote_provider.api.admission.lanes import Lane
+from airflow_remote_provider.api.gateway.failures import ServerFailed
+from airflow_remote_provider.api.gateway.rights import token_scope
+from airflow_remote_provider.api.gateway.rules import Match, Meaning
+from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.ledger.fence import Subject
+
+PASSED_IN = frozenset({*(name.encode() for name in CALL_HEADERS), b"traceparent", b"tracestate"})
+PASSED_OUT = frozenset(name.encode() for name in ANSWER_HEADERS)
+
+log = logging.getLogger(__name__)
+
+CALLS_WAIT = 512
+"""How many calls may wait: some three seconds' work."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The Execution API's own answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Gateway:
+    """One Execution API application of our own, warm, called over ASGI without a socket."""
+
+    def __init__(self, concurrency: int, execution_api: Callable[[], Any] = compat.execution_api_app) -> None:
+        self._lane = Lane("the Execution API", at_once=concurrency, waiting=CALLS_WAIT)
+        self._make_app = execution_api
+        self._app: ASGIApp | None = None
+        self._tokens = compat.execution_token_generator()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Build the application and enter its lifespan; the first call builds its routers lazily, so make it here."""
+        app = self._make_app()
+        async with app.router.lifespan_context(app):
+            self._app = app
+            await self._call("GET", "health", "health", b"", [], b"", None)
+            yield
+            self._app = None
+
+    async def pass_on(
+        self, match: Match, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, subject: Subject
+    ) -> Passed:
+        """Call the Execution API on behalf of *subject* and return its answer.
+
+        Raises:
+            Refusal: `busy`.
+            ServerFailed: it failed, and has logged why.
+        """
+        metrics.count("remote.gateway.calls")
+        return await self._call(match.method, match.decoded, match.raw, query, headers, body, subject, match.meaning)
+
+    async def _call(
+        self,
+        method: str,
+        decoded: str,
+        raw: str,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        subject: Subject | None,
+        meaning: Meaning = Meaning.OTHER,
+    ) -> Passed:
+        if self._app is None:
+            raise Refusal(ProblemCode.BUSY, "central is starting or shutting down; try again later")
+        # Airflow writes some of them into its log, and reads them as text.
+        passed = [(name, value) for name, value in headers if name in PASSED_IN and value.isascii()]
+        passed += [(b"host", b"central"), (b"content-length", str(len(body)).encode())]
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": f"/{decoded}",
+            "raw_path": f"/{raw}".encode(),
+            "root_path": "",
+            "query_string": query,
+            "client": ("127.0.0.1", 0),
+            "server": ("central", 80),
+        }
+        async with self._lane.place():
+            answer = await _drive(self._app, {**scope, "headers": passed + self._authorization(subject, meaning)}, body)
+            if compat.refuses_token(answer.status, answer.body):
+                # It was made a moment ago: the clock has jumped since. Nothing was done yet.
+                answer = await _drive(self._app, {**scope, "headers": passed + self._authorization(subject, meaning)}, body)
+            return answer
+
+    def _authorization(self, subject: Subject | None, meaning: Meaning) -> list[tuple[bytes, bytes]]:
+        """Return the header with a new token for *subject*."""
+        if subject is None:
+            return []
+        token = self._tokens.generate(extras={"sub": str(subject.id), "scope": token_scope(subject.kind, meaning)})
+        return [(b"authorization", f"Bearer {token}".encode())]
+
+
+async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> Passed:
+    """Run one request through an ASGI app and collect the response.
+
+    Raises:
+        ServerFailed: the app has answered 500; where it does so for an exception, it has logged the exception.
+    """
+    sent = False
+    done = asyncio.Event()
+    status = 500
+    headers: dict[str, str] = {}
+    chunks: list[bytes] = []
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            await done.wait()
+            return {"type": "http.disconnect"}
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            headers.update({k.decode("latin-1"): v.decode("latin-1") for k, v in message["headers"] if k.lower() in PASSED_OUT})
+        elif message["type"] == "http.response.body":
+            chunks.append(message.get("body", b""))
+            if not message.get("more_body"):
+                done.set()
+
+    try:
+        await app(scope, receive, send)
+    except Exception as error:
+        if (
+            status == 500 and done.is_set()
+        ):  # Starlette raises what the app has answered and logged, for a server that would not know
+            log.warning("The Execution API failed on a job's call (%s); its own log says why", type(error).__name__)
+            raise ServerFailed from error
+        raise
+    finally:
+        done.set()
+    return Passed(status, headers, b"".join(chunks))

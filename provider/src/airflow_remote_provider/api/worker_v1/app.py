@@ -1,0 +1,134 @@
+"""Puts the worker API together: one pool, one registry, one dispatcher, one gateway per process, for the app's lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.version import PROBLEM_HEADER
+from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.api.admission.failed_enrolments import Guesses
+from airflow_remote_provider.api.admission.holdings import Holdings
+from airflow_remote_provider.api.admission.job_lists import Lists
+from airflow_remote_provider.api.admission.rate_limits import (
+    OWN_LOG_CALLS_PER_S,
+    STRANGE_CALLS_PER_S,
+    TRIGGER_LOG_CALLS_PER_S,
+    Shares,
+)
+from airflow_remote_provider.api.admission.usage_interval import WORKER_CALLS_PER_S, Pace
+from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
+from airflow_remote_provider.api.duties.loop import Duties
+from airflow_remote_provider.api.gateway.gateway import Gateway
+from airflow_remote_provider.api.gateway.lease_cache import Checks
+from airflow_remote_provider.api.gateway.rights import Rights
+from airflow_remote_provider.api.gateway.writes import Writes
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.api.problems import Marked
+from airflow_remote_provider.api.registry import Registry
+from airflow_remote_provider.api.reports import faults
+from airflow_remote_provider.api.shutdown import on_shutdown_signal
+from airflow_remote_provider.api.unavailable import running_or_reason
+from airflow_remote_provider.api.worker_v1.certificates import Certificates
+from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.routes import routes
+from airflow_remote_provider.api.worker_v1.task_logs import TaskLogs
+from airflow_remote_provider.ledger.written import Bounds
+from airflow_remote_provider.settings import settings
+from airflow_remote_provider.stores.task_logs import FileLogStore
+from airflow_remote_provider.stores.worker_logs import OwnLogStore
+
+START_AGAIN_AFTER_S = 5.0
+"""How long after a side loop of ours has died it is started again."""
+
+
+def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_app) -> FastAPI:
+    """Return the app that the plugin mounts under `/remote/v1`. Nothing runs before its lifespan is entered.
+
+    *execution_api* makes the application that the gateway calls.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        busy = {PROBLEM_HEADER: ProblemCode.BUSY.value}
+        async with running_or_reason(app, "Remote Worker API", _running(app, execution_api), busy):
+            yield
+
+    app = FastAPI(title="Remote Worker API", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(Marked)
+    return app
+
+
+@asynccontextmanager
+async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncIterator[None]:
+    options = settings()
+    pool = LedgerPool(options.ledger_threads)
+    registry = Registry(pool, suspend_on_replay=options.suspend_on_replay)
+    duties = Duties(pool, options)
+    checks = Checks(pool)
+    dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)
+    gateway = Gateway(options.gateway_concurrency, execution_api)
+    guesses = Guesses(options.enrol_failures_per_minute)
+    shares = Shares(options.calls_per_second)
+    central = Central(
+        options,
+        pool,
+        registry,
+        dispatcher,
+        duties,
+        gateway,
+        checks,
+        Rights(pool),
+        TaskLogs(pool, FileLogStore(options.log_bytes_per_job)),
+        OwnLogStore(options.worker_log_bytes),
+        guesses,
+        Certificates(options.client_certificate_header, pool),
+        shares,
+        Shares(OWN_LOG_CALLS_PER_S),
+        Shares(WORKER_CALLS_PER_S),
+        Shares(TRIGGER_LOG_CALLS_PER_S),
+        Pace(),
+        Writes(pool, Bounds(options.written_bytes_per_job, options.writes_per_job)),
+        Shares(STRANGE_CALLS_PER_S, whose="this address"),
+        Lists(shares),
+        holdings=Holdings(options.gateway_body_bytes),
+    )
+    app.router.routes[:] = routes(central)
+    try:
+        await registry.refresh()  # in one statement; else the first call of each worker would ask for its own row
+    except (SQLAlchemyError, OSError) as error:  # each is looked up at its first call
+        faults.noticed("read the workers", error)
+    async with gateway.serving():
+        sides = {
+            asyncio.create_task(_kept_running(name, loop), name=f"remote-{name}")
+            for name, loop in {"dispatch": dispatcher.run, "listen": dispatcher.listen, "duties": duties.run}.items()
+        }
+        restore = on_shutdown_signal(dispatcher.room.close)
+        try:
+            yield
+        finally:
+            restore()
+            dispatcher.room.close()
+            for side in sides:
+                side.cancel()
+            await asyncio.gather(*sides, return_exceptions=True)
+            pool.close()
+
+
+async def _kept_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a side loop; if it ends of something that it doesn't know, report that and start it again.
+
+    It must not end Airflow's API server, and without it the server only seems to serve workers.
+    """
+    while True:
+        try:
+            return await loop()
+        except Exception as error:
+            faults.noticed(f"keep its loop {name!r} running", error)
+        await asyncio.sleep(START_AGAIN_AFTER_S)

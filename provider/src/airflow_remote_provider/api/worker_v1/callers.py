@@ -1,0 +1,105 @@
+"""Who calls: a worker by its credential, in its session, about a job that is leased to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from airflow_remote_protocol.codec import encode
+from airflow_remote_protocol.errors import ProblemCode
+from airflow_remote_protocol.version import (
+    EPOCH_HEADER,
+    MARKER_HEADER,
+    SESSION_HEADER,
+    VersionMismatch,
+    check_version,
+)
+from starlette.requests import Request
+from starlette.responses import Response
+
+from airflow_remote_provider.api.admission.failed_enrolments import network_of
+from airflow_remote_provider.api.dispatch.dispatcher import session_taken
+from airflow_remote_provider.api.problems import Refusal
+from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.sending import places_of
+from airflow_remote_provider.ledger.errors import NotYours
+from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.presentable import presentable
+from airflow_remote_provider.ledger.workers import WorkerRecord
+
+MESSAGE_BYTES = 64 * 1024
+"""Of a message without a list: the longest text in one has 2,000 characters."""
+
+
+JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
+
+
+Handler = Callable[[Central, Request, WorkerRecord], Awaitable[Response]]
+
+
+JobHandler = Callable[[Central, Request, Lease], Awaitable[Response]]
+
+
+async def as_worker(handle: Handler, central: Central, request: Request) -> Response:
+    # Until the certificate is checked too, nothing is charged to the worker: its credential may have been stolen.
+    charge_source = partial(central.strangers.take, network_of(source_of(request)))
+    worker = await central.registry.identify(request.headers.get("authorization"), source_of(request), on_strange=charge_source)
+    shown = central.certificates.shown(request)
+    if not central.certificates.fits(worker, shown):
+        charge_source()
+        await central.certificates.insist(worker, shown, partial(reread_worker, central, request))
+    central.shares.take(worker.id)
+    require_version(request.headers.get(MARKER_HEADER, ""))
+    central.duties.heard(worker.id)
+    central.holdings.of(request, worker.id)
+    return await handle(central, request, worker)
+
+
+async def reread_worker(central: Central, request: Request) -> WorkerRecord:
+    """Return the worker that speaks as the ledger knows it now."""
+    await central.registry.catch_up()
+    return await central.registry.identify(request.headers.get("authorization"))
+
+
+async def in_session(handle: Handler, central: Central, request: Request) -> Response:
+    async def checked(central: Central, request: Request, worker: WorkerRecord) -> Response:
+        session_id = request.headers.get(SESSION_HEADER)
+        if session_id != worker.session_id:
+            worker = await reread_worker(central, request)  # another process may have opened it
+        if session_id is None or session_id != worker.session_id:
+            raise session_taken()
+        return await handle(central, request, worker)
+
+    return await as_worker(checked, central, request)
+
+
+async def on_job(handle: JobHandler, central: Central, request: Request) -> Response:
+    async def fenced(central: Central, request: Request, worker: WorkerRecord) -> Response:
+        try:
+            epoch = int(request.headers.get(EPOCH_HEADER, ""))
+        except ValueError:
+            raise Refusal(ProblemCode.INVALID, f"a request about a job needs the header {EPOCH_HEADER} with its epoch") from None
+        job_id = request.path_params["job_id"]
+        if not JOB_ID.fullmatch(job_id):
+            raise NotYours(presentable(job_id, longest=36))
+        places_of(request).enter_context(central.shares.place(worker.id))
+        return await handle(central, request, Lease(worker.id, job_id, epoch))
+
+    return await in_session(fenced, central, request)
+
+
+def require_version(theirs: str) -> None:
+    try:
+        check_version(theirs)
+    except VersionMismatch as error:
+        raise Refusal(ProblemCode.OUTDATED, str(error)) from None
+
+
+def json_response(message: object) -> Response:
+    return Response(encode(message), media_type="application/json")  # type: ignore[arg-type]
+
+
+def source_of(request: Request) -> str:
+    """Return from where the call comes, as far as we can see: behind a proxy, what uvicorn takes its word for."""
+    return request.client.host if request.client else ""

@@ -1,0 +1,100 @@
+"""Sends a route's answer, and keeps what the call holds (its place, its bytes) until the client has taken the answer.
+
+A client that does not read keeps its own places and nothing else. An answer is sent in pieces, each when the one before has left:
+then the server's buffer never has more than about one piece of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from airflow_remote_provider.api.admission.holdings import holding_of
+
+PIECE = 64 * 1024
+"""The high-water mark of the server's buffer."""
+PIECE_WITHIN_S = 60.0
+"""How long the client may take for one piece: about 1 KiB/s, as for bodies. Of a slower one the answer is dropped."""
+DRAINED_BYTES = 256 * 1024
+"""A body that was refused unread is received all the same, and forgotten, if it is no longer than this: so the client gets the
+answer. Else the connection is closed. A list of 2,500 jobs has so many bytes."""
+_KEY = "airflow_remote.places"
+
+
+class Endpoint:
+    """An ASGI application of one route: *answer* makes the response, and raises nothing."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrival = _Arrival(receive)
+        request = Request(scope, arrival.receive, send)
+        with ExitStack() as places:
+            scope[_KEY] = places
+            try:
+                response = await self._answer(request)
+                if arrival.is_incomplete and _is_long(request):
+                    response.headers["connection"] = "close"
+                await _send(request, response, send)
+            finally:
+                holding_of(request).give_back()
+
+
+def places_of(request: Request) -> ExitStack:
+    """Return what holds this call's places until its answer has been sent."""
+    places: ExitStack = request.scope[_KEY]
+    return places
+
+
+class _Arrival:
+    """The request's messages; remembers whether the body came to its end."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.is_incomplete = True
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self.is_incomplete = False
+        return message
+
+
+def _is_long(request: Request) -> bool:
+    length = request.headers.get("content-length", "")
+    if not length:
+        return "transfer-encoding" in request.headers
+    return not length.isdigit() or len(length) > len(str(DRAINED_BYTES)) or int(length) > DRAINED_BYTES
+
+
+async def _send(request: Request, response: Response, send: Send) -> None:
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    body = bytes(response.body)
+    if len(body) <= PIECE:
+        await send({"type": "http.response.body", "body": body})
+        return
+    del response.body
+    begin = 0
+    while begin < len(body):
+        with anyio.move_on_after(PIECE_WITHIN_S):
+            await send({"type": "http.response.body", "body": body[begin : begin + PIECE], "more_body": True})
+            begin += PIECE
+            continue
+        # The rest is forgotten, the place is kept: whoever does not read may do so on no more connections than it has places.
+        del body
+        holding_of(request).give_back()
+        await _disconnected(request)
+        return
+    # Whoever passes our messages on takes the last one when it has sent all others.
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,96 @@
+"""The logs of jobs in the log store: which file a chunk goes to, and that the lease still has that file while it is written.
+
+A place is asked for once for each lease; what may have changed since is checked with each chunk, by one statement, under the
+file's lock: a newer job may take the path over at any moment, and nothing may be appended behind it (ADR 0023).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.api.pool import LedgerPool
+from airflow_remote_provider.ledger import log_places
+from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.log_places import LogPlace
+from airflow_remote_provider.stores import LogStore, Unstorable
+
+log = logging.getLogger(__name__)
+
+MOST_PLACES = 10_000
+"""Places kept: some hundred bytes each, and more than one process has jobs that log at once."""
+MOST_MOVES = 5
+"""How often a place may change while one chunk is written. Each job that takes the path over moves it once."""
+
+
+class _Moved(Exception):
+    """The lease's place in the store has changed since it was asked for; nothing was written."""
+
+
+class TaskLogs:
+    """The task logs as one API process writes them."""
+
+    def __init__(self, pool: LedgerPool, store: LogStore) -> None:
+        self._pool = pool
+        self._store = store
+        self._places: OrderedDict[Lease, LogPlace] = OrderedDict()
+
+    async def create(self, path: str) -> None:
+        """Let there be a file from the job's acceptance on: without one, Airflow's UI would ask the worker for it by network.
+
+        A store that can't have it says so again when the first bytes come; the task is not concerned.
+        """
+        try:
+            await self._pool.jobs.blocking(lambda: self._store.create(path))
+        except (OSError, Unstorable) as error:
+            log.warning("There is no empty log file for a job that was accepted (%s): %s", path, error)
+
+    async def append(self, lease: Lease, offset: int, body: Callable[[], bytes]) -> int:
+        """Append what *body* unpacks at *offset* of the lease's log; return how many bytes central holds of it.
+
+        Raises:
+            LedgerError: the lease is not, or no longer, this worker's.
+            OutOfStep, Unstorable: as :meth:`..logstores.LogStore.append`.
+        """
+        for _ in range(MOST_MOVES):
+            place = self._places.get(lease) or await self._place(lease)
+            if place is None:
+                continue
+            try:
+                return await self._pool.jobs.blocking(partial(self._append, lease, place, offset, body))
+            except _Moved:
+                self._places.pop(lease, None)
+        raise RuntimeError(f"the log of job {lease.job_id} was taken over {MOST_MOVES} times while one chunk was written")
+
+    def _append(self, lease: Lease, place: LogPlace, offset: int, body: Callable[[], bytes]) -> int:
+        assert place.path is not None and place.base is not None
+        confirm = partial(self._pool.here, _confirm, lease, place)
+        return self._store.append(place.path, place.base, offset, body(), confirm=confirm)
+
+    async def _place(self, lease: Lease) -> LogPlace | None:
+        """Return the lease's place and keep it; None if it was only being made, and must be asked for again."""
+        place = await self._pool.jobs.call(log_places.log_place, lease)
+        if place.path is None:
+            await self._pool.jobs.blocking(lambda: self._fix(log_places.end_log, lease, place))
+            return None
+        if place.base is None:
+            await self._pool.jobs.blocking(lambda: self._fix(log_places.begin_log, lease, place))
+            return None
+        self._places[lease] = place
+        while len(self._places) > MOST_PLACES:
+            self._places.popitem(last=False)
+        return place
+
+    def _fix(self, verb: Callable[[Session, Lease, int], object], lease: Lease, place: LogPlace) -> None:
+        # Sized before the transaction: an append holds the file's lock while it asks the database.
+        self._pool.here(verb, lease, self._store.size(place.own_path))
+
+
+def _confirm(session: Session, lease: Lease, place: LogPlace) -> None:
+    """Raises: _Moved."""
+    if log_places.log_place(session, lease) != place:
+        raise _Moved

@@ -1,0 +1,138 @@
+"""What a Dag file reads whenever it is loaded: `Variable.get("x")` outside of tasks. A worker loads it for each of its tasks.
+
+The file's syntax tree is read, nothing is run. What runs on import: the module's own statements, classes' bodies, the bodies of
+functions that those call by name, and of `@dag` and `@task_group` functions. A task's function does not. A name counts if it is a
+text, or a constant of the module that is one; any other name must be declared.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import lru_cache
+
+from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants.inferred import Names
+
+READS = {("Variable", "get"): Kind.VARIABLES, ("Connection", "get"): Kind.CONNECTIONS}
+"""By class and method."""
+METHODS_OF_ANY = {
+    "get_connection": Kind.CONNECTIONS,
+    "get_hook": Kind.CONNECTIONS,
+    "get_connection_from_secrets": Kind.CONNECTIONS,
+    "get_variable_from_secrets": Kind.VARIABLES,
+}
+"""By method, of whatever hook or class."""
+NAMED = frozenset({"key", "conn_id"})
+"""Keyword arguments that are the name."""
+RUN_ON_IMPORT = frozenset({"dag", "task_group"})
+"""Decorators whose functions run while the file is loaded."""
+OF_TASKS = frozenset({"task", "asset", "setup", "teardown"})
+"""Decorators whose functions run in a task."""
+LARGEST = 2_000_000
+"""Characters. A larger file is generated, and would take a second to read."""
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@lru_cache(maxsize=8)
+def of_source(source: str) -> Names:
+    """Return the names that loading *source* reads, by kind; none if it is no Python, or too large."""
+    if len(source) > LARGEST:
+        return {}
+    try:
+        return _Module(ast.parse(source)).names()
+    except (SyntaxError, ValueError, RecursionError):
+        return {}  # Airflow says what is wrong with it
+
+
+class _Module:
+    def __init__(self, tree: ast.Module) -> None:
+        self._tree = tree
+        self._aliases: dict[str, str] = {}
+        """What `from … import name as alias` calls by another name."""
+        self._constants: dict[str, str | None] = {}
+        """Names that the module gives to a text; None: to several."""
+        self._functions: dict[str, FunctionNode] = {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                self._aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            elif isinstance(node, FunctionNode):
+                self._functions.setdefault(node.name, node)
+        for statement in tree.body:
+            self._note_constant(statement)
+
+    def names(self) -> Names:
+        found: Names = defaultdict(set)
+        seen: set[str] = set()
+        waiting: list[ast.AST] = [self._tree]
+        while waiting:
+            for node in _run_on_import(waiting.pop()):
+                if isinstance(node, FunctionNode) and any(self._last(part) in RUN_ON_IMPORT for part in node.decorator_list):
+                    waiting += self._entered(node.name, node, seen)
+                elif isinstance(node, ast.Call):
+                    self._note_read(node, found)
+                    called = self._functions.get(node.func.id) if isinstance(node.func, ast.Name) else None
+                    if called and not any(self._is_of_a_task(part) for part in called.decorator_list):
+                        waiting += self._entered(called.name, called, seen)
+        return dict(found)
+
+    def _entered(self, name: str, function: FunctionNode, seen: set[str]) -> list[ast.AST]:
+        if name in seen:
+            return []
+        seen.add(name)
+        return list(function.body)
+
+    def _is_of_a_task(self, decorator: ast.AST) -> bool:
+        """Say whether `@task`, `@task.docker(…)`, `@sdk.task` or the like makes the function a task's."""
+        while isinstance(decorator, (ast.Call, ast.Attribute)):
+            if self._last(decorator) in OF_TASKS:
+                return True
+            decorator = decorator.func if isinstance(decorator, ast.Call) else decorator.value
+        return self._last(decorator) in OF_TASKS
+
+    def _last(self, node: ast.AST) -> str:
+        """Return `c` for `a.b.c`, `c` and `c(…)`, by the name that it was imported from; empty for anything else."""
+        if isinstance(node, ast.Call):
+            node = node.func
+        if isinstance(node, ast.Attribute):
+            return node.attr
+        return self._aliases.get(node.id, node.id) if isinstance(node, ast.Name) else ""
+
+    def _note_constant(self, statement: ast.stmt) -> None:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        for target in targets:
+            if isinstance(target, ast.Name):
+                value = getattr(statement, "value", None)
+                text = value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
+                self._constants[target.id] = None if target.id in self._constants else text
+
+    def _note_read(self, call: ast.Call, found: Names) -> None:
+        if not isinstance(call.func, ast.Attribute):
+            return
+        method = call.func.attr
+        kind = READS.get((self._last(call.func.value), method)) or METHODS_OF_ANY.get(method)
+        if kind is None:
+            return
+        named = [keyword.value for keyword in call.keywords if keyword.arg in NAMED] or call.args[:1]
+        for name in named:
+            text = name.value if isinstance(name, ast.Constant) else None
+            if isinstance(name, ast.Name):
+                text = self._constants.get(name.id)
+            if isinstance(text, str) and text:
+                found[kind].add(text)
+
+
+def _run_on_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Return the nodes below *node*, itself included, without the bodies of functions; of those their decorators and defaults."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, FunctionNode):
+            waiting += [*node.decorator_list, *node.args.defaults, *(one for one in node.args.kw_defaults if one)]
+        elif not isinstance(node, ast.Lambda):
+            waiting += ast.iter_child_nodes(node)

@@ -1,0 +1,54 @@
+"""Which API process does what one process at a time does for the fleet, and whether there is anything to do."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow_remote_protocol.states import JobState
+from sqlalchemy import or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.compat import database_clock
+from airflow_remote_provider.ledger.wakeup import heartbeat
+from airflow_remote_provider.models import Duty, Job
+
+OPEN = [state.value for state in JobState if not state.is_ended]
+
+
+def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> bool:
+    """Take or keep a duty that one process at a time has. True: it is *holder*'s until *lasts* from now."""
+    now, until = database_clock(session), database_clock(session, lasts)
+    taken = session.execute(
+        update(Duty)
+        # Nobody takes a duty for longer than *lasts*: what ends later was taken before the clock was set back.
+        .where(Duty.name == name, or_(Duty.holder == holder, Duty.until < now, Duty.until > database_clock(session, 2 * lasts)))
+        .values(holder=holder, until=until)
+        .execution_options(synchronize_session=False)
+    )
+    if taken.rowcount == 1:  # type: ignore[attr-defined]
+        return True
+    if session.get(Duty, name) is not None:
+        return False
+    try:
+        with session.begin_nested():
+            session.add(Duty(name=name, holder=holder, until=until))
+            session.flush()
+    except IntegrityError:
+        return False
+    return True
+
+
+def any_open(session: Session) -> bool:
+    """Return whether any job is not ended: an idle deployment has nothing to watch."""
+    return session.scalar(select(Job.id).where(Job.state.in_(OPEN)).limit(1)) is not None
+
+
+def look(session: Session) -> tuple[datetime, bool]:
+    """Return the database's clock, and whether any job is not ended; and let all API processes know that NOTIFY reaches them.
+
+    One statement, for whoever holds the duty, every few seconds.
+    """
+    now, is_open = compat.clock_beside(session, select(Job.id).where(Job.state.in_(OPEN)).exists(), *heartbeat(session))
+    return now, bool(is_open)

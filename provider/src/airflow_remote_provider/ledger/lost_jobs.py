@@ -1,0 +1,83 @@
+"""Jobs whose worker was silent for too long, or came back without them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow_remote_protocol.messages import JobKind
+from airflow_remote_protocol.states import JobEvent, JobState, advance
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger import deferrals
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record
+from airflow_remote_provider.models import Job, Presence
+
+
+def lose_silent(session: Session) -> int:
+    """Call jobs lost whose worker has been silent for longer than the job allows. Return how many.
+
+    Only for who has watched without a break for long enough that every worker could have come back (:class:`..api.vigil.Vigil`).
+    """
+    now = database_now(session)
+    query = (
+        select(Job, Presence.last_seen_at)
+        .outerjoin(Presence, Presence.worker_id == Job.worker_id)
+        .where(Job.state == JobState.RUNNING.value)
+    )
+    lost = [
+        job.id
+        for job, last_seen in session.execute(query)
+        if _silence(now, last_seen, job.accepted_at) > timedelta(seconds=job.lost_after_s)
+    ]
+    if not lost:
+        return 0
+    locked = select(Job).where(Job.id.in_(lost), Job.state == JobState.RUNNING.value).order_by(Job.id).with_for_update()
+    for job in session.scalars(locked):
+        _lose(session, job, f"worker {job.worker_name} was not heard of for {timedelta(seconds=job.lost_after_s)}", now)
+    return len(lost)
+
+
+def lose_missing(session: Session, *, grace: timedelta) -> int:
+    """Call running jobs lost that their worker has not listed since it opened its session. Return how many."""
+    now = database_now(session)
+    query = select(Job).where(Job.state == JobState.RUNNING.value, Job.missing_since < now - grace)
+    missing = session.scalars(query.order_by(Job.id).with_for_update()).all()
+    for job in missing:
+        _lose(session, job, f"worker {job.worker_name} came back without this job", now)
+    return len(missing)
+
+
+def _lose(session: Session, job: Job, why: str, now: datetime) -> None:
+    if job.kind == JobKind.TRIGGER.value:
+        deferrals.hand_back(session, job, why)  # another worker goes on; the task keeps waiting
+        return
+    job.state = advance(JobState(job.state), JobEvent.LOSE).value
+    job.ended_at = now
+    job.reason = why
+    what = f"{job.dag_id}.{job.task_id} (try {job.try_number}, run {job.run_id})" if job.task_id else job.kind
+    record(
+        session,
+        Event(AuditKind.JOB_LOST, job.id, f"{what}: {why}", worker_id=job.worker_id, worker_name=job.worker_name, job_id=job.id),
+    )
+
+
+def rebase(session: Session, *, offer_deadline: timedelta) -> None:
+    """The clock was set, or nobody has watched for a while: what was stamped must not hold for a day, nor be over at once.
+
+    Workers heard of in the future were heard of now; offers begin their deadline anew; nothing waits longer for its next offer.
+    """
+    now = database_now(session)
+    session.execute(update(Presence).where(Presence.last_seen_at > now).values(last_seen_at=now))
+    session.execute(update(Job).where(Job.state == JobState.OFFERED.value).values(deadline_at=now + offer_deadline))
+    session.execute(update(Job).where(Job.state == JobState.QUEUED.value, Job.not_before.is_not(None)).values(not_before=None))
+    session.execute(update(Job).where(Job.state == JobState.RUNNING.value, Job.missing_since > now).values(missing_since=now))
+
+
+def _silence(now: datetime, *contacts: datetime | None) -> timedelta:
+    """Return how long ago the last contact was. That a job was accepted is one, perhaps not written down yet as its worker's.
+
+    What lies in the future was stamped before the clock was set back, and says nothing.
+    """
+    return now - max((at for at in contacts if at is not None and at <= now), default=now)

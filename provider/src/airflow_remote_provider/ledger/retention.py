@@ -1,0 +1,41 @@
+"""What the ledger forgets: ended jobs after the days of history that are kept, and removed workers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow_remote_protocol.states import ENDED
+from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.models import Job, Presence, Usage, Worker
+
+REMOVED_KEPT = timedelta(days=1)
+
+
+def known_workers(session: Session) -> set[str]:
+    """Return the ids of all workers that the ledger knows, removed ones included until they are purged."""
+    return set(session.scalars(select(Worker.id)))
+
+
+def purge(session: Session, *, older_than: timedelta) -> int:
+    """Forget ended jobs that are older than the history kept; and workers removed a day ago. Return how many jobs.
+
+    The scheduler has heard of their end, or needn't: a task that told its state itself while no scheduler lived is adopted
+    by none.
+    """
+    now = database_now(session)
+    before = now - older_than
+    removed = select(Worker.id).where(Worker.removed_at < now - REMOVED_KEPT)
+    for about in (Presence, Usage):
+        session.execute(delete(about).where(about.worker_id.in_(removed)))
+    session.execute(delete(Worker).where(Worker.removed_at < now - REMOVED_KEPT))
+    gone = session.execute(
+        delete(Job).where(
+            Job.state.in_([state.value for state in ENDED]),
+            Job.ended_at < before,
+            or_(Job.settled_at.is_not(None), Job.concluded_at.is_not(None)),
+        )
+    )
+    return int(gone.rowcount)  # type: ignore[attr-defined]

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from airflow_remote_provider.api.worker_v1 import beginnings
+from airflow_remote_provider.api.worker_v1.beginnings import Beginnings
+from airflow_remote_provider.ledger.fence import Lease
+
+LEASE = Lease("worker", "job", 1)
+
+
+class Ledger:
+    def __init__(self) -> None:
+        self.stored: list[Lease] = []
+
+    async def store(self, lease: Lease) -> None:
+        self.stored.append(lease)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(work)
+
+
+def test_a_job_has_begun_once_it_has_written_and_costs_the_ledger_nothing() -> None:
+    seen, ledger = Beginnings(), Ledger()
+    seen.note_start(LEASE)
+    assert seen.has_begun(LEASE) is False
+    _run(seen.note_write(LEASE, store=ledger.store))
+    assert seen.has_begun(LEASE) is True
+    assert ledger.stored == []
+
+
+def test_of_a_job_that_started_at_another_process_nothing_is_known_and_its_write_is_stored_once() -> None:
+    seen, ledger = Beginnings(), Ledger()
+    assert seen.has_begun(LEASE) is None
+    for _ in range(3):
+        _run(seen.note_write(LEASE, store=ledger.store))
+    assert ledger.stored == [LEASE]
+
+
+def test_a_repeated_start_forgets_no_write() -> None:
+    seen = Beginnings()
+    seen.note_start(LEASE)
+    _run(seen.note_write(LEASE, store=Ledger().store))
+    seen.note_start(LEASE)
+    assert seen.has_begun(LEASE) is True
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: Any) -> None:
+    monkeypatch.setattr(beginnings, "MOST_KEPT", 2)
+    seen = Beginnings()
+    for number in range(5):
+        seen.note_start(Lease("worker", str(number), 1))
+    assert [seen.has_begun(Lease("worker", str(number), 1)) for number in range(5)] == [None, None, None, False, False]
+    seen.forget(Lease("worker", "4", 1))
+    assert seen.has_begun(Lease("worker", "4", 1)) is None

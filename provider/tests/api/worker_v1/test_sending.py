@@ -1,0 +1,132 @@
+"""An answer counts as under way until the client has taken it: what the call holds is given back then, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from airflow_remote_provider.api.admission.holdings import MIB, Content, Holdings, holding_of
+from airflow_remote_provider.api.worker_v1 import sending
+from airflow_remote_provider.api.worker_v1.sending import PIECE, Endpoint, places_of
+from starlette.requests import Request
+from starlette.responses import Response
+
+
+class Client:
+    """Asks for an answer of *size* bytes; takes a piece of it whenever `reads` is set."""
+
+    def __init__(self, size: int, *, request: tuple[dict[str, Any], ...] = ({"type": "http.request", "body": b""},)) -> None:
+        self.reads = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.sent: list[dict[str, Any]] = []
+        self.holdings = Holdings()
+        self.under_way = 0
+        self._size = size
+        self._request = list(request)
+
+    async def ask(self, **headers: str) -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        scope["headers"] = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        await Endpoint(self._answer)(scope, self._receive, self._send)
+
+    async def _answer(self, request: Request) -> Response:
+        self.under_way += 1
+        places_of(request).callback(self._leave)
+        self.holdings.of(request, "w")
+        holding_of(request).take(self._size, Content.ANSWER)
+        return Response(b"x" * self._size)
+
+    def _leave(self) -> None:
+        self.under_way -= 1
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._request:
+            return self._request.pop(0)
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await self.reads.wait()
+        self.sent.append(message)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    @property
+    def held(self) -> int:
+        return self.holdings.held(Content.ANSWER)
+
+
+async def _soon() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("size", [10, PIECE, PIECE + 1, 3 * MIB])
+def test_place_and_bytes_are_held_until_the_answer_has_been_sent(size: int) -> None:
+    async def check() -> None:
+        client = Client(size)
+        call = asyncio.ensure_future(client.ask())
+        await _soon()
+        assert (client.under_way, client.held) == (1, size)
+        client.reads.set()
+        await asyncio.wait_for(call, 5)
+        assert (client.under_way, client.held) == (0, 0)
+        assert len(client.body) == size
+        assert not client.sent[-1].get("more_body")
+        assert max(len(message.get("body", b"")) for message in client.sent) <= PIECE
+
+    asyncio.run(check())
+
+
+def test_of_a_client_that_does_not_read_only_the_place_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "PIECE_WITHIN_S", 0.05)
+
+    async def check() -> None:
+        client = Client(3 * MIB)
+        call = asyncio.ensure_future(client.ask())
+        await asyncio.sleep(0.3)
+        assert (client.under_way, client.held) == (1, 0), "the answer is forgotten, the connection still counts"
+        client.reads.set()
+        await _soon()
+        assert all(message.get("more_body", True) for message in client.sent), "half an answer must not look like a whole one"
+        client.gone.set()
+        await asyncio.wait_for(call, 5)
+        assert client.under_way == 0
+
+    asyncio.run(check())
+
+
+def test_a_call_that_is_cancelled_gives_everything_back() -> None:
+    async def check() -> None:
+        client = Client(3 * MIB)
+        call = asyncio.ensure_future(client.ask())
+        await _soon()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        assert (client.under_way, client.held) == (0, 0)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("headers", "closes"),
+    [
+        ({"content_length": "100"}, False),
+        ({"content_length": str(1 << 20)}, True),
+        ({"content_length": "x"}, True),
+        ({"transfer_encoding": "chunked"}, True),
+        ({}, False),
+    ],
+)
+def test_a_long_body_that_nobody_read_is_not_received_after_the_answer(headers: dict[str, str], closes: bool) -> None:
+    async def check() -> None:
+        client = Client(10)
+        client.reads.set()
+        await client.ask(**headers)
+        assert ((b"connection", b"close") in client.sent[0]["headers"]) is closes
+
+    asyncio.run(check())

@@ -1,0 +1,54 @@
+"""What an author may write in `executor_config`, and what is said about what he may not."""
+
+from __future__ import annotations
+
+import pytest
+from airflow_remote_provider.definitions.grants import DECLARED, Kind
+from airflow_remote_provider.definitions.grants.declared import BadDeclaration, declared, noted, spell
+
+
+def test_names_of_every_kind_are_taken() -> None:
+    section = {kind.value: ["a", "b_*"] for kind in DECLARED}
+    assert declared({"remote": section}).globs == {kind: {"a", "b_*"} for kind in DECLARED}
+
+
+def test_nobody_declares_that_code_runs_on_central() -> None:
+    with pytest.raises(BadDeclaration, match="code_on_central"):
+        declared({"remote": {Kind.CODE_ON_CENTRAL.value: ["x.Trigger"]}})
+
+
+@pytest.mark.parametrize("config", [None, {}, {"KubernetesExecutor": {}}, {"remote": None}, {"remote": {}}, "nonsense"])
+def test_no_section_declares_nothing(config: object) -> None:
+    assert not declared(config) and not noted(config)
+
+
+def test_what_is_not_about_grants_is_left_alone() -> None:
+    assert not declared({"remote": {"lost_after": 600}})
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("plant", "is a str"),
+        ({"connections": "plant"}, r'\["connections"\] is a str .*must be a list'),
+        ({"connections": ["a", 1]}, "is a list"),
+        ({"variables": [""]}, "is a list"),
+        ({"connection": ["a"]}, "did you mean 'connections'"),
+        ({"colour": "red"}, "means nothing.*Known are: asset_writes, assets, connections"),
+        ({1: 2}, "means nothing"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_what_is_right(section: object, said: str) -> None:
+    with pytest.raises(BadDeclaration, match=said):
+        declared({"remote": section})
+
+
+def test_what_is_noted_is_taken_literally() -> None:
+    grant = noted({"remote_inferred": {"connections": ["a[1]*"]}})
+    assert grant.globs[Kind.CONNECTIONS] == {"a[[]1][*]"}
+
+
+def test_a_declaration_is_spelled_as_python() -> None:
+    text = spell({Kind.VARIABLES: ["b", 'a"'], Kind.CONNECTIONS: [], Kind.DAGS: ["d"]})
+    assert text == 'executor_config={"remote": {"variables": ["a\\"", "b"], "dags": ["d"]}}'
+    assert eval(f"dict({text})") == {"executor_config": {"remote": {"variables": ['a"', "b"], "dags": ["d"]}}}

@@ -1,0 +1,69 @@
+"""What a grant allows."""
+
+from __future__ import annotations
+
+import pytest
+from airflow_remote_provider.definitions.grants import Ask, Grant, Kind, named
+
+
+def _grant(*globs: str) -> Grant:
+    return Grant({Kind.VARIABLES: frozenset(globs)})
+
+
+@pytest.mark.parametrize(
+    ("glob", "name", "allowed"),
+    [
+        ("plant", "plant", True),
+        ("plant", "Plant", False),
+        ("plant", "plant2", False),
+        ("plant_*", "plant_7", True),
+        ("plant_*", "plant_a/b", True),
+        ("plant_*", "plant", False),
+        ("plant_?", "plant_77", False),
+        ("plant_[12]", "plant_2", True),
+        ("*", "anything", True),
+        ("*", "", True),
+    ],
+)
+def test_globs_match_whole_names(glob: str, name: str, allowed: bool) -> None:
+    assert _grant(glob).allows(Ask(Kind.VARIABLES, (name,))) is allowed
+
+
+def test_a_kind_is_not_another() -> None:
+    assert not _grant("*").allows(Ask(Kind.WRITES, ("a",)))
+    assert not Grant().allows(Ask(Kind.VARIABLES, ("",)))
+
+
+def test_any_one_of_several_names_is_enough() -> None:
+    assert _grant("b").allows(Ask(Kind.VARIABLES, ("a", "b")))
+    assert not _grant("c").allows(Ask(Kind.VARIABLES, ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("glob", "prefix", "allowed"),
+    [
+        ("plant_*", "plant_", True),
+        ("plant_*", "plant_7", True),
+        ("plant_*", "plant", False),
+        ("plant_*", "", False),
+        ("plant_7", "plant_7", False),
+        ("plant_?", "plant_", False),
+        ("p?ant_*", "plant_", False),
+        ("*_key", "", False),
+        ("*", "", True),
+    ],
+)
+def test_a_listing_needs_one_glob_over_all_that_is_listed(glob: str, prefix: str, allowed: bool) -> None:
+    assert _grant(glob).allows(Ask(Kind.VARIABLES, (prefix,), listing=True)) is allowed
+
+
+def test_grants_add_up() -> None:
+    both = _grant("a") | Grant({Kind.DAGS: frozenset({"d"}), Kind.VARIABLES: frozenset({"b"})})
+    assert both.globs == {Kind.VARIABLES: {"a", "b"}, Kind.DAGS: {"d"}}
+    assert both and not Grant({Kind.DAGS: frozenset()})
+
+
+def test_a_name_is_no_glob() -> None:
+    grant = named({Kind.CONNECTIONS: ["a*"]})
+    assert grant.allows(Ask(Kind.CONNECTIONS, ("a*",)))
+    assert not grant.allows(Ask(Kind.CONNECTIONS, ("ab",)))

@@ -1,0 +1,36 @@
+"""What a job needs of a worker besides its queue."""
+
+from __future__ import annotations
+
+import pytest
+from airflow_remote_provider.definitions.needs import pairs_of, spelled, suits
+
+KIEL = {"site": "kiel", "gpu": "yes"}
+
+
+def test_the_same_labels_are_spelled_alike() -> None:
+    assert spelled(KIEL) == spelled(dict(reversed(KIEL.items()))) == '{"gpu":"yes","site":"kiel"}'
+    assert spelled({}) is None
+    assert pairs_of(spelled(KIEL) or "") == KIEL.items()
+
+
+@pytest.mark.parametrize(
+    ("needed", "bundle", "bundles", "is_so"),
+    [
+        (None, None, None, True),
+        ({"site": "kiel"}, None, None, True),
+        (KIEL, None, None, True),
+        ({"site": "ulm"}, None, None, False),
+        ({"site": "Kiel"}, None, None, False),
+        ({**KIEL, "more": "1"}, None, None, False),
+        (None, "plant-a", ["plant-*"], True),
+        (None, "plant-a", ["office", "plant-a"], True),
+        (None, "plant-a", ["office"], False),
+        (None, None, ["office"], True),
+        ({"site": "kiel"}, "plant-a", ["office"], False),
+    ],
+)
+def test_a_worker_suits_if_it_has_all_labels_and_may_have_the_bundle(
+    needed: dict[str, str] | None, bundle: str | None, bundles: list[str] | None, is_so: bool
+) -> None:
+    assert suits(KIEL, bundles, needed=spelled(needed or {}), bundle=bundle) is is_so

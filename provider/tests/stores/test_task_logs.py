@@ -1,0 +1,169 @@
+"""Logs as files: bytes join exactly, whatever is repeated, cut off or sent twice at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from airflow_remote_provider import compat
+from airflow_remote_provider.stores import OutOfStep, Unstorable
+from airflow_remote_provider.stores.task_logs import FileLogStore
+from sqlalchemy import create_engine
+
+from testkit.ledger import installed
+
+LOG = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Path]:
+    with installed(create_engine("sqlite://"), tmp_path):
+        yield tmp_path / LOG
+
+
+def test_chunks_join(file: Path) -> None:
+    store = FileLogStore()
+    assert store.append(LOG, 0, 0, b"one") == 3
+    assert store.append(LOG, 0, 3, b"two") == 6
+    assert (file.read_bytes(), store.size(LOG)) == (b"onetwo", 6)
+
+
+def test_a_file_that_is_not_there_has_no_bytes(file: Path) -> None:
+    assert FileLogStore().size(LOG) == 0
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(("offset", "body"), [(0, b"abc"), (0, b"abcdef"), (3, b"def"), (2, b"cd"), (6, b""), (1, b"")])
+def test_a_repeat_changes_nothing(file: Path, offset: int, body: bytes) -> None:
+    store = FileLogStore()
+    store.append(LOG, 0, 0, b"abcdef")
+    assert store.append(LOG, 0, offset, body) == 6
+    assert file.read_bytes() == b"abcdef"
+
+
+@pytest.mark.parametrize(("offset", "body"), [(7, b"gap"), (4, b"overlaps its end"), (1 << 40, b"")])
+def test_what_does_not_join_is_refused_with_the_size(file: Path, offset: int, body: bytes) -> None:
+    store = FileLogStore()
+    store.append(LOG, 0, 0, b"abcdef")
+    with pytest.raises(OutOfStep) as step:
+        store.append(LOG, 0, offset, body)
+    assert step.value.size == 6
+    assert file.read_bytes() == b"abcdef"
+
+
+def test_an_empty_first_chunk_is_fine(file: Path) -> None:
+    assert FileLogStore().append(LOG, 0, 0, b"") == 0
+
+
+def test_a_deferred_task_continues_its_file(file: Path) -> None:
+    store = FileLogStore()
+    store.append(LOG, 0, 0, b"before;")
+    base = store.size(LOG)
+    assert store.append(LOG, base, 0, b"after") == 5
+    assert store.append(LOG, base, 0, b"after") == 5, "a repeat, counted from its own beginning"
+    with pytest.raises(OutOfStep) as step:
+        store.append(LOG, base, 9, b"gap")
+    assert step.value.size == 5
+    assert file.read_bytes() == b"before;after"
+
+
+def test_a_log_that_was_deleted_on_our_side_is_sent_again(file: Path) -> None:
+    store = FileLogStore()
+    store.append(LOG, 0, 0, b"abc")
+    file.unlink()
+    with pytest.raises(OutOfStep) as step:
+        store.append(LOG, 0, 3, b"def")
+    assert step.value.size == 0
+    assert store.append(LOG, 0, 0, b"abcdef") == 6
+
+
+def test_a_continued_log_that_was_deleted_on_our_side_can_go_on(file: Path) -> None:
+    """The part before is lost, and that shows; the part after must not be stuck for ever."""
+    store = FileLogStore()
+    store.append(LOG, 0, 0, b"before;\n")
+    store.append(LOG, 8, 0, b"abc")
+    file.unlink()
+    with pytest.raises(OutOfStep) as step:
+        store.append(LOG, 8, 3, b"def")
+    assert step.value.size == 0
+    assert store.append(LOG, 8, 0, b"abcdef") == 6
+    assert store.append(LOG, 8, 6, b"ghi") == 9
+    assert file.read_bytes() == b"\0" * 7 + b"\nabcdefghi"
+
+
+def test_two_that_send_the_same_chunks_at_once_write_each_byte_once(file: Path) -> None:
+    chunks = [os.urandom(997) for _ in range(60)]
+    start, failures = threading.Barrier(2), []
+
+    def send() -> None:
+        store, offset, i = FileLogStore(), 0, 0
+        start.wait(10)
+        while i < len(chunks):
+            try:
+                assert store.append(LOG, 0, offset, chunks[i]) >= offset + len(chunks[i])
+            except OutOfStep as step:
+                failures.append(step)
+                return
+            offset, i = offset + len(chunks[i]), i + 1
+
+    threads = [threading.Thread(target=send) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert failures == []
+    assert file.read_bytes() == b"".join(chunks)
+
+
+def test_paths_are_relative_to_airflows_folder(file: Path) -> None:
+    FileLogStore().append(LOG, 0, 0, b"x")
+    assert file.is_relative_to(compat.base_log_folder())
+
+
+def test_a_path_that_no_file_system_takes_is_refused_for_good_and_says_what_to_do(file: Path) -> None:
+    long = LOG.replace("dag_id=d", f"dag_id={'d' * 250}")
+    with pytest.raises(Unstorable, match=r"257 bytes.*log_filename_template"):
+        FileLogStore().size(long)
+    with pytest.raises(Unstorable, match=r"257 bytes.*log_filename_template"):
+        FileLogStore().append(long, 0, 0, b"a word")
+
+
+def test_an_empty_file_is_made_once_and_never_emptied(file: Path) -> None:
+    FileLogStore().create(LOG)
+    assert file.read_bytes() == b""
+    FileLogStore().append(LOG, 0, 0, b"one\n")
+    FileLogStore().create(LOG)
+    assert file.read_bytes() == b"one\n"
+
+
+def test_an_append_that_is_not_confirmed_writes_nothing(file: Path) -> None:
+    def refuse() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        FileLogStore().append(LOG, 0, 0, b"one\n", confirm=refuse)
+    assert file.read_bytes() == b""
+
+
+def test_the_size_is_told_when_what_was_confirmed_is_written(file: Path) -> None:
+    """Who takes a file over must know all that others were still allowed to write."""
+    confirmed, go_on, sizes = threading.Event(), threading.Event(), []
+
+    def confirm() -> None:
+        confirmed.set()
+        go_on.wait(20)
+
+    writer = threading.Thread(target=FileLogStore().append, args=(LOG, 0, 0, b"one\n"), kwargs={"confirm": confirm})
+    reader = threading.Thread(target=lambda: sizes.append(FileLogStore().size(LOG)))
+    writer.start()
+    confirmed.wait(20)
+    reader.start()
+    reader.join(0.2)
+    assert sizes == []
+    go_on.set()
+    writer.join(20)
+    reader.join(20)
+    assert sizes == [4]

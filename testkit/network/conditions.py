@@ -1,0 +1,72 @@
+"""What a network can do to traffic, as plain values: conditions for all requests, and rules for single ones.
+
+`testkit/network/fault_proxy.py` sets them, `testkit/network/connection.py` obeys them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+Way = Literal["requests", "replies"]
+BOTH: frozenset[Way] = frozenset({"requests", "replies"})
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What holds for all traffic."""
+
+    swallows: frozenset[Way] = frozenset()
+    holds: bool = False
+    resets: bool = False
+    page: Page | None = None
+    latency_s: float = 0
+    bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """What something that is not central answers."""
+
+    status: int
+    body: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def bytes(self) -> bytes:
+        body = self.body.encode()
+        headers = [("content-type", "text/html"), ("content-length", str(len(body))), *self.headers]
+        lines = [f"HTTP/1.1 {self.status} Whatever", *(f"{name}: {value}" for name, value in headers)]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request as the proxy saw it."""
+
+    method: str
+    path: str
+    """With its query."""
+    at: float
+    """`time.monotonic()` when its head was complete."""
+    reply: list[int] = field(default_factory=list)
+    """The status of central's own reply, as soon as there is one, whatever became of it."""
+
+
+@dataclass
+class Rule:
+    """What happens to the next *left* requests that match. `hits` counts those it happened to."""
+
+    method: str
+    path: re.Pattern[str]
+    left: int
+    drop_reply: bool = False
+    cut_request_after: int | None = None
+    cut_reply_after: int | None = None
+    page: Page | None = None
+    when: Callable[[], bool] | None = None
+    hits: int = 0
+
+    def matches(self, exchange: Exchange) -> bool:
+        return self.left > 0 and self.method in ("*", exchange.method) and bool(self.path.search(exchange.path))
