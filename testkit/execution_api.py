@@ -1,4 +1,4 @@
-"""Parts of the installed Airflow's Execution API without a rule in `api/gateway/rules.py`: routes, parameters, fields of bodies."""
+"""Routes, parameters and fields of the installed Airflow's Execution API that have no rule in `api/gateway/rules.py`."""
 
 from __future__ import annotations
 

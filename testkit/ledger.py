@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ os.environ.update(
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__API_AUTH__JWT_SECRET="a secret of these tests, long enough for HS512 without a word of warning from anybody",
 )
+
 
 import pytest  # noqa: E402
 from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, JobKind, SessionRequest  # noqa: E402
@@ -143,6 +145,13 @@ def emptied(engine: Engine) -> None:
             connection.execute(table.delete())
 
 
+def substitute(patch: pytest.MonkeyPatch, name: str, replacement: object) -> None:
+    """Have the provider use *replacement* in place of `compat.<name>`, whichever module of that package it is called from."""
+    for module in [compat, *(found for path, found in sys.modules.items() if path.startswith(f"{compat.__name__}."))]:
+        if hasattr(module, name):
+            patch.setattr(module, name, replacement)
+
+
 @contextmanager
 def installed(engine: Engine, logs: Path) -> Iterator[None]:
     """Make *engine* and *logs* what all our code uses."""
@@ -153,16 +162,16 @@ def installed(engine: Engine, logs: Path) -> Iterator[None]:
         return file
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compat, "engine", lambda: engine)
-        patch.setattr(compat, "task_instance_model", lambda: TaskInstance)
-        patch.setattr(compat, "trigger_model", lambda: Trigger)
-        patch.setattr(compat, "end_waiting", _end_waiting)
-        patch.setattr(compat, "code_hashes", lambda session, dag_version_ids: {})
-        patch.setattr(compat, "dag_run_model", lambda: DagRun)
-        patch.setattr(compat, "callback_model", lambda: Callback)
-        patch.setattr(compat, "connection_test_model", lambda: ConnectionTest)
-        patch.setattr(compat, "base_log_folder", lambda: logs)
-        patch.setattr(compat, "log_file", log_file)
+        substitute(patch, "engine", lambda: engine)
+        substitute(patch, "task_instance_model", lambda: TaskInstance)
+        substitute(patch, "trigger_model", lambda: Trigger)
+        substitute(patch, "end_waiting", _end_waiting)
+        substitute(patch, "code_hashes", lambda session, dag_version_ids: {})
+        substitute(patch, "dag_run_model", lambda: DagRun)
+        substitute(patch, "callback_model", lambda: Callback)
+        substitute(patch, "connection_test_model", lambda: ConnectionTest)
+        substitute(patch, "base_log_folder", lambda: logs)
+        substitute(patch, "log_file", log_file)
         yield
 
 

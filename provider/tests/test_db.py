@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from airflow.utils.db_manager import RunDBManager
-from airflow_remote_provider import __version__, compat, db
+from airflow_remote_provider import __version__, db
 from airflow_remote_provider.db import RemoteDBManager
 from airflow_remote_provider.migrations import versions
 from airflow_remote_provider.models import Base
@@ -17,6 +17,7 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.orm import Session
 
 from testkit.fixtures import KINDS
+from testkit.ledger import substitute
 
 OURS = {*Base.metadata.tables, RemoteDBManager.version_table_name}
 
@@ -29,7 +30,7 @@ def empty(
     engine = create_engine(new_database(request.param))
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE dag (id INTEGER PRIMARY KEY)"))
-    monkeypatch.setattr(compat, "engine", lambda: engine)
+    substitute(monkeypatch, "engine", lambda: engine)
     yield engine
     engine.dispose()
 

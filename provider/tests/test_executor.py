@@ -31,6 +31,7 @@ from testkit.ledger import (  # isort: skip
     enlist,
     job_row,
     last_seen,
+    substitute,
 )
 
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
@@ -143,7 +144,7 @@ def _database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(compat, "transaction", broken)
+        substitute(patch, "transaction", broken)
         yield
 
 
@@ -303,7 +304,7 @@ def test_a_batch_that_was_committed_unheard_is_handed_in_again_without_harm(monk
         raise OperationalError("COMMIT", {}, Exception("the connection broke after the commit"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(compat, "transaction", deaf)
+        substitute(patch, "transaction", deaf)
         executor.heartbeat()
     assert _waiting(executor) == [_key(workload)]
     claim(enlist().claimant())

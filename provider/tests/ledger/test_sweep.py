@@ -23,6 +23,7 @@ from testkit.ledger import (  # isort: skip
     offered,
     queued,
     running,
+    substitute,
 )
 
 from airflow_remote_protocol.messages import Outcome, Report
@@ -341,7 +342,7 @@ def test_a_duty_that_was_taken_before_the_clock_was_set_back_is_free() -> None:
 
 def test_a_heartbeat_is_fresh_by_the_clock_of_the_scheduler_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     lease = running(enlist())
-    monkeypatch.setattr(compat, "database_clock", lambda session, after=timedelta(): ago(days=1))
+    substitute(monkeypatch, "database_clock", lambda session, after=timedelta(): ago(days=1))
     _do(heartbeats.vouch)
     heartbeat = _task(lease.job_id).last_heartbeat_at
     assert heartbeat is not None and heartbeat > ago(seconds=30), "the database's clock was set back"

@@ -31,7 +31,6 @@ from airflow_remote_provider.compat.database import (
     DEADLOCK_TRIES,
     connect,
     engine,
-    forget_unused_triggers,
     in_transaction,
     transaction,
 )
@@ -69,7 +68,7 @@ from airflow_remote_provider.compat.models import (
     task_instance_model,
 )
 from airflow_remote_provider.compat.paths import base_log_folder, log_file
-from airflow_remote_provider.compat.waits import end_waiting, resume, trigger_model, waits_on
+from airflow_remote_provider.compat.waits import end_waiting, forget_unused_triggers, resume, trigger_model, waits_on
 
 __all__ = [
     "DEADLOCK_TRIES",

@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from airflow_remote_provider.compat.waits import trigger_model
 from airflow_remote_provider.sqlite_lock import locking
 
 T = TypeVar("T")
@@ -111,8 +110,3 @@ def _impatient_connection(bind: Engine, seconds: float) -> Iterator[Connection]:
                     connection.commit()
                 except DBAPIError:
                     connection.invalidate()
-
-
-def forget_unused_triggers() -> None:
-    """Let Airflow drop the trigger rows that no task waits for. Its triggerer does; a deployment needs none for ours."""
-    trigger_model().clean_unused()

@@ -195,8 +195,8 @@ def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None
     """A new session: what does its worker hold by our books, but not list?
 
     An offer goes back to the queue (its reply was lost). A running job is missing from now on, and lost by
-    :func:`..lost_jobs.lose_missing` unless it is listed again soon: a copy of the worker, found out a moment later, must not cost the
-    original its jobs.
+    :func:`..lost_jobs.lose_missing` unless it is listed again soon: a copy of the worker that is detected a moment later
+    must not cost the original its jobs.
     """
     listed = {(job.job_id, job.epoch) for job in held}
     leased = [state.value for state in JobState if state.is_leased]

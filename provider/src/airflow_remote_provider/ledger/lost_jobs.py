@@ -18,7 +18,7 @@ from airflow_remote_provider.models import Job, Presence
 def lose_silent(session: Session) -> int:
     """Call jobs lost whose worker has been silent for longer than the job allows. Return how many.
 
-    Only for who has watched without a break for long enough that every worker could have come back (:class:`..api.vigil.Vigil`).
+    Only for a process whose observation window (`api/duties/observation.py`) is long enough for every worker to come back.
     """
     now = database_now(session)
     query = (

@@ -262,8 +262,8 @@ def revoke_worker(session: Session, name: str, *, by: str = "unknown") -> None:
 
 
 def remove_worker(session: Session, name: str, *, by: str = "unknown") -> None:
-    """Forget a worker: revoked at once, no longer listed, its name free. The row goes later (:func:`..retention.purge`), when every
-    API process has heard of the revocation.
+    """Forget a worker: revoked at once, no longer listed, its name free. The row is deleted later
+    (:func:`..retention.purge`), when every API process knows of the revocation.
 
     Raises:
         LedgerError: it holds jobs.

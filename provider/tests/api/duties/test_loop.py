@@ -27,7 +27,7 @@ from testkit.ledger import (  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties.loop import Duties
-from airflow_remote_provider.api.duties.observation import Vigil
+from airflow_remote_provider.api.duties.observation import ObservationWindow
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger import duty
 from airflow_remote_provider.ledger.expired_offers import OfferRules
@@ -219,12 +219,12 @@ def test_a_handed_over_duty_begins_a_vigil_of_its_own() -> None:
         for _ in range(30):
             assert (await first._round(), await second._round()) == (True, False)
             clock.now += 10
-        assert first._vigil.has_lasted and not second._vigil.has_lasted
+        assert first._observation.has_lasted and not second._observation.has_lasted
         with compat.transaction() as session:
             session.execute(update(Duty).values(until=ago(seconds=1)))
         assert await second._round()
         assert not await first._round()
-        assert not first._vigil.has_lasted and not second._vigil.has_lasted
+        assert not first._observation.has_lasted and not second._observation.has_lasted
 
     clock.run(check)
 
@@ -241,7 +241,7 @@ class Clock:
 
     def duties(self, pool: LedgerPool) -> Duties:
         duties = Duties(pool, settings())
-        duties._vigil = Vigil(settings().reconnect_seconds, monotonic=lambda: self.now)
+        duties._observation = ObservationWindow(settings().reconnect_seconds, monotonic=lambda: self.now)
         return duties
 
     def run(self, check: Callable[[LedgerPool], Awaitable[None]]) -> None:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from airflow_remote_provider.api.duties.observation import Vigil
+from airflow_remote_provider.api.duties.observation import ObservationWindow
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 
 class Watch:
-    """A vigil of a minute, its two clocks in our hand."""
+    """An observation window of a minute with two clocks that the test sets."""
 
     def __init__(self) -> None:
         self.mine = 1000.0
         self.database = NOON
-        self.vigil = Vigil(60, monotonic=lambda: self.mine)
+        self.window = ObservationWindow(60, monotonic=lambda: self.mine)
 
     def look(self, after_s: float = 0.0, *, database_s: float | None = None) -> bool:
         self.mine += after_s
         self.database += timedelta(seconds=after_s if database_s is None else database_s)
-        return self.vigil.look(self.database)
+        return self.window.look(self.database)
 
     def watch(self, seconds: int) -> None:
         for _ in range(seconds // 10):
@@ -30,12 +30,12 @@ class Watch:
 
 def test_it_begins_with_the_first_look_and_lasts_after_its_window() -> None:
     watch = Watch()
-    assert not watch.vigil.has_lasted
+    assert not watch.window.has_lasted
     assert not watch.look()
     watch.watch(50)
-    assert not watch.vigil.has_lasted
+    assert not watch.window.has_lasted
     watch.watch(10)
-    assert watch.vigil.has_lasted
+    assert watch.window.has_lasted
 
 
 @pytest.mark.parametrize("days", [-1, 1])
@@ -46,9 +46,9 @@ def test_a_database_clock_that_is_set_begins_it_anew(days: int, minutes: int) ->
     watch.watch(120)
     jump_s = days * (minutes * 60 or 86_400)
     assert not watch.look(10, database_s=10 + jump_s)
-    assert not watch.vigil.has_lasted
+    assert not watch.window.has_lasted
     watch.watch(60)
-    assert watch.vigil.has_lasted
+    assert watch.window.has_lasted
 
 
 def test_a_clock_that_drifts_does_not() -> None:
@@ -56,7 +56,7 @@ def test_a_clock_that_drifts_does_not() -> None:
     watch.look()
     for _ in range(12):
         assert watch.look(10, database_s=10.5)
-    assert watch.vigil.has_lasted
+    assert watch.window.has_lasted
 
 
 def test_a_machine_that_slept_or_stalled_begins_it_anew() -> None:
@@ -66,13 +66,13 @@ def test_a_machine_that_slept_or_stalled_begins_it_anew() -> None:
         watch.watch(120)
     assert not asleep.look(1, database_s=3600)  # the monotonic clock stands still meanwhile
     assert not stalled.look(40)
-    assert not asleep.vigil.has_lasted and not stalled.vigil.has_lasted
+    assert not asleep.window.has_lasted and not stalled.window.has_lasted
 
 
 def test_who_has_lost_the_duty_begins_anew() -> None:
     watch = Watch()
     watch.look()
     watch.watch(120)
-    watch.vigil.end()
-    assert not watch.vigil.has_lasted
+    watch.window.end()
+    assert not watch.window.has_lasted
     assert not watch.look(10)

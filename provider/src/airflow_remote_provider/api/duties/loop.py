@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from datetime import datetime, timedelta
 
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat, metrics
 from airflow_remote_provider.api.duties.gauges import Gauges
-from airflow_remote_provider.api.duties.observation import BREAK_S, Vigil
+from airflow_remote_provider.api.duties.observation import BREAK_S, ObservationWindow
 from airflow_remote_provider.api.duties.recorder import EVERY_S as RECORDED_EVERY_S
 from airflow_remote_provider.api.duties.recorder import Recorder
 from airflow_remote_provider.api.pool import LedgerPool
@@ -75,7 +76,7 @@ class Duties:
         silent_after = timedelta(seconds=settings.silent_after_seconds)
         self._gauges = Gauges(silent_after=silent_after) if compat.metrics_are_on() else None
         self._recorder = Recorder(silent_after=silent_after)
-        self._vigil = Vigil(settings.reconnect_seconds)
+        self._observation = ObservationWindow(settings.reconnect_seconds, monotonic=time.monotonic)
         self._offer_deadline = timedelta(seconds=settings.offer_deadline_seconds)
 
     def stir(self) -> None:
@@ -127,7 +128,7 @@ class Duties:
                 faults.occurred(SWEEP, error)
                 on_duty = False
                 if getattr(error, "connection_invalidated", True):  # not merely a lock that somebody held for too long
-                    self._vigil.end()
+                    self._observation.end()
                 self._due.pop("round", None)
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
@@ -173,12 +174,12 @@ class Duties:
     def _lose(self, session: Session) -> None:
         self._check_clock(session, database_now(session))
         lost_jobs.lose_missing(session, grace=MISSING_GRACE)
-        if self._vigil.has_lasted:
+        if self._observation.has_lasted:
             lost_jobs.lose_silent(session)
 
     def _check_clock(self, session: Session, now: datetime) -> None:
         """Before anything is judged by the database's clock: is it the clock we know?"""
-        if not self._vigil.look(now):
+        if not self._observation.look(now):
             lost_jobs.rebase(session, offer_deadline=self._offer_deadline)
 
     async def _round(self) -> bool:
@@ -198,7 +199,7 @@ class Duties:
             workers.seen(session, heard)
         on_duty = duty.take_duty(session, "sweep", self._holder, lasts=DUTY_LASTS)
         if not on_duty:
-            self._vigil.end()
+            self._observation.end()
             return False, False
         now, is_open = duty.look(session)
         self._check_clock(session, now)

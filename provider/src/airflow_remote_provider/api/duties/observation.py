@@ -1,34 +1,32 @@
-"""How long this process has watched the fleet without a break. Decides only: no database, no loop.
+"""How long this process has observed the fleet without a break. Decides only: no database, no loop, no clock of its own.
 
-A silence counts against a worker only if central was there to hear it. Central's own downtime, a database that was away or
-restored, a machine that slept, and a database clock that was set all begin the vigil anew. It is measured by this machine's
-monotonic clock.
+A silence counts against a worker only if central could have received its calls. Central's own downtime, an unavailable or
+restored database, a suspended machine and a changed database clock restart the window. The machine's monotonic clock measures it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import datetime
 
 BREAK_S = 25.0
-"""Looks further apart than this are no vigil: as long as the duty lasts."""
+"""A longer gap between two looks restarts the window: as long as the duty lasts."""
 CLOCK_SET_S = 5.0
 """By how much the database's clock may differ from ours between two looks: less than the least margin by which a worker stops
 first."""
 
 
-class Vigil:
-    """Begins with the first look; whoever takes the duty over begins one of his own."""
+class ObservationWindow:
+    """Starts with the first look. A process that takes over the duty starts its own."""
 
-    def __init__(self, window_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, window_s: float, monotonic: Callable[[], float]) -> None:
         self._window_s = window_s
         self._monotonic = monotonic
         self._began: float | None = None
         self._last: tuple[float, datetime] | None = None
 
     def look(self, database: datetime) -> bool:
-        """Note a good look at the database, whose clock says *database*. False: the vigil has only begun with it."""
+        """Note a good look at the database, whose clock says *database*. Return whether the window had started before."""
         now, last = self._monotonic(), self._last
         self._last = now, database
         if last is not None and self._began is not None:
@@ -39,7 +37,7 @@ class Vigil:
         return False
 
     def end(self) -> None:
-        """We no longer watch: another process does, or the database is away."""
+        """Stop observing: another process has the duty, or the database is unavailable."""
         self._began = self._last = None
 
     @property
