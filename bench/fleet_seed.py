@@ -13,7 +13,7 @@ import uuid
 
 from airflow_remote_protocol.messages import Enrolment, JobKind
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger import credentials, jobs, queue_policy
 from airflow_remote_provider.ledger.credentials import NewToken
 
@@ -32,7 +32,7 @@ def main() -> int:
         made = [credentials.enrol(session, token, Enrolment(f"{prefix}-{number}")).credential for number in range(count)]
         if with_job:
             jobs.enqueue(session, [unknown_job(prefix) for _ in made])
-            queue_policy.allow(session, prefix, {Kind.VARIABLES: ["bench"]}, by="bench")
+            queue_policy.allow(session, prefix, {GrantKind.VARIABLES: ["bench"]}, by="bench")
     print(MARK + json.dumps(made))
     return 0
 

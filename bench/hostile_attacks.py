@@ -45,7 +45,7 @@ UNKNOWN_PER_S = 100.0
 WRITES = 60
 WRITE_BYTES = 4 * MIB
 ERRORS_PER_S = 60.0
-OWN_LOG_BYTES = 4_000_000
+WORKER_LOG_BYTES = 4_000_000
 OWN_LOG_LINE = b"short\n"
 UNDER_WAY = 64
 """How many calls of a paced attack wait for their answers at the same time."""
@@ -206,9 +206,9 @@ async def server_errors(attacker: Attacker) -> None:
     await attacker.at_pace(ERRORS_PER_S, lambda line: attacker.ask(line, "PUT", path, attacker.worker.about_job(), body))
 
 
-async def own_log(attacker: Attacker) -> None:
+async def worker_log(attacker: Attacker) -> None:
     """A worker ships four million bytes of its own log in lines of five characters. A user looks at it (see the main program)."""
-    body = OWN_LOG_LINE * (OWN_LOG_BYTES // len(OWN_LOG_LINE))
+    body = OWN_LOG_LINE * (WORKER_LOG_BYTES // len(OWN_LOG_LINE))
     connection = attacker.connection()
     for offset in range(0, len(body), MIB // 2):
         path = f"log?stretch=bench&offset={offset}"
@@ -234,7 +234,7 @@ ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
     "unknown_credentials": unknown_credentials,
     "stolen_credential": stolen_credential,
     "long_polls": long_polls,
-    "own_log": own_log,
+    "own_log": worker_log,
     "unread_answers": unread_answers,
     "large_writes": large_writes,
     "server_errors": server_errors,

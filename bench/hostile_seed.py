@@ -15,7 +15,7 @@ from airflow.models import Variable
 from airflow.utils.session import create_session
 from airflow_remote_protocol.messages import Enrolment
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger import credentials, jobs, queue_policy
 from airflow_remote_provider.ledger.credentials import NewToken
 
@@ -32,7 +32,7 @@ def main() -> int:
         Variable.set(LARGE_VARIABLE, "x" * LARGE_BYTES, session=session)
     made = {name: _enrol(name) for name in names}
     with compat.transaction() as session:
-        queue_policy.allow(session, HOSTILE, {Kind.VARIABLES: ["*"], Kind.WRITES: ["*"]}, by="bench")
+        queue_policy.allow(session, HOSTILE, {GrantKind.VARIABLES: ["*"], GrantKind.WRITES: ["*"]}, by="bench")
     print(MARK + json.dumps(made))
     return 0
 

@@ -24,7 +24,7 @@ from testkit.ledger import ago, installed, make_engine  # isort: skip  (first: i
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties import recorder
 from airflow_remote_provider.api.duties.recorder import Recorder
-from airflow_remote_provider.ledger.history import QUARTERS, Kind
+from airflow_remote_provider.ledger.history import QUARTERS, SeriesKind
 from airflow_remote_provider.ledger.views.history import list_history
 from airflow_remote_provider.ledger.views.jobs import JobFilter, list_jobs
 from airflow_remote_provider.ledger.views.page import Page
@@ -32,7 +32,7 @@ from airflow_remote_provider.ledger.views.pulse import take_pulse
 from airflow_remote_provider.ledger.views.queues import list_queues
 from airflow_remote_provider.ledger.views.summary import summarize
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, count_workers, list_workers
-from airflow_remote_provider.models import Job, Presence, Worker
+from airflow_remote_provider.models import Job, Worker, WorkerContact
 from sqlalchemy import Engine, insert, text
 
 from testkit.servers.postgres import PostgresServer
@@ -70,7 +70,7 @@ def _views() -> dict[str, Callable[..., Any]]:
         "queues": partial(list_queues, silent_after=SILENT),
         "summary": partial(summarize, silent_after=SILENT),
         "whether anything has changed": take_pulse,
-        "history of all queues": partial(list_history, kind=Kind.QUEUE, last=timedelta(days=1), most_points=96),
+        "history of all queues": partial(list_history, kind=SeriesKind.QUEUE, last=timedelta(days=1), most_points=96),
     }
 
 
@@ -117,7 +117,7 @@ def _fill(engine: Engine, workers: int, jobs: int) -> None:
     ]
     seen = [{"worker_id": one, "last_seen_at": ago(seconds=number % 120)} for number, one in enumerate(ids)]
     with engine.begin() as connection:
-        for model, rows in ((Worker, fleet), (Presence, seen), (Job, [_job(number, ids) for number in range(jobs)])):
+        for model, rows in ((Worker, fleet), (WorkerContact, seen), (Job, [_job(number, ids) for number in range(jobs)])):
             for first in range(0, len(rows), BATCH):
                 connection.execute(insert(model), rows[first : first + BATCH])
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

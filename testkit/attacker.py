@@ -12,7 +12,7 @@ from airflow_remote_protocol.conformance.caller import Caller
 from airflow_remote_protocol.messages import Offer
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger import queue_policy
 
 LOG_LIMIT = 65536
@@ -82,7 +82,7 @@ def take_over(central: ServedCentral) -> Attacker:
     return Attacker(central, worker, worker.start_job())
 
 
-def allow(queue: str, kind: Kind, *globs: str) -> None:
+def allow(queue: str, kind: GrantKind, *globs: str) -> None:
     """Let central's people grant something to a queue."""
     with compat.transaction() as session:
         queue_policy.allow(session, queue, {kind: globs}, by="a person")

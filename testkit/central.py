@@ -33,10 +33,10 @@ from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.deferrals import NewWait
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import Deferral, EnrolmentToken, Job, Presence, Worker
+from airflow_remote_provider.models import Deferral, EnrolmentToken, Job, Worker, WorkerContact
 from airflow_remote_provider.placeholder_names import TRIGGER_QUEUE
 from airflow_remote_provider.settings import settings
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HTTPResponse
@@ -146,12 +146,12 @@ class ServedCentral:
     def lose_job(self, job_id: str) -> None:
         with compat.transaction() as session:
             worker_id = session.scalar(select(Job.worker_id).where(Job.id == job_id))
-            seen_at = session.scalar(select(Presence.last_seen_at).where(Presence.worker_id == worker_id))
+            seen_at = session.scalar(select(WorkerContact.last_seen_at).where(WorkerContact.worker_id == worker_id))
             session.execute(update(Job).where(Job.id == job_id).values(lost_after_s=0.001, accepted_at=LONG_AGO))
-            session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=LONG_AGO))
+            session.execute(update(WorkerContact).where(WorkerContact.worker_id == worker_id).values(last_seen_at=LONG_AGO))
             session.flush()
             lost_jobs.lose_silent(session)
-            session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=seen_at))
+            session.execute(update(WorkerContact).where(WorkerContact.worker_id == worker_id).values(last_seen_at=seen_at))
 
     def pass_grace(self, job_id: str) -> None:
         with compat.transaction() as session:
@@ -175,10 +175,10 @@ class ServedCentral:
         file = compat.base_log_folder() / job.log_path
         return file.read_bytes()[job.log_base or 0 :] if file.exists() else b""
 
-    def own_log(self, worker_name: str) -> bytes:
+    def worker_log(self, worker_name: str) -> bytes:
         with compat.transaction() as session:
             worker_id = session.scalar(select(Worker.id).where(Worker.name == worker_name))
-        return OwnLogStore(1 << 20).read(worker_id or "", 0, 1 << 20).body
+        return WorkerLogStore(1 << 20).read(worker_id or "", 0, 1 << 20).body
 
     def usage(self, worker_name: str) -> Usage | None:
         with compat.transaction() as session:

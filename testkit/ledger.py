@@ -41,9 +41,9 @@ from airflow_remote_provider.ledger import credentials, dispatch, jobs, leases, 
 from airflow_remote_provider.ledger.audit import AuditKind  # noqa: E402
 from airflow_remote_provider.ledger.credentials import NewToken  # noqa: E402
 from airflow_remote_provider.ledger.dispatch import Claimant, Claimed  # noqa: E402
-from airflow_remote_provider.ledger.fence import Lease  # noqa: E402
+from airflow_remote_provider.ledger.fence import WorkerLease  # noqa: E402
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow, list_entries  # noqa: E402
-from airflow_remote_provider.models import Base, Job, Presence, Worker  # noqa: E402
+from airflow_remote_provider.models import Base, Job, Worker, WorkerContact  # noqa: E402
 from airflow_remote_provider.sqlite_lock import BEGIN  # noqa: E402
 from sqlalchemy import Engine, String, Text, Uuid, create_engine, event, update  # noqa: E402
 from sqlalchemy.exc import OperationalError  # noqa: E402
@@ -230,8 +230,8 @@ class Enlisted:
     def claimant(self, free_slots: int | None = None, *, triggers: int = 0) -> Claimant:
         return Claimant(self.id, self.session_id, self.slots if free_slots is None else free_slots, triggers)
 
-    def lease(self, claimed: Claimed) -> Lease:
-        return Lease(self.id, claimed.job_id, claimed.epoch)
+    def lease(self, claimed: Claimed) -> WorkerLease:
+        return WorkerLease(self.id, claimed.job_id, claimed.epoch)
 
 
 def session_request(
@@ -283,7 +283,7 @@ def claim(*claimants: Claimant) -> list[Claimed]:
         return dispatch.claim(session, claimants, dispatch.demand(session), deadline=timedelta(seconds=30))
 
 
-def offered(worker: Enlisted, queue: str = "q", **changes: object) -> Lease:
+def offered(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLease:
     """Queue a job and offer it to *worker*; nothing else may be queued that it could get."""
     job = queued(queue, **changes)
     (claimed,) = claim(worker.claimant())
@@ -291,7 +291,7 @@ def offered(worker: Enlisted, queue: str = "q", **changes: object) -> Lease:
     return worker.lease(claimed)
 
 
-def running(worker: Enlisted, queue: str = "q", **changes: object) -> Lease:
+def running(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLease:
     """A job that *worker* has accepted, its task running."""
     lease = offered(worker, queue, **changes)
     with compat.transaction() as session:
@@ -341,7 +341,7 @@ def change_task(ti_id: uuid.UUID | None, **values: object) -> None:
 def last_seen(worker_id: str, at: datetime | None) -> None:
     """Set when a worker was last heard of."""
     with compat.transaction() as session:
-        session.execute(update(Presence).where(Presence.worker_id == worker_id).values(last_seen_at=at))
+        session.execute(update(WorkerContact).where(WorkerContact.worker_id == worker_id).values(last_seen_at=at))
 
 
 def ago(**since: float) -> datetime:
@@ -415,7 +415,7 @@ def _claim_here(url: str, claimants: list[Claimant], rounds: int) -> list[OFFER]
 
 def _withdraw(claimed: Sequence[Claimed]) -> None:
     with compat.transaction() as session:
-        leases.withdraw(session, [Lease(job.worker_id, job.job_id, job.epoch) for job in claimed])
+        leases.withdraw(session, [WorkerLease(job.worker_id, job.job_id, job.epoch) for job in claimed])
 
 
 def _patiently(work: Callable[[], T]) -> T:

@@ -45,7 +45,7 @@ from airflow_remote_provider.executor import RemoteExecutor
 from airflow_remote_provider.executor.ledger_executor import _is_failure
 from airflow_remote_provider.executor.unusable import unusable
 from airflow_remote_provider.ledger import ended_tasks, leases, lost_jobs, queues
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.jobs import EndedJob
 from airflow_remote_provider.models import Job
 from airflow_remote_provider.settings import settings
@@ -106,7 +106,7 @@ def _all_jobs() -> list[Job]:
         return list(session.scalars(select(Job)))
 
 
-def _run(worker: Enlisted, job_id: str) -> Lease:
+def _run(worker: Enlisted, job_id: str) -> WorkerLease:
     claimed = {job.job_id: job for job in claim(worker.claimant())}[job_id]
     with compat.transaction() as session:
         leases.accept(session, worker.lease(claimed))
@@ -114,7 +114,7 @@ def _run(worker: Enlisted, job_id: str) -> Lease:
     return worker.lease(claimed)
 
 
-def _end(lease: Lease, outcome: Outcome = Outcome.SUCCEEDED, *, concluded: bool = True, state: str = "success") -> None:
+def _end(lease: WorkerLease, outcome: Outcome = Outcome.SUCCEEDED, *, concluded: bool = True, state: str = "success") -> None:
     """The task's own terminal state goes through, then its report."""
     if concluded:
         with compat.transaction() as session:
@@ -130,7 +130,7 @@ def _row(workload: ExecuteTask, state: str = "queued") -> SimpleNamespace:
     return SimpleNamespace(id=ti.id, key=ti.key, external_executor_id=ti.external_executor_id, state=state)
 
 
-def _conclude(lease: Lease) -> None:
+def _conclude(lease: WorkerLease) -> None:
     """The task's own terminal state goes through; its log and report are on the way."""
     with compat.transaction() as session:
         leases.conclude(session, lease, done=True)
@@ -864,7 +864,7 @@ def test_a_task_that_can_t_be_handed_in_fails_alone(monkeypatch: pytest.MonkeyPa
         _queue(executor, workload)
     real = workloads.task_job
 
-    def job(item: ExecuteTask, to: workloads.Addressee) -> object:
+    def job(item: ExecuteTask, to: workloads.JobDefaults) -> object:
         return 1 / 0 if item.ti.id == bad.ti.id else real(item, to)
 
     monkeypatch.setattr(workloads, "task_job", job)

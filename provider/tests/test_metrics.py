@@ -13,7 +13,7 @@ from testkit.ledger import change_job, enlist, queued, running  # isort: skip
 
 from airflow_remote_provider import compat, metrics
 from airflow_remote_provider.api.duties.gauges import Gauges
-from airflow_remote_provider.metrics import TABLE, Kind
+from airflow_remote_provider.metrics import TABLE, MetricKind
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_names_are_what_airflow_takes() -> None:
     for name, metric in TABLE.items():
         assert name == name.lower() and name.startswith("remote.") and metric.text
         assert compat.metric_part(name).replace("_", ".").replace(".", "_") == name.replace(".", "_")
-    assert {metric.kind for metric in TABLE.values()} == set(Kind)
+    assert {metric.kind for metric in TABLE.values()} == set(MetricKind)
 
 
 def test_a_metric_that_is_not_in_the_table_is_a_mistake() -> None:

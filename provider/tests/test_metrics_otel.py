@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from airflow_remote_provider.metrics import TABLE, Kind
+from airflow_remote_provider.metrics import TABLE, MetricKind
 
 from testkit.processes import clean_environment
 from testkit.servers.collector import Collector, Series
@@ -33,7 +33,7 @@ metrics.gauge("remote.queue.queued", 4, tag={QUEUE!r})
 metrics.gauge("remote.queue.queued", 5, tag={LONG!r})
 flush_otel_metrics()
 """
-KINDS = {Kind.COUNTER: ("sum", 2.0), Kind.GAUGE: ("gauge", 3.0), Kind.TIMER: ("exponential_histogram", 1500.0)}
+KINDS = {MetricKind.COUNTER: ("sum", 2.0), MetricKind.GAUGE: ("gauge", 3.0), MetricKind.TIMER: ("exponential_histogram", 1500.0)}
 
 
 @pytest.fixture(scope="module")

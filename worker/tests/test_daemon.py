@@ -323,8 +323,8 @@ def test_a_restart_that_central_wants_is_the_same_process_anew_and_its_jobs_run_
     eventually(lambda: central.worker("w1").boot_id != boot_id)
     assert not central.worker("w1").intent.restart, "once for each wish"
     assert process.poll() is None and shim.read_bytes() == before and central.job_epoch(job_id) == 1
-    eventually(lambda: b"central wants it to start anew; 1 jobs run on" in central.own_log("w1"))
-    assert central.own_log("w1").count(b"session open") == 2
+    eventually(lambda: b"central wants it to start anew; 1 jobs run on" in central.worker_log("w1"))
+    assert central.worker_log("w1").count(b"session open") == 2
     central.wait_for_state(job_id, JobState.SUCCEEDED)
     assert [json.loads(line)["event"] for line in central.log_bytes(job_id).splitlines()] == ["one", "two"]
 
@@ -566,7 +566,7 @@ def test_an_idle_worker_sends_nothing_but_its_poll(
     others = [request.path for request in central.requests if not request.path.startswith("log?")]
     # The first poll asks for no job: the runtime is still being tried.
     assert sorted(others) == ["enrol", "poll", "poll", "runtime", "session"]
-    eventually(lambda: b"session open" in central.own_log("w1"))
+    eventually(lambda: b"session open" in central.worker_log("w1"))
     told = len(central.requests)
     time.sleep(5)
     assert len(central.requests) == told, "it has told of its start, and has nothing more to say"

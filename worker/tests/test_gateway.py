@@ -10,7 +10,7 @@ import pytest
 from airflow_remote_worker import gateway as gateway_module
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.errors import Superseded, Unreachable
-from airflow_remote_worker.gateway import Connection, Door, Gateway
+from airflow_remote_worker.gateway import Connection, JobAccess, LocalGateway
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link.client import Executed
 from airflow_remote_worker.local import frames
@@ -41,8 +41,8 @@ class FakeLink:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path, link: FakeLink) -> AsyncIterator[Gateway]:
-    gateway = Gateway(tmp_path / "g.sock", link, SystemClock())  # type: ignore[arg-type]
+async def serving(tmp_path: Path, link: FakeLink) -> AsyncIterator[LocalGateway]:
+    gateway = LocalGateway(tmp_path / "g.sock", link, SystemClock())  # type: ignore[arg-type]
     async with anyio.create_task_group() as tasks:
         await tasks.start(gateway.serve)
         yield gateway
@@ -50,7 +50,7 @@ async def serving(tmp_path: Path, link: FakeLink) -> AsyncIterator[Gateway]:
 
 
 @asynccontextmanager
-async def shim(gateway: Gateway, key: str = "right") -> AsyncIterator[Connection]:
+async def shim(gateway: LocalGateway, key: str = "right") -> AsyncIterator[Connection]:
     async with await anyio.connect_unix(gateway.path) as stream:
         connection = Connection(stream)
         await connection.send(frames.Hello(job_id="job-1", key=key, pid=1))
@@ -74,7 +74,7 @@ def test_a_call_goes_through_and_a_good_run_is_the_acceptance(tmp_path: Path) ->
     async def main() -> None:
         link = FakeLink(Executed(200, {"content-type": "application/json"}, b"{}"))
         async with serving(tmp_path, link) as gateway:
-            gateway.open(Door(LEASE, "right", on_accepted=lambda: accepted.append(1)))
+            gateway.open(JobAccess(LEASE, "right", on_accepted=lambda: accepted.append(1)))
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 answer = await connection.receive()
@@ -96,7 +96,7 @@ def test_only_this_user_can_open_the_door(tmp_path: Path) -> None:
 def test_a_wrong_key_hears_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
-            gateway.open(Door(LEASE, "right"))
+            gateway.open(JobAccess(LEASE, "right"))
             async with shim(gateway, key="wrong") as connection:
                 with pytest.raises((anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)):
                     await connection.receive()
@@ -116,7 +116,7 @@ def test_a_call_waits_out_an_outage(tmp_path: Path) -> None:
     async def main() -> None:
         link = FakeLink(Unreachable("a"), Unreachable("b"), Executed(200, {}, b"late"))
         async with serving(tmp_path, link) as gateway:
-            gateway.open(Door(LEASE, "right"))
+            gateway.open(JobAccess(LEASE, "right"))
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 answer = await connection.receive()
@@ -133,7 +133,7 @@ def test_a_conflict_is_asked_about_again_if_the_call_may_be_under_way_twice(
     async def main() -> None:
         link = FakeLink(*before, Executed(409, {}, b"conflict"), Executed(201, {}, b"written"))
         async with serving(tmp_path, link) as gateway:
-            gateway.open(Door(LEASE, "right"))
+            gateway.open(JobAccess(LEASE, "right"))
             async with shim(gateway) as connection:
                 await connection.send(frames.Call(id=1, method="POST", path="xcoms/d/r/t/k", headers={}, body=b"1"))
                 answer = await connection.receive()
@@ -146,7 +146,7 @@ def test_a_conflict_is_asked_about_again_if_the_call_may_be_under_way_twice(
 def test_a_stop_is_pushed_at_once_and_ends_the_wait_for_central(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("cut cable"))) as gateway:
-            gateway.open(Door(LEASE, "right"))
+            gateway.open(JobAccess(LEASE, "right"))
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 await anyio.sleep(0.05)
@@ -161,7 +161,7 @@ def test_a_stop_is_pushed_at_once_and_ends_the_wait_for_central(tmp_path: Path) 
 def test_a_stop_is_told_to_a_shim_that_connects_later(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
-            gateway.open(Door(LEASE, "right"))
+            gateway.open(JobAccess(LEASE, "right"))
             gateway.stop(LEASE, frames.Stop(reason="cleared"))
             async with shim(gateway) as connection:
                 assert await connection.receive() == frames.Stop(reason="cleared")
@@ -174,7 +174,7 @@ def test_a_superseded_job_is_answered_gone_and_told_upstairs(tmp_path: Path) -> 
 
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Superseded("moved on"))) as gateway:
-            gateway.open(Door(LEASE, "right", on_superseded=lambda: told.append(1)))
+            gateway.open(JobAccess(LEASE, "right", on_superseded=lambda: told.append(1)))
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 answer = await connection.receive()
@@ -188,7 +188,7 @@ def test_a_superseded_job_is_answered_gone_and_told_upstairs(tmp_path: Path) -> 
 def test_nonsense_closes_that_connection_only(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Executed(200, {}, b""))) as gateway:
-            gateway.open(Door(LEASE, "right"))
+            gateway.open(JobAccess(LEASE, "right"))
             async with await anyio.connect_unix(gateway.path) as stream:
                 await stream.send(b"GET / HTTP/1.1\r\n\r\n")
                 with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
@@ -227,8 +227,8 @@ class FakeOutbox:
         self.emptied.set()
 
 
-async def ask(gateway: Gateway, call: frames.Call, outbox: FakeOutbox | None = None) -> frames.Frame:
-    gateway.open(Door(LEASE, "right", outbox=outbox))
+async def ask(gateway: LocalGateway, call: frames.Call, outbox: FakeOutbox | None = None) -> frames.Frame:
+    gateway.open(JobAccess(LEASE, "right", outbox=outbox))
     async with shim(gateway) as connection:
         await connection.send(call)
         return await connection.receive()
@@ -326,7 +326,7 @@ def test_what_can_t_be_spooled_is_asked_when_earlier_writes_are_delivered(call: 
 def test_a_stop_ends_the_wait_for_earlier_writes(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(FINE)) as gateway:
-            gateway.open(Door(LEASE, "right", outbox=FakeOutbox(waits=True)))
+            gateway.open(JobAccess(LEASE, "right", outbox=FakeOutbox(waits=True)))
             async with shim(gateway) as connection:
                 await connection.send(READ)
                 await anyio.sleep(0.05)
@@ -341,7 +341,7 @@ def test_the_outbox_is_looked_at_when_a_shim_connects_and_when_it_says_so(tmp_pa
     async def main() -> None:
         outbox = FakeOutbox()
         async with serving(tmp_path, FakeLink(FINE)) as gateway:
-            gateway.open(Door(LEASE, "right", outbox=outbox))
+            gateway.open(JobAccess(LEASE, "right", outbox=outbox))
             async with shim(gateway) as connection:
                 await connection.send(frames.Spooled())
                 await connection.send(WRITE)

@@ -62,13 +62,11 @@ ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.LOST, JobState.
 MOVES: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.OFFER): JobState.OFFERED,
     (JobState.QUEUED, JobEvent.REVOKE): JobState.REVOKED,
-    (JobState.QUEUED, JobEvent.FAIL): JobState.FAILED,
     (JobState.OFFERED, JobEvent.WITHDRAW): JobState.QUEUED,
     (JobState.OFFERED, JobEvent.DECLINE): JobState.QUEUED,
     (JobState.OFFERED, JobEvent.EXPIRE): JobState.QUEUED,
     (JobState.OFFERED, JobEvent.ACCEPT): JobState.RUNNING,
     (JobState.OFFERED, JobEvent.FAIL): JobState.FAILED,
-    (JobState.OFFERED, JobEvent.LOSE): JobState.LOST,
     (JobState.OFFERED, JobEvent.REVOKE): JobState.REVOKED,
     (JobState.RUNNING, JobEvent.SUCCEED): JobState.SUCCEEDED,
     (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
@@ -97,11 +95,6 @@ def advance(state: JobState, event: JobEvent) -> JobState:
         return MOVES[state, event]
     except KeyError:
         raise IllegalMove(state, event) from None
-
-
-def sources(event: JobEvent) -> frozenset[JobState]:
-    """Return the states in which *event* is legal (what a bulk UPDATE puts into its WHERE)."""
-    return frozenset(state for state, legal in MOVES if legal is event)
 
 
 def as_mermaid() -> str:

@@ -42,7 +42,7 @@ class Capability(str, Enum):
     """Log bodies may be gzip-compressed."""
     RESTART = "restart"
     """The worker starts its daemon anew when its intent says so; its jobs run on."""
-    OWN_LOG = "own-log"
+    WORKER_LOG = "own-log"
     """The worker sends its own log (`POST log`)."""
     USAGE = "usage"
     """The worker tells what its jobs and its machine use while it has jobs (`POST usage`)."""

@@ -19,14 +19,14 @@ EVERY_S = 30.0
 """How often the API process that is on duty tells the gauges."""
 
 
-class Kind(str, Enum):
+class MetricKind(str, Enum):
     COUNTER = "counter"
     GAUGE = "gauge"
     TIMER = "timer"
 
 
 class Metric(NamedTuple):
-    kind: Kind
+    kind: MetricKind
     tag: str
     """Its one tag, whose value is also told as the last part of the name, for StatsD knows no tags; empty: none."""
     text: str
@@ -34,44 +34,44 @@ class Metric(NamedTuple):
 
 TABLE: Mapping[str, Metric] = {
     "remote.workers": Metric(
-        Kind.GAUGE, "presence", "workers, by presence: `online`, `silent`, `offline`, `never_connected`, `gone`"
+        MetricKind.GAUGE, "presence", "workers, by presence: `online`, `silent`, `offline`, `never_connected`, `gone`"
     ),
-    "remote.workers_flagged": Metric(Kind.GAUGE, "", "workers with an alarm, suspended, or unfit"),
-    "remote.workers_unfit": Metric(Kind.GAUGE, "", "workers whose runtime can't host tasks; they get no jobs"),
-    "remote.slots": Metric(Kind.GAUGE, "", "slots that the workers online may fill"),
-    "remote.slots_used": Metric(Kind.GAUGE, "", "slots that jobs fill, all workers'"),
-    "remote.queue.queued": Metric(Kind.GAUGE, "queue", "jobs that wait"),
-    "remote.queue.running": Metric(Kind.GAUGE, "queue", "jobs that run"),
-    "remote.queue.oldest_s": Metric(Kind.GAUGE, "queue", "age of the oldest job that waits, in seconds; 0: none does"),
-    "remote.queue.free_slots": Metric(Kind.GAUGE, "queue", "free slots of the workers that take its jobs now"),
+    "remote.workers_flagged": Metric(MetricKind.GAUGE, "", "workers with an alarm, suspended, or unfit"),
+    "remote.workers_unfit": Metric(MetricKind.GAUGE, "", "workers whose runtime can't host tasks; they get no jobs"),
+    "remote.slots": Metric(MetricKind.GAUGE, "", "slots that the workers online may fill"),
+    "remote.slots_used": Metric(MetricKind.GAUGE, "", "slots that jobs fill, all workers'"),
+    "remote.queue.queued": Metric(MetricKind.GAUGE, "queue", "jobs that wait"),
+    "remote.queue.running": Metric(MetricKind.GAUGE, "queue", "jobs that run"),
+    "remote.queue.oldest_s": Metric(MetricKind.GAUGE, "queue", "age of the oldest job that waits, in seconds; 0: none does"),
+    "remote.queue.free_slots": Metric(MetricKind.GAUGE, "queue", "free slots of the workers that take its jobs now"),
     "remote.job.ended": Metric(
-        Kind.COUNTER, "state", "jobs of which the scheduler was told the end: `succeeded`, `failed`, `lost`, `revoked`"
+        MetricKind.COUNTER, "state", "jobs of which the scheduler was told the end: `succeeded`, `failed`, `lost`, `revoked`"
     ),
-    "remote.job.wait": Metric(Kind.TIMER, "queue", "from queued to begun; told when the job has ended"),
-    "remote.job.duration": Metric(Kind.TIMER, "queue", "from begun to ended"),
-    "remote.log.bytes": Metric(Kind.COUNTER, "", "bytes of task logs that workers sent, unpacked"),
-    "remote.gateway.calls": Metric(Kind.COUNTER, "", "calls of tasks that were passed on to the Execution API"),
-    "remote.gateway.denied": Metric(Kind.COUNTER, "", "calls of tasks that nothing granted"),
+    "remote.job.wait": Metric(MetricKind.TIMER, "queue", "from queued to begun; told when the job has ended"),
+    "remote.job.duration": Metric(MetricKind.TIMER, "queue", "from begun to ended"),
+    "remote.log.bytes": Metric(MetricKind.COUNTER, "", "bytes of task logs that workers sent, unpacked"),
+    "remote.gateway.calls": Metric(MetricKind.COUNTER, "", "calls of tasks that were passed on to the Execution API"),
+    "remote.gateway.denied": Metric(MetricKind.COUNTER, "", "calls of tasks that nothing granted"),
 }
 """Every metric there is; the documentation is made of it."""
 
 
 def count(name: str, by: int = 1, *, tag: str = "") -> None:
     """Add to a counter."""
-    _emit(Kind.COUNTER, name, by, tag)
+    _emit(MetricKind.COUNTER, name, by, tag)
 
 
 def gauge(name: str, value: float, *, tag: str = "") -> None:
     """Tell what something is now."""
-    _emit(Kind.GAUGE, name, value, tag)
+    _emit(MetricKind.GAUGE, name, value, tag)
 
 
 def timed(name: str, took: timedelta, *, tag: str = "") -> None:
     """Tell how long something took."""
-    _emit(Kind.TIMER, name, took, tag)
+    _emit(MetricKind.TIMER, name, took, tag)
 
 
-def _emit(kind: Kind, name: str, value: float | timedelta, tag: str) -> None:
+def _emit(kind: MetricKind, name: str, value: float | timedelta, tag: str) -> None:
     metric = TABLE[name]
     assert metric.kind is kind and (metric.tag or not tag), f"{name} is a {metric.kind.value} with the tag {metric.tag!r}"
     from airflow_remote_provider import compat

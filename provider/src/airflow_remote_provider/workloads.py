@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from airflow_remote_protocol.messages import Bundle, CallbackWorkload, ConnectionTestWorkload, JobKind, TaskWorkload
 
-from airflow_remote_provider.definitions.needs import spelled
+from airflow_remote_provider.definitions.needs import encode_labels
 from airflow_remote_provider.definitions.task_options import TaskOptions, parse
 from airflow_remote_provider.ledger.jobs import NewJob
 
@@ -23,7 +23,7 @@ BEFORE_TASKS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Addressee:
+class JobDefaults:
     """Who hands a job in and wants to hear its end."""
 
     owner: str
@@ -41,7 +41,7 @@ class Addressee:
         return own or self.of_queue.get(queue) or self.lost_after_s
 
 
-def task_job(item: ExecuteTask, to: Addressee) -> NewJob:
+def task_job(item: ExecuteTask, to: JobDefaults) -> NewJob:
     """Return the job of one task try.
 
     Raises:
@@ -72,12 +72,12 @@ def task_job(item: ExecuteTask, to: Addressee) -> NewJob:
         workload=_json(said),
         log_path=item.log_path or "",
         lost_after_s=to.lost_after(ti.queue or DEFAULT_QUEUE, options),
-        labels=spelled(options.labels),
+        labels=encode_labels(options.labels),
         bundle=item.bundle_info.name,
     )
 
 
-def callback_job(item: ExecuteCallback, to: Addressee, queue: str) -> NewJob:
+def callback_job(item: ExecuteCallback, to: JobDefaults, queue: str) -> NewJob:
     """Return the job of one callback of a Dag run."""
     callback = item.callback
     said = CallbackWorkload(
@@ -100,7 +100,7 @@ def callback_job(item: ExecuteCallback, to: Addressee, queue: str) -> NewJob:
     )
 
 
-def connection_test_job(item: TestConnection, to: Addressee) -> NewJob:
+def connection_test_job(item: TestConnection, to: JobDefaults) -> NewJob:
     """Return the job that tries a connection from where its queue's workers stand."""
     said = ConnectionTestWorkload(str(item.connection_test_id), item.connection_id, item.timeout)
     return _without_task(
@@ -122,7 +122,7 @@ def key_of(kind: JobKind, job_id: str) -> Any:
     return CallbackKey(job_id) if kind is JobKind.CALLBACK else ConnectionTestKey(job_id)
 
 
-def _without_task(to: Addressee, *, queue: str, **own: Any) -> NewJob:
+def _without_task(to: JobDefaults, *, queue: str, **own: Any) -> NewJob:
     return NewJob(
         queue=queue,
         team=to.team,

@@ -30,6 +30,9 @@ class PreviousHarness(ServedCentral):
     def set_intent(self, worker_name: str, mode: Any, **more: Any) -> None:
         super().set_intent(worker_name, IntentMode(mode.value), **more)
 
+    def own_log(self, worker_name: str) -> bytes:
+        return super().worker_log(worker_name)
+
     def usage(self, worker_name: str) -> Any:
         usage = super().usage(worker_name)
         return None if usage is None else msgspec.json.decode(msgspec.json.encode(usage), type=self.usage_type)

@@ -13,7 +13,7 @@ import pytest
 from airflow_remote_provider.cli import client as module
 from airflow_remote_provider.cli.client import PREFIX, Client
 from airflow_remote_provider.cli.server import Server
-from airflow_remote_provider.cli.words import Away
+from airflow_remote_provider.cli.words import CentralUnavailable
 from airflow_remote_provider.ledger.views.queues import QueueRow
 from fastapi import FastAPI, Request, Response
 
@@ -71,7 +71,7 @@ def test_who_may_be_back_in_a_moment_is_told_apart(serve: Serve) -> None:
     ):
         with pytest.raises(SystemExit) as ended:
             Client(Server(serve(answer), "a-token", "$AIRFLOW_REMOTE_TOKEN")).get(list[str], "workers")
-        assert isinstance(ended.value, Away) is is_away
+        assert isinstance(ended.value, CentralUnavailable) is is_away
 
 
 def test_words_that_steer_a_terminal_are_made_harmless(serve: Serve) -> None:

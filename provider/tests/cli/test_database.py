@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from testkit.ledger import Base  # isort: skip
 
 from airflow_remote_provider.cli import database as by_database
-from airflow_remote_provider.cli.words import Away, action
+from airflow_remote_provider.cli.words import CentralUnavailable, action
 from airflow_remote_provider.settings import BadSetting
 
 
@@ -18,7 +18,7 @@ def test_without_our_tables_a_command_names_the_remedy(database: Engine) -> None
     with database.begin() as connection:
         connection.execute(text("DROP TABLE remote_enrolment"))
     try:
-        with pytest.raises(Away, match="airflow db migrate") as ended:
+        with pytest.raises(CentralUnavailable, match="airflow db migrate") as ended:
             by_database.Database().list_tokens()
     finally:
         Base.metadata.create_all(database)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from testkit.ledger import enlist, running  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Ask, Kind
+from airflow_remote_provider.definitions.grants import Ask, GrantKind
 from airflow_remote_provider.ledger import grants
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -33,8 +33,8 @@ def asked(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "newest_definitions", lambda _session, _dag_id: {})
     job = running(enlist())
     with compat.transaction() as session:
-        grants.decide(session, job.job_id, Ask(Kind.CONNECTIONS, ("plant",)))
-        grants.decide(session, job.job_id, Ask(Kind.XCOMS_OF, ("other",)))
+        grants.decide(session, job.job_id, Ask(GrantKind.CONNECTIONS, ("plant",)))
+        grants.decide(session, job.job_id, Ask(GrantKind.XCOMS_OF, ("other",)))
 
 
 def _json(run: Run, *words: str) -> Any:
@@ -42,14 +42,14 @@ def _json(run: Run, *words: str) -> Any:
 
 
 def test_globs_of_every_kind_are_allowed_and_taken_back(run: Run) -> None:
-    names = {kind: "site.Trigger" if kind is Kind.CODE_ON_CENTRAL else f"{kind.value}_1" for kind in Kind}
-    words = [word for kind in Kind for word in (f"--{kind.value.replace('_', '-')}", names[kind])]
+    names = {kind: "site.Trigger" if kind is GrantKind.CODE_ON_CENTRAL else f"{kind.value}_1" for kind in GrantKind}
+    words = [word for kind in GrantKind for word in (f"--{kind.value.replace('_', '-')}", names[kind])]
     printed = run("allow", "q", *words, "--connections", "plant_*")
     assert "q: connections: connections_1, plant_*" in printed and "q: xcoms_of: xcoms_of_1" in printed
     (row,) = _json(run, "list")
     assert row["connections"] == ["connections_1", "plant_*"] and row["writes"] == ["writes_1"] and row["changed_by"]
     assert run("deny", "q", *words) == "".join(
-        f"q: {kind.value}: {'plant_*' if kind is Kind.CONNECTIONS else 'none'}\n" for kind in Kind
+        f"q: {kind.value}: {'plant_*' if kind is GrantKind.CONNECTIONS else 'none'}\n" for kind in GrantKind
     )
 
 

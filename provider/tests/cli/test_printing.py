@@ -12,7 +12,7 @@ import yaml
 from testkit.ledger import enlist, queued  # isort: skip
 
 from airflow_remote_provider.cli import printing
-from airflow_remote_provider.cli.words import Away
+from airflow_remote_provider.cli.words import CentralUnavailable
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -59,7 +59,7 @@ def test_a_list_is_printed_again_until_somebody_ends_it(run: Run, monkeypatch: p
 
 def test_watching_goes_on_while_central_is_away(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(printing.time, "sleep", lambda seconds: None)
-    turns = iter([None, Away("it can't be reached"), None, SystemExit("it refuses the token")])
+    turns = iter([None, CentralUnavailable("it can't be reached"), None, SystemExit("it refuses the token")])
 
     @printing.watched
     def command(args: argparse.Namespace) -> None:
@@ -77,9 +77,9 @@ def test_watching_goes_on_while_central_is_away(monkeypatch: pytest.MonkeyPatch,
 def test_a_central_that_was_never_there_is_not_watched_for() -> None:
     @printing.watched
     def command(args: argparse.Namespace) -> None:
-        raise Away("it can't be reached")
+        raise CentralUnavailable("it can't be reached")
 
-    with pytest.raises(Away):
+    with pytest.raises(CentralUnavailable):
         command(argparse.Namespace(watch=1))
 
 

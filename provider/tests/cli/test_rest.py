@@ -16,7 +16,7 @@ from testkit.ledger import ago, change_job, emptied, enlist, queued, running  # 
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties.recorder import Recorder
-from airflow_remote_provider.definitions.grants import Ask, Kind
+from airflow_remote_provider.definitions.grants import Ask, GrantKind
 from airflow_remote_provider.ledger import grants, queue_policy, queues
 
 Run = Callable[..., str]
@@ -158,12 +158,12 @@ def _a_site() -> str:
     change_job("running", queued_at=begun_at - timedelta(seconds=1.5), accepted_at=begun_at)
     queued("elsewhere", job_id="waiting")
     with compat.transaction() as session:
-        queue_policy.allow(session, "q", {Kind.CONNECTIONS: ["open"]}, by="ann")
+        queue_policy.allow(session, "q", {GrantKind.CONNECTIONS: ["open"]}, by="ann")
         for name in ("plant", "open"):
-            grants.decide(session, lease.job_id, Ask(Kind.CONNECTIONS, (name,)))
+            grants.decide(session, lease.job_id, Ask(GrantKind.CONNECTIONS, (name,)))
         Recorder(silent_after=timedelta(seconds=90)).record(session)
         queues.set_queue(session, "ruled", lost_after_s=60, by="ann")
-        queue_policy.allow(session, "ruled", {Kind.CONNECTIONS: ["c"]}, by="ann")
+        queue_policy.allow(session, "ruled", {GrantKind.CONNECTIONS: ["c"]}, by="ann")
         return next(row.id for row in credentials.list_tokens(session) if row.uses_left == 0)
 
 

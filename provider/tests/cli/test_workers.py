@@ -10,7 +10,7 @@ import pytest
 from testkit.ledger import Enlisted, audited, enlist, worker_row  # isort: skip
 
 from airflow_remote_provider.cli import workers
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -93,7 +93,7 @@ def test_a_worker_that_is_not_there_is_named(run: Run, words: tuple[str, ...]) -
 def test_its_log_is_shown_searched_and_followed_until_somebody_ends_it(
     run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, naps = OwnLogStore(1 << 20), []
+    store, naps = WorkerLogStore(1 << 20), []
     store.append(worker.id, "a", 0, said := b'{"level": "info", "event": "one"}\n{"level": "error", "event": "two"}\n')
     assert run("log", worker.name) == "INFO one\nERROR two\n"
     assert run("log", worker.name, "--contains", "ONE") == "INFO one\n"

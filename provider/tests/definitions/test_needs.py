@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from airflow_remote_provider.definitions.needs import pairs_of, spelled, suits
+from airflow_remote_provider.definitions.needs import encode_labels, pairs_of, suits
 
 KIEL = {"site": "kiel", "gpu": "yes"}
 
 
 def test_the_same_labels_are_spelled_alike() -> None:
-    assert spelled(KIEL) == spelled(dict(reversed(KIEL.items()))) == '{"gpu":"yes","site":"kiel"}'
-    assert spelled({}) is None
-    assert pairs_of(spelled(KIEL) or "") == KIEL.items()
+    assert encode_labels(KIEL) == encode_labels(dict(reversed(KIEL.items()))) == '{"gpu":"yes","site":"kiel"}'
+    assert encode_labels({}) is None
+    assert pairs_of(encode_labels(KIEL) or "") == KIEL.items()
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_the_same_labels_are_spelled_alike() -> None:
 def test_a_worker_suits_if_it_has_all_labels_and_may_have_the_bundle(
     needed: dict[str, str] | None, bundle: str | None, bundles: list[str] | None, is_so: bool
 ) -> None:
-    assert suits(KIEL, bundles, needed=spelled(needed or {}), bundle=bundle) is is_so
+    assert suits(KIEL, bundles, needed=encode_labels(needed or {}), bundle=bundle) is is_so

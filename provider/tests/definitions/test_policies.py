@@ -23,7 +23,7 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_provider import compat, executor
 from airflow_remote_provider.definitions import policies
-from airflow_remote_provider.definitions.grants import Ask, Kind, declared, inferred
+from airflow_remote_provider.definitions.grants import Ask, GrantKind, declared, inferred
 from airflow_remote_provider.definitions.grants.declared import NOTED
 
 OURS = policies.EXECUTOR
@@ -102,9 +102,9 @@ def test_what_the_file_reads_when_it_is_loaded_is_noted_with_each_of_its_remote_
     for task in tasks:
         assert _ruled(task)[NOTED] == {"connections": ["a"], "of_file": {"connections": ["plant"], "variables": ["limit"]}}
         granted = declared.noted(task.executor_config)
-        assert all(granted.allows(Ask(Kind.CONNECTIONS, (name,))) for name in ("a", "plant"))
-        assert granted.allows(Ask(Kind.VARIABLES, ("limit",)))
-        assert not declared.noted_of_file(task.executor_config).allows(Ask(Kind.CONNECTIONS, ("a",)))
+        assert all(granted.allows(Ask(GrantKind.CONNECTIONS, (name,))) for name in ("a", "plant"))
+        assert granted.allows(Ask(GrantKind.VARIABLES, ("limit",)))
+        assert not declared.noted_of_file(task.executor_config).allows(Ask(GrantKind.CONNECTIONS, ("a",)))
 
 
 def test_a_file_in_a_zip_is_read_too_and_one_that_is_gone_keeps_no_dag_from_loading(

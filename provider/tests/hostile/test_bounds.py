@@ -25,7 +25,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.api.admission import bodies
 from airflow_remote_provider.api.admission.holdings import WORKER_BYTES
 from airflow_remote_provider.api.gateway.failures import FREE
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger.fence import LOOKED_UP
 from airflow_remote_provider.settings import settings
 from fastapi import FastAPI
@@ -121,7 +121,7 @@ def test_a_body_that_comes_fast_at_first_and_then_hardly_is_cut_off(attacker: At
 
 
 def test_a_worker_s_bodies_hold_no_more_than_its_share(attacker: Attacker, victim: Attacker) -> None:
-    allow(attacker.worker.queue, Kind.WRITES, "*")
+    allow(attacker.worker.queue, GrantKind.WRITES, "*")
     path = f"jobs/{attacker.offer.job_id}/execution/variables/of-the-bounds"
     with contextlib.ExitStack() as lines:
         half_sent = [lines.enter_context(_line(attacker.central)) for _ in range(8)]
@@ -154,7 +154,7 @@ def test_answers_that_are_not_read_are_bounded_and_cost_nobody_else(attacker: At
     size = WORKER_BYTES // 2
     with create_session() as session:
         Variable.set("large", "x" * size, session=session)
-    allow(attacker.worker.queue, Kind.VARIABLES, "large")
+    allow(attacker.worker.queue, GrantKind.VARIABLES, "large")
     request = _head("GET", f"jobs/{attacker.offer.job_id}/execution/variables/large", attacker.headers(), 0)
     with contextlib.ExitStack() as lines:
         unread = [lines.enter_context(_line(attacker.central, receives=4096)) for _ in range(8)]
@@ -224,7 +224,7 @@ def thrifty(central: ServedCentral, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def _accepted(attacker: Attacker, size: int, tries: int) -> tuple[int, bytes]:
     """Set variables of *size* bytes; return how many were taken, and the first answer that refused one."""
-    allow(attacker.worker.queue, Kind.WRITES, "*")
+    allow(attacker.worker.queue, GrantKind.WRITES, "*")
     for number in range(tries):
         answer = attacker.about_job(
             "PUT", f"execution/variables/v{number}", b'{"val":"' + b"x" * size + b'"}', attacker.headers() | OLD
@@ -277,7 +277,7 @@ def test_a_job_that_provokes_errors_is_sent_away_and_its_calls_are_not_made(
     with installed(engine, tmp_path), ServedCentral(execution_api) as served:
         attacker, victim = take_over(served), take_over(served)
         for one in (attacker, victim):
-            allow(one.worker.queue, Kind.VARIABLES, "*")
+            allow(one.worker.queue, GrantKind.VARIABLES, "*")
         made.clear()
         caplog.clear()
         answers = [attacker.about_job("GET", "execution/variables/x") for _ in range(40)]

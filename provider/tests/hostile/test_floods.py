@@ -14,7 +14,7 @@ import zlib
 import pytest
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.admission import bodies
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 
 from testkit.attacker import LOG_LIMIT, Attacker, allow
 from testkit.central import PREFIX
@@ -149,8 +149,8 @@ def test_deep_json_through_the_gateway_is_no_error_of_central_s(attacker: Attack
 
 
 def test_a_body_over_the_gateway_s_limit_is_refused(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:
-    allow(attacker.worker.queue, Kind.WRITES, "*")
-    allow(attacker.worker.queue, Kind.VARIABLES, "x")
+    allow(attacker.worker.queue, GrantKind.WRITES, "*")
+    allow(attacker.worker.queue, GrantKind.VARIABLES, "x")
     with contextlib.suppress(ConnectionError):  # central hangs up amid the body; whether its answer still comes through is chance
         answer = attacker.about_job("PUT", "execution/variables/x", b'{"val": "' + b"x" * (129 * MIB) + b'"}')
         assert (answer.status, answer.problem) == (413, "too-large")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger.views.accesses import list_accesses
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -75,7 +75,7 @@ def test_what_nobody_granted_is_denied_and_recorded(attacker: Attacker) -> None:
 
 
 def test_what_is_granted_comes_out_with_airflow_s_own_headers_left_behind(attacker: Attacker) -> None:
-    allow(attacker.worker.queue, Kind.CONNECTIONS, "plant")
+    allow(attacker.worker.queue, GrantKind.CONNECTIONS, "plant")
     answer = attacker.about_job("GET", "execution/connections/plant")
     assert (answer.status, json.loads(answer.body)["password"]) == (200, PASSWORD)
     allowed = {"content-type", "content-length", "correlation-id", "date", "server", "airflow-remote-protocol"}

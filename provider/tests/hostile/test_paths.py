@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 
 from testkit.attacker import PASSWORD, Attacker, allow
 
@@ -92,7 +92,7 @@ def test_no_route_is_found_by_a_forged_path(attacker: Attacker, path: str) -> No
 
 @pytest.mark.parametrize("spelling", ["%65xecution", "execution%2f", "execut%69on"])
 def test_the_way_to_the_execution_api_has_one_spelling(attacker: Attacker, spelling: str) -> None:
-    allow(attacker.worker.queue, Kind.VARIABLES, "plant")
+    allow(attacker.worker.queue, GrantKind.VARIABLES, "plant")
     assert attacker.about_job("GET", "execution/variables/plant").status == 200
     answer = attacker.about_job("GET", f"{spelling}/variables/plant")
     assert answer.status in (404, 422)

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.gateway.rules import TABLE
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
@@ -49,8 +49,8 @@ def probe(served: ServedCentral) -> Attacker:
 def trusted(served: ServedCentral) -> Attacker:
     """One whose queue may have everything: only the values are left to refuse."""
     probe = take_over_probe(served)
-    for kind in Kind:
-        if kind is not Kind.CODE_ON_CENTRAL:
+    for kind in GrantKind:
+        if kind is not GrantKind.CODE_ON_CENTRAL:
             allow(probe.worker.queue, kind, "*")
     return probe
 
@@ -91,7 +91,7 @@ def test_an_alias_among_the_outlets_emits_no_event_for_an_asset_that_is_not_gran
 def test_an_alias_emits_events_for_assets_that_are_granted(probe: Attacker) -> None:
     from airflow.models.asset import AssetEvent
 
-    allow(probe.worker.queue, Kind.ASSET_WRITES, "s3://dynamic/*")
+    allow(probe.worker.queue, GrantKind.ASSET_WRITES, "s3://dynamic/*")
     before = _count(AssetEvent)
     key = {"name": "s3://dynamic/a", "uri": "s3://dynamic/a"}
     event = {"source_alias_name": "alias", "dest_asset_key": key, "dest_asset_extra": {}, "extra": {"rows": 1}}
@@ -100,7 +100,7 @@ def test_an_alias_emits_events_for_assets_that_are_granted(probe: Attacker) -> N
 
 
 def test_a_grant_to_read_assets_does_not_write_them(probe: Attacker) -> None:
-    allow(probe.worker.queue, Kind.ASSETS, "*")
+    allow(probe.worker.queue, GrantKind.ASSETS, "*")
     for method, path in [("PUT", "value?name=read&key=k"), ("DELETE", "value?name=read&key=k"), ("DELETE", "clear?name=read")]:
         answer = _say(probe, method, f"store/asset/by-name/{path}", {"value": 1})
         assert answer.status == 403 and b"asset_writes" in answer.body
@@ -110,7 +110,7 @@ def test_a_grant_to_read_assets_does_not_write_them(probe: Attacker) -> None:
 
 
 def test_a_grant_to_ask_about_dags_does_not_trigger_or_clear_them(probe: Attacker) -> None:
-    allow(probe.worker.queue, Kind.DAGS, "*")
+    allow(probe.worker.queue, GrantKind.DAGS, "*")
     for path in ("dag-runs/other/run-9", f"dag-runs/real/{RUN_ID}/clear"):
         answer = _say(probe, "POST", path, {})
         assert answer.status == 403 and b"trigger_dags" in answer.body

@@ -16,7 +16,7 @@ from sqlalchemy import update
 pytestmark = pytest.mark.usefixtures("database")
 
 
-def _end(worker: Enlisted, outcome: Outcome = Outcome.FAILED) -> tuple[fence.Lease, End | None]:
+def _end(worker: Enlisted, outcome: Outcome = Outcome.FAILED) -> tuple[fence.WorkerLease, End | None]:
     lease = running(worker)
     with compat.transaction() as session:
         return lease, leases.report(session, lease, Report(outcome, 1, "no such Dag"))

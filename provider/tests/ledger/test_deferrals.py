@@ -28,12 +28,12 @@ from testkit.ledger import (  # isort: skip
 from airflow_remote_protocol.codec import decode
 from airflow_remote_protocol.messages import EventKind, JobKind, Outcome, Report, StopReason, TriggerEvent, TriggerWorkload
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger import deferrals, ended_tasks, expired_offers, jobs, leases, lost_jobs, queue_policy, queues
 from airflow_remote_provider.ledger.deferrals import MOST_DEATHS, NewWait, Resumption
 from airflow_remote_provider.ledger.errors import Impossible, NotYours, Superseded
 from airflow_remote_provider.ledger.expired_offers import OfferRules
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.models import Deferral, Job
 from airflow_remote_provider.placeholder_names import FAIL, ON_CENTRAL, PLACEHOLDER, TRIGGER_QUEUE
 
@@ -52,7 +52,7 @@ def host() -> Enlisted:
     return enlist("host", slots=0, capabilities=["task", "trigger"], triggers=2)
 
 
-def _defer(lease: Lease, wait: NewWait = WAIT, *, queue: str | None = TRIGGER_QUEUE) -> uuid.UUID:
+def _defer(lease: WorkerLease, wait: NewWait = WAIT, *, queue: str | None = TRIGGER_QUEUE) -> uuid.UUID:
     """Let the task of a running job defer, as the gateway and Airflow do between them."""
     with compat.transaction() as session:
         subject = leases.conclude(session, lease, done=True)
@@ -73,7 +73,7 @@ def _trigger_jobs() -> list[Job]:
         return list(session.scalars(select(Job).where(Job.kind == JobKind.TRIGGER.value).order_by(Job.queued_at)))
 
 
-def _hosted(host: Enlisted) -> Lease:
+def _hosted(host: Enlisted) -> WorkerLease:
     """Let *host* have the one trigger that waits, and accept it."""
     (claimed,) = claim(host.claimant(0, triggers=1))
     lease = host.lease(claimed)
@@ -82,7 +82,7 @@ def _hosted(host: Enlisted) -> Lease:
     return lease
 
 
-def _fire(lease: Lease, event: TriggerEvent = FIRED) -> None:
+def _fire(lease: WorkerLease, event: TriggerEvent = FIRED) -> None:
     with compat.transaction() as session:
         leases.fire(session, lease, event)
 
@@ -100,11 +100,11 @@ def _resumption(ti_id: uuid.UUID) -> Resumption | None:
 
 
 @pytest.fixture
-def deferring() -> Lease:
+def deferring() -> WorkerLease:
     return running(enlist("runner", capabilities=["task"]), workload=WORKLOAD, bundle="b")
 
 
-def test_a_deferred_task_s_trigger_is_a_job_that_takes_no_slot(deferring: Lease) -> None:
+def test_a_deferred_task_s_trigger_is_a_job_that_takes_no_slot(deferring: WorkerLease) -> None:
     ti_id = _defer(deferring)
     (job,) = _trigger_jobs()
     task_job = job_row(deferring.job_id)
@@ -114,7 +114,7 @@ def test_a_deferred_task_s_trigger_is_a_job_that_takes_no_slot(deferring: Lease)
     assert (workload.classpath, bytes(workload.kwargs).decode()) == ("site.Trigger", KWARGS), "as the worker sent it, encoded"
 
 
-def test_the_same_deferral_again_queues_nothing_more(deferring: Lease) -> None:
+def test_the_same_deferral_again_queues_nothing_more(deferring: WorkerLease) -> None:
     _defer(deferring)
     with compat.transaction() as session:
         deferrals.queue_trigger(session, deferring.job_id)
@@ -122,13 +122,13 @@ def test_the_same_deferral_again_queues_nothing_more(deferring: Lease) -> None:
 
 
 @pytest.mark.parametrize("wait", [NewWait("resume", "{}"), NewWait("resume", "{}", "{}", None)])
-def test_a_wait_that_central_or_a_person_ends_queues_no_trigger(deferring: Lease, wait: NewWait) -> None:
+def test_a_wait_that_central_or_a_person_ends_queues_no_trigger(deferring: WorkerLease, wait: NewWait) -> None:
     ti_id = _defer(deferring, wait, queue=None)
     assert _trigger_jobs() == []
     assert _resumption(ti_id) == Resumption("resume", "{}", None)
 
 
-def test_a_task_that_was_cleared_before_its_trigger_was_queued_gets_none(deferring: Lease) -> None:
+def test_a_task_that_was_cleared_before_its_trigger_was_queued_gets_none(deferring: WorkerLease) -> None:
     with compat.transaction() as session:
         deferrals.note(session, deferring.job_id, WAIT)
     with compat.transaction() as session:
@@ -136,7 +136,7 @@ def test_a_task_that_was_cleared_before_its_trigger_was_queued_gets_none(deferri
     assert _trigger_jobs() == []
 
 
-def test_only_a_worker_with_the_capability_and_room_is_offered_a_trigger(deferring: Lease, host: Enlisted) -> None:
+def test_only_a_worker_with_the_capability_and_room_is_offered_a_trigger(deferring: WorkerLease, host: Enlisted) -> None:
     _defer(deferring)
     unable = enlist("unable", capabilities=["task"], triggers=5)
     full = enlist("full", capabilities=["task", "trigger"], triggers=0)
@@ -153,7 +153,7 @@ def test_a_worker_is_never_offered_more_triggers_than_its_session_allows(host: E
     assert claim(host.claimant(0, triggers=10)) == []
 
 
-def test_triggers_and_tasks_do_not_take_each_other_s_room(deferring: Lease) -> None:
+def test_triggers_and_tasks_do_not_take_each_other_s_room(deferring: WorkerLease) -> None:
     both = enlist("both", slots=1, capabilities=["task", "trigger"], triggers=1)
     _defer(deferring)
     running(both)
@@ -161,7 +161,7 @@ def test_triggers_and_tasks_do_not_take_each_other_s_room(deferring: Lease) -> N
     assert claimed.kind == JobKind.TRIGGER.value
 
 
-def test_an_event_lets_the_task_go_on_with_what_it_kept(deferring: Lease, host: Enlisted) -> None:
+def test_an_event_lets_the_task_go_on_with_what_it_kept(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     lease = _hosted(host)
     _fire(lease)
@@ -171,7 +171,7 @@ def test_an_event_lets_the_task_go_on_with_what_it_kept(deferring: Lease, host: 
     assert (job.state, job.outcome, job.settled_at is not None) == ("succeeded", "succeeded", True)
 
 
-def test_the_same_event_again_changes_nothing(deferring: Lease, host: Enlisted) -> None:
+def test_the_same_event_again_changes_nothing(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     lease = _hosted(host)
     _fire(lease)
@@ -181,7 +181,7 @@ def test_the_same_event_again_changes_nothing(deferring: Lease, host: Enlisted) 
     assert _resumption(ti_id) == Resumption("resume", '{"told":"before"}', '{"at":1}')
 
 
-def test_a_trigger_that_failed_fails_its_task_with_its_traceback(deferring: Lease, host: Enlisted) -> None:
+def test_a_trigger_that_failed_fails_its_task_with_its_traceback(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     lease = _hosted(host)
     _fire(lease, FAILED)
@@ -191,7 +191,7 @@ def test_a_trigger_that_failed_fails_its_task_with_its_traceback(deferring: Leas
     assert (job_row(lease.job_id).state, job_row(lease.job_id).reason) == ("failed", "ValueError: no")
 
 
-def test_an_event_before_acceptance_or_of_a_task_is_impossible(deferring: Lease, host: Enlisted) -> None:
+def test_an_event_before_acceptance_or_of_a_task_is_impossible(deferring: WorkerLease, host: Enlisted) -> None:
     _defer(deferring)
     (claimed,) = claim(host.claimant(0, triggers=1))
     with pytest.raises(Impossible, match="accept it"):
@@ -213,7 +213,7 @@ def test_an_event_before_acceptance_or_of_a_task_is_impossible(deferring: Lease,
     ],
 )
 def test_a_trigger_whose_task_waits_for_it_no_more_is_taken_back(
-    deferring: Lease, host: Enlisted, changes: dict[str, Any], reason: StopReason
+    deferring: WorkerLease, host: Enlisted, changes: dict[str, Any], reason: StopReason
 ) -> None:
     ti_id = _defer(deferring)
     lease = _hosted(host)
@@ -231,7 +231,9 @@ def test_a_trigger_whose_task_waits_for_it_no_more_is_taken_back(
     assert (stop.job_id, stop.reason) == (lease.job_id, reason)
 
 
-def test_an_event_that_comes_after_the_task_went_on_is_refused_and_changes_nothing(deferring: Lease, host: Enlisted) -> None:
+def test_an_event_that_comes_after_the_task_went_on_is_refused_and_changes_nothing(
+    deferring: WorkerLease, host: Enlisted
+) -> None:
     ti_id = _defer(deferring)
     lease = _hosted(host)
     change_task(ti_id, state="scheduled", trigger_id=None)  # its wait has timed out, and no look has seen it yet
@@ -240,12 +242,12 @@ def test_an_event_that_comes_after_the_task_went_on_is_refused_and_changes_nothi
     assert _resumption(ti_id) is None, "Airflow's own reason stands"
 
 
-def test_a_task_whose_wait_timed_out_gets_airflow_s_reason(deferring: Lease) -> None:
+def test_a_task_whose_wait_timed_out_gets_airflow_s_reason(deferring: WorkerLease) -> None:
     ti_id = _defer(deferring)
     assert _resumption(ti_id) is None
 
 
-def test_a_drained_worker_hands_its_trigger_back_at_no_cost(deferring: Lease, host: Enlisted) -> None:
+def test_a_drained_worker_hands_its_trigger_back_at_no_cost(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     for _ in range(2 * MOST_DEATHS):
         lease = _hosted(host)
@@ -260,7 +262,9 @@ def test_a_drained_worker_hands_its_trigger_back_at_no_cost(deferring: Lease, ho
 
 
 @pytest.mark.parametrize("said", ["not now", f"{leases.HOST_DIED}killed by signal 9"])
-def test_a_trigger_that_its_worker_declines_is_not_offered_again_at_once(deferring: Lease, host: Enlisted, said: str) -> None:
+def test_a_trigger_that_its_worker_declines_is_not_offered_again_at_once(
+    deferring: WorkerLease, host: Enlisted, said: str
+) -> None:
     """A worker that declines whatever it has accepted must not keep central busy."""
     _defer(deferring)
     lease = _hosted(host)
@@ -271,7 +275,9 @@ def test_a_trigger_that_its_worker_declines_is_not_offered_again_at_once(deferri
     assert [job.job_id for job in claim(host.claimant(0, triggers=1))] == [lease.job_id]
 
 
-def test_a_trigger_that_its_worker_reports_as_stopped_is_not_offered_again_at_once(deferring: Lease, host: Enlisted) -> None:
+def test_a_trigger_that_its_worker_reports_as_stopped_is_not_offered_again_at_once(
+    deferring: WorkerLease, host: Enlisted
+) -> None:
     _defer(deferring)
     lease = _hosted(host)
     with compat.transaction() as session:
@@ -280,7 +286,7 @@ def test_a_trigger_that_its_worker_reports_as_stopped_is_not_offered_again_at_on
     assert claim(host.claimant(0, triggers=1)) == []
 
 
-def test_a_trigger_under_which_hosts_keep_dying_fails_its_task(deferring: Lease, host: Enlisted) -> None:
+def test_a_trigger_under_which_hosts_keep_dying_fails_its_task(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     for _ in range(MOST_DEATHS):
         lease = _hosted(host)
@@ -292,7 +298,7 @@ def test_a_trigger_under_which_hosts_keep_dying_fails_its_task(deferring: Lease,
     assert told is not None and "has ended 3 times" in told.next_kwargs and "killed by signal 9" in told.next_kwargs
 
 
-def test_the_trigger_of_a_lost_worker_goes_to_another(deferring: Lease, host: Enlisted) -> None:
+def test_the_trigger_of_a_lost_worker_goes_to_another(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     lost = _hosted(host)
     change_job(lost.job_id, accepted_at=ago(hours=9))
@@ -310,7 +316,9 @@ def test_the_trigger_of_a_lost_worker_goes_to_another(deferring: Lease, host: En
     assert _task(ti_id).state == "scheduled"
 
 
-def test_a_trigger_that_its_worker_s_new_session_does_not_list_goes_back_to_the_queue(deferring: Lease, host: Enlisted) -> None:
+def test_a_trigger_that_its_worker_s_new_session_does_not_list_goes_back_to_the_queue(
+    deferring: WorkerLease, host: Enlisted
+) -> None:
     _defer(deferring)
     lease = _hosted(host)
     change_job(lease.job_id, missing_since=ago(minutes=1))
@@ -319,7 +327,7 @@ def test_a_trigger_that_its_worker_s_new_session_does_not_list_goes_back_to_the_
     assert job_row(lease.job_id).state == "queued"
 
 
-def test_a_trigger_that_can_t_be_prepared_fails_its_task_with_the_reason(deferring: Lease, host: Enlisted) -> None:
+def test_a_trigger_that_can_t_be_prepared_fails_its_task_with_the_reason(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     lease = _hosted(host)
     said = Report(Outcome.UNPREPARED, reason="no bundle 'b'")
@@ -331,14 +339,14 @@ def test_a_trigger_that_can_t_be_prepared_fails_its_task_with_the_reason(deferri
     assert told is not None and "no bundle 'b'" in told.next_kwargs and _task(ti_id).state == "scheduled"
 
 
-def test_a_trigger_is_never_reported_as_ended_by_itself(deferring: Lease, host: Enlisted) -> None:
+def test_a_trigger_is_never_reported_as_ended_by_itself(deferring: WorkerLease, host: Enlisted) -> None:
     _defer(deferring)
     lease = _hosted(host)
     with pytest.raises(Impossible, match="ends by its event"), compat.transaction() as session:
         leases.report(session, lease, Report(Outcome.SUCCEEDED))
 
 
-def test_a_trigger_that_nobody_accepts_fails_its_task_in_the_end(deferring: Lease, host: Enlisted) -> None:
+def test_a_trigger_that_nobody_accepts_fails_its_task_in_the_end(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     for _ in range(3):
         (claimed,) = claim(host.claimant(0, triggers=1))
@@ -350,7 +358,7 @@ def test_a_trigger_that_nobody_accepts_fails_its_task_in_the_end(deferring: Leas
     assert told is not None and "never accepted" in told.next_kwargs and _task(ti_id).state == "scheduled"
 
 
-def test_a_wait_that_an_ended_api_process_left_half_noted_is_mended(deferring: Lease) -> None:
+def test_a_wait_that_an_ended_api_process_left_half_noted_is_mended(deferring: WorkerLease) -> None:
     ti_id = _defer(deferring)
     with compat.transaction() as session:
         session.execute(update(Deferral).values(job_id=None, trigger_id=None, deferred_at=ago(minutes=1)))
@@ -361,7 +369,7 @@ def test_a_wait_that_an_ended_api_process_left_half_noted_is_mended(deferring: L
     assert _task(ti_id).state == "deferred"
 
 
-def test_a_lease_for_the_trigger_does_not_change_what_the_task_waits_for(deferring: Lease, host: Enlisted) -> None:
+def test_a_lease_for_the_trigger_does_not_change_what_the_task_waits_for(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     lease = _hosted(host)
     with compat.transaction() as session:
@@ -379,7 +387,7 @@ def test_an_offer_that_nobody_accepted_notes_no_wait() -> None:
         assert session.scalar(select(Deferral)) is None
 
 
-def test_a_task_whose_trigger_a_user_has_stopped_fails_with_what_was_said(deferring: Lease, host: Enlisted) -> None:
+def test_a_task_whose_trigger_a_user_has_stopped_fails_with_what_was_said(deferring: WorkerLease, host: Enlisted) -> None:
     ti_id = _defer(deferring)
     lease = _hosted(host)
     with compat.transaction() as session:
@@ -393,7 +401,7 @@ def test_a_task_whose_trigger_a_user_has_stopped_fails_with_what_was_said(deferr
         assert deferrals.rescue(session) == 0
 
 
-def test_a_task_that_waits_for_another_trigger_than_is_noted_is_failed(deferring: Lease) -> None:
+def test_a_task_that_waits_for_another_trigger_than_is_noted_is_failed(deferring: WorkerLease) -> None:
     ti_id = _defer(deferring)
     with compat.transaction() as session:
         stray = Trigger(
@@ -407,7 +415,7 @@ def test_a_task_that_waits_for_another_trigger_than_is_noted_is_failed(deferring
     assert _task(ti_id).state == "scheduled"
 
 
-def test_a_task_that_waits_for_what_nothing_knows_of_is_failed(deferring: Lease) -> None:
+def test_a_task_that_waits_for_what_nothing_knows_of_is_failed(deferring: WorkerLease) -> None:
     ti_id = _defer(deferring)
     with compat.transaction() as session:
         session.execute(Deferral.__table__.delete())  # type: ignore[attr-defined]
@@ -419,7 +427,7 @@ def test_a_task_that_waits_for_what_nothing_knows_of_is_failed(deferring: Lease)
     assert _resumption(ti_id) is None, "so the placeholder's own reason is what its task fails with"
 
 
-def test_waits_of_tasks_that_are_over_are_forgotten(deferring: Lease) -> None:
+def test_waits_of_tasks_that_are_over_are_forgotten(deferring: WorkerLease) -> None:
     ti_id = _defer(deferring)
     with compat.transaction() as session:
         session.execute(update(Deferral).values(deferred_at=ago(days=2)))
@@ -431,7 +439,7 @@ def test_waits_of_tasks_that_are_over_are_forgotten(deferring: Lease) -> None:
             assert len(session.scalars(select(Deferral)).all()) == kept
 
 
-def test_a_hosted_trigger_is_no_running_job_of_its_queue(deferring: Lease, host: Enlisted) -> None:
+def test_a_hosted_trigger_is_no_running_job_of_its_queue(deferring: WorkerLease, host: Enlisted) -> None:
     _defer(deferring)
     with compat.transaction() as session:
         leases.report(session, deferring, Report(Outcome.SUCCEEDED, exit_code=0))
@@ -449,50 +457,50 @@ LISTED, BODY = "company.triggers.Door", b'{"state":"deferred","classpath":"compa
 
 def _allow(*classpaths: str) -> None:
     with compat.transaction() as session:
-        queue_policy.allow(session, "q", {Kind.CODE_ON_CENTRAL: classpaths}, by="ann")
+        queue_policy.allow(session, "q", {GrantKind.CODE_ON_CENTRAL: classpaths}, by="ann")
 
 
-def _where(lease: Lease, classpath: str = LISTED, body: bytes = BODY) -> tuple[bool, bool]:
+def _where(lease: WorkerLease, classpath: str = LISTED, body: bytes = BODY) -> tuple[bool, bool]:
     """Whether it runs on central, and whether an earlier call has decided that."""
     with compat.transaction() as session:
         return queue_policy.runs_on_central(session, lease, classpath, body)
 
 
-def _decided(lease: Lease, *, on_central: bool) -> None:
+def _decided(lease: WorkerLease, *, on_central: bool) -> None:
     """The first call has gone through."""
     with compat.transaction() as session:
         leases.conclude(session, lease, done=True, body=BODY)
         deferrals.note(session, lease.job_id, NewWait("resume", "{}", "{}", None if on_central else LISTED))
 
 
-def test_the_queue_s_policy_decides_where_a_trigger_runs(deferring: Lease) -> None:
+def test_the_queue_s_policy_decides_where_a_trigger_runs(deferring: WorkerLease) -> None:
     assert _where(deferring) == (False, False)
     _allow(LISTED)
     assert _where(deferring) == (True, False)
     assert _where(deferring, "company.triggers.Other") == (False, False)
 
 
-def test_the_same_call_again_stays_where_the_first_one_put_it(deferring: Lease) -> None:
+def test_the_same_call_again_stays_where_the_first_one_put_it(deferring: WorkerLease) -> None:
     """Airflow's row may have been written by the first call: the policy that changed meanwhile decides nothing."""
     _decided(deferring, on_central=False)
     _allow(LISTED)
     assert _where(deferring) == (False, True)
 
 
-def test_a_class_that_was_taken_from_the_list_stays_on_central_for_the_same_call(deferring: Lease) -> None:
+def test_a_class_that_was_taken_from_the_list_stays_on_central_for_the_same_call(deferring: WorkerLease) -> None:
     _allow(LISTED)
     _decided(deferring, on_central=True)
     with compat.transaction() as session:
-        queue_policy.deny(session, "q", {Kind.CODE_ON_CENTRAL: [LISTED]}, by="ann")
+        queue_policy.deny(session, "q", {GrantKind.CODE_ON_CENTRAL: [LISTED]}, by="ann")
     assert _where(deferring) == (True, True)
 
 
-def test_another_call_after_it_is_put_on_central_by_nothing_but_the_policy(deferring: Lease) -> None:
+def test_another_call_after_it_is_put_on_central_by_nothing_but_the_policy(deferring: WorkerLease) -> None:
     _decided(deferring, on_central=True)
     assert _where(deferring, "os.system", b'{"state":"deferred","classpath":"os.system"}') == (False, False)
 
 
-def test_a_call_that_airflow_refused_decides_nothing(deferring: Lease) -> None:
+def test_a_call_that_airflow_refused_decides_nothing(deferring: WorkerLease) -> None:
     _decided(deferring, on_central=True)
     with compat.transaction() as session:
         leases.conclude(session, deferring, done=False)

@@ -15,7 +15,7 @@ from testkit.ledger import Claimers, ago, change_job, claim, counted, enlist, jo
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.needs import spelled
+from airflow_remote_provider.definitions.needs import encode_labels
 from airflow_remote_provider.ledger import dispatch, leases, workers
 from airflow_remote_provider.ledger.dispatch import BATCH
 from airflow_remote_provider.ledger.errors import LedgerError
@@ -245,7 +245,7 @@ def test_demand_says_what_waits_by_queue_and_team() -> None:
 
 # Labels and bundles
 
-KIEL = spelled({"site": "kiel"})
+KIEL = encode_labels({"site": "kiel"})
 
 
 def test_a_job_that_needs_labels_goes_to_a_worker_that_has_them() -> None:

@@ -16,7 +16,7 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import DECLARED, Ask, Kind
+from airflow_remote_provider.definitions.grants import DECLARED, Ask, GrantKind
 from airflow_remote_provider.definitions.grants.declared import NOTED, OF_FILE
 from airflow_remote_provider.ledger import audit, grants, queue_policy
 from airflow_remote_provider.ledger.errors import NotYours
@@ -30,7 +30,7 @@ from sqlalchemy import delete, select, update
 pytestmark = pytest.mark.usefixtures("database")
 
 VERSION = uuid.uuid4()
-PLANT = Ask(Kind.CONNECTIONS, ("plant",))
+PLANT = Ask(GrantKind.CONNECTIONS, ("plant",))
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def _rows() -> list[Access]:
 
 def _allow(queue: str = "q", **globs: list[str]) -> None:
     with compat.transaction() as session:
-        queue_policy.allow(session, queue, {Kind(kind): some for kind, some in globs.items()}, by="ada")
+        queue_policy.allow(session, queue, {GrantKind(kind): some for kind, some in globs.items()}, by="ada")
 
 
 def _mode(mode: Mode) -> None:
@@ -92,9 +92,9 @@ def test_what_a_template_names_is_granted(definition: dict[str, Any]) -> None:
     definition["bash_command"] = "echo {{ conn.plant.host }} {{ var.value.v }}"
     job = _job()
     assert _decide(job).answer is Answer.GRANTED
-    assert _decide(job, Ask(Kind.VARIABLES, ("v",))).answer is Answer.GRANTED
-    assert _decide(job, Ask(Kind.WRITES, ("v",))).answer is Answer.DENIED
-    assert _decide(job, Ask(Kind.CONNECTIONS, ("v",))).answer is Answer.DENIED
+    assert _decide(job, Ask(GrantKind.VARIABLES, ("v",))).answer is Answer.GRANTED
+    assert _decide(job, Ask(GrantKind.WRITES, ("v",))).answer is Answer.DENIED
+    assert _decide(job, Ask(GrantKind.CONNECTIONS, ("v",))).answer is Answer.DENIED
 
 
 def test_what_was_noted_when_the_file_was_parsed_is_granted(definition: dict[str, Any]) -> None:
@@ -106,9 +106,9 @@ def test_what_the_author_declares_is_granted(definition: dict[str, Any]) -> None
     definition["executor_config"] = {"remote": {"connections": ["pl*"], "writes": ["w"], "xcoms_of": ["other"]}}
     job = _job()
     assert _decide(job).answer is Answer.GRANTED
-    assert _decide(job, Ask(Kind.WRITES, ("w",))).answer is Answer.GRANTED
-    assert _decide(job, Ask(Kind.XCOMS_OF, ("other",))).answer is Answer.GRANTED
-    assert _decide(job, Ask(Kind.DAGS, ("other",))).answer is Answer.DENIED
+    assert _decide(job, Ask(GrantKind.WRITES, ("w",))).answer is Answer.GRANTED
+    assert _decide(job, Ask(GrantKind.XCOMS_OF, ("other",))).answer is Answer.GRANTED
+    assert _decide(job, Ask(GrantKind.DAGS, ("other",))).answer is Answer.DENIED
 
 
 def test_what_the_queues_policy_allows_is_granted_whatever_the_definition(definition: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def test_a_version_that_is_gone_grants_nothing_and_is_in_the_denial(definition: 
 
 
 def test_names_that_a_shell_would_take_apart_are_quoted() -> None:
-    why = _decide(_job("q 1"), Ask(Kind.XCOMS_OF, ("it's",))).why
+    why = _decide(_job("q 1"), Ask(GrantKind.XCOMS_OF, ("it's",))).why
     assert """airflow remote grants allow 'q 1' --xcoms-of 'it'"'"'s'""" in why
 
 
@@ -145,9 +145,9 @@ def test_the_run_whose_asset_event_triggered_the_jobs_own_needs_no_grant(monkeyp
 
     monkeypatch.setattr(compat, "is_triggered_by", is_triggered_by)
     job = _job(run_id="mine")
-    assert _decide(job, Ask(Kind.DAGS, ("raw",), run="r-7")).answer is Answer.GRANTED
-    assert _decide(job, Ask(Kind.DAGS, ("raw",), run="r-8")).answer is Answer.DENIED
-    assert _decide(job, Ask(Kind.DAGS, ("raw",))).answer is Answer.DENIED
+    assert _decide(job, Ask(GrantKind.DAGS, ("raw",), run="r-7")).answer is Answer.GRANTED
+    assert _decide(job, Ask(GrantKind.DAGS, ("raw",), run="r-8")).answer is Answer.DENIED
+    assert _decide(job, Ask(GrantKind.DAGS, ("raw",))).answer is Answer.DENIED
     assert asked == [(("dag", "mine"), ("raw", "r-7")), (("dag", "mine"), ("raw", "r-8"))]
 
 
@@ -157,8 +157,8 @@ def test_a_callback_has_what_loading_its_dag_file_reads(definition: dict[str, An
     job = offered(
         worker, kind=JobKind.CALLBACK, ti_id=None, dag_id="dag", task_id="", workload='{"kwargs": {}}', with_task=False
     ).job_id
-    assert _decide(job, Ask(Kind.VARIABLES, ("limit",))).answer is Answer.GRANTED
-    assert _decide(job, Ask(Kind.VARIABLES, ("of_the_task",))).answer is Answer.DENIED
+    assert _decide(job, Ask(GrantKind.VARIABLES, ("limit",))).answer is Answer.GRANTED
+    assert _decide(job, Ask(GrantKind.VARIABLES, ("of_the_task",))).answer is Answer.DENIED
 
 
 def test_a_callback_has_what_its_arguments_name() -> None:
@@ -166,7 +166,7 @@ def test_a_callback_has_what_its_arguments_name() -> None:
     worker = enlist("callbacks", capabilities=["task", "callback"])
     job = offered(worker, kind=JobKind.CALLBACK, ti_id=None, task_id="", workload=workload, with_task=False).job_id
     assert _decide(job).answer is Answer.GRANTED
-    denied = _decide(job, Ask(Kind.CONNECTIONS, ("other",)))
+    denied = _decide(job, Ask(GrantKind.CONNECTIONS, ("other",)))
     assert denied.answer is Answer.DENIED
     assert "executor_config" not in denied.why and "airflow remote grants allow q --connections other" in denied.why
 
@@ -202,7 +202,7 @@ def test_a_job_that_asks_for_anything_does_not_fill_the_table(monkeypatch: pytes
     monkeypatch.setattr(grants, "MOST_NAMES", 3)
     job = _job()
     for number in range(6):
-        assert _decide(job, Ask(Kind.VARIABLES, (f"v{number}",))).answer is Answer.DENIED
+        assert _decide(job, Ask(GrantKind.VARIABLES, (f"v{number}",))).answer is Answer.DENIED
     assert [(row.kind, row.name) for row in _rows()] == [
         ("call", "(more)"),
         ("variables", "v0"),
@@ -212,12 +212,12 @@ def test_a_job_that_asks_for_anything_does_not_fill_the_table(monkeypatch: pytes
 
 
 def test_a_long_name_is_cut() -> None:
-    _decide(_job(), Ask(Kind.VARIABLES, ("x" * 4000,)))
+    _decide(_job(), Ask(GrantKind.VARIABLES, ("x" * 4000,)))
     assert [len(row.name) for row in _rows()] == [250]
 
 
 def test_a_name_that_no_database_takes_is_made_presentable() -> None:
-    denied = _decide(_job(), Ask(Kind.ASSETS, ("a\x00b\ud800\n",)))
+    denied = _decide(_job(), Ask(GrantKind.ASSETS, ("a\x00b\ud800\n",)))
     assert denied.answer is Answer.DENIED and denied.why.isprintable()
     assert [row.name for row in _rows()] == ["a�b� "]
 
@@ -241,9 +241,9 @@ def test_the_audit_shows_what_jobs_asked_for_among_the_rest() -> None:
     _allow(variables=["v"])
     job = _job()
     _decide(job)
-    _decide(job, Ask(Kind.VARIABLES, ("v",)))
+    _decide(job, Ask(GrantKind.VARIABLES, ("v",)))
     _mode(Mode.AUDIT)
-    _decide(job, Ask(Kind.VARIABLES, ("w",)))
+    _decide(job, Ask(GrantKind.VARIABLES, ("w",)))
     rows = audited()
     assert [row.kind for row in rows[:4]] == ["would-deny", "action", "secret-read", "denied"]
     assert rows[3].detail == "connections 'plant' for dag.task (try 1, run run)"
@@ -257,8 +257,8 @@ def test_people_read_the_newest_first_and_may_filter() -> None:
     _allow(variables=["v"])
     job = _job()
     _decide(job)
-    _decide(job, Ask(Kind.VARIABLES, ("v",)))
-    _decide(_job(dag_id="other"), Ask(Kind.VARIABLES, ("w",)))
+    _decide(job, Ask(GrantKind.VARIABLES, ("v",)))
+    _decide(_job(dag_id="other"), Ask(GrantKind.VARIABLES, ("w",)))
     with compat.transaction() as session:
         assert {row.name for row in list_accesses(session).rows} == {"plant", "v", "w"}
         assert [row.name for row in list_accesses(session, page=Page(1)).rows] == ["w"]
@@ -270,7 +270,7 @@ def test_people_read_the_newest_first_and_may_filter() -> None:
 # What an author should declare
 
 
-def _suggest(dag_id: str = "dag") -> dict[str, dict[Kind, list[str]]]:
+def _suggest(dag_id: str = "dag") -> dict[str, dict[GrantKind, list[str]]]:
     with compat.transaction() as session:
         return grants.suggest(session, dag_id)
 
@@ -279,19 +279,21 @@ def test_what_was_asked_in_vain_is_suggested_with_what_is_declared_already(defin
     definition["executor_config"] = {"remote": {"connections": ["b"], "dags": ["d"]}}
     job = _job()
     _decide(job)
-    _decide(job, Ask(Kind.VARIABLES, ("site_",), listing=True))
+    _decide(job, Ask(GrantKind.VARIABLES, ("site_",), listing=True))
     _mode(Mode.AUDIT)
-    _decide(job, Ask(Kind.VARIABLES, ("v",)))
-    _decide(job, Ask(Kind.CONNECTIONS, ("b",)))
-    assert _suggest() == {"task": {Kind.CONNECTIONS: ["b", "plant"], Kind.VARIABLES: ["site_*", "v"], Kind.DAGS: ["d"]}}
+    _decide(job, Ask(GrantKind.VARIABLES, ("v",)))
+    _decide(job, Ask(GrantKind.CONNECTIONS, ("b",)))
+    assert _suggest() == {
+        "task": {GrantKind.CONNECTIONS: ["b", "plant"], GrantKind.VARIABLES: ["site_*", "v"], GrantKind.DAGS: ["d"]}
+    }
     assert _suggest("other") == {}
 
 
 def test_what_has_been_granted_since_is_not_suggested(definition: dict[str, Any]) -> None:
     job = _job()
     _decide(job)
-    _decide(job, Ask(Kind.VARIABLES, ("v",)))
-    _decide(job, Ask(Kind.VARIABLES, ("site_",), listing=True))
+    _decide(job, Ask(GrantKind.VARIABLES, ("v",)))
+    _decide(job, Ask(GrantKind.VARIABLES, ("site_",), listing=True))
     definition["bash_command"] = "{{ conn.plant.host }}"
     definition["executor_config"] = {"remote": {"variables": ["site_*"]}}
     _allow(variables=["v"])

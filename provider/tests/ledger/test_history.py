@@ -11,17 +11,17 @@ from testkit.ledger import counted, enlist  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import history
-from airflow_remote_provider.ledger.history import HOURS, LEVELS, MINUTES, QUARTERS, Kind, Level, Points, Series
+from airflow_remote_provider.ledger.history import HOURS, LEVELS, MINUTES, QUARTERS, Level, Points, Series, SeriesKind
 from airflow_remote_provider.models import History
 
 pytestmark = pytest.mark.usefixtures("database")
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
-FLEET = Series(Kind.FLEET, "", "")
+FLEET = Series(SeriesKind.FLEET, "", "")
 
 
 def _queue(name: str = "q", team: str = "") -> Series:
-    return Series(Kind.QUEUE, name, team)
+    return Series(SeriesKind.QUEUE, name, team)
 
 
 def _add(level: Level, at: datetime, **values: tuple[float | None, ...]) -> None:
@@ -30,7 +30,9 @@ def _add(level: Level, at: datetime, **values: tuple[float | None, ...]) -> None
         history.add(session, level, level.number(at), found)
 
 
-def _read(level: Level, kind: Kind = Kind.QUEUE, *, since: datetime = NOON - timedelta(days=400)) -> dict[Series, Points]:
+def _read(
+    level: Level, kind: SeriesKind = SeriesKind.QUEUE, *, since: datetime = NOON - timedelta(days=400)
+) -> dict[Series, Points]:
     with compat.transaction() as session:
         return history.read(session, level, kind, since=level.number(since))
 
@@ -77,7 +79,7 @@ def test_what_is_over_becomes_coarser_once_by_each_values_own_rule() -> None:
         _fold(MINUTES, QUARTERS, NOON + timedelta(minutes=15))
     number = QUARTERS.number(NOON)
     assert _read(QUARTERS) == {_queue(): {number: (9, 5, 60, 1, None)}}
-    assert _read(QUARTERS, Kind.FLEET) == {FLEET: {number: (3, 0, 8, 1)}}
+    assert _read(QUARTERS, SeriesKind.FLEET) == {FLEET: {number: (3, 0, 8, 1)}}
 
 
 def test_what_nobody_was_there_to_fold_is_folded_later() -> None:
@@ -97,14 +99,14 @@ def test_points_of_a_future_that_was_taken_back_hold_nothing_up() -> None:
 
 
 def test_workers_quarters_are_measured_and_only_folded_into_hours() -> None:
-    worker = Series(Kind.WORKER, "id", "")
+    worker = Series(SeriesKind.WORKER, "id", "")
     with compat.transaction() as session:
         for nth, online in enumerate([1.0, 0.5]):
             history.add(session, QUARTERS, QUARTERS.number(NOON) + nth, {worker: (online, 2, 4), FLEET: (1, 0, 4, 2)})
         history.add(session, MINUTES, MINUTES.number(NOON), {worker: (0, 0, 0)})
     _fold(MINUTES, QUARTERS, NOON + timedelta(hours=2))
     _fold(QUARTERS, HOURS, NOON + timedelta(hours=2))
-    assert list(_read(HOURS, Kind.WORKER)[worker].values()) == [(0.75, 2, 4)]
+    assert list(_read(HOURS, SeriesKind.WORKER)[worker].values()) == [(0.75, 2, 4)]
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: str(level.span))
@@ -119,12 +121,12 @@ def test_a_level_is_kept_as_long_as_it_says(level: Level) -> None:
 def test_a_worker_that_is_no_more_leaves_nothing() -> None:
     there = enlist()
     with compat.transaction() as session:
-        some = {Series(Kind.WORKER, name, ""): (1, 0, 4) for name in (there.id, "gone")}
+        some = {Series(SeriesKind.WORKER, name, ""): (1, 0, 4) for name in (there.id, "gone")}
         history.add(session, QUARTERS, QUARTERS.number(NOON), some)
         history.purge(session, NOON)
-    assert [series.name for series in _read(QUARTERS, Kind.WORKER)] == [there.id]
+    assert [series.name for series in _read(QUARTERS, SeriesKind.WORKER)] == [there.id]
 
 
 def test_teams_are_summed_but_ages_are_not() -> None:
     red, blue = {1: (1, 1, 30, 1, 2.0)}, {1: (2, 0, 60, 0, None), 2: (1, 0, 0, 0, None)}
-    assert history.summed(Kind.QUEUE, [red, blue]) == {1: (3, 1, 60, 1, 2), 2: (1, 0, 0, 0, None)}
+    assert history.summed(SeriesKind.QUEUE, [red, blue]) == {1: (3, 1, 60, 1, 2), 2: (1, 0, 0, 0, None)}

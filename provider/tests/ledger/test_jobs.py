@@ -45,7 +45,7 @@ def _revoke(job_id: str) -> None:
         jobs.revoke(session, job_id)
 
 
-def _report(lease: fence.Lease, outcome: Outcome = Outcome.SUCCEEDED, **said: object) -> None:
+def _report(lease: fence.WorkerLease, outcome: Outcome = Outcome.SUCCEEDED, **said: object) -> None:
     with compat.transaction() as session:
         leases.report(session, lease, Report(outcome, **said))  # type: ignore[arg-type]
 

@@ -32,7 +32,7 @@ from airflow_remote_protocol.states import MOVES, JobState
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import ended_tasks, expired_offers, jobs, leases, lost_jobs, retention, sessions, workers
 from airflow_remote_provider.ledger.errors import LedgerError
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.models import Job
 
 from testkit.ledger_machine import LedgerMachine
@@ -50,7 +50,7 @@ class JobsMachine(LedgerMachine):
     def __init__(self) -> None:
         super().__init__()
         self.workers = [enlist("a", slots=2), enlist("b", slots=3)]
-        self.leases: list[Lease] = []
+        self.leases: list[WorkerLease] = []
         """Every lease ever given."""
         self.told: Counter[tuple[str, str]] = Counter()
         """How often each owner was told of a job's end since it last asked for it."""
@@ -129,7 +129,7 @@ class JobsMachine(LedgerMachine):
             if row["not_before"] is not None:  # whatever the clock says: a program must do the same when it is run again
                 change_job(row["id"], not_before=None)
         for claimed in claim(*(self.workers[number].claimant(free) for number in sorted(who))):
-            self.leases.append(Lease(claimed.worker_id, claimed.job_id, claimed.epoch))
+            self.leases.append(WorkerLease(claimed.worker_id, claimed.job_id, claimed.epoch))
 
     @rule(slots=st.integers(1, 2))
     def a_job_is_queued_offered_and_accepted(self, slots: int) -> None:
@@ -246,7 +246,7 @@ class JobsMachine(LedgerMachine):
 
     # How they ask
 
-    def _call(self, verb: Callable[[Any, Lease], object], lease: Lease, *, again: bool = False) -> bool:
+    def _call(self, verb: Callable[[Any, WorkerLease], object], lease: WorkerLease, *, again: bool = False) -> bool:
         """Call *verb* as a worker. What is not this lease's any more must be refused; *again*: unless it said so before."""
         was = self._table().get(lease.job_id)
         try:
@@ -266,16 +266,18 @@ class JobsMachine(LedgerMachine):
             return verb(session, *arguments, **more)
 
     @staticmethod
-    def _is_open(lease: Lease, row: Row) -> bool:
+    def _is_open(lease: WorkerLease, row: Row) -> bool:
         return (row["worker_id"], row["epoch"]) == (lease.worker_id, lease.epoch) and JobState(row["state"]).is_leased
 
-    def _some_lease(self, data: st.DataObject) -> Lease:
+    def _some_lease(self, data: st.DataObject) -> WorkerLease:
         """Mostly the newest; at times one with another's epoch or worker."""
         lease = data.draw(st.sampled_from(self.leases[-4:] * 3 + self.leases))
         forged = data.draw(st.sampled_from([None] * 2 + ["worker", "epoch"]))
         if forged == "worker":
-            return Lease(next(worker.id for worker in self.workers if worker.id != lease.worker_id), lease.job_id, lease.epoch)
-        return Lease(lease.worker_id, lease.job_id, lease.epoch + data.draw(st.sampled_from([-1, 1]))) if forged else lease
+            return WorkerLease(
+                next(worker.id for worker in self.workers if worker.id != lease.worker_id), lease.job_id, lease.epoch
+            )
+        return WorkerLease(lease.worker_id, lease.job_id, lease.epoch + data.draw(st.sampled_from([-1, 1]))) if forged else lease
 
     def _some_job(self, data: st.DataObject) -> str:
         table = self._table()

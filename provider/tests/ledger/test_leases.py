@@ -25,7 +25,7 @@ from airflow_remote_protocol.messages import HeldJob, JobKind, JobPhase, Outcome
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import expired_offers, fence, jobs, leases, log_places, sessions
 from airflow_remote_provider.ledger.errors import Impossible, LeaseLapsed, LedgerError, NotYet, NotYours, Superseded, TooLate
-from airflow_remote_provider.ledger.fence import Lease, Subject
+from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 from airflow_remote_provider.ledger.log_places import LogPlace
 from airflow_remote_provider.models import Worker
 from airflow_remote_provider.settings import settings
@@ -45,11 +45,11 @@ def _renew(worker_id: str, *held: HeldJob) -> list[Stop]:
         return leases.renew(session, worker_id, held, deadline=DEADLINE)
 
 
-def _reoffered(worker: object, lease: Lease) -> Lease:
+def _reoffered(worker: object, lease: WorkerLease) -> WorkerLease:
     """Let the offer lapse and be made again, to the same worker."""
     _do(leases.withdraw, [lease])
     (again,) = claim(worker.claimant())  # type: ignore[attr-defined]
-    return Lease(lease.worker_id, again.job_id, again.epoch)
+    return WorkerLease(lease.worker_id, again.job_id, again.epoch)
 
 
 # Fences
@@ -86,7 +86,7 @@ def test_an_older_epoch_is_superseded_and_changes_nothing(verb: str) -> None:
 def test_an_epoch_of_the_future_is_superseded(verb: str) -> None:
     lease = running(enlist())
     with pytest.raises(Superseded):
-        _do(VERBS[verb], Lease(lease.worker_id, lease.job_id, lease.epoch + 1))
+        _do(VERBS[verb], WorkerLease(lease.worker_id, lease.job_id, lease.epoch + 1))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -95,9 +95,9 @@ def test_another_workers_job_is_as_unknown_as_none(verb: str) -> None:
     other = enlist("other")
     before = _facts(lease.job_id)
     with pytest.raises(NotYours):
-        _do(VERBS[verb], Lease(other.id, lease.job_id, lease.epoch))
+        _do(VERBS[verb], WorkerLease(other.id, lease.job_id, lease.epoch))
     with pytest.raises(NotYours):
-        _do(VERBS[verb], Lease(other.id, "no such job", 1))
+        _do(VERBS[verb], WorkerLease(other.id, "no such job", 1))
     assert _facts(lease.job_id) == before
 
 
@@ -162,7 +162,7 @@ def test_only_what_is_still_that_offer_is_withdrawn() -> None:
     worker = enlist()
     accepted, stale = running(worker), offered(worker)
     fresh = _reoffered(worker, stale)
-    _do(leases.withdraw, [accepted, stale, Lease(worker.id, "no such job", 1)])
+    _do(leases.withdraw, [accepted, stale, WorkerLease(worker.id, "no such job", 1)])
     assert (job_row(accepted.job_id).state, job_row(fresh.job_id).state) == ("running", "offered")
 
 
@@ -410,7 +410,7 @@ def test_a_late_report_is_noted_once_however_often_it_comes() -> None:
 def test_nobody_notes_a_report_about_another_workers_job() -> None:
     lease = running(enlist())
     change_job(lease.job_id, state="lost")
-    _do(leases.note_late, Lease("somebody else", lease.job_id, lease.epoch), Report(Outcome.SUCCEEDED))
+    _do(leases.note_late, WorkerLease("somebody else", lease.job_id, lease.epoch), Report(Outcome.SUCCEEDED))
     assert audited("late-report") == []
 
 
@@ -544,7 +544,7 @@ def test_the_state_that_came_in_time_may_be_repeated_after_the_grace() -> None:
 # Logs
 
 
-def _resumed(lease: Lease) -> Lease:
+def _resumed(lease: WorkerLease) -> WorkerLease:
     """Let the task's first job conclude as deferred, and a second one of the same try begin on another worker."""
     first = job_row(lease.job_id)
     _do(leases.conclude, lease, done=True)
@@ -631,13 +631,13 @@ def test_a_log_may_come_after_the_job_has_ended() -> None:
 def test_every_refusal_is_a_sentence_for_people() -> None:
     lease = running(enlist())
     with pytest.raises(LedgerError) as refused:
-        _do(leases.accept, Lease(lease.worker_id, lease.job_id, 9))
+        _do(leases.accept, WorkerLease(lease.worker_id, lease.job_id, 9))
     assert lease.job_id in str(refused.value) and "epoch 9" in str(refused.value)
 
 
 def test_a_hostile_job_id_is_cut_in_the_answer() -> None:
     worker = enlist()
     with pytest.raises(NotYours) as refused:
-        _do(leases.accept, Lease(worker.id, "x" * 100_000, 1))
+        _do(leases.accept, WorkerLease(worker.id, "x" * 100_000, 1))
     assert len(str(refused.value)) < 200
     assert queued().job_id

@@ -9,7 +9,7 @@ import pytest
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Ask, Kind
+from airflow_remote_provider.definitions.grants import Ask, GrantKind
 from airflow_remote_provider.ledger import queue_policy
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.queue_policy import BadGlob, Mode, Policy
@@ -17,17 +17,17 @@ from airflow_remote_provider.ledger.queues import ALL_QUEUES
 
 pytestmark = pytest.mark.usefixtures("database")
 
-PLANT = Ask(Kind.CONNECTIONS, ("plant_7",))
+PLANT = Ask(GrantKind.CONNECTIONS, ("plant_7",))
 
 
 def _allow(queue: str, **globs: list[str]) -> queue_policy.PolicyRow:
     with compat.transaction() as session:
-        return queue_policy.allow(session, queue, {Kind(kind): some for kind, some in globs.items()}, by="ada")
+        return queue_policy.allow(session, queue, {GrantKind(kind): some for kind, some in globs.items()}, by="ada")
 
 
 def _deny(queue: str, **globs: list[str]) -> queue_policy.PolicyRow:
     with compat.transaction() as session:
-        return queue_policy.deny(session, queue, {Kind(kind): some for kind, some in globs.items()}, by="ada")
+        return queue_policy.deny(session, queue, {GrantKind(kind): some for kind, some in globs.items()}, by="ada")
 
 
 def _mode(queue: str, mode: Mode) -> None:
@@ -75,7 +75,7 @@ def test_the_policy_of_all_queues_is_added_to_each() -> None:
     _allow(ALL_QUEUES, connections=["plant_*"])
     _allow("q", connections=["x"])
     assert _policy().grant.allows(PLANT) and _policy("other").grant.allows(PLANT)
-    assert not _policy("other").grant.allows(Ask(Kind.CONNECTIONS, ("x",)))
+    assert not _policy("other").grant.allows(Ask(GrantKind.CONNECTIONS, ("x",)))
 
 
 def test_a_queues_own_mode_goes_before_that_of_all() -> None:

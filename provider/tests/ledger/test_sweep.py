@@ -39,7 +39,7 @@ from airflow_remote_provider.ledger import (
     retention,
     workers,
 )
-from airflow_remote_provider.models import Duty, Job, Presence, Worker
+from airflow_remote_provider.models import Duty, Job, Worker, WorkerContact
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -319,7 +319,7 @@ def test_after_the_clock_was_set_nothing_waits_for_a_day_and_nothing_is_over_at_
     assert job_row(waiting.job_id).not_before is None
     assert job_row(held.job_id).missing_since < ago(seconds=-5)  # type: ignore[operator]
     with compat.transaction() as session:
-        assert session.get(Presence, worker.id).last_seen_at < ago(seconds=-5)  # type: ignore[union-attr, operator]
+        assert session.get(WorkerContact, worker.id).last_seen_at < ago(seconds=-5)  # type: ignore[union-attr, operator]
 
 
 def test_a_silence_is_not_shortened_by_it() -> None:
@@ -328,7 +328,7 @@ def test_a_silence_is_not_shortened_by_it() -> None:
     last_seen(worker.id, silent_since)
     _do(lost_jobs.rebase, offer_deadline=timedelta(seconds=30))
     with compat.transaction() as session:
-        assert session.get(Presence, worker.id).last_seen_at == silent_since  # type: ignore[union-attr]
+        assert session.get(WorkerContact, worker.id).last_seen_at == silent_since  # type: ignore[union-attr]
 
 
 def test_a_duty_that_was_taken_before_the_clock_was_set_back_is_free() -> None:
@@ -343,7 +343,7 @@ def test_a_duty_that_was_taken_before_the_clock_was_set_back_is_free() -> None:
 def test_a_heartbeat_is_fresh_by_the_clock_of_the_scheduler_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     lease = running(enlist())
     substitute(monkeypatch, "database_clock", lambda session, after=timedelta(): ago(days=1))
-    _do(heartbeats.vouch)
+    _do(heartbeats.refresh_heartbeats)
     heartbeat = _task(lease.job_id).last_heartbeat_at
     assert heartbeat is not None and heartbeat > ago(seconds=30), "the database's clock was set back"
 
@@ -351,7 +351,7 @@ def test_a_heartbeat_is_fresh_by_the_clock_of_the_scheduler_that_asks(monkeypatc
 def test_two_updates_vouch_for_the_whole_fleet(database: Engine) -> None:
     leased = [running(enlist(f"w{i}")) for i in range(3)]
     with counted(database) as statements:
-        assert _do(heartbeats.vouch) == 3
+        assert _do(heartbeats.refresh_heartbeats) == 3
     assert len([statement for statement in statements if statement.startswith("UPDATE")]) == 2
     assert len(statements) <= 4, "besides at most the clock"
     for lease in leased:
@@ -366,7 +366,7 @@ def test_a_cleared_task_is_vouched_for_until_its_job_has_ended() -> None:
     for lease in (over, cleared):
         change_task(job_row(lease.job_id).ti_id, id=uuid.uuid4(), state="restarting")
     change_job(over.job_id, state="revoked")
-    assert _do(heartbeats.vouch) == 1
+    assert _do(heartbeats.refresh_heartbeats) == 1
     with compat.transaction() as session:
         [vouched] = session.scalars(select(TaskInstance).where(TaskInstance.last_heartbeat_at.is_not(None)))
     assert vouched.external_executor_id == cleared.job_id
@@ -377,7 +377,7 @@ def test_nobody_vouches_for_what_does_not_run() -> None:
     waiting, lost, other_state = queued("elsewhere"), running(worker), running(worker)
     change_job(lost.job_id, state="lost")
     change_task(job_row(other_state.job_id).ti_id, state="failed")
-    assert _do(heartbeats.vouch) == 0
+    assert _do(heartbeats.refresh_heartbeats) == 0
     for job_id in (waiting.job_id, lost.job_id, other_state.job_id):
         assert _task(job_id).last_heartbeat_at is None
 
@@ -461,4 +461,4 @@ def test_removed_workers_are_forgotten_a_day_later() -> None:
     _do(retention.purge, older_than=timedelta(days=14))
     with compat.transaction() as session:
         assert set(session.scalars(select(Worker.name))) == {"stays", "removed-now"}
-        assert session.scalar(select(func.count()).select_from(Presence)) == 2
+        assert session.scalar(select(func.count()).select_from(WorkerContact)) == 2

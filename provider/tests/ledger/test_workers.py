@@ -18,7 +18,7 @@ from airflow_remote_provider.ledger.views.audit import AuditRow
 from airflow_remote_provider.ledger.views.serving import capacities
 from airflow_remote_provider.ledger.views.workers import WorkerRow, list_workers
 from airflow_remote_provider.ledger.workers import WorkerRecord
-from airflow_remote_provider.models import Presence, Worker
+from airflow_remote_provider.models import Worker, WorkerContact
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -320,7 +320,7 @@ def test_seen_is_one_statement_for_the_whole_fleet() -> None:
         last_seen(worker.id, None)
     _do(workers.seen, [worker.id for worker in fleet[:2]])
     with compat.transaction() as session:
-        seen = {row.worker_id for row in session.scalars(select(Presence).where(Presence.last_seen_at.is_not(None)))}
+        seen = {row.worker_id for row in session.scalars(select(WorkerContact).where(WorkerContact.last_seen_at.is_not(None)))}
     assert seen == {fleet[0].id, fleet[1].id}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from airflow_remote_provider.stores import worker_log_lines
 from airflow_remote_provider.stores.worker_log_lines import PIECE, as_download, as_text, read_lines
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 from sqlalchemy import create_engine
 
 from testkit.ledger import installed
@@ -18,16 +18,16 @@ W = "11111111-2222"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[OwnLogStore]:
+def store(tmp_path: Path) -> Iterator[WorkerLogStore]:
     with installed(create_engine("sqlite://"), tmp_path):
-        yield OwnLogStore(1 << 20)
+        yield WorkerLogStore(1 << 20)
 
 
 def line(event: str, level: str = "info", logger: str = "daemon") -> bytes:
     return json.dumps({"timestamp": "2026-03-01T12:00:00Z", "level": level, "logger": logger, "event": event}).encode() + b"\n"
 
 
-def test_the_last_lines_come_first_asked_and_then_what_is_new(store: OwnLogStore) -> None:
+def test_the_last_lines_come_first_asked_and_then_what_is_new(store: WorkerLogStore) -> None:
     sent = b"".join(line(f"n{number}") for number in range(5))
     store.append(W, "a", 0, sent)
     first = read_lines(store, W, most=2)
@@ -40,7 +40,7 @@ def test_the_last_lines_come_first_asked_and_then_what_is_new(store: OwnLogStore
     assert [one.text for one in read_lines(store, W, most=2, after=later.next).items] == [['{"half": 1}']]
 
 
-def test_more_than_is_wanted_is_left_for_the_next_time(store: OwnLogStore) -> None:
+def test_more_than_is_wanted_is_left_for_the_next_time(store: WorkerLogStore) -> None:
     store.append(W, "a", 0, b"".join(line(f"n{number}") for number in range(5)))
     seen, after = [], 0
     for _ in range(3):
@@ -50,16 +50,16 @@ def test_more_than_is_wanted_is_left_for_the_next_time(store: OwnLogStore) -> No
     assert seen == ["n0", "n1", "n2", "n3", "n4"] and not lines.more
 
 
-def test_a_long_log_is_read_from_whole_lines_of_its_end(store: OwnLogStore) -> None:
+def test_a_long_log_is_read_from_whole_lines_of_its_end(store: WorkerLogStore) -> None:
     text = line("x" * 1000)
-    big = OwnLogStore(1 << 23)
+    big = WorkerLogStore(1 << 23)
     big.append(W, "a", 0, text * (2 * PIECE // len(text)) + line("last"))
     lines = read_lines(big, W, most=1 << 30)
     assert lines.items[-1].text == ["last"] and {len(one.text[0]) for one in lines.items[:-1]} == {1000}
 
 
-def test_what_was_dropped_before_it_was_read_is_said_and_no_half_line_shown(store: OwnLogStore) -> None:
-    small, sent = OwnLogStore(1000), b"".join(line(f"n{number}") for number in range(40))
+def test_what_was_dropped_before_it_was_read_is_said_and_no_half_line_shown(store: WorkerLogStore) -> None:
+    small, sent = WorkerLogStore(1000), b"".join(line(f"n{number}") for number in range(40))
     for offset in range(0, len(sent), 70):  # a chunk ends anywhere
         small.append(W, "a", offset, sent[offset : offset + 70])
     here = small.read(W, 0, 1 << 20)
@@ -75,8 +75,8 @@ def test_what_was_dropped_before_it_was_read_is_said_and_no_half_line_shown(stor
         assert [one.text[0] for one in asked] == [f"n{number}" for number in range(40 - len(asked), 40)]
 
 
-def test_a_search_looks_through_all_of_it_in_any_case(store: OwnLogStore) -> None:
-    store = OwnLogStore(1 << 22)
+def test_a_search_looks_through_all_of_it_in_any_case(store: WorkerLogStore) -> None:
+    store = WorkerLogStore(1 << 22)
     store.append(W, "a", 0, line("Disk FULL", "error") + line("fine") * 20_000)
     for wanted in ({"contains": "disk full"}, {"level": "warning"}, {"contains": "Disk", "level": "error"}):
         lines = read_lines(store, W, most=5, **wanted)  # type: ignore[arg-type]
@@ -96,14 +96,14 @@ def test_a_search_looks_through_all_of_it_in_any_case(store: OwnLogStore) -> Non
         (b"[" * 100_000 + b"\n", ["[" * 9_999 + "\u2026"]),
     ],
 )
-def test_whatever_was_sent_is_shown_harmless(store: OwnLogStore, sent: bytes, text: list[str]) -> None:
+def test_whatever_was_sent_is_shown_harmless(store: WorkerLogStore, sent: bytes, text: list[str]) -> None:
     store.append(W, "a", 0, sent)
     (only,) = read_lines(store, W, most=5).items
     assert (only.text, only.level) == (text, "info")
 
 
-def test_a_line_without_end_stops_nobody_from_reading_on(store: OwnLogStore) -> None:
-    big = OwnLogStore(1 << 23)
+def test_a_line_without_end_stops_nobody_from_reading_on(store: WorkerLogStore) -> None:
+    big = WorkerLogStore(1 << 23)
     big.append(W, "a", 0, b"x" * (PIECE + 5) + b"\n" + line("after"))
     after, seen = 0, []
     for _ in range(5):
@@ -118,7 +118,7 @@ def test_one_look_at_short_lines_looks_at_a_bounded_number_and_says_so(monkeypat
     read = worker_log_lines._said
     monkeypatch.setattr(worker_log_lines, "_said", lambda raw: said.append(raw) or read(raw))
     with installed(create_engine("sqlite://"), tmp_path):
-        big = OwnLogStore(1 << 23)
+        big = WorkerLogStore(1 << 23)
         big.append(W, "a", 0, line("first") + b"x\n" * 500_000)
         lines = read_lines(big, W, most=5, contains="absent")
         assert [one.text for one in lines.items] == [
@@ -133,7 +133,7 @@ def test_one_look_at_short_lines_looks_at_a_bounded_number_and_says_so(monkeypat
         assert read_lines(big, W, most=1, after=lines.next).items, "and goes on from there"
 
 
-def test_a_download_of_very_many_lines_has_the_newest_and_says_so(monkeypatch: pytest.MonkeyPatch, store: OwnLogStore) -> None:
+def test_a_download_of_very_many_lines_has_the_newest_and_says_so(monkeypatch: pytest.MonkeyPatch, store: WorkerLogStore) -> None:
     monkeypatch.setattr(worker_log_lines, "DOWNLOADED_LINES", 300)
     store.append(W, "a", 0, b"".join(b"n%d\n" % number for number in range(1000)) + b"half a line")
     text = b"".join(as_download(store, W)).decode().splitlines()
@@ -141,6 +141,6 @@ def test_a_download_of_very_many_lines_has_the_newest_and_says_so(monkeypatch: p
     assert text[1:] == [f"INFO n{number}" for number in range(700, 1000)]
 
 
-def test_a_line_as_text_has_its_traceback_below(store: OwnLogStore) -> None:
+def test_a_line_as_text_has_its_traceback_below(store: WorkerLogStore) -> None:
     store.append(W, "a", 0, line("broke\nTraceback", "error"))
     assert as_text(read_lines(store, W, most=1).items[0]) == "2026-03-01T12:00:00Z ERROR daemon: broke\n    Traceback"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from airflow_remote_provider.stores import OutOfStep
-from airflow_remote_provider.stores.worker_logs import OwnLogStore, Piece
+from airflow_remote_provider.stores.worker_logs import Piece, WorkerLogStore
 from sqlalchemy import create_engine
 
 from testkit.ledger import installed
@@ -18,22 +18,22 @@ W = "11111111-2222"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[OwnLogStore]:
+def store(tmp_path: Path) -> Iterator[WorkerLogStore]:
     with installed(create_engine("sqlite://"), tmp_path):
-        yield OwnLogStore(1 << 20)
+        yield WorkerLogStore(1 << 20)
 
 
 @pytest.fixture
-def folder(store: OwnLogStore, tmp_path: Path) -> Path:
+def folder(store: WorkerLogStore, tmp_path: Path) -> Path:
     return tmp_path / "remote_workers" / W
 
 
-def whole(store: OwnLogStore) -> bytes:
+def whole(store: WorkerLogStore) -> bytes:
     return store.read(W, 0, 1 << 30).body
 
 
-def test_the_older_half_goes_and_positions_stay(store: OwnLogStore, folder: Path) -> None:
-    small = OwnLogStore(100)
+def test_the_older_half_goes_and_positions_stay(store: WorkerLogStore, folder: Path) -> None:
+    small = WorkerLogStore(100)
     sent = b""
     for number in range(40):
         text = b"%07d\n" % number
@@ -46,8 +46,8 @@ def test_the_older_half_goes_and_positions_stay(store: OwnLogStore, folder: Path
 
 
 @pytest.mark.parametrize("most", [2, 100, 1000])
-def test_it_never_holds_more_than_it_may_however_much_comes_at_once(store: OwnLogStore, folder: Path, most: int) -> None:
-    small, offset = OwnLogStore(most), 0
+def test_it_never_holds_more_than_it_may_however_much_comes_at_once(store: WorkerLogStore, folder: Path, most: int) -> None:
+    small, offset = WorkerLogStore(most), 0
     for size in (1, 30, 499, 10_000, most // 2, most):
         offset = small.append(W, "a", offset, b"x" * (size - 1) + b"\n")
         assert sum(path.stat().st_size for path in folder.glob("*.log")) <= most
@@ -56,12 +56,12 @@ def test_it_never_holds_more_than_it_may_however_much_comes_at_once(store: OwnLo
 
 @pytest.mark.parametrize("verb", ["unlink", "open", "pwrite"])
 def test_killed_at_any_moment_it_repeats_and_skips_nothing(
-    store: OwnLogStore, folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+    store: WorkerLogStore, folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    small, sent = OwnLogStore(20), b"0123456789" * 6
+    small, sent = WorkerLogStore(20), b"0123456789" * 6
     for part in ("a", "b"):
         for offset in range(0, len(sent), 10):
             with monkeypatch.context() as patch:
@@ -75,7 +75,7 @@ def test_killed_at_any_moment_it_repeats_and_skips_nothing(
     assert small.read(W, 0, 0).end == 120
 
 
-def test_files_that_somebody_deleted_hold_up_nobody(store: OwnLogStore, folder: Path) -> None:
+def test_files_that_somebody_deleted_hold_up_nobody(store: WorkerLogStore, folder: Path) -> None:
     store.append(W, "a", 0, b"one\n")
     store.append(W, "b", 0, b"two\n")
     for path in folder.glob("*.log"):
@@ -84,8 +84,8 @@ def test_files_that_somebody_deleted_hold_up_nobody(store: OwnLogStore, folder: 
     assert whole(store) == b"three\n"
 
 
-def test_a_reader_does_not_wait_in_a_gap_that_somebody_cut(store: OwnLogStore, folder: Path) -> None:
-    small = OwnLogStore(20)
+def test_a_reader_does_not_wait_in_a_gap_that_somebody_cut(store: WorkerLogStore, folder: Path) -> None:
+    small = WorkerLogStore(20)
     small.append(W, "a", 0, b"0123456789")
     small.append(W, "a", 10, b"abc")
     os.truncate(min(folder.glob("*.log")), 4)
@@ -93,8 +93,8 @@ def test_a_reader_does_not_wait_in_a_gap_that_somebody_cut(store: OwnLogStore, f
     assert small.read(W, 4, 99) == Piece(b"abc", 10, 13)
 
 
-def test_a_piece_goes_over_from_the_old_file_to_the_new(store: OwnLogStore) -> None:
-    small = OwnLogStore(20)
+def test_a_piece_goes_over_from_the_old_file_to_the_new(store: WorkerLogStore) -> None:
+    small = WorkerLogStore(20)
     small.append(W, "a", 0, b"0123456789")
     small.append(W, "a", 10, b"abc")
     assert small.read(W, 8, 4).body == b"89ab"
@@ -103,14 +103,14 @@ def test_a_piece_goes_over_from_the_old_file_to_the_new(store: OwnLogStore) -> N
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"stretch": "a"}x'])
-def test_a_marker_that_was_lost_repeats_at_most_a_stretch(store: OwnLogStore, folder: Path, broken: bytes) -> None:
+def test_a_marker_that_was_lost_repeats_at_most_a_stretch(store: WorkerLogStore, folder: Path, broken: bytes) -> None:
     store.append(W, "a", 0, b"one\n")
     (folder / "place.json").write_bytes(broken)
     assert store.append(W, "a", 4, b"two\n") == 8
     assert whole(store) == b"one\ntwo\n"
 
 
-def test_what_does_not_join_is_refused_with_the_size_of_the_stretch(store: OwnLogStore) -> None:
+def test_what_does_not_join_is_refused_with_the_size_of_the_stretch(store: WorkerLogStore) -> None:
     store.append(W, "a", 0, b"one\n")
     store.append(W, "b", 0, b"two\n")
     with pytest.raises(OutOfStep) as step:
@@ -118,7 +118,7 @@ def test_what_does_not_join_is_refused_with_the_size_of_the_stretch(store: OwnLo
     assert step.value.size == 4
 
 
-def test_a_workers_log_is_removed_and_no_others(store: OwnLogStore) -> None:
+def test_a_workers_log_is_removed_and_no_others(store: WorkerLogStore) -> None:
     assert store.worker_ids() == set()
     for worker_id in (W, "another"):
         store.append(worker_id, "a", 0, b"x")

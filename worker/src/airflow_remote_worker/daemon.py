@@ -40,7 +40,7 @@ from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, off
 from airflow_remote_worker.config import Config
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.facts import capabilities, facts
-from airflow_remote_worker.gateway import Door, Gateway
+from airflow_remote_worker.gateway import JobAccess, LocalGateway
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.launcher import Launcher, scrubbed
 from airflow_remote_worker.jobs.logs import LogKeeper
@@ -61,14 +61,14 @@ from airflow_remote_worker.loops.rotate import RotateLoop
 from airflow_remote_worker.loops.runtime import RuntimeLoop
 from airflow_remote_worker.loops.ship_task_logs import ShipLoop
 from airflow_remote_worker.loops.ship_triggers import ShipTriggersLoop
-from airflow_remote_worker.loops.ship_worker_log import ShipOwnLoop
+from airflow_remote_worker.loops.ship_worker_log import ShipWorkerLogLoop
 from airflow_remote_worker.loops.usage import UsageLoop
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.state.directory import Membership, State
 from airflow_remote_worker.state.free_space import Disk
 from airflow_remote_worker.state.spool import Spool
 from airflow_remote_worker.state.task_settings import TaskSettingsKeeper
-from airflow_remote_worker.state.worker_log import OwnLog
+from airflow_remote_worker.state.worker_log import WorkerLog
 from airflow_remote_worker.status import StatusFile
 from airflow_remote_worker.system.systemd import Notifier
 from airflow_remote_worker.triggers.conversation import Conversation
@@ -107,9 +107,11 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     Raises:
         NotJoined, Damaged, ConfigError: this directory can't be served from.
     """
-    membership, own_log = state.membership(), OwnLog(state.own_log)
-    with own_log.heard():
-        return await _serve(Daemon(config, state, membership, lifecycle or Lifecycle(), clock or SystemClock(), own_log), state)
+    membership, worker_log = state.membership(), WorkerLog(state.worker_log)
+    with worker_log.heard():
+        return await _serve(
+            Daemon(config, state, membership, lifecycle or Lifecycle(), clock or SystemClock(), worker_log), state
+        )
 
 
 async def _serve(daemon: Daemon, state: State) -> int:
@@ -135,12 +137,12 @@ async def _serve(daemon: Daemon, state: State) -> int:
             tasks.start_soon(daemon.report_runtime.run, name="report runtime")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
-            tasks.start_soon(daemon.ship_own.run, name="ship own log")
+            tasks.start_soon(daemon.ship_worker_log.run, name="ship own log")
             tasks.start_soon(daemon.ship_triggers.run, name="ship triggers' logs")
             tasks.start_soon(daemon.usage.run, name="usage")
             tasks.start_soon(daemon.drain_when_told, name="drain")
             tasks.start_soon(daemon.status.run, name="status")
-            tasks.start_soon(daemon.logs.run, daemon.own_logs, name="trim logs")
+            tasks.start_soon(daemon.logs.run, daemon.worker_logs, name="trim logs")
             tasks.start_soon(daemon.disk.watch, daemon.logs.free, name="disk")
             await daemon.lifecycle.detaching.wait()
             if not daemon.lifecycle.restarts:
@@ -163,7 +165,7 @@ class Daemon:
     """All parts, wired. Makes nothing happen by itself."""
 
     def __init__(
-        self, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock, own_log: OwnLog
+        self, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock, worker_log: WorkerLog
     ) -> None:
         self.network = Network.of(config, membership)
         self.name = membership.name
@@ -172,7 +174,7 @@ class Daemon:
         self.link = Link(self.network, credential=membership.credential, previous=membership.previous, clock=clock)
         self.session = WorkerSession(slots=config.slots, triggers=config.triggers)
         self.spool = Spool(state.jobs, state.quarantine)
-        self.gateway = Gateway(state.socket_path(), self.link, clock)
+        self.gateway = LocalGateway(state.socket_path(), self.link, clock)
         self.launcher = Launcher(
             config.runtime.python,
             env=scrubbed(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env),
@@ -203,7 +205,7 @@ class Daemon:
         self.ship_triggers = ShipTriggersLoop(self.link, clock, self.triggers.flushed)
         self.deliver = DeliverLoop(self.link, clock, self.supervisor.supersede)
         self.ship = ShipLoop(self.link, clock)
-        self.ship_own = ShipOwnLoop(self.link, clock, own_log)
+        self.ship_worker_log = ShipWorkerLogLoop(self.link, clock, worker_log)
         self.usage = UsageLoop(self.link, clock, Meter(state.root), self._shims)
         self.report = ReportLoop(self.link, clock, self.supervisor.close)
         longest_poll_s = self.notifier.longest_poll_s(config.poll.max_wait_s)
@@ -322,7 +324,7 @@ class Daemon:
             except WorkerError as error:  # an older central knows no such call; any other sees the silence
                 log.debug("central was not told that this worker ends: %s", error)
 
-    def own_logs(self) -> list[Path]:
+    def worker_logs(self) -> list[Path]:
         """Return the logs of our own processes that are being written."""
         return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values()), *self.hosts.logs()]
 
@@ -365,8 +367,8 @@ class Daemon:
 
     def _hear_session(self, session: Session) -> None:
         both = agree(self._capabilities, session.capabilities)
-        self.ship.gzip = self.ship_own.gzip = self.ship_triggers.gzip = Capability.GZIP_LOG in both
-        self.ship_own.hear_wanted(Capability.OWN_LOG in both)
+        self.ship.gzip = self.ship_worker_log.gzip = self.ship_triggers.gzip = Capability.GZIP_LOG in both
+        self.ship_worker_log.hear_wanted(Capability.WORKER_LOG in both)
         self.usage.hear_wanted(Capability.USAGE in both)
         self.report_runtime.hear_session(wanted=Capability.RUNTIME in both)
         self._hear_intent(session.intent)
@@ -464,7 +466,7 @@ class _Doors:
     def open(self, lease: Lease, key: str, job: Job) -> None:
         daemon = self._daemon
         daemon.gateway.open(
-            Door(
+            JobAccess(
                 lease,
                 key,
                 on_accepted=lambda: daemon.session.move(lease, JobPhase.RUNNING),

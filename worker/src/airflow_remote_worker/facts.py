@@ -16,7 +16,7 @@ CAPABILITIES = frozenset(
         Capability.CALLBACK,
         Capability.CONNECTION_TEST,
         Capability.GZIP_LOG,
-        Capability.OWN_LOG,
+        Capability.WORKER_LOG,
         Capability.RESTART,
         Capability.RUNTIME,
         Capability.USAGE,

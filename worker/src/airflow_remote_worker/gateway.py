@@ -66,7 +66,7 @@ class UndeliveredWrites(Protocol):
 
 
 @dataclass
-class Door:
+class JobAccess:
     """One job's way in."""
 
     lease: Lease
@@ -111,7 +111,7 @@ class Guests(Protocol):
     async def converse(self, hello: frames.HostHello, connection: Connection) -> None: ...
 
 
-class Gateway:
+class LocalGateway:
     """Listens at *path*; passes calls on through *link*."""
 
     hosts: Guests | None = None
@@ -120,10 +120,10 @@ class Gateway:
         self.path = path
         self._link = link
         self._clock = clock
-        self._doors: dict[str, Door] = {}
+        self._doors: dict[str, JobAccess] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
 
-    def open(self, door: Door) -> None:
+    def open(self, door: JobAccess) -> None:
         """Let the shim of this job in from now on; a later lease of the same job replaces an earlier one."""
         self._doors[door.lease.job_id] = door
 
@@ -156,7 +156,7 @@ class Gateway:
         try:
             async with stream:
                 admitted = await self._admit(connection)
-                if isinstance(admitted, Door):
+                if isinstance(admitted, JobAccess):
                     await self._converse(admitted, connection)
                 elif admitted is not None and self.hosts:
                     await self.hosts.converse(admitted, connection)
@@ -168,13 +168,13 @@ class Gateway:
             # One connection must not end the daemon, and with it the others.
             log.exception("a local connection failed")
 
-    async def forward(self, door: Door, call: frames.Call) -> Executed:
+    async def forward(self, door: JobAccess, call: frames.Call) -> Executed:
         """Return the Execution API's answer to a call that must not be spooled; waits as long as central is away."""
         executed = await self._in_turn(door, call)
         assert executed is not None, "only a call that may be spooled has no answer"
         return executed
 
-    async def _admit(self, connection: Connection) -> Door | frames.HostHello | None:
+    async def _admit(self, connection: Connection) -> JobAccess | frames.HostHello | None:
         with anyio.move_on_after(HELLO_TIMEOUT_S):
             hello = await connection.receive()
             if isinstance(hello, frames.HostHello):
@@ -198,7 +198,7 @@ class Gateway:
                 await connection.send(frames.Stop(reason=StopReason.GONE.value, detail="this worker holds no such job"))
         return None
 
-    async def _converse(self, door: Door, connection: Connection) -> None:
+    async def _converse(self, door: JobAccess, connection: Connection) -> None:
         door.connections.add(connection)
         try:
             if door.stop:
@@ -218,7 +218,7 @@ class Gateway:
         finally:
             door.connections.discard(connection)
 
-    async def _serve_call(self, door: Door, connection: Connection, call: frames.Call) -> None:
+    async def _serve_call(self, door: JobAccess, connection: Connection, call: frames.Call) -> None:
         if not (_is_accept(call) or frames.OWN_CALL.match(call.path)):
             door.on_begun()
         executed = await (self._try(door, call) if call.may_spool else self._in_turn(door, call))
@@ -228,7 +228,7 @@ class Gateway:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             await connection.send(reply)
 
-    async def _try(self, door: Door, call: frames.Call) -> Executed | None:
+    async def _try(self, door: JobAccess, call: frames.Call) -> Executed | None:
         """Return the Execution API's answer; None if the shim had better keep the call: central is away, or earlier ones wait."""
         if self._link.is_down or (door.outbox and door.outbox.waits):
             return None
@@ -237,7 +237,7 @@ class Gateway:
             return await self._execute(door, call)
         return None
 
-    async def _in_turn(self, door: Door, call: frames.Call) -> Executed | None:
+    async def _in_turn(self, door: JobAccess, call: frames.Call) -> Executed | None:
         """Return the Execution API's answer, once central has heard what the task wrote before."""
         if door.outbox and door.outbox.waits:
             async with anyio.create_task_group() as waiting:
@@ -252,7 +252,7 @@ class Gateway:
         await outbox.until_empty()
         scope.cancel()
 
-    async def _execute(self, door: Door, call: frames.Call) -> Executed | None:
+    async def _execute(self, door: JobAccess, call: frames.Call) -> Executed | None:
         """Return the Execution API's answer; waits as long as central is away and the job is wanted.
 
         None: central can't be reached, and the call need not wait for it.
@@ -294,7 +294,7 @@ class Gateway:
             return Executed(204, {}, b"")
         return await self._link.execution(lease, call.method, call.path, call.headers, call.body)
 
-    async def _wait(self, door: Door, seconds: float) -> bool:
+    async def _wait(self, door: JobAccess, seconds: float) -> bool:
         """Wait for the next attempt; True if the job is to stop."""
 
         async def wait_for_central() -> None:
@@ -312,7 +312,7 @@ class Gateway:
             await connection.send(stop)
 
 
-def _notice(door: Door) -> None:
+def _notice(door: JobAccess) -> None:
     if door.outbox:
         door.outbox.notice()
 

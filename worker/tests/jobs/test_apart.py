@@ -5,14 +5,14 @@ import time
 
 import anyio
 import pytest
-from airflow_remote_worker.jobs.apart import call_apart
+from airflow_remote_worker.jobs.apart import run_in_daemon_thread
 
 
 def test_what_it_returns_and_raises_comes_back() -> None:
     async def main() -> None:
-        assert await call_apart(lambda: 7, within_s=5, name="t") == 7
+        assert await run_in_daemon_thread(lambda: 7, within_s=5, name="t") == 7
         with pytest.raises(ZeroDivisionError):
-            await call_apart(lambda: 1 // 0, within_s=5, name="t")
+            await run_in_daemon_thread(lambda: 1 // 0, within_s=5, name="t")
 
     anyio.run(main)
 
@@ -22,7 +22,7 @@ def test_what_never_returns_delays_neither_the_loop_nor_its_end() -> None:
 
     async def main() -> None:
         with pytest.raises(TimeoutError):
-            await call_apart(never.wait, within_s=0.1, name="hangs")
+            await run_in_daemon_thread(never.wait, within_s=0.1, name="hangs")
 
     begun = time.monotonic()
     anyio.run(main)
@@ -37,7 +37,7 @@ def test_an_answer_that_comes_too_late_is_nobody_s() -> None:
 
     async def main() -> None:
         with pytest.raises(TimeoutError):
-            await call_apart(late.wait, within_s=0.05, name="late")
+            await run_in_daemon_thread(late.wait, within_s=0.05, name="late")
         late.set()
         await anyio.sleep(0.1)
 

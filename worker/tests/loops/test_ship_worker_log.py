@@ -13,9 +13,9 @@ import pytest
 from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_worker.errors import Rewind, Superseded, Unreachable, from_problem
 from airflow_remote_worker.loops import ship_worker_log
-from airflow_remote_worker.loops.ship_worker_log import ShipOwnLoop
+from airflow_remote_worker.loops.ship_worker_log import ShipWorkerLogLoop
 from airflow_remote_worker.state import worker_log
-from airflow_remote_worker.state.worker_log import OwnLog
+from airflow_remote_worker.state.worker_log import WorkerLog
 
 from ..conftest import HandClock
 
@@ -35,7 +35,7 @@ class Keeper:
     def text(self) -> bytes:
         return b"".join(self.stretches.values())
 
-    async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
+    async def append_worker_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
         self.calls += 1
         text = gzip.decompress(chunk) if gzipped else chunk
         if self.trouble:
@@ -55,24 +55,26 @@ class Keeper:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> OwnLog:
-    return OwnLog(tmp_path / "own")
+def log(tmp_path: Path) -> WorkerLog:
+    return WorkerLog(tmp_path / "own")
 
 
-def say(log: OwnLog, *messages: str) -> None:
+def say(log: WorkerLog, *messages: str) -> None:
     for message in messages:
         log.handle(logging.LogRecord("a", logging.INFO, __file__, 1, message, (), None))
 
 
-def on_disk(log: OwnLog) -> bytes:
+def on_disk(log: WorkerLog) -> bytes:
     return b"".join(path.read_bytes() for path in log.files())
 
 
-def ship(keeper: Keeper, log: OwnLog, until: Callable[[], bool], *, wanted: bool = True, gzipped: bool = True) -> ShipOwnLoop:
-    loops: list[ShipOwnLoop] = []
+def ship(
+    keeper: Keeper, log: WorkerLog, until: Callable[[], bool], *, wanted: bool = True, gzipped: bool = True
+) -> ShipWorkerLogLoop:
+    loops: list[ShipWorkerLogLoop] = []
 
     async def main() -> None:
-        loop = ShipOwnLoop(keeper, HandClock(), log)  # type: ignore[arg-type]
+        loop = ShipWorkerLogLoop(keeper, HandClock(), log)  # type: ignore[arg-type]
         loops.append(loop)
         loop.gzip = gzipped
         async with anyio.create_task_group() as tasks:
@@ -90,14 +92,14 @@ def ship(keeper: Keeper, log: OwnLog, until: Callable[[], bool], *, wanted: bool
 
 
 @pytest.mark.parametrize("gzipped", [True, False])
-def test_all_of_it_arrives_and_then_nothing_is_asked(log: OwnLog, gzipped: bool) -> None:
+def test_all_of_it_arrives_and_then_nothing_is_asked(log: WorkerLog, gzipped: bool) -> None:
     say(log, *(f"line {number} " + "x" * 100 for number in range(5000)))
     keeper, sent = Keeper(), on_disk(log)
     ship(keeper, log, lambda: keeper.text == sent, gzipped=gzipped)
     assert keeper.calls == 1 + -(-len(sent) // 256_000)
 
 
-def test_what_is_said_later_follows_at_once(log: OwnLog) -> None:
+def test_what_is_said_later_follows_at_once(log: WorkerLog) -> None:
     keeper = Keeper()
     say(log, "one")
     asked: list[int] = []
@@ -121,47 +123,47 @@ def test_what_is_said_later_follows_at_once(log: OwnLog) -> None:
         from_problem(problem(ProblemCode.OUTDATED, "old")),
     ],
 )
-def test_trouble_is_waited_out(log: OwnLog, trouble: Exception) -> None:
+def test_trouble_is_waited_out(log: WorkerLog, trouble: Exception) -> None:
     say(log, "one")
     keeper = Keeper(trouble, trouble)
     ship(keeper, log, lambda: keeper.text == on_disk(log))
 
 
-def test_a_lost_reply_repeats_nothing(log: OwnLog) -> None:
+def test_a_lost_reply_repeats_nothing(log: WorkerLog) -> None:
     say(log, "one", "two")
     keeper = Keeper(deaf=2)
     ship(keeper, log, lambda: keeper.text == on_disk(log) and not keeper.deaf)
 
 
-def test_the_next_daemon_goes_on_where_central_stands(log: OwnLog, tmp_path: Path) -> None:
+def test_the_next_daemon_goes_on_where_central_stands(log: WorkerLog, tmp_path: Path) -> None:
     say(log, "one")
     keeper = Keeper()
     ship(keeper, log, lambda: keeper.text == on_disk(log))
-    again = OwnLog(tmp_path / "own")
+    again = WorkerLog(tmp_path / "own")
     say(again, "two")
     ship(keeper, again, lambda: keeper.text == on_disk(again))
     assert list(keeper.stretches) == [log.files()[0].stem]
 
 
-def test_what_a_restored_disk_has_lost_hides_no_new_line(log: OwnLog, tmp_path: Path) -> None:
+def test_what_a_restored_disk_has_lost_hides_no_new_line(log: WorkerLog, tmp_path: Path) -> None:
     say(log, "one", "two", "three")
     keeper = Keeper()
     ship(keeper, log, lambda: keeper.text == on_disk(log))
     snapshot = on_disk(log).splitlines(keepends=True)[0]
     log.files()[0].write_bytes(snapshot)
-    again = OwnLog(tmp_path / "own")
+    again = WorkerLog(tmp_path / "own")
     say(again, "new")
     ship(keeper, again, lambda: keeper.text.endswith(on_disk(again)))
     assert keeper.text.count(b"new") == 1 and keeper.text.count(b"one") == 2, "a restored line is there twice, none is left out"
 
 
-def test_central_holds_nothing_that_this_disk_could_still_lose(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_central_holds_nothing_that_this_disk_could_still_lose(log: WorkerLog, monkeypatch: pytest.MonkeyPatch) -> None:
     durable = [0]
     monkeypatch.setattr(os, "fsync", lambda fd: durable.append(os.fstat(fd).st_size))
 
     class Watching(Keeper):
-        async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
-            size = await super().append_own_log(stretch, offset, chunk, gzipped=gzipped)
+        async def append_worker_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
+            size = await super().append_worker_log(stretch, offset, chunk, gzipped=gzipped)
             assert size <= durable[-1]
             return size
 
@@ -171,13 +173,13 @@ def test_central_holds_nothing_that_this_disk_could_still_lose(log: OwnLog, monk
     assert len(durable) == 2
 
 
-def test_a_chunk_ends_with_a_line(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_ends_with_a_line(log: WorkerLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ship_worker_log, "CHUNK", 250)
     say(log, *(f"line {number}" for number in range(9)))
 
     class Watching(Keeper):
-        async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
-            size = await super().append_own_log(stretch, offset, chunk, gzipped=gzipped)
+        async def append_worker_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
+            size = await super().append_worker_log(stretch, offset, chunk, gzipped=gzipped)
             assert self.text.endswith(b"\n") or not size
             return size
 
@@ -186,9 +188,9 @@ def test_a_chunk_ends_with_a_line(log: OwnLog, monkeypatch: pytest.MonkeyPatch) 
     assert keeper.calls > 4
 
 
-def test_a_central_that_stands_still_is_given_time(log: OwnLog) -> None:
+def test_a_central_that_stands_still_is_given_time(log: WorkerLog) -> None:
     class Still(Keeper):
-        async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
+        async def append_worker_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
             self.calls += 1
             return 0
 
@@ -202,7 +204,7 @@ def test_a_central_that_stands_still_is_given_time(log: OwnLog) -> None:
     assert waited[4] > waited[0]
 
 
-def test_finished_files_go_once_central_has_them(log: OwnLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_files_go_once_central_has_them(log: WorkerLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "FILE_BYTES", 500)
     say(log, *(f"line {number}" for number in range(12)))
     sent = on_disk(log)
@@ -211,7 +213,7 @@ def test_finished_files_go_once_central_has_them(log: OwnLog, monkeypatch: pytes
     ship(keeper, log, lambda: keeper.text == sent and len(log.files()) == 1)
 
 
-def test_a_central_that_does_not_want_it_is_not_asked(log: OwnLog) -> None:
+def test_a_central_that_does_not_want_it_is_not_asked(log: WorkerLog) -> None:
     say(log, "one")
     keeper = Keeper()
     ship(keeper, log, lambda: True, wanted=False)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.shim import daemon_client as gateway_module
-from airflow_remote_worker.shim.daemon_client import PATIENCE_AFTER_STOP_S, Gateway, Inbox
+from airflow_remote_worker.shim.daemon_client import PATIENCE_AFTER_STOP_S, DaemonClient, Inbox
 
 from .conftest import KEY, StubDaemon, canned, wait_until
 
 
 @pytest.fixture
-def gateway(daemon: StubDaemon) -> Iterator[Gateway]:
-    one = Gateway(str(daemon.socket_path), frames.Hello(job_id="j", key=KEY, pid=os.getpid()))
+def gateway(daemon: StubDaemon) -> Iterator[DaemonClient]:
+    one = DaemonClient(str(daemon.socket_path), frames.Hello(job_id="j", key=KEY, pid=os.getpid()))
     yield one
     one.abandon()
 
@@ -31,14 +31,14 @@ def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[object
     return thread, results
 
 
-def test_a_call_says_hello_first_and_gets_its_answer(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_a_call_says_hello_first_and_gets_its_answer(daemon: StubDaemon, gateway: DaemonClient) -> None:
     answer = gateway.call("PATCH", "task-instances/x/run", {"airflow-api-version": "1"}, b"{}")
     assert answer is not None and answer.status == 200
     assert daemon.hellos == [frames.Hello(job_id="j", key=KEY, pid=os.getpid())]
     assert daemon.calls[0].headers == {"airflow-api-version": "1"}
 
 
-def test_a_call_is_sent_again_to_a_daemon_that_came_back(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_a_call_is_sent_again_to_a_daemon_that_came_back(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: None
     thread, results = in_thread(lambda: gateway.call("GET", "variables/x", {}, b""))
     wait_until(lambda: daemon.calls)
@@ -52,7 +52,7 @@ def test_a_call_is_sent_again_to_a_daemon_that_came_back(daemon: StubDaemon, gat
     assert len(daemon.hellos) == 2
 
 
-def test_a_stop_is_remembered_and_wakes_a_selector(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_a_stop_is_remembered_and_wakes_a_selector(daemon: StubDaemon, gateway: DaemonClient) -> None:
     gateway.drain()
     wait_until(lambda: daemon.hellos)
     with selectors.DefaultSelector() as selector:
@@ -65,7 +65,7 @@ def test_a_stop_is_remembered_and_wakes_a_selector(daemon: StubDaemon, gateway: 
     assert gateway.stop == frames.Stop(reason="cleared")
 
 
-def test_the_descriptor_outlives_a_reconnect(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_the_descriptor_outlives_a_reconnect(daemon: StubDaemon, gateway: DaemonClient) -> None:
     descriptor = gateway.fileno()
     gateway.drain()
     wait_until(lambda: daemon.hellos)
@@ -81,14 +81,14 @@ def test_the_descriptor_outlives_a_reconnect(daemon: StubDaemon, gateway: Gatewa
     assert gateway.fileno() == descriptor
 
 
-def test_draining_without_a_daemon_does_not_wait(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_draining_without_a_daemon_does_not_wait(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.go_away()
     begun = time.monotonic()
     gateway.drain()
     assert time.monotonic() - begun < 0.3
 
 
-def test_a_stop_cuts_a_waiting_call_short(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_a_stop_cuts_a_waiting_call_short(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: None  # an outage: the daemon waits
     thread, results = in_thread(lambda: gateway.call("GET", "variables/x", {}, b""))
     wait_until(lambda: daemon.calls)
@@ -97,7 +97,7 @@ def test_a_stop_cuts_a_waiting_call_short(daemon: StubDaemon, gateway: Gateway) 
     assert results == [None]
 
 
-def test_a_call_after_a_stop_is_still_answered(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_a_call_after_a_stop_is_still_answered(daemon: StubDaemon, gateway: DaemonClient) -> None:
     gateway.drain()
     wait_until(lambda: daemon.hellos)
     daemon.stop_job()
@@ -106,7 +106,7 @@ def test_a_call_after_a_stop_is_still_answered(daemon: StubDaemon, gateway: Gate
     assert gateway.call("GET", "connections/vault", {}, b"") is not None
 
 
-def test_an_answer_to_an_earlier_call_is_not_taken_for_this_one(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_an_answer_to_an_earlier_call_is_not_taken_for_this_one(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: frames.Answer(id=call.id - 1, status=500, headers={})
     thread, results = in_thread(lambda: gateway.call("GET", "a", {}, b""))
     wait_until(lambda: daemon.calls)
@@ -129,14 +129,14 @@ def test_an_inbox_puts_a_frame_together_from_single_bytes() -> None:
     assert received == [stop]
 
 
-def test_the_daemon_may_say_that_central_is_away(daemon: StubDaemon, gateway: Gateway) -> None:
+def test_the_daemon_may_say_that_central_is_away(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: frames.Spool(id=call.id)
     assert gateway.call("POST", "xcoms/d/r/t/k", {}, b"1", may_spool=True) == frames.Spool(id=1)
     assert daemon.calls[0].may_spool
 
 
 def test_without_a_daemon_a_write_is_spooled_after_a_moment(
-    daemon: StubDaemon, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    daemon: StubDaemon, gateway: DaemonClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway_module, "PATIENCE_WITHOUT_DAEMON_S", 0.2)
     daemon.go_away()
@@ -145,7 +145,7 @@ def test_without_a_daemon_a_write_is_spooled_after_a_moment(
 
 def test_without_a_daemon_a_job_is_stopped_when_it_is_time(daemon: StubDaemon) -> None:
     due: list[frames.Stop] = []
-    gateway = Gateway(str(daemon.socket_path), frames.Hello(job_id="j", key=KEY, pid=1), lambda: due[0] if due else None)
+    gateway = DaemonClient(str(daemon.socket_path), frames.Hello(job_id="j", key=KEY, pid=1), lambda: due[0] if due else None)
     verdict = frames.Stop(reason="superseded", detail="no contact")
     due.append(verdict)
     gateway.drain()
@@ -163,7 +163,7 @@ def test_without_a_daemon_a_job_is_stopped_when_it_is_time(daemon: StubDaemon) -
 
 def test_a_waiting_read_is_cut_short_by_the_stop_that_is_due(daemon: StubDaemon) -> None:
     stop = frames.Stop(reason="superseded")
-    gateway = Gateway(str(daemon.socket_path), frames.Hello(job_id="j", key=KEY, pid=1), lambda: stop)
+    gateway = DaemonClient(str(daemon.socket_path), frames.Hello(job_id="j", key=KEY, pid=1), lambda: stop)
     daemon.go_away()
     assert gateway.call("GET", "variables/x", {}, b"") is None
     assert gateway.stop == stop

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 from airflow_remote_worker.state import worker_log
-from airflow_remote_worker.state.worker_log import OwnLog
+from airflow_remote_worker.state.worker_log import WorkerLog
 
 
-def _say(log: OwnLog, message: str, *args: object, level: int = logging.INFO, exc_info: Any = None) -> None:
+def _say(log: WorkerLog, message: str, *args: object, level: int = logging.INFO, exc_info: Any = None) -> None:
     log.handle(logging.LogRecord("a.logger", level, __file__, 1, message, args, exc_info))
 
 
-def _lines(log: OwnLog) -> list[dict[str, str]]:
+def _lines(log: WorkerLog) -> list[dict[str, str]]:
     return [json.loads(line) for path in log.files() for line in path.read_bytes().splitlines() if line]
 
 
 def test_a_record_is_a_line_with_time_level_logger_and_text(tmp_path: Path) -> None:
-    log, told = OwnLog(tmp_path / "own"), []
+    log, told = WorkerLog(tmp_path / "own"), []
     log.on_line = lambda: told.append(1)
     _say(log, "%s is %d", "x", 3, level=logging.WARNING)
     (line,) = _lines(log)
@@ -31,7 +31,7 @@ def test_a_record_is_a_line_with_time_level_logger_and_text(tmp_path: Path) -> N
 
 
 def test_a_traceback_goes_with_its_line_and_both_are_bounded(tmp_path: Path) -> None:
-    log = OwnLog(tmp_path / "own")
+    log = WorkerLog(tmp_path / "own")
     try:
         raise ValueError("broken \ud800")
     except ValueError as error:
@@ -44,14 +44,14 @@ def test_a_traceback_goes_with_its_line_and_both_are_bounded(tmp_path: Path) -> 
 
 def test_the_next_start_goes_on_in_the_newest_file(tmp_path: Path) -> None:
     for message in ("one", "two"):
-        _say(OwnLog(tmp_path / "own"), message)
-    log = OwnLog(tmp_path / "own")
+        _say(WorkerLog(tmp_path / "own"), message)
+    log = WorkerLog(tmp_path / "own")
     assert [line["event"] for line in _lines(log)] == ["one", "two"] and len(log.files()) == 1
 
 
 def test_the_disk_never_holds_more_than_a_few_files_and_says_what_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "FILE_BYTES", 1000)
-    log = OwnLog(tmp_path / "own")
+    log = WorkerLog(tmp_path / "own")
     for number in range(100):
         _say(log, "line %d", number)
         assert sum(path.stat().st_size for path in log.files()) <= worker_log.MOST_FILES * 1000
@@ -62,7 +62,7 @@ def test_the_disk_never_holds_more_than_a_few_files_and_says_what_went(tmp_path:
 
 def test_files_sort_by_age_though_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "FILE_BYTES", 10)
-    log = OwnLog(tmp_path / "own")
+    log = WorkerLog(tmp_path / "own")
     for number, at in enumerate([5_000_000, 3_000_000, 4_000_000]):
         monkeypatch.setattr(worker_log.time, "time_ns", lambda at=at: at)
         _say(log, "%d", number)
@@ -70,7 +70,7 @@ def test_files_sort_by_age_though_the_clock_was_set_back(tmp_path: Path, monkeyp
 
 
 def test_lines_that_the_disk_did_not_take_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = OwnLog(tmp_path / "own")
+    log = WorkerLog(tmp_path / "own")
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError("full")))
         _say(log, "lost")
@@ -80,7 +80,7 @@ def test_lines_that_the_disk_did_not_take_are_counted(tmp_path: Path, monkeypatc
 
 
 def test_half_a_line_stands_for_itself_and_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log, write = OwnLog(tmp_path / "own"), os.write
+    log, write = WorkerLog(tmp_path / "own"), os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, line: write(fd, line[:10]))
         _say(log, "cut")
@@ -91,17 +91,17 @@ def test_half_a_line_stands_for_itself_and_counts_as_lost(tmp_path: Path, monkey
 
 
 def test_the_next_start_joins_nothing_to_half_a_line(tmp_path: Path) -> None:
-    _say(OwnLog(tmp_path / "own"), "one")
-    path = OwnLog(tmp_path / "own").files()[0]
+    _say(WorkerLog(tmp_path / "own"), "one")
+    path = WorkerLog(tmp_path / "own").files()[0]
     os.truncate(path, path.stat().st_size - 5)
-    log = OwnLog(tmp_path / "own")
+    log = WorkerLog(tmp_path / "own")
     _say(log, "two")
     assert json.loads(path.read_bytes().splitlines()[-1])["event"] == "two"
 
 
 def test_a_renamed_file_goes_on_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "FILE_BYTES", 250)
-    log = OwnLog(tmp_path / "own")
+    log = WorkerLog(tmp_path / "own")
     for number in range(4):
         _say(log, "%d", number)
     before = log.files()

@@ -15,7 +15,7 @@ from airflow_remote_worker.link.client import Executed
 from airflow_remote_worker.local import frames, job_files
 from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers.conversation import Conversation
-from airflow_remote_worker.triggers.host import Host
+from airflow_remote_worker.triggers.host import TriggerHost
 from airflow_remote_worker.triggers.log import WaitingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
 from airflow_remote_worker.triggers.trigger import Stage, Trigger
@@ -35,10 +35,10 @@ class Bench:
         self.conversation = Conversation(self, self, self, clock)  # type: ignore[arg-type]
         self.path = root / "g.sock"
 
-    def _host(self, name: str, root: Path) -> Host:
-        return Host(root, job_files.HostSpec(name, f"key of {name}", "", "", "dags", ""), ShimRecord(1, 0.0), 0.0)
+    def _host(self, name: str, root: Path) -> TriggerHost:
+        return TriggerHost(root, job_files.HostSpec(name, f"key of {name}", "", "", "dags", ""), ShimRecord(1, 0.0), 0.0)
 
-    def _trigger(self, lease: Lease, host: Host, root: Path) -> Trigger:
+    def _trigger(self, lease: Lease, host: TriggerHost, root: Path) -> Trigger:
         trigger = Trigger(lease, TriggerDir(root, lease), WaitingLog(root), "q", 1.0, Stage.HOSTED, host, host.spec.host_id)
         host.triggers[lease] = trigger
         return trigger
@@ -53,7 +53,7 @@ class Bench:
     def find(self, lease: Lease) -> Trigger | None:
         return self.triggers.get(lease)
 
-    def meet(self, trigger: Trigger, host: Host) -> bool:
+    def meet(self, trigger: Trigger, host: TriggerHost) -> bool:
         return trigger.host is host
 
     def order(self, trigger: Trigger) -> frames.StartTrigger:

@@ -18,7 +18,7 @@ from airflow_remote_worker.local import frames
 from airflow_remote_worker.state.directory import State
 from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers import hosts as hosts_module
-from airflow_remote_worker.triggers.host import Code, Host
+from airflow_remote_worker.triggers.host import HostedCode, TriggerHost
 from airflow_remote_worker.triggers.hosts import IDLE_S, MEET_WITHIN_S, Hosts, TooManyHosts
 from airflow_remote_worker.triggers.log import WaitingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
@@ -51,15 +51,15 @@ class Bench:
         self.starter = SleepStarter()
         self.clock = clock
         self.hosts = Hosts(state.hosts, Site(Config(state=state.root), "w1", root / "s", root / "c"), self.starter, clock)
-        self.died: list[tuple[Host, list[Trigger]]] = []
+        self.died: list[tuple[TriggerHost, list[Trigger]]] = []
         self.hosts.on_died = lambda host, triggers, how: self.died.append((host, triggers))
         self.code = self.code_of("dags", root)
         self._root = root
         self._number = 0
 
-    def code_of(self, name: str, root: Path) -> Code:
+    def code_of(self, name: str, root: Path) -> HostedCode:
         (root / name).mkdir(exist_ok=True)
-        return Code(name, str(root / name), "")
+        return HostedCode(name, str(root / name), "")
 
     def trigger(self) -> Trigger:
         self._number += 1
@@ -102,7 +102,7 @@ def test_triggers_of_one_bundle_share_a_host_and_those_of_another_do_not(run: Ca
     async def story(bench: Bench) -> None:
         first, second = [await bench.hosts.reserve(bench.trigger(), bench.code) for _ in range(2)]
         other = await bench.hosts.reserve(bench.trigger(), bench.code_of("others", tmp_path))
-        as_someone = await bench.hosts.reserve(bench.trigger(), Code("dags", bench.code.bundle_path, "nobody"))
+        as_someone = await bench.hosts.reserve(bench.trigger(), HostedCode("dags", bench.code.bundle_path, "nobody"))
         assert first is second
         assert len({host.spec.host_id for host in (first, other, as_someone)}) == 3
 

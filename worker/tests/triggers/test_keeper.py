@@ -31,7 +31,7 @@ from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.local import job_files
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.state.directory import State
-from airflow_remote_worker.triggers.host import Code, Host
+from airflow_remote_worker.triggers.host import HostedCode, TriggerHost
 from airflow_remote_worker.triggers.hosts import TooManyHosts
 from airflow_remote_worker.triggers.keeper import CentralPort, TriggerKeeper
 from airflow_remote_worker.triggers.spool import TriggerSpool
@@ -64,11 +64,11 @@ class Bench:
         self.keeper.voice = self
         self.keeper.tell = lambda trigger: self.said.append("tell")
         self.keeper.flush = lambda trigger: self.said.append("flush")
-        self.host = Host(root, job_files.HostSpec("h", "k", "", "", "", ""), None, 0.0)  # type: ignore[arg-type]
+        self.host = TriggerHost(root, job_files.HostSpec("h", "k", "", "", "", ""), None, 0.0)  # type: ignore[arg-type]
 
     # Hosts
 
-    async def reserve(self, trigger: Trigger, code: Code) -> Host:
+    async def reserve(self, trigger: Trigger, code: HostedCode) -> TriggerHost:
         if self.reserve_error:
             raise self.reserve_error
         self.claim(trigger, self.host)
@@ -78,7 +78,7 @@ class Bench:
         trigger.host = None
         self.host.triggers.pop(trigger.lease, None)
 
-    def claim(self, trigger: Trigger, host: Host) -> None:
+    def claim(self, trigger: Trigger, host: TriggerHost) -> None:
         trigger.host = host
         host.triggers[trigger.lease] = trigger
 

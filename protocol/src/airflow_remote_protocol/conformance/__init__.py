@@ -25,7 +25,6 @@ from airflow_remote_protocol.conformance import (
     leases,
     leaving,
     logs,
-    own_logs,
     polls,
     repeats,
     runtimes,
@@ -34,6 +33,7 @@ from airflow_remote_protocol.conformance import (
     task_settings,
     triggers,
     usages,
+    worker_logs,
 )
 from airflow_remote_protocol.conformance.central import CentralUnderTest
 
@@ -47,7 +47,7 @@ THEMES = (
     task_settings,
     leases,
     logs,
-    own_logs,
+    worker_logs,
     runtimes,
     usages,
     stops,

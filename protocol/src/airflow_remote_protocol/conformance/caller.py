@@ -241,7 +241,7 @@ class Caller:
         headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
         return self.call("POST", f"jobs/{offer.job_id}/log?offset={offset}", body=text, epoch=offer.epoch, headers=headers)
 
-    def own_log(self, stretch: str, offset: int | str, text: bytes, *, gzipped: bool = False) -> Response:
+    def worker_log(self, stretch: str, offset: int | str, text: bytes, *, gzipped: bool = False) -> Response:
         headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
         return self.call("POST", f"log?stretch={stretch}&offset={offset}", body=text, headers=headers)
 

@@ -96,7 +96,7 @@ class CentralUnderTest(Protocol):
         """Return the job's log as central holds it."""
         ...
 
-    def own_log(self, worker_name: str) -> bytes:
+    def worker_log(self, worker_name: str) -> bytes:
         """Return what the worker said of itself, as central holds it."""
         ...
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from airflow_remote_protocol.messages import IntentMode
 
-    from airflow_remote_provider.definitions.grants import Kind
+    from airflow_remote_provider.definitions.grants import GrantKind
     from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
-    from airflow_remote_provider.ledger.history import Kind as HistoryKind
+    from airflow_remote_provider.ledger.history import SeriesKind
     from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
     from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
     from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
     from airflow_remote_provider.stores.worker_log_lines import LogLines
 
-    Globs = Mapping[Kind, Sequence[str]]
+    Globs = Mapping[GrantKind, Sequence[str]]
 
 
-class Central(Protocol):
+class CentralClient(Protocol):
     """All that commands can ask. What is refused, or can't be asked at all, ends the command with a sentence."""
 
     # Enrolment tokens
@@ -57,7 +57,7 @@ class Central(Protocol):
     def revoke_worker(self, name: str) -> None: ...
     def remove_worker(self, name: str) -> None: ...
 
-    def list_history(self, kind: HistoryKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]: ...
+    def list_history(self, kind: SeriesKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]: ...
 
     # Jobs
 
@@ -79,19 +79,19 @@ class Central(Protocol):
     # What happened
 
     def list_accesses(self, only: AccessFilter, *, most: int) -> list[AccessRow]: ...
-    def suggest(self, dag_id: str) -> dict[str, dict[Kind, list[str]]]: ...
+    def suggest(self, dag_id: str) -> dict[str, dict[GrantKind, list[str]]]: ...
     def list_entries(self, only: AuditFilter, *, most: int) -> list[AuditRow]: ...
 
 
-def central(args: argparse.Namespace) -> Central:
+def central(args: argparse.Namespace) -> CentralClient:
     """Return the way to central that *args* and the environment name; at each turn of a `--watch` the same."""
     if "central" not in args:
         args.central = _way(args)
-    found: Central = args.central
+    found: CentralClient = args.central
     return found
 
 
-def _way(args: argparse.Namespace) -> Central:
+def _way(args: argparse.Namespace) -> CentralClient:
     from airflow_remote_provider.cli.server import named_server
 
     server = named_server(args)

@@ -12,7 +12,7 @@ from urllib.parse import quote, urljoin
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from airflow_remote_provider.cli.words import Away
+from airflow_remote_provider.cli.words import CentralUnavailable
 from airflow_remote_provider.ledger.presentable import presentable
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ class Client:
         try:
             response = self._http.send(request)
         except (httpx.HTTPError, OSError) as error:
-            raise Away(_unreachable(self._server, error)) from None
+            raise CentralUnavailable(_unreachable(self._server, error)) from None
         kind = _media_type(response)
-        ends = Away if response.is_server_error else SystemExit
+        ends = CentralUnavailable if response.is_server_error else SystemExit
         if response.status_code in (204, 304) or (response.is_success and kind == "application/json"):
             return response
         if kind == PROBLEM:

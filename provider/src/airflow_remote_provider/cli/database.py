@@ -12,8 +12,8 @@ from airflow_remote_protocol.messages import IntentMode
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.cli.words import Away
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.cli.words import CentralUnavailable
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.faults import diagnose
 from airflow_remote_provider.ledger import (
     certificates,
@@ -29,7 +29,7 @@ from airflow_remote_provider.ledger import (
 )
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
 from airflow_remote_provider.ledger.errors import LedgerError
-from airflow_remote_provider.ledger.history import Kind as HistoryKind
+from airflow_remote_provider.ledger.history import SeriesKind
 from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
 from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow, list_accesses
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow, list_entries
@@ -42,7 +42,7 @@ from airflow_remote_provider.ledger.views.waiting import why_waiting
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow, list_workers, show_worker
 from airflow_remote_provider.settings import settings, silent_after
 from airflow_remote_provider.stores.worker_log_lines import LogLines, read_lines
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Database:
         _done(workers.set_bundles, name, bundles, by=_me())
 
     def read_log(self, name: str, *, most: int, after: int | None, contains: str, level: str) -> LogLines:
-        store, worker = OwnLogStore(settings().worker_log_bytes), self.show_worker(name)
+        store, worker = WorkerLogStore(settings().worker_log_bytes), self.show_worker(name)
         return read_lines(store, worker.id, most=most, after=after, contains=contains, level=level)
 
     def restart(self, name: str, *, reason: str) -> None:
@@ -111,7 +111,7 @@ class Database:
     def remove_worker(self, name: str) -> None:
         _done(workers.remove_worker, name, by=_me())
 
-    def list_history(self, kind: HistoryKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]:
+    def list_history(self, kind: SeriesKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]:
         return _done(list_history, kind, names=names, last=last)
 
     def list_jobs(self, only: JobFilter, *, most: int) -> list[JobRow]:
@@ -138,10 +138,10 @@ class Database:
     def list_policies(self) -> list[PolicyRow]:
         return _done(queue_policy.list_policies)
 
-    def allow(self, queue: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+    def allow(self, queue: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
         return _done(queue_policy.allow, queue, globs, by=_me())
 
-    def deny(self, queue: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+    def deny(self, queue: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
         return _done(queue_policy.deny, queue, globs, by=_me())
 
     def set_mode(self, queue: str, mode: Mode) -> PolicyRow:
@@ -150,7 +150,7 @@ class Database:
     def list_accesses(self, only: AccessFilter, *, most: int) -> list[AccessRow]:
         return _all(list_accesses, only=only, most=most)
 
-    def suggest(self, dag_id: str) -> dict[str, dict[Kind, list[str]]]:
+    def suggest(self, dag_id: str) -> dict[str, dict[GrantKind, list[str]]]:
         return _done(grants.suggest, dag_id)
 
     def list_entries(self, only: AuditFilter, *, most: int) -> list[AuditRow]:
@@ -165,7 +165,7 @@ def _done(verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     except LedgerError as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
-        raise Away(str(diagnose(error))) from None
+        raise CentralUnavailable(str(diagnose(error))) from None
 
 
 def _all(view: Callable[..., Slice[T]], *, most: int | None = None, **wanted: Any) -> list[T]:

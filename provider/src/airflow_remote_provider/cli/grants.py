@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def commands() -> Any:
-    from airflow_remote_provider.definitions.grants import Kind
+    from airflow_remote_provider.definitions.grants import GrantKind
 
     queue = option("queue", help="the queue; '*' is all of them")
     kinds = [
         option(f"--{kind.value.replace('_', '-')}", action="append", default=[], metavar="GLOB", help=MEANINGS[kind.value])
-        for kind in Kind
+        for kind in GrantKind
     ]
     return group(
         "grants",
@@ -72,9 +72,9 @@ MEANINGS = {
 
 @watched
 def list_policies(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.definitions.grants import Kind
+    from airflow_remote_provider.definitions.grants import GrantKind
 
-    columns = ("queue", "mode", *(kind.value for kind in Kind), "changed_by")
+    columns = ("queue", "mode", *(kind.value for kind in GrantKind), "changed_by")
     show_rows(central(args).list_policies(), args, columns)
 
 
@@ -87,11 +87,11 @@ def deny(args: argparse.Namespace) -> None:
 
 
 def _change(args: argparse.Namespace, verb: Callable[[str, Globs], PolicyRow]) -> None:
-    from airflow_remote_provider.definitions.grants import Kind
+    from airflow_remote_provider.definitions.grants import GrantKind
 
-    globs = {kind: getattr(args, kind.value) for kind in Kind if getattr(args, kind.value)}
+    globs = {kind: getattr(args, kind.value) for kind in GrantKind if getattr(args, kind.value)}
     if not globs:
-        options = ", ".join(f"--{kind.value.replace('_', '-')}" for kind in Kind)
+        options = ", ".join(f"--{kind.value.replace('_', '-')}" for kind in GrantKind)
         raise SystemExit(f"name something: at least one of {options}")
     row = verb(args.queue, globs)
     for kind in globs:

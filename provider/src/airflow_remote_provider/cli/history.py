@@ -13,7 +13,7 @@ from airflow_remote_provider.cli.words import action, option, span_in
 if TYPE_CHECKING:
     import argparse
 
-    from airflow_remote_provider.ledger.history import Kind
+    from airflow_remote_provider.ledger.history import SeriesKind
 
 
 def history(whose: str, text: str, show: Callable[[argparse.Namespace], None]) -> Any:
@@ -29,7 +29,7 @@ def history(whose: str, text: str, show: Callable[[argparse.Namespace], None]) -
     )
 
 
-def show_series(args: argparse.Namespace, kind: Kind) -> None:
+def show_series(args: argparse.Namespace, kind: SeriesKind) -> None:
     """Print a point a line; as JSON or YAML, a series each, as the API has it."""
     rows = central(args).list_history(kind, args.names, last=_last(args))
     if args.output != "table":

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.words import Away, option
+from airflow_remote_provider.cli.words import CentralUnavailable, option
 from airflow_remote_provider.ledger.presentable import presentable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def watched(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse
                 time.sleep(every_s)
                 try:
                     _once(command, args)
-                except Away as away:
+                except CentralUnavailable as away:
                     print(away, file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             return None

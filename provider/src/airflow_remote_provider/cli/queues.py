@@ -57,9 +57,9 @@ def list_queues(args: argparse.Namespace) -> None:
 
 @watched
 def show_history(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.history import Kind
+    from airflow_remote_provider.ledger.history import SeriesKind
 
-    show_series(args, Kind.QUEUE)
+    show_series(args, SeriesKind.QUEUE)
 
 
 def set_queue(args: argparse.Namespace) -> None:

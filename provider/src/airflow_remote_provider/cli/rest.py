@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from airflow_remote_protocol.messages import IntentMode
 
 from airflow_remote_provider.cli.client import Client
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
-from airflow_remote_provider.ledger.history import Kind as HistoryKind
+from airflow_remote_provider.ledger.history import SeriesKind
 from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
 from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
@@ -124,7 +124,7 @@ class Rest:
     def remove_worker(self, name: str) -> None:
         self._client.end("DELETE", "workers", name)
 
-    def list_history(self, kind: HistoryKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]:
+    def list_history(self, kind: SeriesKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]:
         query = {"name": list(names), "last_s": last.total_seconds(), "most_points": MOST_POINTS}
         return self._client.get(Listed[HistoryRow], "history", kind.value, query=query).items
 
@@ -155,10 +155,10 @@ class Rest:
     def list_policies(self) -> list[PolicyRow]:
         return self._client.get(Listed[PolicyRow], "policies").items
 
-    def allow(self, queue: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+    def allow(self, queue: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
         return self._change_policy(queue, "allow", globs)
 
-    def deny(self, queue: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+    def deny(self, queue: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
         return self._change_policy(queue, "deny", globs)
 
     def set_mode(self, queue: str, mode: Mode) -> PolicyRow:
@@ -168,8 +168,8 @@ class Rest:
         wanted = asdict(only)
         return self._all(Listed[AccessRow], "accesses", {"answer": wanted.pop("answers"), **wanted}, most=most)
 
-    def suggest(self, dag_id: str) -> dict[str, dict[Kind, list[str]]]:
-        return self._client.get(dict[str, dict[Kind, list[str]]], "dags", dag_id, "suggestion")
+    def suggest(self, dag_id: str) -> dict[str, dict[GrantKind, list[str]]]:
+        return self._client.get(dict[str, dict[GrantKind, list[str]]], "dags", dag_id, "suggestion")
 
     def list_entries(self, only: AuditFilter, *, most: int) -> list[AuditRow]:
         return self._all(Listed[AuditRow], "audit", asdict(only), most=most)
@@ -187,6 +187,6 @@ class Rest:
     def _set(self, name: str, what: str, wish: Mapping[str, Any]) -> None:
         self._client.change(WorkerRow, "PUT", "workers", name, what, wish=wish)
 
-    def _change_policy(self, queue: str, how: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+    def _change_policy(self, queue: str, how: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
         wish = {kind.value: list(some) for kind, some in globs.items()}
         return self._client.change(PolicyRow, "POST", "policies", queue, how, wish=wish)

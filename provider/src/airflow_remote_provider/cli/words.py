@@ -11,7 +11,7 @@ from typing import Any
 LONGEST_LABEL = 100
 
 
-class Away(SystemExit):
+class CentralUnavailable(SystemExit):
     """Central does not answer now, and may in a moment. Ends a command, as any SystemExit; not one that watches."""
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from airflow_remote_protocol.presence import Presence
+
 from airflow_remote_provider.cli.central import central, limit
 from airflow_remote_provider.cli.history import history, show_series
 from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FOLLOWED_EVERY_S = 1.0
-PRESENCES = ("online", "silent", "offline", "never_connected", "gone")
 INTENTS = ("serve", "pause", "drain", "leave")
 COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_seen_at", "clock_off_s", "unfit", "alarm")
 
@@ -33,7 +34,12 @@ def commands() -> Any:
             "show all workers",
             list_workers,
             option("--text", default="", help="only with this in the name or host name, in any case"),
-            option("--presence", default=None, choices=PRESENCES, help="only those with this presence"),
+            option(
+                "--presence",
+                default=None,
+                choices=[presence.value for presence in Presence],
+                help="only those with this presence",
+            ),
             option("--intent", default=None, choices=INTENTS, help="only those that are to do this"),
             option("--queue", default="", help="only those that may serve this queue"),
             option("--label", default="", help="only with this label, such as site=kiel"),
@@ -127,9 +133,9 @@ def summarize(args: argparse.Namespace) -> None:
 
 @watched
 def show_history(args: argparse.Namespace) -> None:
-    from airflow_remote_provider.ledger.history import Kind
+    from airflow_remote_provider.ledger.history import SeriesKind
 
-    show_series(args, Kind.WORKER if args.names else Kind.FLEET)
+    show_series(args, SeriesKind.WORKER if args.names else SeriesKind.FLEET)
 
 
 @watched
@@ -226,7 +232,7 @@ def revoke_worker(args: argparse.Namespace) -> None:
 def remove_worker(args: argparse.Namespace) -> None:
     if not args.yes:
         worker = central(args).show_worker(args.name)
-        if worker.presence == "online":
+        if worker.presence == Presence.ONLINE:
             insist(f"worker {args.name} is online; removed, it is refused at once and must join again to work")
     central(args).remove_worker(args.name)
     print(f"removed {args.name}")

@@ -11,7 +11,7 @@ LONGEST = 1000
 """Of a job's labels as they are stored: a column that databases can compare."""
 
 
-def spelled(labels: Mapping[str, str]) -> str | None:
+def encode_labels(labels: Mapping[str, str]) -> str | None:
     """Return *labels* as a job's row holds them: one text for the same labels, whatever their order; None for none."""
     return json.dumps(dict(labels), sort_keys=True, ensure_ascii=False, separators=(",", ":")) if labels else None
 

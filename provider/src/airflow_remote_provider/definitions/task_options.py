@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from airflow_remote_provider.definitions.grants.declared import SECTION, BadDeclaration, declared
-from airflow_remote_provider.definitions.needs import LONGEST, spelled
+from airflow_remote_provider.definitions.needs import LONGEST, encode_labels
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def needed_labels(said: Any) -> dict[str, str]:
     if not isinstance(said, Mapping) or not all(isinstance(part, str) and part for pair in said.items() for part in pair):
         raise ValueError('it is no dict of texts; write labels as {"site": "kiel", "gpu": "yes"}')
     labels = dict(said)
-    if len(spelled(labels) or "") > LONGEST:
+    if len(encode_labels(labels) or "") > LONGEST:
         raise ValueError(f"it is longer than {LONGEST} characters, as JSON; name fewer labels")
     return labels
 

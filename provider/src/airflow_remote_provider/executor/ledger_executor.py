@@ -101,7 +101,7 @@ class LedgerExecutor(VersionedExecutor):
 
         However long no scheduler lived: its successor must not find our tasks without a heartbeat.
         """
-        self._is_unvouched = self._ledger("refresh heartbeats", heartbeats.vouch) is _FAILED
+        self._is_unvouched = self._ledger("refresh heartbeats", heartbeats.refresh_heartbeats) is _FAILED
         self._faults.attempt("read its options", settings, None)
 
     # Handing in
@@ -143,7 +143,7 @@ class LedgerExecutor(VersionedExecutor):
         """Store the items' jobs; what can't be one has its reason in its place."""
         lost_after = {name: rule.lost_after_s for name, rule in queues.rules(session).items()}
         code = compat.code_hashes(session, {item.ti.dag_version_id for item in items if isinstance(item, ExecuteTask)})
-        to = workloads.Addressee(self._owner, self.team_name, settings().lost_after_seconds, lost_after, code)
+        to = workloads.JobDefaults(self._owner, self.team_name, settings().lost_after_seconds, lost_after, code)
         new = [self._as_job(session, item, to) for item in items]
         jobs.enqueue(session, [job for job in new if isinstance(job, NewJob)])
         return new
@@ -158,13 +158,13 @@ class LedgerExecutor(VersionedExecutor):
             self._fail_connection_test_row(key, why)
         self.fail(key, why)
 
-    def _as_job(self, session: Session, item: ExecutorWorkload, to: workloads.Addressee) -> NewJob | BadTaskOption:
+    def _as_job(self, session: Session, item: ExecutorWorkload, to: workloads.JobDefaults) -> NewJob | BadTaskOption:
         try:
             return self._made_job(session, item, to)
         except BadTaskOption as error:
             return error
 
-    def _made_job(self, session: Session, item: ExecutorWorkload, to: workloads.Addressee) -> NewJob:
+    def _made_job(self, session: Session, item: ExecutorWorkload, to: workloads.JobDefaults) -> NewJob:
         if isinstance(item, ExecuteTask):
             return workloads.task_job(item, to)
         if isinstance(item, ExecuteCallback):
@@ -203,7 +203,7 @@ class LedgerExecutor(VersionedExecutor):
             self._due.pop("vouch", None)
         runs = bool(self._keys or self._unadopted)
         if (runs or self._is_unvouched) and self._is_due("vouch", VOUCH_EVERY_S):
-            self._is_unvouched = self._ledger("refresh heartbeats", heartbeats.vouch) is _FAILED
+            self._is_unvouched = self._ledger("refresh heartbeats", heartbeats.refresh_heartbeats) is _FAILED
             if self._is_unvouched:
                 self._due.pop("vouch")
         if self._unadopted:

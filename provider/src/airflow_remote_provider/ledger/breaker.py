@@ -17,7 +17,7 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.dispatch import LIMIT
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.ledger.workers import CENTRAL, WorkerRecord, record_of, set_intent
 from airflow_remote_provider.models import Job, Worker
@@ -39,7 +39,7 @@ def note_begun(session: Session, worker_id: str) -> None:
     wake(session, Topic.WORKER)
 
 
-def note_failure(session: Session, lease: Lease, why: str) -> WorkerRecord | None:
+def note_failure(session: Session, lease: WorkerLease, why: str) -> WorkerRecord | None:
     """A job of the worker's has failed before anything was seen of its own code. Return the worker; None: it was removed."""
     worker = session.scalar(select(Worker).where(Worker.id == lease.worker_id).with_for_update())
     if worker is None or worker.removed_at is not None:

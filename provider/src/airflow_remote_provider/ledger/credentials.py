@@ -24,7 +24,7 @@ from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import EnrolmentToken, Job, Presence, Worker
+from airflow_remote_provider.models import EnrolmentToken, Job, Worker, WorkerContact
 
 LONGEST_LIFE = timedelta(days=366)
 """Of an enrolment token."""
@@ -199,7 +199,7 @@ def _take_place(session: Session, worker_id: str, place: _Place) -> _Place:
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None or worker.removed_at is not None:
         raise TokenRefused("the worker that this token replaces was removed or replaced already; ask an admin for a new token")
-    seen_at = session.scalar(select(Presence.last_seen_at).where(Presence.worker_id == worker.id))
+    seen_at = session.scalar(select(WorkerContact.last_seen_at).where(WorkerContact.worker_id == worker.id))
     is_out = worker.revoked_at is not None or worker.suspended_at is not None or worker.boot_id is None
     if not is_out and seen_at is not None and database_now(session) - seen_at <= LIVE_WITHIN:
         raise NameTaken(
@@ -304,7 +304,7 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
         changed_at=stamp(session),
     )
     session.add(worker)
-    session.add(Presence(worker_id=worker.id))
+    session.add(WorkerContact(worker_id=worker.id))
     try:
         session.flush()
     except IntegrityError:

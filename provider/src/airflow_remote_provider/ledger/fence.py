@@ -24,7 +24,7 @@ follows with the next list, in which the first ones are stopping."""
 
 
 @dataclass(frozen=True)
-class Lease:
+class WorkerLease:
     """Under which right a worker speaks."""
 
     worker_id: str
@@ -67,7 +67,7 @@ def subject_of(job: Job) -> Subject:
     )
 
 
-def hold(session: Session, lease: Lease, *, lock: bool = True) -> Job:
+def hold(session: Session, lease: WorkerLease, *, lock: bool = True) -> Job:
     """Return the job of a lease that was given and not taken back, whether or not the job has ended under it.
 
     Raises:
@@ -83,7 +83,7 @@ def hold(session: Session, lease: Lease, *, lock: bool = True) -> Job:
     return job
 
 
-def hold_open(session: Session, lease: Lease, *, lock: bool = True) -> Job:
+def hold_open(session: Session, lease: WorkerLease, *, lock: bool = True) -> Job:
     job = hold(session, lease, lock=lock)
     if JobState(job.state).is_ended:
         raise Superseded(f"job {lease.job_id} has ended: {job.state}, {job.stop_reason or job.reason or 'reported'}")
@@ -112,7 +112,7 @@ def refuse_after_its_end(session: Session, job: Job) -> None:
         )
 
 
-def check(session: Session, lease: Lease) -> Subject:
+def check(session: Session, lease: WorkerLease) -> Subject:
     """Return whom an open lease is for.
 
     Raises:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import SECRET, Ask, Grant, Kind, inferred, named
+from airflow_remote_provider.definitions.grants import SECRET, Ask, Grant, GrantKind, inferred, named
 from airflow_remote_provider.definitions.grants.declared import BadDeclaration, declared, noted, noted_of_file, spell
 from airflow_remote_provider.ledger.errors import NotYours
 from airflow_remote_provider.ledger.presentable import presentable
@@ -165,7 +165,7 @@ LONGEST_NAME = 250
 # The reads of people
 
 
-def suggest(session: Session, dag_id: str) -> dict[str, dict[Kind, list[str]]]:
+def suggest(session: Session, dag_id: str) -> dict[str, dict[GrantKind, list[str]]]:
     """Return, by task, what its author should declare: what he does now, and what jobs asked for that nothing grants by now.
 
     By now: by the Dag's newest version, and by the policy of the queue that the job was in.
@@ -173,21 +173,21 @@ def suggest(session: Session, dag_id: str) -> dict[str, dict[Kind, list[str]]]:
     query = select(Access.task_id, Access.queue, Access.kind, Access.name).where(
         Access.dag_id == dag_id,
         Access.answer.in_([Answer.DENIED.value, Answer.AUDITED.value]),
-        Access.kind.in_([kind.value for kind in Kind]),
+        Access.kind.in_([kind.value for kind in GrantKind]),
     )
     tasks = compat.newest_definitions(session, dag_id)
-    lacking: dict[str, dict[Kind, set[str]]] = {}
+    lacking: dict[str, dict[GrantKind, set[str]]] = {}
     for task_id, queue, kind, name in session.execute(query.distinct()):
-        ask = _as_asked(Kind(kind), name)
+        ask = _as_asked(GrantKind(kind), name)
         granted = policy_of(session, queue).grant | _of_task(tasks.get(task_id))[0]
         if not granted.allows(ask):
-            lacking.setdefault(task_id, {}).setdefault(Kind(kind), set()).add(name)
+            lacking.setdefault(task_id, {}).setdefault(GrantKind(kind), set()).add(name)
     for task_id, names in lacking.items():
         for kind, globs in _declared(tasks.get(task_id))[0].globs.items():
             names.setdefault(kind, set()).update(globs)
     return {task: {kind: sorted(names) for kind, names in kinds.items()} for task, kinds in sorted(lacking.items())}
 
 
-def _as_asked(kind: Kind, name: str) -> Ask:
+def _as_asked(kind: GrantKind, name: str) -> Ask:
     """Return the ask that was recorded under this name."""
     return Ask(kind, (name.removesuffix("*"),), listing=True) if name.endswith("*") else Ask(kind, (name,))

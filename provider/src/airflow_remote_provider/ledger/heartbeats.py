@@ -10,7 +10,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.models import Job
 
 
-def vouch(session: Session) -> int:
+def refresh_heartbeats(session: Session) -> int:
     """Keep Airflow's own heartbeat fresh for every running job: one UPDATE for the whole fleet. Return how many tasks.
 
     And one for tasks that were cleared while they ran (`restarting`): they wait for their job's end under a new id, and would

@@ -72,22 +72,22 @@ class Field:
     """What stands for several teams."""
 
 
-class Kind(str, Enum):
+class SeriesKind(str, Enum):
     FLEET = "fleet"
     QUEUE = "queue"
     WORKER = "worker"
 
 
-FIELDS: Mapping[Kind, tuple[Field, ...]] = {
-    Kind.FLEET: (Field("online", mean), Field("silent", max), Field("slots", mean), Field("used_slots", mean)),
-    Kind.QUEUE: (
+FIELDS: Mapping[SeriesKind, tuple[Field, ...]] = {
+    SeriesKind.FLEET: (Field("online", mean), Field("silent", max), Field("slots", mean), Field("used_slots", mean)),
+    SeriesKind.QUEUE: (
         Field("queued", max),
         Field("running", mean),
         Field("oldest_s", max, over_teams=max),
         Field("free_slots", mean),
         Field("wait_p95_s", max, over_teams=max),
     ),
-    Kind.WORKER: (Field("online", mean), Field("used_slots", mean), Field("slots", max)),
+    SeriesKind.WORKER: (Field("online", mean), Field("used_slots", mean), Field("slots", max)),
 }
 """What is kept of each kind, in order. A worker's *online* is the share of the time, 0 to 1."""
 
@@ -96,7 +96,7 @@ FIELDS: Mapping[Kind, tuple[Field, ...]] = {
 class Series:
     """What is measured: one queue's, one worker's, or the whole fleet's values, of one team (empty: of none)."""
 
-    kind: Kind
+    kind: SeriesKind
     name: str
     team: str
 
@@ -122,7 +122,7 @@ def put(session: Session, level: Level, found: Mapping[Series, Points]) -> None:
 
 
 def _replace(session: Session, level: Level, rows: Mapping[tuple[Series, int], Points]) -> None:
-    by_kind: dict[tuple[Kind, str, int], list[str]] = {}
+    by_kind: dict[tuple[SeriesKind, str, int], list[str]] = {}
     for series, first in rows:
         by_kind.setdefault((series.kind, series.team, first), []).append(series.name)
     ours = or_(
@@ -134,7 +134,7 @@ def _replace(session: Session, level: Level, rows: Mapping[tuple[Series, int], P
     which = and_(History.span_s == level.span_s, ours)
     merged = {key: dict(points) for key, points in rows.items()}
     for row in session.execute(select(History.kind, History.name, History.team, History.first, History.points).where(which)):
-        key = (Series(Kind(row.kind), row.name, row.team), row.first)
+        key = (Series(SeriesKind(row.kind), row.name, row.team), row.first)
         merged[key] = {**_points(row.first, row.points), **merged[key]}
     session.execute(delete(History).where(which).execution_options(synchronize_session=False))
     session.execute(
@@ -165,11 +165,11 @@ def fold(session: Session, fine: Level, coarse: Level, now: datetime) -> None:
         History.span_s == fine.span_s, History.first > begin - fine.points
     )
     if coarse.span_s == QUARTERS.span_s:
-        query = query.where(History.kind != Kind.WORKER.value)  # their quarters are measured
+        query = query.where(History.kind != SeriesKind.WORKER.value)  # their quarters are measured
     ratio = coarse.span_s // fine.span_s
     found: dict[Series, Points] = {}
     rows = session.execute(query.order_by(History.kind, History.name, History.team))
-    for key, some in groupby(rows, key=lambda row: Series(Kind(row.kind), row.name, row.team)):
+    for key, some in groupby(rows, key=lambda row: Series(SeriesKind(row.kind), row.name, row.team)):
         points: Points = {}
         for row in some:
             points |= _points(row.first, row.points)
@@ -181,7 +181,7 @@ def fold(session: Session, fine: Level, coarse: Level, now: datetime) -> None:
 def _folded_until(session: Session, level: Level, until: int) -> int:
     """Return the first number that the fleet has no point of yet, among those before *until*."""
     query = select(History.first, History.points).where(
-        History.kind == Kind.FLEET.value, History.span_s == level.span_s, History.first < until
+        History.kind == SeriesKind.FLEET.value, History.span_s == level.span_s, History.first < until
     )
     numbers = [
         number
@@ -192,7 +192,7 @@ def _folded_until(session: Session, level: Level, until: int) -> int:
     return max(numbers, default=-1) + 1
 
 
-def folded(kind: Kind, points: Points, size: int) -> Points:
+def folded(kind: SeriesKind, points: Points, size: int) -> Points:
     """Return one point for each *size* numbers."""
     groups: dict[int, list[tuple[Value, ...]]] = {}
     for number, values in points.items():
@@ -200,7 +200,7 @@ def folded(kind: Kind, points: Points, size: int) -> Points:
     return {number: _as_one(some, [field.over_time for field in FIELDS[kind]]) for number, some in groups.items()}
 
 
-def summed(kind: Kind, teams: Iterable[Points]) -> Points:
+def summed(kind: SeriesKind, teams: Iterable[Points]) -> Points:
     """Return the points of several teams' series as one."""
     by_number: dict[int, list[tuple[Value, ...]]] = {}
     for points in teams:
@@ -220,7 +220,9 @@ def rounded(value: float) -> float:
     return int(near) if near == int(near) else near
 
 
-def read(session: Session, level: Level, kind: Kind, *, since: int, names: Sequence[str] | None = None) -> dict[Series, Points]:
+def read(
+    session: Session, level: Level, kind: SeriesKind, *, since: int, names: Sequence[str] | None = None
+) -> dict[Series, Points]:
     """Return the points from *since* on; one statement. *names*: of these only."""
     query = select(History.name, History.team, History.first, History.points).where(
         History.kind == kind.value, History.span_s == level.span_s, History.first > since - level.points
@@ -237,7 +239,7 @@ def read(session: Session, level: Level, kind: Kind, *, since: int, names: Seque
 def known_queues(session: Session, now: datetime) -> set[str]:
     """Return the queues that have points of the last day."""
     query = select(History.name).where(
-        History.kind == Kind.QUEUE.value,
+        History.kind == SeriesKind.QUEUE.value,
         History.span_s == MINUTES.span_s,
         History.first > MINUTES.number(now - MINUTES.kept) - MINUTES.points,
     )
@@ -250,7 +252,7 @@ def purge(session: Session, now: datetime) -> int:
     old = [
         and_(History.span_s == level.span_s, History.first < level.number(now - level.kept) - level.points) for level in LEVELS
     ]
-    strangers = and_(History.kind == Kind.WORKER.value, History.name.not_in(select(Worker.id)))
+    strangers = and_(History.kind == SeriesKind.WORKER.value, History.name.not_in(select(Worker.id)))
     for which in (or_(*old), strangers):
         deleted: Any = session.execute(delete(History).where(which).execution_options(synchronize_session=False))
         gone += deleted.rowcount

@@ -29,7 +29,15 @@ from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
 from airflow_remote_provider.ledger.errors import Impossible, LeaseLapsed, NotYet, NotYours, Superseded, TooLate
-from airflow_remote_provider.ledger.fence import LOOKED_UP, Lease, Subject, hold, hold_open, refuse_after_its_end, subject_of
+from airflow_remote_provider.ledger.fence import (
+    LOOKED_UP,
+    Subject,
+    WorkerLease,
+    hold,
+    hold_open,
+    refuse_after_its_end,
+    subject_of,
+)
 from airflow_remote_provider.ledger.log_places import take_log
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
@@ -43,7 +51,7 @@ RIVAL_SPEAKS_WITHIN = timedelta(seconds=5)
 jobs live on the original, which has heard of the takeover in its open poll and claims its session back."""
 
 
-def accept(session: Session, lease: Lease) -> Subject:
+def accept(session: Session, lease: WorkerLease) -> Subject:
     """The worker runs the job. Again changes nothing. Return whom it is for.
 
     Raises:
@@ -67,7 +75,7 @@ REPORTED_TRIGGER_DELAY = timedelta(seconds=5)
 """How long a trigger waits that its worker reports as ended, which only its event or a stop ends."""
 
 
-def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) -> None:
+def decline(session: Session, lease: WorkerLease, reason: str, *, delay: timedelta) -> None:
     """The worker can't take an offer now: queue it again, after a delay, at no cost to the job.
 
     A running trigger as well: its worker drains, or the process that hosts it has ended.
@@ -87,7 +95,7 @@ def decline(session: Session, lease: Lease, reason: str, *, delay: timedelta) ->
     wake(session, Topic.QUEUED)
 
 
-def withdraw(session: Session, leases: Sequence[Lease]) -> None:
+def withdraw(session: Session, leases: Sequence[WorkerLease]) -> None:
     """The offers did not reach their worker (the poll was gone): queue them again at once."""
     for lease in sorted(leases, key=lambda lease: lease.job_id):
         try:
@@ -214,7 +222,7 @@ def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None
             job.missing_since = database_now(session)
 
 
-def conclude(session: Session, lease: Lease, *, done: bool, body: bytes = b"") -> Subject:
+def conclude(session: Session, lease: WorkerLease, *, done: bool, body: bytes = b"") -> Subject:
     """Note that the task's own terminal state is about to go through (*done*), or that it did not after all.
 
     Return whom it is for, as it was before. Set before the call goes out, so that nobody takes the state it brings for a
@@ -275,7 +283,7 @@ class End:
     reason: str
 
 
-def report(session: Session, lease: Lease, said: Report) -> End | None:
+def report(session: Session, lease: WorkerLease, said: Report) -> End | None:
     """The job is over at its worker. The same report again changes nothing.
 
     Return how it ended; None if that says nothing about its worker: it was stopped, or reported before.
@@ -341,7 +349,7 @@ def _end_trigger(session: Session, job: Job, said: Report) -> None:
         deferrals.hand_back(session, job, reason, delay=REPORTED_TRIGGER_DELAY, died=said.outcome is Outcome.DIED)
 
 
-def fire(session: Session, lease: Lease, event: TriggerEvent) -> None:
+def fire(session: Session, lease: WorkerLease, event: TriggerEvent) -> None:
     """A trigger has ended: let its task go on. The same event again changes nothing.
 
     Raises:
@@ -372,7 +380,7 @@ def _wait_for_a_rival(session: Session, worker_id: str) -> None:
         raise NotYet("this worker has just started, and it is not certain yet that it is no copy; say so again in some seconds")
 
 
-def note_late(session: Session, lease: Lease, said: Report) -> None:
+def note_late(session: Session, lease: WorkerLease, said: Report) -> None:
     """Keep what a worker reported about a job after it had been lost."""
     job = session.get(Job, lease.job_id)
     if job is None or job.worker_id != lease.worker_id:

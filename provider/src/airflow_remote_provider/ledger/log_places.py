@@ -9,7 +9,7 @@ from airflow_remote_protocol.states import JobState
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.ledger.fence import Lease, hold
+from airflow_remote_provider.ledger.fence import WorkerLease, hold
 from airflow_remote_provider.models import Job
 
 
@@ -26,7 +26,7 @@ class LogPlace:
     """The path that the job's log was given: what is sized for :func:`begin_log` and :func:`end_log`."""
 
 
-def log_place(session: Session, lease: Lease) -> LogPlace:
+def log_place(session: Session, lease: WorkerLease) -> LogPlace:
     """Return where the log of a lease goes; also after the job has ended under it.
 
     A log path belongs to the newest job whose log began on it. What an older one still sends goes into a file beside it, which
@@ -45,7 +45,7 @@ def log_place(session: Session, lease: Lease) -> LogPlace:
     return LogPlace(beside, min(0, begun - job.log_end), job.log_path)
 
 
-def begin_log(session: Session, lease: Lease, base: int) -> int:
+def begin_log(session: Session, lease: WorkerLease, base: int) -> int:
     """Fix where this lease's bytes begin; the first call wins. Return the offset that holds.
 
     *base* is the file's size, read after :func:`log_place` was committed. Where a newer job has the path, nothing begins on it:
@@ -62,7 +62,7 @@ def begin_log(session: Session, lease: Lease, base: int) -> int:
     return base
 
 
-def end_log(session: Session, lease: Lease, size: int) -> None:
+def end_log(session: Session, lease: WorkerLease, size: int) -> None:
     """Fix how large the file was when a newer job took it over; the first call wins. *size* is its size now.
 
     Nothing is appended between the takeover and the newer job's first byte, and that fixes it, too (:func:`begin_log`).

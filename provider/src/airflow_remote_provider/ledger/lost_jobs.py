@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
-from airflow_remote_provider.models import Job, Presence
+from airflow_remote_provider.models import Job, WorkerContact
 
 
 def lose_silent(session: Session) -> int:
@@ -22,8 +22,8 @@ def lose_silent(session: Session) -> int:
     """
     now = database_now(session)
     query = (
-        select(Job, Presence.last_seen_at)
-        .outerjoin(Presence, Presence.worker_id == Job.worker_id)
+        select(Job, WorkerContact.last_seen_at)
+        .outerjoin(WorkerContact, WorkerContact.worker_id == Job.worker_id)
         .where(Job.state == JobState.RUNNING.value)
     )
     lost = [
@@ -69,7 +69,7 @@ def rebase(session: Session, *, offer_deadline: timedelta) -> None:
     Workers heard of in the future were heard of now; offers begin their deadline anew; nothing waits longer for its next offer.
     """
     now = database_now(session)
-    session.execute(update(Presence).where(Presence.last_seen_at > now).values(last_seen_at=now))
+    session.execute(update(WorkerContact).where(WorkerContact.last_seen_at > now).values(last_seen_at=now))
     session.execute(update(Job).where(Job.state == JobState.OFFERED.value).values(deadline_at=now + offer_deadline))
     session.execute(update(Job).where(Job.state == JobState.QUEUED.value, Job.not_before.is_not(None)).values(not_before=None))
     session.execute(update(Job).where(Job.state == JobState.RUNNING.value, Job.missing_since > now).values(missing_since=now))

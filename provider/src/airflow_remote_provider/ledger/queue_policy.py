@@ -13,10 +13,10 @@ from enum import Enum
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.definitions.grants import Grant, Kind
+from airflow_remote_provider.definitions.grants import Grant, GrantKind
 from airflow_remote_provider.ledger.audit import acted
 from airflow_remote_provider.ledger.errors import LedgerError
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.queues import ALL_QUEUES, locked
 from airflow_remote_provider.models import Deferral, Job, Queue
 from airflow_remote_provider.placeholder_names import OURS
@@ -51,11 +51,11 @@ def policy_of(session: Session, queue: str) -> Policy:
     mode = (own and own.mode) or (everywhere and everywhere.mode) or Mode.ENFORCE
     grant = Grant()
     for row in rows.values():
-        grant |= Grant({kind: frozenset(_globs(row, kind)) for kind in Kind})
+        grant |= Grant({kind: frozenset(_globs(row, kind)) for kind in GrantKind})
     return Policy(Mode(mode), grant)
 
 
-def allow(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, by: str) -> PolicyRow:
+def allow(session: Session, queue: str, globs: Mapping[GrantKind, Sequence[str]], *, by: str) -> PolicyRow:
     """Grant *globs* to every job of *queue*, from its next question on.
 
     Raises:
@@ -66,7 +66,7 @@ def allow(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, 
     for pattern in (pattern for some in globs.values() for pattern in some):
         if not pattern.strip() or len(pattern) > LONGEST_GLOB:
             raise BadGlob(f"{pattern[:50]!r} is no glob of 1 to {LONGEST_GLOB} characters")
-    for classpath in globs.get(Kind.CODE_ON_CENTRAL, ()):
+    for classpath in globs.get(GrantKind.CODE_ON_CENTRAL, ()):
         if not CLASSPATH.fullmatch(classpath):
             raise BadGlob(
                 f"{classpath[:50]!r} is no import path of a class; code on central is named class by class, without a glob"
@@ -74,11 +74,11 @@ def allow(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, 
         if classpath.startswith(OURS):
             raise BadGlob(f"{classpath[:80]!r} is a class of the Remote Executor itself; it is no code on central")
     row = locked(session, queue, by=by)
-    row.globs = {kind.value: sorted({*_globs(row, kind), *globs.get(kind, ())}) for kind in Kind}
+    row.globs = {kind.value: sorted({*_globs(row, kind), *globs.get(kind, ())}) for kind in GrantKind}
     return _changed(session, row, "allow", globs)
 
 
-def deny(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, by: str) -> PolicyRow:
+def deny(session: Session, queue: str, globs: Mapping[GrantKind, Sequence[str]], *, by: str) -> PolicyRow:
     """Take *globs* back. What a task's own definition names stays granted.
 
     Raises:
@@ -90,7 +90,7 @@ def deny(session: Session, queue: str, globs: Mapping[Kind, Sequence[str]], *, b
         if missing := set(some) - set(_globs(row, kind)):
             has = ", ".join(_globs(row, kind)) or "none"
             raise BadGlob(f"the policy of the queue {queue!r} has no {kind.value} {min(missing)!r} to take back; it has: {has}")
-    row.globs = {kind.value: sorted(set(_globs(row, kind)) - set(globs.get(kind, ()))) for kind in Kind}
+    row.globs = {kind.value: sorted(set(_globs(row, kind)) - set(globs.get(kind, ()))) for kind in GrantKind}
     return _changed(session, row, "deny", globs)
 
 
@@ -101,7 +101,7 @@ def set_mode(session: Session, queue: str, mode: Mode, *, by: str) -> PolicyRow:
     return _changed(session, row, f"mode {mode.value}", {})
 
 
-def runs_on_central(session: Session, lease: Lease, classpath: str, body: bytes) -> tuple[bool, bool]:
+def runs_on_central(session: Session, lease: WorkerLease, classpath: str, body: bytes) -> tuple[bool, bool]:
     """Say whether central's triggerer runs this trigger class for the job, and whether that was decided by an earlier call.
 
     What administrators have listed for the job's queue decides at the first call. A repeat of it, with the same *body*, finds
@@ -115,7 +115,7 @@ def runs_on_central(session: Session, lease: Lease, classpath: str, body: bytes)
         wait = session.get(Deferral, job.ti_id)
         if wait is not None and wait.deferred_by == job.id:
             return wait.classpath is None, True
-    listed = policy_of(session, job.queue).grant.globs.get(Kind.CODE_ON_CENTRAL, frozenset())
+    listed = policy_of(session, job.queue).grant.globs.get(GrantKind.CODE_ON_CENTRAL, frozenset())
     return classpath in listed and not classpath.startswith(OURS), False
 
 
@@ -147,16 +147,16 @@ LONGEST_GLOB = 500
 CLASSPATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
-def _insist_on_some(globs: Mapping[Kind, Sequence[str]]) -> None:
+def _insist_on_some(globs: Mapping[GrantKind, Sequence[str]]) -> None:
     if not any(globs.values()):
-        raise BadGlob(f"name something: at least one of {', '.join(kind.value for kind in Kind)}")
+        raise BadGlob(f"name something: at least one of {', '.join(kind.value for kind in GrantKind)}")
 
 
-def _globs(row: Queue, kind: Kind) -> list[str]:
+def _globs(row: Queue, kind: GrantKind) -> list[str]:
     return (row.globs or {}).get(kind.value, [])
 
 
-def _changed(session: Session, row: Queue, what: str, globs: Mapping[Kind, Sequence[str]]) -> PolicyRow:
+def _changed(session: Session, row: Queue, what: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
     session.flush()
     said = {kind.value: list(some) for kind, some in globs.items() if some}
     acted(session, row.changed_by, f"changed the policy of the queue {row.name}: {what} {said or ''}".rstrip())
@@ -165,5 +165,5 @@ def _changed(session: Session, row: Queue, what: str, globs: Mapping[Kind, Seque
 
 
 def _as_row(row: Queue) -> PolicyRow:
-    globs = {kind.value: _globs(row, kind) for kind in Kind}
+    globs = {kind.value: _globs(row, kind) for kind in GrantKind}
     return PolicyRow(queue=row.name, mode=row.mode, changed_at=row.changed_at, changed_by=row.changed_by, **globs)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.models import Job, Presence, Usage, Worker
+from airflow_remote_provider.models import Job, Usage, Worker, WorkerContact
 
 REMOVED_KEPT = timedelta(days=1)
 
@@ -28,7 +28,7 @@ def purge(session: Session, *, older_than: timedelta) -> int:
     now = database_now(session)
     before = now - older_than
     removed = select(Worker.id).where(Worker.removed_at < now - REMOVED_KEPT)
-    for about in (Presence, Usage):
+    for about in (WorkerContact, Usage):
         session.execute(delete(about).where(about.worker_id.in_(removed)))
     session.execute(delete(Worker).where(Worker.removed_at < now - REMOVED_KEPT))
     gone = session.execute(

@@ -18,7 +18,7 @@ from airflow_remote_provider.ledger.errors import Cloned, Revoked, StrangeCertif
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.ledger.workers import WorkerRecord, note_change_of, record_of, seen
-from airflow_remote_provider.models import Presence, Worker
+from airflow_remote_provider.models import Worker, WorkerContact
 
 RIVALS_WITHIN = timedelta(minutes=10)
 """How long after a takeover the older start may claim its session back, and shows by that that the later one is a copy."""
@@ -65,7 +65,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     worker.instance_id = request.instance_id
     worker.boot_id = request.boot_id
     worker.session_id = str(uuid.uuid4())
-    worker.heard_revision = worker.intent_revision  # the answer tells it
+    worker.received_revision = worker.intent_revision  # the answer tells it
     worker.session_at = now
     worker.slots = request.slots
     worker.triggers = request.triggers
@@ -104,7 +104,7 @@ def _take_over(session: Session, worker: Worker, boot_id: str, now: datetime) ->
     if boot_id == worker.refused_boot_id:
         raise Cloned(_copied(worker, "it was started while the first one was alive"))
     if boot_id != worker.previous_boot_id:
-        seen_at = session.scalar(select(Presence.last_seen_at).where(Presence.worker_id == worker.id))
+        seen_at = session.scalar(select(WorkerContact.last_seen_at).where(WorkerContact.worker_id == worker.id))
         if worker.boot_id is not None and seen_at is not None and now - seen_at <= LIVE_WITHIN:
             detail = f"start {boot_id} took the session over from start {worker.boot_id}, last heard of at {seen_at:%H:%M:%S} UTC"
             note_change_of(session, worker, AuditKind.TAKEOVER, detail, now)

@@ -17,7 +17,7 @@ from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import checked_bundles, revoke
 from airflow_remote_provider.ledger.errors import LedgerError, Revoked, Unknown
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import Job, Presence, Worker
+from airflow_remote_provider.models import Job, Worker, WorkerContact
 
 LONGEST_PAUSE = timedelta(days=366)
 CENTRAL = "central"
@@ -46,7 +46,7 @@ class WorkerRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     bundles: tuple[str, ...] | None = None
     certificate: str | None = None
-    heard_revision: int | None = None
+    received_revision: int | None = None
     unfit: str = ""
     early_failures: int = 0
 
@@ -81,7 +81,7 @@ def record_of(worker: Worker) -> WorkerRecord:
         labels=worker.labels or {},
         bundles=None if worker.bundles is None else tuple(worker.bundles),
         certificate=worker.certificate,
-        heard_revision=worker.heard_revision,
+        received_revision=worker.received_revision,
         unfit=worker.unfit or "",
         early_failures=worker.early_failures or 0,
     )
@@ -122,8 +122,8 @@ def note_change_of(session: Session, worker: Worker, kind: AuditKind, detail: st
 def seen(session: Session, worker_ids: Sequence[str]) -> None:
     """Note a contact of these workers, now. One statement, whatever the fleet."""
     session.execute(
-        update(Presence)
-        .where(Presence.worker_id.in_(worker_ids))
+        update(WorkerContact)
+        .where(WorkerContact.worker_id.in_(worker_ids))
         .values(last_seen_at=database_clock(session))
         .execution_options(synchronize_session=False)
     )
@@ -175,7 +175,7 @@ def note_heard(session: Session, worker_id: str, revision: int) -> WorkerRecord:
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None:
         raise Revoked("this worker was removed; join again with a new enrolment token")
-    worker.heard_revision = min(revision, worker.intent_revision)
+    worker.received_revision = min(revision, worker.intent_revision)
     return record_of(worker)
 
 

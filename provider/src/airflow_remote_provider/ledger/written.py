@@ -8,7 +8,7 @@ from airflow_remote_protocol.states import JobState
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.models import Job
 
 
@@ -20,13 +20,13 @@ class Bounds:
     calls: int
 
 
-def note(session: Session, lease: Lease) -> None:
+def note(session: Session, lease: WorkerLease) -> None:
     """Note that the job has written at all."""
     mine = update(Job).where(Job.id == lease.job_id, Job.worker_id == lease.worker_id, Job.epoch == lease.epoch)
     session.execute(mine.where(Job.writes == 0).values(writes=1).execution_options(synchronize_session=False))
 
 
-def reserve(session: Session, lease: Lease, wanted: Bounds, *, most: Bounds) -> bool:
+def reserve(session: Session, lease: WorkerLease, wanted: Bounds, *, most: Bounds) -> bool:
     """Count *wanted* as written by the job; False, and nothing has changed, if that would be more than *most*.
 
     A lease that is over reserves nothing; that it is over, the call itself is told by :func:`..leases.check`.

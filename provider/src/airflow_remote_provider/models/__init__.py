@@ -15,7 +15,7 @@ from airflow_remote_provider.models.history import History
 from airflow_remote_provider.models.job import Job
 from airflow_remote_provider.models.queue import Queue
 from airflow_remote_provider.models.usage import Usage
-from airflow_remote_provider.models.worker import Presence, Worker
+from airflow_remote_provider.models.worker import Worker, WorkerContact
 
 __all__ = [
     "Access",
@@ -26,8 +26,8 @@ __all__ = [
     "EnrolmentToken",
     "History",
     "Job",
-    "Presence",
     "Queue",
     "Usage",
     "Worker",
+    "WorkerContact",
 ]

@@ -64,7 +64,7 @@ class Worker(Base):
     intent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     intent_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When central wants it to serve again by itself; NULL: never."""
-    heard_revision: Mapped[int | None] = mapped_column(Integer)
+    received_revision: Mapped[int | None] = mapped_column("heard_revision", Integer)
     """Of the intent that its last poll under a newer one told; NULL: none yet."""
 
     instance_id: Mapped[str | None] = mapped_column(String(64))
@@ -104,7 +104,7 @@ class Worker(Base):
     )
 
 
-class Presence(Base):
+class WorkerContact(Base):
     """When a worker was last heard of. Apart from :class:`Worker`, so that the write of every ten seconds locks nothing else."""
 
     __tablename__ = "remote_presence"

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from airflow_remote_provider.ledger.presentable import presentable
-from airflow_remote_provider.stores.worker_logs import OwnLogStore, Piece
+from airflow_remote_provider.stores.worker_logs import Piece, WorkerLogStore
 
 PIECE = 512 * 1024
 """Bytes of one look, unless something is searched for."""
@@ -56,7 +56,7 @@ class LogLines:
 
 
 def read_lines(
-    store: OwnLogStore, worker_id: str, *, most: int, after: int | None = None, contains: str = "", level: str = "debug"
+    store: WorkerLogStore, worker_id: str, *, most: int, after: int | None = None, contains: str = "", level: str = "debug"
 ) -> LogLines:
     """Return the lines behind the position *after*, the first *most* of them; without it, the last *most*.
 
@@ -92,7 +92,7 @@ def read_lines(
     return LogLines(items, position, position + half < piece.end)
 
 
-def as_download(store: OwnLogStore, worker_id: str) -> Iterator[bytes]:
+def as_download(store: WorkerLogStore, worker_id: str) -> Iterator[bytes]:
     """Yield the log as a text file, some lines at a time; if it has very many lines, the newest of them."""
     piece = store.read(worker_id, 0, 1 << 62)  # what comes later is another download's: this one has an end
     body, _ = _whole_lines(piece, may_begin_at=0)

@@ -44,7 +44,7 @@ class Piece:
     """The position behind the last byte of the log; what follows the piece is there already if its own end is less."""
 
 
-class OwnLogStore:
+class WorkerLogStore:
     """Blocking. *most*: bytes kept of one worker's log; the older half goes when they are full."""
 
     def __init__(self, most: int) -> None:

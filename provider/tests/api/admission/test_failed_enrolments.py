@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_provider.api.admission.failed_enrolments import SOURCES, Guesses
+from airflow_remote_provider.api.admission.failed_enrolments import SOURCES, FailedEnrolments
 from airflow_remote_provider.api.problems import Refusal
 
 
@@ -16,23 +16,23 @@ class Clock:
         return self.now
 
 
-def _fail(guesses: Guesses, source: str, times: int) -> None:
+def _fail(guesses: FailedEnrolments, source: str, times: int) -> None:
     for _ in range(times):
-        guesses.insist_on_few(source)
+        guesses.check_attempts(source)
         guesses.note_failure(source)
 
 
 def test_after_too_many_the_source_waits_for_the_minute_to_end() -> None:
     clock = Clock()
-    guesses = Guesses(3, clock)
+    guesses = FailedEnrolments(3, clock)
     _fail(guesses, "10.0.0.7", 3)
     clock.now += 20
     with pytest.raises(Refusal) as refused:
-        guesses.insist_on_few("10.0.0.7")
+        guesses.check_attempts("10.0.0.7")
     assert (refused.value.code, refused.value.retry_after_s) == (ProblemCode.BUSY, 40.0)
-    guesses.insist_on_few("10.0.0.8")
+    guesses.check_attempts("10.0.0.8")
     clock.now += 40
-    guesses.insist_on_few("10.0.0.7")
+    guesses.check_attempts("10.0.0.7")
 
 
 @pytest.mark.parametrize(
@@ -46,20 +46,20 @@ def test_after_too_many_the_source_waits_for_the_minute_to_end() -> None:
     ],
 )
 def test_what_one_sender_has_to_himself_counts_as_one(first: str, second: str, is_one: bool) -> None:
-    guesses = Guesses(1, Clock())
+    guesses = FailedEnrolments(1, Clock())
     _fail(guesses, first, 1)
     if is_one:
         with pytest.raises(Refusal):
-            guesses.insist_on_few(second)
+            guesses.check_attempts(second)
     else:
-        guesses.insist_on_few(second)
+        guesses.check_attempts(second)
 
 
 def test_many_sources_share_one_count_and_memory_has_a_bound() -> None:
-    guesses = Guesses(5, Clock())
+    guesses = FailedEnrolments(5, Clock())
     for number in range(SOURCES + 5):
         _fail(guesses, f"10.1.{number // 256}.{number % 256}", 1)
     with pytest.raises(Refusal):
-        guesses.insist_on_few("10.9.9.9")
+        guesses.check_attempts("10.9.9.9")
     assert len(guesses._failed) <= SOURCES + 1
-    guesses.insist_on_few("10.1.0.0")
+    guesses.check_attempts("10.1.0.0")

@@ -15,7 +15,7 @@ from airflow_remote_protocol.conformance.caller import Caller
 from airflow_remote_protocol.conformance.insist import refused
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_provider.api.admission import rate_limits
-from airflow_remote_provider.api.admission.rate_limits import AT_ONCE, BURST_S, Shares
+from airflow_remote_provider.api.admission.rate_limits import AT_ONCE, BURST_S, RateLimits
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.settings import settings
 
@@ -43,7 +43,7 @@ def _busy(work: Callable[[], object]) -> None:
 
 
 def test_who_calls_faster_than_anybody_should_is_told_to_wait_and_nobody_else(clock: Clock) -> None:
-    some = Shares(5)
+    some = RateLimits(5)
     for _ in range(int(5 * BURST_S)):
         some.take("wild")
     _busy(lambda: some.take("wild"))
@@ -55,21 +55,21 @@ def test_who_calls_faster_than_anybody_should_is_told_to_wait_and_nobody_else(cl
 
 
 def test_a_steady_worker_at_the_limit_never_waits(clock: Clock) -> None:
-    some = Shares(5)
+    some = RateLimits(5)
     for _ in range(1000):
         some.take("steady")
         clock.now += 0.2
 
 
 def test_none_is_no_limit(clock: Clock) -> None:
-    some = Shares(0)
+    some = RateLimits(0)
     for _ in range(100_000):
         some.take("w")
 
 
 def test_those_that_were_quiet_are_forgotten_and_no_other(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "FORGOTTEN", 3)
-    some = Shares(5)
+    some = RateLimits(5)
     some.take("once")
     for _ in range(50):
         some.take("wild")
@@ -83,7 +83,7 @@ def test_those_that_were_quiet_are_forgotten_and_no_other(clock: Clock, monkeypa
 
 
 def test_calls_under_way_are_bounded_and_places_given_back() -> None:
-    some = Shares(0)
+    some = RateLimits(0)
     with ExitStack() as stack:
         for _ in range(AT_ONCE):
             stack.enter_context(some.place("wild"))

@@ -11,7 +11,7 @@ from airflow_remote_protocol.conformance.usages import MACHINE
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import Usage, UsageNoted
 from airflow_remote_provider.api.admission.rate_limits import BURST_S
-from airflow_remote_provider.api.admission.usage_interval import CALLS_PER_S, LEAST_S, WORKER_CALLS_PER_S, Pace
+from airflow_remote_provider.api.admission.usage_interval import CALLS_PER_S, LEAST_S, WORKER_CALLS_PER_S, UsageInterval
 from sqlalchemy import Engine
 
 from testkit.central import ServedCentral
@@ -24,7 +24,7 @@ def central(database: Engine) -> Iterator[ServedCentral]:
 
 
 def test_the_more_workers_tell_the_seldomer_each_does() -> None:
-    pace = Pace()
+    pace = UsageInterval()
     assert pace.next_s("first", 0.0) == LEAST_S
     many = int(CALLS_PER_S * 60)
     for number in range(many):
@@ -34,7 +34,7 @@ def test_the_more_workers_tell_the_seldomer_each_does() -> None:
 
 
 def test_who_has_nothing_to_tell_any_more_is_soon_not_counted() -> None:
-    pace = Pace()
+    pace = UsageInterval()
     for number in range(1000):
         pace.next_s(str(number), 0.0)
     assert pace.next_s("late", 200.0) == 1001 / CALLS_PER_S

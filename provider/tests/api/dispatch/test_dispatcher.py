@@ -41,10 +41,10 @@ from airflow_remote_provider.api.dispatch.waiting_room import News, Parked
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.registry import Registry
-from airflow_remote_provider.definitions.needs import spelled
+from airflow_remote_provider.definitions.needs import encode_labels
 from airflow_remote_provider.ledger import dispatch, ended_tasks, rotation, sessions, suspension, workers
 from airflow_remote_provider.ledger.wakeup import Topic
-from airflow_remote_provider.models import Job, Presence, Worker
+from airflow_remote_provider.models import Job, Worker, WorkerContact
 from airflow_remote_provider.settings import settings
 
 # One dispatcher, polls parked by hand
@@ -304,7 +304,7 @@ def test_a_parked_poll_whose_worker_gets_a_queue_gets_its_jobs_at_once(database:
 @pytest.mark.parametrize("change", ["labels", "bundles"])
 def test_a_parked_poll_whose_worker_comes_to_suit_a_job_gets_it_at_once(database: Engine, change: str) -> None:
     worker = enlist(bundles=["plant"])
-    job = queued(labels=spelled({"gpu": "yes"})) if change == "labels" else queued(bundle="office")
+    job = queued(labels=encode_labels({"gpu": "yes"})) if change == "labels" else queued(bundle="office")
 
     async def check(bench: Bench) -> None:
         parked = await bench.park(worker)
@@ -399,7 +399,7 @@ def _fleet(count: int) -> list[Enlisted]:
         )
     with compat.transaction() as session:
         session.execute(insert(Worker), rows)
-        session.execute(insert(Presence), [{"worker_id": worker.id} for worker in made])
+        session.execute(insert(WorkerContact), [{"worker_id": worker.id} for worker in made])
     return made
 
 

@@ -31,7 +31,7 @@ from airflow_remote_provider.api.duties.observation import ObservationWindow
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger import duty
 from airflow_remote_provider.ledger.expired_offers import OfferRules
-from airflow_remote_provider.models import Duty, Presence
+from airflow_remote_provider.models import Duty, WorkerContact
 from airflow_remote_provider.settings import settings
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -50,7 +50,7 @@ def _run(check: Callable[[LedgerPool], Awaitable[None]], pool: LedgerPool | None
 
 def _was_seen(worker: Enlisted) -> bool:
     with compat.transaction() as session:
-        presence = session.get(Presence, worker.id)
+        presence = session.get(WorkerContact, worker.id)
     return presence is not None and presence.last_seen_at is not None
 
 
@@ -83,7 +83,7 @@ def test_only_one_process_has_the_duty() -> None:
 def test_an_open_job_keeps_it_busy_and_none_lets_it_rest() -> None:
     async def check(pool: LedgerPool) -> None:
         duties = Duties(pool, settings())
-        duties.stir()
+        duties.mark_busy()
         await duties._round()
         assert not duties._busy
         await asyncio.to_thread(queued)
@@ -97,7 +97,7 @@ def test_what_stirs_during_a_round_counts() -> None:
     class Slow(LedgerPool):
         async def call(self, verb: Any, *args: Any, **kwargs: Any) -> Any:
             answer = await super().call(verb, *args, **kwargs)
-            duties[0].stir()  # the answer is older than this
+            duties[0].mark_busy()  # the answer is older than this
             return answer
 
     duties: list[Duties] = []

@@ -12,7 +12,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties import recorder
 from airflow_remote_provider.api.duties.recorder import Recorder
 from airflow_remote_provider.ledger import history
-from airflow_remote_provider.ledger.history import Kind
+from airflow_remote_provider.ledger.history import SeriesKind
 from airflow_remote_provider.ledger.views import history as view
 from airflow_remote_provider.ledger.views.history import HistoryRow, list_history
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
@@ -40,7 +40,7 @@ def _record(by: Recorder) -> None:
         by.record(session)
 
 
-def _shown(kind: Kind, *names: str, scope: Scope = EVERYTHING, **wanted: object) -> dict[str, HistoryRow]:
+def _shown(kind: SeriesKind, *names: str, scope: Scope = EVERYTHING, **wanted: object) -> dict[str, HistoryRow]:
     with compat.transaction() as session:
         rows = list_history(session, kind, last=timedelta(hours=1), names=names, scope=scope, **wanted)  # type: ignore[arg-type]
     return {row.name: row for row in rows}
@@ -52,13 +52,13 @@ def test_a_minute_tells_the_fleet_and_each_queue(clock: list[datetime]) -> None:
     last_seen(enlist("away", ["z"]).id, ago(minutes=5))
     queued("z")
     _record(_recorder())
-    fleet = _shown(Kind.FLEET)[""]
+    fleet = _shown(SeriesKind.FLEET)[""]
     assert (fleet.at, fleet.span_s) == ([NOON.timestamp()], 60)
     assert fleet.values == {"online": [1], "silent": [1], "slots": [5], "used_slots": [2]}
-    queues = _shown(Kind.QUEUE)
+    queues = _shown(SeriesKind.QUEUE)
     assert (queues["q"].values["running"], queues["q"].values["free_slots"]) == ([1], [3])
     assert (queues["z"].values["queued"], queues["z"].values["wait_p95_s"]) == ([1], [None])
-    assert list(_shown(Kind.QUEUE, "z")) == ["z"]
+    assert list(_shown(SeriesKind.QUEUE, "z")) == ["z"]
 
 
 def test_a_worker_s_quarter_is_written_when_it_is_over(clock: list[datetime]) -> None:
@@ -67,10 +67,10 @@ def test_a_worker_s_quarter_is_written_when_it_is_over(clock: list[datetime]) ->
     last_seen(worker.id, ago(minutes=5))
     clock[0] += timedelta(minutes=7)
     _record(by)
-    assert _shown(Kind.WORKER, "edge") == {}
+    assert _shown(SeriesKind.WORKER, "edge") == {}
     clock[0] += timedelta(minutes=8)
     _record(by)
-    assert _shown(Kind.WORKER, "edge")["edge"].values == {"online": [0.5], "used_slots": [0], "slots": [4]}
+    assert _shown(SeriesKind.WORKER, "edge")["edge"].values == {"online": [0.5], "used_slots": [0], "slots": [4]}
 
 
 def test_who_lost_the_duty_writes_nothing_of_what_it_gathered(clock: list[datetime]) -> None:
@@ -80,7 +80,7 @@ def test_who_lost_the_duty_writes_nothing_of_what_it_gathered(clock: list[dateti
     by.forget()
     clock[0] += timedelta(minutes=15)
     _record(by)
-    assert _shown(Kind.WORKER, "edge") == {}
+    assert _shown(SeriesKind.WORKER, "edge") == {}
 
 
 def test_queues_beyond_the_most_have_no_history_but_those_that_have_go_on(
@@ -93,7 +93,7 @@ def test_queues_beyond_the_most_have_no_history_but_those_that_have_go_on(
         queued(name)
     clock[0] += timedelta(minutes=1)
     _record(_recorder())
-    assert {name: len(row.at) for name, row in _shown(Kind.QUEUE).items()} == {"a": 2, "b": 1}
+    assert {name: len(row.at) for name, row in _shown(SeriesKind.QUEUE).items()} == {"a": 2, "b": 1}
 
 
 def test_points_are_put_together_to_as_many_as_are_wanted(clock: list[datetime]) -> None:
@@ -103,9 +103,9 @@ def test_points_are_put_together_to_as_many_as_are_wanted(clock: list[datetime])
         if minute == 30:
             queued("q")
         _record(by)
-    row = _shown(Kind.QUEUE, most_points=7)["q"]
+    row = _shown(SeriesKind.QUEUE, most_points=7)["q"]
     assert row.span_s == 9 * 60 and set(row.values["queued"]) == {1} and len(row.at) <= 7
-    assert len(_shown(Kind.FLEET, most_points=7)[""].at) <= 7
+    assert len(_shown(SeriesKind.FLEET, most_points=7)[""].at) <= 7
 
 
 def test_of_other_teams_nothing_is_shown(clock: list[datetime]) -> None:
@@ -118,10 +118,13 @@ def test_of_other_teams_nothing_is_shown(clock: list[datetime]) -> None:
     clock[0] += timedelta(minutes=15)
     _record(by)
     blue, red = Scope(teams={"blue"}), Scope(teams={"red"})
-    assert {name: row.values["queued"][0] for name, row in _shown(Kind.QUEUE, scope=blue).items()} == {"q": 1}
-    assert {name: row.values["queued"][0] for name, row in _shown(Kind.QUEUE, scope=red).items()} == {"q": 2, "secret": 1}
-    assert (_shown(Kind.WORKER, "red", scope=blue), len(_shown(Kind.WORKER, "red", scope=red))) == ({}, 1)
-    assert (_shown(Kind.FLEET, scope=blue)[""].values["online"][0], _shown(Kind.FLEET, scope=red)[""].values["online"][0]) == (
+    assert {name: row.values["queued"][0] for name, row in _shown(SeriesKind.QUEUE, scope=blue).items()} == {"q": 1}
+    assert {name: row.values["queued"][0] for name, row in _shown(SeriesKind.QUEUE, scope=red).items()} == {"q": 2, "secret": 1}
+    assert (_shown(SeriesKind.WORKER, "red", scope=blue), len(_shown(SeriesKind.WORKER, "red", scope=red))) == ({}, 1)
+    assert (
+        _shown(SeriesKind.FLEET, scope=blue)[""].values["online"][0],
+        _shown(SeriesKind.FLEET, scope=red)[""].values["online"][0],
+    ) == (
         0,
         1,
     )

@@ -11,35 +11,35 @@ from sqlalchemy import Engine
 from testkit.ledger import change_job, claim, counted, enlist, queued  # isort: skip
 
 from airflow_remote_provider.api.gateway import lease_cache
-from airflow_remote_provider.api.gateway.lease_cache import Checks
+from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger import fence, leases
 from airflow_remote_provider.ledger.errors import LeaseLapsed, Superseded
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 
 pytestmark = pytest.mark.usefixtures("database")
 
 
 @pytest.fixture
-def lease() -> Lease:
+def lease() -> WorkerLease:
     worker = enlist()
     queued()
     return worker.lease(claim(worker.claimant())[0])
 
 
-def _run(check: Callable[[Checks], Awaitable[None]]) -> None:
+def _run(check: Callable[[LeaseCache], Awaitable[None]]) -> None:
     async def run() -> None:
         pool = LedgerPool(1)
         try:
-            await check(Checks(pool))
+            await check(LeaseCache(pool))
         finally:
             pool.close()
 
     asyncio.run(run())
 
 
-def test_what_was_confirmed_is_not_asked_again(database: Engine, lease: Lease) -> None:
-    async def check(known: Checks) -> None:
+def test_what_was_confirmed_is_not_asked_again(database: Engine, lease: WorkerLease) -> None:
+    async def check(known: LeaseCache) -> None:
         ti_id = await known.anew(lease, leases.accept)
         with counted(database) as statements:
             assert await known.lately(lease) == ti_id
@@ -48,10 +48,10 @@ def test_what_was_confirmed_is_not_asked_again(database: Engine, lease: Lease) -
     _run(check)
 
 
-def test_it_is_asked_again_after_its_moment(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_asked_again_after_its_moment(lease: WorkerLease, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_cache, "HOLDS_S", 0.0)
 
-    async def check(known: Checks) -> None:
+    async def check(known: LeaseCache) -> None:
         await known.lately(lease)
         change_job(lease.job_id, epoch=lease.epoch + 1)
         with pytest.raises(Superseded):
@@ -60,8 +60,8 @@ def test_it_is_asked_again_after_its_moment(lease: Lease, monkeypatch: pytest.Mo
     _run(check)
 
 
-def test_a_job_that_was_taken_back_is_refused_at_once(lease: Lease) -> None:
-    async def check(known: Checks) -> None:
+def test_a_job_that_was_taken_back_is_refused_at_once(lease: WorkerLease) -> None:
+    async def check(known: LeaseCache) -> None:
         await known.lately(lease)
         change_job(lease.job_id, state="revoked")
         known.doubt()
@@ -71,9 +71,9 @@ def test_a_job_that_was_taken_back_is_refused_at_once(lease: Lease) -> None:
     _run(check)
 
 
-def test_an_answer_that_is_older_than_the_doubt_is_not_kept(lease: Lease) -> None:
-    async def check(known: Checks) -> None:
-        def interrupted(session: object, asked: Lease) -> None:
+def test_an_answer_that_is_older_than_the_doubt_is_not_kept(lease: WorkerLease) -> None:
+    async def check(known: LeaseCache) -> None:
+        def interrupted(session: object, asked: WorkerLease) -> None:
             change_later.append(True)
             known.doubt()
 
@@ -88,20 +88,24 @@ def test_an_answer_that_is_older_than_the_doubt_is_not_kept(lease: Lease) -> Non
 
 
 @pytest.mark.parametrize("other", ["worker", "epoch"])
-def test_one_lease_says_nothing_of_another(lease: Lease, other: str) -> None:
-    async def check(known: Checks) -> None:
+def test_one_lease_says_nothing_of_another(lease: WorkerLease, other: str) -> None:
+    async def check(known: LeaseCache) -> None:
         await known.lately(lease)
-        foreign = Lease("another", lease.job_id, lease.epoch) if other == "worker" else Lease(lease.worker_id, lease.job_id, 99)
+        foreign = (
+            WorkerLease("another", lease.job_id, lease.epoch)
+            if other == "worker"
+            else WorkerLease(lease.worker_id, lease.job_id, 99)
+        )
         with pytest.raises(Exception, match=r"no job|is for epoch"):
             await known.lately(foreign)
 
     _run(check)
 
 
-def test_old_answers_are_dropped(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_answers_are_dropped(lease: WorkerLease, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_cache, "HOLDS_S", 0.0)
 
-    async def check(known: Checks) -> None:
+    async def check(known: LeaseCache) -> None:
         for _ in range(3):
             await known.anew(lease, fence.check)
         assert len(known._confirmed) <= 1
@@ -109,8 +113,8 @@ def test_old_answers_are_dropped(lease: Lease, monkeypatch: pytest.MonkeyPatch) 
     _run(check)
 
 
-def test_a_refusal_is_not_remembered_as_anything_else(lease: Lease) -> None:
-    async def check(known: Checks) -> None:
+def test_a_refusal_is_not_remembered_as_anything_else(lease: WorkerLease) -> None:
+    async def check(known: LeaseCache) -> None:
         await known.lately(lease)
         change_job(lease.job_id, state="revoked")
         with pytest.raises(Superseded):
@@ -121,8 +125,8 @@ def test_a_refusal_is_not_remembered_as_anything_else(lease: Lease) -> None:
     _run(check)
 
 
-def test_a_task_that_has_ended_is_refused_at_once(lease: Lease) -> None:
-    async def check(known: Checks) -> None:
+def test_a_task_that_has_ended_is_refused_at_once(lease: WorkerLease) -> None:
+    async def check(known: LeaseCache) -> None:
         await known.anew(lease, leases.accept)
         await known.lately(lease)
         await known.ending(lease, lambda session, lease: leases.conclude(session, lease, done=True))
@@ -132,10 +136,10 @@ def test_a_task_that_has_ended_is_refused_at_once(lease: Lease) -> None:
     _run(check)
 
 
-def test_an_answer_from_before_the_tasks_end_is_not_kept(lease: Lease) -> None:
+def test_an_answer_from_before_the_tasks_end_is_not_kept(lease: WorkerLease) -> None:
     """Asked before the end was written down, and answered after it was begun."""
 
-    async def check(known: Checks) -> None:
+    async def check(known: LeaseCache) -> None:
         await known.anew(lease, leases.accept)
         known.forget(lease)
         asking = asyncio.ensure_future(known.lately(lease))

@@ -19,9 +19,9 @@ from airflow_remote_provider.api.gateway.rights import Rights, token_scope
 from airflow_remote_provider.api.gateway.rules import Meaning
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal, as_response
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger import fence, queue_policy
-from airflow_remote_provider.ledger.fence import Lease, Subject
+from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 from airflow_remote_provider.models import Access
 from starlette.requests import Request
 
@@ -34,20 +34,20 @@ def worker() -> Enlisted:
 
 
 @pytest.fixture
-def lease(worker: Enlisted) -> Lease:
+def lease(worker: Enlisted) -> WorkerLease:
     return running(worker)
 
 
 Check = Callable[..., Awaitable[None]]
 
 
-def _with(lease: Lease, work: Callable[[Check], Awaitable[None]]) -> None:
+def _with(lease: WorkerLease, work: Callable[[Check], Awaitable[None]]) -> None:
     async def run() -> None:
         pool = LedgerPool(1)
         rights = Rights(pool)
         subject = await pool.call(fence.check, lease)
 
-        async def check(method: str, path: str, of: Lease = lease, *, taken_back: bool = False) -> None:
+        async def check(method: str, path: str, of: WorkerLease = lease, *, taken_back: bool = False) -> None:
             request = Request({"type": "http", "method": method, "headers": [], "query_string": b""})
             match = rules.find(method, path)
             await rights.check(of, replace(subject, taken_back=taken_back), match, request, b'{"tasks": []}')
@@ -60,12 +60,12 @@ def _with(lease: Lease, work: Callable[[Check], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def _subject(lease: Lease) -> Subject:
+def _subject(lease: WorkerLease) -> Subject:
     with compat.transaction() as session:
         return fence.check(session, lease)
 
 
-def test_a_call_about_the_task_itself_costs_no_statement(lease: Lease, database: Engine) -> None:
+def test_a_call_about_the_task_itself_costs_no_statement(lease: WorkerLease, database: Engine) -> None:
     me = _subject(lease)
 
     async def work(check: Check) -> None:
@@ -79,7 +79,7 @@ def test_a_call_about_the_task_itself_costs_no_statement(lease: Lease, database:
     _with(lease, work)
 
 
-def test_what_nothing_grants_is_denied_as_the_execution_api_would(lease: Lease) -> None:
+def test_what_nothing_grants_is_denied_as_the_execution_api_would(lease: WorkerLease) -> None:
     async def work(check: Check) -> None:
         with pytest.raises(NotGranted) as denied:
             await check("GET", "connections/plant")
@@ -90,9 +90,9 @@ def test_what_nothing_grants_is_denied_as_the_execution_api_would(lease: Lease) 
     _with(lease, work)
 
 
-def test_an_answer_holds_for_a_moment_and_is_recorded_once(lease: Lease, database: Engine) -> None:
+def test_an_answer_holds_for_a_moment_and_is_recorded_once(lease: WorkerLease, database: Engine) -> None:
     with compat.transaction() as session:
-        queue_policy.allow(session, "q", {Kind.VARIABLES: ["a*"]}, by="ada")
+        queue_policy.allow(session, "q", {GrantKind.VARIABLES: ["a*"]}, by="ada")
 
     async def work(check: Check) -> None:
         await check("GET", "variables/ab")
@@ -111,9 +111,9 @@ def test_an_answer_holds_for_a_moment_and_is_recorded_once(lease: Lease, databas
     ]
 
 
-def test_one_jobs_answer_is_not_anothers(worker: Enlisted, lease: Lease) -> None:
+def test_one_jobs_answer_is_not_anothers(worker: Enlisted, lease: WorkerLease) -> None:
     with compat.transaction() as session:
-        queue_policy.allow(session, "q", {Kind.VARIABLES: ["a"]}, by="ada")
+        queue_policy.allow(session, "q", {GrantKind.VARIABLES: ["a"]}, by="ada")
     elsewhere = running(enlist("other", ["elsewhere"]), "elsewhere")
 
     async def work(check: Check) -> None:
@@ -124,7 +124,7 @@ def test_one_jobs_answer_is_not_anothers(worker: Enlisted, lease: Lease) -> None
     _with(lease, work)
 
 
-def test_what_no_grant_allows_is_refused_and_recorded_once(lease: Lease, database: Engine) -> None:
+def test_what_no_grant_allows_is_refused_and_recorded_once(lease: WorkerLease, database: Engine) -> None:
     async def work(check: Check) -> None:
         for _ in range(3):
             with pytest.raises(Refusal, match="another task instance"):
@@ -150,7 +150,7 @@ def test_only_a_connection_test_speaks_with_a_workloads_token() -> None:
     assert token_scope(JobKind.CALLBACK, Meaning.START_CALLBACK) == "callback"
 
 
-def test_what_a_task_writes_about_its_try_counts_until_it_is_taken_back(lease: Lease) -> None:
+def test_what_a_task_writes_about_its_try_counts_until_it_is_taken_back(lease: WorkerLease) -> None:
     me = _subject(lease)
     own_xcom = f"xcoms/{me.dag_id}/{me.run_id}/{me.task_id}/key"
 
@@ -170,10 +170,10 @@ def test_what_a_task_writes_about_its_try_counts_until_it_is_taken_back(lease: L
     _with(lease, work)
 
 
-def test_a_task_that_was_taken_back_may_still_wind_down(lease: Lease) -> None:
+def test_a_task_that_was_taken_back_may_still_wind_down(lease: WorkerLease) -> None:
     me = _subject(lease)
     with compat.transaction() as session:
-        queue_policy.allow(session, "q", {Kind.CONNECTIONS: ["vault"], Kind.WRITES: ["a"]}, by="ada")
+        queue_policy.allow(session, "q", {GrantKind.CONNECTIONS: ["vault"], GrantKind.WRITES: ["a"]}, by="ada")
 
     async def work(check: Check) -> None:
         for method, path in (

@@ -20,7 +20,7 @@ from airflow_remote_protocol import bounds
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider.api.gateway import rules
 from airflow_remote_provider.api.gateway.rules import LISTS_SINCE, TABLE, Meaning, Need, NotAllowed, read
-from airflow_remote_provider.definitions.grants import Ask, Kind, Skip, named
+from airflow_remote_provider.definitions.grants import Ask, GrantKind, Skip, named
 from airflow_remote_provider.ledger.fence import Subject
 from fastapi.routing import APIRoute
 from starlette.routing import Match
@@ -256,7 +256,7 @@ def test_an_old_sdk_that_lists_variables_reads_the_one_named_keys() -> None:
     def asked(*versions: str) -> tuple[Need, ...]:
         return judge(TASK, "GET", "variables/keys", query=b"prefix=plant_", versions=versions)
 
-    listing, reading = (Ask(Kind.VARIABLES, ("plant_",), listing=True),), (Ask(Kind.VARIABLES, ("keys",)),)
+    listing, reading = (Ask(GrantKind.VARIABLES, ("plant_",), listing=True),), (Ask(GrantKind.VARIABLES, ("keys",)),)
     assert asked() == asked("2026-06-30") == asked("2027-01-01") == listing
     assert asked("2026-06-29") == asked("2025-04-11") == asked("2026-06-30", "2025-04-11") == reading
     for odd in ("2026-6-30", "20260630", "9", ""):
@@ -321,59 +321,59 @@ def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str
 @pytest.mark.parametrize(
     ("subject", "method", "path", "kind", "names"),
     [
-        (TASK, "GET", "connections/plant", Kind.CONNECTIONS, ("plant",)),
-        (CALLBACK, "GET", "connections/plant", Kind.CONNECTIONS, ("plant",)),
-        (TASK, "GET", "variables/a%2Fb", Kind.VARIABLES, ("a/b",)),
-        (TASK, "GET", "connections/a%2Fb", Kind.CONNECTIONS, ("a/b",)),
-        (TASK, "GET", "variables/keys/x", Kind.VARIABLES, ("keys/x",)),
-        (CALLBACK, "GET", "variables/a", Kind.VARIABLES, ("a",)),
-        (TRIGGER, "GET", "connections/plant", Kind.CONNECTIONS, ("plant",)),
-        (TRIGGER, "GET", "variables/a", Kind.VARIABLES, ("a",)),
-        (TRIGGER, "GET", "dag-runs/count?dag_id=other", Kind.DAGS, ("other",)),
-        (TASK, "PUT", "variables/keys", Kind.WRITES, ("keys",)),
-        (TASK, "DELETE", "variables/a", Kind.WRITES, ("a",)),
-        (TASK, "GET", "xcoms/other/run-1/task/key", Kind.XCOMS_OF, ("other",)),
-        (TASK, "GET", "xcoms/mine/run-0/task/key", Kind.XCOMS_OF, ("mine",)),
-        (TASK, "GET", "xcoms/mine/run-1/task/key?include_prior_dates=true", Kind.XCOMS_OF, ("mine",)),
-        (TASK, "GET", "xcoms/mine/run-1/task/key?include_prior_dates=on", Kind.XCOMS_OF, ("mine",)),
-        (TASK, "HEAD", "xcoms/other/run-1/task/key", Kind.XCOMS_OF, ("other",)),
-        (TASK, "GET", "dags/other", Kind.DAGS, ("other",)),
-        (TASK, "GET", "dags/other", Kind.DAGS, ("other",)),
-        (TASK, "GET", "dag-runs/previous?dag_id=other&logical_date=x", Kind.DAGS, ("other",)),
-        (TASK, "POST", "dag-runs/other/run-9", Kind.TRIGGER_DAGS, ("other",)),
-        (TASK, "POST", "dag-runs/mine/run-9", Kind.TRIGGER_DAGS, ("mine",)),
-        (TASK, "POST", "dag-runs/mine/run-1/clear", Kind.TRIGGER_DAGS, ("mine",)),
-        (TASK, "GET", "task-instances/count?dag_id=other", Kind.DAGS, ("other",)),
-        (TASK, "GET", "task-instances/count", Kind.DAGS, ("",)),
-        (TASK, "GET", "task-instances/breadcrumbs?dag_id=other&run_id=r", Kind.DAGS, ("other",)),
-        (TASK, "GET", "assets/by-name?name=a", Kind.ASSETS, ("a",)),
-        (TASK, "GET", "assets/by-alias?alias_name=a", Kind.ASSETS, ("a",)),
-        (TASK, "GET", "asset-events/by-asset?name=a&uri=s3%3A%2F%2Fb", Kind.ASSETS, ("a", "s3://b")),
-        (TASK, "GET", "asset-events/by-asset?name=&uri=", Kind.ASSETS, ("",)),
-        (TASK, "GET", "asset-events/by-asset-alias?name=a", Kind.ASSETS, ("a",)),
-        (TASK, "GET", "store/asset/by-name/value?name=a&key=k", Kind.ASSETS, ("a",)),
-        (TASK, "GET", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", Kind.ASSETS, ("s3://b",)),
-        (TASK, "PUT", "store/asset/by-name/value?name=a&key=k", Kind.ASSET_WRITES, ("a",)),
-        (TASK, "PUT", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", Kind.ASSET_WRITES, ("s3://b",)),
-        (TASK, "DELETE", "store/asset/by-name/value?name=a&key=k", Kind.ASSET_WRITES, ("a",)),
-        (TASK, "DELETE", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", Kind.ASSET_WRITES, ("s3://b",)),
-        (TASK, "DELETE", "store/asset/by-name/clear?name=a", Kind.ASSET_WRITES, ("a",)),
-        (TASK, "DELETE", "store/asset/by-uri/clear?uri=s3%3A%2F%2Fb", Kind.ASSET_WRITES, ("s3://b",)),
+        (TASK, "GET", "connections/plant", GrantKind.CONNECTIONS, ("plant",)),
+        (CALLBACK, "GET", "connections/plant", GrantKind.CONNECTIONS, ("plant",)),
+        (TASK, "GET", "variables/a%2Fb", GrantKind.VARIABLES, ("a/b",)),
+        (TASK, "GET", "connections/a%2Fb", GrantKind.CONNECTIONS, ("a/b",)),
+        (TASK, "GET", "variables/keys/x", GrantKind.VARIABLES, ("keys/x",)),
+        (CALLBACK, "GET", "variables/a", GrantKind.VARIABLES, ("a",)),
+        (TRIGGER, "GET", "connections/plant", GrantKind.CONNECTIONS, ("plant",)),
+        (TRIGGER, "GET", "variables/a", GrantKind.VARIABLES, ("a",)),
+        (TRIGGER, "GET", "dag-runs/count?dag_id=other", GrantKind.DAGS, ("other",)),
+        (TASK, "PUT", "variables/keys", GrantKind.WRITES, ("keys",)),
+        (TASK, "DELETE", "variables/a", GrantKind.WRITES, ("a",)),
+        (TASK, "GET", "xcoms/other/run-1/task/key", GrantKind.XCOMS_OF, ("other",)),
+        (TASK, "GET", "xcoms/mine/run-0/task/key", GrantKind.XCOMS_OF, ("mine",)),
+        (TASK, "GET", "xcoms/mine/run-1/task/key?include_prior_dates=true", GrantKind.XCOMS_OF, ("mine",)),
+        (TASK, "GET", "xcoms/mine/run-1/task/key?include_prior_dates=on", GrantKind.XCOMS_OF, ("mine",)),
+        (TASK, "HEAD", "xcoms/other/run-1/task/key", GrantKind.XCOMS_OF, ("other",)),
+        (TASK, "GET", "dags/other", GrantKind.DAGS, ("other",)),
+        (TASK, "GET", "dags/other", GrantKind.DAGS, ("other",)),
+        (TASK, "GET", "dag-runs/previous?dag_id=other&logical_date=x", GrantKind.DAGS, ("other",)),
+        (TASK, "POST", "dag-runs/other/run-9", GrantKind.TRIGGER_DAGS, ("other",)),
+        (TASK, "POST", "dag-runs/mine/run-9", GrantKind.TRIGGER_DAGS, ("mine",)),
+        (TASK, "POST", "dag-runs/mine/run-1/clear", GrantKind.TRIGGER_DAGS, ("mine",)),
+        (TASK, "GET", "task-instances/count?dag_id=other", GrantKind.DAGS, ("other",)),
+        (TASK, "GET", "task-instances/count", GrantKind.DAGS, ("",)),
+        (TASK, "GET", "task-instances/breadcrumbs?dag_id=other&run_id=r", GrantKind.DAGS, ("other",)),
+        (TASK, "GET", "assets/by-name?name=a", GrantKind.ASSETS, ("a",)),
+        (TASK, "GET", "assets/by-alias?alias_name=a", GrantKind.ASSETS, ("a",)),
+        (TASK, "GET", "asset-events/by-asset?name=a&uri=s3%3A%2F%2Fb", GrantKind.ASSETS, ("a", "s3://b")),
+        (TASK, "GET", "asset-events/by-asset?name=&uri=", GrantKind.ASSETS, ("",)),
+        (TASK, "GET", "asset-events/by-asset-alias?name=a", GrantKind.ASSETS, ("a",)),
+        (TASK, "GET", "store/asset/by-name/value?name=a&key=k", GrantKind.ASSETS, ("a",)),
+        (TASK, "GET", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", GrantKind.ASSETS, ("s3://b",)),
+        (TASK, "PUT", "store/asset/by-name/value?name=a&key=k", GrantKind.ASSET_WRITES, ("a",)),
+        (TASK, "PUT", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", GrantKind.ASSET_WRITES, ("s3://b",)),
+        (TASK, "DELETE", "store/asset/by-name/value?name=a&key=k", GrantKind.ASSET_WRITES, ("a",)),
+        (TASK, "DELETE", "store/asset/by-uri/value?uri=s3%3A%2F%2Fb&key=k", GrantKind.ASSET_WRITES, ("s3://b",)),
+        (TASK, "DELETE", "store/asset/by-name/clear?name=a", GrantKind.ASSET_WRITES, ("a",)),
+        (TASK, "DELETE", "store/asset/by-uri/clear?uri=s3%3A%2F%2Fb", GrantKind.ASSET_WRITES, ("s3://b",)),
     ],
 )
-def test_what_is_not_needs_a_grant(subject: Subject, method: str, path: str, kind: Kind, names: tuple[str, ...]) -> None:
+def test_what_is_not_needs_a_grant(subject: Subject, method: str, path: str, kind: GrantKind, names: tuple[str, ...]) -> None:
     assert _judged(subject, method, path) == (Ask(kind, names),)
 
 
 def test_a_question_about_one_run_of_another_dag_names_the_run() -> None:
     for path in ("dag-runs/other/run-1", "dag-runs/other/run-1/state"):
-        assert _judged(TASK, "GET", path) == (Ask(Kind.DAGS, ("other",), run="run-1"),)
-    assert _judged(TASK, "GET", "dag-runs/previous?dag_id=other&run_id=run-1") == (Ask(Kind.DAGS, ("other",)),)
+        assert _judged(TASK, "GET", path) == (Ask(GrantKind.DAGS, ("other",), run="run-1"),)
+    assert _judged(TASK, "GET", "dag-runs/previous?dag_id=other&run_id=run-1") == (Ask(GrantKind.DAGS, ("other",)),)
 
 
 def test_listing_needs_a_grant_of_the_whole_prefix() -> None:
-    assert _judged(TASK, "GET", "variables/keys?prefix=plant_") == (Ask(Kind.VARIABLES, ("plant_",), listing=True),)
-    assert _judged(TASK, "GET", "variables/keys") == (Ask(Kind.VARIABLES, ("",), listing=True),)
+    assert _judged(TASK, "GET", "variables/keys?prefix=plant_") == (Ask(GrantKind.VARIABLES, ("plant_",), listing=True),)
+    assert _judged(TASK, "GET", "variables/keys") == (Ask(GrantKind.VARIABLES, ("",), listing=True),)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_the_rest_no_grant_allows(subject: Subject, method: str, path: str) -> N
 
 def test_an_encoded_slash_parts_a_path_as_it_does_for_airflow() -> None:
     assert _judged(TASK, "GET", "xcoms/mine%2Frun-1/task/key/x") == (), "Airflow reads it as run-1 of mine"
-    assert _judged(TASK, "GET", "xcoms/other%2Frun-1%2Ftask/key") == (Ask(Kind.XCOMS_OF, ("other",)),)
+    assert _judged(TASK, "GET", "xcoms/other%2Frun-1%2Ftask/key") == (Ask(GrantKind.XCOMS_OF, ("other",)),)
     assert _judged(TEST, "GET", f"connection-tests/{ME}%2Fconnection") == ()
 
 
@@ -454,7 +454,7 @@ def test_outlets_that_a_task_says_it_changed_need_grants() -> None:
     ]
     said = {"state": "success", "task_outlets": outlets, "outlet_events": events}
     asks = _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
-    assert {ask.kind for ask in asks if isinstance(ask, Ask)} == {Kind.ASSET_WRITES}
+    assert {ask.kind for ask in asks if isinstance(ask, Ask)} == {GrantKind.ASSET_WRITES}
     assert [ask.names for ask in asks] == [
         *(("a", "s3://a"), ("b",), ("s3://c",), ("d",)),
         *(("f", "s3://f"), ("e",), ("g",), ("s3://g",)),
@@ -468,7 +468,7 @@ def test_a_granted_name_does_not_cover_another_uri_that_an_alias_event_is_for() 
     """Airflow makes the asset of that name and URI, and starts the Dags that wait for either."""
     event = {"source_alias_name": "alias", "dest_asset_key": {"name": "mine", "uri": "s3://theirs"}, "extra": {}}
     said = {"task_outlets": [{"name": "alias", "type": "AssetAlias"}], "outlet_events": [event]}
-    granted = named({Kind.ASSET_WRITES: ["alias", "mine", "s3://mine"]})
+    granted = named({GrantKind.ASSET_WRITES: ["alias", "mine", "s3://mine"]})
     asks = [ask for ask in _judged(TASK, "PATCH", f"task-instances/{ME}/state", said) if isinstance(ask, Ask)]
     assert [ask.name for ask in asks if not granted.allows(ask)] == ["s3://theirs"]
 

@@ -13,7 +13,7 @@ from testkit.ledger import counted, enlist, job_row, running  # isort: skip
 from airflow_remote_provider.api.gateway.writes import FREE_BYTES, FREE_CALLS, Writes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import TooMuchWritten
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.written import Bounds
 
 BOUNDS = Bounds(64 * FREE_BYTES, 64 * FREE_CALLS)
@@ -30,7 +30,7 @@ def _run(check: Callable[[Callable[[], Writes]], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-async def _written(writes: Writes, lease: Lease, size: int) -> int:
+async def _written(writes: Writes, lease: WorkerLease, size: int) -> int:
     """Write until it is refused; return how many calls went through."""
     for calls in range(100_000):
         try:
@@ -92,7 +92,7 @@ def test_each_job_has_its_own_bound(database: Engine) -> None:
 
 def test_a_lease_that_is_over_reserves_nothing(database: Engine) -> None:
     lease = running(enlist())
-    older = Lease(lease.worker_id, lease.job_id, lease.epoch - 1)
+    older = WorkerLease(lease.worker_id, lease.job_id, lease.epoch - 1)
 
     async def check(process: Callable[[], Writes]) -> None:
         with pytest.raises(TooMuchWritten):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from testkit.ledger import enlist, running  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.grants import Ask, Kind
+from airflow_remote_provider.definitions.grants import Ask, GrantKind
 from airflow_remote_provider.ledger import grants
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def asked(dag_id: str = "dag", *, name: str = "plant", worker: str = "edge") -> str:
     job_id = running(enlist(worker, [worker]), worker, dag_id=dag_id).job_id
     with compat.transaction() as session:
-        grants.decide(session, job_id, Ask(Kind.CONNECTIONS, (name,)))
+        grants.decide(session, job_id, Ask(GrantKind.CONNECTIONS, (name,)))
     return job_id
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from testkit.ledger import enlist  # isort: skip
 
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 if TYPE_CHECKING:
     from .conftest import People
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _say(worker_id: str, *events: str) -> None:
     body = "".join(f'{{"level": "info", "event": "{event}"}}\n' for event in events).encode()
-    OwnLogStore(1 << 20).append(worker_id, events[0], 0, body)
+    WorkerLogStore(1 << 20).append(worker_id, events[0], 0, body)
 
 
 def test_it_is_read_followed_searched_and_downloaded(people: People) -> None:

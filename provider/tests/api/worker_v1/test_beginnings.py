@@ -5,17 +5,17 @@ from collections.abc import Coroutine
 from typing import Any
 
 from airflow_remote_provider.api.worker_v1 import beginnings
-from airflow_remote_provider.api.worker_v1.beginnings import Beginnings
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.api.worker_v1.beginnings import StartedJobs
+from airflow_remote_provider.ledger.fence import WorkerLease
 
-LEASE = Lease("worker", "job", 1)
+LEASE = WorkerLease("worker", "job", 1)
 
 
 class Ledger:
     def __init__(self) -> None:
-        self.stored: list[Lease] = []
+        self.stored: list[WorkerLease] = []
 
-    async def store(self, lease: Lease) -> None:
+    async def store(self, lease: WorkerLease) -> None:
         self.stored.append(lease)
 
 
@@ -24,7 +24,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def test_a_job_has_begun_once_it_has_written_and_costs_the_ledger_nothing() -> None:
-    seen, ledger = Beginnings(), Ledger()
+    seen, ledger = StartedJobs(), Ledger()
     seen.note_start(LEASE)
     assert seen.has_begun(LEASE) is False
     _run(seen.note_write(LEASE, store=ledger.store))
@@ -33,7 +33,7 @@ def test_a_job_has_begun_once_it_has_written_and_costs_the_ledger_nothing() -> N
 
 
 def test_of_a_job_that_started_at_another_process_nothing_is_known_and_its_write_is_stored_once() -> None:
-    seen, ledger = Beginnings(), Ledger()
+    seen, ledger = StartedJobs(), Ledger()
     assert seen.has_begun(LEASE) is None
     for _ in range(3):
         _run(seen.note_write(LEASE, store=ledger.store))
@@ -41,7 +41,7 @@ def test_of_a_job_that_started_at_another_process_nothing_is_known_and_its_write
 
 
 def test_a_repeated_start_forgets_no_write() -> None:
-    seen = Beginnings()
+    seen = StartedJobs()
     seen.note_start(LEASE)
     _run(seen.note_write(LEASE, store=Ledger().store))
     seen.note_start(LEASE)
@@ -50,9 +50,9 @@ def test_a_repeated_start_forgets_no_write() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: Any) -> None:
     monkeypatch.setattr(beginnings, "MOST_KEPT", 2)
-    seen = Beginnings()
+    seen = StartedJobs()
     for number in range(5):
-        seen.note_start(Lease("worker", str(number), 1))
-    assert [seen.has_begun(Lease("worker", str(number), 1)) for number in range(5)] == [None, None, None, False, False]
-    seen.forget(Lease("worker", "4", 1))
-    assert seen.has_begun(Lease("worker", "4", 1)) is None
+        seen.note_start(WorkerLease("worker", str(number), 1))
+    assert [seen.has_begun(WorkerLease("worker", str(number), 1)) for number in range(5)] == [None, None, None, False, False]
+    seen.forget(WorkerLease("worker", "4", 1))
+    assert seen.has_begun(WorkerLease("worker", "4", 1)) is None

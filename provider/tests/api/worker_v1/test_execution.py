@@ -13,7 +13,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.api.gateway.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.worker_v1.execution import execution, matched
-from airflow_remote_provider.ledger.fence import Lease, Subject
+from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,10 +31,10 @@ class _Central:
     async def refusal(self, *call: object) -> Refusal:
         return Refusal(ProblemCode.INVALID, "no rule")
 
-    async def lately(self, lease: Lease) -> Subject:
+    async def lately(self, lease: WorkerLease) -> Subject:
         return Subject(JobKind.TASK, "id")  # type: ignore[arg-type]
 
-    async def anew(self, lease: Lease, verb: object) -> Subject:
+    async def anew(self, lease: WorkerLease, verb: object) -> Subject:
         if self.database_is_away:
             raise Refusal(ProblemCode.BUSY, "away")
         return await self.lately(lease)
@@ -54,7 +54,7 @@ def _ask(central: _Central, path: str, method: str = "GET") -> int:
 
     scope = {"type": "http", "method": method, "headers": [], "raw_path": f"/jobs/job/execution/{path}".encode()}
     scope["path_params"] = {"job_id": "job", "path": path}
-    request, lease = Request(scope, receive), Lease("worker", "job", 1)
+    request, lease = Request(scope, receive), WorkerLease("worker", "job", 1)
 
     async def served() -> Response:
         match = await matched(central, request, lease)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def _poll(caller: Caller, revision: int) -> PollReply:
 
 def _heard() -> int | None:
     with compat.transaction() as session:
-        return session.scalar(select(Worker.heard_revision))
+        return session.scalar(select(Worker.received_revision))
 
 
 def test_a_poll_under_the_newest_wish_tells_that_it_was_heard_once(central: ServedCentral) -> None:

@@ -15,7 +15,7 @@ from airflow_remote_provider.api.gateway.failures import Failures
 from airflow_remote_provider.api.gateway.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.worker_v1.job_bounds import within_bounds
-from airflow_remote_provider.ledger.fence import Lease, Subject
+from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -33,13 +33,13 @@ class _Central:
         self.checks = self.gateway = self.rights = self.writes = self.beginnings = self
         self.pool = SimpleNamespace(jobs=SimpleNamespace(call=print))
 
-    async def lately(self, lease: Lease) -> Subject:
+    async def lately(self, lease: WorkerLease) -> Subject:
         return Subject(JobKind.TASK, "id")  # type: ignore[arg-type]
 
-    async def take(self, lease: Lease, size: int) -> None:
+    async def take(self, lease: WorkerLease, size: int) -> None:
         """There is room for all."""
 
-    async def note_write(self, lease: Lease, *, store: object) -> None:
+    async def note_write(self, lease: WorkerLease, *, store: object) -> None:
         """The job has begun."""
 
     async def check(self, *call: object) -> None:
@@ -58,7 +58,7 @@ def _call(central: _Central, method: str, size: int = 0) -> Response:
 
     scope = {"type": "http", "method": method, "headers": [(b"content-length", str(size).encode())]}
     scope |= {"raw_path": b"/jobs/job/execution/xcoms/d/r/t/k", "path_params": {"job_id": "job"}}
-    lease = Lease("worker", "job", 1)
+    lease = WorkerLease("worker", "job", 1)
     return asyncio.run(within_bounds(central, Request(scope, receive), lease))  # type: ignore[arg-type]
 
 

@@ -20,7 +20,7 @@ from airflow_remote_provider.api.worker_v1 import task_logs
 from airflow_remote_provider.api.worker_v1.task_logs import TaskLogs
 from airflow_remote_provider.ledger import leases
 from airflow_remote_provider.ledger.errors import Superseded
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.stores import OutOfStep
 from airflow_remote_provider.stores.task_logs import FileLogStore
 
@@ -38,7 +38,7 @@ def _run(check: Callable[[LedgerPool, TaskLogs], Awaitable[None]], store: FileLo
     asyncio.run(run())
 
 
-def _resume(first: Lease, *, concluded: bool = True) -> Lease:
+def _resume(first: WorkerLease, *, concluded: bool = True) -> WorkerLease:
     """Let the first job's task defer, and resume as another job of the same try on another worker."""
     row = job_row(first.job_id)
     with compat.transaction() as session:
@@ -52,16 +52,16 @@ def _resume(first: Lease, *, concluded: bool = True) -> Lease:
     return second
 
 
-def _file(lease: Lease) -> Path:
+def _file(lease: WorkerLease) -> Path:
     return compat.base_log_folder() / job_row(lease.job_id).log_path
 
 
-def _beside(lease: Lease) -> Path:
+def _beside(lease: WorkerLease) -> Path:
     file = _file(lease)
     return file.with_name(f"{file.name}.{lease.job_id}.{lease.epoch}.log")
 
 
-async def _append(logs: TaskLogs, lease: Lease, offset: int, body: bytes) -> int:
+async def _append(logs: TaskLogs, lease: WorkerLease, offset: int, body: bytes) -> int:
     return await logs.append(lease, offset, lambda: body)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from airflow_remote_provider.definitions.grants import DECLARED, Kind
+from airflow_remote_provider.definitions.grants import DECLARED, GrantKind
 from airflow_remote_provider.definitions.grants.declared import BadDeclaration, declared, noted, spell
 
 
@@ -14,7 +14,7 @@ def test_names_of_every_kind_are_taken() -> None:
 
 def test_nobody_declares_that_code_runs_on_central() -> None:
     with pytest.raises(BadDeclaration, match="code_on_central"):
-        declared({"remote": {Kind.CODE_ON_CENTRAL.value: ["x.Trigger"]}})
+        declared({"remote": {GrantKind.CODE_ON_CENTRAL.value: ["x.Trigger"]}})
 
 
 @pytest.mark.parametrize("config", [None, {}, {"KubernetesExecutor": {}}, {"remote": None}, {"remote": {}}, "nonsense"])
@@ -45,10 +45,10 @@ def test_what_cannot_be_read_is_named_with_what_is_right(section: object, said: 
 
 def test_what_is_noted_is_taken_literally() -> None:
     grant = noted({"remote_inferred": {"connections": ["a[1]*"]}})
-    assert grant.globs[Kind.CONNECTIONS] == {"a[[]1][*]"}
+    assert grant.globs[GrantKind.CONNECTIONS] == {"a[[]1][*]"}
 
 
 def test_a_declaration_is_spelled_as_python() -> None:
-    text = spell({Kind.VARIABLES: ["b", 'a"'], Kind.CONNECTIONS: [], Kind.DAGS: ["d"]})
+    text = spell({GrantKind.VARIABLES: ["b", 'a"'], GrantKind.CONNECTIONS: [], GrantKind.DAGS: ["d"]})
     assert text == 'executor_config={"remote": {"variables": ["a\\"", "b"], "dags": ["d"]}}'
     assert eval(f"dict({text})") == {"executor_config": {"remote": {"variables": ['a"', "b"], "dags": ["d"]}}}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from airflow_remote_provider.definitions.grants import Ask, Grant, Kind, named
+from airflow_remote_provider.definitions.grants import Ask, Grant, GrantKind, named
 
 
 def _grant(*globs: str) -> Grant:
-    return Grant({Kind.VARIABLES: frozenset(globs)})
+    return Grant({GrantKind.VARIABLES: frozenset(globs)})
 
 
 @pytest.mark.parametrize(
@@ -26,17 +26,17 @@ def _grant(*globs: str) -> Grant:
     ],
 )
 def test_globs_match_whole_names(glob: str, name: str, allowed: bool) -> None:
-    assert _grant(glob).allows(Ask(Kind.VARIABLES, (name,))) is allowed
+    assert _grant(glob).allows(Ask(GrantKind.VARIABLES, (name,))) is allowed
 
 
 def test_a_kind_is_not_another() -> None:
-    assert not _grant("*").allows(Ask(Kind.WRITES, ("a",)))
-    assert not Grant().allows(Ask(Kind.VARIABLES, ("",)))
+    assert not _grant("*").allows(Ask(GrantKind.WRITES, ("a",)))
+    assert not Grant().allows(Ask(GrantKind.VARIABLES, ("",)))
 
 
 def test_any_one_of_several_names_is_enough() -> None:
-    assert _grant("b").allows(Ask(Kind.VARIABLES, ("a", "b")))
-    assert not _grant("c").allows(Ask(Kind.VARIABLES, ("a", "b")))
+    assert _grant("b").allows(Ask(GrantKind.VARIABLES, ("a", "b")))
+    assert not _grant("c").allows(Ask(GrantKind.VARIABLES, ("a", "b")))
 
 
 @pytest.mark.parametrize(
@@ -54,16 +54,16 @@ def test_any_one_of_several_names_is_enough() -> None:
     ],
 )
 def test_a_listing_needs_one_glob_over_all_that_is_listed(glob: str, prefix: str, allowed: bool) -> None:
-    assert _grant(glob).allows(Ask(Kind.VARIABLES, (prefix,), listing=True)) is allowed
+    assert _grant(glob).allows(Ask(GrantKind.VARIABLES, (prefix,), listing=True)) is allowed
 
 
 def test_grants_add_up() -> None:
-    both = _grant("a") | Grant({Kind.DAGS: frozenset({"d"}), Kind.VARIABLES: frozenset({"b"})})
-    assert both.globs == {Kind.VARIABLES: {"a", "b"}, Kind.DAGS: {"d"}}
-    assert both and not Grant({Kind.DAGS: frozenset()})
+    both = _grant("a") | Grant({GrantKind.DAGS: frozenset({"d"}), GrantKind.VARIABLES: frozenset({"b"})})
+    assert both.globs == {GrantKind.VARIABLES: {"a", "b"}, GrantKind.DAGS: {"d"}}
+    assert both and not Grant({GrantKind.DAGS: frozenset()})
 
 
 def test_a_name_is_no_glob() -> None:
-    grant = named({Kind.CONNECTIONS: ["a*"]})
-    assert grant.allows(Ask(Kind.CONNECTIONS, ("a*",)))
-    assert not grant.allows(Ask(Kind.CONNECTIONS, ("ab",)))
+    grant = named({GrantKind.CONNECTIONS: ["a*"]})
+    assert grant.allows(Ask(GrantKind.CONNECTIONS, ("a*",)))
+    assert not grant.allows(Ask(GrantKind.CONNECTIONS, ("ab",)))

@@ -18,10 +18,10 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.providers.standard.sensors.external_task import ExternalTaskSensor
 from airflow.sdk import DAG, Asset, AssetAlias, BaseNotifier, BaseOperator, TaskGroup, task, task_group
 from airflow.serialization.serialized_objects import DagSerialization
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.grants.inferred import Names, of_arguments, of_task
 
-CONNECTIONS, VARIABLES = Kind.CONNECTIONS, Kind.VARIABLES
+CONNECTIONS, VARIABLES = GrantKind.CONNECTIONS, GrantKind.VARIABLES
 
 
 class Ship(BaseOperator):
@@ -58,7 +58,7 @@ class Bell(BaseNotifier):
 
 
 def _names(of: Any) -> Names:
-    return {kind: names for kind, names in of_task(of).items() if kind is not Kind.ASSETS}
+    return {kind: names for kind, names in of_task(of).items() if kind is not GrantKind.ASSETS}
 
 
 def _read_back(dag: DAG) -> Any:
@@ -99,8 +99,8 @@ def test_templates_name_connections_and_variables(text: str, connections: set[st
 
 
 def test_templates_name_dags_whose_xcoms_they_pull() -> None:
-    assert _template("{{ ti.xcom_pull(task_ids='t', dag_id='other') }}") == {Kind.XCOMS_OF: {"other"}}
-    assert _template("{{ ti.xcom_pull('t', include_prior_dates=True) }}") == {Kind.XCOMS_OF: {"dag"}}
+    assert _template("{{ ti.xcom_pull(task_ids='t', dag_id='other') }}") == {GrantKind.XCOMS_OF: {"other"}}
+    assert _template("{{ ti.xcom_pull('t', include_prior_dates=True) }}") == {GrantKind.XCOMS_OF: {"dag"}}
     assert _template("{{ ti.xcom_pull('t') }}") == {}
 
 
@@ -127,7 +127,7 @@ def test_templates_name_dags_whose_xcoms_they_pull() -> None:
     ],
 )
 def test_however_it_is_spelled_a_pull_names_the_dag(call: str, dags: set[str]) -> None:
-    assert _template(f"{{{{ {call} }}}}") == ({Kind.XCOMS_OF: dags} if dags else {})
+    assert _template(f"{{{{ {call} }}}}") == ({GrantKind.XCOMS_OF: dags} if dags else {})
 
 
 def test_fields_that_are_no_templates_name_connections() -> None:
@@ -252,14 +252,14 @@ def test_mail_about_a_failure_needs_its_connection() -> None:
 def test_other_dags_are_named_by_fields_too() -> None:
     with DAG("dag"):
         found = _names(TriggerDagRunOperator(task_id="a", trigger_dag_id="other"))
-    assert found[Kind.DAGS] == found[Kind.TRIGGER_DAGS] == {"other"}
+    assert found[GrantKind.DAGS] == found[GrantKind.TRIGGER_DAGS] == {"other"}
 
 
 def test_a_sensor_may_ask_about_the_dag_that_it_names_but_not_trigger_it() -> None:
     with DAG("dag"):
         found = _names(ExternalTaskSensor(task_id="a", external_dag_id="other"))
-    assert found[Kind.DAGS] == {"other"}
-    assert Kind.TRIGGER_DAGS not in found
+    assert found[GrantKind.DAGS] == {"other"}
+    assert GrantKind.TRIGGER_DAGS not in found
 
 
 def test_inlets_are_assets_to_read_and_outlets_also_assets_to_write() -> None:
@@ -267,7 +267,7 @@ def test_inlets_are_assets_to_read_and_outlets_also_assets_to_write() -> None:
         BashOperator(
             task_id="a", bash_command="", inlets=[Asset("in", "s3://in/x")], outlets=[AssetAlias("alias"), Asset.ref(name="r")]
         )
-    expected = {Kind.ASSETS: {"in", "s3://in/x", "alias", "r"}, Kind.ASSET_WRITES: {"alias", "r"}}
+    expected = {GrantKind.ASSETS: {"in", "s3://in/x", "alias", "r"}, GrantKind.ASSET_WRITES: {"alias", "r"}}
     for some in (dag, _read_back(dag)):
         assert of_task(some.get_task("a")) == expected
 

@@ -1,34 +1,34 @@
 from __future__ import annotations
 
 import pytest
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.grants.top_level import of_source
 
 
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ('Variable.get("a")', {Kind.VARIABLES: {"a"}}),
-        ('airflow.models.Variable.get(key="a", default=None)', {Kind.VARIABLES: {"a"}}),
-        ('from airflow.sdk import Variable as V\nSETTINGS = V.get("a", deserialize_json=True)["x"]', {Kind.VARIABLES: {"a"}}),
-        ('NAME = "a"\nVariable.get(NAME)', {Kind.VARIABLES: {"a"}}),
-        ('NAME: str = "a"\nVariable.get(NAME)', {Kind.VARIABLES: {"a"}}),
-        ('Connection.get("c")', {Kind.CONNECTIONS: {"c"}}),
-        ('BaseHook.get_connection("c").host', {Kind.CONNECTIONS: {"c"}}),
-        ('SomeHook(x=1).get_connection(conn_id="c")', {Kind.CONNECTIONS: {"c"}}),
+        ('Variable.get("a")', {GrantKind.VARIABLES: {"a"}}),
+        ('airflow.models.Variable.get(key="a", default=None)', {GrantKind.VARIABLES: {"a"}}),
+        ('from airflow.sdk import Variable as V\nSETTINGS = V.get("a", deserialize_json=True)["x"]', {GrantKind.VARIABLES: {"a"}}),
+        ('NAME = "a"\nVariable.get(NAME)', {GrantKind.VARIABLES: {"a"}}),
+        ('NAME: str = "a"\nVariable.get(NAME)', {GrantKind.VARIABLES: {"a"}}),
+        ('Connection.get("c")', {GrantKind.CONNECTIONS: {"c"}}),
+        ('BaseHook.get_connection("c").host', {GrantKind.CONNECTIONS: {"c"}}),
+        ('SomeHook(x=1).get_connection(conn_id="c")', {GrantKind.CONNECTIONS: {"c"}}),
         ('if x:\n  for x in y:\n    with z:\n      try:\n        Variable.get("a")\n      except E:\n        Variable.get("b")',
-         {Kind.VARIABLES: {"a", "b"}}),
-        ('class A:\n  x = Variable.get("a")', {Kind.VARIABLES: {"a"}}),
-        ('def make():\n  return Variable.get("a")\nmake()', {Kind.VARIABLES: {"a"}}),
-        ('def outer():\n  inner()\ndef inner():\n  outer()\n  Variable.get("a")\nouter()', {Kind.VARIABLES: {"a"}}),
-        ('@dag(schedule=None)\ndef d():\n  @task_group\n  def g():\n    Variable.get("a")\n  g()\nd()', {Kind.VARIABLES: {"a"}}),
+         {GrantKind.VARIABLES: {"a", "b"}}),
+        ('class A:\n  x = Variable.get("a")', {GrantKind.VARIABLES: {"a"}}),
+        ('def make():\n  return Variable.get("a")\nmake()', {GrantKind.VARIABLES: {"a"}}),
+        ('def outer():\n  inner()\ndef inner():\n  outer()\n  Variable.get("a")\nouter()', {GrantKind.VARIABLES: {"a"}}),
+        ('@dag(schedule=None)\ndef d():\n  @task_group\n  def g():\n    Variable.get("a")\n  g()\nd()', {GrantKind.VARIABLES: {"a"}}),
         ('@dag\ndef d():\n  Variable.get("a")\n  @task\n  def t(x=Variable.get("b")):\n    Variable.get("c")\n  t()\nd()',
-         {Kind.VARIABLES: {"a", "b"}}),
-        ('[Variable.get("a") for x in y]', {Kind.VARIABLES: {"a"}}),
-        ('DAG("d", default_args={"x": Variable.get("a")})', {Kind.VARIABLES: {"a"}}),
+         {GrantKind.VARIABLES: {"a", "b"}}),
+        ('[Variable.get("a") for x in y]', {GrantKind.VARIABLES: {"a"}}),
+        ('DAG("d", default_args={"x": Variable.get("a")})', {GrantKind.VARIABLES: {"a"}}),
     ],
 )  # fmt: skip
-def test_what_runs_when_the_file_is_loaded_is_inferred(source: str, names: dict[Kind, set[str]]) -> None:
+def test_what_runs_when_the_file_is_loaded_is_inferred(source: str, names: dict[GrantKind, set[str]]) -> None:
     assert of_source(source) == names
 
 

@@ -11,7 +11,7 @@ from testkit.ledger import ago, change_job, enlist, last_seen, offered, queued, 
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
-from airflow_remote_provider.definitions.needs import spelled
+from airflow_remote_provider.definitions.needs import encode_labels
 from airflow_remote_provider.ledger import leases, suspension, workers
 from airflow_remote_provider.ledger.errors import Unknown
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
@@ -42,7 +42,7 @@ def test_those_who_may_are_of_another_team() -> None:
 
 def test_none_has_its_labels() -> None:
     enlist("edge", labels={"site": "kiel"})
-    why = _why(queued(labels=spelled({"gpu": "yes", "site": "kiel"})).job_id)
+    why = _why(queued(labels=encode_labels({"gpu": "yes", "site": "kiel"})).job_id)
     assert "has the labels gpu=yes, site=kiel" in why and "labels NAME gpu=yes,site=kiel" in why
 
 

@@ -16,7 +16,7 @@ import anyio
 T = TypeVar("T")
 
 
-async def call_apart(call: Callable[[], T], *, within_s: float, name: str) -> T:
+async def run_in_daemon_thread(call: Callable[[], T], *, within_s: float, name: str) -> T:
     """Return what *call* returns, or raise what it raises.
 
     Raises:

@@ -77,15 +77,15 @@ class LogKeeper:
         if self._total > self._limit:
             self._grown.set()
 
-    async def run(self, own_logs: Callable[[], list[Path]]) -> None:
-        """Trim now, every hour, and when there is too much, until cancelled; *own_logs* are cut at their limit."""
+    async def run(self, worker_logs: Callable[[], list[Path]]) -> None:
+        """Trim now, every hour, and when there is too much, until cancelled; *worker_logs* are cut at their limit."""
         while True:
             self._grown = anyio.Event()
             try:
                 await anyio.to_thread.run_sync(self.trim)
             except OSError as error:
                 log.error("old logs can't be removed: %s; trying again within the hour", error)
-            for path in own_logs():
+            for path in worker_logs():
                 cut(path)
             with anyio.move_on_after(TRIM_EVERY_S * (0.9 + 0.2 * self._clock.chance())):
                 await self._grown.wait()

@@ -16,7 +16,7 @@ from airflow_remote_protocol.messages import (
 
 from airflow_remote_worker.code import local
 from airflow_remote_worker.code.local import LocalCode
-from airflow_remote_worker.jobs.apart import call_apart
+from airflow_remote_worker.jobs.apart import run_in_daemon_thread
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.local import job_files
@@ -71,7 +71,7 @@ async def locate_code(offer: Offer, site: Site) -> LocalCode:
     try:
         # Apart: where the Dags are on a drive that doesn't answer, only this job waits.
         name = f"look for the code of {offer.job_id}"
-        return await call_apart(lambda: find_code(offer, site), within_s=PREPARE_WITHIN_S, name=name)
+        return await run_in_daemon_thread(lambda: find_code(offer, site), within_s=PREPARE_WITHIN_S, name=name)
     except TimeoutError:
         places = ", ".join(sorted({str(bundle.path) for bundle in site.config.bundles.values()}))
         raise Unprepared(

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.jobs.apart import call_apart
+from airflow_remote_worker.jobs.apart import run_in_daemon_thread
 from airflow_remote_worker.jobs.breaker import Breaker
 from airflow_remote_worker.jobs.canary import run_canary
 from airflow_remote_worker.jobs.launcher import Launcher
@@ -193,7 +193,7 @@ class RuntimeKeeper:
 
         self._is_looking = True
         try:
-            return await call_apart(look, within_s=LOOK_WITHIN_S, name="look at the runtime")
+            return await run_in_daemon_thread(look, within_s=LOOK_WITHIN_S, name="look at the runtime")
         except (TimeoutError, OSError):
             return None
 

@@ -224,7 +224,7 @@ class Link:
         with contextlib.suppress(Refused, Superseded, Outdated, Rewind):
             await self._send("POST", "ping", b"{}")
 
-    async def append_own_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool = False) -> int:
+    async def append_worker_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool = False) -> int:
         """Append *chunk* of this worker's own log at *offset* of the stretch; return how many bytes of it central holds now.
 
         Raises:

@@ -18,7 +18,7 @@ from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.errors import Refused, Rewind, Unreachable
 from airflow_remote_worker.link.attempts import RETRIED_OF_WORKER, Attempts
 from airflow_remote_worker.link.client import Link
-from airflow_remote_worker.state.worker_log import OwnLog
+from airflow_remote_worker.state.worker_log import WorkerLog
 
 GATHER_S = 2.0
 """At least this long between two requests: somebody may be watching, but a daemon that says much is no reason to call often."""
@@ -27,14 +27,14 @@ REFUSED_PAUSE_S = 300.0
 LONGEST_PAUSE_S = 60.0
 
 
-class ShipOwnLoop:
+class ShipWorkerLogLoop:
     """Sends what central lacks, whenever there is something new; asks for nothing while there is not."""
 
-    def __init__(self, link: Link, clock: Clock, own_log: OwnLog) -> None:
+    def __init__(self, link: Link, clock: Clock, worker_log: WorkerLog) -> None:
         self.gzip = True
         self._link = link
         self._clock = clock
-        self._log = own_log
+        self._log = worker_log
         self._wanted = anyio.Event()
         """Central takes it: its session says so."""
         self._position: tuple[Path, int] | None = None
@@ -96,7 +96,7 @@ class ShipOwnLoop:
     async def _append(self, path: Path, offset: int, chunk: bytes) -> int:
         body = await anyio.to_thread.run_sync(gzip.compress, chunk, 4) if self.gzip and chunk else chunk
         try:
-            return await self._link.append_own_log(path.stem, offset, body, gzipped=self.gzip and bool(chunk))
+            return await self._link.append_worker_log(path.stem, offset, body, gzipped=self.gzip and bool(chunk))
         except Rewind as error:
             return error.size
 

@@ -20,12 +20,12 @@ from airflow.sdk.execution_time.callback_supervisor import CallbackSubprocess, s
 from airflow_remote_worker.local import job_files
 from airflow_remote_worker.shim import compat, configuration
 from airflow_remote_worker.shim.coordinator import Watchful
-from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.daemon_client import DaemonClient
 from airflow_remote_worker.shim.denials import DenialsToLog
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 
-def host_callback(job: job_files.JobSpec, gateway: Gateway, log: Path) -> job_files.Result:
+def host_callback(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> job_files.Result:
     """Run the callback; return how it ended."""
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
     bundle_name: str = workload["bundle"]["name"]
@@ -74,7 +74,7 @@ def host_callback(job: job_files.JobSpec, gateway: Gateway, log: Path) -> job_fi
 class WatchfulCallback(Watchful, CallbackSubprocess):  # type: ignore[misc]
     """The supervisor's subprocess, awake to its child's exit and to the daemon."""
 
-    gateway: Gateway
+    gateway: DaemonClient
 
     def _service_subprocess(self, max_wait_time: float, **options: Any) -> int | None:
         code: int | None = super()._service_subprocess(max_wait_time, **options)

@@ -19,7 +19,7 @@ import msgspec
 from airflow_remote_worker.local import frames, job_files
 from airflow_remote_worker.local.seal import sealed
 from airflow_remote_worker.shim import environment, lossy, posix
-from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.daemon_client import DaemonClient
 from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 from airflow_remote_worker.shim.preload import preload
 
@@ -115,7 +115,7 @@ def _mute_listeners() -> None:
     get_listener_manager().clear()
 
 
-class CannedGateway(Gateway):
+class CannedGateway(DaemonClient):
     """Answers as central would for a task that runs undisturbed. No daemon is asked."""
 
     def __init__(self) -> None:

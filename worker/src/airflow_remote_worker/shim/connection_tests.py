@@ -20,11 +20,11 @@ from airflow.sdk.log import configure_logging
 from airflow_remote_worker.local import job_files
 from airflow_remote_worker.shim import configuration, lossy
 from airflow_remote_worker.shim.compat import httpx, mask_secret
-from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.daemon_client import DaemonClient
 from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 
-def host_connection_test(job: job_files.JobSpec, gateway: Gateway, log: Path) -> job_files.Result:
+def host_connection_test(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> job_files.Result:
     """Try the connection and tell central the result; return how that ended."""
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
     if job.run_as_user:

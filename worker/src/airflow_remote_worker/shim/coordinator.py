@@ -18,7 +18,7 @@ from airflow.sdk.execution_time.coordinator import BaseCoordinator
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 
 from airflow_remote_worker.shim import posix
-from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.daemon_client import DaemonClient
 from airflow_remote_worker.shim.last_call import StateLast
 
 REAP_EVERY_S = 1.0
@@ -28,7 +28,7 @@ class RemoteCoordinator(BaseCoordinator):  # type: ignore[misc]
     """Airflow builds it from `[sdk] coordinators`; :mod:`tasks` then gives it the gateway and the transport that keeps the task's
     state for last, and takes the result out of it."""
 
-    gateway: Gateway
+    gateway: DaemonClient
     last_call: StateLast
     exit_code: int | None = None
     final_state: str = ""
@@ -76,7 +76,7 @@ class Watchful:
 
     __slots__ = ()
 
-    gateway: Gateway
+    gateway: DaemonClient
     selector: selectors.BaseSelector
     pid: int
 
@@ -112,7 +112,7 @@ class Watchful:
 class WatchfulSubprocess(Watchful, ActivitySubprocess):  # type: ignore[misc]
     """A task's subprocess."""
 
-    gateway: Gateway
+    gateway: DaemonClient
     last_call: StateLast
 
     def _service_subprocess(self, *arguments: Any, **options: Any) -> Any:

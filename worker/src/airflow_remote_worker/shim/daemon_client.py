@@ -35,7 +35,7 @@ def _no_verdict() -> frames.Stop | None:
     return None
 
 
-class Gateway:
+class DaemonClient:
     """Speaks for one job. Not thread-safe; at most one call at a time.
 
     *judge* is asked, whenever the daemon can't be reached, whether the job must stop all the same.

@@ -22,7 +22,7 @@ from airflow_remote_worker.local import frames, job_files, run_as
 from airflow_remote_worker.local.seal import sealed, unsealed
 from airflow_remote_worker.shim import compat, lossy, posix
 from airflow_remote_worker.shim.contact import LastContact
-from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.daemon_client import DaemonClient
 from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 from airflow_remote_worker.shim.preload import preload
 
@@ -69,11 +69,11 @@ def supervise(job: job_files.JobSpec, log: Path) -> job_files.Result:
     """
     preload()
     hello = frames.Hello(job_id=job.job_id, key=job.key, pid=os.getpid())
-    gateway = Gateway(job.socket_path, hello, LastContact(job).verdict)
+    gateway = DaemonClient(job.socket_path, hello, LastContact(job).verdict)
     os.register_at_fork(after_in_child=gateway.abandon)  # the daemon's socket is not for user code
     if job.run_as_user:
         run_as.fork_as(job.run_as_user)
-    lossy.lose_rather_than_die()
+    lossy.use_lossy_log_files()
     lossy.opened(log).close()
     result = _host(job, gateway, log)
     if result.error:
@@ -83,7 +83,7 @@ def supervise(job: job_files.JobSpec, log: Path) -> job_files.Result:
     return result
 
 
-def _host(job: job_files.JobSpec, gateway: Gateway, log: Path) -> job_files.Result:
+def _host(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> job_files.Result:
     if job.kind == "task":
         from airflow_remote_worker.shim.tasks import host_task
 

@@ -99,7 +99,7 @@ def guard_stdio() -> None:
             setattr(sys, name, io.TextIOWrapper(raw, encoding="utf-8", errors="replace", write_through=True))
 
 
-def lose_rather_than_die() -> None:
+def use_lossy_log_files() -> None:
     """Let the Task SDK open the log of its task as a :class:`LossyFile`. In a process that hosts one job."""
     from airflow.sdk import log
 

@@ -14,7 +14,7 @@ from airflow.sdk.execution_time.supervisor import supervise_task
 from airflow_remote_worker.local import job_files
 from airflow_remote_worker.shim import compat, configuration
 from airflow_remote_worker.shim.coordinator import RemoteCoordinator
-from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.daemon_client import DaemonClient
 from airflow_remote_worker.shim.denials import DenialsToLog
 from airflow_remote_worker.shim.last_call import StateLast
 from airflow_remote_worker.shim.outbox_writer import OutboxWriter
@@ -24,7 +24,7 @@ SERVER_TERMINATED = "SERVER_TERMINATED"
 """The final state of a task that the supervisor ended because of a heartbeat's answer; here only a stop answers so."""
 
 
-def host_task(job: job_files.JobSpec, gateway: Gateway, log: Path, outbox: OutboxWriter) -> job_files.Result:
+def host_task(job: job_files.JobSpec, gateway: DaemonClient, log: Path, outbox: OutboxWriter) -> job_files.Result:
     """Run the task try; return how it ended. What it writes while central is out of reach is kept in *outbox*.
 
     Raises:

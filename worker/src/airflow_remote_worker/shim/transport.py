@@ -18,7 +18,7 @@ from airflow_remote_protocol.execution import CALL_HEADERS, UNTOLD_BODY_BYTES, t
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.shim import writes
 from airflow_remote_worker.shim.compat import httpx
-from airflow_remote_worker.shim.daemon_client import Gateway
+from airflow_remote_worker.shim.daemon_client import DaemonClient
 from airflow_remote_worker.shim.outbox_writer import Full, OutboxWriter
 
 BASE_URL = "http://central.invalid/execution/"
@@ -35,7 +35,7 @@ class TooLong(Exception):
 class GatewayTransport(httpx.BaseTransport):
     """Answers heartbeats, forwards everything else. Without an *outbox* every call waits for central."""
 
-    def __init__(self, gateway: Gateway, outbox: OutboxWriter | None = None, *, body_bytes: int = UNTOLD_BODY_BYTES) -> None:
+    def __init__(self, gateway: DaemonClient, outbox: OutboxWriter | None = None, *, body_bytes: int = UNTOLD_BODY_BYTES) -> None:
         """*body_bytes*: how large a body central took when the job was prepared; the daemon knows the present number."""
         self._gateway = gateway
         self._outbox = outbox

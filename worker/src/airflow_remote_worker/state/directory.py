@@ -84,7 +84,7 @@ class State:
         self.contact_path = root / "contact"
         self.task_settings_path = root / "task-settings.json"
         self.zygote_log = root / "zygote.log"
-        self.own_log = root / "own-log"
+        self.worker_log = root / "own-log"
         self._credential = root / "credential.json"
         self._instance = root / "instance"
         self._seed = secrets.token_hex(16)

@@ -26,7 +26,7 @@ LONGEST_EVENT = 8_000
 """Characters of one line, traceback included."""
 
 
-class OwnLog(logging.Handler):
+class WorkerLog(logging.Handler):
     """Writes each record at once. A disk that takes nothing loses lines, and the log says so later."""
 
     def __init__(self, directory: Path) -> None:

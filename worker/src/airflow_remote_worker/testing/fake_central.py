@@ -256,10 +256,10 @@ class FakeCentral:
         with self._ledger.changed:
             return bytes(self.job(job_id).log)
 
-    def own_log(self, worker_name: str) -> bytes:
+    def worker_log(self, worker_name: str) -> bytes:
         """Return what the worker said of itself."""
         with self._ledger.changed:
-            return bytes(self.worker(worker_name).own_log)
+            return bytes(self.worker(worker_name).worker_log)
 
     def runtime(self, worker_name: str) -> Runtime | None:
         """Return what the worker reported last of what its tasks run in."""

@@ -89,8 +89,8 @@ class Worker:
     refused_boot_id: str | None = None
     session_id: str | None = None
     session: SessionRequest | None = None
-    own_log: bytearray = field(default_factory=bytearray)
-    own_stretch: tuple[str, int] = ("", 0)
+    worker_log: bytearray = field(default_factory=bytearray)
+    worker_log_stretch: tuple[str, int] = ("", 0)
     """The present stretch's name, and where in the log its offset 0 is."""
     runtime: Runtime | None = None
     """What it reported last."""
@@ -491,18 +491,18 @@ class Ledger:
             raise Refusal(ProblemCode.LOG_OFFSET, f"central holds {size} bytes of this log; send what follows", size=size)
         return len(job.log)
 
-    def append_own_log(self, worker: Worker, stretch: str, offset: int, text: bytes) -> int:
+    def append_worker_log(self, worker: Worker, stretch: str, offset: int, text: bytes) -> int:
         """As :meth:`append_log`; a new stretch begins where it says."""
-        if worker.own_stretch[0] != stretch:
+        if worker.worker_log_stretch[0] != stretch:
             if not text:
                 return offset
-            worker.own_stretch = stretch, len(worker.own_log) - offset
-        size = len(worker.own_log) - worker.own_stretch[1]
+            worker.worker_log_stretch = stretch, len(worker.worker_log) - offset
+        size = len(worker.worker_log) - worker.worker_log_stretch[1]
         if offset == size:
-            worker.own_log += text
+            worker.worker_log += text
         elif offset + len(text) > size:
             raise Refusal(ProblemCode.LOG_OFFSET, f"central holds {size} bytes of this log; send what follows", size=size)
-        return len(worker.own_log) - worker.own_stretch[1]
+        return len(worker.worker_log) - worker.worker_log_stretch[1]
 
     def end(self, job: Job, reason: StopReason) -> None:
         """Take the job back, as a person, the scheduler or the executor would; its worker is told to stop."""

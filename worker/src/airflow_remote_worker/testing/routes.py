@@ -57,7 +57,7 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_LOG_PACKED = 1 << 20
 MAX_LOG_UNPACKED = 8 << 20
-MAX_OWN_LOG = 1 << 20
+MAX_WORKER_LOG = 1 << 20
 """docs/protocol.md, the `log` route."""
 
 LOOK_S = 0.1
@@ -128,8 +128,8 @@ class Routes:
             case ("POST", ["log"]):
                 with ledger.changed:
                     ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
-                    text = _unpacked(request, MAX_OWN_LOG)
-                    return _message(LogAppended(size=ledger.append_own_log(worker, *_stretch(request), text)))
+                    text = _unpacked(request, MAX_WORKER_LOG)
+                    return _message(LogAppended(size=ledger.append_worker_log(worker, *_stretch(request), text)))
             case ("POST", ["logs"]):
                 chunks = decode(LogChunks, _unpacked(request, MAX_LOG_UNPACKED)).chunks
                 with ledger.changed:

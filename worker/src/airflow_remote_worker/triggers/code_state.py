@@ -11,7 +11,7 @@ from collections.abc import Callable
 import anyio
 
 from airflow_remote_worker.clock import Clock
-from airflow_remote_worker.jobs.apart import call_apart
+from airflow_remote_worker.jobs.apart import run_in_daemon_thread
 
 LOOK_EVERY_S = 3.0
 """At most; a bundle of 1,000 files takes some milliseconds."""
@@ -62,6 +62,8 @@ class CodeStates:
             known = self._known.get(root)
             now = self._clock.monotonic()
             if known is None or now - known[0] >= LOOK_EVERY_S:
-                mark = await call_apart(lambda: self._look(root), within_s=LOOK_WITHIN_S, name=f"look at the code in {root}")
+                mark = await run_in_daemon_thread(
+                    lambda: self._look(root), within_s=LOOK_WITHIN_S, name=f"look at the code in {root}"
+                )
                 self._known[root] = known = (now, mark)
             return known[1]

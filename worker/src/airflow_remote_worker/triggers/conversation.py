@@ -13,11 +13,11 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from airflow_remote_worker.clock import Clock
-from airflow_remote_worker.gateway import Connection, Door, Gateway
+from airflow_remote_worker.gateway import Connection, JobAccess, LocalGateway
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link.client import Executed
 from airflow_remote_worker.local import frames
-from airflow_remote_worker.triggers.host import Host
+from airflow_remote_worker.triggers.host import TriggerHost
 from airflow_remote_worker.triggers.hosts import Hosts
 from airflow_remote_worker.triggers.trigger import Stage, Trigger
 
@@ -34,7 +34,7 @@ class Keeper(Protocol):
 
     def find(self, lease: Lease) -> Trigger | None: ...
 
-    def meet(self, trigger: Trigger, host: Host) -> bool:
+    def meet(self, trigger: Trigger, host: TriggerHost) -> bool:
         """The host names this trigger; return whether it is to keep it."""
         ...
 
@@ -56,7 +56,7 @@ class Keeper(Protocol):
 class Conversation:
     """The gateway's guest: hosts that come with their key."""
 
-    def __init__(self, hosts: Hosts, keeper: Keeper, gateway: Gateway, clock: Clock) -> None:
+    def __init__(self, hosts: Hosts, keeper: Keeper, gateway: LocalGateway, clock: Clock) -> None:
         self._hosts = hosts
         self._keeper = keeper
         self._gateway = gateway
@@ -101,7 +101,7 @@ class Conversation:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return  # the reader notices too
 
-    def _greet(self, host: Host, hello: frames.HostHello) -> None:
+    def _greet(self, host: TriggerHost, hello: frames.HostHello) -> None:
         """Compare what the host runs with what it should."""
         named = {Lease(*lease) for lease in hello.leases}
         kept = [lease for lease in named if (trigger := self._keeper.find(lease)) and self._keeper.meet(trigger, host)]
@@ -130,7 +130,7 @@ class Conversation:
         if trigger.host is not None:
             trigger.host.send(frames.Taken(trigger.lease))
 
-    def _hear(self, host: Host, frame: frames.Frame, tasks: anyio.abc.TaskGroup) -> None:
+    def _hear(self, host: TriggerHost, frame: frames.Frame, tasks: anyio.abc.TaskGroup) -> None:
         if isinstance(frame, frames.Fired):
             lease = Lease(*frame.lease)
             if not self._is_of(host, lease) or self._keeper.take_event(lease, frame.event):
@@ -156,26 +156,26 @@ class Conversation:
         else:
             raise frames.BrokenFrame(f"unexpected {type(frame).__name__}")
 
-    def _is_of(self, host: Host, lease: Lease) -> bool:
+    def _is_of(self, host: TriggerHost, lease: Lease) -> bool:
         return lease in host.triggers
 
-    async def _serve_call(self, host: Host, call: frames.TriggerCall) -> None:
+    async def _serve_call(self, host: TriggerHost, call: frames.TriggerCall) -> None:
         try:
             answer = await self._forward(host, Lease(*call.lease), call)
         finally:
             host.open_calls -= 1
         host.send(frames.Answer(call.id, answer.status, answer.headers, answer.body))
 
-    async def _forward(self, host: Host, lease: Lease, call: frames.TriggerCall) -> Executed:
+    async def _forward(self, host: TriggerHost, lease: Lease, call: frames.TriggerCall) -> Executed:
         if not self._is_of(host, lease):
             body = b'{"detail": {"reason": "airflow-remote", "message": "this host does not run that trigger"}}'
             return Executed(GONE, {"content-type": "application/json"}, body)
-        door = host.doors.setdefault(lease, Door(lease, "", on_superseded=lambda: self._keeper.supersede(lease)))
+        door = host.doors.setdefault(lease, JobAccess(lease, "", on_superseded=lambda: self._keeper.supersede(lease)))
         return await self._gateway.forward(
             door, frames.Call(id=call.id, method=call.method, path=call.path, headers=call.headers, body=call.body)
         )
 
-    def _tell_blocked(self, host: Host, frame: frames.Blocked) -> None:
+    def _tell_blocked(self, host: TriggerHost, frame: frames.Blocked) -> None:
         now = self._clock.monotonic()
         if now - host.blocked_told_at > BLOCKED_TOLD_EVERY_S:
             host.blocked_told_at = now

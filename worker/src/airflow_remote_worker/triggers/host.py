@@ -11,7 +11,7 @@ import anyio
 import msgspec
 from anyio.streams.memory import MemoryObjectSendStream
 
-from airflow_remote_worker.gateway import Door
+from airflow_remote_worker.gateway import JobAccess
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.local import job_files
 from airflow_remote_worker.state.spool import ShimRecord
@@ -22,7 +22,7 @@ TAIL = 2000
 
 
 @dataclass(frozen=True)
-class Code:
+class HostedCode:
     """What all triggers of one host share: a bundle, and as whom its code runs."""
 
     bundle_name: str
@@ -31,7 +31,7 @@ class Code:
 
 
 @dataclass(eq=False)
-class Host:
+class TriggerHost:
     """A trigger host. Its directory holds `host.json`, `shim.json` (the process) and `shim.log` (what the process prints)."""
 
     dir: Path
@@ -47,7 +47,7 @@ class Host:
     has_met: bool = False
     """It has connected to this daemon."""
     triggers: dict[Lease, Trigger] = field(default_factory=dict)
-    doors: dict[Lease, Door] = field(default_factory=dict)
+    doors: dict[Lease, JobAccess] = field(default_factory=dict)
     """Of triggers that have called."""
     open_calls: int = 0
     settled: anyio.Event = field(default_factory=anyio.Event)
@@ -56,8 +56,8 @@ class Host:
     blocked_told_at: float = -math.inf
 
     @property
-    def code(self) -> Code:
-        return Code(self.spec.bundle_name, self.spec.bundle_path, self.spec.run_as_user)
+    def code(self) -> HostedCode:
+        return HostedCode(self.spec.bundle_name, self.spec.bundle_path, self.spec.run_as_user)
 
     def send(self, frame: msgspec.Struct) -> bool:
         """Send *frame* if the host is connected. What it missed it learns when it connects."""
@@ -69,7 +69,7 @@ class Host:
             return True
         return False
 
-    def own_log_tail(self) -> str:
+    def worker_log_tail(self) -> str:
         """Return the end of what the process has printed."""
         with contextlib.suppress(OSError):
             return (self.dir / "shim.log").read_bytes()[-TAIL:].decode("utf-8", "replace").strip()

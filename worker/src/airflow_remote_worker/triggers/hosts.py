@@ -26,7 +26,7 @@ from airflow_remote_worker.local import frames, job_files
 from airflow_remote_worker.state.files import read, store
 from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers.code_state import CodeStates
-from airflow_remote_worker.triggers.host import Code, Host
+from airflow_remote_worker.triggers.host import HostedCode, TriggerHost
 from airflow_remote_worker.triggers.suspects import Suspects
 from airflow_remote_worker.triggers.trigger import Trigger
 
@@ -58,8 +58,8 @@ class Hosts:
     """All hosts of this worker, in directories below *root*."""
 
     def __init__(self, root: Path, site: Site, starter: Starter, clock: Clock) -> None:
-        self.all: dict[str, Host] = {}
-        self.on_died: Callable[[Host, list[Trigger], str], None] = lambda host, triggers, how: None
+        self.all: dict[str, TriggerHost] = {}
+        self.on_died: Callable[[TriggerHost, list[Trigger], str], None] = lambda host, triggers, how: None
         """Called when a host has ended that still had triggers; *how* is for people."""
         self.on_change: Callable[[], None] = _nobody
         self.task_settings: Callable[[], str] = lambda: ""
@@ -73,7 +73,7 @@ class Hosts:
         self._probation = anyio.Semaphore(MOST_ALONE)
         self._starting: dict[str, anyio.Event] = {}
         """By host id: set once the start of the host has succeeded or failed."""
-        self._locks: dict[Code, anyio.Lock] = {}
+        self._locks: dict[HostedCode, anyio.Lock] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -84,7 +84,7 @@ class Hosts:
                 await self._clock.sleep(LOOK_EVERY_S)
                 self._look_after()
 
-    async def reserve(self, trigger: Trigger, code: Code) -> Host:
+    async def reserve(self, trigger: Trigger, code: HostedCode) -> TriggerHost:
         """Return the host that is to run *trigger*; it stays until :meth:`release`.
 
         Raises:
@@ -119,7 +119,7 @@ class Hosts:
             if not host.triggers:
                 host.idle_since = self._clock.monotonic()
 
-    def claim(self, trigger: Trigger, host: Host) -> None:
+    def claim(self, trigger: Trigger, host: TriggerHost) -> None:
         """The host turns out to run *trigger*, which an earlier daemon started."""
         self._assign(trigger, host)
 
@@ -139,7 +139,7 @@ class Hosts:
                 self._start_soon(self._clear_away(path, process), name=f"end of {path.name}")
                 continue
             log.info("trigger host %s: adopted, pid %d", spec.host_id, process.pid)
-            self._keep(Host(path, spec, process, self._clock.monotonic(), idle_since=self._clock.monotonic()))
+            self._keep(TriggerHost(path, spec, process, self._clock.monotonic(), idle_since=self._clock.monotonic()))
 
     async def until_started(self, host_id: str) -> None:
         """Return when the host is no longer being started: its process may speak before its start has returned."""
@@ -158,20 +158,20 @@ class Hosts:
 
     # Finding and starting
 
-    def _find(self, code: Code, mark: str) -> Host | None:
+    def _find(self, code: HostedCode, mark: str) -> TriggerHost | None:
         for host in self.all.values():
             if host.code == code and host.spec.code == mark and not host.is_alone and not host.is_leaving:
                 return host
         return None
 
-    def _assign(self, trigger: Trigger, host: Host) -> None:
+    def _assign(self, trigger: Trigger, host: TriggerHost) -> None:
         trigger.host, trigger.host_id = host, host.spec.host_id
         host.triggers[trigger.lease] = trigger
         host.idle_since = None
 
-    async def _start_apart(self, code: Code, mark: str, *, is_alone: bool = False) -> Host:
+    async def _start_apart(self, code: HostedCode, mark: str, *, is_alone: bool = False) -> TriggerHost:
         """As :meth:`_start`, in a task of our own: a trigger that is stopped meanwhile must not break off the zygote's fork."""
-        started: list[Host] = []
+        started: list[TriggerHost] = []
         failed: list[Exception] = []
         done = anyio.Event()
 
@@ -188,7 +188,7 @@ class Hosts:
             raise failed[0]
         return started[0]
 
-    async def _start(self, code: Code, mark: str, *, is_alone: bool = False) -> Host:
+    async def _start(self, code: HostedCode, mark: str, *, is_alone: bool = False) -> TriggerHost:
         if len(self.all) >= MOST_HOSTS:
             raise TooManyHosts(
                 f"this worker has {MOST_HOSTS} trigger hosts, the most it may have: the Dags' code has changed that often while "
@@ -212,7 +212,7 @@ class Hosts:
         try:
             store(path / job_files.HOST_SPEC, spec)
             process = await self._launch(path)
-            host = Host(path, spec, process, self._clock.monotonic(), is_alone=is_alone)
+            host = TriggerHost(path, spec, process, self._clock.monotonic(), is_alone=is_alone)
             self._keep(host)
         except BaseException:
             # Without its notes a process that was started all the same ends by itself.
@@ -236,7 +236,7 @@ class Hosts:
                 return process
             raise CannotHost(f"a trigger host could not be started: {error}") from None
 
-    def _keep(self, host: Host) -> None:
+    def _keep(self, host: TriggerHost) -> None:
         self.all[host.spec.host_id] = host
         self._start_soon(self._watch(host), name=f"watch {host.spec.host_id}")
         self.on_change()
@@ -251,7 +251,7 @@ class Hosts:
 
     # Watching and ending
 
-    async def _watch(self, host: Host) -> None:
+    async def _watch(self, host: TriggerHost) -> None:
         await wait_for_exit(host.process)
         self.all.pop(host.spec.host_id, None)
         host.outgoing = None
@@ -260,7 +260,7 @@ class Hosts:
         if triggers:
             how = "its process was killed, ran out of memory, or code of a trigger ended it"
             log.error(
-                "trigger host %s ended with %d triggers: %s\n%s", host.spec.host_id, len(triggers), how, host.own_log_tail()
+                "trigger host %s ended with %d triggers: %s\n%s", host.spec.host_id, len(triggers), how, host.worker_log_tail()
             )
             job_ids = [trigger.lease.job_id for trigger in triggers]
             if not host.is_alone and self._suspects.note_death(host.code, job_ids, self._clock.monotonic()):
@@ -278,7 +278,7 @@ class Hosts:
             log.warning("trigger host %s: ended what it left running: %s", path.name, ", ".join(ended))
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(path, ignore_errors=True))
 
-    async def _end_probation(self, host: Host) -> None:
+    async def _end_probation(self, host: TriggerHost) -> None:
         try:
             await self._clock.sleep(PROBATION_S)
         finally:

@@ -41,7 +41,7 @@ from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.state.free_space import NoRoom
-from airflow_remote_worker.triggers.host import Code, Host
+from airflow_remote_worker.triggers.host import HostedCode, TriggerHost
 from airflow_remote_worker.triggers.hosts import TooManyHosts
 from airflow_remote_worker.triggers.log import WaitingLog
 from airflow_remote_worker.triggers.spool import TriggerDir, TriggerSpool
@@ -67,11 +67,11 @@ LOOK_EVERY_S = 5.0
 class HostsPort(Protocol):
     """What the keeper needs of the hosts."""
 
-    async def reserve(self, trigger: Trigger, code: Code) -> Host: ...
+    async def reserve(self, trigger: Trigger, code: HostedCode) -> TriggerHost: ...
 
     def release(self, trigger: Trigger) -> None: ...
 
-    def claim(self, trigger: Trigger, host: Host) -> None: ...
+    def claim(self, trigger: Trigger, host: TriggerHost) -> None: ...
 
     async def until_settled(self, within_s: float) -> None: ...
 
@@ -188,7 +188,7 @@ class TriggerKeeper:
 
     # What hosts say
 
-    def meet(self, trigger: Trigger, host: Host) -> bool:
+    def meet(self, trigger: Trigger, host: TriggerHost) -> bool:
         """A host that has connected names this trigger; return whether it is to keep it."""
         if trigger.host is None and trigger.stage in (Stage.ADOPTED, Stage.CANCELLING):
             self._hosts.claim(trigger, host)
@@ -262,7 +262,7 @@ class TriggerKeeper:
                 trigger.log.lost += text.count(b"\n")
             self.log_grew(trigger)
 
-    def host_died(self, host: Host, triggers: list[Trigger], how: str) -> None:
+    def host_died(self, host: TriggerHost, triggers: list[Trigger], how: str) -> None:
         """A host has ended with these triggers: they go back to the queue. Central bounds how often."""
         for trigger in triggers:
             if trigger.stage is Stage.CANCELLING:
@@ -336,7 +336,7 @@ class TriggerKeeper:
         workload = _workload(offer)
         async with self._looking.setdefault(workload.bundle.name, anyio.CapacityLimiter(LOOKS_AT_ONCE)):
             path = (await locate_code(offer, self._site)).path
-        await self._hosts.reserve(trigger, Code(workload.bundle.name, path, self._site.config.user_of(offer.queue)))
+        await self._hosts.reserve(trigger, HostedCode(workload.bundle.name, path, self._site.config.user_of(offer.queue)))
 
     async def _accept(self, trigger: Trigger) -> None:
         """Accept the offer at central, however long that is away. Raises: Superseded."""

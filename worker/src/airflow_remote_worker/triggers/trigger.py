@@ -14,7 +14,7 @@ from airflow_remote_worker.triggers.log import WaitingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
 
 if TYPE_CHECKING:
-    from airflow_remote_worker.triggers.host import Host
+    from airflow_remote_worker.triggers.host import TriggerHost
 
 Ending = TriggerEvent | Decline | Report
 """What central must be told about the end of a trigger: its event; or that it goes back to the queue; or that it can't start."""
@@ -45,7 +45,7 @@ class Trigger:
     queue: str
     stop_after_s: float
     stage: Stage = Stage.STARTING
-    host: Host | None = None
+    host: TriggerHost | None = None
     host_id: str = ""
     """Of its present or last host: what that one says of it counts."""
     starting: anyio.CancelScope | None = None

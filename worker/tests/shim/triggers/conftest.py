@@ -180,7 +180,7 @@ class Host:
         self.write(f"{module}.py", source)
         return self.start(f"{module}.{name}", kwargs)
 
-    def own_log(self) -> str:
+    def worker_log(self) -> str:
         path = self.directory / "shim.log"
         return path.read_text() if path.exists() else ""
 

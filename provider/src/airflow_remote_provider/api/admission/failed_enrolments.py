@@ -19,7 +19,7 @@ SOURCES = 256
 OTHERS = "others"
 
 
-class Guesses:
+class FailedEnrolments:
     """Failed enrolments of the current minute."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,7 +28,7 @@ class Guesses:
         self._began = clock()
         self._failed: dict[str, int] = {}
 
-    def insist_on_few(self, source: str) -> None:
+    def check_attempts(self, source: str) -> None:
         """Raise unless *source* may try.
 
         Raises:

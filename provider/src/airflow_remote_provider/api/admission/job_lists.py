@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from airflow_remote_provider.api.admission.rate_limits import Shares
+from airflow_remote_provider.api.admission.rate_limits import RateLimits
 
 BYTES_PER_JOB = 128
 """Of one job in a list: an id of 64 characters, an epoch, a phase."""
@@ -22,10 +22,10 @@ MOST_KEPT = 10_000
 """Workers whose leases are remembered, if they have more than the free ones."""
 
 
-class Lists:
+class JobLists:
     """Of all workers of this process."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: RateLimits) -> None:
         self._shares = shares
         self._leased: OrderedDict[str, int] = OrderedDict()
 

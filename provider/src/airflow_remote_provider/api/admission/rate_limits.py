@@ -23,7 +23,7 @@ BURST_S = 10.0
 """How many seconds' worth of calls may come in one moment: a worker's return from an outage, with all that it has to tell."""
 DEAREST = 0.75
 """Of what may come in one moment: as much as a single call is charged at most."""
-OWN_LOG_CALLS_PER_S = 2.0
+WORKER_LOG_CALLS_PER_S = 2.0
 """How often one worker may send of its own log: one that is watched does so every two seconds."""
 TRIGGER_LOG_CALLS_PER_S = 1.0
 """How often one worker may send the logs of its triggers, all of them in one call. A busy one does so every two seconds."""
@@ -31,7 +31,7 @@ FORGOTTEN = 10_000
 """So many workers are remembered before those that were quiet are forgotten."""
 
 
-class Shares:
+class RateLimits:
     """Of all workers of this process. Asked on the event loop only."""
 
     def __init__(self, per_s: float, *, whose: str = "this worker") -> None:

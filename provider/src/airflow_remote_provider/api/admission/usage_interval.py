@@ -9,7 +9,7 @@ WORKER_CALLS_PER_S = 1.0
 """Of one worker: no honest one comes near."""
 
 
-class Pace:
+class UsageInterval:
     """Counts who has told lately. Asked on the event loop only."""
 
     def __init__(self) -> None:

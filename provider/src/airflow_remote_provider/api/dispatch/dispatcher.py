@@ -24,7 +24,7 @@ from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.definitions.needs import suits
 from airflow_remote_provider.ledger import changes, dispatch, leases
 from airflow_remote_provider.ledger.dispatch import Claimant, Claimed, Demand
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.settings import Settings
@@ -216,11 +216,11 @@ class Dispatcher:
         by_worker: dict[str, list[Claimed]] = {}
         for job in claimed:
             by_worker.setdefault(job.worker_id, []).append(job)
-        missed: list[Lease] = []
+        missed: list[WorkerLease] = []
         for worker_id, jobs in by_worker.items():
             parked = self.room.get(worker_id)
             if parked is None or not parked.tell(News(offers=[self._as_offer(job) for job in jobs])):
-                missed += [Lease(worker_id, job.job_id, job.epoch) for job in jobs]
+                missed += [WorkerLease(worker_id, job.job_id, job.epoch) for job in jobs]
         if missed:
             await self._pool.call(leases.withdraw, missed)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow_remote_protocol.presence import Presence
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import metrics
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.views.queues import list_queues
-from airflow_remote_provider.ledger.views.workers import PRESENCES, count_workers
+from airflow_remote_provider.ledger.views.workers import count_workers
 
 MOST_QUEUES = 500
 """Names of queues are people's, and each is a metric of its own; who has more has to look at the API."""
@@ -25,8 +26,8 @@ class Gauges:
     def tell(self, session: Session) -> None:
         """Tell all gauges. Nine statements."""
         fleet = count_workers(session, silent_after=self._silent_after)
-        for presence in PRESENCES:
-            metrics.gauge("remote.workers", getattr(fleet, presence), tag=presence)
+        for presence in Presence:
+            metrics.gauge("remote.workers", getattr(fleet, presence.value), tag=presence.value)
         metrics.gauge("remote.workers_flagged", fleet.flagged)
         metrics.gauge("remote.workers_unfit", fleet.unfit)
         metrics.gauge("remote.slots", fleet.slots)

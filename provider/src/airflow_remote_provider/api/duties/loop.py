@@ -36,7 +36,7 @@ from airflow_remote_provider.ledger import (
     workers,
 )
 from airflow_remote_provider.settings import Settings
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Duties:
     def __init__(self, pool: LedgerPool, settings: Settings) -> None:
         self._pool = pool
         self._settings = settings
-        self._own_logs = OwnLogStore(settings.worker_log_bytes)
+        self._own_logs = WorkerLogStore(settings.worker_log_bytes)
         self._holder = str(uuid.uuid4())
         self._heard: set[str] = set()
         self._due: dict[str, float] = {}
@@ -79,7 +79,7 @@ class Duties:
         self._observation = ObservationWindow(settings.reconnect_seconds, monotonic=time.monotonic)
         self._offer_deadline = timedelta(seconds=settings.offer_deadline_seconds)
 
-    def stir(self) -> None:
+    def mark_busy(self) -> None:
         """Jobs are on the move: sweep every tick from now on, until none is open any more."""
         self._busy = True
 

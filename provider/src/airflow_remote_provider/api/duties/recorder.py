@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from airflow_remote_protocol.presence import Presence
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import history
-from airflow_remote_provider.ledger.history import HOURS, MINUTES, QUARTERS, Kind, Series, Value, rounded
+from airflow_remote_provider.ledger.history import HOURS, MINUTES, QUARTERS, Series, SeriesKind, Value, rounded
 from airflow_remote_provider.ledger.views.queues import Load, loads, percentile
-from airflow_remote_provider.ledger.views.serving import Server, servers
+from airflow_remote_provider.ledger.views.serving import ServingWorker, servers
 
 EVERY_S = MINUTES.span.total_seconds()
 
@@ -38,7 +39,7 @@ class Recorder:
             name = load.depth.queue
             if name in known or len(known) < history.MOST_QUEUES:
                 known.add(name)
-                values[Series(Kind.QUEUE, name, load.depth.team or "")] = _queue(load, now)
+                values[Series(SeriesKind.QUEUE, name, load.depth.team or "")] = _queue(load, now)
         history.add(session, MINUTES, MINUTES.number(now), values)
         self._gather(session, fleet, QUARTERS.number(now))
         history.fold(session, MINUTES, QUARTERS, now)
@@ -49,30 +50,30 @@ class Recorder:
         self._gathered.clear()
         self._quarter = None
 
-    def _gather(self, session: Session, fleet: Sequence[Server], quarter: int) -> None:
+    def _gather(self, session: Session, fleet: Sequence[ServingWorker], quarter: int) -> None:
         if self._quarter is not None and quarter != self._quarter:
             points = {
-                series: {self._quarter: history.folded(Kind.WORKER, dict(enumerate(some)), len(some))[0]}
+                series: {self._quarter: history.folded(SeriesKind.WORKER, dict(enumerate(some)), len(some))[0]}
                 for series, some in self._gathered.items()
             }
             history.put(session, QUARTERS, points)
             self._gathered.clear()
         self._quarter = quarter
         for server in fleet:
-            now = (float(server.presence == "online"), float(server.used_slots), float(server.slots))
-            self._gathered.setdefault(Series(Kind.WORKER, server.id, server.team or ""), []).append(now)
+            now = (float(server.presence == Presence.ONLINE), float(server.used_slots), float(server.slots))
+            self._gathered.setdefault(Series(SeriesKind.WORKER, server.id, server.team or ""), []).append(now)
 
 
-def _fleet(fleet: Sequence[Server]) -> dict[Series, Sequence[Value]]:
+def _fleet(fleet: Sequence[ServingWorker]) -> dict[Series, Sequence[Value]]:
     """Return the fleet's point of each team; of an empty fleet, too: that it was measured is worth a point."""
-    teams: dict[str, list[Server]] = {"": []}
+    teams: dict[str, list[ServingWorker]] = {"": []}
     for server in fleet:
         teams.setdefault(server.team or "", []).append(server)
     return {
-        Series(Kind.FLEET, "", team): (
-            sum(server.presence == "online" for server in some),
-            sum(server.presence == "silent" for server in some),
-            sum(server.slots for server in some if server.presence == "online"),
+        Series(SeriesKind.FLEET, "", team): (
+            sum(server.presence == Presence.ONLINE for server in some),
+            sum(server.presence == Presence.SILENT for server in some),
+            sum(server.slots for server in some if server.presence == Presence.ONLINE),
             sum(server.used_slots for server in some),
         )
         for team, some in teams.items()

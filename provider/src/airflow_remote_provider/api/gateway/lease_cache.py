@@ -12,24 +12,24 @@ from typing import Any
 
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger import fence
-from airflow_remote_provider.ledger.fence import Lease, Subject
+from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 
 HOLDS_S = 1.0
 """A job that was taken back, or given to another worker, reads on for at most this long."""
 
 
-class Checks:
+class LeaseCache:
     """Which leases were open when the database was last asked, and whom they were for."""
 
     def __init__(self, pool: LedgerPool) -> None:
         self._pool = pool
-        self._confirmed: dict[Lease, tuple[float, Subject]] = {}
+        self._confirmed: dict[WorkerLease, tuple[float, Subject]] = {}
         """When it was asked, oldest first, and what it said."""
         self._doubts = 0
-        self._asking: dict[Lease, object] = {}
+        self._asking: dict[WorkerLease, object] = {}
         """The newest question about a lease that is under way; none, if the lease was forgotten since it was asked."""
 
-    async def lately(self, lease: Lease) -> Subject:
+    async def lately(self, lease: WorkerLease) -> Subject:
         """Return whom an open lease is for, confirmed within the last moment.
 
         Raises:
@@ -40,7 +40,7 @@ class Checks:
             return known[1]
         return await self.anew(lease, fence.check)
 
-    async def anew(self, lease: Lease, verb: Callable[[Any, Lease], Subject]) -> Subject:
+    async def anew(self, lease: WorkerLease, verb: Callable[[Any, WorkerLease], Subject]) -> Subject:
         """Let a *verb* that checks the lease do its work; return whom the lease is for.
 
         Raises:
@@ -59,7 +59,7 @@ class Checks:
         self._drop_old(asked_at - HOLDS_S)
         return subject
 
-    async def ending(self, lease: Lease, verb: Callable[[Any, Lease], Subject]) -> Subject:
+    async def ending(self, lease: WorkerLease, verb: Callable[[Any, WorkerLease], Subject]) -> Subject:
         """As :meth:`anew`, for a *verb* after which the lease no longer allows what was confirmed before.
 
         Raises:
@@ -71,7 +71,7 @@ class Checks:
         finally:
             self.forget(lease)  # what was asked meanwhile may have been answered before the verb's transaction ended
 
-    def forget(self, lease: Lease) -> None:
+    def forget(self, lease: WorkerLease) -> None:
         """The lease is about to end or to change."""
         self._confirmed.pop(lease, None)
         self._asking.pop(lease, None)

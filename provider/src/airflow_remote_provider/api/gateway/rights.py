@@ -23,7 +23,7 @@ from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import NotGranted, Refusal
 from airflow_remote_provider.definitions.grants import Ask, Skip
 from airflow_remote_provider.ledger import grants
-from airflow_remote_provider.ledger.fence import Lease, Subject
+from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 from airflow_remote_provider.ledger.grants import Answer, Verdict
 from airflow_remote_provider.ledger.skips import NotDownstream, check_skip
 
@@ -40,9 +40,9 @@ class Rights:
 
     def __init__(self, pool: LedgerPool) -> None:
         self._pool = pool
-        self._answers: OrderedDict[tuple[Lease, Ask], tuple[float, Verdict]] = OrderedDict()
+        self._answers: OrderedDict[tuple[WorkerLease, Ask], tuple[float, Verdict]] = OrderedDict()
         """When it was asked, oldest first, and the answer."""
-        self._refused: OrderedDict[tuple[Lease, str], None] = OrderedDict()
+        self._refused: OrderedDict[tuple[WorkerLease, str], None] = OrderedDict()
         """Calls that are recorded as denied already."""
 
     async def check_values(self, match: Match, request: Request, body: bytes) -> None:
@@ -59,7 +59,7 @@ class Rights:
             metrics.count("remote.gateway.denied")
             raise Refusal(ProblemCode.INVALID, f"{match.method} {match.raw[:200]!r}: {error}") from None
 
-    async def check(self, lease: Lease, subject: Subject, match: Match, request: Request, body: bytes) -> None:
+    async def check(self, lease: WorkerLease, subject: Subject, match: Match, request: Request, body: bytes) -> None:
         """Return if the call may go on to the Execution API; its values are within their bounds.
 
         Raises:
@@ -84,7 +84,7 @@ class Rights:
             raise await self.refusal(lease, match.method, match.raw, error) from None
         await self.insist(lease, [ask for ask in asks if isinstance(ask, Ask)])
 
-    async def insist(self, lease: Lease, asks: Iterable[Ask]) -> None:
+    async def insist(self, lease: WorkerLease, asks: Iterable[Ask]) -> None:
         """Return if the job has a grant for each of *asks*.
 
         Raises:
@@ -96,13 +96,13 @@ class Rights:
                 metrics.count("remote.gateway.denied")
                 raise NotGranted(verdict.why)
 
-    async def refusal(self, lease: Lease, method: str, path: str, error: Exception) -> Refusal:
+    async def refusal(self, lease: WorkerLease, method: str, path: str, error: Exception) -> Refusal:
         """Record a call that no grant could allow; return its refusal."""
         metrics.count("remote.gateway.denied")
         await self._note(lease, f"{method} {path[:200]}")
         return Refusal(ProblemCode.INVALID, f"not allowed to this job: {method} {path[:200]!r}; {error}")
 
-    async def _decide(self, lease: Lease, ask: Ask) -> Verdict:
+    async def _decide(self, lease: WorkerLease, ask: Ask) -> Verdict:
         asked_at = asyncio.get_running_loop().time()
         known = self._answers.get((lease, ask))
         if known is not None and asked_at - known[0] < HOLDS_S:
@@ -114,7 +114,7 @@ class Rights:
             self._answers.popitem(last=False)
         return verdict
 
-    async def _note(self, lease: Lease, call: str) -> None:
+    async def _note(self, lease: WorkerLease, call: str) -> None:
         if (lease, call) in self._refused:
             return
         await self._pool.jobs.call(grants.deny_call, lease.job_id, call)

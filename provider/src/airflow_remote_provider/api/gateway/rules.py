@@ -22,7 +22,7 @@ from airflow_remote_protocol import bounds
 from airflow_remote_protocol.messages import JobKind
 
 from airflow_remote_provider.api.gateway.parameters import parameters_of
-from airflow_remote_provider.definitions.grants import Ask, Kind, Skip
+from airflow_remote_provider.definitions.grants import Ask, GrantKind, Skip
 
 if TYPE_CHECKING:  # the documentation is made of this table where there is no database
     from airflow_remote_provider.ledger.fence import Subject
@@ -177,15 +177,15 @@ def _own_callback(call: Call) -> tuple[Ask, ...]:
 
 
 def _connection(call: Call) -> tuple[Ask, ...]:
-    return (Ask(Kind.CONNECTIONS, (call.path["connection_id"],)),)
+    return (Ask(GrantKind.CONNECTIONS, (call.path["connection_id"],)),)
 
 
 def _variable(call: Call) -> tuple[Ask, ...]:
-    return (Ask(Kind.VARIABLES, (call.path["variable_key"],)),)
+    return (Ask(GrantKind.VARIABLES, (call.path["variable_key"],)),)
 
 
 def _write_variable(call: Call) -> tuple[Ask, ...]:
-    return (Ask(Kind.WRITES, (call.path["variable_key"],)),)
+    return (Ask(GrantKind.WRITES, (call.path["variable_key"],)),)
 
 
 def _list_variables(call: Call) -> tuple[Ask, ...]:
@@ -193,8 +193,8 @@ def _list_variables(call: Call) -> tuple[Ask, ...]:
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", version):
             raise NotAllowed(f"{version[:20]!r} is no version of the Execution API")
         if version < LISTS_SINCE:  # this is the variable of that name
-            return (Ask(Kind.VARIABLES, ("keys",)),)
-    return (Ask(Kind.VARIABLES, (call.one("prefix"),), listing=True),)
+            return (Ask(GrantKind.VARIABLES, ("keys",)),)
+    return (Ask(GrantKind.VARIABLES, (call.one("prefix"),), listing=True),)
 
 
 LISTS_SINCE = "2026-06-30"
@@ -206,7 +206,7 @@ def _read_xcom(call: Call) -> tuple[Ask, ...]:
     earlier = call.one("include_prior_dates").lower() not in ("", "false", "0")
     if (call.dag_id, call.path["run_id"]) == (me.dag_id, me.run_id) and not earlier:
         return FREE
-    return (Ask(Kind.XCOMS_OF, (call.dag_id,)),)
+    return (Ask(GrantKind.XCOMS_OF, (call.dag_id,)),)
 
 
 def _write_xcom(call: Call) -> tuple[Ask, ...]:
@@ -220,14 +220,14 @@ def _write_xcom(call: Call) -> tuple[Ask, ...]:
 def _ask_about_dag(call: Call) -> tuple[Ask, ...]:
     if call.dag_id == call.subject.dag_id:
         return FREE
-    return (Ask(Kind.DAGS, (call.dag_id,), run=call.path.get("run_id", "")),)
+    return (Ask(GrantKind.DAGS, (call.dag_id,), run=call.path.get("run_id", "")),)
 
 
 def _act_on_dag(call: Call) -> tuple[Ask, ...]:
-    return (Ask(Kind.TRIGGER_DAGS, (call.dag_id,)),)
+    return (Ask(GrantKind.TRIGGER_DAGS, (call.dag_id,)),)
 
 
-def _asset(kind: Kind, *selectors: str) -> Judge:
+def _asset(kind: GrantKind, *selectors: str) -> Judge:
     def judge(call: Call) -> tuple[Ask, ...]:
         return (_asset_ask(kind, *map(call.one, selectors)),)
 
@@ -237,23 +237,23 @@ def _asset(kind: Kind, *selectors: str) -> Judge:
 def _outlets(said: Any) -> Iterator[Ask]:
     """Return what a task that succeeded says that it has changed: Airflow starts other Dags upon the events of assets."""
     for outlet in said.get("task_outlets") or ():
-        yield _asset_ask(Kind.ASSET_WRITES, *(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
+        yield _asset_ask(GrantKind.ASSET_WRITES, *(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
     for event in said.get("outlet_events") or ():
         destination = event["dest_asset_key"]
         if "source_alias_name" in event:
             # Airflow makes the asset if there is none of that name and URI, and starts the Dags that wait for either.
-            yield _asset_ask(Kind.ASSET_WRITES, event["source_alias_name"])
-            yield _asset_ask(Kind.ASSET_WRITES, destination["name"])
-            yield _asset_ask(Kind.ASSET_WRITES, destination["uri"])
+            yield _asset_ask(GrantKind.ASSET_WRITES, event["source_alias_name"])
+            yield _asset_ask(GrantKind.ASSET_WRITES, destination["name"])
+            yield _asset_ask(GrantKind.ASSET_WRITES, destination["uri"])
         else:
-            yield _asset_ask(Kind.ASSET_WRITES, destination["name"], destination["uri"])
+            yield _asset_ask(GrantKind.ASSET_WRITES, destination["name"], destination["uri"])
 
 
 NAMED_BY = {"Asset": ("name", "uri"), "AssetUriRef": ("uri",)}
 """What Airflow finds an asset by, by the type that is said; everything else by its name."""
 
 
-def _asset_ask(kind: Kind, *names: object) -> Ask:
+def _asset_ask(kind: GrantKind, *names: object) -> Ask:
     return Ask(kind, tuple(str(name) for name in names if name) or ("",))
 
 
@@ -290,12 +290,12 @@ ASK_ABOUT_DAG = Rule(
 ACT_ON_DAG = Rule("`trigger_dags`, also for its own Dag", _act_on_dag)
 READS_ASSET = "`assets`; the task's inlets and outlets are inferred"
 WRITES_ASSET = "`asset_writes`; the task's outlets are inferred"
-READ_ASSET_BY_NAME = Rule(READS_ASSET, _asset(Kind.ASSETS, "name"))
-READ_ASSET_BY_URI = Rule(READS_ASSET, _asset(Kind.ASSETS, "uri"))
-READ_ASSET_BY_ALIAS = Rule(READS_ASSET, _asset(Kind.ASSETS, "alias_name"))
-READ_ASSET_BY_EITHER = Rule(READS_ASSET, _asset(Kind.ASSETS, "name", "uri"))
-WRITE_ASSET_BY_NAME = Rule(WRITES_ASSET, _asset(Kind.ASSET_WRITES, "name"))
-WRITE_ASSET_BY_URI = Rule(WRITES_ASSET, _asset(Kind.ASSET_WRITES, "uri"))
+READ_ASSET_BY_NAME = Rule(READS_ASSET, _asset(GrantKind.ASSETS, "name"))
+READ_ASSET_BY_URI = Rule(READS_ASSET, _asset(GrantKind.ASSETS, "uri"))
+READ_ASSET_BY_ALIAS = Rule(READS_ASSET, _asset(GrantKind.ASSETS, "alias_name"))
+READ_ASSET_BY_EITHER = Rule(READS_ASSET, _asset(GrantKind.ASSETS, "name", "uri"))
+WRITE_ASSET_BY_NAME = Rule(WRITES_ASSET, _asset(GrantKind.ASSET_WRITES, "name"))
+WRITE_ASSET_BY_URI = Rule(WRITES_ASSET, _asset(GrantKind.ASSET_WRITES, "uri"))
 
 TABLE: list[tuple[str, str, Rule]] = [
     ("GET", "health", NOTHING),

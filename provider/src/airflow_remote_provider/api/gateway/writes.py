@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import TooMuchWritten
 from airflow_remote_provider.ledger import written
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.written import Bounds
 
 FREE_BYTES = 64 * 1024
@@ -40,9 +40,9 @@ class Writes:
         self._bounds = bounds
         self._block = Bounds(bounds.size // BLOCKS, bounds.calls // BLOCKS)
         self._free = Bounds(min(FREE_BYTES, self._block.size), min(FREE_CALLS, self._block.calls))
-        self._left: OrderedDict[Lease, _Left] = OrderedDict()
+        self._left: OrderedDict[WorkerLease, _Left] = OrderedDict()
 
-    async def take(self, lease: Lease, size: int) -> None:
+    async def take(self, lease: WorkerLease, size: int) -> None:
         """Count a call of the job that writes *size* bytes.
 
         Raises:
@@ -57,7 +57,7 @@ class Writes:
         left.size -= size
         left.calls -= 1
 
-    async def _reserve(self, lease: Lease, left: _Left, size: int) -> None:
+    async def _reserve(self, lease: WorkerLease, left: _Left, size: int) -> None:
         """Reserve a block, and if the bound has no room for a block, what this call needs."""
         block = Bounds(max(self._block.size, size), max(self._block.calls, 1))
         for wanted in (block, Bounds(max(size - left.size, 0), 1 if left.calls < 1 else 0)):

@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
-from airflow_remote_provider.ledger.history import Kind
+from airflow_remote_provider.ledger.history import SeriesKind
 from airflow_remote_provider.ledger.queues import LONGEST_NAME
 from airflow_remote_provider.ledger.views import history as view
 from airflow_remote_provider.ledger.views.history import LONGEST, MOST_NAMES, MOST_POINTS, HistoryRow
@@ -24,7 +24,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 @router.get("/history/{kind}", summary="Show what was measured")
 async def list_history(
     caller: CallerDep,
-    kind: Kind,
+    kind: SeriesKind,
     name: Annotated[
         Sequence[Name],
         Query(max_length=MOST_NAMES, description="of these queues or workers; of workers only those that are named"),

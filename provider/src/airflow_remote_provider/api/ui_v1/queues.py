@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
 from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, Wish
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
 from airflow_remote_provider.ledger import queue_policy, queues
 from airflow_remote_provider.ledger.queue_policy import LONGEST_GLOB, Mode, PolicyRow
@@ -92,8 +92,8 @@ class GlobsWish(Wish):
     asset_writes: Globs = []
     code_on_central: Globs = []
 
-    def by_kind(self) -> dict[Kind, list[str]]:
-        named = {kind: getattr(self, kind.value) for kind in Kind}
+    def by_kind(self) -> dict[GrantKind, list[str]]:
+        named = {kind: getattr(self, kind.value) for kind in GrantKind}
         return {kind: globs for kind, globs in named.items() if globs}
 
 

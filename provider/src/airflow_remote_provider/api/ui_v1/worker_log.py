@@ -11,7 +11,7 @@ from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.ledger.views.workers import show_worker
 from airflow_remote_provider.settings import settings, silent_after
 from airflow_remote_provider.stores.worker_log_lines import MOST_LINES, LogLines, as_download, read_lines
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 router = APIRouter(tags=["workers"])
 
@@ -49,6 +49,6 @@ async def download_log(caller: CallerDep, name: Name) -> StreamingResponse:
     return StreamingResponse(as_download(store, worker_id), media_type="text/plain; charset=utf-8", headers=headers)
 
 
-async def _log_of(caller: CallerDep, name: str) -> tuple[OwnLogStore, str]:
+async def _log_of(caller: CallerDep, name: str) -> tuple[WorkerLogStore, str]:
     worker = await caller.manage(show_worker, name, silent_after=silent_after())
-    return OwnLogStore(settings().worker_log_bytes), worker.id
+    return WorkerLogStore(settings().worker_log_bytes), worker.id

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from airflow_remote_protocol.messages import IntentMode
+from airflow_remote_protocol.presence import Presence
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
@@ -28,7 +29,7 @@ Name = Annotated[str, Path(max_length=100, description="the worker's name")]
 
 def _filter(
     text: Annotated[str, Query(max_length=200, description="part of the name or host name, in any case")] = "",
-    presence: Annotated[Sequence[Literal["online", "silent", "offline", "never_connected", "gone"]], Query()] = (),
+    presence: Annotated[Sequence[Presence], Query()] = (),
     intent: Annotated[Sequence[IntentMode], Query()] = (),
     queue: Annotated[str, Query(max_length=256, description="only those that may serve this queue")] = "",
     label: Annotated[str, Query(max_length=201, pattern="^([^=]+=.+)?$", description="key=value")] = "",
@@ -38,7 +39,7 @@ def _filter(
     key, equals, value = label.partition("=")
     return WorkerFilter(
         text=text,
-        presence=presence,
+        presence=[one.value for one in presence],
         intent=[mode.value for mode in intent],
         queue=queue,
         label=(key, value) if equals else None,

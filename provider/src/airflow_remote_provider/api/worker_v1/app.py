@@ -13,20 +13,20 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.admission.failed_enrolments import Guesses
+from airflow_remote_provider.api.admission.failed_enrolments import FailedEnrolments
 from airflow_remote_provider.api.admission.holdings import Holdings
-from airflow_remote_provider.api.admission.job_lists import Lists
+from airflow_remote_provider.api.admission.job_lists import JobLists
 from airflow_remote_provider.api.admission.rate_limits import (
-    OWN_LOG_CALLS_PER_S,
     STRANGE_CALLS_PER_S,
     TRIGGER_LOG_CALLS_PER_S,
-    Shares,
+    WORKER_LOG_CALLS_PER_S,
+    RateLimits,
 )
-from airflow_remote_provider.api.admission.usage_interval import WORKER_CALLS_PER_S, Pace
+from airflow_remote_provider.api.admission.usage_interval import WORKER_CALLS_PER_S, UsageInterval
 from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties.loop import Duties
 from airflow_remote_provider.api.gateway.gateway import Gateway
-from airflow_remote_provider.api.gateway.lease_cache import Checks
+from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights
 from airflow_remote_provider.api.gateway.writes import Writes
 from airflow_remote_provider.api.pool import LedgerPool
@@ -36,13 +36,13 @@ from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
 from airflow_remote_provider.api.unavailable import running_or_reason
 from airflow_remote_provider.api.worker_v1.certificates import Certificates
-from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.routes import routes
 from airflow_remote_provider.api.worker_v1.task_logs import TaskLogs
 from airflow_remote_provider.ledger.written import Bounds
 from airflow_remote_provider.settings import settings
 from airflow_remote_provider.stores.task_logs import FileLogStore
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 START_AGAIN_AFTER_S = 5.0
 """How long after a side loop of ours has died it is started again."""
@@ -71,12 +71,12 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     pool = LedgerPool(options.ledger_threads)
     registry = Registry(pool, suspend_on_replay=options.suspend_on_replay)
     duties = Duties(pool, options)
-    checks = Checks(pool)
-    dispatcher = Dispatcher(pool, registry, options, on_work=duties.stir, on_stop=checks.doubt)
+    checks = LeaseCache(pool)
+    dispatcher = Dispatcher(pool, registry, options, on_work=duties.mark_busy, on_stop=checks.doubt)
     gateway = Gateway(options.gateway_concurrency, execution_api)
-    guesses = Guesses(options.enrol_failures_per_minute)
-    shares = Shares(options.calls_per_second)
-    central = Central(
+    guesses = FailedEnrolments(options.enrol_failures_per_minute)
+    shares = RateLimits(options.calls_per_second)
+    central = ApiContext(
         options,
         pool,
         registry,
@@ -86,17 +86,17 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         checks,
         Rights(pool),
         TaskLogs(pool, FileLogStore(options.log_bytes_per_job)),
-        OwnLogStore(options.worker_log_bytes),
+        WorkerLogStore(options.worker_log_bytes),
         guesses,
         Certificates(options.client_certificate_header, pool),
         shares,
-        Shares(OWN_LOG_CALLS_PER_S),
-        Shares(WORKER_CALLS_PER_S),
-        Shares(TRIGGER_LOG_CALLS_PER_S),
-        Pace(),
+        RateLimits(WORKER_LOG_CALLS_PER_S),
+        RateLimits(WORKER_CALLS_PER_S),
+        RateLimits(TRIGGER_LOG_CALLS_PER_S),
+        UsageInterval(),
         Writes(pool, Bounds(options.written_bytes_per_job, options.writes_per_job)),
-        Shares(STRANGE_CALLS_PER_S, whose="this address"),
-        Lists(shares),
+        RateLimits(STRANGE_CALLS_PER_S, whose="this address"),
+        JobLists(shares),
         holdings=Holdings(options.gateway_body_bytes),
     )
     app.router.routes[:] = routes(central)

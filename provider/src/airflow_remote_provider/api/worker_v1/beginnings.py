@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 
 MOST_KEPT = 10_000
 """Jobs that are remembered; 200 bytes each."""
 
 
-class Beginnings:
+class StartedJobs:
     """Of one API process. Asked on the event loop only."""
 
     def __init__(self) -> None:
-        self._wrote: OrderedDict[Lease, bool] = OrderedDict()
-        self._rescheduled: OrderedDict[Lease, None] = OrderedDict()
+        self._wrote: OrderedDict[WorkerLease, bool] = OrderedDict()
+        self._rescheduled: OrderedDict[WorkerLease, None] = OrderedDict()
 
-    def note_start(self, lease: Lease) -> None:
+    def note_start(self, lease: WorkerLease) -> None:
         """The job may run; its start came to this process."""
         self._wrote.setdefault(lease, False)
         while len(self._wrote) > MOST_KEPT:
             self._wrote.popitem(last=False)
 
-    async def note_write(self, lease: Lease, *, store: Callable[[Lease], Awaitable[object]]) -> bool:
+    async def note_write(self, lease: WorkerLease, *, store: Callable[[WorkerLease], Awaitable[object]]) -> bool:
         """The job has written; *store* notes that in its row. Return whether this process has seen no write of it before."""
         if lease not in self._wrote:
             await store(lease)
@@ -38,22 +38,22 @@ class Beginnings:
         self._wrote[lease] = True
         return is_first
 
-    def note_reschedule(self, lease: Lease) -> None:
+    def note_reschedule(self, lease: WorkerLease) -> None:
         """The job ends well, and its task comes again: the Task SDK does so, too, with a Dag file that it can't load."""
         if self._wrote.get(lease) is False:
             self._rescheduled[lease] = None
             while len(self._rescheduled) > MOST_KEPT:
                 self._rescheduled.popitem(last=False)
 
-    def says_nothing(self, lease: Lease) -> bool:
+    def says_nothing(self, lease: WorkerLease) -> bool:
         """Return whether the job's good end says nothing of its machine: it was rescheduled and had written nothing."""
         return lease in self._rescheduled
 
-    def has_begun(self, lease: Lease) -> bool | None:
+    def has_begun(self, lease: WorkerLease) -> bool | None:
         """Return whether the job has written anything; None: its start did not come to this process."""
         return self._wrote.get(lease)
 
-    def forget(self, lease: Lease) -> None:
+    def forget(self, lease: WorkerLease) -> None:
         """The job is over."""
         self._wrote.pop(lease, None)
         self._rescheduled.pop(lease, None)

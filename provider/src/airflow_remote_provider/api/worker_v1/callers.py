@@ -21,10 +21,10 @@ from starlette.responses import Response
 from airflow_remote_provider.api.admission.failed_enrolments import network_of
 from airflow_remote_provider.api.dispatch.dispatcher import session_taken
 from airflow_remote_provider.api.problems import Refusal
-from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.sending import places_of
 from airflow_remote_provider.ledger.errors import NotYours
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
@@ -35,13 +35,13 @@ MESSAGE_BYTES = 64 * 1024
 JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 
 
-Handler = Callable[[Central, Request, WorkerRecord], Awaitable[Response]]
+Handler = Callable[[ApiContext, Request, WorkerRecord], Awaitable[Response]]
 
 
-JobHandler = Callable[[Central, Request, Lease], Awaitable[Response]]
+JobHandler = Callable[[ApiContext, Request, WorkerLease], Awaitable[Response]]
 
 
-async def as_worker(handle: Handler, central: Central, request: Request) -> Response:
+async def as_worker(handle: Handler, central: ApiContext, request: Request) -> Response:
     # Until the certificate is checked too, nothing is charged to the worker: its credential may have been stolen.
     charge_source = partial(central.strangers.take, network_of(source_of(request)))
     worker = await central.registry.identify(request.headers.get("authorization"), source_of(request), on_strange=charge_source)
@@ -56,14 +56,14 @@ async def as_worker(handle: Handler, central: Central, request: Request) -> Resp
     return await handle(central, request, worker)
 
 
-async def reread_worker(central: Central, request: Request) -> WorkerRecord:
+async def reread_worker(central: ApiContext, request: Request) -> WorkerRecord:
     """Return the worker that speaks as the ledger knows it now."""
     await central.registry.catch_up()
     return await central.registry.identify(request.headers.get("authorization"))
 
 
-async def in_session(handle: Handler, central: Central, request: Request) -> Response:
-    async def checked(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def in_session(handle: Handler, central: ApiContext, request: Request) -> Response:
+    async def checked(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
         session_id = request.headers.get(SESSION_HEADER)
         if session_id != worker.session_id:
             worker = await reread_worker(central, request)  # another process may have opened it
@@ -74,8 +74,8 @@ async def in_session(handle: Handler, central: Central, request: Request) -> Res
     return await as_worker(checked, central, request)
 
 
-async def on_job(handle: JobHandler, central: Central, request: Request) -> Response:
-    async def fenced(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def on_job(handle: JobHandler, central: ApiContext, request: Request) -> Response:
+    async def fenced(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
         try:
             epoch = int(request.headers.get(EPOCH_HEADER, ""))
         except ValueError:
@@ -84,7 +84,7 @@ async def on_job(handle: JobHandler, central: Central, request: Request) -> Resp
         if not JOB_ID.fullmatch(job_id):
             raise NotYours(presentable(job_id, longest=36))
         places_of(request).enter_context(central.shares.place(worker.id))
-        return await handle(central, request, Lease(worker.id, job_id, epoch))
+        return await handle(central, request, WorkerLease(worker.id, job_id, epoch))
 
     return await in_session(fenced, central, request)
 

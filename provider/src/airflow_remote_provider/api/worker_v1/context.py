@@ -7,58 +7,58 @@ from dataclasses import dataclass, field
 from airflow_remote_protocol.messages import TaskSettings
 
 from airflow_remote_provider import task_settings
-from airflow_remote_provider.api.admission.failed_enrolments import Guesses
+from airflow_remote_provider.api.admission.failed_enrolments import FailedEnrolments
 from airflow_remote_provider.api.admission.holdings import Holdings
-from airflow_remote_provider.api.admission.job_lists import Lists
+from airflow_remote_provider.api.admission.job_lists import JobLists
 from airflow_remote_provider.api.admission.lanes import Lane
-from airflow_remote_provider.api.admission.rate_limits import Shares
+from airflow_remote_provider.api.admission.rate_limits import RateLimits
 from airflow_remote_provider.api.admission.turns import Turns
-from airflow_remote_provider.api.admission.usage_interval import Pace
+from airflow_remote_provider.api.admission.usage_interval import UsageInterval
 from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties.loop import Duties
 from airflow_remote_provider.api.gateway.failures import Failures
 from airflow_remote_provider.api.gateway.gateway import Gateway
-from airflow_remote_provider.api.gateway.lease_cache import Checks
+from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights
 from airflow_remote_provider.api.gateway.writes import Writes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.registry import Registry
-from airflow_remote_provider.api.worker_v1.beginnings import Beginnings
+from airflow_remote_provider.api.worker_v1.beginnings import StartedJobs
 from airflow_remote_provider.api.worker_v1.certificates import Certificates
 from airflow_remote_provider.api.worker_v1.task_logs import TaskLogs
 from airflow_remote_provider.settings import Settings
-from airflow_remote_provider.stores.worker_logs import OwnLogStore
+from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 ENROLMENTS_WAIT = 64
 """How many who want to join may wait for the check of their token: some milliseconds each."""
 
 
 @dataclass(frozen=True)
-class Central:
+class ApiContext:
     settings: Settings
     pool: LedgerPool
     registry: Registry
     dispatcher: Dispatcher
     duties: Duties
     gateway: Gateway
-    checks: Checks
+    checks: LeaseCache
     rights: Rights
     task_logs: TaskLogs
-    own_logs: OwnLogStore
-    guesses: Guesses
+    worker_logs: WorkerLogStore
+    guesses: FailedEnrolments
     certificates: Certificates
-    shares: Shares
-    own_log_shares: Shares
-    usage_shares: Shares
-    trigger_log_shares: Shares
-    usage_pace: Pace
+    shares: RateLimits
+    worker_log_limits: RateLimits
+    usage_limits: RateLimits
+    trigger_log_limits: RateLimits
+    usage_pace: UsageInterval
     writes: Writes
-    strangers: Shares
+    strangers: RateLimits
     """By the network of the source: calls with an unknown credential, or without the worker's own certificate."""
-    lists: Lists
+    lists: JobLists
     task_settings: TaskSettings = field(default_factory=task_settings.read)
     """Of this process, which reads its configuration once, as Airflow does."""
-    beginnings: Beginnings = field(default_factory=Beginnings)
+    beginnings: StartedJobs = field(default_factory=StartedJobs)
     failures: Failures = field(default_factory=Failures)
     holdings: Holdings = field(default_factory=Holdings)
     polls: Turns = field(default_factory=lambda: Turns("polls"))

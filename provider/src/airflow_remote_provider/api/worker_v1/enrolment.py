@@ -24,7 +24,7 @@ from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.registry import bearer, credential_hash
 from airflow_remote_provider.api.worker_v1.airflow_users import looks_like_a_users, manager_of_workers
 from airflow_remote_provider.api.worker_v1.callers import MESSAGE_BYTES, json_response, require_version, source_of
-from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.ledger import credentials, rotation
 from airflow_remote_provider.ledger.errors import TokenRefused
 from airflow_remote_provider.ledger.workers import WorkerRecord
@@ -37,15 +37,15 @@ ENROLMENT_WITHIN_S = 15.0
 """How long it may take in all."""
 
 
-async def enrol(central: Central, request: Request) -> Response:
+async def enrol(central: ApiContext, request: Request) -> Response:
     source, authorization = source_of(request), request.headers.get("authorization")
-    central.guesses.insist_on_few(source)
+    central.guesses.check_attempts(source)
     certificate = central.certificates.shown(request)
     name = "unnamed"  # who has no token is not asked for its name
     try:
         require_version(request.headers.get(MARKER_HEADER, ""))
         async with central.enrolments.place():
-            central.guesses.insist_on_few(source)  # while this call waited others may have failed
+            central.guesses.check_attempts(source)  # while this call waited others may have failed
             # Before the body: who may not join can't have us keep anything.
             if looks_like_a_users(authorization):
                 user = await manager_of_workers(authorization or "")
@@ -75,18 +75,18 @@ async def _enrolment_body(request: Request) -> bytes:
     raise Refusal(ProblemCode.TOO_SLOW, f"the enrolment was not sent within {ENROLMENT_WITHIN_S:g} s; try again")
 
 
-async def replace_credential(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def replace_credential(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     presented = credential_hash(request.headers.get("authorization"))
     made, record = await central.pool.workers.call(rotation.issue, worker.id, presented, life=credential_life(central))
     central.registry.remember(record)
     return json_response(Credential(made, credential_life(central).total_seconds()))
 
 
-def credential_life(central: Central) -> timedelta:
+def credential_life(central: ApiContext) -> timedelta:
     return timedelta(days=central.settings.credential_days)
 
 
-async def leave(central: Central, _request: Request, worker: WorkerRecord) -> Response:
+async def leave(central: ApiContext, _request: Request, worker: WorkerRecord) -> Response:
     await central.pool.workers.call(credentials.leave, worker.id)
     await central.registry.catch_up()
     return Response(status_code=204)

@@ -24,11 +24,11 @@ from airflow_remote_provider.api.gateway.rights import CHECKED_AT_ONCE
 from airflow_remote_provider.api.gateway.rules import Match, Meaning, NotAllowed
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.worker_v1 import deferral
-from airflow_remote_provider.api.worker_v1.context import Central
-from airflow_remote_provider.definitions.grants import Ask, Kind
+from airflow_remote_provider.api.worker_v1.context import ApiContext
+from airflow_remote_provider.definitions.grants import Ask, GrantKind
 from airflow_remote_provider.ledger import deferrals, fence, leases, queue_policy
 from airflow_remote_provider.ledger.deferrals import NewWait
-from airflow_remote_provider.ledger.fence import Lease, Subject
+from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 from airflow_remote_provider.placeholder_names import FAIL
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ NO_HOST = ""
 that a worker chose must never be called, and an empty one never is."""
 
 
-async def matched(central: Central, request: Request, lease: Lease) -> Match:
+async def matched(central: ApiContext, request: Request, lease: WorkerLease) -> Match:
     """Return the rule of a call: the one reading of its path.
 
     Raises:
@@ -59,7 +59,7 @@ async def matched(central: Central, request: Request, lease: Lease) -> Match:
         raise await central.rights.refusal(lease, request.method, path, error) from None
 
 
-async def execution(central: Central, request: Request, lease: Lease, match: Match) -> Response:
+async def execution(central: ApiContext, request: Request, lease: WorkerLease, match: Match) -> Response:
     """Serve one call. Four mean something to us besides: two starts, the task's state, and a secret that was not found."""
     body = await read_body(request, central.settings.gateway_body_bytes)
     await central.rights.check_values(match, request, body)
@@ -83,7 +83,7 @@ async def execution(central: Central, request: Request, lease: Lease, match: Mat
 class _Call:
     """One call on its way: who makes it, and the rule that it matched."""
 
-    def __init__(self, central: Central, request: Request, lease: Lease, match: Match) -> None:
+    def __init__(self, central: ApiContext, request: Request, lease: WorkerLease, match: Match) -> None:
         self.central = central
         self.request = request
         self.lease = lease
@@ -202,7 +202,7 @@ async def _conclude(call: _Call, body: bytes) -> Response:
     return _response(passed)
 
 
-def _note_end(session: Session, lease: Lease, *, body: bytes, wait: NewWait | None) -> Subject:
+def _note_end(session: Session, lease: WorkerLease, *, body: bytes, wait: NewWait | None) -> Subject:
     """Note the end of the task's work, and what it waits for, before Airflow hears of either."""
     subject = leases.conclude(session, lease, done=True, body=body)
     if wait is not None and not subject.concluded:
@@ -228,7 +228,7 @@ async def _place(call: _Call, wait: deferral.Wait, state: str, body: bytes) -> t
     except NotAllowed as error:
         raise await call.refusal(error) from None
     if not is_repeat:
-        await call.central.rights.insist(call.lease, [Ask(Kind.CONNECTIONS, (name,)) for name in names])
+        await call.central.rights.insist(call.lease, [Ask(GrantKind.CONNECTIONS, (name,)) for name in names])
     return False, deferral.for_code_on_central(wait, state, arguments)
 
 

@@ -13,17 +13,17 @@ from airflow_remote_provider.api.admission.bodies import receive_body
 from airflow_remote_provider.api.admission.holdings import Content, Turn, holding_of
 from airflow_remote_provider.api.gateway.rules import Meaning
 from airflow_remote_provider.api.problems import Refusal
-from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.execution import execution, matched
 from airflow_remote_provider.ledger import breaker, written
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 
 READS = frozenset({"GET", "HEAD"})
 ALWAYS = frozenset({Meaning.START, Meaning.CONCLUDE})
 """What begins and ends a task is not refused for what it wrote before: it would never end. Airflow takes each of them once."""
 
 
-async def within_bounds(central: Central, request: Request, lease: Lease) -> Response:
+async def within_bounds(central: ApiContext, request: Request, lease: WorkerLease) -> Response:
     """Make the call, within what the job, and its worker, may write, hold in memory, and break.
 
     Raises:

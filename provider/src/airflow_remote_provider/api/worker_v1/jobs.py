@@ -21,23 +21,23 @@ from starlette.responses import Response
 from airflow_remote_provider.api.admission.bodies import read_body
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.worker_v1.callers import MESSAGE_BYTES
-from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.ledger import breaker, leases
 from airflow_remote_provider.ledger.errors import TooLate
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 
 EVENT_BYTES = 4 * 1024 * 1024
 """Of a trigger's event, with the XComs of a task that it ends. The worker bounds a payload to 1 MiB."""
 
 
-async def accept(central: Central, _request: Request, lease: Lease) -> Response:
+async def accept(central: ApiContext, _request: Request, lease: WorkerLease) -> Response:
     subject = await central.pool.jobs.call(leases.accept, lease)
     central.beginnings.note_start(lease)
     await central.task_logs.create(subject.log_path)
     return Response(status_code=204)
 
 
-async def decline(central: Central, request: Request, lease: Lease) -> Response:
+async def decline(central: ApiContext, request: Request, lease: WorkerLease) -> Response:
     said = decode(Decline, await read_body(request, MESSAGE_BYTES))
     delay = timedelta(seconds=central.settings.reoffer_delay_seconds)
     central.checks.forget(lease)
@@ -45,7 +45,7 @@ async def decline(central: Central, request: Request, lease: Lease) -> Response:
     return Response(status_code=204)
 
 
-async def report(central: Central, request: Request, lease: Lease) -> Response:
+async def report(central: ApiContext, request: Request, lease: WorkerLease) -> Response:
     said = decode(Report, await read_body(request, MESSAGE_BYTES))
     central.checks.forget(lease)
     try:
@@ -60,7 +60,7 @@ async def report(central: Central, request: Request, lease: Lease) -> Response:
     return Response(status_code=204)
 
 
-async def _note_end(central: Central, lease: Lease, end: leases.End) -> None:
+async def _note_end(central: ApiContext, lease: WorkerLease, end: leases.End) -> None:
     """Count jobs that failed before they had begun, and forget those before a job that had.
 
     In a transaction of its own: the report's holds the job's lock, and whoever offers jobs locks the worker first.
@@ -78,7 +78,7 @@ async def _note_end(central: Central, lease: Lease, end: leases.End) -> None:
             central.registry.on_change(central.registry.remember(worker))
 
 
-async def report_event(central: Central, request: Request, lease: Lease) -> Response:
+async def report_event(central: ApiContext, request: Request, lease: WorkerLease) -> Response:
     body = await read_body(request, EVENT_BYTES)
     event = decode(TriggerEvent, body)
     try:

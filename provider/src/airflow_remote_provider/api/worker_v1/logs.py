@@ -21,9 +21,9 @@ from airflow_remote_provider import metrics
 from airflow_remote_provider.api.admission.bodies import read_body, unpack
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.worker_v1.callers import json_response
-from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.ledger.errors import LedgerError
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.stores import OutOfStep, Unstorable
 
@@ -33,7 +33,7 @@ LOG_PACKED_BYTES = 1024 * 1024
 LOG_BYTES = 8 * 1024 * 1024
 
 
-OWN_LOG_BYTES = 1024 * 1024
+WORKER_LOG_BYTES = 1024 * 1024
 """A worker says little of itself; what it sends at once is bounded here, how often by `shares.OWN_LOG_CALLS_PER_S`."""
 
 
@@ -43,29 +43,29 @@ LONGEST_LOG = 1 << 62
 STRETCH = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
-async def append_worker_log(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def append_worker_log(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     stretch, offset = request.query_params.get("stretch", ""), _offset(request)
     if not STRETCH.fullmatch(stretch):
         raise Refusal(ProblemCode.INVALID, "a worker's own log needs ?stretch= with 1 to 64 letters, digits or -")
-    central.own_log_shares.take(worker.id)
-    body = await _log_body(request, OWN_LOG_BYTES)
+    central.worker_log_limits.take(worker.id)
+    body = await _log_body(request, WORKER_LOG_BYTES)
     # In the lane of polls, not of jobs: no task waits behind it.
-    append = central.pool.workers.blocking(lambda: central.own_logs.append(worker.id, stretch, offset, body()))
+    append = central.pool.workers.blocking(lambda: central.worker_logs.append(worker.id, stretch, offset, body()))
     size = await _in_step(append)
     return json_response(LogAppended(size))
 
 
-async def append_many(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def append_many(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     """Append pieces of many logs; what is wrong with one disturbs no other."""
-    central.trigger_log_shares.take(worker.id)
+    central.trigger_log_limits.take(worker.id)
     with central.shares.place(worker.id):
         body = await _log_body(request, LOG_BYTES)
         chunks = decode(LogChunks, await central.pool.jobs.blocking(body)).chunks
-        results = [await _append_chunk(central, Lease(worker.id, chunk.job_id, chunk.epoch), chunk) for chunk in chunks]
+        results = [await _append_chunk(central, WorkerLease(worker.id, chunk.job_id, chunk.epoch), chunk) for chunk in chunks]
     return json_response(ChunkResults(results))
 
 
-async def _append_chunk(central: Central, lease: Lease, chunk: LogChunk) -> ChunkResult:
+async def _append_chunk(central: ApiContext, lease: WorkerLease, chunk: LogChunk) -> ChunkResult:
     size, refused = 0, ""
     try:
         size = await central.task_logs.append(lease, chunk.offset, chunk.text.encode)
@@ -77,7 +77,7 @@ async def _append_chunk(central: Central, lease: Lease, chunk: LogChunk) -> Chun
     return ChunkResult(chunk.job_id, chunk.epoch, size, refused)
 
 
-async def append(central: Central, request: Request, lease: Lease) -> Response:
+async def append(central: ApiContext, request: Request, lease: WorkerLease) -> Response:
     offset, body = _offset(request), await _log_body(request, LOG_BYTES)
     size = await _in_step(central.task_logs.append(lease, offset, body))
     metrics.count("remote.log.bytes", max(0, size - offset))

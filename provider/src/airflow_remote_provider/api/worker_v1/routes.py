@@ -13,13 +13,13 @@ from starlette.routing import Route
 from airflow_remote_provider.api.problems import as_response, problem_response
 from airflow_remote_provider.api.worker_v1 import enrolment, jobs, logs, sessions
 from airflow_remote_provider.api.worker_v1.callers import as_worker, in_session, on_job
-from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.job_bounds import within_bounds
 from airflow_remote_provider.api.worker_v1.sending import Endpoint
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 
-def routes(central: Central) -> list[Route]:
+def routes(central: ApiContext) -> list[Route]:
     """Return all routes; anything else under our prefix needs a credential too, and is then `not-found`."""
     anything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return [
@@ -44,7 +44,9 @@ def routes(central: Central) -> list[Route]:
     ]
 
 
-def _route(central: Central, path: str, handle: Callable[[Central, Request], Awaitable[Response]], methods: list[str]) -> Route:
+def _route(
+    central: ApiContext, path: str, handle: Callable[[ApiContext, Request], Awaitable[Response]], methods: list[str]
+) -> Route:
     async def answer(request: Request) -> Response:
         try:
             return await handle(central, request)
@@ -56,5 +58,5 @@ def _route(central: Central, path: str, handle: Callable[[Central, Request], Awa
     return Route(path, Endpoint(answer), methods=methods)
 
 
-async def _nothing_here(_central: Central, request: Request, _worker: WorkerRecord) -> Response:
+async def _nothing_here(_central: ApiContext, request: Request, _worker: WorkerRecord) -> Response:
     return problem_response(ProblemCode.NOT_FOUND, f"there is no {request.method} {request.url.path}")

@@ -38,7 +38,7 @@ from airflow_remote_provider.api.admission.job_lists import FREE_JOBS
 from airflow_remote_provider.api.dispatch.dispatcher import session_taken
 from airflow_remote_provider.api.dispatch.waiting_room import News, Parked
 from airflow_remote_provider.api.worker_v1.callers import MESSAGE_BYTES, json_response, require_version
-from airflow_remote_provider.api.worker_v1.context import Central
+from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.enrolment import credential_life
 from airflow_remote_provider.ledger import leases, runtimes, sessions, usage, workers
 from airflow_remote_provider.ledger.errors import Cloned
@@ -54,7 +54,7 @@ LIST_BYTES = 2 * 1024 * 1024
 USAGE_BYTES = 1024 * 1024
 
 
-async def open_session(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def open_session(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     asked = decode(SessionRequest, await _list_body(central, request, worker))
     require_version(asked.protocol)
     async with central.sessions.turn(worker.id):
@@ -89,28 +89,28 @@ async def open_session(central: Central, request: Request, worker: WorkerRecord)
     )
 
 
-async def end_session(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def end_session(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     ended = await central.pool.workers.call(sessions.end_session, worker.id, request.headers.get(SESSION_HEADER, ""))
     if ended is not None:
         central.registry.remember(ended)
     return Response(status_code=204)
 
 
-def _life_s(central: Central, record: WorkerRecord) -> float:
+def _life_s(central: ApiContext, record: WorkerRecord) -> float:
     """Return the life of the worker's credential; of one that was made before credentials ended, what it should be."""
     if record.expires_at is None or record.issued_at is None:
         return credential_life(central).total_seconds()
     return (record.expires_at - record.issued_at).total_seconds()
 
 
-async def poll(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def poll(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     asked = decode(Poll, await _list_body(central, request, worker))
     holding_of(request).give_back()  # it is read, and the poll may be parked for a minute
     async with central.polls.turn(worker.id):
         stops = await _renew(central, worker, asked)
         if stops:
             return _reply(central, asked, News(stops=stops))
-        if asked.intent_revision == worker.intent.revision != worker.heard_revision:
+        if asked.intent_revision == worker.intent.revision != worker.received_revision:
             heard = await central.pool.workers.call(workers.note_heard, worker.id, asked.intent_revision)
             worker = central.registry.remember(heard)
     if worker.intent.revision > asked.intent_revision:
@@ -133,7 +133,7 @@ async def poll(central: Central, request: Request, worker: WorkerRecord) -> Resp
     return _reply(central, asked, news)
 
 
-async def _list_body(central: Central, request: Request, worker: WorkerRecord) -> bytes:
+async def _list_body(central: ApiContext, request: Request, worker: WorkerRecord) -> bytes:
     """Return a body that lists jobs. One that lists far more than is leased to the worker costs as much as many calls.
 
     Raises:
@@ -147,7 +147,7 @@ async def _list_body(central: Central, request: Request, worker: WorkerRecord) -
     return body
 
 
-async def _renew(central: Central, worker: WorkerRecord, poll: Poll) -> list[Stop]:
+async def _renew(central: ApiContext, worker: WorkerRecord, poll: Poll) -> list[Stop]:
     if not poll.jobs:
         return []
     deadline = timedelta(seconds=central.settings.offer_deadline_seconds)
@@ -181,7 +181,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _reply(central: Central, asked: Poll, news: News) -> Response:
+def _reply(central: ApiContext, asked: Poll, news: News) -> Response:
     ours, theirs = central.task_settings, asked.task_settings_revision
     return json_response(
         PollReply(
@@ -195,18 +195,18 @@ def _reply(central: Central, asked: Poll, news: News) -> Response:
     )
 
 
-async def ping(_central: Central, _request: Request, worker: WorkerRecord) -> Response:
+async def ping(_central: ApiContext, _request: Request, worker: WorkerRecord) -> Response:
     return json_response(Pong(worker.name, time.time()))
 
 
-async def report_usage(central: Central, request: Request, worker: WorkerRecord) -> Response:
-    central.usage_shares.take(worker.id)
+async def report_usage(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
+    central.usage_limits.take(worker.id)
     told = decode(Usage, await read_body(request, USAGE_BYTES))
     await central.pool.workers.call(usage.note, worker.id, told)
     return json_response(UsageNoted(central.usage_pace.next_s(worker.id, asyncio.get_running_loop().time())))
 
 
-async def report_runtime(central: Central, request: Request, worker: WorkerRecord) -> Response:
+async def report_runtime(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     told = decode(Runtime, await read_body(request, MESSAGE_BYTES))
     trouble = await central.pool.workers.call(runtimes.note, worker.id, told)
     return json_response(RuntimeNoted(trouble))

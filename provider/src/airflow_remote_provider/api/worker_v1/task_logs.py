@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger import log_places
-from airflow_remote_provider.ledger.fence import Lease
+from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.log_places import LogPlace
 from airflow_remote_provider.stores import LogStore, Unstorable
 
@@ -37,7 +37,7 @@ class TaskLogs:
     def __init__(self, pool: LedgerPool, store: LogStore) -> None:
         self._pool = pool
         self._store = store
-        self._places: OrderedDict[Lease, LogPlace] = OrderedDict()
+        self._places: OrderedDict[WorkerLease, LogPlace] = OrderedDict()
 
     async def create(self, path: str) -> None:
         """Let there be a file from the job's acceptance on: without one, Airflow's UI would ask the worker for it by network.
@@ -49,7 +49,7 @@ class TaskLogs:
         except (OSError, Unstorable) as error:
             log.warning("There is no empty log file for a job that was accepted (%s): %s", path, error)
 
-    async def append(self, lease: Lease, offset: int, body: Callable[[], bytes]) -> int:
+    async def append(self, lease: WorkerLease, offset: int, body: Callable[[], bytes]) -> int:
         """Append what *body* unpacks at *offset* of the lease's log; return how many bytes central holds of it.
 
         Raises:
@@ -66,12 +66,12 @@ class TaskLogs:
                 self._places.pop(lease, None)
         raise RuntimeError(f"the log of job {lease.job_id} was taken over {MOST_MOVES} times while one chunk was written")
 
-    def _append(self, lease: Lease, place: LogPlace, offset: int, body: Callable[[], bytes]) -> int:
+    def _append(self, lease: WorkerLease, place: LogPlace, offset: int, body: Callable[[], bytes]) -> int:
         assert place.path is not None and place.base is not None
         confirm = partial(self._pool.here, _confirm, lease, place)
         return self._store.append(place.path, place.base, offset, body(), confirm=confirm)
 
-    async def _place(self, lease: Lease) -> LogPlace | None:
+    async def _place(self, lease: WorkerLease) -> LogPlace | None:
         """Return the lease's place and keep it; None if it was only being made, and must be asked for again."""
         place = await self._pool.jobs.call(log_places.log_place, lease)
         if place.path is None:
@@ -85,12 +85,12 @@ class TaskLogs:
             self._places.popitem(last=False)
         return place
 
-    def _fix(self, verb: Callable[[Session, Lease, int], object], lease: Lease, place: LogPlace) -> None:
+    def _fix(self, verb: Callable[[Session, WorkerLease, int], object], lease: WorkerLease, place: LogPlace) -> None:
         # Sized before the transaction: an append holds the file's lock while it asks the database.
         self._pool.here(verb, lease, self._store.size(place.own_path))
 
 
-def _confirm(session: Session, lease: Lease, place: LogPlace) -> None:
+def _confirm(session: Session, lease: WorkerLease, place: LogPlace) -> None:
     """Raises: _Moved."""
     if log_places.log_place(session, lease) != place:
         raise _Moved

@@ -13,7 +13,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 
 
-class Kind(str, Enum):
+class GrantKind(str, Enum):
     """What a name in a grant is the name of. The value is the key in `executor_config["remote"]` and the option of the CLI."""
 
     CONNECTIONS = "connections"
@@ -40,19 +40,19 @@ class Kind(str, Enum):
 
 
 NOUNS = {
-    Kind.CONNECTIONS: "connection",
-    Kind.VARIABLES: "variable",
-    Kind.WRITES: "setting or deleting the variable",
-    Kind.XCOMS_OF: "XComs beyond its own Dag run, of the Dag",
-    Kind.DAGS: "runs of the Dag",
-    Kind.TRIGGER_DAGS: "triggering or clearing runs of the Dag",
-    Kind.ASSETS: "asset",
-    Kind.ASSET_WRITES: "emitting events for, or changing the state of, the asset",
-    Kind.CODE_ON_CENTRAL: "running on central the trigger",
+    GrantKind.CONNECTIONS: "connection",
+    GrantKind.VARIABLES: "variable",
+    GrantKind.WRITES: "setting or deleting the variable",
+    GrantKind.XCOMS_OF: "XComs beyond its own Dag run, of the Dag",
+    GrantKind.DAGS: "runs of the Dag",
+    GrantKind.TRIGGER_DAGS: "triggering or clearing runs of the Dag",
+    GrantKind.ASSETS: "asset",
+    GrantKind.ASSET_WRITES: "emitting events for, or changing the state of, the asset",
+    GrantKind.CODE_ON_CENTRAL: "running on central the trigger",
 }
-DECLARED = tuple(kind for kind in Kind if kind is not Kind.CODE_ON_CENTRAL)
+DECLARED = tuple(kind for kind in GrantKind if kind is not GrantKind.CODE_ON_CENTRAL)
 """What the author of a Dag may declare for a task."""
-SECRET = frozenset({Kind.CONNECTIONS, Kind.VARIABLES})
+SECRET = frozenset({GrantKind.CONNECTIONS, GrantKind.VARIABLES})
 """Every read of these is recorded, not only the denied ones."""
 
 
@@ -60,7 +60,7 @@ SECRET = frozenset({Kind.CONNECTIONS, Kind.VARIABLES})
 class Ask:
     """What a call needs a grant for: any one of *names*; when *listing*, all names that begin with it."""
 
-    kind: Kind
+    kind: GrantKind
     names: tuple[str, ...]
     listing: bool = False
     run: str = ""
@@ -88,7 +88,7 @@ class Skip:
 class Grant:
     """Globs by kind. Matching is case-sensitive; `*` and `?` also match a slash."""
 
-    globs: Mapping[Kind, frozenset[str]] = field(default_factory=dict)
+    globs: Mapping[GrantKind, frozenset[str]] = field(default_factory=dict)
 
     def allows(self, ask: Ask) -> bool:
         globs = self.globs.get(ask.kind, frozenset())
@@ -104,7 +104,7 @@ class Grant:
         return any(self.globs.values())
 
 
-def named(names: Mapping[Kind, Iterable[str]]) -> Grant:
+def named(names: Mapping[GrantKind, Iterable[str]]) -> Grant:
     """Return the grant of exactly these names, whatever characters they have."""
     return Grant({kind: frozenset(map(glob.escape, some)) for kind, some in names.items()})
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_remote_provider.definitions.grants import DECLARED, Grant, Kind, named
+from airflow_remote_provider.definitions.grants import DECLARED, Grant, GrantKind, named
 
 SECTION = "remote"
 """The key in `executor_config` that is ours."""
@@ -56,7 +56,7 @@ def _as_noted(section: object) -> Grant:
     return named({kind: section.get(kind.value, ()) for kind in DECLARED}) if isinstance(section, Mapping) else Grant()
 
 
-def spell(names: Mapping[Kind, Iterable[str]]) -> str:
+def spell(names: Mapping[GrantKind, Iterable[str]]) -> str:
     """Return the `executor_config` that declares *names*, to be pasted into a Dag."""
     kinds = ", ".join(f'"{kind.value}": {_listed(names[kind])}' for kind in DECLARED if names.get(kind))
     return f'executor_config={{"{SECTION}": {{{kinds}}}}}'
@@ -65,7 +65,7 @@ def spell(names: Mapping[Kind, Iterable[str]]) -> str:
 EXAMPLE = '{"connections": ["plant_*"], "variables": ["threshold"]}'
 
 
-def _names(kind: Kind, value: object) -> frozenset[str]:
+def _names(kind: GrantKind, value: object) -> frozenset[str]:
     if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) and name for name in value):
         return frozenset(value)
     what = f'executor_config["{SECTION}"]["{kind.value}"]'

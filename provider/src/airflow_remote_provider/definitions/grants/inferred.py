@@ -15,7 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.grants.fields import CONNECTION_FIELD, DAG_FIELD, DEEPEST, TRIGGERED_DAG_FIELD, texts
 
 NOT_FIELDS = frozenset({"executor_config", "params", "default_args", "inlets", "outlets", "task_group", "dag"})
@@ -24,13 +24,13 @@ MAIL = "smtp_default"
 """With which Airflow's own mail about a failed task is sent, from where it ran."""
 
 KINDS_OF_FIELDS = (
-    (CONNECTION_FIELD, Kind.CONNECTIONS),
-    (DAG_FIELD, Kind.DAGS),
-    (TRIGGERED_DAG_FIELD, Kind.TRIGGER_DAGS),
+    (CONNECTION_FIELD, GrantKind.CONNECTIONS),
+    (DAG_FIELD, GrantKind.DAGS),
+    (TRIGGERED_DAG_FIELD, GrantKind.TRIGGER_DAGS),
 )
 """What a field's name grants. An operator that triggers a Dag also asks about the run that it triggered."""
 
-Names = dict[Kind, set[str]]
+Names = dict[GrantKind, set[str]]
 
 
 def of_task(task: Any) -> Names:
@@ -38,12 +38,12 @@ def of_task(task: Any) -> Names:
     found: Names = defaultdict(set)
     _of_object(task, found, own_dag=getattr(task, "dag_id", "") or "", depth=0)
     if getattr(task, "email", None) and (task.email_on_failure or task.email_on_retry):
-        found[Kind.CONNECTIONS].add(MAIL)
+        found[GrantKind.CONNECTIONS].add(MAIL)
     for group in _mapped_groups(task):
         _of_fields(_entries(group._expand_input.value), (), found, own_dag="", depth=1)
     outlets = set(_assets(getattr(task, "outlets", None)))
-    found[Kind.ASSETS] |= outlets.union(_assets(getattr(task, "inlets", None)))
-    found[Kind.ASSET_WRITES] |= outlets
+    found[GrantKind.ASSETS] |= outlets.union(_assets(getattr(task, "inlets", None)))
+    found[GrantKind.ASSET_WRITES] |= outlets
     return {kind: names for kind, names in found.items() if names}
 
 
@@ -204,9 +204,9 @@ def _of_template(text: str, found: Names, own_dag: str) -> None:
 
 def _of_path(path: tuple[str, ...], found: Names) -> None:
     if len(path) == 2 and path[0] == "conn" and path[1] != "get":
-        found[Kind.CONNECTIONS].add(path[1])
+        found[GrantKind.CONNECTIONS].add(path[1])
     elif len(path) == 3 and path[0] == "var" and path[1] in ("value", "json") and path[2] != "get":
-        found[Kind.VARIABLES].add(path[2])
+        found[GrantKind.VARIABLES].add(path[2])
 
 
 PULLS = ("task_ids", "dag_id", "key", "include_prior_dates")
@@ -220,7 +220,7 @@ def _of_pull(arguments: Mapping[str, nodes.Expr], found: Names, own_dag: str) ->
         return
     named = dag.value if isinstance(dag.value, str) else own_dag
     if named and (named != own_dag or _leaves_own_run(arguments)):
-        found[Kind.XCOMS_OF].add(named)
+        found[GrantKind.XCOMS_OF].add(named)
 
 
 def _leaves_own_run(arguments: Mapping[str, nodes.Expr]) -> bool:

@@ -12,16 +12,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 
-from airflow_remote_provider.definitions.grants import Kind
+from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.grants.inferred import Names
 
-READS = {("Variable", "get"): Kind.VARIABLES, ("Connection", "get"): Kind.CONNECTIONS}
+READS = {("Variable", "get"): GrantKind.VARIABLES, ("Connection", "get"): GrantKind.CONNECTIONS}
 """By class and method."""
 METHODS_OF_ANY = {
-    "get_connection": Kind.CONNECTIONS,
-    "get_hook": Kind.CONNECTIONS,
-    "get_connection_from_secrets": Kind.CONNECTIONS,
-    "get_variable_from_secrets": Kind.VARIABLES,
+    "get_connection": GrantKind.CONNECTIONS,
+    "get_hook": GrantKind.CONNECTIONS,
+    "get_connection_from_secrets": GrantKind.CONNECTIONS,
+    "get_variable_from_secrets": GrantKind.VARIABLES,
 }
 """By method, of whatever hook or class."""
 NAMED = frozenset({"key", "conn_id"})

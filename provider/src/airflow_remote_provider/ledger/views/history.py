@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import history
-from airflow_remote_provider.ledger.history import FIELDS, LEVELS, MINUTES, Kind, Level, Points, Value
+from airflow_remote_provider.ledger.history import FIELDS, LEVELS, MINUTES, Level, Points, SeriesKind, Value
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Worker
 
@@ -36,7 +36,7 @@ class HistoryRow:
 
 def list_history(
     session: Session,
-    kind: Kind,
+    kind: SeriesKind,
     *,
     last: timedelta,
     most_points: int = MOST_POINTS,
@@ -50,19 +50,19 @@ def list_history(
     now = database_now(session)
     level = _level(kind, last)
     shown = {name: name for name in names}
-    if kind is Kind.WORKER:
+    if kind is SeriesKind.WORKER:
         query = select(Worker.id, Worker.name).where(
             Worker.name.in_(names), Worker.removed_at.is_(None), scope.sees_team(Worker.team)
         )
         shown = {row.id: row.name for row in session.execute(query)}
-    wanted = None if kind is Kind.FLEET or (kind is Kind.QUEUE and not names) else list(shown)
+    wanted = None if kind is SeriesKind.FLEET or (kind is SeriesKind.QUEUE and not names) else list(shown)
     until = level.number(now)
     since = level.number(now - last)
     found = history.read(session, level, kind, since=since, names=wanted)
     by_name: dict[str, list[Points]] = {}
     for series, points in found.items():
         # A worker may have changed its team; who sees it now sees where it was.
-        if kind is Kind.WORKER or scope.includes_team(series.team or None):
+        if kind is SeriesKind.WORKER or scope.includes_team(series.team or None):
             by_name.setdefault(series.name, []).append(points)
     step = max(1, math.ceil((until - since + 1) / most_points))
     return [
@@ -71,12 +71,14 @@ def list_history(
     ]
 
 
-def _level(kind: Kind, last: timedelta) -> Level:
+def _level(kind: SeriesKind, last: timedelta) -> Level:
     """Return the finest level that reaches back so far; of workers no minutes are kept."""
-    return next((level for level in LEVELS if last <= level.kept and not (kind is Kind.WORKER and level is MINUTES)), LEVELS[-1])
+    return next(
+        (level for level in LEVELS if last <= level.kept and not (kind is SeriesKind.WORKER and level is MINUTES)), LEVELS[-1]
+    )
 
 
-def _row(kind: Kind, name: str, level: Level, points: Points, step: int, until: int) -> HistoryRow:
+def _row(kind: SeriesKind, name: str, level: Level, points: Points, step: int, until: int) -> HistoryRow:
     points = {number: values for number, values in points.items() if number <= until}  # later ones: the clock was set back
     if step > 1:
         points = {number * step: values for number, values in history.folded(kind, points, step).items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from airflow_remote_protocol.messages import IntentMode, JobKind
+from airflow_remote_protocol.presence import Presence
 from airflow_remote_protocol.states import JobState
 from sqlalchemy import ScalarSelect, Text, and_, case, cast, func, select
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from airflow_remote_provider.models import Job, Worker
 
 
 @dataclass(frozen=True)
-class Server:
+class ServingWorker:
     """One worker that is not revoked, as the dispatcher would see it."""
 
     id: str
@@ -46,7 +47,7 @@ class Server:
     @property
     def takes_jobs(self) -> bool:
         serves = self.intent == IntentMode.SERVE.value
-        return self.presence == "online" and serves and not self.is_suspended and not self.unfit
+        return self.presence == Presence.ONLINE and serves and not self.is_suspended and not self.unfit
 
     @property
     def free_slots(self) -> int:
@@ -73,7 +74,7 @@ def capacities(session: Session, *, silent_after: timedelta) -> dict[tuple[str, 
     """
     shown = Shown(database_now(session) - silent_after)
     serves = and_(Worker.intent == IntentMode.SERVE.value, Worker.suspended_at.is_(None), Worker.unfit.is_(None))
-    takes = and_(shown.presence == "online", serves)
+    takes = and_(shown.presence == Presence.ONLINE.value, serves)
     bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
     leased = [state.value for state in JobState if state.is_leased]
     held = (
@@ -104,7 +105,7 @@ def capacities(session: Session, *, silent_after: timedelta) -> dict[tuple[str, 
     return found
 
 
-def servers(session: Session, *, silent_after: timedelta, queue: str | None = None) -> list[Server]:
+def servers(session: Session, *, silent_after: timedelta, queue: str | None = None) -> list[ServingWorker]:
     """Return all workers that are not revoked, or those that may serve *queue*. Two statements."""
     shown = Shown(database_now(session) - silent_after)
     query = shown.joined(
@@ -133,7 +134,7 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
     if queue is not None:
         query = query.where(holds(Worker.queues, json.dumps(queue)))
     return [
-        Server(
+        ServingWorker(
             id=row[0],
             name=row[1],
             queues=tuple(row[2]),

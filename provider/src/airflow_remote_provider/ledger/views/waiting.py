@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from airflow_remote_protocol.messages import JobKind
+from airflow_remote_protocol.presence import Presence
 from airflow_remote_protocol.states import JobState
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.definitions.needs import spelled, suits
+from airflow_remote_provider.definitions.needs import encode_labels, suits
 from airflow_remote_provider.ledger.views.jobs import JobRow, show_job
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
-from airflow_remote_provider.ledger.views.serving import Server, servers
+from airflow_remote_provider.ledger.views.serving import ServingWorker, servers
 from airflow_remote_provider.models import Job
 
 MOST_NAMES = 3
@@ -48,7 +49,7 @@ def _told(job: JobRow, now: datetime) -> str:
     return f"It has ended: {state.value}{', ' + job.reason if job.reason else ''}."
 
 
-def explain(job: JobRow, serving: Sequence[Server], before: int, now: datetime, next_free: timedelta | None = None) -> str:
+def explain(job: JobRow, serving: Sequence[ServingWorker], before: int, now: datetime, next_free: timedelta | None = None) -> str:
     """Return why this queued job waits.
 
     *serving*: who may serve its queue; *before*: how many jobs of the queue go first; *next_free*: in how long a slot of theirs
@@ -83,13 +84,13 @@ def explain(job: JobRow, serving: Sequence[Server], before: int, now: datetime, 
     return f"It is about to be offered to one of {_workers(left)}."
 
 
-Complaint = Callable[[Sequence[Server]], str]
+Complaint = Callable[[Sequence[ServingWorker]], str]
 
 
-def _needs(job: JobRow) -> list[tuple[Callable[[Server], bool], Complaint]]:
+def _needs(job: JobRow) -> list[tuple[Callable[[ServingWorker], bool], Complaint]]:
     """Return what a worker must be to get *job* now, in the order in which people would look, and what to say if none is."""
     labels = ", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
-    wanted = spelled(job.labels)
+    wanted = encode_labels(job.labels)
     return [
         (
             lambda server: server.team == job.team,
@@ -113,7 +114,7 @@ def _needs(job: JobRow) -> list[tuple[Callable[[Server], bool], Complaint]]:
             lambda some: f"None of {_workers(some)} can run a {job.kind}; update them, or look at their settings.",
         ),
         (
-            lambda server: server.presence == "online",
+            lambda server: server.presence == Presence.ONLINE,
             lambda some: f"{_workers(some)} of the queue {job.queue!r} are away, last heard of {_last_heard(some)}.",
         ),
         (
@@ -151,7 +152,7 @@ def _before(session: Session, job: JobRow, now: datetime) -> int:
     return session.scalar(select(func.count()).select_from(Job).where(rivals, earlier)) or 0
 
 
-def _next_free(session: Session, serving: Sequence[Server], now: datetime) -> timedelta | None:
+def _next_free(session: Session, serving: Sequence[ServingWorker], now: datetime) -> timedelta | None:
     """Return in how long the next running job of these workers would end if it took as long as half of their last ones."""
     names = [server.name for server in serving]
     takes_slots = Job.kind != JobKind.TRIGGER.value
@@ -181,21 +182,21 @@ def _tried(job: JobRow) -> str:
     return f"It was offered {job.offers} time(s), last to {job.worker}, and not accepted in time"
 
 
-def _workers(some: Sequence[Server]) -> str:
+def _workers(some: Sequence[ServingWorker]) -> str:
     names = ", ".join(server.name for server in some[:MOST_NAMES])
     return f"{len(some)} worker(s) ({names}{', …' if len(some) > MOST_NAMES else ''})"
 
 
-def _wish(server: Server) -> str:
+def _wish(server: ServingWorker) -> str:
     reason = f": {json.dumps(server.intent_reason, ensure_ascii=False)}" if server.intent_reason else ""
     return f"{server.name} shall {server.intent}, says {server.intent_by or 'somebody'}{reason}"
 
 
-def _unfit(server: Server) -> str:
+def _unfit(server: ServingWorker) -> str:
     return f"{server.name}: {server.unfit}"
 
 
-def _last_heard(some: Sequence[Server]) -> str:
+def _last_heard(some: Sequence[ServingWorker]) -> str:
     latest = max((server.last_seen_at for server in some if server.last_seen_at is not None), default=None)
     return "never" if latest is None else f"at {latest:%Y-%m-%d %H:%M} UTC"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from airflow_remote_protocol.presence import Presence
 from airflow_remote_protocol.states import JobState
 from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Integer, Text, and_, case, cast, func, or_, select
@@ -19,13 +20,10 @@ from airflow_remote_provider.ledger.errors import Unknown
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.running import NOTHING, Running, RunningJob, running_of
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
-from airflow_remote_provider.models import Job, Presence, Worker
+from airflow_remote_provider.models import Job, Worker, WorkerContact
 
 CLOCK_OFF = timedelta(minutes=1)
 """From here on people are told that a worker's clock is off: log lines of both sides would be hard to read together."""
-
-
-PRESENCES = ("online", "silent", "offline", "never_connected", "gone")
 
 
 @dataclass(frozen=True)
@@ -174,11 +172,11 @@ def count_workers(
     def those(condition: ColumnElement[bool], count: Any = 1) -> Any:
         return func.coalesce(func.sum(case((condition, count), else_=0)), 0)
 
-    online = shown.presence == "online"
+    online = shown.presence == Presence.ONLINE.value
     bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
     query = select(
         func.count(),
-        *(those(shown.presence == presence) for presence in PRESENCES),
+        *(those(shown.presence == presence.value) for presence in Presence),
         those(_flagged()),
         those(Worker.unfit.is_not(None)),
         those(online, bound),
@@ -195,18 +193,18 @@ class Shown:
         leased = [state.value for state in JobState if state.is_leased]
         # One lookup per row, by index: as a join, Postgres may walk through all of it once per row that a filter has left.
         slots = select(func.sum(Job.slots)).where(Job.worker_id == Worker.id, Job.state.in_(leased)).correlate(Worker)
-        self.last_seen = Presence.last_seen_at
+        self.last_seen = WorkerContact.last_seen_at
         self.used = cast(func.coalesce(slots.scalar_subquery(), 0), Integer)  # MySQL sums to decimals
         self.presence: ColumnElement[str] = case(
-            (Worker.revoked_at.is_not(None), "gone"),
-            (Worker.session_at.is_(None), "never_connected"),
-            (Worker.boot_id.is_(None), "offline"),
-            (self.last_seen >= silent_since, "online"),
-            else_="silent",
+            (Worker.revoked_at.is_not(None), Presence.GONE.value),
+            (Worker.session_at.is_(None), Presence.NEVER_CONNECTED.value),
+            (Worker.boot_id.is_(None), Presence.OFFLINE.value),
+            (self.last_seen >= silent_since, Presence.ONLINE.value),
+            else_=Presence.SILENT.value,
         )
 
     def joined(self, query: Any) -> Any:
-        return query.outerjoin(Presence, Presence.worker_id == Worker.id)
+        return query.outerjoin(WorkerContact, WorkerContact.worker_id == Worker.id)
 
     def order(self) -> Order:
         seen = func.coalesce(self.last_seen, Worker.created_at, type_=Worker.created_at.type)
@@ -272,7 +270,7 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any, *
         intent_by=worker.intent_by,
         intent_at=worker.intent_at,
         intent_until=worker.intent_until,
-        intent_heard=worker.heard_revision is not None and worker.heard_revision >= worker.intent_revision,
+        intent_heard=worker.received_revision is not None and worker.received_revision >= worker.intent_revision,
         restart_asked_at=worker.restart_asked_at,
         restart_asked_by=worker.restart_asked_by,
         queues=list(worker.queues),

@@ -89,11 +89,11 @@ def serve(spec: job_files.HostSpec, connector: connect.Connector) -> int:
 
 
 async def _main(spec: job_files.HostSpec, connector: connect.Connector) -> None:
-    host = Host(spec, connector)
+    host = HostProgram(spec, connector)
     await host.run()
 
 
-class Host:
+class HostProgram:
     """The triggers of this process."""
 
     def __init__(self, spec: job_files.HostSpec, connector: connect.Connector) -> None:
