@@ -37,5 +37,14 @@ export default defineConfig(({ command }) => ({
     lib: { entry: "src/main.tsx", formats: ["iife"], name: "AirflowRemoteUi", fileName: () => "remote-workers.js" },
     rolldownOptions: { external: Object.keys(SHARED), output: { globals: SHARED } },
   },
-  test: { environment: "jsdom", include: ["tests/**/*.test.{ts,tsx}"], globals: false },
+  test: {
+    environment: "jsdom",
+    include: ["tests/**/*.test.{ts,tsx}"],
+    globals: false,
+    // Loading Chakra again for each file takes six times as long as all tests together.
+    isolate: false,
+    restoreMocks: true,
+    // Only a test that hangs takes so long, even on a busy machine.
+    testTimeout: 60_000,
+  },
 }));

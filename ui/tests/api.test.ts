@@ -3,6 +3,7 @@ import { act, clearCache, path, Problem, read } from "../src/api";
 import * as host from "../src/host";
 
 const answers: Response[] = [];
+const base = document.createElement("base");
 const requests: { url: string; init: RequestInit }[] = [];
 
 function answer(status: number, body: unknown, headers: Record<string, string> = {}): void {
@@ -17,9 +18,13 @@ beforeEach(() => {
     const next = answers.shift();
     return next ? Promise.resolve(next) : Promise.reject(new TypeError("offline"));
   });
-  document.head.innerHTML = '<base href="http://localhost/airflow/">';
+  base.href = "http://localhost/airflow/";
+  document.head.append(base);
 });
-afterEach(() => vi.unstubAllGlobals());
+afterEach(() => {
+  vi.unstubAllGlobals();
+  base.remove();
+});
 
 test("a URL is below Airflow's own and leaves out empty query parameters", async () => {
   answer(200, {});

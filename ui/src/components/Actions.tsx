@@ -33,7 +33,13 @@ export function applicable(workers: readonly Worker[]): Action[] {
   return ACTIONS.filter((action) => workers.some(appliesTo[action]));
 }
 
-export function Actions({ workers, onDone }: { workers: readonly Worker[]; onDone: () => void }) {
+interface ActionsProps {
+  workers: readonly Worker[];
+  /** Called with the names of the workers that were refused. */
+  onDone: (refused: readonly string[]) => void;
+}
+
+export function Actions({ workers, onDone }: ActionsProps) {
   const [pending, setPending] = useState<Action>();
   const [outcome, setOutcome] = useState("");
   const names = workers.map((worker) => worker.name);
@@ -49,8 +55,8 @@ export function Actions({ workers, onDone }: { workers: readonly Worker[]; onDon
       const result = await act<BulkResult>("POST", "workers/actions", { ...request, names: names.slice(at, at + MAX_NAMES_PER_CALL) });
       results.push(...result.workers);
     }
-    onDone();
     const refused = results.filter((one) => one.problem !== null);
+    onDone(refused.map((one) => one.name));
     if (refused.length === results.length) throw new Problem(refused.map((one) => one.problem?.detail).join(" "), 422, "invalid");
     setOutcome([words().done(results.length - refused.length), ...refused.map((one) => `${one.name}: ${one.problem?.detail ?? ""}`)].join(" · "));
   }

@@ -60,8 +60,8 @@ export function Fleet({ me }: { me: Me | undefined }) {
         <HStack mb="2">
           <Text fontSize="sm">{words().selected(selected.size)}</Text>
           <Actions
-            onDone={() => {
-              setSelected(new Set());
+            onDone={(refused) => {
+              setSelected(new Set(refused)); // what was refused stays selected, with the causes beside it
               list.refresh();
             }}
             workers={rows.filter((worker) => selected.has(worker.name))}
