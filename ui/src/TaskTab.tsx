@@ -8,7 +8,7 @@ import { FleetLink } from "./components/FleetLink";
 import { EmptyNotice, ErrorNotice, Loading } from "./components/Notices";
 import { Duration, RelativeTime } from "./components/Time";
 import { size } from "./format";
-import type { Job, Listed } from "./types";
+import type { Job, Listed, Waiting } from "./types";
 import { useLive } from "./useLive";
 import { words } from "./words";
 
@@ -83,7 +83,7 @@ function Usage({ job }: { job: Job }) {
 
 /** Why a job that has not ended waits, or what it does, in a sentence. */
 function Explanation({ job }: { job: Job }) {
-  const answer = useLive(`why ${job.id}`, (signal) => read<{ why: string }>(path("jobs", job.id, "waiting"), {}, signal), {
+  const answer = useLive(`why ${job.id}`, (signal) => read<Waiting>(path("jobs", job.id, "waiting"), {}, signal), {
     subjects: ["jobs", "workers", "audit"],
   });
   return answer.problem ? <ErrorNotice problem={answer.problem} /> : <Text>{answer.value?.why ?? ""}</Text>;

@@ -165,6 +165,11 @@ export interface Job {
   usage: { cpus: number; memory: number } | null;
 }
 
+export interface Waiting {
+  /** One sentence. */
+  why: string;
+}
+
 export interface AuditEntry {
   at: string;
   kind: string;

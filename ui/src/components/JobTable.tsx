@@ -3,7 +3,7 @@
 import { Button, Link, Text } from "@chakra-ui/react";
 import { useMemo, useState } from "react";
 import { act, path, read } from "../api";
-import type { Job } from "../types";
+import type { Job, Waiting } from "../types";
 import { useAddress, type Address } from "../useAddress";
 import type { LongList } from "../useRowsInView";
 import { words } from "../words";
@@ -97,7 +97,7 @@ function WaitingReason({ job }: { job: Job }) {
   const [why, setWhy] = useState("");
   if (why) return <Text fontSize="sm">{why}</Text>;
   async function load(): Promise<void> {
-    setWhy((await read<{ why: string }>(path("jobs", job.id, "waiting"))).why);
+    setWhy((await read<Waiting>(path("jobs", job.id, "waiting"))).why);
   }
   return (
     <Button onClick={() => void load().catch((error: unknown) => setWhy(String(error)))} px="0" size="xs" variant="plain">
