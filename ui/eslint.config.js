@@ -10,8 +10,8 @@ export default tseslint.config(
       ...hooks.configs.recommended.rules,
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       "@typescript-eslint/no-confusing-void-expression": "off",
-      // All text goes through words.ts.
-      "no-restricted-syntax": ["error", { selector: "JSXText[value=/[A-Za-z]{2}/]", message: "say it through words.ts" }],
+      // All texts are in words.ts.
+      "no-restricted-syntax": ["error", { selector: "JSXText[value=/[A-Za-z]{2}/]", message: "put the text into words.ts" }],
     },
   },
   { ignores: ["eslint.config.js", "node_modules"] },

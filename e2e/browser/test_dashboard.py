@@ -105,7 +105,7 @@ def test_a_worker_s_own_log_is_watched_as_it_grows_and_searched(open_page: OpenP
     expect(log).not_to_contain_text("start anew")
     expect(log).to_contain_text("session open")
     page.get_by_role("textbox", name="Search").fill("never said")
-    expect(page.get_by_text("It has said nothing that matches.")).to_be_visible()
+    expect(page.get_by_text("No matching log lines.")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     assert "session open" in download.value.path().read_text()
@@ -125,8 +125,8 @@ def test_many_are_changed_at_once(central: Airflow, open_page: OpenPage, worker:
     page = open_page("op")
     page.get_by_role("checkbox", name=worker.name).check(force=True)
     expect(page.get_by_text("1 selected")).to_be_visible()
-    page.get_by_role("button", name="New credential").click()
-    page.get_by_role("dialog").get_by_role("button", name="New credential").click()
+    page.get_by_role("button", name="Rotate credential").click()
+    page.get_by_role("dialog").get_by_role("button", name="Rotate credential").click()
     wait_until(
         lambda: central.remote_cli("audit", "list", "--kind", "rotated", "--worker", worker.name),
         timeout_s=30,
@@ -138,8 +138,8 @@ def test_a_worker_joins_by_what_the_dialog_says(central: Airflow, open_page: Ope
     page = open_page("op")
     page.get_by_role("button", name="Join a worker").click()
     page.get_by_label("Queues").fill("joined")
-    page.get_by_label("Names that may join").fill("shown-*")
-    page.get_by_role("button", name="Make the token").click()
+    page.get_by_label("Worker names that may join").fill("shown-*")
+    page.get_by_role("button", name="Create token").click()
     command = page.get_by_role("dialog").get_by_role("tabpanel").inner_text()
     assert f"airflow-remote-worker join {central.url} --token -" in command
     token = command.splitlines()[1]

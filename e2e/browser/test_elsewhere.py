@@ -41,10 +41,10 @@ def test_the_home_page_says_how_the_fleet_is(open_page: OpenPage, worker: Worker
     page = open_page("viewer", at="/", scheme=scheme)
     strip = page.locator(STRIP)
     expect(strip).to_contain_text("online")
-    expect(strip).to_contain_text("nobody serves nowhere")
+    expect(strip).to_contain_text("no worker serves nowhere")
     assert serious(page, STRIP) == []
-    strip.get_by_role("link", name="nobody serves nowhere").click()
-    expect(page.get_by_role("row", name="nowhere")).to_contain_text("nobody serves it")
+    strip.get_by_role("link", name="no worker serves nowhere").click()
+    expect(page.get_by_role("row", name="nowhere")).to_contain_text("no worker serves it")
     page.go_back()
     page.locator(STRIP).get_by_role("link", name="online").click()
     expect(page.get_by_role("button", name=worker.name, exact=True)).to_be_visible()
@@ -106,4 +106,4 @@ def test_a_task_that_waits_says_why(open_page: OpenPage, worker: Worker, waiting
 
 def test_a_local_task_is_said_to_be_none_of_ours(open_page: OpenPage, worker: Worker, mapped: str) -> None:
     tab = _tab(open_page, "many", mapped, "numbers_here")
-    expect(tab).to_contain_text("No Remote Worker has been asked to run this task.")
+    expect(tab).to_contain_text("This task was not sent to a Remote Worker.")

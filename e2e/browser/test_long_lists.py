@@ -65,7 +65,7 @@ def test_five_thousand_rows_scroll_to_the_end_without_a_wait(open_page: OpenPage
     assert _drawn(page) <= MOST_DRAWN
     began = time.monotonic()
     _scroll_to(page, 10_000_000)
-    expect(page.get_by_text(f"{FLEET} of {FLEET} rows read")).to_be_visible()
+    expect(page.get_by_text(f"{FLEET} of {FLEET} rows loaded")).to_be_visible()
     _scroll_to(page, 10_000_000)
     expect(_named(page, f"crowd-{FLEET}")).to_be_visible()
     assert time.monotonic() - began < WITHOUT_A_WAIT_S
@@ -144,24 +144,24 @@ def test_the_keyboard_scrolls_and_keeps_its_place(open_page: OpenPage, crowd: No
     assert _drawn(page) <= MOST_DRAWN
     _list(page).focus()
     page.keyboard.press("End")
-    expect(page.get_by_text(f"{FLEET} of {FLEET} rows read")).to_be_visible()
+    expect(page.get_by_text(f"{FLEET} of {FLEET} rows loaded")).to_be_visible()
 
 
 def test_filters_are_in_the_address(open_page: OpenPage, crowd: None) -> None:
     page = open_page("op", "?text=crowd")
     page.get_by_label("Flagged").select_option("true")
-    expect(page.get_by_text("1 of 1 rows read")).to_be_visible()
+    expect(page.get_by_text("1 of 1 rows loaded")).to_be_visible()
     expect(_named(page, "crowd-4321")).to_be_visible()
     page.get_by_label("Flagged").select_option("")
     page.get_by_label("Version").fill("9.9")
-    expect(page.get_by_text("250 of 500 rows read")).to_be_visible()
+    expect(page.get_by_text("250 of 500 rows loaded")).to_be_visible()
     page.get_by_label("Label").fill("hall")  # not asked for yet: it is no key=value
     page.get_by_label("Label").fill("hall=0")
     expect(_named(page, "crowd-0070")).to_be_visible()
     expect(_named(page, "crowd-0010")).to_have_count(0)
     assert "version=9.9" in page.url and "label=hall%3D0" in page.url and "flagged" not in page.url
     page.reload()
-    expect(page.get_by_text("71 of 71 rows read")).to_be_visible()
+    expect(page.get_by_text("71 of 71 rows loaded")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     page.wait_for_url(lambda url: "version" not in url and "text" not in url)
 

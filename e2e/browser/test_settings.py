@@ -29,7 +29,7 @@ def test_a_workers_queues_labels_bundles_and_slots_are_set(central: Airflow, ope
     _set(page, "Set queues", "Queues", "default, ovens")
     _set(page, "Set labels", "Labels", "site=kiel")
     _set(page, "Set bundles", "Names of Dag bundles", "dags-*")
-    _set(page, "Limit slots", "Most slots", "3")
+    _set(page, "Limit slots", "Slot limit", "3")
     for text in ("ovens", "site=kiel", "dags-*", "0/3"):
         expect(page.get_by_text(text, exact=True)).to_be_visible()
     row = central.remote_cli("workers", "show", worker.name)
@@ -38,7 +38,7 @@ def test_a_workers_queues_labels_bundles_and_slots_are_set(central: Airflow, ope
     _set(page, "Set queues", "Queues", "default")
     _set(page, "Set labels", "Labels", "")
     _set(page, "Set bundles", "Names of Dag bundles", "")
-    _set(page, "Limit slots", "Most slots", "")
+    _set(page, "Limit slots", "Slot limit", "")
     expect(page.get_by_text("0/4", exact=True)).to_be_visible()
     row = central.remote_cli("workers", "show", worker.name)
     assert (row["queues"], row["labels"], row["bundles"], row["slots_limit"]) == (["default"], {}, None, None)
@@ -61,11 +61,11 @@ def test_a_queues_policy_is_changed(central: Airflow, open_page: OpenPage) -> No
     dialog.get_by_label("Name").fill("plant_*")
     dialog.get_by_role("button", name="Allow").click()
     expect(dialog.get_by_text("plant_*", exact=True)).to_be_visible()
-    dialog.get_by_label("What nothing grants is").select_option(label="let through, and recorded")
+    dialog.get_by_label("Access that nothing grants").select_option(label="allowed and recorded")
     expect(dialog.get_by_text("Last changed by op")).to_be_visible()
     wait_until(lambda: _policy(central) == ("audit", ["plant_*"]), timeout_s=20, what="central has the mode")
-    dialog.get_by_label("What nothing grants is").select_option(label="denied")
-    dialog.get_by_role("button", name="Take back plant_*").click()
+    dialog.get_by_label("Access that nothing grants").select_option(label="denied")
+    dialog.get_by_role("button", name="Remove plant_*").click()
     expect(dialog.get_by_text("nothing", exact=True)).to_have_count(9)
     wait_until(lambda: _policy(central) == ("enforce", []), timeout_s=20, what="central has taken it back")
 
@@ -80,14 +80,14 @@ def test_a_queues_rule_is_set_and_unset(central: Airflow, open_page: OpenPage, w
     page.get_by_role("row", name="default").get_by_role("button", name="Rules and policy").click()
     assert "about=default" in page.url
     dialog = page.get_by_role("dialog")
-    for wrong, why in (("soon", "Write a number of seconds"), ("1", "greater than or equal to 30")):
+    for wrong, why in (("soon", "Enter a number of seconds"), ("1", "greater than or equal to 30")):
         dialog.get_by_label("Lost after").fill(wrong)
         dialog.get_by_role("button", name="Set", exact=True).click()
         expect(dialog.get_by_role("alert")).to_contain_text(why)
     dialog.get_by_label("Lost after").fill("600")
     dialog.get_by_role("button", name="Set", exact=True).click()
-    dialog.get_by_role("button", name="As configured").click()
-    expect(dialog.get_by_role("button", name="As configured")).to_have_count(0)
+    dialog.get_by_role("button", name="Reset to default").click()
+    expect(dialog.get_by_role("button", name="Reset to default")).to_have_count(0)
     dialog.get_by_role("button", name="Close").click()
     expect(page.get_by_role("row", name="default")).to_contain_text("as configured")
     audit = [entry["detail"] for entry in central.remote_cli("audit", "list", "--kind", "action")]
@@ -115,7 +115,7 @@ def test_nothing_in_the_dialogs_is_out_of_reach(open_page: OpenPage, worker: Wor
     page = open_page("op", f"?tab=queues&about={ITS_OWN}", scheme=scheme)
     page.get_by_role("dialog").get_by_label("Name").fill("plant_*")
     page.get_by_role("dialog").get_by_role("button", name="Allow").click()
-    expect(page.get_by_role("button", name="Take back plant_*")).to_be_visible()
+    expect(page.get_by_role("button", name="Remove plant_*")).to_be_visible()
     assert serious(page, "[role=dialog]") == []
-    page.get_by_role("button", name="Take back plant_*").click()
-    expect(page.get_by_role("button", name="Take back plant_*")).to_have_count(0)
+    page.get_by_role("button", name="Remove plant_*").click()
+    expect(page.get_by_role("button", name="Remove plant_*")).to_have_count(0)

@@ -1,9 +1,12 @@
-/** The page: its tabs, and one worker's own page. */
+/** The page Remote Workers: its tabs, and the page of one worker. */
 
 import { Box, Heading, Tabs } from "@chakra-ui/react";
 import { read } from "./api";
+import { Audit } from "./pages/Audit";
 import { Fleet } from "./pages/Fleet";
-import { Audit, Jobs, Queues, Tokens } from "./pages/Lists";
+import { Jobs } from "./pages/Jobs";
+import { Queues } from "./pages/Queues";
+import { Tokens } from "./pages/Tokens";
 import { WorkerPage } from "./pages/WorkerPage";
 import type { Me } from "./types";
 import { useAddress } from "./useAddress";
@@ -12,13 +15,13 @@ import { words } from "./words";
 
 const TABS = ["fleet", "queues", "jobs", "tokens", "audit"] as const;
 type Tab = (typeof TABS)[number];
-/** Tabs for those who may manage workers. */
-const MANAGERS: readonly Tab[] = ["tokens", "audit"];
+/** Tabs for users who may manage workers. */
+const MANAGER_TABS: readonly Tab[] = ["tokens", "audit"];
 
 export function RemoteWorkers() {
   const address = useAddress();
   const me = useLive("me", (signal) => read<Me>("me", {}, signal), { everyMs: 60_000 }).value;
-  const tabs = TABS.filter((tab) => me?.may_manage === true || !MANAGERS.includes(tab));
+  const tabs = TABS.filter((tab) => me?.may_manage === true || !MANAGER_TABS.includes(tab));
   const tab: Tab = tabs.find((one) => one === address.get("tab")) ?? "fleet";
   const worker = address.get("worker");
   return (

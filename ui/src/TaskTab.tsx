@@ -1,15 +1,18 @@
-/** A tab on Airflow's page of a task: where it ran or runs, how long it waited, and why it waits. */
+/** A tab on Airflow's page of a task instance: its worker, how long it waited, and why it waits. */
 
 import { Box, Heading, Text, VStack } from "@chakra-ui/react";
 import { path, read } from "./api";
-import { Empty, Facts, Loading, reasonOf, Span, StateMark, Trouble, When, type Fact } from "./components/Facts";
-import { To } from "./components/To";
+import { reasonOf, StateBadge } from "./components/Badges";
+import { Facts, type Fact } from "./components/Facts";
+import { FleetLink } from "./components/FleetLink";
+import { EmptyNotice, ErrorNotice, Loading } from "./components/Notices";
+import { Duration, RelativeTime } from "./components/Time";
 import { size } from "./format";
-import type { Job, Listed } from "./types";
+import type { Job, Listed, Waiting } from "./types";
 import { useLive } from "./useLive";
 import { words } from "./words";
 
-/** What Airflow's page says of the task that it shows; of a task that is not mapped no index, or -1. */
+/** What Airflow's page passes of the task instance that it shows. A task that is not mapped has no index, or -1. */
 export interface TaskProps {
   dagId?: string | undefined;
   runId?: string | undefined;
@@ -17,17 +20,17 @@ export interface TaskProps {
   mapIndex?: string | undefined;
 }
 
-const MOST_TRIES = 50;
+const MAX_TRIES = 50;
 
 export function TaskTab({ dagId, runId, taskId, mapIndex = "-1" }: TaskProps) {
-  const query = { dag_id: dagId, run_id: runId, task_id: taskId, map_index: mapIndex, limit: MOST_TRIES };
-  const tries = useLive(JSON.stringify(query), (signal) => read<Listed<Job>>("jobs", query, signal), { of: ["jobs"] });
+  const query = { dag_id: dagId, run_id: runId, task_id: taskId, map_index: mapIndex, limit: MAX_TRIES };
+  const tries = useLive(JSON.stringify(query), (signal) => read<Listed<Job>>("jobs", query, signal), { subjects: ["jobs"] });
   const [newest, ...earlier] = tries.value?.items ?? [];
-  const { task, state_of } = words();
+  const { task, notes } = words();
   return (
     <VStack align="stretch" aria-label={task.title} as="section" gap="4" p="4">
-      <Trouble problem={tries.problem} />
-      {newest ? <Newest job={newest} key={newest.id} /> : tries.value ? <Empty>{state_of.notRemote}</Empty> : tries.problem ? null : <Loading />}
+      <ErrorNotice problem={tries.problem} />
+      {newest ? <NewestTry job={newest} key={newest.id} /> : tries.value ? <EmptyNotice>{notes.notRemote}</EmptyNotice> : tries.problem ? null : <Loading />}
       {earlier.length ? (
         <Box>
           <Heading mb="2" size="sm">
@@ -35,7 +38,7 @@ export function TaskTab({ dagId, runId, taskId, mapIndex = "-1" }: TaskProps) {
           </Heading>
           {earlier.map((job) => (
             <Text fontSize="sm" key={job.id}>
-              {task.tried(job.try_number)} <StateMark job={job} /> {job.worker ? <ToWorker name={job.worker} /> : null} {reasonOf(job)}
+              {task.tryOf(job.try_number)} <StateBadge job={job} /> {job.worker ? <WorkerLink name={job.worker} /> : null} {reasonOf(job)}
             </Text>
           ))}
         </Box>
@@ -44,30 +47,30 @@ export function TaskTab({ dagId, runId, taskId, mapIndex = "-1" }: TaskProps) {
   );
 }
 
-function Newest({ job }: { job: Job }) {
+function NewestTry({ job }: { job: Job }) {
   const { fields, task } = words();
   const facts: Fact[] = [
-    { label: fields.state, value: <StateMark job={job} /> },
-    { label: task.told, value: job.ended_at === null ? <Why job={job} /> : reasonOf(job) },
-    { label: fields.worker, value: job.worker ? <ToWorker name={job.worker} /> : null },
-    { label: fields.queue, value: <To query={{ tab: "jobs", queue: job.queue }}>{job.queue}</To> },
+    { label: fields.state, value: <StateBadge job={job} /> },
+    { label: task.details, value: job.ended_at === null ? <Explanation job={job} /> : reasonOf(job) },
+    { label: fields.worker, value: job.worker ? <WorkerLink name={job.worker} /> : null },
+    { label: fields.queue, value: <FleetLink query={{ tab: "jobs", queue: job.queue }}>{job.queue}</FleetLink> },
     { label: task.tryNumber, value: String(job.try_number) },
-    { label: task.waited, value: <Waited job={job} /> },
+    { label: task.waited, value: <WaitTime job={job} /> },
     { label: task.offers, value: job.offers > 1 ? String(job.offers) : null },
-    { label: task.ran, value: job.accepted_at && job.ended_at ? <Span seconds={secondsBetween(job.accepted_at, job.ended_at)} /> : null },
+    { label: task.ran, value: job.accepted_at && job.ended_at ? <Duration seconds={secondsBetween(job.accepted_at, job.ended_at)} /> : null },
     { label: task.code, value: job.site_code ? <Text color="fg.error">{task.codeDiffers(job.worker ?? "", job.site_code.slice(0, 8))}</Text> : null },
     { label: fields.slots, value: job.slots === 1 ? null : String(job.slots) },
   ];
   return (
     <>
       <Facts facts={facts} />
-      {job.state === "running" ? <Uses job={job} /> : null}
+      {job.state === "running" ? <Usage job={job} /> : null}
     </>
   );
 }
 
-/** What a running job uses, as its worker says every few seconds. */
-function Uses({ job }: { job: Job }) {
+/** What a running job uses. Its worker reports it every few seconds. */
+function Usage({ job }: { job: Job }) {
   const usage = useLive(`usage of ${job.id}`, (signal) => read<Job>(path("jobs", job.id), {}, signal)).value?.usage;
   const { busy, fields } = words();
   if (!usage) return null;
@@ -78,21 +81,21 @@ function Uses({ job }: { job: Job }) {
   return <Facts facts={facts} />;
 }
 
-/** What is the matter with a job that has not ended, in a sentence. */
-function Why({ job }: { job: Job }) {
-  const told = useLive(`why ${job.id}`, (signal) => read<{ why: string }>(path("jobs", job.id, "waiting"), {}, signal), {
-    of: ["jobs", "workers", "audit"],
+/** Why a job that has not ended waits, or what it does, in a sentence. */
+function Explanation({ job }: { job: Job }) {
+  const answer = useLive(`why ${job.id}`, (signal) => read<Waiting>(path("jobs", job.id, "waiting"), {}, signal), {
+    subjects: ["jobs", "workers", "audit"],
   });
-  return told.problem ? <Trouble problem={told.problem} /> : <Text>{told.value?.why ?? ""}</Text>;
+  return answer.problem ? <ErrorNotice problem={answer.problem} /> : <Text>{answer.value?.why ?? ""}</Text>;
 }
 
-function Waited({ job }: { job: Job }) {
-  if (job.accepted_at) return <Span seconds={secondsBetween(job.queued_at, job.accepted_at)} />;
-  return job.ended_at ? <Span seconds={secondsBetween(job.queued_at, job.ended_at)} /> : <When time={job.queued_at} />;
+function WaitTime({ job }: { job: Job }) {
+  if (job.accepted_at) return <Duration seconds={secondsBetween(job.queued_at, job.accepted_at)} />;
+  return job.ended_at ? <Duration seconds={secondsBetween(job.queued_at, job.ended_at)} /> : <RelativeTime time={job.queued_at} />;
 }
 
-function ToWorker({ name }: { name: string }) {
-  return <To query={{ worker: name }}>{name}</To>;
+function WorkerLink({ name }: { name: string }) {
+  return <FleetLink query={{ worker: name }}>{name}</FleetLink>;
 }
 
 function secondsBetween(begin: string, end: string): number {

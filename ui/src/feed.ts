@@ -1,74 +1,74 @@
-/** Hears from the API that something has changed: one stream for the page, open while somebody listens and looks. */
+/** Notifications from the API that something has changed: one stream for the page, open while the page has listeners and is visible. */
 
 import { restUrl } from "./api";
 
-/** What may change, as the API names it. */
+/** What can change, as the API names it. */
 export type Subject = "workers" | "jobs" | "audit" | "accesses";
 
 type Listener = (changed: ReadonlySet<string>) => void;
 
-/** The API says something every ten seconds: whoever hears nothing for longer hears nothing at all. */
+/** The API sends an event every ten seconds: after a longer silence the stream counts as broken. */
 const SILENT_MS = 25_000;
-/** Where the API refuses a stream, pages read by themselves; it is asked again so seldom. */
-const REFUSED_MS = 60_000;
-/** A page that goes from one list to another listens on. */
+/** How long to wait before retrying a refused stream. Pages poll meanwhile. */
+const RETRY_MS = 60_000;
+/** How long the stream stays open without listeners: a page that shows another list needs it again at once. */
 const LINGER_MS = 2_000;
 
 const listeners = new Set<Listener>();
 let stream: EventSource | undefined;
-let heardAt = -Infinity;
-let pending: ReturnType<typeof setTimeout> | undefined;
+let receivedAt = -Infinity;
+let timer: ReturnType<typeof setTimeout> | undefined;
 
-/** Call *listener* with what has changed, until what is returned is called. */
+/** Call *listener* with what has changed. Return a function that ends this. */
 export function listen(listener: Listener): () => void {
-  if (!listeners.size) document.addEventListener("visibilitychange", turn);
+  if (!listeners.size) document.addEventListener("visibilitychange", openOrClose);
   listeners.add(listener);
-  turn();
+  openOrClose();
   return () => {
     listeners.delete(listener);
     if (listeners.size) return;
-    document.removeEventListener("visibilitychange", turn);
-    later(turn, LINGER_MS);
+    document.removeEventListener("visibilitychange", openOrClose);
+    schedule(openOrClose, LINGER_MS);
   };
 }
 
-/** Whether changes are heard of; if not, they have to be looked for. */
-export function isHeard(): boolean {
-  return stream !== undefined && performance.now() - heardAt < SILENT_MS;
+/** Return whether the API notifies us of changes; if not, callers must poll. */
+export function isConnected(): boolean {
+  return stream !== undefined && performance.now() - receivedAt < SILENT_MS;
 }
 
-/** Open the stream or close it. A hidden page has none: browsers have few connections to a host, for all windows together. */
-function turn(): void {
-  clearTimeout(pending);
+/** Open or close the stream. A hidden page has none: browsers limit the connections to a host, for all windows together. */
+function openOrClose(): void {
+  clearTimeout(timer);
   const isWanted = listeners.size > 0 && document.visibilityState === "visible" && typeof EventSource !== "undefined";
   if (isWanted && !stream) open();
   if (!isWanted) close();
 }
 
 function open(): void {
-  const ours = new EventSource(restUrl("live"));
-  stream = ours;
-  ours.addEventListener("beat", () => (heardAt = performance.now()));
-  ours.addEventListener("changed", (event: MessageEvent<string>) => {
-    heardAt = performance.now();
+  const source = new EventSource(restUrl("live"));
+  stream = source;
+  source.addEventListener("beat", () => (receivedAt = performance.now()));
+  source.addEventListener("changed", (event: MessageEvent<string>) => {
+    receivedAt = performance.now();
     const changed = new Set(event.data.split(" "));
     for (const listener of listeners) listener(changed);
   });
-  ours.addEventListener("error", () => {
-    heardAt = -Infinity;
-    if (ours.readyState !== EventSource.CLOSED || stream !== ours) return; // the browser comes back by itself
+  source.addEventListener("error", () => {
+    receivedAt = -Infinity;
+    if (source.readyState !== EventSource.CLOSED || stream !== source) return; // the browser reconnects
     close();
-    later(turn, REFUSED_MS);
+    schedule(openOrClose, RETRY_MS);
   });
 }
 
 function close(): void {
   stream?.close();
   stream = undefined;
-  heardAt = -Infinity;
+  receivedAt = -Infinity;
 }
 
-function later(work: () => void, ms: number): void {
-  clearTimeout(pending);
-  pending = setTimeout(work, ms);
+function schedule(work: () => void, ms: number): void {
+  clearTimeout(timer);
+  timer = setTimeout(work, ms);
 }

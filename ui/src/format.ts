@@ -1,4 +1,4 @@
-/** Times, durations and labels as people read them, in their language and zone. */
+/** Times, durations, sizes and labels as users read them, in their language and time zone. */
 
 import { language, zone } from "./host";
 
@@ -16,11 +16,11 @@ export function moment(time: string): string {
   try {
     return new Intl.DateTimeFormat(language(), { ...options, ...(zone() ? { timeZone: zone() } : {}) }).format(at);
   } catch {
-    return new Intl.DateTimeFormat(undefined, options).format(at); // a zone or language that this browser doesn't know
+    return new Intl.DateTimeFormat(undefined, options).format(at); // this browser doesn't know the time zone or language
   }
 }
 
-/** Return how long ago *time* was, or how soon it is. */
+/** Return how long ago *time* was, or how soon it will be. */
 export function relative(time: string, now = Date.now()): string {
   const seconds = Math.round((Date.parse(time) - now) / 1000);
   const [unit, size] = UNITS.find(([, least]) => Math.abs(seconds) >= least) ?? ["second", 1];
@@ -64,7 +64,7 @@ export function namesIn(text: string): string[] {
     .filter(Boolean);
 }
 
-/** Return the labels in `key=value,…`; undefined if it is something else. */
+/** Return the labels in `key=value,…`; undefined if *text* has another form. */
 export function labelsIn(text: string): Record<string, string> | undefined {
   const labels: Record<string, string> = {};
   for (const pair of namesIn(text)) {

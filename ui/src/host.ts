@@ -1,6 +1,6 @@
-/** All that we ask of Airflow's page besides the libraries it shares: where it is, and whose it is. */
+/** Everything that the dashboard takes from Airflow's page, besides shared libraries: its address, language, time zone and login. */
 
-/** Return the address of *path* below Airflow's root, whatever sub-path it is served under. */
+/** Return the address of *path* below Airflow's root, including the sub-path that Airflow is served under. */
 export function address(path: string): string {
   return new URL(path, document.baseURI).href;
 }
@@ -10,25 +10,26 @@ export function airflowPage(...parts: string[]): string {
   return address(parts.map(encodeURIComponent).join("/"));
 }
 
-/** Return the place of our own page within Airflow's, for its router. */
+/** Return the path of the page Remote Workers, for Airflow's router. */
 export function fleetPage(query: Record<string, string>): string {
   return `/plugin/remote-workers?${new URLSearchParams(query).toString()}`;
 }
 
-/** The zone that the user has chosen in Airflow's UI; undefined: the browser's. */
+/** Return the time zone that the user has chosen in Airflow's UI; undefined: the browser's. */
 export function zone(): string | undefined {
   try {
     return localStorage.getItem("timezone") ?? undefined;
   } catch {
-    return undefined; // a browser that keeps nothing
+    return undefined; // the browser has no storage
   }
 }
 
+/** Return the language of Airflow's page, as a BCP 47 tag. */
 export function language(): string {
   return document.documentElement.lang || navigator.language || "en";
 }
 
-/** Leave for Airflow's login, and come back here. */
+/** Open Airflow's login page, which leads back here. */
 export function logIn(): void {
   location.assign(`${address("api/v2/auth/login")}?next=${encodeURIComponent(location.href)}`);
 }

@@ -1,4 +1,7 @@
-/** What the REST API answers, as far as we show it: docs/reference/rest.md. Times are ISO 8601. */
+/**
+ * The answers of the REST API (docs/reference/rest.md), as far as the dashboard uses them. Times are ISO 8601.
+ * scripts/check_ui_types.py compares them with the API's OpenAPI document.
+ */
 
 export type Presence = "online" | "silent" | "offline" | "never_connected" | "gone";
 export type Intent = "serve" | "pause" | "drain" | "leave";
@@ -31,7 +34,7 @@ export interface Worker {
   slots: number;
   slots_limit: number | null;
   used_slots: number;
-  /** The oldest few. */
+  /** The oldest ones; `running_count` counts all. */
   running: RunningJob[];
   running_count: number;
   last_seen_at: string | null;
@@ -42,12 +45,12 @@ export interface Worker {
   bundles: string[] | null;
   certificate: string | null;
   alarm: string;
-  /** Why its runtime can't host tasks, so that it gets no jobs; empty: it can. */
+  /** Why its runtime can't host tasks, so that it gets no jobs; empty: it can host them. */
   unfit: string;
   runtime: Record<string, string>;
   clock_off_s: number | null;
   facts: Record<string, string>;
-  /** While it is fresh; of one worker, not in lists. */
+  /** null in lists, and if the worker has not reported it recently. */
   usage: { cpus: number; cpu_count: number; memory: number; memory_total: number; disk_free: number } | null;
 }
 
@@ -60,7 +63,7 @@ export interface RunningJob {
   map_index: number;
 }
 
-export interface Fleet {
+export interface FleetCount {
   workers: number;
   online: number;
   silent: number;
@@ -131,7 +134,7 @@ export const KINDS = [
 ] as const;
 export type Kind = (typeof KINDS)[number];
 
-/** Its queue may be `*`: all of them. */
+/** The queue `*` means all queues. */
 export interface Policy extends Record<Kind, string[]> {
   queue: string;
   mode: "enforce" | "audit" | null;
@@ -156,10 +159,15 @@ export interface Job {
   accepted_at: string | null;
   ended_at: string | null;
   reason: string;
-  /** Of the Dag file that its worker ran, where that is not the one that central parsed. */
+  /** The version of the Dag file that the worker ran, if it differs from the one that central parsed. */
   site_code: string | null;
-  /** While it runs; of one job, not in lists. */
+  /** null in lists, and if the job is not running. */
   usage: { cpus: number; memory: number } | null;
+}
+
+export interface Waiting {
+  /** One sentence. */
+  why: string;
 }
 
 export interface AuditEntry {
@@ -200,13 +208,13 @@ export interface MadeToken {
   about: Token;
 }
 
-export interface Done {
+export interface ActionResult {
   name: string;
   problem: { detail: string; code: string } | null;
 }
 
-export interface BulkDone {
+export interface BulkResult {
   done: number;
   refused: number;
-  workers: Done[];
+  workers: ActionResult[];
 }

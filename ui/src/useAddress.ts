@@ -1,4 +1,4 @@
-/** What the page shows, kept in the query string: a link shows the same, and the browser's back goes back. */
+/** The state of the page in the query string, so that links and the browser's back button restore it. */
 
 import { useCallback } from "react";
 import { useSearchParams } from "react-router-dom";
@@ -6,20 +6,20 @@ import { useSearchParams } from "react-router-dom";
 export interface Address {
   get: (name: string) => string;
   all: (name: string) => string[];
-  /** Change some; null or an empty text takes one out. Whatever else depends on it (a place in the list) goes too. */
+  /** Change parameters; null or an empty text removes one. Also removes parameters that depend on others (the scroll position). */
   set: (changes: Changes) => void;
-  /** Go to another place: what one tab's filters mean is nothing to another. */
-  go: (place: Changes) => void;
+  /** Replace all parameters: one tab's filters mean nothing on another. */
+  go: (params: Changes) => void;
   /**
-   * Note where the person is: nothing to go back to, and nothing depends on it. The router is not told: at each change
-   * that it hears of, Airflow's page makes ours anew, and a list that is scrolled would begin from its start.
+   * Change parameters without a history entry and without notifying the router: on each change that the router sees, Airflow
+   * mounts our page again, and a scrolled list would jump to its start.
    */
-  note: (changes: Changes) => void;
+  replaceSilently: (changes: Changes) => void;
 }
 
 type Changes = Record<string, string | readonly string[] | null>;
 
-/** Names that mean nothing any more once something else has changed. */
+/** Parameters that are removed once another one has changed. */
 const DEPENDENT = ["at"];
 
 export function useAddress(): Address {
@@ -35,11 +35,11 @@ export function useAddress(): Address {
       }),
     [setParams],
   );
-  const go = useCallback<Address["go"]>((place) => setParams(changed(new URLSearchParams(), place)), [setParams]);
-  return { get, all, set, go, note };
+  const go = useCallback<Address["go"]>((next) => setParams(changed(new URLSearchParams(), next)), [setParams]);
+  return { get, all, set, go, replaceSilently };
 }
 
-function note(changes: Changes): void {
+function replaceSilently(changes: Changes): void {
   const here = new URL(location.href);
   here.search = changed(here.searchParams, changes).toString();
   history.replaceState(history.state, "", here);

@@ -1,45 +1,45 @@
-/** Facts that stay true: read, and read again when they change, or now and then, while the page is looked at. */
+/** Values that stay current: they are read again when the API reports a change, or at intervals, while the page is visible. */
 
 import { useCallback, useEffect, useRef, useState } from "react";
 import { Problem } from "./api";
-import { isHeard, listen, type Subject } from "./feed";
+import { isConnected, listen, type Subject } from "./feed";
 
 export interface Live<T> {
   value: T | undefined;
-  /** Why the newest attempt failed; the last good value stays. */
+  /** Why the last attempt failed; the last good value stays. */
   problem: Problem | undefined;
   isLoading: boolean;
-  again: () => void;
+  refresh: () => void;
 }
 
 export interface Pace {
-  /** What it depends on: of whose changes the API tells. None: it is only read now and then. */
-  of?: readonly Subject[];
-  /** How often it is read while the API tells nothing. */
+  /** Changes that make it read again. Absent: it is only polled. */
+  subjects?: readonly Subject[];
+  /** The polling interval while the API sends no notifications. */
   everyMs?: number;
 }
 
 export const EVERY_MS = 5_000;
-/** While the API tells of changes: time passes without any, and silent workers are known by it. */
-export const HEARD_MS = 15_000;
-const LONGEST_MS = 60_000;
-/** A fleet in which something changes all the time is read no faster than this, and the slower the longer reading takes. */
-const RESTS_MS = 1_000;
-const RESTS_TIMES = 10;
+/** The polling interval while the API sends notifications: none is sent when a worker falls silent, as nothing is written then. */
+export const CONNECTED_MS = 15_000;
+const MAX_MS = 60_000;
+/** While something changes all the time, the pause between reads: at least this, and this many times as long as a read takes. */
+const MIN_PAUSE_MS = 1_000;
+const PAUSE_FACTOR = 10;
 
 /**
- * Read what *read* returns, and again as *pace* says, less often after failures, not at all while the page is hidden.
- * *key* names what is read: another key begins anew. Old values stay until newer ones are there: nothing flickers.
+ * Return what *read* returns, and read it again as *pace* says: less often after failures, not at all while the page is hidden.
+ * *key* identifies what is read: a new key starts over. The old value stays until the new one is read, so nothing flickers.
  */
 export function useLive<T>(key: string, read: (signal: AbortSignal) => Promise<T>, pace: Pace = {}): Live<T> {
   const [state, setState] = useState<{ key: string; value?: T; problem?: Problem }>({ key });
-  const [turn, setTurn] = useState(0);
+  const [refreshes, setRefreshes] = useState(0);
   const latest = useRef(read);
   useEffect(() => {
     latest.current = read;
   });
   const { everyMs = EVERY_MS } = pace;
-  const subjects = pace.of?.join(" ") ?? "";
+  const subjects = pace.subjects?.join(" ") ?? "";
 
   useEffect(() => {
     const ended = new AbortController();
@@ -48,17 +48,17 @@ export function useLive<T>(key: string, read: (signal: AbortSignal) => Promise<T
     let shown: T | undefined;
     let isReading = false;
     let changes = 0;
-    let restsUntil = 0;
+    let pausesUntil = 0;
 
-    async function look(): Promise<void> {
+    async function load(): Promise<void> {
       clearTimeout(timer);
       if (document.visibilityState === "hidden" || isReading) return;
       isReading = true;
-      const [began, known] = [performance.now(), changes];
+      const [began, changesBefore] = [performance.now(), changes];
       try {
         const value = await latest.current(ended.signal);
         if (ended.signal.aborted) return;
-        // The very same object: nothing has changed, and nothing need be drawn.
+        // The same object: nothing has changed, so nothing is rendered.
         if (failures > 0 || shown === undefined || shown !== value) setState({ key, value });
         failures = 0;
         shown = value;
@@ -71,49 +71,49 @@ export function useLive<T>(key: string, read: (signal: AbortSignal) => Promise<T
         isReading = false;
       }
       const now = performance.now();
-      restsUntil = now + Math.max(RESTS_MS, RESTS_TIMES * (now - began));
-      const slowMs = subjects && isHeard() ? Math.max(everyMs, HEARD_MS) : everyMs;
-      // What has changed meanwhile may not be in what we read.
-      after(changes !== known && failures === 0 ? restsUntil - now : wait(slowMs, failures));
+      pausesUntil = now + Math.max(MIN_PAUSE_MS, PAUSE_FACTOR * (now - began));
+      const slowMs = subjects && isConnected() ? Math.max(everyMs, CONNECTED_MS) : everyMs;
+      // The value may lack what changed while it was read.
+      schedule(changes !== changesBefore && failures === 0 ? pausesUntil - now : wait(slowMs, failures));
     }
 
-    function after(ms: number): void {
+    function schedule(ms: number): void {
       clearTimeout(timer);
-      timer = setTimeout(() => void look(), ms);
+      timer = setTimeout(() => void load(), ms);
     }
 
-    function changed(told: ReadonlySet<string>): void {
-      if (failures > 0 || !subjects.split(" ").some((subject) => told.has(subject))) return;
+    function onChange(changed: ReadonlySet<string>): void {
+      if (failures > 0 || !subjects.split(" ").some((subject) => changed.has(subject))) return;
       changes += 1;
-      if (!isReading) after(Math.max(0, restsUntil - performance.now()));
+      if (!isReading) schedule(Math.max(0, pausesUntil - performance.now()));
     }
 
-    function seen(): void {
-      if (document.visibilityState === "visible") void look();
+    function onVisibility(): void {
+      if (document.visibilityState === "visible") void load();
     }
 
-    void look();
-    document.addEventListener("visibilitychange", seen);
-    const deafen = subjects ? listen(changed) : undefined;
+    void load();
+    document.addEventListener("visibilitychange", onVisibility);
+    const stopListening = subjects ? listen(onChange) : undefined;
     return () => {
       ended.abort();
       clearTimeout(timer);
-      document.removeEventListener("visibilitychange", seen);
-      deafen?.();
+      document.removeEventListener("visibilitychange", onVisibility);
+      stopListening?.();
     };
-  }, [key, turn, everyMs, subjects]);
+  }, [key, refreshes, everyMs, subjects]);
 
-  const again = useCallback(() => setTurn((old) => old + 1), []);
-  const isOurs = state.key === key;
+  const refresh = useCallback(() => setRefreshes((old) => old + 1), []);
+  const isCurrent = state.key === key;
   return {
     value: state.value,
-    problem: isOurs ? state.problem : undefined,
-    isLoading: !isOurs || (state.value === undefined && state.problem === undefined),
-    again,
+    problem: isCurrent ? state.problem : undefined,
+    isLoading: !isCurrent || (state.value === undefined && state.problem === undefined),
+    refresh,
   };
 }
 
-/** Return how long to wait: longer after each failure, and never in step with other pages. */
+/** Return how long to wait: longer after each failure, with jitter so that pages don't poll in step. */
 function wait(everyMs: number, failures: number): number {
-  return Math.min(LONGEST_MS, everyMs * 2 ** failures) * (0.9 + 0.2 * Math.random());
+  return Math.min(MAX_MS, everyMs * 2 ** failures) * (0.9 + 0.2 * Math.random());
 }

@@ -1,4 +1,4 @@
-/** The time, for what says how long ago something was: one clock for the whole page. */
+/** The current time, for texts such as "2 minutes ago": one clock for the whole page. */
 
 import { useSyncExternalStore } from "react";
 

@@ -1,9 +1,9 @@
 import { act, renderHook } from "@testing-library/react";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { isHeard } from "../src/feed";
+import { isConnected } from "../src/feed";
 import { useLive } from "../src/useLive";
 
-/** A stream whose other end is the test. */
+/** An EventSource that the test controls. */
 class Stream extends EventTarget {
   static readonly CLOSED = 2;
   static opened: Stream[] = [];
@@ -34,7 +34,7 @@ beforeEach(() => {
   Stream.opened = [];
 });
 afterEach(async () => {
-  await pass(10_000); // the stream lingers a moment
+  await pass(10_000); // the stream stays open for a moment
   vi.useRealTimers();
   vi.unstubAllGlobals();
 });
@@ -43,17 +43,17 @@ async function pass(ms: number): Promise<void> {
   await act(() => vi.advanceTimersByTimeAsync(ms));
 }
 
-/** Return how often it was read, the stream that it listens to, and what ends it. */
+/** Return how often the value was read, its stream, and a function that unmounts it. */
 async function shown(): Promise<{ count: () => number; stream: Stream; unmount: () => void }> {
   let count = 0;
-  const { unmount } = renderHook(() => useLive("x", () => Promise.resolve(++count), { of: ["jobs", "workers"] }));
+  const { unmount } = renderHook(() => useLive("x", () => Promise.resolve(++count), { subjects: ["jobs", "workers"] }));
   await pass(0);
   const stream = Stream.opened.at(-1);
   if (!stream) throw new Error("no stream was opened");
   return { count: () => count, stream, unmount };
 }
 
-test("what changes is read again at once, what else changes is not, and floods are no faster than a second", async () => {
+test("a change is read at once, other subjects are ignored, and a burst is read once a second at most", async () => {
   const { count, stream, unmount } = await shown();
   expect(stream.url).toMatch(/remote\/ui\/v1\/live$/);
   stream.say("beat");
@@ -72,10 +72,10 @@ test("what changes is read again at once, what else changes is not, and floods a
   unmount();
 });
 
-test("while changes are heard of, it is seldom looked for them; without, it is", async () => {
+test("polling is slow while the stream is connected, and normal without it", async () => {
   const { count, stream, unmount } = await shown();
   stream.say("beat");
-  await pass(6_000); // the first wait was begun before anything was heard
+  await pass(6_000); // the first wait began before the stream had sent anything
   const before = count();
   for (let n = 0; n < 3; n += 1) {
     stream.say("beat");
@@ -84,14 +84,14 @@ test("while changes are heard of, it is seldom looked for them; without, it is",
   expect(count() - before).toBeLessThanOrEqual(2);
   const silent = count();
   await pass(60_000);
-  expect(isHeard()).toBe(false);
+  expect(isConnected()).toBe(false);
   expect(count() - silent).toBeGreaterThanOrEqual(7);
   unmount();
 });
 
-test("one stream serves the page, and closes with the last that listens", async () => {
+test("one stream serves all listeners and closes after the last one", async () => {
   const one = await shown();
-  const other = renderHook(() => useLive("y", () => Promise.resolve(1), { of: ["audit"] }));
+  const other = renderHook(() => useLive("y", () => Promise.resolve(1), { subjects: ["audit"] }));
   await pass(0);
   expect(Stream.opened).toHaveLength(1);
   one.unmount();
@@ -113,7 +113,7 @@ test("a hidden page has no stream", async () => {
   unmount();
 });
 
-test("where a stream is refused it is asked for again after a minute", async () => {
+test("a refused stream is retried after a minute", async () => {
   const { stream, unmount } = await shown();
   stream.refuse();
   await pass(30_000);
@@ -123,7 +123,7 @@ test("where a stream is refused it is asked for again after a minute", async () 
   unmount();
 });
 
-test("what is read when nothing changes opens no stream", async () => {
+test("a value without subjects opens no stream", async () => {
   const { unmount } = renderHook(() => useLive("x", () => Promise.resolve(1)));
   await pass(0);
   expect(Stream.opened).toHaveLength(0);

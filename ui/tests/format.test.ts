@@ -19,14 +19,14 @@ test.each([
   [5e15, "5000 TB"],
 ])("%d bytes are %s", (bytes, text) => expect(size(bytes)).toBe(text));
 
-test("how long ago is said in the largest unit", () => {
+test("a relative time is in its largest unit", () => {
   const now = Date.parse("2026-01-01T12:00:00Z");
   expect(relative("2026-01-01T11:59:30Z", now)).toBe("30 seconds ago");
   expect(relative("2026-01-01T09:00:00Z", now)).toBe("3 hours ago");
   expect(relative("2026-01-02T12:00:00Z", now)).toBe("tomorrow");
 });
 
-test("a moment is in the zone that the user has chosen", () => {
+test("a moment is in the time zone that the user has chosen", () => {
   localStorage.setItem("timezone", "Asia/Tokyo");
   expect(moment("2026-01-01T20:00:00Z")).toContain("Jan 2, 2026");
   localStorage.setItem("timezone", "No/Where");
@@ -34,7 +34,7 @@ test("a moment is in the zone that the user has chosen", () => {
   localStorage.removeItem("timezone");
 });
 
-test("names and labels are read as people write them", () => {
+test("names and labels are parsed with spaces and empty parts", () => {
   expect(namesIn(" a, b,,c ")).toEqual(["a", "b", "c"]);
   expect(labelsIn("site=kiel, gpu=yes")).toEqual({ site: "kiel", gpu: "yes" });
   expect(labelsIn("")).toEqual({});

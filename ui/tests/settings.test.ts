@@ -1,24 +1,24 @@
 import { expect, test } from "vitest";
 import { Problem } from "../src/api";
-import { wish, written, type Setting } from "../src/components/Settings";
+import { parseSetting, formatSetting, type Setting } from "../src/components/Settings";
 import type { Worker } from "../src/types";
 
 const worker = { queues: ["a", "b c"], labels: { site: "kiel", gpu: "yes" }, bundles: ["plant-*"], slots_limit: 2 } as unknown as Worker;
 
-test("what stands there now is, unchanged, the wish for the same", () => {
-  expect(wish("queues", written("queues", worker))).toEqual({ queues: worker.queues });
-  expect(wish("labels", written("labels", worker))).toEqual({ labels: worker.labels });
-  expect(wish("bundles", written("bundles", worker))).toEqual({ bundles: worker.bundles });
-  expect(wish("slots", written("slots", worker))).toEqual({ slots: 2 });
+test("a formatted setting parses to the same setting", () => {
+  expect(parseSetting("queues", formatSetting("queues", worker))).toEqual({ queues: worker.queues });
+  expect(parseSetting("labels", formatSetting("labels", worker))).toEqual({ labels: worker.labels });
+  expect(parseSetting("bundles", formatSetting("bundles", worker))).toEqual({ bundles: worker.bundles });
+  expect(parseSetting("slots", formatSetting("slots", worker))).toEqual({ slots: 2 });
 });
 
-test("no limit is written as nothing, and nothing means none", () => {
+test("an empty text means no limit", () => {
   const free = { ...worker, bundles: null, slots_limit: null };
-  expect([written("bundles", free), written("slots", free)]).toEqual(["", ""]);
-  expect(wish("bundles", " ")).toEqual({ bundles: null });
-  expect(wish("slots", " ")).toEqual({ slots: null });
-  expect(wish("slots", "0")).toEqual({ slots: 0 });
-  expect(wish("labels", "")).toEqual({ labels: {} });
+  expect([formatSetting("bundles", free), formatSetting("slots", free)]).toEqual(["", ""]);
+  expect(parseSetting("bundles", " ")).toEqual({ bundles: null });
+  expect(parseSetting("slots", " ")).toEqual({ slots: null });
+  expect(parseSetting("slots", "0")).toEqual({ slots: 0 });
+  expect(parseSetting("labels", "")).toEqual({ labels: {} });
 });
 
 test.each<[Setting, string, string]>([
@@ -27,7 +27,7 @@ test.each<[Setting, string, string]>([
   ["slots", "many", "whole number"],
   ["slots", "-1", "whole number"],
   ["slots", "1.5", "whole number"],
-])("%s can't be %j, and the dialog says why", (setting, text, why) => {
-  expect(() => wish(setting, text)).toThrow(Problem);
-  expect(() => wish(setting, text)).toThrow(why);
+])("%s cannot be %j, and the problem says why", (setting, text, why) => {
+  expect(() => parseSetting(setting, text)).toThrow(Problem);
+  expect(() => parseSetting(setting, text)).toThrow(why);
 });

@@ -10,7 +10,7 @@ async function pass(ms: number): Promise<void> {
   await act(() => vi.advanceTimersByTimeAsync(ms));
 }
 
-test("it is read again and again, and ends with the page", async () => {
+test("a value is read at intervals until the component unmounts", async () => {
   let count = 0;
   const live = renderHook(() => useLive("x", () => Promise.resolve({ count: ++count }), { everyMs: 1000 }));
   expect(live.result.current.isLoading).toBe(true);
@@ -23,7 +23,7 @@ test("it is read again and again, and ends with the page", async () => {
   expect(count).toBe(2);
 });
 
-test("a failure keeps the last value, says why, and is tried less often", async () => {
+test("a failure keeps the last value, reports the cause and backs off", async () => {
   const answers = [() => Promise.resolve("good"), () => Promise.reject(new Problem("away", 503, "busy")), () => Promise.resolve("back")];
   const live = renderHook(() => useLive("x", () => (answers.shift() ?? (() => Promise.resolve("back")))(), { everyMs: 1000 }));
   await pass(0);
@@ -35,7 +35,7 @@ test("a failure keeps the last value, says why, and is tried less often", async 
   expect(live.result.current).toMatchObject({ value: "back", problem: undefined });
 });
 
-test("another key begins anew, and shows the old rows until the new ones are there", async () => {
+test("a new key starts over and keeps the old value until the new one is read", async () => {
   const live = renderHook(({ key }) => useLive(key, () => Promise.resolve(key), { everyMs: 1000 }), { initialProps: { key: "a" } });
   await pass(0);
   live.rerender({ key: "b" });
@@ -44,20 +44,20 @@ test("another key begins anew, and shows the old rows until the new ones are the
   expect(live.result.current).toMatchObject({ value: "b", isLoading: false });
 });
 
-test("what has not changed does not draw the page again", async () => {
+test("an unchanged value renders nothing", async () => {
   const same = { rows: [] };
-  let drawn = 0;
+  let renders = 0;
   renderHook(() => {
-    drawn += 1;
+    renders += 1;
     return useLive("x", () => Promise.resolve(same), { everyMs: 1000 });
   });
-  await pass(3000); // React may look once more before it knows that nothing changes
-  const before = drawn;
+  await pass(3000); // React may render once more before it bails out
+  const before = renders;
   await pass(10_000);
-  expect(drawn).toBe(before);
+  expect(renders).toBe(before);
 });
 
-test("nothing is asked while the page is hidden", async () => {
+test("nothing is read while the page is hidden", async () => {
   let count = 0;
   const state = vi.spyOn(document, "visibilityState", "get").mockReturnValue("hidden");
   renderHook(() => useLive("x", () => Promise.resolve(++count), { everyMs: 1000 }));

@@ -46,7 +46,7 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
         bundle = {"bundle_url": f"{STATIC.lstrip('/')}/{BUNDLE}?v={__version__}"}
         return [
             {"name": "Remote Workers", "destination": "nav", "category": "browse", "url_route": "remote-workers", **bundle},
-            {"name": "Remote Workers in a line", "destination": "dashboard", **bundle},
+            {"name": "Remote Workers summary", "destination": "dashboard", **bundle},
             {"name": "Remote job", "destination": "task_instance", "url_route": "remote-job", **bundle},
         ]
 

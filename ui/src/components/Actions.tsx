@@ -1,24 +1,24 @@
-/** What may be done to workers, one or many: each asked about first. */
+/** Actions on one worker or many. A dialog asks for confirmation first. */
 
 import { Button, HStack, Text } from "@chakra-ui/react";
 import { useState } from "react";
 import { act, Problem } from "../api";
-import type { BulkDone, Done, Worker } from "../types";
+import type { ActionResult, BulkResult, Worker } from "../types";
 import { words } from "../words";
-import { Ask, type Want } from "./Ask";
+import { Dialog, type DialogField } from "./Dialog";
 
 const ACTIONS = ["pause", "serve", "drain", "restart", "rotate", "acknowledge", "suspend", "unsuspend", "revoke", "remove"] as const;
 export type Action = (typeof ACTIONS)[number];
 
 const WITH_REASON: readonly Action[] = ["pause", "serve", "drain", "restart", "suspend"];
-const GRAVE: readonly Action[] = ["suspend", "revoke", "remove"];
+const DESTRUCTIVE: readonly Action[] = ["suspend", "revoke", "remove"];
 
-/** More names than these the API takes in no one call. */
-const MOST_AT_ONCE = 500;
+/** The API accepts at most this many names in a call. */
+export const MAX_NAMES_PER_CALL = 500;
 
-/** Return what makes sense for at least one of these workers. */
-export function sensible(workers: readonly Worker[]): Action[] {
-  const means: Record<Action, (worker: Worker) => boolean> = {
+/** Return the actions that make sense for at least one of these workers. */
+export function applicable(workers: readonly Worker[]): Action[] {
+  const appliesTo: Record<Action, (worker: Worker) => boolean> = {
     pause: (worker) => worker.intent !== "pause",
     serve: (worker) => worker.intent !== "serve",
     drain: (worker) => worker.intent !== "drain",
@@ -30,38 +30,44 @@ export function sensible(workers: readonly Worker[]): Action[] {
     revoke: (worker) => worker.presence !== "gone",
     remove: () => true,
   };
-  return ACTIONS.filter((action) => workers.some(means[action]));
+  return ACTIONS.filter((action) => workers.some(appliesTo[action]));
 }
 
-export function Actions({ workers, onDone }: { workers: readonly Worker[]; onDone: () => void }) {
-  const [asked, setAsked] = useState<Action>();
-  const [told, setTold] = useState("");
+interface ActionsProps {
+  workers: readonly Worker[];
+  /** Called with the names of the workers that were refused. */
+  onDone: (refused: readonly string[]) => void;
+}
+
+export function Actions({ workers, onDone }: ActionsProps) {
+  const [pending, setPending] = useState<Action>();
+  const [outcome, setOutcome] = useState("");
   const names = workers.map((worker) => worker.name);
 
-  async function doIt(action: Action, reason: string, minutes: string): Promise<void> {
-    const wish = {
+  async function apply(action: Action, reason: string, minutes: string): Promise<void> {
+    const request = {
       action,
       ...(WITH_REASON.includes(action) ? { reason } : {}),
       ...(action === "pause" && Number(minutes) > 0 ? { lasts_s: Number(minutes) * 60 } : {}),
     };
-    const all: Done[] = [];
-    for (let at = 0; at < names.length; at += MOST_AT_ONCE) {
-      const done = await act<BulkDone>("POST", "workers/actions", { ...wish, names: names.slice(at, at + MOST_AT_ONCE) });
-      all.push(...done.workers);
+    const results: ActionResult[] = [];
+    for (let at = 0; at < names.length; at += MAX_NAMES_PER_CALL) {
+      const result = await act<BulkResult>("POST", "workers/actions", { ...request, names: names.slice(at, at + MAX_NAMES_PER_CALL) });
+      results.push(...result.workers);
     }
-    onDone();
-    const refused = all.filter((one) => one.problem !== null);
-    if (refused.length === all.length) throw new Problem(refused.map((one) => one.problem?.detail).join(" "), 422, "invalid");
-    setTold([words().done(all.length - refused.length), ...refused.map((one) => `${one.name}: ${one.problem?.detail ?? ""}`)].join(" · "));
+    const refused = results.filter((one) => one.problem !== null);
+    onDone(refused.map((one) => one.name));
+    if (refused.length === results.length) throw new Problem(refused.map((one) => one.problem?.detail).join(" "), 422, "invalid");
+    setOutcome([words().done(results.length - refused.length), ...refused.map((one) => `${one.name}: ${one.problem?.detail ?? ""}`)].join(" · "));
   }
 
   return (
     <HStack gap="2" wrap="wrap">
-      {sensible(workers).map((action) => (
+      {applicable(workers).map((action) => (
         <Button
-          colorPalette={GRAVE.includes(action) ? "red" : "gray"}
+          colorPalette={DESTRUCTIVE.includes(action) ? "red" : "gray"}
           key={action}
-          onClick={() => setAsked(action)}
+          onClick={() => setPending(action)}
           size="xs"
           variant="outline"
         >
@@ -69,24 +75,24 @@ export function Actions({ workers, onDone }: { workers: readonly Worker[]; onDon
         </Button>
       ))}
       <Text aria-live="polite" fontSize="sm">
-        {told}
+        {outcome}
       </Text>
-      {asked ? (
-        <Ask
-          doIt={({ reason, lasts }) => doIt(asked, reason, lasts)}
-          explained={words().explained[asked]}
-          isGrave={GRAVE.includes(asked)}
-          onClose={() => setAsked(undefined)}
-          title={words().confirm(words().actions[asked], names)}
-          wants={wanted(asked)}
+      {pending ? (
+        <Dialog
+          explanation={words().explanations[pending]}
+          fields={fieldsOf(pending)}
+          isDestructive={DESTRUCTIVE.includes(pending)}
+          onClose={() => setPending(undefined)}
+          onConfirm={({ reason, lasts }) => apply(pending, reason, lasts)}
+          title={words().confirm(words().actions[pending], names)}
         />
       ) : null}
     </HStack>
   );
 }
 
-function wanted(action: Action): Want<"reason" | "lasts">[] {
+function fieldsOf(action: Action): DialogField<"reason" | "lasts">[] {
   if (!WITH_REASON.includes(action)) return [];
-  const reason = { name: "reason", label: words().ask.reason } as const;
-  return action === "pause" ? [reason, { name: "lasts", label: words().ask.lasts }] : [reason];
+  const reason = { name: "reason", label: words().prompts.reason } as const;
+  return action === "pause" ? [reason, { name: "lasts", label: words().prompts.lasts }] : [reason];
 }

@@ -6,35 +6,36 @@ import { useAddress } from "../useAddress";
 import { words } from "../words";
 import { Select } from "./Select";
 
+/** How long the user must pause before the filter is applied. */
 const PAUSE_MS = 300;
 
 interface TextFilterProps {
   name: string;
   label: string;
-  /** What the API takes; anything else waits until it is that. */
+  /** What the API accepts; the filter is not applied before the text matches. */
   pattern?: RegExp;
 }
 
-/** A text that is looked for once typing rests. */
+/** A text field whose text becomes the filter once the user stops typing. */
 export function TextFilter({ name, label, pattern }: TextFilterProps) {
   const address = useAddress();
-  const there = address.get(name);
-  const [typed, setTyped] = useState(there);
-  const [seen, setSeen] = useState(there);
-  if (seen !== there) {
-    setSeen(there);
-    setTyped(there);
+  const current = address.get(name);
+  const [typed, setTyped] = useState(current);
+  const [seen, setSeen] = useState(current);
+  if (seen !== current) {
+    setSeen(current);
+    setTyped(current);
   }
   const set = address.set;
-  const isWhole = !typed || !pattern || pattern.test(typed);
+  const isValid = !typed || !pattern || pattern.test(typed);
   useEffect(() => {
-    if (typed === there || !isWhole) return undefined;
+    if (typed === current || !isValid) return undefined;
     const timer = setTimeout(() => set({ [name]: typed }), PAUSE_MS);
     return () => clearTimeout(timer);
-  }, [typed, there, isWhole, name, set]);
+  }, [typed, current, isValid, name, set]);
   return (
     <Input
-      aria-invalid={!isWhole}
+      aria-invalid={!isValid}
       aria-label={label}
       maxW="10rem"
       onChange={(event) => setTyped(event.target.value)}
@@ -45,13 +46,13 @@ export function TextFilter({ name, label, pattern }: TextFilterProps) {
   );
 }
 
-interface ChoiceProps {
+interface ChoiceFilterProps {
   name: string;
   label: string;
   choices: Readonly<Record<string, string>>;
 }
 
-export function Choice({ name, label, choices }: ChoiceProps) {
+export function ChoiceFilter({ name, label, choices }: ChoiceFilterProps) {
   const address = useAddress();
   return (
     <Select
@@ -64,8 +65,8 @@ export function Choice({ name, label, choices }: ChoiceProps) {
   );
 }
 
-/** Take the filters of these names away, if there are some. */
-export function Clear({ names }: { names: readonly string[] }) {
+/** A button that clears the filters of these names; hidden while none is set. */
+export function ClearFilters({ names }: { names: readonly string[] }) {
   const address = useAddress();
   if (!names.some((name) => address.get(name))) return null;
   return (
@@ -75,7 +76,7 @@ export function Clear({ names }: { names: readonly string[] }) {
   );
 }
 
-export function Bar({ children }: { children: React.ReactNode }) {
+export function FilterBar({ children }: { children: React.ReactNode }) {
   return (
     <Box mb="3">
       <HStack gap="2" wrap="wrap">

@@ -1,4 +1,4 @@
-/** A table: columns that may be sorted by, rows that may be chosen. The API sorts and pages; this shows. */
+/** A table with sortable columns and selectable rows. The API sorts and pages. */
 
 import { Box, Button, Checkbox, Table, Text } from "@chakra-ui/react";
 import { memo, useCallback, type ReactNode } from "react";
@@ -9,9 +9,9 @@ import { words } from "../words";
 export interface Column<T> {
   name: string;
   title: string;
-  /** What the API calls this order; absent: none. */
+  /** The API's name of this sort order; absent: not sortable. */
   order?: string;
-  /** The narrowest page that it is shown on; absent: any. */
+  /** The narrowest page on which the column is shown; absent: any. */
   from?: "sm" | "md" | "lg" | "xl";
   cell: (row: T) => ReactNode;
 }
@@ -21,54 +21,54 @@ interface GridProps<T> {
   columns: readonly Column<T>[];
   rows: readonly T[];
   keyOf: (row: T) => string;
-  chosen?: ReadonlySet<string>;
-  onChoose?: (keys: ReadonlySet<string>) => void;
-  /** Of a list without an end in sight: only what is in view is drawn, and more is read on the way. */
+  selected?: ReadonlySet<string>;
+  onSelect?: (keys: ReadonlySet<string>) => void;
+  /** For lists of any length: only rows in view are rendered, and scrolling loads more. */
   long?: LongList;
 }
 
-export function Grid<T>({ label, columns, rows, keyOf, chosen, onChoose, long }: GridProps<T>) {
+export function Grid<T>({ label, columns, rows, keyOf, selected, onSelect, long }: GridProps<T>) {
   const view = useRowsInView(rows, keyOf, long);
-  const all = chosen !== undefined && rows.length > 0 && rows.every((row) => chosen.has(keyOf(row)));
+  const all = selected !== undefined && rows.length > 0 && rows.every((row) => selected.has(keyOf(row)));
 
   const choose = useCallback(
-    (some: readonly string[], isChosen: boolean) => {
-      const next = new Set(chosen);
-      for (const key of some) if (isChosen) next.add(key);
+    (some: readonly string[], isSelected: boolean) => {
+      const next = new Set(selected);
+      for (const key of some) if (isSelected) next.add(key);
       else next.delete(key);
-      onChoose?.(next);
+      onSelect?.(next);
     },
-    [chosen, onChoose],
+    [selected, onSelect],
   );
-  const tick = chosen && onChoose ? choose : undefined;
+  const toggle = selected && onSelect ? choose : undefined;
 
   return (
     <Box {...view.scroller} {...(long ? { "aria-label": label, role: "region" } : {})} overflowX="auto">
       <Table.Root aria-label={label} size="sm" stickyHeader={long !== undefined} {...view.table}>
         <Table.Header>
           <Table.Row {...(long ? { "aria-rowindex": 1 } : {})}>
-            {tick ? (
+            {toggle ? (
               <Table.ColumnHeader w="2rem">
-                <Tick checked={all} label={label} onChange={(is) => tick(rows.map(keyOf), is)} />
+                <RowCheckbox checked={all} label={label} onChange={(is) => toggle(rows.map(keyOf), is)} />
               </Table.ColumnHeader>
             ) : null}
             {columns.map((column) => (
-              <Head column={column} key={column.name} />
+              <HeaderCell column={column} key={column.name} />
             ))}
           </Table.Row>
         </Table.Header>
         <Table.Body {...view.body}>
           {view.pieces.map((piece) => {
-            if ("gapPx" in piece) return <Gap columns={columns.length + (tick ? 1 : 0)} key={`before ${piece.before}`} px={piece.gapPx} />;
+            if ("gapPx" in piece) return <Gap columns={columns.length + (toggle ? 1 : 0)} key={`before ${piece.before}`} px={piece.gapPx} />;
             const row = rows[piece.row] as T;
             const key = keyOf(row);
             return (
               <Row
                 columns={columns as readonly Column<unknown>[]}
-                isChosen={chosen?.has(key)}
+                isSelected={selected?.has(key)}
                 key={key}
                 name={key}
-                onTick={tick}
+                onToggle={toggle}
                 place={long ? piece.row + 2 : undefined}
                 row={row}
               />
@@ -80,7 +80,7 @@ export function Grid<T>({ label, columns, rows, keyOf, chosen, onChoose, long }:
   );
 }
 
-function Head<T>({ column }: { column: Column<T> }) {
+function HeaderCell<T>({ column }: { column: Column<T> }) {
   const address = useAddress();
   const order = address.get("order");
   return (
@@ -108,19 +108,19 @@ interface RowProps {
   row: unknown;
   name: string;
   columns: readonly Column<unknown>[];
-  isChosen: boolean | undefined;
-  onTick: ((names: readonly string[], isChosen: boolean) => void) | undefined;
-  /** Of how many, says the table: most rows of a long list are not in the page. */
+  isSelected: boolean | undefined;
+  onToggle: ((names: readonly string[], isSelected: boolean) => void) | undefined;
+  /** Its `aria-rowindex`; the table has `aria-rowcount`. Most rows of a long list are not in the document. */
   place: number | undefined;
 }
 
-/** Drawn anew only when what it shows is another: scrolling draws what comes into view, nothing else. */
-const Row = memo(function Row({ row, name, columns, isChosen, onTick, place }: RowProps) {
+/** Memoized: scrolling renders only the rows that come into view. */
+const Row = memo(function Row({ row, name, columns, isSelected, onToggle, place }: RowProps) {
   return (
     <Table.Row aria-rowindex={place} data-row={name}>
-      {onTick ? (
+      {onToggle ? (
         <Table.Cell>
-          <Tick checked={isChosen === true} label={name} onChange={(is) => onTick([name], is)} />
+          <RowCheckbox checked={isSelected === true} label={name} onChange={(is) => onToggle([name], is)} />
         </Table.Cell>
       ) : null}
       {columns.map((column) => (
@@ -132,7 +132,7 @@ const Row = memo(function Row({ row, name, columns, isChosen, onTick, place }: R
   );
 });
 
-/** As high as the rows that are not drawn. */
+/** Takes the height of the rows that are not rendered. */
 function Gap({ px, columns }: { px: number; columns: number }) {
   return (
     <tr aria-hidden="true">
@@ -150,7 +150,7 @@ function sorted(order: string, ours: string | undefined): "ascending" | "descend
   return order === ours ? "ascending" : order === `-${ours}` ? "descending" : "none";
 }
 
-function Tick({ checked, label, onChange }: { checked: boolean; label: string; onChange: (is: boolean) => void }) {
+function RowCheckbox({ checked, label, onChange }: { checked: boolean; label: string; onChange: (is: boolean) => void }) {
   return (
     <Checkbox.Root checked={checked} onCheckedChange={({ checked: is }) => onChange(is === true)} size="sm">
       <Checkbox.HiddenInput aria-label={label} />
@@ -159,11 +159,11 @@ function Tick({ checked, label, onChange }: { checked: boolean; label: string; o
   );
 }
 
-/** Say how much of a long list has been read. */
-export function Extent({ read, total }: { read: number; total: number | undefined }) {
+/** How many rows of a long list are loaded. */
+export function RowCount({ loaded, total }: { loaded: number; total: number | undefined }) {
   return (
     <Text color="fg.muted" fontSize="xs" mt="1">
-      {total === undefined ? words().readSoFar(read) : words().readOf(read, total)}
+      {total === undefined ? words().loadedSoFar(loaded) : words().loadedOf(loaded, total)}
     </Text>
   );
 }

@@ -1,4 +1,4 @@
-/** Links to what Airflow shows of a job: its Dag, its run, its task. */
+/** Links from a job to Airflow's pages of its Dag, run and task. */
 
 import { Box, Button, Link, Text } from "@chakra-ui/react";
 import { airflowPage } from "../host";
@@ -6,26 +6,26 @@ import type { RunningJob, Worker } from "../types";
 import { useAddress } from "../useAddress";
 import { words } from "../words";
 
-/** The part of a job that its links need. */
-export type Linked = Pick<RunningJob, "kind" | "dag_id" | "run_id" | "task_id" | "map_index">;
+/** The fields of a job that its links need. */
+export type LinkedJob = Pick<RunningJob, "kind" | "dag_id" | "run_id" | "task_id" | "map_index">;
 
-export function taskPage(job: Linked): string {
+export function taskPage(job: LinkedJob): string {
   const place = ["dags", job.dag_id, "runs", job.run_id, "tasks", job.task_id];
   return airflowPage(...place, ...(job.map_index >= 0 ? ["mapped", String(job.map_index)] : []));
 }
 
-export function runPage(job: Linked): string {
+export function runPage(job: LinkedJob): string {
   return airflowPage("dags", job.dag_id, "runs", job.run_id);
 }
 
-/** Return the task's name as Airflow writes it, a mapped one with its index; of a trigger, that it is the task's trigger. */
-export function taskName(job: Linked): string {
+/** Return the task's name as Airflow writes it: a mapped task with its index, a trigger marked as its task's trigger. */
+export function taskName(job: LinkedJob): string {
   const name = job.map_index >= 0 ? `${job.task_id}[${job.map_index}]` : job.task_id;
   return job.kind === "trigger" ? words().triggerOf(name) : name;
 }
 
-/** What a worker is doing: its oldest running jobs, and a way to the others. */
-export function Running({ worker }: { worker: Worker }) {
+/** A worker's oldest running jobs, and a link to the others. */
+export function RunningJobs({ worker }: { worker: Worker }) {
   const address = useAddress();
   const more = worker.running_count - worker.running.length;
   return (

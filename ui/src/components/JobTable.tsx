@@ -1,16 +1,17 @@
-/** Jobs as a table, with links to what Airflow shows of them. */
+/** Jobs as a table, with links to Airflow's pages of each. */
 
 import { Button, Link, Text } from "@chakra-ui/react";
 import { useMemo, useState } from "react";
 import { act, path, read } from "../api";
-import type { Job } from "../types";
+import type { Job, Waiting } from "../types";
 import { useAddress, type Address } from "../useAddress";
 import type { LongList } from "../useRowsInView";
 import { words } from "../words";
-import { Ask } from "./Ask";
-import { reasonOf, StateMark, When } from "./Facts";
+import { reasonOf, StateBadge } from "./Badges";
+import { Dialog } from "./Dialog";
 import { Grid, type Column } from "./Grid";
 import { runPage, taskName, taskPage } from "./JobLinks";
+import { RelativeTime } from "./Time";
 
 const OPEN = ["queued", "offered", "running"];
 
@@ -22,23 +23,23 @@ interface JobTableProps {
 
 export function JobTable({ jobs, onDone, long }: JobTableProps) {
   const { go } = useAddress();
-  const [stopped, setStopped] = useState<Job>();
-  const columns = useMemo(() => columnsOf(go, setStopped), [go]);
-  const { actions, explained } = words();
+  const [stopping, setStopping] = useState<Job>();
+  const columns = useMemo(() => columnsOf(go, setStopping), [go]);
+  const { actions, explanations } = words();
   return (
     <>
       <Grid columns={columns} keyOf={idOf} label={words().tabs.jobs} rows={jobs} {...(long ? { long } : {})} />
-      {stopped ? (
-        <Ask
-          doIt={async ({ reason }) => {
-            await act("POST", path("jobs", stopped.id, "stop"), { reason });
+      {stopping ? (
+        <Dialog
+          onConfirm={async ({ reason }) => {
+            await act("POST", path("jobs", stopping.id, "stop"), { reason });
             onDone();
           }}
-          explained={explained.stop}
-          isGrave
-          onClose={() => setStopped(undefined)}
+          explanation={explanations.stop}
+          isDestructive
+          onClose={() => setStopping(undefined)}
           title={actions.stop}
-          wants={[{ name: "reason", label: words().ask.reason }]}
+          fields={[{ name: "reason", label: words().prompts.stopReason }]}
         />
       ) : null}
     </>
@@ -48,7 +49,7 @@ export function JobTable({ jobs, onDone, long }: JobTableProps) {
 function columnsOf(go: Address["go"], onStop: (job: Job) => void): Column<Job>[] {
   const { fields, actions } = words();
   return [
-    { name: "state", title: fields.state, cell: (job) => <StateMark job={job} /> },
+    { name: "state", title: fields.state, cell: (job) => <StateBadge job={job} /> },
     {
       name: "task",
       title: fields.task,
@@ -72,8 +73,8 @@ function columnsOf(go: Address["go"], onStop: (job: Job) => void): Column<Job>[]
           </Button>
         ) : null,
     },
-    { name: "since", title: fields.since, from: "md", cell: (job) => <When time={job.ended_at ?? job.accepted_at ?? job.queued_at} /> },
-    { name: "reason", title: fields.reason, cell: (job) => (job.state === "queued" ? <Why job={job} /> : reasonOf(job)) },
+    { name: "since", title: fields.since, from: "md", cell: (job) => <RelativeTime time={job.ended_at ?? job.accepted_at ?? job.queued_at} /> },
+    { name: "reason", title: fields.reason, cell: (job) => (job.state === "queued" ? <WaitingReason job={job} /> : reasonOf(job)) },
     {
       name: "stop",
       title: "",
@@ -91,15 +92,15 @@ export function idOf(job: Job): string {
   return job.id;
 }
 
-/** Why a job waits: asked for when somebody wants to know. */
-function Why({ job }: { job: Job }) {
+/** Why a job waits. The API computes it for one job, so it is read only when the user asks. */
+function WaitingReason({ job }: { job: Job }) {
   const [why, setWhy] = useState("");
   if (why) return <Text fontSize="sm">{why}</Text>;
-  async function ask(): Promise<void> {
-    setWhy((await read<{ why: string }>(path("jobs", job.id, "waiting"))).why);
+  async function load(): Promise<void> {
+    setWhy((await read<Waiting>(path("jobs", job.id, "waiting"))).why);
   }
   return (
-    <Button onClick={() => void ask().catch((error: unknown) => setWhy(String(error)))} px="0" size="xs" variant="plain">
+    <Button onClick={() => void load().catch((error: unknown) => setWhy(String(error)))} px="0" size="xs" variant="plain">
       {words().actions.why}
     </Button>
   );

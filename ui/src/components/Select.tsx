@@ -1,11 +1,11 @@
-/** One of a few. */
+/** A choice from a few values. */
 
 import { NativeSelect } from "@chakra-ui/react";
 
 interface SelectProps {
   label: string;
   value: string;
-  /** What may be chosen, by what it means. */
+  /** The label of each value. */
   choices: Readonly<Record<string, string>>;
   onChange: (value: string) => void;
   size?: "xs" | "sm";

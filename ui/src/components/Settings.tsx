@@ -1,4 +1,4 @@
-/** What may be set of one worker: what stands there now is filled in, and what makes no sense is said before it is sent. */
+/** Settings of one worker, each with a dialog: it shows the current value, and checks the new one before sending it. */
 
 import { Button, HStack } from "@chakra-ui/react";
 import { useState } from "react";
@@ -6,13 +6,13 @@ import { act, path, Problem } from "../api";
 import { labelsIn, namesIn, pairs } from "../format";
 import type { Worker } from "../types";
 import { words } from "../words";
-import { Ask } from "./Ask";
+import { Dialog } from "./Dialog";
 
 const SETTINGS = ["queues", "labels", "bundles", "slots"] as const;
 export type Setting = (typeof SETTINGS)[number];
 
-/** Return what stands there now, as people write it. */
-export function written(setting: Setting, worker: Worker): string {
+/** Return the current value as the text that a user would type. */
+export function formatSetting(setting: Setting, worker: Worker): string {
   switch (setting) {
     case "queues":
       return worker.queues.join(", ");
@@ -25,8 +25,8 @@ export function written(setting: Setting, worker: Worker): string {
   }
 }
 
-/** Return the wish that *text* is; throw a problem, in words, if it is none. */
-export function wish(setting: Setting, text: string): object {
+/** Return the request body for *text*; throw a problem that says what to type if *text* is not valid. */
+export function parseSetting(setting: Setting, text: string): object {
   const names = namesIn(text);
   switch (setting) {
     case "queues":
@@ -43,29 +43,29 @@ export function wish(setting: Setting, text: string): object {
       if (!/^\s*\d*\s*$/.test(text)) break;
       return { slots: text.trim() ? Number(text) : null };
   }
-  throw new Problem(words().wrong[setting], 0, "invalid");
+  throw new Problem(words().invalidInput[setting], 0, "invalid");
 }
 
 export function Settings({ worker, onDone }: { worker: Worker; onDone: () => void }) {
-  const [asked, setAsked] = useState<Setting>();
-  const { actions, ask, explained } = words();
+  const [edited, setEdited] = useState<Setting>();
+  const { actions, explanations, prompts } = words();
   return (
     <HStack gap="2" wrap="wrap">
       {SETTINGS.map((setting) => (
-        <Button key={setting} onClick={() => setAsked(setting)} size="xs" variant="outline">
+        <Button key={setting} onClick={() => setEdited(setting)} size="xs" variant="outline">
           {actions[setting]}
         </Button>
       ))}
-      {asked ? (
-        <Ask
-          doIt={async ({ text }) => {
-            await act("PUT", path("workers", worker.name, asked === "slots" ? "slots-limit" : asked), wish(asked, text));
+      {edited ? (
+        <Dialog
+          explanation={explanations[edited]}
+          fields={[{ name: "text", label: prompts[edited], value: formatSetting(edited, worker) }]}
+          onClose={() => setEdited(undefined)}
+          onConfirm={async ({ text }) => {
+            await act("PUT", path("workers", worker.name, edited === "slots" ? "slots-limit" : edited), parseSetting(edited, text));
             onDone();
           }}
-          explained={explained[asked]}
-          onClose={() => setAsked(undefined)}
-          title={actions[asked]}
-          wants={[{ name: "text", label: ask[asked], value: written(asked, worker) }]}
+          title={actions[edited]}
         />
       ) : null}
     </HStack>

@@ -1,15 +1,15 @@
-/** What a worker says of itself: its newest lines, what follows them live, searched, or all of it as a file. */
+/** A worker's own log: its newest lines, followed live; search; download. */
 
 import { Box, Button, HStack, Input, NativeSelect, Text } from "@chakra-ui/react";
 import { useEffect, useRef, useState } from "react";
 import { path, read, restUrl } from "../api";
-import { Empty, Trouble } from "./Facts";
 import type { LogLine, LogLines } from "../types";
 import { useLive } from "../useLive";
 import { words } from "../words";
+import { EmptyNotice, ErrorNotice } from "./Notices";
 
-/** Older lines leave the page; the file has them. */
-const MOST_LINES = 2000;
+/** The page drops older lines; the download has them. */
+const MAX_LINES = 2000;
 const LEVELS = ["debug", "info", "warning", "error"] as const;
 const EVERY_MS = 2_000;
 
@@ -57,8 +57,8 @@ function Lines({ name, contains, level }: { name: string; contains: string; leve
     async (signal) => {
       const found = await read<LogLines>(`${path("workers", name)}/log`, { contains, level, after: next.current, most: 500 }, signal);
       next.current = found.next;
-      if (found.items.length) lines.current = [...lines.current, ...found.items].slice(-MOST_LINES);
-      return lines.current; // the very same while nothing is new
+      if (found.items.length) lines.current = [...lines.current, ...found.items].slice(-MAX_LINES);
+      return lines.current; // the same array while there are no new lines, so nothing is rendered
     },
     { everyMs: EVERY_MS },
   );
@@ -70,7 +70,7 @@ function Lines({ name, contains, level }: { name: string; contains: string; leve
   }, [shown]);
   return (
     <>
-      <Trouble problem={live.problem} />
+      <ErrorNotice problem={live.problem} />
       {shown?.length ? (
         <Box
           aria-label={words().log.title}
@@ -95,7 +95,7 @@ function Lines({ name, contains, level }: { name: string; contains: string; leve
           ))}
         </Box>
       ) : live.problem || shown === undefined ? null : (
-        <Empty>{words().log.empty}</Empty>
+        <EmptyNotice>{words().log.empty}</EmptyNotice>
       )}
     </>
   );

@@ -1,10 +1,10 @@
-/** Let a worker join: make a token, show what to paste, and wait until it is there. */
+/** The dialog that lets a worker join: it creates a token, shows what to paste on the machine, and waits for the worker. */
 
 import { Box, Button, Code, HStack, Tabs, Text, VStack } from "@chakra-ui/react";
 import { useState } from "react";
 import { act, asProblem, read, type Problem } from "../api";
-import { Line, Sheet } from "../components/Ask";
-import { Trouble } from "../components/Facts";
+import { DialogFrame, TextField } from "../components/Dialog";
+import { ErrorNotice } from "../components/Notices";
 import { labelsIn, namesIn } from "../format";
 import { address } from "../host";
 import type { Listed, MadeToken, Worker } from "../types";
@@ -13,7 +13,7 @@ import { words } from "../words";
 
 type System = "shell" | "ansible";
 
-/** Return what to paste on a machine of this kind. The token is no argument of a command: process lists would show it. */
+/** Return what to paste on a machine of this kind. The token is not an argument of a command: process lists would show it. */
 export function command(system: System, url: string, token: string): string {
   const join = `airflow-remote-worker join ${url} --token -`;
   switch (system) {
@@ -30,37 +30,37 @@ export function Join({ onClose }: { onClose: () => void }) {
   const [labels, setLabels] = useState("");
   const [uses, setUses] = useState("1");
   const [minutes, setMinutes] = useState("60");
-  const [made, setMade] = useState<MadeToken>();
+  const [created, setCreated] = useState<MadeToken>();
   const [problem, setProblem] = useState<Problem>();
-  const { ask, actions } = words();
+  const { prompts, actions } = words();
 
-  async function make(): Promise<void> {
+  async function create(): Promise<void> {
     setProblem(undefined);
     try {
-      const wish = {
+      const request = {
         queues: namesIn(queues),
         name_pattern: pattern,
         labels: labelsIn(labels) ?? { "": labels },
         uses: Number(uses),
         expires_s: Number(minutes) * 60,
       };
-      setMade(await act<MadeToken>("POST", "enrolment-tokens", wish));
+      setCreated(await act<MadeToken>("POST", "enrolment-tokens", request));
     } catch (error) {
       setProblem(asProblem(error));
     }
   }
 
-  if (made) {
+  if (created) {
     return (
-      <Sheet onClose={onClose} title={actions.join}>
-        <Paste made={made} />
-      </Sheet>
+      <DialogFrame onClose={onClose} title={actions.join}>
+        <PasteCommand created={created} />
+      </DialogFrame>
     );
   }
   return (
-    <Sheet
+    <DialogFrame
       footer={
-        <Button colorPalette="brand" onClick={() => void make()} size="sm">
+        <Button colorPalette="brand" onClick={() => void create()} size="sm">
           {actions.make}
         </Button>
       }
@@ -68,21 +68,21 @@ export function Join({ onClose }: { onClose: () => void }) {
       title={actions.join}
     >
       <VStack align="stretch" gap="3">
-        <Line label={ask.queues} onChange={setQueues} value={queues} />
-        <Line label={ask.pattern} onChange={setPattern} value={pattern} />
-        <Line label={ask.labels} onChange={setLabels} value={labels} />
-        <Line label={ask.uses} onChange={setUses} value={uses} />
-        <Line label={ask.minutes} onChange={setMinutes} value={minutes} />
-        <Trouble problem={problem} />
+        <TextField label={prompts.queues} onChange={setQueues} value={queues} />
+        <TextField label={prompts.pattern} onChange={setPattern} value={pattern} />
+        <TextField label={prompts.labels} onChange={setLabels} value={labels} />
+        <TextField label={prompts.uses} onChange={setUses} value={uses} />
+        <TextField label={prompts.minutes} onChange={setMinutes} value={minutes} />
+        <ErrorNotice problem={problem} />
       </VStack>
-    </Sheet>
+    </DialogFrame>
   );
 }
 
-function Paste({ made }: { made: MadeToken }) {
+function PasteCommand({ created }: { created: MadeToken }) {
   const { join, actions } = words();
-  const [since] = useState(() => Date.parse(made.about.created_at));
-  const newest = useLive(`joined ${made.about.id}`, (signal) => read<Listed<Worker>>("workers", { order: "-created_at", limit: 20 }, signal), { of: ["workers"], everyMs: 2_000 });
+  const [since] = useState(() => Date.parse(created.about.created_at));
+  const newest = useLive(`joined ${created.about.id}`, (signal) => read<Listed<Worker>>("workers", { order: "-created_at", limit: 20 }, signal), { subjects: ["workers"], everyMs: 2_000 });
   const joined = (newest.value?.items ?? []).filter((worker) => Date.parse(worker.created_at) >= since);
   return (
     <VStack align="stretch" gap="3">
@@ -96,7 +96,7 @@ function Paste({ made }: { made: MadeToken }) {
           ))}
         </Tabs.List>
         {(Object.keys(join.systems) as System[]).map((system) => {
-          const text = command(system, address("").replace(/\/$/, ""), made.token);
+          const text = command(system, address("").replace(/\/$/, ""), created.token);
           return (
             <Tabs.Content key={system} value={system}>
               <HStack align="start">

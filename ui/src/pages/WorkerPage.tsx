@@ -1,15 +1,21 @@
-/** One worker: what it is, what it does, what happened to it, and what may be done about it. */
+/** One worker: its facts, usage, jobs, log and audit, and the actions on it. */
 
 import { Box, Button, Heading, HStack, Text, VStack } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 import { path, read } from "../api";
 import { AccessTable, AuditTable } from "../components/AuditTables";
 import { Actions } from "../components/Actions";
-import { Empty, Facts, Loading, PresenceMark, SlotsBar, Tags, Trouble, When, Wish, type Fact } from "../components/Facts";
-import { Drawn, useHistory } from "../components/History";
+import { PresenceBadge } from "../components/Badges";
+import { Facts, type Fact } from "../components/Facts";
+import { HistoryChart, useHistory } from "../components/HistoryChart";
+import { IntentStatus } from "../components/IntentStatus";
 import { JobTable } from "../components/JobTable";
-import { WorkerLog } from "../components/WorkerLog";
+import { EmptyNotice, ErrorNotice, Loading } from "../components/Notices";
 import { Settings } from "../components/Settings";
+import { SlotsBar, usableSlots } from "../components/SlotsBar";
+import { Tags } from "../components/Tags";
+import { RelativeTime } from "../components/Time";
+import { WorkerLog } from "../components/WorkerLog";
 import { pairs, size } from "../format";
 import type { Access, AuditEntry, Job, Listed, Me, Worker } from "../types";
 import { useAddress } from "../useAddress";
@@ -18,10 +24,10 @@ import { words } from "../words";
 
 export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
   const address = useAddress();
-  const found = useLive(`worker ${name}`, (signal) => read<Worker>(path("workers", name), {}, signal), { of: ["workers", "jobs"] });
-  const jobs = useLive(`jobs of ${name}`, (signal) => read<Listed<Job>>("jobs", { worker: name, limit: 50 }, signal), { of: ["jobs"] });
-  const accesses = useLive(`accesses of ${name}`, (signal) => read<Listed<Access>>("accesses", { worker: name, limit: 50 }, signal), { of: ["accesses"] });
-  const { actions, state_of } = words();
+  const found = useLive(`worker ${name}`, (signal) => read<Worker>(path("workers", name), {}, signal), { subjects: ["workers", "jobs"] });
+  const jobs = useLive(`jobs of ${name}`, (signal) => read<Listed<Job>>("jobs", { worker: name, limit: 50 }, signal), { subjects: ["jobs"] });
+  const accesses = useLive(`accesses of ${name}`, (signal) => read<Listed<Access>>("accesses", { worker: name, limit: 50 }, signal), { subjects: ["accesses"] });
+  const { actions, notes } = words();
   const worker = found.value;
   return (
     <VStack align="stretch" gap="4">
@@ -30,57 +36,57 @@ export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
           {actions.back}
         </Button>
         <Heading size="md">{name}</Heading>
-        {worker ? <PresenceMark presence={worker.presence} /> : null}
+        {worker ? <PresenceBadge presence={worker.presence} /> : null}
       </HStack>
-      <Trouble problem={found.problem} />
+      <ErrorNotice problem={found.problem} />
       {worker ? (
         <>
           {me?.may_manage ? (
             <>
-              <Actions onDone={found.again} workers={[worker]} />
-              <Settings onDone={found.again} worker={worker} />
+              <Actions onDone={found.refresh} workers={[worker]} />
+              <Settings onDone={found.refresh} worker={worker} />
             </>
           ) : null}
-          <About worker={worker} />
-          <Uses name={name} />
-          <LastDay worker={worker} />
+          <WorkerFacts worker={worker} />
+          <Usage name={name} />
+          <WorkerHistory worker={worker} />
         </>
       ) : found.problem ? null : (
         <Loading />
       )}
-      <Part title={words().workerJobs}>
-        {jobs.value?.items.length ? <JobTable jobs={jobs.value.items} onDone={jobs.again} /> : <Empty>{state_of.noJobs}</Empty>}
-      </Part>
-      <Part title={words().workerAccesses}>
-        {accesses.value?.items.length ? <AccessTable rows={accesses.value.items} /> : <Empty>{state_of.noAccesses}</Empty>}
-      </Part>
+      <Section title={words().workerJobs}>
+        {jobs.value?.items.length ? <JobTable jobs={jobs.value.items} onDone={jobs.refresh} /> : <EmptyNotice>{notes.noJobs}</EmptyNotice>}
+      </Section>
+      <Section title={words().workerAccesses}>
+        {accesses.value?.items.length ? <AccessTable rows={accesses.value.items} /> : <EmptyNotice>{notes.noAccesses}</EmptyNotice>}
+      </Section>
       {me?.may_manage ? (
         <>
-          <Part title={words().log.title}>
+          <Section title={words().log.title}>
             <WorkerLog name={name} />
-          </Part>
-          <WhatHappened name={name} />
+          </Section>
+          <WorkerAudit name={name} />
         </>
       ) : null}
     </VStack>
   );
 }
 
-function LastDay({ worker }: { worker: Worker }) {
+function WorkerHistory({ worker }: { worker: Worker }) {
   const history = useHistory("worker", worker.name).get(worker.name);
   const { fields } = words();
   if (!history) return null;
   return (
-    <Part title={words().workerHistory}>
+    <Section title={words().workerHistory}>
       <HStack gap="6" wrap="wrap">
         <Measure title={fields.online}>
-          <Drawn history={history} label={fields.online} most={1} value="online" />
+          <HistoryChart history={history} label={fields.online} max={1} value="online" />
         </Measure>
         <Measure title={fields.slots}>
-          <Drawn history={history} label={fields.slots} most={Math.max(1, worker.slots)} value="used_slots" />
+          <HistoryChart history={history} label={fields.slots} max={Math.max(1, worker.slots)} value="used_slots" />
         </Measure>
       </HStack>
-    </Part>
+    </Section>
   );
 }
 
@@ -95,43 +101,42 @@ function Measure({ title, children }: { title: string; children: ReactNode }) {
   );
 }
 
-function WhatHappened({ name }: { name: string }) {
-  const audit = useLive(`audit of ${name}`, (signal) => read<Listed<AuditEntry>>("audit", { worker: name, limit: 50 }, signal), { of: ["audit"] });
+function WorkerAudit({ name }: { name: string }) {
+  const audit = useLive(`audit of ${name}`, (signal) => read<Listed<AuditEntry>>("audit", { worker: name, limit: 50 }, signal), { subjects: ["audit"] });
   return (
-    <Part title={words().workerAudit}>
-      {audit.value?.items.length ? <AuditTable rows={audit.value.items} /> : <Empty>{words().state_of.noAudit}</Empty>}
-    </Part>
+    <Section title={words().workerAudit}>
+      {audit.value?.items.length ? <AuditTable rows={audit.value.items} /> : <EmptyNotice>{words().notes.noAudit}</EmptyNotice>}
+    </Section>
   );
 }
 
-function About({ worker }: { worker: Worker }) {
+function WorkerFacts({ worker }: { worker: Worker }) {
   const { fields } = words();
-  const told = worker.facts;
-  const all = worker.slots_limit === null ? worker.slots : Math.min(worker.slots, worker.slots_limit);
+  const reported = worker.facts;
   const facts: Fact[] = [
-    { label: fields.intent, value: <Wish worker={worker} /> },
-    { label: fields.slots, value: <SlotsBar all={all} used={worker.used_slots} /> },
+    { label: fields.intent, value: <IntentStatus worker={worker} /> },
+    { label: fields.slots, value: <SlotsBar all={usableSlots(worker)} used={worker.used_slots} /> },
     { label: fields.queues, value: <Tags names={worker.queues} /> },
     { label: fields.labels, value: pairs(worker.labels).length ? <Tags names={pairs(worker.labels)} /> : null },
     { label: fields.bundles, value: <Tags names={worker.bundles ?? ["*"]} /> },
     { label: fields.team, value: worker.team },
-    { label: fields.lastSeen, value: <When time={worker.last_seen_at} /> },
+    { label: fields.lastSeen, value: <RelativeTime time={worker.last_seen_at} /> },
     { label: fields.clock, value: worker.clock_off_s === null ? null : words().ahead(worker.clock_off_s) },
     { label: fields.unfit, value: worker.unfit ? <Text color="fg.error">{worker.unfit}</Text> : null },
     { label: fields.alarm, value: worker.alarm },
-    { label: fields.host, value: told["hostname"] },
-    { label: fields.system, value: [told["os"], told["arch"], told["python"]].filter(Boolean).join(", ") },
-    { label: fields.version, value: told["version"] },
+    { label: fields.host, value: reported["hostname"] },
+    { label: fields.system, value: [reported["os"], reported["arch"], reported["python"]].filter(Boolean).join(", ") },
+    { label: fields.version, value: reported["version"] },
     { label: fields.runtime, value: words().runtimeOf(worker.runtime) },
-    { label: fields.joined, value: <When time={worker.created_at} /> },
-    { label: fields.credential, value: worker.credential_expires_at ? <When time={worker.credential_expires_at} /> : null },
+    { label: fields.joined, value: <RelativeTime time={worker.created_at} /> },
+    { label: fields.credential, value: worker.credential_expires_at ? <RelativeTime time={worker.credential_expires_at} /> : null },
     { label: fields.certificate, value: worker.certificate },
   ];
   return <Facts facts={facts} />;
 }
 
-/** What its machine uses, as it says every few seconds while it has jobs. */
-function Uses({ name }: { name: string }) {
+/** What its machine uses. The worker reports it every few seconds while it has jobs. */
+function Usage({ name }: { name: string }) {
   const usage = useLive(`usage of ${name}`, (signal) => read<Worker>(path("workers", name), {}, signal)).value?.usage;
   const { busy, fields, freeDisk, usedOf } = words();
   if (!usage) return null;
@@ -143,7 +148,7 @@ function Uses({ name }: { name: string }) {
   return <Facts facts={facts} />;
 }
 
-function Part({ title, children }: { title: string; children: ReactNode }) {
+function Section({ title, children }: { title: string; children: ReactNode }) {
   return (
     <Box>
       <Heading mb="2" size="sm">

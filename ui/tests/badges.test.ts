@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { reasonOf } from "../src/components/Facts";
+import { reasonOf } from "../src/components/Badges";
 
 test.each([
   ["succeeded", "up_for_retry", ""],
@@ -7,4 +7,4 @@ test.each([
   ["succeeded", "", ""],
   ["failed", "exited with 1", "exited with 1"],
   ["revoked", "failed", "failed"],
-] as const)("of a job that %s with %s there is to say: %s", (state, reason, said) => expect(reasonOf({ state, reason })).toBe(said));
+] as const)("a job that %s with the reason %j shows the reason %j", (state, reason, shown) => expect(reasonOf({ state, reason })).toBe(shown));

@@ -1,4 +1,4 @@
-/** One queue's rules and policy: what its jobs may use, by kind; for managers, with what it takes to change them. */
+/** One queue's rules and policy: what its jobs may use, by kind. Users who may manage workers can change them. */
 
 import { Badge, Box, Button, CloseButton, DataList, HStack, Text, VStack } from "@chakra-ui/react";
 import { useState } from "react";
@@ -6,69 +6,70 @@ import { act, asProblem, path, Problem, read } from "../api";
 import { KINDS, type Kind, type Listed, type Policy, type Queue } from "../types";
 import { useLive } from "../useLive";
 import { words } from "../words";
-import { Line, Sheet } from "./Ask";
-import { Loading, Span, Trouble } from "./Facts";
+import { DialogFrame, TextField } from "./Dialog";
+import { ErrorNotice, Loading } from "./Notices";
 import { Select } from "./Select";
+import { Duration } from "./Time";
 
-/** The name that stands for every queue. */
+/** The name that means every queue. */
 export const ALL_QUEUES = "*";
 
-interface QueueSheetProps {
+interface QueueDialogProps {
   name: string;
-  /** What the list says of it; of all queues it says nothing. */
+  /** Its row in the list; undefined for all queues together. */
   queue: Queue | undefined;
   mayManage: boolean;
   onDone: () => void;
   onClose: () => void;
 }
 
-export function QueueSheet({ name, queue, mayManage, onDone, onClose }: QueueSheetProps) {
-  const policies = useLive("policies", (signal) => read<Listed<Policy>>("policies", {}, signal), { of: ["audit"] });
+export function QueueDialog({ name, queue, mayManage, onDone, onClose }: QueueDialogProps) {
+  const policies = useLive("policies", (signal) => read<Listed<Policy>>("policies", {}, signal), { subjects: ["audit"] });
   const [problem, setProblem] = useState<Problem>();
   const policy = policies.value?.items.find((one) => one.queue === name);
-  const { explained, policyOf, changed } = words();
+  const { explanations, policyOf, changed } = words();
 
-  async function change(method: "PUT" | "POST" | "DELETE", address: string, wish?: unknown): Promise<boolean> {
+  async function change(method: "PUT" | "POST" | "DELETE", route: string, body?: unknown): Promise<boolean> {
     setProblem(undefined);
     try {
-      await act(method, address, wish);
+      await act(method, route, body);
       return true;
     } catch (error) {
       setProblem(asProblem(error));
       return false;
     } finally {
-      policies.again();
+      policies.refresh();
       onDone();
     }
   }
 
   return (
-    <Sheet onClose={onClose} title={policyOf(name)}>
+    <DialogFrame onClose={onClose} title={policyOf(name)}>
       <VStack align="stretch" gap="4">
         {name === ALL_QUEUES ? null : (
           <Rules
             key={queue?.lost_after_s}
             lostAfterS={queue?.lost_after_s ?? null}
             mayManage={mayManage}
-            onSet={(wish) => change("PUT", path("queues", name, "rules"), wish)}
+            onSet={(rules) => change("PUT", path("queues", name, "rules"), rules)}
             onUnset={() => change("DELETE", path("queues", name, "rules"))}
-            onWrong={setProblem}
+            onInvalid={setProblem}
           />
         )}
-        <Text>{name === ALL_QUEUES ? explained.policyOfAll : explained.policy}</Text>
+        <Text>{name === ALL_QUEUES ? explanations.policyOfAll : explanations.policy}</Text>
         {policies.value ? (
           <>
-            <Mode
+            <ModeSelect
               mayManage={mayManage}
               mode={policy?.mode ?? null}
               onSet={(mode) => void change("PUT", path("policies", name, "mode"), { mode })}
-              unset={name === ALL_QUEUES ? words().state_of.modeUnset : words().state_of.modeOfAll}
+              unset={name === ALL_QUEUES ? words().notes.modeUnset : words().notes.modeOfAll}
             />
             <Allowed
-              onTakeBack={mayManage ? (kind, glob) => void change("POST", path("policies", name, "deny"), { [kind]: [glob] }) : undefined}
+              onDisallow={mayManage ? (kind, glob) => void change("POST", path("policies", name, "deny"), { [kind]: [glob] }) : undefined}
               policy={policy}
             />
-            {mayManage ? <Allow onAllow={(kind, glob) => change("POST", path("policies", name, "allow"), { [kind]: [glob] })} /> : null}
+            {mayManage ? <AllowForm onAllow={(kind, glob) => change("POST", path("policies", name, "allow"), { [kind]: [glob] })} /> : null}
             {policy ? (
               <Text color="fg.muted" fontSize="xs">
                 {changed(policy.changed_by)}
@@ -78,41 +79,41 @@ export function QueueSheet({ name, queue, mayManage, onDone, onClose }: QueueShe
         ) : policies.problem ? null : (
           <Loading />
         )}
-        <Trouble problem={problem ?? policies.problem} />
+        <ErrorNotice problem={problem ?? policies.problem} />
       </VStack>
-    </Sheet>
+    </DialogFrame>
   );
 }
 
 interface RulesProps {
   lostAfterS: number | null;
   mayManage: boolean;
-  onSet: (wish: { lost_after_s: number }) => Promise<boolean>;
+  onSet: (rules: { lost_after_s: number }) => Promise<boolean>;
   onUnset: () => Promise<boolean>;
-  onWrong: (problem: Problem) => void;
+  onInvalid: (problem: Problem) => void;
 }
 
-function Rules({ lostAfterS, mayManage, onSet, onUnset, onWrong }: RulesProps) {
+function Rules({ lostAfterS, mayManage, onSet, onUnset, onInvalid }: RulesProps) {
   const [typed, setTyped] = useState(lostAfterS === null ? "" : String(lostAfterS));
-  const { actions, ask, explained, fields, state_of, wrong } = words();
+  const { actions, prompts, explanations, fields, notes, invalidInput } = words();
   if (!mayManage) {
     return (
       <HStack>
         <Text fontWeight="bold">{fields.lostAfter}</Text>
-        {lostAfterS === null ? <Text>{state_of.asSet}</Text> : <Span seconds={lostAfterS} />}
+        {lostAfterS === null ? <Text>{notes.configured}</Text> : <Duration seconds={lostAfterS} />}
       </HStack>
     );
   }
   function set(): void {
     const seconds = Number(typed);
     if (seconds > 0) void onSet({ lost_after_s: seconds });
-    else onWrong(new Problem(wrong.lostAfter, 0, "invalid"));
+    else onInvalid(new Problem(invalidInput.lostAfter, 0, "invalid"));
   }
   return (
     <Box>
-      <Text mb="2">{explained.lostAfter}</Text>
+      <Text mb="2">{explanations.lostAfter}</Text>
       <HStack align="end">
-        <Line label={ask.lostAfter} onChange={setTyped} value={typed} />
+        <TextField label={prompts.lostAfter} onChange={setTyped} value={typed} />
         <Button onClick={set} size="sm" variant="outline">
           {actions.setRules}
         </Button>
@@ -126,21 +127,21 @@ function Rules({ lostAfterS, mayManage, onSet, onUnset, onWrong }: RulesProps) {
   );
 }
 
-interface ModeProps {
+interface ModeSelectProps {
   mode: Policy["mode"];
-  /** What holds while the queue has no mode of its own. */
+  /** The label for a queue that has no mode of its own. */
   unset: string;
   mayManage: boolean;
   onSet: (mode: string) => void;
 }
 
-function Mode({ mode, unset, mayManage, onSet }: ModeProps) {
-  const { ask, mode: modes } = words();
+function ModeSelect({ mode, unset, mayManage, onSet }: ModeSelectProps) {
+  const { prompts, mode: modes } = words();
   return (
     <HStack>
-      <Text fontWeight="bold">{ask.mode}</Text>
+      <Text fontWeight="bold">{prompts.mode}</Text>
       {mayManage ? (
-        <Select choices={mode === null ? { "": unset, ...modes } : modes} label={ask.mode} onChange={onSet} value={mode ?? ""} />
+        <Select choices={mode === null ? { "": unset, ...modes } : modes} label={prompts.mode} onChange={onSet} value={mode ?? ""} />
       ) : (
         <Text>{mode === null ? unset : modes[mode]}</Text>
       )}
@@ -148,9 +149,9 @@ function Mode({ mode, unset, mayManage, onSet }: ModeProps) {
   );
 }
 
-/** What is allowed, by kind; each name with a way to take it back. */
-function Allowed({ policy, onTakeBack }: { policy: Policy | undefined; onTakeBack: ((kind: Kind, glob: string) => void) | undefined }) {
-  const { actions, kinds, state_of } = words();
+/** The allowed names by kind, each with a button that removes it. */
+function Allowed({ policy, onDisallow }: { policy: Policy | undefined; onDisallow: ((kind: Kind, glob: string) => void) | undefined }) {
+  const { actions, kinds, notes } = words();
   return (
     <DataList.Root orientation="horizontal" size="sm">
       {KINDS.map((kind) => (
@@ -158,11 +159,11 @@ function Allowed({ policy, onTakeBack }: { policy: Policy | undefined; onTakeBac
           <DataList.ItemLabel>{kinds[kind]}</DataList.ItemLabel>
           <DataList.ItemValue>
             <HStack gap="1" wrap="wrap">
-              {policy?.[kind].length ? null : <Text color="fg.muted">{state_of.nothingAllowed}</Text>}
+              {policy?.[kind].length ? null : <Text color="fg.muted">{notes.nothingAllowed}</Text>}
               {policy?.[kind].map((glob) => (
                 <Badge key={glob} variant="outline">
                   {glob}
-                  {onTakeBack ? <CloseButton aria-label={actions.takeBack(glob)} onClick={() => onTakeBack(kind, glob)} size="2xs" /> : null}
+                  {onDisallow ? <CloseButton aria-label={actions.disallow(glob)} onClick={() => onDisallow(kind, glob)} size="2xs" /> : null}
                 </Badge>
               ))}
             </HStack>
@@ -173,7 +174,7 @@ function Allowed({ policy, onTakeBack }: { policy: Policy | undefined; onTakeBac
   );
 }
 
-function Allow({ onAllow }: { onAllow: (kind: Kind, glob: string) => Promise<boolean> }) {
+function AllowForm({ onAllow }: { onAllow: (kind: Kind, glob: string) => Promise<boolean> }) {
   const [kind, setKind] = useState<Kind>("connections");
   const [glob, setGlob] = useState("");
   const { actions, fields, kinds } = words();
@@ -183,7 +184,7 @@ function Allow({ onAllow }: { onAllow: (kind: Kind, glob: string) => Promise<boo
   return (
     <HStack align="end">
       <Select choices={kinds} label={fields.kind} onChange={(value) => setKind(value as Kind)} value={kind} />
-      <Line label={fields.name} onChange={setGlob} value={glob} />
+      <TextField label={fields.name} onChange={setGlob} value={glob} />
       <Button disabled={!glob.trim()} onClick={() => void allow()} size="sm" variant="outline">
         {actions.allow}
       </Button>

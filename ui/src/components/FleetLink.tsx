@@ -1,18 +1,18 @@
-/** A way to the page Remote Workers from other pages of Airflow's, without loading all anew. */
+/** A link from Airflow's other pages to the page Remote Workers. It doesn't reload Airflow's page. */
 
 import { Link } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 import { Link as RouterLink } from "react-router-dom";
 import { fleetPage } from "../host";
 
-interface ToProps {
-  /** What the page shows, as in its address. */
+interface FleetLinkProps {
+  /** The query string of the page: its tab and filters. */
   query: Record<string, string>;
   fontWeight?: string;
   children: ReactNode;
 }
 
-export function To({ query, children, ...look }: ToProps) {
+export function FleetLink({ query, children, ...look }: FleetLinkProps) {
   return (
     <Link asChild {...look}>
       <RouterLink to={fleetPage(query)}>{children}</RouterLink>

@@ -1,0 +1,41 @@
+/** Coloured badges for a worker's presence and a job's state. */
+
+import { Badge } from "@chakra-ui/react";
+import type { Job, JobState, Presence } from "../types";
+import { words, type TaskState } from "../words";
+
+const PRESENCES: Record<Presence, string> = { online: "success", silent: "up_for_retry", offline: "removed", never_connected: "removed", gone: "removed" };
+const STATES: Record<JobState, string> = {
+  queued: "queued",
+  offered: "scheduled",
+  running: "running",
+  succeeded: "success",
+  failed: "failed",
+  lost: "upstream_failed",
+  revoked: "removed",
+};
+
+export function PresenceBadge({ presence }: { presence: Presence }) {
+  return (
+    <Badge colorPalette={PRESENCES[presence]} whiteSpace="normal">
+      {words().presence[presence]}
+    </Badge>
+  );
+}
+
+/** A job's state. A job succeeds even if it delivers a task's failure: then the badge shows the task's state. */
+export function StateBadge({ job }: { job: Pick<Job, "state" | "reason"> }) {
+  const task = taskState(job);
+  if (task) return <Badge colorPalette={task}>{words().taskState[task]}</Badge>;
+  return <Badge colorPalette={STATES[job.state]}>{words().state[job.state]}</Badge>;
+}
+
+/** Return the reason why the job ended; empty if the badge already shows it. */
+export function reasonOf(job: Pick<Job, "state" | "reason">): string {
+  return taskState(job) ? "" : job.reason;
+}
+
+/** Return the state that the task reported, as Airflow names it; undefined if the task succeeded or reported none. */
+function taskState({ state, reason }: Pick<Job, "state" | "reason">): TaskState | undefined {
+  return state === "succeeded" && Object.hasOwn(words().taskState, reason) ? (reason as TaskState) : undefined;
+}

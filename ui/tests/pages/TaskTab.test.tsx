@@ -1,0 +1,90 @@
+import { screen } from "@testing-library/react";
+import { expect, test } from "vitest";
+import { TaskTab } from "../../src/TaskTab";
+import { fakeApi, pass, show, installPageFakes } from "../support/page";
+import { makeJob } from "../support/samples";
+
+installPageFakes();
+
+const TAB = <TaskTab dagId="bake" runId="manual__1" taskId="heat" />;
+
+/** Return the facts by their labels. */
+function facts(): Record<string, string> {
+  return Object.fromEntries([...document.querySelectorAll("dt")].map((label) => [label.textContent, label.nextElementSibling?.textContent ?? ""]));
+}
+
+test("the jobs of this task instance are read, not those of mapped ones", async () => {
+  await show(TAB);
+  const query = Object.fromEntries(fakeApi().to("GET", "jobs")[0]?.query ?? []);
+  expect(query).toEqual({ dag_id: "bake", run_id: "manual__1", task_id: "heat", map_index: "-1", limit: "50" });
+});
+
+test("a task that ran elsewhere has a notice", async () => {
+  await show(TAB);
+  expect(screen.getByText("This task was not sent to a Remote Worker.")).toBeDefined();
+});
+
+test("an error is shown without a notice", async () => {
+  fakeApi().refuse("GET", "jobs", 403, "you may not see jobs");
+  await show(TAB);
+  expect(screen.getByRole("alert").textContent).toBe("you may not see jobs");
+  expect(screen.queryByText("This task was not sent to a Remote Worker.")).toBeNull();
+});
+
+test("a job that has ended shows its worker, its wait and its duration", async () => {
+  fakeApi().list("jobs", [makeJob({ state: "failed", reason: "exited with 1", ended_at: "2026-01-01T11:03:30Z", offers: 2, slots: 2 })]);
+  await show(TAB);
+  expect(facts()).toEqual({
+    State: "failed",
+    Details: "exited with 1",
+    Worker: "oven-1",
+    Queue: "default",
+    Try: "1",
+    Waited: "1 min",
+    Offers: "2",
+    "Ran for": "2 min 30 s",
+    Slots: "2",
+  });
+  expect(screen.getByRole("link", { name: "oven-1" }).getAttribute("href")).toBe("/plugin/remote-workers?worker=oven-1");
+  expect(screen.getByRole("link", { name: "default" }).getAttribute("href")).toBe("/plugin/remote-workers?tab=jobs&queue=default");
+});
+
+test("a job that waits says why, and since when", async () => {
+  fakeApi().list("jobs", [makeJob({ state: "queued", worker: null, accepted_at: null })]);
+  fakeApi().on("GET", "jobs/job-1/waiting", { why: "No worker may serve the queue 'default'." });
+  await show(TAB);
+  await pass(0);
+  expect(facts()).toMatchObject({ State: "queued", Details: "No worker may serve the queue 'default'.", Waited: "1 hour ago" });
+});
+
+test("a running job shows what it uses", async () => {
+  const job = makeJob();
+  fakeApi().list("jobs", [job]);
+  fakeApi().on("GET", "jobs/job-1/waiting", { why: "It has run on oven-1 for an hour." });
+  fakeApi().on("GET", "jobs/job-1", { ...job, usage: { cpus: 0.5, memory: 64e6 } });
+  await show(TAB);
+  await pass(0);
+  expect(facts()).toMatchObject({ Details: "It has run on oven-1 for an hour.", Processors: "0.50 busy", Memory: "64 MB" });
+});
+
+test("a Dag file that differs at the worker is named", async () => {
+  fakeApi().list("jobs", [makeJob({ state: "succeeded", ended_at: "2026-01-01T11:03:30Z", site_code: "0123456789abcdef" })]);
+  await show(TAB);
+  expect(facts()["Code"]).toContain("The Dag file on oven-1 (version 01234567) differs from the one that central parsed.");
+});
+
+test("earlier tries are listed with the state that the task reported", async () => {
+  const ended_at = "2026-01-01T11:03:30Z";
+  fakeApi().list("jobs", [
+    makeJob({ id: "job-2", try_number: 2, state: "succeeded", ended_at }),
+    makeJob({ state: "succeeded", reason: "up_for_retry", ended_at }),
+  ]);
+  await show(TAB);
+  expect(facts()["Try"]).toBe("2");
+  expect(screen.getByText(/^Try 1:/).textContent).toBe("Try 1: up for retry oven-1 ");
+});
+
+test("a mapped task is asked for by its index", async () => {
+  await show(<TaskTab dagId="bake" mapIndex="3" runId="manual__1" taskId="heat" />);
+  expect(fakeApi().to("GET", "jobs")[0]?.query.get("map_index")).toBe("3");
+});
