@@ -10,7 +10,10 @@ from airflow_remote_provider.definitions.grants.top_level import of_source
     [
         ('Variable.get("a")', {GrantKind.VARIABLES: {"a"}}),
         ('airflow.models.Variable.get(key="a", default=None)', {GrantKind.VARIABLES: {"a"}}),
-        ('from airflow.sdk import Variable as V\nSETTINGS = V.get("a", deserialize_json=True)["x"]', {GrantKind.VARIABLES: {"a"}}),
+        (
+            'from airflow.sdk import Variable as V\nSETTINGS = V.get("a", deserialize_json=True)["x"]',
+            {GrantKind.VARIABLES: {"a"}},
+        ),
         ('NAME = "a"\nVariable.get(NAME)', {GrantKind.VARIABLES: {"a"}}),
         ('NAME: str = "a"\nVariable.get(NAME)', {GrantKind.VARIABLES: {"a"}}),
         ('Connection.get("c")', {GrantKind.CONNECTIONS: {"c"}}),
@@ -21,7 +24,10 @@ from airflow_remote_provider.definitions.grants.top_level import of_source
         ('class A:\n  x = Variable.get("a")', {GrantKind.VARIABLES: {"a"}}),
         ('def make():\n  return Variable.get("a")\nmake()', {GrantKind.VARIABLES: {"a"}}),
         ('def outer():\n  inner()\ndef inner():\n  outer()\n  Variable.get("a")\nouter()', {GrantKind.VARIABLES: {"a"}}),
-        ('@dag(schedule=None)\ndef d():\n  @task_group\n  def g():\n    Variable.get("a")\n  g()\nd()', {GrantKind.VARIABLES: {"a"}}),
+        (
+            '@dag(schedule=None)\ndef d():\n  @task_group\n  def g():\n    Variable.get("a")\n  g()\nd()',
+            {GrantKind.VARIABLES: {"a"}},
+        ),
         ('@dag\ndef d():\n  Variable.get("a")\n  @task\n  def t(x=Variable.get("b")):\n    Variable.get("c")\n  t()\nd()',
          {GrantKind.VARIABLES: {"a", "b"}}),
         ('[Variable.get("a") for x in y]', {GrantKind.VARIABLES: {"a"}}),
