@@ -20,12 +20,12 @@ from datetime import timedelta
 from airflow.api_fastapi.app import _initialize_api_server_stats
 from airflow._shared.observability.metrics.otel_logger import flush_otel_metrics
 from airflow_remote_provider import metrics
-from airflow_remote_provider.metrics import TABLE, Kind
+from airflow_remote_provider.metrics import TABLE, MetricKind
 _initialize_api_server_stats()
 tell = {{
-    Kind.COUNTER: lambda name, tag: metrics.count(name, 2, tag=tag),
-    Kind.GAUGE: lambda name, tag: metrics.gauge(name, 3, tag=tag),
-    Kind.TIMER: lambda name, tag: metrics.timed(name, timedelta(seconds=1.5), tag=tag),
+    MetricKind.COUNTER: lambda name, tag: metrics.count(name, 2, tag=tag),
+    MetricKind.GAUGE: lambda name, tag: metrics.gauge(name, 3, tag=tag),
+    MetricKind.TIMER: lambda name, tag: metrics.timed(name, timedelta(seconds=1.5), tag=tag),
 }}
 for name, metric in TABLE.items():
     tell[metric.kind](name, {QUEUE!r} if metric.tag else "")
