@@ -11,7 +11,6 @@ from airflow_remote_protocol.errors import ProblemCode, problem
 from airflow_remote_protocol.messages import Intent, IntentMode, PollReply, Stop, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import PROBLEM_HEADER
-from airflow_remote_worker import daemon
 from airflow_remote_worker.config import PollConfig
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
@@ -57,7 +56,7 @@ def pages(job_id: str) -> list[tuple[int, bytes, dict[str, str], str]]:
 def test_no_stranger_s_page_counts_as_central_s_word(
     central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "STATUS_EVERY_S", 0.02)
+    monkeypatch.setattr("airflow_remote_worker.status.STATUS_EVERY_S", 0.02)
     worker.config = msgspec.structs.replace(worker.config, poll=PollConfig(max_wait_s=20, backoff_ceiling_s=0.05))
     worker.start()
     job_id = worker.enqueue("run\nsleep 60\nexit 0")
