@@ -17,7 +17,7 @@ from airflow.sdk.execution_time import comms
 from airflow_remote_provider.api.gateway import rules
 
 AT = datetime(2026, 11, 30, tzinfo=timezone.utc)
-ME = uuid.uuid4()
+ME = uuid.UUID(int=1)
 VALUES: dict[str, Any] = {
     "after": AT,
     "alias_name": "alias",
