@@ -1,4 +1,4 @@
-"""Checks that documents which repeat the code still agree with it.
+"""Checks that the parts of documents that repeat the code agree with it.
 
 Run by `make check`; `--write` brings the documents up to date instead.
 """
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import reference
-from airflow_remote_protocol.states import as_mermaid
+from airflow_remote_protocol.states import render_mermaid
 from airflow_remote_worker.system.service_unit import Unit
 
 ROOT = Path(__file__).parent.parent
 
-# (document, name of its block, what must stand between <!-- name:begin --> and <!-- name:end -->)
+# (document, name of its block, the text that belongs between <!-- name:begin --> and <!-- name:end -->)
 BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/reference/configuration.md", "central-options", reference.central_options),
     ("docs/reference/configuration.md", "task-settings", reference.task_settings),
@@ -26,12 +26,12 @@ BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/reference/configuration.md", "worker-commands", reference.worker_commands),
     ("docs/reference/grants.md", "rules", reference.grant_rules),
     ("docs/reference/metrics.md", "metrics", reference.metrics),
-    ("docs/reference/cli.md", "commands", lambda: _printed("scripts/cli_reference.py")),
-    ("docs/reference/rest.md", "routes", lambda: _printed("scripts/rest_reference.py")),
-    ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
+    ("docs/reference/cli.md", "commands", lambda: _output_of("scripts/cli_reference.py")),
+    ("docs/reference/rest.md", "routes", lambda: _output_of("scripts/rest_reference.py")),
+    ("docs/protocol.md", "states", lambda: f"```mermaid\n{render_mermaid().strip()}\n```"),
 ]
 
-# (file, all that must stand in it)
+# (file, its whole text)
 FILES: list[tuple[str, Callable[[], str]]] = [
     ("deploy/systemd/airflow-remote-worker.service", lambda: UNIT.render()),
 ]
@@ -48,8 +48,8 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _printed(script: str) -> str:
-    """Return what a script prints that needs Airflow, which this environment doesn't have."""
+def _output_of(script: str) -> str:
+    """Return the output of a script that needs Airflow, which this environment doesn't have."""
     python = ROOT / ".work/central/bin/python"
     done = subprocess.run([python, "-W", "ignore", ROOT / script], capture_output=True, text=True)
     if done.returncode != 0:
@@ -66,7 +66,7 @@ def _blocks(*, write: bool) -> list[str]:
         if not pattern.search(text):
             wrong.append(f"{document}: the block {name!r} is missing")
             continue
-        # Halves and a new middle; the body may hold backslashes, so it can't be a replacement pattern.
+        # The parts before and after, and a new middle; the body can contain backslashes, so it can't be a replacement pattern.
         before, after = text.split(f"<!-- {name}:begin -->\n")[0], text.split(f"<!-- {name}:end -->")[1]
         renewed = f"{before}<!-- {name}:begin -->\n{expected()}\n<!-- {name}:end -->{after}"
         if renewed == text:
@@ -74,7 +74,7 @@ def _blocks(*, write: bool) -> list[str]:
         if write:
             path.write_text(renewed, encoding="utf-8")
         else:
-            wrong.append(f"{document}: the block {name!r} no longer says what the code says; run scripts/check_docs.py --write")
+            wrong.append(f"{document}: the block {name!r} differs from the code; run scripts/check_docs.py --write")
     return wrong
 
 
@@ -87,31 +87,31 @@ def _files(*, write: bool) -> list[str]:
         if write:
             path.write_text(expected(), encoding="utf-8")
         else:
-            wrong.append(f"{name}: no longer says what the code says; run scripts/check_docs.py --write")
+            wrong.append(f"{name}: differs from the code; run scripts/check_docs.py --write")
     return wrong
 
 
 MESSAGES = "docs/howto/troubleshooting.md"
 NOT_OURS = {'sudo: The "no new privileges" flag is set'}
-"""Quoted there, but said by others."""
+"""Messages of other programs that the page quotes."""
 
 
 def _messages() -> list[str]:
-    """Every message that the troubleshooting page quotes is still in the sources: its parts in order, in one string."""
+    """Return the messages quoted by the troubleshooting page that no string of the sources contains, part by part in order."""
     texts = [text for package in ("protocol", "worker", "provider") for text in _strings(ROOT / package / "src")]
     texts += _strings_of(ROOT / "provider/hatch_build.py")
     quoted = re.findall(r"^### `(.+)`$", (ROOT / MESSAGES).read_text(encoding="utf-8"), re.MULTILINE)
-    wrong = [] if quoted else [f"{MESSAGES}: quotes no message at all"]
+    wrong = [] if quoted else [f"{MESSAGES}: quotes no message"]
     for message in quoted:
         parts = [re.escape(part.strip()) for part in message.split("…") if part.strip()]
         pattern = re.compile(".*".join(parts), re.DOTALL)
         if message not in NOT_OURS and not any(pattern.search(text) for text in texts):
-            wrong.append(f"{MESSAGES}: nothing in the sources says {message!r} any more")
+            wrong.append(f"{MESSAGES}: no string in the sources contains {message!r}")
     return wrong
 
 
 def _strings(root: Path) -> list[str]:
-    """Return every string of the sources below *root*, with … for what an f-string fills in."""
+    """Return every string of the sources below *root*, with … in place of what an f-string fills in."""
     return [text for path in root.rglob("*.py") for text in _strings_of(path)]
 
 
@@ -127,7 +127,7 @@ def _strings_of(path: Path) -> list[str]:
 
 
 def _links() -> list[str]:
-    """Links within the repository lead somewhere, down to the heading."""
+    """Return the links within the repository whose file or heading does not exist."""
     wrong = []
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]:
         text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -137,7 +137,7 @@ def _links() -> list[str]:
             name, _, anchor = target.partition("#")
             there = (path.parent / name).resolve() if name else path
             if not there.exists():
-                wrong.append(f"{path.relative_to(ROOT)}: {target} leads nowhere")
+                wrong.append(f"{path.relative_to(ROOT)}: {target} does not exist")
             elif anchor and anchor not in _anchors(there):
                 wrong.append(f"{path.relative_to(ROOT)}: {target} names no heading of that page")
     return wrong
@@ -149,7 +149,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def _locks() -> list[str]:
-    """Locks name packages and hashes, never where somebody happened to download them."""
+    """Return the lines of locks that name an index or a path: locks contain only packages and hashes."""
     return [
         f"{path.relative_to(ROOT)}:{number}: names an index or a path"
         for path in sorted((ROOT / "requirements").glob("*.lock"))
@@ -160,11 +160,11 @@ def _locks() -> list[str]:
 
 CLAIMS = ROOT / "docs/explain/security.md"
 SHORT = ("hostile/", "api/", "ledger/", "stores/", "definitions/")
-"""Parts of `provider/tests/` that the security model names without it."""
+"""Directories below `provider/tests/` that the security model names without that prefix."""
 
 
 def _claims() -> list[str]:
-    """Return what is wrong with the security model: each claim in its tables names a test, and each test that it names exists."""
+    """Return the claims in the security model's tables that name no test, and the named tests that do not exist."""
     text = CLAIMS.read_text(encoding="utf-8")
     wrong = [
         f"{CLAIMS.relative_to(ROOT)}: names the test {name}, which does not exist"
@@ -178,7 +178,7 @@ def _claims() -> list[str]:
 
 
 def _adrs() -> list[str]:
-    """Decisions are numbered without gaps and say what became of them."""
+    """Return the decisions that break the numbering without gaps, or that have no status."""
     paths = sorted((ROOT / "docs/adr").glob("[0-9][0-9][0-9][0-9]-*.md"))
     wrong = [
         f"{path.relative_to(ROOT)}: should be number {number:04}"
