@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import reference
-from airflow_remote_protocol.states import as_mermaid
+from airflow_remote_protocol.states import render_mermaid
 from airflow_remote_worker.system.service_unit import Unit
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/reference/metrics.md", "metrics", reference.metrics),
     ("docs/reference/cli.md", "commands", lambda: _printed("scripts/cli_reference.py")),
     ("docs/reference/rest.md", "routes", lambda: _printed("scripts/rest_reference.py")),
-    ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
+    ("docs/protocol.md", "states", lambda: f"```mermaid\n{render_mermaid().strip()}\n```"),
     ("docs/README.md", "decisions", lambda: _decisions()),
 ]
 

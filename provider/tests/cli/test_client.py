@@ -59,8 +59,8 @@ def answered(status: int, body: Any, kind: str = "application/json") -> Response
 
 
 def test_what_central_refuses_is_said_in_its_own_words(serve: Serve) -> None:
-    url = serve(problem(404, "there is no worker named 'x'; `airflow remote workers list` shows those there are", "not-found"))
-    assert said(url) == "there is no worker named 'x'; `airflow remote workers list` shows those there are"
+    url = serve(problem(404, "there is no worker named 'x'; `airflow remote workers list` shows all workers", "not-found"))
+    assert said(url) == "there is no worker named 'x'; `airflow remote workers list` shows all workers"
 
 
 def test_who_may_be_back_in_a_moment_is_told_apart(serve: Serve) -> None:

@@ -27,7 +27,7 @@ def test_without_our_tables_a_command_names_the_remedy(database: Engine) -> None
 
 def test_a_bad_option_ends_a_command_with_its_name() -> None:
     def command(args: Namespace) -> None:
-        raise BadSetting("[remote] poll_seconds = 'x' is no number; set one from 1 to 300")
+        raise BadSetting("[remote] poll_seconds = 'x' is not a number; set one from 1 to 300")
 
     with pytest.raises(SystemExit, match=r"\[remote\] poll_seconds .* Correct it in Airflow's configuration"):
         action("list", "List them.", command).func(Namespace())

@@ -88,10 +88,10 @@ class Database:
         return read_lines(store, worker.id, most=most, after=after, contains=contains, level=level)
 
     def restart(self, name: str, *, reason: str) -> None:
-        _done(restarts.ask_to_restart, name, by=_me(), reason=reason)
+        _done(restarts.request_restart, name, by=_me(), reason=reason)
 
     def rotate(self, name: str) -> None:
-        _done(rotation.ask_to_rotate, name, by=_me())
+        _done(rotation.request_rotation, name, by=_me())
 
     def rebind(self, name: str) -> None:
         _done(certificates.rebind, name, by=_me())
