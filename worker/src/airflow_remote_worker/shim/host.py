@@ -70,7 +70,7 @@ def supervise(job: job_files.JobSpec, log: Path) -> job_files.Result:
     preload()
     hello = frames.Hello(job_id=job.job_id, key=job.key, pid=os.getpid())
     gateway = DaemonClient(job.socket_path, hello, LastContact(job).verdict)
-    os.register_at_fork(after_in_child=gateway.abandon)  # user code must not have the daemon's socket
+    posix.after_fork(gateway.abandon)  # user code must not have the daemon's socket
     if job.run_as_user:
         run_as.fork_children_as(job.run_as_user)
     lossy.use_lossy_log_files()

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,11 @@ def detach(job_dir: Path) -> None:
     _redirect(log, 2)
     _raise_oom_score()
     _inherit_orphans()
+
+
+def after_fork(call: Callable[[], None]) -> None:
+    """Have every process that this one forks from now on make this *call* first."""
+    os.register_at_fork(after_in_child=call)
 
 
 def connect(path: str, *, timeout_s: float) -> socket.socket:
