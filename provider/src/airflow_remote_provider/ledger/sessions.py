@@ -82,7 +82,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
 
 
 def end_session(session: Session, worker_id: str, session_id: str) -> WorkerRecord | None:
-    """Note that the worker's daemon has ended in order, so that it is offline. None: it has another session; nothing changed.
+    """Note that the worker's daemon has shut down cleanly, so that it is offline. None: it has another session; nothing changed.
 
     Its jobs stay leased to it, and are lost only by its silence: they may keep running, and its next start adopts them.
     """

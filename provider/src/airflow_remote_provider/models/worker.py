@@ -69,7 +69,7 @@ class Worker(Base):
 
     instance_id: Mapped[str | None] = mapped_column(String(64))
     boot_id: Mapped[str | None] = mapped_column(String(64))
-    """The start of its daemon that has the session; NULL: none yet, or the last one has ended in order."""
+    """The start of its daemon that has the session; NULL: none yet, or the last one has shut down cleanly."""
     previous_boot_id: Mapped[str | None] = mapped_column(String(64))
     """The start from which it took over the session. If that one calls again, two are alive, and one is a copy."""
     refused_boot_id: Mapped[str | None] = mapped_column(String(64))

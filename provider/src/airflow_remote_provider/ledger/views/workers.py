@@ -47,8 +47,8 @@ class WorkerRow:
     id: str
     name: str
     presence: str
-    """`online`; `silent`: no recent contact; `offline`: its daemon has ended in order; `never_connected`: it has joined, but its
-    daemon has never run; `gone`: its credential is revoked."""
+    """`online`; `silent`: no recent contact; `offline`: its daemon has shut down cleanly; `never_connected`: it has joined, but
+    its daemon has never run; `gone`: its credential is revoked."""
     intent: str
     intent_reason: str
     intent_by: str
