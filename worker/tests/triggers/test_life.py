@@ -60,7 +60,7 @@ def test_a_fired_trigger_leaves_nothing_behind(central: FakeCentral, worker: Tri
     worker.fire("a", "the end")
     central.wait_for_state(job_id, JobState.SUCCEEDED)
     assert payload(central, job_id) == "the end"
-    central.wait_until(lambda: b"trigger completed" in central.log_bytes(job_id))
+    central.wait_until(lambda: b"trigger completed" in central.log_bytes(job_id), what=lambda: repr(central.log_bytes(job_id)))
     eventually(lambda: not worker.held())
     assert central.job(job_id).report is None
 
@@ -128,7 +128,7 @@ def test_an_event_during_an_outage_is_delivered_afterwards(central: FakeCentral,
     central.come_back()
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=SLOW_S)
     assert payload(central, job_id) == "meanwhile"
-    central.wait_until(lambda: b"trigger completed" in central.log_bytes(job_id))
+    central.wait_until(lambda: b"trigger completed" in central.log_bytes(job_id), what=lambda: repr(central.log_bytes(job_id)))
     assert central.log_bytes(job_id).count(b"waiting for") == 1
 
 
@@ -140,7 +140,7 @@ def test_a_lost_reply_changes_nothing(central: FakeCentral, worker: TriggerWorke
     worker.fire("a")
     central.wait_for_state(job_id, JobState.SUCCEEDED)
     eventually(lambda: not worker.held())
-    central.wait_until(lambda: b"trigger completed" in central.log_bytes(job_id))
+    central.wait_until(lambda: b"trigger completed" in central.log_bytes(job_id), what=lambda: repr(central.log_bytes(job_id)))
     assert central.log_bytes(job_id).count(b"trigger completed") == 1
 
 
