@@ -65,6 +65,7 @@ ALLOWED: dict[str, dict[str, str]] = {
 """File → word → why it may stay."""
 
 _WORDS = re.compile(r"[A-Za-z]+")
+_PYTHON_NONE = re.compile(r"\bis None\b")
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _INSTEAD = BANNED | {form: BANNED[word] for word, forms in FORMS.items() for form in forms}
 
@@ -77,7 +78,7 @@ def findings(text: str) -> Iterator[tuple[int, str, str]]:
                 if (instead := _INSTEAD.get(word.lower())) is not None:
                     yield number, word.lower(), instead
         for pattern, instead in PHRASES.items():
-            for found in re.finditer(pattern, line.lower()):
+            for found in re.finditer(pattern, _PYTHON_NONE.sub("", line).lower()):
                 yield number, found[0], instead
 
 
