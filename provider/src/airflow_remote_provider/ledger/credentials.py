@@ -112,6 +112,10 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
     return token, _row(row)
 
 
+def no_worker_to_replace(name: str) -> Unknown:
+    return Unknown(f"there is no worker named {name!r} to replace; `airflow remote workers list` shows those there are")
+
+
 def _in_place_of(session: Session, new: NewToken) -> tuple[Worker, NewToken]:
     """Return the worker that is replaced, and what is wanted with what that worker has.
 
@@ -120,9 +124,7 @@ def _in_place_of(session: Session, new: NewToken) -> tuple[Worker, NewToken]:
     """
     worker = session.scalar(select(Worker).where(Worker.name == new.replaces, Worker.removed_at.is_(None)))
     if worker is None:
-        raise Unknown(
-            f"there is no worker named {new.replaces!r} to replace; `airflow remote workers list` shows those there are"
-        )
+        raise no_worker_to_replace(str(new.replaces))
     wanted = replace(
         new,
         queues=new.queues or list(worker.queues),

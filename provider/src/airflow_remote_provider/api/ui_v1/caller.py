@@ -1,23 +1,21 @@
-"""Who calls, what of the ledger he may see and do, and the one way in which routes read and act for him."""
+"""Who calls, what of the ledger they may see and do, and the one way in which routes read and act for them."""
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.api.ui_v1.origins import may_act
-from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.views.jobs import show_job
 from airflow_remote_provider.ledger.views.queue_teams import concerned
-from airflow_remote_provider.ledger.views.scope import Scope
+from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 
 T = TypeVar("T")
 
@@ -51,17 +49,20 @@ class Scopes:
         return scope
 
 
+class Ledger(Protocol):
+    """Runs calls of the ledger for routes; see :class:`..pool.LedgerPool`."""
+
+    async def call(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T: ...
+    async def blocking(self, work: Callable[[], T]) -> T: ...
+
+
 @dataclass(frozen=True)
-class Caller:
-    """A user of Airflow's, for the length of one request."""
+class Caller(ABC):
+    """A user, for the length of one request."""
 
-    user: Any
-    pool: LedgerPool
-    scopes: Scopes
-
-    @property
-    def name(self) -> str:
-        return str(self.user.get_name())
+    name: str
+    """As the audit names them."""
+    pool: Ledger
 
     async def read(self, view: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Return `view(session, *args, scope=…, **kwargs)`.
@@ -72,7 +73,7 @@ class Caller:
 
         def scoped(session: Session) -> T:
             self._insist_on_seeing()
-            return view(session, *args, scope=self.scopes.of(session, self.user), **kwargs)
+            return view(session, *args, scope=self._scope(session), **kwargs)
 
         return await self.pool.call(scoped)
 
@@ -85,7 +86,7 @@ class Caller:
 
         def allowed(session: Session) -> T:
             self._insist_on_managing(None)  # before anything is looked up: what exists is not for everybody
-            self._insist_on_managing(team(session, self.scopes.of(session, self.user)))
+            self._insist_on_managing(team(session, self._scope(session)))
             return verb(session, *args, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
@@ -100,7 +101,7 @@ class Caller:
 
         def allowed(session: Session) -> T:
             self._insist_on_managing(None)
-            scope = self.scopes.of(session, self.user)
+            scope = self._scope(session)
             for team in concerned(session, queue, scope=scope):
                 if not scope.includes_team(team):  # not named: whose it is, is not for everybody
                     raise Forbidden(
@@ -122,14 +123,11 @@ class Caller:
 
         def allowed(session: Session) -> T:
             self._insist_on_seeing()
-            job = show_job(session, job_id, scope=self.scopes.of(session, self.user))
+            job = show_job(session, job_id, scope=self._scope(session))
             if not job.dag_id:
                 self._insist_on_managing(None)
-            elif not compat.may_end_tasks(self.user, job.dag_id):
-                raise Forbidden(
-                    f"the user {self.name!r} may not end jobs of the Dag {job.dag_id!r}; "
-                    "that takes the right to edit its task instances"
-                )
+            else:
+                self._insist_on_ending(job.dag_id)
             return verb(session, job_id, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
@@ -139,12 +137,9 @@ class Caller:
 
         def scoped(session: Session) -> T:
             self._insist_on_managing(None)
-            return view(session, *args, scope=self.scopes.of(session, self.user), **kwargs)
+            return view(session, *args, scope=self._scope(session), **kwargs)
 
         return await self.pool.call(scoped)
-
-    async def may_manage(self) -> bool:
-        return await self.pool.blocking(lambda: compat.may_manage_workers(self.user))
 
     async def insist_on_seeing(self) -> None:
         """Raises: Forbidden."""
@@ -153,6 +148,36 @@ class Caller:
     async def insist_on_managing(self) -> None:
         """Raises: Forbidden."""
         await self.pool.blocking(lambda: self._insist_on_managing(None))
+
+    @abstractmethod
+    async def may_manage(self) -> bool: ...
+
+    @abstractmethod
+    def _scope(self, session: Session) -> Scope: ...
+
+    @abstractmethod
+    def _insist_on_seeing(self) -> None: ...
+
+    @abstractmethod
+    def _insist_on_managing(self, team: str | None) -> None: ...
+
+    @abstractmethod
+    def _insist_on_ending(self, dag_id: str) -> None:
+        """Raises: Forbidden: this user may not end jobs of the Dag."""
+
+
+@dataclass(frozen=True)
+class AirflowUser(Caller):
+    """A user of Airflow's. The auth manager decides what they may do."""
+
+    user: Any
+    scopes: Scopes
+
+    async def may_manage(self) -> bool:
+        return await self.pool.blocking(lambda: compat.may_manage_workers(self.user))
+
+    def _scope(self, session: Session) -> Scope:
+        return self.scopes.of(session, self.user)
 
     def _insist_on_seeing(self) -> None:
         if not compat.may_see_workers(self.user):
@@ -164,18 +189,36 @@ class Caller:
             text = f"the user {self.name!r} may not manage workers{whose}; that takes the right to create connections{whose}"
             raise Forbidden(text)
 
-
-async def _caller(request: Request, user: Annotated[Any, Depends(compat.user_of_request())]) -> Caller:
-    if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
-        raise HTTPException(422, "the address holds a zero byte, which no name has")  # Postgres takes none in a text
-    if not may_act(request):
-        raise Forbidden(
-            "this request has Airflow's cookie, and its origin "
-            f"({presentable(request.headers.get('origin', 'unknown'), longest=100)}) is not this site; "
-            "only pages of Airflow itself may change something with it. Programs: send a token, "
-            "Authorization: Bearer …. Behind a proxy that changes the Host header: set [api] base_url to what browsers use"
-        )
-    return Caller(user, request.app.state.pool, request.app.state.scopes)
+    def _insist_on_ending(self, dag_id: str) -> None:
+        if not compat.may_end_tasks(self.user, dag_id):
+            raise Forbidden(
+                f"the user {self.name!r} may not end jobs of the Dag {dag_id!r}; that takes the right to edit its task instances"
+            )
 
 
-CallerDep = Annotated[Caller, Depends(_caller)]
+class LocalUser(Caller):
+    """A user of the operating system who has access to Airflow's database. They may do everything: the database lets them."""
+
+    async def may_manage(self) -> bool:
+        return True
+
+    def _scope(self, session: Session) -> Scope:
+        return EVERYTHING
+
+    def _insist_on_seeing(self) -> None:
+        return None
+
+    def _insist_on_managing(self, team: str | None) -> None:
+        return None
+
+    def _insist_on_ending(self, dag_id: str) -> None:
+        return None
+
+
+async def caller_of(request: Request) -> Caller:
+    """Return the caller whom the app has identified: by :func:`.authentication.authenticate`, or :class:`.app.LocalApi`."""
+    caller: Caller = request.state.remote_caller
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(caller_of)]

@@ -57,8 +57,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 SCHEMA = "#/components/schemas/Problem"
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Have *app* answer every error so."""
+def answer_refusals(app: FastAPI) -> None:
+    """Have *app* answer what it refuses so."""
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -84,6 +84,10 @@ def answer_with_problems(app: FastAPI) -> None:
     @app.exception_handler(LedgerError)
     async def of_the_ledger(request: Request, error: LedgerError) -> JSONResponse:
         return response(STATUS[error.code], str(error), error.code.value)
+
+
+def answer_failures(app: FastAPI) -> None:
+    """Have *app* answer what fails in it so, and log it. Without this, the exception is raised to who calls the app."""
 
     @app.exception_handler(DataError)
     async def unstorable(request: Request, error: DataError) -> JSONResponse:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import Field, StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, Wish
 from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
@@ -20,7 +21,7 @@ from airflow_remote_provider.ledger.views import queues as view
 from airflow_remote_provider.ledger.views.queues import QueueRow
 from airflow_remote_provider.settings import silent_after
 
-router = APIRouter(tags=["queues"])
+router = Routes("queues")
 
 Queue = Annotated[
     str,

@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_protocol.presence import Presence
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, BundleGlob, LabelPart, QueueName, Reason, Wish
 from airflow_remote_provider.ledger import certificates, restarts, rotation, suspension, workers
 from airflow_remote_provider.ledger.views import workers as view
@@ -22,7 +23,7 @@ from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.ledger.views.workers import FleetCount, WorkerFilter, WorkerRow
 from airflow_remote_provider.settings import silent_after
 
-router = APIRouter(tags=["workers"])
+router = Routes("workers")
 
 Name = Annotated[str, Path(max_length=100, description="the worker's name")]
 
