@@ -1,5 +1,5 @@
-"""`make bench`: the Remote Executor beside its peers, on one machine, in one run. Nothing here ever passes or fails.
+"""`make bench`: compares the Remote Executor with its peers on one computer, in one run. It measures; it never passes or fails.
 
-`__main__` says what is measured in which order; `deployment` starts it all; `workloads`, `holding`, `fleet` and `cold_start` run
-what is measured; `figures` makes medians and ratios of it; `report` prints and writes them.
+`__main__` defines the measurements and their order; `deployment` starts the processes; `workloads`, `holding`, `fleet` and
+`cold_start` measure; `figures` computes medians and ratios; `report` prints and writes them.
 """

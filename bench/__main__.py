@@ -1,8 +1,8 @@
-"""Measures, in one run: all executors side by side, memory, kills, idle fleets, a fleet's return.
+"""Measures, in one run: the executors in comparison, memory, kills, idle fleets, the reconnection of a fleet.
 
-Prints a table; the headline last, as JSON.
+Prints tables and, as the last line, the headline as JSON.
 
-Only ratios from one run mean anything: machines differ, and so does what else they do.
+Only ratios from one run are meaningful: computers and their other load differ.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ HOME = ROOT / ".work/bench-run"
 PARTS = ("rounds", "holding", "fleet", "cold", "edge")
 COLD_FLEET = 2000
 QUICK_ROUNDS_UNTIL_S = 210.0
-"""A quick run begins no round later than this after its start: what follows takes two and a half minutes, all under eight."""
+"""A quick run starts no round later than this: the rest takes two and a half minutes, the whole run less than eight."""
 WINDOW_S = 60.0
-"""At least one whole poll (50 s) of every worker."""
+"""Contains at least one whole poll (50 s) of every worker."""
 REQUESTS_WINDOW_S = 60.0
 IDLE_AFTER_S = 5.0
-"""After the last task: what it leaves behind has ended."""
+"""The wait after the last task: its processes have ended."""
 PEERS_REQUESTS_WINDOW_S = 30.0
-"""The peers ask every five seconds; the full run is to end within 25 minutes."""
+"""The peers poll every five seconds; the full run must end within 25 minutes."""
 PEERS_KILLS = 8
 STATISTICS = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track": "top"}
 
@@ -65,9 +65,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under 8 minutes: LocalExecutor and CeleryExecutor only, one fleet")
     parser.add_argument("--rounds", type=int, help="rounds of the workloads (4; quick: 3)")
-    parser.add_argument("--kills", type=int, help="kills of our tasks, at most 16 (16, and 8 of each peer's; quick: 8)")
-    parser.add_argument("--fleets", type=lambda text: [int(n) for n in text.split(",")], help="(50,500,1000,3000; quick: 1000)")
-    parser.add_argument("--only", type=lambda text: text.split(","), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--kills", type=int, help="kills of our tasks, at most 16 (16; peers: 8; quick: 8)")
+    parser.add_argument(
+        "--fleets",
+        type=lambda text: [int(n) for n in text.split(",")],
+        help="sizes of the idle fleets (50,500,1000,3000; quick: 1000)",
+    )
+    parser.add_argument("--only", type=lambda text: text.split(","), help=f"measure only these parts: some of {','.join(PARTS)}")
     options = parser.parse_args()
     quick = options.quick
     options.rounds = options.rounds or (3 if quick else 4)
@@ -75,9 +79,9 @@ def parse() -> argparse.Namespace:
     options.fleets = options.fleets or ([1000] if quick else [50, 500, 1000, 3000])
     options.only = options.only or [part for part in PARTS if not (quick and part == "edge")]
     if "hostile" in options.only:
-        parser.error("the hostile part is a program of its own: python -m bench.hostile")
+        parser.error("the hostile part is a separate program: python -m bench.hostile")
     if unknown := set(options.only) - set(PARTS):
-        parser.error(f"--only knows {', '.join(PARTS)}; not {', '.join(sorted(unknown))}")
+        parser.error(f"--only: unknown parts: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     return options
 
 
@@ -106,7 +110,7 @@ def _measure_main(
 
 
 def _measure_edge(options: argparse.Namespace, postgres: PostgresServer, phases: dict[str, list[Figure]]) -> None:
-    """In a deployment of its own: its plugin and its executor's queries must not burden the others' figures."""
+    """Measure edge3 in a separate deployment: its plugin and its executor's queries must not affect the other figures."""
     say("starting another central, a Remote Worker, an edge worker")
     with _running(Deployment(HOME / "edge", postgres, [EDGE, OURS])) as deployment:
         say("warming up")
@@ -134,14 +138,14 @@ def _measure_holding(options: argparse.Namespace, deployment: Deployment, peers:
         say(f"held and killed {len(kills[peer.name])} tasks of {peer.name}: {', '.join(f'{s:.2f}' for s in kills[peer.name])} s")
     figures = [Figure("task_pss", "MB", "memory (PSS) per running Bash task, all of its processes", per_task)]
     if requests:
-        text = "requests to central per running task, logs aside"
+        text = "requests to central per running task, without logs"
         figures.append(Figure("requests_per_task_per_s", "/s", text, requests))
     return figures + kill_figures(kills)
 
 
 @contextmanager
 def _running(deployment: Deployment) -> Iterator[Deployment]:
-    """Show what the processes logged if anything goes wrong."""
+    """Start the deployment; print the logs of its processes if an error occurs."""
     with deployment:
         try:
             yield deployment
@@ -151,7 +155,7 @@ def _running(deployment: Deployment) -> Iterator[Deployment]:
 
 
 def _raise_file_limit() -> None:
-    """Central and the simulated fleet need a file per worker; both inherit our limit."""
+    """Raise the limit of open files: central and the simulated fleet need one per worker, and both inherit our limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -1,10 +1,10 @@
-"""How soon a deferred task goes on after what it waits for: at the site, beside central's triggerer with LocalExecutor.
+"""Measures how soon a deferred task continues after its event: at a site, compared with central's triggerer and LocalExecutor.
 
     make bench ONLY=deferred
 
 Starts a Postgres, one Airflow with all its processes and one worker. The same task waits for a file under both executors; the
-files appear one at a time, in random order. The last line is one JSON object: `{moment: {"remote": s, "local": s, "ratio": …}}`,
-medians of the time since the file appeared. Takes about two minutes.
+files are created one at a time, in random order. The last line is one JSON object: `{moment: {"remote": s, "local": s, "ratio":
+…}}`, medians of the time since the file was created. Takes about two minutes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ HOME = ROOT / ".work/bench-run/deferred"
 DAGS = ROOT / "bench/dags_deferred"
 EXECUTORS = ("remote", "local")
 WAITS = 16
-"""Tasks that wait under each executor."""
+"""The number of tasks that wait under each executor."""
 MOMENTS = {"scheduled": "scheduled_dttm", "queued": "queued_dttm", "ended": "end_date"}
-"""What is measured, and the column of Airflow's task instance that has it."""
+"""The measured moments → their columns of Airflow's task instance."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def main() -> int:
         central = _start_central(stack, postgres)
         waits = _defer(central)
         print(f"{len(waits)} tasks wait", flush=True)
-        appeared = {wait: _appear(wait) for wait in random.Random(1).sample(waits, len(waits))}
+        appeared = {wait: _create_file(wait) for wait in random.Random(1).sample(waits, len(waits))}
         for wait in waits:
             assert central.wait_for_run(f"waits_{wait.executor}", wait.run_id) == "success"
         taken = {name: _taken(central, column, appeared) for name, column in MOMENTS.items()}
@@ -78,7 +78,7 @@ def _start_central(stack: ExitStack, postgres: PostgresServer) -> Airflow:
 
 
 def _defer(central: Airflow) -> list[Wait]:
-    """Start the runs; return when all their triggers run."""
+    """Start the runs; return them when all their triggers run."""
     waits = []
     for number in range(WAITS):
         for executor in EXECUTORS:
@@ -97,8 +97,8 @@ def _defer(central: Airflow) -> list[Wait]:
     return waits
 
 
-def _appear(wait: Wait) -> datetime:
-    """Let the file appear, at a moment that no loop of Airflow's knows; return when that was."""
+def _create_file(wait: Wait) -> datetime:
+    """Create the file at a moment that is not aligned with any loop of Airflow; return the time."""
     time.sleep(random.uniform(1.0, 2.5))
     now = datetime.now(timezone.utc)
     wait.path.touch()
@@ -106,7 +106,7 @@ def _appear(wait: Wait) -> datetime:
 
 
 def _taken(central: Airflow, column: str, appeared: dict[Wait, datetime]) -> dict[str, list[float]]:
-    """Return the seconds from each file to this moment of its task, by executor."""
+    """Return the seconds from the creation of each file to this moment of its task, by executor."""
     taken: dict[str, list[float]] = {executor: [] for executor in EXECUTORS}
     for wait, begun in appeared.items():
         [row] = central.query(
@@ -119,13 +119,13 @@ def _taken(central: Airflow, column: str, appeared: dict[Wait, datetime]) -> dic
 
 
 def _report(taken: dict[str, dict[str, list[float]]]) -> int:
-    told = {}
+    medians = {}
     for name, by_executor in taken.items():
         remote, local = (statistics.median(by_executor[executor]) for executor in EXECUTORS)
-        told[name] = {"remote": round(remote, 3), "local": round(local, 3), "ratio": round(remote / local, 2)}
+        medians[name] = {"remote": round(remote, 3), "local": round(local, 3), "ratio": round(remote / local, 2)}
         p95 = ", ".join(f"{executor} {percentile(by_executor[executor], 95):.2f} s" for executor in EXECUTORS)
         print(f"{name:<10} remote {remote:.2f} s, local {local:.2f} s, ratio {remote / local:.2f}; p95: {p95}")
-    print(json.dumps(told))
+    print(json.dumps(medians))
     return 0
 
 

@@ -1,6 +1,6 @@
-"""What is measured, running: one central that knows all executors of a phase, and the worker of each.
+"""Starts the measured processes: one central with all executors of a phase, and the worker of each.
 
-Owns starting, ending, and who of the processes belongs to whom. Measures nothing itself.
+Owns starting, ending, and the assignment of processes to executors. It does not measure.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAG_FILE = ROOT / "bench/dags/workloads.py"
 
 
 class Deployment:
-    """Central with the executors *peers*, in *home*, on a database of its own in *postgres*. One API process, no triggerer."""
+    """Central with the executors *peers*, in *home*, on its own database in *postgres*; one API process, no triggerer."""
 
     def __init__(self, home: Path, postgres: PostgresServer, peers: Sequence[Peer]) -> None:
         shutil.rmtree(home, ignore_errors=True)
@@ -71,18 +71,18 @@ class Deployment:
         parts = [self.central.logs(20), *(process.tail(20) for process in self._workers.values())]
         return "\n".join([*parts, self.remote.tail(20)] if self.remote else parts)
 
-    # Who is who
+    # Processes
 
     def api_processes(self) -> list[psutil.Process]:
         return _tree(self.central.process("api-server").pid)
 
     def scheduler_processes(self) -> list[psutil.Process]:
-        """The scheduler without the processes in which LocalExecutor runs tasks: those are a worker's."""
+        """Return the scheduler's processes without those in which LocalExecutor runs tasks: they count as a worker's."""
         local = {process.pid for process in self.worker_processes(LOCAL)}
         return [process for process in _tree(self.central.process("scheduler").pid) if process.pid not in local]
 
     def worker_processes(self, peer: Peer) -> list[psutil.Process]:
-        """All that runs tasks for *peer*, wherever it runs."""
+        """Return all processes that run tasks for *peer*."""
         if peer is OURS:
             assert self.remote is not None
             return [psutil.Process(pid) for pid in {self.remote.pid, *self.remote.stray_pids()}]
@@ -92,7 +92,7 @@ class Deployment:
         return _tree(self._workers[peer.name].pid)
 
     def shared_processes(self) -> list[psutil.Process]:
-        """Postgres, and the broker if there is one."""
+        """Return the processes of Postgres, and of the broker if there is one."""
         return _tree(self._postgres.pid) + (_tree(self._redis.pid) if self._redis is not None else [])
 
     # Workers
@@ -121,7 +121,7 @@ class Deployment:
             )
             self.remote.start(wait=False)
         elif peer is CELERY:
-            # One process per slot from the start: none is made while we measure.
+            # One process per slot from the start: no process is started during the measurement.
             self._start_program(peer, "celery", "worker", "--concurrency", str(SLOTS), "--skip-serve-logs")
         elif peer is EDGE:
             self._start_program(peer, "edge", "worker", "--concurrency", str(SLOTS), "--edge-hostname", "bench")
@@ -156,7 +156,7 @@ class Deployment:
         for process in self._workers.values():
             members = _tree(process.pid) if process.is_running() else []
             process.stop(timeout_s=10)
-            for member in members:  # Celery's and edge3's tasks are sessions of their own
+            for member in members:  # the tasks of Celery and edge3 have their own sessions
                 if member.is_running():
                     member.kill()
 

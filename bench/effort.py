@@ -1,6 +1,6 @@
-"""CPU time of the processes of one side: its living ones, and what those have reaped.
+"""Measures CPU time and memory of one side's processes; CPU time includes the children that they have reaped.
 
-A child that was reaped by nobody of its side would be missing; none of the executors leaves such children.
+A child that no process of its side has reaped is not counted; none of the executors leaves such children.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
 
 @contextlib.contextmanager
 def measure_effort(sides: Mapping[str, Side]) -> Iterator[dict[str, float]]:
-    """Yield a dict that holds, after the block, the CPU seconds that each side used within it."""
+    """Yield a dict that contains, after the block, the CPU seconds that each side used in the block."""
     before = {name: cpu_seconds(side()) for name, side in sides.items()}
     used: dict[str, float] = {}
     yield used
@@ -32,7 +32,7 @@ def measure_effort(sides: Mapping[str, Side]) -> Iterator[dict[str, float]]:
 
 
 def pss_mb(processes: Iterable[psutil.Process]) -> float:
-    """Return their memory in MB (10⁶ bytes), pages that several share counted once in all."""
+    """Return the sum of their PSS in MB (10⁶ bytes): shared pages are counted once in all."""
     total = 0.0
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -41,7 +41,7 @@ def pss_mb(processes: Iterable[psutil.Process]) -> float:
 
 
 def rss_mb(processes: Iterable[psutil.Process]) -> float:
-    """Return the sum of their resident sets in MB: what is shared is counted for each."""
+    """Return the sum of their resident sets in MB: shared pages are counted for each process."""
     total = 0.0
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

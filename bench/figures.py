@@ -1,4 +1,4 @@
-"""Figures: what was measured, for whom, how often; medians, ratios, and the JSON that is kept. No I/O."""
+"""Figures: measured values by executor with their samples, medians and ratios, and their JSON. No I/O."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ HEADLINES = {
     "worker_packages": ("worker_packages", None),
     "worker_mb": ("worker_mb", None),
 }
-"""The short answer: name → (figure, peer whose ratio it is; None: our own value). What was not measured is left out."""
+"""The headline: name → (figure, peer for a ratio; None: our own value). Figures that were not measured are omitted."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: its value for us and for each peer that it was measured for, in the same run."""
+    """One figure: its value for us and for each measured peer, from the same run."""
 
     name: str
     unit: str
     text: str
     values: Mapping[str, float]
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """What the values are medians of; empty if they were measured once."""
+    """The samples that the values are medians of; empty if they were measured once."""
 
     @classmethod
     def of(cls, name: str, unit: str, text: str, samples: Mapping[str, Sequence[float]]) -> Figure:
@@ -50,7 +50,7 @@ class Figure:
         return cls(name, unit, text, {peer: statistics.median(values) for peer, values in samples.items()}, samples)
 
     def ratio(self, peer: str) -> float | None:
-        """Return ours by the peer's; None where either is missing or the peer's is 0."""
+        """Return our value divided by the peer's; None if either is missing or the peer's is 0."""
         ours, theirs = self.values.get(OURS), self.values.get(peer)
         return None if ours is None or not theirs else ours / theirs
 
@@ -71,20 +71,20 @@ class Figure:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest of *values* that at least *percent* of them don't exceed (nearest rank: a value that was seen).
+    """Return the smallest of *values* that at least *percent* of them don't exceed (nearest rank: always one of the values).
 
     Raises:
         ValueError: no values.
     """
     if not values:
-        raise ValueError("no values, no percentile")
+        raise ValueError("no values: a percentile needs at least one")
     ordered = sorted(values)
     rank = -(-len(ordered) * percent // 100)  # rounded up
     return ordered[max(0, min(len(ordered), int(rank)) - 1)]
 
 
 def headline(figures: Iterable[Figure]) -> dict[str, float]:
-    """Return the figures that budgets speak of, by the names in :data:`HEADLINES`."""
+    """Return the figures that have budgets, by their names in :data:`HEADLINES`."""
     known = {figure.name: figure for figure in figures}
     found: dict[str, float] = {}
     for name, (figure, peer) in HEADLINES.items():

@@ -1,7 +1,7 @@
-"""Idle workers by the thousand: what they cost the one API process, and how soon a real worker gets its tasks among them.
+"""Measures fleets of idle workers: their cost for the API process, and how soon a real worker gets its tasks beside them.
 
-While the window is measured the scheduler and the Dag processor stand still (SIGSTOP), so that every statement that reaches the
-database is the API process's. The same window without the fleet says what that process costs anyway.
+During the measurement the scheduler and the Dag processor are stopped (SIGSTOP), so that every database statement comes from the
+API process. The same measurement without a fleet gives the baseline of that process.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from bench.workloads import measure_acceptance
 TRANSACTION_CONTROL = re.compile(r"\s*(begin|commit|rollback|start transaction)\b", re.IGNORECASE)
 BASELINE_S = 20.0
 LOOKED_AT = 8
-"""How many of the most frequent statements are kept with the figures."""
+"""The number of the most frequent statements that are stored with the figures."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What the API process used in *seconds*."""
+    """The resources that the API process used in *seconds*."""
 
     seconds: float
     cpu_percent: float
@@ -41,23 +41,23 @@ class Window:
 
     @property
     def statements_per_s(self) -> float:
-        """BEGIN, COMMIT and ROLLBACK aside."""
+        """Return the rate of statements without BEGIN, COMMIT and ROLLBACK."""
         return sum(n for query, n in self.statements.items() if not TRANSACTION_CONTROL.match(query)) / self.seconds
 
     @property
     def commands_per_s(self) -> float:
-        """BEGIN, COMMIT and ROLLBACK as well."""
+        """Return the rate of statements including BEGIN, COMMIT and ROLLBACK."""
         return sum(self.statements.values()) / self.seconds
 
     @property
-    def commonest(self) -> dict[str, float]:
+    def most_frequent(self) -> dict[str, float]:
         ordered = sorted(self.statements.items(), key=lambda item: -item[1])[:LOOKED_AT]
         return {" ".join(query.split())[:160]: round(n / self.seconds, 3) for query, n in ordered}
 
 
 @dataclass(frozen=True)
 class FleetReport:
-    """One fleet's window, with what the simulator saw."""
+    """One fleet's window and the counts of its simulator."""
 
     workers: int
     window: Window
@@ -69,32 +69,32 @@ class FleetReport:
 def measure_fleets(
     deployment: Deployment, sizes: list[int], window_s: float, say: Callable[[str], None]
 ) -> tuple[list[Figure], dict[str, object]]:
-    """Return the figures of all *sizes*, and details: errors, the commonest statements."""
+    """Return the figures of all *sizes*, and details: errors and the most frequent statements."""
     alone = measure_acceptance(deployment)
-    with _standing_still(deployment):
+    with _suspend_others(deployment):
         baseline = _measure_window(deployment, BASELINE_S)
     say(f"no fleet: {_brief(baseline)}")
     figures = [
         *_window_figures("idle_0", "without any simulated worker", baseline),
         Figure.of("idle_0_accepted_p50", "s", "enqueued → accepted, without a fleet, median of 10", {"remote": alone}),
     ]
-    details: dict[str, object] = {"idle_0": baseline.commonest}
+    details: dict[str, object] = {"idle_0": baseline.most_frequent}
     for size in sizes:
         report = _measure_fleet(deployment, size, window_s)
         say(f"{size} idle workers: {_brief(report.window)}, {report.polls} polls, errors {report.errors or 'none'}")
         figures += _figures(report, baseline)
-        details[f"idle_{size}"] = {"errors": report.errors, "statements_per_s": report.window.commonest}
+        details[f"idle_{size}"] = {"errors": report.errors, "statements_per_s": report.window.most_frequent}
     return figures, details
 
 
 def _measure_fleet(deployment: Deployment, size: int, window_s: float) -> FleetReport:
     with _fleet(deployment, size) as fleet:
-        with _standing_still(deployment):
-            time.sleep(2)  # the last sessions' news have spread
+        with _suspend_others(deployment):
+            time.sleep(2)  # the notifications of the last sessions have been processed
             window = _measure_window(deployment, window_s)
         acceptance = measure_acceptance(deployment)
-        told = ended(fleet)
-    return FleetReport(size, window, told["polls"], told["errors"], acceptance)
+        result = wait_for_result(fleet)
+    return FleetReport(size, window, result["polls"], result["errors"], acceptance)
 
 
 def _measure_window(deployment: Deployment, seconds: float) -> Window:
@@ -107,8 +107,8 @@ def _measure_window(deployment: Deployment, seconds: float) -> Window:
 
 
 @contextmanager
-def _standing_still(deployment: Deployment) -> Iterator[None]:
-    """Stop everything of central but the API server. It goes on where it was."""
+def _suspend_others(deployment: Deployment) -> Iterator[None]:
+    """Suspend central's scheduler and Dag processor; resume them at the end."""
     others = [deployment.central.process(name) for name in ("scheduler", "dag-processor")]
     for process in others:
         process.send(signal.SIGSTOP)
@@ -132,7 +132,7 @@ def enrol(deployment: Deployment, prefix: str, size: int, *options: str) -> str:
 
 @contextmanager
 def _fleet(deployment: Deployment, size: int) -> Iterator[subprocess.Popen[str]]:
-    """Enrol *size* workers, have them poll, and end them."""
+    """Enrol *size* workers, let them poll, and end them."""
     credentials = enrol(deployment, f"fleet{size}", size)
     with simulator(deployment, "bench.fleet_simulator", credentials) as fleet:
         yield fleet
@@ -140,7 +140,7 @@ def _fleet(deployment: Deployment, size: int) -> Iterator[subprocess.Popen[str]]
 
 @contextmanager
 def simulator(deployment: Deployment, module: str, credentials: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A simulator from its `ready` on, until it is done. Close its input to end it."""
+    """Start a simulator, yield it when it is ready, and end it by closing its input."""
     central = deployment.central
     log = Path(central.home) / f"{module}.out"
     with log.open("ab") as errors:
@@ -157,7 +157,7 @@ def simulator(deployment: Deployment, module: str, credentials: str, *options: s
     try:
         process.stdin.write(credentials + "\n")
         process.stdin.flush()
-        if line(process.stdout) != "ready":
+        if read_line(process.stdout) != "ready":
             raise RuntimeError(f"{module} ended at once:\n{log.read_text()[-2000:]}")
         yield process
     finally:
@@ -170,53 +170,53 @@ def simulator(deployment: Deployment, module: str, credentials: str, *options: s
             process.wait()
 
 
-def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """End a simulator; return what it has to tell."""
+def wait_for_result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """End a simulator; return its result."""
     assert process.stdin is not None
     process.stdin.close()
-    told: dict[str, Any] = json.loads(line(process.stdout))
-    return told
+    result: dict[str, Any] = json.loads(read_line(process.stdout))
+    return result
 
 
-def line(stream: IO[str] | None) -> str:
+def read_line(stream: IO[str] | None) -> str:
     assert stream is not None
     return stream.readline().strip()
 
 
 def _figures(report: FleetReport, baseline: Window) -> list[Figure]:
-    name, whom = f"idle_{report.workers}", f"with {report.workers} idle workers"
+    name, label = f"idle_{report.workers}", f"with {report.workers} idle workers"
     window = report.window
     extra = {
         "extra_cpu_percent": (
             "%",
-            "CPU of the API process, less what it uses without any",
+            "CPU of the API process minus the baseline",
             window.cpu_percent - baseline.cpu_percent,
         ),
         "extra_statements_per_s": (
             "/s",
-            "database statements, less those without any",
+            "database statements minus the baseline",
             window.statements_per_s - baseline.statements_per_s,
         ),
         "errors": ("", "failed requests and connections of the fleet", float(sum(report.errors.values()))),
         "accepted_p50": (
             "s",
-            "enqueued → accepted by a real worker amid them, median of 10",
+            "enqueued → accepted by a real worker beside them, median of 10",
             statistics.median(report.acceptance),
         ),
     }
     return [
-        *_window_figures(name, whom, window),
-        *(Figure(f"{name}_{key}", unit, f"{whom}: {text}", {"remote": value}) for key, (unit, text, value) in extra.items()),
+        *_window_figures(name, label, window),
+        *(Figure(f"{name}_{key}", unit, f"{label}: {text}", {"remote": value}) for key, (unit, text, value) in extra.items()),
     ]
 
 
-def _window_figures(name: str, whom: str, window: Window) -> list[Figure]:
+def _window_figures(name: str, label: str, window: Window) -> list[Figure]:
     values = {
         "cpu_percent": ("%", "CPU of the one API process", window.cpu_percent),
         "statements_per_s": ("/s", "database statements of the API process", window.statements_per_s),
         "commands_per_s": ("/s", "the same with BEGIN, COMMIT and ROLLBACK", window.commands_per_s),
     }
-    return [Figure(f"{name}_{key}", unit, f"{whom}: {text}", {"remote": value}) for key, (unit, text, value) in values.items()]
+    return [Figure(f"{name}_{key}", unit, f"{label}: {text}", {"remote": value}) for key, (unit, text, value) in values.items()]
 
 
 def _brief(window: Window) -> str:

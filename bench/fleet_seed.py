@@ -1,8 +1,8 @@
-"""Enrols simulated workers through the ledger, and prints their credentials as a JSON list. Runs in central's environment.
+"""Enrols simulated workers in the ledger and prints their credentials as a JSON list. Runs in central's environment.
 
 python -m bench.fleet_seed PREFIX COUNT [--with-job]
 
-With `--with-job` their queue is PREFIX, and holds a job for each that no scheduler waits for and that may read a variable.
+With `--with-job` their queue is PREFIX; it has a job for each worker, which belongs to no scheduler and may read a variable.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from airflow_remote_provider.ledger import credentials, jobs, queue_policy
 from airflow_remote_provider.ledger.credentials import NewToken
 
 QUEUE = "fleet"
-"""Theirs alone: a simulated worker can't run anything."""
+"""Used only by simulated workers, which can't run tasks."""
 MARK = "credentials: "
-"""Airflow's own start-up may print lines before."""
+"""The prefix of the output line: Airflow's start-up can print lines before it."""
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def unknown_job(queue: str) -> jobs.NewJob:
-    """Return a job whose task Airflow does not know: nothing ends it, nothing waits for it."""
+    """Return a job whose task Airflow does not know: Airflow neither ends it nor waits for it."""
     return jobs.NewJob(
         job_id=str(uuid.uuid4()),
         kind=JobKind.TASK,

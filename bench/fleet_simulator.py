@@ -1,11 +1,11 @@
-"""A fleet of idle workers in one cheap process: each has a connection and a session of its own, and a poll that is always open.
+"""Simulates a fleet of idle workers in one process: each has its own connection and session, and one open poll at all times.
 
     python -m bench.fleet_simulator HOST PORT [--at-once] < credentials.json
 
-With `--at-once` all of them call in the same moment, as after a power cut; else a few at a time.
+With `--at-once` all of them connect at the same moment, as after a power cut; otherwise a few at a time.
 
-Prints `ready` when every worker has a session and its first poll is out; polls on until its standard input is closed; then prints
-what happened as one line of JSON. Speaks HTTP/1.1 itself: a client library would cost more than central.
+Prints `ready` when every worker has a session and has sent its first poll; polls until its standard input is closed; then prints
+its counts as one line of JSON. Speaks HTTP/1.1 itself: a client library would use more CPU than central.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from airflow_remote_protocol.version import MARKER_HEADER, PROBLEM_HEADER, PROTO
 T = TypeVar("T", bound=Message)
 
 OPENING = 16
-"""How many workers open their session at a time, unless they all do: the fleet is to be there soon, not to be a test."""
+"""The number of workers that open their session at the same time, without `--at-once`."""
 MARGIN_S = 15.0
-"""How much longer than it asked for a worker waits for a poll's answer: what a real one allows, too."""
+"""The time beyond the requested wait after which a worker gives up a poll; the same as a real worker's."""
 
 
 BACKOFF_S = (1.0, 30.0)
@@ -38,29 +38,29 @@ BACKOFF_S = (1.0, 30.0)
 
 
 class Wrong(Exception):
-    """An answer that a worker must not get."""
+    """An answer that a worker must not receive."""
 
 
 class Busy(Exception):
-    """Central sent us away for a while."""
+    """Central is busy and named a time after which to retry."""
 
     def __init__(self, retry_after_s: float) -> None:
-        super().__init__(f"come again in {retry_after_s:g} s")
+        super().__init__(f"central is busy; retry in {retry_after_s:g} s")
         self.retry_after_s = retry_after_s
 
 
 @dataclass
 class Fleet:
-    """What all workers share, and what is counted of them."""
+    """The settings and counters that all workers share."""
 
     host: str
     port: int
     opening: asyncio.Semaphore
     serving: set[str] = field(default_factory=set)
-    """Who has had a session."""
+    """The instance ids of the workers that have had a session."""
     polls: int = 0
     busy: list[float] = field(default_factory=list)
-    """What those who were sent away were told, in seconds."""
+    """The Retry-After times of busy answers, in seconds."""
     errors: Counter[str] = field(default_factory=Counter)
 
 
@@ -76,7 +76,7 @@ class SimulatedWorker:
         self._polls = 0
 
     async def run(self) -> None:
-        """Open a session and poll until cancelled; errors are counted, and the worker tries again as a real one would."""
+        """Open a session and poll until cancelled; count errors and retry as a real worker does."""
         floor_s, ceiling_s = BACKOFF_S
         failures = 0
         polls = 0
@@ -86,7 +86,7 @@ class SimulatedWorker:
                 try:
                     await self._serve()
                 except Busy as busy:
-                    self._close()  # the server would have, before we come again
+                    self._close()  # the server closes it before the retry anyway
                     self._fleet.busy.append(busy.retry_after_s)
                     wait_s = max(wait_s, busy.retry_after_s + max(1.0, 0.1 * busy.retry_after_s) * random.random())
                 except (OSError, EOFError, Wrong, asyncio.TimeoutError) as error:
@@ -102,7 +102,7 @@ class SimulatedWorker:
         async with self._fleet.opening:
             session = await self._open()
         self._fleet.serving.add(self._instance)
-        # Real workers started at different times: from the first poll on, every moment is as busy as any other.
+        # Real workers started at different times, so their polls are spread evenly.
         wait_s = random.uniform(0.0, session.poll_s)
         while True:
             poll = Poll(free_slots=4, intent_revision=session.intent.revision, wait_s=wait_s)
@@ -166,7 +166,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byte
 
 
 async def simulate(host: str, port: int, credentials: list[str], *, at_once: bool = False) -> dict[str, object]:
-    """Be the fleet until standard input ends; return what happened."""
+    """Simulate the fleet until standard input ends; return the counts."""
     fleet = Fleet(host, port, asyncio.Semaphore(len(credentials) if at_once else OPENING))
     began = time.monotonic()
     workers = [asyncio.ensure_future(SimulatedWorker(fleet, credential).run()) for credential in credentials]

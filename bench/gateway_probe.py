@@ -1,10 +1,10 @@
-"""A task that reads a variable again and again through the gateway, and notes how long each answer takes.
+"""A task that repeatedly reads a variable through the gateway and records the time of each answer.
 
     python -m bench.gateway_probe HOST PORT < credentials.json
 
-The first credential's worker takes a job from its queue. Prints `ready` when the first answers are there; when its standard input
-is closed, prints what it saw as one line of JSON: `calls`, each a moment (CLOCK_MONOTONIC, the same for all processes of this
-machine) and the seconds to the answer, and `errors`.
+The worker of the first credential takes a job from its queue. Prints `ready` when the first answers have arrived. When its
+standard input is closed, prints its result as one line of JSON: `calls`, each a moment (CLOCK_MONOTONIC, the same for all
+processes of this computer) and the seconds to the answer, and `errors`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EVERY_S = 0.02
 WARM_CALLS = 20
 TIMEOUT_S = 60.0
 PATH = "execution/variables/bench"
-"""No such variable: a 404 from the Execution API's handler, after the way through the database."""
+"""The variable does not exist: the Execution API's handler queries the database and answers with 404."""
 
 
 class Probe:
@@ -39,28 +39,28 @@ class Probe:
 
     def take_job(self) -> None:
         request = SessionRequest(str(uuid.uuid4()), str(uuid.uuid4()), PROTOCOL_VERSION, ["task"], 1, Facts(hostname="probe"))
-        session = decode(Session, self._ask("POST", "session", request)[2])
+        session = decode(Session, self._send("POST", "session", request)[2])
         self._headers[SESSION_HEADER] = session.session_id
         offer = self._await_offer(session.intent.revision)
         self._headers[EPOCH_HEADER] = str(offer.epoch)
         self._job = f"jobs/{offer.job_id}"
-        status, _, body = self._ask("POST", f"{self._job}/accept")
+        status, _, body = self._send("POST", f"{self._job}/accept")
         if status != 204:
-            raise RuntimeError(f"the probe's job was not given: {status} {body[:200]!r}")
-        self._ask("POST", "poll", Poll(0, session.intent.revision, 0, [HeldJob(offer.job_id, offer.epoch, JobPhase.RUNNING)]))
+            raise RuntimeError(f"central refused the acceptance of the probe's job: {status} {body[:200]!r}")
+        self._send("POST", "poll", Poll(0, session.intent.revision, 0, [HeldJob(offer.job_id, offer.epoch, JobPhase.RUNNING)]))
 
     def _await_offer(self, revision: int) -> Offer:
         for _ in range(10):
-            reply = decode(PollReply, self._ask("POST", "poll", Poll(1, revision, 5.0))[2])
+            reply = decode(PollReply, self._send("POST", "poll", Poll(1, revision, 5.0))[2])
             if reply.offers:
                 return reply.offers[0]
-        raise RuntimeError("the probe's job was not offered")
+        raise RuntimeError("central did not offer the probe's job")
 
     def read(self) -> None:
-        """Read once and note how long it took, or what went wrong."""
+        """Read once and record the duration, or the error."""
         began = time.monotonic()
         try:
-            status, problem, body = self._ask("GET", f"{self._job}/{PATH}")
+            status, problem, body = self._send("GET", f"{self._job}/{PATH}")
         except (OSError, HTTPException) as error:
             self._connection.close()
             self.errors.append(f"{type(error).__name__}: {error}")
@@ -69,7 +69,7 @@ class Probe:
         if status != 404 or problem is not None:
             self.errors.append(f"{status} {problem} {body[:100]!r}")
 
-    def _ask(self, method: str, path: str, message: Message | None = None) -> tuple[int, str | None, bytes]:
+    def _send(self, method: str, path: str, message: Message | None = None) -> tuple[int, str | None, bytes]:
         headers = self._headers | ({"content-type": "application/json"} if message is not None else {})
         self._connection.request(method, f"/remote/v1/{path}", None if message is None else encode(message), headers)
         answer = self._connection.getresponse()

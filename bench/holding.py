@@ -1,4 +1,4 @@
-"""Sixteen Bash tasks that only sleep, held for as long as somebody measures: memory, requests, kills."""
+"""Measures memory, requests and kills with sixteen Bash tasks that only sleep."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from testkit.processes import wait_until
 
 GONE_WITHIN_S = 60.0
 PHASE_S = 5.0
-"""The longest period in which any of them looks for kills: the Task SDK's heartbeat. The tasks of a run start together, so their
-heartbeats come together, and a kill takes effect with one. Without a pause spread over a whole period, each kill but the first
-would come just after a heartbeat and wait for nearly all of the next: the peers would look slower than they are."""
+"""The longest period in which any executor checks for kills: the Task SDK's heartbeat. The tasks of a run start at the same time,
+so their heartbeats coincide, and a kill takes effect at one. Without a pause that is spread over a whole period, each kill except
+the first would come just after a heartbeat and wait for nearly a whole period: the peers would appear slower than they are."""
 ROUTES = {
     "remote": re.compile(rb"path=/remote/v1/(?!jobs/[^/\s]+/log)"),
     "edge": re.compile(rb"path=/(execution|edge_worker/v1/(?!logs/))"),
     "local": re.compile(rb"path=/execution/"),
     "celery": re.compile(rb"path=/execution/"),
 }
-"""Whose request a line of the access log is about. Log shipping, of us and of edge3, is not counted."""
+"""Access log lines that count as requests of each executor. Log shipping, ours and edge3's, is not counted."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """The run, and for each map index the processes that a kill must end: the command and the task's own process."""
+    """The run, and for each map index the processes that a kill must end: the command and the task's process."""
 
     peer: Peer
     dag_id: str
@@ -47,7 +47,7 @@ class Held:
 
 @contextmanager
 def hold(deployment: Deployment, peer: Peer) -> Iterator[Held]:
-    """Have sixteen tasks run, and end them in the end."""
+    """Run sixteen tasks, and end them when the block ends."""
     dag_id = f"hold_{peer.name}"
     run_id = deployment.central.trigger(dag_id)
     try:
@@ -60,17 +60,17 @@ def hold(deployment: Deployment, peer: Peer) -> Iterator[Held]:
 
 
 def measure_idle_memory(deployment: Deployment) -> dict[str, float]:
-    """Return what each side takes before it holds anything, in MB (PSS)."""
+    """Return each side's memory before it runs the tasks, in MB (PSS)."""
     return {peer.name: pss_mb(deployment.worker_processes(peer)) for peer in deployment.peers}
 
 
 def measure_memory_per_task(deployment: Deployment, held: Held, idle_mb: float) -> float:
-    """Return by how many MB (PSS) each running task makes the worker's side grow: supervisor, task, and its `sleep`."""
+    """Return the MB (PSS) that each running task adds to the worker's side: supervisor, task, and its `sleep`."""
     return max(0.0, pss_mb(deployment.worker_processes(held.peer)) - idle_mb) / len(held.pids)
 
 
 def measure_requests(deployment: Deployment, held: Held, window_s: float) -> float:
-    """Return the requests per second and running task that the API server answered in *window_s*, logs aside."""
+    """Return the requests per second and running task that the API server answered in *window_s*, without logs."""
     log = deployment.central.process("api-server").log
     begin = log.stat().st_size
     time.sleep(window_s)
@@ -81,7 +81,7 @@ def measure_requests(deployment: Deployment, held: Held, window_s: float) -> flo
 
 
 def measure_kills(deployment: Deployment, held: Held, samples: int) -> list[float]:
-    """Mark *samples* tasks failed, one after the other; return how long each took, from the click to the end of its processes."""
+    """Mark *samples* tasks failed, one after the other; return the seconds from each request to the end of its processes."""
     client = deployment.central.client()  # logged in, connected
     taken = []
     for number in sorted(held.pids)[:samples]:
@@ -91,7 +91,7 @@ def measure_kills(deployment: Deployment, held: Held, samples: int) -> list[floa
 
 
 def kill_figures(samples: dict[str, list[float]]) -> list[Figure]:
-    text = "a person marks a running task failed → its processes are gone (Bash task with on_kill)"
+    text = "a user marks a running task failed → its processes have ended (Bash task with on_kill)"
     p95 = {peer: percentile(values, 95) for peer, values in samples.items()}
     return [
         Figure.of("kill_p50", "s", f"{text}, median", samples),
@@ -128,7 +128,7 @@ def _all_running(peer: Peer) -> dict[int, tuple[int, int]]:
 
 
 def _commands(peer: Peer) -> dict[int, psutil.Process]:
-    """Return the `sleep` of each of our tasks by map index: the Dag gave it a name of its own."""
+    """Return the `sleep` process of each task by map index: the Dag gives each a distinct name."""
     prefix = f"hold_{peer.name}_"
     found = {}
     for process in psutil.process_iter(["cmdline"]):

@@ -1,11 +1,10 @@
-"""What one hostile worker, and one stranger, can do to others: their polls, and the memory of the API process, under attack.
+"""Measures the effect of one hostile worker and one stranger on others: their polls, and the memory of the API process.
 
     make bench ONLY=hostile
 
-Starts a Postgres and one API server with the worker API, four honest workers and one attacker, each in a process of its
-own. Between the attacks nothing hostile happens: the polls before and after an attack are its quiet value. The last line is
-one JSON object:
-`{attack: {"poll_ratio": …, "growth_mb": …}}`. Ends with 1 if a bound is broken. Takes about three minutes.
+Starts a Postgres, one API server with the worker API, a process with four honest workers, and an attacker. There are pauses
+between the attacks: the polls before and after an attack are its baseline. The last line is one JSON object: `{attack:
+{"poll_ratio": …, "growth_mb": …}}`. Exits with 1 if a limit is exceeded. Takes about three minutes.
 """
 
 from __future__ import annotations
@@ -35,11 +34,12 @@ ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".work/bench-run/hostile"
 OTHERS = 4
 CALLS_PER_S = "40"
-"""`[remote] calls_per_second`, lower than its default, so that what a thief's calls do to the worker shows within ten seconds."""
+"""`[remote] calls_per_second`, lower than its default, so that the effect of a stolen credential on its worker shows within ten
+seconds."""
 ATTACK_S = 10.0
 QUIET_S = 4.0
 SETTLING_S = 2.0
-"""After an attack: what it left under way is no longer looked at."""
+"""The pause after an attack: its unfinished requests are not measured."""
 MOST_POLL_RATIO = 2.0
 MOST_GROWTH_MB = 100.0
 LOOK_TIMEOUT_S = 90.0
@@ -47,7 +47,7 @@ LOOK_TIMEOUT_S = 90.0
 
 @dataclass(frozen=True)
 class Attack:
-    """What one attack did."""
+    """The effect of one attack."""
 
     name: str
     began: float
@@ -69,7 +69,7 @@ class Memory:
         self._thread.start()
 
     def restart(self) -> float:
-        """Begin anew; return the present value in MB."""
+        """Reset the highest value to the present one; return it in MB."""
         self._highest = self._now()
         return self._highest
 
@@ -103,10 +103,10 @@ def main() -> int:
         central = _start_central(stack, postgres)
         credentials = _seed(central)
         others = stack.enter_context(_client(central, "bench.hostile_client"))
-        _tell(others, [credential for name, credential in credentials.items() if name != HOSTILE])
+        _send_line(others, [credential for name, credential in credentials.items() if name != HOSTILE])
         attacker = stack.enter_context(_client(central, "bench.hostile_attacks", str(ATTACK_S)))
         stolen = next(credential for name, credential in credentials.items() if name != HOSTILE)
-        _tell(attacker, [credentials[HOSTILE], stolen])
+        _send_line(attacker, [credentials[HOSTILE], stolen])
         _expect(others, "ready")
         _expect(attacker, "ready")
         memory = Memory(central.process("api-server").pid)
@@ -114,8 +114,8 @@ def main() -> int:
         quiet, attacks, look_s = _attack_with_all(central, memory, attacker)
         assert others.stdin is not None
         others.stdin.close()
-        told = json.loads(_line(others))
-    return _report(told["polls"], told["failures"], quiet, attacks, look_s)
+        result = json.loads(_read_line(others))
+    return _report(result["polls"], result["failures"], quiet, attacks, look_s)
 
 
 def _start_central(stack: ExitStack, postgres: PostgresServer) -> Airflow:
@@ -138,7 +138,7 @@ def _seed(central: Airflow) -> dict[str, str]:
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
     line = next((line for line in done.stdout.splitlines() if line.startswith(MARK)), None)
     if line is None:
-        raise RuntimeError(f"the workers could not be made:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"the workers could not be enrolled:\n{done.stdout}{done.stderr}")
     credentials: dict[str, str] = json.loads(line.removeprefix(MARK))
     return credentials
 
@@ -153,32 +153,32 @@ def _client(central: Airflow, module: str, *arguments: str) -> Iterator[subproce
             process.kill()
 
 
-def _tell(process: subprocess.Popen[str], content: object) -> None:
+def _send_line(process: subprocess.Popen[str], content: object) -> None:
     assert process.stdin is not None
     process.stdin.write(content if isinstance(content, str) else json.dumps(content))
     process.stdin.write("\n")
     process.stdin.flush()
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def _read_line(process: subprocess.Popen[str]) -> str:
     output: IO[str] | None = process.stdout
     assert output is not None
     line = output.readline()
     if not line:
-        raise RuntimeError("a client of the benchmark ended before its time; its error is above")
+        raise RuntimeError("a client of the benchmark ended early; its error is above")
     return line.strip()
 
 
 def _expect(process: subprocess.Popen[str], text: str) -> None:
-    line = _line(process)
+    line = _read_line(process)
     if line != text:
-        raise RuntimeError(f"a client of the benchmark said {line!r} instead of {text!r}")
+        raise RuntimeError(f"a client of the benchmark printed {line!r} instead of {text!r}")
 
 
 def _attack_with_all(
     central: Airflow, memory: Memory, attacker: subprocess.Popen[str]
 ) -> tuple[list[tuple[float, float]], list[Attack], float]:
-    """Return the quiet times, what each attack did, and how long one look at the hostile worker's own log took."""
+    """Return the quiet periods, the attacks, and the seconds that one user's view of the hostile worker's log took."""
     look_s = 0.0
     quiet: list[tuple[float, float]] = []
     attacks: list[Attack] = []
@@ -191,10 +191,10 @@ def _attack_with_all(
         quiet.append((began, time.monotonic()))
         before_mb, cpu_s, log_bytes = memory.restart(), memory.cpu_s(), log.stat().st_size
         began = time.monotonic()
-        _tell(attacker, name)
-        answers = json.loads(_line(attacker))
+        _send_line(attacker, name)
+        answers = json.loads(_read_line(attacker))
         if name == "own_log":
-            look_s = _look_at_own_log(user)
+            look_s = _view_worker_log(user)
         ended = time.monotonic()
         growth_mb, log_mb = memory.highest_mb - before_mb, (log.stat().st_size - log_bytes) / 1e6
         attacks.append(Attack(name, began, ended, growth_mb, memory.cpu_s() - cpu_s, log_mb, answers))
@@ -205,8 +205,8 @@ def _attack_with_all(
     return [*quiet, (began, time.monotonic())], attacks, look_s
 
 
-def _look_at_own_log(user: httpx.Client) -> float:
-    """Search the hostile worker's own log for what is not in it, read its end, download it; return how long that took."""
+def _view_worker_log(user: httpx.Client) -> float:
+    """Search the hostile worker's log for an absent text, read its end, download it; return the seconds that this took."""
     began = time.monotonic()
     path = f"/remote/ui/v1/workers/{HOSTILE}/log"
     answer = user.get(path, params={"contains": "absent", "most": 1000}, timeout=LOOK_TIMEOUT_S)
@@ -217,7 +217,7 @@ def _look_at_own_log(user: httpx.Client) -> float:
 
 
 def _p95(polls: list[tuple[float, float]], times: list[tuple[float, float]]) -> float:
-    """Return the 95th percentile of what began in *times*. A slow poll also counts for those that it kept from being made."""
+    """Return the 95th percentile of the polls that began in *times*. A slow poll also counts for the polls that it delayed."""
     seconds: list[float] = []
     for began, took in polls:
         if any(first <= began < last for first, last in times):
@@ -233,15 +233,15 @@ def _report(
     attacks: list[Attack],
     look_s: float,
 ) -> int:
-    print(f"\nothers' polls: p95 {_p95(polls, quiet) * 1000:.1f} ms when quiet; {len(failures)} refused or failed in all")
+    print(f"\nothers' polls: baseline p95 {_p95(polls, quiet) * 1000:.1f} ms; {len(failures)} refused or failed in all")
     for failure in dict.fromkeys(failures[:20]):
         print(f"  {failure}")
-    print(f"one look at the hostile worker's own log: {look_s:.2f} s\n")
+    print(f"one user's view of the hostile worker's log: {look_s:.2f} s\n")
     print(f"{'attack':<22} {'quiet p95':>10} {'attacked':>10} {'ratio':>7} {'growth':>9} {'CPU':>7} {'log':>9}  answers")
-    broken: list[str] = []
+    exceeded: list[str] = []
     result: dict[str, dict[str, float]] = {}
     for number, attack in enumerate(attacks):
-        # The quiet times before and after: whatever else the machine does meanwhile, it does to both.
+        # The quiet periods before and after: other load on the computer affects both.
         quiet_p95, p95 = _p95(polls, quiet[number : number + 2]), _p95(polls, [(attack.began, attack.ended)])
         ratio = p95 / quiet_p95
         print(
@@ -250,13 +250,13 @@ def _report(
         )
         result[attack.name] = {"poll_ratio": round(ratio, 2), "growth_mb": round(attack.growth_mb, 1)}
         if ratio > MOST_POLL_RATIO:
-            broken.append(f"{attack.name}: others' polls take {ratio:.2f} times as long; the bound is {MOST_POLL_RATIO:g}")
+            exceeded.append(f"{attack.name}: others' polls take {ratio:.2f} times as long; the limit is {MOST_POLL_RATIO:g}")
         if attack.growth_mb > MOST_GROWTH_MB:
-            broken.append(f"{attack.name}: the API process grew by {attack.growth_mb:.0f} MB; the bound is {MOST_GROWTH_MB:g}")
-    for text in broken:
-        print(f"BROKEN: {text}")
+            exceeded.append(f"{attack.name}: the API process grew by {attack.growth_mb:.0f} MB; the limit is {MOST_GROWTH_MB:g}")
+    for text in exceeded:
+        print(f"LIMIT EXCEEDED: {text}")
     print(json.dumps(result), flush=True)
-    return 1 if broken else 0
+    return 1 if exceeded else 0
 
 
 def say(text: str) -> None:

@@ -1,10 +1,10 @@
-"""The attacks of the hostile benchmark: what one stranger, and one worker that was taken over, do to central.
+"""The attacks of the hostile benchmark, by one stranger and by one compromised worker.
 
     python -m bench.hostile_attacks HOST PORT SECONDS < credentials.json
 
-The credentials are the hostile worker's and one that was stolen from another worker. Prints `ready`; then takes the name of an
-attack from each line of its standard input, runs it for so many seconds, and prints what came of it as one line of JSON. The
-loads are bounded: each attack says how much it sends.
+The credentials are the hostile worker's and one that was stolen from another worker. Prints `ready`; then reads the name of an
+attack from each line of its standard input, runs it for SECONDS, and prints the answers as one line of JSON. The load of each
+attack is limited, as its description says.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ MIB = 1024 * 1024
 ENROLMENTS = 200
 ENROLMENT_BYTES = 4 * MIB
 RETRY_S = 5.0
-"""How soon an attacker that was sent away comes again, half as much more or less."""
+"""The attacker's wait before a retry, varied by half of it."""
 APART_S = 0.025
-"""Between the first calls of an attack: what is measured is what they cost together, not the moment in which they all connect."""
+"""The time between the first calls of an attack, so that the load is measured and not the moment in which all connect."""
 UNREAD = 40
-"""Unread answers of 16 MiB: on the code before bounds about as many bytes as the machine can spare."""
+"""The number of unread answers of 16 MiB. Before the limits existed, they used about all of the computer's spare memory."""
 LISTED = 10_000
 LONG_POLLS_PER_S = 4.0
-"""2 % of what `[remote] calls_per_second` allows unless it is set."""
+"""2 % of the default of `[remote] calls_per_second`."""
 STOLEN_PER_S = 100.0
 UNKNOWN_PER_S = 100.0
-"""Of the strangers' calls: what they cost the server before our application sees them is not what is measured."""
+"""The rate of strangers' calls; their cost in the server before our application receives them is not measured."""
 WRITES = 60
 WRITE_BYTES = 4 * MIB
 ERRORS_PER_S = 60.0
 WORKER_LOG_BYTES = 4_000_000
 OWN_LOG_LINE = b"short\n"
 UNDER_WAY = 64
-"""How many calls of a paced attack wait for their answers at the same time."""
+"""The number of unanswered calls of a paced attack."""
 
 
 @dataclass
 class Attacker:
-    """Who attacks whom, for how long, and what central answered."""
+    """The target, the duration and the credentials of an attack, and central's answers."""
 
     host: str
     port: int
@@ -65,14 +65,14 @@ class Attacker:
     def connection(self) -> Connection:
         return Connection(self.host, self.port)
 
-    async def at_pace(self, per_s: float, call: Callable[[Connection], Awaitable[object]]) -> None:
-        """Make *call* so many times a second, whether or not the calls before have been answered."""
+    async def call_at_rate(self, per_s: float, call: Callable[[Connection], Awaitable[object]]) -> None:
+        """Make *call* *per_s* times a second, whether or not earlier calls have been answered."""
         end = time.monotonic() + self.seconds
         idle = [self.connection() for _ in range(UNDER_WAY)]
         running: set[asyncio.Future[None]] = set()
 
         async def one(connection: Connection) -> None:
-            with self.failures_counted():
+            with self.count_failures():
                 await call(connection)
             idle.append(connection)
 
@@ -90,13 +90,15 @@ class Attacker:
         for connection in idle:
             connection.close()
 
-    async def ask(self, connection: Connection, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> int:
-        answer = await connection.ask(method, path, headers, body)
+    async def send_request(
+        self, connection: Connection, method: str, path: str, headers: dict[str, str], body: bytes = b""
+    ) -> int:
+        answer = await connection.send_request(method, path, headers, body)
         self.answers[str(answer.status)] += 1
         return answer.status
 
     @contextlib.contextmanager
-    def failures_counted(self) -> Iterator[None]:
+    def count_failures(self) -> Iterator[None]:
         try:
             yield
         except (OSError, EOFError, asyncio.TimeoutError) as error:
@@ -104,14 +106,14 @@ class Attacker:
 
 
 async def half_sent_enrolments(attacker: Attacker) -> None:
-    """A stranger sends 200 enrolments of 4 MiB up to their last bytes, then a byte a second; and again when central hangs up."""
+    """A stranger sends 200 enrolments of 4 MiB up to the last bytes, then one byte a second, and retries after a disconnect."""
 
     async def one(number: int) -> None:
         await asyncio.sleep(number * APART_S)
         while True:
-            with attacker.failures_counted():
+            with attacker.count_failures():
                 await send()
-            await _before_the_next_try()
+            await _wait_before_retry()
 
     async def send() -> None:
         token = make_token(TokenKind.ENROLMENT, os.urandom(TOKEN_BYTES))
@@ -129,58 +131,60 @@ async def half_sent_enrolments(attacker: Attacker) -> None:
         finally:
             writer.close()
 
-    await _for_a_while(attacker, [one(number) for number in range(ENROLMENTS)])
+    await _run_for_duration(attacker, [one(number) for number in range(ENROLMENTS)])
 
 
 async def unread_answers(attacker: Attacker) -> None:
-    """A worker asks for a value of 16 MiB on 40 connections, and reads no more of an answer than its status."""
+    """A worker requests a value of 16 MiB on 40 connections and reads only the status of each answer."""
     path = f"jobs/{attacker.worker.offer.job_id}/execution/variables/large" if attacker.worker.offer else ""
     loop = asyncio.get_running_loop()
 
     async def one(number: int) -> None:
         await asyncio.sleep(number * APART_S)
         while True:
-            with attacker.failures_counted():
+            with attacker.count_failures():
                 line = await connect_without_reading(attacker.host, attacker.port)
                 try:
-                    await loop.sock_sendall(line, request("GET", path, attacker.worker.about_job(), 0))
+                    await loop.sock_sendall(line, request("GET", path, attacker.worker.job_headers(), 0))
                     status = (await loop.sock_recv(line, len("HTTP/1.1 200")))[-3:].decode()
                     attacker.answers[status] += 1
                     if status == "200":
                         await asyncio.sleep(attacker.seconds)
                 finally:
                     line.close()
-            await _before_the_next_try()
+            await _wait_before_retry()
 
-    await _for_a_while(attacker, [one(number) for number in range(UNREAD)])
+    await _run_for_duration(attacker, [one(number) for number in range(UNREAD)])
 
 
 async def long_polls(attacker: Attacker) -> None:
-    """A worker's polls list 10,000 jobs that it never had, four times a second."""
+    """A worker's polls list 10,000 jobs that it never had, four polls a second."""
     jobs = [HeldJob(f"{number:036d}", 1, JobPhase.RUNNING) for number in range(LISTED)]
     body = encode(Poll(0, attacker.worker.revision, 0.0, jobs))
-    await attacker.at_pace(LONG_POLLS_PER_S, lambda line: attacker.ask(line, "POST", "poll", attacker.worker.headers, body))
+    await attacker.call_at_rate(
+        LONG_POLLS_PER_S, lambda line: attacker.send_request(line, "POST", "poll", attacker.worker.headers, body)
+    )
 
 
 async def stolen_credential(attacker: Attacker) -> None:
     """A stranger calls with a worker's credential, without its client certificate."""
     headers = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {attacker.stolen}", CERTIFICATE_HEADER: "CN=thief"}
-    await attacker.at_pace(STOLEN_PER_S, lambda line: attacker.ask(line, "GET", "ping", headers))
+    await attacker.call_at_rate(STOLEN_PER_S, lambda line: attacker.send_request(line, "GET", "ping", headers))
 
 
 async def unknown_credentials(attacker: Attacker) -> None:
-    """A stranger calls with credentials that central never gave out, each another one."""
+    """A stranger calls with random credentials that central never issued."""
 
     async def call(line: Connection) -> None:
         credential = make_token(TokenKind.WORKER, os.urandom(TOKEN_BYTES))
         headers = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {credential}", CERTIFICATE_HEADER: "CN=stranger"}
-        await attacker.ask(line, "POST", "poll", headers)
+        await attacker.send_request(line, "POST", "poll", headers)
 
-    await attacker.at_pace(UNKNOWN_PER_S, call)
+    await attacker.call_at_rate(UNKNOWN_PER_S, call)
 
 
 async def large_writes(attacker: Attacker) -> None:
-    """A job stores 60 values of 4 MiB, as fast as central takes them."""
+    """A job stores 60 values of 4 MiB, as fast as central accepts them."""
     assert attacker.worker.offer is not None
     path = f"jobs/{attacker.worker.offer.job_id}/execution/variables"
     value = b'{"value":"' + b"x" * WRITE_BYTES + b'"}'
@@ -190,38 +194,42 @@ async def large_writes(attacker: Attacker) -> None:
         status = 0
         while status not in (201, 413):
             connection = attacker.connection()
-            with attacker.failures_counted():
-                status = await attacker.ask(connection, "PUT", f"{path}/big-{number}", attacker.worker.about_job(), value)
+            with attacker.count_failures():
+                status = await attacker.send_request(
+                    connection, "PUT", f"{path}/big-{number}", attacker.worker.job_headers(), value
+                )
             connection.close()
-            await _before_the_next_try()
+            await _wait_before_retry()
 
-    await _for_a_while(attacker, [one(number) for number in range(WRITES)])
+    await _run_for_duration(attacker, [one(number) for number in range(WRITES)])
 
 
 async def server_errors(attacker: Attacker) -> None:
-    """A job provokes an error of the Execution API, 60 times a second: Postgres stores no NUL in a text."""
+    """A job causes an error of the Execution API, 60 times a second: Postgres can't store NUL in a text."""
     assert attacker.worker.offer is not None
     path = f"jobs/{attacker.worker.offer.job_id}/execution/variables/broken"
     body = b'{"value":"\\u0000"}'
-    await attacker.at_pace(ERRORS_PER_S, lambda line: attacker.ask(line, "PUT", path, attacker.worker.about_job(), body))
+    await attacker.call_at_rate(
+        ERRORS_PER_S, lambda line: attacker.send_request(line, "PUT", path, attacker.worker.job_headers(), body)
+    )
 
 
 async def worker_log(attacker: Attacker) -> None:
-    """A worker ships four million bytes of its own log in lines of five characters. A user looks at it (see the main program)."""
+    """A worker ships four million bytes of its own log in lines of five characters. A user views it (see bench/hostile.py)."""
     body = OWN_LOG_LINE * (WORKER_LOG_BYTES // len(OWN_LOG_LINE))
     connection = attacker.connection()
     for offset in range(0, len(body), MIB // 2):
         path = f"log?stretch=bench&offset={offset}"
-        await attacker.ask(connection, "POST", path, attacker.worker.headers, body[offset : offset + MIB // 2])
+        await attacker.send_request(connection, "POST", path, attacker.worker.headers, body[offset : offset + MIB // 2])
         await asyncio.sleep(0.05)
     connection.close()
 
 
-async def _before_the_next_try() -> None:
+async def _wait_before_retry() -> None:
     await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))
 
 
-async def _for_a_while(attacker: Attacker, calls: list[Awaitable[None]]) -> None:
+async def _run_for_duration(attacker: Attacker, calls: list[Awaitable[None]]) -> None:
     tasks = [asyncio.ensure_future(call) for call in calls]
     await asyncio.sleep(attacker.seconds)
     for task in tasks:
@@ -239,12 +247,12 @@ ATTACKS: dict[str, Callable[[Attacker], Awaitable[None]]] = {
     "large_writes": large_writes,
     "server_errors": server_errors,
 }
-"""In the order of the run: a job whose calls failed may be sent away for a while, so that attack comes last."""
+"""In the order of the run. Central can refuse a job whose calls failed for some time, so `server_errors` comes last."""
 
 
 async def main() -> int:
     host, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    os.nice(10)  # what the attacker's own machine would do must not be taken from central's
+    os.nice(10)  # the attacker would have its own computer; its CPU must not slow central down
     own, stolen = json.loads(sys.stdin.readline())
     attacker = Attacker(host, port, seconds, Worker(Connection(host, port), own), stolen)
     await attacker.worker.begin()

@@ -1,8 +1,7 @@
-"""Workers as the hostile benchmark needs them: HTTP/1.1 written by hand, so that a client costs less than central.
+"""The workers of the hostile benchmark: they write HTTP/1.1 themselves, so that a client uses less CPU than central.
 
-The other workers are honest: each polls five times a second and lists its one job. `python -m bench.hostile_client HOST
-PORT` reads
-their credentials as JSON, prints `ready`, polls until its standard input closes, and prints each poll's moment and duration.
+The honest workers poll five times a second, each with its one job. `python -m bench.hostile_client HOST PORT` reads their
+credentials as JSON, prints `ready`, polls until its standard input closes, and prints the moment and duration of each poll.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from airflow_remote_protocol.messages import (
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 
 HOSTILE = "hostile"
-"""The name of the worker that was taken over, and of its queue."""
+"""The name of the compromised worker and of its queue."""
 MARK = "credentials: "
-"""Begins the seed's line: Airflow's own start-up may print lines before."""
+"""The prefix of the seed's output line: Airflow's start-up can print lines before it."""
 CERTIFICATE_HEADER = "x-client-subject"
 POLL_EVERY_S = 0.2
 TIMEOUT_S = 60.0
@@ -53,11 +52,11 @@ class Connection:
     port: int
     _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answer:
-        """Send one request and read its answer; the caller decides what a failure means.
+    async def send_request(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answer:
+        """Send one request and return its answer.
 
         Raises:
-            OSError, EOFError, asyncio.TimeoutError: central hung up or did not answer.
+            OSError, EOFError, asyncio.TimeoutError: central closed the connection or did not answer.
         """
         if self._streams is None:
             self._streams = await asyncio.open_connection(self.host, self.port)
@@ -76,13 +75,13 @@ class Connection:
 
 
 def request(method: str, path: str, headers: dict[str, str], length: int) -> bytes:
-    """Return the head of a request whose body has *length* bytes. *path*: below the worker API."""
+    """Return the head of a request with a body of *length* bytes. *path* is below the worker API."""
     lines = [f"{method} /remote/v1/{path} HTTP/1.1", "host: central", f"content-length: {length}"]
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "\r\n"]).encode()
 
 
 async def connect_without_reading(host: str, port: int) -> socket.socket:
-    """Return a connected socket that takes in as little as the kernel allows."""
+    """Return a connected socket with the smallest receive buffer that the kernel allows."""
     line = socket.socket()
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     line.setblocking(False)
@@ -124,37 +123,39 @@ class Worker:
             "content-type": "application/json",
             CERTIFICATE_HEADER: f"CN={self.credential[-8:]}",
         }
-        asked = SessionRequest(name, name, PROTOCOL_VERSION, [], 1, Facts(hostname="bench"))
-        session = decode(Session, (await self.say("session", asked)).body)
+        message = SessionRequest(name, name, PROTOCOL_VERSION, [], 1, Facts(hostname="bench"))
+        session = decode(Session, (await self.send("session", message)).body)
         self.headers[SESSION_HEADER], self.revision = session.session_id, session.intent.revision
         for _ in range(10):
-            reply = decode(PollReply, (await self.say("poll", Poll(1, self.revision, 5.0))).body)
+            reply = decode(PollReply, (await self.send("poll", Poll(1, self.revision, 5.0))).body)
             if reply.offers:
                 self.offer = reply.offers[0]
                 break
         else:
             raise RuntimeError("central did not offer the benchmark's job")
-        accepted = await self.connection.ask("POST", f"jobs/{self.offer.job_id}/accept", self.about_job())
+        accepted = await self.connection.send_request("POST", f"jobs/{self.offer.job_id}/accept", self.job_headers())
         if accepted.status != 204:
-            raise RuntimeError(f"central did not take the acceptance: {accepted.status} {accepted.body[:200]!r}")
+            raise RuntimeError(
+                f"central refused the acceptance of the benchmark's job: {accepted.status} {accepted.body[:200]!r}"
+            )
 
-    def about_job(self) -> dict[str, str]:
+    def job_headers(self) -> dict[str, str]:
         """Return the headers of a call about the job."""
         assert self.offer is not None
         return self.headers | {EPOCH_HEADER: str(self.offer.epoch)}
 
-    async def say(self, path: str, message: Message) -> Answer:
-        return await self.connection.ask("POST", path, self.headers, encode(message))
+    async def send(self, path: str, message: Message) -> Answer:
+        return await self.connection.send_request("POST", path, self.headers, encode(message))
 
     async def poll(self) -> Answer:
-        """Ask for nothing and renew the one job."""
+        """Send a poll that requests no offer and renews the one job."""
         assert self.offer is not None
         held = HeldJob(self.offer.job_id, self.offer.epoch, JobPhase.RUNNING)
-        return await self.say("poll", Poll(0, self.revision, 0.0, [held]))
+        return await self.send("poll", Poll(0, self.revision, 0.0, [held]))
 
 
-async def _poll_for_good(worker: Worker, polls: list[tuple[float, float]], failures: list[str]) -> None:
-    """Poll at a fixed pace. A poll that is refused or fails counts until one succeeds: that is what the worker waits for."""
+async def _poll_until_cancelled(worker: Worker, polls: list[tuple[float, float]], failures: list[str]) -> None:
+    """Poll at a fixed rate. The time of a refused or failed poll includes its retries: the worker waits until one succeeds."""
     while True:
         began = time.monotonic()
         while True:
@@ -181,7 +182,7 @@ async def main() -> int:
     print("ready", flush=True)
     polls: list[tuple[float, float]] = []
     failures: list[str] = []
-    tasks = [asyncio.ensure_future(_poll_for_good(worker, polls, failures)) for worker in workers]
+    tasks = [asyncio.ensure_future(_poll_until_cancelled(worker, polls, failures)) for worker in workers]
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     for task in tasks:
         task.cancel()

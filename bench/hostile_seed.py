@@ -1,9 +1,9 @@
-"""Makes what the hostile benchmark needs in central's database, and prints the workers' credentials as one line of JSON.
+"""Creates the hostile benchmark's workers, jobs and grants in central's database; prints the credentials as one line of JSON.
 
 python -m bench.hostile_seed OTHERS
 
-Runs in central's environment. Each worker has a queue of its own and one job, of which no scheduler knows. The hostile worker
-may read one large variable and set any, as a careless administrator might have granted.
+Runs in central's environment. Each worker has its own queue and one job, which belongs to no scheduler. The hostile worker has
+the grants of a careless administrator: it can read all variables and set any.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What people's lists cost the database's side: each view of the dashboard, on Postgres, with a large fleet and a long history.
+"""Measures the database queries of each view of the dashboard, on Postgres, with a large fleet and a long history.
 
     .work/central/bin/python -m bench.lists
 
-In one process, without HTTP; and what the history costs the process on duty: a minute, and one in which all workers are written.
+Runs in one process, without HTTP. Also measures the history's recorder: an ordinary minute, and one that writes all workers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from testkit.ledger import ago, installed, make_engine  # isort: skip  (first: it points Airflow elsewhere)
+from testkit.ledger import ago, use_ledger, make_engine  # isort: skip  (first: it points Airflow elsewhere)
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties import recorder
@@ -50,9 +50,9 @@ def main() -> int:
     options = arguments.parse_args()
     with PostgresServer() as postgres, tempfile.TemporaryDirectory() as logs:
         engine = make_engine(postgres.create_database("lists"))
-        with installed(engine, Path(logs)):
+        with use_ledger(engine, Path(logs)):
             _fill(engine, options.workers, options.jobs)
-            found = {name: _measured(view) for name, view in _views().items()} | _recording()
+            found = {name: _measure(view) for name, view in _views().items()} | _measure_recorder()
     print(json.dumps(found, indent=2))
     return 0
 
@@ -74,8 +74,8 @@ def _views() -> dict[str, Callable[..., Any]]:
     }
 
 
-def _measured(view: Callable[..., Any]) -> dict[str, float]:
-    """Return milliseconds."""
+def _measure(view: Callable[..., Any]) -> dict[str, float]:
+    """Return the durations of the view in milliseconds."""
     took = []
     for _ in range(ROUNDS):
         begin = time.perf_counter()
@@ -85,8 +85,8 @@ def _measured(view: Callable[..., Any]) -> dict[str, float]:
     return {"p50_ms": round(statistics.median(took), 1), "p95_ms": round(sorted(took)[int(0.95 * len(took))], 1)}
 
 
-def _recording() -> dict[str, dict[str, float]]:
-    """Let three minutes pass, the last of them the first of another quarter."""
+def _measure_recorder() -> dict[str, dict[str, float]]:
+    """Record three minutes, the last of which begins a new quarter."""
     now, by, took = ago(), Recorder(silent_after=SILENT), {}
     real = recorder.database_now
     for name, later in (("history, first minute", 0), ("history, a minute", 60), ("history, a quarter", QUARTERS.span_s)):
@@ -125,7 +125,7 @@ def _fill(engine: Engine, workers: int, jobs: int) -> None:
 
 
 def _job(number: int, workers: list[str]) -> dict[str, Any]:
-    """Most have ended, over two weeks; of the newest hour a tenth runs and a tenth waits."""
+    """Return the row of a job. Most jobs have ended, over two weeks; of the newest 3,000 a tenth runs and a tenth waits."""
     age = timedelta(seconds=number * 12)
     state = {0: "queued", 1: "running"}.get(number % 10, "succeeded") if number < 3000 else "succeeded"
     queued_at = ago() - age

@@ -1,9 +1,9 @@
-"""What the executor costs the scheduler's loop: one heartbeat, beside that of an executor that does nothing.
+"""Measures the executor's heartbeat in the scheduler's loop, compared with an executor that does nothing.
 
     .work/central/bin/python -m bench.loop
 
-In one process on a Postgres of its own: idle, while a backlog is handed in, with the backlog waiting, with a long history, while
-somebody holds a lock on our rows, and while the database is away.
+Runs in one process on its own Postgres: idle, while a backlog is submitted, while the backlog waits, with a long history, while
+another session holds a lock on our rows, and while the database is unavailable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from testkit.ledger import TaskInstance, installed, make_engine, new_job  # isort: skip  (first: it points Airflow elsewhere)
+from testkit.ledger import TaskInstance, use_ledger, make_engine, new_job  # isort: skip  (first: it points Airflow elsewhere)
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.workloads import ExecuteTask
@@ -34,7 +34,7 @@ from testkit.servers.postgres import PostgresServer
 
 
 class NullExecutor(BaseExecutor):
-    """Takes everything, does nothing: what a heartbeat costs at least."""
+    """Accepts all tasks and does nothing: the lower bound of a heartbeat's cost."""
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         for item in workload_items:
@@ -51,7 +51,7 @@ def main() -> int:
     found: dict[str, dict[str, float]] = {}
     with PostgresServer() as postgres, tempfile.TemporaryDirectory() as logs:
         engine = make_engine(postgres.create_database("loop"))
-        with installed(engine, Path(logs)):
+        with use_ledger(engine, Path(logs)):
             remote, null = _executor(RemoteExecutor, options.backlog), _executor(NullExecutor, options.backlog)
             found["idle"] = _compare(remote, null, beats=50)
             work = [_workload(number) for number in range(options.backlog)]
@@ -60,16 +60,16 @@ def main() -> int:
             with compat.transaction() as session:
                 session.execute(insert(TaskInstance), [{"id": item.ti.id, "state": "queued"} for item in work])
             beats = _times(remote.heartbeat, until=lambda: not remote.queued_tasks)
-            found["handing in the backlog"] = _summary(beats, _times(null.heartbeat, until=lambda: not null.queued_tasks))
+            found["submitting the backlog"] = _summary(beats, _times(null.heartbeat, until=lambda: not null.queued_tasks))
             found["backlog waiting"] = _compare(remote, null, beats=50)
             _end_some(options.history)
             found["backlog and history"] = _compare(remote, null, beats=50)
             with engine.connect() as other, other.begin():
                 other.execute(select(Job.id).where(Job.state == "queued").with_for_update())
-                found["rows locked by somebody"] = _compare(remote, null, beats=3)
+                found["rows locked by another"] = _compare(remote, null, beats=3)
         away = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nothing")
-        with installed(away, Path(logs)):
-            found["database away"] = _compare(remote, null, beats=5)
+        with use_ledger(away, Path(logs)):
+            found["database unavailable"] = _compare(remote, null, beats=5)
         engine.dispose()
     print(f"{'heartbeat, ms':<28}{'remote p50':>12}{'remote max':>12}{'null p50':>12}{'null max':>12}")
     for what, row in found.items():
@@ -104,7 +104,7 @@ def _workload(number: int) -> ExecuteTask:
 
 
 def _end_some(count: int) -> None:
-    """A history of jobs that this executor was told of."""
+    """Insert ended jobs that this executor has already settled."""
     now = {"state": "succeeded", "epoch": 1, "offers": 1, "reason": ""}
     with compat.transaction() as session:
         at = compat.database_now(session)

@@ -1,23 +1,24 @@
-"""Who is measured: the executors' names in the figures, in tasks and in `[core] executor`, and what each needs set."""
+"""The measured executors: their names in figures, Dags and `[core] executor`, and their slots."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SLOTS = 16
-"""Of every executor: tasks that it may run at once."""
+"""The number of tasks that every executor can run at the same time."""
 
 PARALLELISM = 32
-"""`[core] parallelism`, Airflow's default: how many tasks the scheduler may have handed to one executor. More than the slots of a
-worker, so that its queue is never empty; LocalExecutor, whose slots this is, is held to the same slots by the Dag."""
+"""`[core] parallelism`, Airflow's default: the number of unfinished tasks that the scheduler submits to one executor. It is
+higher than the slots of a worker, so that its queue is never empty. It also sets LocalExecutor's slots, so the Dag for
+LocalExecutor limits its tasks to the same slots as the others."""
 
 
 @dataclass(frozen=True)
 class Peer:
     name: str
-    """In figures, Dag ids and file names."""
+    """The name in figures, Dag ids and file names."""
     setting: str
-    """In `[core] executor`."""
+    """The entry in `[core] executor`."""
 
 
 OURS = Peer("remote", "RemoteExecutor:airflow_remote_provider.executor.RemoteExecutor")

@@ -19,7 +19,7 @@ PEERS = ("local", "celery", "edge")
 
 
 def print_table(phase: str, figures: Sequence[Figure]) -> None:
-    """Print every figure of one phase, its peers' and the ratios. Ratios are ours by theirs: below 1 we are better."""
+    """Print the figures of one phase with the peers' values and the ratios of ours to theirs: below 1, ours is better."""
     peers = [peer for peer in PEERS if any(peer in figure.values for figure in figures)]
     print(f"\n{phase}")
     print(
@@ -37,7 +37,7 @@ def print_table(phase: str, figures: Sequence[Figure]) -> None:
 def write_results(
     phases: Mapping[str, Sequence[Figure]], details: Mapping[str, object], *, options: Mapping[str, object]
 ) -> Path:
-    """Write everything that is known of this run."""
+    """Write all results of this run; return the path."""
     content = {
         "at": datetime.now(timezone.utc).isoformat(),
         "options": dict(options),
@@ -53,7 +53,7 @@ def write_results(
 
 
 def headline_of(phases: Mapping[str, Sequence[Figure]]) -> dict[str, float]:
-    """Return the headline of all phases; where two measured the same, the earlier one's word stands."""
+    """Return the headline of all phases; if two phases have the same figure, the earlier one counts."""
     merged: dict[str, float] = {}
     for figures in phases.values():
         merged = headline(figures) | merged

@@ -1,6 +1,6 @@
-"""A thousand waiting triggers on one worker: memory, requests and CPU while they wait, and how fast events reach central.
+"""Measures a thousand waiting triggers on one worker: memory, requests and CPU while they wait, and the delay of events.
 
-Central is the fake one, in a process of its own beside the worker, so that its memory and CPU count for nothing::
+Central is the fake one, in a process separate from the worker, so that its memory and CPU are not measured::
 
     .work/dev/bin/python -m bench.triggers_host --runtime .work/runtime/bin/python
 """
@@ -45,11 +45,11 @@ class Wait(BaseTrigger):
         yield TriggerEvent(self.path)
 """
 SETTLE_S = 15.0
-"""After the start: the logs of the start are shipped by then."""
+"""The wait after the start, in which its logs are shipped."""
 
 
 def main() -> None:
-    """Print the figures."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runtime", type=Path, default=Path(".work/runtime/bin/python"))
     parser.add_argument("--triggers", type=int, default=1000)
@@ -67,11 +67,11 @@ def measure(central: FakeCentral, root: Path, arguments: argparse.Namespace) -> 
     (bundle / "a_dag.py").write_text("")
     argv = [sys.executable, "-m", "airflow_remote_worker", "run", "--state", str(state.root), "--slots", "16"]
     argv += ["--runtime-python", str(arguments.runtime.absolute()), "--bundle", f"dags-folder={bundle}"]
-    # Room for those that fire as well.
+    # Includes the triggers of `fire()`.
     environment = {**os.environ, "AIRFLOW_REMOTE_WORKER_TRIGGERS": str(arguments.triggers + 100)}
     daemon = psutil.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        # One first: what a host costs by itself, and the daemon's modules.
+        # One trigger first, so that the memory of an idle host and of the daemon's modules is not counted.
         warm = enqueue(central, root, 1, every_s=3600)
         central.wait_until(lambda: running(central, warm) == 1, timeout_s=120)
         time.sleep(SETTLE_S)
@@ -144,7 +144,7 @@ def rate(central: FakeCentral, seconds: float, daemon: psutil.Process) -> str:
 
 
 def fire(central: FakeCentral, root: Path, job_ids: list[str]) -> None:
-    """Fire one, and print how long its event takes beyond the trigger's own look."""
+    """Fire ten triggers one after the other; print the median delay of the event, which includes the trigger's poll of 10 ms."""
     path = root / "fire-now"
     workload = {"classpath": "site_triggers.Wait", "kwargs": {"path": str(path), "every_s": 0.01}}
     taken = []

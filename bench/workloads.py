@@ -1,4 +1,4 @@
-"""The chain of ten and the fifty at once, in rounds: every executor in every round, the order reversed from round to round."""
+"""Measures a chain of ten tasks and fifty parallel tasks, in rounds: every executor in each round, in alternating order."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from bench.figures import Figure
 from bench.peers import OURS, Peer
 
 SETTLE_S = 1.0
-"""After a run, until what it leaves to do (reports, logs) is done. Counted into the effort, not into the times."""
+"""The wait after a run for its reports and logs. Its CPU counts; its time does not."""
 
 TEXTS = {
     "chain_started_p50": ("s", "chain of 10: queued by the scheduler → started (the task's `run` call), median of its tasks"),
     "chain_code_p50": ("s", "chain of 10: queued by the scheduler → first line of the task's code, median of its tasks"),
     "chain_total": ("s", "chain of 10: first queued → last ended"),
     "fifty_tasks": ("s", "50 mapped tasks that do nothing: first queued → last ended"),
-    "fifty_started_p50": ("s", "50 mapped tasks: queued → started, median (waiting for a slot included)"),
+    "fifty_started_p50": ("s", "50 mapped tasks: queued → started, median (includes the wait for a slot)"),
 }
 SIDES = {
     "api": "the API server",
     "scheduler": "the scheduler",
-    "worker": "all that runs the tasks",
+    "worker": "the processes that run the tasks",
     "shared": "Postgres and the broker",
     "all": "all of these together",
 }
@@ -57,13 +57,13 @@ class Run:
 def measure_rounds(
     deployment: Deployment, rounds: int, say: Callable[[str], None], *, deadline: float | None = None
 ) -> list[Figure]:
-    """Run *rounds* rounds and return the figures. No round begins after *deadline* (monotonic), but the first."""
+    """Run *rounds* rounds and return the figures. Only the first round can begin after *deadline* (monotonic)."""
     samples: dict[str, dict[str, list[float]]] = {peer.name: {} for peer in deployment.peers}
     for number in range(rounds):
         if number and deadline is not None and time.monotonic() > deadline:
-            say(f"the machine is slow: {number} rounds instead of {rounds}")
+            say(f"the computer is slow: {number} rounds instead of {rounds}")
             break
-        # Who goes first alternates: what drifts (caches, tables that grow) hits all alike.
+        # The order alternates, so that drift (caches, growing tables) affects all executors alike.
         for peer in deployment.peers if number % 2 == 0 else deployment.peers[::-1]:
             row = measure_once(deployment, peer)
             for name, value in row.items():
@@ -90,10 +90,10 @@ def measure_once(deployment: Deployment, peer: Peer) -> dict[str, float]:
 
 
 def run_workload(deployment: Deployment, peer: Peer, workload: str) -> Run:
-    """Run it once; the REST API hears of nothing but the trigger.
+    """Run it once; the REST API is called only to trigger the run.
 
     Raises:
-        RuntimeError: it did not succeed.
+        RuntimeError: the run did not succeed.
     """
     dag_id = f"{workload}_{peer.name}"
     sides = {
@@ -118,7 +118,7 @@ def measure_acceptance(deployment: Deployment) -> list[float]:
 
 
 def warm_up(deployment: Deployment) -> None:
-    """Run everything once, all executors at the same time: only caches are to be filled."""
+    """Run everything once, all executors at the same time, to fill caches."""
     dag_ids = [f"{workload}_{peer.name}" for workload in ("fifty", "chain") for peer in deployment.peers]
     runs = {dag_id: deployment.central.trigger(dag_id) for dag_id in dag_ids}
     ended = {dag_id: deployment.database.wait_for_run(dag_id, run_id, timeout_s=300) for dag_id, run_id in runs.items()}

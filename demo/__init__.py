@@ -1,1 +1,1 @@
-"""`make demo`: a central and a Remote Worker on one machine, as far apart as one machine allows."""
+"""`make demo`: central and a Remote Worker on one computer, separated as far as one computer allows."""

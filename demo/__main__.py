@@ -1,7 +1,7 @@
-"""Starts central (SQLite) and a worker, runs the example Dag, says who ran what, and stays up until Ctrl-C.
+"""Starts central (SQLite) and a worker, runs the example Dag, prints where each task ran, and stays up until Ctrl-C.
 
-Everything it makes is in .work/demo and is made anew each time. With `--once` it ends after the Dag run; its last line is one
-JSON object, and it exits 0 only if everything went as it should.
+All its files are in .work/demo, which it deletes at its start. With `--once` it ends after the Dag run; its last line is one JSON
+object, and it exits with 0 only if every task ended as expected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> int:
     arguments.add_argument("--once", action="store_true", help="run the Dag once and exit")
     once = arguments.parse_args().once
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _as_interrupt)
+        signal.signal(number, _raise_interrupt)
 
     shutil.rmtree(HOME, ignore_errors=True)
     central = Airflow(
@@ -48,33 +48,33 @@ def main() -> int:
     try:
         say(f"central starts (database {HOME.relative_to(ROOT)}/central/remote-demo.sqlite, port {central.port})")
         central.start()
-        say("an administrator makes an enrolment token:  airflow remote enrol create --queues default")
+        say("an administrator creates an enrolment token:  airflow remote enrol create --queues default")
         token = central.enrolment_token(queues="default", name_pattern="demo-*")
 
-        # The Dag files are on the worker's machine: here, a copy of its own.
+        # The worker has its own copy of the Dag files, as on its own computer.
         shutil.copytree(ROOT / "demo/dags", HOME / "worker/dags", ignore=shutil.ignore_patterns("__pycache__"))
         worker = Worker(
             HOME / "worker", name=WORKER, central=central.url, token=token, bundles={"dags-folder": HOME / "worker/dags"}
         )
-        say(f"on the worker's side:  airflow-remote-worker join {central.url} --token … --name {WORKER}")
+        say(f"at the site:  airflow-remote-worker join {central.url} --token … --name {WORKER}")
         worker.join()
-        say("                       airflow-remote-worker run")
+        say("              airflow-remote-worker run")
         worker.start()
 
         run_id = central.trigger(DAG, {"greeting": "Good morning"})
         say(f"Dag {DAG}, run {run_id}")
         state = watch(central, run_id)
-        summary, complaints = sum_up(central, run_id, state)
-        for complaint in complaints:
-            say(f"NOT as it should be: {complaint}")
-        if complaints:
+        summary, problems = sum_up(central, run_id, state)
+        for problem in problems:
+            say(f"PROBLEM: {problem}")
+        if problems:
             print(central.logs(20), worker.tail(20), sep="\n", flush=True)
         admin = central.users["admin"]
         if not once:
-            say(f"the UI: {central.url}  (user {admin.name}, password {admin.password}); Ctrl-C ends the demo")
+            say(f"UI: {central.url}  (user {admin.name}, password {admin.password}); Ctrl-C ends the demo")
             threading.Event().wait()
         print(json.dumps(summary), flush=True)
-        return 1 if complaints else 0
+        return 1 if problems else 0
     except KeyboardInterrupt:
         say("stopping")
         return 130 if once else 0
@@ -82,17 +82,17 @@ def main() -> int:
         print(central.logs(30), worker.tail(30) if worker else "", sep="\n", file=sys.stderr, flush=True)
         raise
     finally:
-        # A second Ctrl-C must not leave processes behind.
+        # A second Ctrl-C must not interrupt the stop of the processes.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if worker is not None:
             worker.stop(timeout_s=10)
         central.stop()
 
 
-def watch(central: Airflow, run_id: str, *, patience_s: float = 180) -> str:
-    """Print every change of a task's state until the run ends; return how."""
+def watch(central: Airflow, run_id: str, *, timeout_s: float = 180) -> str:
+    """Print every change of a task's state until the run ends; return the run's state."""
     seen: dict[str, str | None] = {}
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while True:
         state = central.run_state(DAG, run_id)
         for task in central.task_instances(DAG, run_id):
@@ -103,37 +103,37 @@ def watch(central: Airflow, run_id: str, *, patience_s: float = 180) -> str:
         if state in RUN_ENDED:
             return state
         if time.monotonic() > deadline:
-            return f"{state} after {patience_s:.0f} s"
+            return f"{state} after {timeout_s:.0f} s"
         time.sleep(0.5)
 
 
 def sum_up(central: Airflow, run_id: str, state: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the summary and what was not as it should be."""
+    """Print where each task ran; return the summary and the problems."""
     tasks = central.task_instances(DAG, run_id)
     remote = [task for task in tasks if task["executor"] == REMOTE]
     workers = _workers_by_task(central, run_id)
-    say("who ran what:")
+    say("where each task ran:")
     for task in sorted(tasks, key=lambda task: task["start_date"] or ""):
         where = workers.get((task["task_id"], task["map_index"]), "?") if task["executor"] == REMOTE else "central"
         say(
             f"  {_name(task):<20} {task['state'] or '-':<10} {where:<14} started {_waited_s(task) or 0:.2f} s after it was queued"
         )
 
-    complaints = [] if state == "success" else [f"the Dag run is {state}"]
+    problems = [] if state == "success" else [f"the Dag run is {state}"]
     for task in tasks:
         wanted = "failed" if task["task_id"] == MUST_FAIL else "success"
         if task["state"] != wanted:
-            complaints.append(f"{_name(task)} is {task['state']}, not {wanted}")
+            problems.append(f"{_name(task)} is {task['state']}, not {wanted}")
     wrong = {name for name in (workers.get((t["task_id"], t["map_index"])) for t in remote) if name != WORKER}
     if wrong:
-        complaints.append(f"remote tasks ran on {wrong}, not on {WORKER}")
+        problems.append(f"remote tasks ran on {wrong}, not on {WORKER}")
     waits = [wait for wait in map(_waited_s, remote) if wait is not None]
     return {
         "dag_run": state,
         "tasks": len(tasks),
         "worker": WORKER,
         "queued_to_running_p50_s": round(statistics.median(waits), 3) if waits else None,
-    }, complaints
+    }, problems
 
 
 def _workers_by_task(central: Airflow, run_id: str) -> dict[tuple[str, int], str]:
@@ -156,7 +156,7 @@ def _waited_s(task: dict[str, Any]) -> float | None:
     return (started - queued).total_seconds()
 
 
-def _as_interrupt(number: int, frame: object) -> None:
+def _raise_interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 

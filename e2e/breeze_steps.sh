@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The order in which Airflow's Breeze does things when `breeze start-airflow` starts its container, without the container. Sandbox:
-# FILES_DIR stands for /files, DIST_DIR for /dist. Runs the command that it is given in the end, where Breeze would start Airflow.
+# The steps of Airflow's Breeze when `breeze start-airflow` starts its container, without the container. FILES_DIR replaces /files,
+# DIST_DIR replaces /dist. At the end it runs the command in its arguments, where Breeze would start Airflow.
 set -e
 export AIRFLOW_BREEZE_CONFIG_DIR="$FILES_DIR/airflow-breeze-config"
-# Airflow 3's name of the file; ENV_FILE=variables.env: the name before.
+# The file's name in Airflow 3; set ENV_FILE=variables.env for the name in older versions.
 env_file=${ENV_FILE:-environment_variables.env}
 
 configure_environment() {
@@ -23,7 +23,7 @@ run_init_script() {
 }
 
 if [[ ${START_AIRFLOW:-false} == true ]]; then
-    # Breeze does this in a process of its own: nothing that is exported here stays.
+    # Breeze does this in a child process: exported variables don't remain.
     (
         configure_environment
         airflow db migrate

@@ -1,7 +1,6 @@
-"""One central on Postgres and one worker for all tests; more workers for those that ask; one more deployment for those that kill
-its processes.
+"""Fixtures of all e2e tests: central on Postgres and one worker, more workers, a deployment for tests that kill processes.
 
-Central's Dag files and the workers' are separate copies, as they would be on separate machines.
+Central's Dag files and the workers' are separate copies, as on separate computers.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from testkit.worker import Worker
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = "elsewhere"
-"""A bundle that central has and no worker."""
+"""A bundle that only central has."""
 
 PARALLELISM = 4
 """`[core] parallelism` of the redundant deployment."""
@@ -55,10 +54,10 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
-            # So that a test of lost jobs needs to wait for their own patience only.
+            # Short, so that a test of lost jobs only waits for `lost_after`.
             "AIRFLOW__REMOTE__RECONNECT_SECONDS": "10",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
-            # What tasks at a site must see too (test_task_settings).
+            # Settings that tasks at a site must receive too (test_task_settings).
             "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Europe/Berlin",
             "AIRFLOW__CORE__DEFAULT_TASK_EXECUTION_TIMEOUT": "3000",
             "AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES": "recipe",
@@ -73,7 +72,7 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="session")
 def redundant(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
-    """A deployment for tests that kill its schedulers and API servers, or wait for its (short) patience to end."""
+    """A deployment for tests that kill its schedulers and API servers, or wait for its (short) timeouts."""
     deployment = Airflow(
         home / "redundant",
         database_url=postgres_server.create_database("airflow_redundant"),
@@ -82,15 +81,15 @@ def redundant(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
             "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
             "AIRFLOW__REMOTE__GATEWAY_BODY_BYTES": str(1 << 20),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
-            # How soon one scheduler notices that another is gone.
+            # How soon one scheduler detects that another has ended.
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
-            # How long a task may be queued: longer than it takes to replace a scheduler.
+            # The longest time that a task can be queued: longer than the replacement of a scheduler takes.
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "40",
             "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
             "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "0",
-            # Without the default's `dag_id=` ids of 250 characters are names that a file system takes.
+            # Without the default's `dag_id=`, ids of 250 characters are valid file names.
             "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE": "{{ ti.dag_id }}/{{ ti.run_id }}/{{ ti.task_id }}/"
             "{% if ti.map_index >= 0 %}{{ ti.map_index }}/{% endif %}{{ try_number|default(ti.try_number) }}.log",
         },
@@ -103,7 +102,7 @@ def redundant(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="session")
 def new_worker(home: Path) -> Iterator[NewWorker]:
-    """Return a function that starts a worker; all of them are ended with the session."""
+    """Return a function that starts a worker; all workers are stopped at the end of the session."""
     workers: list[Worker] = []
     dags = _copy_dags(home / "worker-dags")
 
@@ -118,9 +117,9 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
         environment: Mapping[str, str] | None = None,
         **more: Any,
     ) -> Worker:
-        """*variables* are its tasks' environment, *environment* its own; *url*: central's address, if not as *central* says.
+        """Start a worker with *variables* for its tasks and *environment* for itself; *url* is central's, if not *central*'s own.
 
-        *more* are further arguments of :class:`Worker`.
+        *more* are other arguments of :class:`Worker`.
         """
         worker = Worker(
             home / name,
@@ -129,7 +128,7 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
             token=central.enrolment_token(queues=queues, name_pattern=name),
             slots=slots,
             bundles={"dags-folder": dags},
-            # With Airflow 3.4 a task that does not obey a stop is killed after this; with 3.3 always after 5 s.
+            # Airflow 3.4 kills a task that ignores a stop after this time; 3.3 always after 5 s.
             task_variables={"SITE": name, "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5", **(variables or {})},
             variables=environment,
             **more,
@@ -144,13 +143,13 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
 
 @pytest.fixture(scope="session")
 def worker(central: Airflow, new_worker: NewWorker) -> Worker:
-    """The worker that serves the queue `default`."""
+    """Return the worker that serves the queue `default`."""
     return new_worker(central, "home", queues="default", slots=4)
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Show what the processes said beside a failure: without it a failure of a whole deployment can't be read."""
+    """Add the processes' logs to the report of a failure; without them it is rarely possible to find the cause."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed and isinstance(item, pytest.Function):

@@ -1,4 +1,4 @@
-"""What runs after a task's code (callbacks, operator links) still reaches central, which accepts no call after the state."""
+"""Topic suite: callbacks and operator links run after a task's code and reach central, which accepts no call after the state."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_callback_reads_a_variable_and_pushes_an_xcom_and_a_link_is_stored(
     assert central.xcom("after_the_end", run, task_id, "a_link") == "https://example.com"
 
 
-def test_a_deferred_tasks_link_is_stored_and_its_log_is_whole(central: Airflow, worker: Worker) -> None:
+def test_a_deferred_tasks_link_is_stored_and_its_log_is_complete(central: Airflow, worker: Worker) -> None:
     run = central.trigger("after_a_deferral")
     assert central.wait_for_run("after_a_deferral", run) == "success"
     assert central.xcom("after_a_deferral", run, "goes_away", "a_link") == "https://example.com"

@@ -1,4 +1,4 @@
-"""All that the Task SDK reads of an answer arrives at a site, and keys arrive as the task spells them."""
+"""Topic suite: sites receive everything that the Task SDK reads of an answer, and keys arrive unchanged."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from testkit.worker import Worker
 
 def test_lazy_sequences_of_mapped_remote_tasks_are_counted_mapped_zipped_and_joined(central: Airflow, worker: Worker) -> None:
     runs = {dag: central.trigger(dag) for dag in ("sequences", "keys")}
-    _keys_mean_the_same_here_and_there(central, runs["keys"])
+    _assert_keys_work_the_same_locally_and_remotely(central, runs["keys"])
     run = runs["sequences"]
     assert central.wait_for_run("sequences", run) == "success"
     assert central.xcom("sequences", run, "describe") == [3, [2, 4, 6], 6, [4, 6]]
@@ -20,21 +20,21 @@ def test_lazy_sequences_of_mapped_remote_tasks_are_counted_mapped_zipped_and_joi
     ]
 
 
-def _keys_mean_the_same_here_and_there(central: Airflow, run: str) -> None:
+def _assert_keys_work_the_same_locally_and_remotely(central: Airflow, run: str) -> None:
     assert central.wait_for_run("keys", run) == "success"
     here, there = (central.xcom("keys", run, task) for task in ("here", "there"))
     assert there == here
-    assert here["a//b"][:5] == ["None", "4", "None", "'4'", "'none'"], "the probe reads what it wrote"
+    assert here["a//b"][:5] == ["None", "4", "None", "'4'", "'none'"], "the task reads what it wrote"
 
 
-def test_what_airflows_own_executors_carry_is_carried(central: Airflow, worker: Worker) -> None:
+def test_values_of_70_megabytes_are_transferred(central: Airflow, worker: Worker) -> None:
     run = central.trigger("large", {"megabytes": 70})
     assert central.wait_for_run("large", run) == "success"
     assert central.xcom("large", run, "read") == 70 << 20
     assert central.xcom("large", run, "read_here") == 70 << 20
 
 
-def test_what_is_too_large_is_refused_at_once_and_the_log_says_by_which_limit(
+def test_a_value_that_is_too_large_is_refused_at_once_and_the_log_names_the_limit(
     redundant: Airflow, new_worker: Callable[..., Worker]
 ) -> None:
     worker = new_worker(redundant, "small-values", queues="default", slots=2)
@@ -50,5 +50,5 @@ def test_what_is_too_large_is_refused_at_once_and_the_log_says_by_which_limit(
         log = redundant.task_log("too_large", run, task)
         assert "the limit is 1048576 bytes ([remote] gateway_body_bytes)" in log, task
         assert f"has {size}" in log, task
-        assert states[task]["duration"] < 20, "refused once, not tried until it gets through"
+        assert states[task]["duration"] < 20, "refused once, not retried"
     worker.stop()

@@ -1,4 +1,4 @@
-"""Two API servers behind one database, a worker at each: it makes no difference which one a worker or a person speaks to."""
+"""Topic suite: two API servers with one database and one worker at each; workers and users can use either of them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +11,10 @@ from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 WOKEN_WITHIN_S = 10.0
-"""Of a poll that stays open for 50 s if nothing wakes it."""
+"""The time until a poll is woken, which otherwise stays open for 50 s."""
 GONE_WITHIN_S = 3.0
 DUTY_PASSES_WITHIN_S = 20.0
-"""What one process does for all is another's this long after it has died, at the latest."""
+"""The longest time until another process takes over the duties of one that has died."""
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def sides(redundant: Airflow, new_worker: Callable[..., Worker]) -> Iterator[dic
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(redundant: Airflow, sides: dict[str, Worker]) -> Iterator[None]:
-    """Whatever a test leaves, running jobs would fill slots of every test after it."""
+def _end_runs(redundant: Airflow, sides: dict[str, Worker]) -> Iterator[None]:
+    """End the remaining runs after each test: their jobs would fill slots in later tests."""
     yield
     for run in redundant.api("GET", "dags/both_sides/dagRuns?state=running")["dag_runs"]:
         redundant.api("PATCH", f"dags/both_sides/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
@@ -50,7 +50,7 @@ def test_tasks_and_kills_reach_the_workers_of_both(redundant: Airflow, sides: di
     assert redundant.wait_for_run("both_sides", run) == "failed"
 
 
-def test_logs_of_both_are_shown(redundant: Airflow, sides: dict[str, Worker], tmp_path: Path) -> None:
+def test_the_logs_of_both_workers_are_shown(redundant: Airflow, sides: dict[str, Worker], tmp_path: Path) -> None:
     run, _ = _start(redundant, tmp_path)
     for side in sides:
         wait_until(lambda side=side: "Running command" in redundant.task_log("both_sides", run, side), timeout_s=10, what="a log")
@@ -63,17 +63,17 @@ def test_a_kill_arrives_although_an_api_server_has_died(redundant: Airflow, side
     redundant.kill_process("api-server-2")
     redundant.set_task_state("both_sides", run, "east", "failed")
     _wait_until_gone(pids["east"], DUTY_PASSES_WITHIN_S + GONE_WITHIN_S)
-    # The other worker has nobody to speak to; its task runs on, and hears of its end when somebody is there again.
+    # The other worker has no API server; its task continues and is stopped when the server is back.
     redundant.set_task_state("both_sides", run, "west", "failed")
     assert psutil.pid_exists(pids["west"])
     redundant.start_another_api_server(called="api-server-2")
     _wait_until_gone(pids["west"], DUTY_PASSES_WITHIN_S + GONE_WITHIN_S)
-    # Its worker ends with this test: a job whose end central never hears of fills a slot of every test after it.
-    wait_until(lambda: all(job["ended_at"] for job in redundant.jobs(run)), timeout_s=10, what="central has heard of both ends")
+    # The worker is stopped after this test: a job whose end central does not receive would fill a slot in later tests.
+    wait_until(lambda: all(job["ended_at"] for job in redundant.jobs(run)), timeout_s=10, what="central has received both ends")
 
 
 def _start(central: Airflow, directory: Path) -> tuple[str, dict[str, int]]:
-    """Start a task on each side; return when they run: the Dag run and their pids."""
+    """Start a task on each side; return the Dag run and their pids when they run."""
     run = central.trigger("both_sides", {"directory": str(directory)})
     files = {side: directory / side for side in ("east", "west")}
     wait_until(lambda: all(file.exists() for file in files.values()), timeout_s=60, what="a task runs on each side")

@@ -1,4 +1,4 @@
-"""A worker whose runtime can't host tasks, beside a healthy one: it takes no task, and people see why."""
+"""Topic suite: a worker whose runtime can't host tasks, beside a healthy one, takes no task and shows the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BROKEN = "libfoo.so.1: cannot open shared object file"
 
 
 def _broken_runtime(root: Path) -> Path:
-    """Return an interpreter that is the runtime's, but for a package that can't be imported."""
+    """Return the runtime's interpreter with a package that can't be imported."""
     site = root / "site"
     site.mkdir(parents=True)
     (site / "setproctitle.py").write_text(f"raise ImportError({BROKEN!r})\n")
@@ -38,14 +38,14 @@ def test_a_broken_runtime_takes_no_task_and_shows_its_alarm(central: Airflow, ne
 
     (row,) = [row for row in central.remote_cli("workers", "list", "--flagged") if row["name"] == "black-hole"]
     assert BROKEN in row["unfit"]
-    told = broken.status()
-    assert BROKEN in told["runtime_trouble"]
-    assert told["free_slots"] == 0
+    status = broken.status()
+    assert BROKEN in status["runtime_trouble"]
+    assert status["free_slots"] == 0
     assert healthy.status()["runtime_trouble"] == ""
     assert "FAIL canary" in (checked := broken.run("check", may_fail=True)) and BROKEN in checked
     assert "ok   canary" in healthy.run("check")
 
-    # Repaired, it takes tasks without a restart.
+    # After the repair it takes tasks without a restart.
     shutil.rmtree(home / "broken-runtime/site")
-    wait_until(lambda: broken.status()["free_slots"] == 20, timeout_s=60, what="the repaired runtime is noticed")
+    wait_until(lambda: broken.status()["free_slots"] == 20, timeout_s=60, what="the repaired runtime is detected")
     assert central.remote_cli("workers", "show", "black-hole")["unfit"] == ""

@@ -1,4 +1,4 @@
-"""The files in deploy/breeze, executed with Breeze's order of steps in a sandbox; the worker is on the "host"."""
+"""Tests deploy/breeze: runs its files with Breeze's order of steps in a sandbox; the worker is on the "host"."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ hello_breeze()
 
 
 class Sandbox:
-    """A machine with Airflow, but nothing of ours: central's environment as it was before the provider came."""
+    """A sandbox with Airflow but without our packages: central's environment before the installation of the provider."""
 
     def __init__(self, root: Path, database_url: str) -> None:
         self.files, self.dist, self.prefix = root / "files", root / "dist", root / "python"
@@ -51,13 +51,13 @@ class Sandbox:
         self.dags.mkdir()
         (self.dags / "hello_breeze.py").write_text(DAG)
         self.central = Airflow(root / "home", database_url=database_url, dags=self.dags)
-        # Breeze knows nothing of our executor before it has read our file.
+        # Breeze does not know our executor before it has read our file.
         del self.central.environment["AIRFLOW__CORE__EXECUTOR"]
         path = f"{self.prefix / 'bin'}{os.pathsep}{os.environ['PATH']}"
         self.central.environment |= {"PATH": path, "FILES_DIR": str(self.files), "DIST_DIR": str(self.dist)}
 
     def enter(self, *command: str, **variables: str) -> str:
-        """Take Breeze's steps and then run *command* in its shell; return all that was printed."""
+        """Run Breeze's steps and then *command* in its shell; return the output."""
         environment = {**self.central.environment, **variables}
         done = subprocess.run(["bash", STEPS, *command], env=environment, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -71,7 +71,7 @@ class Sandbox:
         subprocess.run([sys.executable, "-m", "venv", self.prefix], check=True)
         theirs = Path(sysconfig.get_path("purelib"))
         ours = next(self.prefix.glob("lib/python*/site-packages"))
-        # Hard links: a copy of Airflow in a second, its bytecode included.
+        # Hard links: they copy Airflow with its bytecode in a second.
         skipped = shutil.ignore_patterns(*OURS, "pip", "pip-*")
         shutil.copytree(theirs, ours, ignore=skipped, copy_function=_link, symlinks=True, dirs_exist_ok=True)
         airflow = self.prefix / "bin/airflow"
@@ -99,22 +99,22 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresS
 
 
 def test_a_shell_gets_the_provider_and_no_database(sandbox: Sandbox) -> None:
-    told = sandbox.enter("python", "-c", "import airflow_remote_provider, os; print(os.environ['AIRFLOW__CORE__EXECUTOR'])")
-    assert "RemoteExecutor:airflow_remote_provider" in told
-    assert "installing" in told
+    output = sandbox.enter("python", "-c", "import airflow_remote_provider, os; print(os.environ['AIRFLOW__CORE__EXECUTOR'])")
+    assert "RemoteExecutor:airflow_remote_provider" in output
+    assert "installing" in output
     assert not sandbox.token_file.exists()
 
 
-def test_starting_airflow_makes_tables_and_one_token(sandbox: Sandbox) -> None:
-    # As in a new container: nothing of ours is there when the first `db migrate` runs.
+def test_starting_airflow_creates_tables_and_one_token(sandbox: Sandbox) -> None:
+    # As in a new container: our packages are not installed when the first `db migrate` runs.
     subprocess.run([sandbox.prefix / "bin/python", "-m", "pip", "uninstall", "-qy", "airflow-provider-remote"], check=True)
     next(sandbox.prefix.glob("lib/python*/site-packages/airflow-remote-wheels.sha256")).unlink()
 
-    told = sandbox.enter("airflow", "remote", "queues", "list", START_AIRFLOW="true")
-    assert told.count("Remote Executor: installing") == 1
-    assert told.count("Remote Executor: making tables") == 1
-    assert told.count("Remote Executor: made an enrolment token") == 1
-    assert "OLDEST_QUEUED_AT" in told
+    output = sandbox.enter("airflow", "remote", "queues", "list", START_AIRFLOW="true")
+    assert output.count("Remote Executor: installing") == 1
+    assert output.count("Remote Executor: creating tables") == 1
+    assert output.count("Remote Executor: created an enrolment token") == 1
+    assert "OLDEST_QUEUED_AT" in output
     assert sandbox.token_file.stat().st_mode & 0o777 == 0o600
 
     token = sandbox.token_file.read_text()
@@ -124,15 +124,15 @@ def test_starting_airflow_makes_tables_and_one_token(sandbox: Sandbox) -> None:
     assert len(json.loads(next(line for line in again.splitlines() if line.startswith("[{")))) == 1
 
 
-def test_a_failure_of_ours_does_not_keep_breeze_from_starting(sandbox: Sandbox, tmp_path: Path) -> None:
-    told = sandbox.enter("echo", "Breeze goes on", DIST_DIR=str(tmp_path))
-    assert "put them into the dist directory" in told
-    assert "Breeze goes on" in told
+def test_a_failure_of_init_sh_does_not_prevent_the_start_of_breeze(sandbox: Sandbox, tmp_path: Path) -> None:
+    output = sandbox.enter("echo", "Breeze continues", DIST_DIR=str(tmp_path))
+    assert "put both into the dist directory" in output
+    assert "Breeze continues" in output
 
 
-def test_the_name_of_the_file_before_airflow_3_works_too(sandbox: Sandbox) -> None:
-    told = sandbox.enter("printenv", "AIRFLOW__CORE__EXECUTOR", ENV_FILE="variables.env")
-    assert "RemoteExecutor" in told
+def test_the_old_name_of_the_environment_file_works_too(sandbox: Sandbox) -> None:
+    output = sandbox.enter("printenv", "AIRFLOW__CORE__EXECUTOR", ENV_FILE="variables.env")
+    assert "RemoteExecutor" in output
 
 
 def test_a_worker_on_the_host_joins_and_runs_a_task(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Connections, tried from where a worker stands."""
+"""Topic suite: Airflow's connection tests, run at a worker's site."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ from testkit.worker import Worker
 
 
 def _try(central: Airflow, connection_id: str, **connection: Any) -> dict[str, Any]:
-    wish = {"connection_id": connection_id, "executor": "RemoteExecutor", "queue": "default", **connection}
-    token = central.api("POST", "connections/enqueue-test", json=wish)["token"]
+    body = {"connection_id": connection_id, "executor": "RemoteExecutor", "queue": "default", **connection}
+    token = central.api("POST", "connections/enqueue-test", json=body)["token"]
     result: dict[str, Any] = {}
 
     def ended() -> bool:
@@ -21,7 +21,7 @@ def _try(central: Airflow, connection_id: str, **connection: Any) -> dict[str, A
     return result
 
 
-def test_a_connection_is_tried_at_the_site(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+def test_a_connection_is_tested_at_the_site(central: Airflow, worker: Worker, tmp_path: Path) -> None:
     good = _try(central, "share", conn_type="fs", extra=f'{{"path": "{tmp_path}"}}')
     assert good["state"] == "success", good
     missing = _try(central, "missing_share", conn_type="fs", extra=f'{{"path": "{tmp_path}/nothing"}}', password="pass-word-77")
@@ -34,7 +34,7 @@ def test_a_connection_is_tried_at_the_site(central: Airflow, worker: Worker, tmp
     assert not any("pass-word-77" in log.read_text() for log in worker.task_logs())
 
 
-def test_a_test_that_no_worker_can_run_says_why(central: Airflow, worker: Worker) -> None:
+def test_a_test_that_no_worker_can_run_reports_why(central: Airflow, worker: Worker) -> None:
     result = _try(central, "nonsense", conn_type="no_such_type")
     assert result["state"] == "failed"
     assert "no_such_type" in result["result_message"]

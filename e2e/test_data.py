@@ -1,4 +1,4 @@
-"""What tasks take in and give back: XComs, mapped values, variables, connections; what happens when they fail."""
+"""Topic suite: XComs, mapped values, variables and connections of tasks, and failures of tasks."""
 
 import secrets
 
@@ -24,7 +24,7 @@ def test_xcoms_go_from_local_to_remote_and_back(central: Airflow, worker: Worker
     assert central.xcom("there_and_back", run, "local_again") == 1_000_000
 
 
-def test_mapped_values_and_several_outputs_go_both_ways(central: Airflow, worker: Worker) -> None:
+def test_mapped_values_and_several_outputs_work_in_both_directions(central: Airflow, worker: Worker) -> None:
     run = central.trigger("many")
     assert central.wait_for_run("many", run) == "success"
     assert central.xcom("many", run, "one_here") == "6.0 ['a', 'b']"
@@ -56,7 +56,7 @@ def test_variables_and_connections_of_central_are_read_and_a_password_is_masked(
     assert not [path for path in worker.task_logs() if password.encode() in path.read_bytes()]
 
 
-def test_a_failed_try_is_followed_by_the_next(central: Airflow, worker: Worker) -> None:
+def test_a_failed_try_is_retried(central: Airflow, worker: Worker) -> None:
     run = central.trigger("second_try")
     assert central.wait_for_run("second_try", run) == "success"
     assert central.xcom("second_try", run, "stumble") == 2
@@ -64,7 +64,7 @@ def test_a_failed_try_is_followed_by_the_next(central: Airflow, worker: Worker) 
     assert "this is try 2" in central.task_log("second_try", run, "stumble", 2)
 
 
-def test_an_authors_mistake_fails_the_task_and_is_in_its_log(central: Airflow, worker: Worker) -> None:
+def test_an_error_in_the_dags_code_fails_the_task_and_is_in_its_log(central: Airflow, worker: Worker) -> None:
     run = central.trigger("never_works")
     assert central.wait_for_run("never_works", run) == "failed"
     assert "a mistake in the Dag author's code" in central.task_log("never_works", run, "fail")

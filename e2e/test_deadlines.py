@@ -1,4 +1,4 @@
-"""Callbacks of Dag runs (deadline alerts) on a worker."""
+"""Topic suite: callbacks of Dag runs (deadline alerts) on a worker."""
 
 from testkit.processes import wait_until
 from testkit.servers.airflow import Airflow
@@ -20,19 +20,19 @@ def _job(central: Airflow, dag_id: str) -> dict[str, object]:
     return dict(found[0])
 
 
-def test_a_late_run_is_told_of_where_its_tasks_run(central: Airflow, worker: Worker) -> None:
+def test_the_callback_of_a_late_run_runs_at_the_site_of_its_tasks(central: Airflow, worker: Worker) -> None:
     central.api("POST", "connections", json={"connection_id": "deadline_host", "conn_type": "http", "host": "alerts.example"})
     run = central.trigger("late")
     job = _job(central, "late")
     assert (job["state"], job["queue"], job["worker"]) == ("succeeded", "default", worker.name)
     assert central.wait_for_run("late", run) == "success"
     [log] = (central.log_folder / "executor_callbacks/late").rglob(str(job["id"]))
-    assert log.read_text().count(f"it is late: told at {worker.name} to alerts.example") == 1
+    assert log.read_text().count(f"it is late: sent from {worker.name} to alerts.example") == 1
 
 
-def test_a_callback_that_fails_has_failed(central: Airflow, worker: Worker) -> None:
-    run = central.trigger("late_in_vain")
-    job = _job(central, "late_in_vain")
+def test_a_failing_callback_is_recorded_as_failed(central: Airflow, worker: Worker) -> None:
+    run = central.trigger("late_and_failing")
+    job = _job(central, "late_and_failing")
     assert job["state"] == "failed"
     assert "stumble" in str(job["reason"])
-    assert central.wait_for_run("late_in_vain", run) == "success"
+    assert central.wait_for_run("late_and_failing", run) == "success"

@@ -1,4 +1,4 @@
-"""DockerOperator on a worker, against a real daemon that only the worker can reach."""
+"""Topic suite: DockerOperator on a worker, with a real daemon that only the worker can reach."""
 
 from collections.abc import Callable, Iterator
 
@@ -26,12 +26,12 @@ def worker(central: Airflow, new_worker: Callable[..., Worker], podman: Podman) 
 def test_a_containers_output_is_in_the_log_and_its_last_line_is_the_xcom(
     central: Airflow, worker: Worker, podman: Podman
 ) -> None:
-    run = central.trigger("contained", {"who": "somebody"})
+    run = central.trigger("contained", {"who": "someone"})
     assert central.wait_for_run("contained", run) == "success"
     log = central.task_log("contained", run, "say")
     assert "the first line" in log
-    assert "grüße somebody, try 1" in log
-    assert central.xcom("contained", run, "say") == "grüße somebody, try 1"
+    assert "grüße someone, try 1" in log
+    assert central.xcom("contained", run, "say") == "grüße someone, try 1"
     assert podman.containers() == []
 
 
@@ -46,9 +46,9 @@ def test_a_containers_exit_code_fails_the_task(central: Airflow, worker: Worker,
 
 def test_stopping_the_task_removes_its_container(central: Airflow, worker: Worker, podman: Podman) -> None:
     run = central.trigger("contained_wait", {"name": "lingering"})
-    wait_until(lambda: podman.containers() == ["lingering"], timeout_s=60, what="the container is there")
+    wait_until(lambda: podman.containers() == ["lingering"], timeout_s=60, what="the container runs")
     wait_until(lambda: "it runs" in central.task_log("contained_wait", run, "linger"), timeout_s=30, what="it runs")
     central.set_task_state("contained_wait", run, "linger", "failed")
-    # 3 s for the stop to arrive; the daemon's own stop of the container on top.
+    # 3 s until the stop arrives, plus the daemon's stop of the container.
     wait_until(lambda: not podman.containers(), timeout_s=5, what="the container is gone", every_s=0.2)
     assert central.wait_for_run("contained_wait", run) == "failed"

@@ -1,4 +1,4 @@
-"""Example Dags and documented forms run remotely with what is inferred for them: nothing that they ask for is denied."""
+"""Topic suite: example Dags and documented forms run remotely with inferred grants; no access is denied."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ EXAMPLES = (
     "example_dynamic_task_mapping",
     "asset_with_extra_by_yield",
 )
-"""Those of `dags/examples.py` that a test starts; one of them triggers the other one there."""
+"""The Dags of `dags/examples.py` that a test starts; one of them triggers the remaining one."""
 A_MONDAY = "2026-06-01T00:00:00Z"
-"""One of them needs a date, and sleeps in on Sundays."""
+"""One of them needs a logical date that is not a Sunday."""
 
 
 @pytest.fixture(scope="module")
 def started(central: Airflow, worker: Worker) -> dict[str, str]:
-    """Their runs, started together: most of their tasks wait for no other."""
+    """Start the runs together and return them: most of their tasks don't depend on others."""
     for dag_id in EXAMPLES:
         central.wait_for_dag(dag_id)
     asked = {"logical_date": A_MONDAY, "conf": {}}
@@ -42,7 +42,7 @@ def _names(central: Airflow) -> None:
     central.api("POST", "connections", json={"connection_id": "implied_bell", "conn_type": "http", "host": "bell.example"})
 
 
-def test_documented_forms_have_what_they_name(central: Airflow, worker: Worker) -> None:
+def test_documented_forms_get_what_they_name(central: Airflow, worker: Worker) -> None:
     source = central.trigger("implied_source")
     assert central.wait_for_run("implied_source", source) == "success"
 
@@ -56,7 +56,7 @@ def test_documented_forms_have_what_they_name(central: Airflow, worker: Worker) 
     assert _denied(central, ["implied"]) == []
 
 
-def test_what_a_file_reads_at_its_top_level_and_nobody_can_infer_fails_its_task_once(central: Airflow, worker: Worker) -> None:
+def test_a_top_level_read_that_can_not_be_inferred_fails_its_task_once(central: Airflow, worker: Worker) -> None:
     run = central.trigger("implied_by_nothing")
     assert central.wait_for_run("implied_by_nothing", run) == "failed"
     log = central.task_log("implied_by_nothing", run, "never").replace('\\"', '"')
@@ -65,7 +65,7 @@ def test_what_a_file_reads_at_its_top_level_and_nobody_can_infer_fails_its_task_
     assert [job["state"] for job in central.jobs(run)] == ["failed"], "one job, not one each minute"
 
 
-def test_examples_ask_for_nothing_that_is_not_inferred_for_them(central: Airflow, started: dict[str, str]) -> None:
+def test_all_accesses_of_the_examples_are_inferred(central: Airflow, started: dict[str, str]) -> None:
     ended = {dag_id: central.wait_for_run(dag_id, run, timeout_s=240) for dag_id, run in started.items()}
     assert set(ended.values()) == {"success"}, ended
     assert _denied(central, [*EXAMPLES, "example_trigger_target_dag"]) == []

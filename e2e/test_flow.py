@@ -1,4 +1,4 @@
-"""Branches, short circuits, setup and teardown, a Dag author's callbacks: all happen where the task runs."""
+"""Topic suite: branches, short circuits, setup, teardown and callbacks run where the task runs."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_callbacks_run_on_the_worker_once_for_each_event(central: Airflow, worke
     run = central.trigger("called_back", {"directory": str(tmp_path)})
     assert central.wait_for_run("called_back", run) == "failed"
     assert _states(central, "called_back", run) == {"succeed": "success", "fail": "failed", "skip": "skipped"}
-    told = [
+    expected = [
         "execute succeed try 1",
         "success succeed try 1",
         "execute fail try 1",
@@ -49,5 +49,5 @@ def test_callbacks_run_on_the_worker_once_for_each_event(central: Airflow, worke
         "execute skip try 1",
         "skipped skip try 1",
     ]
-    assert sorted((tmp_path / "notes").read_text().splitlines()) == sorted(f"{what} at {worker.name}" for what in told)
-    assert "the callback failure is heard" in central.task_log("called_back", run, "fail", 2)
+    assert sorted((tmp_path / "notes").read_text().splitlines()) == sorted(f"{what} at {worker.name}" for what in expected)
+    assert "the callback failure runs" in central.task_log("called_back", run, "fail", 2)

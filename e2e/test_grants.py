@@ -1,4 +1,4 @@
-"""Need to know: what remote tasks may read, by their definitions, their declarations and their queue's policy."""
+"""Topic suite: what remote tasks can read, by their definitions, their declarations and their queue's policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from testkit.worker import Worker
 
 @pytest.fixture(scope="module", autouse=True)
 def secrets(central: Airflow) -> None:
-    """Connections and variables, some of them nobody's business."""
+    """Create connections and variables, some of which no task has a grant for."""
     for name in ("granted_a", "granted_b", "granted_c", "withheld_plant", "site_7", "site_8"):
         central.api("POST", "connections", json={"connection_id": name, "conn_type": "http", "host": f"{name}.example"})
     for key, value in (("granted_text", "for all"), ("granted_json", '{"x": 1}'), ("withheld_text", "for nobody")):
@@ -27,7 +27,7 @@ def declared_run(central: Airflow, worker: Worker) -> str:
     return run
 
 
-def test_what_fields_and_templates_name_is_granted(central: Airflow, worker: Worker) -> None:
+def test_names_in_fields_and_templates_are_granted(central: Airflow, worker: Worker) -> None:
     run = central.trigger("grants_inferred")
     assert central.wait_for_run("grants_inferred", run) == "success"
     a, b, c = (f"granted_{name}.example" for name in "abc")
@@ -41,16 +41,16 @@ def test_what_fields_and_templates_name_is_granted(central: Airflow, worker: Wor
     assert {answer for _, _, answer in read} == {"granted"}
 
 
-def test_what_is_declared_is_granted(central: Airflow, declared_run: str) -> None:
+def test_declared_names_are_granted(central: Airflow, declared_run: str) -> None:
     text, keys = central.xcom("grants_declared", declared_run, "read_and_write")
     assert (text, sorted(keys)) == ("for all", ["granted_json", "granted_text"])
 
 
-def test_the_rest_is_denied_and_the_log_says_what_would_allow_it(central: Airflow, declared_run: str) -> None:
+def test_other_accesses_are_denied_and_the_log_says_how_to_allow_them(central: Airflow, declared_run: str) -> None:
     run = central.trigger("grants_denied", {"run_id": declared_run})
     assert central.wait_for_run("grants_denied", run) == "success"
 
-    def heard(task: str) -> tuple[str, str]:
+    def outcome_and_log(task: str) -> tuple[str, str]:
         return str(central.xcom("grants_denied", run, task)), central.task_log("grants_denied", run, task)
 
     for task, kind, name in [
@@ -61,7 +61,7 @@ def test_the_rest_is_denied_and_the_log_says_what_would_allow_it(central: Airflo
         ("xcom_of_another_dag", "xcoms_of", "grants_declared"),
         ("runs_of_another_dag", "dags", "grants_declared"),
     ]:
-        got, log = heard(task)
+        got, log = outcome_and_log(task)
         assert got.endswith("Error") or got == "AirflowSecretsBackendAccessDenied", f"{task} got {got}"
         log = log.replace('\\"', '"').replace("\\'", "'")
         assert f'executor_config={{"remote": {{"{kind}": ["{name}"]}}}}' in log, log
@@ -75,7 +75,7 @@ def test_the_rest_is_denied_and_the_log_says_what_would_allow_it(central: Airflo
     assert "for nobody" not in str(asked)
 
 
-def test_what_is_denied_is_suggested_to_the_author(central: Airflow) -> None:
+def test_denied_accesses_are_suggested_to_the_author(central: Airflow) -> None:
     suggested = central.remote_cli("grants", "suggest", "grants_denied")
     assert suggested["connection"] == {"connections": ["withheld_plant"]}
     assert 'executor_config={"remote": {"writes": ["withheld_text"]}}' in central.cli(
@@ -83,14 +83,14 @@ def test_what_is_denied_is_suggested_to_the_author(central: Airflow) -> None:
     )
 
 
-def test_other_dags_are_open_to_a_task_that_declares_them(central: Airflow, declared_run: str) -> None:
+def test_a_task_that_declares_other_dags_can_read_them(central: Airflow, declared_run: str) -> None:
     run = central.trigger("grants_across", {"run_id": declared_run})
     assert central.wait_for_run("grants_across", run) == "success"
     found, counted = central.xcom("grants_across", run, "look")
     assert found[0] == "for all" and counted is True
 
 
-def test_the_triggerer_calls_nothing_that_a_worker_makes_up(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+def test_the_triggerer_calls_no_class_that_a_worker_names(central: Airflow, worker: Worker, tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     run = central.trigger("grants_rogue", {"touched": str(touched)})
     assert central.wait_for_run("grants_rogue", run) == "failed"
@@ -98,7 +98,7 @@ def test_the_triggerer_calls_nothing_that_a_worker_makes_up(central: Airflow, wo
     assert not touched.exists()
 
 
-def test_a_queues_policy_allows_globs_and_may_only_record_the_rest(central: Airflow, new_worker: NewWorker) -> None:
+def test_a_queues_policy_allows_globs_and_can_only_record_the_rest(central: Airflow, new_worker: NewWorker) -> None:
     new_worker(central, "watcher", queues="watched")
     central.cli("remote", "grants", "allow", "watched", "--connections", "site_*")
     central.cli("remote", "grants", "mode", "watched", "audit")

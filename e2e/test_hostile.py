@@ -1,4 +1,4 @@
-"""Attacks with one worker's credential on a real central; each worked before it was closed (docs/explain/security.md)."""
+"""Topic suite: attacks with a worker's credential on a real central; each succeeded before its fix (docs/explain/security.md)."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from typing import Any
 
 import pytest
 
-from testkit.hostile_worker import HostileWorker, Taken, taken_over
+from testkit.hostile_worker import HostileWorker, Taken, enrol_hostile_worker
 from testkit.processes import free_port, wait_until
 from testkit.servers.airflow import Airflow
 
 FILE_DELETE = "airflow.providers.standard.triggers.file.FileDeleteTrigger"
 DATE_TIME = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
 TRIGGERER_ROUND_S = 4.0
-"""Two rounds of central's triggerer, which looks for triggers every second."""
+"""Several rounds of central's triggerer, which looks for triggers every second."""
 
 
 @pytest.fixture
 def hostile(central: Airflow) -> Iterator[HostileWorker]:
-    with taken_over(central, "hostile") as hostile:
+    with enrol_hostile_worker(central, "hostile") as hostile:
         yield hostile
 
 
 @pytest.fixture
 def running(central: Airflow, hostile: HostileWorker) -> tuple[str, Taken]:
-    """A run of a Dag that names nothing, and the hostile worker's job of it, its task running."""
+    """Return a run of a Dag that names nothing and the hostile worker's job of it; the task is running."""
     return _begin(central, hostile)
 
 
 def _begin(central: Airflow, hostile: HostileWorker, dag_id: str = "prey") -> tuple[str, Taken]:
     run = central.trigger(dag_id)
     job = hostile.take()
-    assert job.ti["run_id"] == run, "a test before this one left a job"
+    assert job.ti["run_id"] == run, "an earlier test left a job"
     assert hostile.start(job).status_code == 200
     return run, job
 
@@ -69,8 +69,8 @@ def test_no_trigger_that_a_worker_names_runs_on_central(
     run, job = running
     victim = tmp_path / "victim"
     victim.write_text("central's")
-    told = json.loads(json.dumps(kwargs).replace("{victim}", str(victim)))
-    answer = hostile.defer(job, classpath, trigger_kwargs=told, next_kwargs={"x": {"__classname__": "os.system"}})
+    trigger_kwargs = json.loads(json.dumps(kwargs).replace("{victim}", str(victim)))
+    answer = hostile.defer(job, classpath, trigger_kwargs=trigger_kwargs, next_kwargs={"x": {"__classname__": "os.system"}})
     assert answer.status_code < 300, answer.text
     [row] = [row for row in _triggers(central) if row["queue"] == "airflow-remote-sites"][-1:]
     assert (row["classpath"], row["kwargs"]) == ("airflow_remote_provider.placeholder.RunsAtSite", "{}")
@@ -79,14 +79,16 @@ def test_no_trigger_that_a_worker_names_runs_on_central(
     time.sleep(TRIGGERER_ROUND_S)
     assert victim.exists() and not victim.with_name("victim.owned").exists()
     assert central.is_running("triggerer")
-    assert central.task_instance("prey", run, "one")["state"] == "deferred", "and Airflow can show it"
+    assert central.task_instance("prey", run, "one")["state"] == "deferred", "Airflow can still show the task"
     central.set_task_state("prey", run, "one", "failed")
 
 
-def test_what_a_person_s_answer_resumes_is_not_decoded_on_central(central: Airflow, hostile: HostileWorker) -> None:
+def test_the_arguments_of_a_task_that_waits_for_input_are_not_decoded_on_central(
+    central: Airflow, hostile: HostileWorker
+) -> None:
     run, job = _begin(central, hostile)
-    said = {"state": "awaiting_input", "next_method": "execute", "next_kwargs": {"x": {"__classname__": "os.system"}}}
-    answer = hostile.call(job, "PATCH", f"{job.at}/state", said)
+    body = {"state": "awaiting_input", "next_method": "execute", "next_kwargs": {"x": {"__classname__": "os.system"}}}
+    answer = hostile.call(job, "PATCH", f"{job.at}/state", body)
     assert answer.status_code < 300, answer.text
     [task] = central.query("SELECT next_method, next_kwargs FROM task_instance WHERE run_id = :run", run=run)
     assert task["next_method"] == "__fail__" and "__classname__" not in json.dumps(task["next_kwargs"])
@@ -95,21 +97,21 @@ def test_what_a_person_s_answer_resumes_is_not_decoded_on_central(central: Airfl
 
 @pytest.mark.parametrize("spelling", ["stat%65", "%73tate", "STATE".lower().replace("a", "%61")])
 def test_no_spelling_of_state_reaches_a_task_of_another_worker(central: Airflow, hostile: HostileWorker, spelling: str) -> None:
-    """Spelt otherwise, the call used to be passed on without ending the job: whatever came after it found an open lease."""
+    """With another spelling the call was once passed on without ending the job, so that later calls had an open lease."""
     run, job = _begin(central, hostile)
     assert (
         hostile.call(job, "PATCH", f"{job.at}/{spelling}", {"state": "failed", "end_date": "2026-01-01T00:00:00Z"}).status_code
         < 300
     )
     [row] = central.jobs(run)
-    assert row["concluded_at"] is not None, "the rule that matched says that this call ends the task"
+    assert row["concluded_at"] is not None, "the rule that matched records that this call ends the task"
 
 
 def test_no_spelling_of_run_starts_a_task_without_accepting_it(central: Airflow, hostile: HostileWorker) -> None:
     run = central.trigger("prey")
     job = hostile.take()
-    said = {"state": "running", "hostname": "x", "unixname": "x", "pid": 1, "start_date": "2026-01-01T00:00:00Z"}
-    assert hostile.call(job, "PATCH", f"{job.at}/ru%6e", said).status_code == 200
+    body = {"state": "running", "hostname": "x", "unixname": "x", "pid": 1, "start_date": "2026-01-01T00:00:00Z"}
+    assert hostile.call(job, "PATCH", f"{job.at}/ru%6e", body).status_code == 200
     [row] = central.jobs(run)
     assert row["state"] == "running"
     hostile.end(job)
@@ -117,7 +119,7 @@ def test_no_spelling_of_run_starts_a_task_without_accepting_it(central: Airflow,
 
 def test_a_host_name_from_a_worker_is_never_called(central: Airflow, hostile: HostileWorker) -> None:
     port = free_port()
-    # Central's own port for workers' logs is taken by the scheduler, which serves those of local tasks.
+    # The scheduler uses central's own port for workers' logs: it serves the logs of local tasks.
     settings = {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(port)}
     url = central.start_another_api_server(called="looking", settings=settings)
     run = central.trigger("prey")
@@ -143,7 +145,7 @@ def test_a_host_name_from_a_worker_is_never_called(central: Airflow, hostile: Ho
 
 @contextmanager
 def _listening(port: int) -> Iterator[list[object]]:
-    """Listen where Airflow looks for a worker's logs; yield who called."""
+    """Listen on the port that Airflow calls for a worker's logs; yield the callers."""
     calls: list[object] = []
     with closing(socket.create_server(("127.0.0.1", port))) as server:
         server.settimeout(0.2)
@@ -185,7 +187,7 @@ def test_no_date_breaks_the_execution_api(central: Airflow, hostile: HostileWork
     assert central.wait_for_run("prey", run) == "failed"
 
 
-def test_a_concluded_job_reads_and_writes_nothing_more(central: Airflow, hostile: HostileWorker) -> None:
+def test_a_concluded_job_can_not_read_or_write(central: Airflow, hostile: HostileWorker) -> None:
     central.api("POST", "variables", json={"key": "after_the_end", "value": "one"})
     central.cli("remote", "grants", "allow", "hostile", "--variables", "after_the_end")
     run, job = _begin(central, hostile)
@@ -196,7 +198,7 @@ def test_a_concluded_job_reads_and_writes_nothing_more(central: Airflow, hostile
     central.api("PATCH", "variables/after_the_end", json={"key": "after_the_end", "value": "two"})
     assert hostile.call(job, "GET", "variables/after_the_end").status_code in (409, 422)
     assert hostile.call(job, "POST", xcom, "forged").status_code in (409, 422)
-    assert hostile.end(job).status_code < 300, "the same state again is a repeat"
+    assert hostile.end(job).status_code < 300, "the same state again counts as a repeated request"
     assert hostile.end(job, "failed").status_code in (409, 422)
     assert central.wait_for_run("prey", run) == "success"
     assert central.xcom("prey", run, "one") == "honest"
@@ -204,35 +206,35 @@ def test_a_concluded_job_reads_and_writes_nothing_more(central: Airflow, hostile
     central.api("DELETE", "variables/after_the_end")
 
 
-def test_an_event_of_a_trigger_comes_from_the_worker_that_hosts_it(central: Airflow, hostile: HostileWorker) -> None:
+def test_only_the_worker_that_hosts_a_trigger_can_send_its_event(central: Airflow, hostile: HostileWorker) -> None:
     run, job = _begin(central, hostile)
     assert hostile.defer(job, "site.Trigger").status_code < 300
     [trigger] = [row for row in central.jobs(run) if row["kind"] == "trigger"]
     fired = {"kind": "fired", "payload": "forged"}
     for claimed in (job, Taken(trigger["id"], trigger["epoch"], "trigger", {}), Taken(trigger["id"], 1, "trigger", {})):
-        assert hostile.about(claimed, "event", fired).status_code in (404, 409, 422)
+        assert hostile.call_protocol(claimed, "event", fired).status_code in (404, 409, 422)
     assert central.task_instance("prey", run, "one")["state"] == "deferred"
     central.set_task_state("prey", run, "one", "failed")
     wait_until(
         lambda: [row["state"] for row in central.jobs(run) if row["kind"] == "trigger"] == ["revoked"],
         timeout_s=15,
-        what="the trigger's job is taken back",
+        what="the trigger's job is revoked",
     )
 
 
 ENCODED = {"__classname__": "os.system", "__version__": 1, "__data__": "true"}
 
 
-def test_no_value_that_airflow_decodes_later_is_stored(central: Airflow, hostile: HostileWorker) -> None:
+def test_values_that_airflow_would_decode_later_are_refused(central: Airflow, hostile: HostileWorker) -> None:
     run, job = _begin(central, hostile)
     xcom = f"xcoms/prey/{run}/one/return_value"
-    # The UI parses a text once more and decodes what it finds.
+    # The UI parses a text again and decodes the result.
     answer = hostile.call(job, "POST", xcom, json.dumps(ENCODED))
     assert answer.status_code == 422 and "__classname__" in answer.text, answer.text
     assert hostile.call(job, "POST", xcom, json.dumps({"plain": 1})).status_code < 300
-    # The API server decodes a person's answer when the task goes on with it.
-    asked = {"ti_id": job.ti["id"], "options": ["yes"], "subject": "go on?"}
-    assert hostile.call(job, "POST", f"hitlDetails/{job.ti['id']}", asked).status_code < 300
+    # The API server decodes a user's answer when the task continues with it.
+    question = {"ti_id": job.ti["id"], "options": ["yes"], "subject": "go on?"}
+    assert hostile.call(job, "POST", f"hitlDetails/{job.ti['id']}", question).status_code < 300
     given = {"ti_id": job.ti["id"], "chosen_options": ["yes"], "params_input": {"x": ENCODED}}
     answer = hostile.call(job, "PATCH", f"hitlDetails/{job.ti['id']}", given)
     assert answer.status_code == 422 and "params_input" in answer.text, answer.text
@@ -241,7 +243,7 @@ def test_no_value_that_airflow_decodes_later_is_stored(central: Airflow, hostile
     assert central.xcom("prey", run, "one") == {"plain": 1}
 
 
-def test_no_old_version_of_the_execution_api_decodes_for_a_worker(central: Airflow, hostile: HostileWorker) -> None:
+def test_old_versions_of_the_execution_api_are_refused(central: Airflow, hostile: HostileWorker) -> None:
     central.trigger("prey")
     job = hostile.take()
     hostile.client.headers["airflow-api-version"] = "2025-04-28"
@@ -252,14 +254,14 @@ def test_no_old_version_of_the_execution_api_decodes_for_a_worker(central: Airfl
     assert hostile.end(job).status_code < 300
 
 
-def test_a_lease_of_a_trigger_changes_nothing_of_what_its_task_goes_on_with(central: Airflow) -> None:
-    with taken_over(central, "hostile", triggers=1) as hostile:
+def test_the_lease_of_a_trigger_can_not_change_how_its_task_resumes(central: Airflow) -> None:
+    with enrol_hostile_worker(central, "hostile", triggers=1) as hostile:
         run, job = _begin(central, hostile)
         assert hostile.defer(job, "site.Trigger", next_method="resume", next_kwargs={"from": "the task"}).status_code < 300
         assert hostile.report(job).status_code < 300
         trigger = hostile.take()
         assert trigger.kind == "trigger"
-        assert hostile.about(trigger, "accept", {}).status_code < 300
+        assert hostile.call_protocol(trigger, "accept", {}).status_code < 300
         forged = hostile.defer(trigger, "site.Trigger", next_method="forged", next_kwargs={"from": "the trigger"})
         assert forged.status_code >= 400, forged.text
         assert hostile.fire(trigger, "now").status_code < 300

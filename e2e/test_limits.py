@@ -1,4 +1,4 @@
-"""`[core] parallelism` bounds the executor, whatever the workers could take."""
+"""Topic suite: `[core] parallelism` limits the executor, also if the workers have more slots."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A task's log is in the UI while the task runs, and whole when it has ended."""
+"""Topic suite: a task's log is in the UI while the task runs, and complete when it has ended."""
 
 import hashlib
 import re
@@ -12,9 +12,9 @@ from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 LIVE_WITHIN_S = 1.0
-"""From a line's printing to its being in the UI's answer, for half of the lines at least."""
+"""From the printing of a line to the UI's answer that contains it, for at least half of the lines."""
 NOISE_S = 2.0
-"""What a busy machine may add for a single line."""
+"""The additional delay of a single line on a busy computer."""
 
 
 def test_lines_are_shown_within_a_second_of_being_printed(central: Airflow, worker: Worker) -> None:
@@ -33,10 +33,10 @@ def test_lines_are_shown_within_a_second_of_being_printed(central: Airflow, work
     assert statistics.median(delays.values()) < LIVE_WITHIN_S, delays
     assert max(delays.values()) < LIVE_WITHIN_S + NOISE_S, delays
     assert central.wait_for_run("talking", run) == "success"
-    _assert_whole(central, worker, "talking", run, "talk")
+    _assert_complete(central, worker, "talking", run, "talk")
 
 
-def test_the_ui_names_the_worker_and_never_tries_to_reach_it(central: Airflow, worker: Worker) -> None:
+def test_the_ui_names_the_worker_and_never_connects_to_it(central: Airflow, worker: Worker) -> None:
     run = central.trigger("talking", {"lines": 6, "every_s": 0.5})
     central.wait_for_task("talking", run, "talk", "running")
     while_running = central.task_log("talking", run, "talk")
@@ -49,18 +49,20 @@ def test_the_ui_names_the_worker_and_never_tries_to_reach_it(central: Airflow, w
 def test_fifty_megabytes_arrive_byte_for_byte(central: Airflow, worker: Worker) -> None:
     run = central.trigger("shouting")
     assert central.wait_for_run("shouting", run) == "success"
-    text = _assert_whole(central, worker, "shouting", run, "shout")
+    text = _assert_complete(central, worker, "shouting", run, "shout")
     assert len(text) > 50_000_000
     numbers = [int(number) for number in re.findall(rb'"event":"(\d{6}) ', text)]
     assert numbers == list(range(25_000))
 
 
 @pytest.mark.parametrize(("task", "letter"), [("shell", "y"), ("python", "z")])
-def test_bytes_that_are_no_text_and_a_line_of_ten_megabytes_harm_nothing(
+def test_bytes_that_are_not_text_and_lines_of_ten_megabytes_are_logged(
     central: Airflow, worker: Worker, mumbling: str, task: str, letter: str
 ) -> None:
     assert central.task_instance("mumbling", mumbling, task)["state"] == "success"
-    text = _assert_whole(central, worker, "mumbling", mumbling, task).decode()  # whatever was printed, the log is UTF-8
+    text = _assert_complete(
+        central, worker, "mumbling", mumbling, task
+    ).decode()  # the log is UTF-8 also if other bytes were printed
     assert "caf" in text
     assert " in Latin-1" in text
     assert "after it" in text
@@ -77,8 +79,8 @@ def mumbling(central: Airflow, worker: Worker) -> str:
     return run
 
 
-def _assert_whole(central: Airflow, worker: Worker, dag_id: str, run: str, task: str) -> bytes:
-    """Central's file, the worker's and the job's report agree, once both have been acknowledged. Return the log."""
+def _assert_complete(central: Airflow, worker: Worker, dag_id: str, run: str, task: str) -> bytes:
+    """Check that central's file, the worker's file and the job's report agree after the report; return the log."""
 
     def reported() -> dict[str, object] | None:
         [job] = [job for job in central.jobs(run) if job["task_id"] == task]

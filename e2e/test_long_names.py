@@ -1,4 +1,4 @@
-"""Ids of 250 characters, the most that Airflow stores."""
+"""Topic suite: ids of 250 characters, the longest that Airflow stores."""
 
 import uuid
 from collections.abc import Callable
@@ -11,14 +11,14 @@ LONGEST = 250
 DAG, FIRST, SECOND = (name.ljust(LONGEST, "x") for name in ("long_dag_", "first_task_", "second_task_"))
 
 
-def test_they_work_from_end_to_end(redundant: Airflow, new_worker: Callable[..., Worker]) -> None:
+def test_a_dag_with_the_longest_ids_runs(redundant: Airflow, new_worker: Callable[..., Worker]) -> None:
     new_worker(redundant, "long-names", queues="default", slots=1)
     run = _run(redundant)
-    assert "a word of the task with the long name" in redundant.task_log(DAG, run, FIRST)
+    assert "a line of the task with the long name" in redundant.task_log(DAG, run, FIRST)
 
 
-def test_a_log_that_no_file_can_hold_is_refused_and_holds_up_nothing(central: Airflow, worker: Worker) -> None:
-    """Airflow's default template puts `dag_id=` before the id: 257 bytes, where most file systems end at 255."""
+def test_a_log_with_a_too_long_file_name_is_refused_and_delays_nothing(central: Airflow, worker: Worker) -> None:
+    """Airflow's default template puts `dag_id=` before the id: 257 bytes, but most file systems allow 255."""
     _run(central)
     assert "log_filename_template" in worker.log.read_text()
 

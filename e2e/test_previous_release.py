@@ -1,4 +1,4 @@
-"""Sites and central are not updated at the same moment: a worker and a central of neighbouring releases run the demo's Dag."""
+"""Topic suite: sites and central are updated at different times; a worker and central of adjacent releases run the demo's Dag."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from testkit.worker import Worker
 from .conftest import ROOT, NewWorker
 
 DAG = "remote_demo"
-pytestmark = [previous.NEEDED, pytest.mark.skipif(bool(AIRFLOW), reason="the previous release knows Airflow 3.3 only")]
+pytestmark = [previous.NEEDED, pytest.mark.skipif(bool(AIRFLOW), reason="the previous release supports only Airflow 3.3")]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,7 @@ def test_this_worker_works_for_a_central_of_the_previous_release(previous_centra
     worker.stop()
 
 
-def test_a_worker_of_the_previous_release_stays_through_an_update_of_central(
-    previous_central: Airflow, new_worker: NewWorker
-) -> None:
+def test_a_worker_of_the_previous_release_survives_an_update_of_central(previous_central: Airflow, new_worker: NewWorker) -> None:
     worker = new_worker(previous_central, "previous-worker", queues="default", program=previous.worker_program())
     previous_central.stop()
     for name in previous.central_settings():

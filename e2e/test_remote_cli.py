@@ -1,4 +1,4 @@
-"""`airflow remote …` on a machine that reaches no database of central's: by its API, within what the user may."""
+"""Topic suite: `airflow remote …` on a computer without access to central's database uses the API, with the user's rights."""
 
 import json
 import subprocess
@@ -20,11 +20,11 @@ Elsewhere = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def elsewhere(central: Airflow, tmp_path: Path) -> Elsewhere:
-    """Return a function that runs `airflow remote …` as a user of central's, whose token it is given on stdin."""
+    """Return a function that runs `airflow remote …` as a user of central, with the user's token on stdin."""
     environment = clean_environment(
         {
             "AIRFLOW_HOME": str(tmp_path / "home"),
-            # Nobody listens there.
+            # Nothing listens there.
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:1/nothing",
             "AIRFLOW_REMOTE_SERVER": central.url,
         }
@@ -43,7 +43,7 @@ def _facts(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_fleet_is_seen_and_steered_without_the_database(central: Airflow, worker: Worker, elsewhere: Elsewhere) -> None:
+def test_workers_are_listed_and_changed_without_the_database(central: Airflow, worker: Worker, elsewhere: Elsewhere) -> None:
     rows = {row["name"]: row["presence"] for row in _facts(elsewhere("viewer", "workers", "list", "-o", "json"))}
     assert rows[worker.name] == "online"
 
@@ -56,18 +56,18 @@ def test_the_fleet_is_seen_and_steered_without_the_database(central: Airflow, wo
     assert {entry["actor"] for entry in entries[:2]} == {"op"}
 
 
-def test_what_a_user_may_not_ends_the_command_with_a_sentence(worker: Worker, elsewhere: Elsewhere) -> None:
+def test_a_missing_right_ends_the_command_with_a_message(worker: Worker, elsewhere: Elsewhere) -> None:
     done = elsewhere("viewer", "workers", "pause", worker.name)
     assert done.returncode == 1 and "the user 'viewer' may not manage workers" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_not_central_is_named(central: Airflow, elsewhere: Elsewhere) -> None:
+def test_a_url_that_is_not_central_is_reported(central: Airflow, elsewhere: Elsewhere) -> None:
     for url in (f"{central.url}/sub/path", f"{central.url}/api/v2"):
         done = elsewhere("viewer", "workers", "list", "--server", url)
         assert done.returncode == 1 and "by something that is not the Remote Executor's API" in done.stderr, done.stderr
 
 
-def test_a_token_that_airflow_refuses_is_said(elsewhere: Elsewhere) -> None:
+def test_a_token_that_airflow_refuses_is_reported(elsewhere: Elsewhere) -> None:
     done = elsewhere("viewer", "workers", "list", token="e30.e30.e30")
     assert done.returncode == 1 and "refuses the token in the first line of stdin" in done.stderr, done.stderr

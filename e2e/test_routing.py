@@ -1,4 +1,4 @@
-"""`executor` and `queue` of a task decide where it runs; slots, pools and weights how many at once, and in which order."""
+"""Topic suite: `executor` and `queue` of a task decide where it runs; slots, pools and weights limit and order the tasks."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -30,7 +30,7 @@ def test_two_workers_serve_their_own_queues_within_their_slots(central: Airflow,
     for site, count in (("north", 3), ("south", 4)):
         results = _mapped(central, "routed", run, site, count)
         assert {result["site"] for result in results} == {site}
-        assert most_at_once(results) == SLOTS[site], results
+        assert count_most_at_once(results) == SLOTS[site], results
     names = {worker["name"]: worker for worker in central.remote_cli("workers", "list")}
     assert set(SLOTS) <= set(names)
     assert sorted(names["south"]["queues"]) == ["south"]
@@ -54,17 +54,19 @@ def test_labels_and_bundles_decide_which_worker_of_a_queue(central: Airflow, new
         special.stop()
 
 
-def test_pools_and_pool_slots_bound_what_runs_at_once(central: Airflow, sites: dict[str, Worker], worker: Worker) -> None:
+def test_pools_and_pool_slots_limit_how_many_run_at_once(central: Airflow, sites: dict[str, Worker], worker: Worker) -> None:
     central.api("POST", "pools", json={"name": "narrow", "slots": 1})
     run = central.trigger("pooled")
     assert central.wait_for_run("pooled", run) == "success"
-    # The worker at home has four slots, the pool one.
-    assert most_at_once(_mapped(central, "pooled", run, "single", 3)) == 1
-    # The pool has many slots, the worker in the south two, and each task takes two.
-    assert most_at_once(_mapped(central, "pooled", run, "wide", 3)) == 1
+    # The worker `home` has four slots, the pool one.
+    assert count_most_at_once(_mapped(central, "pooled", run, "single", 3)) == 1
+    # The pool has many slots, the worker `south` two, and each task takes two.
+    assert count_most_at_once(_mapped(central, "pooled", run, "wide", 3)) == 1
 
 
-def test_what_weighs_most_runs_first_however_late_it_came(central: Airflow, sites: dict[str, Worker], tmp_path: Path) -> None:
+def test_the_task_with_the_highest_weight_runs_first_even_if_it_was_queued_last(
+    central: Airflow, sites: dict[str, Worker], tmp_path: Path
+) -> None:
     holding = central.trigger("holding", {"go": str(tmp_path / "go")})
     central.wait_for_task("holding", holding, "hold", "running")
     weighed = central.trigger("weighed")
@@ -76,13 +78,13 @@ def test_what_weighs_most_runs_first_however_late_it_came(central: Airflow, site
     begun = {weight: central.xcom("weighed", weighed, f"weight_{weight}")["begin"] for weight in (1, 3, 5)}
     begun[100] = central.xcom("heavy", heavy, "be")["begin"]
     assert sorted(begun, key=begun.__getitem__) == [100, 5, 3, 1]
-    # A slot that is free again is filled at once, not at the dispatcher's next look by itself.
+    # A freed slot is filled at once, not at the dispatcher's next periodic round.
     at = sorted(begun.values())
     assert all(later - earlier < NEXT_WITHIN_S for earlier, later in pairwise(at)), at
     assert central.wait_for_run("holding", holding) == "success"
 
 
-def most_at_once(results: list[dict[str, Any]]) -> int:
+def count_most_at_once(results: list[dict[str, Any]]) -> int:
     return max(sum(other["begin"] <= one["begin"] < other["end"] for other in results) for one in results)
 
 

@@ -1,21 +1,21 @@
-"""BashOperator: templates, params, environment, exit codes."""
+"""Topic suite: BashOperator with templates, params, environment and exit codes."""
 
 from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 
 def test_templates_params_and_environment_are_those_of_the_worker(central: Airflow, worker: Worker) -> None:
-    run = central.trigger("shell", {"who": "somebody"})
+    run = central.trigger("shell", {"who": "someone"})
     assert central.wait_for_run("shell", run) == "success"
-    assert central.xcom("shell", run, "say") == "somebody@shell/say"
+    assert central.xcom("shell", run, "say") == "someone@shell/say"
     fields = central.task_instance("shell", run, "say")["rendered_fields"]
-    assert fields["bash_command"] == "echo somebody@shell/say"
-    assert central.xcom("shell", run, "only_its_own") == "somebody & 'friends' at nowhere"
-    assert central.xcom("shell", run, "its_own_and_the_workers") == f"somebody at {worker.name}"
+    assert fields["bash_command"] == "echo someone@shell/say"
+    assert central.xcom("shell", run, "only_its_own") == "someone & 'friends' at nowhere"
+    assert central.xcom("shell", run, "its_own_and_the_workers") == f"someone at {worker.name}"
     assert central.task_instance("shell", run, "skip")["state"] == "skipped"
 
 
-def test_a_failing_exit_code_is_tried_again_and_then_fails(central: Airflow, worker: Worker) -> None:
+def test_a_failing_exit_code_is_retried_and_then_fails(central: Airflow, worker: Worker) -> None:
     run = central.trigger("shell_fails")
     central.wait_for_task("shell_fails", run, "fail", "up_for_retry")
     assert central.wait_for_run("shell_fails", run) == "failed"

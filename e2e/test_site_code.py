@@ -1,4 +1,4 @@
-"""Code that is at the site: another version than central's, zip archives, and what a site keeps in its plugins folder."""
+"""Topic suite: code at the site, in another version than central's, in zip archives, and in a plugins folder."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ def test_code_of_the_site(central: Airflow, new_worker: NewWorker, home: Path) -
     )
     ours = home / "worker-dags/site_code.py"
     ours.write_text(ours.read_text().partition("    # Added")[0] + "    known()\n\n\nsite_code()\n")
-    central.cli("dags", "reserialize", "--bundle-name", "dags-folder")  # the archive came after the start
+    central.cli("dags", "reserialize", "--bundle-name", "dags-folder")  # the archive was added after the start
 
     zipped, differs = central.trigger("zipped"), central.trigger("site_code")
     assert central.wait_for_run("zipped", zipped) == "success"
     assert "read 7" in central.task_log("zipped", zipped, "read")
-    # Central holds a reference, the value stays at the site.
+    # Central has a reference, the value stays at the site.
     assert str(central.xcom("zipped", zipped, "packed")).startswith("site://")
 
     assert central.wait_for_run("site_code", differs) == "failed"
@@ -138,7 +138,7 @@ def test_code_of_the_site(central: Airflow, new_worker: NewWorker, home: Path) -
         assert "The Dag file site_code.py of bundle 'dags-folder' on worker site-code (version " in log
         assert "is not the one that central parsed (version " in log
     assert "Task not found in Dag during start up" in added
-    assert "The task ended before its own code began, perhaps for this reason: The Dag file site_code.py" in added
+    assert "The task ended before its own code began. A possible reason: The Dag file site_code.py" in added
     jobs = central.remote_cli("jobs", "list", "--run", differs)
     assert [len(job["site_code"]) for job in jobs] == [32, 32]
 
@@ -150,7 +150,7 @@ def test_code_of_the_site(central: Airflow, new_worker: NewWorker, home: Path) -
 
 @pytest.fixture(scope="module")
 def backend(home: Path) -> dict[str, str]:
-    """Settings by which either end finds the XCom backend in its plugins folder."""
+    """Return settings with which both sides find the XCom backend in their plugins folder."""
     plugins = home / "backend-plugins"
     plugins.mkdir()
     (plugins / "site_xcom.py").write_text(XCOM_BACKEND)

@@ -1,4 +1,4 @@
-"""A task that a person or its own limit ends is gone from the remote machine within seconds."""
+"""Topic suite: the processes of a task that a user or a timeout ends are gone from the remote computer within seconds."""
 
 import time
 from pathlib import Path
@@ -11,9 +11,9 @@ from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 GONE_WITHIN_S = 3.0
-"""From the person's click; the task's own wind-down comes on top."""
+"""From the user's request, plus the task's own clean-up."""
 STUBBORN_S = 5.0
-"""What Airflow's supervisor waits between SIGTERM and SIGKILL."""
+"""The time of Airflow's supervisor between SIGTERM and SIGKILL."""
 
 
 @pytest.mark.parametrize(("state", "run_ends"), [("failed", "failed"), ("success", "success")])
@@ -27,7 +27,7 @@ def test_marking_a_running_task_ends_its_processes(
     assert central.task_instance("lingering", run, "linger")["state"] == state
 
 
-def test_a_task_that_does_not_listen_is_killed(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+def test_a_task_that_ignores_sigterm_is_killed(central: Airflow, worker: Worker, tmp_path: Path) -> None:
     run, pids = _start(central, "stubborn", tmp_path)
     central.set_task_state("stubborn", run, "linger", "failed")
     _assert_gone(pids, wind_down_s=STUBBORN_S)
@@ -50,12 +50,12 @@ def test_deleting_the_dag_run_ends_the_processes(central: Airflow, worker: Worke
     assert central.is_running("scheduler")
 
 
-def test_marking_a_queued_task_takes_its_job_back(central: Airflow, worker: Worker) -> None:
+def test_marking_a_queued_task_revokes_its_job(central: Airflow, worker: Worker) -> None:
     run = central.trigger("unserved")
     [job] = wait_until(lambda: central.jobs(run), timeout_s=30, what="the job is queued")
     assert job["state"] == "queued"
     central.set_task_state("unserved", run, "wait", "failed")
-    wait_until(lambda: central.jobs(run)[0]["state"] == "revoked", timeout_s=GONE_WITHIN_S, what="the job is taken back")
+    wait_until(lambda: central.jobs(run)[0]["state"] == "revoked", timeout_s=GONE_WITHIN_S, what="the job is revoked")
     assert central.wait_for_run("unserved", run) == "failed"
 
 
@@ -75,7 +75,7 @@ def test_a_stopped_task_frees_its_slot(central: Airflow, worker: Worker) -> None
 
 
 def _start(central: Airflow, dag_id: str, directory: Path) -> tuple[str, list[int]]:
-    """Run the Dag's task; return when its processes exist: the run and their pids."""
+    """Start the Dag; return the run and the pids of its task's processes when they exist."""
     run = central.trigger(dag_id, {"directory": str(directory)})
     pids = directory / "pids"
     wait_until(pids.exists, timeout_s=60, what=f"the task of {dag_id} runs")

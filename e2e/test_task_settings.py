@@ -1,4 +1,4 @@
-"""Central's settings reach what runs at a site: a remote task sees and masks what the same task on the LocalExecutor does."""
+"""Topic suite: central's settings reach sites; a remote task has the same settings and masks as on the LocalExecutor."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def _variables(central: Airflow) -> None:
 
 @pytest.fixture(scope="module")
 def site(central: Airflow, new_worker: NewWorker) -> Worker:
-    """A worker whose site has settings of its own."""
+    """Return a worker whose site has its own settings."""
     own = {"AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES": "dose", "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Asia/Tokyo"}
     return new_worker(central, "settings", queues="settings", variables=own)
 
 
-def test_a_remote_task_sees_and_masks_what_a_local_one_does(central: Airflow, worker: Worker) -> None:
+def test_a_remote_task_has_the_settings_and_masks_of_a_local_one(central: Airflow, worker: Worker) -> None:
     run = central.trigger("settings_here_and_there")
     assert central.wait_for_run("settings_here_and_there", run) == "success"
     here: dict[str, Any] = central.xcom("settings_here_and_there", run, "here")
@@ -48,7 +48,7 @@ def test_a_remote_task_sees_and_masks_what_a_local_one_does(central: Airflow, wo
         assert VALUES["plant_dose"] in log and VALUES["plant_color"] in log
 
 
-def test_the_site_s_own_settings_win_and_what_either_side_wants_masked_is_masked(central: Airflow, site: Worker) -> None:
+def test_the_sites_settings_take_precedence_and_the_masks_of_both_sides_apply(central: Airflow, site: Worker) -> None:
     run = central.trigger("settings_of_a_site")
     assert central.wait_for_run("settings_of_a_site", run) == "success"
     there: dict[str, Any] = central.xcom("settings_of_a_site", run, "there")
@@ -60,12 +60,12 @@ def test_the_site_s_own_settings_win_and_what_either_side_wants_masked_is_masked
     assert VALUES["plant_color"] in log
 
 
-def test_a_change_reaches_new_jobs_and_leaves_running_ones_alone(central: Airflow, site: Worker, tmp_path: Path) -> None:
+def test_a_change_reaches_new_jobs_and_does_not_affect_running_ones(central: Airflow, site: Worker, tmp_path: Path) -> None:
     run = central.trigger("settings_while_it_runs", {"directory": str(tmp_path)})
     wait_until((tmp_path / "pid").exists, timeout_s=60, what="the first job runs")
     process = psutil.Process(int((tmp_path / "pid").read_text()))
     central.stop_process("api-server")
-    # It stays so for the rest of the session: no other test looks at owners.
+    # It remains for the rest of the session: no other test checks owners.
     central.environment["AIRFLOW__OPERATORS__DEFAULT_OWNER"] = "the press"
     central.start_api_server()
     later = central.trigger("settings_of_a_site")

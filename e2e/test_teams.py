@@ -1,4 +1,4 @@
-"""Several teams in one Airflow: each team's tasks run on its own workers, though the queues have the same name."""
+"""Topic suite: several teams in one Airflow; each team's tasks run on its own workers although the queues have the same name."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ where()
 
 @pytest.fixture(scope="module")
 def teams(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Airflow]:
-    """A central with a team `red` and with what belongs to no team."""
+    """Start central with a team `red`, and a worker and a bundle of no team."""
     home = tmp_path_factory.mktemp("teams")
     bundles = []
     for name, team in (("common", None), ("red", "red")):
         directory = home / name
         directory.mkdir()
-        # Airflow takes the first executor of that name, the common one: a team's tasks go to the team's own default instead.
+        # Airflow would use the first executor of that name, which is the common one; so a team's tasks use the team's default.
         executor = "" if team else 'executor="RemoteExecutor", '
         (directory / "where.py").write_text(WHERE.format(name=name, executor=executor))
         local = "airflow.dag_processing.bundles.local.LocalDagBundle"
@@ -57,7 +57,7 @@ def teams(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresSer
     workers = []
     try:
         central.start()
-        for name, team in (("nobodys", None), ("reds", "red")):
+        for name, team in (("common_worker", None), ("red_worker", "red")):
             token = central.enrolment_token(queues="shared", name_pattern=name, team=team)
             code = {bundle: home / bundle for bundle in ("common", "red")}
             worker = Worker(home / name, name=name, central=central.url, token=token, bundles=code, task_variables={"SITE": name})
@@ -74,4 +74,4 @@ def test_each_teams_tasks_run_on_its_own_workers(teams: Airflow) -> None:
     for dag_id, run in runs.items():
         assert teams.wait_for_run(dag_id, run) == "success"
     found = {dag_id: teams.xcom(dag_id, run, "here") for dag_id, run in runs.items()}
-    assert found == {"where_common": "nobodys", "where_red": "reds"}
+    assert found == {"where_common": "common_worker", "where_red": "red_worker"}

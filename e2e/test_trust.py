@@ -1,4 +1,4 @@
-"""What somebody without the right credential gets from `/remote/v1`: nothing."""
+"""Topic suite: `/remote/v1` answers only callers with the right credential."""
 
 import json
 import threading
@@ -50,14 +50,14 @@ def test_no_route_answers_without_its_credential(central: Airflow, credential: s
     with httpx.Client(base_url=f"{central.url}/remote/v1/", headers=headers) as client:
         for method, path in ROUTES:
             if path == "enrol" and credential == "an Airflow admin's":
-                continue  # that is one of the two ways to join
+                continue  # this is one of the two ways to join
             answer = client.request(method, path, content=b"{}")
             assert answer.status_code in (401, 403), f"{method} {path}: {answer.status_code} {answer.text[:200]}"
-            assert answer.headers.get(MARKER), f"{method} {path} does not say that it is central's word"
+            assert answer.headers.get(MARKER), f"{method} {path} has no marker of central"
             assert answer.headers.get(PROBLEM), f"{method} {path} names no problem"
 
 
-def test_an_enrolment_token_is_good_for_one_worker(central: Airflow) -> None:
+def test_an_enrolment_token_enrols_one_worker(central: Airflow) -> None:
     token = central.enrolment_token(queues="nobody", name_pattern="once-*")
     headers = {MARKER: "1.0", "authorization": f"Bearer {token}"}
     url = f"{central.url}/remote/v1/enrol"
@@ -67,18 +67,18 @@ def test_an_enrolment_token_is_good_for_one_worker(central: Airflow) -> None:
 
 
 @pytest.mark.parametrize(("user", "status"), [("admin", 201), ("op", 201), ("viewer", 403)])
-def test_a_user_of_airflows_may_let_a_worker_join_if_he_has_the_right(central: Airflow, user: str, status: int) -> None:
+def test_a_user_with_the_right_can_let_a_worker_join(central: Airflow, user: str, status: int) -> None:
     login = {"username": user, "password": central.users[user].password}
     token = httpx.post(f"{central.url}/auth/token", json=login).json()["access_token"]
     headers = {MARKER: "1.0", "authorization": f"Bearer {token}"}
-    wish = {"name": f"by-{user}", "queues": ["nobody"]}
-    answer = httpx.post(f"{central.url}/remote/v1/enrol", json=wish, headers=headers)
+    body = {"name": f"by-{user}", "queues": ["nobody"]}
+    answer = httpx.post(f"{central.url}/remote/v1/enrol", json=body, headers=headers)
     assert answer.status_code == status, answer.text
     forged = {**headers, "authorization": f"Bearer {token[:-4]}AAAA"}
-    assert httpx.post(f"{central.url}/remote/v1/enrol", json={**wish, "name": "forged"}, headers=forged).status_code == 401
+    assert httpx.post(f"{central.url}/remote/v1/enrol", json={**body, "name": "forged"}, headers=forged).status_code == 401
 
 
-def test_a_worker_joins_by_its_administrators_password(central: Airflow, tmp_path: Path) -> None:
+def test_a_worker_joins_with_an_administrators_password(central: Airflow, tmp_path: Path) -> None:
     worker = Worker(tmp_path, name="by-password", central=central.url, token="none", bundles={})
     join = ("join", central.url, "--username", "op", "--name", worker.name, "--queues", "nobody")
     with pytest.raises(RuntimeError, match="does not accept the password of 'op'"):
@@ -95,20 +95,20 @@ def test_a_worker_joins_by_its_administrators_password(central: Airflow, tmp_pat
         worker.stop()
 
 
-def test_a_worker_cannot_touch_another_workers_job(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+def test_a_worker_can_not_access_another_workers_job(central: Airflow, worker: Worker, tmp_path: Path) -> None:
     run = central.trigger("lingering", {"directory": str(tmp_path)})
     wait_until((tmp_path / "pids").exists, timeout_s=60, what="the task runs")
     [job] = [job for job in central.remote_cli("jobs", "list") if job["run_id"] == run]
     task = central.task_instance("lingering", run, "linger")
 
-    stranger = _stranger(central)
+    stranger = _other_worker(central)
     base = f"jobs/{job['id']}"
     for epoch in ("1", str(job.get("epoch", 1)), "999"):
         epoch_header = {"airflow-remote-epoch": epoch}
         for method, path, body in [
             ("POST", f"{base}/accept", b""),
             ("POST", f"{base}/report", b'{"outcome": "failed", "exit_code": 1, "log_size": 0}'),
-            ("POST", f"{base}/log?offset=0", b"not its words\n"),
+            ("POST", f"{base}/log?offset=0", b"a forged line\n"),
             ("GET", f"{base}/execution/variables/anything", b""),
             ("GET", f"{base}/execution/connections/anything", b""),
             ("PUT", f"{base}/execution/task-instances/{task['id']}/heartbeat", b"{}"),
@@ -116,16 +116,16 @@ def test_a_worker_cannot_touch_another_workers_job(central: Airflow, worker: Wor
         ]:
             answer = stranger.request(method, path, content=body, headers=epoch_header)
             assert answer.status_code in (400, 403, 404, 409), f"{method} {path}: {answer.status_code} {answer.text[:200]}"
-            assert answer.headers.get(PROBLEM), f"{method} {path} got past our own door: {answer.text[:200]}"
+            assert answer.headers.get(PROBLEM), f"{method} {path} was not refused by our own API: {answer.text[:200]}"
 
     assert central.task_instance("lingering", run, "linger")["state"] == "running"
-    assert "not its words" not in central.task_log("lingering", run, "linger")
+    assert "a forged line" not in central.task_log("lingering", run, "linger")
     central.set_task_state("lingering", run, "linger", "success")
     assert central.wait_for_run("lingering", run) == "success"
 
 
 def test_a_worker_replaces_its_credential_while_it_works(central: Airflow, new_worker: NewWorker) -> None:
-    """On an API server where a credential lives for seconds: again and again, and nobody takes the worker for a thief."""
+    """On an API server with credentials that expire after seconds, the worker rotates repeatedly and is not flagged as a copy."""
     short = {"AIRFLOW__REMOTE__CREDENTIAL_DAYS": "0.0002"}  # 17 s
     url = central.start_another_api_server(called="short-lived", settings=short)
     try:
@@ -145,7 +145,7 @@ def test_a_worker_replaces_its_credential_while_it_works(central: Airflow, new_w
 
 
 def test_a_suspension_ends_an_open_poll_at_once_and_can_be_lifted(central: Airflow) -> None:
-    stranger = _stranger(central)
+    stranger = _other_worker(central)
     name = stranger.get("ping").json()["name"]
     answers: list[tuple[float, httpx.Response]] = []
 
@@ -157,15 +157,15 @@ def test_a_suspension_ends_an_open_poll_at_once_and_can_be_lifted(central: Airfl
     parked = threading.Thread(target=park, daemon=True)
     parked.start()
     central.cli("remote", "workers", "suspend", name, "--reason", "a test")
-    told = time.monotonic()
+    suspended = time.monotonic()
     parked.join(3)
-    assert answers, "the open poll went on"
+    assert answers, "the open poll continued"
     [(ended, answer)] = answers
-    assert ended - told < 2
+    assert ended - suspended < 2
     assert (answer.status_code, answer.headers[PROBLEM]) == (403, "suspended")
     assert stranger.get("ping").headers[PROBLEM] == "suspended"
     central.cli("remote", "workers", "unsuspend", name)
-    wait_until(lambda: stranger.get("ping").status_code == 200, timeout_s=5, what="the worker may speak again")
+    wait_until(lambda: stranger.get("ping").status_code == 200, timeout_s=5, what="the worker is accepted again")
 
 
 def _files(root: Path) -> list[Path]:
@@ -176,14 +176,14 @@ def _credential(worker: Worker) -> str:
     return str(json.loads((worker.state / "credential.json").read_text())["credential"])
 
 
-def _stranger(central: Airflow) -> httpx.Client:
-    """Enrol a worker of our own and open its session."""
+def _other_worker(central: Airflow) -> httpx.Client:
+    """Enrol another worker and open its session; return its client."""
     token = central.enrolment_token(queues="nobody", name_pattern="stranger-*")
     client = httpx.Client(base_url=f"{central.url}/remote/v1/", headers={MARKER: "1.0", "authorization": f"Bearer {token}"})
     enrolled = client.post("enrol", json={"name": f"stranger-{uuid.uuid4().hex[:8]}"})
     assert enrolled.status_code == 201, enrolled.text
     client.headers["authorization"] = f"Bearer {enrolled.json()['credential']}"
-    wish = {
+    body = {
         "instance_id": uuid.uuid4().hex,
         "boot_id": uuid.uuid4().hex,
         "protocol": "1.0",
@@ -192,7 +192,7 @@ def _stranger(central: Airflow) -> httpx.Client:
         "facts": {},
         "jobs": [],
     }
-    session = client.post("session", json=wish)
+    session = client.post("session", json=body)
     assert session.status_code == 200, session.text
     client.headers["airflow-remote-session"] = session.json()["session_id"]
     return client

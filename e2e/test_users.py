@@ -1,4 +1,4 @@
-"""A worker that is root runs the tasks of each queue as a user of their own: they reach neither it nor each other."""
+"""Topic suite: a worker that is root runs each queue's tasks as a separate user without access to the worker or other queues."""
 
 import os
 import pwd
@@ -15,14 +15,14 @@ from testkit.processes import wait_until
 from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users")
 
 DAGS = Path(__file__).parent / "dags"
 
 
 @pytest.fixture(scope="module")
 def users() -> Iterator[Mapping[str, pwd.struct_passwd]]:
-    """Two of this machine's users, by queue; made for this, and removed."""
+    """Create two users of this computer and return them by queue; remove them at the end."""
     names = {queue: f"remote-{queue}-{os.getpid() % 100_000}" for queue in ("alpha", "beta")}
     for name in names.values():
         subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name], check=True)
@@ -33,7 +33,7 @@ def users() -> Iterator[Mapping[str, pwd.struct_passwd]]:
 
 @pytest.fixture(scope="module")
 def public() -> Iterator[Path]:
-    """Where anybody may read the Dags and leave a file: pytest's own directories are closed to others."""
+    """Return a directory where every user can read the Dags and write files: pytest's directories are closed to other users."""
     place = Path(tempfile.mkdtemp(prefix="remote-users-"))
     place.chmod(0o755)
     shutil.copy(DAGS / "users.py", place / "users.py")
@@ -56,7 +56,7 @@ def worker(
     worker.stop()
 
 
-def test_each_queue_has_its_user_and_neither_reaches_the_worker_or_the_other(
+def test_each_queue_has_its_user_without_access_to_the_worker_or_other_queues(
     central: Airflow, worker: Worker, users: Mapping[str, pwd.struct_passwd], public: Path
 ) -> None:
     conf = {"place": str(public / "left"), "credential": str(worker.state / "credential.json")}
@@ -67,7 +67,7 @@ def test_each_queue_has_its_user_and_neither_reaches_the_worker_or_the_other(
     assert central.xcom("two_users", run, "look") == [users["beta"].pw_uid, closed, closed]
 
 
-def test_a_stop_ends_the_others_processes_and_the_log_is_whole(
+def test_a_stop_ends_the_other_users_processes_and_the_log_is_complete(
     central: Airflow, worker: Worker, users: Mapping[str, pwd.struct_passwd], public: Path
 ) -> None:
     run = central.trigger("one_lingers", {"place": str(public / "left")})
@@ -76,7 +76,7 @@ def test_a_stop_ends_the_others_processes_and_the_log_is_whole(
     processes = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
     assert {process.uids().real for process in processes} == {users["beta"].pw_uid}
     central.set_task_state("one_lingers", run, "linger", "failed")
-    wait_until(lambda: not any(process.is_running() for process in processes), timeout_s=20, what="they are gone")
+    wait_until(lambda: not any(process.is_running() for process in processes), timeout_s=20, what="they have ended")
     [log] = [path for path in worker.task_logs() if b"one_lingers" in path.read_bytes() or b"sleep 600" in path.read_bytes()]
     arrived = central.log_file("one_lingers", run, "linger")
-    wait_until(lambda: arrived.read_bytes() == log.read_bytes(), timeout_s=20, what="the log is whole")
+    wait_until(lambda: arrived.read_bytes() == log.read_bytes(), timeout_s=20, what="the log is complete")

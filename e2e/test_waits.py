@@ -1,4 +1,4 @@
-"""Deferred tasks: their triggers run on a worker of the queue, through outages, restarts and losses, and fire once."""
+"""Topic suite: triggers of deferred tasks run on a worker of the queue, survive outages, restarts and losses, and fire once."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def _states(central: Airflow, run: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def fs_default(central: Airflow) -> None:
-    """The connection of file sensors."""
+    """Create the connection that file sensors use."""
     central.api("POST", "connections", json={"connection_id": "fs_default", "conn_type": "fs"})
 
 
-def test_every_kind_of_wait_ends_on_what_only_the_site_has(
+def test_every_kind_of_wait_ends_with_an_event_of_the_site(
     central: Airflow, worker: Worker, fs_default: None, tmp_path: Path
 ) -> None:
     run = central.trigger("waits", {"directory": str(tmp_path)})
     for task in ("file", "of_bundle", "of_file", "starts"):
         central.wait_for_task("waits", run, task, "deferred")
-    assert central.task_instance("waits", run, "starts")["start_date"] is not None, "it began on its worker"
+    assert central.task_instance("waits", run, "starts")["start_date"] is not None, "it started on its worker"
     for row in central.query("SELECT classpath, kwargs, queue FROM trigger WHERE queue IS NOT NULL"):
         assert (row["classpath"], row["kwargs"]) == ("airflow_remote_provider.placeholder.RunsAtSite", "{}")
     (tmp_path / "go").write_text("press 7")
@@ -52,10 +52,12 @@ def test_every_kind_of_wait_ends_on_what_only_the_site_has(
     assert central.xcom("waits", run, "ends") == {"ended": "by the trigger"}
     assert central.xcom("waits", run, "starts") == {"read": "press 7"}
     triggers = {job["task_id"] for job in central.jobs(run) if job["kind"] == "trigger"}
-    assert triggers == {"file", "of_bundle", "of_file", "ends", "starts", "other_dag"}, "a moment is central's to wait for"
+    assert triggers == {"file", "of_bundle", "of_file", "ends", "starts", "other_dag"}, (
+        "central itself waits for a moment in time"
+    )
 
 
-def test_a_trigger_s_log_is_the_task_s(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+def test_a_triggers_log_is_part_of_the_tasks_log(central: Airflow, worker: Worker, tmp_path: Path) -> None:
     run = central.trigger("waits", {"directory": str(tmp_path)})
     central.wait_for_task("waits", run, "of_bundle", "deferred")
     wait_until(
@@ -68,7 +70,7 @@ def test_a_trigger_s_log_is_the_task_s(central: Airflow, worker: Worker, tmp_pat
     wait_until(
         lambda: _in_order(central.task_log("waits", run, "of_bundle"), "before the wait", "waiting for", "after the wait"),
         timeout_s=30,
-        what="the log tells the whole task",
+        what="the log has the lines of the whole task",
     )
 
 
@@ -77,7 +79,7 @@ def _in_order(text: str, *parts: str) -> bool:
     return -1 not in places and places == sorted(places)
 
 
-def test_a_trigger_hears_a_server_that_only_the_site_reaches(central: Airflow, worker: Worker) -> None:
+def test_a_trigger_reaches_a_server_of_the_site(central: Airflow, worker: Worker) -> None:
     with _server("ready") as url:
         run = central.trigger("waits_for_server", {"url": url})
         assert central.wait_for_run("waits_for_server", run) == "success"
@@ -93,7 +95,7 @@ def _server(says: str) -> Iterator[str]:
             self.wfile.write(says.encode())
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing."""
+            """Write no log."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -105,13 +107,13 @@ def _server(says: str) -> Iterator[str]:
 
 
 def test_a_trigger_that_raises_fails_its_task_with_its_traceback(central: Airflow, worker: Worker) -> None:
-    run = central.trigger("waits_in_vain")
-    assert central.wait_for_run("waits_in_vain", run) == "failed"
-    log = central.task_log("waits_in_vain", run, "wait")
+    run = central.trigger("waits_and_fails")
+    assert central.wait_for_run("waits_and_fails", run) == "failed"
+    log = central.task_log("waits_and_fails", run, "wait")
     assert "the press is broken" in log and "Trigger failed" in log
 
 
-def test_a_trigger_may_read_what_its_task_may(central: Airflow, worker: Worker) -> None:
+def test_a_trigger_has_the_grants_of_its_task(central: Airflow, worker: Worker) -> None:
     for name in ("waits_granted", "waits_denied"):
         central.api("POST", "connections", json={"connection_id": name, "conn_type": "http", "login": "ada"})
     run = central.trigger("waits_and_asks")
@@ -124,21 +126,21 @@ def test_a_trigger_may_read_what_its_task_may(central: Airflow, worker: Worker) 
     )
 
 
-def test_a_listed_class_runs_on_central_and_fails_its_own_task_alone(central: Airflow, worker: Worker) -> None:
-    """What its constructor raises would end a triggerer of Airflow 3.3."""
-    central.cli("remote", "grants", "allow", "default", "--code-on-central", "listed_triggers.Door")
+def test_a_listed_class_runs_on_central_and_its_failure_affects_only_its_task(central: Airflow, worker: Worker) -> None:
+    """Without the placeholder, an error in its constructor would end a triggerer of Airflow 3.3."""
+    central.cli("remote", "grants", "allow", "default", "--code-on-central", "listed_triggers.OnCentral")
     triggerer = central.process("triggerer").pid
     run = central.trigger("waits_on_central")
     assert central.wait_for_run("waits_on_central", run) == "failed"
-    assert central.xcom("waits_on_central", run, "front") == {"event": {"open": "front", "task": "front"}, "kept": FROM_BEFORE}
+    assert central.xcom("waits_on_central", run, "front") == {"event": {"name": "front", "task": "front"}, "kept": FROM_BEFORE}
     log = central.task_log("waits_on_central", run, "nowhere")
-    assert "there is no door 'nowhere'" in log and "Trigger failed" in log
+    assert "the name 'nowhere' is unknown" in log and "Trigger failed" in log
     assert central.is_running("triggerer") and central.process("triggerer").pid == triggerer
-    assert not [job for job in central.jobs(run) if job["kind"] == "trigger"], "no worker was asked"
+    assert not [job for job in central.jobs(run) if job["kind"] == "trigger"], "no worker got a trigger's job"
 
 
 @pytest.mark.parametrize("act", ["fail", "clear", "delete"])
-def test_what_a_user_does_to_a_waiting_task_cancels_its_trigger(
+def test_a_users_action_on_a_waiting_task_cancels_its_trigger(
     central: Airflow, waiting_worker: Worker, tmp_path: Path, act: str
 ) -> None:
     run = central.trigger("waits_once", {"directory": str(tmp_path)})
@@ -161,8 +163,8 @@ def test_a_wait_that_takes_too_long_fails_its_task_and_cancels_its_trigger(
     run = central.trigger("waits_too_long", {"directory": str(tmp_path)})
     assert central.wait_for_run("waits_too_long", run) == "failed"
     assert "Trigger timeout" in central.task_log("waits_too_long", run, "wait")
-    wait_until(lambda: _states(central, run) == ["revoked"], timeout_s=15, what="the trigger's job is taken back")
-    wait_until(lambda: not list(waiting_worker.state.glob("triggers/*")), timeout_s=15, what="the worker has let it go")
+    wait_until(lambda: _states(central, run) == ["revoked"], timeout_s=15, what="the trigger's job is revoked")
+    wait_until(lambda: not list(waiting_worker.state.glob("triggers/*")), timeout_s=15, what="the worker has deleted it")
     assert not (tmp_path / "go.killed").exists(), "no user has acted"
 
 
@@ -171,17 +173,17 @@ def waiting_worker(central: Airflow, new_worker: NewWorker) -> Worker:
     return new_worker(central, "waits", queues="waits", slots=2)
 
 
-def test_a_wait_survives_an_outage_and_its_event_comes_once(central: Airflow, waiting_worker: Worker, tmp_path: Path) -> None:
+def test_a_wait_survives_an_outage_and_its_event_arrives_once(central: Airflow, waiting_worker: Worker, tmp_path: Path) -> None:
     run = central.trigger("waits_once", {"directory": str(tmp_path)})
     _deferred(central, "waits_once", run)
     central.stop_process("api-server")
     try:
-        (tmp_path / "go").write_text("while central was away")
+        (tmp_path / "go").write_text("during the outage")
         wait_until(lambda: _events(waiting_worker), timeout_s=30, what="the event is on the worker's disk")
     finally:
         central.start_api_server()
     assert central.wait_for_run("waits_once", run) == "success"
-    assert central.xcom("waits_once", run, "wait") == {"event": {"read": "while central was away"}, "kept": FROM_BEFORE}
+    assert central.xcom("waits_once", run, "wait") == {"event": {"read": "during the outage"}, "kept": FROM_BEFORE}
     assert [job["state"] for job in central.jobs(run)] == ["succeeded"] * 3, "the task, its trigger, the resumed task"
 
 
@@ -189,7 +191,7 @@ def _events(worker: Worker) -> list[Path]:
     return list(worker.state.glob("triggers/*/event.json"))
 
 
-def test_a_wait_survives_the_daemon(central: Airflow, waiting_worker: Worker, tmp_path: Path) -> None:
+def test_a_wait_survives_the_end_of_the_daemon(central: Airflow, waiting_worker: Worker, tmp_path: Path) -> None:
     run = central.trigger("waits_once", {"directory": str(tmp_path)})
     _deferred(central, "waits_once", run)
     hosts = _hosts(waiting_worker)
@@ -244,13 +246,13 @@ def test_triggers_of_a_lost_worker_and_of_a_drained_one_go_to_another(
         os.kill(pid, signal.SIGKILL)
     drained = new_worker(central, "waits-drained", queues="waits-two", slots=1)
     wait_until(lambda: _hosted_by(central, run) == "waits-drained", timeout_s=120, what="the other worker hosts the trigger")
-    assert central.task_instance("waits_on_two", run, "wait")["try_number"] == 1, "the wait is not charged to the task"
+    assert central.task_instance("waits_on_two", run, "wait")["try_number"] == 1, "the wait does not count as a try"
     last = new_worker(central, "waits-last", queues="waits-two", slots=1)
     drained.drain()
     wait_until(lambda: _hosted_by(central, run) == "waits-last", timeout_s=60, what="the drained worker's trigger has moved")
-    (tmp_path / "go").write_text("at last")
+    (tmp_path / "go").write_text("finally")
     assert central.wait_for_run("waits_on_two", run) == "success"
-    assert central.xcom("waits_on_two", run, "wait")["event"] == {"read": "at last"}
+    assert central.xcom("waits_on_two", run, "wait")["event"] == {"read": "finally"}
     last.stop()
 
 

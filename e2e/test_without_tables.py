@@ -1,4 +1,4 @@
-"""Central before `airflow db migrate` has made our tables: everything of Airflow's goes on, and remote tasks wait for them."""
+"""Topic suite: before `airflow db migrate` has created our tables, Airflow works and remote tasks wait."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MIGRATE = "airflow db migrate"
 
 @pytest.fixture
 def bare(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
-    """A deployment whose database has Airflow's tables and none of ours."""
+    """Start a deployment whose database has Airflow's tables but not ours."""
     dags = tmp_path / "dags"
     dags.mkdir()
     (dags / "both.py").write_text(DAG)
@@ -59,12 +59,12 @@ def bare(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
         deployment.stop()
 
 
-def test_without_our_tables_other_tasks_run_and_remote_ones_wait_until_they_are_made(bare: Airflow, tmp_path: Path) -> None:
+def test_without_our_tables_other_tasks_run_and_remote_ones_wait(bare: Airflow, tmp_path: Path) -> None:
     run = bare.trigger("both")
     bare.wait_for_task("both", run, "local", "success", timeout_s=180)
     bare.wait_for_task("both", run, "remote", "queued")
-    scheduler, said = bare.process("scheduler").pid, bare.home / "scheduler.out"
-    wait_until(lambda: MIGRATE in said.read_text(), timeout_s=30, what="the scheduler names the remedy")
+    scheduler, scheduler_log = bare.process("scheduler").pid, bare.home / "scheduler.out"
+    wait_until(lambda: MIGRATE in scheduler_log.read_text(), timeout_s=30, what="the scheduler names the remedy")
 
     answer = bare.client().get("/remote/ui/v1/workers")
     assert (answer.status_code, MIGRATE in answer.json()["detail"]) == (503, True), answer.text
@@ -91,8 +91,8 @@ def test_without_our_tables_other_tasks_run_and_remote_ones_wait_until_they_are_
     finally:
         worker.stop()
     assert bare.is_running("scheduler") and bare.process("scheduler").pid == scheduler, "nothing was restarted"
-    wait_until(lambda: "works again" in said.read_text(), timeout_s=20, what="the scheduler says that it works again")
-    log = said.read_text()
-    assert log.count("tables of the Remote Executor are not in Airflow's database") <= 2, "when it began, and when it was over"
+    wait_until(lambda: "works again" in scheduler_log.read_text(), timeout_s=20, what="the scheduler logs that it works again")
+    log = scheduler_log.read_text()
+    assert log.count("tables of the Remote Executor are not in Airflow's database") <= 2, "once at its begin and once at its end"
     assert "Traceback" not in log
     assert "Traceback" not in (bare.home / "api-server.out").read_text()

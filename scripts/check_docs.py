@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import reference
-from airflow_remote_protocol.states import as_mermaid
+from airflow_remote_protocol.states import render_mermaid
 from airflow_remote_worker.system.service_unit import Unit
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,8 @@ BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/reference/metrics.md", "metrics", reference.metrics),
     ("docs/reference/cli.md", "commands", lambda: _printed("scripts/cli_reference.py")),
     ("docs/reference/rest.md", "routes", lambda: _printed("scripts/rest_reference.py")),
-    ("docs/protocol.md", "states", lambda: f"```mermaid\n{as_mermaid().strip()}\n```"),
+    ("docs/protocol.md", "states", lambda: f"```mermaid\n{render_mermaid().strip()}\n```"),
+    ("docs/README.md", "decisions", lambda: _decisions()),
 ]
 
 # (file, all that must stand in it)
@@ -43,6 +44,7 @@ UNIT = Unit(
 def main() -> int:
     write = "--write" in sys.argv[1:]
     wrong = [*_blocks(write=write), *_files(write=write), *_messages(), *_links(), *_locks(), *_adrs(), *_claims()]
+    wrong += [*_paths(), *_index()]
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
@@ -149,7 +151,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def _locks() -> list[str]:
-    """Locks name packages and hashes, never where somebody happened to download them."""
+    """Locks name packages and hashes, never the place of a download."""
     return [
         f"{path.relative_to(ROOT)}:{number}: names an index or a path"
         for path in sorted((ROOT / "requirements").glob("*.lock"))
@@ -158,23 +160,73 @@ def _locks() -> list[str]:
     ]
 
 
-CLAIMS = ROOT / "docs/explain/security.md"
-SHORT = ("hostile/", "api/", "ledger/", "stores/", "definitions/")
-"""Parts of `provider/tests/` that the security model names without it."""
+CLAIMS: dict[str, tuple[str, ...]] = {
+    "README.md": (),
+    "docs/explain/security.md": ("hostile/", "api/", "ledger/", "stores/", "definitions/"),
+}
+"""Pages with tables whose last column, *shown by*, names tests, and the parts of `provider/tests/` that each names without it."""
 
 
 def _claims() -> list[str]:
-    """Return what is wrong with the security model: each claim in its tables names a test, and each test that it names exists."""
-    text = CLAIMS.read_text(encoding="utf-8")
-    wrong = [
-        f"{CLAIMS.relative_to(ROOT)}: names the test {name}, which does not exist"
-        for name in dict.fromkeys(re.findall(r"`([\w/]+\.py)`", text))
-        if not (ROOT / ("provider/tests" if name.startswith(SHORT) else ".") / name).is_file()
-    ]
-    for table in re.findall(r"(?m)^\|[^\n]*shown by \|\n\|[-|]+\|\n((?:\|.*\n)+)", text):
-        rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-        wrong += [f"{CLAIMS.relative_to(ROOT)}: no test shows: {row[0]}" for row in rows if ".py`" not in row[-1]]
+    """Return what is wrong with the claims: each row of such a table names a test or a page, and each test exists.
+
+    The security model names tests only. That a linked page exists is checked with the other links.
+    """
+    wrong = []
+    for page, short in CLAIMS.items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        wrong += [
+            f"{page}: names the test {name}, which does not exist"
+            for name in dict.fromkeys(re.findall(r"`([\w/]+\.py)`", text))
+            if not (ROOT / ("provider/tests" if short and name.startswith(short) else ".") / name).is_file()
+        ]
+        tables = re.findall(r"(?m)^\|[^\n]*shown by \|\n\|[-|]+\|\n((?:\|.*\n)+)", text)
+        wrong += [] if tables else [f"{page}: has no table whose last column is 'shown by'"]
+        for table in tables:
+            rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+            shown = (".py`",) if short else (".py`", ".md)")
+            wrong += [f"{page}: nothing shows: {row[0]}" for row in rows if not any(form in row[-1] for form in shown)]
     return wrong
+
+
+OVERVIEWS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "docs/explain/survival.md", "docs/reference/conformance.md")
+ELSEWHERE = {"quarantine/"}
+"""Named there, but in a worker's state directory."""
+PACKAGES = (
+    ROOT / "protocol/src/airflow_remote_protocol",
+    ROOT / "worker/src/airflow_remote_worker",
+    ROOT / "provider/src/airflow_remote_provider",
+)
+
+
+def _paths() -> list[str]:
+    """Return the files and directories that the overviews name and that exist neither here nor in one of the packages."""
+    wrong = []
+    for page in OVERVIEWS:
+        text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+        for name in dict.fromkeys(re.findall(r"`((?:[\w.-]+/)*[\w-]+(?:\.(?:py|tsx?|md|lock)|/))`", text)):
+            places = [root / name for root in (ROOT, *PACKAGES)]
+            if name not in ELSEWHERE and not any(place.is_dir() if name.endswith("/") else place.is_file() for place in places):
+                wrong.append(f"{page}: names {name}, which does not exist")
+    return wrong
+
+
+def _index() -> list[str]:
+    """Return the pages under docs/ that its list of pages lacks."""
+    index = ROOT / "docs/README.md"
+    links = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", index.read_text(encoding="utf-8"))}
+    pages = {path.relative_to(index.parent).as_posix() for path in index.parent.rglob("*.md")} - {"README.md"}
+    return [f"docs/README.md: does not list {page}" for page in sorted(pages - links)]
+
+
+def _decisions() -> str:
+    """Return links to all decisions, by number."""
+    lines = []
+    for path in sorted((ROOT / "docs/adr").glob("[0-9][0-9][0-9][0-9]-*.md")):
+        number, _, title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").partition(". ")
+        if number != "0000":
+            lines.append(f"- [{number}](adr/{path.name}): {title}")
+    return "\n".join(lines)
 
 
 def _adrs() -> list[str]:

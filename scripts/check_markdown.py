@@ -1,8 +1,8 @@
 """Checks the form of Markdown files: one sentence a line, at most 120 columns.
 
-A change of one sentence is then a change of one line, and a review shows which sentence changed.
+A change of one sentence then changes one line, and a review shows which sentence changed.
 
-Run by `scripts/check`. Exempt are tables, code, blocks that a script generates, headings, and lines that hold only a link.
+Run by `scripts/check`. Tables, code, generated blocks, headings and lines that contain only a link are exempt.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = 120
-
-SKIPPED = {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/README.md"}  # until rewritten
 
 ABBREVIATIONS = ("e.g.", "i.e.", "vs.", "cf.", "approx.", "incl.", "resp.", "no.", "dr.", "mr.", "ms.", "st.")
 """A period after one of these never ends a sentence."""
@@ -34,7 +32,6 @@ def main() -> int:
     wrong = [
         f"{name}:{number}: {problem}"
         for name in _tracked()
-        if name not in SKIPPED
         for number, problem in problems((ROOT / name).read_text(encoding="utf-8"))
     ]
     for line in wrong:
@@ -74,7 +71,7 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _exempt(line: str) -> bool:
-    """Tell whether a line is a heading, a row of a table, a comment, or only a link."""
+    """Return whether a line is a heading, a row of a table, a comment, or only a link."""
     bare = _MARKER.sub("", line)
     if bare.startswith(("#", "|", "<!--")) or re.match(r"\[[^\]]+\]: \S", bare):
         return True
@@ -84,7 +81,7 @@ def _exempt(line: str) -> bool:
 def second_sentence(line: str) -> str:
     """Return the beginning of the second sentence on a line, or an empty text."""
     text = _MARKER.sub("", line)
-    # Names in code, link texts and addresses may hold periods; they may begin a sentence, never end one.
+    # Code, link texts and addresses can contain periods; they can begin a sentence but not end one.
     text = _CODE.sub("Code", text)
     text = _LINK.sub(lambda link: re.sub(r"[.!?]", "", link[1]), text)
     text = _ADDRESS.sub("Address", text)

@@ -1,9 +1,10 @@
-"""Checks that ui/src/types.ts agrees with the answers that the REST API declares in its OpenAPI document.
+"""Checks that ui/src/types.ts agrees with the responses that the REST API declares in its OpenAPI document.
 
-It writes the declared answers as TypeScript and lets the compiler assign each to the dashboard's type. A field that is renamed,
-removed or of another type on either side fails the check. Fields that only the API has are allowed: the dashboard shows a part.
+It writes the declared responses as TypeScript and lets the compiler assign each to the dashboard's type. A field that is renamed,
+removed or of another type on either side fails the check. Fields that only the API has are allowed: the dashboard need not show
+them.
 
-Runs where Airflow is installed: `.work/central`. Needs the dashboard's node modules (`scripts/environments ui`).
+Runs in the environment with Airflow, `.work/central`. Needs the dashboard's node modules (`scripts/environments ui`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ ANSWERS = {
     "Listed<Token>": "GET /enrolment-tokens",
     "MadeToken": "POST /enrolment-tokens",
 }
-"""The type that the dashboard reads each answer as."""
+"""The dashboard's type → the route whose response it describes."""
 
 VALUES = {
     ("GET /workers/{name}", "presence"): ("GET /workers", "presence"),
@@ -52,15 +53,15 @@ VALUES = {
     ("GET /accesses", "answer"): ("GET /accesses", "answer"),
     ("GET /policies", "mode"): ("PUT /policies/{queue}/mode", "mode"),
 }
-"""Fields of answers that are declared as any text, and the parameter or body field that declares their values."""
+"""Response fields that are declared as any text → the parameter or body field that declares their values."""
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         os.environ["AIRFLOW_HOME"] = home  # Airflow writes its configuration where it is imported
-        from airflow_remote_provider.api.ui_v1.app import create_people_api, document
+        from airflow_remote_provider.api.ui_v1.app import create_rest_api, document
 
-        described = document(create_people_api())
+        described = document(create_rest_api())
     wrong = [*_unchecked(), *_optional()] or _differences(described)
     for line in wrong:
         print(line, file=sys.stderr)
@@ -68,18 +69,18 @@ def main() -> int:
 
 
 def _unchecked() -> list[str]:
-    """Return the types that this script would miss: not in ANSWERS, and not part of a type that is."""
+    """Return the types that this script does not check: they are neither in ANSWERS nor part of a type in ANSWERS."""
     text = TYPES.read_text(encoding="utf-8")
     names = re.findall(r"^export interface (\w+)", text, re.MULTILINE)
     checked = set(re.findall(r"\w+", " ".join(ANSWERS)))
     used = {name for name in names if re.search(rf": {name}\b", text)}
-    wrong = [f"ui/src/types.ts: no answer is known for {name}; add it to ANSWERS" for name in names if name not in checked | used]
+    wrong = [f"ui/src/types.ts: {name} is not in ANSWERS; add it with its route" for name in names if name not in checked | used]
     for path in sorted(SOURCES.rglob("*.ts*")):
         text = path.read_text(encoding="utf-8")
         reads = re.findall(r"\b(?:read|act)<(\w+(?:<\w+>)?|\{[^}]*\})>\(", text)
         reads += [f"Listed<{row}>" for row in re.findall(r"\busePagedList<(\w+)>\(", text)]
         wrong += [
-            f"{path.relative_to(ROOT)}: reads an answer as {read}, which is not in ANSWERS"
+            f"{path.relative_to(ROOT)}: reads a response as {read}, which is not in ANSWERS"
             for read in reads
             if read not in ANSWERS and read not in ("T", "Listed<T>")
         ]
@@ -87,7 +88,7 @@ def _unchecked() -> list[str]:
 
 
 def _optional() -> list[str]:
-    """Return the fields that are marked as optional: a field that the API doesn't have would pass as absent."""
+    """Return the fields that are marked as optional: a field that the API doesn't have would pass the check as absent."""
     fields = re.findall(r"^ +(\w+)\?:", TYPES.read_text(encoding="utf-8"), re.MULTILINE)
     return [f"ui/src/types.ts: the field {field} is optional; the API always sends it, or null" for field in fields]
 
@@ -115,12 +116,12 @@ def _differences(described: Document) -> list[str]:
     differences = []
     for line, causes in found:
         ours, route = list(ANSWERS.items())[int(line) - first]
-        differences.append(f"ui/src/types.ts: {route} does not answer a {ours}:\n{causes.rstrip()}")
+        differences.append(f"ui/src/types.ts: the response of {route} is not a {ours}:\n{causes.rstrip()}")
     return differences
 
 
 def _declared(described: Document) -> list[str]:
-    """Return the API's schemas as declarations: of objects as interfaces, which the compiler names in its messages."""
+    """Return the API's schemas as declarations; objects become interfaces, whose names the compiler shows in its messages."""
     declared = []
     for name, schema in described["components"]["schemas"].items():
         typed = _typed(schema).replace("api.", "")
@@ -129,7 +130,7 @@ def _declared(described: Document) -> list[str]:
 
 
 def _typed(schema: Schema) -> str:
-    """Return *schema* as a TypeScript type. All fields are required: those with a default are sent, too."""
+    """Return *schema* as a TypeScript type. All fields are required: the API also sends those with a default."""
     if "$ref" in schema:
         return f"api.{schema['$ref'].rpartition('/')[2]}"
     if "enum" in schema or "const" in schema:
@@ -172,7 +173,7 @@ def _resolved(described: Document, schema: Schema) -> Schema:
 
 
 def _values(described: Document, route: str, name: str) -> list[str]:
-    """Return the values that a parameter, or a field of the body, may have."""
+    """Return the allowed values of a parameter or of a field of the body."""
     operation = _operation(described, route)
     schemas = {one["name"]: one["schema"] for one in operation.get("parameters", [])}
     if "requestBody" in operation:
@@ -183,7 +184,7 @@ def _values(described: Document, route: str, name: str) -> list[str]:
 
 
 def _set_values(described: Document, route: str, field: str, values: list[str]) -> None:
-    """Give a text field of an answer, or of a list's items, its values."""
+    """Set the allowed values of a text field of a response, or of the items of a list."""
     answer = _resolved(described, _answer(described, route))
     if "items" in answer["properties"]:
         answer = _resolved(described, answer["properties"]["items"]["items"])

@@ -1,4 +1,4 @@
-"""Prints the tables of `airflow remote`, made from its command tree. Runs where Airflow is installed: `.work/central`."""
+"""Prints the tables of `airflow remote`, made from its command tree. Runs in the environment with Airflow, `.work/central`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _lines(remote: Any) -> Iterator[str]:
 
 
 def _merged(own: list[tuple[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """Yield each option once, with the commands that have it."""
+    """Yield each option once, with the names of its commands."""
     of: dict[tuple[str, str], list[str]] = {}
     for name, option in own:
         of.setdefault((_spelled(option), option.kwargs["help"]), []).append(f"`{name}`")

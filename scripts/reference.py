@@ -1,4 +1,4 @@
-"""Tables of the configuration reference, made from the code that reads the configuration."""
+"""Makes the tables of the configuration reference from the code that reads the configuration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from airflow_remote_provider.settings import OPTIONS, SWITCHES, TEXT_OPTIONS, Se
 from airflow_remote_worker import cli, config
 from airflow_remote_worker.config import ENV_PREFIX, Config
 
-SPOKEN_DEFAULTS = {"os.cpu_count() or 1": "the number of processors"}
-"""Defaults that differ from machine to machine."""
+DESCRIBED_DEFAULTS = {"os.cpu_count() or 1": "the number of processors"}
+"""Defaults that differ between computers → their description."""
 KINDS = {"Path": "path", "float": "number", "int": "whole number", "str": "text", "bool": "true or false"}
 
 
 def central_options() -> str:
-    """Every option of `[remote]`."""
+    """Return the table of all options of `[remote]`."""
     whole = {name for name, kind in Settings.__annotations__.items() if kind == "int"}
     rows = [
         (f"`{name}`", _number(option.default), f"{_number(option.least)} to {_number(option.most)}", option.text)
@@ -33,26 +33,26 @@ def central_options() -> str:
     rows += [(f"`{name}`", f"`{option.default}`" if option.default else "", "text", option.text) for name, option in texts]
     missing = set(Settings.__annotations__) - {name.strip("`") for name, *_ in rows}
     if missing:
-        raise SystemExit(f"settings.py: {', '.join(sorted(missing))}: read, and in no table that the reference is made of")
+        raise SystemExit(f"settings.py: {', '.join(sorted(missing))}: in no table of options, which the reference is made of")
     table = _table(("option", "default", "allowed", "meaning"), rows)
     return f"{table}\n\nWhole numbers: {', '.join(f'`{name}`' for name in OPTIONS if name in whole)}."
 
 
 def task_settings() -> str:
-    """Every setting of central's Airflow that tasks at a site get."""
+    """Return the table of the settings of central's Airflow that tasks at a site receive."""
     rows = [(f"`[{name.partition('.')[0]}] {name.partition('.')[2]}`", option.why) for name, option in TASK_SETTINGS.items()]
     return _table(("option", "what it decides for a task"), rows)
 
 
 def grant_rules() -> str:
-    """Every route of the Execution API, and what a job needs to call it."""
-    spoken = {TASKS: "tasks", TASKS_AND_CALLBACKS: "tasks, callbacks", CALLBACKS: "callbacks", TESTS: "connection tests"}
-    rows = [(f"`{method} {path}`", spoken.get(rule.kinds, "all"), rule.text) for method, path, rule in TABLE]
+    """Return the table of the routes of the Execution API and the grants that a job needs to call them."""
+    described = {TASKS: "tasks", TASKS_AND_CALLBACKS: "tasks, callbacks", CALLBACKS: "callbacks", TESTS: "connection tests"}
+    rows = [(f"`{method} {path}`", described.get(rule.kinds, "all"), rule.text) for method, path, rule in TABLE]
     return _table(("call", "jobs", "needs"), rows)
 
 
 def metrics() -> str:
-    """Every metric that central tells."""
+    """Return the table of all metrics that central sends."""
     rows = [
         (f"`{name}`", metric.kind.value, f"`{metric.tag}`" if metric.tag else "", metric.text) for name, metric in METRICS.items()
     ]
@@ -60,7 +60,7 @@ def metrics() -> str:
 
 
 def worker_settings() -> str:
-    """Every setting of the worker, with its four names."""
+    """Return the table of all settings of the worker, with their key, environment variable and flag."""
     flags = _flags_by_dest()
     rows = []
     for key, annotation, default, text in _settings(Config):
@@ -73,7 +73,7 @@ def worker_settings() -> str:
 
 
 def worker_commands() -> str:
-    """Every command of `airflow-remote-worker` with its options."""
+    """Return the tables of all commands of `airflow-remote-worker` and their options."""
     parser = cli._parser()
     commands = _subparsers(parser)
     helps = {choice.dest: choice.help or "" for choice in commands._choices_actions}
@@ -104,9 +104,7 @@ def _settings(section: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple
         if isinstance(follows, ast.Expr) and isinstance(follows.value, ast.Constant) and isinstance(follows.value.value, str):
             text = inspect.cleandoc(follows.value.value)
         if not text:
-            raise SystemExit(
-                f"config.py: {section.__name__}.{statement.target.id} has no docstring, which the reference is made of"
-            )
+            raise SystemExit(f"config.py: {section.__name__}.{statement.target.id} has no docstring; the reference needs it")
         if annotation.startswith("dict"):
             yield f"{key}.<NAME>", "text", "", text
         else:
@@ -126,7 +124,7 @@ def _default(value: ast.expr | None) -> str:
     text = ast.unparse(value)
     if text in ("None", "''"):
         return ""
-    return SPOKEN_DEFAULTS.get(text, f"`{text.lower() if text in ('True', 'False') else text}`")
+    return DESCRIBED_DEFAULTS.get(text, f"`{text.lower() if text in ('True', 'False') else text}`")
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Prints the table of people's API, made from its OpenAPI document. Runs where Airflow is installed: `.work/central`."""
+"""Prints the table of the REST API, made from its OpenAPI document. Runs in the environment with Airflow, `.work/central`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ GROUPS = ("workers", "enrolment tokens", "queues", "policies", "jobs", "audit", 
 def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ["AIRFLOW_HOME"] = home  # Airflow writes its configuration where it is imported
-        from airflow_remote_provider.api.ui_v1.app import create_people_api, document
+        from airflow_remote_provider.api.ui_v1.app import create_rest_api, document
 
-        print("\n".join(_lines(document(create_people_api()))))
+        print("\n".join(_lines(document(create_rest_api()))))
 
 
 def _lines(described: dict[str, Any]) -> list[str]:

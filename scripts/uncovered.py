@@ -1,7 +1,7 @@
 """Lists the routes, parameters and fields of the installed Airflow's Execution API that have no rule in `api/gateway/rules.py`.
 
-Workers are refused them. Run it in central's environment (`.work/central/bin/python scripts/uncovered.py`) after an upgrade of
-Airflow; exits with 1 if there are any.
+Central refuses these to workers. Run the script in central's environment (`.work/central/bin/python scripts/uncovered.py`) after
+an upgrade of Airflow; it exits with 1 if it finds any.
 """
 
 from __future__ import annotations

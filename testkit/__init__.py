@@ -1,4 +1,4 @@
-"""What the tests, the demo and the benchmark start: a real Postgres, a real central, real workers, each in its own processes.
+"""Starts what tests, demo and benchmark need: a real Postgres, a real central, real workers, each in its own processes.
 
-Nothing here is shipped. All but `airflow` (which needs httpx) gets by with the standard library.
+Nothing here is shipped. Every module except `airflow` (which needs httpx) uses only the standard library.
 """

@@ -1,4 +1,4 @@
-"""What an attacker has who took a worker over: its credential, a socket, and time."""
+"""An attacker that has taken over a worker: it has the worker's credential and sends requests of any form."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger import queue_policy
 
 LOG_LIMIT = 65536
-"""`[remote] log_bytes_per_job`, as low as it goes."""
+"""The lowest value that `[remote] log_bytes_per_job` accepts."""
 PASSWORD = "open-sesame-of-the-plant"
-"""Of the connection, and the value of the variable, that are called `plant`."""
+"""The password of the connection `plant`, and the value of the variable `plant`."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Answer:
 
 
 class Attacker:
-    """Says whatever it likes in the name of a *worker*, byte for byte: no client library tidies it up."""
+    """Sends requests as *worker*, byte for byte: no client library normalises them."""
 
     def __init__(self, central: ServedCentral, worker: Caller, offer: Offer) -> None:
         self.central = central
         self.worker = worker
         self.offer = offer
-        """Of a job of its own, which it runs."""
+        """The offer of the job that the worker runs."""
 
     def headers(self, **changes: str | None) -> dict[str, str]:
-        """What an honest request of the worker about its job carries, but for *changes* (None: leave it out)."""
+        """Return the headers of a correct request about the worker's job, with *changes* (None: leave the header out)."""
         honest: dict[str, str | None] = {
             MARKER_HEADER: PROTOCOL_VERSION,
             "authorization": f"Bearer {self.worker.credential}",
@@ -50,20 +50,20 @@ class Attacker:
             EPOCH_HEADER: str(self.offer.epoch),
             "content-type": "application/json",
         }
-        told = {name.replace("_", "-"): value for name, value in changes.items()}
-        return {name: value for name, value in {**honest, **told}.items() if value is not None}
+        changed = {name.replace("_", "-"): value for name, value in changes.items()}
+        return {name: value for name, value in {**honest, **changed}.items() if value is not None}
 
-    def say(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """*path*: below `/remote/v1/`; sent as it is."""
+    def send(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a request to *path*, which is below `/remote/v1/` and not normalised."""
         for tries_left in reversed(range(3)):
             try:
-                return self._say(method, path, body, headers)
-            except ConnectionError:  # central has answered and hung up on a body that it will not read; the answer was lost
+                return self._send(method, path, body, headers)
+            except ConnectionError:  # central answered and closed the connection without reading the body; the answer was lost
                 if not tries_left:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    def _say(self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None) -> Answer:
+    def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.central.port, timeout=20)
         try:
             connection.request(method, f"{PREFIX}/{path}", body, dict(self.headers() if headers is None else headers))
@@ -72,17 +72,17 @@ class Attacker:
         finally:
             connection.close()
 
-    def about_job(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        return self.say(method, f"jobs/{self.offer.job_id}/{path}", body, headers)
+    def send_about_job(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        return self.send(method, f"jobs/{self.offer.job_id}/{path}", body, headers)
 
 
 def take_over(central: ServedCentral) -> Attacker:
-    """A worker of its own queue that runs a job, taken over."""
-    worker = Caller.at_work(central)
+    """Enrol a worker on a queue of its own, let it run a job, and return its attacker."""
+    worker = Caller.connect(central)
     return Attacker(central, worker, worker.start_job())
 
 
 def allow(queue: str, kind: GrantKind, *globs: str) -> None:
-    """Let central's people grant something to a queue."""
+    """Grant *globs* of *kind* to *queue*, as an administrator does."""
     with compat.transaction() as session:
         queue_policy.allow(session, queue, {kind: globs}, by="a person")

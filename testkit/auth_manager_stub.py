@@ -1,4 +1,4 @@
-"""Who may call people's API in tests: Airflow's auth manager as a table of users (e2e asks the real one)."""
+"""A stand-in for Airflow's auth manager: a table of the users that can call the REST API in tests (e2e uses the real one)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fastapi import FastAPI, HTTPException, Request
 
 @dataclass
 class User:
-    """One of Airflow's users, and what its auth manager says of them. Their token is their name: as bearer, or in the cookie."""
+    """An Airflow user and the rights that the auth manager gives them. Their name is their token, as bearer or in the cookie."""
 
     name: str
     sees: bool = True
     manages: bool = False
     ends: bool = False
-    """Tasks of Dags."""
+    """Whether the user is allowed to end tasks of Dags."""
     teams: frozenset[str] | None = None
     dags: frozenset[str] | None = None
     asked: list[str] = field(default_factory=list)
-    """What the auth manager was asked about him."""
+    """What the auth manager was asked about the user."""
 
     def get_name(self) -> str:
         return self.name
@@ -31,15 +31,15 @@ class User:
 
 
 def admit(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
-    """Let four users call *app*; return them.
+    """Let four users call *app* and return them.
 
-    ann may manage, vic may see, eve may nothing, tom manages the team blue and reads the Dag `his`.
+    `ann` manages everything, `vic` only sees, `eve` has no rights, `tom` manages the team `blue` and reads the Dag `toms`.
     """
     users = {
         "ann": User("ann", manages=True, ends=True),
         "vic": User("vic"),
         "eve": User("eve", sees=False),
-        "tom": User("tom", manages=True, ends=True, teams=frozenset({"blue"}), dags=frozenset({"his"})),
+        "tom": User("tom", manages=True, ends=True, teams=frozenset({"blue"}), dags=frozenset({"toms"})),
     }
 
     async def user_of(request: Request) -> User:

@@ -1,4 +1,4 @@
-"""A private certificate authority, as companies have: signs certificates for servers and for workers.
+"""A private certificate authority, as companies run one: it signs certificates for servers and for workers.
 
 Needs `cryptography`, which central's environment has.
 """
@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """An authority with its certificate at *file*; what it signs lies beside it."""
+    """An authority. Its certificate is at *file*, the certificates that it signs are in the same directory."""
 
     def __init__(self, directory: Path, name: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ class Authority:
         self.key_file.write_bytes(_private_pem(self._key))
 
     def issue(self, name: str, *addresses: str, days: float = 30) -> Path:
-        """Return a PEM file with a key and the certificate for it: of *name*, for *addresses* (names or IP addresses)."""
+        """Return a PEM file with a new key and its certificate for *name* and *addresses* (host names or IP addresses)."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(name, key.public_key(), addresses=addresses, days=days)
         path = self._directory / f"{name}.pem"
@@ -54,7 +54,7 @@ class Authority:
             .issuer_name(_name(self.name))
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            # One that is over by now must have begun before that.
+            # Also valid for certificates that have expired (negative *days*): they must begin before they end.
             .not_valid_before(now - timedelta(days=2))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)

@@ -47,10 +47,10 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
 class ServedCentral:
-    """Implements the conformance suite's `CentralUnderTest`; the levers use the ledger, as the executor and people do."""
+    """Implements the conformance suite's `CentralUnderTest`; changes go through the ledger, as the executor's and users' do."""
 
     def __init__(self, execution_api: Callable[[], Any] | None = None) -> None:
-        """*execution_api* makes another than our stand-in."""
+        """Serve the app that *execution_api* returns instead of the stand-in."""
         self._serving = Serving(create_worker_api(execution_api or stand_in_execution_api), PREFIX)
         self.port = self._serving.port
         self._client = httpx.Client(base_url=f"{self._serving.url}{PREFIX}/", timeout=30)
@@ -63,7 +63,7 @@ class ServedCentral:
         self._client.close()
         self._serving.__exit__(kind, error, trace)
 
-    # What the conformance suite asks for
+    # Methods that the conformance suite calls
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"") -> Response:
         answer = self._client.request(method, path, headers=dict(headers), content=body)
@@ -204,11 +204,11 @@ class ServedCentral:
 
     def ask_to_restart(self, worker_name: str) -> None:
         with compat.transaction() as session:
-            restarts.ask_to_restart(session, worker_name, by="conformance")
+            restarts.request_restart(session, worker_name, by="conformance")
 
     def ask_to_rotate(self, worker_name: str) -> None:
         with compat.transaction() as session:
-            rotation.ask_to_rotate(session, worker_name, by="conformance")
+            rotation.request_rotation(session, worker_name, by="conformance")
 
     def pass_handover(self, worker_name: str) -> None:
         with compat.transaction() as session:
@@ -220,10 +220,10 @@ class ServedCentral:
             worker.credential_expires_at = LONG_AGO
             worker.changed_at = stamp(session)
             wake(session, Topic.WORKER)
-        time.sleep(2)  # the process that knows the worker must hear of it
+        time.sleep(2)  # the process that caches the worker must be notified
 
     def ungranted_variable(self) -> str:
-        return f"ungranted-{uuid.uuid4().hex}"  # a grant names what it grants
+        return f"ungranted-{uuid.uuid4().hex}"  # no grant names it
 
     def is_flagged(self, worker_name: str) -> bool:
         with compat.transaction() as session:
@@ -237,7 +237,7 @@ class ServedCentral:
 
 
 def stand_in_execution_api() -> FastAPI:
-    """The few routes of Airflow's Execution API that matter to a job's state; `echo` shows what the gateway passes on."""
+    """Return an app with the routes of the Execution API that affect a job's state; `echo` returns what the gateway forwards."""
     app = FastAPI()
     started: dict[uuid.UUID, int] = {}
     xcoms: dict[tuple[str, str, str, str], Any] = {}
@@ -254,8 +254,8 @@ def stand_in_execution_api() -> FastAPI:
 
     @app.patch("/task-instances/{ti_id}/state")
     async def state(ti_id: uuid.UUID, request: Request) -> Any:
-        said = await request.json()
-        return _move(ti_id, ("running",), said["state"], 204, said if said["state"] == "deferred" else None)
+        body = await request.json()
+        return _move(ti_id, ("running",), body["state"], 204, body if body["state"] == "deferred" else None)
 
     @app.api_route("/xcoms/{dag_id}/{run_id}/{task_id}/{key:path}", methods=["GET", "HEAD", "POST"])
     async def xcom(dag_id: str, run_id: str, task_id: str, key: str, request: Request) -> Any:

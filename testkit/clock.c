@@ -1,5 +1,6 @@
-/* Sets the wall clock of the programs that preload it forward by the seconds (a double) in the file that CLOCK_SHIFT names, from
-   one call to the next when the file changes. Monotonic clocks, sleeps and timeouts go on as they do when a person sets a clock. */
+/* Shifts the wall clock of the programs that preload it by the seconds (a double) in the file that CLOCK_SHIFT names. A change of
+   the file takes effect at the next call. Monotonic clocks, sleeps and timeouts are not changed, as when an administrator sets a
+   clock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

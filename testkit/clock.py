@@ -1,10 +1,11 @@
-"""A wall clock of their own for the processes that a test starts: it is right until the test sets it.
+"""A separate wall clock for the processes that a test starts: it is correct until the test sets it.
 
     with Clock() as clock:
         Worker(…, variables=clock.variables, task_variables=clock.variables)
         clock.set(ahead_s=86_400)
 
-Needs gcc: `clock.c`, preloaded, shifts what programs read. Nothing else is changed: monotonic clocks, timeouts, file times.
+Needs gcc: `clock.c` is preloaded and shifts the wall clock that programs read. Monotonic clocks, timeouts and file times are not
+changed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 
 
 class Clock:
-    """One clock. Processes that have its `variables` in their environment go by it; also those of another user."""
+    """One clock. It applies to processes that have its `variables` in their environment, also to those of another user."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="remote-clock-"))
@@ -33,8 +34,8 @@ class Clock:
         self.variables = {"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(self._shift)}
 
     def set(self, *, ahead_s: float) -> None:
-        """Let it be wrong by *ahead_s* from now on, for all who go by it; negative: behind."""
-        with self._shift.open("r+b") as shift:  # in place: the programs have mapped this very file
+        """Set the clock *ahead_s* seconds ahead (negative: behind) for all processes that use it, from now on."""
+        with self._shift.open("r+b") as shift:  # in place: the programs have mapped this file
             shift.write(struct.pack("d", ahead_s))
 
     def __enter__(self) -> Clock:

@@ -1,4 +1,4 @@
-"""A Dag run whose tasks note on their own disk what they printed and pushed, to compare with what central holds.
+"""A Dag run whose tasks write what they printed and pushed to their own disk, for a comparison with what central stores.
 
     site = Site(central, worker, network)
     durable_run = DurableRun.begin(site, directory)  # two tasks: one prints numbered lines, one pushes numbered XComs
@@ -29,7 +29,7 @@ TASKS = ("speak", "push")
 
 @dataclass
 class DurableRun:
-    """One Dag run that notes on its own disk what it did."""
+    """One Dag run that records on its own disk what it did."""
 
     site: Site
     dag_id: str
@@ -61,24 +61,28 @@ class DurableRun:
         return sum(bool(self._pids(task)) for task in TASKS)
 
     def lines(self) -> list[str]:
-        """What it has printed so far, the last line perhaps not yet."""
+        """Return the lines that it has printed so far; the last one may be incomplete."""
         return (self.directory / "printed").read_text().splitlines()
 
     def is_alive(self) -> bool:
-        """Say whether its tasks still are the processes that they began as (pid and start time)."""
+        """Return whether its tasks are still the processes that they started as (pid and start time)."""
         return all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in self._processes.values())
 
-    def goes_on(self, *, within_s: float = 5) -> bool:
-        """Wait for it to say more."""
+    def makes_progress(self, *, within_s: float = 5) -> bool:
+        """Wait until it has printed more lines.
+
+        Raises:
+            TimeoutError: it has not within *within_s*.
+        """
         before = len(self.lines())
-        return bool(wait_until(lambda: len(self.lines()) > before + 2, timeout_s=within_s, what=f"{self.dag_id} says more"))
+        return bool(wait_until(lambda: len(self.lines()) > before + 2, timeout_s=within_s, what=f"{self.dag_id} prints more"))
 
     def release(self) -> None:
         """Let its tasks end."""
         (self.directory / "go").touch()
 
     def wait_for_end(self, *, timeout_s: float = 120) -> None:
-        """Return when the run has ended and nothing more is on its way: logs, reports."""
+        """Return when the run has ended and all of its logs and reports have arrived."""
         self.site.central.wait_for_run(self.dag_id, self.run_id, timeout_s=timeout_s)
         self._wait(lambda: all(job["ended_at"] for job in self.jobs()), f"all jobs of {self.dag_id} have ended")
 
@@ -86,7 +90,7 @@ class DurableRun:
         return self.site.central.jobs(self.run_id)
 
     def assert_nothing_is_lost_or_doubled(self) -> None:
-        """Wait for the end; then every byte, result and state is there, once."""
+        """Release the tasks, wait for the end, and check that every byte, result and state is present exactly once."""
         self.release()
         self.wait_for_end()
         central = self.site.central
@@ -127,7 +131,7 @@ class DurableRun:
         return {row["key"]: json.loads(row["value"]) if isinstance(row["value"], str) else row["value"] for row in rows}
 
     def _pids(self, task: str) -> list[int]:
-        """Whoever ran the task's code, in order. (The file may be there before its first line.)"""
+        """Return the pids of the processes that ran the task's code, in order. (The file may exist before its first line.)"""
         noted = self.directory / task
         return [int(pid) for pid in noted.read_text().split()] if noted.exists() else []
 

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 REFUSED = {"task-instances/{task_instance_id}/state": frozenset({"hostname", "pid"})}
-"""Fields without a rule by intention. Airflow stores them with any state, and its UI calls the host name for logs."""
+"""Fields that intentionally have no rule. Airflow stores them with any state, and its UI calls the host name for logs."""
 
 
 def versions() -> dict[str, list[APIRoute]]:
@@ -28,7 +28,7 @@ def versions() -> dict[str, list[APIRoute]]:
 
 
 def uncovered() -> list[str]:
-    """Return what has no rule, sorted, a line each: `GET path`, `GET path ?parameter`, `GET path {field}`."""
+    """Return calls, parameters and fields without a rule, sorted: `GET path`, `GET path ?parameter`, `GET path {field}`."""
     rules = {(method, _plain(path)): rule for method, path, rule in TABLE}
     found: set[str] = set()
     for version, routes in versions().items():
@@ -78,7 +78,7 @@ def _known_fields(rule: Rule) -> set[str]:
 
 
 def lines() -> Iterator[str]:
-    """Yield what a person reads."""
+    """Yield the findings as lines for users."""
     missing = uncovered()
     yield from (f"no rule for {line}" for line in missing)
-    yield f"{len(missing)} routes, parameters and fields of this Airflow have no rule; workers are refused them"
+    yield f"{len(missing)} routes, parameters and fields of this Airflow have no rule; central refuses them to workers"

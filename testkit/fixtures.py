@@ -1,4 +1,4 @@
-"""pytest fixtures of the test kit. Each one costs nothing until a test asks for it."""
+"""pytest fixtures of the test kit. Each one starts only when a test requests it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from testkit.servers.postgres import PostgresServer
 POSTGRES = pytest.param("postgres", marks=pytest.mark.postgres)
 MYSQL = pytest.param("mysql", marks=pytest.mark.mysql)
 KINDS = ["sqlite", POSTGRES, MYSQL]
-"""The kinds of database, as parameters of a fixture that asks for :func:`new_database`."""
+"""The kinds of database, as parameters of a fixture that uses :func:`new_database`."""
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def new_postgres_database(postgres_server: PostgresServer) -> Callable[[], str]:
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[MariadbServer]:
-    """One MariaDB, which stands for MySQL, for the whole session."""
+    """One MariaDB for the whole session, in place of MySQL."""
     with MariadbServer() as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""A worker that was taken over, against a real central: joins as any worker, takes jobs, and says what it likes about them.
+"""A compromised worker against a real central: it joins as any worker does, takes jobs, and sends arbitrary requests about them.
 
 hostile = HostileWorker(central, queue="hostile")
 job = hostile.take()
@@ -26,7 +26,7 @@ NOW = "2026-01-01T00:00:00Z"
 
 @dataclass(frozen=True)
 class Taken:
-    """An offer of a job."""
+    """An offered job."""
 
     job_id: str
     epoch: int
@@ -39,12 +39,12 @@ class Taken:
 
     @property
     def at(self) -> str:
-        """Where the Execution API has its task instance."""
+        """The path of its task instance in the Execution API."""
         return f"task-instances/{self.ti['id']}"
 
 
 class HostileWorker:
-    """Speaks the protocol by hand. *triggers*: how many it says that it would host."""
+    """Speaks the protocol without the worker's code. *triggers*: the number of triggers that it offers to host."""
 
     def __init__(self, central: Airflow, queue: str, *, name: str = "", triggers: int = 0) -> None:
         self.name = name or f"hostile-{uuid.uuid4().hex[:8]}"
@@ -87,42 +87,42 @@ class HostileWorker:
         self._held.append(taken)
         return taken
 
-    def call(self, job: Taken, method: str, path: str, said: object = None, *, body: bytes | None = None) -> httpx.Response:
-        """Make one call of the job through the gateway; *path* is sent as it is."""
-        content = body if body is not None else (b"" if said is None else json.dumps(said).encode())
+    def call(self, job: Taken, method: str, path: str, value: object = None, *, body: bytes | None = None) -> httpx.Response:
+        """Call the Execution API for the job through the gateway, with *value* as JSON or *body*; *path* is not normalised."""
+        content = body if body is not None else (b"" if value is None else json.dumps(value).encode())
         headers = {EPOCH: str(job.epoch), "content-type": "application/json"}
         url = httpx.URL(f"{self.client.base_url}").copy_with(
             raw_path=f"{self.client.base_url.raw_path.decode()}jobs/{job.job_id}/execution/{path}".encode()
         )
         return self.client.request(method, url, content=content, headers=headers)
 
-    def about(self, job: Taken, path: str, said: object) -> httpx.Response:
-        """Make one call about the job that is not the Execution API's."""
-        return self.client.post(f"jobs/{job.job_id}/{path}", json=said, headers={EPOCH: str(job.epoch)})
+    def call_protocol(self, job: Taken, path: str, value: object) -> httpx.Response:
+        """Make one call about the job that is not part of the Execution API."""
+        return self.client.post(f"jobs/{job.job_id}/{path}", json=value, headers={EPOCH: str(job.epoch)})
 
     def start(self, job: Taken, **changes: Any) -> httpx.Response:
-        """Ask for the task to run; central accepts the offer by that."""
+        """Set the task to running; central takes this as the acceptance of the offer."""
         run = {"state": "running", "hostname": "nowhere", "unixname": "x", "pid": 4711, "start_date": NOW}
         return self.call(job, "PATCH", f"{job.at}/run", {**run, **changes})
 
     def defer(self, job: Taken, classpath: str, **changes: Any) -> httpx.Response:
-        """Say that the task waits for this trigger."""
-        said = {"state": "deferred", "classpath": classpath, "trigger_kwargs": {}, "next_method": "execute", "next_kwargs": {}}
-        return self.call(job, "PATCH", f"{job.at}/state", {**said, **changes})
+        """Report that the task waits for this trigger."""
+        body = {"state": "deferred", "classpath": classpath, "trigger_kwargs": {}, "next_method": "execute", "next_kwargs": {}}
+        return self.call(job, "PATCH", f"{job.at}/state", {**body, **changes})
 
     def end(self, job: Taken, state: str = "success", **changes: Any) -> httpx.Response:
-        said: dict[str, Any] = {"state": state, "end_date": NOW}
-        said |= {"task_outlets": [], "outlet_events": []} if state == "success" else {}
-        return self.call(job, "PATCH", f"{job.at}/state", {**said, **changes})
+        body: dict[str, Any] = {"state": state, "end_date": NOW}
+        body |= {"task_outlets": [], "outlet_events": []} if state == "success" else {}
+        return self.call(job, "PATCH", f"{job.at}/state", {**body, **changes})
 
     def report(self, job: Taken, outcome: str = "succeeded") -> httpx.Response:
         self._drop(job)
-        return self.about(job, "report", {"outcome": outcome, "exit_code": 0, "log_size": 0})
+        return self.call_protocol(job, "report", {"outcome": outcome, "exit_code": 0, "log_size": 0})
 
     def fire(self, trigger: Taken, payload: object) -> httpx.Response:
         """Report an event of a trigger, which ends the trigger's job."""
         self._drop(trigger)
-        return self.about(trigger, "event", {"kind": "fired", "payload": payload})
+        return self.call_protocol(trigger, "event", {"kind": "fired", "payload": payload})
 
     def _drop(self, job: Taken) -> None:
         self._held = [held for held in self._held if held.job_id != job.job_id]
@@ -132,8 +132,8 @@ class HostileWorker:
 
 
 @contextlib.contextmanager
-def taken_over(central: Airflow, queue: str, *, triggers: int = 0) -> Iterator[HostileWorker]:
-    """A hostile worker that serves *queue*; its credential is revoked in the end, so that its jobs trouble no other test."""
+def enrol_hostile_worker(central: Airflow, queue: str, *, triggers: int = 0) -> Iterator[HostileWorker]:
+    """Yield a hostile worker that serves *queue*; revoke it at the end, so that its jobs don't disturb other tests."""
     hostile = HostileWorker(central, queue, triggers=triggers)
     try:
         yield hostile

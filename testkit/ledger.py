@@ -1,6 +1,6 @@
-"""What tests of the ledger need: Airflow's settings out of the way, a stand-in for its task instances, jobs to queue.
+"""Support for tests of the ledger: separate Airflow settings, a stand-in for Airflow's tables, functions that add rows.
 
-Import this before anything of Airflow's: it points Airflow at a directory of its own.
+Import this before any module of Airflow: it gives Airflow a temporary home directory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ os.environ.update(
     AIRFLOW_HOME=_HOME,
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
-    AIRFLOW__API_AUTH__JWT_SECRET="a secret of these tests, long enough for HS512 without a word of warning from anybody",
+    AIRFLOW__API_AUTH__JWT_SECRET="a secret of these tests, long enough for HS512 without a warning",
 )
 
 
@@ -58,7 +58,7 @@ class AirflowBase(DeclarativeBase):
 
 
 class TaskInstance(AirflowBase):
-    """What our code knows of Airflow's table. The real one is met in e2e."""
+    """The columns of Airflow's table that our code uses. e2e uses the real table."""
 
     __tablename__ = "task_instance"
 
@@ -85,7 +85,7 @@ class Trigger(AirflowBase):
 
     @classmethod
     def clean_unused(cls) -> None:
-        """Airflow's own verb; these rows are left alone."""
+        """Replace Airflow's method; delete nothing."""
 
 
 class DagRun(AirflowBase):
@@ -112,13 +112,13 @@ class ConnectionTest(AirflowBase):
 
 
 def make_engine(url: str) -> Engine:
-    """An engine on *url*, set up as Airflow sets up its own, with all tables made."""
+    """Return an engine on *url*, configured as Airflow configures its own, and create all tables."""
     if url.startswith("sqlite"):
         engine = create_engine(url, poolclass=NullPool)
-        event.listen(engine, "connect", _as_airflow_connects)
+        event.listen(engine, "connect", _set_sqlite_options)
     elif url.startswith("mysql"):
         engine = create_engine(url, isolation_level="READ COMMITTED")
-        event.listen(engine, "connect", _in_utc)
+        event.listen(engine, "connect", _set_utc)
     else:
         engine = create_engine(url)
     Base.metadata.create_all(engine)
@@ -126,19 +126,19 @@ def make_engine(url: str) -> Engine:
     return engine
 
 
-def _as_airflow_connects(connection: sqlite3.Connection, _record: object) -> None:
-    """Airflow's own settings for SQLite, and no wait for a disk that a test does not need."""
+def _set_sqlite_options(connection: sqlite3.Connection, _record: object) -> None:
+    """Set Airflow's own options for SQLite, and don't wait for the disk: tests need no durability."""
     for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=OFF"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _in_utc(connection: Any, _record: object) -> None:
-    """Airflow's own setting for MySQL."""
+def _set_utc(connection: Any, _record: object) -> None:
+    """Set Airflow's own option for MySQL."""
     with connection.cursor() as cursor:
         cursor.execute("SET time_zone = '+00:00'")
 
 
-def emptied(engine: Engine) -> None:
+def empty_tables(engine: Engine) -> None:
     """Delete every row of every table."""
     with engine.begin() as connection:
         for table in (*Base.metadata.sorted_tables, *AirflowBase.metadata.sorted_tables):
@@ -146,15 +146,15 @@ def emptied(engine: Engine) -> None:
 
 
 def substitute(patch: pytest.MonkeyPatch, name: str, replacement: object) -> None:
-    """Have the provider use *replacement* in place of `compat.<name>`, whichever module of that package it is called from."""
+    """Replace `compat.<name>` by *replacement* in the package `compat` and in all of its modules."""
     for module in [compat, *(found for path, found in sys.modules.items() if path.startswith(f"{compat.__name__}."))]:
         if hasattr(module, name):
             patch.setattr(module, name, replacement)
 
 
 @contextmanager
-def installed(engine: Engine, logs: Path) -> Iterator[None]:
-    """Make *engine* and *logs* what all our code uses."""
+def use_ledger(engine: Engine, logs: Path) -> Iterator[None]:
+    """Let all of the provider's code use *engine* and *logs*."""
 
     def log_file(path: str) -> Path:
         file = logs / path
@@ -176,14 +176,14 @@ def installed(engine: Engine, logs: Path) -> Iterator[None]:
 
 
 def _end_waiting(session: Session, ti_id: uuid.UUID, trigger_id: int, state: str, _xcoms: Mapping[str, Any]) -> bool:
-    """What Airflow does when a trigger ends its task, as far as the stand-in has it."""
+    """Do what Airflow does when a trigger ends its task, as far as the stand-in has the columns."""
     waiting = (TaskInstance.id == ti_id, TaskInstance.state == "deferred", TaskInstance.trigger_id == trigger_id)
     ended = session.execute(update(TaskInstance).where(*waiting).values(state=state, trigger_id=None))
     return bool(ended.rowcount)  # type: ignore[attr-defined]
 
 
 def new_job(queue: str = "q", **changes: object) -> jobs.NewJob:
-    """A job as the executor hands it in."""
+    """Return a job as the executor submits it."""
     values: dict[str, object] = {
         "job_id": str(uuid.uuid4()),
         "kind": JobKind.TASK,
@@ -206,7 +206,7 @@ def new_job(queue: str = "q", **changes: object) -> jobs.NewJob:
 
 
 def queue_job(session: Session, queue: str = "q", *, with_task: bool = True, **changes: object) -> jobs.NewJob:
-    """Queue a job, with its task instance in Airflow's table."""
+    """Queue a job and add its task instance to Airflow's table."""
     job = new_job(queue, **changes)
     if with_task:
         session.add(TaskInstance(id=job.ti_id, state="queued", external_executor_id=job.job_id))
@@ -214,12 +214,12 @@ def queue_job(session: Session, queue: str = "q", *, with_task: bool = True, **c
     return job
 
 
-# Workers and leases, made by the ledger's own verbs
+# Workers and leases, made by the ledger's own functions
 
 
 @dataclass(frozen=True)
 class Enlisted:
-    """A worker with an open session, and what it would present."""
+    """A worker with an open session, and its credential."""
 
     id: str
     name: str
@@ -244,7 +244,7 @@ def session_request(
     time: float = 0.0,
     triggers: int = 0,
 ) -> SessionRequest:
-    """What a daemon that has just started asks with, unless *boot_id* says which one."""
+    """Return the session request of a daemon that has just started, or of the one with *boot_id*."""
     boot_id = boot_id or str(uuid.uuid4())
     return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, Facts(hostname="h"), list(jobs), time, triggers)
 
@@ -260,7 +260,7 @@ def enlist(
     capabilities: Sequence[str] = ("task",),
     triggers: int = 0,
 ) -> Enlisted:
-    """Enrol a worker and open its session, in transactions of their own."""
+    """Enrol a worker and open its session, in separate transactions."""
     with compat.transaction() as session:
         token, _ = credentials.create_token(session, NewToken(list(queues), team=team, labels=labels or {}, bundles=bundles))
     with compat.transaction() as session:
@@ -273,7 +273,7 @@ def enlist(
 
 
 def queued(queue: str = "q", *, with_task: bool = True, **changes: object) -> jobs.NewJob:
-    """:func:`queue_job` in a transaction of its own."""
+    """Call :func:`queue_job` in a separate transaction."""
     with compat.transaction() as session:
         return queue_job(session, queue, with_task=with_task, **changes)
 
@@ -284,7 +284,7 @@ def claim(*claimants: Claimant) -> list[Claimed]:
 
 
 def offered(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLease:
-    """Queue a job and offer it to *worker*; nothing else may be queued that it could get."""
+    """Queue a job and offer it to *worker*; no other job that it could get may be queued."""
     job = queued(queue, **changes)
     (claimed,) = claim(worker.claimant())
     assert claimed.job_id == job.job_id
@@ -292,7 +292,7 @@ def offered(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLeas
 
 
 def running(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLease:
-    """A job that *worker* has accepted, its task running."""
+    """Queue a job, offer it to *worker*, accept it and set its task to running; return the lease."""
     lease = offered(worker, queue, **changes)
     with compat.transaction() as session:
         subject = leases.accept(session, lease)
@@ -314,15 +314,15 @@ def worker_row(worker_id: str) -> Worker:
     return worker
 
 
-def audited(*kind: AuditKind | str, **only: str) -> list[AuditRow]:
-    """Return the audit's entries, of these kinds if any is named; *only* as in :class:`AuditFilter`."""
+def audit_entries(*kind: AuditKind | str, **only: str) -> list[AuditRow]:
+    """Return the audit's entries, filtered by *kind* if given; *only* as in :class:`AuditFilter`."""
     wanted = AuditFilter(kind=[AuditKind(one).value for one in kind], **only)  # type: ignore[arg-type]
     with compat.transaction() as session:
         return list_entries(session, only=wanted).rows
 
 
 def change_job(job_id: str, **values: object) -> None:
-    """Write columns as time or a crash would have left them."""
+    """Set columns of a job, for example to the values that it has after a crash or a long time."""
     with compat.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
@@ -333,13 +333,13 @@ def change_worker(worker_id: str, **values: object) -> None:
 
 
 def change_task(ti_id: uuid.UUID | None, **values: object) -> None:
-    """Change Airflow's task instance, as a person or the scheduler does."""
+    """Change Airflow's task instance, as a user or the scheduler does."""
     with compat.transaction() as session:
         session.execute(update(TaskInstance).where(TaskInstance.id == ti_id).values(**values))
 
 
-def last_seen(worker_id: str, at: datetime | None) -> None:
-    """Set when a worker was last heard of."""
+def set_last_seen(worker_id: str, at: datetime | None) -> None:
+    """Set the time of a worker's last contact."""
     with compat.transaction() as session:
         session.execute(update(WorkerContact).where(WorkerContact.worker_id == worker_id).values(last_seen_at=at))
 
@@ -349,8 +349,8 @@ def ago(**since: float) -> datetime:
 
 
 @contextmanager
-def counted(engine: Engine) -> Iterator[list[str]]:
-    """The statements that *engine* runs meanwhile. A BEGIN is none: only on SQLite is it sent as one."""
+def record_statements(engine: Engine) -> Iterator[list[str]]:
+    """Yield a list of the statements that *engine* runs. A BEGIN is not counted: only on SQLite is it sent as a statement."""
     statements: list[str] = []
 
     def note(_conn: object, _cursor: object, statement: str, *_: object) -> None:
@@ -364,35 +364,35 @@ def counted(engine: Engine) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", note)
 
 
-# What other processes do
+# Functions that run in other processes
 
 OFFER = tuple[str, int, str]
-"""A job, its epoch, the worker it was offered to."""
+"""A job, its epoch, and the worker that it was offered to."""
 
 _start: Barrier
 
 
-def _know(start: Barrier) -> None:
+def _set_barrier(start: Barrier) -> None:
     global _start
     _start = start
 
 
 class Claimers:
-    """Processes that claim at once, each with its own connections. Started when first used, kept for the whole session."""
+    """Processes that claim at the same time, each with its own connections. They start at first use and end with the session."""
 
     def __init__(self, count: int = 3) -> None:
         context = multiprocessing.get_context("spawn")
         self._count = count
-        self._pool = ProcessPoolExecutor(count, context, initializer=_know, initargs=(context.Barrier(count),))
+        self._pool = ProcessPoolExecutor(count, context, initializer=_set_barrier, initargs=(context.Barrier(count),))
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def claim(self, url: str, claimants: Sequence[Claimant], *, rounds: int = 1) -> list[OFFER]:
-        """Claim for all *claimants* in every process; return every offer that any of them made.
+        """Claim for all *claimants* in every process; return all offers.
 
-        One round goes on until nothing is left. Of several rounds each ends with all its offers withdrawn, so that the next one
-        finds the jobs queued again.
+        A single round continues until no job is left. With several rounds, the offers of each round are withdrawn at its end, so
+        that the jobs are queued again for the next one.
         """
         made = [self._pool.submit(_claim_here, url, list(claimants), rounds) for _ in range(self._count)]
         return [offer for some in made for offer in some.result(timeout=120)]
@@ -401,13 +401,13 @@ class Claimers:
 def _claim_here(url: str, claimants: list[Claimant], rounds: int) -> list[OFFER]:
     engine = make_engine(url)
     made: list[OFFER] = []
-    with installed(engine, Path(_HOME)):
+    with use_ledger(engine, Path(_HOME)):
         _start.wait(120)
         for _ in range(rounds):
-            while claimed := _patiently(lambda: claim(*claimants)):
+            while claimed := _retry_while_locked(lambda: claim(*claimants)):
                 made += [(job.job_id, job.epoch, job.worker_id) for job in claimed]
                 if rounds > 1:
-                    _patiently(partial(_withdraw, claimed))
+                    _retry_while_locked(partial(_withdraw, claimed))
                     break
     engine.dispose()
     return made
@@ -418,8 +418,8 @@ def _withdraw(claimed: Sequence[Claimed]) -> None:
         leases.withdraw(session, [WorkerLease(job.worker_id, job.job_id, job.epoch) for job in claimed])
 
 
-def _patiently(work: Callable[[], T]) -> T:
-    """Try again while SQLite is locked for longer than its patience; the dispatcher does, too."""
+def _retry_while_locked(work: Callable[[], T]) -> T:
+    """Retry while SQLite is locked for longer than its timeout, as the dispatcher does."""
     while True:
         try:
             return work()

@@ -1,7 +1,7 @@
-"""How long Hypothesis's state machines search, and how a find is made to happen again.
+"""Runs Hypothesis's state machines: how long they search, and how to repeat a search that failed.
 
-In CI they take the same steps each time, for a few seconds each. `SEARCH=50 make unit` takes fifty times as many, new ones each
-time; what fails is printed as a program, and with `SEED=…` from its report the same search is made again.
+In CI they take the same steps each time, for a few seconds each. `SEARCH=50 make unit` takes fifty times as many steps, different
+ones each time. A failure is printed as a program; with `SEED=…` from its report the same search is repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ M = TypeVar("M", bound=RuleBasedStateMachine)
 
 
 def search(machine: type[M], *, examples: int, steps: int) -> None:
-    """Let *machine* take *steps* steps, *examples* times, each time others; fail with the shortest program that breaks a rule."""
+    """Run *machine* for *steps* steps, *examples* times with different steps; fail with the shortest failing program."""
     times = int(os.environ.get("SEARCH", "1"))
     given_seed = os.environ.get("SEED")
     if given_seed is not None:
@@ -32,7 +32,7 @@ def search(machine: type[M], *, examples: int, steps: int) -> None:
             max_examples=examples * times,
             stateful_step_count=steps,
             derandomize=times == 1 and given_seed is None,
-            database=None,  # a find that only this machine remembers is no test
+            database=None,  # a failure that only one computer remembers is not reproducible
             deadline=None,
             print_blob=False,
             suppress_health_check=list(HealthCheck),
@@ -42,8 +42,8 @@ def search(machine: type[M], *, examples: int, steps: int) -> None:
 
 
 @contextmanager
-def counted_ids() -> Iterator[None]:
-    """Ids in a row instead of random ones: what the ledger orders by id must be the same when a program is run again."""
+def use_sequential_ids() -> Iterator[None]:
+    """Make uuid4 sequential: what the ledger orders by id must be the same when a program is run again."""
     numbers = count(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=next(numbers)))

@@ -1,10 +1,10 @@
-"""The release before this one: a worker that was not updated, a central that was not, and what each expects of the other.
+"""The previous release: a worker that was not updated, a central that was not updated, and the previous conformance suite.
 
     Worker(…, program=previous.worker_program())
     Airflow(…, settings=previous.central_settings())
     previous.conformance().ALL
 
-`requirements/previous-release` names its commit; the environment is made from it when a test asks for it (scripts/environments).
+`requirements/previous-release` names its commit. The environment is created from it when a test needs it (scripts/environments).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / ".work/previous-sources"
 PROTOCOL = "airflow_remote_protocol"
 RENAMED = f"previous_{PROTOCOL}"
-"""Both releases' protocols are imported by one process."""
+"""One process imports the protocols of both releases."""
 
 
 def is_in_this_clone() -> bool:
-    """Say whether git has the commit. A shallow clone lacks it, and so does an unpacked archive or a machine without git."""
+    """Return whether git has the commit. A shallow clone, an unpacked archive and a computer without git don't have it."""
     if shutil.which("git") is None:
         return False
     commit = (ROOT / "requirements/previous-release").read_text().strip()
@@ -38,7 +38,7 @@ def is_in_this_clone() -> bool:
 NEEDED = pytest.mark.skipif(
     not is_in_this_clone(), reason="no git, or a clone without the previous release: git fetch --unshallow"
 )
-"""A mark for tests that need it."""
+"""The mark of tests that need the previous release."""
 
 
 @cache
@@ -46,7 +46,7 @@ def sources() -> Path:
     """Return the directory with the release's sources.
 
     Raises:
-        CalledProcessError: the clone lacks the commit, or its worker can't be installed; the script has said which.
+        CalledProcessError: the clone lacks the commit, or its worker can't be installed; the script has printed which.
     """
     subprocess.run([ROOT / "scripts/environments", "previous"], check=True)
     return SOURCES
@@ -59,12 +59,12 @@ def worker_program() -> Path:
 
 
 def central_settings() -> dict[str, str]:
-    """Return the variables with which Airflow's processes run the release's provider instead of this one."""
+    """Return environment variables with which Airflow's processes run the release's provider instead of this one."""
     return {"PYTHONPATH": os.pathsep.join(str(sources() / project / "src") for project in ("provider", "protocol"))}
 
 
 def conformance(directory: Path) -> ModuleType:
-    """Return the release's conformance suite, imported from a copy in *directory* in which its package has another name."""
+    """Return the release's conformance suite, imported from a copy in *directory* whose package is renamed."""
     package = directory / RENAMED
     shutil.copytree(sources() / "protocol/src" / PROTOCOL, package)
     for module in package.rglob("*.py"):

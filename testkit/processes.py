@@ -1,6 +1,6 @@
-"""Processes that a test starts: own group, log in a file, gone when the one who started them is gone.
+"""Processes that a test starts: each has its own group and a log file, and ends when the process that started it ends.
 
-Owns starting and ending; knows nothing of what runs inside.
+Owns starting and ending; does not depend on the program that runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Whether a connection to the loopback port is accepted."""
+    """Return whether a connection to the loopback port is accepted."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except OSError:
@@ -39,7 +39,7 @@ def wait_until(check: Callable[[], object], *, timeout_s: float, what: str, ever
     """Return the first truthy answer of *check*.
 
     Raises:
-        TimeoutError: none came within *timeout_s*; the message names *what* and the last answer.
+        TimeoutError: there was no truthy answer within *timeout_s*; the message names *what* and the last answer.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -52,7 +52,7 @@ def wait_until(check: Callable[[], object], *, timeout_s: float, what: str, ever
 
 
 def clean_environment(extra: Mapping[str, str] | None = None, *, keep: Iterable[str] = ()) -> dict[str, str]:
-    """Return an environment with nothing of Airflow's and nothing of the caller's Python in it, plus *extra*."""
+    """Return an environment without any variable of Airflow or of the caller's Python, plus *extra*."""
     wanted = {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", *keep}
     environment = {name: value for name, value in os.environ.items() if name in wanted}
     environment.setdefault("LANG", "C.UTF-8")
@@ -102,7 +102,7 @@ class Process:
         return self._popen.poll()
 
     def send(self, number: int) -> None:
-        """Send *number* to this one process, not to its children."""
+        """Send the signal *number* to this process only, not to its children."""
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(number)
 
@@ -110,7 +110,7 @@ class Process:
         return self._popen.wait(timeout=timeout_s)
 
     def stop(self, number: int = signal.SIGTERM, *, timeout_s: float = 20, group: bool = True) -> int | None:
-        """End the process with *number*, and with SIGKILL after *timeout_s*; with *group*, what is left of its group as well."""
+        """End the process with the signal *number*, with SIGKILL after *timeout_s*; with *group*, also the rest of its group."""
         if self.is_running():
             self.send(number)
             try:
@@ -119,7 +119,7 @@ class Process:
                 self.send(signal.SIGKILL)
                 self._popen.wait(timeout=10)
         if group:
-            # The group's id is the leader's pid. It can't have been given to anyone else while a member lives.
+            # The group's id is the leader's pid. The kernel does not reuse it while a member lives.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         return self._popen.poll()
@@ -137,6 +137,6 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def _end_with_parent() -> None:
-    """Ask the kernel for a SIGTERM when our parent dies, however it dies: `kill -9` of a test run leaves nothing behind."""
+    """Ask the kernel for a SIGTERM when our parent dies for any reason, so that `kill -9` of a test run leaves no process."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

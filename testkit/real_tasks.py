@@ -1,6 +1,6 @@
-"""Central with Airflow's own database: a real Dag, its run and its task instances, for calls that must get past their lookup.
+"""Central with Airflow's own tables: a real Dag, its run and its task instances, for calls that Airflow looks up there.
 
-The other suites keep a stand-in for Airflow's task instances. Here our tables and Airflow's are in one database, as on central.
+The other suites use a stand-in for Airflow's task instances. Here our tables and Airflow's are in one database, as on central.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from airflow_remote_protocol.conformance.caller import Caller
-from airflow_remote_protocol.conformance.insist import done
+from airflow_remote_protocol.conformance.expect import expect_no_content
 from airflow_remote_provider import compat
 from airflow_remote_provider.models import Base, Job
 from sqlalchemy import delete, select, update
@@ -28,11 +28,11 @@ from testkit.ledger import queue_job
 
 DAG_ID, RUN_ID, BUNDLE = "real", "run-1", "real-bundle"
 TASKS = ("probe", "after", "later", "beside")
-"""`probe` is the attacker's; `after` and `later` are downstream of it, `beside` is not."""
+"""The attacker runs `probe`; `after` and `later` are downstream of it, `beside` is not."""
 
 
 @contextmanager
-def airflow_on(url: str, logs: Path) -> Iterator[None]:
+def configure_airflow(url: str, logs: Path) -> Iterator[None]:
     """Make *url* Airflow's database, with Airflow's tables and ours, and *logs* the folder of task logs."""
     from airflow import settings
     from airflow.utils.db import initdb
@@ -64,7 +64,7 @@ def _configure(settings: Any) -> None:
 
 
 def make_run() -> None:
-    """Write the Dag and one run of it, all of its task instances without a state, as the scheduler does."""
+    """Write the Dag and one run of it, whose task instances have no state, as the scheduler does."""
     from airflow.models.dagbundle import DagBundleModel
     from airflow.models.serialized_dag import SerializedDagModel
     from airflow.providers.standard.operators.empty import EmptyOperator
@@ -115,7 +115,7 @@ def task_instance(task_id: str) -> Any:
 
 def take_over_probe(central: ServedCentral) -> Attacker:
     """Take over a worker that runs the task `probe`; its task instance is running."""
-    worker = Caller.at_work(central)
+    worker = Caller.connect(central)
     ti = task_instance("probe")
     workload = {"ti": {"id": str(ti.id), "dag_version_id": str(ti.dag_version_id)}, "dag_rel_path": "dag.py"}
     with compat.transaction() as session:
@@ -130,16 +130,16 @@ def take_over_probe(central: ServedCentral) -> Attacker:
             task_id="probe",
             workload=json.dumps({**workload, "bundle": {"name": BUNDLE, "version": None}}),
         )
-    begin_again(job.job_id)
+    reset_task_instances(job.job_id)
     offer = worker.await_offer()
-    done(worker.accept(offer))
+    expect_no_content(worker.accept(offer))
     return Attacker(central, worker, offer)
 
 
-def begin_again(job_id: str) -> None:
-    """Put the task instances where they were: `probe` runs for this job, the others wait; and let nobody stop the job for it.
+def reset_task_instances(job_id: str) -> None:
+    """Reset the task instances: `probe` runs for this job, the others wait; clear the job's stop, which the changes caused.
 
-    Airflow gives a task instance a new id for its next try: it gets its old one back.
+    Airflow gives a task instance a new id for its next try: it gets its old id back.
     """
     from airflow.models.taskinstance import TaskInstance
 
@@ -157,7 +157,7 @@ def begin_again(job_id: str) -> None:
 def _forget_earlier_tries(session: Session) -> None:
     try:
         from airflow.models.taskinstancehistory import TaskInstanceHistory
-    except ImportError:  # Airflow 3.4 keeps them beside those of now
+    except ImportError:  # Airflow 3.4 keeps them in the same table as the current ones
         from airflow.models.taskinstance import TaskInstance
 
         rows = TaskInstance.__table__

@@ -1,9 +1,9 @@
-"""Airflow's own SchedulerJobRunner in one process, with a Remote Executor whose methods are made to raise.
+"""Runs Airflow's own SchedulerJobRunner in one process, with a Remote Executor whose methods raise errors.
 
     python -m testkit.scheduler_loop HOME
 
-Prints lines, RESULT and JSON: for methods and kinds of errors, what became of the loop, of another executor's task and of a
-remote one. The database is SQLite, migrated by `airflow db migrate`; the loop, its Dag and its task instances are Airflow's.
+Prints lines of RESULT and JSON: for each method and kind of error, the outcome for the loop, for a task of another executor and
+for a remote task. The database is SQLite, migrated by `airflow db migrate`; loop, Dag and task instances are Airflow's.
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ METHODS = (
     "end",
     "terminate",
 )
-"""Everything of our class that Airflow calls."""
+"""All methods of our class that Airflow calls."""
 FOR_EACH_TASK = ("queue_workload", "_process_workloads")
-"""With these each kind gets a Dag run of its own: what becomes of the remote task depends on the kind."""
+"""For these methods each kind of error has its own Dag run: the outcome of the remote task depends on the kind."""
 BY_OTHERS = ("get_task_log", "debug_dump", "terminate")
 """Called by the API server and by signals, not by the loop."""
 MOST_TURNS = 6
-"""In which a Dag run's tasks are queued, handed in and ended."""
+"""The number of turns in which a Dag run's tasks are queued, submitted and ended."""
 LOCK_WAIT_S = 0.5
-"""Airflow locks all of SQLite while it asks for adoption; each wait for that is in vain."""
+"""Airflow locks the whole SQLite database while it calls the adoption method; every wait for that lock times out."""
 RESULT = "RESULT"
-"""What begins each line that is a result: Airflow logs to the same stream."""
+"""The prefix of each result line: Airflow logs to the same stream."""
 
 
 def kinds() -> dict[str, Callable[[], Exception]]:
-    """Return the kinds of errors, as Airflow's drivers and our code raise them."""
+    """Return factories of the errors that Airflow's drivers and our code raise."""
     from airflow_remote_provider.settings import BadSetting
     from sqlalchemy.exc import OperationalError, ProgrammingError
     from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-    def of_database(kind: type[Exception], said: str, code: str | None = None) -> Exception:
-        driver = Exception(said)
+    def of_database(kind: type[Exception], message: str, code: str | None = None) -> Exception:
+        driver = Exception(message)
         driver.pgcode = code  # type: ignore[attr-defined]
         return kind("SELECT secret", {}, driver)  # type: ignore[call-arg]
 
@@ -76,7 +76,7 @@ def kinds() -> dict[str, Callable[[], Exception]]:
         "database away": lambda: of_database(OperationalError, "connection refused"),
         "no connection free": lambda: PoolTimeout("QueuePool limit reached"),
         "lock timeout": lambda: of_database(OperationalError, "canceling statement due to lock timeout", "55P03"),
-        "bad option": lambda: BadSetting("[remote] lost_after_seconds = 'soon' is no number; set one from 60 to 604800"),
+        "bad option": lambda: BadSetting("[remote] lost_after_seconds = 'soon' is not a number; set one from 60 to 604800"),
         "unknown Airflow": lambda: AttributeError("'RemoteExecutor' object has no attribute 'queued_connection_tests'"),
         "a mistake": lambda: KeyError("key"),
     }
@@ -111,7 +111,7 @@ def main(home: Path) -> None:
 
 
 class Loop:
-    """Runs the scheduler's loop a few times, with a Dag run that has a task for each of two executors."""
+    """Runs the scheduler's loop a few times; its Dag run has a task for each of two executors."""
 
     def __init__(self) -> None:
         from airflow.api.common.trigger_dag import trigger_dag
@@ -128,46 +128,46 @@ class Loop:
         trigger_dag("both", run_id=self._left, triggered_by=DagRunTriggeredByType.TEST)
 
     def results(self) -> Iterator[dict[str, Any]]:
-        """Make each method raise each kind of error, and yield what happened."""
+        """Let each method raise each kind of error, and yield the outcomes."""
         for method in METHODS:
             if method in FOR_EACH_TASK:
                 for kind, error in kinds().items():
-                    yield self._of([kind], [error()], method)
+                    yield self._run_case([kind], [error()], method)
             else:
-                yield self._of(list(kinds()), [error() for error in kinds().values()], method)
+                yield self._run_case(list(kinds()), [error() for error in kinds().values()], method)
 
-    def _of(self, names: list[str], errors: list[Exception], method: str) -> dict[str, Any]:
-        """Return what happens to one Dag run while *method* raises these errors, one after the other."""
+    def _run_case(self, names: list[str], errors: list[Exception], method: str) -> dict[str, Any]:
+        """Return the outcome of one Dag run while *method* raises these errors, one after the other."""
         from airflow.api.common.trigger_dag import trigger_dag
         from airflow.executors.executor_loader import ExecutorLoader
         from airflow.utils.types import DagRunTriggeredByType
 
         run_id = f"{method}-{uuid.uuid4()}"
-        # SQLite's clock has whole seconds: a run of this second would be one of the future.
+        # SQLite's clock has whole seconds: a run due in the current second would count as due in the future.
         due = datetime.now(timezone.utc) - timedelta(minutes=1)
         trigger_dag("both", run_id=run_id, run_after=due, triggered_by=DagRunTriggeredByType.TEST)
         calls: Counter[str] = Counter()
         ended: list[str] = []
         tasks: dict[str, str | None] = {}
-        with _reports() as lines:
+        with _record_errors() as lines:
             executors = ExecutorLoader.init_executors()
             remote = executors[1]
             for name, error in zip(names, errors, strict=True):
                 for _ in range(MOST_TURNS):
-                    self._leave(run_id, orphan=method == "try_adopt_task_instances")
-                    with _raising(method, error) as called:
+                    self._prepare_rows(run_id, orphan=method == "try_adopt_task_instances")
+                    with _let_raise(method, error) as called:
                         turn = []
                         if method not in BY_OTHERS or tasks.get("OtherExecutor") != "success":
                             turn.append(lambda: self._run(executors, impatient=method == "revoke_task"))
                         if method in BY_OTHERS:
-                            turn.append(lambda: _called_by_others(remote, method, self._tasks(run_id).get("RemoteExecutor")))
-                        ended += [f"{name}: {said}" for said in map(_failure, turn) if said]
+                            turn.append(lambda: _call_as_others(remote, method, self._tasks(run_id).get("RemoteExecutor")))
+                        ended += [f"{name}: {failure}" for failure in map(_failure, turn) if failure]
                         calls[name] += len(called)
                     tasks = {task_id: ti.state for task_id, ti in self._tasks(run_id).items()}
                     if calls[name] and (name != names[-1] or tasks.get("OtherExecutor") == "success"):
                         break
             if method == "_process_workloads":
-                ended += [said for said in [_failure(remote.heartbeat)] if said]
+                ended += [failure for failure in [_failure(remote.heartbeat)] if failure]
         return {
             "method": method,
             "kinds": names,
@@ -180,7 +180,7 @@ class Loop:
         }
 
     def _run(self, executors: list[Any], *, impatient: bool) -> None:
-        """Run the loop once. *impatient*: what is queued counts as stuck."""
+        """Run the loop once. *impatient*: every queued task counts as stuck."""
         from airflow.jobs.job import Job, run_job
         from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
@@ -190,11 +190,11 @@ class Loop:
             runner._task_queued_timeout = -1
         run_job(job, runner._execute)
 
-    def _leave(self, run_id: str, *, orphan: bool) -> None:
-        """End all runs but this one; leave a connection test that nobody answers.
+    def _prepare_rows(self, run_id: str, *, orphan: bool) -> None:
+        """End all other runs; add a connection test that no executor answers.
 
-        If *orphan*, leave the task of a scheduler that died. Without need none: the scheduler's transaction locks all of SQLite
-        while it asks for adoption.
+        If *orphan*, add the task of a scheduler that died. Only then: the scheduler's transaction locks the whole SQLite database
+        while it calls the adoption method.
         """
         from airflow import settings
         from airflow.jobs.job import Job
@@ -247,13 +247,13 @@ def _failure(call: Callable[[], object]) -> str | None:
     return None
 
 
-def _called_by_others(executor: Any, method: str, row: Any) -> None:
+def _call_as_others(executor: Any, method: str, row: Any) -> None:
     call = getattr(executor, method)
     call(row, 1) if method == "get_task_log" else call()
 
 
 @contextmanager
-def _raising(method: str, error: Exception) -> Iterator[list[str]]:
+def _let_raise(method: str, error: Exception) -> Iterator[list[str]]:
     """Let *method* raise *error*; yield the list of its calls."""
     from airflow_remote_provider.executor.ledger_executor import LedgerExecutor
 
@@ -269,28 +269,28 @@ def _raising(method: str, error: Exception) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _reports() -> Iterator[list[str]]:
-    """Gather what is logged by our executor."""
+def _record_errors() -> Iterator[list[str]]:
+    """Yield a list that collects the errors that our executor logs."""
     from airflow_remote_provider import faults
 
-    said: list[str] = []
+    messages: list[str] = []
     real = faults.Faults
 
-    class Told:
+    class RecordingLog:
         def __init__(self, log: Any) -> None:
             self._log = log
 
         def error(self, text: str, *values: object, exc_info: object = None) -> None:
-            said.append(text % values)
+            messages.append(text % values)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._log, name)
 
-    def with_ears(log: Any, part: str) -> Any:
-        return real(Told(log), part)
+    def recording_faults(log: Any, part: str) -> Any:
+        return real(RecordingLog(log), part)
 
-    with patch("airflow_remote_provider.executor.ledger_executor.Faults", with_ears):
-        yield said
+    with patch("airflow_remote_provider.executor.ledger_executor.Faults", recording_faults):
+        yield messages
 
 
 def _other_executor() -> type:
@@ -315,13 +315,13 @@ def _other_executor() -> type:
                 self.success(item.key)
 
         def revoke_task(self, *, ti: Any) -> None:
-            """Nothing waits here."""
+            """Do nothing: no task waits."""
 
         def end(self) -> None:
-            """Nothing runs here."""
+            """Do nothing: no task runs."""
 
         def terminate(self) -> None:
-            """Nothing runs here."""
+            """Do nothing: no task runs."""
 
     return OtherExecutor
 

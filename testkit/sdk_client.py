@@ -1,4 +1,4 @@
-"""What the Task SDK's client reads of an answer, from the SDK's own source."""
+"""Finds the headers that the Task SDK's client reads of an answer, in the SDK's own source."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PARTS = ("api", "execution_time")
-"""Of `airflow/sdk`: what speaks to the Execution API."""
+"""The directories of `airflow/sdk` that call the Execution API."""
 
 
 def headers_read(sdk: Path) -> set[str]:
-    """Return the names, in lower case, of the headers of answers that the code in *sdk* (`…/airflow/sdk`) reads."""
+    """Return the names, in lower case, of the response headers that the code in *sdk* (`…/airflow/sdk`) reads."""
     return {
         name.lower() for part in PARTS for path in (sdk / part).rglob("*.py") for name in _read_in(ast.parse(path.read_text()))
     }

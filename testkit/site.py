@@ -1,4 +1,4 @@
-"""A remote site whose network, daemon and clock a test commands."""
+"""A remote site whose network, daemon and clock a test controls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testkit.worker import Worker
 
 @dataclass(frozen=True)
 class Site:
-    """One worker, alone on its queue (of the same name), and the network between it and central."""
+    """One worker, the only one of its queue (which has its name), and the network between it and central."""
 
     central: Airflow
     worker: Worker
@@ -25,20 +25,20 @@ class Site:
         return self.worker.name
 
     def status(self) -> dict[str, Any]:
-        """What the daemon says of itself. Read from its file: the command takes longer."""
+        """Return the daemon's status, read from its file: the command takes longer."""
         return dict(json.loads((self.worker.state / "status.json").read_bytes()))
 
-    def hears_central(self) -> bool:
-        """Say whether the daemon that was started last has a session, and had no trouble since."""
+    def is_connected(self) -> bool:
+        """Return whether the daemon that was started last has a session and reports no trouble."""
         try:
-            told = self.status()
+            status = self.status()
         except (FileNotFoundError, ValueError):
             return False
-        return bool(told["session"]) and not told["trouble"] and told["pid"] == self.worker.pid
+        return bool(status["session"]) and not status["trouble"] and status["pid"] == self.worker.pid
 
     def clock_differs_s(self) -> float:
-        """By how much the worker's clock is ahead of central's, as `airflow-remote-worker check` says."""
-        told = self.worker.run("check", may_fail=True)  # that it is off is a failure
-        found = re.search(r"this clock is (\d+) s (ahead of|behind)", told)
-        assert found, told
+        """Return the seconds by which the worker's clock is ahead of central's, as `airflow-remote-worker check` reports."""
+        output = self.worker.run("check", may_fail=True)  # a wrong clock is a failure
+        found = re.search(r"this clock is (\d+) s (ahead of|behind)", output)
+        assert found, output
         return float(found[1]) * (1 if found[2] == "ahead of" else -1)

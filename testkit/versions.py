@@ -1,4 +1,4 @@
-"""Which Airflow this process runs with: environments of a version other than the default one are named after it."""
+"""The version of Airflow that this process runs with: environments of a version other than the default are named after it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ AIRFLOW = _of_environment(Path(sys.prefix).name)
 
 
 def central_of(version: str = "") -> Path:
-    """Return the `bin` directory of central's environment with this version of Airflow; empty: the default one."""
+    """Return the `bin` directory of central's environment with this version of Airflow (empty: the default version)."""
     return WORK / (f"central-{version}" if version else "central") / "bin"
 
 
 def runtime_of(version: str = "") -> Path:
-    """Return the interpreter of the task runtime with this version of Airflow; empty: the default one."""
+    """Return the interpreter of the task runtime with this version of Airflow (empty: the default version)."""
     return WORK / (f"runtime-{version}" if version else "runtime") / "bin/python"

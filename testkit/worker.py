@@ -1,4 +1,4 @@
-"""A real Remote Worker, joined and run as a site would: thin environment, own directory, nothing of Airflow's in its environment.
+"""A real Remote Worker, joined and run as at a site: own directory, and an environment without Airflow's variables.
 
 worker = Worker(directory, name="plant-1", central=central.url, token=token, runtime=…, bundles={"dags-folder": dags})
 worker.start()
@@ -21,7 +21,7 @@ from testkit.versions import AIRFLOW, WORK, runtime_of
 
 
 class Worker:
-    """One worker with its state in *directory*. `start()` joins on first use. Its *runtime* has the Airflow of these tests."""
+    """One worker with its state in *directory*. The first `start()` joins. The default *runtime* has the tests' Airflow."""
 
     def __init__(
         self,
@@ -51,15 +51,15 @@ class Worker:
             settings.append("[runtime.env]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in task_variables.items()))
         settings += [f"[bundles.{_toml(bundle)}]\npath = {_toml(path)}" for bundle, path in bundles.items()]
         (self.state / "worker.toml").write_text("\n\n".join(settings) + "\n")
-        # A machine of its own would have nothing else.
+        # Its own computer would have no other variables.
         self.environment = clean_environment({"AIRFLOW_REMOTE_WORKER_HOME": str(self.state), **(variables or {})})
 
     def join(self) -> None:
-        """Exchange the enrolment token for the worker's own credential."""
+        """Exchange the enrolment token for the worker's credential."""
         self.run("join", self._central, "--token", self._token, "--name", self.name)
 
     def start(self, *, wait: bool = True) -> Worker:
-        """Join if that has not been done, then run; with *wait*, return when central has answered."""
+        """Join if that has not been done, then run; with *wait*, return when the worker has a session."""
         if not (self.state / "credential.json").exists():
             self.join()
         self._process = Process(
@@ -70,10 +70,10 @@ class Worker:
         return self
 
     def run(self, *arguments: str, timeout_s: float = 60, may_fail: bool = False, stdin: str = "") -> str:
-        """Run another of the worker's commands, typing *stdin*; return what it printed.
+        """Run another of the worker's commands with *stdin* as its input; return its output.
 
         Raises:
-            RuntimeError: it failed, and may not; the message holds its output.
+            RuntimeError: it failed, and *may_fail* is false; the message holds its output.
         """
         done = subprocess.run(
             [self._program, *arguments],
@@ -105,39 +105,39 @@ class Worker:
         return self._process is not None and self._process.is_running()
 
     def is_serving(self) -> bool:
-        """Say whether the daemon that we started has a session with central."""
+        """Return whether the daemon that we started has a session with central."""
         assert self._process is not None
         if not self._process.is_running():
             raise RuntimeError(f"worker {self.name} ended at once\n{self._process.tail()}")
         try:
-            told = json.loads((self.state / "status.json").read_bytes())
+            status = json.loads((self.state / "status.json").read_bytes())
         except (FileNotFoundError, ValueError):
             return False
-        return bool(told["pid"] == self.pid and told["phase"] == "serving" and told["session"])
+        return bool(status["pid"] == self.pid and status["phase"] == "serving" and status["session"])
 
     def kill(self) -> None:
-        """`kill -9` the daemon alone; its shims and tasks live on."""
+        """`kill -9` only the daemon; its shims and tasks continue."""
         if self._process is not None:
             self._process.stop(signal.SIGKILL, group=False)
             self._process = None
 
     def detach(self, *, timeout_s: float = 20) -> None:
-        """End the daemon as an impatient `systemctl restart` does, with two SIGTERMs; its shims and tasks live on."""
+        """End the daemon at once, with two SIGTERMs; its shims and tasks continue."""
         if self._process is not None:
             self._process.send(signal.SIGTERM)
-            time.sleep(0.2)  # two at the same moment are one
+            time.sleep(0.2)  # two signals at the same moment count as one
             self._process.stop(signal.SIGTERM, timeout_s=timeout_s, group=False)
             self._process = None
 
     def drain(self, *, wait: bool = True) -> None:
-        """SIGTERM, as a service manager's stop: the daemon ends at its drain timeout at the latest; what still runs lives on."""
+        """Send SIGTERM, as a service manager does: the daemon ends within its drain timeout; running tasks continue."""
         assert self._process is not None
         self._process.send(signal.SIGTERM)
         if wait:
             self.wait()
 
     def stop(self, *, timeout_s: float = 20) -> None:
-        """End the daemon and whatever it started. Two SIGTERMs: it doesn't wait for its jobs; then they are ended by force."""
+        """End the daemon, with two SIGTERMs so that it doesn't wait for its jobs; then kill all processes that it started."""
         if self._process is not None:
             strays = _descendants(self._process.pid)
             self._process.send(signal.SIGTERM)
@@ -145,12 +145,12 @@ class Worker:
             self._process = None
             for pid in strays:
                 _kill(pid)
-        # Shims leave the daemon's session; those of an earlier life of the daemon aren't its children either.
+        # Shims leave the daemon's session, and shims of an earlier daemon aren't its children.
         for pid in self.stray_pids():
             _kill(pid)
 
     def stray_pids(self) -> list[int]:
-        """Return every process that was started for this worker: its state directory is in their environment or command line."""
+        """Return the pids of all processes of this worker: its state directory is in their environment or command line."""
         found = []
         mark = str(self.state).encode()
         for entry in Path("/proc").glob("[0-9]*"):
@@ -164,7 +164,7 @@ class Worker:
         return found
 
     def task_logs(self) -> list[Path]:
-        """Return the local logs of the jobs this worker still keeps."""
+        """Return the local logs of the jobs that this worker still keeps."""
         return sorted(self.state.glob("jobs/**/task.log"), key=lambda path: path.stat().st_mtime)
 
     def tail(self, lines: int = 40) -> str:

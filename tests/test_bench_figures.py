@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic, and the JSON that others read. What it measures is never tested: times belong to a machine."""
+"""Tests bench/figures.py: the arithmetic, and the JSON that other programs read."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ def test_a_figure_is_the_median_of_its_samples() -> None:
     assert _figure(remote=[3.0, 1.0, 2.0]).values == {"remote": 2.0}
 
 
-def test_a_ratio_is_ours_by_theirs() -> None:
+def test_a_ratio_is_our_value_divided_by_the_peers_value() -> None:
     figure = _figure(remote=[3.0], local=[2.0])
     assert figure.ratio("local") == 1.5
     assert figure.peers == ["local"]
 
 
 @pytest.mark.parametrize("samples", [{"remote": [1.0]}, {"local": [1.0]}, {"remote": [1.0], "local": [0.0]}])
-def test_there_is_no_ratio_without_both_sides(samples: dict[str, list[float]]) -> None:
+def test_a_ratio_needs_both_values(samples: dict[str, list[float]]) -> None:
     assert _figure(**samples).ratio("local") is None
 
 
 def test_the_json_holds_our_value_the_peers_and_the_ratios() -> None:
-    told = json.loads(json.dumps(_figure(remote=[2.0, 4.0], local=[6.0], celery=[0.0]).as_json()))
-    assert told["ours"] == 3.0
-    assert told["peers"] == {"local": 6.0, "celery": 0.0}
-    assert told["ratios"] == {"local": 0.5}
-    assert told["samples"]["remote"] == [2.0, 4.0]
+    result = json.loads(json.dumps(_figure(remote=[2.0, 4.0], local=[6.0], celery=[0.0]).as_json()))
+    assert result["ours"] == 3.0
+    assert result["peers"] == {"local": 6.0, "celery": 0.0}
+    assert result["ratios"] == {"local": 0.5}
+    assert result["samples"]["remote"] == [2.0, 4.0]
 
 
 @pytest.mark.parametrize(
     ("count", "percent", "expected"), [(1, 95, 1), (8, 95, 8), (16, 95, 16), (20, 95, 19), (100, 95, 95), (4, 50, 2), (5, 0, 1)]
 )
-def test_a_percentile_is_a_value_that_was_seen(count: int, percent: float, expected: float) -> None:
+def test_a_percentile_is_one_of_the_values(count: int, percent: float, expected: float) -> None:
     values = [float(value) for value in range(count, 0, -1)]
     assert percentile(values, percent) == expected
 
@@ -49,7 +49,7 @@ def test_a_percentile_of_nothing_is_refused() -> None:
         percentile([], 95)
 
 
-def test_the_headline_has_ratios_and_own_values_and_leaves_out_what_was_not_measured() -> None:
+def test_the_headline_has_ratios_and_own_values_and_omits_figures_that_were_not_measured() -> None:
     figures = [
         _figure("chain_total", remote=[10.0], local=[8.0], celery=[5.0]),
         _figure("chain_started_p50", remote=[0.1], local=[0.02]),

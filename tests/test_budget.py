@@ -9,8 +9,10 @@ import sys
 FORBIDDEN = {"airflow", "sqlalchemy", "fastapi", "pydantic", "airflow_remote_provider"}
 OPTIONAL = {"rich", "click", "pygments", "markdown_it", "mdurl", "uvloop", "h2", "socksio", "zstandard", "brotli"}
 """What httpx takes along if it happens to be installed; a worker's own environment has none of it."""
-MOST_MODULES = 360
-"""Measured: 346 (Python 3.11, httpx 0.28), of which 12 keep triggers; and some room."""
+OURS = {"airflow_remote_worker", "airflow_remote_protocol"}
+"""How many files we divide our own code into is no cost that a budget should hold down."""
+MOST_MODULES = 295
+"""Of other packages. Measured: 281 (Python 3.11, httpx 0.28); and some room."""
 
 PROBE = "import airflow_remote_worker.daemon, sys, json; print(json.dumps(sorted(sys.modules)))"
 
@@ -24,8 +26,8 @@ def imported() -> list[str]:
 def test_the_daemon_imports_nothing_forbidden_and_not_much() -> None:
     modules = imported()
     assert not {module.partition(".")[0] for module in modules} & FORBIDDEN
-    own = [module for module in modules if module.partition(".")[0] not in OPTIONAL]
-    assert len(own) <= MOST_MODULES, f"{len(own)} modules; import lazily, or raise the budget with a reason"
+    foreign = [module for module in modules if module.partition(".")[0] not in OPTIONAL | OURS]
+    assert len(foreign) <= MOST_MODULES, f"{len(foreign)} modules; import lazily, or raise the budget with a reason"
 
 
 def test_a_command_of_the_cli_does_not_import_the_network() -> None:

@@ -1,4 +1,4 @@
-"""A chaos schedule is its seed's, whole and bounded."""
+"""Tests e2e/chaos/schedule.py: a seed determines a schedule, whose faults are bounded in time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from e2e.chaos.schedule import FAULTS_S, Schedule, expected
 
 
-def test_the_same_seed_is_the_same_schedule() -> None:
+def test_the_same_seed_gives_the_same_schedule() -> None:
     assert Schedule.of(7) == Schedule.of(7)
     assert Schedule.of(7).acts != Schedule.of(8).acts
 
@@ -23,12 +23,12 @@ def test_every_fault_ends_within_the_time_of_faults(seed: int) -> None:
 def test_two_faults_of_one_kind_never_overlap_at_one_place(seed: int) -> None:
     ends: dict[tuple[str, bool], float] = {}
     for act in Schedule.of(seed).acts:
-        lane = (act.whom, act.what in ("kill -9", "terminate"))
+        lane = (act.target, act.what in ("kill -9", "terminate"))
         assert act.what in ("fail", "clear") or act.at_s >= ends.get(lane, 0)
         ends[lane] = act.at_s + act.lasts_s
 
 
-def test_many_seeds_bring_every_kind_of_fault() -> None:
+def test_many_seeds_include_every_kind_of_fault() -> None:
     kinds = {act.what for seed in range(100) for act in Schedule.of(seed).acts}
     assert kinds == {
         *("refuse", "reset", "black_hole", "half_open", "stall", "slow", "answer", "drop_replies", "cut_requests", "cut_replies"),
@@ -36,7 +36,7 @@ def test_many_seeds_bring_every_kind_of_fault() -> None:
     }
 
 
-def test_what_must_become_of_the_tasks_follows_from_the_plan() -> None:
+def test_the_expected_end_of_each_task_follows_from_the_plan() -> None:
     [plan, _] = Schedule.of(1).plans
     ends = expected(plan)
     assert ends["total", -1].xcom == sum(ends["work", number].xcom for number in range(len(plan["work"])))

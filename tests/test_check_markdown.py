@@ -1,4 +1,4 @@
-"""The check of Markdown files finds long lines and second sentences, and nothing else."""
+"""Tests scripts/check_markdown.py: it finds long lines and second sentences, and nothing else."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_line_of_more_than_120_columns_is_found() -> None:
         f"https://example.com/{'x' * 120}",
     ],
 )
-def test_what_is_no_prose_is_exempt(text: str) -> None:
+def test_text_that_is_not_prose_is_exempt(text: str) -> None:
     assert list(check_markdown.problems(text)) == []
 
 

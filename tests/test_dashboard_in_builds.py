@@ -1,4 +1,4 @@
-"""The build hook of the provider: every wheel and sdist has the dashboard, or the build says in one line what is missing."""
+"""Tests provider/hatch_build.py: every wheel and sdist has the dashboard, or the build reports in one line what is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def hook() -> ModuleType:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose dashboard was never built. Return the provider's directory in it."""
+    """Make a checkout whose dashboard was never built; return the provider's directory in it."""
     for name in ("package.json", "package-lock.json", "vite.config.ts", "tsconfig.json", "src/main.tsx"):
         path = tmp_path / "ui" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 class Npm:
-    """Stands for node and npm; `npm run build` makes the file that it should, unless *fails*."""
+    """A stand-in for node and npm; `npm run build` creates the expected file, unless *fails* names the command."""
 
     def __init__(self, hook: ModuleType, root: Path, *, node: str = "v22.12.0", fails: str = "") -> None:
         self.calls: list[str] = []
@@ -56,7 +56,7 @@ class Npm:
 
 @pytest.fixture(autouse=True)
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH with programs named node and npm, which are only found, never run."""
+    """Set a PATH with programs named node and npm, which are found but never run; return the directory."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("node", "npm"):
@@ -96,26 +96,26 @@ def test_an_sdist_has_the_file_and_needs_no_node(hook: ModuleType, tmp_path: Pat
     hook.make_dashboard(tmp_path / "sdist")
 
 
-def test_without_sources_and_file_the_build_says_where_to_build(hook: ModuleType, tmp_path: Path) -> None:
+def test_without_sources_and_file_the_build_reports_where_to_build(hook: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(hook.CannotBuild, match=r"ui/ to build it from is not beside .*AIRFLOW_REMOTE_DASHBOARD=none"):
         hook.make_dashboard(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("missing", ["npm", "node"])
-def test_a_missing_program_is_named_in_one_line_with_the_ways_to_get_it(
+def test_a_missing_program_is_named_in_one_line_with_the_remedies(
     hook: ModuleType, checkout: Path, programs: Path, missing: str
 ) -> None:
     (programs / missing).unlink()
     with pytest.raises(hook.CannotBuild) as caught:
         hook.make_dashboard(checkout, Npm(hook, checkout))
-    told = str(caught.value)
-    assert f"{missing} is missing; install Node.js" in told
-    assert "AIRFLOW_REMOTE_DASHBOARD=none" in told
-    assert len(told.splitlines()) == 1
+    message = str(caught.value)
+    assert f"{missing} is missing; install Node.js" in message
+    assert "AIRFLOW_REMOTE_DASHBOARD=none" in message
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("node", "is_enough"), [("v18.20.0", False), ("v20.19.0", True), ("v21.7.0", False), ("v22.12.1", True)])
-def test_a_version_of_node_that_vite_can_t_use_is_named(hook: ModuleType, checkout: Path, node: str, is_enough: bool) -> None:
+def test_an_unsupported_version_of_node_is_named(hook: ModuleType, checkout: Path, node: str, is_enough: bool) -> None:
     npm = Npm(hook, checkout, node=node)
     if is_enough:
         hook.make_dashboard(checkout, npm)
@@ -125,7 +125,7 @@ def test_a_version_of_node_that_vite_can_t_use_is_named(hook: ModuleType, checko
     assert npm.calls == []
 
 
-def test_what_npm_says_is_part_of_the_one_line(hook: ModuleType, checkout: Path) -> None:
+def test_the_output_of_npm_is_part_of_the_one_line(hook: ModuleType, checkout: Path) -> None:
     with pytest.raises(hook.CannotBuild) as caught:
         hook.make_dashboard(checkout, Npm(hook, checkout, fails="ci"))
     assert "`npm ci" in str(caught.value)

@@ -1,4 +1,4 @@
-"""The fault proxy: every fault does what its name says, and nothing that it should not."""
+"""Tests testkit/network: every fault of the proxy has exactly the effect that its name states."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Central(ThreadingHTTPServer):
-    """Answers with what it was sent."""
+    """Answers with the body of the request."""
 
     daemon_threads = True
 
@@ -83,7 +83,7 @@ def client(proxy: FaultProxy) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_what_passes_is_not_changed(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
+def test_passed_traffic_is_not_changed(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     body = bytes(range(256)) * 4000
     assert client.post("/a?x=1", content=body).content == body
     assert client.post("/chunked", content=b"").content == b"abcd" * 3
@@ -95,7 +95,7 @@ def test_what_passes_is_not_changed(central: _Central, proxy: FaultProxy, client
     assert proxy.count("POST", r"^/[ab]\b") == 2
 
 
-def test_refused_is_refused_at_once_and_the_port_stays_ours(proxy: FaultProxy, client: httpx.Client) -> None:
+def test_a_refused_connection_fails_at_once_and_the_port_stays_bound(proxy: FaultProxy, client: httpx.Client) -> None:
     client.post("/a", content=b"")
     proxy.refuse()
     for _ in range(3):
@@ -116,14 +116,14 @@ def test_a_reset_ends_a_parked_request_and_every_new_one(central: _Central, prox
     assert client.post("/a", content=b"back").text == "back"
 
 
-def test_a_cut_is_once(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
+def test_a_cut_resets_only_the_existing_connections(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     errors = _parked(central, client)
     proxy.cut()
     assert isinstance(errors.get(), httpx.ReadError)
     assert client.post("/a", content=b"back").text == "back"
 
 
-def test_a_black_hole_takes_everything_and_its_connections_stay_dead(
+def test_a_black_hole_swallows_everything_and_its_connections_stay_silent(
     central: _Central, proxy: FaultProxy, client: httpx.Client
 ) -> None:
     client.post("/before", content=b"")
@@ -131,7 +131,7 @@ def test_a_black_hole_takes_everything_and_its_connections_stay_dead(
     for _ in range(2):  # the old connection, then a new one
         with pytest.raises(httpx.ReadTimeout):
             client.post("/hole", content=b"", timeout=0.2)
-    errors = _parked(central, client, is_heard=False, timeout=1)
+    errors = _parked(central, client, reaches_central=False, timeout=1)
     while not proxy.count(path="/parked"):
         time.sleep(0.005)
     proxy.heal()
@@ -140,19 +140,17 @@ def test_a_black_hole_takes_everything_and_its_connections_stay_dead(
     assert [path for path, _ in central.got] == ["/before", "/after"]
 
 
-def test_central_does_not_hear_in_a_black_hole_that_the_worker_hung_up(
-    central: _Central, proxy: FaultProxy, client: httpx.Client
-) -> None:
+def test_a_black_hole_swallows_the_close_of_a_connection(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     errors = _parked(central, client, timeout=0.5)
     proxy.black_hole()
     assert isinstance(errors.get(), httpx.ReadTimeout)
-    assert proxy.connections == 1, "central's end still stands"
+    assert proxy.connections == 1, "the connection to central is still open"
     central.leave.set()
     proxy.cut()
     assert proxy.connections == 0
 
 
-def test_half_open_lets_one_way_work(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
+def test_half_open_lets_one_direction_work(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     proxy.half_open("replies")
     with pytest.raises(httpx.ReadTimeout):
         client.post("/asked", content=b"", timeout=0.3)
@@ -160,11 +158,11 @@ def test_half_open_lets_one_way_work(central: _Central, proxy: FaultProxy, clien
     assert proxy.exchanges[-1].reply == [200]
     proxy.half_open("requests")
     with pytest.raises(httpx.ReadTimeout):
-        client.post("/unheard", content=b"", timeout=0.3)
+        client.post("/swallowed", content=b"", timeout=0.3)
     assert central.got == [("/asked", 0)]
 
 
-def test_what_is_stalled_arrives_later(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
+def test_stalled_bytes_arrive_later(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     proxy.stall()
     threading.Timer(0.3, proxy.heal).start()
     assert client.post("/a", content=b"late").text == "late"
@@ -183,7 +181,7 @@ def test_slow_delays_and_limits(proxy: FaultProxy, client: httpx.Client) -> None
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_answered_in_centrals_place(central: _Central, proxy: FaultProxy, client: httpx.Client, name: str) -> None:
+def test_a_page_is_answered_instead_of_central(central: _Central, proxy: FaultProxy, client: httpx.Client, name: str) -> None:
     proxy.answer(PAGES[name])
     answer = client.post("/a", content=b"x" * 100_000)
     assert (answer.status_code, answer.text) == (PAGES[name].status, PAGES[name].body)
@@ -192,7 +190,7 @@ def test_a_page_is_answered_in_centrals_place(central: _Central, proxy: FaultPro
     assert central.got == [("/a", 4)]
 
 
-def test_a_reply_is_dropped_only_when_it_is_to_be(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
+def test_a_reply_is_dropped_only_if_the_condition_holds(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     matters = False
     rule = proxy.drop_replies("POST", "/poll$", count=1, when=lambda: matters)
     assert client.post("/poll", content=b"1").status_code == 200
@@ -204,7 +202,7 @@ def test_a_reply_is_dropped_only_when_it_is_to_be(central: _Central, proxy: Faul
     assert len(central.got) == 3
 
 
-def test_a_dropped_reply_was_applied(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
+def test_a_request_whose_reply_is_dropped_was_applied(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     rule = proxy.drop_replies("POST", "/report$", count=2)
     assert client.post("/other", content=b"fine").text == "fine"
     for _ in range(2):
@@ -222,7 +220,7 @@ def test_a_request_is_cut_in_its_middle(central: _Central, proxy: FaultProxy, cl
     assert client.post("/log", content=b"whole").text == "whole"
     assert rule.hits == 1
     assert central.got[-1] == ("/log", 5)
-    assert all(size < 1000 for _, size in central.got[:-1]), "what came of the cut one was short"
+    assert all(size < 1000 for _, size in central.got[:-1]), "only a part of the cut request arrived"
 
 
 def test_a_reply_is_cut_in_its_middle(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
@@ -240,20 +238,20 @@ def test_one_request_gets_a_page(central: _Central, proxy: FaultProxy, client: h
     assert rule.hits == 1
 
 
-def test_rules_can_be_forgotten(proxy: FaultProxy, client: httpx.Client) -> None:
+def test_rules_can_be_removed(proxy: FaultProxy, client: httpx.Client) -> None:
     proxy.drop_replies()
     proxy.forget_rules()
     assert client.post("/a", content=b"fine").text == "fine"
 
 
-def test_a_central_that_is_gone_breaks_the_connection(central: _Central) -> None:
+def test_a_stopped_central_breaks_the_connection(central: _Central) -> None:
     central.shutdown()
     central.server_close()
     with FaultProxy(central.url) as proxy, pytest.raises(httpx.TransportError):
         httpx.post(f"{proxy.url}/a", content=b"")
 
 
-def test_central_hears_that_the_worker_hung_up(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
+def test_the_close_of_the_workers_connection_is_passed_on(central: _Central, proxy: FaultProxy, client: httpx.Client) -> None:
     errors = _parked(central, client, timeout=0.3)
     assert isinstance(errors.get(), httpx.ReadTimeout)
     deadline = time.monotonic() + 5
@@ -263,7 +261,7 @@ def test_central_hears_that_the_worker_hung_up(central: _Central, proxy: FaultPr
 
 
 class _Errors:
-    """What a request in a thread of its own ended with."""
+    """The error that a request in a thread of its own ended with."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -276,8 +274,8 @@ class _Errors:
         return self.error
 
 
-def _parked(central: _Central, client: httpx.Client, *, is_heard: bool = True, timeout: float = 10) -> _Errors:
-    """Send a request that central answers later; return when central has it (if it is to)."""
+def _parked(central: _Central, client: httpx.Client, *, reaches_central: bool = True, timeout: float = 10) -> _Errors:
+    """Send a request that central answers later; return when central has it (if *reaches_central*)."""
     errors = _Errors()
 
     def ask() -> None:
@@ -289,6 +287,6 @@ def _parked(central: _Central, client: httpx.Client, *, is_heard: bool = True, t
     errors.thread = threading.Thread(target=ask)
     before = len(central.got)
     errors.thread.start()
-    while is_heard and len(central.got) == before:
+    while reaches_central and len(central.got) == before:
         time.sleep(0.005)
     return errors

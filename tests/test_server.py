@@ -1,4 +1,4 @@
-"""The test kit's servers: how each of them starts, fails and ends."""
+"""Tests testkit/servers/server.py: how every server of the test kit starts, fails and ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Listener(Server):
         return is_listening(self.port)
 
 
-def test_a_server_is_up_when_it_has_started_and_gone_with_its_own_directory_when_it_has_stopped() -> None:
+def test_a_started_server_is_up_and_a_stopped_one_is_gone_with_its_directory() -> None:
     with Listener() as server:
         assert is_listening(server.port)
         assert (server.own_home / "listener.out").read_text() == "up\n"
@@ -47,7 +47,7 @@ def test_a_server_is_up_when_it_has_started_and_gone_with_its_own_directory_when
         os.kill(pid, 0)
 
 
-def test_a_directory_that_was_given_stays_and_the_server_can_start_again_in_it(tmp_path: Path) -> None:
+def test_a_given_directory_stays_and_the_server_can_start_in_it_again(tmp_path: Path) -> None:
     server = Listener(tmp_path / "made")
     for _ in range(2):
         with server:
@@ -55,13 +55,13 @@ def test_a_directory_that_was_given_stays_and_the_server_can_start_again_in_it(t
     assert (tmp_path / "made/listener.out").read_text() == "up\nup\n"
 
 
-def test_one_that_has_been_started_is_not_started_again() -> None:
+def test_a_started_server_is_not_started_again() -> None:
     server = Listener().start()
     with server as same:
         assert same is server
     assert not is_listening(server.port)
 
 
-def test_one_that_ends_at_once_says_why(tmp_path: Path) -> None:
+def test_a_server_that_ends_at_once_shows_its_output(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"listener ended at once\n.*\n.*no such thing"):
         Listener(tmp_path, program="import sys; sys.exit('no such thing')").start()

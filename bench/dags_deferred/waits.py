@@ -1,4 +1,4 @@
-"""One task that defers until a file exists, for each executor: the same operator, the same trigger."""
+"""One task for each executor that defers until a file exists, with the same operator and the same trigger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Waits(BaseOperator):
         self.defer(trigger=FileTrigger(filepath=self.path, poke_interval=LOOKS_EVERY_S), method_name="go_on")
 
     def go_on(self, context: Any, event: Any = None) -> None:
-        """The wait is over."""
+        """Return: the wait is over."""
 
 
 def waits(name: str, executor: str) -> None:

@@ -1,6 +1,6 @@
-"""What remote tasks can do, side by side with local ones.
+"""Example Dag with remote and local tasks.
 
-The tasks with `executor="RemoteExecutor"` run on a Remote Worker, the others on central. Nothing else is different.
+The tasks with `executor="RemoteExecutor"` run on a Remote Worker, the others on central. There is no other difference.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ REMOTE = "RemoteExecutor"
 def remote_demo():
     @task
     def ask_central() -> dict[str, str]:
-        """Runs on central; its answer travels to the worker as an XCom."""
+        """Runs on central; the worker's task reads its return value as an XCom."""
         import socket
 
         return {"host": socket.gethostname(), "question": "what is the answer?"}
 
     @task(executor=REMOTE)
     def answer_remotely(asked: dict[str, str]) -> dict[str, object]:
-        """Runs on the worker: reads an XCom of a local task and writes one that a local task will read."""
+        """Runs on the worker: reads an XCom of a local task and writes one that a local task reads."""
         import os
         import sys
 
@@ -53,12 +53,12 @@ def remote_demo():
 
     @task(executor=REMOTE)
     def square(number: int) -> int:
-        """One task per number, all of them on the worker."""
+        """Runs on the worker, one task per number."""
         return number * number
 
     @task(executor=REMOTE, execution_timeout=timedelta(seconds=3))
     def take_too_long() -> None:
-        """Is stopped by its execution_timeout, on the worker; that it fails is what the demo wants to see."""
+        """Runs on the worker until its execution_timeout stops it; the demo expects that it fails."""
         import time
 
         for second in range(120):
@@ -67,11 +67,11 @@ def remote_demo():
 
     @task(trigger_rule="all_failed")
     def see_it_stopped() -> str:
-        return "take_too_long was stopped, as it should be"
+        return "take_too_long was stopped, as expected"
 
     @task
     def sum_up(answer: dict[str, object], greeting: str, squares: list[int], stopped: str) -> dict[str, object]:
-        """Runs on central: what the worker's tasks returned is here."""
+        """Runs on central: checks the return values of the worker's tasks."""
         assert greeting == str(answer["answer"]), (greeting, answer)
         squares = list(squares)
         assert squares == [number * number for number in range(1, len(squares) + 1)], squares

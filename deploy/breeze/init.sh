@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Sourced by Breeze, as often as it likes: installs our wheels from /dist and, if Airflow is being started, makes our tables and an
-# enrolment token. What is done already is left alone.
+# Sourced by Breeze any number of times: installs our wheels from /dist and, if Airflow is being started, creates our tables and an
+# enrolment token. Completed steps are not repeated.
 #
-# `breeze start-airflow` runs it twice: in a child process after `airflow db migrate` (our provider wasn't there yet, so our tables are
-# missing), then in the shell that becomes Airflow. `breeze shell` and `breeze exec` run it once.
+# `breeze start-airflow` runs it twice: in a child process after `airflow db migrate` (our provider was not installed yet, so our tables
+# are missing), then in the shell that becomes Airflow. `breeze shell` and `breeze exec` run it once.
 
 if [[ "${BASH_SOURCE[0]}" != "$0" ]]; then
-    # Sourced: nothing of ours, no option, no `exit`, may reach Breeze's own shell.
-    bash "${BASH_SOURCE[0]}" || echo "Remote Executor: init.sh failed, see above; Airflow starts without it" >&2
+    # Sourced: no variable, option or `exit` of this script may affect Breeze's own shell.
+    bash "${BASH_SOURCE[0]}" || echo "Remote Executor: init.sh failed, see the messages above; Airflow starts without the executor" >&2
     return 0
 fi
 
@@ -23,8 +23,8 @@ install_wheels() {
     local wheels=("$dist"/airflow_remote_protocol-*.whl "$dist"/airflow_provider_remote-*.whl)
     shopt -u nullglob
     if ((${#wheels[@]} != 2)); then
-        say "$dist must hold one wheel of airflow-remote-protocol and one of airflow-provider-remote, and holds ${#wheels[@]};" \
-            "put them into the dist directory of the Airflow checkout" >&2
+        say "$dist must contain one wheel of airflow-remote-protocol and one of airflow-provider-remote, but contains" \
+            "${#wheels[@]} of them; put both into the dist directory of the Airflow checkout" >&2
         return 1
     fi
     local stamp sums
@@ -34,7 +34,7 @@ install_wheels() {
         return
     fi
     say "installing ${wheels[*]##*/}"
-    # --no-deps: pip must not replace the Airflow of the checkout by a released one. What else we need, Airflow has.
+    # --no-deps: pip must not replace the Airflow of the checkout by a released one. Airflow already has our other dependencies.
     if python -m pip --version >/dev/null 2>&1; then
         python -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --force-reinstall "${wheels[@]}"
     else
@@ -45,11 +45,11 @@ install_wheels() {
 
 make_tables() {
     airflow remote queues list >/dev/null 2>&1 && return
-    say "making tables"
+    say "creating tables"
     airflow db migrate
 }
 
-token_is_good() { # says whether the database knows our token and it can still be used
+token_is_good() { # succeeds if the database has our token and it can still be used
     [[ -s $token_file && -s $token_file.id ]] || return 1
     airflow remote enrol list -o json | python -c '
 import datetime, json, sys
@@ -76,7 +76,7 @@ make_token() {
     if [[ -n ${HOST_USER_ID:-} && $EUID -eq 0 ]]; then
         chown -R "$HOST_USER_ID:${HOST_GROUP_ID:-$HOST_USER_ID}" "$place"
     fi
-    say "made an enrolment token for the queue default: files/airflow-remote/enrolment-token in the checkout"
+    say "created an enrolment token for the queue default: files/airflow-remote/enrolment-token in the checkout"
 }
 
 install_wheels

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright; one context for each user."""
+"""Fixtures for tests in Debian's Chromium, driven by Playwright; each page has its own context and user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from testkit.servers.airflow import Airflow
-from testkit.servers.debian import programs
+from testkit.servers.debian import find_or_install
 
 FLAGS = [
     "--no-sandbox",
@@ -22,7 +22,7 @@ FLAGS = [
 ]
 
 expect.set_options(timeout=20_000)
-"""A machine that runs Airflow, workers and a browser at once is slow at times."""
+"""A computer that runs Airflow, workers and a browser at the same time is sometimes slow."""
 
 OpenPage = Callable[..., Page]
 
@@ -33,12 +33,12 @@ SETTLED = """() => Promise.all(
         .filter(one => one.effect.getComputedTiming().endTime !== Infinity)
         .map(one => one.finished.catch(() => null))
 )"""
-"""What fades in has no contrast yet."""
+"""Waits for animations: elements that fade in don't have their final contrast yet."""
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    chromium = programs({"chromium": "chromium"})["chromium"]
+    chromium = find_or_install({"chromium": "chromium"})["chromium"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
@@ -47,12 +47,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(central: Airflow, browser: Browser) -> Iterator[OpenPage]:
-    """Return a function that opens the dashboard, or what else is *at* *url*, as a user of Airflow's; *refused* requests fail.
+    """Return a function that opens the dashboard, or the page *at* *url*, as a user of Airflow; *refused* requests fail.
 
-    None may go elsewhere.
+    The test fails if a page sends a request to another server.
     """
     contexts: list[BrowserContext] = []
-    strangers: list[str] = []
+    foreign: list[str] = []
 
     def open_page(
         user: str,
@@ -70,18 +70,18 @@ def open_page(central: Airflow, browser: Browser) -> Iterator[OpenPage]:
         page = context.new_page()
         if refused:
             page.route(refused, lambda route: route.fulfill(status=503))
-        page.on("request", lambda request: None if _is_ours(request.url, url) else strangers.append(request.url))
+        page.on("request", lambda request: None if _is_ours(request.url, url) else foreign.append(request.url))
         page.goto(f"{url}{at}{query}")
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    assert strangers == [], "the page asked somebody else"
+    assert foreign == [], "the page sent requests to another server"
 
 
-def serious(page: Page, part: str = "[role=tabpanel]:not([hidden])") -> list[tuple[str, str]]:
-    """Return what axe finds that keyboards and screen readers can't use; Airflow's own frame around the page is not ours."""
+def serious_problems(page: Page, part: str = "[role=tabpanel]:not([hidden])") -> list[tuple[str, str]]:
+    """Return the serious accessibility problems (keyboard, screen reader) that axe finds in *part* of the page."""
     if not page.evaluate("() => 'axe' in globalThis"):
         page.add_script_tag(path=AXE)
     page.evaluate(SETTLED)

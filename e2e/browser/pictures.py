@@ -1,4 +1,4 @@
-"""Draws docs/images anew, from a small fleet at work: `make e2e ARGS=e2e/browser/pictures.py`. No test: only found when named."""
+"""Updates the screenshots in docs/images with a small fleet: `make e2e ARGS=e2e/browser/pictures.py`. Runs only when named."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_pictures(central: Airflow, new_worker: NewWorker, open_page: OpenPage) 
 
     page = open_page("op")
     expect(page.get_by_role("button", name="oven-1", exact=True)).to_be_visible()
-    page.wait_for_timeout(100_000)  # until a worker is silent, and the first minutes were measured
+    page.wait_for_timeout(100_000)  # until a worker is silent and the first minutes are recorded
     expect(page.get_by_role("row").filter(has_text="ship-07")).to_contain_text("silent", timeout=60_000)
     _draw(page, "fleet")
     page.get_by_role("tab", name="Queues").click()
@@ -55,5 +55,5 @@ def test_pictures(central: Airflow, new_worker: NewWorker, open_page: OpenPage) 
 
 
 def _draw(page: Page, name: str) -> None:
-    page.wait_for_timeout(1500)  # what comes late: sparklines, Airflow's own cards
+    page.wait_for_timeout(1500)  # sparklines and Airflow's cards appear late
     page.screenshot(path=IMAGES / f"{name}.png")

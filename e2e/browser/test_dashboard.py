@@ -1,4 +1,4 @@
-"""The dashboard in a real browser on real Airflow, with real workers."""
+"""Topic suite: the dashboard in a real browser on real Airflow, with real workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from testkit.processes import wait_until
 from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
-from .conftest import OpenPage, serious
+from .conftest import OpenPage, serious_problems
 
 BELOW = "/factory/airflow"
 
@@ -36,7 +36,7 @@ def test_the_fleet_is_shown_and_found_by_name(open_page: OpenPage, worker: Worke
 
 @pytest.fixture(scope="module")
 def below(central: Airflow) -> Iterator[str]:
-    """Return the address of an API server that serves below a sub-path, and for which ten seconds are a silence."""
+    """Return the URL of an API server that serves below a sub-path and shows workers as silent after ten seconds."""
     settings = {
         "AIRFLOW__API__BASE_URL": f"https://localhost{BELOW}",
         "AIRFLOW__REMOTE__POLL_SECONDS": "3",
@@ -59,18 +59,16 @@ def test_it_works_below_a_sub_path(below: str, open_page: OpenPage, worker: Work
     expect(page.get_by_role("tab", name="Jobs")).to_have_attribute("aria-selected", "true")
 
 
-def test_a_worker_that_is_killed_is_seen_to_be_silent(
-    below: str, central: Airflow, open_page: OpenPage, new_worker: NewWorker
-) -> None:
-    doomed = new_worker(central, "doomed", queues="doomed", url=below)
-    page = open_page("viewer", "?queue=doomed", url=below)
-    expect(_row(page, doomed.name)).to_contain_text("online")
-    doomed.kill()
-    expect(_row(page, doomed.name)).to_contain_text("silent", timeout=60_000)
+def test_a_killed_worker_is_shown_as_silent(below: str, central: Airflow, open_page: OpenPage, new_worker: NewWorker) -> None:
+    killed = new_worker(central, "killed", queues="killed", url=below)
+    page = open_page("viewer", "?queue=killed", url=below)
+    expect(_row(page, killed.name)).to_contain_text("online")
+    killed.kill()
+    expect(_row(page, killed.name)).to_contain_text("silent", timeout=60_000)
     expect(page.get_by_text("1 silent")).to_be_visible()
 
 
-def test_a_viewer_has_nothing_to_change(open_page: OpenPage, worker: Worker) -> None:
+def test_a_viewer_has_no_buttons_for_changes(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("viewer", f"?worker={worker.name}")
     expect(page.get_by_role("heading", name=worker.name)).to_be_visible()
     for name in ("Pause", "Revoke", "Join a worker", "Enrolment"):
@@ -91,18 +89,18 @@ def test_a_worker_is_paused_with_a_reason_and_resumed(central: Airflow, open_pag
     assert central.remote_cli("workers", "show", worker.name)["intent"] == "serve"
 
 
-def test_a_worker_s_own_log_is_watched_as_it_grows_and_searched(open_page: OpenPage, worker: Worker) -> None:
+def test_a_workers_log_is_followed_and_searched(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("op", f"?worker={worker.name}")
     log = page.get_by_role("log")
     expect(log).to_contain_text("session open")
-    before = log.inner_text().count("start anew")
+    before = log.inner_text().count("requested a restart")
     page.get_by_role("button", name="Restart").click()
     page.get_by_label("Reason").fill("to see it")
     page.get_by_role("dialog").get_by_role("button", name="Restart").click()
-    expect(log).to_contain_text("central wants it to start anew", timeout=20_000)
-    wait_until(lambda: log.inner_text().count("start anew") > before, timeout_s=20, what="the page follows it")
+    expect(log).to_contain_text("an administrator requested a restart", timeout=20_000)
+    wait_until(lambda: log.inner_text().count("requested a restart") > before, timeout_s=20, what="the page follows it")
     page.get_by_role("textbox", name="Search").fill("SESSION OPEN")
-    expect(log).not_to_contain_text("start anew")
+    expect(log).not_to_contain_text("requested a restart")
     expect(log).to_contain_text("session open")
     page.get_by_role("textbox", name="Search").fill("never said")
     expect(page.get_by_text("No matching log lines.")).to_be_visible()
@@ -111,7 +109,7 @@ def test_a_worker_s_own_log_is_watched_as_it_grows_and_searched(open_page: OpenP
     assert "session open" in download.value.path().read_text()
 
 
-def test_what_was_measured_is_drawn_with_its_numbers(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+def test_the_history_is_drawn(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
     history = f"{central.url}/remote/ui/v1/history/queue"
     client = central.client("viewer")
     wait_until(lambda: client.get(history).json()["items"], timeout_s=90, what="the worker's queue has been measured")
@@ -121,7 +119,7 @@ def test_what_was_measured_is_drawn_with_its_numbers(central: Airflow, open_page
     expect(page.get_by_role("img", name="Waiting, last 24 h").first).to_be_visible()
 
 
-def test_many_are_changed_at_once(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+def test_a_bulk_action_changes_the_selected_workers(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
     page = open_page("op")
     page.get_by_role("checkbox", name=worker.name).check(force=True)
     expect(page.get_by_text("1 selected")).to_be_visible()
@@ -134,7 +132,7 @@ def test_many_are_changed_at_once(central: Airflow, open_page: OpenPage, worker:
     )
 
 
-def test_a_worker_joins_by_what_the_dialog_says(central: Airflow, open_page: OpenPage, tmp_path: Path) -> None:
+def test_a_worker_joins_with_the_commands_in_the_dialog(central: Airflow, open_page: OpenPage, tmp_path: Path) -> None:
     page = open_page("op")
     page.get_by_role("button", name="Join a worker").click()
     page.get_by_label("Queues").fill("joined")
@@ -148,12 +146,12 @@ def test_a_worker_joins_by_what_the_dialog_says(central: Airflow, open_page: Ope
     expect(page.get_by_text("shown-1 has joined")).to_be_visible(timeout=15_000)
 
 
-def test_a_job_says_why_it_waits_and_is_stopped(central: Airflow, open_page: OpenPage) -> None:
+def test_a_job_shows_why_it_waits_and_is_stopped(central: Airflow, open_page: OpenPage) -> None:
     run = central.trigger("unserved")
     wait_until(lambda: central.jobs(run), timeout_s=30, what="a job waits")
     page = open_page("op", f"?tab=jobs&run_id={run.replace('+', '%2B')}")
     page.get_by_role("button", name="Why?").click()
-    expect(page.get_by_text("No worker may serve the queue")).to_be_visible()
+    expect(page.get_by_text("No worker serves the queue")).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     page.get_by_label("Reason").fill("wrong data")
     page.get_by_role("dialog").get_by_role("button", name="Stop").click()
@@ -162,16 +160,16 @@ def test_a_job_says_why_it_waits_and_is_stopped(central: Airflow, open_page: Ope
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_on_it_is_out_of_reach(open_page: OpenPage, worker: Worker, scheme: str) -> None:
+def test_the_tabs_have_no_serious_accessibility_problems(open_page: OpenPage, worker: Worker, scheme: str) -> None:
     page = open_page("op", scheme=scheme)
     expect(_row(page, worker.name)).to_be_visible()
     for tab in ("Fleet", "Queues", "Jobs", "Enrolment", "Audit"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
-        assert serious(page) == []
+        assert serious_problems(page) == []
 
 
-def test_nor_on_a_worker_s_page(open_page: OpenPage, worker: Worker) -> None:
+def test_a_workers_page_has_no_serious_accessibility_problems(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("op", f"?worker={worker.name}")
     expect(page.get_by_role("log")).to_contain_text("session open")
-    assert serious(page) == []
+    assert serious_problems(page) == []

@@ -1,4 +1,4 @@
-"""What changes is seen at once: by server-sent events through Airflow's own server, and without them by asking."""
+"""Topic suite: pages show changes at once, by server-sent events through Airflow's server, or by polling without them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from testkit.worker import Worker
 
 from .conftest import OpenPage
 
-HEARD = """subject => new Promise((resolve, reject) => {
+WAIT_FOR_CHANGE = """subject => new Promise((resolve, reject) => {
     const stream = new EventSource("remote/ui/v1/live");
     let first = true;
     stream.addEventListener("changed", ({data}) => {
         if (!first && data.split(" ").includes(subject)) { stream.close(); resolve(data); }
         if (first) { first = false; globalThis.isListening = true; }
     });
-    setTimeout(() => reject(new Error("nothing was heard")), 20000);
+    setTimeout(() => reject(new Error("no change was received")), 20000);
 })"""
-"""Ends with the first change of the subject that came while the page listened."""
+"""Resolves with the first change of the subject after the stream has opened."""
 
 
 def _change(central: Airflow, worker: Worker, mode: str) -> None:
@@ -32,21 +32,21 @@ def _change(central: Airflow, worker: Worker, mode: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_a_page_hears_what_others_do(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+def test_a_page_shows_the_changes_of_other_users(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
     page = open_page("viewer")
     expect(page.get_by_role("button", name=worker.name, exact=True)).to_be_visible()
-    page.evaluate(f"() => {{ globalThis.heard = ({HEARD})('workers') }}")
+    page.evaluate(f"() => {{ globalThis.received = ({WAIT_FOR_CHANGE})('workers') }}")
     page.wait_for_function("() => globalThis.isListening")
     try:
         _change(central, worker, "pause")
-        assert "workers" in page.evaluate("() => globalThis.heard").split(" ")
+        assert "workers" in page.evaluate("() => globalThis.received").split(" ")
         expect(page.get_by_role("row").filter(has_text=worker.name)).to_contain_text("paused")
     finally:
         _change(central, worker, "serve")
     expect(page.get_by_role("row").filter(has_text=worker.name)).to_contain_text("serving")
 
 
-def test_while_it_hears_it_seldom_asks(open_page: OpenPage, worker: Worker) -> None:
+def test_a_page_with_a_stream_polls_rarely(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("viewer", "?tab=queues")
     expect(page.get_by_role("row", name="default")).to_be_visible()
     asked: list[str] = []
@@ -55,7 +55,7 @@ def test_while_it_hears_it_seldom_asks(open_page: OpenPage, worker: Worker) -> N
     assert len([url for url in asked if url.endswith("/queues")]) <= 2, "every five seconds"
 
 
-def test_without_a_stream_it_asks_by_itself(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
+def test_a_page_without_a_stream_polls(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
     page = open_page("viewer", f"?text={worker.name}", refused="**/remote/ui/v1/live*")
     row = page.get_by_role("row").filter(has_text=worker.name)
     expect(row).to_contain_text("serving")
@@ -66,7 +66,7 @@ def test_without_a_stream_it_asks_by_itself(central: Airflow, open_page: OpenPag
         _change(central, worker, "serve")
 
 
-def test_an_api_server_that_ends_does_not_wait_for_its_listeners(central: Airflow) -> None:
+def test_an_api_server_that_ends_does_not_wait_for_its_streams(central: Airflow) -> None:
     url = central.start_another_api_server(called="api-server-live")
     began = threading.Event()
     ended: list[float] = []
@@ -81,8 +81,8 @@ def test_an_api_server_that_ends_does_not_wait_for_its_listeners(central: Airflo
     listener.start()
     assert began.wait(20)
     central.process("api-server-live").send(signal.SIGTERM)
-    told = time.monotonic()
+    stopped = time.monotonic()
     listener.join(60)
-    assert ended and ended[0] - told < 15, "a stream lasts five minutes by itself"
+    assert ended and ended[0] - stopped < 15, "a stream would last five minutes"
     wait_until(lambda: not central.is_running("api-server-live"), timeout_s=30, what="the API server has ended")
     central.stop_process("api-server-live")

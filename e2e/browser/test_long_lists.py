@@ -1,4 +1,4 @@
-"""Lists of thousands: they scroll without a wait, the page stays small, and the keyboard reaches every row."""
+"""Topic suite: lists of thousands of rows scroll without delay, the page stays small, and the keyboard reaches every row."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sqlalchemy import create_engine, text
 
 from testkit.servers.airflow import Airflow
 
-from .conftest import OpenPage, serious
+from .conftest import OpenPage, serious_problems
 
 FLEET = 5000
 MOST_DRAWN = 80
-"""Rows in the page: a screen's, and some above and below."""
-WITHOUT_A_WAIT_S = 5.0
-"""To the other end of the fleet, all of it read. It takes about one on an idle machine; this one is shared."""
+"""The highest number of rows in the page: one screen, and some rows above and below it."""
+MOST_SCROLL_S = 5.0
+"""The limit for scrolling to the end of the fleet. It takes about one second on an idle computer; this one is shared."""
 
 ADD = """
     INSERT INTO remote_worker (id, name, credential_hash, queues, labels, facts, alarm, intent, intent_revision, intent_reason,
@@ -31,7 +31,7 @@ ADD = """
 
 @pytest.fixture(scope="module")
 def crowd(central: Airflow) -> Iterator[None]:
-    """So many more workers, put straight into the ledger; none has ever come."""
+    """Insert FLEET workers directly into the ledger; none has ever connected."""
     engine = create_engine(central.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
     with engine.begin() as connection:
         connection.execute(text(ADD), {"count": FLEET})
@@ -57,7 +57,7 @@ def _named(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=name, exact=True)
 
 
-def test_five_thousand_rows_scroll_to_the_end_without_a_wait(open_page: OpenPage, crowd: None) -> None:
+def test_five_thousand_rows_scroll_to_the_end_without_delay(open_page: OpenPage, crowd: None) -> None:
     page = open_page("op", "?text=crowd")
     expect(_named(page, "crowd-0001")).to_be_visible()
     table = page.get_by_role("table")
@@ -68,7 +68,7 @@ def test_five_thousand_rows_scroll_to_the_end_without_a_wait(open_page: OpenPage
     expect(page.get_by_text(f"{FLEET} of {FLEET} rows loaded")).to_be_visible()
     _scroll_to(page, 10_000_000)
     expect(_named(page, f"crowd-{FLEET}")).to_be_visible()
-    assert time.monotonic() - began < WITHOUT_A_WAIT_S
+    assert time.monotonic() - began < MOST_SCROLL_S
     assert _drawn(page) <= MOST_DRAWN
     last = page.locator("tr[data-row]").last
     expect(last).to_have_attribute("aria-rowindex", str(FLEET + 1))
@@ -76,7 +76,7 @@ def test_five_thousand_rows_scroll_to_the_end_without_a_wait(open_page: OpenPage
     expect(_named(page, "crowd-0001")).to_be_visible()
 
 
-def test_every_row_is_seen_on_the_way_down(open_page: OpenPage, crowd: None) -> None:
+def test_scrolling_shows_every_row(open_page: OpenPage, crowd: None) -> None:
     page = open_page("viewer", "?text=crowd-0")
     expect(_named(page, "crowd-0001")).to_be_visible()
     seen: set[str] = set()
@@ -90,11 +90,11 @@ def test_every_row_is_seen_on_the_way_down(open_page: OpenPage, crowd: None) -> 
     assert seen >= {f"crowd-{number:04}" for number in range(1, 1000)}
 
 
-def test_the_place_is_in_the_address_and_found_again(open_page: OpenPage, crowd: None) -> None:
+def test_the_scroll_position_is_in_the_url_and_restored(open_page: OpenPage, crowd: None) -> None:
     page = open_page("op", "?text=crowd")
     expect(_named(page, "crowd-0001")).to_be_visible()
     _scroll_to(page, 50_000)
-    page.wait_for_function(IS_NOTED)  # the rows between are read page by page, which takes a busy machine longer than the note
+    page.wait_for_function(IS_NOTED)  # the rows are read page by page, which takes longer on a busy computer
     there = _top_row(page)
     page.reload()
     page.wait_for_function(f"() => ({TOP_ROW})() === '{there}'")
@@ -109,7 +109,7 @@ IS_FILLED = """() => {
     const rowAt = y => document.elementFromPoint(box.left + box.width / 2, y)?.closest('tr[data-row]');
     return rowAt(box.top + box.height / 2) && rowAt(box.bottom - 30);
 }"""
-"""No gap in view: a busy machine draws late."""
+"""True when rows fill the visible part: a busy computer draws late."""
 
 TOP_ROW = """() => {
     const box = document.querySelector('[role=region][aria-label=Fleet]');
@@ -124,18 +124,18 @@ IS_NOTED = f"""() => {{
     const place = document.querySelector(`tr[data-row="${{name}}"]`)?.ariaRowIndex;
     return place === String(Number(new URLSearchParams(location.search).get('at')) + 2);
 }}"""
-"""The address names the row at the top. The header is the first row of the table, and the address counts from 0."""
+"""True when the URL names the row at the top. The header is the first row of the table, and the URL counts from 0."""
 
 
 def _top_row(page: Page) -> str:
     return str(page.evaluate(TOP_ROW))
 
 
-def test_the_keyboard_scrolls_and_keeps_its_place(open_page: OpenPage, crowd: None) -> None:
+def test_the_keyboard_scrolls_and_the_focus_is_kept(open_page: OpenPage, crowd: None) -> None:
     page = open_page("op", "?text=crowd")
     expect(_named(page, "crowd-0001")).to_be_visible()
     _named(page, "crowd-0001").focus()
-    for _ in range(60):  # of each row: its box to tick, its name
+    for _ in range(60):  # each row has a checkbox and its name
         page.keyboard.press("Tab")
     assert page.evaluate("() => document.activeElement.closest('tr')?.dataset.row") == "crowd-0031"
     _scroll_to(page, 100_000)
@@ -147,7 +147,7 @@ def test_the_keyboard_scrolls_and_keeps_its_place(open_page: OpenPage, crowd: No
     expect(page.get_by_text(f"{FLEET} of {FLEET} rows loaded")).to_be_visible()
 
 
-def test_filters_are_in_the_address(open_page: OpenPage, crowd: None) -> None:
+def test_filters_are_in_the_url(open_page: OpenPage, crowd: None) -> None:
     page = open_page("op", "?text=crowd")
     page.get_by_label("Flagged").select_option("true")
     expect(page.get_by_text("1 of 1 rows loaded")).to_be_visible()
@@ -155,7 +155,7 @@ def test_filters_are_in_the_address(open_page: OpenPage, crowd: None) -> None:
     page.get_by_label("Flagged").select_option("")
     page.get_by_label("Version").fill("9.9")
     expect(page.get_by_text("250 of 500 rows loaded")).to_be_visible()
-    page.get_by_label("Label").fill("hall")  # not asked for yet: it is no key=value
+    page.get_by_label("Label").fill("hall")  # no request yet: it is not key=value
     page.get_by_label("Label").fill("hall=0")
     expect(_named(page, "crowd-0070")).to_be_visible()
     expect(_named(page, "crowd-0010")).to_have_count(0)
@@ -167,15 +167,15 @@ def test_filters_are_in_the_address(open_page: OpenPage, crowd: None) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_long_list_is_within_reach(open_page: OpenPage, crowd: None, scheme: str) -> None:
+def test_a_long_list_has_no_serious_accessibility_problems(open_page: OpenPage, crowd: None, scheme: str) -> None:
     page = open_page("op", "?text=crowd", scheme=scheme)
     expect(_named(page, "crowd-0001")).to_be_visible()
     _scroll_to(page, 20_000)
     page.wait_for_timeout(500)
-    assert serious(page) == []
+    assert serious_problems(page) == []
 
 
-def test_a_narrow_page_shows_what_matters_most(open_page: OpenPage, crowd: None) -> None:
+def test_a_narrow_page_shows_the_most_important_columns(open_page: OpenPage, crowd: None) -> None:
     page = open_page("op", "?text=crowd")
     page.set_viewport_size({"width": 560, "height": 800})
     expect(_named(page, "crowd-0001")).to_be_visible()

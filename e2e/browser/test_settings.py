@@ -1,4 +1,4 @@
-"""What managers set of a worker and of a queue, by dialogs, and what becomes of it in the ledger."""
+"""Topic suite: the settings of workers and queues that managers change in dialogs, and their effect in the ledger."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from testkit.processes import wait_until
 from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
-from .conftest import OpenPage, serious
+from .conftest import OpenPage, serious_problems
 
-ITS_OWN = "browser-policies"
-"""A queue that no other test has jobs in: a policy that stays behind disturbs nobody."""
+OWN_QUEUE = "browser-policies"
+"""A queue that no other test uses, so that a remaining policy disturbs no test."""
 
 
 def _set(page: Page, action: str, label: str, value: str) -> None:
@@ -44,7 +44,7 @@ def test_a_workers_queues_labels_bundles_and_slots_are_set(central: Airflow, ope
     assert (row["queues"], row["labels"], row["bundles"], row["slots_limit"]) == (["default"], {}, None, None)
 
 
-def test_what_makes_no_sense_is_said_in_the_dialog(open_page: OpenPage, worker: Worker) -> None:
+def test_the_dialog_shows_why_a_value_is_refused(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("op", f"?worker={worker.name}")
     _set(page, "Set queues", "Queues", " ")
     expect(page.get_by_role("alert")).to_contain_text("Name at least one queue")
@@ -54,7 +54,7 @@ def test_what_makes_no_sense_is_said_in_the_dialog(open_page: OpenPage, worker: 
 
 
 def test_a_queues_policy_is_changed(central: Airflow, open_page: OpenPage) -> None:
-    page = open_page("op", f"?tab=queues&about={ITS_OWN}")
+    page = open_page("op", f"?tab=queues&about={OWN_QUEUE}")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("nothing", exact=True)).to_have_count(9)
     dialog.get_by_label("Kind").select_option(label="Variables")
@@ -72,7 +72,7 @@ def test_a_queues_policy_is_changed(central: Airflow, open_page: OpenPage) -> No
 
 def _policy(central: Airflow) -> tuple[str, list[str]]:
     rows = central.client().get("/remote/ui/v1/policies").json()["items"]
-    return next((row["mode"], row["variables"]) for row in rows if row["queue"] == ITS_OWN)
+    return next((row["mode"], row["variables"]) for row in rows if row["queue"] == OWN_QUEUE)
 
 
 def test_a_queues_rule_is_set_and_unset(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
@@ -94,7 +94,7 @@ def test_a_queues_rule_is_set_and_unset(central: Airflow, open_page: OpenPage, w
     assert "set for the queue default: lost after 600 s" in audit and "unset the rules of the queue default" in audit
 
 
-def test_a_viewer_sees_a_policy_and_has_nothing_to_change(open_page: OpenPage, worker: Worker) -> None:
+def test_a_viewer_sees_a_policy_and_can_not_change_it(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("viewer", "?tab=queues&about=*")
     expect(page.get_by_role("dialog").get_by_text("Connections")).to_be_visible()
     assert [button.inner_text() for button in page.get_by_role("dialog").get_by_role("button").all()] == [""]
@@ -104,18 +104,18 @@ def test_a_viewer_sees_a_policy_and_has_nothing_to_change(open_page: OpenPage, w
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_in_the_dialogs_is_out_of_reach(open_page: OpenPage, worker: Worker, scheme: str) -> None:
+def test_the_dialogs_have_no_serious_accessibility_problems(open_page: OpenPage, worker: Worker, scheme: str) -> None:
     page = open_page("op", f"?worker={worker.name}", scheme=scheme)
     for action in ("Set queues", "Set labels", "Set bundles", "Limit slots"):
         page.get_by_role("button", name=action).click()
         expect(page.get_by_role("dialog")).to_be_visible()
-        assert serious(page, "[role=dialog]") == []
+        assert serious_problems(page, "[role=dialog]") == []
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("dialog")).to_have_count(0)
-    page = open_page("op", f"?tab=queues&about={ITS_OWN}", scheme=scheme)
+    page = open_page("op", f"?tab=queues&about={OWN_QUEUE}", scheme=scheme)
     page.get_by_role("dialog").get_by_label("Name").fill("plant_*")
     page.get_by_role("dialog").get_by_role("button", name="Allow").click()
     expect(page.get_by_role("button", name="Remove plant_*")).to_be_visible()
-    assert serious(page, "[role=dialog]") == []
+    assert serious_problems(page, "[role=dialog]") == []
     page.get_by_role("button", name="Remove plant_*").click()
     expect(page.get_by_role("button", name="Remove plant_*")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""What must be true after a chaos run, whatever happened in it. Each function yields the violations of one invariant."""
+"""The invariants that hold after every chaos run. Each function yields the violations of one invariant."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ class Try:
 
     @property
     def name(self) -> str:
-        """As the try calls itself in its marks and lines."""
+        """The name of the try in its marks and log lines."""
         return f"{self.task_id}.{self.map_index}.{self.number}"
 
 
 def violations(site: Site, runs: list[DagRun]) -> list[str]:
-    """Return every violation, in words."""
+    """Return the descriptions of all violations."""
     found: list[str] = []
     for run in runs:
         tries = _tries(site, run)
-        for invariant in (states_are_right, each_try_ran_once, xcoms_are_right, logs_are_whole, rows_are_legal):
+        for invariant in (check_states, check_tries, check_xcoms, check_logs, check_jobs):
             found += [f"{run.run_id}: {invariant.__name__}: {what}" for what in invariant(site, run, tries)]
-    found += [f"nothing_is_left: {what}" for what in nothing_is_left(site)]
+    found += [f"check_processes: {what}" for what in check_processes(site)]
     return found
 
 
-def states_are_right(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
-    """Every task ended as its design, or the person who marked it, wants; after as many tries as designed."""
+def check_states(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
+    """Check that every task ended in the state of its plan, or as a user marked it, after the planned number of tries."""
     last = {(this.task_id, this.map_index): this for this in tries if this.is_last}
     wanted = expected(run.plan)
     if last.keys() != wanted.keys():
@@ -61,24 +61,24 @@ def states_are_right(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]
         state = "failed" if key[0] in run.failed else wanted[key].state
         if last[key].state != state:
             yield f"{last[key].name} is {last[key].state}, not {state}"
-        # A process that is killed after the last word of its task was one death too late.
+        # A process that is killed after its task has ended does not cause another try.
         deaths = sum(name.startswith(f"{key[0]}.{key[1]}.") for name in run.died)
         most = wanted[key].tries + deaths
         if key[0] not in run.touched and not wanted[key].tries <= last[key].number <= most:
             yield f"{last[key].name} is the last try, not {wanted[key].tries} (and {deaths} deaths)"
 
 
-def each_try_ran_once(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
-    """User code ran once for each try that Airflow knows, to its end unless stopped or killed; a task's tries never overlap."""
+def check_tries(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
+    """Check that user code ran once for each try, to its end unless stopped or killed, and that a task's tries never overlap."""
     marks = {path.name: [line.split() for line in path.read_text().splitlines()] for path in run.directory.iterdir()}
     known = {this.name for this in tries}
     for name in marks.keys() - known:
-        yield f"{name} ran, and Airflow knows no such try"
+        yield f"{name} ran, but Airflow has no such try"
     for this in tries:
         whats = [mark[0] for mark in marks.get(this.name, [])]
         allowed = [["begin", "end"]]
         if this.task_id in run.touched | run.unsure:
-            # Stopped before it began, or in its middle.
+            # It was stopped before it began, or while it ran.
             allowed += [[], ["begin"]]
         if this.name in run.died:
             allowed += [["begin"]]
@@ -91,8 +91,8 @@ def each_try_ran_once(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str
             yield f"{this.name} still ran when its next try began: {before}, {after}"
 
 
-def xcoms_are_right(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
-    """What tasks returned and pushed is there, once, and is what they meant."""
+def check_xcoms(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
+    """Check that every returned and pushed XCom exists once and has the right value."""
     rows = site.central.xcoms(DAG, run.run_id)
     found = {(row["task_id"], row["map_index"], row["key"]): row["value"] for row in rows}
     wanted: dict[tuple[str, int, str], Any] = {
@@ -108,24 +108,24 @@ def xcoms_are_right(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
             yield f"XCom {name} is {found.get(name)!r}, not {value!r}"
 
 
-def logs_are_whole(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
-    """Central's log of each try is, byte for byte, what its worker wrote; each line that the try said is there once."""
+def check_logs(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
+    """Check that central's log of each try has the same bytes as its worker's, and contains each line of the try once."""
     for this in tries:
         there = _local_logs(site, run, this)
         path = site.central.log_file(DAG, run.run_id, this.task_id, this.number, map_index=this.map_index)
         here = path.read_bytes() if path.exists() else b""
         if here != there:
             at = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), min(len(here), len(there)))
-            yield f"the log of {this.name} is {len(here)} bytes, its worker's {len(there)}; they part at byte {at} ({path})"
+            yield f"the log of {this.name} is {len(here)} bytes, its worker's {len(there)}; they differ at byte {at} ({path})"
         stopped = this.task_id in run.touched | run.unsure or this.name in run.died
         if (run.directory / this.name).exists() and not stopped:
-            said = Counter(int(number) for number in re.findall(rf'"{re.escape(this.name)} says (\d+)"', here.decode()))
-            if said != Counter(range(lines(run.plan, this.task_id, this.map_index))):
-                yield f"the log of {this.name} holds the lines {dict(said)} ({path})"
+            printed = Counter(int(number) for number in re.findall(rf'"{re.escape(this.name)} says (\d+)"', here.decode()))
+            if printed != Counter(range(lines(run.plan, this.task_id, this.map_index))):
+                yield f"the log of {this.name} contains the lines {dict(printed)} ({path})"
 
 
-def rows_are_legal(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
-    """Every job has ended and is settled; none is lost; each try has the one job that Airflow knows."""
+def check_jobs(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
+    """Check that every job has ended and is settled, that no job is lost, and that no job was revoked without a user's action."""
 
     def jobs() -> list[dict[str, Any]]:
         return site.central.jobs(run.run_id)
@@ -148,11 +148,11 @@ def rows_are_legal(site: Site, run: DagRun, tries: list[Try]) -> Iterator[str]:
         if job["state"] not in ("succeeded", "failed", "revoked"):
             yield f"{name} is neither succeeded, failed nor revoked"
         if job["state"] == "revoked" and job["task_id"] not in run.touched | run.unsure and job["epoch"] > 0:
-            yield f"{name} was revoked, and nobody asked for that"
+            yield f"{name} was revoked without a user's action"
 
 
-def nothing_is_left(site: Site) -> Iterator[str]:
-    """No shim and no task is left on a worker: only its daemon and that one's zygote."""
+def check_processes(site: Site) -> Iterator[str]:
+    """Check that each worker has no processes except its daemon and the daemon's zygote."""
     for worker in site.workers.values():
 
         def left(worker: Any = worker) -> list[str]:
@@ -177,7 +177,7 @@ def _tries(site: Site, run: DagRun) -> list[Try]:
 
 
 def _local_logs(site: Site, run: DagRun, this: Try) -> bytes:
-    """Return what the workers wrote for the try: one lease after the other."""
+    """Return the workers' logs of the try, one lease after the other."""
     jobs = [
         job
         for job in site.central.jobs(run.run_id)

@@ -1,6 +1,6 @@
-"""What happens in a chaos run, as a pure function of its seed: what the jobs do, which faults come when, what people do.
+"""The schedule of a chaos run as a pure function of its seed: the jobs' work, the faults and their times, the users' actions.
 
-Owns the decisions and what they must lead to. It refuses to know how a fault is made (`faults.py`).
+Owns the decisions and the expected results. It does not depend on how a fault is made (`site.py`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 FAULTS_S = 28.0
-"""All faults begin within this time, counted from the start of the run's jobs."""
+"""All faults begin and end within this time, counted from the start of the run's jobs."""
 RUNS = 2
-"""Dag runs in one chaos run."""
+"""The number of Dag runs in one chaos run."""
 WORKERS = ("east", "west")
 PAGES = ("bad gateway", "no backend", "gateway timeout", "internal error", "login page", "redirect", "forbidden", "not found")
 DEAD_CONNECTIONS = ("cut", "cut", "forgotten")
-"""What becomes of connections that have lost bytes: forgotten ones are found out by timeouts alone, of up to half a minute."""
+"""The fate of connections that have lost bytes after a fault: only timeouts, of up to half a minute, detect forgotten ones."""
 TARGETS = ("long", "long_shell")
-"""The tasks that people kill and clear: nothing depends on them."""
+"""The tasks that users mark as failed and clear: no other task depends on them."""
 MORTAL = "mortal"
-"""The task whose processes die."""
+"""The task whose processes are killed."""
 
 REPLIES = (
     ("POST", "/report$"),
@@ -34,27 +34,27 @@ REPLIES = (
     ("GET", "/variables/"),
     ("*", ""),
 )
-"""Whose replies are lost, or cut."""
+"""The requests whose replies are lost or cut."""
 
 
 @dataclass(frozen=True)
 class Act:
-    """One thing that happens at *at_s*, to *whom*, and is undone *lasts_s* later if it can be."""
+    """One event at *at_s*, which affects *target* and is undone after *lasts_s* if possible."""
 
     at_s: float
     what: str
-    whom: str
+    target: str
     lasts_s: float = 0
     detail: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         lasts = f" for {self.lasts_s:.1f} s" if self.lasts_s else ""
-        return " ".join([f"{self.at_s:5.1f} s", self.what, self.whom, *map(str, self.detail)]) + lasts
+        return " ".join([f"{self.at_s:5.1f} s", self.what, self.target, *map(str, self.detail)]) + lasts
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """One chaos run. *plans* are the jobs', one a Dag run."""
+    """One chaos run. *plans* define the jobs' work, one for each Dag run."""
 
     seed: int
     acts: tuple[Act, ...]
@@ -83,7 +83,7 @@ def _plan(dice: random.Random) -> dict[str, Any]:
 
 
 def _times(dice: random.Random, count: int, longest_s: float) -> Iterator[tuple[float, float]]:
-    """Yield beginnings and durations that don't overlap."""
+    """Yield start times and durations that don't overlap."""
     piece_s = FAULTS_S / count
     for number in range(count):
         lasts_s = min(dice.uniform(0.3, longest_s), piece_s - 0.2)
@@ -126,15 +126,15 @@ def _daemon(worker: str) -> Callable[[random.Random], Iterator[Act]]:
 
 
 def _central(dice: random.Random) -> Iterator[Act]:
-    # Each takes several seconds to come back: one, or two different ones.
-    whom = dice.sample(("api-server", "scheduler", "postgres"), dice.randint(1, 2))
-    for name, (at_s, lasts_s) in zip(whom, _times(dice, len(whom), 3), strict=True):
+    # Each takes several seconds to start again, so only one, or two different ones.
+    target = dice.sample(("api-server", "scheduler", "postgres"), dice.randint(1, 2))
+    for name, (at_s, lasts_s) in zip(target, _times(dice, len(target), 3), strict=True):
         yield Act(at_s, dice.choice(("kill -9", "kill -9", "terminate")), name, lasts_s)
 
 
-def _people(dice: random.Random) -> Iterator[Act]:
-    whom = [(run, task) for run in range(RUNS) for task in TARGETS]
-    for run, task in dice.sample(whom, dice.randint(0, 3)):
+def _users(dice: random.Random) -> Iterator[Act]:
+    target = [(run, task) for run in range(RUNS) for task in TARGETS]
+    for run, task in dice.sample(target, dice.randint(0, 3)):
         yield Act(round(dice.uniform(3, 18), 1), dice.choice(("fail", "clear")), task, detail=(run,))
 
 
@@ -143,12 +143,12 @@ def _death(dice: random.Random) -> Iterator[Act]:
         yield Act(round(dice.uniform(3, 12), 1), dice.choice(("kill shim", "kill task")), MORTAL, detail=(run,))
 
 
-_LANES = (*map(_network, WORKERS), *map(_daemon, WORKERS), _central, _people, _death)
+_LANES = (*map(_network, WORKERS), *map(_daemon, WORKERS), _central, _users, _death)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """How a task must end that nobody has killed or cleared: after how many tries, in which state, with which XCom."""
+    """The expected end of a task without a user's action: the number of tries, the state, the XCom."""
 
     tries: int
     state: str
@@ -156,15 +156,15 @@ class Expected:
 
 
 def expected(plan: dict[str, Any]) -> dict[tuple[str, int], Expected]:
-    """Return what must become of each task (id, map index) of a Dag run with *plan*."""
+    """Return the expected end of each task (id, map index) of a Dag run with *plan*."""
     count = len(plan["work"])
     total = sum(number * number for number in range(count))
-    said = f"the total is {total}"
+    text = f"the total is {total}"
     ends = {
         ("numbers", -1): Expected(1, "success", list(range(count))),
         ("total", -1): Expected(1, "success", total),
-        ("shell", -1): Expected(1, "success", said),
-        ("check", -1): Expected(1, "success", said),
+        ("shell", -1): Expected(1, "success", text),
+        ("check", -1): Expected(1, "success", text),
         ("reader", -1): Expected(1, "success", plan["reader"]["rounds"]),
         ("long", -1): Expected(1, "success", "done"),
         ("long_shell", -1): Expected(1, "success"),
@@ -178,7 +178,7 @@ def expected(plan: dict[str, Any]) -> dict[tuple[str, int], Expected]:
 
 
 def lines(plan: dict[str, Any], task_id: str, map_index: int) -> int:
-    """Return how many known lines one whole try of the task says."""
+    """Return the number of known lines that one complete try of the task prints."""
     if task_id == "work":
         return int(plan["work"][map_index]["lines"])
     if task_id == "reader":

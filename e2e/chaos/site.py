@@ -1,6 +1,6 @@
-"""What chaos happens to: a central on a Postgres of its own, two workers, and a fault proxy before each of them.
+"""The deployment that chaos runs disturb: central on its own Postgres, and two workers, each behind a fault proxy.
 
-Owns making and unmaking each fault of a schedule. It refuses to know what should become of the jobs.
+Owns making and undoing each fault of a schedule. It does not depend on the expected results of the jobs.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ SLOTS = 4
 VARIABLE = "chaos"
 CENTRAL = ("api-server", "scheduler", "dag-processor")
 SETTINGS = {
-    # Nothing else: a scheduler that has lost its database may wait for LocalExecutor's idle processes for ever.
+    # No LocalExecutor: a scheduler that has lost its database can wait for LocalExecutor's idle processes forever.
     "AIRFLOW__CORE__EXECUTOR": "RemoteExecutor:airflow_remote_provider.executor.RemoteExecutor",
     "AIRFLOW__CORE__PARALLELISM": "32",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
-    # How soon a new scheduler notices that the old one is gone, and adopts its tasks.
+    # How soon a new scheduler detects that the old one has ended and adopts its tasks.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
-    # How long a worker may sit on a dead connection: the poll's time and 15 s. Nothing here waits for a default's minute.
+    # A worker keeps a dead connection for the poll's time and 15 s. With the default that would be more than a minute.
     "AIRFLOW__REMOTE__POLL_SECONDS": "5",
 }
 
 
 class Site:
-    """Everything, running; `stop()` ends it."""
+    """The running deployment; `stop()` ends it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.log: list[str] = []
-        """What was done and seen, each with its time within the run."""
-        # What is committed must outlive the server's death: losing it would be no fault of ours.
+        """The notes of the run, each with its time."""
+        # Commits must survive the server's crash: their loss would not be a defect of ours.
         self.postgres = PostgresServer({"synchronous_commit": "on"})
         self._begin = time.monotonic()
         self._down: set[str] = set()
-        """What is away because we want it."""
+        """The processes that the schedule has ended."""
 
     def start(self) -> Site:
         self.postgres.start()
@@ -89,7 +89,7 @@ class Site:
         self.postgres.stop()
 
     def begin(self) -> None:
-        """A new run's time and notes begin here."""
+        """Reset the time and the notes for a new run."""
         self._begin = time.monotonic()
         self.log = []
 
@@ -103,31 +103,31 @@ class Site:
         print(line, flush=True)
 
     def make(self, act: Act) -> Callable[[], None] | None:
-        """Make the fault; return what unmakes it."""
-        if act.whom in self.proxies and act.what not in ("kill -9", "terminate"):
-            return self._trouble_network(act)
-        if act.whom in self.workers:
+        """Make the fault; return a function that undoes it."""
+        if act.target in self.proxies and act.what not in ("kill -9", "terminate"):
+            return self._disturb_network(act)
+        if act.target in self.workers:
             return self._end_daemon(act)
-        if act.whom == "postgres":
+        if act.target == "postgres":
             self.postgres.crash() if act.what == "kill -9" else self.postgres.halt()
             return self.postgres.resume
         return self._end_central(act)
 
     def supervise(self) -> None:
-        """Start again what central's init system would; a worker must never end by itself.
+        """Restart ended processes of central as a service manager does; a worker must never end by itself.
 
         Raises:
-            AssertionError: a worker did.
+            AssertionError: a worker has ended by itself.
         """
         for name in CENTRAL:
             if name not in self._down and not self.central.is_running(name):
-                self.note(f"the {name} has ended by itself; started again")
+                self.note(f"the {name} has ended by itself; restarted")
                 self._start_central(name)
         for worker in self.workers.values():
             assert worker.name in self._down or worker.is_running(), f"the daemon {worker.name} ended by itself\n{worker.tail()}"
 
     def is_whole(self) -> bool:
-        """Say whether everything answers."""
+        """Return whether all of central is healthy and all workers have a session."""
         self.supervise()
         try:
             health = httpx.get(f"{self.central.url}/api/v2/monitor/health", timeout=10).json()
@@ -137,25 +137,25 @@ class Site:
             worker.is_serving() for worker in self.workers.values()
         )
 
-    def owed(self, worker: str) -> list[Path]:
-        """Return the directories of jobs for which the worker still owes central something."""
+    def unsent(self, worker: str) -> list[Path]:
+        """Return the directories of jobs whose results, logs or reports the worker has not sent completely."""
         return [path for path in (self.workers[worker].state / "jobs").iterdir() if not (path / "closed.json").exists()]
 
     def processes(self, worker: str) -> set[int]:
-        """Return the processes of a worker: its own, and what its tasks started."""
+        """Return the pids of a worker's processes, including those that its tasks started."""
         marks = (str(self.workers[worker].state).encode(), f"SITE={self.home / worker}".encode())
         found = set()
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+                content = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
             except OSError:
-                continue  # it has gone
-            if any(mark in told for mark in marks):
+                continue  # it has ended
+            if any(mark in content for mark in marks):
                 found.add(int(entry.name))
         return found
 
-    def _trouble_network(self, act: Act) -> Callable[[], None] | None:
-        proxy = self.proxies[act.whom]
+    def _disturb_network(self, act: Act) -> Callable[[], None] | None:
+        proxy = self.proxies[act.target]
         if act.what in ("drop_replies", "cut_requests", "cut_replies"):
             *first, method, path, count = act.detail
             rule = getattr(proxy, act.what)(*first, method, path, count=count)
@@ -184,26 +184,26 @@ class Site:
         return heal
 
     def _end_daemon(self, act: Act) -> Callable[[], None]:
-        worker = self.workers[act.whom]
-        self._down.add(act.whom)
+        worker = self.workers[act.target]
+        self._down.add(act.target)
         worker.kill() if act.what == "kill -9" else worker.detach()
 
         def start() -> None:
             worker.start(wait=False)
-            self._down.discard(act.whom)
+            self._down.discard(act.target)
 
         return start
 
     def _end_central(self, act: Act) -> Callable[[], None]:
-        self._down.add(act.whom)
+        self._down.add(act.target)
         if act.what == "kill -9":
-            self.central.kill_process(act.whom)
+            self.central.kill_process(act.target)
         else:
-            self.central.stop_process(act.whom)
+            self.central.stop_process(act.target)
 
         def start() -> None:
-            self._start_central(act.whom)
-            self._down.discard(act.whom)
+            self._start_central(act.target)
+            self._down.discard(act.target)
 
         return start
 

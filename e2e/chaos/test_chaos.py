@@ -1,6 +1,6 @@
-"""Seeded runs of random faults over real jobs: nothing is lost, nothing runs twice.
+"""Topic suite: seeded runs of random faults on real jobs; nothing is lost, nothing runs twice.
 
-`make chaos N=20 SEED=7` plays seeds 7 to 26. A seed that failed is in :data:`FAILED_ONCE` and is played for good.
+`make chaos N=20 SEED=7` runs seeds 7 to 26. Seeds that have failed are added to :data:`FAILED_ONCE` and always run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from e2e.chaos.invariants import violations
-from e2e.chaos.run import play
+from e2e.chaos.run import run_schedule
 from e2e.chaos.schedule import Schedule
 from e2e.chaos.site import Site
 
@@ -27,7 +27,7 @@ SEEDS = dict.fromkeys((*([] if "CHAOS_SEED" in os.environ else FAILED_ONCE), *ra
 
 @pytest.fixture(scope="module")
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    # Not pytest's own directory, of which it keeps three: the logs of a failure stay until a person removes them.
+    # Not pytest's directory, of which it keeps three: the logs of a failure stay until a user removes them.
     home = Path(tempfile.mkdtemp(prefix="chaos-"))
     site = Site(home)
     try:
@@ -44,8 +44,8 @@ def test_all_invariants_hold(site: Site, seed: int) -> None:
     print(f"\nseed {seed}: {len(schedule.acts)} acts; logs in {site.home}", flush=True)
     begin = time.monotonic()
     try:
-        found = violations(site, play(site, schedule))
+        found = violations(site, run_schedule(site, schedule))
     except (AssertionError, TimeoutError) as error:
-        found = [f"it does not come to its end: {error}"]
+        found = [f"it does not end: {error}"]
     print("\n".join([f"seed {seed}: {time.monotonic() - begin:.0f} s, {len(found)} violations", *found]), flush=True)
-    assert not found, "\n".join([f"seed {seed}, logs in {site.home}", *found, "what happened:", *site.log])
+    assert not found, "\n".join([f"seed {seed}, logs in {site.home}", *found, "events:", *site.log])

@@ -1,4 +1,4 @@
-"""Each invariant of a chaos run can fail: a run that is right has no violations, and each thing that goes wrong is one."""
+"""Tests e2e/chaos/invariants.py: a correct run has no violations, and each kind of error is one violation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from e2e.chaos.schedule import Schedule, expected, lines
 
 
 class _Site:
-    """What a site shows after a run in which all went well, until a test spoils it."""
+    """A stand-in for a site after a correct run, which tests modify."""
 
     def __init__(self, home: Path, run: DagRun) -> None:
         self.home = home
@@ -40,7 +40,7 @@ class _Site:
     def add(self, run: DagRun, this: Try) -> None:
         self.tries.append(this)
         (run.directory / this.name).write_text(f"begin 7 {10 * this.number}\nend 7 {10 * this.number + 5}\n")
-        said = "".join(f'{{"event":"{this.name} says {n}"}}\n' for n in range(lines(run.plan, this.task_id, this.map_index)))
+        text = "".join(f'{{"event":"{this.name} says {n}"}}\n' for n in range(lines(run.plan, this.task_id, this.map_index)))
         job = {
             "id": f"job-{this.name}",
             "task_id": this.task_id,
@@ -55,12 +55,12 @@ class _Site:
         self.rows.append(job)
         for path in (self.local_log(this), self._log_file("", "", this.task_id, this.number, map_index=this.map_index)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(said)
+            path.write_text(text)
 
     def local_log(self, this: Try) -> Path:
         return self.home / "east" / "jobs" / f"job-{this.name}.1" / "task.log"
 
-    def the(self, name: str) -> Try:
+    def find_try(self, name: str) -> Try:
         return next(this for this in self.tries if this.name == name)
 
     def row(self, name: str) -> dict[str, Any]:
@@ -102,81 +102,81 @@ def _found(site: _Site, run: DagRun) -> list[str]:
     return invariants.violations(site, [run])  # type: ignore[arg-type]
 
 
-def test_a_run_that_is_right_has_no_violations(site: _Site, run: DagRun) -> None:
+def test_a_correct_run_has_no_violations(site: _Site, run: DagRun) -> None:
     assert _found(site, run) == []
 
 
-def test_a_try_that_began_twice_is_one(site: _Site, run: DagRun) -> None:
+def test_a_try_that_began_twice_is_a_violation(site: _Site, run: DagRun) -> None:
     with (run.directory / "long.-1.1").open("a") as marks:
         marks.write("begin 8 11\n")
     [what] = _found(site, run)
-    assert "long.-1.1" in what and "each_try_ran_once" in what
+    assert "long.-1.1" in what and "check_tries" in what
 
 
-def test_a_try_that_never_began_or_ended_is_one(site: _Site, run: DagRun) -> None:
+def test_tries_without_begin_or_end_are_violations(site: _Site, run: DagRun) -> None:
     (run.directory / "long.-1.1").unlink()
     (run.directory / "total.-1.1").write_text("begin 7 10\n")
-    assert len([what for what in _found(site, run) if "each_try_ran_once" in what]) == 2
+    assert len([what for what in _found(site, run) if "check_tries" in what]) == 2
 
 
-def test_a_try_that_airflow_does_not_know_is_one(site: _Site, run: DagRun) -> None:
+def test_a_try_unknown_to_airflow_is_a_violation(site: _Site, run: DagRun) -> None:
     (run.directory / "long.-1.2").write_text("begin 7 90\n")
     assert any("no such try" in what for what in _found(site, run))
 
 
-def test_tries_that_overlap_are_one(site: _Site, run: DagRun) -> None:
+def test_overlapping_tries_are_a_violation(site: _Site, run: DagRun) -> None:
     (run.directory / "doomed.-1.1").write_text("begin 7 10\nend 7 21\n")
     [what] = _found(site, run)
     assert "still ran" in what
 
 
-def test_a_wrong_state_and_a_try_too_many_are_two(site: _Site, run: DagRun) -> None:
-    site.tries.remove(site.the("long.-1.1"))
+def test_a_wrong_state_and_an_extra_try_are_two_violations(site: _Site, run: DagRun) -> None:
+    site.tries.remove(site.find_try("long.-1.1"))
     site.add(run, Try("long", -1, 1, "failed", False))
     site.add(run, Try("long", -1, 2, "failed", True))
-    assert len([what for what in _found(site, run) if "states_are_right" in what]) == 2
+    assert len([what for what in _found(site, run) if "check_states" in what]) == 2
 
 
-def test_a_mark_that_did_not_stick_is_one(site: _Site, run: DagRun) -> None:
+def test_a_lost_user_action_is_a_violation(site: _Site, run: DagRun) -> None:
     run.failed.add("long")
     run.touched.add("long")
     [what] = _found(site, run)
     assert "long.-1.1 is success, not failed" in what
 
 
-def test_a_lost_xcom_is_one(site: _Site, run: DagRun) -> None:
+def test_a_lost_xcom_is_a_violation(site: _Site, run: DagRun) -> None:
     del site.xcoms["reader", -1, "round 1"]
     [what] = _found(site, run)
-    assert "xcoms_are_right" in what
+    assert "check_xcoms" in what
 
 
-def test_a_log_with_a_byte_too_few_or_other_bytes_is_one(site: _Site, run: DagRun) -> None:
-    for name, change in (("long.-1.1", lambda said: said[:-1]), ("reader.-1.1", lambda said: said.replace("says 0", "sags 0"))):
+def test_a_log_with_missing_or_different_bytes_is_a_violation(site: _Site, run: DagRun) -> None:
+    for name, change in (("long.-1.1", lambda text: text[:-1]), ("reader.-1.1", lambda text: text.replace("says 0", "sags 0"))):
         path = site.home / "central" / name
         path.write_text(change(path.read_text()))
     found = _found(site, run)
     assert [what.split()[5] for what in found if "bytes" in what] == ["reader.-1.1", "long.-1.1"]
 
 
-def test_a_line_that_is_there_twice_is_one_even_if_both_sides_agree(site: _Site, run: DagRun) -> None:
-    for path in (site.home / "central" / "long.-1.1", site.local_log(site.the("long.-1.1"))):
+def test_a_duplicate_line_is_a_violation_even_if_both_sides_have_it(site: _Site, run: DagRun) -> None:
+    for path in (site.home / "central" / "long.-1.1", site.local_log(site.find_try("long.-1.1"))):
         path.write_text(path.read_text() + '{"event":"long.-1.1 says 0"}\n')
     [what] = _found(site, run)
-    assert "holds the lines" in what
+    assert "contains the lines" in what
 
 
 @pytest.mark.parametrize(
     "change", [{"state": "lost"}, {"state": "running"}, {"state": "revoked"}, {"settled_at": None, "owner": "1"}]
 )
-def test_an_illegal_row_is_one(site: _Site, run: DagRun, change: dict[str, Any]) -> None:
+def test_a_wrong_job_row_is_a_violation(site: _Site, run: DagRun, change: dict[str, Any]) -> None:
     site.row("long.-1.1").update(change)
     [what] = _found(site, run)
-    assert "rows_are_legal" in what
+    assert "check_jobs" in what
 
 
-def test_a_process_that_is_left_is_one(site: _Site, run: DagRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remaining_process_is_a_violation(site: _Site, run: DagRun, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     site.processes = lambda worker: {os.getpid()}  # type: ignore[method-assign]
     [what] = _found(site, run)
-    assert "nothing_is_left" in what
+    assert "check_processes" in what

@@ -1,4 +1,4 @@
-"""Tasks with callbacks and operator links, which run after the task's own code."""
+"""Tasks with callbacks and operator links, which run after the tasks' code."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Link(BaseOperatorLink):
         return "https://example.com"
 
 
-def tell(context) -> None:
+def push_variable(context) -> None:
     ti = context["ti"]
     ti.xcom_push(key="said", value=Variable.get(f"e2e_after_{ti.task_id}", default="not set"))
 
 
 class Ends(BaseOperator):
-    """Ends as *how* says."""
+    """Ends in the way that *how* names."""
 
     operator_extra_links = (Link(),)
 
     def __init__(self, *, how: str, **other) -> None:
-        callbacks = dict.fromkeys(("on_success_callback", "on_failure_callback", "on_skipped_callback"), tell)
+        callbacks = dict.fromkeys(("on_success_callback", "on_failure_callback", "on_skipped_callback"), push_variable)
         super().__init__(executor=REMOTE, **callbacks, **other)
         self.how = how
 
@@ -41,8 +41,8 @@ class Ends(BaseOperator):
             raise AirflowSkipException(self.how)
 
 
-class GoesAway(BaseOperator):
-    """Prints much, and defers for a moment: it is back while its log may still be on its way."""
+class DefersBriefly(BaseOperator):
+    """Prints many lines and defers briefly: it resumes while its log may still be in transit."""
 
     operator_extra_links = (Link(),)
 
@@ -64,7 +64,7 @@ def after_the_end():
 
 @dag(schedule=None)
 def after_a_deferral():
-    GoesAway(task_id="goes_away", executor=REMOTE)
+    DefersBriefly(task_id="goes_away", executor=REMOTE)
 
 
 after_the_end()

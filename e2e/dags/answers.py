@@ -1,4 +1,4 @@
-"""What the Task SDK reads of answers beside their bodies; keys of every spelling; large values. Locally and remotely alike."""
+"""Dags for answers whose headers the Task SDK reads, for keys with special characters, and for large values."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from airflow.sdk import Asset, BaseHook, Variable, dag, get_current_context, tas
 
 REMOTE = "RemoteExecutor"
 
-# Without `?`: the Task SDK sends a variable's key as it is, and what follows as a query, which Airflow's own executors ignore and
-# central refuses.
+# Without `?`: the Task SDK does not quote a variable's key and sends what follows as a query, which Airflow's own executors
+# ignore and central refuses.
 KEYS = ["a/b", "/a", "a/", "//", "a//b", "a b", " a ", "100%", "%2F", "%41", "ключ", "💥/é", "x#y", "item/3", "a+b"]
 STORE = Asset(name="e2e keys//%", uri="s3://e2e/keys//%20a")
 
@@ -51,7 +51,7 @@ def sequences():
 
 
 def _probe() -> dict[str, list[str]]:
-    """Return what becomes of a value under each key, in each store."""
+    """Return the outcome of writing and reading a value under each key, in each store."""
     context = get_current_context()
     ti, states = context["ti"], context["task_state_store"]
     assets = context["asset_state_store"][STORE]
@@ -59,7 +59,7 @@ def _probe() -> dict[str, list[str]]:
 
 
 def _outcomes(ti: Any, states: Any, assets: Any, key: str, number: int) -> list[str]:
-    name = f"{ti.task_id}/{key}"  # tasks must not meet in a variable
+    name = f"{ti.task_id}/{key}"  # tasks must not share a variable
     return [
         _outcome(lambda: ti.xcom_push(key=key, value=number)),
         _outcome(lambda: ti.xcom_pull(task_ids=ti.task_id, key=key)),
@@ -93,7 +93,7 @@ def keys():
 
 @dag(schedule=None, params={"megabytes": 70})
 def large():
-    """A value of some megabytes goes to the site and back."""
+    """Passes a value of many megabytes to the site and back."""
 
     # Airflow logs what a task returns, and its supervisor takes minutes for a line of that length.
     @task(executor=REMOTE, show_return_value_in_logs=False)
@@ -115,7 +115,7 @@ def large():
 
 @dag(schedule=None)
 def too_large():
-    """On a central whose limit is 1 MiB; a value of Airflow's own executors may be larger."""
+    """For a central whose limit is 1 MiB; values of Airflow's own executors can be larger."""
 
     @task(show_return_value_in_logs=False)
     def write_here() -> str:

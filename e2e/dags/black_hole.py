@@ -1,4 +1,4 @@
-"""Twenty small tasks for a queue that a healthy and a broken machine serve."""
+"""Twenty small tasks for a queue that a healthy and a broken worker serve."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tasks that leave marks, so that one can tell afterwards what ran, how often, and what it should have said.
+"""Tasks that write marks, from which a test derives what ran and how often.
 
-The run's `plan` says what each does (`e2e/chaos/schedule.py`). A try of user code appends to a file of its own in `directory`:
+The run's `plan` defines the work of each (`e2e/chaos/schedule.py`). Each try of user code appends to its own file in `directory`:
 one line when it begins, one when it ends by itself. A file with two beginnings is a try that ran twice.
 """
 
@@ -18,7 +18,7 @@ AGAIN = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 
 
 class Try:
-    """Marks the beginning and the end of the try that it surrounds."""
+    """A context manager that marks the beginning and the end of the try."""
 
     def __enter__(self) -> Try:
         context = get_current_context()
@@ -51,7 +51,7 @@ class Try:
 
 
 def marked(says: str) -> str:
-    """Return a shell command that marks its try, as :class:`Try` does, and says its lines."""
+    """Return a shell command that marks its try, as :class:`Try` does, and prints its lines."""
     name = "{{ ti.task_id }}.{{ ti.map_index }}.{{ ti.try_number }}"
     return (
         f'mark() {{ echo "$1 $$ $(date +%s.%3N)" >> "{{{{ params.directory }}}}/{name}"; }}; mark begin; '
@@ -97,7 +97,7 @@ def chaos():
 
     @task(executor=REMOTE, queue=QUEUE, executor_config={"remote": {"variables": ["chaos"]}})
     def reader() -> int:
-        """Talks to central all the time: a read and a write each round."""
+        """Calls central continuously, with a read and a write in each round."""
         with Try() as this:
             rounds = this.plan["reader"]["rounds"]
             for number in range(rounds):
@@ -115,7 +115,7 @@ def chaos():
 
     @task(executor=REMOTE, queue=QUEUE, retries=4, retry_delay=timedelta(seconds=1))
     def mortal() -> str:
-        """Its processes are killed while it runs, in some runs."""
+        """Runs until its end, or until its processes are killed, as in some runs."""
         with Try() as this:
             this.speak(this.plan["mortal"]["lines"], this.plan["mortal"]["seconds"])
             return "survived"
@@ -128,7 +128,7 @@ def chaos():
 
     @task(executor=REMOTE, queue=QUEUE)
     def refused() -> None:
-        """Writes what central never takes: a value that is refused beforehand, and a skip that only central can judge."""
+        """Writes a value that the worker refuses, and a skip that only central can refuse."""
         with Try() as this:
             this.speak(4, 4)
             try:

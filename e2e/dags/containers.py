@@ -1,4 +1,4 @@
-"""Tasks in containers. Where the daemon is, the worker's environment says; central only needs to parse this."""
+"""Tasks in containers. The worker's environment names the Docker daemon; central only parses this file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def contained_failure():
 
 @dag(schedule=None, params={"name": Param("", type="string")})
 def contained_wait():
-    """The shell is process 1: without the trap it would not hear SIGTERM."""
+    """Waits in a shell that is process 1: without the trap it would not receive SIGTERM."""
     DockerOperator(
         task_id="linger",
         container_name="{{ params.name }}",

@@ -1,4 +1,4 @@
-"""A task for each worker that is copied or killed while it runs: it waits until a file is there."""
+"""A task for each worker that is copied or killed while the task runs: it waits until a file exists."""
 
 from __future__ import annotations
 

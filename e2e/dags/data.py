@@ -33,7 +33,7 @@ def there_and_back():
 
 @dag(schedule=None)
 def many():
-    """Mapped over a list from the other side, in both directions; several outputs under names of their own."""
+    """Tasks that are mapped over a list from the other side, in both directions, and a task with several named outputs."""
 
     @task
     def numbers_here() -> list[int]:

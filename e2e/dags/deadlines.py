@@ -1,4 +1,4 @@
-"""Dag runs that are late; what is told about it runs on a Remote Worker."""
+"""Dag runs that miss their deadline; the callbacks of the deadline run on a Remote Worker."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from airflow.sdk import BaseHook, DeadlineAlert, DeadlineReference, Param, SyncC
 REMOTE = "RemoteExecutor"
 
 
-def tell(text: str, host_conn_id: str, **_: object) -> None:
-    """Say where this runs, and what it may read there."""
+def notify(text: str, host_conn_id: str, **_: object) -> None:
+    """Print the site and the host of a connection, which the callback has a grant for."""
     import os
 
-    print(f"{text}: told at {os.environ.get('SITE')} to {BaseHook.get_connection(host_conn_id).host}")
+    print(f"{text}: sent from {os.environ.get('SITE')} to {BaseHook.get_connection(host_conn_id).host}")
 
 
 def stumble(**_: object) -> None:
@@ -39,5 +39,5 @@ def _late(dag_id: str, callback: object, **kwargs: object):
     return late()
 
 
-_late("late", tell, text="it is late", host_conn_id="deadline_host")
-_late("late_in_vain", stumble)
+_late("late", notify, text="it is late", host_conn_id="deadline_host")
+_late("late_and_failing", stumble)

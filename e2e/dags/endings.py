@@ -1,4 +1,4 @@
-"""Tasks whose worker loses its disk or its machine, and tasks that won't go."""
+"""Tasks whose worker loses its disk or its computer, and tasks that ignore a stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DIRECTORY = {"directory": Param("", type="string")}
 
 @dag(schedule=None, params=DIRECTORY)
 def chatty():
-    """Says a lot once `full` is there, then waits for `go`."""
+    """Prints many lines once `full` exists, then waits for `go`."""
 
     @task(executor=REMOTE, queue="small-disk")
     def talk(params: dict | None = None) -> str:
@@ -30,7 +30,7 @@ def chatty():
         wait_for("full")
         for number in range(3000):
             print(f"line {number} {'x' * 200}", flush=True)
-        (directory / "told").touch()
+        (directory / "printed").touch()
         wait_for("go")
         print("after", flush=True)
         return "unharmed"
@@ -49,7 +49,7 @@ def brief():
 
 @dag(schedule=None, params=DIRECTORY)
 def daemonising():
-    """Starts a daemon that left its session and ignores SIGTERM, and ignores it too."""
+    """Starts a daemon that leaves its session and ignores SIGTERM; the task ignores SIGTERM too."""
 
     @task(executor=REMOTE, queue="endings")
     def linger(params: dict | None = None) -> None:
@@ -84,7 +84,7 @@ def daemonising():
 
 @dag(schedule=None, params=DIRECTORY)
 def patient():
-    """Each try says when it runs; the second one ends at once."""
+    """Each try records its pid; the second one ends soon."""
 
     @task(executor=REMOTE, queue="endings", retries=1, retry_delay=timedelta(seconds=0.5))
     def wait(params: dict | None = None) -> str:

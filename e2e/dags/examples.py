@@ -1,4 +1,4 @@
-"""Example Dags of the installed packages, with their tasks at a site. Nothing starts them but a test."""
+"""Example Dags of the installed packages, with their tasks at a site. Only tests start them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ for dag_id, module in EXAMPLES.items():
     if wanted in (None, dag_id):
         import_module(module)
 
-# What an example assigns to no name is only found where Airflow itself looks for it.
+# Dags that an example does not assign to a name are only in Airflow's own list.
 for dag, _ in DagContext.autoregistered_dags:
     dag.timetable = NullTimetable()
     for task in dag.tasks:

@@ -1,4 +1,4 @@
-"""What decides whether a task runs, what surrounds it, and what follows its end."""
+"""Tasks with branches, short circuits, setup, teardown and callbacks."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def surrounded():
     used >> tidied
 
 
-def tell(what: str):
-    """Return a callback that notes *what*, where it runs and for which try."""
+def make_callback(what: str):
+    """Return a callback that records *what*, its site and its try."""
 
     def callback(context) -> None:
-        print(f"the callback {what} is heard")
+        print(f"the callback {what} runs")
         note(context["params"]["directory"], f"{what} {context['ti'].task_id} try {context['ti'].try_number}")
 
     return callback
@@ -86,7 +86,7 @@ def tell(what: str):
 
 @dag(schedule=None, params={"directory": Param("", type="string")})
 def called_back():
-    callbacks = {f"on_{what}_callback": tell(what) for what in ("execute", "success", "retry", "failure", "skipped")}
+    callbacks = {f"on_{what}_callback": make_callback(what) for what in ("execute", "success", "retry", "failure", "skipped")}
 
     @task(executor=REMOTE, **callbacks)
     def succeed() -> None: ...

@@ -1,4 +1,4 @@
-"""Tasks that read what their definitions name, what they declare, and what neither names."""
+"""Tasks that read what their definitions name, what they declare, and what neither of these names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REMOTE = "RemoteExecutor"
 
 
 class Dock(BaseOperator):
-    """Reads its connection, whose field is no template."""
+    """Reads the connection that a field without template names."""
 
     template_fields = ("options",)
 
@@ -52,13 +52,13 @@ def grants_declared():
 
 @dag(schedule=None, default_args={"executor": REMOTE})
 def grants_denied(run_id: str = ""):
-    """Each asks for what nothing grants, and says what it got."""
+    """Tasks that request what nothing grants, and return the outcome."""
 
     def got(ask):
         try:
             return repr(ask())
         except Exception as error:
-            print(f"this is what the task hears: {error}")
+            print(f"the error in the task: {error}")
             return f"{type(error).__name__}"
 
     @task
@@ -97,7 +97,7 @@ def grants_denied(run_id: str = ""):
 
 @dag(schedule=None, default_args={"executor": REMOTE})
 def grants_across(run_id: str = ""):
-    """The same, declared."""
+    """Reads of another Dag, with declared grants."""
 
     @task(executor_config={"remote": {"xcoms_of": ["grants_declared"], "dags": ["grants_*"]}})
     def look() -> list[object]:
@@ -110,7 +110,7 @@ def grants_across(run_id: str = ""):
 
 
 class Rogue(TimeDeltaTrigger):
-    """Says that it is something else: what a worker that is taken over would have central's triggerer call."""
+    """Serialises as another class: what a compromised worker would let central's triggerer call."""
 
     def serialize(self) -> tuple[str, dict[str, object]]:
         return "subprocess.Popen", {"args": ["touch", self.touched]}
@@ -132,7 +132,7 @@ def grants_rogue():
 
 @dag(schedule=None, default_args={"executor": REMOTE, "queue": "watched"})
 def grants_watched():
-    """In a queue whose policy allows some names, and records what it would deny."""
+    """Runs in a queue whose policy allows some names and only records other accesses."""
 
     @task
     def read() -> list[object]:

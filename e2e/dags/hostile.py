@@ -1,4 +1,4 @@
-"""Tasks for a worker that was taken over: they name nothing, so their jobs may read and reach nothing."""
+"""Tasks for a compromised worker: they name nothing, so their jobs have no grants."""
 
 from __future__ import annotations
 

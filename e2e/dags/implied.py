@@ -1,4 +1,4 @@
-"""What Airflow's documented forms name: a file's top level, notifiers, positional arguments, the run behind an asset event."""
+"""Reads that central infers from Airflow's documented forms: top-level code, notifiers, positional arguments, asset events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT = Variable.get("implied_limit", default="no limit yet")
 
 
 class Rings(BaseNotifier):
-    """Says where it rings."""
+    """Pushes the host of its connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Rings(BaseNotifier):
 
 
 class Asks(BaseOperator):
-    """Calls notifiers while it runs, as operators that ask people do."""
+    """Calls notifiers while it runs, as operators that wait for a user's input do."""
 
     def __init__(self, *, notifiers: list[BaseNotifier], **options: Any) -> None:
         super().__init__(**options)

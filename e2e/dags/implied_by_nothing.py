@@ -1,4 +1,4 @@
-"""Reads at its top level what nobody can infer."""
+"""Reads a variable at its top level whose name can't be inferred."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ REMOTE = "RemoteExecutor"
 
 
 def _linger(directory: str) -> str:
-    """Write our pid, then wait to be stopped."""
+    """Write our pid, then wait until we are stopped."""
     import os
     import time
     from pathlib import Path
@@ -20,7 +20,7 @@ def _linger(directory: str) -> str:
     (Path(directory) / "writing").rename(Path(directory) / "pids")
     for _ in range(600):
         time.sleep(1)
-    return "nobody stopped it"
+    return "it was not stopped"
 
 
 @dag(schedule=None, params={"directory": Param("", type="string")})
@@ -38,7 +38,7 @@ def lingering():
 
 @dag(schedule=None, params={"directory": Param("", type="string")})
 def stubborn():
-    """Has no `on_kill`: Airflow's supervisor asks with SIGTERM, waits 5 s, and kills."""
+    """Has no `on_kill`: Airflow's supervisor sends SIGTERM, waits 5 s, and sends SIGKILL."""
 
     @task(executor=REMOTE)
     def linger(params: dict | None = None) -> str:

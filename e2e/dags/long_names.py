@@ -16,7 +16,7 @@ def _long(name: str) -> str:
 def long_names():
     @task(task_id=_long("first_task_"), executor=REMOTE)
     def first() -> str:
-        print("a word of the task with the long name")
+        print("a line of the task with the long name")
         return "from a long name"
 
     @task(task_id=_long("second_task_"), executor=REMOTE)

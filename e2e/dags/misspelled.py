@@ -1,4 +1,4 @@
-"""A Dag that can't be loaded: it asks the Remote Executor for something that there isn't."""
+"""A Dag that can't be loaded: it uses an option that the Remote Executor does not have."""
 
 from airflow.sdk import dag, task
 

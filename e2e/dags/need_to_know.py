@@ -1,4 +1,4 @@
-"""A task that has a granted secret in its hands, tries to print it, and asks for another one; then waits to be looked at."""
+"""A task that reads a granted secret, tries to print it, and requests another one; then it waits for the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task for each of the ways to central in `e2e/networks`."""
+"""A task for each of the network paths to central in `e2e/networks`."""
 
 from __future__ import annotations
 

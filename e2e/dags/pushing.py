@@ -1,4 +1,4 @@
-"""A task that writes to central and ends, when a file says so."""
+"""Tasks that write to central and end once a file exists."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pushing():
 
 @dag(schedule=None, params={"gate": Param("", type="string"), "trail": Param("", type="string")})
 def stumbling():
-    """The first try fails behind the gate; the second does not."""
+    """The first try fails after the gate; the second does not."""
 
     @task(executor=REMOTE, retries=1, retry_delay=timedelta(seconds=1))
     def stumble() -> int:
@@ -60,7 +60,7 @@ def stumbling():
 
 @dag(schedule=None, params={"gate": Param("", type="string"), "trail": Param("", type="string")})
 def refused_pushes():
-    """What central never takes, behind the gate: values that the worker refuses itself, then a skip that central has to judge."""
+    """Writes after the gate: values that the worker refuses itself, then a skip that only central can refuse."""
 
     @task(executor=REMOTE)
     def push() -> None:
@@ -88,7 +88,7 @@ def refused_pushes():
 
     @task
     def beside() -> str:
-        return "not downstream of push, so push may not skip it"
+        return "not downstream of push, so push can't skip it"
 
     push() >> after()
     beside()

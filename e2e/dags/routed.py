@@ -1,4 +1,4 @@
-"""Which task runs where, how many at once, in which order."""
+"""Tasks that return where and when they ran, for queues, pools, slots, priorities and labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pooled():
 
 @dag(schedule=None, params={"go": Param("", type="string")})
 def holding():
-    """Fills the one slot of the queue until the file is there."""
+    """Fills the only slot of the queue until the file exists."""
 
     @task(executor=REMOTE, queue="north")
     def hold(params: dict | None = None) -> None:
@@ -88,7 +88,7 @@ def heavy():
 
 @dag(schedule=None)
 def crowded():
-    """More than may run at once anywhere in the deployment."""
+    """More tasks than the deployment can run at the same time."""
 
     @task(executor=REMOTE, queue="wide")
     def be(number: int) -> dict:

@@ -1,4 +1,4 @@
-"""Tasks that note each start and wait for leave to end: for tests in which central's processes come and go."""
+"""Tasks that record each start and wait for a file before they end, for tests that stop and start central's processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REMOTE = "RemoteExecutor"
 
 @dag(schedule=None, params={"directory": Param("", type="string"), "count": Param(4, type="integer")})
 def counted():
-    """Each task ends when there is a file `go-<its number>`, or `go`."""
+    """Tasks that end when a file `go-<number>` or `go` exists."""
 
     @task(executor=REMOTE, queue="crew")
     def numbers(params: dict | None = None) -> list[int]:

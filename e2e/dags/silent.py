@@ -1,4 +1,4 @@
-"""Tasks whose worker falls silent: how long that may last is said by the task or by its queue."""
+"""Tasks whose worker becomes silent; the task or its queue sets `lost_after`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REMOTE = "RemoteExecutor"
 
 
 def _beat(directory: str, try_number: int) -> int:
-    """Beat on disk and in the log. The first try goes on for longer than anybody waits; the second is content with little."""
+    """Write beats to disk and to the log. The first try lasts longer than the test waits; the second is short."""
     import os
     import time
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Two tasks; a worker whose copy of this file is older lacks the second one."""
+"""Two tasks; a worker with an older copy of this file does not have the second one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def site_code():
     def known():
         return "known"
 
-    # Added at central only.
+    # Added only on central.
     @task(executor=REMOTE, queue="site-code")
     def added():
         return "added"

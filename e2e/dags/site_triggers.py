@@ -1,4 +1,4 @@
-"""Triggers that a site keeps in a module of its Dag bundle."""
+"""Triggers in a module of a site's Dag bundle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 
 class Answers(BaseTrigger):
-    """Fires when an HTTP server answers, with what it says."""
+    """Fires with the answer of an HTTP server once it answers."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Answers(BaseTrigger):
 
 
 class Appears(BaseTrigger):
-    """Fires when a file exists, with what is in it."""
+    """Fires with the content of a file once it exists."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Asks(BaseTrigger):
 
 
 def settings_seen() -> dict[str, Any]:
-    """Return what this process sees of central's configuration."""
+    """Return the settings of central's configuration that this process has."""
     from datetime import datetime
 
     from airflow.sdk import timezone

@@ -1,4 +1,4 @@
-"""Tasks that print: slowly, a lot, and what is no text."""
+"""Tasks that print: slowly, very much, and bytes that are not text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def talking():
 def shouting():
     @task(executor=REMOTE)
     def shout() -> None:
-        """More than 50 MB, as fast as it goes."""
+        """Print more than 50 MB as fast as possible."""
         for number in range(25_000):
             print(f"{number:06} " + "ö" * 1_000)
 
@@ -36,7 +36,7 @@ def shouting():
 
 @dag(schedule=None)
 def mumbling():
-    """What is no UTF-8, printed by a shell and by Python itself; and lines longer than any buffer."""
+    """A shell and Python print bytes that are not UTF-8, and lines longer than any buffer."""
     BashOperator(
         task_id="shell",
         executor=REMOTE,

@@ -1,4 +1,4 @@
-"""The same tasks on both executors: what they see of central's configuration."""
+"""The same tasks on both executors; they return the settings of central's configuration that they have."""
 
 from __future__ import annotations
 

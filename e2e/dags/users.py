@@ -1,4 +1,4 @@
-"""Tasks of two queues whose worker runs them as two users. They import nothing that only root may read."""
+"""Tasks of two queues that the worker runs as two users. They import nothing that only root can read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REMOTE = "RemoteExecutor"
 
 def _try(path: str) -> str:
     try:
-        with open(path) as file:  # noqa: PTH123  (pathlib is a module that this user may not read here)
+        with open(path) as file:  # noqa: PTH123  (this user can't read the module pathlib here)
             return file.read()
     except OSError as error:
         return type(error).__name__

@@ -1,4 +1,4 @@
-"""Tasks that leave the worker and come back."""
+"""Tasks that defer or reschedule and then resume on the worker."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ REMOTE = "RemoteExecutor"
 
 
 class DeferOnce(BaseOperator):
-    """Goes away for two seconds; says what it heard when it is back."""
+    """Defers for two seconds; returns the event and its own argument."""
 
     def execute(self, context):
         print("before the wait")
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=2)), method_name="resume", kwargs={"told": "before"})
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=2)), method_name="resume", kwargs={"kept": "before"})
 
-    def resume(self, context, event=None, told=None):
+    def resume(self, context, event=None, kept=None):
         print("after the wait")
-        return {"told": told, "event": str(event)}
+        return {"kept": kept, "event": str(event)}
 
 
 @dag(schedule=None)

@@ -22,21 +22,21 @@ DIRECTORY = {"directory": Param("", type="string")}
 class Waits(BaseOperator):
     """Defers to a trigger; returns the event."""
 
-    template_fields = ("told",)
+    template_fields = ("arguments",)
 
     def __init__(
-        self, *, trigger: type[BaseTrigger], told: dict[str, str], within_s: float | None = None, **options: Any
+        self, *, trigger: type[BaseTrigger], arguments: dict[str, str], within_s: float | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
         self.trigger = trigger
-        self.told = told
+        self.arguments = arguments
         self.within_s = within_s
 
     def execute(self, context: Any) -> None:
         print("before the wait")
         within = None if self.within_s is None else timedelta(seconds=self.within_s)
         kept = {"kept": ["from", "before"]}
-        self.defer(trigger=self.trigger(**self.told), method_name="go_on", kwargs=kept, timeout=within)
+        self.defer(trigger=self.trigger(**self.arguments), method_name="go_on", kwargs=kept, timeout=within)
 
     def go_on(self, context: Any, event: Any = None, kept: Any = None) -> dict[str, Any]:
         print("after the wait")
@@ -79,7 +79,7 @@ class Breaks(BaseTrigger):
 
 
 class StartsInTheTrigger(BaseOperator):
-    """Would be deferred by the scheduler, to central's triggerer."""
+    """An operator that the scheduler would defer to central's triggerer."""
 
     start_trigger_args = StartTriggerArgs(
         trigger_cls="site_triggers.Appears", trigger_kwargs={"path": ""}, next_method="go_on", next_kwargs=None, timeout=None
@@ -100,13 +100,13 @@ class StartsInTheTrigger(BaseOperator):
 
 @dag(schedule=None, params=DIRECTORY)
 def waits():
-    """One of each; all wait for `<directory>/go`, but for those that need nothing."""
+    """One task of each kind; all wait for `<directory>/go`, except those that need no file."""
     go = {"path": "{{ params.directory }}/go"}
     TimeDeltaSensor(task_id="moment", delta=1, deferrable=True, **REMOTE)
     FileSensor(task_id="file", filepath="{{ params.directory }}/go", deferrable=True, poke_interval=0.5, **REMOTE)
-    Waits(task_id="of_bundle", trigger=Appears, told=go, **REMOTE)
-    Waits(task_id="of_file", trigger=InTheDagFile, told=go, **REMOTE)
-    Waits(task_id="ends", trigger=EndsItsTask, told={}, **REMOTE)
+    Waits(task_id="of_bundle", trigger=Appears, arguments=go, **REMOTE)
+    Waits(task_id="of_file", trigger=InTheDagFile, arguments=go, **REMOTE)
+    Waits(task_id="ends", trigger=EndsItsTask, arguments={}, **REMOTE)
     StartsInTheTrigger(task_id="starts", path="{{ params.directory }}/go", **REMOTE)
     TriggerDagRunOperator(
         task_id="other_dag",
@@ -129,30 +129,30 @@ def waited_for():
 
 @dag(schedule=None, params={"url": Param("", type="string")})
 def waits_for_server():
-    Waits(task_id="wait", trigger=Answers, told={"url": "{{ params.url }}"}, **REMOTE)
+    Waits(task_id="wait", trigger=Answers, arguments={"url": "{{ params.url }}"}, **REMOTE)
 
 
 @dag(schedule=None)
-def waits_in_vain():
-    Waits(task_id="wait", trigger=Breaks, told={}, **REMOTE)
+def waits_and_fails():
+    Waits(task_id="wait", trigger=Breaks, arguments={}, **REMOTE)
 
 
 @dag(schedule=None)
 def waits_and_asks():
     grant = {"remote": {"connections": ["waits_granted"]}}
-    Waits(task_id="granted", trigger=Asks, told={"conn": "waits_granted"}, executor_config=grant, **REMOTE)
-    Waits(task_id="denied", trigger=Asks, told={"conn": "waits_denied"}, **REMOTE)
+    Waits(task_id="granted", trigger=Asks, arguments={"conn": "waits_granted"}, executor_config=grant, **REMOTE)
+    Waits(task_id="denied", trigger=Asks, arguments={"conn": "waits_denied"}, **REMOTE)
 
 
 class OnCentral(BaseTrigger):
-    """Defers to a class that only central can import."""
+    """Serialises as a class that only central can import."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "listed_triggers.Door", {"name": self.name}
+        return "listed_triggers.OnCentral", {"name": self.name}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         raise ValueError("this runs on central, not here")
@@ -162,39 +162,39 @@ class OnCentral(BaseTrigger):
 @dag(schedule=None)
 def waits_on_central():
     for name in ("front", "nowhere"):
-        Waits(task_id=name, trigger=OnCentral, told={"name": name}, **REMOTE)
+        Waits(task_id=name, trigger=OnCentral, arguments={"name": name}, **REMOTE)
 
 
 @dag(schedule=None, params=DIRECTORY)
 def waits_once():
-    Waits(task_id="wait", trigger=Appears, told={"path": "{{ params.directory }}/go"}, queue="waits", **REMOTE)
+    Waits(task_id="wait", trigger=Appears, arguments={"path": "{{ params.directory }}/go"}, queue="waits", **REMOTE)
 
 
 @dag(schedule=None, params=DIRECTORY)
 def waits_too_long():
-    Waits(task_id="wait", trigger=Appears, told={"path": "{{ params.directory }}/go"}, within_s=4, queue="waits", **REMOTE)
+    Waits(task_id="wait", trigger=Appears, arguments={"path": "{{ params.directory }}/go"}, within_s=4, queue="waits", **REMOTE)
 
 
 @dag(schedule=None, params=DIRECTORY)
 def waits_on_two():
     options = {"remote": {"lost_after": 30}}
-    told = {"path": "{{ params.directory }}/go"}
-    Waits(task_id="wait", trigger=Appears, told=told, queue="waits-two", executor_config=options, **REMOTE)
+    arguments = {"path": "{{ params.directory }}/go"}
+    Waits(task_id="wait", trigger=Appears, arguments=arguments, queue="waits-two", executor_config=options, **REMOTE)
 
 
 @dag(schedule=None, params=DIRECTORY, max_active_tasks=1000)
 def waits_together():
-    """Five hundred tasks that wait for the same file. Most end with their trigger: to resume them all takes minutes."""
+    """Five hundred tasks that wait for the same file. Most end with their trigger, since resuming all would take minutes."""
     go = {"path": "{{ params.directory }}/go"}
-    Waits.partial(task_id="go_on", trigger=Appears, queue="waits-many", **REMOTE).expand(told=[go] * 50)
-    Waits.partial(task_id="end", trigger=EndsWhenItAppears, queue="waits-many", **REMOTE).expand(told=[go] * 450)
+    Waits.partial(task_id="go_on", trigger=Appears, queue="waits-many", **REMOTE).expand(arguments=[go] * 50)
+    Waits.partial(task_id="end", trigger=EndsWhenItAppears, queue="waits-many", **REMOTE).expand(arguments=[go] * 450)
 
 
 for make in (
     waits,
     waited_for,
     waits_for_server,
-    waits_in_vain,
+    waits_and_fails,
     waits_and_asks,
     waits_on_central,
     waits_once,

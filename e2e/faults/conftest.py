@@ -1,6 +1,6 @@
-"""One central without patience, on a database of its own, for all tests of faults; and sites whose networks they command.
+"""Fixtures of tests of faults: one central with short timeouts on its own database, and sites whose networks the tests control.
 
-A site is started when a test first asks for it by name, and kept: a test that ended a daemon or hurt a network puts it back.
+A site is started when a test first requests its name, and kept: a test that ended a daemon or changed a network restores it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from testkit.worker import Worker
 
 DAGS = Path(__file__).parent / "dags"
 HEARTBEAT_TIMEOUT_S = 16
-"""Airflow's own patience with a running task; central vouches every 10 s."""
+"""Airflow's timeout for the heartbeat of a running task; central refreshes heartbeats every 10 s."""
 SILENT_AFTER_S = 13
-"""A healthy worker's last contact is up to 11 s old: what was heard is written down every 10 s."""
+"""A healthy worker's last contact is up to 11 s old: contacts are written to the database every 10 s."""
 POLL_S = 3
 RETRY_CEILING_S = 3
-"""The longest step of the workers' back-off."""
+"""The highest wait of the workers' back-off."""
 OFFER_DEADLINE_S = 2
 SLOTS = 8
-"""Of each site."""
+"""The slots of each site."""
 DRAIN_S = 1
-"""How long SIGTERM waits for jobs here."""
+"""The workers' drain timeout."""
 
 NewSite = Callable[..., Site]
 SiteNamed = Callable[[str], Site]
@@ -49,14 +49,14 @@ def faults_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[PostgresServer]:
-    """A server that a test may kill: what it has committed must be on disk, as it is in production."""
+    """A server that tests kill: its commits must be on disk, as in production."""
     with PostgresServer({"synchronous_commit": "on", "fsync": "on", "full_page_writes": "on"}) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
-    """Central: calls a worker silent after 13 s, and would fail a task that nobody vouches for after 16 s."""
+    """Central with short timeouts: a worker is silent after 13 s, a task without heartbeat fails after 16 s."""
     deployment = Airflow(
         faults_home / "central",
         database_url=database.create_database("airflow_faults"),
@@ -85,12 +85,12 @@ def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="session")
 def new_site(faults_home: Path, impatient: Airflow) -> Iterator[NewSite]:
-    """Return a function that starts a site; all of them are ended with the session."""
+    """Return a function that starts a site; all sites are stopped at the end of the session."""
     sites: list[Site] = []
     dags = Path(shutil.copytree(DAGS, faults_home / "worker-dags", ignore=shutil.ignore_patterns("nowhere.py")))
 
     def start(name: str, *, url: str | None = None, variables: Mapping[str, str] | None = None) -> Site:
-        """*url* is where its network leads, if not to where *impatient* says; all its processes get *variables*."""
+        """Start a site; *url* is its network's target, if not *impatient*'s own; all its processes get *variables*."""
         network = FaultProxy(url or impatient.url).start()
         worker = Worker(
             faults_home / name,
@@ -119,7 +119,7 @@ def new_site(faults_home: Path, impatient: Airflow) -> Iterator[NewSite]:
 
 @pytest.fixture(scope="session")
 def site_named(new_site: NewSite) -> SiteNamed:
-    """Return a function that returns the site of that name, started when it is first asked for; its daemon runs."""
+    """Return a function that returns the site of a name, starting it at the first call; its daemon runs."""
     sites: dict[str, Site] = {}
 
     def named(name: str) -> Site:
@@ -135,9 +135,9 @@ def site_named(new_site: NewSite) -> SiteNamed:
 
 @pytest.fixture
 def site(site_named: SiteNamed) -> Iterator[Site]:
-    """The site `refused`, which hears central; what the test did to its network is undone afterwards."""
+    """Yield the site `refused`, which is connected; undo the test's changes of its network afterwards."""
     site = site_named("refused")
-    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
+    wait_until(site.is_connected, timeout_s=30, what="the worker serves")
     yield site
     site.network.forget_rules()
     site.network.heal()
@@ -154,7 +154,7 @@ def _has_joined(worker: Worker) -> bool:
 
 
 def enrolment_token(central: Airflow, site: str) -> str:
-    """Do what `airflow remote enrol create` does, without the seconds that each command of Airflow takes to start."""
+    """Do what `airflow remote enrol create` does, without the start-up time of a command of Airflow."""
     token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
     values = {"id": str(uuid.uuid4()), "hash": hash_token(token), "name": site, "queues": json.dumps([site])}
     engine = create_engine(central.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
@@ -171,10 +171,10 @@ def enrolment_token(central: Airflow, site: str) -> str:
     return token
 
 
-def restart_what_ended(central: Airflow) -> None:
-    """Do as a service manager would after the database was away: Airflow's scheduler may end when it loses it."""
+def restart_ended_processes(central: Airflow) -> None:
+    """Restart processes as a service manager does after a database outage: Airflow's scheduler can end without its database."""
     time.sleep(2)
     for name in ("scheduler", "dag-processor", "api-server"):
         if not central.is_running(name):
-            print(f"{name} did not outlive it")
+            print(f"{name} has ended; restarting it")
             central.start_api_server() if name == "api-server" else central.start_process(name)

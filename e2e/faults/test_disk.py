@@ -1,4 +1,4 @@
-"""Promise 7. The worker's disk fills up: running tasks don't notice, new ones are declined with the reason while it is full."""
+"""Topic suite, promise 7: while the worker's disk is full, running tasks continue and new ones are declined with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from testkit.worker import Worker
 
 @pytest.fixture
 def disk(home: Path) -> Iterator[Path]:
-    """A disk of 150 MB, of which the worker wants 100 MB free. Needs root, as CI has it."""
+    """Mount a disk of 150 MB, of which the worker requires 100 MB free. Needs root, as in CI."""
     place = home / "small-disk/state"
     place.mkdir(parents=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(place)], capture_output=True, text=True)
@@ -37,14 +37,15 @@ def worker(disk: Path, central: Airflow, new_worker: NewWorker) -> Iterator[Work
 def test_a_full_disk_harms_no_running_task_and_takes_no_new_one(
     central: Airflow, worker: Worker, disk: Path, tmp_path: Path
 ) -> None:
-    """7. Disk full: not harmed, declined with the reason, marked in the log, recovered without a restart."""
+    """7. Disk full: the running task is not affected, the new one is declined with the reason, the log has a mark, and no restart
+    is needed afterwards."""
     run = central.trigger("chatty", {"directory": str(tmp_path)})
-    wait_until((tmp_path / "begun").exists, timeout_s=60, what="the task talks")
+    wait_until((tmp_path / "begun").exists, timeout_s=60, what="the task prints")
     daemon = worker.pid
 
     ballast = fill(disk)
     (tmp_path / "full").touch()
-    wait_until((tmp_path / "told").exists, timeout_s=30, what="the task has said all with a full disk")
+    wait_until((tmp_path / "printed").exists, timeout_s=30, what="the task has printed everything with a full disk")
     other = central.trigger("brief")
     wait_until(lambda: reason(central, other), timeout_s=30, what="the second job is declined")
     assert "declined by small-disk: the offer can't be stored: disk full: only 0 MB are free" in reason(central, other)
@@ -58,9 +59,9 @@ def test_a_full_disk_harms_no_running_task_and_takes_no_new_one(
     assert central.task_instance("chatty", run, "talk")["try_number"] == 1
     assert central.xcom("chatty", run, "talk") == "unharmed"
     assert worker.pid == daemon
-    told = central.log_file("chatty", run, "talk").read_text()
-    assert told.index('"before"') < told.index("bytes of this log were lost here") < told.index('"after"')
-    assert told == worker_log(worker, run, central)
+    log = central.log_file("chatty", run, "talk").read_text()
+    assert log.index('"before"') < log.index("bytes of this log were lost here") < log.index('"after"')
+    assert log == worker_log(worker, run, central)
     assert not worker.status()["disk_trouble"]
 
 

@@ -1,4 +1,4 @@
-"""Promise 10. One job that can't be prepared delays no other, and an offer that met nobody is not lost."""
+"""Topic suite, promise 10: a job that can't be prepared delays no other, and an offer that no worker received is not lost."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from testkit.site import Site
 
 
 def test_a_job_that_cannot_be_prepared_delays_no_other(site: Site, tmp_path: Path) -> None:
-    """10. It fails for itself, and says why; the jobs that were offered with it and after it run."""
+    """10. Only that job fails, with the reason; the jobs that were offered with it and after it run."""
     central = site.central
     lacking = central.trigger("nowhere_refused")
     durable_run = DurableRun.begin(site, tmp_path)
     assert central.wait_for_run("nowhere_refused", lacking) == "failed"
     assert durable_run.is_alive()
     [job] = wait_until(  # type: ignore[misc]
-        lambda: [job for job in central.jobs(lacking) if job["ended_at"]], timeout_s=20, what="its report is here"
+        lambda: [job for job in central.jobs(lacking) if job["ended_at"]], timeout_s=20, what="its report has arrived"
     )
     assert (job["outcome"], job["offers"]) == ("unprepared", 1)
     assert "does not exist" in central.task_log("nowhere_refused", lacking, "run")
@@ -30,7 +30,7 @@ def test_a_job_that_cannot_be_prepared_delays_no_other(site: Site, tmp_path: Pat
 
 
 def test_a_poll_that_was_cut_gets_no_offer(site: Site, tmp_path: Path) -> None:
-    """10. Central hears that a parked poll's connection has gone; the next poll gets the offer, the first one made."""
+    """10. Central detects that a parked poll's connection is closed; the next poll gets the offer, which is the first one."""
     polls = site.network.count("POST", "/poll$")
     wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked", every_s=0.02)
     time.sleep(0.1)
@@ -41,19 +41,22 @@ def test_a_poll_that_was_cut_gets_no_offer(site: Site, tmp_path: Path) -> None:
 
 
 def test_an_offer_to_a_poll_that_died_unseen_comes_back_within_its_deadline(site: Site, tmp_path: Path) -> None:
-    """10. Nothing tells central that the other end is gone; the offer has a deadline, and the task runs once, at try 1."""
+    """10. Central can't detect that the worker is gone; the offer has a deadline, and the task runs once, at try 1."""
     site.worker.kill()
-    wait_until(lambda: site.network.connections == 0, timeout_s=10, what="its connections have gone")
+    wait_until(lambda: site.network.connections == 0, timeout_s=10, what="its connections are closed")
     site.worker.start()
     wait_until(lambda: site.worker.status()["free_slots"], timeout_s=30, what="its runtime has passed the canary")
     polls = site.network.count("POST", "/poll$")
     wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=30, what="a poll is parked", every_s=0.02)
     site.network.half_open("replies")
     daemon = psutil.Process(site.worker.pid)
-    daemon.send_signal(signal.SIGSTOP)  # it asks for nothing more, and hangs up nothing
+    daemon.send_signal(signal.SIGSTOP)  # it sends nothing more and closes no connection
     durable_run = DurableRun.begin(site, tmp_path, wait=False)
     offered = wait_until(
-        lambda: [job for job in durable_run.jobs() if job["epoch"]], timeout_s=10, what="a job is offered to nobody", every_s=0.05
+        lambda: [job for job in durable_run.jobs() if job["epoch"]],
+        timeout_s=10,
+        what="a job is offered to the stopped daemon",
+        every_s=0.05,
     )
     assert offered
     begin = time.monotonic()

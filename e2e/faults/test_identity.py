@@ -1,4 +1,4 @@
-"""Who is who: a restart takes over at once; a copy, of the directory or of the whole machine, is refused and flagged."""
+"""Topic suite: a restarted worker takes over at once; a copy of the directory or the whole computer is refused and flagged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_copy_is_refused_and_flagged_and_the_first_is_not_disturbed(
     assert ("copy" if machine == "same" else "another installation") in row["alarm"]
     assert {entry["kind"] for entry in central.remote_cli("audit", "list", "--worker", name)} >= {"clone"}
     if machine == "another":
-        assert first.status()["session"] == session, "it has not even noticed"
+        assert first.status()["session"] == session, "the first worker keeps its session"
     else:
         wait_until(lambda: first.status()["session"] not in ("", session), timeout_s=10, what="the first has its session back")
     (tmp_path / "go").touch()
@@ -49,14 +49,14 @@ def test_a_copy_is_refused_and_flagged_and_the_first_is_not_disturbed(
     first.stop()
 
 
-def test_a_killed_daemon_s_successor_takes_over_although_central_still_holds_the_old_connection(
+def test_a_restarted_daemon_takes_over_although_central_still_has_the_old_connection(
     central: Airflow, new_worker: NewWorker, tmp_path: Path
 ) -> None:
     with FaultProxy(central.url) as cable:
         worker = new_worker(central, "phoenix", queues="phoenix", url=cable.url)
         run = central.trigger("waiting_on_phoenix", {"go": str(tmp_path / "go")})
         central.wait_for_task("waiting_on_phoenix", run, "hold", "running")
-        cable.half_open("requests")  # central does not hear that the old daemon hung up
+        cable.half_open("requests")  # central is not notified that the old daemon closed its connection
         worker.kill()
         cable.heal()
         began = time.monotonic()
@@ -70,7 +70,7 @@ def test_a_killed_daemon_s_successor_takes_over_although_central_still_holds_the
 
 
 def _copy(worker: Worker, directory: Path, *, program: Path) -> Worker:
-    """A second machine that was made from the first one's disk while that one works."""
+    """Return a worker on a copy of the first one's disk, made while the first one runs."""
     copy = Worker(directory, name=worker.name, central="unused", token="unused", bundles={}, program=program)
     shutil.rmtree(copy.state)
     shutil.copytree(worker.state, copy.state, ignore=shutil.ignore_patterns("lock", "*.sock", "status.json"))
@@ -78,7 +78,7 @@ def _copy(worker: Worker, directory: Path, *, program: Path) -> Worker:
 
 
 def _on_another_machine(directory: Path) -> Path:
-    """Return a program that runs the worker with a machine id of its own."""
+    """Return a program that runs the worker with another machine id."""
     machine_id = directory / "machine-id"
     machine_id.write_text("0123456789abcdef0123456789abcdef\n")
     script = directory / "elsewhere"
@@ -88,5 +88,5 @@ def _on_another_machine(directory: Path) -> Path:
     script.chmod(0o700)
     tried = subprocess.run(["unshare", "-m", "mount", "--bind", str(machine_id), "/etc/machine-id"], capture_output=True)
     if tried.returncode != 0:
-        pytest.skip("needs the right to mount, for a machine id of its own")
+        pytest.skip("needs the right to mount, for another machine id")
     return script

@@ -1,4 +1,4 @@
-"""Promises 4 (reboot), 11 and 12. How a worker, its machine and its tasks' processes end."""
+"""Topic suite, promises 4 (reboot), 11 and 12: how a worker, its computer and its tasks' processes end."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def worker(central: Airflow, new_worker: NewWorker) -> Worker:
     return new_worker(central, "endings", queues="endings", slots=4)
 
 
-def test_sigterm_waits_for_what_runs_and_takes_no_more(central: Airflow, worker: Worker, tmp_path: Path) -> None:
-    """11. SIGTERM drains; what is queued meanwhile is run by the next daemon."""
+def test_sigterm_waits_for_running_jobs_and_takes_no_new_ones(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+    """11. SIGTERM drains; the next daemon runs what is queued in the meantime."""
     (tmp_path / "short").touch()
     run, _ = begin(central, tmp_path)
     os.kill(worker.pid, signal.SIGTERM)
@@ -40,8 +40,10 @@ def test_sigterm_waits_for_what_runs_and_takes_no_more(central: Airflow, worker:
     assert central.xcom("patient", queued, "wait") == "first"
 
 
-def test_a_second_sigterm_leaves_and_the_next_daemon_adopts(central: Airflow, worker: Worker, tmp_path: Path) -> None:
-    """11. Never is a job killed silently."""
+def test_a_second_sigterm_ends_the_daemon_and_the_next_one_adopts_the_jobs(
+    central: Airflow, worker: Worker, tmp_path: Path
+) -> None:
+    """11. No job is killed silently."""
     (tmp_path / "short").touch()
     run, pid = begin(central, tmp_path)
     os.kill(worker.pid, signal.SIGTERM)
@@ -54,32 +56,32 @@ def test_a_second_sigterm_leaves_and_the_next_daemon_adopts(central: Airflow, wo
     assert (tmp_path / "tries").read_text() == f"{pid}\n"
 
 
-def test_a_task_that_ignores_sigterm_and_its_daemon_are_gone_in_the_end(central: Airflow, worker: Worker, tmp_path: Path) -> None:
-    """12. The child tree."""
+def test_a_task_that_ignores_sigterm_and_its_daemon_are_killed(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+    """12. The task's whole process tree ends."""
     run = central.trigger("daemonising", {"directory": str(tmp_path)})
     wait_until((tmp_path / "pids").exists, timeout_s=60, what="the task and its daemon run")
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2 and all(psutil.pid_exists(pid) for pid in pids)
     central.set_task_state("daemonising", run, "linger", "failed")
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), timeout_s=15, what="both are gone")
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), timeout_s=15, what="both have ended")
     wait_until(lambda: central.jobs(run)[0]["ended_at"], timeout_s=20, what="the job has ended")
     (job,) = central.jobs(run)
-    wait_until(lambda: closed(worker, job["id"]), timeout_s=20, what="the worker owes nothing")
+    wait_until(lambda: closed(worker, job["id"]), timeout_s=20, what="the worker has sent everything")
     log = next(worker.state.glob(f"jobs/{job['id']}.*/task.log")).read_text()
-    assert f"({pids[1]})" in log and "Ended what the job left running behind it" in log
+    assert f"({pids[1]})" in log and "Ended processes that the job left running" in log
     assert worker.is_running()
 
 
-def test_what_dies_with_the_machine_is_reported_once_and_tried_again(central: Airflow, worker: Worker, tmp_path: Path) -> None:
-    """4. A reboot: all processes are gone at once, and the notes on disk are from an earlier boot."""
+def test_a_task_that_ended_with_a_reboot_is_reported_once_and_retried(central: Airflow, worker: Worker, tmp_path: Path) -> None:
+    """4. A reboot: all processes have ended at once, and the files on disk are from an earlier boot."""
     run, pid = begin(central, tmp_path)
     (job,) = central.jobs(run)
-    said = worker.state / f"jobs/{job['id']}.{job['epoch']}/task.log"
-    wait_until(lambda: "the try has begun" in said.read_text(), timeout_s=20, what="it has said so")
+    local_log = worker.state / f"jobs/{job['id']}.{job['epoch']}/task.log"
+    wait_until(lambda: "the try has begun" in local_log.read_text(), timeout_s=20, what="it has printed that")
     worker.kill()
     for stray in {*worker.stray_pids(), pid}:  # the task's title has overwritten its environment
         os.kill(stray, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(pid), timeout_s=10, what="all is gone")
+    wait_until(lambda: not psutil.pid_exists(pid), timeout_s=10, what="all have ended")
     (note,) = worker.state.glob(f"jobs/{job['id']}.*/shim.json")
     shim = json.loads(note.read_bytes())
     earlier = {"pid": shim["pid"], "start_time": shim["start_time"], "birth_mark": "00000000-earlier-boot:1"}
@@ -93,16 +95,16 @@ def test_what_dies_with_the_machine_is_reported_once_and_tried_again(central: Ai
     first, second = central.jobs(run)
     assert (first["state"], second["state"]) == ("failed", "succeeded")
     assert "died with the machine, which was restarted" in first["reason"]
-    told = central.log_file("patient", run, "wait", 1).read_text()
-    assert told.index("the try has begun") < told.index("died with the machine")
-    assert told.count("died with the machine") == 1
+    log = central.log_file("patient", run, "wait", 1).read_text()
+    assert log.index("the try has begun") < log.index("died with the machine")
+    assert log.count("died with the machine") == 1
 
 
 def begin(central: Airflow, directory: Path) -> tuple[str, int]:
-    """Run `patient`; return its run and its task's pid."""
+    """Start the Dag `patient`; return its run and its task's pid."""
     run = central.trigger("patient", {"directory": str(directory)})
     wait_until((directory / "tries").exists, timeout_s=60, what="the task runs")
-    wait_until(lambda: (directory / "tries").read_text().strip(), timeout_s=5, what="it has said its pid")
+    wait_until(lambda: (directory / "tries").read_text().strip(), timeout_s=5, what="it has written its pid")
     return run, int((directory / "tries").read_text())
 
 

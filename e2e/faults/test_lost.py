@@ -1,4 +1,7 @@
-"""Beyond `lost_after`: central gives the job up, Airflow retries it; its worker stopped it before; what it says later is kept."""
+"""Topic suite: after `lost_after`, central marks the job as lost and Airflow retries it; its worker has stopped it before.
+
+A report that arrives later is recorded in the audit.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ LOST_AFTER_S = 30
 
 
 @pytest.mark.parametrize(("dag", "queue"), [("silent_by_task", "cable"), ("silent_by_queue", "ships")])
-def test_beyond_lost_after_airflow_retries_and_the_old_try_ends_before_and_is_complete(
+def test_after_lost_after_airflow_retries_and_the_old_try_has_ended_with_a_complete_log(
     dag: str, queue: str, central: Airflow, new_worker: NewWorker, tmp_path: Path
 ) -> None:
     if dag == "silent_by_queue":
@@ -25,7 +28,7 @@ def test_beyond_lost_after_airflow_retries_and_the_old_try_ends_before_and_is_co
     with FaultProxy(central.url) as cable:
         at_sea = new_worker(central, f"at-sea-{queue}", queues=queue, url=cable.url)
         run = central.trigger(dag, {"directory": str(tmp_path)})
-        wait_until(lambda: len(_beats(tmp_path, 1)) >= 8, timeout_s=90, what="the first try beats", every_s=0.2)
+        wait_until(lambda: len(_beats(tmp_path, 1)) >= 8, timeout_s=90, what="the first try writes beats", every_s=0.2)
 
         cable.black_hole()
         new_worker(central, f"ashore-{queue}", queues=queue)
@@ -37,7 +40,7 @@ def test_beyond_lost_after_airflow_retries_and_the_old_try_ends_before_and_is_co
         )
 
         pid, last_beat = _beats(tmp_path, 1)[-1]
-        assert last_beat < lost["ended_at"].timestamp(), "the old copy has ended before central gave it up"
+        assert last_beat < lost["ended_at"].timestamp(), "the old try ended before central marked the job as lost"
         assert not _is_alive(pid)
         assert central.wait_for_run(dag, run) == "success"
         assert central.task_instance(dag, run, "beat")["try_number"] == 2
@@ -53,7 +56,7 @@ def test_beyond_lost_after_airflow_retries_and_the_old_try_ends_before_and_is_co
         )
     assert entry["worker_name"] == at_sea.name and "reported as stopped" in entry["detail"]
     (old,) = [job for job in central.jobs(run) if job["id"] == lost["id"]]
-    assert (old["state"], old["outcome"]) == ("lost", None), "what came too late has changed nothing"
+    assert (old["state"], old["outcome"]) == ("lost", None), "the late report has changed nothing"
     (local,) = at_sea.task_logs()
     assert central.log_file(dag, run, "beat", 1).read_bytes() == local.read_bytes()
     assert f"beat {len(_beats(tmp_path, 1)) - 1} of try 1" in central.task_log(dag, run, "beat", 1)
@@ -61,12 +64,12 @@ def test_beyond_lost_after_airflow_retries_and_the_old_try_ends_before_and_is_co
     assert kinds == {"job-lost", "late-report"}
 
 
-def test_a_misspelled_option_is_an_import_error_that_says_what_was_meant(central: Airflow) -> None:
-    def told() -> list[str]:
+def test_a_misspelled_option_is_an_import_error_with_a_suggestion(central: Airflow) -> None:
+    def import_errors() -> list[str]:
         errors: list[dict[str, Any]] = central.api("GET", "importErrors")["import_errors"]
         return [error["stack_trace"] for error in errors if error["filename"].endswith("misspelled.py")]
 
-    (why,) = wait_until(told, timeout_s=30, what="the import error is there")  # type: ignore[misc]
+    (why,) = wait_until(import_errors, timeout_s=30, what="the import error exists")  # type: ignore[misc]
     assert "'lost_aftr'" in why and "did you mean 'lost_after'" in why
 
 

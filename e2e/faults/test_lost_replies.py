@@ -1,4 +1,7 @@
-"""Promise 6. For every request of the protocol: central has applied it, its reply is lost, once or thrice. No loss, no double."""
+"""Topic suite, promise 6: for every request of the protocol, central applies it and its reply is lost, once or three times.
+
+Nothing is lost or doubled.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("times", [1, TIMES])
-def test_no_reply_about_a_job_is_missed(site: Site, tmp_path: Path, times: int) -> None:
-    """6. `session`, `run`, XCom, rendered fields, state, log, report: applied, and the worker didn't hear of it."""
+def test_lost_replies_about_a_job_change_nothing(site: Site, tmp_path: Path, times: int) -> None:
+    """6. `session`, `run`, XCom, rendered fields, state, log, report: applied, but the worker received no reply."""
     rules = {what: site.network.drop_replies(method, path, count=times) for what, (method, path) in REQUESTS.items()}
     site.worker.kill()
     site.worker.start()
     durable_run = DurableRun.begin(site, tmp_path)
-    durable_run.goes_on()
+    durable_run.makes_progress()
     durable_run.assert_nothing_is_lost_or_doubled()
     assert {what: rule.hits for what, rule in rules.items()} == dict.fromkeys(REQUESTS, times)
 
 
-def test_a_lost_offer_comes_back(site: Site, tmp_path: Path) -> None:
-    """6. `poll`: the reply held offers. Each comes back after its deadline; the task runs once, on its first try."""
+def test_a_lost_offer_is_repeated(site: Site, tmp_path: Path) -> None:
+    """6. `poll`: the lost reply contained offers. Each is repeated after its deadline; the task runs once, on its first try."""
     durable_run: list[DurableRun] = []
 
     def offers() -> bool:
@@ -48,23 +51,25 @@ def test_a_lost_offer_comes_back(site: Site, tmp_path: Path) -> None:
 
     lost = site.network.drop_replies("POST", "/poll$", count=ANY, when=offers)
     polls = site.network.count("POST", "/poll$")
-    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked that falls under it")
+    wait_until(
+        lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked that the rule applies to"
+    )
     durable_run.append(DurableRun.begin(site, tmp_path, wait=False))
-    in_vain: set[str] = set()
+    unanswered: set[str] = set()
 
     def each_is_back() -> bool:
-        in_vain.update(job["id"] for job in durable_run[0].jobs() if job["state"] == "queued" and job["epoch"] >= TIMES)
-        return len(in_vain) == 2
+        unanswered.update(job["id"] for job in durable_run[0].jobs() if job["state"] == "queued" and job["epoch"] >= TIMES)
+        return len(unanswered) == 2
 
-    wait_until(each_is_back, timeout_s=60, what=f"each job was offered {TIMES} times in vain", every_s=0.05)
+    wait_until(each_is_back, timeout_s=60, what=f"each job was offered {TIMES} times without success", every_s=0.05)
     site.network.forget_rules()
-    assert lost.hits  # one reply may hold both offers
+    assert lost.hits  # one reply can contain both offers
     durable_run[0].wait_until_it_runs()
     assert all(job["epoch"] > TIMES for job in durable_run[0].jobs())
     durable_run[0].assert_nothing_is_lost_or_doubled()
 
 
-def test_a_lost_answer_to_a_callbacks_acceptance(site: Site) -> None:
+def test_a_lost_reply_to_a_callbacks_acceptance(site: Site) -> None:
     """6. `accept`: a callback runs once."""
     lost = site.network.drop_replies("POST", "/accept$", count=TIMES)
     central = site.central
@@ -77,10 +82,10 @@ def test_a_lost_answer_to_a_callbacks_acceptance(site: Site) -> None:
     assert log.read_text().count("it is late") == 1
 
 
-def test_a_lost_answer_to_a_decline(site: Site, tmp_path: Path) -> None:
-    """6. `decline`: what was declined is offered again, and runs once.
+def test_a_lost_reply_to_a_decline(site: Site, tmp_path: Path) -> None:
+    """6. `decline`: a declined job is offered again, and runs once.
 
-    An offer that meets a worker which has begun to drain is declined: it was held up on the way.
+    A delayed offer that reaches a draining worker is declined.
     """
     before = DurableRun.begin(site, tmp_path / "before")  # keeps the draining worker alive for a moment
     polls = site.network.count("POST", "/poll$")
@@ -103,8 +108,8 @@ def test_a_lost_answer_to_a_decline(site: Site, tmp_path: Path) -> None:
     after.assert_nothing_is_lost_or_doubled()
 
 
-def test_leaving_succeeds_although_the_answer_is_lost(impatient: Airflow, tmp_path: Path) -> None:
-    """6. `leave`: central has revoked the credential; asking again finds that out, and is content."""
+def test_leaving_succeeds_although_the_reply_is_lost(impatient: Airflow, tmp_path: Path) -> None:
+    """6. `leave`: central has revoked the credential; the repeated request detects that and succeeds."""
     with FaultProxy(impatient.url) as network:
         worker = Worker(tmp_path, name="leaver", central=network.url, token=enrolment_token(impatient, "leaver"), bundles={})
         worker.join()
@@ -116,15 +121,17 @@ def test_leaving_succeeds_although_the_answer_is_lost(impatient: Airflow, tmp_pa
     assert row["revoked_at"]
 
 
-def test_a_lost_answer_to_the_enrolment_is_said_and_can_be_remedied(impatient: Airflow, tmp_path: Path) -> None:
-    """6. `enrol`: the credential is shown once, so it is lost with the reply. Nothing is half done that a person can't put right:
-    the same token is spent, central lists the worker, and once it is removed a new token lets it in under its name."""
+def test_a_lost_reply_to_the_enrolment_is_reported_and_can_be_corrected(impatient: Airflow, tmp_path: Path) -> None:
+    """6. `enrol`: the credential is shown once, so it is lost with the reply. The token is used up and central lists the worker.
+
+    An administrator can correct that: after the worker's removal a new token enrols it under the same name.
+    """
     with FaultProxy(impatient.url) as network:
         network.drop_replies("POST", "/enrol$", count=1)
         worker = Worker(tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={})
         with pytest.raises(RuntimeError, match=r"can't be reached|was cut"):
             worker.join()
-        with pytest.raises(RuntimeError, match="ask an admin for a new one"):
+        with pytest.raises(RuntimeError, match="ask an administrator for a new one"):
             worker.join()
         again = Worker(tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={})
         with pytest.raises(RuntimeError, match="airflow remote workers remove newcomer"):

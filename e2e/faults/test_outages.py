@@ -1,5 +1,6 @@
-"""Promises 1 and 3. One storm for all tests: central is out of reach of six sites at once, of each in its own way, for
-longer than Airflow is patient with a silent task.
+"""Topic suite, promises 1 and 3: six sites lose central at the same time, each in another way.
+
+The outage is longer than Airflow's heartbeat timeout. All tests share it.
 """
 
 from __future__ import annotations
@@ -21,33 +22,33 @@ from testkit.servers.airflow import Airflow
 from testkit.site import Site
 
 OUTAGE_S = HEARTBEAT_TIMEOUT_S + 11
-"""Central's last word of a worker may be written down 10 s after it, and counts as one of then."""
+"""Central can write a worker's last contact up to 10 s late, and the contact then counts from that time."""
 LOOKED_AT_AFTER_S = OUTAGE_S - 5
-"""When it is asked how it shows the workers: by a command, which takes seconds to start."""
+"""When the workers' presence is read: by a command, which takes seconds to start."""
 RECONNECTED_WITHIN_S = RETRY_CEILING_S + 2.0
-"""One step of the back-off, and what a loaded machine takes."""
+"""One step of the back-off, plus the delay of a busy computer."""
 HUNG_REQUEST_S = 15
-"""How long the worker takes a request for alive that was swallowed after the first that failed."""
+"""How long the worker waits for a swallowed request after the first request has failed."""
 STOPPED_WITHIN_S = 3.0
-"""From the worker's first word with central to the end of the task's processes."""
+"""From the worker's reconnection to the end of the task's processes."""
 
 
 def _pages(network: FaultProxy, seconds: float) -> None:
-    """Everything that load balancers, proxies and hot spots say, in turn."""
+    """Answer with each page of load balancers, proxies and hot spots in turn."""
     for page in PAGES.values():
         network.answer(page)
         time.sleep(seconds / len(PAGES))
 
 
 def _half_open(network: FaultProxy, seconds: float) -> None:
-    """First central hears and is not heard, then the other way round."""
+    """First lose central's replies, then the worker's requests."""
     network.half_open("replies")
     time.sleep(seconds / 2)
     network.half_open("requests")
     time.sleep(seconds / 2)
 
 
-def _all_the_time(act: Callable[[FaultProxy], None]) -> Callable[[FaultProxy, float], None]:
+def _throughout(act: Callable[[FaultProxy], None]) -> Callable[[FaultProxy, float], None]:
     def outage(network: FaultProxy, seconds: float) -> None:
         act(network)
         time.sleep(seconds)
@@ -56,57 +57,57 @@ def _all_the_time(act: Callable[[FaultProxy], None]) -> Callable[[FaultProxy, fl
 
 
 OUTAGES: dict[str, Callable[[FaultProxy, float], None]] = {
-    "refused": _all_the_time(FaultProxy.refuse),
-    "reset": _all_the_time(FaultProxy.reset),
+    "refused": _throughout(FaultProxy.refuse),
+    "reset": _throughout(FaultProxy.reset),
     "pages": _pages,
-    "dark": _all_the_time(FaultProxy.black_hole),
+    "dark": _throughout(FaultProxy.black_hole),
     "deaf": _half_open,
-    "slow": _all_the_time(lambda network: network.slow(latency_s=1, bytes_per_s=4_000)),
+    "slow": _throughout(lambda network: network.slow(latency_s=1, bytes_per_s=4_000)),
 }
 OUT_OF_REACH = tuple(name for name in OUTAGES if name != "slow")
 WITH_HUNG_REQUESTS = ("dark", "deaf")
-"""Nothing tells these workers that a request is lost but its own time limit."""
+"""The workers that detect a lost request only by its timeout."""
 ENDING = ("reset", "pages")
-"""Where tasks end before the outage does: their last words wait as well. (What the dark swallows at its very end is said again
-when its time limit of 30 s is over, for which this test has no time.)"""
-WISHES: dict[str, Callable[[Airflow, DurableRun], None]] = {
+"""The sites whose tasks end before the outage does, so that their results wait as well. (A request that a black hole swallows at
+its very end is repeated after its timeout of 30 s, which would take too long for this test.)"""
+ACTIONS: dict[str, Callable[[Airflow, DurableRun], None]] = {
     "refused": lambda central, run: central.set_task_state(run.dag_id, run.run_id, "linger", "failed"),
     "reset": lambda central, run: central.clear_task(run.dag_id, run.run_id, "linger"),
     "pages": lambda central, run: central.set_task_state(run.dag_id, run.run_id, "linger", "success"),
 }
-"""What a person does to the task `linger` of a site meanwhile: kill it, clear it, mark it as a success."""
+"""The user's action on the task `linger` of a site during the outage: kill it, clear it, mark it as a success."""
 
 
 @dataclass
 class SiteInOutage:
-    """What was seen of one site."""
+    """The observations of one site."""
 
     site: Site
     durable_run: DurableRun
     daemon: int
-    """Its pid, before the outage."""
+    """Its daemon's pid before the outage."""
     trouble: str = ""
-    """What the worker said during the outage."""
+    """The trouble that the worker reported during the outage."""
     lines_before: int = 0
     lines_after: int = 0
     was_alive: bool = False
     presence: str = ""
-    """How central showed it at the end of the outage."""
+    """Its presence on central at the end of the outage."""
     reconnected_s: float = 0
     stoppable: DurableRun | None = None
     pids: tuple[int, ...] = ()
     stopped_s: float = 0
-    """From the reconnection to the end of the processes of the task that a person stopped meanwhile."""
+    """From the reconnection to the end of the processes of the task that a user stopped during the outage."""
 
 
 @pytest.fixture(scope="module")
-def storm(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteInOutage]:
-    home = tmp_path_factory.mktemp("storm")
+def outage(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteInOutage]:
+    home = tmp_path_factory.mktemp("outage")
     sites = {name: site_named(name) for name in OUTAGES}
     seen = {
         name: SiteInOutage(site, DurableRun.begin(site, home / name, wait=False), site.worker.pid) for name, site in sites.items()
     }
-    for name in WISHES:
+    for name in ACTIONS:
         seen[name].stoppable = _stoppable(seen[name].site, home / f"{name}-stoppable")
     for one in seen.values():
         one.durable_run.wait_until_it_runs()
@@ -117,13 +118,13 @@ def storm(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.Te
     with ThreadPoolExecutor(len(seen)) as conditions:
         storms = [conditions.submit(OUTAGES[name], one.site.network, OUTAGE_S) for name, one in seen.items()]
         begin = time.monotonic()
-        for name, wish in WISHES.items():
-            wish(impatient, seen[name].stoppable)  # type: ignore[arg-type]
+        for name, act in ACTIONS.items():
+            act(impatient, seen[name].stoppable)  # type: ignore[arg-type]
         time.sleep(begin + LOOKED_AT_AFTER_S - time.monotonic())
         presence = {row["name"]: row["presence"] for row in impatient.remote_cli("workers", "list")}
         for name, one in seen.items():
-            told = one.site.status()
-            one.presence, one.trouble = presence[name], str(told["trouble"])
+            status = one.site.status()
+            one.presence, one.trouble = presence[name], str(status["trouble"])
             one.was_alive = one.durable_run.is_alive() and one.site.worker.is_running()
             one.lines_after = len(one.durable_run.lines())
             if name in ENDING:
@@ -139,10 +140,10 @@ def storm(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.Te
 
 
 def _return(one: SiteInOutage) -> None:
-    """Heal the network; measure how long everything takes that was waiting for it."""
+    """Heal the network; measure the times until the worker is connected and has stopped its task."""
     one.site.network.heal()
     begin = time.monotonic()
-    wait_until(one.site.hears_central, timeout_s=60, what=f"{one.site.name} is back", every_s=0.05)
+    wait_until(one.site.is_connected, timeout_s=60, what=f"{one.site.name} is connected", every_s=0.05)
     one.reconnected_s = time.monotonic() - begin
     if one.stoppable:
         wait_until(lambda: not _left(one.pids), timeout_s=30, what=f"{one.site.name} has stopped its task", every_s=0.05)
@@ -172,53 +173,55 @@ def _left(pids: tuple[int, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_running_tasks_go_on_through_an_outage(storm: dict[str, SiteInOutage], name: str) -> None:
-    """1. Central unreachable for any time below `lost_after`: running tasks go on; the worker never exits by itself."""
-    one = storm[name]
+def test_running_tasks_continue_during_an_outage(outage: dict[str, SiteInOutage], name: str) -> None:
+    """1. Central unreachable for any time below `lost_after`: running tasks continue; the worker never exits by itself."""
+    one = outage[name]
     assert one.was_alive
-    assert one.lines_after - one.lines_before > LOOKED_AT_AFTER_S / 0.2 / 2, "it hardly said a word meanwhile"
+    assert one.lines_after - one.lines_before > LOOKED_AT_AFTER_S / 0.2 / 2, "it printed too few lines during the outage"
     assert one.site.worker.pid == one.daemon
     assert one.site.worker.is_running()
 
 
 @pytest.mark.parametrize("name", OUT_OF_REACH)
-def test_the_worker_says_that_central_is_out_of_reach(storm: dict[str, SiteInOutage], name: str) -> None:
-    """1. The worker knows, and says what it met."""
-    assert storm[name].trouble
+def test_the_worker_reports_that_central_is_unreachable(outage: dict[str, SiteInOutage], name: str) -> None:
+    """1. The worker reports the error that it gets."""
+    assert outage[name].trouble
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_everything_arrives_afterwards_exactly_once(storm: dict[str, SiteInOutage], name: str) -> None:
+def test_everything_arrives_afterwards_exactly_once(outage: dict[str, SiteInOutage], name: str) -> None:
     """1. Logs, XCom pushes, rendered fields, terminal states and reports arrive afterwards exactly once."""
-    storm[name].durable_run.assert_nothing_is_lost_or_doubled()
+    outage[name].durable_run.assert_nothing_is_lost_or_doubled()
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_the_worker_is_back_within_one_step_of_its_back_off(storm: dict[str, SiteInOutage], name: str) -> None:
+def test_the_worker_reconnects_within_one_step_of_its_back_off(outage: dict[str, SiteInOutage], name: str) -> None:
     """1. The worker reconnects within one jittered back-off step of central's return."""
-    took = storm[name].reconnected_s
-    print(f"{name}: back after {took:.1f} s")
+    took = outage[name].reconnected_s
+    print(f"{name}: reconnected after {took:.1f} s")
     assert took < RECONNECTED_WITHIN_S + (HUNG_REQUEST_S if name in WITH_HUNG_REQUESTS else 0)
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_central_shows_the_worker_as_silent_and_vouches_for_its_jobs(storm: dict[str, SiteInOutage], name: str) -> None:
-    """1. Central shows the worker *silent*, vouches for its jobs, and the scheduler neither fails nor re-queues them.
+def test_central_shows_the_worker_as_silent_and_refreshes_its_heartbeats(outage: dict[str, SiteInOutage], name: str) -> None:
+    """1. Central shows the worker as *silent* and refreshes its heartbeats; the scheduler neither fails nor re-queues its tasks.
 
-    The outage outlasts Airflow's own patience with a task that doesn't beat. (What a slow line delays is not silent, nor is
-    who only can't hear the answers: central hears him.)
+    The outage is longer than Airflow's heartbeat timeout. (A worker on a slow line is not silent, nor is one that only does not
+    receive the replies: central still receives its requests.)
     """
-    one = storm[name]
+    one = outage[name]
     assert one.presence == ("online" if name == "slow" else "silent") or name == "deaf"
     for task in ("speak", "push"):
         assert one.site.central.task_instance(one.durable_run.dag_id, one.durable_run.run_id, task)["try_number"] == 1
 
 
 @pytest.mark.parametrize(("name", "ends", "tries"), [("refused", "failed", 1), ("reset", "success", 2), ("pages", "success", 1)])
-def test_a_persons_wish_during_the_outage_wins(storm: dict[str, SiteInOutage], name: str, ends: str, tries: int) -> None:
-    """3. A person's kill, clear or mark during the outage wins: on return the worker stops the job; nothing is resurrected."""
-    one = storm[name]
-    print(f"{name}: stopped {one.stopped_s:.2f} s after the return")
+def test_a_users_action_during_the_outage_takes_precedence(
+    outage: dict[str, SiteInOutage], name: str, ends: str, tries: int
+) -> None:
+    """3. A user's kill, clear or mark during the outage takes precedence: the reconnected worker stops the job."""
+    one = outage[name]
+    print(f"{name}: stopped {one.stopped_s:.2f} s after the reconnection")
     assert one.stopped_s < STOPPED_WITHIN_S
     run = one.stoppable
     assert run is not None

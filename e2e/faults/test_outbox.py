@@ -1,4 +1,7 @@
-"""What a task writes while central is away waits on the worker's disk, and arrives once, in order, whoever dies meanwhile."""
+"""Topic suite: what a task writes while central is unreachable waits on the worker's disk and arrives once, in order.
+
+This is also true if the API server or the daemon is killed in the meantime.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from testkit.worker import Worker
 
 
 class Gate:
-    """Holds the task until central is away; its trail says that user code has gone past it."""
+    """Holds the task until central is unreachable; its trail file shows that user code has passed it."""
 
     def __init__(self, directory: Path) -> None:
         self.file, self.trail = directory / "gate", directory / "trail"
@@ -48,7 +51,7 @@ def free_slots(worker: Worker) -> int:
 
 
 def wait_for_end(worker: Worker, job: Path) -> None:
-    wait_until(lambda: (job / "result.json").exists(), timeout_s=40, what="the task ends although central is away")
+    wait_until(lambda: (job / "result.json").exists(), timeout_s=40, what="the task ends although central is unreachable")
 
 
 def assert_arrived_once(central: Airflow, run: str, gate: Gate, ended_at: float) -> None:
@@ -57,10 +60,10 @@ def assert_arrived_once(central: Airflow, run: str, gate: Gate, ended_at: float)
     task = central.task_instance("pushing", run, "push")
     assert (task["state"], task["try_number"]) == ("success", 1)
     assert gate.trail.read_text().count("pushed") == 1, "user code ran once"
-    told = central.query(
+    rows = central.query(
         "SELECT extract(epoch FROM end_date) AS at FROM task_instance WHERE run_id = :run AND task_id = 'push'", run=run
     )
-    assert abs(float(told[0]["at"]) - ended_at) < 5, "it ended when it ended, not when central heard of it"
+    assert abs(float(rows[0]["at"]) - ended_at) < 5, "its end date is the time of its end, not of the report to central"
     successes = central.query(
         "SELECT count(*) AS n FROM log WHERE run_id = :run AND task_id = 'push' AND event = 'success'", run=run
     )
@@ -70,7 +73,7 @@ def assert_arrived_once(central: Airflow, run: str, gate: Gate, ended_at: float)
     assert job["epoch"] == 1
 
 
-def test_a_task_ends_while_the_api_server_is_gone(central: Airflow, worker: Worker, gate: Gate) -> None:
+def test_a_task_ends_while_the_api_server_is_stopped(central: Airflow, worker: Worker, gate: Gate) -> None:
     run = gate.start(central, "pushing", "push")
     job = newest_job(worker)
     central.stop_process("api-server")
@@ -83,7 +86,7 @@ def test_a_task_ends_while_the_api_server_is_gone(central: Airflow, worker: Work
     assert_arrived_once(central, run, gate, ended_at)
 
 
-def test_what_central_refuses_is_never_behind_a_success(central: Airflow, worker: Worker, gate: Gate) -> None:
+def test_a_task_whose_writes_central_refuses_never_succeeds(central: Airflow, worker: Worker, gate: Gate) -> None:
     run = gate.start(central, "refused_pushes", "push")
     central.wait_for_task("refused_pushes", run, "beside", "success")
     job = newest_job(worker)
@@ -96,7 +99,7 @@ def test_what_central_refuses_is_never_behind_a_success(central: Airflow, worker
     assert central.task_instance("refused_pushes", run, "beside")["state"] == "success"
     assert central.xcom("refused_pushes", run, "after") == [["AirflowRuntimeError", "taken", "AirflowRuntimeError"], "fine"]
     log = central.task_log("refused_pushes", run, "push")
-    assert "Central refused what the task had written while central was out of reach: PATCH" in log
+    assert "Central refused a write that the task made while central was unreachable: PATCH" in log
     assert "skip-downstream" in log
     wait_until(lambda: central.jobs(run)[0]["state"] == "failed", timeout_s=15, what="the job is reported")
 
@@ -133,9 +136,7 @@ def test_the_daemon_is_killed_while_a_task_ends_without_central(central: Airflow
     assert_arrived_once(central, run, gate, ended_at)
 
 
-def test_a_first_try_that_fails_while_central_is_gone_is_followed_by_the_second(
-    central: Airflow, worker: Worker, gate: Gate
-) -> None:
+def test_a_first_try_that_fails_while_central_is_stopped_is_retried(central: Airflow, worker: Worker, gate: Gate) -> None:
     run = gate.start(central, "stumbling", "stumble")
     job = newest_job(worker)
     central.stop_process("api-server")
@@ -148,7 +149,7 @@ def test_a_first_try_that_fails_while_central_is_gone_is_followed_by_the_second(
     assert "the first try fails on purpose" in central.task_log("stumbling", run, "stumble", 1)
 
 
-def test_a_persons_word_wins_over_what_the_task_wrote_before_it_heard_of_it(central: Airflow, worker: Worker, gate: Gate) -> None:
+def test_a_users_action_takes_precedence_over_earlier_writes_of_the_task(central: Airflow, worker: Worker, gate: Gate) -> None:
     run = gate.start(central, "stumbling", "stumble")
     job = newest_job(worker)
     worker.kill()
@@ -156,9 +157,9 @@ def test_a_persons_word_wins_over_what_the_task_wrote_before_it_heard_of_it(cent
     wait_for_end(worker, job)
     assert (job / "outbox").exists()
     central.set_task_state("stumbling", run, "stumble", "success")
-    wait_until(lambda: central.jobs(run)[0]["stop_reason"], timeout_s=10, what="central takes the job back")
+    wait_until(lambda: central.jobs(run)[0]["stop_reason"], timeout_s=10, what="central revokes the job")
     worker.start()
-    wait_until(lambda: central.jobs(run)[0]["state"] == "revoked", timeout_s=20, what="the job is over")
+    wait_until(lambda: central.jobs(run)[0]["state"] == "revoked", timeout_s=20, what="the job has ended")
     assert central.task_instance("stumbling", run, "stumble")["state"] == "success"
     left = [row for row in central.xcoms("stumbling", run) if row["key"] == "try"]
-    assert left == [], "a person's word wins over what the task wrote before it heard of it"
+    assert left == [], "central discards what the task wrote before its worker learned of the user's action"

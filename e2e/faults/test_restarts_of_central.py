@@ -1,6 +1,6 @@
-"""Promise 5. One load for all tests: while many jobs run and some wait, each of central's parts is killed and comes back.
+"""Topic suite, promise 5: while many jobs run and some wait, each of central's parts is killed and restarted.
 
-Afterwards nothing is lost or doubled.
+All tests share one load. Nothing is lost or doubled.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from e2e.faults.conftest import SLOTS, SiteNamed, restart_what_ended
+from e2e.faults.conftest import SLOTS, SiteNamed, restart_ended_processes
 from testkit.durable_run import DurableRun
 from testkit.processes import wait_until
 from testkit.servers.airflow import Airflow
@@ -17,20 +17,20 @@ from testkit.servers.postgres import PostgresServer
 from testkit.site import Site
 
 DURABLE_RUNS = 6
-"""Of two tasks each: more than a site has slots, so that some wait."""
+"""Each has two tasks: together more than the slots of a site, so that some wait."""
 AWAY_S = 2
 
 
 @pytest.fixture(scope="module")
 def site(site_named: SiteNamed) -> Site:
     site = site_named("pages")
-    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
+    wait_until(site.is_connected, timeout_s=30, what="the worker serves")
     return site
 
 
 @pytest.fixture(scope="module")
 def load(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[DurableRun]:
-    """Durable runs that print and push much, so that requests are on the way at any moment."""
+    """Start durable runs that print and push frequently, so that requests are in transit at any moment."""
     home = tmp_path_factory.mktemp("load")
     durable_runs = [DurableRun.begin(site, home / str(number), wait=False, every_s=0.05) for number in range(DURABLE_RUNS)]
     wait_until(lambda: sum(one.tasks_begun() for one in durable_runs) == SLOTS, timeout_s=60, what="the site is full")
@@ -38,27 +38,27 @@ def load(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[DurableRu
 
 
 def test_the_api_server_is_killed_or_stopped_and_started_again(impatient: Airflow, site: Site, load: list[DurableRun]) -> None:
-    """5. API server killed mid-request; and restarted as one does it for an upgrade."""
+    """5. API server killed during requests; and restarted as for an upgrade."""
     for end in (impatient.kill_process, impatient.stop_process):
         end("api-server")
         time.sleep(AWAY_S)
         impatient.start_api_server()
-        wait_until(site.hears_central, timeout_s=20, what="the worker is back")
+        wait_until(site.is_connected, timeout_s=20, what="the worker is connected")
 
 
 def test_the_database_crashes_and_recovers(
     impatient: Airflow, database: PostgresServer, site: Site, load: list[DurableRun]
 ) -> None:
-    """5. Database restarted, and with it whatever part of central does not outlive that."""
+    """5. Database restarted, and with it each part of central that ends because of that."""
     database.crash()
     time.sleep(AWAY_S)
     database.resume()
-    restart_what_ended(impatient)
-    wait_until(site.hears_central, timeout_s=20, what="the worker is back")
+    restart_ended_processes(impatient)
+    wait_until(site.is_connected, timeout_s=20, what="the worker is connected")
 
 
 def test_the_scheduler_is_replaced(impatient: Airflow, load: list[DurableRun]) -> None:
-    """5. Scheduler replaced. Tasks end while there is none."""
+    """5. Scheduler replaced. Tasks end while no scheduler runs."""
     impatient.kill_process("scheduler")
     load[0].release()
     time.sleep(AWAY_S)

@@ -1,4 +1,4 @@
-"""Promise 4. The daemon is killed, or restarted by its service manager, at the worst moments; the jobs don't notice."""
+"""Topic suite, promise 4: the daemon is killed or restarted at the worst moments, without any effect on the jobs."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from testkit.site import Site
 @pytest.fixture
 def site(site_named: SiteNamed) -> Iterator[Site]:
     site = site_named("reset")
-    wait_until(site.hears_central, timeout_s=30, what="the worker serves")
+    wait_until(site.is_connected, timeout_s=30, what="the worker serves")
     wait_until(lambda: site.status()["runtime"], timeout_s=30, what="its runtime is ready")
     yield site
     site.network.forget_rules()
     site.network.heal()
 
 
-def test_killed_while_tasks_run_and_while_they_ship_their_logs(site: Site, tmp_path: Path) -> None:
-    """4. `kill -9` at any moment: tasks run on with the same pid; the new daemon adopts them, serves their calls, ships on."""
+def test_killed_while_tasks_run_and_logs_are_shipped(site: Site, tmp_path: Path) -> None:
+    """4. `kill -9` at any moment: tasks keep their pid; the new daemon adopts them, serves their calls and ships their logs."""
     quiet = DurableRun.begin(site, tmp_path / "quiet")
-    # Its log can't keep up: some of it is always on the way.
+    # The network is too slow for its log: some of it is always in transit.
     loud = DurableRun.begin(site, tmp_path / "loud", every_s=0.02, ballast=20_000)
     site.network.slow(bytes_per_s=40_000)
     for _ in range(3):
         sent = site.network.count("POST", "/log[?]")
-        wait_until(lambda sent=sent: site.network.count("POST", "/log[?]") > sent, timeout_s=20, what="a chunk is on the way")
+        wait_until(lambda sent=sent: site.network.count("POST", "/log[?]") > sent, timeout_s=20, what="a chunk is in transit")
         site.worker.kill()
-        assert quiet.goes_on() and loud.goes_on()
+        assert quiet.makes_progress() and loud.makes_progress()
         site.worker.start(wait=False)
-        wait_until(site.hears_central, timeout_s=30, what="the new daemon serves")
+        wait_until(site.is_connected, timeout_s=30, what="the new daemon serves")
         assert quiet.is_alive() and loud.is_alive()
         assert {job["phase"] for job in site.status()["jobs"]} == {"running"}
     site.network.heal()
@@ -47,25 +47,25 @@ def test_killed_while_tasks_run_and_while_they_ship_their_logs(site: Site, tmp_p
 
 
 def test_killed_while_it_prepares_a_job(site: Site, tmp_path: Path) -> None:
-    """4. … before the shim is there, or known to be there: the new daemon starts it, or finds it; it runs once."""
+    """4. Killed before the shim exists or is known to exist: the new daemon starts it or finds it; it runs once."""
     zygote = psutil.Process(site.status()["runtime"]["pid"])
-    zygote.send_signal(signal.SIGSTOP)  # whoever asks it for a shim now waits
+    zygote.send_signal(signal.SIGSTOP)  # a request for a shim now waits
     durable_run = DurableRun.begin(site, tmp_path, wait=False)
     wait_until(lambda: len(_phases(site)) == 2, timeout_s=30, what="both jobs are being prepared", every_s=0.05)
     assert _phases(site) == ["preparing", "preparing"]
     site.worker.kill()
-    zygote.send_signal(signal.SIGCONT)  # it may still serve the question that it was asked
+    zygote.send_signal(signal.SIGCONT)  # it can still serve the waiting request
     site.worker.start()
     durable_run.wait_until_it_runs()
     durable_run.assert_nothing_is_lost_or_doubled()
 
 
 def test_killed_after_the_end_of_a_job_and_before_its_report(site: Site, tmp_path: Path) -> None:
-    """4. … between a job's end and central's word that it knows: the new daemon reports what it finds, once."""
+    """4. Killed between a job's end and central's acknowledgement: the new daemon reports it once."""
     durable_run = DurableRun.begin(site, tmp_path)
-    unheard = site.network.answer_to(PAGES["gateway timeout"], "POST", "/report$", count=1_000)
+    failing = site.network.answer_to(PAGES["gateway timeout"], "POST", "/report$", count=1_000)
     durable_run.release()
-    wait_until(lambda: _phases(site) == ["ended", "ended"] and unheard.hits > 1, timeout_s=30, what="two reports are owed")
+    wait_until(lambda: _phases(site) == ["ended", "ended"] and failing.hits > 1, timeout_s=30, what="two reports are pending")
     site.worker.kill()
     site.network.forget_rules()
     site.worker.start()
@@ -73,11 +73,11 @@ def test_killed_after_the_end_of_a_job_and_before_its_report(site: Site, tmp_pat
 
 
 def test_killed_while_a_task_ends(site: Site, tmp_path: Path) -> None:
-    """4. … and nobody is there to hear its last words: the shim keeps them until the new daemon is."""
+    """4. Killed before a task ends: the shim keeps the task's last calls until the new daemon receives them."""
     durable_run = DurableRun.begin(site, tmp_path)
     site.worker.kill()
     durable_run.release()
-    wait_until(lambda: (durable_run.directory / "speak.ended").exists(), timeout_s=20, what="it has said all")
+    wait_until(lambda: (durable_run.directory / "speak.ended").exists(), timeout_s=20, what="it has printed everything")
     site.worker.start()
     durable_run.assert_nothing_is_lost_or_doubled()
 
@@ -88,20 +88,20 @@ def test_restarted_by_its_service_manager(site: Site, tmp_path: Path) -> None:
     for _ in range(2):
         site.worker.drain()
         assert site.worker.wait() == 0
-        assert durable_run.goes_on()
+        assert durable_run.makes_progress()
         site.worker.start()
         assert durable_run.is_alive()
     durable_run.assert_nothing_is_lost_or_doubled()
 
 
-def test_started_while_central_is_away(site: Site, tmp_path: Path) -> None:
-    """4. and 1. Killed in an outage and started in it: tasks are adopted without central, and it has all of them afterwards."""
+def test_started_while_central_is_unreachable(site: Site, tmp_path: Path) -> None:
+    """4. and 1. Killed and started during an outage: tasks are adopted without central, and all results arrive afterwards."""
     durable_run: DurableRun = DurableRun.begin(site, tmp_path)
     site.network.refuse()
     site.worker.kill()
     site.worker.start(wait=False)
     wait_until(lambda: site.status()["pid"] == site.worker.pid, timeout_s=20, what="the new daemon is up")
-    assert durable_run.goes_on()
+    assert durable_run.makes_progress()
     assert durable_run.is_alive() and site.worker.is_running()
     site.network.heal()
     durable_run.assert_nothing_is_lost_or_doubled()

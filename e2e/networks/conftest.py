@@ -1,4 +1,4 @@
-"""A corporate network around the deployment: an authority of its own, nginx in front, proxies on the way, a worker on each."""
+"""Fixtures of a corporate network: a private authority, nginx in front of central, proxies, and one worker on each path."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from testkit.worker import Worker
 
 USER, PASSWORD = "plant", "p@ss:wörd/7"
 CUT_S = 7
-"""After so long squid cuts silent tunnels."""
-PATIENCE_S = 30
-"""nginx's `proxy_read_timeout`; central is told to stay below it."""
+"""Squid cuts tunnels that are silent for this time."""
+READ_TIMEOUT_S = 30
+"""nginx's `proxy_read_timeout`; central's POLL_S is below it."""
 POLL_S = 20
 PATH = "/airflow"
 SUBJECT_HEADER = "X-Client-Subject"
@@ -37,15 +37,15 @@ def inspecting(home: Path) -> Authority:
 
 @pytest.fixture(scope="module")
 def nginx(home: Path, central: Airflow, corp: Authority) -> Iterator[Nginx]:
-    """Three sites: `plain`, `below-path` (an API server that knows of its sub-path), `mutual` (wants a client certificate; its
-    API server binds the worker to it)."""
+    """Serve three sites: `plain`, `below-path` (an API server below a sub-path), `mutual` (requires a client certificate; its API
+    server binds the worker to it)."""
     settings = {"AIRFLOW__API__BASE_URL": f"https://localhost{PATH}", "AIRFLOW__REMOTE__POLL_SECONDS": str(POLL_S)}
     below = central.start_another_api_server(called="api-server-below-path", settings=settings, path=PATH)
     settings = {"AIRFLOW__REMOTE__CLIENT_CERTIFICATE_HEADER": SUBJECT_HEADER}
     binding = central.start_another_api_server(called="api-server-binding", settings=settings)
     nginx = Nginx(home / "nginx", certificate=corp.issue("central", "localhost"))
     nginx.serve("plain", {"/": central.url})
-    nginx.serve("below-path", {f"{PATH}/": below}, read_timeout_s=PATIENCE_S)
+    nginx.serve("below-path", {f"{PATH}/": below}, read_timeout_s=READ_TIMEOUT_S)
     nginx.serve("mutual", {"/": binding}, client_authority=corp.file, subject_header=SUBJECT_HEADER)
     with nginx:
         yield nginx
@@ -76,7 +76,7 @@ def workers(
     inspecting: Authority,
     new_worker: Callable[..., Worker],
 ) -> Iterator[Mapping[str, Worker]]:
-    """By the way that each of them has; all that they are told are variables."""
+    """Return the workers by the name of their path to central; only environment variables configure it."""
     login = home / "proxy-login"
     login.write_text(f"{USER}:{PASSWORD}\n")
     setting = "AIRFLOW_REMOTE_WORKER_"
@@ -86,7 +86,7 @@ def workers(
             nginx.url("plain"),
             {**trust, "HTTPS_PROXY": squid.url, f"{setting}PROXY_AUTH_FILE": str(login)},
         ),
-        # What the system trusts, on any other machine than this one.
+        # Stands for the authorities that a computer's system trusts.
         "inspected": (nginx.url("plain"), {"https_proxy": mitmproxy.url, "SSL_CERT_FILE": str(inspecting.file)}),
         "below-path": (f"{nginx.url('below-path')}{PATH}/", trust),
         "mutual": (nginx.url("mutual"), {**trust, f"{setting}CLIENT_CERT": str(corp.issue("plant-7"))}),

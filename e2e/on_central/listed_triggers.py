@@ -1,4 +1,4 @@
-"""Trigger classes that central's triggerer can import, and no worker: what an administrator may list as code on central."""
+"""A trigger class that only central's triggerer can import, for an administrator's list of code on central."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 
-class Door(BaseTrigger):
-    """Opens at once; its constructor refuses a door that it doesn't know."""
+class OnCentral(BaseTrigger):
+    """Fires at once; its constructor refuses unknown names."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         if name != "front":
-            raise ValueError(f"there is no door {name!r}")
+            raise ValueError(f"the name {name!r} is unknown")
         self.name = name
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return f"{__name__}.Door", {"name": self.name}
+        return f"{__name__}.OnCentral", {"name": self.name}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        yield TriggerEvent({"open": self.name, "task": self.task_instance.task_id if self.task_instance else None})
+        yield TriggerEvent({"name": self.name, "task": self.task_instance.task_id if self.task_instance else None})

@@ -1,6 +1,6 @@
-"""Central is upgraded from Airflow 3.3 to 3.4 while remote jobs run; and runtimes of either version serve central of the other.
+"""Topic suite: central is upgraded from Airflow 3.3 to 3.4 while remote jobs run; each runtime serves the other central.
 
-Runs with Airflow 3.4 (`AIRFLOW=3.4`), and needs the environments of both.
+Runs with Airflow 3.4 (`AIRFLOW=3.4`) and needs the environments of both versions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TASKS = 20
 OLD, NEW = "", "3.4"
 
 pytestmark = [
-    pytest.mark.skipif(AIRFLOW != NEW, reason="belongs to the tests with Airflow 3.4"),
+    pytest.mark.skipif(AIRFLOW != NEW, reason="runs only with Airflow 3.4"),
     pytest.mark.skipif(not central_of(OLD).exists(), reason="needs .work/central and .work/runtime too"),
 ]
 
@@ -51,7 +51,7 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="module")
 def sites(home: Path, central: Airflow) -> Iterator[dict[str, Worker]]:
-    """A worker whose runtime has Airflow 3.3, and one whose runtime has 3.4, each on a queue of its own."""
+    """Start a worker whose runtime has Airflow 3.3 and one whose runtime has 3.4, each on its own queue."""
     central.cli("variables", "set", "offset", "1000")
     dags = Path(shutil.copytree(DAGS, home / "site-dags", ignore=shutil.ignore_patterns("__pycache__")))
     workers = {
@@ -74,25 +74,25 @@ def sites(home: Path, central: Airflow) -> Iterator[dict[str, Worker]]:
 
 
 def _begin(central: Airflow, site: str, directory: Path) -> str:
-    """Start the Dag that tries a runtime; the file that it waits for is there."""
+    """Start the Dag that tests a runtime; the file that it waits for exists."""
     file = directory / f"{site}.file"
     file.touch()
     return central.trigger(f"mixed_{site}", {"file": str(file)})
 
 
-def _succeeded(central: Airflow, site: str, run: str) -> None:
-    """The run of that Dag succeeds: XComs, a variable, a wait, a retry."""
+def _assert_success(central: Airflow, site: str, run: str) -> None:
+    """Check that the run of that Dag succeeds, with XComs, a variable, a wait and a retry."""
     assert central.wait_for_run(f"mixed_{site}", run, timeout_s=180) == "success"
     assert central.xcom(f"mixed_{site}", run, "read") == 1009
 
 
 def test_central_is_upgraded_while_jobs_run(central: Airflow, sites: dict[str, Worker], tmp_path: Path) -> None:
-    """None is lost, each runs once and in the same process; and each version of the runtime serves each version of central."""
+    """No job is lost, each runs once and in the same process; each version of the runtime serves each version of central."""
     ahead = _begin(central, "new", tmp_path)
     run = central.trigger("upgraded", {"directory": str(tmp_path)})
     wait_until(lambda: len(_pids(tmp_path)) == TASKS, timeout_s=150, what="all tasks run", every_s=0.5)
     central.wait_for_task("upgraded", run, "waits", "deferred")
-    _succeeded(central, "new", ahead)  # a newer runtime than central
+    _assert_success(central, "new", ahead)  # a newer runtime than central
     before = _pids(tmp_path)
 
     central.upgrade(central_of(NEW))
@@ -108,7 +108,7 @@ def test_central_is_upgraded_while_jobs_run(central: Airflow, sites: dict[str, W
     assert _pids(tmp_path) == before
     assert {job["state"] for job in central.jobs(run)} == {"succeeded"}
     for site, begun in both.items():
-        _succeeded(central, site, begun)  # "old": an older runtime than central
+        _assert_success(central, site, begun)  # "old": an older runtime than central
 
 
 def _pids(directory: Path) -> dict[str, list[str]]:

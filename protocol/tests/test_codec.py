@@ -1,10 +1,10 @@
-"""The codec: any bytes become a message or a complaint, never anything else."""
+"""The codec: any bytes are either decoded to a message or refused as malformed."""
 
 from __future__ import annotations
 
 import pytest
 from airflow_remote_protocol.codec import Malformed, decode, decode_problem, encode
-from airflow_remote_protocol.errors import Problem, ProblemCode, problem
+from airflow_remote_protocol.errors import Problem, ProblemCode, make_problem
 from airflow_remote_protocol.messages import Decline, HeldJob, Poll, Report
 
 NOT_MESSAGES = {
@@ -15,22 +15,22 @@ NOT_MESSAGES = {
     "a field missing": b"{}",
     "a wrong type": b'{"reason": 7}',
     "a text too long": b'{"reason": "' + b"x" * 2001 + b'"}',
-    "something behind it": b'{"reason": "full"} {}',
+    "trailing data": b'{"reason": "full"} {}',
     "cut": b'{"reason": "fu',
     "not utf-8": b'{"reason": "\xff"}',
-    "half a surrogate": b'{"reason": "\\ud800"}',
-    "brackets without end in a field to ignore": b'{"mood": ' + b"[" * 100_000,
-    "brackets that do end": b'{"reason": "full", "mood": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "an unpaired surrogate": b'{"reason": "\\ud800"}',
+    "unclosed brackets in an unknown field": b'{"mood": ' + b"[" * 100_000,
+    "closed brackets in an unknown field": b'{"reason": "full", "mood": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 }
 
 
 @pytest.mark.parametrize("body", NOT_MESSAGES.values(), ids=NOT_MESSAGES.keys())
-def test_what_is_no_message_is_malformed(body: bytes) -> None:
+def test_bytes_that_are_not_a_message_are_malformed(body: bytes) -> None:
     with pytest.raises(Malformed, match="not a valid Decline"):
         decode(Decline, body)
 
 
-def test_a_complaint_names_the_field() -> None:
+def test_the_error_names_the_field() -> None:
     with pytest.raises(Malformed, match=r"\$\.jobs\[0\]\.epoch"):
         decode(
             Poll,
@@ -51,16 +51,16 @@ def test_unknown_fields_are_ignored() -> None:
     ("kind", "body"),
     [(HeldJob, b'{"job_id": "a", "epoch": 1, "phase": "dreaming"}'), (Report, b'{"outcome": "vanished"}')],
 )
-def test_unknown_meanings_are_refused(kind: type[HeldJob | Report], body: bytes) -> None:
+def test_unknown_enum_values_are_refused(kind: type[HeldJob | Report], body: bytes) -> None:
     with pytest.raises(Malformed, match="Invalid enum value"):
         decode(kind, body)
 
 
-def test_an_error_that_holds_no_problem_gives_none() -> None:
+def test_an_error_body_without_a_problem_decodes_to_nothing() -> None:
     assert decode_problem(b"<html>Bad Gateway</html>") is None
     assert decode_problem(b'{"detail": {"reason": "not_found"}}') is None
 
 
-def test_a_problem_with_an_unknown_code_is_still_one() -> None:
+def test_a_problem_with_an_unknown_code_is_decoded() -> None:
     assert isinstance(decode_problem(b'{"code": "newer", "title": "Newer", "status": 499}'), Problem)
-    assert decode_problem(encode(problem(ProblemCode.BUSY, "later"))) == problem(ProblemCode.BUSY, "later")
+    assert decode_problem(encode(make_problem(ProblemCode.BUSY, "later"))) == make_problem(ProblemCode.BUSY, "later")

@@ -1,4 +1,4 @@
-"""The conformance suite itself; that a central passes it is tested where the central is."""
+"""The conformance suite itself. The tests of each central run the suite."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from airflow_remote_protocol import conformance
 from airflow_remote_protocol.codec import encode
 from airflow_remote_protocol.conformance import leases
 from airflow_remote_protocol.conformance.central import Response
-from airflow_remote_protocol.conformance.insist import refused
-from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.conformance.expect import expect_refusal
+from airflow_remote_protocol.errors import ProblemCode, make_problem
 from airflow_remote_protocol.version import PROBLEM_HEADER
 
 
@@ -22,7 +22,7 @@ def test_all_lists_every_check_and_nothing_else() -> None:
     ]
     found = [(module, check) for module in modules for _, check in inspect.getmembers(module, _is_check)]
     assert sorted(map(conformance.sentence, conformance.ALL)) == sorted(conformance.sentence(check) for _, check in found)
-    assert all(check.__module__ == module.__name__ for module, check in found), "a check has one module"
+    assert all(check.__module__ == module.__name__ for module, check in found), "each check belongs to one module"
     assert len(set(map(conformance.sentence, conformance.ALL))) == len(conformance.ALL) > 90
 
 
@@ -40,12 +40,12 @@ def _is_check(member: object) -> bool:
 
 def _answer(code: ProblemCode, **changes: object) -> Response:
     headers = {PROBLEM_HEADER: code.value, "content-type": "application/problem+json"}
-    made = Response(problem(code, "").status, headers, encode(problem(code, "")))
+    made = Response(make_problem(code, "").status, headers, encode(make_problem(code, "")))
     return Response(**{"status": made.status, "headers": made.headers, "body": made.body, **changes})  # type: ignore[arg-type]
 
 
-def test_a_whole_refusal_passes() -> None:
-    assert refused(_answer(ProblemCode.BUSY), ProblemCode.BUSY).known_code is ProblemCode.BUSY
+def test_a_complete_refusal_passes() -> None:
+    assert expect_refusal(_answer(ProblemCode.BUSY), ProblemCode.BUSY).known_code is ProblemCode.BUSY
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,6 @@ def test_a_whole_refusal_passes() -> None:
     ],
     ids=["another status", "no header", "another content type", "no problem", "another problem"],
 )
-def test_half_a_refusal_is_noticed(response: Response) -> None:
+def test_an_incomplete_refusal_fails(response: Response) -> None:
     with pytest.raises(AssertionError):
-        refused(response, ProblemCode.BUSY)
+        expect_refusal(response, ProblemCode.BUSY)

@@ -1,4 +1,4 @@
-"""The messages: frozen, bounded, tolerant of fields, and complete on their way over the wire."""
+"""The messages: frozen, bounded, tolerant of unknown fields, and unchanged by encoding and decoding."""
 
 from __future__ import annotations
 
@@ -156,14 +156,14 @@ def test_a_message_has_a_docstring(message: Message) -> None:
     assert (type(message).__doc__ or "").strip()
 
 
-def test_an_offer_carries_its_workload_untouched() -> None:
+def test_an_offer_carries_its_workload_unchanged() -> None:
     [offer] = [message for message in EXAMPLES if isinstance(message, Offer)]
     received = decode(Offer, encode(offer))
     assert decode(TaskWorkload, bytes(received.workload)) == WORKLOAD
 
 
 @pytest.mark.parametrize("name", ["ship-7", "a", "A.b_c-1", "7", "x" * 100])
-def test_a_name_is_what_people_type(name: str) -> None:
+def test_a_plain_name_is_accepted(name: str) -> None:
     assert decode(Enrolment, encode(Enrolment(name=name))).name == name
 
 
@@ -171,13 +171,13 @@ def test_a_name_is_what_people_type(name: str) -> None:
     "name",
     ["", "-ship", ".hidden", "../etc", "two words", "a/b", "schiff-\N{LATIN SMALL LETTER O WITH STROKE}", "x" * 101, "ship\n"],
 )
-def test_what_is_not_safe_in_a_path_or_url_is_no_name(name: str) -> None:
+def test_a_name_that_is_unsafe_in_a_path_or_url_is_refused(name: str) -> None:
     with pytest.raises(Malformed):
         decode(Enrolment, encode(Enrolment(name=name)))
 
 
 @pytest.mark.parametrize("slots", [-1, 10_001, 1.5])
-def test_slots_are_a_sane_number(slots: float) -> None:
+def test_slots_out_of_range_are_refused(slots: float) -> None:
     with pytest.raises(Malformed):
         decode(Poll, b'{"free_slots": %s, "intent_revision": 0, "wait_s": 0}' % str(slots).encode())
 

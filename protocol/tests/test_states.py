@@ -1,4 +1,4 @@
-"""The table of moves: complete, without dead ends, and the same as in the document."""
+"""The table of transitions: complete, without dead ends, and the same as in the document."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from airflow_remote_protocol.states import (
     JobEvent,
     JobState,
     advance,
-    as_mermaid,
+    render_mermaid,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(JobState, JobEvent)))
-def test_every_pair_of_state_and_event_either_moves_as_the_table_says_or_is_illegal(state: JobState, event: JobEvent) -> None:
+def test_every_pair_of_state_and_event_follows_the_table_or_is_illegal(state: JobState, event: JobEvent) -> None:
     if (state, event) in MOVES:
         assert advance(state, event) is MOVES[state, event]
     else:
@@ -54,7 +54,7 @@ def test_from_every_other_state_an_end_can_be_reached(state: JobState) -> None:
     assert reached & ENDED
 
 
-def test_every_event_is_of_use_somewhere() -> None:
+def test_every_event_is_used() -> None:
     assert {event for _, event in MOVES} == set(JobEvent)
 
 
@@ -69,7 +69,7 @@ def test_only_a_handed_back_job_is_queued_again_after_it_ran() -> None:
     assert again == {JobEvent.HAND_BACK}
 
 
-def test_whatever_has_not_ended_can_be_taken_back_by_people() -> None:
+def test_every_state_that_is_not_an_end_can_be_revoked() -> None:
     assert {state for state, event in MOVES if event is JobEvent.REVOKE} == set(JobState) - ENDED
 
 
@@ -78,7 +78,7 @@ def test_leased_and_ended_exclude_each_other() -> None:
     assert [state.is_leased for state in (JobState.QUEUED, JobState.OFFERED, JobState.RUNNING)] == [False, True, True]
 
 
-def test_an_illegal_move_names_both_ends() -> None:
+def test_an_illegal_move_names_the_state_and_the_event() -> None:
     with pytest.raises(IllegalMove) as caught:
         advance(JobState.LOST, JobEvent.ACCEPT)
     assert (caught.value.state, caught.value.event) == (JobState.LOST, JobEvent.ACCEPT)
@@ -87,4 +87,4 @@ def test_an_illegal_move_names_both_ends() -> None:
 def test_the_diagram_in_the_document_is_the_table() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     diagram = text.split("<!-- states:begin -->")[1].split("<!-- states:end -->")[0]
-    assert diagram.strip() == f"```mermaid\n{as_mermaid()}```", "write states.as_mermaid() into docs/protocol.md"
+    assert diagram.strip() == f"```mermaid\n{render_mermaid()}```", "write states.render_mermaid() into docs/protocol.md"

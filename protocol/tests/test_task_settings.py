@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from airflow_remote_protocol.task_settings import LONGEST_LIST, LONGEST_VALUE, OPTIONS, revision_of, usable
+from airflow_remote_protocol.task_settings import MAX_LIST_LENGTH, MAX_VALUE_LENGTH, OPTIONS, compute_revision, filter_usable
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,8 @@ from airflow_remote_protocol.task_settings import LONGEST_LIST, LONGEST_VALUE, O
         ("logging.namespace_levels", "sqlalchemy=INFO sqlalchemy.engine=DEBUG"),
     ],
 )
-def test_what_airflow_reads_is_passed_on_as_it_is(name: str, value: str) -> None:
-    assert usable({name: value}) == {name: value}
+def test_an_allowed_value_is_passed_on_unchanged(name: str, value: str) -> None:
+    assert filter_usable({name: value}) == {name: value}
 
 
 @pytest.mark.parametrize(
@@ -37,27 +37,30 @@ def test_what_airflow_reads_is_passed_on_as_it_is(name: str, value: str) -> None
         ("operators.default_owner", "a\nb"),
         ("core.default_task_retries", "1; 2"),
         ("core.default_timezone", "../etc/passwd"),
-        ("core.sensitive_var_conn_names", "x" * (LONGEST_LIST + 1)),
-        ("operators.default_owner", "x" * (LONGEST_VALUE + 1)),
+        ("core.sensitive_var_conn_names", "x" * (MAX_LIST_LENGTH + 1)),
+        ("operators.default_owner", "x" * (MAX_VALUE_LENGTH + 1)),
     ],
 )
-def test_what_is_not_on_the_list_or_would_mean_something_else_there_is_left_out(name: str, value: str) -> None:
-    assert usable({name: value, "core.default_timezone" if name != "core.default_timezone" else "x.y": "utc"}).get(name) is None
+def test_an_unlisted_option_or_a_value_with_another_meaning_at_the_site_is_left_out(name: str, value: str) -> None:
+    assert (
+        filter_usable({name: value, "core.default_timezone" if name != "core.default_timezone" else "x.y": "utc"}).get(name)
+        is None
+    )
 
 
-def test_nothing_on_the_list_may_hold_a_secret_or_name_code_or_a_user() -> None:
-    telling = re.compile(
+def test_no_listed_option_may_contain_a_secret_or_name_code_or_a_user() -> None:
+    suspicious = re.compile(
         r"secret(?!$)|password|_key$|conn_id$|_conn$|token|backend|callable|_class|adapter|impersonation|folder|_file"
     )
-    assert [name for name in OPTIONS if telling.search(name)] == []
+    assert [name for name in OPTIONS if suspicious.search(name)] == []
     assert all(option.why.endswith(".") for option in OPTIONS.values())
 
 
 def test_all_values_at_their_longest_fit_into_one_environment_variable() -> None:
     longest = {name: "\U0001f512" * option.longest for name, option in OPTIONS.items()}
-    assert len(json.dumps(usable(longest))) < 128 * 1024 - 100, "MAX_ARG_STRLEN of Linux"
+    assert len(json.dumps(filter_usable(longest))) < 128 * 1024 - 100, "MAX_ARG_STRLEN of Linux"
 
 
-def test_the_revision_is_of_the_values_and_not_of_their_order() -> None:
-    assert revision_of({"a": "1", "b": "2"}) == revision_of({"b": "2", "a": "1"})
-    assert revision_of({"a": "1"}) != revision_of({"a": "2"}) != revision_of({})
+def test_the_revision_depends_on_the_values_and_not_on_their_order() -> None:
+    assert compute_revision({"a": "1", "b": "2"}) == compute_revision({"b": "2", "a": "1"})
+    assert compute_revision({"a": "1"}) != compute_revision({"a": "2"}) != compute_revision({})

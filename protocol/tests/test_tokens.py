@@ -1,4 +1,4 @@
-"""Tokens: recognisable, checked without asking anybody, and never repeated in a complaint."""
+"""Tokens: recognisable, checked without a request, and never repeated in an error."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ TOKEN = make_token(TokenKind.WORKER, RANDOM)
 
 
 @pytest.mark.parametrize("kind", list(TokenKind))
-def test_a_token_looks_as_secret_scanners_expect(kind: TokenKind) -> None:
+def test_a_token_has_the_form_that_secret_scanners_expect(kind: TokenKind) -> None:
     assert re.fullmatch(rf"{kind.value}_[A-Za-z0-9_-]{{43}}_[0-9a-f]{{8}}", make_token(kind, RANDOM))
 
 
 @pytest.mark.parametrize("kind", list(TokenKind))
 @pytest.mark.parametrize("random", [RANDOM, b"\xff" * TOKEN_BYTES, b"\xfb\xef\xbe" * 10 + b"\0\0"])
-def test_a_whole_token_passes_even_with_underscores_in_it(kind: TokenKind, random: bytes) -> None:
+def test_a_complete_token_passes_even_with_underscores_in_it(kind: TokenKind, random: bytes) -> None:
     token = make_token(kind, random)
     assert check_token(kind, token) == token
 
@@ -29,25 +29,25 @@ def test_a_token_is_never_of_two_kinds() -> None:
 
 
 @pytest.mark.parametrize("at", range(len("arwkr_"), len(TOKEN)))
-def test_any_altered_character_is_noticed(at: int) -> None:
+def test_any_altered_character_is_detected(at: int) -> None:
     altered = TOKEN[:at] + ("x" if TOKEN[at] != "x" else "y") + TOKEN[at + 1 :]
     with pytest.raises(MalformedToken):
         check_token(TokenKind.WORKER, altered)
 
 
 @pytest.mark.parametrize("length", range(len(TOKEN)))
-def test_any_cut_is_noticed(length: int) -> None:
+def test_any_truncation_is_detected(length: int) -> None:
     with pytest.raises(MalformedToken):
         check_token(TokenKind.WORKER, TOKEN[:length])
 
 
 @pytest.mark.parametrize("text", ["", " ", TOKEN + "\n", " " + TOKEN, TOKEN.upper(), "Bearer " + TOKEN, "arwkr_\N{SNOWMAN}_0"])
-def test_what_is_around_a_token_makes_it_none(text: str) -> None:
+def test_additional_or_changed_text_makes_a_token_malformed(text: str) -> None:
     with pytest.raises(MalformedToken):
         check_token(TokenKind.WORKER, text)
 
 
-def test_a_complaint_does_not_repeat_the_token() -> None:
+def test_an_error_does_not_repeat_the_token() -> None:
     for kind, text in ((TokenKind.WORKER, TOKEN[:-1]), (TokenKind.ENROLMENT, TOKEN)):
         with pytest.raises(MalformedToken) as caught:
             check_token(kind, text)
@@ -55,7 +55,7 @@ def test_a_complaint_does_not_repeat_the_token() -> None:
 
 
 @pytest.mark.parametrize("length", [0, TOKEN_BYTES - 1, TOKEN_BYTES + 1])
-def test_a_token_is_only_made_of_enough_randomness(length: int) -> None:
+def test_a_token_needs_the_right_number_of_random_bytes(length: int) -> None:
     with pytest.raises(ValueError, match=f"got {length}"):
         make_token(TokenKind.WORKER, b"x" * length)
 

@@ -1,4 +1,4 @@
-"""Versions and capabilities: minor differences are welcome, major ones are not."""
+"""Versions and capabilities: minor differences are accepted, major ones are refused."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from airflow_remote_protocol.version import (
 )
 
 
-def test_we_understand_ourselves() -> None:
+def test_the_own_version_is_accepted() -> None:
     assert check_version(PROTOCOL_VERSION) == (MAJOR, MINOR)
 
 
-def test_another_minor_version_is_fine() -> None:
+def test_another_minor_version_is_accepted() -> None:
     assert check_version(f"{MAJOR}.99") == (MAJOR, 99)
 
 
@@ -33,18 +33,18 @@ def test_another_major_version_is_a_mismatch_that_names_both(theirs: str) -> Non
 
 
 @pytest.mark.parametrize("theirs", ["", "1", "1.", ".0", "one.two", "1.0.0", "v1.0", "1,0", "9" * 10_000 + ".0"])
-def test_what_is_no_version_is_a_mismatch_and_quoted_in_short(theirs: str) -> None:
+def test_a_malformed_version_is_a_mismatch_and_quoted_in_short(theirs: str) -> None:
     with pytest.raises(VersionMismatch) as caught:
         check_version(theirs)
     assert len(str(caught.value)) < 200
 
 
-def test_only_what_both_ends_name_is_used() -> None:
+def test_only_capabilities_that_both_ends_name_are_used() -> None:
     assert agree(frozenset(Capability), ["gzip-log"]) == {Capability.GZIP_LOG}
     assert agree(frozenset(), ["gzip-log"]) == frozenset()
 
 
-def test_capabilities_that_we_do_not_know_are_ignored() -> None:
+def test_unknown_capabilities_are_ignored() -> None:
     assert agree(frozenset({Capability.TASK}), ["task", "time-travel"]) == {Capability.TASK}
 
 

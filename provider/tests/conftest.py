@@ -1,4 +1,4 @@
-"""A database with our tables, on each kind that runs without a server of its own or with one that we start."""
+"""A database with the tables of the Remote Executor, of each kind that needs no server or a server that the tests start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from testkit.fixtures import KINDS
-from testkit.ledger import Claimers, emptied, installed, make_engine
+from testkit.ledger import Claimers, empty_tables, make_engine, use_ledger
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -27,16 +27,16 @@ def _engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def database(_engine: Engine, tmp_path: Path) -> Iterator[Engine]:
-    """The engine that all our code uses, with all tables, all empty."""
-    emptied(_engine)
-    with installed(_engine, tmp_path / "logs"):
+    """The engine that all code under test uses, with all tables empty."""
+    empty_tables(_engine)
+    with use_ledger(_engine, tmp_path / "logs"):
         yield _engine
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run `airflow remote …` through Airflow's own parser; return what it printed to stdout."""
-    from airflow.cli import cli_parser  # here, because it loads most of Airflow, which most suites don't need
+    from airflow.cli import cli_parser  # imported here, because it loads most of Airflow, which most suites don't need
 
     def run(*words: str) -> str:
         capsys.readouterr()
@@ -49,7 +49,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def claimers() -> Iterator[Claimers]:
-    """Other processes that claim jobs, at once with each other."""
+    """Other processes that claim jobs concurrently."""
     claimers = Claimers()
     yield claimers
     claimers.close()

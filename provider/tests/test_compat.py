@@ -1,4 +1,4 @@
-"""Our transactions on each database: what a verb has locked nobody changes under it, and nobody waits who need not."""
+"""Transactions on each database: locked rows don't change, and plain reads don't wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from testkit.ledger import counted, enlist, job_row, queued, worker_row  # isort: skip
+from testkit.ledger import record_statements, enlist, job_row, queued, worker_row  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import dispatch, duty, ended_tasks, jobs, queues
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 @pytest.fixture
 def others() -> Iterator[ThreadPoolExecutor]:
-    """Threads, each with connections of its own."""
+    """Return a pool of threads, each with its own connections."""
     with ThreadPoolExecutor(6) as pool:
         yield pool
 
@@ -47,8 +47,8 @@ def test_no_update_is_lost_between_a_locking_read_and_its_write(others: ThreadPo
     assert worker_row(worker.id).slots == 60
 
 
-@pytest.mark.parametrize("read", [dispatch.demand, duty.any_open, ended_tasks.stop_ended, queues.depths])
-def test_a_plain_read_does_not_wait_for_what_somebody_changes(read: object, others: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("read", [dispatch.demand, duty.has_open_jobs, ended_tasks.stop_ended, queues.depths])
+def test_a_plain_read_does_not_wait_for_a_locked_row(read: object, others: ThreadPoolExecutor) -> None:
     job = queued()
     with compat.transaction() as session:
         session.scalars(select(Job).where(Job.id == job.job_id).with_for_update()).one().priority = 7
@@ -66,8 +66,8 @@ def test_a_failure_undoes_what_came_before_and_after_a_savepoint() -> None:
     assert worker_row(worker.id).slots == 0
 
 
-def test_airflows_own_sessions_lock_as_they_always_did(database: Engine) -> None:
-    with counted(database) as ours, compat.transaction() as session:
+def test_airflows_own_sessions_lock_as_before(database: Engine) -> None:
+    with record_statements(database) as ours, compat.transaction() as session:
         session.execute(select(Job).with_for_update())
     sent: list[str] = []
     event.listen(database, "before_cursor_execute", lambda *args: sent.append(args[2]))
@@ -79,9 +79,9 @@ def test_airflows_own_sessions_lock_as_they_always_did(database: Engine) -> None
 # Deadlocks
 
 
-def test_a_verb_that_a_deadlock_broke_off_is_run_again(database: Engine, others: ThreadPoolExecutor) -> None:
+def test_a_transaction_aborted_by_a_deadlock_is_repeated(database: Engine, others: ThreadPoolExecutor) -> None:
     if database.dialect.name == "sqlite":
-        pytest.skip("one lock can't be waited for in a ring")
+        pytest.skip("with one lock there is no deadlock")
     pair = [enlist(name, slots=0).id for name in ("one", "two")]
     both_hold = threading.Barrier(2)
     tries = []
@@ -100,10 +100,10 @@ def test_a_verb_that_a_deadlock_broke_off_is_run_again(database: Engine, others:
     for done in [others.submit(add, order) for order in (pair, pair[::-1])]:
         done.result(30)
     assert [worker_row(worker_id).slots for worker_id in pair] == [2, 2]
-    assert len(tries) == 3, "one of them came through at once"
+    assert len(tries) == 3, "one of them succeeded at the first try"
 
 
-def test_what_fails_for_another_reason_is_not_run_again() -> None:
+def test_a_transaction_that_fails_for_another_reason_is_not_repeated() -> None:
     tries = []
 
     def verb(session: Session) -> None:
@@ -115,26 +115,26 @@ def test_what_fails_for_another_reason_is_not_run_again() -> None:
     assert len(tries) == 1
 
 
-# Patience
+# Lock timeouts
 
 
-def test_an_impatient_transaction_gives_up_and_leaves_its_connection_patient(database: Engine) -> None:
+def test_a_transaction_with_a_short_lock_timeout_gives_up_and_restores_the_timeout(database: Engine) -> None:
     if database.dialect.name == "sqlite":
-        pytest.skip("SQLite's connections wait as long as Airflow has told them to")
+        pytest.skip("SQLite's connections wait as long as Airflow has configured")
     job = queued()
-    patience = text("SHOW lock_timeout" if database.dialect.name == "postgresql" else "SELECT @@innodb_lock_wait_timeout")
+    lock_timeout = text("SHOW lock_timeout" if database.dialect.name == "postgresql" else "SELECT @@innodb_lock_wait_timeout")
     with database.connect() as connection:
-        usual = connection.scalar(patience)
+        configured = connection.scalar(lock_timeout)
     with compat.transaction() as holder:
         holder.scalars(select(Job).where(Job.id == job.job_id).with_for_update()).one()
         with pytest.raises(OperationalError), compat.transaction(lock_wait_s=1) as session:
-            assert session.scalar(patience) != usual
+            assert session.scalar(lock_timeout) != configured
             jobs.revoke(session, job.job_id)
     assert job_row(job.job_id).state == "queued"
     with database.connect() as one, database.connect() as two:
-        assert [connection.scalar(patience) for connection in (one, two)] == [usual, usual]
+        assert [connection.scalar(lock_timeout) for connection in (one, two)] == [configured, configured]
 
 
-def test_dates_have_a_range_where_the_database_has_one(database: Engine) -> None:
+def test_each_database_has_its_range_of_dates(database: Engine) -> None:
     expected = compat.MYSQL_TIMESTAMPS if database.dialect.name == "mysql" else None
     assert compat.date_range() == expected

@@ -1,4 +1,4 @@
-"""The migrations build exactly the tables that the models describe, and take them away again."""
+"""The migrations create exactly the tables of the models, and remove them again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OURS = {*Base.metadata.tables, RemoteDBManager.version_table_name}
 def empty(
     request: pytest.FixtureRequest, new_database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Engine]:
-    """A database with nothing in it but a table of Airflow's, which we must leave alone."""
+    """A database that contains only a table of Airflow's, which must not change."""
     engine = create_engine(new_database(request.param))
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE dag (id INTEGER PRIMARY KEY)"))
@@ -49,7 +49,7 @@ def _tables(engine: Engine) -> set[str]:
 
 
 def _difference(engine: Engine) -> list[object]:
-    """Return what the database lacks or has too much of, types, nullability, indexes and unique constraints included."""
+    """Return the differences from the models, including types, nullability, indexes and unique constraints."""
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
@@ -61,20 +61,20 @@ def _difference(engine: Engine) -> list[object]:
         return list(compare_metadata(context, Base.metadata))
 
 
-def test_the_migrations_build_exactly_what_the_models_say(empty: Engine) -> None:
+def test_the_migrations_create_exactly_the_tables_of_the_models(empty: Engine) -> None:
     _migrate(empty)
     assert _tables(empty) == OURS
     assert _difference(empty) == []
 
 
-def test_so_does_airflows_short_cut_for_an_empty_database(empty: Engine) -> None:
+def test_airflows_short_cut_for_an_empty_database_creates_the_same_tables(empty: Engine) -> None:
     _manage(empty, lambda manager: manager.initdb())
     assert _tables(empty) == OURS
     assert _manage(empty, lambda manager: manager.get_current_revision()) == RemoteDBManager.revision_heads_map[__version__]
     assert _manage(empty, lambda manager: manager.check_migration()) is True
 
 
-def test_a_downgrade_to_base_leaves_none_of_ours_and_all_of_theirs(empty: Engine) -> None:
+def test_a_downgrade_to_base_removes_our_tables_and_keeps_airflows(empty: Engine) -> None:
     _migrate(empty)
     _manage(empty, lambda manager: manager.downgrade("base"))
     assert _tables(empty) <= {RemoteDBManager.version_table_name}
@@ -89,7 +89,7 @@ def test_after_a_downgrade_the_upgrade_works_again(empty: Engine) -> None:
     assert _difference(empty) == []
 
 
-def test_an_upgrade_of_what_is_up_to_date_changes_nothing(empty: Engine) -> None:
+def test_an_upgrade_of_an_up_to_date_database_changes_nothing(empty: Engine) -> None:
     _migrate(empty)
     with empty.begin() as connection:
         connection.execute(text("INSERT INTO remote_duty (name, holder, until) VALUES ('d', 'h', '2026-01-01 00:00:00')"))
@@ -115,7 +115,7 @@ def test_workers_whose_names_differ_only_by_case_survive_the_migration(empty: En
     assert keys == {"edge": "edge", "Edge": None, "other": "other"}
 
 
-def test_dropping_leaves_none_of_ours(empty: Engine) -> None:
+def test_dropping_removes_all_our_tables(empty: Engine) -> None:
     _migrate(empty)
     with Session(empty) as session, empty.begin() as connection:
         RemoteDBManager(session).drop_tables(connection)
@@ -124,7 +124,7 @@ def test_dropping_leaves_none_of_ours(empty: Engine) -> None:
     assert "dag" in inspect(empty).get_table_names()
 
 
-def test_the_sql_can_be_printed_instead(empty: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sql_can_be_printed_without_running_it(empty: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     _manage(empty, lambda manager: manager.upgradedb(show_sql_only=True))
     printed = capsys.readouterr().out
     assert "CREATE TABLE remote_job" in printed and "alembic_version_remote" in printed
@@ -135,7 +135,7 @@ def test_airflow_accepts_our_manager() -> None:
     RunDBManager._validate(RemoteDBManager)
 
 
-def test_there_is_one_head_and_every_release_names_its_own() -> None:
+def test_there_is_one_head_and_every_release_names_its_revision() -> None:
     script = ScriptDirectory(str(db.PACKAGE / "migrations"))
     assert script.get_heads() == [RemoteDBManager.revision_heads_map["0.1.0"]]
     assert {revision.revision for revision in script.walk_revisions()} >= set(RemoteDBManager.revision_heads_map.values())

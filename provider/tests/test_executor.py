@@ -1,4 +1,4 @@
-"""The real RemoteExecutor with Airflow's real workloads: hands in, hears back, adopts, and never breaks the scheduler's loop."""
+"""The real RemoteExecutor with Airflow's real workloads: hands in, reports ends, adopts, never breaks the scheduler's loop."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from testkit.ledger import (  # isort: skip
     change_job,
     change_task,
     claim,
-    counted,
+    record_statements,
     enlist,
     job_row,
-    last_seen,
+    set_last_seen,
     substitute,
 )
 
@@ -43,7 +43,7 @@ from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat, workloads
 from airflow_remote_provider.executor import RemoteExecutor
 from airflow_remote_provider.executor.ledger_executor import _is_failure
-from airflow_remote_provider.executor.unusable import unusable
+from airflow_remote_provider.executor.unusable import make_unusable_executor
 from airflow_remote_provider.ledger import ended_tasks, leases, lost_jobs, queues
 from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.jobs import EndedJob
@@ -87,12 +87,12 @@ def _workload(**ti: object) -> ExecuteTask:
 
 
 def _key(workload: ExecuteTask) -> object:
-    """Return the key by which the executor and the scheduler know the task's try, in this Airflow."""
+    """Return the key of the task's try for executor and scheduler in this version of Airflow."""
     return _executor().task_key(workload.ti)
 
 
 def _waiting(executor: RemoteExecutor) -> list[object]:
-    """Return the keys of what the executor has not handed in yet."""
+    """Return the keys of the workloads that the executor has not handed in yet."""
     return [key for queue in executor.waiting() for key in queue]
 
 
@@ -115,7 +115,7 @@ def _run(worker: Enlisted, job_id: str) -> WorkerLease:
 
 
 def _end(lease: WorkerLease, outcome: Outcome = Outcome.SUCCEEDED, *, concluded: bool = True, state: str = "success") -> None:
-    """The task's own terminal state goes through, then its report."""
+    """Let the task set its terminal state, then report the job."""
     if concluded:
         with compat.transaction() as session:
             leases.conclude(session, lease, done=True)
@@ -125,19 +125,19 @@ def _end(lease: WorkerLease, outcome: Outcome = Outcome.SUCCEEDED, *, concluded:
 
 
 def _row(workload: ExecuteTask, state: str = "queued") -> SimpleNamespace:
-    """What the scheduler hands over as a task instance's row."""
+    """Return a stand-in for the task instance row that the scheduler passes."""
     ti = workload.ti
     return SimpleNamespace(id=ti.id, key=ti.key, external_executor_id=ti.external_executor_id, state=state)
 
 
 def _conclude(lease: WorkerLease) -> None:
-    """The task's own terminal state goes through; its log and report are on the way."""
+    """Let the task set its terminal state; its log and report have not arrived yet."""
     with compat.transaction() as session:
         leases.conclude(session, lease, done=True)
 
 
 @contextmanager
-def _database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _broken_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     @contextmanager
     def broken(*_: object, **__: object) -> Iterator[None]:
         raise OperationalError("SELECT 1", {}, Exception("the database is away"))
@@ -151,7 +151,7 @@ def _database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # Handing in
 
 
-def test_a_heartbeat_hands_in_what_was_queued() -> None:
+def test_a_heartbeat_hands_in_queued_workloads() -> None:
     executor, workload = _executor(), _workload(queue="edge", pool_slots=3, priority_weight=7, map_index=4, try_number=2)
     job_id = _queue(executor, workload)
     executor.heartbeat()
@@ -162,14 +162,14 @@ def test_a_heartbeat_hands_in_what_was_queued() -> None:
     assert (_waiting(executor), executor.running) == ([], {_key(workload)})
 
 
-def test_the_tasks_word_on_lost_after_counts_before_its_queues_and_the_deployments() -> None:
+def test_lost_after_of_the_task_overrides_the_queue_which_overrides_the_deployment() -> None:
     with compat.transaction() as session:
         queues.set_queue(session, "ships", lost_after_s=14_400, by="ann")
     executor = _executor()
-    said = {"remote": {"lost_after": "30m"}}
+    config = {"remote": {"lost_after": "30m"}}
     own, of_queue, default = (
         _queue(executor, workload)
-        for workload in (_workload(queue="ships", executor_config=said), _workload(queue="ships"), _workload(queue="q"))
+        for workload in (_workload(queue="ships", executor_config=config), _workload(queue="ships"), _workload(queue="q"))
     )
     executor.heartbeat()
     found = [job_row(job_id).lost_after_s for job_id in (own, of_queue, default)]
@@ -177,30 +177,30 @@ def test_the_tasks_word_on_lost_after_counts_before_its_queues_and_the_deploymen
 
 
 @pytest.mark.parametrize(
-    ("said", "told"), [({"lost_after": "soon"}, "no duration"), ({"lost_aftr": 60}, "lost_aftr"), ("2h", "must be a dict")]
+    ("option", "reason"), [({"lost_after": "soon"}, "not a duration"), ({"lost_aftr": 60}, "lost_aftr"), ("2h", "must be a dict")]
 )
-def test_a_task_that_asks_for_what_can_t_be_given_fails_with_the_reason_and_alone(said: object, told: str) -> None:
+def test_only_the_task_with_an_invalid_option_fails_with_the_reason(option: object, reason: str) -> None:
     executor = _executor()
-    bad, good = _workload(executor_config={"remote": said}), _workload()
+    bad, good = _workload(executor_config={"remote": option}), _workload()
     _queue(executor, bad)
     job_id = _queue(executor, good)
     executor.heartbeat()
     assert [job.id for job in _all_jobs()] == [job_id]
     (state, info) = executor.get_event_buffer()[_key(bad)]
-    assert state == "failed" and told in info and "executor_config" in info
-    said = _saved_events(executor)
-    assert len(said) == 1 and told in said[0]
+    assert state == "failed" and reason in info and "executor_config" in info
+    events = _saved_events(executor)
+    assert len(events) == 1 and reason in events[0]
     assert (_waiting(executor), executor.running) == ([], {_key(good)})
 
 
 def _saved_events(executor: RemoteExecutor) -> list[str]:
-    """What Airflow would save: it pops each event, and reads it once nobody else holds it."""
+    """Return the events that Airflow would save: it pops each event, and reads it when only weak references are left."""
     states = [instance_state(executor._task_event_logs.popleft()) for _ in range(len(executor._task_event_logs))]
     gc.collect()
     return [state.dict["extra"] for state in states if state.obj() is not None]
 
 
-def test_what_a_worker_gets_holds_no_token_and_no_path_of_ours() -> None:
+def test_the_workload_for_the_worker_contains_no_token_and_no_path_on_central() -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
@@ -216,7 +216,7 @@ def test_a_heartbeat_is_one_insert_for_all(database: Engine) -> None:
     executor = _executor()
     for _ in range(10):
         _queue(executor, _workload())
-    with counted(database) as statements:
+    with record_statements(database) as statements:
         executor.heartbeat()
     assert len([statement for statement in statements if statement.startswith("INSERT")]) == 1
     assert len(_all_jobs()) == 10
@@ -224,7 +224,7 @@ def test_a_heartbeat_is_one_insert_for_all(database: Engine) -> None:
 
 def test_an_idle_executor_asks_the_database_once_a_minute(database: Engine) -> None:
     executor = _executor()
-    with counted(database) as statements:
+    with record_statements(database) as statements:
         for _ in range(5):
             executor.heartbeat()
     about_locks = ("set_config", "innodb_lock_wait_timeout")
@@ -235,9 +235,9 @@ def test_parallelism_bounds_what_is_handed_in() -> None:
     executor, worker = _executor(parallelism=2), enlist(slots=9)
     ids = [_queue(executor, _workload(priority_weight=weight)) for weight in (1, 3, 2)]
     executor.heartbeat()
-    assert {job.id for job in _all_jobs()} == {ids[1], ids[2]}, "the most urgent ones"
+    assert {job.id for job in _all_jobs()} == {ids[1], ids[2]}, "those with the highest priority"
     _end(_run(worker, ids[1]))
-    executor.heartbeat()  # hears of the end
+    executor.heartbeat()  # reads the end
     executor.heartbeat()  # and hands in the next
     assert {job.id for job in _all_jobs()} == set(ids)
 
@@ -252,7 +252,7 @@ def test_ids_of_250_characters_work() -> None:
     assert executor.get_event_buffer() == {_key(workload): ("success", None)}
 
 
-def test_a_team_is_the_executors_own() -> None:
+def test_a_job_has_the_team_of_its_executor() -> None:
     executor = _executor(team="blue", job_id=5)
     job_id = _queue(executor, _workload())
     executor.heartbeat()
@@ -262,7 +262,7 @@ def test_a_team_is_the_executors_own() -> None:
     assert len(claim(enlist("blues", team="blue").claimant())) == 1
 
 
-def test_two_teams_executors_hear_of_their_own_ends() -> None:
+def test_the_executors_of_two_teams_report_only_their_own_ends() -> None:
     blue, red = _executor(team="blue"), _executor(team="red")
     mine, other = _workload(), _workload()
     job_id = _queue(blue, mine)
@@ -276,13 +276,13 @@ def test_two_teams_executors_hear_of_their_own_ends() -> None:
     assert list(blue.get_event_buffer()) == [_key(mine)]
 
 
-# A database that is away
+# A database that does not answer
 
 
 def test_a_failing_ledger_keeps_the_work_and_hands_it_in_later(monkeypatch: pytest.MonkeyPatch) -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
-    with _database_away(monkeypatch):
+    with _broken_database(monkeypatch):
         executor.heartbeat()
         executor.heartbeat()
     assert _waiting(executor) == [_key(workload)]
@@ -292,19 +292,19 @@ def test_a_failing_ledger_keeps_the_work_and_hands_it_in_later(monkeypatch: pyte
     assert executor.running == {_key(workload)}
 
 
-def test_a_batch_that_was_committed_unheard_is_handed_in_again_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_whose_commit_was_not_confirmed_is_handed_in_again_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     real = compat.transaction
 
     @contextmanager
-    def deaf(*on: Connection | None, **how: float) -> Iterator[object]:
+    def breaks_after_commit(*on: Connection | None, **how: float) -> Iterator[object]:
         with real(*on, **how) as session:
             yield session
         raise OperationalError("COMMIT", {}, Exception("the connection broke after the commit"))
 
     with monkeypatch.context() as patch:
-        substitute(patch, "transaction", deaf)
+        substitute(patch, "transaction", breaks_after_commit)
         executor.heartbeat()
     assert _waiting(executor) == [_key(workload)]
     claim(enlist().claimant())
@@ -318,7 +318,7 @@ def test_nothing_that_the_scheduler_calls_raises(monkeypatch: pytest.MonkeyPatch
     _queue(executor, workload)
     executor.heartbeat()
     row = _row(workload)
-    with _database_away(monkeypatch):
+    with _broken_database(monkeypatch):
         executor.sync()
         assert executor.try_adopt_task_instances([row]) == [row]
         assert executor.get_task_log(row, 1)[0] != []
@@ -327,27 +327,27 @@ def test_nothing_that_the_scheduler_calls_raises(monkeypatch: pytest.MonkeyPatch
         executor.terminate()
 
 
-def test_an_end_that_could_not_be_read_is_heard_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_could_not_be_read_is_reported_later(monkeypatch: pytest.MonkeyPatch) -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
     _end(_run(enlist(), job_id))
-    with _database_away(monkeypatch):
+    with _broken_database(monkeypatch):
         executor.sync()
     assert executor.get_event_buffer() == {}
     executor.sync()
     assert list(executor.get_event_buffer()) == [_key(workload)]
 
 
-def test_what_runs_is_adopted_later_if_the_ledger_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_tasks_are_adopted_later_if_the_ledger_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     old, running, queued = _executor(job_id=1), _workload(), _workload()
     for workload in (running, queued):
         _queue(old, workload)
     old.heartbeat()
     lease = _run(enlist(), str(running.ti.external_executor_id))
     new, rows = _executor(job_id=2), [_row(running, "running"), _row(queued)]
-    with _database_away(monkeypatch):
-        assert new.try_adopt_task_instances(rows) == [rows[1]], "Airflow would clear it, and its worker stop it"
+    with _broken_database(monkeypatch):
+        assert new.try_adopt_task_instances(rows) == [rows[1]], "Airflow would clear a running task, and its worker would stop it"
         new.heartbeat()
     new.heartbeat()
     assert new.running == {_key(running)}
@@ -356,12 +356,12 @@ def test_what_runs_is_adopted_later_if_the_ledger_does_not_answer(monkeypatch: p
     assert list(new.get_event_buffer()) == [_key(running)]
 
 
-# Hearing back
+# Reporting ends
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.DIED])
-def test_a_task_that_set_its_own_state_is_told_as_success(outcome: Outcome) -> None:
-    """Its state is in Airflow already; a failure from us would be a second one."""
+def test_a_task_that_set_its_own_state_is_reported_as_success(outcome: Outcome) -> None:
+    """Airflow has its state already; a failure from the executor would be a second one."""
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
@@ -391,7 +391,7 @@ def test_a_lost_job_has_failed_with_its_reason() -> None:
     executor.heartbeat()
     _run(worker, job_id)
     change_job(job_id, lost_after_s=60, accepted_at=ago(hours=2))
-    last_seen(worker.id, ago(hours=1))
+    set_last_seen(worker.id, ago(hours=1))
     with compat.transaction() as session:
         lost_jobs.lose_silent(session)
     executor.sync()
@@ -400,7 +400,7 @@ def test_a_lost_job_has_failed_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize("state", ["success", "failed", "skipped", None, "restarting"])
-def test_a_task_that_a_person_ended_or_cleared_is_no_failure(state: str | None) -> None:
+def test_a_task_that_a_user_ended_or_cleared_is_not_reported_as_failed(state: str | None) -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
@@ -456,14 +456,14 @@ def test_an_old_end_does_not_take_a_resumed_task_out_of_the_queue() -> None:
     _queue(executor, again)
     executor.sync()
     assert list(executor.get_event_buffer().values()) == [("success", None)]
-    assert executor.has_task(_row(again)), "or the scheduler would fail the resumed task"
+    assert executor.has_task(_row(again)), "else the scheduler would fail the resumed task"
 
 
 def test_an_old_end_does_not_take_a_resumed_task_out_of_running() -> None:
     executor, worker = _executor(), enlist()
     _, again = _deferred_and_queued_again(executor, worker)
     job_id = _queue(executor, again)
-    executor.heartbeat()  # hands the new job in, then hears of the old one's end
+    executor.heartbeat()  # hands the new job in, then reads the end of the old one
     assert list(executor.get_event_buffer().values()) == [("success", None)]
     assert executor.running == {_key(again)}
     _end(_run(worker, job_id))
@@ -482,7 +482,7 @@ def test_an_old_failure_does_not_fail_a_resumed_task() -> None:
     assert executor.running == {_key(again)}
 
 
-# Vouching
+# Free slots and heartbeats
 
 
 def test_an_end_frees_its_slot_before_the_next_sync() -> None:
@@ -491,13 +491,13 @@ def test_an_end_frees_its_slot_before_the_next_sync() -> None:
     executor.heartbeat()
     assert executor.slots_available == 0
     lease = _run(worker, job_id)
-    executor._due.pop("hear", None)
+    executor._due.pop("ended", None)
     _end(lease)
     assert executor.slots_available == 1
     assert len(executor.get_event_buffer()) == 1
 
 
-def test_a_task_that_has_concluded_fills_no_slot_and_is_told_once_it_is_reported() -> None:
+def test_a_task_that_has_concluded_fills_no_slot_and_ends_with_its_report() -> None:
     worker, executor = enlist(), _executor(parallelism=1)
     job_id = _queue(executor, _workload())
     executor.heartbeat()
@@ -529,10 +529,10 @@ def test_asking_for_free_slots_again_and_again_asks_the_ledger_once(database: En
     executor = _executor()
     _queue(executor, _workload())
     executor.heartbeat()
-    executor._due.pop("hear", None)
-    with counted(database) as first:
+    executor._due.pop("ended", None)
+    with record_statements(database) as first:
         _ = executor.slots_available
-    with counted(database) as again:
+    with record_statements(database) as again:
         _ = executor.slots_available
     assert first and not again
 
@@ -543,11 +543,11 @@ def test_sync_keeps_the_heartbeats_fresh_and_not_too_often(database: Engine) -> 
     executor.heartbeat()
     _run(enlist(), job_id)
     executor._due.clear()
-    with counted(database) as statements:
+    with record_statements(database) as statements:
         executor.sync()
         executor.sync()
-    vouched = [statement for statement in statements if "last_heartbeat_at" in statement]
-    assert len(vouched) == 2, "for running tasks, for cleared ones"
+    refreshed = [statement for statement in statements if "last_heartbeat_at" in statement]
+    assert len(refreshed) == 2, "one for running tasks, one for cleared ones"
     with compat.transaction() as session:
         (task,) = session.scalars(select(TaskInstance))
     assert task.last_heartbeat_at is not None and task.last_heartbeat_at > ago(seconds=30)
@@ -556,7 +556,7 @@ def test_sync_keeps_the_heartbeats_fresh_and_not_too_often(database: Engine) -> 
 # Adoption, revocation
 
 
-def test_a_new_scheduler_adopts_what_the_ledger_knows_and_hears_its_end() -> None:
+def test_a_new_scheduler_adopts_jobs_in_the_ledger_and_reports_their_end() -> None:
     old, workload, stranger = _executor(job_id=1), _workload(), _workload()
     job_id = _queue(old, workload)
     old.heartbeat()
@@ -572,13 +572,13 @@ def test_a_new_scheduler_adopts_what_the_ledger_knows_and_hears_its_end() -> Non
     assert list(new.get_event_buffer()) == [_key(workload)]
 
 
-@pytest.mark.parametrize("told", [False, True], ids=["nobody was told", "the dead scheduler was told"])
-def test_an_end_while_no_scheduler_ran_is_heard_after_adoption(told: bool) -> None:
+@pytest.mark.parametrize("reported", [False, True], ids=["not reported", "reported to the dead scheduler"])
+def test_an_end_without_a_scheduler_is_reported_after_adoption(reported: bool) -> None:
     old, workload = _executor(job_id=1), _workload()
     job_id = _queue(old, workload)
     old.heartbeat()
     _end(_run(enlist(), job_id))
-    if told:
+    if reported:
         old.sync()
     new = _executor(job_id=2)
     assert new.try_adopt_task_instances([_row(workload)]) == []
@@ -586,11 +586,11 @@ def test_an_end_while_no_scheduler_ran_is_heard_after_adoption(told: bool) -> No
     assert new.get_event_buffer() == {_key(workload): ("success", None)}
 
 
-def test_adopting_nothing_is_fine() -> None:
+def test_adopting_nothing_returns_nothing() -> None:
     assert list(_executor().try_adopt_task_instances([])) == []
 
 
-def test_a_revoked_task_is_taken_back_and_never_told() -> None:
+def test_the_end_of_a_revoked_task_is_not_reported() -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
@@ -601,7 +601,7 @@ def test_a_revoked_task_is_taken_back_and_never_told() -> None:
     assert executor.get_event_buffer() == {}
 
 
-def test_a_revoked_task_that_runs_is_told_to_stop() -> None:
+def test_a_revoked_task_that_runs_is_stopped() -> None:
     executor, workload, worker = _executor(), _workload(), enlist()
     job_id = _queue(executor, workload)
     executor.heartbeat()
@@ -670,7 +670,7 @@ def _able(*queues: str) -> Enlisted:
     return enlist("able", queues, capabilities=["task", "callback", "connection-test"])
 
 
-def test_a_callback_goes_to_the_configured_queue_and_its_story_is_told() -> None:
+def test_a_callback_goes_to_the_configured_queue_and_its_states_are_reported() -> None:
     executor, workload = _executor(), _callback()
     executor.queue_workload(workload, session=None)
     executor.heartbeat()
@@ -692,7 +692,7 @@ def test_a_callback_goes_to_the_configured_queue_and_its_story_is_told() -> None
     assert executor.running == set()
 
 
-def test_a_callback_follows_the_tasks_of_its_run() -> None:
+def test_a_callback_goes_to_the_queue_of_its_runs_tasks() -> None:
     with compat.transaction() as session:
         session.add(DagRun(id=7, dag_id="dag", run_id="run"))
         session.add(TaskInstance(id=uuid.uuid4(), dag_id="dag", run_id="run", queue="plant", executor="RemoteExecutor"))
@@ -702,7 +702,7 @@ def test_a_callback_follows_the_tasks_of_its_run() -> None:
     assert job_row(workload.callback.id).queue == "plant"
 
 
-def test_a_failed_callback_is_told_with_its_reason() -> None:
+def test_a_failed_callback_is_reported_with_its_reason() -> None:
     executor, workload = _executor(), _callback()
     executor.queue_workload(workload, session=None)
     executor.heartbeat()
@@ -717,7 +717,7 @@ def test_a_failed_callback_is_told_with_its_reason() -> None:
     assert "said failed" in str(why)
 
 
-def test_a_connection_test_goes_to_its_queue_and_a_failure_of_ours_reaches_whoever_asked() -> None:
+def test_a_connection_test_goes_to_its_queue_and_a_failed_job_fails_the_test() -> None:
     executor, workload = _executor(), _connection_test()
     executor.queue_workload(workload, session=None)
     executor.heartbeat()
@@ -736,7 +736,7 @@ def test_a_connection_test_goes_to_its_queue_and_a_failure_of_ours_reaches_whoev
     assert "no runtime is set" in str(test.result_message)
 
 
-def test_a_connection_test_that_airflow_gave_up_is_taken_back() -> None:
+def test_a_connection_test_that_airflow_failed_is_revoked() -> None:
     executor, workload = _executor(), _connection_test()
     executor.queue_workload(workload, session=None)
     executor.heartbeat()
@@ -745,7 +745,7 @@ def test_a_connection_test_that_airflow_gave_up_is_taken_back() -> None:
     assert executor.running == set()
 
 
-def test_callbacks_of_a_dead_scheduler_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callbacks_of_a_dead_scheduler_are_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
     executor, workload = _executor(job_id=1), _callback()
     executor.queue_workload(workload, session=None)
     executor.heartbeat()
@@ -756,21 +756,21 @@ def test_callbacks_of_a_dead_scheduler_are_heard(monkeypatch: pytest.MonkeyPatch
     assert job_row(workload.callback.id).owner == "2/"
 
 
-# Unhealthy moments
+# Failures
 
 
-def test_a_revocation_that_the_database_refused_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revocation_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
-    with _database_away(monkeypatch):
+    with _broken_database(monkeypatch):
         executor.revoke_task(ti=_row(workload))
     assert job_row(job_id).state == "queued"
     executor.heartbeat()
     assert job_row(job_id).state == "revoked"
 
 
-def test_a_huge_backlog_is_handed_in_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_backlog_is_handed_in_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_remote_provider.executor.ledger_executor.BATCH", 3)
     executor = _executor(parallelism=100)
     for _ in range(7):
@@ -780,9 +780,9 @@ def test_a_huge_backlog_is_handed_in_piece_by_piece(monkeypatch: pytest.MonkeyPa
         assert (len(_all_jobs()), len(executor.running), len(_waiting(executor))) == (handed_in, handed_in, 7 - handed_in)
 
 
-def test_a_lock_of_somebody_elses_does_not_hold_up_the_scheduler(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_of_another_transaction_does_not_block_the_scheduler(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     if database.dialect.name == "sqlite":
-        pytest.skip("SQLite's connections wait as long as Airflow has told them to")
+        pytest.skip("SQLite's connections wait as long as Airflow has configured")
     monkeypatch.setattr("airflow_remote_provider.executor.ledger_executor.LOCK_WAIT_S", 0.2)
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
@@ -796,18 +796,18 @@ def test_a_lock_of_somebody_elses_does_not_hold_up_the_scheduler(database: Engin
     assert job_row(job_id).state == "revoked"
 
 
-def test_a_dump_names_what_is_waited_for() -> None:
+def test_a_dump_names_the_tracked_jobs() -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
     with capture_logs() as logs:
         executor.debug_dump()
-    said = json.dumps(logs, default=repr)
-    assert job_id in said
-    assert "QueueDepth(queue='q', queued=1" in said
+    logged = json.dumps(logs, default=repr)
+    assert job_id in logged
+    assert "QueueDepth(queue='q', queued=1" in logged
 
 
-def test_a_scheduler_that_starts_vouches_before_it_looks_for_the_silent() -> None:
+def test_a_starting_scheduler_refreshes_heartbeats_before_it_checks_them() -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
@@ -818,7 +818,7 @@ def test_a_scheduler_that_starts_vouches_before_it_looks_for_the_silent() -> Non
 
 
 @pytest.mark.parametrize("jump_s", [86_400, -86_400, 600, -600])
-def test_a_scheduler_whose_clock_is_set_vouches_at_once(jump_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_whose_clock_is_set_refreshes_heartbeats_at_once(jump_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     executor, workload = _executor(), _workload()
     job_id = _queue(executor, workload)
     executor.heartbeat()
@@ -840,13 +840,13 @@ def _heartbeat(workload: ExecuteTask) -> datetime:
     return task.last_heartbeat_at
 
 
-def test_what_airflow_asks_of_the_class() -> None:
+def test_the_class_has_the_attributes_that_airflow_reads() -> None:
     assert RemoteExecutor.supports_multi_team and RemoteExecutor.pre_assigns_external_executor_id
     assert not RemoteExecutor.is_local and not RemoteExecutor.serve_logs
 
 
-def test_where_our_code_can_t_be_imported_tasks_fail_with_the_reason_and_what_runs_is_left_alone() -> None:
-    executor = unusable(ImportError("No module named 'airflow_remote_protocol'"))(parallelism=4)
+def test_without_importable_code_queued_tasks_fail_with_the_reason_and_running_ones_are_kept() -> None:
+    executor = make_unusable_executor(ImportError("No module named 'airflow_remote_protocol'"))(parallelism=4)
     queued, running = _workload(), _workload()
     executor.queue_workload(queued, session=None)
     executor.heartbeat()
@@ -857,17 +857,17 @@ def test_where_our_code_can_t_be_imported_tasks_fail_with_the_reason_and_what_ru
     assert executor.try_adopt_task_instances(rows) == rows[:1]
 
 
-def test_a_task_that_can_t_be_handed_in_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake of ours about one workload must not hold up the others of its batch, nor the scheduler."""
+def test_only_the_task_that_cannot_be_handed_in_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug with one workload must not block the others of its batch, nor the scheduler."""
     executor, bad, good = _executor(), _workload(), [_workload() for _ in range(4)]
     for workload in (*good[:2], bad, *good[2:]):
         _queue(executor, workload)
-    real = workloads.task_job
+    real = workloads.make_task_job
 
-    def job(item: ExecuteTask, to: workloads.JobDefaults) -> object:
-        return 1 / 0 if item.ti.id == bad.ti.id else real(item, to)
+    def job(item: ExecuteTask, defaults: workloads.JobDefaults) -> object:
+        return 1 / 0 if item.ti.id == bad.ti.id else real(item, defaults)
 
-    monkeypatch.setattr(workloads, "task_job", job)
+    monkeypatch.setattr(workloads, "make_task_job", job)
     executor.heartbeat()
     (state, info) = executor.get_event_buffer()[_key(bad)]
     assert state == "failed" and "ZeroDivisionError" in info

@@ -18,7 +18,7 @@ from airflow_remote_provider.metrics import TABLE, MetricKind
 
 @pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """What a StatsD server hears."""
+    """A StatsD server that receives the metrics."""
     from airflow._shared.observability.metrics import stats
     from airflow._shared.observability.metrics.statsd_logger import SafeStatsdLogger
     from airflow._shared.observability.metrics.validators import PatternAllowListValidator
@@ -32,15 +32,15 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         yield server
 
 
-def _told(server: socket.socket, count: int) -> set[str]:
+def _receive(server: socket.socket, count: int) -> set[str]:
     return {server.recv(4096).decode() for _ in range(count)}
 
 
 def test_each_kind_is_sent_with_its_tag_in_the_name_too(received: socket.socket) -> None:
     metrics.count("remote.gateway.calls")
-    metrics.gauge("remote.queue.queued", 3, tag="plant 7.b")
-    metrics.timed("remote.job.wait", timedelta(seconds=1.5), tag="q")
-    assert _told(received, 5) == {
+    metrics.set_gauge("remote.queue.queued", 3, tag="plant 7.b")
+    metrics.record_duration("remote.job.wait", timedelta(seconds=1.5), tag="q")
+    assert _receive(received, 5) == {
         "airflow.remote.gateway.calls:1|c",
         "airflow.remote.queue.queued:3|g",
         "airflow.remote.queue.queued.plant_7_b:3|g",
@@ -50,55 +50,55 @@ def test_each_kind_is_sent_with_its_tag_in_the_name_too(received: socket.socket)
 
 
 @pytest.mark.usefixtures("database")
-def test_the_gauges_are_of_the_fleet_and_of_each_queue(received: socket.socket) -> None:
+def test_gauges_are_sent_for_the_fleet_and_for_each_queue(received: socket.socket) -> None:
     running(enlist(slots=5), slots=2)
     queued("z")
     with compat.transaction() as session:
-        Gauges(silent_after=timedelta(seconds=90)).tell(session)
-    told = {line.rpartition(":")[0]: line.rpartition(":")[2] for line in _told(received, 30)}
-    assert told["airflow.remote.workers.online"] == "1|g" and told["airflow.remote.workers.gone"] == "0|g"
-    assert (told["airflow.remote.slots"], told["airflow.remote.slots_used"]) == ("5|g", "2|g")
-    assert (told["airflow.remote.queue.running.q"], told["airflow.remote.queue.free_slots.q"]) == ("1|g", "3|g")
-    assert told["airflow.remote.queue.queued.z"] == "1|g" and "airflow.remote.queue.oldest_s.z" in told
+        Gauges(silent_after=timedelta(seconds=90)).report(session)
+    sent = {line.rpartition(":")[0]: line.rpartition(":")[2] for line in _receive(received, 30)}
+    assert sent["airflow.remote.workers.online"] == "1|g" and sent["airflow.remote.workers.gone"] == "0|g"
+    assert (sent["airflow.remote.slots"], sent["airflow.remote.slots_used"]) == ("5|g", "2|g")
+    assert (sent["airflow.remote.queue.running.q"], sent["airflow.remote.queue.free_slots.q"]) == ("1|g", "3|g")
+    assert sent["airflow.remote.queue.queued.z"] == "1|g" and "airflow.remote.queue.oldest_s.z" in sent
 
 
 @pytest.mark.usefixtures("database")
-def test_a_queue_that_is_no_more_is_told_to_be_empty_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, float]] = []
-    monkeypatch.setattr(compat, "emit", lambda kind, name, value, tags: told.append((name, value)))
+def test_a_queue_that_no_longer_exists_is_reported_empty_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, float]] = []
+    monkeypatch.setattr(compat, "emit", lambda kind, name, value, tags: sent.append((name, value)))
     job, gauges = queued("z"), Gauges(silent_after=timedelta(seconds=90))
     for state in ("queued", "succeeded", "succeeded"):
         change_job(job.job_id, state=state)
         with compat.transaction() as session:
-            gauges.tell(session)
-    assert [value for name, value in told if name == "remote.queue.queued.z"] == [1, 0]
+            gauges.report(session)
+    assert [value for name, value in sent if name == "remote.queue.queued.z"] == [1, 0]
 
 
-def test_an_empty_tag_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
-    monkeypatch.setattr(compat, "emit", lambda kind, name, value, tags: told.append((name, tags)))
-    metrics.timed("remote.job.wait", timedelta(seconds=1))
-    assert told == [("remote.job.wait", {"queue": "none"}), ("remote.job.wait.none", None)]
+def test_an_empty_tag_is_sent_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[object] = []
+    monkeypatch.setattr(compat, "emit", lambda kind, name, value, tags: sent.append((name, tags)))
+    metrics.record_duration("remote.job.wait", timedelta(seconds=1))
+    assert sent == [("remote.job.wait", {"queue": "none"}), ("remote.job.wait.none", None)]
 
 
-def test_what_fails_to_be_told_fails_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_metric_that_cannot_be_sent_raises_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_: object) -> None:
         raise OSError("no route")
 
     monkeypatch.setattr(compat, "emit", fail)
     metrics.count("remote.gateway.calls")
-    assert "remote.gateway.calls could not be told" in caplog.text
+    assert "remote.gateway.calls could not be sent" in caplog.text
 
 
-def test_names_are_what_airflow_takes() -> None:
+def test_airflow_accepts_the_names() -> None:
     for name, metric in TABLE.items():
         assert name == name.lower() and name.startswith("remote.") and metric.text
         assert compat.metric_part(name).replace("_", ".").replace(".", "_") == name.replace(".", "_")
     assert {metric.kind for metric in TABLE.values()} == set(MetricKind)
 
 
-def test_a_metric_that_is_not_in_the_table_is_a_mistake() -> None:
+def test_a_metric_that_is_not_in_the_table_raises() -> None:
     with pytest.raises(KeyError):
         metrics.count("remote.nothing")
     with pytest.raises(AssertionError):
-        metrics.gauge("remote.gateway.calls", 1)
+        metrics.set_gauge("remote.gateway.calls", 1)

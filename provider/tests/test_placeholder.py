@@ -1,4 +1,4 @@
-"""The trigger classes of ours in Airflow's table: what they store, and that a listed class fails alone."""
+"""The trigger classes in Airflow's table: their rows, and that a failure of a listed class stays within its trigger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Airflow elsewhere)
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from airflow_remote_provider.placeholder import NotMade, RunsAtSite, RunsOnCentral
+from airflow_remote_provider.placeholder import RunsAtSite, RunsOnCentral, TriggerNotCreated
 from airflow_remote_provider.placeholder_names import ON_CENTRAL, PLACEHOLDER
 
 HERE = __name__
@@ -42,7 +42,7 @@ class Counts(BaseTrigger):
 
 class Refuses(Counts):
     def __init__(self, how: str) -> None:
-        raise {"value": ValueError("no such door"), "exit": SystemExit(3), "type": TypeError("no")}[how]
+        raise {"value": ValueError("no such valve"), "exit": SystemExit(3), "type": TypeError("no")}[how]
 
 
 class NoTrigger:
@@ -59,7 +59,7 @@ def _run(trigger: BaseTrigger) -> list[Any]:
     return asyncio.run(events())
 
 
-def test_a_listed_trigger_runs_with_what_the_triggerer_told_it() -> None:
+def test_a_listed_trigger_gets_the_triggerers_attributes() -> None:
     done.clear()
     trigger = RunsOnCentral(f"{HERE}.Counts", {"to": 3})
     trigger.trigger_id, trigger.task_instance = 7, SimpleNamespace(task_id="task")
@@ -68,8 +68,8 @@ def test_a_listed_trigger_runs_with_what_the_triggerer_told_it() -> None:
 
 
 def test_the_row_of_a_listed_trigger_names_it_and_its_arguments() -> None:
-    trigger = RunsOnCentral("company.Door", {"at": 1})
-    assert trigger.serialize() == (ON_CENTRAL, {"classpath": "company.Door", "kwargs": {"at": 1}})
+    trigger = RunsOnCentral("company.Valve", {"at": 1})
+    assert trigger.serialize() == (ON_CENTRAL, {"classpath": "company.Valve", "kwargs": {"at": 1}})
     path, kwargs = trigger.serialize()
     again = RunsOnCentral(**kwargs)
     assert (again.serialize(), path.rpartition(".")[2]) == (trigger.serialize(), "RunsOnCentral")
@@ -77,23 +77,23 @@ def test_the_row_of_a_listed_trigger_names_it_and_its_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"), [("value", "ValueError: no such door"), ("exit", "SystemExit: 3"), ("type", "TypeError")]
+    ("how", "expected"), [("value", "ValueError: no such valve"), ("exit", "SystemExit: 3"), ("type", "TypeError")]
 )
-def test_what_a_constructor_raises_fails_the_trigger_alone(how: str, told: str) -> None:
-    with pytest.raises(NotMade, match=told):
+def test_an_exception_of_a_constructor_fails_only_its_trigger(how: str, expected: str) -> None:
+    with pytest.raises(TriggerNotCreated, match=expected):
         _run(RunsOnCentral(f"{HERE}.Refuses", {"how": how}))
 
 
 @pytest.mark.parametrize(
     "classpath", [f"{HERE}.NoTrigger", "os.system", "no.such.module.Trigger", f"{HERE}.Missing", ON_CENTRAL, "Trigger"]
 )
-def test_what_is_no_trigger_class_is_not_made(classpath: str) -> None:
-    with pytest.raises(NotMade):
+def test_a_path_that_is_not_a_trigger_class_is_refused(classpath: str) -> None:
+    with pytest.raises(TriggerNotCreated):
         _run(RunsOnCentral(classpath, {}))
 
 
-def test_a_listed_trigger_that_was_never_made_is_cleaned_up_in_silence() -> None:
-    trigger = RunsOnCentral("company.Door", {})
+def test_a_listed_trigger_that_was_never_created_can_be_cleaned_up() -> None:
+    trigger = RunsOnCentral("company.Valve", {})
 
     async def end() -> None:
         await trigger.on_kill()

@@ -12,9 +12,9 @@ from airflow_remote_provider.plugin import RemotePlugin
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of the built dashboard; empty, as in an installation without it."""
+    """The directory of the built dashboard. Empty, as in an installation without the dashboard."""
     monkeypatch.setattr(plugin, "FILES", tmp_path)
-    monkeypatch.setattr(plugin, "why_missing", lambda: dashboard.why_missing(tmp_path))
+    monkeypatch.setattr(plugin, "explain_missing", lambda: dashboard.explain_missing(tmp_path))
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""Airflow discovers us by itself: executor, migrations, commands, configuration, plugin."""
+"""Airflow discovers the provider by itself: executor, migrations, commands, configuration, plugin."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _python(code: str) -> str:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, object]:
-    """What Airflow's own ProvidersManager finds, in a fresh interpreter."""
+    """The result of Airflow's own ProvidersManager in a fresh interpreter."""
     answer: dict[str, object] = json.loads(_python(LOOK))
     return answer
 
@@ -62,13 +62,15 @@ def test_airflow_finds_the_configuration_with_its_defaults(found: dict[str, obje
     assert found["poll_seconds"] == OPTIONS["poll_seconds"].default
 
 
-def test_every_default_survives_the_way_through_airflows_configuration() -> None:
-    told = get_provider_info()["config"]["remote"]["options"]
-    assert {name: float(told[name]["default"]) for name in OPTIONS} == {name: option.default for name, option in OPTIONS.items()}
-    assert {name: told[name]["default"] for name in TEXT_OPTIONS} == {name: opt.default for name, opt in TEXT_OPTIONS.items()}
+def test_every_default_is_unchanged_in_airflows_configuration() -> None:
+    options = get_provider_info()["config"]["remote"]["options"]
+    assert {name: float(options[name]["default"]) for name in OPTIONS} == {
+        name: option.default for name, option in OPTIONS.items()
+    }
+    assert {name: options[name]["default"] for name in TEXT_OPTIONS} == {name: opt.default for name, opt in TEXT_OPTIONS.items()}
 
 
-def test_what_the_scheduler_imports_of_us_leaves_the_api_out() -> None:
+def test_the_scheduler_does_not_import_the_api() -> None:
     code = (
         "import sys; before = set(sys.modules);"
         "import airflow_remote_provider.executor, airflow_remote_provider.plugin, airflow_remote_provider.cli;"
@@ -87,7 +89,7 @@ def test_the_plugin_is_found_and_mounts_the_worker_api() -> None:
     assert _python(code) == "['/remote/v1']"
 
 
-def test_the_commands_of_every_airflow_are_made_without_the_ledger_and_the_database() -> None:
+def test_the_commands_are_created_without_the_ledger_and_the_database() -> None:
     """Airflow builds the whole command tree for each `airflow …`."""
     code = (
         "import sys; from airflow_remote_provider.cli import get_remote_cli_commands; get_remote_cli_commands();"

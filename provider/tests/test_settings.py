@@ -1,4 +1,4 @@
-"""`[remote]`: defaults, bounds, and what is said about a value that can't be used."""
+"""`[remote]`: defaults, bounds, and the errors for invalid values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from airflow_remote_provider.settings import OPTIONS, BadSetting, parse
 
 
-def test_what_is_not_set_has_its_default() -> None:
+def test_an_option_that_is_not_set_has_its_default() -> None:
     settings = parse({})
     assert {name: getattr(settings, name) for name in OPTIONS} == {name: option.default for name, option in OPTIONS.items()}
 
@@ -19,7 +19,7 @@ def test_the_bounds_themselves_are_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_what_is_beyond_a_bound_is_refused_with_name_value_and_range(name: str) -> None:
+def test_a_value_out_of_range_is_refused_with_name_value_and_range(name: str) -> None:
     option = OPTIONS[name]
     for text in (str(option.least - 1), str(option.most + 1), "nan", "inf"):
         with pytest.raises(BadSetting, match="out of range") as refused:
@@ -28,8 +28,8 @@ def test_what_is_beyond_a_bound_is_refused_with_name_value_and_range(name: str) 
             assert part in str(refused.value)
 
 
-def test_what_is_no_number_is_refused() -> None:
-    with pytest.raises(BadSetting, match=r"\[remote\] poll_seconds = 'soon' is no number"):
+def test_a_text_in_place_of_a_number_is_refused() -> None:
+    with pytest.raises(BadSetting, match=r"\[remote\] poll_seconds = 'soon' is not a number"):
         parse({"poll_seconds": "soon"})
 
 
@@ -43,7 +43,7 @@ def test_counts_are_whole_numbers() -> None:
         assert type(getattr(settings, name)) is int
 
 
-def test_every_option_is_explained_to_people() -> None:
+def test_every_option_is_described() -> None:
     for name, option in OPTIONS.items():
         assert option.text.endswith("."), name
         assert option.least <= option.default <= option.most, name

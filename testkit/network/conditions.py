@@ -1,6 +1,6 @@
-"""What a network can do to traffic, as plain values: conditions for all requests, and rules for single ones.
+"""Network faults as plain values: conditions for all requests, and rules for single requests.
 
-`testkit/network/fault_proxy.py` sets them, `testkit/network/connection.py` obeys them.
+`testkit/network/fault_proxy.py` sets them, `testkit/network/connection.py` applies them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BOTH: frozenset[Way] = frozenset({"requests", "replies"})
 
 @dataclass(frozen=True)
 class Conditions:
-    """What holds for all traffic."""
+    """The faults that apply to all traffic."""
 
     swallows: frozenset[Way] = frozenset()
     holds: bool = False
@@ -28,7 +28,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Page:
-    """What something that is not central answers."""
+    """An answer that does not come from central."""
 
     status: int
     body: str
@@ -43,7 +43,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request as the proxy saw it."""
+    """One request as the proxy received it."""
 
     method: str
     path: str
@@ -51,12 +51,12 @@ class Exchange:
     at: float
     """`time.monotonic()` when its head was complete."""
     reply: list[int] = field(default_factory=list)
-    """The status of central's own reply, as soon as there is one, whatever became of it."""
+    """The status of central's own reply as soon as it has arrived, even if it is not passed on."""
 
 
 @dataclass
 class Rule:
-    """What happens to the next *left* requests that match. `hits` counts those it happened to."""
+    """A fault for the next *left* requests that match. `hits` counts the requests that it was applied to."""
 
     method: str
     path: re.Pattern[str]

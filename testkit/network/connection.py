@@ -1,4 +1,4 @@
-"""One connection through the fault proxy: a pump for each way, which does to bytes what the conditions and the rules say."""
+"""One connection through the fault proxy: two tasks, one for each direction, apply the conditions and the rules to the bytes."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from testkit.network.conditions import Conditions, Exchange, Rule, Way
 from testkit.network.http1 import Head, read_body, read_head
 
 LIMIT = 1 << 20
-"""Of one head."""
+"""The largest head, in bytes."""
 HUNG_UP = (OSError, EOFError, ValueError, IndexError)
-"""What reading and writing raise when an end hangs up, breaks, or speaks no HTTP."""
+"""Raised by reads and writes when one side closes or breaks the connection, or does not speak HTTP."""
 
 
 class Proxy(Protocol):
-    """What a connection asks of the proxy that it goes through."""
+    """The part of the proxy that a connection uses."""
 
     upstream: tuple[str, int]
     conditions: Conditions
     changed: asyncio.Event
     """Set, and replaced, with each change of the conditions."""
 
-    def fate(self, exchange: Exchange) -> Rule | None:
-        """Note the request; return the first rule that is for it, used up by one."""
+    def take_rule(self, exchange: Exchange) -> Rule | None:
+        """Record the request; return the first rule that matches it, and count that rule down by one."""
 
 
 class Connection:
-    """One connection of a worker, and the one to central that stands behind it: a pump for each way."""
+    """One connection of a worker and the connection to central that belongs to it: one task for each direction."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._proxy = proxy
         self._near = (reader, writer)
         self._far: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._lost: set[Way] = set()
-        """Ways on which bytes have been swallowed: nothing that comes later would make sense."""
-        self._asked: list[tuple[Exchange, Rule | None]] = []
-        """Passed on and not answered yet: one, as long as nobody pipelines."""
+        """Directions in which bytes have been swallowed: later bytes would have no meaning without them."""
+        self._unanswered: list[tuple[Exchange, Rule | None]] = []
+        """Requests that were passed on and not answered yet: at most one, unless the client pipelines."""
         self._task: asyncio.Task[None] | None = None
         self._replies: asyncio.Task[None] | None = None
         self._is_cut = False
@@ -52,11 +52,11 @@ class Connection:
             with contextlib.suppress(*HUNG_UP):
                 await self._pass_requests()
             if self._replies is not None and self._is_swallowed("requests"):
-                await self._replies  # central doesn't hear that the worker hung up
+                await self._replies  # central is not notified that the worker closed the connection
         except _Cut:
             self._is_cut = True
         except asyncio.CancelledError:
-            pass  # told to end, or central hung up; both sides hear of it below
+            pass  # `end()` was called, or central closed the connection; both sides are closed below
         finally:
             if self._replies is not None:
                 self._replies.cancel()
@@ -81,11 +81,11 @@ class Connection:
             await self._pass_request(exchange, rule, head)
 
     async def _requests(self) -> AsyncIterator[tuple[Exchange, Rule | None, Head]]:
-        """Yield each request that goes on to central; answer the others here."""
+        """Yield each request that is to be passed on to central; answer the others."""
         reader, writer = self._near
         while (head := await read_head(reader)) is not None:
             exchange = Exchange(head.words[0], head.words[1], time.monotonic())
-            rule = self._proxy.fate(exchange)
+            rule = self._proxy.take_rule(exchange)
             page = self._proxy.conditions.page or (rule.page if rule else None)
             if page is None:
                 yield exchange, rule, head
@@ -97,7 +97,7 @@ class Connection:
             await self._pass(writer, page.bytes(), "replies")
 
     async def _pass_request(self, exchange: Exchange, rule: Rule | None, head: Head) -> None:
-        self._asked.append((exchange, rule))
+        self._unanswered.append((exchange, rule))
         await asyncio.sleep(self._proxy.conditions.latency_s)
         limit = rule.cut_request_after if rule else None
         async for piece in _whole(head, read_body(self._near[0], head)):
@@ -118,7 +118,7 @@ class Connection:
                 if head.words[1] == "100":
                     await self._pass(self._near[1], head.raw, "replies")
                     continue
-                exchange, rule = self._asked.pop(0)
+                exchange, rule = self._unanswered.pop(0)
                 exchange.reply.append(head.status)
                 await self._pass_reply(exchange, rule, head)
         except _Cut:
@@ -126,7 +126,7 @@ class Connection:
         except HUNG_UP:
             pass
         if self._is_cut or not self._is_swallowed("replies"):
-            self._task.cancel()  # else the worker doesn't hear that central hung up
+            self._task.cancel()  # else the worker is not notified that central closed the connection
 
     async def _pass_reply(self, exchange: Exchange, rule: Rule | None, head: Head) -> None:
         assert self._far is not None
@@ -152,7 +152,7 @@ class Connection:
         return way in self._lost
 
     async def _pass(self, writer: asyncio.StreamWriter | None, piece: bytes, way: Way) -> None:
-        """Write the piece as fast as the conditions allows, if it does."""
+        """Write the piece at the speed that the conditions allow, unless they swallow it."""
         while self._proxy.conditions.holds:
             await self._proxy.changed.wait()
         if self._is_swallowed(way) or writer is None:

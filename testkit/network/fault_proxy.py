@@ -1,4 +1,4 @@
-"""The network between a worker and central, and every way in which it fails: a proxy on loopback that tests command.
+"""A proxy on loopback between a worker and central that produces every kind of network failure at a test's command.
 
     with FaultProxy(central.url) as proxy:
         worker = Worker(…, central=proxy.url, …)
@@ -9,10 +9,10 @@
         …
         assert lost.hits == 1
 
-Two kinds of fault: one that holds for all traffic until `heal()` or the next one (`refuse`, `reset`, `black_hole`, `half_open`,
-`stall`, `slow`, `answer`); and rules for the next *count* requests that match a method and a path (`drop_replies`,
-`cut_requests`, `cut_replies`, `answer_to`). Every command has taken effect when it returns. Traffic runs in a thread of the
-proxy's own; commands may come from any other.
+There are two kinds of fault. One applies to all traffic until `heal()` or the next fault of this kind (`refuse`, `reset`,
+`black_hole`, `half_open`, `stall`, `slow`, `answer`). Rules apply to the next *count* requests that match a method and a path
+(`drop_replies`, `cut_requests`, `cut_replies`, `answer_to`). A command has taken effect when it returns. The proxy handles
+traffic in its own thread; commands can be called from any other thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from testkit.network.connection import LIMIT, Connection, reset
 
 T = TypeVar("T")
 ANY = 1_000_000_000
-"""A count that no test reaches."""
+"""A number of requests that no test reaches."""
 PAGES = {
     "bad gateway": Page(502, "<html><title>502 Bad Gateway</title>lb-7</html>"),
     "no backend": Page(503, "<html><title>503</title>No server is available</html>", (("retry-after", "1"),)),
@@ -43,11 +43,11 @@ PAGES = {
     "not found": Page(404, "<html>nginx</html>"),
     "proxy login": Page(407, "<html>Who are you?</html>", (("proxy-authenticate", "Basic realm=x"),)),
 }
-"""What load balancers, proxies and hot spots say."""
+"""Answers of load balancers, proxies and hot spots."""
 
 
 class FaultProxy:
-    """Stands on one port for all its life and passes to *upstream* (`http://host:port`), unless told otherwise."""
+    """Listens on one port and passes traffic to *upstream* (`http://host:port`), unless a fault is set."""
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
@@ -55,7 +55,7 @@ class FaultProxy:
         self.upstream = (parts.hostname, parts.port)
         self.conditions = Conditions()
         self.exchanges: list[Exchange] = []
-        """Every request whose head came in whole, those that were never passed on included."""
+        """Every request whose head arrived completely, including those that were never passed on."""
         self._rules: list[Rule] = []
         self._connections: set[Connection] = set()
         self._loop = asyncio.new_event_loop()
@@ -63,7 +63,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self.changed = asyncio.Event()
         """Set, and replaced, with each change of the conditions."""
-        # Holds the port while nobody listens, so that nothing else gets it and connections are refused.
+        # Keeps the port bound while nothing listens, so that no other process gets it and connections are refused.
         self._holder = _bound(0)
         self.port = int(self._holder.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -74,7 +74,7 @@ class FaultProxy:
         return self
 
     def stop(self) -> None:
-        """Cut all connections and end. There is no second start."""
+        """Cut all connections and end. The proxy can't be started again."""
         self.refuse()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -87,54 +87,54 @@ class FaultProxy:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    # -- what holds from now on
+    # -- faults for all traffic
 
     def heal(self) -> None:
-        """Pass everything again; rules stay.
+        """Pass all traffic again; rules stay.
 
-        A connection that has lost bytes stays silent until its ends give it up, as behind a NAT that has forgotten it; `cut()`
-        ends it.
+        A connection that has lost bytes stays silent until one side closes it, as behind a NAT that has dropped its entry;
+        `cut()` closes it.
         """
-        self._do(self._turn(Conditions()))
+        self._do(self._set_conditions(Conditions()))
 
     def refuse(self) -> None:
-        """Refuse connections and reset those that exist, as when a machine's server is gone."""
+        """Refuse connections and reset the existing ones, as when the server process has ended."""
         self._do(self._refuse())
 
     def reset(self) -> None:
-        """Reset those that exist, and each new one as soon as it is there."""
-        self._do(self._turn(Conditions(resets=True), cut=True))
+        """Reset the existing connections, and each new one immediately."""
+        self._do(self._set_conditions(Conditions(resets=True), cut=True))
 
     def black_hole(self) -> None:
-        """Accept connections, swallow all bytes of both ways, and also that an end hung up."""
-        self._do(self._turn(Conditions(swallows=BOTH)))
+        """Accept connections and swallow everything in both directions, also the close of a connection."""
+        self._do(self._set_conditions(Conditions(swallows=BOTH)))
 
     def half_open(self, way: Way) -> None:
-        """Swallow what goes one way, on connections that exist and new ones; the other way works."""
-        self._do(self._turn(Conditions(swallows=frozenset({way}))))
+        """Swallow the bytes of one direction, on existing and new connections; the other direction works."""
+        self._do(self._set_conditions(Conditions(swallows=frozenset({way}))))
 
     def stall(self) -> None:
-        """Hold all bytes back and deliver them after `heal()`: an unplugged cable, if both ends have patience."""
-        self._do(self._turn(Conditions(holds=True)))
+        """Hold all bytes back and deliver them after `heal()`, as with an unplugged cable when neither side times out."""
+        self._do(self._set_conditions(Conditions(holds=True)))
 
     def slow(self, *, latency_s: float = 0, bytes_per_s: float | None = None) -> None:
-        """Delay each message, once each way; limit each connection, each way, to *bytes_per_s*."""
-        self._do(self._turn(Conditions(latency_s=latency_s, bytes_per_s=bytes_per_s)))
+        """Delay each message by *latency_s* in each direction; limit each direction of each connection to *bytes_per_s*."""
+        self._do(self._set_conditions(Conditions(latency_s=latency_s, bytes_per_s=bytes_per_s)))
 
     def answer(self, page: Page) -> None:
-        """Answer every request in central's place: one of :data:`PAGES`."""
-        self._do(self._turn(Conditions(page=page)))
+        """Answer every request instead of central, with one of :data:`PAGES`."""
+        self._do(self._set_conditions(Conditions(page=page)))
 
     def cut(self) -> None:
-        """Reset the connections that exist, once."""
-        self._do(self._turn(self.conditions, cut=True))
+        """Reset the existing connections, once."""
+        self._do(self._set_conditions(self.conditions, cut=True))
 
-    # -- what happens to single requests
+    # -- faults for single requests
 
     def drop_replies(self, method: str = "*", path: str = "", *, count: int = 1, when: Callable[[], bool] | None = None) -> Rule:
         """Pass the request, wait for central's whole reply, then reset the connection instead of delivering it.
 
-        With *when*, only if that holds when the reply is there. It is asked in the proxy's thread, which stands still meanwhile.
+        With *when*, do so only if it returns true when the reply has arrived. It is called in the proxy's thread and blocks it.
         """
         return self._rule(Rule(method, re.compile(path), count, drop_reply=True, when=when))
 
@@ -147,28 +147,28 @@ class FaultProxy:
         return self._rule(Rule(method, re.compile(path), count, cut_reply_after=after_bytes))
 
     def answer_to(self, page: Page, method: str = "*", path: str = "", *, count: int = 1) -> Rule:
-        """Answer in central's place."""
+        """Answer instead of central."""
         return self._rule(Rule(method, re.compile(path), count, page=page))
 
     def forget_rules(self) -> None:
         self._call(self._rules.clear)
 
-    # -- what went by
+    # -- what the proxy has seen
 
     def count(self, method: str = "*", path: str = "") -> int:
-        """Return how many requests came in so far whose path (with query) contains the pattern *path*."""
+        """Return the number of requests received so far whose path (with query) contains the pattern *path*."""
         pattern = re.compile(path)
         return sum(method in ("*", seen.method) and bool(pattern.search(seen.path)) for seen in list(self.exchanges))
 
     @property
     def connections(self) -> int:
-        """How many connections of workers there are."""
+        """Return the number of open connections of workers."""
         return len(self._connections)
 
     # -- in the proxy's thread
 
-    def fate(self, exchange: Exchange) -> Rule | None:
-        """Note the request; return the first rule that is for it, used up by one."""
+    def take_rule(self, exchange: Exchange) -> Rule | None:
+        """Record the request; return the first rule that matches it, and count that rule down by one."""
         self.exchanges.append(exchange)
         for rule in self._rules:
             if rule.matches(exchange):
@@ -181,7 +181,7 @@ class FaultProxy:
             listener = _bound(self.port)
             self._server = await asyncio.start_server(self._accept, sock=listener, backlog=512, limit=LIMIT)
 
-    async def _turn(self, conditions: Conditions, *, cut: bool = False) -> None:
+    async def _set_conditions(self, conditions: Conditions, *, cut: bool = False) -> None:
         self.conditions = conditions
         self.changed.set()
         self.changed = asyncio.Event()

@@ -1,6 +1,6 @@
-"""Where HTTP/1.1 messages begin and end in a stream; the bytes themselves are passed as they came.
+"""Finds where HTTP/1.1 messages begin and end in a stream; the bytes are passed on unchanged.
 
-Owns framing only. It refuses to judge a message: what is wrong is passed on for the other end to judge.
+Owns framing only. It does not validate messages: a wrong one is passed on, and the receiver rejects it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Head:
 
     raw: bytes
     words: tuple[str, ...]
-    """The first line's: method, target and version of a request; version, status and reason of a reply."""
+    """The words of the first line: method, target and version of a request; version, status and reason of a reply."""
     headers: dict[str, str]
     """Names in lower case."""
 
@@ -29,7 +29,7 @@ class Head:
 
 
 async def read_head(reader: asyncio.StreamReader) -> Head | None:
-    """Return the next message's head; None when the peer hung up instead.
+    """Return the next message's head; None if the peer closed the connection instead.
 
     Raises:
         OSError: the connection broke.
@@ -47,7 +47,7 @@ async def read_body(reader: asyncio.StreamReader, head: Head, *, reply_to: str |
     """Yield the body after *head* in pieces; for a reply, *reply_to* is the request's method.
 
     Raises:
-        EOFError: the peer hung up before the end.
+        EOFError: the peer closed the connection before the end.
         OSError: the connection broke.
     """
     if reply_to == "HEAD" or (reply_to is not None and head.status in BODYLESS):
@@ -67,7 +67,7 @@ async def _exactly(reader: asyncio.StreamReader, size: int) -> AsyncIterator[byt
     while size > 0:
         piece = await reader.read(min(size, PIECE))
         if not piece:
-            raise EOFError("the peer hung up in the middle of a body")
+            raise EOFError("the peer closed the connection in the middle of a body")
         size -= len(piece)
         yield piece
 
@@ -81,7 +81,7 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
             break
         async for piece in _exactly(reader, size + 2):
             yield piece
-    while True:  # trailers, to the empty line
+    while True:  # trailers, up to the empty line
         line = await reader.readuntil(b"\r\n")
         yield line
         if line == b"\r\n":

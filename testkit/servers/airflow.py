@@ -1,4 +1,4 @@
-"""A real central: API server, scheduler and Dag processor as processes of their own, and what a person does with them.
+"""A real central: API server, scheduler and Dag processor as separate processes, and what users and administrators do with them.
 
     central = Airflow(home, database_url=url, dags=Path("e2e/dags"))
     central.start()
@@ -6,7 +6,7 @@
     central.wait_for_run("hello", run)
     central.stop()
 
-Runs with the interpreter of the environment that it is imported in (.work/central). Everything listens on loopback.
+Runs with the interpreter of the environment that it is imported in (.work/central). All servers listen on loopback.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class User:
 
 
 class Airflow:
-    """One deployment in the directory *home*. Its database must be empty, or one that it had before."""
+    """One deployment in the directory *home*. Its database must be empty or belong to an earlier start of this deployment."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Airflow:
         password: str | None = None,
         programs: Path | None = None,
     ) -> None:
-        """*settings* are further `AIRFLOW__SECTION__OPTION` variables; *programs*: where its `airflow` is, if not beside us."""
+        """*settings* are more `AIRFLOW__SECTION__OPTION` variables; *programs* is the directory of `airflow`, if not our own."""
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -85,10 +85,10 @@ class Airflow:
                 "AIRFLOW__API__BASE_URL": self.url,
                 "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
                 "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-                # Dag files are there from the start and stay as they are: parsing them again and again only costs time.
+                # Dag files exist from the start and don't change: parsing them again only costs time.
                 "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
-                # Two deployments on one machine must not fight over fixed ports.
+                # Two deployments on one computer must not use the same fixed ports.
                 "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
                 "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
                 "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
@@ -100,17 +100,17 @@ class Airflow:
     # -- its processes
 
     def start(self, *, triggerer: bool = False) -> Airflow:
-        """Migrate the database and start everything; return when the API answers and the scheduler has beaten once."""
+        """Migrate the database and start everything; return when the API answers and the scheduler has sent a heartbeat."""
         self.cli("db", "migrate", timeout_s=300)
         self.start_api_server(wait=False)
         for name in ("scheduler", "dag-processor", *(["triggerer"] if triggerer else [])):
             self.start_process(name)
         self._wait_for_api_server()
-        wait_until(self._is_healthy, timeout_s=240, what="the scheduler and the Dag processor beat", every_s=0.5)
+        wait_until(self._is_healthy, timeout_s=240, what="the scheduler and the Dag processor are healthy", every_s=0.5)
         return self
 
     def upgrade(self, programs: Path) -> None:
-        """Stop everything, migrate the database with the Airflow in *programs*, and start what ran before."""
+        """Stop everything, migrate the database with the Airflow in *programs*, and start the same processes again."""
         ran = list(self._processes)
         for name in ran:
             self.stop_process(name)
@@ -119,7 +119,7 @@ class Airflow:
         self.start(triggerer="triggerer" in ran)
 
     def start_process(self, name: str, *, called: str | None = None, settings: Mapping[str, str] | None = None) -> Process:
-        """Start `airflow <name>`; its log is `<home>/<name>.out`. A second one of a kind is *called* something else."""
+        """Start `airflow <name>`; its log is `<home>/<name>.out`. A second process of a kind needs another name: *called*."""
         called = called or name
         process = Process(
             called,
@@ -137,13 +137,13 @@ class Airflow:
             self._wait_for_api_server()
 
     def start_another_api_server(self, *, called: str, settings: Mapping[str, str] | None = None, path: str = "") -> str:
-        """Start one more, behind the same database and beside the same logs; return its URL when it answers below *path*.
+        """Start another API server with the same database and logs; return its URL when it answers below *path*.
 
-        One that was *called* so before has its port again.
+        A server that has the same name *called* as an earlier one gets the port of that one.
         """
         port = self._ports.setdefault(called, free_port())
         url = f"http://127.0.0.1:{port}"
-        # Its own address is not that of the deployment, as behind a load balancer.
+        # Its address differs from the deployment's base URL, as behind a load balancer.
         self.start_process(f"api-server --host 127.0.0.1 --port {port} --workers 1", called=called, settings=settings)
         self._wait_for_api_server(called, url + path)
         return url
@@ -160,7 +160,7 @@ class Airflow:
 
     def stop_process(self, name: str) -> None:
         if name == "api-server":
-            # A server that stops gracefully waits for open connections, ours as well.
+            # A server that stops gracefully waits for open connections, including ours.
             for client in self._clients.values():
                 client.close()
             self._clients.clear()
@@ -170,7 +170,7 @@ class Airflow:
 
     def stop(self) -> None:
         for process in self._processes.values():
-            process.send(signal.SIGTERM)  # so that they end together, not one after the other
+            process.send(signal.SIGTERM)  # so that they end at the same time, not one after the other
         for name in sorted(self._processes, key=lambda name: name == "api-server"):
             self.stop_process(name)
         if self._engine is not None:
@@ -178,11 +178,11 @@ class Airflow:
             self._engine = None
 
     def logs(self, lines: int = 40) -> str:
-        """Return what went wrong last in every process's log."""
+        """Return the last lines of every process's log, without those of level info."""
         return "\n".join(process.tail(lines, leave_out="[info ") for process in self._processes.values())
 
     def cli(self, *arguments: str, timeout_s: float = 90) -> str:
-        """Run `airflow …` as an admin on central's machine would; return what it printed.
+        """Run `airflow …` as an administrator does on central's computer; return its output.
 
         Raises:
             RuntimeError: it failed; the message holds its output.
@@ -201,21 +201,21 @@ class Airflow:
         return done.stdout
 
     def provider_path(self) -> str:
-        """Return the file of the provider that Airflow's processes import."""
+        """Return the path of the provider that Airflow's processes import."""
         command = [str(self._bin / "python"), "-c", "import airflow_remote_provider; print(airflow_remote_provider.__file__)"]
         return subprocess.check_output(command, env=self.environment, cwd=self.home, text=True)
 
     def remote_cli(self, *arguments: str) -> Any:
-        """Run `airflow remote … -o json` and return what it answered."""
+        """Run `airflow remote … -o json` and return its parsed output."""
         output = self.cli("remote", *arguments, "-o", "json")
-        # Airflow's own start-up may print lines before.
+        # Airflow's start-up can print lines before it.
         begin = min((at for at in (output.find("\n{"), output.find("\n[")) if at >= 0), default=-1) + 1
         return json.loads(output[begin:])
 
     def query(self, sql: str, **values: object) -> list[dict[str, Any]]:
-        """Return the rows of a SELECT on central's database: facts that no API shows. *values* fill its `:name` places."""
+        """Return the rows of a SELECT on central's database, for facts that no API shows. *values* are its `:name` parameters."""
         if self._engine is None:
-            # A test may have restarted the server meanwhile.
+            # A test can restart the database server in between.
             self._engine = create_engine(self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"], pool_pre_ping=True)
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(text(sql), values).mappings()]
@@ -235,8 +235,8 @@ class Airflow:
         return self.query(f"SELECT {columns} FROM {source} WHERE {where}", dag=dag_id, run=run_id)
 
     def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*", team: str | None = None) -> str:
-        wish = {"queues": queues.split(","), "name_pattern": name_pattern, "team": team}
-        answer = self.client().post("/remote/ui/v1/enrolment-tokens", json=wish)  # a command would take seconds to start
+        body = {"queues": queues.split(","), "name_pattern": name_pattern, "team": team}
+        answer = self.client().post("/remote/ui/v1/enrolment-tokens", json=body)  # a command would take seconds to start
         answer.raise_for_status()
         return str(answer.json()["token"])
 
@@ -279,15 +279,15 @@ class Airflow:
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, *, run_id: str | None = None) -> str:
         """Start a Dag run and return its id. *conf* overrides the Dag's params."""
         self.wait_for_dag(dag_id)
-        wish = {"logical_date": None, "conf": dict(conf or {})} | ({"dag_run_id": run_id} if run_id else {})
-        run = self.api("POST", f"dags/{dag_id}/dagRuns", json=wish)
+        body = {"logical_date": None, "conf": dict(conf or {})} | ({"dag_run_id": run_id} if run_id else {})
+        run = self.api("POST", f"dags/{dag_id}/dagRuns", json=body)
         return str(run["dag_run_id"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         return str(self.api("GET", f"dags/{dag_id}/dagRuns/{quote(run_id)}")["state"])
 
     def wait_for_run(self, dag_id: str, run_id: str, *, timeout_s: float = 120) -> str:
-        """Return how the Dag run ended."""
+        """Wait until the Dag run has ended; return its state."""
         try:
             wait_until(
                 lambda: self.run_state(dag_id, run_id) in RUN_ENDED, timeout_s=timeout_s, what=f"{dag_id} ends", every_s=0.3
@@ -320,15 +320,15 @@ class Airflow:
             raise TimeoutError(f"{error}; it is {now}\n{self.logs(15)}") from None
 
     def set_task_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
-        """Mark the task, as the UI's buttons do."""
+        """Mark the task as the UI does."""
         self.api("PATCH", f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}", json={"new_state": state})
 
     def clear_task(self, dag_id: str, run_id: str, task_id: str) -> None:
-        wish = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False, "reset_dag_runs": True}
-        self.api("POST", f"dags/{dag_id}/clearTaskInstances", json=wish)
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False, "reset_dag_runs": True}
+        self.api("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
     def delete_run(self, dag_id: str, run_id: str) -> None:
-        """Delete the run; Airflow wants a running one to be marked as ended first."""
+        """Delete the run; Airflow requires that a running one is first marked as ended."""
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}"
         if self.run_state(dag_id, run_id) not in RUN_ENDED:
             self.api("PATCH", path, json={"state": "failed"})
@@ -344,7 +344,7 @@ class Airflow:
         return "\n".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in content)
 
     def log_file(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1, *, map_index: int = -1) -> Path:
-        """Return where central keeps the task's log."""
+        """Return the path of the task's log on central."""
         parts = [f"dag_id={dag_id}", f"run_id={run_id}", f"task_id={task_id}"]
         if map_index >= 0:
             parts.append(f"map_index={map_index}")

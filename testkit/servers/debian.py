@@ -1,4 +1,4 @@
-"""Debian's packages, installed when a server that a test starts is missing; and whom such a server runs as."""
+"""Installs Debian's packages when a server that a test needs is missing, and chooses the user that such a server runs as."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def programs(packages: Mapping[str, str]) -> dict[str, str]:
-    """Return where each program is that is a key of *packages*; of those that are missing, first install Debian's package.
+def find_or_install(packages: Mapping[str, str]) -> dict[str, str]:
+    """Return the path of each program that is a key of *packages*; install the Debian packages of missing programs first.
 
     Raises:
-        RuntimeError: they can't be installed; a person has to.
+        RuntimeError: they can't be installed; the user has to install them.
     """
     missing = sorted({package for name, package in packages.items() if _find(name) is None})
     if missing:
@@ -24,30 +24,32 @@ def programs(packages: Mapping[str, str]) -> dict[str, str]:
     found = {name: _find(name) for name in packages}
     known = {name: program for name, program in found.items() if program is not None}
     if len(known) < len(found):
-        raise RuntimeError(f"apt-get installed {' '.join(missing)}, yet there is no {' '.join(sorted(set(found) - set(known)))}")
+        raise RuntimeError(
+            f"apt-get installed {' '.join(missing)}, but {' '.join(sorted(set(found) - set(known)))} is still missing"
+        )
     return known
 
 
 def _find(program: str) -> str | None:
-    # Debian keeps servers where an ordinary user's PATH doesn't look.
+    # Debian installs servers into a directory that is not on an ordinary user's PATH.
     return shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 
 
 def install(*packages: str) -> None:
-    """Install *packages*, without starting any service of theirs.
+    """Install *packages* without starting their services.
 
     Raises:
-        RuntimeError: not root, no apt-get, or the installation failed; a person has to install them.
+        RuntimeError: not root, no apt-get, or the installation failed; the user has to install them.
     """
     names = " ".join(packages)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise RuntimeError(
-            f"Not all installed: {names}. Install what is missing (Debian, Ubuntu: sudo apt-get install {names}), try again."
+            f"Not all of these are installed: {names}. Install them (Debian, Ubuntu: sudo apt-get install {names}) and retry."
         )
     # RUNLEVEL=1 keeps the package from starting a server of its own.
     environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     with Path("/run/lock/airflow-remote-tests").open("w") as lock:
-        # One at a time: `update` doesn't wait for another one, whatever it is told.
+        # One at a time: `update` doesn't wait for another one, whatever its options.
         fcntl.flock(lock, fcntl.LOCK_EX)
         print(f"installing Debian's {names}", file=sys.stderr, flush=True)
         for arguments in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
@@ -58,10 +60,10 @@ def install(*packages: str) -> None:
 
 
 def server_owner(preferred: str) -> pwd.struct_passwd | None:
-    """Return whom a server that refuses to run as root runs as: None for ourselves, else *preferred* or nobody.
+    """Return the user that a server that refuses to run as root runs as: None for our own, else *preferred* or `nobody`.
 
     Raises:
-        RuntimeError: we are root and neither of them exists.
+        RuntimeError: we are root and neither user exists.
     """
     if os.geteuid() != 0:
         return None
@@ -70,4 +72,4 @@ def server_owner(preferred: str) -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise RuntimeError(f"this server refuses to run as root, and there is neither a user {preferred} nor nobody")
+    raise RuntimeError(f"this server refuses to run as root, and neither of the users {preferred!r} and 'nobody' exists")

@@ -1,10 +1,10 @@
-"""A MariaDB server of our own, which stands for MySQL in the tests of the ledger: own data, own port; nothing survives `stop()`.
+"""A temporary MariaDB server in place of MySQL for tests of the ledger: own data, own port; nothing remains after `stop()`.
 
     with MariadbServer() as server:
         url = server.create_database("ledger")  # mysql+pymysql://…
 
-MySQL 8 itself is in no package that Debian or PyPI offers; docs/reference/databases.md says how far MariaDB stands for it.
-Debian's packages are installed if the programs are missing and we are root. The server refuses to run as root, so for root it
+Neither Debian nor PyPI has a package of MySQL 8; docs/reference/databases.md says what a test on MariaDB shows about MySQL.
+Debian's packages are installed if the programs are missing and we are root. The server refuses to run as root; if we are root, it
 runs as `mysql` or `nobody`.
 """
 
@@ -14,7 +14,7 @@ import secrets
 import subprocess
 
 from testkit.processes import clean_environment, free_port
-from testkit.servers.debian import programs
+from testkit.servers.debian import find_or_install
 from testkit.servers.server import Server
 
 USER = "airflow"
@@ -25,9 +25,9 @@ PROGRAMS = {
     "mariadb": "mariadb-client-core",
     "my_print_defaults": "mariadb-client-core",  # `mariadb-install-db` calls it
 }
-"""What must be there, and the Debian package that brings it: none of them has a system service."""
+"""The programs that are needed and their Debian packages, none of which has a system service."""
 
-# Durability is of no use to a test; connections are. What Airflow asks of MySQL (explicit defaults, utf8mb4) is set as its
+# Tests need no durability, but many connections. What Airflow requires of MySQL (explicit defaults, utf8mb4) is set as its
 # documentation says.
 SETTINGS = {
     "bind-address": "127.0.0.1",
@@ -55,7 +55,7 @@ class MariadbServer(Server):
         self.port = 0
 
     def start(self) -> MariadbServer:
-        found = programs(PROGRAMS)
+        found = find_or_install(PROGRAMS)
         self._client = found["mariadb"]
         home = self._make_home()
         accounts = home / "accounts.sql"
@@ -90,21 +90,21 @@ class MariadbServer(Server):
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop *name*. Whoever is connected stays so, without a database."""
+        """Drop *name*. Open connections stay open, without a database."""
         self._run(f"DROP DATABASE IF EXISTS `{name}`")
 
     def url(self, name: str, *, driver: str = "pymysql") -> str:
         return f"mysql+{driver}://{USER}:{self._password}@127.0.0.1:{self.port}/{name}?charset=utf8mb4"
 
     def _is_up(self) -> bool:
-        return self._ask("SELECT 1").returncode == 0
+        return self._query("SELECT 1").returncode == 0
 
     def _run(self, statement: str) -> None:
-        done = self._ask(statement)
+        done = self._query(statement)
         if done.returncode != 0:
             raise RuntimeError(f"{statement} failed: {done.stderr.strip()}")
 
-    def _ask(self, statement: str) -> subprocess.CompletedProcess[str]:
+    def _query(self, statement: str) -> subprocess.CompletedProcess[str]:
         address = ["--protocol=tcp", "--host=127.0.0.1", f"--port={self.port}", f"--user={USER}"]
         return subprocess.run(
             [self._client, "--no-defaults", *address, "-e", statement],

@@ -1,9 +1,9 @@
-"""mitmproxy as a corporate proxy that inspects TLS: shows certificates of its own authority in place of central's.
+"""mitmproxy as a corporate proxy that inspects TLS: it presents certificates of its own authority instead of central's.
 
     with Mitmproxy(home, authority=Authority(home / "corp", "Corp Inspect CA"), trusts=other.file) as proxy:
         environment["HTTPS_PROXY"] = proxy.url
 
-Its environment (.work/mitmproxy) is made when it is missing.
+Its environment (.work/mitmproxy) is created when it is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Mitmproxy(Server):
     up_within_s = 60
 
     def __init__(self, home: Path, *, authority: Authority, trusts: Path) -> None:
-        """It signs as *authority*, and itself trusts servers whose authority is in the file *trusts*."""
+        """Sign certificates as *authority*; trust servers whose authority is in the file *trusts*."""
         super().__init__(home)
         self.home = home
         self.port = free_port()
@@ -45,7 +45,7 @@ class Mitmproxy(Server):
         return self
 
     def seen(self) -> str:
-        """Return what it could read of the requests, a line each."""
+        """Return the requests that it could read, one a line."""
         return (self.home / "mitmproxy.out").read_text(errors="replace")
 
     def _is_up(self) -> bool:

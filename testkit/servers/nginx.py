@@ -1,4 +1,4 @@
-"""Debian's nginx as what stands in front of central: TLS, buffering, timeouts, sub-paths, client certificates; own ports.
+"""Debian's nginx as the reverse proxy of central: TLS, buffering, timeouts, sub-paths, client certificates; own ports.
 
 nginx = Nginx(home, certificate=authority.issue("central", "localhost"))
 nginx.serve("plain", {"/": central.url})
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testkit.processes import free_port, is_listening
-from testkit.servers.debian import programs
+from testkit.servers.debian import find_or_install
 from testkit.servers.server import Server
 
 PASSED_ON = (
@@ -67,12 +67,12 @@ class Request:
 
 
 class Nginx(Server):
-    """One server with any number of sites, each at a port of its own."""
+    """One server with any number of sites, each on a port of its own."""
 
     name = "nginx"
 
     def __init__(self, home: Path, *, certificate: Path) -> None:
-        """*certificate* holds the key as well."""
+        """*certificate* also contains the key."""
         super().__init__(home)
         self.home = home
         self._certificate = certificate
@@ -88,13 +88,13 @@ class Nginx(Server):
         client_authority: Path | None = None,
         subject_header: str = "",
     ) -> None:
-        """Add a site before the start: each path of *locations* leads to the URL behind it, the path kept.
+        """Add a site before the start: each path of *locations* is passed to its URL, the path kept.
 
-        With *client_authority*, only to those who show a certificate that it signed; whose it is stands in *subject_header*.
+        With *client_authority*, clients need a certificate that it signed; nginx sends the subject in *subject_header*.
         """
         self._ports[site] = free_port()
         clients = f"ssl_client_certificate {client_authority}; ssl_verify_client on;" if client_authority else ""
-        # What a site sets itself it inherits none of.
+        # A location that sets any header inherits none from the level above, so all are repeated.
         subject = f"{PASSED_ON} proxy_set_header {subject_header} $ssl_client_s_dn;" if subject_header else ""
         lines = [f"        location {path} {{ proxy_pass {url}; {subject} }}" for path, url in locations.items()]
         self._servers.append(
@@ -114,9 +114,9 @@ class Nginx(Server):
         return self._ports[site]
 
     def start(self) -> Nginx:
-        program = programs({"nginx": "nginx"})["nginx"]
+        program = find_or_install({"nginx": "nginx"})["nginx"]
         config = self._make_home() / "nginx.conf"
-        # Its workers would become `www-data`, whom temporary directories of tests are closed to.
+        # As root its workers would run as `www-data`, which has no access to the temporary directories of tests.
         user = "user root;" if os.geteuid() == 0 else ""
         servers = "".join(self._servers)
         config.write_text(
@@ -126,7 +126,7 @@ class Nginx(Server):
         return self
 
     def requests(self, site: str) -> list[Request]:
-        """Return what the site has answered so far, oldest first."""
+        """Return the requests that the site has answered so far, oldest first."""
         log = self.home / f"{site}.log"
         lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         return [Request(method, path, int(status), float(lasted)) for method, path, status, lasted in lines]

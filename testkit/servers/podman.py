@@ -1,10 +1,10 @@
-"""A Docker-compatible daemon of our own: own storage, own socket; no container, image or mount survives `stop()`.
+"""A temporary Docker-compatible daemon: own storage, own socket; no container, image or mount remains after `stop()`.
 
     with Podman() as podman:
         docker.DockerClient(base_url=podman.url).containers.run(IMAGE, "echo hello", network_mode="host")
 
-It is Debian's podman with runc; both are installed if they are missing and we are root. Nothing is pulled: its one image is made
-of Debian's static busybox. Limits, cgroups and storage are chosen so that it also runs where we are in a container ourselves.
+It is Debian's podman with runc; both are installed if they are missing and we are root. No image is pulled: its only image is
+made of Debian's static busybox. Limits, cgroups and storage are chosen so that it also runs inside a container.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import tarfile
 from pathlib import Path
 
 from testkit.processes import clean_environment
-from testkit.servers.debian import programs
+from testkit.servers.debian import find_or_install
 from testkit.servers.server import Server
 
 IMAGE = "localhost/busybox:latest"
 PROGRAMS = {"podman": "podman", "runc": "runc", "busybox": "busybox-static"}
-"""What must be there, and the Debian package that brings it."""
+"""The programs that are needed and their Debian packages."""
 
 
 class Podman(Server):
@@ -34,11 +34,11 @@ class Podman(Server):
 
     @property
     def url(self) -> str:
-        """What a Docker client is given."""
+        """Return the URL for a Docker client."""
         return f"unix://{self._socket}"
 
     def start(self) -> Podman:
-        found = programs(PROGRAMS)
+        found = find_or_install(PROGRAMS)
         home = self._make_home()
         containers, storage = home / "containers.conf", home / "storage.conf"
         containers.write_text(_containers_conf())
@@ -55,7 +55,7 @@ class Podman(Server):
     def stop(self) -> None:
         try:
             if self._home is not None:
-                # Containers aren't the service's children: they, and what they have mounted, would outlive it.
+                # Containers aren't the service's children: they and their mounts would outlive it.
                 self._run("rm", "--all", "--force", "--time=0")
         finally:
             super().stop()
@@ -85,7 +85,7 @@ class Podman(Server):
 
 
 def _containers_conf() -> str:
-    # Podman's own defaults lie above the hard limits of many machines, and then no container starts.
+    # Podman's own defaults exceed the hard limits of many computers, and then no container starts.
     limits = [
         f"{name}={value}:{value}"
         for name, wanted, kind in (("nofile", 1024, resource.RLIMIT_NOFILE), ("nproc", 1024, resource.RLIMIT_NPROC))
@@ -102,7 +102,7 @@ def _within(wanted: int, hard: int) -> int:
 
 
 def _storage_conf(directory: Path) -> str:
-    # vfs needs neither a kernel module nor a mount of its own.
+    # vfs needs neither a kernel module nor a mount.
     return f'[storage]\ndriver = "vfs"\ngraphroot = "{directory / "storage"}"\nrunroot = "{directory / "run"}"\n'
 
 

@@ -1,10 +1,10 @@
-"""A Postgres server of our own: own data, own port, own socket; nothing survives `stop()`.
+"""A temporary Postgres server: own data, own port, own socket; nothing remains after `stop()`.
 
     with PostgresServer() as server:
         url = server.create_database("ledger")  # postgresql+psycopg2://…
 
-Debian's packages are installed if the binaries are missing and we are root. Postgres refuses to run as root, so for root it runs
-as `postgres`.
+Debian's packages are installed if the binaries are missing and we are root. Postgres refuses to run as root; if we are root, it
+runs as `postgres`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from testkit.servers.server import Server
 
 USER = "airflow"
 
-# Durability is of no use to a test; connections are: central's processes hold up to 15 each.
+# Tests need no durability, but many connections: each of central's processes holds up to 15.
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -41,7 +41,7 @@ class PostgresServer(Server):
     name = "postgres"
     owner = "postgres"
     up_within_s = 60
-    stop_signal = signal.SIGINT  # its "fast" stop: sessions are cut, shared memory is given back
+    stop_signal = signal.SIGINT  # its "fast" stop: sessions are cut, shared memory is released
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         """*settings* are added to :data:`SETTINGS`."""
@@ -63,9 +63,9 @@ class PostgresServer(Server):
         return self
 
     def crash(self) -> None:
-        """End it as a crash does: nobody is told, nothing is written; `resume()` starts it on the same data."""
+        """End it as a crash does, without notifying clients or writing data; `resume()` starts it on the same data."""
         assert self._process is not None
-        # Postgres's "immediate" stop, which gives shared memory back.
+        # Postgres's "immediate" stop, which releases shared memory.
         self._process.stop(signal.SIGQUIT, timeout_s=self.stop_within_s)
 
     def halt(self) -> None:
@@ -74,7 +74,7 @@ class PostgresServer(Server):
         self._process.stop(self.stop_signal, timeout_s=self.stop_within_s)
 
     def resume(self, variables: Mapping[str, str] | None = None) -> None:
-        """Run the server on the data that are there, with *variables* in its environment; return when it answers."""
+        """Run the server on its existing data, with *variables* in its environment; return when it answers."""
         assert self._home is not None
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         command: list[str | Path] = [self._binaries / "postgres", "-D", self._home / "data", "-p", str(self.port)]
@@ -86,7 +86,7 @@ class PostgresServer(Server):
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop *name*, cutting whoever is still connected."""
+        """Drop *name* and cut its open connections."""
         self._run("dropdb", "--force", "--if-exists", name)
 
     def url(self, name: str) -> str:
@@ -122,12 +122,12 @@ def install_binaries() -> Path:
     """Install Debian's `postgresql` and return the directory of its programs.
 
     Raises:
-        RuntimeError: it can't be installed; a person has to.
+        RuntimeError: it can't be installed; the user has to install it.
     """
     install("postgresql")
     found = find_binaries()
     if found is None:
-        raise RuntimeError("apt-get installed postgresql, yet /usr/lib/postgresql/*/bin/initdb is missing")
+        raise RuntimeError("apt-get installed postgresql, but /usr/lib/postgresql/*/bin/initdb is missing")
     return found
 
 
@@ -136,7 +136,7 @@ def _version(text: str) -> int:
 
 
 def main() -> int:
-    """Run a server until Ctrl-C; print its URL. With `--install`, only see to it that the programs are there."""
+    """Run a server until Ctrl-C and print its URL. With `--install`, only install the programs if they are missing."""
     if "--install" in sys.argv[1:]:
         print(find_binaries() or install_binaries())
         return 0

@@ -1,4 +1,4 @@
-"""A Redis server of our own, as CeleryExecutor's broker: own port, nothing on disk; nothing survives `stop()`.
+"""A temporary Redis server as CeleryExecutor's broker: own port, nothing on disk; nothing remains after `stop()`.
 
     with RedisServer(home) as redis:
         url = redis.url  # redis://127.0.0.1:…/0
@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 
 from testkit.processes import free_port
-from testkit.servers.debian import programs
+from testkit.servers.debian import find_or_install
 from testkit.servers.server import Server
 
 
@@ -28,7 +28,7 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> RedisServer:
-        program = programs({"redis-server": "redis-server"})["redis-server"]
+        program = find_or_install({"redis-server": "redis-server"})["redis-server"]
         home = self._make_home()
         options = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": str(home)}
         self._launch([program, *(part for name, value in options.items() for part in (f"--{name}", value))])

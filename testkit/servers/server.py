@@ -1,6 +1,7 @@
-"""A server program that a test starts: up when `start()` returns, gone after `stop()`.
+"""The base class of server programs that tests start: up when `start()` returns, gone after `stop()`.
 
-Owns its directory, its process, whom it runs as and the wait for it. What it is told, and when it is up, each server says itself.
+Owns the directory, the process, the user that it runs as and the wait for its start. Each server defines its own command and its
+check for being up.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ if TYPE_CHECKING:
 
 
 class Server(ABC):
-    """One server, alone in its directory. `start()` may be called again after `stop()`."""
+    """One server with its own directory. `start()` can be called again after `stop()`."""
 
     name: ClassVar[str]
-    """Of its process and of its log, `<name>.out` in its directory."""
+    """The name of its process and of its log, `<name>.out` in its directory."""
     owner: ClassVar[str | None] = None
-    """Whom it runs as when we are root, if it refuses to run as root."""
+    """The user that it runs as when we are root, if it refuses to run as root."""
     up_within_s: ClassVar[float] = 30
     stop_signal: ClassVar[int] = signal.SIGTERM
     stop_within_s: ClassVar[float] = 20
 
     def __init__(self, home: Path | None = None) -> None:
-        """Without a *home*, each start makes one that `stop()` removes, in the system's temporary directory.
+        """Without a *home*, each start creates one in the system's temporary directory, which `stop()` removes.
 
-        A server with an owner needs that: pytest's directories, and perhaps the tree, are closed to others.
+        A server with an owner needs that: other users have no access to pytest's directories and perhaps not to the source tree.
         """
         self._given_home = home
         self._home: Path | None = None
@@ -53,7 +54,7 @@ class Server(ABC):
 
     @abstractmethod
     def _is_up(self) -> bool:
-        """Whether it answers. Asked only while it runs."""
+        """Return whether it answers. Called only while it runs."""
 
     def stop(self) -> None:
         if self._process is not None:
@@ -74,7 +75,7 @@ class Server(ABC):
         assert self._process is not None
         return self._process.pid
 
-    # -- what `start()` is made of
+    # -- parts of `start()`
 
     def _make_home(self) -> Path:
         if self._given_home is None:
@@ -85,14 +86,14 @@ class Server(ABC):
         return self._home
 
     def _give_home_away(self) -> None:
-        """Give its directory, and what is directly in it, to whom it runs as."""
+        """Make the user that it runs as the owner of its directory and of the files directly in it."""
         user, group = self._ids()
         if self._home is not None and user is not None and group is not None:
             for path in (self._home, *self._home.iterdir()):
                 os.chown(path, user, group)
 
     def _run_first(self, command: Sequence[str | Path]) -> None:
-        """Run what has to be done before the server can start, as whom it runs as."""
+        """Run a command that prepares the start, as the user that the server runs as."""
         user, group = self._ids()
         done = subprocess.run(
             command,
@@ -130,6 +131,6 @@ class Server(ABC):
         wait_until(is_up, timeout_s=self.up_within_s, what=f"{self.name} answers")
 
     def _ids(self) -> tuple[int, int] | tuple[None, None]:
-        """Return the user and the group it runs as: None for our own."""
+        """Return the user and the group that it runs as; None for our own."""
         found = None if self.owner is None else server_owner(self.owner)
         return (None, None) if found is None else (found.pw_uid, found.pw_gid)

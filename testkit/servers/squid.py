@@ -1,4 +1,4 @@
-"""Debian's squid as a corporate proxy: a login by name and password, CONNECT, a log of what went through; own port, no cache.
+"""Debian's squid as a corporate proxy: login by name and password, CONNECT, a log of its tunnels; own port, no cache.
 
 with Squid(user="plant", password="…") as squid:
     environment["HTTPS_PROXY"] = squid.url
@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 
 from testkit.processes import free_port, is_listening
-from testkit.servers.debian import programs
+from testkit.servers.debian import find_or_install
 from testkit.servers.server import Server
 
 CONFIG = """\
@@ -43,7 +43,7 @@ class Squid(Server):
     owner = "proxy"
 
     def __init__(self, *, user: str = "", password: str = "", idle_s: int = 900) -> None:
-        """With a *user*, it wants a login; a tunnel that is silent for *idle_s* is cut."""
+        """With a *user*, it requires a login; a tunnel that is silent for *idle_s* is cut."""
         super().__init__()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -52,7 +52,7 @@ class Squid(Server):
         self._idle_s = idle_s
 
     def start(self) -> Squid:
-        program = programs({"squid": "squid"})["squid"]
+        program = find_or_install({"squid": "squid"})["squid"]
         home = self._make_home()
         login = LOGIN.format(helper="/usr/lib/squid/basic_ncsa_auth", home=home) if self._user else OPEN
         if self._user:
@@ -61,12 +61,12 @@ class Squid(Server):
         config = home / "squid.conf"
         config.write_text(CONFIG.format(port=self.port, home=home, login=login, idle_s=self._idle_s))
         self._give_home_away()
-        # A service of its own: the name of its shared memory comes from that.
+        # Its own service name: the name of its shared memory is derived from it.
         self._launch([program, "-N", "-n", f"squid{self.port}", "-f", config])
         return self
 
     def targets(self) -> list[str]:
-        """Return where tunnels that have ended led to, oldest first; a refused one is in it with its status: `host:port 407`."""
+        """Return the targets of ended tunnels, oldest first; a refused one has its status: `host:port 407`."""
         assert self._home is not None
         log = self._home / "access.log"
         # time, duration, client, TAG/status, bytes, method, target, …

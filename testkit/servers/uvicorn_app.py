@@ -1,4 +1,4 @@
-"""An app of ours under uvicorn, on a port of this machine, for as long as a test needs it."""
+"""Runs one of our apps under uvicorn on a loopback port, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Serving:
-    """Serves *api* below *prefix*, as Airflow does below a sub-path of its own, running its lifespan."""
+    """Serves *api* below *prefix*, as Airflow does, and runs its lifespan."""
 
     def __init__(self, api: FastAPI, prefix: str, *, certificate: Path | None = None) -> None:
-        """With a *certificate*, a PEM file that holds its key, too, by TLS."""
+        """With a *certificate*, a PEM file that also contains its key, serve with TLS."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -43,10 +43,10 @@ class Serving:
             lifespan="on",
             ssl_certfile=certificate,
             ssl_keyfile=certificate,
-            timeout_graceful_shutdown=1,  # a client that forgot to hang up is not waited for
+            timeout_graceful_shutdown=1,  # don't wait for clients that keep their connection open
         )
         self._server = uvicorn.Server(config)
-        # One that never started must not keep the process of the tests.
+        # A daemon thread: a server that never started must not keep the tests' process alive.
         self._thread = threading.Thread(target=self._server.run, name="central", daemon=True)
 
     def __enter__(self) -> Self:

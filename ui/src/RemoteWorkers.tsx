@@ -15,7 +15,7 @@ import { words } from "./words";
 
 const TABS = ["fleet", "queues", "jobs", "tokens", "audit"] as const;
 type Tab = (typeof TABS)[number];
-/** Tabs for users who may manage workers. */
+/** Tabs for users with the right to manage workers. */
 const MANAGER_TABS: readonly Tab[] = ["tokens", "audit"];
 
 export function RemoteWorkers() {

@@ -1,4 +1,4 @@
-"""What several of the worker's tests need: a clock to turn by hand, a joined worker, a daemon in a thread of its own."""
+"""Fixtures of several worker tests: a clock that tests set, a joined worker, a daemon in its own thread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAKE_RUNTIME = Path(__file__).with_name("fake_runtime.py")
 
 
 class HandClock:
-    """Time stands until a test turns it; sleeping turns it by itself."""
+    """A clock that only tests and sleeping move."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -135,7 +135,7 @@ class RunningWorker:
         assert ready.wait(10)
 
     def start_process(self, extra_env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start the real command in a process of its own, but for the runtime."""
+        """Start the real command in its own process, with the fake runtime."""
         code = (
             "import sys, pathlib; from airflow_remote_worker import cli; from airflow_remote_worker.jobs import launcher;"
             f" launcher.LAUNCHER = pathlib.Path({str(FAKE_RUNTIME)!r}); sys.exit(cli.main())"
@@ -168,7 +168,7 @@ class RunningWorker:
         for started in self._processes:
             started.kill()
             started.wait()
-        # Shims outlive their daemon: that is what they are for.
+        # Shims outlive their daemon by design.
         for file in self.state.jobs.glob("*/shim.json"):
             process.kill(msgspec.json.decode(file.read_bytes(), type=ShimRecord))
 
@@ -186,7 +186,7 @@ class RunningWorker:
 
 
 def eventually(holds: Callable[[], Any], timeout_s: float = 15) -> Any:
-    """Return *holds*()'s first true value."""
+    """Wait for a true value of *holds*() and return it."""
     until = time.monotonic() + timeout_s
     while not (value := holds()):
         assert time.monotonic() < until, "it never came true"

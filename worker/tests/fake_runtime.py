@@ -1,16 +1,16 @@
-"""A runtime without Airflow: speaks the frames of `local/frames.py` and does what the "Dag" file says, line by line.
+"""A runtime without Airflow: uses the frames of `local/frames.py` and executes the lines of the "Dag" file.
 
 run                 the `run` call, through the gateway; exits 1 unless it is answered with 200
 call METHOD PATH    any other call
-write METHOD PATH   a call whose answer nobody needs: into the outbox when central or the daemon is out of reach
+write METHOD PATH   a call without a needed answer: goes to the outbox if central or the daemon can't be reached
 log TEXT            a line into task.log
 bytes N             N bytes into task.log
 sleep SECONDS       unless a stop comes: then the job ends as stopped
-deaf SECONDS        sleep, whatever comes
-stray SECONDS       leave a process behind, in a session of its own
-die                 vanish without a result
+deaf SECONDS        sleep and ignore stops
+stray SECONDS       leave a process behind in its own session
+die                 exit without a result
 exit CODE           the end, with that code (0 if the file just ends)
-unborn CODE         the same, before the task's own code has begun
+unborn CODE         as exit, before the task's own code has begun
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Stopped(Exception):
 
 
 class Daemon:
-    """The gateway as a shim sees it; connects again whenever it has to."""
+    """A shim's client of the gateway. Reconnects when necessary."""
 
     def __init__(self, job: job_files.JobSpec) -> None:
         self.job = job

@@ -40,8 +40,8 @@ def test_join_status_check_leave(central: FakeCentral, home: Path, tmp_path: Pat
     assert "joined" in (out := capsys.readouterr().out)
     assert "q, r" in out
     assert main(["status", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (told["alive"], told["name"]) == (False, "barge-1")
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["alive"], shown["name"]) == (False, "barge-1")
     assert main(["check"]) == 0
     assert "FAIL" not in capsys.readouterr().out
     assert main(["leave"]) == 0
@@ -50,8 +50,10 @@ def test_join_status_check_leave(central: FakeCentral, home: Path, tmp_path: Pat
     assert "join" in capsys.readouterr().err
 
 
-def test_join_remembers_the_way(central: FakeCentral, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a proxy that wants a login; afterwards no command is told of it again."""
+def test_join_stores_the_network_settings(
+    central: FakeCentral, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Join through a proxy that requires a login; later commands use it without flags."""
     proxy = ForwardProxy(auth="u:p@ss")
     login = tmp_path / "login"
     login.write_text("u:p@ss")
@@ -86,7 +88,7 @@ def test_join_writes_settings_that_the_daemon_reads_and_no_file_is_replaced(
     assert (home / "worker.toml").read_text() == written
 
 
-def test_join_says_which_settings_are_missing(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_join_names_missing_settings(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a"]) == 0
     assert "next: set runtime.python and bundles in " in capsys.readouterr().out
 
@@ -100,7 +102,7 @@ def test_join_by_the_address_of_a_page_names_the_right_one(
     assert main(["join", central.url, "--token", token]) == 0, "the failed attempt spent nothing"
 
 
-def test_join_without_the_authority_names_who_signed_and_the_flag(
+def test_join_without_the_authority_names_the_issuer_and_the_flag(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corp = Authority(tmp_path / "corp", "Corp Root CA")
@@ -115,12 +117,12 @@ def test_join_without_the_authority_names_who_signed_and_the_flag(
 
 def test_check_of_an_address_needs_no_membership(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", central.url]) == 0
-    assert "to join, use this address" in capsys.readouterr().out
+    assert "use this address to join" in capsys.readouterr().out
     assert not home.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's directory")
-def test_root_leaves_no_credential_in_another_user_s_directory(
+def test_root_stores_no_credential_in_another_user_s_directory(
     central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home.mkdir()
@@ -132,7 +134,7 @@ def test_root_leaves_no_credential_in_another_user_s_directory(
     assert list(home.iterdir()) == []
 
 
-def test_a_directory_that_can_t_even_be_looked_into_is_named_with_the_remedy(
+def test_a_directory_that_can_t_be_read_is_named_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def forbidden(*_: object, **__: object) -> None:
@@ -145,37 +147,37 @@ def test_a_directory_that_can_t_even_be_looked_into_is_named_with_the_remedy(
 
 def test_another_user_s_state_directory_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "user_name", lambda: "visitor")
-    told = explain_unusable(tmp_path, PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "lock"))) or ""
-    assert f"the state directory {tmp_path} can't be used" in told
-    assert f"it belongs to {tmp_path.owner()}, and this is visitor; run this as {tmp_path.owner()} (runuser -u " in told
+    text = explain_unusable(tmp_path, PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "lock"))) or ""
+    assert f"the state directory {tmp_path} can't be used" in text
+    assert f"it belongs to {tmp_path.owner()}, not to visitor; run this as {tmp_path.owner()} (runuser -u " in text
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "expected"),
     [
-        (errno.EROFS, "its file system is read-only; remount it writable, or give another directory with --state"),
-        (errno.ENOTDIR, "a file is in the way; give another directory"),
+        (errno.EROFS, "its file system is read-only; remount it writable, or use another directory with --state"),
+        (errno.ENOTDIR, "a file with that name exists; use another directory"),
     ],
 )
-def test_a_state_directory_that_can_t_be_used_is_named_with_the_remedy(tmp_path: Path, number: int, told: str) -> None:
+def test_a_state_directory_that_can_t_be_used_is_named_with_the_remedy(tmp_path: Path, number: int, expected: str) -> None:
     error = OSError(number, os.strerror(number), str(tmp_path / "jobs"))
-    assert told in (explain_unusable(tmp_path, error) or "")
+    assert expected in (explain_unusable(tmp_path, error) or "")
     assert explain_unusable(tmp_path / "elsewhere", error) is None
 
 
-def test_a_password_on_the_command_line_is_warned_of(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_password_on_the_command_line_causes_a_warning(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--proxy", "http://u:secret@127.0.0.1:1"]) == 1
     said = capsys.readouterr()
-    assert "everyone who may list processes sees the password" in said.err
+    assert "the process list shows its password to all users" in said.err
     assert "secret" not in said.err + said.out
 
 
-def test_plain_http_is_warned_of_loudly(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_http_causes_a_warning(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["join", "http://central.invalid", "--insecure-http", "--token", make_token(TokenKind.ENROLMENT, bytes(32))])
     assert "NOT ENCRYPTED" in capsys.readouterr().err
 
 
-def test_the_token_may_come_from_the_environment(
+def test_the_token_can_come_from_the_environment(
     central: FakeCentral, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["join", central.url]) == 2
@@ -184,7 +186,7 @@ def test_the_token_may_come_from_the_environment(
     assert main(["join", central.url]) == 0
 
 
-def test_a_worker_is_not_replaced_by_accident(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_is_replaced_only_with_force(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "one"]) == 0
     assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "two"]) == 1
     assert "leave first" in capsys.readouterr().err
@@ -192,7 +194,7 @@ def test_a_worker_is_not_replaced_by_accident(central: FakeCentral, home: Path, 
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["join", "http://127.0.0.1:1", "--token", "arenr_cut"], "cut or altered"),
         (["join", "http://example.com", "--token", "x"], "unencrypted"),
@@ -201,14 +203,18 @@ def test_a_worker_is_not_replaced_by_accident(central: FakeCentral, home: Path, 
         (["run", "--log-level", "LOUD"], "log level"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it(home: Path, argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_is_one_line_that_names_the_cause(
+    home: Path, argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(argv) == 2
     err = capsys.readouterr().err
-    assert told in err
+    assert expected in err
     assert len(err.splitlines()) == 1
 
 
-def test_a_garbled_status_is_no_status(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_status_file_counts_as_not_running(
+    central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a"]) == 0
     for body in (b"", b'{"pid": 7', b"[]", b"\xff\0", b'{"pid":7,"crc":"00000000"}'):
         (home / "status.json").write_bytes(body)
@@ -216,7 +222,7 @@ def test_a_garbled_status_is_no_status(central: FakeCentral, home: Path, capsys:
         assert "not running" in capsys.readouterr().out
 
 
-def test_a_refused_token_is_told(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_token_is_reported(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     token = central.enrolment_token(["q"], uses=1)
     assert main(["join", central.url, "--token", token, "--name", "a"]) == 0
     assert main(["join", central.url, "--token", token, "--name", "b", "--force"]) == 1

@@ -10,7 +10,7 @@ def test_waits_double_up_to_the_ceiling(clock: HandClock) -> None:
     assert [backoff.next_s() for _ in range(5)] == [0.75, 1.5, 3.0, 3.75, 3.75]
 
 
-def test_a_success_starts_over(clock: HandClock) -> None:
+def test_a_success_resets_the_waits(clock: HandClock) -> None:
     backoff = Backoff(clock, floor_s=1, ceiling_s=5)
     backoff.next_s()
     backoff.reset()
@@ -23,7 +23,7 @@ def test_a_long_outage_does_not_overflow(clock: HandClock) -> None:
         backoff.next_s()
 
 
-def test_what_the_server_asks_for_is_the_least(clock: HandClock) -> None:
+def test_a_wait_is_never_shorter_than_the_server_asked_for(clock: HandClock) -> None:
     assert Backoff(clock, floor_s=1, ceiling_s=5).next_s(20) >= 20
 
 
@@ -32,7 +32,7 @@ def test_the_system_clock_never_runs_backwards() -> None:
     assert clock.monotonic() <= clock.monotonic()
 
 
-def test_who_was_told_the_same_second_is_spread_over_the_next() -> None:
+def test_callers_with_the_same_retry_after_are_spread_over_a_second() -> None:
     waits = []
     for chance in (0.0, 0.5, 0.999):
         clock = HandClock()

@@ -6,7 +6,7 @@ import pytest
 from airflow_remote_worker.config import ConfigError, check_central, default_name, load
 
 
-def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
+def test_flags_override_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
     (tmp_path / "worker.toml").write_text(
         'slots = 1\nname = "file"\n[runtime]\npython = "/file/python"\n[runtime.env]\nA = "1"\n'
     )
@@ -46,7 +46,7 @@ def test_a_bad_setting_is_named(environ: dict[str, str], key: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["HOME", "TOKEN", "AIRFLOW_TOKEN", "LOG_LEVEL"])
-def test_the_variables_with_a_meaning_of_their_own_are_no_settings(name: str) -> None:
+def test_variables_with_their_own_meaning_are_not_settings(name: str) -> None:
     load({}, environ={f"AIRFLOW_REMOTE_WORKER_{name}": "DEBUG"})
 
 
@@ -60,7 +60,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8080", "http://127.0.0.1/airflow", "http://[::1]:80", "https://a.example.com"])
-def test_https_or_this_machine_is_safe(url: str) -> None:
+def test_https_and_addresses_of_this_machine_are_allowed(url: str) -> None:
     assert check_central(url + "/", insecure_http=False) == url
 
 
@@ -75,11 +75,11 @@ def test_a_password_in_the_address_is_refused() -> None:
         check_central("https://me:pw@a.example.com", insecure_http=False)
 
 
-def test_the_default_name_is_a_legal_one() -> None:
+def test_the_default_name_is_valid() -> None:
     assert default_name()[0].isalnum()
 
 
-def test_a_queue_may_have_a_user_of_its_own(tmp_path: Path) -> None:
+def test_a_queue_can_have_its_own_user(tmp_path: Path) -> None:
     (tmp_path / "worker.toml").write_text('run_as_user = "tasks"\n[queues."big GPU"]\nrun_as_user = "gpu"\n[queues.other]\n')
     config = load({"state": tmp_path}, environ={"AIRFLOW_REMOTE_WORKER_QUEUES__Fast__RUN_AS_USER": "fast"})
     users = {queue: config.user_of(queue) for queue in ("big GPU", "other", "Fast", "fast")}

@@ -1,4 +1,4 @@
-"""The whole daemon against the fake central, with a fake runtime: what a job, an outage and a restart look like from outside."""
+"""The whole daemon against the fake central, with a fake runtime: jobs, outages and restarts as seen from outside."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_a_job_runs_and_is_reported_with_its_whole_log(central: FakeCentral, wor
     assert (worker.job_dir(job_id) / "task.log").read_bytes() == central.log_bytes(job_id)
 
 
-def test_settings_that_change_reach_new_jobs_and_leave_running_ones_alone(central: FakeCentral, worker: RunningWorker) -> None:
+def test_changed_settings_apply_to_new_jobs_but_not_to_running_ones(central: FakeCentral, worker: RunningWorker) -> None:
     def passed() -> str:
         status = json.loads(worker.state.status_path.read_bytes())
         try:
             return psutil.Process(status["runtime"]["pid"]).environ().get(job_files.TASK_SETTINGS, "")
-        except (TypeError, psutil.NoSuchProcess):  # there is none now, or the one before
+        except (TypeError, psutil.NoSuchProcess):  # there is no zygote now, or the status names the previous one
             return ""
 
     central.set_task_settings({"core.default_timezone": "Europe/Berlin", "core.hostname_callable": "os.getcwd"})
@@ -90,7 +90,7 @@ def test_a_failing_task_is_reported_as_failed(central: FakeCentral, worker: Runn
     assert report and (report.outcome, report.exit_code) == (Outcome.FAILED, 3)
 
 
-def test_a_shim_that_vanishes_is_reported_as_died_and_the_log_says_so(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_shim_that_vanishes_is_reported_as_died_and_logged(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nlog before\ndie")
     central.wait_for_state(job_id, JobState.FAILED)
@@ -110,7 +110,7 @@ def test_an_unknown_bundle_fails_the_job_and_the_task_log_names_the_remedy(centr
     assert b"bundles.elsewhere.path" in central.log_bytes(job_id)
 
 
-def test_a_person_s_kill_reaches_the_task_at_once(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_user_s_stop_reaches_the_task_at_once(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nlog here\nsleep 60")
     central.wait_for_state(job_id, JobState.RUNNING)
@@ -158,13 +158,13 @@ exit 0"""
 
 
 def calls_of(central: FakeCentral, job_id: str) -> list[str]:
-    """What central has answered about the job, in order: the last part of each path."""
+    """Return the calls about the job that central has answered, in order: the last part of each path."""
     about = [request for request in central.requests_to(f"jobs/{job_id}/") if request.status is not None and request.status < 400]
     return [request.path.rpartition("/")[2].partition("?")[0] for request in about]
 
 
 def wait_for_begin(worker: RunningWorker, job_id: str) -> None:
-    """Until the task itself runs: at central it does so already while the answer to its `run` call is on its way."""
+    """Wait until the task itself runs. At central it runs as soon as the answer to its `run` call is sent."""
     eventually(lambda: list(worker.state.jobs.glob(f"{job_id}.*/task.log")))
     eventually(lambda: b"begun" in (worker.job_dir(job_id) / "task.log").read_bytes())
 
@@ -176,7 +176,7 @@ def assert_delivered_in_order(central: FakeCentral, job_id: str) -> None:
     assert calls == ["key", "key", "state", "report"]
 
 
-def test_a_task_ends_during_an_outage_and_what_it_wrote_arrives_afterwards(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_task_ends_during_an_outage_and_its_writes_arrive_afterwards(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
     wait_for_begin(worker, job_id)
@@ -206,7 +206,7 @@ def test_a_task_ends_without_central_and_without_a_daemon(central: FakeCentral, 
     assert_delivered_in_order(central, job_id)
 
 
-def test_a_reboot_does_not_lose_what_the_task_wrote_before(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_reboot_does_not_lose_the_task_s_writes(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES.removesuffix('exit 0')}sleep 60")
     wait_for_begin(worker, job_id)
@@ -225,7 +225,7 @@ def test_a_reboot_does_not_lose_what_the_task_wrote_before(central: FakeCentral,
     assert report and report.outcome is Outcome.DIED
 
 
-def test_a_read_finds_what_was_written_before_it(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_read_sees_earlier_writes(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue(
         "run\nlog begun\nsleep 1\nwrite POST xcoms/dag/run/task/key 7\ncall GET xcoms/dag/run/task/key\n"
@@ -242,9 +242,7 @@ def test_a_read_finds_what_was_written_before_it(central: FakeCentral, worker: R
     assert write.startswith(b"201 "), "all is delivered: writes go through again"
 
 
-def test_a_write_that_central_refuses_later_is_told_in_the_log_and_the_task_fails(
-    central: FakeCentral, worker: RunningWorker
-) -> None:
+def test_a_write_that_central_refuses_later_is_logged_and_the_task_fails(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     state = 'write PATCH task-instances/TI/state {"state": "success", "end_date": "2026-01-01T00:00:00Z"}'
     job_id = worker.enqueue(f"run\nlog begun\nsleep 1\nwrite PATCH no-such-thing/x {{}}\n{state}\nexit 0")
@@ -262,7 +260,7 @@ def test_a_write_that_central_refuses_later_is_told_in_the_log_and_the_task_fail
     assert central.log_bytes(job_id) == (worker.job_dir(job_id) / "task.log").read_bytes()
 
 
-def test_the_writes_of_a_job_that_was_lost_meanwhile_are_dropped(central: FakeCentral, worker: RunningWorker) -> None:
+def test_the_writes_of_a_lost_job_are_dropped(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
     wait_for_begin(worker, job_id)
@@ -275,7 +273,7 @@ def test_the_writes_of_a_job_that_was_lost_meanwhile_are_dropped(central: FakeCe
     assert central.job_state(job_id) == "lost"
 
 
-def test_lost_replies_to_spooled_writes_lose_and_double_nothing(central: FakeCentral, worker: RunningWorker) -> None:
+def test_lost_replies_neither_lose_nor_repeat_spooled_writes(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue(f"run\nlog begun\nsleep 1\n{WRITES}")
     wait_for_begin(worker, job_id)
@@ -290,7 +288,7 @@ def test_lost_replies_to_spooled_writes_lose_and_double_nothing(central: FakeCen
     assert central.task_states(job_id) == ["running", "success"]
 
 
-def test_a_job_knows_from_the_first_moment_how_long_it_may_go_on_alone(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_job_s_input_has_its_limit_without_contact(central: FakeCentral, worker: RunningWorker) -> None:
     before = boottime.now()
     worker.start()
     job_id = worker.enqueue("run\nsleep 60")
@@ -311,9 +309,7 @@ def test_lost_replies_neither_lose_nor_repeat_log_bytes(central: FakeCentral, wo
     assert central.log_bytes(job_id) == (worker.job_dir(job_id) / "task.log").read_bytes()
 
 
-def test_a_restart_that_central_wants_is_the_same_process_anew_and_its_jobs_run_on(
-    central: FakeCentral, worker: RunningWorker
-) -> None:
+def test_a_requested_restart_keeps_the_process_and_its_jobs(central: FakeCentral, worker: RunningWorker) -> None:
     process = worker.start_process()
     job_id = worker.enqueue("run\nlog one\nsleep 4\nlog two\nexit 0")
     central.wait_for_state(job_id, JobState.RUNNING)
@@ -321,9 +317,9 @@ def test_a_restart_that_central_wants_is_the_same_process_anew_and_its_jobs_run_
     before, boot_id = shim.read_bytes(), central.worker("w1").boot_id
     central.ask_to_restart("w1")
     eventually(lambda: central.worker("w1").boot_id != boot_id)
-    assert not central.worker("w1").intent.restart, "once for each wish"
+    assert not central.worker("w1").intent.restart, "once for each request"
     assert process.poll() is None and shim.read_bytes() == before and central.job_epoch(job_id) == 1
-    eventually(lambda: b"central wants it to start anew; 1 jobs run on" in central.worker_log("w1"))
+    eventually(lambda: b"an administrator requested a restart; 1 jobs run on" in central.worker_log("w1"))
     assert central.worker_log("w1").count(b"session open") == 2
     central.wait_for_state(job_id, JobState.SUCCEEDED)
     assert [json.loads(line)["event"] for line in central.log_bytes(job_id).splitlines()] == ["one", "two"]
@@ -344,7 +340,7 @@ def test_a_restarted_daemon_adopts_its_running_jobs(central: FakeCentral, worker
     assert central.job_epoch(job_id) == 1
 
 
-def test_a_job_that_ended_while_no_daemon_lived_is_reported_by_the_next(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_job_that_ended_without_a_daemon_is_reported_by_the_next(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nlog up\nsleep 0.5\nexit 0")
     eventually(lambda: b"up" in central.log_bytes(job_id))  # until then the shim waits for the answer to its `run`
@@ -365,7 +361,7 @@ def test_a_shim_that_was_never_recorded_is_found_and_adopted(central: FakeCentra
     central.wait_for_state(job_id, JobState.SUCCEEDED)
 
 
-def test_a_shim_killed_while_no_daemon_lived_is_reported_as_died(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_shim_killed_without_a_daemon_is_reported_as_died(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nsleep 60")
     central.wait_for_state(job_id, JobState.RUNNING)
@@ -378,12 +374,12 @@ def test_a_shim_killed_while_no_daemon_lived_is_reported_as_died(central: FakeCe
     assert central.job(job_id).report.outcome is Outcome.DIED  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("hears_by", ["sleep 60", "sleep 1\ncall GET variables/colour\nsleep 60"], ids=["poll", "gateway"])
-def test_a_lost_job_is_stopped_its_log_is_whole_and_its_report_is_refused(
-    hears_by: str, central: FakeCentral, worker: RunningWorker
+@pytest.mark.parametrize("learns_by", ["sleep 60", "sleep 1\ncall GET variables/colour\nsleep 60"], ids=["poll", "gateway"])
+def test_a_lost_job_is_stopped_its_log_is_complete_and_its_report_is_refused(
+    learns_by: str, central: FakeCentral, worker: RunningWorker
 ) -> None:
     worker.start()
-    job_id = worker.enqueue(f"run\nlog before\nbytes 3000000\n{hears_by}")
+    job_id = worker.enqueue(f"run\nlog before\nbytes 3000000\n{learns_by}")
     central.wait_for_state(job_id, JobState.RUNNING)
     pid = eventually(lambda: shim_pid(worker, job_id))
     eventually(lambda: (worker.job_dir(job_id) / "task.log").stat().st_size > 3_000_000)
@@ -397,7 +393,7 @@ def test_a_lost_job_is_stopped_its_log_is_whole_and_its_report_is_refused(
     assert late is not None and late.log_size == len(central.log_bytes(job_id))
 
 
-def test_a_copy_of_this_machine_disturbs_nothing(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_copy_of_this_machine_is_refused_without_harm(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nlog before\nsleep 2\nlog after\nexit 0")
     central.wait_for_state(job_id, JobState.RUNNING)
@@ -413,7 +409,7 @@ def test_a_copy_of_this_machine_disturbs_nothing(central: FakeCentral, worker: R
     assert central.log_bytes(job_id).count(b'"after"') == 1
 
 
-def test_a_central_that_forgot_the_session_gets_a_new_one(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_lost_session_is_replaced_by_a_new_one(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nsleep 2\nexit 0")
     central.wait_for_state(job_id, JobState.RUNNING)
@@ -425,15 +421,15 @@ def test_a_central_that_forgot_the_session_gets_a_new_one(central: FakeCentral, 
     assert (central.job_epoch(job_id), known.clones_seen) == (1, 0)
 
 
-def test_status_says_that_the_clock_is_off(central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_shows_the_clock_s_offset(central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SystemClock, "wall", lambda self: time.time() + 3600)
     worker.start()
     path = worker.state.status_path
-    told = eventually(lambda: path.exists() and json.loads(path.read_bytes())["clock_off_s"])
-    assert told == pytest.approx(3600, abs=5)
+    offset = eventually(lambda: path.exists() and json.loads(path.read_bytes())["clock_off_s"])
+    assert offset == pytest.approx(3600, abs=5)
 
 
-def test_draining_takes_no_more_and_waits_for_what_runs(central: FakeCentral, worker: RunningWorker) -> None:
+def test_draining_takes_no_new_jobs_and_waits_for_running_ones(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     running = worker.enqueue("run\nsleep 1\nexit 0")
     central.wait_for_state(running, JobState.RUNNING)
@@ -443,7 +439,7 @@ def test_draining_takes_no_more_and_waits_for_what_runs(central: FakeCentral, wo
     assert central.job_state(waiting) == "queued"
 
 
-def test_a_revoked_worker_ends_and_leaves_its_jobs(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_revoked_worker_ends_and_its_jobs_run_on(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id = worker.enqueue("run\nsleep 20")
     central.wait_for_state(job_id, JobState.RUNNING)
@@ -463,7 +459,7 @@ def test_leave_by_intent_gives_the_credential_back(central: FakeCentral, worker:
     assert not (worker.state.root / "credential.json").exists()
 
 
-def test_a_paused_worker_takes_work_again_once_it_is_to_serve(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_paused_worker_takes_work_again_when_its_intent_is_serve(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     eventually(lambda: central.requests_to("poll"))
     central.set_intent("w1", IntentMode.PAUSE)
@@ -474,7 +470,9 @@ def test_a_paused_worker_takes_work_again_once_it_is_to_serve(central: FakeCentr
     central.wait_for_state(job_id, JobState.SUCCEEDED)
 
 
-def test_a_deaf_job_is_ended_from_outside(central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_ignores_its_stop_is_killed(
+    central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervisor, "KILL_AFTER_S", 0.5)
     worker.config = msgspec.structs.replace(worker.config, stop_grace_s=0.3)
     worker.start()
@@ -485,7 +483,7 @@ def test_a_deaf_job_is_ended_from_outside(central: FakeCentral, worker: RunningW
     eventually(lambda: not is_running(pid), timeout_s=25)
 
 
-def test_without_contact_a_job_is_stopped_after_its_time(worker: RunningWorker, central: FakeCentral) -> None:
+def test_without_contact_a_job_is_stopped_after_its_limit(worker: RunningWorker, central: FakeCentral) -> None:
     central._ledger.stop_after_s = 1.5
     worker.start()
     job_id = worker.enqueue("run\nsleep 60")
@@ -495,7 +493,7 @@ def test_without_contact_a_job_is_stopped_after_its_time(worker: RunningWorker, 
     eventually(lambda: not is_running(pid))
 
 
-def test_a_runtime_that_can_t_host_takes_no_job_and_central_hears_why(worker: RunningWorker, central: FakeCentral) -> None:
+def test_with_an_unusable_runtime_the_worker_takes_no_job_and_reports_why(worker: RunningWorker, central: FakeCentral) -> None:
     worker.config.runtime.env["FAKE_UNABLE"] = "no airflow here; install it"
     worker.start()
     job_id = worker.enqueue("run")
@@ -504,7 +502,7 @@ def test_a_runtime_that_can_t_host_takes_no_job_and_central_hears_why(worker: Ru
     assert central.job_state(job_id) == JobState.QUEUED
 
 
-def test_a_failed_canary_takes_no_job_until_the_runtime_is_repaired(
+def test_after_a_failed_canary_the_worker_takes_no_job_until_the_runtime_is_repaired(
     worker: RunningWorker, central: FakeCentral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime_module, "LOOK_EVERY_S", 0.2)
@@ -523,7 +521,7 @@ def test_a_failed_canary_takes_no_job_until_the_runtime_is_repaired(
     assert eventually(lambda: central.runtime("w1").trouble == "")
 
 
-def test_jobs_that_fail_before_they_begin_make_the_worker_stop_and_try_one(
+def test_after_jobs_that_fail_before_they_begin_the_worker_pauses_and_tries_one(
     worker: RunningWorker, central: FakeCentral, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breaker, "FIRST_PAUSE_S", 2.0)
@@ -532,7 +530,7 @@ def test_jobs_that_fail_before_they_begin_make_the_worker_stop_and_try_one(
     for job_id in failed:
         central.wait_for_state(job_id, JobState.FAILED)
     waiting = [worker.enqueue("run\nsleep 0.5\nexit 0") for _ in range(2)]
-    reported = eventually(lambda: (told := central.runtime("w1")) and told.trouble)
+    reported = eventually(lambda: (runtime := central.runtime("w1")) and runtime.trouble)
     assert "the last 3 jobs failed before their own code began" in reported
     assert all(central.job_state(job_id) == JobState.QUEUED for job_id in waiting)
     central.wait_for_state(waiting[0], JobState.RUNNING, timeout_s=20)
@@ -548,7 +546,7 @@ def test_without_a_zygote_each_job_gets_a_fresh_interpreter(worker: RunningWorke
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
 
 
-def test_a_zygote_that_dies_in_the_fork_starts_no_second_copy(worker: RunningWorker, central: FakeCentral) -> None:
+def test_a_zygote_that_dies_while_forking_causes_no_second_copy(worker: RunningWorker, central: FakeCentral) -> None:
     worker.config.runtime.env["FAKE_CRASH_IN_FORK"] = "1"
     worker.start()
     job_id = worker.enqueue("run\nlog once\nexit 0")
@@ -564,27 +562,27 @@ def test_an_idle_worker_sends_nothing_but_its_poll(
     eventually(lambda: central.requests_to("runtime"))
     time.sleep(1.5)
     others = [request.path for request in central.requests if not request.path.startswith("log?")]
-    # The first poll asks for no job: the runtime is still being tried.
+    # The first poll requests no job: the runtime is still being tested.
     assert sorted(others) == ["enrol", "poll", "poll", "runtime", "session"]
     eventually(lambda: b"session open" in central.worker_log("w1"))
-    told = len(central.requests)
+    sent = len(central.requests)
     time.sleep(5)
-    assert len(central.requests) == told, "it has told of its start, and has nothing more to say"
+    assert len(central.requests) == sent, "after its start an idle worker sends nothing more"
 
 
-def test_status_tells_what_is_held(worker: RunningWorker, central: FakeCentral) -> None:
+def test_status_lists_the_held_jobs(worker: RunningWorker, central: FakeCentral) -> None:
     worker.start()
     job_id = worker.enqueue("run\nsleep 20")
     central.wait_for_state(job_id, JobState.RUNNING)
     eventually(lambda: json.loads(worker.state.status_path.read_bytes())["jobs"])
-    told = json.loads(worker.state.status_path.read_bytes())
-    assert told["jobs"][0]["job_id"] == job_id
-    assert told["jobs"][0]["phase"] in (JobPhase.PREPARING.value, JobPhase.RUNNING.value)
+    status = json.loads(worker.state.status_path.read_bytes())
+    assert status["jobs"][0]["job_id"] == job_id
+    assert status["jobs"][0]["phase"] in (JobPhase.PREPARING.value, JobPhase.RUNNING.value)
     central.end_task(job_id)
     central.wait_for_state(job_id, JobState.REVOKED)
 
 
-def test_kill_minus_nine_of_the_daemon_costs_nothing(central: FakeCentral, worker: RunningWorker) -> None:
+def test_sigkill_of_the_daemon_loses_nothing(central: FakeCentral, worker: RunningWorker) -> None:
     first = worker.start_process()
     job_id = worker.enqueue("run\nlog one\nsleep 2\nlog two\nexit 0")
     eventually(lambda: b"one" in central.log_bytes(job_id))
@@ -597,7 +595,7 @@ def test_kill_minus_nine_of_the_daemon_costs_nothing(central: FakeCentral, worke
     assert second.wait(10) == EXIT_OK
 
 
-def test_a_second_signal_leaves_running_jobs_behind(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_second_signal_ends_the_daemon_and_its_jobs_run_on(central: FakeCentral, worker: RunningWorker) -> None:
     process = worker.start_process()
     job_id = worker.enqueue("run\nlog up\nsleep 20")
     eventually(lambda: b"up" in central.log_bytes(job_id))
@@ -611,7 +609,7 @@ def test_a_second_signal_leaves_running_jobs_behind(central: FakeCentral, worker
     os.kill(pid, signal.SIGKILL)
 
 
-def test_the_credential_is_in_nobody_s_environment_or_arguments(central: FakeCentral, worker: RunningWorker) -> None:
+def test_the_credential_is_in_no_environment_or_arguments(central: FakeCentral, worker: RunningWorker) -> None:
     daemon = worker.start_process(extra_env={"SITE_SECRET": "hush"})
     job_id = worker.enqueue("run\nlog up\nsleep 20")
     eventually(lambda: b"up" in central.log_bytes(job_id))
@@ -626,17 +624,17 @@ def test_the_credential_is_in_nobody_s_environment_or_arguments(central: FakeCen
     os.kill(shim_pid(worker, job_id), signal.SIGKILL)
 
 
-def test_plain_http_to_another_machine_is_warned_of_at_each_start(
+def test_plain_http_to_another_machine_causes_a_warning_at_each_start(
     worker: RunningWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker.config = msgspec.structs.replace(worker.config, central="http://central.invalid", insecure_http=True)
     worker.start()
     eventually(lambda: "NOT ENCRYPTED: http://central.invalid is plain http" in caplog.text)
-    told = eventually(lambda: worker.state.status_path.exists() and json.loads(worker.state.status_path.read_bytes()))
-    assert told["warning"].startswith("NOT ENCRYPTED")
+    status = eventually(lambda: worker.state.status_path.exists() and json.loads(worker.state.status_path.read_bytes()))
+    assert status["warning"].startswith("NOT ENCRYPTED")
 
 
-def test_tasks_as_another_user_cost_connection_tests_and_need_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run_as_user_disables_connection_tests_and_needs_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = Config(state=tmp_path, run_as_user="nobody")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert Capability.CONNECTION_TEST not in daemon.capabilities(config)

@@ -1,4 +1,4 @@
-"""How jobs and the daemon end: signals, drain, leave, a machine that goes down, processes that nobody sees to. Real processes."""
+"""How jobs and the daemon end: signals, drain, leave, a restart of the machine, stray processes. With real processes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def settings(worker: RunningWorker, text: str) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_takes_no_more_and_waits_for_what_runs(central: FakeCentral, worker: RunningWorker, signum: int) -> None:
+def test_a_signal_takes_no_new_jobs_and_waits_for_running_ones(central: FakeCentral, worker: RunningWorker, signum: int) -> None:
     process = worker.start_process()
     job_id, _ = running_job(central, worker, "sleep 2\nlog end\nexit 0")
     process.send_signal(signum)
@@ -64,7 +64,7 @@ def test_a_signal_takes_no_more_and_waits_for_what_runs(central: FakeCentral, wo
     assert central.job_state(waiting) == "queued"
 
 
-def test_when_the_drain_lasts_too_long_the_jobs_are_left_and_adopted(central: FakeCentral, worker: RunningWorker) -> None:
+def test_after_the_drain_timeout_jobs_run_on_and_are_adopted(central: FakeCentral, worker: RunningWorker) -> None:
     settings(worker, "drain_timeout_s = 1")
     process = worker.start_process()
     job_id, pid = running_job(central, worker, "sleep 5\nlog end\nexit 0")
@@ -79,7 +79,7 @@ def test_when_the_drain_lasts_too_long_the_jobs_are_left_and_adopted(central: Fa
 
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
-def test_a_second_signal_leaves_at_once_and_nothing_is_killed(
+def test_a_second_signal_ends_the_daemon_at_once_and_kills_nothing(
     central: FakeCentral, worker: RunningWorker, first: int, second: int
 ) -> None:
     process = worker.start_process()
@@ -95,18 +95,18 @@ def test_a_second_signal_leaves_at_once_and_nothing_is_killed(
     assert events(central, job_id) == ["up", "end"]
 
 
-# Central's wishes
+# Intents
 
 
-def test_a_worker_drained_by_central_stays_in_sight_and_serves_again(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_worker_drained_by_central_stays_online_and_serves_again(central: FakeCentral, worker: RunningWorker) -> None:
     process = worker.start_process()
     job_id, _ = running_job(central, worker, "sleep 1\nexit 0")
     central.set_intent("w1", IntentMode.DRAIN, reason="new disk")
     central.wait_for_state(job_id, JobState.SUCCEEDED)
     waiting = worker.enqueue("run\nexit 0")
-    told = eventually(lambda: (s := json.loads(worker.state.status_path.read_bytes()))["jobs"] == [] and s)
-    assert (told["phase"], told["free_slots"]) == ("serving", 0)
-    assert told["intent"] == {"mode": "drain", "reason": "new disk"}
+    status = eventually(lambda: (s := json.loads(worker.state.status_path.read_bytes()))["jobs"] == [] and s)
+    assert (status["phase"], status["free_slots"]) == ("serving", 0)
+    assert status["intent"] == {"mode": "drain", "reason": "new disk"}
     time.sleep(0.5)
     assert process.poll() is None
     assert central.job_state(waiting) == "queued"
@@ -125,10 +125,10 @@ def test_leaving_waits_for_the_jobs_before_it_gives_the_credential_back(central:
     assert [path.name for path in worker.state.root.glob("credential.json*")] == []
 
 
-# The machine goes down
+# Restart of the machine
 
 
-def test_jobs_that_died_with_the_machine_are_reported_so_once_with_their_log(central: FakeCentral, worker: RunningWorker) -> None:
+def test_jobs_that_died_with_the_machine_are_reported_once_with_their_log(central: FakeCentral, worker: RunningWorker) -> None:
     first = worker.start_process()
     job_id, pid = running_job(central, worker, "sleep 60\nlog never")
     first.kill()
@@ -143,7 +143,7 @@ def test_jobs_that_died_with_the_machine_are_reported_so_once_with_their_log(cen
     eventually(lambda: found.closed())
     second.kill()
     second.wait()
-    worker.start_process()  # nothing is said again
+    worker.start_process()  # nothing is reported again
     eventually(lambda: len(central.requests_to("session")) == 3)
     time.sleep(0.5)
 
@@ -155,7 +155,7 @@ def test_jobs_that_died_with_the_machine_are_reported_so_once_with_their_log(cen
     assert len(central.requests_to(f"{job_id}/report")) == 1
 
 
-def test_a_result_that_the_machine_kept_is_what_counts(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_stored_result_counts_after_a_restart_of_the_machine(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id, _ = running_job(central, worker, "sleep 2\nexit 3")
     worker.detach()
@@ -168,7 +168,7 @@ def test_a_result_that_the_machine_kept_is_what_counts(central: FakeCentral, wor
     assert report and (report.outcome, report.exit_code) == (Outcome.FAILED, 3)
 
 
-def test_an_offer_that_was_stored_but_not_started_starts_if_central_still_wants_it(
+def test_a_stored_offer_starts_if_central_still_wants_it(
     central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as cut_off:
@@ -183,7 +183,7 @@ def test_an_offer_that_was_stored_but_not_started_starts_if_central_still_wants_
     assert central.job_epoch(job_id) == 1
 
 
-def test_an_offer_that_central_gave_to_someone_else_meanwhile_runs_no_user_code(
+def test_a_stored_offer_that_central_gave_to_another_worker_runs_no_user_code(
     central: FakeCentral, worker: RunningWorker, tmp_path: Path
 ) -> None:
     (worker.bundle / "a_dag.py").write_text("run\nlog user code")
@@ -196,12 +196,10 @@ def test_an_offer_that_central_gave_to_someone_else_meanwhile_runs_no_user_code(
     assert "user code" not in (found.task_log.read_text() if found.task_log.exists() else "")
 
 
-# What jobs leave behind
+# Stray processes
 
 
-def test_what_a_vanished_shim_left_running_is_ended_before_the_job_is_reported(
-    central: FakeCentral, worker: RunningWorker
-) -> None:
+def test_processes_of_a_vanished_shim_are_ended_before_the_job_is_reported(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_id, pid = running_job(central, worker, "stray 300\nsleep 60")
     stray = int(eventually(lambda: [e for e in events(central, job_id) if e.startswith("left")])[0].split()[1])
@@ -209,7 +207,7 @@ def test_what_a_vanished_shim_left_running_is_ended_before_the_job_is_reported(
     os.kill(pid, signal.SIGKILL)
     central.wait_for_state(job_id, JobState.FAILED)
     assert not is_running(stray)
-    assert any(f"ended what it left running: sleep ({stray})" in event for event in events(central, job_id))
+    assert any(f"ended the processes that it left: sleep ({stray})" in event for event in events(central, job_id))
 
 
 @pytest.mark.timeout(280)
@@ -218,8 +216,8 @@ def test_a_thousand_jobs_leave_no_process_and_no_zombie(central: FakeCentral, wo
     job_ids = [worker.enqueue("run\nexit 0") for _ in range(1000)]
     for job_id in job_ids:
         central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=60)
-    told = json.loads(worker.state.status_path.read_bytes())
-    zygote = psutil.Process(told["runtime"]["pid"])
+    status = json.loads(worker.state.status_path.read_bytes())
+    zygote = psutil.Process(status["runtime"]["pid"])
     eventually(lambda: zygote.children(recursive=True) == [])
     ours = [p for p in psutil.Process().children(recursive=True) if p.pid != zygote.pid]
     assert [p for p in ours if p.status() == psutil.STATUS_ZOMBIE] == []
@@ -229,7 +227,7 @@ def test_a_thousand_jobs_leave_no_process_and_no_zombie(central: FakeCentral, wo
 # Fairness
 
 
-def test_a_drive_that_does_not_answer_delays_no_other_job_and_is_named(
+def test_a_hanging_drive_delays_no_other_job_and_is_named(
     central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparation, "PREPARE_WITHIN_S", 2.0)
@@ -257,7 +255,7 @@ def test_a_drive_that_does_not_answer_delays_no_other_job_and_is_named(
     answer.set()
 
 
-def test_a_stop_of_one_job_touches_no_other(central: FakeCentral, worker: RunningWorker) -> None:
+def test_a_stop_of_one_job_affects_no_other(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     kept, kept_pid = running_job(central, worker, "sleep 3\nexit 0")
     ended, ended_pid = running_job(central, worker, "sleep 60")

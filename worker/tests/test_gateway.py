@@ -20,7 +20,7 @@ LEASE = Lease("job-1", 1)
 
 
 class FakeLink:
-    """Answers as the test says; an error in the list is raised."""
+    """Gives the test's answers; raises the errors among them."""
 
     def __init__(self, *answers: Executed | Exception) -> None:
         self.is_down = False
@@ -68,7 +68,7 @@ def run(main: Callable[[], object]) -> None:
 CALL = frames.Call(id=4, method="PATCH", path="task-instances/x/run", headers={}, body=b"{}")
 
 
-def test_a_call_goes_through_and_a_good_run_is_the_acceptance(tmp_path: Path) -> None:
+def test_a_call_is_passed_on_and_a_successful_run_accepts_the_offer(tmp_path: Path) -> None:
     accepted: list[int] = []
 
     async def main() -> None:
@@ -85,7 +85,7 @@ def test_a_call_goes_through_and_a_good_run_is_the_acceptance(tmp_path: Path) ->
     assert accepted == [1]
 
 
-def test_only_this_user_can_open_the_door(tmp_path: Path) -> None:
+def test_only_this_user_can_open_the_socket(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
             assert gateway.path.stat().st_mode & 0o077 == 0
@@ -93,7 +93,7 @@ def test_only_this_user_can_open_the_door(tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_wrong_key_hears_nothing(tmp_path: Path) -> None:
+def test_a_wrong_key_gets_no_answer(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
             gateway.open(JobAccess(LEASE, "right"))
@@ -104,7 +104,7 @@ def test_a_wrong_key_hears_nothing(tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_shim_whose_job_is_not_held_is_told_to_stop(tmp_path: Path) -> None:
+def test_a_shim_whose_job_is_not_held_is_stopped(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway, shim(gateway) as connection:
             assert isinstance(await connection.receive(), frames.Stop)
@@ -126,9 +126,9 @@ def test_a_call_waits_out_an_outage(tmp_path: Path) -> None:
     run(main)
 
 
-@pytest.mark.parametrize(("before", "heard"), [([Unreachable("cut")], 201), ([], 409)])
-def test_a_conflict_is_asked_about_again_if_the_call_may_be_under_way_twice(
-    before: list[Exception], heard: int, tmp_path: Path
+@pytest.mark.parametrize(("before", "expected"), [([Unreachable("cut")], 201), ([], 409)])
+def test_a_conflict_is_retried_if_an_earlier_copy_may_be_in_progress(
+    before: list[Exception], expected: int, tmp_path: Path
 ) -> None:
     async def main() -> None:
         link = FakeLink(*before, Executed(409, {}, b"conflict"), Executed(201, {}, b"written"))
@@ -138,12 +138,12 @@ def test_a_conflict_is_asked_about_again_if_the_call_may_be_under_way_twice(
                 await connection.send(frames.Call(id=1, method="POST", path="xcoms/d/r/t/k", headers={}, body=b"1"))
                 answer = await connection.receive()
                 assert isinstance(answer, frames.Answer)
-                assert answer.status == heard
+                assert answer.status == expected
 
     run(main)
 
 
-def test_a_stop_is_pushed_at_once_and_ends_the_wait_for_central(tmp_path: Path) -> None:
+def test_a_stop_is_sent_at_once_and_ends_the_wait_for_central(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("cut cable"))) as gateway:
             gateway.open(JobAccess(LEASE, "right"))
@@ -158,7 +158,7 @@ def test_a_stop_is_pushed_at_once_and_ends_the_wait_for_central(tmp_path: Path) 
     run(main)
 
 
-def test_a_stop_is_told_to_a_shim_that_connects_later(tmp_path: Path) -> None:
+def test_a_stop_is_sent_to_a_shim_that_connects_later(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("x"))) as gateway:
             gateway.open(JobAccess(LEASE, "right"))
@@ -169,12 +169,12 @@ def test_a_stop_is_told_to_a_shim_that_connects_later(tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_superseded_job_is_answered_gone_and_told_upstairs(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_a_superseded_job_gets_gone_and_the_callback_is_called(tmp_path: Path) -> None:
+    calls: list[int] = []
 
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Superseded("moved on"))) as gateway:
-            gateway.open(JobAccess(LEASE, "right", on_superseded=lambda: told.append(1)))
+            gateway.open(JobAccess(LEASE, "right", on_superseded=lambda: calls.append(1)))
             async with shim(gateway) as connection:
                 await connection.send(CALL)
                 answer = await connection.receive()
@@ -182,10 +182,10 @@ def test_a_superseded_job_is_answered_gone_and_told_upstairs(tmp_path: Path) -> 
                 assert answer.status == 410
 
     run(main)
-    assert told == [1]
+    assert calls == [1]
 
 
-def test_nonsense_closes_that_connection_only(tmp_path: Path) -> None:
+def test_an_invalid_frame_closes_only_its_connection(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Executed(200, {}, b""))) as gateway:
             gateway.open(JobAccess(LEASE, "right"))
@@ -208,7 +208,7 @@ FINE = Executed(201, {}, b"{}")
 
 
 class FakeOutbox:
-    """Full or empty, as the test says."""
+    """Full or empty, as the test sets it."""
 
     def __init__(self, *, waits: bool = False) -> None:
         self.waits = waits
@@ -234,7 +234,7 @@ async def ask(gateway: LocalGateway, call: frames.Call, outbox: FakeOutbox | Non
         return await connection.receive()
 
 
-def test_a_write_goes_through_while_central_is_there(tmp_path: Path) -> None:
+def test_a_write_is_passed_on_while_central_is_reachable(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(FINE)) as gateway:
             assert await ask(gateway, WRITE, FakeOutbox()) == frames.Answer(id=5, status=201, headers={}, body=b"{}")
@@ -243,21 +243,21 @@ def test_a_write_goes_through_while_central_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("may_spool", [False, True])
-def test_a_task_that_lost_a_write_while_it_ran_on_ends_as_failed(tmp_path: Path, may_spool: bool) -> None:
+def test_a_task_that_lost_a_write_ends_as_failed(tmp_path: Path, may_spool: bool) -> None:
     async def main() -> None:
         outbox, link = FakeOutbox(), FakeLink(FINE)
         outbox.lost_at = 1.0
-        said = b'{"state": "success", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": "a"}'
-        state = frames.Call(id=5, method="PATCH", path="task-instances/x/state", headers={}, body=said, may_spool=may_spool)
+        body = b'{"state": "success", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": "a"}'
+        state = frames.Call(id=5, method="PATCH", path="task-instances/x/state", headers={}, body=body, may_spool=may_spool)
         async with serving(tmp_path, link) as gateway:
             await ask(gateway, state, outbox)
-        (body,) = link.bodies
-        assert json.loads(body) == {"state": "failed", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": "a"}
+        (sent,) = link.bodies
+        assert json.loads(sent) == {"state": "failed", "end_date": "2026-01-01T00:00:00Z", "rendered_map_index": "a"}
 
     run(main)
 
 
-def test_a_write_is_the_shims_to_keep_once_central_is_away(tmp_path: Path) -> None:
+def test_a_write_is_spooled_by_the_shim_while_central_is_unreachable(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, FakeLink(Unreachable("cut cable"))) as gateway:
             assert await ask(gateway, WRITE, FakeOutbox()) == frames.Spool(id=5)
@@ -265,7 +265,7 @@ def test_a_write_is_the_shims_to_keep_once_central_is_away(tmp_path: Path) -> No
     run(main)
 
 
-def test_a_write_does_not_even_try_a_central_that_is_known_to_be_away(tmp_path: Path) -> None:
+def test_a_write_is_not_sent_while_central_is_known_to_be_unreachable(tmp_path: Path) -> None:
     async def main() -> None:
         link = FakeLink(FINE)
         link.is_down = True
@@ -276,8 +276,8 @@ def test_a_write_does_not_even_try_a_central_that_is_known_to_be_away(tmp_path: 
     run(main)
 
 
-def test_a_write_into_a_black_hole_is_kept_after_some_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_module, "PATIENCE_S", 0.05)
+def test_a_write_without_an_answer_is_spooled_after_some_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "TRY_BEFORE_SPOOLING_S", 0.05)
 
     class BlackHole(FakeLink):
         async def execution(self, *call: object) -> Executed:  # type: ignore[override]
@@ -302,7 +302,7 @@ def test_a_write_waits_behind_earlier_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", [READ, frames.Call(id=6, method="POST", path="xcoms/d/r/t/k", headers={})])
-def test_what_can_t_be_spooled_is_asked_when_earlier_writes_are_delivered(call: frames.Call, tmp_path: Path) -> None:
+def test_a_call_that_can_t_be_spooled_waits_for_earlier_writes(call: frames.Call, tmp_path: Path) -> None:
     async def main() -> None:
         link, outbox = FakeLink(FINE), FakeOutbox(waits=True)
         async with serving(tmp_path, link) as gateway, anyio.create_task_group() as tasks:
@@ -337,7 +337,7 @@ def test_a_stop_ends_the_wait_for_earlier_writes(tmp_path: Path) -> None:
     run(main)
 
 
-def test_the_outbox_is_looked_at_when_a_shim_connects_and_when_it_says_so(tmp_path: Path) -> None:
+def test_the_outbox_is_read_when_a_shim_connects_and_when_it_notifies(tmp_path: Path) -> None:
     async def main() -> None:
         outbox = FakeOutbox()
         async with serving(tmp_path, FakeLink(FINE)) as gateway:

@@ -5,15 +5,15 @@ from airflow_remote_worker.lifecycle import EXIT_OK, EXIT_REFUSED, Lifecycle, Ph
 
 def test_one_signal_drains_a_second_detaches() -> None:
     lifecycle = Lifecycle()
-    lifecycle.hear_signal("SIGTERM")
+    lifecycle.on_signal("SIGTERM")
     assert lifecycle.phase is Phase.DRAINING
     assert not lifecycle.detaching.is_set()
-    lifecycle.hear_signal("SIGINT")
+    lifecycle.on_signal("SIGINT")
     assert lifecycle.phase is Phase.DETACHING
     assert lifecycle.exit_code == EXIT_OK
 
 
-def test_the_first_reason_to_go_stands() -> None:
+def test_the_first_reason_to_detach_is_kept() -> None:
     lifecycle = Lifecycle()
     lifecycle.detach("revoked", exit_code=EXIT_REFUSED)
     lifecycle.detach("drained")
@@ -21,7 +21,7 @@ def test_the_first_reason_to_go_stands() -> None:
     assert (lifecycle.reason, lifecycle.exit_code, lifecycle.phase) == ("revoked", EXIT_REFUSED, Phase.DETACHING)
 
 
-def test_a_restart_detaches_but_never_one_that_is_on_its_way_out() -> None:
+def test_a_restart_detaches_only_while_serving() -> None:
     serving, draining = Lifecycle(), Lifecycle()
     draining.drain("SIGTERM")
     for lifecycle in (serving, draining):
@@ -36,10 +36,10 @@ def test_detaching_also_ends_the_wait_for_draining() -> None:
     assert lifecycle.draining.is_set()
 
 
-def test_a_refusal_is_no_news_once_the_credential_is_given_back() -> None:
+def test_a_refusal_is_ignored_while_the_credential_is_given_back() -> None:
     lifecycle = Lifecycle()
     lifecycle.drain("leave")
-    lifecycle.gives_credential_back = True
+    lifecycle.is_leaving = True
     lifecycle.detach("revoked", exit_code=EXIT_REFUSED)
     assert lifecycle.phase is Phase.DRAINING
     lifecycle.detach("left")

@@ -1,4 +1,4 @@
-"""A user's password becomes Airflow's own token, or a refusal that says why; anything else that answers is not believed."""
+"""A login exchanges a user's password for Airflow's token, or explains the refusal; other answers are not trusted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _log_in(status: int, body: bytes, asked: list[httpx.Request] | None = None) 
     return anyio.run(run)
 
 
-def test_the_login_is_airflows_own() -> None:
+def test_the_login_uses_airflows_endpoint() -> None:
     asked: list[httpx.Request] = []
     assert _log_in(201, b'{"access_token": "a.b.c", "more": 1}', asked) == "a.b.c"
     [request] = asked
@@ -44,18 +44,18 @@ def test_the_login_is_airflows_own() -> None:
     ("status", "said"),
     [(401, "password of 'ann'"), (403, "password of 'ann'"), (404, "enrolment token"), (405, "enrolment token")],
 )
-def test_a_refusal_says_why(status: int, said: str) -> None:
+def test_a_refusal_is_explained(status: int, said: str) -> None:
     with pytest.raises(Refused, match=said) as refused:
         _log_in(status, b'{"detail": "s3cret"}')
     assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (302, b""), (500, b"oops"), (200, b'{"token": "x"}')])
-def test_what_is_no_token_is_not_believed(status: int, body: bytes) -> None:
+def test_an_answer_without_a_token_is_not_trusted(status: int, body: bytes) -> None:
     with pytest.raises(Unreachable):
         _log_in(status, body)
 
 
-def test_a_user_must_say_which_queues(capsys: pytest.CaptureFixture[str], tmp_path) -> None:
+def test_a_user_must_name_queues(capsys: pytest.CaptureFixture[str], tmp_path) -> None:
     assert main(["join", "http://127.0.0.1:1", "--username", "ann", "--state", str(tmp_path)]) == 2
     assert "--queues" in capsys.readouterr().err

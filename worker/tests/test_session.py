@@ -29,88 +29,88 @@ def session() -> WorkerSession:
 
 
 def test_an_offer_that_fits_is_taken_and_listed(session: WorkerSession) -> None:
-    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a", slots=3)]))
-    assert [offer.job_id for offer in heard.take] == ["a"]
-    poll = session.ask(60)
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a", slots=3)]))
+    assert [offer.job_id for offer in actions.take] == ["a"]
+    poll = session.next_poll(60)
     assert poll.free_slots == 1
     assert [(job.job_id, job.epoch, job.phase) for job in poll.jobs] == [("a", 1, JobPhase.PREPARING)]
 
 
 def test_an_offer_that_does_not_fit_is_declined(session: WorkerSession) -> None:
     session.hold(make_offer("a", slots=3))
-    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("b", slots=2)]))
-    assert not heard.take
-    assert "needs 2" in heard.decline[0][1]
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("b", slots=2)]))
+    assert not actions.take
+    assert "needs 2" in actions.decline[0][1]
 
 
-def test_without_room_nothing_is_asked_for_and_what_comes_all_the_same_is_declined_with_the_reason(
+def test_without_room_no_slots_are_free_and_offers_are_declined_with_the_reason(
     session: WorkerSession,
 ) -> None:
     session.no_room = "disk full: only 3 MB are free"
-    assert session.ask(60).free_slots == 0
-    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a")]))
-    assert heard.decline[0][1] == "disk full: only 3 MB are free"
+    assert session.next_poll(60).free_slots == 0
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a")]))
+    assert actions.decline[0][1] == "disk full: only 3 MB are free"
     session.no_room = ""
-    assert session.ask(60).free_slots == 4
+    assert session.next_poll(60).free_slots == 4
 
 
-def test_on_probation_one_new_job_is_taken_however_many_slots_it_needs_and_whatever_ran_before(session: WorkerSession) -> None:
+def test_on_probation_one_new_job_is_taken_whatever_its_slots(session: WorkerSession) -> None:
     session.hold(make_offer("old", slots=2), JobPhase.RUNNING)
     session.on_probation = True
-    assert session.ask(60).free_slots == 2
-    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a", slots=1), make_offer("b", slots=1)]))
-    assert [offer.job_id for offer in heard.take] == ["a"]
-    assert [offer.job_id for offer, _ in heard.decline] == ["b"]
-    assert session.ask(60).free_slots == 0
+    assert session.next_poll(60).free_slots == 2
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a", slots=1), make_offer("b", slots=1)]))
+    assert [offer.job_id for offer in actions.take] == ["a"]
+    assert [offer.job_id for offer, _ in actions.decline] == ["b"]
+    assert session.next_poll(60).free_slots == 0
     session.move(Lease("a", 1), JobPhase.ENDED)
-    assert session.ask(60).free_slots == 2
+    assert session.next_poll(60).free_slots == 2
     session.hold(make_offer("c"))
     session.on_probation = False  # its code has begun
-    assert session.ask(60).free_slots == 1
+    assert session.next_poll(60).free_slots == 1
 
 
 def test_the_same_offer_again_changes_nothing(session: WorkerSession) -> None:
     session.hold(make_offer("a"), JobPhase.RUNNING)
-    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a")]))
-    assert (heard.take, heard.decline, heard.stop) == ([], [], [])
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a")]))
+    assert (actions.take, actions.decline, actions.stop) == ([], [], [])
 
 
-def test_a_newer_offer_of_a_running_job_stops_the_old_one_and_comes_back_later(session: WorkerSession) -> None:
+def test_a_newer_offer_of_a_running_job_stops_the_old_one_and_is_declined(session: WorkerSession) -> None:
     session.hold(make_offer("a", 1), JobPhase.RUNNING)
-    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a", 2)]))
-    assert [(s.epoch, s.reason) for s in heard.stop] == [(1, StopReason.SUPERSEDED)]
-    assert [offer.epoch for offer, _ in heard.decline] == [2]
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a", 2)]))
+    assert [(s.epoch, s.reason) for s in actions.stop] == [(1, StopReason.SUPERSEDED)]
+    assert [offer.epoch for offer, _ in actions.decline] == [2]
     assert not session.holds(Lease("a", 2))
 
 
 def test_a_newer_offer_of_an_ended_job_is_taken_and_the_old_report_dropped(session: WorkerSession) -> None:
     session.hold(make_offer("a", 1), JobPhase.ENDED)
-    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a", 2)]))
-    assert [offer.epoch for offer in heard.take] == [2]
-    assert heard.drop == [Lease("a", 1)]
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a", 2)]))
+    assert [offer.epoch for offer in actions.take] == [2]
+    assert actions.drop == [Lease("a", 1)]
 
 
-def test_a_stop_is_told_once(session: WorkerSession) -> None:
+def test_a_stop_is_returned_once(session: WorkerSession) -> None:
     session.hold(make_offer("a"), JobPhase.RUNNING)
-    assert len(session.hear(PollReply(poll_s=30, stops=[stop("a")])).stop) == 1
-    assert session.hear(PollReply(poll_s=30, stops=[stop("a")])).stop == []
+    assert len(session.on_reply(PollReply(poll_s=30, stops=[stop("a")])).stop) == 1
+    assert session.on_reply(PollReply(poll_s=30, stops=[stop("a")])).stop == []
     assert session.held()[0].phase is JobPhase.STOPPING
 
 
 def test_a_stop_for_an_older_epoch_than_ours_is_ignored(session: WorkerSession) -> None:
     session.hold(make_offer("a", 2), JobPhase.RUNNING)
-    assert session.hear(PollReply(poll_s=30, stops=[stop("a", 1)])).stop == []
+    assert session.on_reply(PollReply(poll_s=30, stops=[stop("a", 1)])).stop == []
 
 
 def test_a_stop_for_a_job_we_do_not_hold_is_ignored(session: WorkerSession) -> None:
-    assert session.hear(PollReply(poll_s=30, stops=[stop("a")])).stop == []
+    assert session.on_reply(PollReply(poll_s=30, stops=[stop("a")])).stop == []
 
 
 def test_an_ended_job_that_is_superseded_is_dropped(session: WorkerSession) -> None:
     session.hold(make_offer("a"), JobPhase.ENDED)
-    heard = session.hear(PollReply(poll_s=30, stops=[stop("a", reason=StopReason.SUPERSEDED)]))
-    assert heard.drop == [Lease("a", 1)]
-    assert heard.stop == []
+    actions = session.on_reply(PollReply(poll_s=30, stops=[stop("a", reason=StopReason.SUPERSEDED)]))
+    assert actions.drop == [Lease("a", 1)]
+    assert actions.stop == []
 
 
 def test_phases_only_go_forward(session: WorkerSession) -> None:
@@ -130,55 +130,55 @@ def test_an_ended_job_frees_its_slots_but_stays_listed(session: WorkerSession) -
 
 @pytest.mark.parametrize("mode", [IntentMode.PAUSE, IntentMode.DRAIN, IntentMode.LEAVE])
 def test_only_serve_takes_work(session: WorkerSession, mode: IntentMode) -> None:
-    heard = session.hear(PollReply(poll_s=30, intent=Intent(mode=mode, revision=5), offers=[make_offer("a")]))
-    assert heard.intent is not None
+    actions = session.on_reply(PollReply(poll_s=30, intent=Intent(mode=mode, revision=5), offers=[make_offer("a")]))
+    assert actions.intent is not None
     assert session.free_slots() == 0
-    assert [offer.job_id for offer, _ in heard.decline] == ["a"]
+    assert [offer.job_id for offer, _ in actions.decline] == ["a"]
 
 
 def test_an_older_intent_is_ignored(session: WorkerSession) -> None:
-    session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.PAUSE, revision=5)))
-    assert session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=4))).intent is None
-    assert session.ask(30).intent_revision == 5
+    session.on_reply(PollReply(poll_s=30, intent=Intent(mode=IntentMode.PAUSE, revision=5)))
+    assert session.on_reply(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=4))).intent is None
+    assert session.next_poll(30).intent_revision == 5
 
 
-def test_central_may_give_fewer_slots_than_we_have_but_not_more(session: WorkerSession) -> None:
-    session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=1, slots=2)))
+def test_central_can_reduce_the_slots_but_not_increase_them(session: WorkerSession) -> None:
+    session.on_reply(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=1, slots=2)))
     assert session.free_slots() == 2
-    session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=2, slots=99)))
+    session.on_reply(PollReply(poll_s=30, intent=Intent(mode=IntentMode.SERVE, revision=2, slots=99)))
     assert session.free_slots() == 4
 
 
 def test_a_draining_worker_declines(session: WorkerSession) -> None:
     session.draining = True
-    assert session.hear(PollReply(poll_s=30, offers=[make_offer("a")])).decline
+    assert session.on_reply(PollReply(poll_s=30, offers=[make_offer("a")])).decline
 
 
 def test_polls_are_short_while_an_offer_must_be_renewed(session: WorkerSession) -> None:
     lease = session.hold(make_offer("a", deadline_s=30))
-    assert session.ask(60).wait_s == 10
+    assert session.next_poll(60).wait_s == 10
     session.move(lease, JobPhase.RUNNING)
-    assert session.ask(60).wait_s == 60
+    assert session.next_poll(60).wait_s == 60
 
 
-def test_polls_are_short_while_a_job_is_lost_soon_without_them(session: WorkerSession) -> None:
+def test_polls_are_short_while_a_job_would_soon_be_lost(session: WorkerSession) -> None:
     lease = session.hold(make_offer("a", stop_after_s=15, deadline_s=30))
-    assert session.ask(60).wait_s == 5
+    assert session.next_poll(60).wait_s == 5
     session.move(lease, JobPhase.RUNNING)
-    assert session.ask(60).wait_s == 5
+    assert session.next_poll(60).wait_s == 5
     session.move(lease, JobPhase.ENDED)
-    assert session.ask(60).wait_s == 60
+    assert session.next_poll(60).wait_s == 60
 
 
-def test_a_lost_job_that_runs_is_stopped_and_one_that_ended_keeps_what_it_owes(session: WorkerSession) -> None:
+def test_a_lost_running_job_is_stopped_and_a_lost_ended_one_is_still_reported(session: WorkerSession) -> None:
     session.hold(make_offer("runs"), JobPhase.RUNNING)
     session.hold(make_offer("ended"), JobPhase.ENDED)
-    heard = session.hear(PollReply(poll_s=30, stops=[stop(job, reason=StopReason.LOST) for job in ("runs", "ended")]))
-    assert [(lost.job_id, lost.reason) for lost in heard.stop] == [("runs", StopReason.LOST)]
-    assert heard.drop == []
+    actions = session.on_reply(PollReply(poll_s=30, stops=[stop(job, reason=StopReason.LOST) for job in ("runs", "ended")]))
+    assert [(lost.job_id, lost.reason) for lost in actions.stop] == [("runs", StopReason.LOST)]
+    assert actions.drop == []
 
 
-def test_time_without_contact_counts_from_the_start_of_the_last_good_one(session: WorkerSession) -> None:
+def test_time_without_contact_counts_from_the_start_of_the_last_contact(session: WorkerSession) -> None:
     lease = session.hold(make_offer("a", stop_after_s=100))
     session.note_contact(50)
     session.note_contact(40)
@@ -187,36 +187,36 @@ def test_time_without_contact_counts_from_the_start_of_the_last_good_one(session
     assert session.left_s(Lease("b", 1), 60) is None
 
 
-def test_an_offer_that_a_long_poll_brought_is_not_without_contact(session: WorkerSession) -> None:
+def test_an_offer_counts_as_contact(session: WorkerSession) -> None:
     session.note_contact(50)  # when the poll began
-    session.hear(PollReply(poll_s=60, offers=[make_offer("a", stop_after_s=15)]), now=100)
+    session.on_reply(PollReply(poll_s=60, offers=[make_offer("a", stop_after_s=15)]), now=100)
     assert session.left_s(Lease("a", 1), 101) == 14
     session.note_contact(105)
     assert session.left_s(Lease("a", 1), 106) == 14
 
 
-def test_what_central_says_at_the_start_of_a_session_holds(session: WorkerSession) -> None:
-    session.hear(PollReply(poll_s=30, intent=Intent(mode=IntentMode.PAUSE, revision=9)))
+def test_the_intent_of_a_new_session_counts(session: WorkerSession) -> None:
+    session.on_reply(PollReply(poll_s=30, intent=Intent(mode=IntentMode.PAUSE, revision=9)))
     session.hold(make_offer("a"), JobPhase.RUNNING)
-    heard = session.open(Intent(mode=IntentMode.SERVE, revision=1), [stop("a", reason=StopReason.SUPERSEDED)])
+    actions = session.open(Intent(mode=IntentMode.SERVE, revision=1), [stop("a", reason=StopReason.SUPERSEDED)])
     assert session.intent.mode is IntentMode.SERVE
-    assert len(heard.stop) == 1
+    assert len(actions.stop) == 1
 
 
 def trigger(job_id: str, epoch: int = 1) -> Offer:
     return make_offer(job_id, epoch, kind=JobKind.TRIGGER, slots=1)
 
 
-def test_triggers_take_no_slots_and_have_a_limit_of_their_own() -> None:
+def test_triggers_take_no_slots_and_have_their_own_limit() -> None:
     session = WorkerSession(slots=1, triggers=2)
-    heard = session.hear(PollReply(poll_s=30, offers=[trigger("a"), trigger("b"), make_offer("task"), trigger("c")]))
-    assert [offer.job_id for offer in heard.take] == ["a", "b", "task"]
-    assert [(offer.job_id, "2 triggers" in reason) for offer, reason in heard.decline] == [("c", True)]
-    poll = session.ask(60)
+    actions = session.on_reply(PollReply(poll_s=30, offers=[trigger("a"), trigger("b"), make_offer("task"), trigger("c")]))
+    assert [offer.job_id for offer in actions.take] == ["a", "b", "task"]
+    assert [(offer.job_id, "2 triggers" in reason) for offer, reason in actions.decline] == [("c", True)]
+    poll = session.next_poll(60)
     assert (poll.free_slots, poll.free_triggers, len(poll.jobs)) == (0, 0, 3)
 
 
-def test_a_trigger_that_has_ended_makes_room_before_central_has_all_of_it() -> None:
+def test_an_ended_trigger_makes_room_before_central_has_everything() -> None:
     session = WorkerSession(slots=1, triggers=1)
     session.hold(trigger("a"), JobPhase.RUNNING)
     assert session.free_triggers() == 0
@@ -228,11 +228,11 @@ def test_a_trigger_that_has_ended_makes_room_before_central_has_all_of_it() -> N
 def test_no_triggers_are_taken_unless_the_worker_serves(mode: IntentMode) -> None:
     session = WorkerSession(slots=1, triggers=5)
     session.open(Intent(mode=mode, revision=1), [])
-    assert session.ask(60).free_triggers == 0
-    assert session.hear(PollReply(poll_s=30, offers=[trigger("a")])).decline
+    assert session.next_poll(60).free_triggers == 0
+    assert session.on_reply(PollReply(poll_s=30, offers=[trigger("a")])).decline
     session.open(Intent(mode=IntentMode.SERVE, revision=2), [])
     session.draining = True
-    assert session.ask(60).free_triggers == 0
+    assert session.next_poll(60).free_triggers == 0
 
 
 def test_all_leases_fit_into_one_poll_with_room_for_the_tasks() -> None:
@@ -243,15 +243,15 @@ def test_all_leases_fit_into_one_poll_with_room_for_the_tasks() -> None:
     assert session.free_slots() == 10
 
 
-def test_settings_for_tasks_are_taken_once_for_each_revision_and_asked_for_by_it() -> None:
+def test_task_settings_are_returned_once_for_each_revision() -> None:
     session = WorkerSession(slots=1)
-    assert session.ask(60).task_settings_revision == ""
+    assert session.next_poll(60).task_settings_revision == ""
     first, second = TaskSettings("r1", {"a.b": "1"}), TaskSettings("r2", {"a.b": "2"})
     serve = Intent(mode=IntentMode.SERVE, revision=1)
     assert session.open(serve, [], first).task_settings == first
     assert session.open(serve, [], first).task_settings is None
     assert session.open(serve, []).task_settings is None, "an older central says nothing of them"
-    assert session.ask(60).task_settings_revision == "r1"
-    heard = session.hear(PollReply(poll_s=30, offers=[make_offer("a")], task_settings=second))
-    assert (heard.task_settings, [offer.job_id for offer in heard.take]) == (second, ["a"])
-    assert session.ask(60).task_settings_revision == "r2"
+    assert session.next_poll(60).task_settings_revision == "r1"
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a")], task_settings=second))
+    assert (actions.task_settings, [offer.job_id for offer in actions.take]) == (second, ["a"])
+    assert session.next_poll(60).task_settings_revision == "r2"

@@ -1,7 +1,7 @@
-"""The worker's session against a central that keeps docs/protocol.md, over a network that loses, repeats and reorders.
+"""The worker's session against a model of central by docs/protocol.md, over a network that loses, repeats and reorders messages.
 
-Central is a small model of the ledger (what it does for real has a machine of its own in provider/tests/ledger); the supervisor
-is a set of leases whose tasks are alive, and what of it is on disk.
+Central is a small model of the ledger, whose real code is tested in provider/tests/ledger. The supervisor is modelled by the set
+of leases with running tasks, and by the leases on disk.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from airflow_remote_protocol.messages import (
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.session import Heard, WorkerSession
+from airflow_remote_worker.session import Actions, WorkerSession
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from testkit.machines import search
 
 SLOTS = 4
-NOT_TOLD_AGAIN = (JobPhase.STOPPING, JobPhase.ENDED)
+NOT_STOPPED_AGAIN = (JobPhase.STOPPING, JobPhase.ENDED)
 LIVE_AT_CENTRAL = (JobState.OFFERED, JobState.RUNNING)
 
 
@@ -49,7 +49,7 @@ class CentralJob:
 
 @dataclass
 class ModelCentral:
-    """What docs/protocol.md says of one worker's jobs."""
+    """A model of central's rules for one worker's jobs, by docs/protocol.md."""
 
     jobs: dict[str, CentralJob] = field(default_factory=dict)
     intent: Intent = field(default_factory=lambda: Intent(mode=IntentMode.SERVE, revision=1))
@@ -82,7 +82,7 @@ class ModelCentral:
         stops = []
         for mine in held:
             job = self.jobs[mine.job_id]
-            if mine.phase in NOT_TOLD_AGAIN:
+            if mine.phase in NOT_STOPPED_AGAIN:
                 continue
             if job.epoch != mine.epoch or job.state is JobState.QUEUED:
                 stops.append(Stop(mine.job_id, mine.epoch, StopReason.SUPERSEDED))
@@ -106,7 +106,7 @@ class ModelCentral:
             job.move(JobEvent.DECLINE)
 
     def report(self, lease: Lease) -> None:
-        """Acknowledged or superseded: to the worker it is the same."""
+        """Both answers, acknowledged and superseded, mean the same to the worker."""
         job = self.jobs[lease.job_id]
         if job.epoch == lease.epoch and job.state in LIVE_AT_CENTRAL:
             job.move(JobEvent.REVOKE if job.is_stopped else JobEvent.FAIL)
@@ -130,14 +130,14 @@ class SessionMachine(RuleBasedStateMachine):
         super().__init__()
         self.central = ModelCentral()
         self.session = WorkerSession(slots=SLOTS)
-        self.flying: list[PollReply] = []
+        self.replies_in_flight: list[PollReply] = []
         self.declines: list[Lease] = []
         self.on_disk: dict[Lease, Offer] = {}
         self.alive: set[Lease] = set()
         """Leases whose user code runs."""
         self.has_run: Counter[Lease] = Counter()
         self.stopped: Counter[Lease] = Counter()
-        """How often each was told to stop since the daemon's start."""
+        """How often each lease was stopped since the daemon's start."""
         self.numbers = count()
         self.open_session()
         for slots in (1, 2, 3):
@@ -156,7 +156,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self._central_jobs(*LIVE_AT_CENTRAL))
     @rule(data=st.data())
-    def a_person_ends_a_task(self, data: st.DataObject) -> None:
+    def a_user_ends_a_task(self, data: st.DataObject) -> None:
         job = self.central.jobs[data.draw(st.sampled_from(self._central_jobs(*LIVE_AT_CENTRAL)))]
         job.is_stopped = True
         if job.state is JobState.OFFERED:
@@ -164,41 +164,41 @@ class SessionMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self._central_jobs(JobState.RUNNING))
     @rule(data=st.data())
-    def central_calls_a_job_lost(self, data: st.DataObject) -> None:
+    def central_marks_a_job_lost(self, data: st.DataObject) -> None:
         self.central.jobs[data.draw(st.sampled_from(self._central_jobs(JobState.RUNNING)))].move(JobEvent.LOSE)
 
     @rule(
         mode=st.sampled_from([IntentMode.SERVE] * 9 + [IntentMode.PAUSE, IntentMode.DRAIN, IntentMode.LEAVE]),
         slots=st.none() | st.integers(0, SLOTS),
     )
-    def people_change_their_wish(self, mode: IntentMode, slots: int | None) -> None:
+    def an_administrator_changes_the_intent(self, mode: IntentMode, slots: int | None) -> None:
         self.central.intent = Intent(mode=mode, revision=self.central.intent.revision + 1, slots=slots)
 
     # The network
 
     @rule()
     def a_poll_is_answered(self) -> None:
-        """As almost always."""
-        reply = self.central.poll(self.session.ask(50))
-        self._obey(lambda: self.session.hear(reply))
+        """The usual case: nothing is lost or delayed."""
+        reply = self.central.poll(self.session.next_poll(50))
+        self._obey(lambda: self.session.on_reply(reply))
 
     @rule()
     def a_poll_is_sent(self) -> None:
-        self.flying.append(self.central.poll(self.session.ask(50)))
+        self.replies_in_flight.append(self.central.poll(self.session.next_poll(50)))
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.replies_in_flight)
     @rule(data=st.data(), again=st.booleans())
     def a_reply_arrives(self, data: st.DataObject, again: bool) -> None:
-        which = data.draw(st.integers(0, len(self.flying) - 1))
-        reply = self.flying[which] if again else self.flying.pop(which)
+        which = data.draw(st.integers(0, len(self.replies_in_flight) - 1))
+        reply = self.replies_in_flight[which] if again else self.replies_in_flight.pop(which)
         before = self.session.intent.revision
-        self._obey(lambda: self.session.hear(reply))
-        assert self.session.intent.revision >= before, "an older wish never replaces a newer one"
+        self._obey(lambda: self.session.on_reply(reply))
+        assert self.session.intent.revision >= before, "an older intent never replaces a newer one"
 
-    @precondition(lambda self: self.flying)
+    @precondition(lambda self: self.replies_in_flight)
     @rule(data=st.data())
     def a_reply_is_lost(self, data: st.DataObject) -> None:
-        self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        self.replies_in_flight.pop(data.draw(st.integers(0, len(self.replies_in_flight) - 1)))
 
     @precondition(lambda self: self.declines)
     @rule(data=st.data(), is_lost=st.booleans())
@@ -209,7 +209,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def open_session(self) -> None:
-        """The same daemon again, or its first time: what is on its way under an older session still arrives."""
+        """Open the first or another session of the same daemon. Replies to an older session still arrive."""
         intent, stops = self.central.open(self.session.held())
         self._obey(lambda: self.session.open(intent, stops))
         assert self.session.intent == self.central.intent
@@ -219,11 +219,11 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._not_run_yet())
     @rule(data=st.data(), is_answered=st.booleans())
     def a_task_asks_to_run(self, data: st.DataObject, is_answered: bool) -> None:
-        """Its call may have been on its way when a stop came."""
+        """The call may have been sent before a stop arrived."""
         lease = data.draw(st.sampled_from(self._not_run_yet()))
         accepted = self.central.accept(lease)
         if not is_answered:
-            return  # it asks again
+            return  # it calls again
         if accepted:
             self.session.move(lease, JobPhase.RUNNING)
             self.alive.add(lease)
@@ -234,7 +234,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.session.held())
     @rule(data=st.data())
     def a_task_ends(self, data: st.DataObject) -> None:
-        """By itself, by a stop, or because it couldn't be prepared."""
+        """A task ends by itself, by a stop, or because it couldn't be prepared."""
         open_ones = self._held(JobPhase.PREPARING, JobPhase.RUNNING, JobPhase.STOPPING)
         if open_ones:
             lease = data.draw(st.sampled_from(open_ones))
@@ -252,10 +252,10 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def the_daemon_is_killed_and_started_again(self) -> None:
-        """Its tasks run on; what it had in memory is gone, and so are its connections."""
+        """Its tasks run on; its memory and its connections are lost."""
         ended = set(self._held(JobPhase.ENDED))
         self.session = WorkerSession(slots=SLOTS)
-        self.flying, self.declines, self.stopped = [], [], Counter()
+        self.replies_in_flight, self.declines, self.stopped = [], [], Counter()
         for lease, offer in self.on_disk.items():
             self.session.hold(offer)
             if lease in self.alive:
@@ -266,7 +266,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(is_meant=st.sampled_from([True] + [False] * 3))
     def sigterm(self, is_meant: bool) -> None:
-        """Rarely: nothing is taken from then on, until the next start."""
+        """Drain, rarely: no offer is taken until the next start."""
         self.session.draining = is_meant or self.session.draining
         if not is_meant:
             return
@@ -275,7 +275,7 @@ class SessionMachine(RuleBasedStateMachine):
     # What must hold
 
     @invariant()
-    def no_job_is_held_twice_while_one_of_them_lives(self) -> None:
+    def no_job_is_held_twice_while_one_copy_lives(self) -> None:
         live = Counter(lease.job_id for lease in self._held(JobPhase.PREPARING, JobPhase.RUNNING, JobPhase.STOPPING))
         assert max(live.values(), default=0) <= 1, live
 
@@ -286,12 +286,12 @@ class SessionMachine(RuleBasedStateMachine):
         assert max(self.has_run.values(), default=0) <= 1, self.has_run
 
     @invariant()
-    def what_runs_at_central_is_held_here(self) -> None:
+    def every_job_that_runs_at_central_is_held(self) -> None:
         for job_id in self._central_jobs(JobState.RUNNING):
             assert self.session.holds(Lease(job_id, self.central.jobs[job_id].epoch)), f"{job_id} would be lost"
 
     @invariant()
-    def what_is_held_is_on_disk(self) -> None:
+    def every_held_lease_is_on_disk(self) -> None:
         assert {Lease(job.job_id, job.epoch) for job in self.session.held()} == set(self.on_disk)
 
     @invariant()
@@ -301,7 +301,7 @@ class SessionMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """With a network that works again, everything held is released."""
         for _ in range(3 + len(self.session.held())):
-            self._obey(lambda: self.session.hear(self.central.poll(self.session.ask(50))))
+            self._obey(lambda: self.session.on_reply(self.central.poll(self.session.next_poll(50))))
             for lease in self._held(JobPhase.PREPARING, JobPhase.RUNNING, JobPhase.STOPPING):
                 self.alive.discard(lease)
                 self.session.move(lease, JobPhase.ENDED)
@@ -311,35 +311,35 @@ class SessionMachine(RuleBasedStateMachine):
             self.session.draining = True
         assert self.session.is_idle, f"never released: {self.session.held()}"
 
-    # How the supervisor obeys
+    # The supervisor
 
-    def _obey(self, say: object) -> None:
+    def _obey(self, act: object) -> None:
         phases = {Lease(job.job_id, job.epoch): job.phase for job in self.session.held()}
         newest: dict[str, int] = {}
         for lease in phases:
             newest[lease.job_id] = max(lease.epoch, newest.get(lease.job_id, 0))
         used = self._used()
-        heard: Heard = say()  # type: ignore[operator]
-        for stop in heard.stop:
+        actions: Actions = act()  # type: ignore[operator]
+        for stop in actions.stop:
             lease = Lease(stop.job_id, stop.epoch)
-            assert phases[lease] not in NOT_TOLD_AGAIN, f"{lease} is {phases[lease].value} already"
+            assert phases[lease] not in NOT_STOPPED_AGAIN, f"{lease} is {phases[lease].value} already"
             job = self.central.jobs[lease.job_id]
             is_over = job.is_stopped or job.state not in LIVE_AT_CENTRAL or job.epoch != lease.epoch
             assert is_over, f"{lease} is stopped, but central wants it to run"
             self.stopped[lease] += 1
             assert self.stopped[lease] == 1, f"{lease} is stopped a second time"
-        for lease in heard.drop:
+        for lease in actions.drop:
             assert phases[lease] is JobPhase.ENDED, f"{lease} is {phases[lease].value}; its task would run on unseen"
             self._forget(lease)
-        for offer in heard.take:
+        for offer in actions.take:
             lease = Lease(offer.job_id, offer.epoch)
             assert offer.epoch > newest.get(offer.job_id, 0), f"{lease}: an epoch goes back"
             assert lease not in phases, f"{lease} is taken twice"
             self.on_disk[lease] = offer
         most = SLOTS if self.session.intent.slots is None else min(SLOTS, self.session.intent.slots)
         assert self._used() <= max(used, most), "more was taken than was free"
-        assert not (heard.take and self.session.draining), "a draining worker takes nothing"
-        self.declines += [Lease(offer.job_id, offer.epoch) for offer, _ in heard.decline]
+        assert not (actions.take and self.session.draining), "a draining worker takes nothing"
+        self.declines += [Lease(offer.job_id, offer.epoch) for offer, _ in actions.decline]
 
     def _used(self) -> int:
         return sum(self.on_disk[lease].slots for lease in self._held(JobPhase.PREPARING, JobPhase.RUNNING, JobPhase.STOPPING))
@@ -359,5 +359,5 @@ class SessionMachine(RuleBasedStateMachine):
         return [job_id for job_id, job in self.central.jobs.items() if job.state in states]
 
 
-def test_a_session_keeps_its_promises_whatever_the_network_does() -> None:
+def test_the_invariants_hold_on_a_faulty_network() -> None:
     search(SessionMachine, examples=400, steps=50)

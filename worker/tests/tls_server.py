@@ -1,4 +1,4 @@
-"""A server with TLS that knows one sentence of central's; and a proxy that opens tunnels. Real sockets, in threads."""
+"""A TLS server that answers central's `ping`, and proxies. Real sockets, in threads."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that does not trust us hangs up: that is what this server is for."""
+        """Print nothing: tests connect with clients that do not trust this server and close the connection."""
 
 
 @contextlib.contextmanager
 def tls_central(
     certificate: Path, *, clients: Path | None = None, newest: ssl.TLSVersion | None = None
 ) -> Iterator[ssl.SSLContext]:
-    """Serve at `context.port`; the context may be given another certificate meanwhile. *clients*: an authority of theirs."""
+    """Serve at `context.port`. Tests may load another certificate into the context. *clients*: authority of the clients."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     if newest:
         context.set_ciphers("ALL:@SECLEVEL=0")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is too old is the point
+            warnings.simplefilter("ignore")  # an outdated version is intended
             context.minimum_version = context.maximum_version = newest
     if clients:
         context.verify_mode = ssl.CERT_REQUIRED
@@ -66,7 +66,7 @@ def tls_central(
 
 
 class TunnelProxy:
-    """An HTTP proxy that knows CONNECT; answers as told, else opens the tunnel to those who log in as *auth*."""
+    """An HTTP proxy with CONNECT. Sends *answer* if given, else opens tunnels for clients that log in as *auth*."""
 
     def __init__(self, *, auth: str = "", answer: bytes = b"") -> None:
         self.auth = auth
@@ -114,7 +114,7 @@ class TunnelProxy:
 
 
 class ForwardProxy(TunnelProxy):
-    """One for plain http: passes what begins with a request for `http://…` on to there."""
+    """A proxy for plain http: forwards requests for `http://…`."""
 
     def _target(self, asked: str) -> tuple[str, int]:
         return super()._target(asked.split("/")[2])

@@ -1,4 +1,4 @@
-"""At each site a Dag that notes on its own disk what it says and does until it may end, and one that waits to be stopped."""
+"""For each site, a Dag that records on disk what it prints and pushes until it is released, and a Dag that waits for a stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.sdk import DeadlineAlert, DeadlineReference, Param, SyncCallback, d
 
 REMOTE = "RemoteExecutor"
 SITES = ("refused", "reset", "pages", "dark", "deaf", "slow", "clocks")
-"""Queues, each of one worker, named after what happens to its network first."""
+"""The queues, each with one worker, named after the first fault of its network."""
 DIRECTORY = Param("", type="string")
 
 
@@ -22,7 +22,7 @@ def _durable_run(site: str) -> None:
     def durable_run():
         @task(executor=REMOTE, queue=site)
         def speak(params: dict | None = None) -> int:
-            """Print numbered lines; `printed` holds what was printed, `speak` who did."""
+            """Print numbered lines; the file `printed` has the lines, `speak` the pids."""
             import os
             import time
             from pathlib import Path
@@ -46,7 +46,7 @@ def _durable_run(site: str) -> None:
 
         @task(executor=REMOTE, queue=site)
         def push(params: dict | None = None, ti=None) -> int:
-            """Push numbered XComs; `push` holds who did."""
+            """Push numbered XComs; the file `push` has the pids."""
             import os
             import time
             from pathlib import Path
@@ -73,7 +73,7 @@ def _durable_run(site: str) -> None:
 def _stoppable(site: str) -> None:
     @dag(dag_id=f"stoppable_{site}", schedule=None, params={"directory": DIRECTORY})
     def stoppable():
-        """Writes its pids and waits to be stopped; when it runs again, it only says so."""
+        """Writes its pids and waits for a stop; the second run only prints a line."""
         BashOperator(
             task_id="linger",
             executor=REMOTE,
@@ -88,16 +88,16 @@ def _stoppable(site: str) -> None:
     stoppable()
 
 
-def tell(text: str, **_: object) -> None:
+def print_text(text: str, **_: object) -> None:
     print(text)
 
 
 def _late(site: str) -> None:
-    """Of its lateness somebody is told, by a callback at the same site."""
+    """Define a Dag that misses its deadline and whose callback runs at the same site."""
     alert = DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(seconds=1),
-        callback=SyncCallback(tell, kwargs={"text": "it is late"}, executor=REMOTE),
+        callback=SyncCallback(print_text, kwargs={"text": "it is late"}, executor=REMOTE),
     )
 
     @dag(dag_id=f"late_{site}", schedule=None, deadline=alert)

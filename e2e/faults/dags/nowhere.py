@@ -1,4 +1,4 @@
-"""A Dag whose file no worker has: the fixture takes it out of their copies."""
+"""A Dag whose file no worker has: the fixture omits it from their copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that run, and one that waits, while central is upgraded; and a Dag that tries what another version may miss."""
+"""A Dag with running tasks and a waiting one for an upgrade of central, and Dags that test a runtime of another version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TASKS = 20
 
 
 class WaitsForFile(BaseOperator):
-    """Defers until a file is there; its trigger runs at the site."""
+    """Defers until a file exists; its trigger runs at the site."""
 
     template_fields = ("path",)
 
@@ -35,7 +35,7 @@ def upgraded():
 
     @task(executor=REMOTE, queue="old")
     def hold(number: int, before: dict[str, int], params: dict | None = None) -> int:
-        """Note our pid, then wait until we may end."""
+        """Write our pid, then wait until the file `go` exists."""
         import os
         import time
         from pathlib import Path
@@ -65,12 +65,12 @@ def _mixed(site: str) -> None:
             return {"text": "grüße", "numbers": [1, 2, 3]}
 
         @task(executor=REMOTE, queue=site, retries=1, retry_delay=0, executor_config={"remote": {"variables": ["offset"]}})
-        def read(said: dict[str, Any], kept: list[int], ti: Any = None) -> int:
+        def read(written: dict[str, Any], kept: list[int], ti: Any = None) -> int:
             from airflow.sdk import Variable
 
             if ti.try_number == 1:
                 raise RuntimeError("the first try fails")
-            return sum(said["numbers"]) + sum(kept) + int(Variable.get("offset"))
+            return sum(written["numbers"]) + sum(kept) + int(Variable.get("offset"))
 
         waits = WaitsForFile(task_id="waits", path="{{ params.file }}", executor=REMOTE, queue=site)
         read(write(), waits.output)

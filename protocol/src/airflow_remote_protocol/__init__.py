@@ -1,4 +1,5 @@
 """The wire protocol of the Remote Executor for Apache Airflow.
 
-Both ends import this package; it does no I/O and reads no clock. Read :mod:`.states` first, then :mod:`.messages`.
+Both ends import this package. It does no I/O and reads no clock, except :mod:`.conformance`. Start with :mod:`.states`, then
+:mod:`.messages`.
 """

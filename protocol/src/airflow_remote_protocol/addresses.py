@@ -1,4 +1,4 @@
-"""Addresses of central as people give them: what they must be before a secret is sent there. Both ends ask the same of them."""
+"""Checks of the address of central that a user gives, before a secret is sent there. Worker and central apply the same ones."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from urllib.parse import urlsplit
 
 
 class BadAddress(ValueError):
-    """No address that central can have; the text says why, and what to give instead."""
+    """Central can't have this address; the text says why, and what to give instead."""
 
 
-def checked_address(url: str) -> tuple[str, bool]:
-    """Return *url* without a slash at its end, and whether what is sent there is safe from who listens on the way.
+def parse_address(url: str) -> tuple[str, bool]:
+    """Return *url* without a slash at its end, and whether nobody can read on the way what is sent there.
 
-    Safe: https, or plain http to this very machine.
+    That holds for https, and for plain http to this machine.
 
     Raises:
-        BadAddress: not a web address, or one that holds more than where central is.
+        BadAddress: not a web address, or one that contains a user, password, query or fragment.
     """
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises what urlsplit itself lets pass
+        parts.port  # noqa: B018  # raises for a bad port, which urlsplit accepts
     except ValueError as error:
         raise BadAddress(f"this is not a web address ({error}); give one such as https://airflow.example.com") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadAddress(f"{url!r} is not a web address; give one such as https://airflow.example.com")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise BadAddress("the address must hold no user, password, query or fragment; leave them out")
+        raise BadAddress("the address must contain no user, password, query or fragment; leave them out")
     return url.rstrip("/"), parts.scheme == "https" or is_loopback(parts.hostname)
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether *host* is this very machine, by its name or address."""
+    """Return whether *host* is a name or address of this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

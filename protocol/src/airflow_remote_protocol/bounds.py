@@ -1,14 +1,14 @@
-"""Bounds of the values in a job's call: what a body, a query and a path may hold before the call goes on to Airflow.
+"""Bounds of the values in a job's call: which values its body, query and path may have for central to pass it on to Airflow.
 
-Both ends check: central before it passes a call on, and a job's process before it keeps a write for later, because a refusal that
-comes after an outage can no longer be raised in the task.
+Both ends check: central before it passes a call on, and a job's process before it stores a write for later, because a refusal
+after an outage can no longer be raised in the task.
 
-Airflow's Execution API checks types, not ranges. A date in the year 9999, a number of 64 bits or a NUL character is an error 500
-with a traceback there. A delay of 1e300 s or NaN gets into the database, and every later read fails. Here are the ranges,
-one type for each body. Central's table of rules says which route has which body.
+Airflow's Execution API checks types, not ranges. A date in the year 9999, a number of 64 bits or a NUL character causes an error
+500 with a traceback there. A delay of 1e300 s or NaN gets into the database, and every later read fails. This module defines the
+ranges, with one type for each body. Central's table of rules says which route has which body.
 
-A field that a type does not name is refused: a newer Airflow may give it a meaning that no rule bounds. Which fields a call must
-have, Airflow says, so all are optional here.
+A field that a type does not name is refused: a newer Airflow may give it a meaning that no rule bounds. All fields are optional
+here, because Airflow itself checks which ones a call must have.
 """
 
 from __future__ import annotations
@@ -25,63 +25,63 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-MOST_INT = 2**31 - 1
-"""Airflow's columns of numbers are INTEGER, which has 32 bits on Postgres and MySQL."""
+MAX_INT = 2**31 - 1
+"""Airflow stores numbers in INTEGER columns, which have 32 bits on Postgres and MySQL."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=timezone.utc), datetime(2100, 1, 1, tzinfo=timezone.utc)
-"""Between these are the dates that a task reports: when it started and ended, when to try again, when a stored value expires."""
+"""Range of the dates that a task reports: when it started and ended, when to try again, when a stored value expires."""
 EARLIEST_LOGICAL, LATEST_LOGICAL = datetime(1900, 1, 1, tzinfo=timezone.utc), datetime(2200, 1, 1, tzinfo=timezone.utc)
-"""Between these are logical dates: some Dags process data of the last century."""
-LONGEST_RETRY_DELAY_S = 366 * 86400.0
+"""Range of logical dates: some Dags process data of the last century."""
+MAX_RETRY_DELAY_S = 366 * 86400.0
 """A year. Airflow's own `max_retry_delay` is a day by default."""
-LONGEST_TIMEOUT = timedelta(days=10 * 366)
-"""How long a task may wait for a trigger or for a person."""
-DEEPEST_JSON = 100
-"""Levels. MySQL stores no JSON document that is deeper."""
-MOST_SKIPPED = 5000
+MAX_TIMEOUT = timedelta(days=10 * 366)
+"""How long a task may wait for a trigger or for a user."""
+MAX_JSON_DEPTH = 100
+"""Levels. MySQL stores no deeper JSON document."""
+MAX_SKIPPED = 5000
 """Tasks in one call. A condition on 20,000 of them exceeds the stack of Postgres, and Airflow answers 500."""
 
 Id = Annotated[str, Meta(max_length=250)]
 """Airflow's `ID_LEN`."""
 Name = Annotated[str, Meta(max_length=1000)]
-"""Columns of names of hosts, users, methods and classes, and of notes."""
+"""For columns with names of hosts, users, methods and classes, and for notes."""
 AssetName = Annotated[str, Meta(max_length=1500)]
 """Columns `asset.name` and `asset.uri`."""
 EventAssetName = Annotated[str, Meta(min_length=1, max_length=1500, pattern=r"^[\x20-\x7e]+$")]
-"""Airflow makes an asset of it: ASCII, as its SDK asks for."""
+"""Airflow creates an asset with this name. ASCII, as its SDK requires."""
 Text = Annotated[str, Meta(max_length=65_535)]
 """MySQL's TEXT."""
-MapIndex = Annotated[int, Meta(ge=-1, le=MOST_INT)]
-Pid = Annotated[int, Meta(ge=0, le=MOST_INT)]
+MapIndex = Annotated[int, Meta(ge=-1, le=MAX_INT)]
+Pid = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Duration = str | int | float
 
 
 NEWEST_API_VERSION = "2026-10-30"
-"""Of the Execution API: Airflow 3.4's. Routes, parameters and fields of later versions have no rule here."""
+"""Version of the Execution API in Airflow 3.4. Routes, parameters and fields of later versions have no rule here."""
 OLDEST_API_VERSION = "2026-04-06"
-"""Of the Execution API. For older ones Airflow decodes what a task goes on with, in the API server."""
+"""Version of the Execution API. For older ones Airflow decodes the `next_kwargs` of a resumed task in the API server."""
 API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 ENCODED = frozenset({"__classname__", "__data__", "__version__", "__type", "__var"})
-"""Keys by which Airflow knows an encoded object."""
+"""Keys by which Airflow recognises an encoded object."""
 
 
 class OutOfBounds(Exception):
     """A value must not be passed on to the Execution API; the text names the value and its bound."""
 
 
-class Unknown(OutOfBounds):
+class NoRule(OutOfBounds):
     """There is no rule for a parameter or a field: a newer release may have one."""
 
 
-UNKNOWN = (
+NO_RULE_HINT = (
     f"this version of airflow-provider-remote knows the Execution API up to {NEWEST_API_VERSION}; "
     "install the provider's version for central's Airflow"
 )
-"""What is said of a route, a parameter or a field without a rule."""
+"""The end of the error text about a route, a parameter or a field without a rule."""
 
 
 class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What one body may hold. The range of dates is checked here, because msgspec has no constraint for it."""
+    """The values that one body may have. Checks the range of dates itself, because msgspec has no constraint for it."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -110,7 +110,7 @@ class Outlet(Body):
 
 
 class AssetKey(Body):
-    """Airflow passes all of its fields on as keyword arguments, so it may have no others."""
+    """Airflow passes all of its fields on as keyword arguments, so no others are allowed."""
 
     name: EventAssetName
     uri: EventAssetName
@@ -125,17 +125,17 @@ class OutletEvent(Body):
 
 
 class LoopDecision(Body):
-    """Whether a loop of tasks ends, and why. Airflow takes it from the task that decides on a loop, of no other."""
+    """Whether a loop of tasks ends, and why. Airflow accepts it only from the task that decides on a loop."""
 
     stop: bool
     reason: Text | None = None
 
 
 class State(Body):
-    """A state that a task reports. Which fields belong to which state, Airflow checks.
+    """A state that a task reports. Airflow checks which fields belong to which state.
 
-    `hostname` and `pid`, which Airflow 3.4 takes with the state `server_terminated`, are not among them: Airflow would store them
-    with any state, and its UI calls the host name for logs.
+    Airflow 3.4 accepts `hostname` and `pid` with the state `server_terminated`. They are not allowed here: Airflow would store
+    them with any state, and its UI requests logs from that host name.
     """
 
     state: Id | UnsetType = UNSET
@@ -144,7 +144,7 @@ class State(Body):
     rendered_map_index: Id | UnsetType | None = UNSET
     task_outlets: list[Outlet] = []
     outlet_events: list[OutletEvent] = []
-    retry_delay_seconds: Annotated[float, Meta(ge=0, le=LONGEST_RETRY_DELAY_S)] | None = None
+    retry_delay_seconds: Annotated[float, Meta(ge=0, le=MAX_RETRY_DELAY_S)] | None = None
     retry_reason: Text | None = None
     classpath: Name | UnsetType = UNSET
     trigger_timeout: Duration | None = None
@@ -164,8 +164,8 @@ class State(Body):
 
 
 class SkipDownstream(Body):
-    tasks: Annotated[list[Any], Meta(max_length=MOST_SKIPPED)] | UnsetType = UNSET
-    """Each is a task id, or a pair of task id and map index. msgspec 0.22.0 crashes on a union of `Id` and such a pair."""
+    tasks: Annotated[list[Any], Meta(max_length=MAX_SKIPPED)] | UnsetType = UNSET
+    """Each item is a task id, or a pair of task id and map index. msgspec 0.22.0 crashes on a union of `Id` and such a pair."""
 
     def __post_init__(self) -> None:
         for task in [] if self.tasks is UNSET else self.tasks:
@@ -180,7 +180,7 @@ class InputUser(Body):
 
 
 class InputRequest(Body):
-    """What a task asks a person (human in the loop)."""
+    """A question of a task to a user (human in the loop)."""
 
     ti_id: Any = None
     options: list[Text] | UnsetType = UNSET
@@ -195,7 +195,7 @@ class InputRequest(Body):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_unencoded("params", self.params)
+        _check_not_encoded("params", self.params)
 
 
 class InputResponse(Body):
@@ -207,7 +207,7 @@ class InputResponse(Body):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_unencoded("params_input", self.params_input)
+        _check_not_encoded("params_input", self.params_input)
 
 
 class Stored(Body):
@@ -251,15 +251,15 @@ class Variable(Body):
 
 RenderedMapIndex = Id
 RenderedFields = Annotated[dict[str, Any], Meta(min_length=1)]
-"""Without a field, Airflow looks into the task's definition, which this call does not load, and answers 500."""
+"""For an empty object Airflow reads the task's definition, which this call does not load, and answers 500."""
 
 
 class XCom:
-    """Stands for any JSON that :func:`check_xcom` takes."""
+    """Stands for any JSON that :func:`check_xcom` accepts."""
 
 
 Dates = tuple[datetime, datetime]
-"""The first date of a range, and the first one after it."""
+"""The first date of a range, and the first one after the range."""
 
 
 def check(
@@ -274,27 +274,27 @@ def check(
     """Return if the values of a call are within their bounds.
 
     Args:
-        body_type: what the route's body may hold; None: Airflow does not read it.
+        body_type: type of the route's body; None: Airflow does not read it.
         named: the parameters of the path, decoded.
         query: the parameters of the query, decoded.
-        body: as it came; empty: Airflow says whether it wants one.
+        body: as received; empty: Airflow checks whether the route needs one.
         known: the parameters that its query may have; None: any.
         stored: the dates that central's database stores; None: all.
 
     Raises:
-        OutOfBounds: one is not.
-        Unknown: there is no rule for one.
+        OutOfBounds: a value is out of bounds.
+        NoRule: a parameter or a field has no rule.
     """
     for name, value in (*named.items(), *query):
         _check_parameter(name, value)
     for name, _ in query:
         if known is not None and name not in known:
-            raise Unknown(f"its query has the parameter {name[:50]!r}, for which there is no rule; {UNKNOWN}")
+            raise NoRule(f"its query has the parameter {name[:50]!r}, for which there is no rule; {NO_RULE_HINT}")
     if body_type is None:
         return
-    for name in LONGEST_KEYS.keys() & named.keys():
-        if len(named[name]) > LONGEST_KEYS[name]:
-            raise OutOfBounds(f"its key has {len(named[name])} characters; {LONGEST_KEYS[name]} is the limit")
+    for name in MAX_KEY_LENGTHS.keys() & named.keys():
+        if len(named[name]) > MAX_KEY_LENGTHS[name]:
+            raise OutOfBounds(f"its key has {len(named[name])} characters; {MAX_KEY_LENGTHS[name]} is the limit")
     if body:
         before = _stored.set(stored)
         try:
@@ -303,31 +303,31 @@ def check(
             _stored.reset(before)
 
 
-LONGEST_KEYS = {"key": 512, "variable_key": 250}
-"""By the parameter of the path: characters that Airflow's columns of XComs, of stored state and of variables take."""
+MAX_KEY_LENGTHS = {"key": 512, "variable_key": 250}
+"""By parameter of the path: how many characters Airflow's columns of XComs, stored state and variables hold."""
 _stored: ContextVar[Dates | None] = ContextVar("stored", default=None)
-"""For the types of bodies, which msgspec gives nothing but their fields."""
+"""Passes the dates to the types of bodies, because msgspec passes them only their fields."""
 
 
-def read_path(path: str) -> str:
+def decode_path(path: str) -> str:
     """Return a percent-encoded path decoded.
 
     Raises:
-        OutOfBounds: it climbs, or holds control characters.
+        OutOfBounds: it has a part `.` or `..`, or contains control characters.
     """
     decoded = unquote(path)
     if any(ord(char) < ord(" ") for char in decoded):
-        raise OutOfBounds("its path holds control characters")
+        raise OutOfBounds("its path contains control characters")
     if any(part in ("..", ".") for part in decoded.split("/")):
         raise OutOfBounds("its path has a part that is only dots")
     return decoded
 
 
 def check_versions(versions: Iterable[str]) -> None:
-    """Return if a call names no version of the Execution API, or one that the rules are made for.
+    """Return if a call names no version of the Execution API, or one that the rules cover.
 
     Raises:
-        OutOfBounds: it is older or newer, or no version.
+        OutOfBounds: the version is older or newer, or malformed.
     """
     for version in versions:
         if not API_VERSION.fullmatch(version) or not OLDEST_API_VERSION <= version <= NEWEST_API_VERSION:
@@ -338,10 +338,10 @@ def check_versions(versions: Iterable[str]) -> None:
 
 
 def check_xcom(value: object) -> None:
-    """Return if Airflow shows this XCom without making an object of it. It parses a text once more, and decodes what it finds.
+    """Return if Airflow shows this XCom without decoding an object. (Airflow parses a text as JSON, and decodes the result.)
 
     Raises:
-        OutOfBounds: it is a text that holds an encoded object.
+        OutOfBounds: it is a text that contains an encoded object.
     """
     if not isinstance(value, str) or not ("__" in value or "\\u" in value):
         return
@@ -349,21 +349,21 @@ def check_xcom(value: object) -> None:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
         return  # Airflow cannot parse it either
-    if _holds_encoded(parsed):
-        raise OutOfBounds("its body is a text that holds an encoded object as JSON (`__classname__`); store the object itself")
+    if _contains_encoded(parsed):
+        raise OutOfBounds("its body is a text that contains an encoded object as JSON (`__classname__`); store the object itself")
 
 
 def check_json(body: bytes) -> None:
     """Return if *body* is JSON that every database stores.
 
     Raises:
-        OutOfBounds: it holds NaN, a NUL or an unpaired surrogate, or is nested too deeply.
+        OutOfBounds: it contains NaN, a NUL or an unpaired surrogate, or is nested too deeply.
     """
     _check_body(Any, body)
 
 
 INTEGERS = frozenset({"map_index", "mapped_length", "offset", "limit", "start", "stop", "step"})
-"""Parameters that are numbers in every route."""
+"""Parameters that are numbers on every route."""
 NOT_NEGATIVE = frozenset({"mapped_length", "limit"})
 MOMENTS = frozenset({"logical_date", "logical_dates", "after", "before"})
 """Parameters that are dates to compare with."""
@@ -372,11 +372,11 @@ INTEGER = re.compile(r"-?[0-9]{1,10}")
 
 def _check_parameter(name: str, value: str) -> None:
     if "\0" in value or "\0" in name:
-        raise OutOfBounds(f"the parameter {name[:50]!r} holds a NUL character; databases do not take it")
+        raise OutOfBounds(f"the parameter {name[:50]!r} contains a NUL character, which databases do not store")
     if name in INTEGERS:
-        least = 0 if name in NOT_NEGATIVE else -MOST_INT
-        if not INTEGER.fullmatch(value) or not least <= int(value) <= MOST_INT:
-            raise OutOfBounds(f"the parameter {name!r} is {value[:50]!r}; it must be a number from {least} to {MOST_INT}")
+        least = 0 if name in NOT_NEGATIVE else -MAX_INT
+        if not INTEGER.fullmatch(value) or not least <= int(value) <= MAX_INT:
+            raise OutOfBounds(f"the parameter {name!r} is {value[:50]!r}; it must be a number from {least} to {MAX_INT}")
     elif name in MOMENTS:
         try:
             moment = msgspec.convert(value, Moment)
@@ -389,21 +389,21 @@ def _check_parameter(name: str, value: str) -> None:
 
 
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-"""As JSON writes it: an escape whose backslash is not itself escaped."""
+"""A NUL in JSON: an escape whose backslash is not itself escaped."""
 _decode = msgspec.json.Decoder().decode
 
 
 def _check_body(body_type: Any, body: bytes) -> None:
-    if b"\\u0000" in body and NUL.search(body):  # the first takes a hundredth of the time
-        raise OutOfBounds("its body holds a NUL character (\\u0000); databases do not take it")
+    if b"\\u0000" in body and NUL.search(body):  # the first test takes a hundredth of the time
+        raise OutOfBounds("its body contains a NUL character (\\u0000), which databases do not store")
     try:
         value = _decode(body)
     except (ValueError, RecursionError) as error:
         raise OutOfBounds(
             f"its body is not JSON in UTF-8 without NaN, Infinity and unpaired surrogates, which databases do not store: {error}"
         ) from None
-    if body.count(b"[") + body.count(b"{") > DEEPEST_JSON and _is_deeper(value, DEEPEST_JSON):
-        raise OutOfBounds(f"its body is nested more than {DEEPEST_JSON} levels deep")
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _exceeds_depth(value, MAX_JSON_DEPTH):
+        raise OutOfBounds(f"its body is nested more than {MAX_JSON_DEPTH} levels deep")
     if body_type is Any:
         return
     if body_type is XCom:
@@ -413,27 +413,27 @@ def _check_body(body_type: Any, body: bytes) -> None:
         msgspec.convert(value, body_type)
     except (ValueError, OverflowError) as error:
         if "unknown field" in str(error):
-            raise Unknown(f"its body: {error}; {UNKNOWN}") from None
+            raise NoRule(f"its body: {error}; {NO_RULE_HINT}") from None
         raise OutOfBounds(f"its body: {error}") from None
 
 
-def _is_deeper(value: object, most: int) -> bool:
-    """Whether dicts and lists are nested more than *most* levels."""
+def _exceeds_depth(value: object, most: int) -> bool:
+    """Return whether dicts and lists are nested more than *most* levels deep."""
     return next(itertools.islice(_levels(value), most, None), None) is not None
 
 
-def _check_unencoded(name: str, value: object) -> None:
-    """Raises: ValueError."""
-    if _holds_encoded(value):
-        raise ValueError(f"`{name}` holds an encoded object; its values must be plain")
+def _check_not_encoded(name: str, value: object) -> None:
+    """Raise ValueError if *value* contains an encoded object."""
+    if _contains_encoded(value):
+        raise ValueError(f"`{name}` contains an encoded object; its values must be plain")
 
 
-def _holds_encoded(value: object) -> bool:
+def _contains_encoded(value: object) -> bool:
     return any(isinstance(holder, dict) and not ENCODED.isdisjoint(holder) for level in _levels(value) for holder in level)
 
 
 def _levels(value: object) -> Iterator[list[Any]]:
-    """Yield the dicts and lists of each level, outermost first. Without recursion: the worker chooses the depth of a body."""
+    """Yield the dicts and lists of each level, outermost first. Not recursive, because the worker chooses the depth of a body."""
     level = [value] if isinstance(value, (dict, list)) else []
     while level:
         yield level
@@ -458,14 +458,14 @@ DURATION = re.compile(
     r"(?:T(?!$)(?:(?P<hours>\d{1,7})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,10}(?:\.\d{1,9})?)S)?)?",
     re.ASCII,
 )
-"""ISO 8601, as pydantic writes it (`P1Y35DT2H`) and reads it."""
+"""ISO 8601, as pydantic writes (`P1Y35DT2H`) and reads it."""
 DAYS = {"years": 365, "months": 30, "weeks": 7, "days": 1}
-"""How many days pydantic counts for a unit."""
+"""How many days pydantic counts for each unit."""
 SECONDS = {"hours": 3600, "minutes": 60, "seconds": 1}
 
 
 def _check_duration(name: str, duration: Duration | None) -> None:
-    """Raises: ValueError."""
+    """Raise ValueError if *duration* is malformed or too long."""
     if duration is None:
         return
     if isinstance(duration, str):
@@ -477,5 +477,5 @@ def _check_duration(name: str, duration: Duration | None) -> None:
         seconds = days * 86400 + sum(SECONDS[unit] * number for unit, number in parts.items() if unit in SECONDS)
     else:
         seconds = abs(duration)
-    if seconds > LONGEST_TIMEOUT.total_seconds():
-        raise ValueError(f"`{name}` is longer than {LONGEST_TIMEOUT.days} days")
+    if seconds > MAX_TIMEOUT.total_seconds():
+        raise ValueError(f"`{name}` is longer than {MAX_TIMEOUT.days} days")

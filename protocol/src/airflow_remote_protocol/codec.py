@@ -1,4 +1,4 @@
-"""JSON to messages and back. The one place that turns bytes from the other side into types."""
+"""Encodes and decodes messages as JSON. Only this module turns bytes from the other end into types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class Malformed(ValueError):
-    """The bytes are not the message they should be; the text says which field and why."""
+    """The bytes are not a valid message; the text names the field and the reason."""
 
 
 @cache
@@ -29,21 +29,21 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 def decode(kind: type[T], body: bytes) -> T:
-    """Return *body* as a *kind*.
+    """Return *body* decoded as *kind*.
 
     Raises:
-        Malformed: not JSON, nested too deeply, a field missing or of a wrong type, or an unknown meaning.
+        Malformed: not JSON, nested too deeply, or a field is missing, has a wrong type or an unknown enum value.
     """
     try:
         message: T = _decoder(kind).decode(body)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
-        # RecursionError: a hundred thousand brackets in a field that we would ignore.
+        # RecursionError: a hundred thousand brackets in a field that is ignored.
         raise Malformed(f"not a valid {kind.__name__}: {error}") from None
     return message
 
 
 def decode_problem(body: bytes) -> Problem | None:
-    """Return the problem in an error's body, or None if it holds none."""
+    """Return the problem in the body of an error; None if the body is not a problem."""
     try:
         return decode(Problem, body)
     except Malformed:

@@ -1,4 +1,4 @@
-"""Errors on the wire: problem codes (RFC 9457 bodies) and the decision each one forces upon the worker."""
+"""Errors on the wire: problem codes (RFC 9457 bodies), and what the worker must do about each."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import msgspec
 
 
 class Decision(str, Enum):
-    """What the worker does about an answer that is not a success."""
+    """What the worker does about an error."""
 
     UNREACHABLE = "unreachable"
-    """Keep it, try later."""
+    """Keep the data, try again later."""
     WAIT = "wait"
-    """Keep it, try later: a person has to lift something first, or central's clock to be right again."""
+    """Keep the data, try again later: an administrator must act first, or central's clock must be corrected."""
     REFUSED = "refused"
-    """Stop asking, tell a person."""
+    """Don't try again; report it to the operator."""
     SUPERSEDED = "superseded"
-    """Someone else owns it: stop the job, drop the report."""
+    """Another lease owns the job: stop the job, drop the report."""
     OUTDATED = "outdated"
-    """Update or leave."""
+    """Update the worker, or shut it down."""
     REOPEN = "reopen"
-    """Keep it; open a session anew, then try again. Central refuses that if this is a copy."""
+    """Keep the data, open a new session, then try again. Central refuses the session if this worker is a copy."""
     REWIND = "rewind"
-    """Go on from where central says it stands (log offset)."""
+    """Continue from the log offset that central reports."""
 
 
 class ProblemCode(str, Enum):
@@ -93,18 +93,18 @@ DECISIONS: dict[ProblemCode, Decision] = {
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Body of every error that central decides (`application/problem+json`)."""
+    """Body of every error that central itself returns (`application/problem+json`)."""
 
     code: str
     title: str
     status: int
     detail: str = ""
     size: int | None = None
-    """With `log-offset`: how many bytes of this job's log central holds; go on from there."""
+    """With `log-offset`: how many bytes of this job's log central has; continue from there."""
 
     @property
     def known_code(self) -> ProblemCode:
-        """The code; one we don't know counts as `internal`, which is retried and never stops anything."""
+        """The code; an unknown one counts as `internal`, which is retried and never stops anything."""
         try:
             return ProblemCode(self.code)
         except ValueError:
@@ -115,7 +115,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return DECISIONS[self.known_code]
 
 
-def problem(code: ProblemCode, detail: str, *, size: int | None = None) -> Problem:
-    """Make the body for *code*; *detail* names the thing, the cause and the remedy."""
+def make_problem(code: ProblemCode, detail: str, *, size: int | None = None) -> Problem:
+    """Return the body for *code*. *detail* names the thing, the cause and the remedy."""
     title = code.value.replace("-", " ").capitalize()
     return Problem(code=code.value, title=title, status=STATUS[code], detail=detail, size=size)

@@ -1,30 +1,27 @@
-"""What passes through the gateway with an Execution API call: which headers, and bodies of which size.
-
-Both ends and the shim read these from here.
-"""
+"""Which headers and how large bodies the gateway passes on with an Execution API call, for central, the worker and its shim."""
 
 from __future__ import annotations
 
 CALL_HEADERS = ("airflow-api-version", "content-type", "correlation-id")
-"""Headers of a call that central gets from the worker."""
+"""Headers of a call that the worker sends to central."""
 
 ANSWER_HEADERS = ("content-type", "content-range", "correlation-id")
-"""Headers of an answer that the task gets: all that the Task SDK's client reads, but `refreshed-api-token`, which never leaves
-central. A test derives this list from the source of the installed SDK."""
+"""Headers of an answer that the task receives: all that the Task SDK's client reads, except `refreshed-api-token`, which never
+leaves central. A test derives this list from the source of the installed SDK."""
 
 OPTION = "[remote] gateway_body_bytes"
-"""Central's option that bounds bodies. Central sends its value with the session, and all that a body passes obeys it."""
+"""Central's option that limits bodies. Central sends its value with the session, and every part of the path applies it."""
 
-UNTOLD_BODY_BYTES = 32 * 1024 * 1024
-"""What a central takes that does not send its limit (releases before 0.2)."""
+DEFAULT_BODY_BYTES = 32 * 1024 * 1024
+"""The limit of a central that does not send one (releases before 0.2)."""
 
-MOST_BODY_BYTES = 1 << 30
-"""What the option may be at most."""
+MAX_BODY_BYTES = 1 << 30
+"""The largest value of the option."""
 
 ENVELOPE_BYTES = 64 * 1024
-"""How much longer than the limit an answer may be: the Execution API puts a value into an object, which holds its key as well."""
+"""How far an answer may exceed the limit: the Execution API returns a value in an object that also contains its key."""
 
 
-def too_long(what: str, size: int, most: int) -> str:
-    """Return the text of a refusal. *what* has *size* bytes, and *most* are allowed."""
+def explain_too_large(what: str, size: int, most: int) -> str:
+    """Return the error text for *what*, which has *size* bytes where *most* are allowed."""
     return f"{what} has {size} bytes; the limit is {most} bytes ({OPTION}): keep large values in a store and pass their address"

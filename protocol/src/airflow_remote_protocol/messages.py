@@ -1,7 +1,7 @@
-"""Every message of `/remote/v1` as a frozen type. JSON on the wire; decoded here, at the edge, and trusted inside.
+"""Every message of `/remote/v1` as a frozen type. JSON on the wire.
 
-Unknown fields are ignored. Unknown enum values are refused by the decoder. Times are seconds (float) unless named otherwise;
-ids are the strings of UUIDs. Routes: docs/protocol.md.
+The decoder ignores unknown fields and refuses unknown enum values. Decoded values need no further checks. Times are seconds
+(float) unless named otherwise; ids are the strings of UUIDs. Routes: docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Annotated, Any
 import msgspec
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
-"""A worker's name: what people type, and safe in a path, a URL and a metric. (`\\Z`: `$` lets a line end pass.)"""
+"""A worker's name: easy to type, and safe in a path, a URL and a metric. (`\\Z`, because `$` accepts a line end.)"""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
-"""Printable ASCII: it goes into queries and logs, and some databases refuse NUL even in a comparison."""
+"""Printable ASCII, because it is used in queries and logs, and some databases refuse NUL even in a comparison."""
 QueueName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-LONGEST_SHORT_TEXT = 2000
+MAX_SHORT_TEXT = 2000
 """Characters."""
-ShortText = Annotated[str, msgspec.Meta(max_length=LONGEST_SHORT_TEXT)]
+ShortText = Annotated[str, msgspec.Meta(max_length=MAX_SHORT_TEXT)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 MAX_JOBS_LISTED = 10_000
 MAX_CHUNKS = 200
-"""Of one `logs` request: each costs central a file that is opened."""
+"""Chunks in one `logs` request: central opens a file for each."""
 XComKey = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
-"""Airflow's column has 512 characters."""
+"""Airflow's column holds 512 characters."""
 
 
 class Message(msgspec.Struct, frozen=True):
-    """Base of all messages: immutable, tolerant of unknown fields."""
+    """Base of all messages: immutable; unknown fields are ignored."""
 
 
 class Facts(Message, frozen=True):
-    """What a worker says of its machine. Shown to people, believed by nobody."""
+    """A worker's description of its machine. Shown to users; nothing relies on it."""
 
     hostname: Annotated[str, msgspec.Meta(max_length=255)] = ""
     os: Annotated[str, msgspec.Meta(max_length=100)] = ""
@@ -43,16 +43,16 @@ class Facts(Message, frozen=True):
 
 
 class Enrolment(Message, frozen=True):
-    """`POST enrol`, with an enrolment token or an Airflow user's own token as bearer: one more worker wants to join."""
+    """`POST enrol`, with an enrolment token or an Airflow user's own token as bearer: request to register a new worker."""
 
     name: Name
     facts: Facts = Facts()
     queues: Annotated[list[QueueName], msgspec.Meta(max_length=100)] = []
-    """What it is to serve, as a user says who may manage workers. With an enrolment token: what that says, whatever is here."""
+    """The queues to serve. Only with a user's own token and the right to manage workers; an enrolment token names its own."""
 
 
 class Enrolled(Message, frozen=True):
-    """Answer to `enrol`. The only time the credential is ever shown."""
+    """Answer to `enrol`. The credential is sent only here."""
 
     worker_id: Id
     name: Name
@@ -61,21 +61,21 @@ class Enrolled(Message, frozen=True):
 
 
 class Credential(Message, frozen=True):
-    """Answer to `POST credential`: what replaces the credential that asked, once it is used. The only time it is ever shown."""
+    """Answer to `POST credential`: the next credential. It replaces the present one once it is used, and is sent only here."""
 
     credential: str
     life_s: float
-    """How long it is good for."""
+    """How long it is valid."""
 
 
 class JobPhase(str, Enum):
-    """What the worker is doing about a job that it holds."""
+    """The phase of a job at the worker that holds it."""
 
     PREPARING = "preparing"
     RUNNING = "running"
     STOPPING = "stopping"
     ENDED = "ended"
-    """Over here; its log or report is still on the way."""
+    """The job has ended at the worker; its log or report has not reached central yet."""
 
 
 class HeldJob(Message, frozen=True):
@@ -87,10 +87,10 @@ class HeldJob(Message, frozen=True):
 
 
 class SessionRequest(Message, frozen=True):
-    """`POST session`: the daemon has started (or central forgot its session) and speaks from now on."""
+    """`POST session`: opens a session, because the daemon has started or central no longer knows its session."""
 
     instance_id: Id
-    """Stays the same over restarts of one installation on one machine; differs on a copy."""
+    """Constant over restarts of one installation on one machine; differs on a copy."""
     boot_id: Id
     """New with every start of the daemon."""
     protocol: str
@@ -99,13 +99,13 @@ class SessionRequest(Message, frozen=True):
     facts: Facts
     jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
     time: float = 0.0
-    """The worker's wall clock, seconds since the epoch, for people to see how far it is off; 0: not told."""
+    """The worker's wall clock, seconds since the epoch, to show its offset to users; 0: not sent."""
     triggers: Slots = 0
-    """How many triggers the worker hosts at most (capability `trigger`). They take no slots."""
+    """How many triggers the worker hosts at most (capability `trigger`). They use no slots."""
 
 
 class IntentMode(str, Enum):
-    """What people want of a worker."""
+    """What a worker should do, as set by administrators."""
 
     SERVE = "serve"
     PAUSE = "pause"
@@ -114,41 +114,41 @@ class IntentMode(str, Enum):
 
 
 class Intent(Message, frozen=True):
-    """People's durable wish for one worker. *revision* rises with each change of any part of it."""
+    """What administrators set for one worker; stored in central. *revision* rises with each change of any part of it."""
 
     mode: IntentMode
     revision: int
     slots: Slots | None = None
-    """The most slots that this worker may fill; None: what it offers itself."""
+    """The most slots that this worker may fill; None: its own number of slots."""
     reason: str = ""
     rotate: bool = False
-    """The credential is to be replaced now. Falls back by itself, without a new revision, once it was."""
+    """Replace the credential now. Central resets this, without a new revision, once it has been replaced."""
     restart: bool = False
-    """The daemon is to start anew (capability `restart`). Falls back by itself once another start has opened a session."""
+    """Restart the daemon (capability `restart`). Central resets this once another start has opened a session."""
 
 
 class StopReason(str, Enum):
-    """Why a job must end before its time."""
+    """Why central stops a job."""
 
     ENDED = "ended"
-    """A person or the scheduler set the task's state."""
+    """A user or the scheduler set the task's state."""
     CLEARED = "cleared"
     """The task was cleared; it will run again."""
     GONE = "gone"
     """The task instance or its Dag run was deleted, or another attempt took its place."""
     REVOKED = "revoked"
-    """The executor took the job back."""
+    """The executor revoked the job."""
     SUPERSEDED = "superseded"
     """Another lease (a higher epoch) exists, or central knows no such job of this worker."""
     RESUMED = "resumed"
-    """Of a trigger: its task goes on without it, because the wait has timed out. The trigger's `on_kill` must not run."""
+    """For a trigger: its task resumes without it, because the wait has timed out. The trigger's `on_kill` must not run."""
     LOST = "lost"
-    """Central has given the job up, its worker was silent for too long. Its log is still taken, as the old try's; its report is
-    refused as superseded, and noted."""
+    """The job counts as lost, because its worker was silent for too long. Central still accepts its log, as the log of the old
+    try, but refuses its report as superseded, and records it."""
 
 
 class Stop(Message, frozen=True):
-    """End this job: SIGTERM to its process group, `on_kill` runs, escalation after the grace."""
+    """Stop this job: send SIGTERM to its process group, let `on_kill` run, escalate after the grace period."""
 
     job_id: Id
     epoch: int
@@ -157,12 +157,12 @@ class Stop(Message, frozen=True):
 
 
 class TaskSettings(Message, frozen=True):
-    """Central's Airflow settings that change how a task behaves or what its log masks: :mod:`.task_settings`."""
+    """Central's Airflow settings that affect how a task behaves or which values its log masks: :mod:`.task_settings`."""
 
     revision: Annotated[str, msgspec.Meta(max_length=64)]
     """Differs whenever a value does."""
     values: dict[str, str]
-    """By `section.option`. Names that the worker doesn't know are ignored."""
+    """By `section.option`. The worker ignores unknown names."""
 
 
 class Session(Message, frozen=True):
@@ -174,27 +174,27 @@ class Session(Message, frozen=True):
     protocol: str
     capabilities: list[str]
     poll_s: float
-    """How long the worker may ask a poll to stay open."""
+    """The longest `wait_s` for a poll."""
     retry_s: float
-    """The least wait before the next attempt after a failed one; the worker adds jitter and backs off."""
+    """The shortest wait after a failed attempt; the worker adds jitter and backs off."""
     intent: Intent
     stops: list[Stop] = []
     time: float = 0.0
-    """Central's wall clock, seconds since the epoch; 0: not told."""
+    """Central's wall clock, seconds since the epoch; 0: not sent."""
     credential_life_s: float = 0.0
-    """How long the credential that asked is good for in all; 0: it does not end."""
+    """Total lifetime of the credential used for this request; 0: it does not expire."""
     credential_age_s: float = 0.0
-    """How much of that is over."""
+    """Its age."""
     body_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """How many bytes the body of an Execution API call may have, in either direction; 0: not told."""
+    """How many bytes the body of an Execution API call may have, in either direction; 0: not sent."""
     task_settings: TaskSettings | None = None
-    """None: central sends none, the worker keeps those that it has."""
+    """None: central sends no settings; the worker keeps those that it has."""
 
 
 class JobKind(str, Enum):
-    """What kind of workload a job carries.
+    """The kind of a job's workload.
 
-    Any worker takes tasks; another kind is offered only to workers whose session named the capability of the same value.
+    Every worker accepts tasks. Another kind is offered only to workers whose session named the capability of the same value.
     """
 
     TASK = "task"
@@ -202,13 +202,13 @@ class JobKind(str, Enum):
     CALLBACK = "callback"
     """A callback of a Dag run (deadline alerts): :class:`CallbackWorkload`."""
     CONNECTION_TEST = "connection-test"
-    """A connection, tried from where the worker stands: :class:`ConnectionTestWorkload`."""
+    """A test of a connection from the worker's machine: :class:`ConnectionTestWorkload`."""
     TRIGGER = "trigger"
-    """What a deferred task waits for: :class:`TriggerWorkload`. Takes no slots. Accepted by `accept`, ended by `event`."""
+    """The trigger of a deferred task: :class:`TriggerWorkload`. Uses no slots. Accepted by `accept`, ended by `event`."""
 
 
 class Offer(Message, frozen=True):
-    """The right to run one job, until *deadline_s* from now unless accepted; listing it as preparing renews that."""
+    """The right to run one job. It expires *deadline_s* from now unless accepted; listing the job as preparing renews it."""
 
     job_id: Id
     epoch: int
@@ -217,14 +217,14 @@ class Offer(Message, frozen=True):
     slots: int
     deadline_s: float
     stop_after_s: float
-    """How long the worker lets the job run on without any contact with central."""
+    """How long the worker lets the job run without any contact with central."""
     workload: msgspec.Raw
     """JSON of the type that :class:`JobKind` names."""
 
 
 CodeHash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
-"""MD5 of a Dag file's text in UTF-8, its line ends being LF, as Airflow keeps it (`dag_code`); empty: unknown. It tells versions
-apart, and protects nothing."""
+"""MD5 of a Dag file's text in UTF-8 with LF line ends, as Airflow stores it (`dag_code`); empty: unknown. It distinguishes
+versions, and has no security purpose."""
 
 
 class Bundle(Message, frozen=True):
@@ -235,18 +235,18 @@ class Bundle(Message, frozen=True):
 
 
 class TaskWorkload(Message, frozen=True):
-    """What the Task SDK's supervisor needs to run one task try. No token, no path on central's disk."""
+    """The data that the Task SDK's supervisor needs to run one task try. No token, no path on central's disk."""
 
     ti: dict[str, Any]
-    """`airflow.sdk.api.datamodels.TaskInstance` as JSON, passed on as it is."""
+    """`airflow.sdk.api.datamodels.TaskInstance` as JSON, passed on unchanged."""
     dag_rel_path: str
     bundle: Bundle
     code_hash: CodeHash = ""
-    """Of the Dag file as central parsed it."""
+    """Hash of the Dag file as central parsed it."""
 
 
 class CallbackWorkload(Message, frozen=True):
-    """What the Task SDK's callback supervisor needs."""
+    """The data that the Task SDK's callback supervisor needs."""
 
     callback_id: Id
     path: str
@@ -255,11 +255,11 @@ class CallbackWorkload(Message, frozen=True):
     dag_rel_path: str
     bundle: Bundle
     kwargs_encoding: str | None = None
-    """How Airflow has encoded *kwargs* (`serde` since Airflow 3.4); None: they are passed as they are."""
+    """How Airflow has encoded *kwargs* (`serde` since Airflow 3.4); None: not encoded."""
 
 
 class ConnectionTestWorkload(Message, frozen=True):
-    """What the Task SDK's connection test needs. The connection itself is fetched through the gateway, once."""
+    """The data that the Task SDK's connection test needs. The connection itself is fetched through the gateway, once."""
 
     connection_test_id: Id
     connection_id: str
@@ -267,12 +267,12 @@ class ConnectionTestWorkload(Message, frozen=True):
 
 
 class TriggerWorkload(Message, frozen=True):
-    """What a trigger host needs to run one trigger of a deferred task."""
+    """The data that a trigger host needs to run one trigger of a deferred task."""
 
     ti: dict[str, Any]
     """The deferred task instance, as in :class:`TaskWorkload`."""
     classpath: str
-    """Import path of the trigger's class, as the task's process named it."""
+    """Import path of the trigger's class, as reported by the task's process."""
     kwargs: msgspec.Raw
     """JSON object: the trigger's arguments as the Task SDK encoded them. Central never decodes them."""
     dag_rel_path: str
@@ -280,23 +280,23 @@ class TriggerWorkload(Message, frozen=True):
 
 
 class Poll(Message, frozen=True):
-    """`POST poll`: asks for work, hears intent, renews every lease listed. Parked by central for up to *wait_s*."""
+    """`POST poll`: requests work, receives the intent, renews every lease listed. Central holds it open for up to *wait_s*."""
 
     free_slots: Slots
     intent_revision: int
     wait_s: float
     jobs: Annotated[list[HeldJob], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = []
     free_triggers: Slots = 0
-    """How many more triggers the worker would host now."""
+    """How many more triggers the worker can host now."""
     task_settings_revision: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    """Of the task settings that the worker has; empty: it has none. None: it does not know what they are."""
+    """Revision of the worker's task settings; empty: it has no settings. None: it does not support them."""
 
 
 class PollReply(Message, frozen=True):
     """Answer to `poll`. Empty when nothing happened within the wait."""
 
     poll_s: float
-    """How long to ask for next time."""
+    """The `wait_s` of the next poll."""
     offers: list[Offer] = []
     stops: list[Stop] = []
     intent: Intent | None = None
@@ -304,13 +304,13 @@ class PollReply(Message, frozen=True):
     pause_s: float = 0.0
     """How long to wait before the next poll (load shedding)."""
     task_settings: TaskSettings | None = None
-    """Only when their revision differs from the poll's. Does not end a poll early; they hold for the offers beside them."""
+    """Only when their revision differs from the poll's. They do not end a poll early. They apply to the offers in this reply."""
 
 
 class Decline(Message, frozen=True):
-    """`POST jobs/{id}/decline`: not now. The job is offered again, not charged to the task's tries.
+    """`POST jobs/{id}/decline`: the worker can't run the job now. It is offered again; no try of the task is used up.
 
-    A trigger can be declined after it was accepted as well: its worker drains, and another one goes on.
+    A trigger can also be declined after it was accepted, when its worker drains. Another worker then runs it.
     """
 
     reason: ShortText
@@ -322,17 +322,17 @@ class Outcome(str, Enum):
     SUCCEEDED = "succeeded"
     """The task process exited with 0."""
     FAILED = "failed"
-    """It ran and exited otherwise (its own terminal state went through the gateway)."""
+    """It ran and exited with another code (its own terminal state went through the gateway)."""
     STOPPED = "stopped"
-    """Ended by a stop of central's."""
+    """It was ended by a stop from central."""
     UNPREPARED = "unprepared"
-    """It never started: no such bundle, no such interpreter. The reason is in the task's log."""
+    """It did not start (no such bundle, no such interpreter). The reason is in the task's log."""
     DIED = "died"
     """Its shim vanished without a result (killed, reboot)."""
 
 
 class Report(Message, frozen=True):
-    """`POST jobs/{id}/report`: the job is over here and its whole log has been acknowledged."""
+    """`POST jobs/{id}/report`: the job has ended at the worker, and central has acknowledged its whole log."""
 
     outcome: Outcome
     exit_code: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] | None = None
@@ -340,18 +340,18 @@ class Report(Message, frozen=True):
     log_size: Annotated[int, msgspec.Meta(ge=0, lt=2**62)] = 0
     log_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     site_code: CodeHash = ""
-    """Of the worker's Dag file, where it is not the one that central parsed."""
+    """Hash of the worker's Dag file, if it differs from the one that central parsed."""
 
 
 class EventKind(str, Enum):
     """How a trigger ended."""
 
     FIRED = "fired"
-    """It yielded an event: the task goes on with `payload`."""
+    """It yielded an event: the task resumes with `payload`."""
     FAILED = "failed"
-    """It raised, ended without an event or could not be loaded: the task goes on with a failure."""
+    """It raised, ended without an event or could not be loaded: the task resumes with a failure."""
     ENDED = "ended"
-    """It yielded an event that ends the task without resuming it (`TaskSuccessEvent` and its like)."""
+    """It yielded an event that ends the task without resuming it (such as `TaskSuccessEvent`)."""
 
 
 class EndState(str, Enum):
@@ -367,13 +367,13 @@ MAX_END_XCOMS = 100
 
 
 class TriggerEvent(Message, frozen=True):
-    """`POST jobs/{id}/event`: the trigger has ended; resumes its task and ends the job. The same event again changes nothing."""
+    """`POST jobs/{id}/event`: the trigger has ended. Resumes its task and ends the job. A repeated event changes nothing."""
 
     kind: EventKind
     payload: msgspec.Raw = msgspec.Raw(b"null")
     """With `fired`: the event's payload as JSON, as the Task SDK encoded it. Central never decodes it."""
     traceback: Annotated[list[ShortText], msgspec.Meta(max_length=MAX_TRACEBACK_PARTS)] = []
-    """With `failed`: what to write into the task's log."""
+    """With `failed`: text for the task's log."""
     state: EndState | None = None
     """With `ended`."""
     xcoms: Annotated[dict[XComKey, msgspec.Raw], msgspec.Meta(max_length=MAX_END_XCOMS)] = {}
@@ -392,20 +392,20 @@ class LogChunk(Message, frozen=True):
 
 
 class LogChunks(Message, frozen=True):
-    """`POST logs`: pieces of the logs of many triggers in one request. A body may be gzip-compressed."""
+    """`POST logs`: pieces of the logs of many triggers in one request. The body may be gzip-compressed."""
 
     chunks: Annotated[list[LogChunk], msgspec.Meta(max_length=MAX_CHUNKS)]
 
 
 class ChunkResult(Message, frozen=True):
-    """What became of one :class:`LogChunk`."""
+    """The result of one :class:`LogChunk`."""
 
     job_id: Id
     epoch: int
     size: int = 0
-    """How many bytes of this lease's log central holds now; go on from there."""
+    """How many bytes of this lease's log central has now; continue from there."""
     refused: str = ""
-    """Why central takes no more of this log, now or later; empty if it does."""
+    """Why central accepts no more of this log, now or later; empty if it does."""
 
 
 class ChunkResults(Message, frozen=True):
@@ -415,57 +415,57 @@ class ChunkResults(Message, frozen=True):
 
 
 class LogAppended(Message, frozen=True):
-    """Answer to `jobs/{id}/log` and `log`: how many bytes of this job's log, or of this stretch, central holds now."""
+    """Answer to `jobs/{id}/log` and `log`: how many bytes of this job's log, or of this stretch, central has now."""
 
     size: int
 
 
 Processors = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
-"""How many were busy, on average since the last time."""
+"""How many processors were busy, on average since the last report."""
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 class JobUsage(Message, frozen=True):
-    """What a job's processes use."""
+    """The resources that a job's processes use."""
 
     cpus: Processors
     memory: Bytes
-    """Resident; of what they share with others, their part."""
+    """Resident memory, with their share of memory that is shared with other processes."""
 
 
 class MachineUsage(Message, frozen=True):
-    """What a worker's machine uses, and has."""
+    """The resources that a worker's machine uses and has."""
 
     cpus: Processors
     cpu_count: Processors
     memory: Bytes
     memory_total: Bytes
     disk_free: Bytes
-    """Where the worker keeps its state."""
+    """On the file system of the worker's state directory."""
 
 
 class Usage(Message, frozen=True):
-    """`POST usage`. Shown to people, believed by nobody."""
+    """`POST usage`. Shown to users; nothing relies on it."""
 
     machine: MachineUsage
     jobs: Annotated[dict[Id, JobUsage], msgspec.Meta(max_length=MAX_JOBS_LISTED)] = {}
-    """By their ids."""
+    """By job id."""
 
 
 class UsageNoted(Message, frozen=True):
     """Answer to `usage`."""
 
     every_s: float
-    """When to tell it again: the more workers do, the later."""
+    """When to report again; the interval grows with the number of workers that report."""
 
 
 Version = Annotated[str, msgspec.Meta(max_length=50)]
 
 
 class Runtime(Message, frozen=True):
-    """`POST runtime`: what the worker's tasks run in, and whether it can host them. Sent when it is known and when it changes.
+    """`POST runtime`: the runtime of the worker's tasks, and whether it can host them. Sent when it is known and when it changes.
 
-    Central offers no job to a worker with *trouble*, or whose versions don't fit its own.
+    Central offers no job to a worker with *trouble*, or with versions that are incompatible with its own.
     """
 
     airflow: Version = ""
@@ -474,18 +474,18 @@ class Runtime(Message, frozen=True):
     """Version of the Task SDK; empty: unknown."""
     python: Version = ""
     trouble: ShortText = ""
-    """Why it can't host tasks, and what to do; empty: it hosted the worker's canary."""
+    """Why the runtime can't host tasks, and what to do; empty: it ran the worker's canary task."""
 
 
 class RuntimeNoted(Message, frozen=True):
     """Answer to `runtime`."""
 
     trouble: str = ""
-    """Why central offers this worker no jobs; empty: its runtime fits."""
+    """Why central offers this worker no jobs; empty: its runtime is suitable."""
 
 
 class Pong(Message, frozen=True):
-    """Answer to `GET ping`: proof that the credential works, and central's clock."""
+    """Answer to `GET ping`. Shows that the credential works, and central's clock."""
 
     name: Name
     time: float

@@ -1,4 +1,4 @@
-"""Whether a worker can be reached, as central sees it."""
+"""Whether central is in contact with a worker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Presence(str, Enum):
-    """Derived from a worker's contacts; never stored, and independent of what administrators want of the worker (intent)."""
+    """Derived from the worker's contacts; never stored, and independent of the worker's intent."""
 
     ONLINE = "online"
     SILENT = "silent"

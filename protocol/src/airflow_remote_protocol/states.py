@@ -1,7 +1,7 @@
-"""The states of a job and every legal move between them, as one table.
+"""The states of a job and all legal transitions between them, as one table.
 
-Owns the answer to "may this job go from here to there?". It refuses to own who asks, when, or what is stored: central's
-ledger calls :func:`advance` inside its transactions; nobody else assigns a job's state.
+Owns the rule which event leads from which state to which. It does not own when events happen or how states are stored: central's
+ledger calls :func:`advance` inside its transactions, and nothing else assigns a job's state.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class JobState(str, Enum):
-    """Where one attempt of one workload stands, as central sees it."""
+    """The state of one attempt of one workload, as central sees it."""
 
     QUEUED = "queued"
     OFFERED = "offered"
@@ -22,38 +22,38 @@ class JobState(str, Enum):
 
     @property
     def is_ended(self) -> bool:
-        """No event moves the job any more."""
+        """No event changes the job's state any more."""
         return self in ENDED
 
     @property
     def is_leased(self) -> bool:
-        """A worker holds the right to this job and its slots count as used."""
+        """A worker holds a lease on the job, and the job's slots count as used."""
         return self in LEASED
 
 
 class JobEvent(str, Enum):
-    """What may happen to a job."""
+    """An event that changes a job's state."""
 
     OFFER = "offer"
-    """A worker with the right queue and enough free slots is given the job; the epoch rises."""
+    """Central offers the job to a worker with the right queue and enough free slots; the epoch rises."""
     WITHDRAW = "withdraw"
-    """The offer did not reach its worker (the poll was gone); it does not count against the job."""
+    """The offer did not reach its worker (the poll had ended); it does not count as an offer attempt."""
     DECLINE = "decline"
-    """The worker says that it can't take the job now (disk full, draining)."""
+    """The worker can't run the job now (disk full, draining)."""
     EXPIRE = "expire"
-    """Nobody accepted the offer before its deadline."""
+    """The worker did not accept the offer before its deadline."""
     ACCEPT = "accept"
     """The task's first Execution API call (`run`), or an explicit acceptance."""
     SUCCEED = "succeed"
-    """The worker's report: the task process ended well."""
+    """The worker reported that the job's process succeeded."""
     FAIL = "fail"
-    """The worker's report: it did not; or central gave up offering the job."""
+    """The worker reported a failure, or central stopped offering the job."""
     LOSE = "lose"
-    """The worker was not heard of for longer than `lost_after`, or came back without the job."""
+    """Central had no contact with the worker for longer than `lost_after`, or the worker came back without the job."""
     HAND_BACK = "hand-back"
-    """A running trigger goes back to the queue: its worker drains or is lost, or its host died. A trigger may start twice."""
+    """A running trigger is queued again: its worker drains or is lost, or its host process died. A trigger may start twice."""
     REVOKE = "revoke"
-    """Central took the job back: a person or the scheduler ended, cleared or deleted its task."""
+    """Central revoked the job: a user or the scheduler ended, cleared or deleted its task."""
 
 
 LEASED = frozenset({JobState.OFFERED, JobState.RUNNING})
@@ -77,7 +77,7 @@ MOVES: dict[tuple[JobState, JobEvent], JobState] = {
 
 
 class IllegalMove(ValueError):
-    """The table has no such arrow; nothing has changed."""
+    """The table has no such transition; nothing has changed."""
 
     def __init__(self, state: JobState, event: JobEvent) -> None:
         super().__init__(f"a job that is {state.value} can't {event.value}")
@@ -89,7 +89,7 @@ def advance(state: JobState, event: JobEvent) -> JobState:
     """Return the state that follows *event*.
 
     Raises:
-        IllegalMove: the table has no such arrow; nothing has changed.
+        IllegalMove: the table has no such transition; nothing has changed.
     """
     try:
         return MOVES[state, event]
@@ -97,7 +97,7 @@ def advance(state: JobState, event: JobEvent) -> JobState:
         raise IllegalMove(state, event) from None
 
 
-def as_mermaid() -> str:
+def render_mermaid() -> str:
     """Return the table as a Mermaid state diagram, for docs/protocol.md."""
     lines = ["stateDiagram-v2", f"    [*] --> {JobState.QUEUED.value}"]
     lines += [f"    {a.value} --> {b.value}: {event.value}" for (a, event), b in MOVES.items()]

@@ -1,7 +1,7 @@
-"""How our bearer tokens look: `<prefix>_<43 base64url characters>_<8 hex digits>`.
+"""Format of the bearer tokens: `<prefix>_<43 base64url characters>_<8 hex digits>`.
 
-The prefix lets secret scanners recognise a leak; the checksum (CRC-32 of all before it) tells a mangled paste from a revoked
-token without asking anybody. The 256 random bits come from the caller; this module has no randomness of its own.
+The prefix lets secret scanners recognise a leak. The checksum (CRC-32 of all before it) distinguishes a damaged token from a
+revoked one without a request. The caller supplies the 256 random bits; this module generates no random data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TokenKind(str, Enum):
 
 
 class MalformedToken(ValueError):
-    """Not a token of ours, or mangled on the way."""
+    """The text is not a token of this kind, or it was damaged on the way."""
 
 
 def make_token(kind: TokenKind, random: bytes) -> str:
@@ -48,5 +48,5 @@ def check_token(kind: TokenKind, token: str) -> str:
 
 
 def hash_token(token: str) -> str:
-    """Return what central stores instead of the token: SHA-256, hex. 256 random bits need no salt and no stretching."""
+    """Return the hash that central stores instead of the token: SHA-256, hex. 256 random bits need no salt and no stretching."""
     return hashlib.sha256(token.encode()).hexdigest()

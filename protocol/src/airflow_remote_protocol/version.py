@@ -1,7 +1,7 @@
-"""Protocol version, capabilities, and the names of our headers.
+"""Protocol version, capabilities, and names of headers.
 
-Rules of agreement (docs/protocol.md): a newer minor version only adds; unknown *fields* are ignored by the decoder;
-an unknown *meaning* (an enum value, an offer kind) is refused. A different major version is :data:`OUTDATED <ProblemCode>`.
+Compatibility (docs/protocol.md): a newer minor version only adds. The decoder ignores unknown *fields* and refuses unknown *enum
+values* (such as an offer kind). A different major version is :data:`OUTDATED <ProblemCode>`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ MINOR = 0
 PROTOCOL_VERSION = f"{MAJOR}.{MINOR}"
 
 MARKER_HEADER = "airflow-remote-protocol"
-"""On every request and every response; its value is the sender's protocol version. A response without it is not central's
-word, whatever its status (a proxy's login page, a load balancer's 502)."""
+"""On every request and every response; its value is the sender's protocol version. A response without it does not come from
+central, whatever its status (a proxy's login page, a load balancer's 502)."""
 
 PROBLEM_HEADER = "airflow-remote-problem"
-"""On every error that central itself decides; its value is a :class:`~.errors.ProblemCode`. It tells our 409 from the
-Execution API's 409 that the gateway passes on."""
+"""On every error that central itself returns; its value is a :class:`~.errors.ProblemCode`. It distinguishes central's 409 from
+the Execution API's 409 that the gateway passes on."""
 
 EPOCH_HEADER = "airflow-remote-epoch"
-"""On every request about a job: the epoch of the lease under which the worker speaks."""
+"""On every request about a job: the epoch of the worker's lease."""
 
 SESSION_HEADER = "airflow-remote-session"
-"""On every request but `enrol` and `session`: the session under which the worker speaks."""
+"""On every request except `enrol` and `session`: the worker's session."""
 
 
 class Capability(str, Enum):
-    """What an end can do beyond the base of its major version. Each side uses only what both name."""
+    """An optional part of the protocol's major version. Each end uses only the capabilities that both ends name."""
 
     TASK = "task"
     """Runs `ExecuteTask` workloads."""
@@ -41,13 +41,13 @@ class Capability(str, Enum):
     GZIP_LOG = "gzip-log"
     """Log bodies may be gzip-compressed."""
     RESTART = "restart"
-    """The worker starts its daemon anew when its intent says so; its jobs run on."""
+    """The worker restarts its daemon when its intent requires it; its jobs keep running."""
     WORKER_LOG = "own-log"
     """The worker sends its own log (`POST log`)."""
     USAGE = "usage"
-    """The worker tells what its jobs and its machine use while it has jobs (`POST usage`)."""
+    """The worker reports the resources that its jobs and its machine use, while it has jobs (`POST usage`)."""
     RUNTIME = "runtime"
-    """The worker reports what its tasks run in, and whether that can host them (`POST runtime`)."""
+    """The worker reports the runtime of its tasks, and whether it can host them (`POST runtime`)."""
 
 
 class VersionMismatch(ValueError):
@@ -58,7 +58,7 @@ def check_version(theirs: str) -> tuple[int, int]:
     """Return the other end's (major, minor).
 
     Raises:
-        VersionMismatch: not a version, or another major version than ours.
+        VersionMismatch: not a version, or another major version.
     """
     try:
         major, minor = (int(part) for part in theirs.split(".", 1))
@@ -70,5 +70,5 @@ def check_version(theirs: str) -> tuple[int, int]:
 
 
 def agree(ours: frozenset[Capability], theirs: list[str]) -> frozenset[Capability]:
-    """Return the capabilities both ends have; names we don't know are ignored."""
+    """Return the capabilities that both ends have. Unknown names are ignored."""
     return frozenset(c for c in ours if c.value in theirs)

@@ -1,3 +1,3 @@
-"""The Remote Executor for Apache Airflow: what runs in central. Start reading at :mod:`.executor`, then :mod:`.ledger`."""
+"""The Remote Executor for Apache Airflow: the part that runs in central. Start with :mod:`.executor`, then :mod:`.ledger`."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Whether a worker's runtime can host the tasks of this central: the one place that compares versions."""
+"""Decides whether a worker's runtime can host the tasks of this central. Only this module compares versions."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import re
 Minor = tuple[int, int]
 """Major and minor version."""
 
-HOSTS: dict[Minor, frozenset[Minor]] = {
+SUPPORTED_TASK_SDKS: dict[Minor, frozenset[Minor]] = {
     (3, 3): frozenset({(1, 3), (1, 4)}),
     (3, 4): frozenset({(1, 3), (1, 4)}),
 }
-"""By central's Airflow: the Task SDKs whose tasks it serves. Each pair was seen working."""
+"""By version of central's Airflow: the versions of the Task SDK that it serves. Each pair was tested."""
 
 
-def disagreement(central: str, task_sdk: str, airflow: str = "") -> str:
+def explain_mismatch(central: str, task_sdk: str, airflow: str = "") -> str:
     """Return why a runtime with this *task_sdk* (and *airflow*) can't host the tasks of *central*; empty if it can.
 
-    *central* is central's version of Airflow. A version that a worker did not report disagrees with nothing.
+    *central* is central's version of Airflow. A version that a worker did not report is accepted.
     """
     if not task_sdk:
         return ""
     ours, theirs = _minor(central), _minor(task_sdk)
-    # Of an Airflow that we don't know yet: Airflow 3.N comes with the Task SDK 1.N.
-    fits = HOSTS.get(ours, frozenset({(ours[0] - 2, ours[1])})) if ours else frozenset()
+    # For an Airflow that is not in the table yet: Airflow 3.N comes with the Task SDK 1.N.
+    fits = SUPPORTED_TASK_SDKS.get(ours, frozenset({(ours[0] - 2, ours[1])})) if ours else frozenset()
     if theirs in fits:
         return ""
     wanted = " or ".join(f"{major}.{minor}" for major, minor in sorted(fits))

@@ -1,4 +1,4 @@
-"""Migrations through Airflow's DB-manager mechanism: `airflow db migrate` creates and upgrades our tables."""
+"""Migrations with Airflow's DB managers: `airflow db migrate` creates and upgrades the tables of the Remote Executor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent
 
 
 class RemoteDBManager(BaseDBManager):  # type: ignore[misc]
-    """Discovered through the provider's `db-managers`."""
+    """Airflow finds it through the provider's `db-managers`."""
 
     metadata = Base.metadata
     version_table_name = "alembic_version_remote"
@@ -23,7 +23,7 @@ class RemoteDBManager(BaseDBManager):  # type: ignore[misc]
     revision_heads_map: dict[str, str] = {"0.1.0": "0017"}
 
     def downgrade(self, to_revision: str, from_revision: str | None = None, show_sql_only: bool = False) -> None:
-        """Downgrade our tables to *to_revision* (`base`: none left)."""
+        """Downgrade the tables to *to_revision* (`base`: remove all)."""
         from alembic import command
 
         if show_sql_only:

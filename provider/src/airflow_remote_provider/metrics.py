@@ -1,6 +1,6 @@
-"""What central tells of itself through Airflow's own metrics (StatsD, OpenTelemetry): one table of names, and how to emit them.
+"""Central's metrics, sent through Airflow's own metrics (StatsD, OpenTelemetry): one table of names, and functions to send them.
 
-Costs next to nothing where metrics are off, and never fails what it measures.
+Costs almost nothing where metrics are off, and a failure never affects the measured code.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 UNNAMED = "none"
 """The value of a tag that is empty."""
-EVERY_S = 30.0
-"""How often the API process that is on duty tells the gauges."""
+GAUGES_EVERY_S = 30.0
+"""How often the API process that is on duty sends the gauges."""
 
 
 class MetricKind(str, Enum):
@@ -28,7 +28,7 @@ class MetricKind(str, Enum):
 class Metric(NamedTuple):
     kind: MetricKind
     tag: str
-    """Its one tag, whose value is also told as the last part of the name, for StatsD knows no tags; empty: none."""
+    """Its only tag; empty: no tag. The value is also sent as the last part of the name, because StatsD has no tags."""
     text: str
 
 
@@ -38,22 +38,22 @@ TABLE: Mapping[str, Metric] = {
     ),
     "remote.workers_flagged": Metric(MetricKind.GAUGE, "", "workers with an alarm, suspended, or unfit"),
     "remote.workers_unfit": Metric(MetricKind.GAUGE, "", "workers whose runtime can't host tasks; they get no jobs"),
-    "remote.slots": Metric(MetricKind.GAUGE, "", "slots that the workers online may fill"),
-    "remote.slots_used": Metric(MetricKind.GAUGE, "", "slots that jobs fill, all workers'"),
+    "remote.slots": Metric(MetricKind.GAUGE, "", "slots that the online workers may fill"),
+    "remote.slots_used": Metric(MetricKind.GAUGE, "", "slots that jobs fill, on all workers"),
     "remote.queue.queued": Metric(MetricKind.GAUGE, "queue", "jobs that wait"),
     "remote.queue.running": Metric(MetricKind.GAUGE, "queue", "jobs that run"),
-    "remote.queue.oldest_s": Metric(MetricKind.GAUGE, "queue", "age of the oldest job that waits, in seconds; 0: none does"),
+    "remote.queue.oldest_s": Metric(MetricKind.GAUGE, "queue", "age of the oldest job that waits, in seconds; 0: no job waits"),
     "remote.queue.free_slots": Metric(MetricKind.GAUGE, "queue", "free slots of the workers that take its jobs now"),
     "remote.job.ended": Metric(
-        MetricKind.COUNTER, "state", "jobs of which the scheduler was told the end: `succeeded`, `failed`, `lost`, `revoked`"
+        MetricKind.COUNTER, "state", "jobs whose end was reported to the scheduler: `succeeded`, `failed`, `lost`, `revoked`"
     ),
-    "remote.job.wait": Metric(MetricKind.TIMER, "queue", "from queued to begun; told when the job has ended"),
-    "remote.job.duration": Metric(MetricKind.TIMER, "queue", "from begun to ended"),
+    "remote.job.wait": Metric(MetricKind.TIMER, "queue", "from queued to started; sent when the job has ended"),
+    "remote.job.duration": Metric(MetricKind.TIMER, "queue", "from started to ended"),
     "remote.log.bytes": Metric(MetricKind.COUNTER, "", "bytes of task logs that workers sent, unpacked"),
     "remote.gateway.calls": Metric(MetricKind.COUNTER, "", "calls of tasks that were passed on to the Execution API"),
-    "remote.gateway.denied": Metric(MetricKind.COUNTER, "", "calls of tasks that nothing granted"),
+    "remote.gateway.denied": Metric(MetricKind.COUNTER, "", "calls of tasks that were not granted"),
 }
-"""Every metric there is; the documentation is made of it."""
+"""Every metric. The documentation is generated from this table."""
 
 
 def count(name: str, by: int = 1, *, tag: str = "") -> None:
@@ -61,13 +61,13 @@ def count(name: str, by: int = 1, *, tag: str = "") -> None:
     _emit(MetricKind.COUNTER, name, by, tag)
 
 
-def gauge(name: str, value: float, *, tag: str = "") -> None:
-    """Tell what something is now."""
+def set_gauge(name: str, value: float, *, tag: str = "") -> None:
+    """Send the current value of a gauge."""
     _emit(MetricKind.GAUGE, name, value, tag)
 
 
-def timed(name: str, took: timedelta, *, tag: str = "") -> None:
-    """Tell how long something took."""
+def record_duration(name: str, took: timedelta, *, tag: str = "") -> None:
+    """Send how long something took."""
     _emit(MetricKind.TIMER, name, took, tag)
 
 
@@ -81,4 +81,4 @@ def _emit(kind: MetricKind, name: str, value: float | timedelta, tag: str) -> No
         if metric.tag:
             compat.emit(kind.value, f"{name}.{compat.metric_part(tag or UNNAMED)}", value, None)
     except Exception:
-        log.warning("The metric %s could not be told", name, exc_info=True)
+        log.warning("The metric %s could not be sent", name, exc_info=True)

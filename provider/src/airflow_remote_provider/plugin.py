@@ -1,4 +1,4 @@
-"""The Airflow plugin: mounts the workers' API, people's and the dashboard. Lazy: the scheduler never imports FastAPI."""
+"""The Airflow plugin: mounts the worker API, the REST API and the dashboard. Lazy, so the scheduler never imports FastAPI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_remote_provider import __version__
-from airflow_remote_provider.dashboard import BUNDLE, FILES, why_missing
+from airflow_remote_provider.dashboard import BUNDLE, FILES, explain_missing
 
 log = logging.getLogger(__name__)
 
@@ -21,28 +21,28 @@ class RemotePlugin(AirflowPlugin):  # type: ignore[misc]
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:
-        from airflow_remote_provider.api.unavailable import app_or_reason
+        from airflow_remote_provider.api.unavailable import create_or_explain
 
         apps = [
             ("/remote/v1", "Remote Worker API", _worker_api),
-            ("/remote/ui/v1", "Remote Executor API", _people_api),
+            ("/remote/ui/v1", "Remote Executor API", _rest_api),
         ]
-        if why_missing() is None:
+        if explain_missing() is None:
             apps.append((STATIC, "Remote Executor dashboard", _static_app))
-        return [{"app": app_or_reason(name, create), "url_prefix": prefix, "name": name} for prefix, name, create in apps]
+        return [{"app": create_or_explain(name, create), "url_prefix": prefix, "name": name} for prefix, name, create in apps]
 
     @cached_property
     def react_apps(self) -> list[dict[str, Any]]:
-        """The dashboard in the menu *Browse*, a line on the home page, a tab of each task instance: one file has them all.
+        """The dashboard in the menu *Browse*, the summary on the home page, the tab of each task instance: all in one file.
 
-        It takes its libraries from Airflow's own page, which finds each by its name. Without the built file there is none: a
-        registered app whose file can't be loaded shows *404 Page Not Found* in place of Airflow's home page.
+        It uses the libraries of Airflow's own page, which finds each app by its name. Without the built file no app is
+        registered, because an app whose file can't be loaded shows *404 Page Not Found* in place of Airflow's home page.
         """
-        missing = why_missing()
+        missing = explain_missing()
         if missing is not None:
             log.warning("Remote Executor: %s", missing)
             return []
-        # Relative, so that it holds below any sub-path; the version, for nothing says how long it may be kept.
+        # Relative, so that it works below any sub-path. With the version, because the response has no cache lifetime.
         bundle = {"bundle_url": f"{STATIC.lstrip('/')}/{BUNDLE}?v={__version__}"}
         return [
             {"name": "Remote Workers", "destination": "nav", "category": "browse", "url_route": "remote-workers", **bundle},
@@ -63,7 +63,7 @@ def _worker_api() -> Any:
     return create_worker_api()
 
 
-def _people_api() -> Any:
-    from airflow_remote_provider.api.ui_v1.app import create_people_api
+def _rest_api() -> Any:
+    from airflow_remote_provider.api.ui_v1.app import create_rest_api
 
-    return create_people_api()
+    return create_rest_api()

@@ -1,4 +1,4 @@
-"""What Airflow's ProvidersManager learns about us through the `apache_airflow_provider` entry point."""
+"""Describes this provider to Airflow's ProvidersManager, through the `apache_airflow_provider` entry point."""
 
 from __future__ import annotations
 

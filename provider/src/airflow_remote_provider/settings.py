@@ -1,6 +1,6 @@
-"""The `[remote]` section of Airflow's configuration, read when asked for, validated, frozen.
+"""The `[remote]` section of Airflow's configuration: read at the first use, validated, frozen.
 
-The options' descriptions, types and defaults live here once; :mod:`.provider_info` hands them to Airflow.
+Owns the descriptions, types and defaults of the options; :mod:`.provider_info` passes them to Airflow.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 
-from airflow_remote_protocol.execution import MOST_BODY_BYTES
+from airflow_remote_protocol.execution import MAX_BODY_BYTES
 
 
 class BadSetting(ValueError):
-    """An option of `[remote]` can't be used; the text names it, its value and what is allowed."""
+    """An option of `[remote]` has an invalid value; the text names the option, its value and the allowed values."""
 
 
 @dataclass(frozen=True)
@@ -45,47 +45,52 @@ class TextOption:
 
 OPTIONS: dict[str, Option] = {
     "poll_seconds": Option(
-        50, 1, 300, "How long a worker's poll stays open, in seconds. Stay below the idle cut of proxies on the way."
+        50, 1, 300, "How long a worker's poll stays open, in seconds. Keep it below the idle timeout of proxies on the way."
     ),
-    "retry_seconds": Option(1, 0.1, 60, "The least wait of a worker before it tries again after a failure, in seconds."),
+    "retry_seconds": Option(1, 0.1, 60, "The shortest wait of a worker before it tries again after a failure, in seconds."),
     "offer_deadline_seconds": Option(
         30,
         1,
         600,
-        "How long a worker may take from an offer to the task's start, in seconds, unless it says that it is preparing.",
+        "How long a worker may take from an offer to the task's start, in seconds, unless it reports that it is preparing.",
     ),
-    "offer_attempts": Option(4, 1, 100, "How often a job is offered before it fails because nobody accepted it."),
+    "offer_attempts": Option(4, 1, 100, "How often a job is offered before it fails because no worker accepted it."),
     "reoffer_delay_seconds": Option(
-        5, 0, 600, "Wait before a job is offered again, in seconds; it grows with every offer nobody accepted."
+        5, 0, 600, "The wait before a job is offered again, in seconds. It grows with every offer that was not accepted."
     ),
     "lost_after_seconds": Option(3600, 60, 604800, "How long a worker may be silent before its jobs are lost, in seconds."),
     "reconnect_seconds": Option(
         180,
         1,
         86400,
-        "How long central must have been up without a break before it calls any job lost, in seconds: time for every worker to "
-        "come back. Keep it above poll_seconds + 60.",
+        "How long central must have been up without a break before it counts any job as lost, in seconds, so that every worker "
+        "can reconnect. Keep it above poll_seconds + 60.",
     ),
-    "stop_margin_seconds": Option(60, 0, 3600, "How much earlier than that the worker itself stops them, in seconds."),
+    "stop_margin_seconds": Option(
+        60, 0, 3600, "How long before its jobs count as lost the worker itself stops them, in seconds."
+    ),
     "stop_grace_seconds": Option(
         120,
         10,
         86400,
-        "How long after a stop was decided a job may still make calls, in seconds, so that its task can wind down. Keep it above "
-        "the stop_grace_s of workers + 30.",
+        "How long after a stop a job may still make calls, in seconds, so that its task can clean up. Keep it above the "
+        "stop_grace_s of workers + 30.",
     ),
     "silent_after_seconds": Option(90, 5, 3600, "How long after its last contact a worker is shown as silent, in seconds."),
-    "ledger_threads": Option(4, 1, 32, "Threads, and so database connections, that all ledger calls of one API process share."),
+    "ledger_threads": Option(
+        4, 1, 32, "Threads, and therefore database connections, that all ledger calls of one API process share."
+    ),
     "gateway_concurrency": Option(
         6,
         1,
         64,
-        "How many Execution API calls one API process makes for workers at once. With ledger_threads below the database pool.",
+        "How many Execution API calls one API process makes for workers at once. Keep it plus ledger_threads below the size of "
+        "the database pool.",
     ),
     "gateway_body_bytes": Option(
         128 * 1024 * 1024,
         65536,
-        MOST_BODY_BYTES,
+        MAX_BODY_BYTES,
         "The largest value (XCom, variable, …) that a remote task may write or read, in bytes. Central sends it to workers "
         "with the session.",
     ),
@@ -94,22 +99,25 @@ OPTIONS: dict[str, Option] = {
         65536,
         1 << 40,
         "How many bytes one job may write into Airflow's database: XComs, variables, rendered fields, state of tasks and "
-        "assets. Beyond that the task gets an error that says so.",
+        "assets. Beyond that the task gets an error with the limit.",
     ),
     "writes_per_job": Option(
-        10_000, 100, 1 << 30, "How often one job may write there. Beyond that the task gets an error that says so."
+        10_000,
+        100,
+        1 << 30,
+        "How often one job may write into Airflow's database. Beyond that the task gets an error with the limit.",
     ),
     "log_bytes_per_job": Option(
         1 << 30,
         65536,
         1 << 40,
-        "How large central lets the log of one try grow, in bytes. The rest stays on the worker; the log says so at its end.",
+        "The largest log of one try on central, in bytes. The rest stays on the worker; a line at the end of the log says so.",
     ),
     "worker_log_bytes": Option(
         4 * 1024 * 1024,
         65536,
         1 << 26,
-        "How much central keeps of what each worker logs of itself, in bytes; the oldest goes first.",
+        "How much central keeps of each worker's own log, in bytes. The oldest part is deleted first.",
     ),
     "dispatch_poll_seconds": Option(
         0.25,
@@ -118,47 +126,48 @@ OPTIONS: dict[str, Option] = {
         "How often an API process looks for new jobs where the database can't notify it (not Postgres), in seconds.",
     ),
     "enrol_failures_per_minute": Option(
-        30, 1, 10000, "How often one API process lets the same source fail to join in a minute before it no longer listens to it."
+        30, 1, 10000, "How many failed enrolments per minute one API process accepts from the same source before it refuses more."
     ),
     "calls_per_second": Option(
         200,
         0,
         100000,
-        "How many calls a second one worker may make of one API process before it is told to wait; ten seconds' worth may come "
-        "at once. 0: any number.",
+        "How many calls per second one worker may make to one API process before it must wait. Bursts of ten times as many are "
+        "allowed. 0: no limit.",
     ),
     "credential_days": Option(
-        30, 0.00005, 3650, "How long a worker's credential is good for, in days. The worker replaces it by itself well before."
+        30, 0.00005, 3650, "How long a worker's credential is valid, in days. The worker replaces it by itself well before."
     ),
     "history_days": Option(14, 1, 3650, "How long ended jobs are kept, in days."),
-    "audit_days": Option(90, 1, 3650, "How long the audit is kept, what jobs asked for included, in days."),
+    "audit_days": Option(90, 1, 3650, "How long the audit log is kept, including the requests of jobs, in days."),
 }
 
 SWITCHES: dict[str, Switch] = {
     "suspend_on_replay": Switch(
         False,
-        "Whether to suspend a worker when a credential of its is used after it was replaced. The call is refused in any case "
+        "Whether to suspend a worker when one of its credentials is used after it was replaced. In any case the call is refused "
         "and the worker flagged.",
     ),
 }
-STATES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 TEXT_OPTIONS: dict[str, TextOption] = {
     "callback_queue": TextOption(
-        "default", "Queue of a Dag run's callbacks if no task of the run goes to the Remote Executor (else: the queue of most)."
+        "default",
+        "Queue of a Dag run's callbacks if no task of the run uses the Remote Executor (otherwise the queue of most tasks).",
     ),
     "client_certificate_header": TextOption(
         "",
-        "Header in which the proxy in front of central says whose client certificate a worker's call came with (its subject). "
-        "If set, no call without one is taken, and each worker is bound to its own. The proxy must set or remove it on every "
-        "call, and nobody may reach central by another way.",
+        "Header in which the proxy in front of central passes the subject of a worker's client certificate. If set, calls "
+        "without a certificate are refused, and each worker is bound to its own. The proxy must set or remove the header on "
+        "every call, and central must not be reachable without the proxy.",
     ),
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`[remote]`, parsed. Names and units as in :data:`OPTIONS` and :data:`TEXT_OPTIONS`."""
+    """The parsed `[remote]` section. Names and units as in :data:`OPTIONS` and :data:`TEXT_OPTIONS`."""
 
     poll_seconds: float
     retry_seconds: float
@@ -194,7 +203,7 @@ def silent_after() -> timedelta:
 
 
 def parse(raw: dict[str, str]) -> Settings:
-    """Return the settings for the options that are set in *raw*; the rest have their defaults.
+    """Return the settings from *raw*. Options that are not set there have their defaults.
 
     Raises:
         BadSetting: names the option, its value and the allowed range.
@@ -207,23 +216,23 @@ def parse(raw: dict[str, str]) -> Settings:
             value = float(text)
         except ValueError:
             raise BadSetting(
-                f"[remote] {name} = {text!r} is no number; set one from {option.least:g} to {option.most:g}"
+                f"[remote] {name} = {text!r} is not a number; set one from {option.least:g} to {option.most:g}"
             ) from None
         if not option.least <= value <= option.most:
             raise BadSetting(f"[remote] {name} = {text} is out of range; set a number from {option.least:g} to {option.most:g}")
         values[name] = int(value) if name in whole else value
     for name, switch in SWITCHES.items():
         text = raw.get(name, "").strip().lower() or str(switch.default).lower()
-        if text not in STATES:
+        if text not in BOOLEANS:
             raise BadSetting(f"[remote] {name} = {text!r} is neither on nor off; set True or False")
-        values[name] = STATES[text]
+        values[name] = BOOLEANS[text]
     values |= {name: raw.get(name, "").strip() or option.default for name, option in TEXT_OPTIONS.items()}
     return Settings(**values)
 
 
 @cache
 def settings() -> Settings:
-    """Return this process's settings, read from Airflow's configuration at the first call."""
+    """Return this process's settings. They are read from Airflow's configuration at the first call."""
     from airflow.configuration import conf
 
     return parse({name: conf.get("remote", name, fallback="") or "" for name in (*OPTIONS, *SWITCHES, *TEXT_OPTIONS)})

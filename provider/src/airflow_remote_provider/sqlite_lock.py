@@ -1,9 +1,10 @@
-"""SQLite's one lock, taken where other databases lock rows.
+"""Takes SQLite's only lock where other databases lock rows.
 
-SQLite has no `FOR UPDATE` (SQLAlchemy leaves it out), and Python's driver begins a transaction only at the first statement that
-writes: what a verb read until then may have changed since, and its write would undo that; a savepoint that comes first is
-committed by its own release. So a locking read and a savepoint take the lock of the whole database first, and wait for it as
-long as the connection waits for locks. Plain reads, which idle API processes repeat all the time, never take it.
+SQLite has no `FOR UPDATE` (SQLAlchemy omits it), and Python's driver begins a transaction only at the first statement that
+writes. Another transaction may change the rows that a ledger function has read until then, and its write would undo that change.
+A savepoint at the beginning is committed by its own release. So a locking read and a savepoint first take the lock of the whole
+database, and wait for it as long as the connection waits for locks. Plain reads, which idle API processes repeat all the time,
+never take it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from sqlalchemy.sql.selectable import GenerativeSelect
 BEGIN = "BEGIN IMMEDIATE"
 
 
-def locking(engine: Engine) -> Engine:
-    """Return *engine* with these rules. They hold for what is returned alone: *engine* itself is Airflow's."""
+def add_locking(engine: Engine) -> Engine:
+    """Return a copy of *engine* with these rules. *engine* itself is Airflow's and does not change."""
     ours = engine.execution_options()
     event.listen(ours, "before_execute", _before_execute)
     event.listen(ours, "savepoint", _before_savepoint)

@@ -1,17 +1,17 @@
-"""What tasks at a site are to know of central's configuration. Which options, and why: the protocol's `task_settings`."""
+"""Reads the part of central's configuration that is sent to workers. The protocol's `task_settings` lists the options."""
 
 from __future__ import annotations
 
 import logging
 
 from airflow_remote_protocol.messages import TaskSettings
-from airflow_remote_protocol.task_settings import OPTIONS, revision_of, usable
+from airflow_remote_protocol.task_settings import OPTIONS, compute_revision, filter_usable
 
 log = logging.getLogger(__name__)
 
 
 def read() -> TaskSettings:
-    """Return what Airflow's configuration says in this process. An option that can't be read or sent is left out, and logged."""
+    """Return these settings from Airflow's configuration in this process. Omit and log an option that can't be read or sent."""
     values = {}
     for name in OPTIONS:
         try:
@@ -21,13 +21,13 @@ def read() -> TaskSettings:
             continue
         if value is not None:
             values[name] = value
-    sent = usable(values)
+    sent = filter_usable(values)
     for name in values.keys() - sent.keys():
         log.warning(
             "[%s] %s is not sent to workers, because its value may not leave central or can't be passed on; set it at each site",
             *name.split(".", 1),
         )
-    return TaskSettings(revision_of(sent), sent)
+    return TaskSettings(compute_revision(sent), sent)
 
 
 def _value(section: str, option: str) -> str | None:
@@ -35,11 +35,11 @@ def _value(section: str, option: str) -> str | None:
 
     value: str | None = conf.get(section, option, fallback=None)
     if (section, option, value) == ("core", "default_timezone", "system"):
-        return _name_of_local_zone()  # there it would be another machine's
+        return _read_local_zone_name()  # "system" would mean the worker's own zone
     return value
 
 
-def _name_of_local_zone() -> str | None:
+def _read_local_zone_name() -> str | None:
     from airflow import settings
 
     name = getattr(settings.TIMEZONE, "name", None)

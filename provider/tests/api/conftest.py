@@ -1,5 +1,8 @@
-"""The workers' API on a database that notifies and on one that does not. MySQL is one more of the latter: there its ledger is
-tested, and that the API as a whole conforms. People's API is what tests the ledger's views, so it has all three."""
+"""Selects the databases of the API's tests: with notifications and without.
+
+For the worker API, MySQL, which has no notifications either, is only tested with the ledger and the conformance of the API as a
+whole. The REST API's tests cover the ledger's views, so they run on all three databases.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out MySQL's turn of what asks for the `database`; what makes one for itself says so itself."""
+    """Deselect MySQL for tests that use the fixture `database`; tests that create a database choose its kind themselves."""
     ours = [item for item in items if HERE in item.path.parents and HERE / "ui_v1" not in item.path.parents]
     left_out = [item for item in ours if _turn(item) == "mysql"]
     config.hook.pytest_deselected(items=left_out)

@@ -1,4 +1,4 @@
-"""Our central behaves as every central must, on each kind of database."""
+"""This central passes the conformance suite on each kind of database."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from airflow_remote_provider import compat
 
 from testkit.central import ServedCentral
 from testkit.fixtures import KINDS
-from testkit.ledger import installed, make_engine
+from testkit.ledger import make_engine, use_ledger
 
 WITHOUT_NOTIFICATIONS_SLOW = {polls.check_no_job_is_offered_twice, intents.check_only_a_serving_worker_gets_offers}
-"""They wait for many a poll to be looked at. SQLite's turn shows what there is to see; the ledger's own tests have the rest."""
+"""Checks that wait for many polls. They run on SQLite; the ledger's own tests cover the rest."""
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -23,7 +23,7 @@ def central(
 ) -> Iterator[ServedCentral]:
     """One central for all checks: each check makes workers and queues of its own."""
     engine = make_engine(new_database(request.param))
-    with installed(engine, tmp_path_factory.mktemp("logs")), ServedCentral() as served:
+    with use_ledger(engine, tmp_path_factory.mktemp("logs")), ServedCentral() as served:
         yield served
     engine.dispose()
 
@@ -31,5 +31,5 @@ def central(
 @pytest.mark.parametrize("check", conformance.ALL, ids=conformance.sentence)
 def test_central_conforms(check: conformance.Check, central: ServedCentral) -> None:
     if check in WITHOUT_NOTIFICATIONS_SLOW and compat.engine().dialect.name == "mysql":
-        pytest.skip("takes long where the database can't notify; SQLite has it")
+        pytest.skip("takes long where the database can't notify; runs on SQLite")
     check(central)

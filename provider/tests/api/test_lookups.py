@@ -1,4 +1,4 @@
-"""Credentials that a process does not know: however many wait, one question finds them all."""
+"""Unknown credentials: one query looks up all that wait."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from testkit.ledger import counted, enlist  # isort: skip
+from testkit.ledger import record_statements, enlist  # isort: skip
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.tokens import hash_token
@@ -30,12 +30,12 @@ def _run(check: Callable[[Lookups], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_many_are_found_or_not_with_two_questions(database: Engine) -> None:
+def test_many_credentials_are_looked_up_with_two_queries(database: Engine) -> None:
     worker = enlist()
 
     async def check(lookups: Lookups) -> None:
         digests = [hash_token(str(number)) for number in range(MOST_WAITING - 1)] + [hash_token(worker.credential)]
-        with counted(database) as statements:
+        with record_statements(database) as statements:
             found = await asyncio.gather(*(lookups.find(digest) for digest in digests * 2))
         assert [record.id for record in found if record is not None] == [worker.id] * 2
         assert len([statement for statement in statements if "remote_worker" in statement]) <= 2
@@ -43,10 +43,10 @@ def test_many_are_found_or_not_with_two_questions(database: Engine) -> None:
     _run(check)
 
 
-def test_beyond_a_number_they_are_sent_away(database: Engine) -> None:
+def test_too_many_waiting_lookups_are_refused(database: Engine) -> None:
     async def check(lookups: Lookups) -> None:
         waiting = [asyncio.ensure_future(lookups.find(str(number))) for number in range(MOST_WAITING)]
-        await asyncio.sleep(0)  # the first one asks at once for all that wait
+        await asyncio.sleep(0)  # the first one queries all that wait at once
         more = [asyncio.ensure_future(lookups.find(f"more {number}")) for number in range(2 * MOST_WAITING)]
         answers = await asyncio.gather(*waiting, *more, return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, Refusal)]
@@ -57,7 +57,7 @@ def test_beyond_a_number_they_are_sent_away(database: Engine) -> None:
     _run(check)
 
 
-def test_a_database_that_fails_fails_those_who_wait_and_nobody_later(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_failure_fails_the_waiting_lookups_only(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     right = workers.by_credentials
 
     def fail(*_: object) -> dict[str, object]:

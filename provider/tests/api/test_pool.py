@@ -1,4 +1,4 @@
-"""The ledger's threads keep a connection for a while, never a broken one."""
+"""The ledger's threads keep a connection for a while, but never a broken one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_calls_in_a_row_share_a_connection(database: Engine) -> None:
     _run(check)
 
 
-def test_a_connection_is_taken_anew_after_a_while(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_is_replaced_after_a_while(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "KEPT_S", 0.0)
     taken = _checkouts(database)
 
@@ -90,32 +90,32 @@ def test_a_failed_verb_leaves_nothing_open(database: Engine) -> None:
     _run(check)
 
 
-def test_a_fleet_that_comes_back_leaves_threads_to_the_jobs_and_its_queue_is_bounded(database: Engine) -> None:
-    """Nothing here is timed: sessions stand still until the job's call has been answered behind none of them."""
-    go_on = threading.Event()
-    standing = threading.Semaphore(0)
+def test_a_returning_fleet_leaves_threads_for_jobs_and_its_queue_is_limited(database: Engine) -> None:
+    """No timing is involved: sessions are blocked until the job's call has been answered before them."""
+    proceed = threading.Event()
+    blocked = threading.Semaphore(0)
 
-    def stand_still(session: Session) -> int:
-        standing.release()
-        go_on.wait(30)
+    def block(session: Session) -> int:
+        blocked.release()
+        proceed.wait(30)
         return _ask(session)
 
     async def check() -> None:
         pool = LedgerPool(4)
         try:
-            sessions = [asyncio.ensure_future(pool.workers.call(stand_still)) for _ in range(2_000)]
+            sessions = [asyncio.ensure_future(pool.workers.call(block)) for _ in range(2_000)]
             for _ in range(2):
-                assert await asyncio.to_thread(standing.acquire, timeout=30)
+                assert await asyncio.to_thread(blocked.acquire, timeout=30)
             assert await pool.jobs.call(_ask) == 1
-            assert await pool.call(_ask) == 1, "central's own loops go on"
-            go_on.set()
+            assert await pool.call(_ask) == 1, "central's own loops continue"
+            proceed.set()
             answers = await asyncio.gather(*sessions, return_exceptions=True)
             refused = [answer for answer in answers if isinstance(answer, Refusal)]
             assert {refusal.code for refusal in refused} == {ProblemCode.BUSY}
             assert answers.count(1) == 2 + pool_module.WORKERS_WAIT == 2_000 - len(refused)
             assert pool.workers.lane.longest == pool_module.WORKERS_WAIT
         finally:
-            go_on.set()
+            proceed.set()
             pool.close()
 
     asyncio.run(check())

@@ -1,4 +1,4 @@
-"""A worker of the previous release finds in this central what its own conformance suite promises it."""
+"""This central passes the conformance suite of the previous release, so that its workers can use it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from airflow_remote_protocol.messages import IntentMode, JobKind
 
 from testkit import previous
 from testkit.central import ServedCentral
-from testkit.ledger import installed, make_engine
+from testkit.ledger import make_engine, use_ledger
 
 CHANGED = {
     "check_an_end_said_again_to_a_task_that_has_moved_on_changes_nothing": "it defers without a trigger, as no Task SDK does",
 }
-"""Checks that this central fails on purpose, and why no worker notices. Empty it when the previous release changes."""
+"""Checks that this central fails on purpose, and why that affects no worker. Empty this when the previous release changes."""
 
 
 class PreviousHarness(ServedCentral):
-    """Takes and gives the previous release's types, whose package has another name here."""
+    """Converts from and to the types of the previous release, whose package has another name here."""
 
     usage_type: Any = None
 
@@ -51,7 +51,7 @@ def central(
     suite: Any, new_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PreviousHarness]:
     engine = make_engine(new_database("postgres"))
-    with installed(engine, tmp_path_factory.mktemp("logs")), PreviousHarness() as served:
+    with use_ledger(engine, tmp_path_factory.mktemp("logs")), PreviousHarness() as served:
         served.usage_type = suite.usages.Usage
         yield served
     engine.dispose()

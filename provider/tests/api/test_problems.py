@@ -1,4 +1,4 @@
-"""Every error is a problem with a code; every response carries the marker."""
+"""Every error is a problem with a code, and every response has the marker header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 TRANSLATED = [
     (Refusal(ProblemCode.TOO_LARGE, "over the limit"), ProblemCode.TOO_LARGE),
-    (errors.NotYours("job"), ProblemCode.NOT_FOUND),
+    (errors.NoSuchJob("job"), ProblemCode.NOT_FOUND),
     (errors.Superseded("over"), ProblemCode.SUPERSEDED),
     (errors.Impossible("no"), ProblemCode.INVALID),
     (errors.TokenRefused("no"), ProblemCode.TOKEN_REFUSED),
@@ -40,7 +40,7 @@ TRANSLATED = [
 @pytest.mark.parametrize(
     ("error", "code"), TRANSLATED, ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None
 )
-def test_an_error_becomes_the_problem_it_is(error: Exception, code: ProblemCode) -> None:
+def test_each_error_becomes_its_problem(error: Exception, code: ProblemCode) -> None:
     response = as_response(error)
     problem = decode_problem(bytes(response.body))
     assert problem is not None
@@ -50,22 +50,22 @@ def test_an_error_becomes_the_problem_it_is(error: Exception, code: ProblemCode)
 
 
 @pytest.mark.parametrize("error", [error for error, code in TRANSLATED if STATUS[code] >= 500], ids=repr)
-def test_what_is_tried_again_says_when_and_keeps_our_secrets(error: Exception) -> None:
+def test_a_temporary_error_has_a_time_to_retry_and_reveals_no_secrets(error: Exception) -> None:
     response = as_response(error)
     assert int(response.headers["retry-after"]) > 0
     assert b"SELECT" not in response.body and b"our own mistake" not in response.body
 
 
-def test_what_is_final_says_nothing_of_trying_again() -> None:
+def test_a_final_error_has_no_time_to_retry() -> None:
     assert "retry-after" not in as_response(errors.Superseded("over")).headers
 
 
-def test_the_size_comes_along() -> None:
+def test_the_problem_has_the_size() -> None:
     problem = decode_problem(bytes(as_response(Refusal(ProblemCode.LOG_OFFSET, "go on", size=7)).body))
     assert problem is not None and problem.size == 7
 
 
-def test_every_response_carries_the_marker_even_of_routes_that_are_not_there() -> None:
+def test_every_response_has_the_marker_even_for_unknown_routes() -> None:
     async def fine(_request: object) -> Response:
         return PlainTextResponse("fine")
 
@@ -80,7 +80,7 @@ def test_every_response_carries_the_marker_even_of_routes_that_are_not_there() -
     asyncio.run(ask())
 
 
-def test_what_is_no_request_passes_untouched() -> None:
+def test_the_middleware_ignores_other_scopes() -> None:
     seen: list[str] = []
 
     async def app(scope: dict[str, str], _receive: object, _send: object) -> None:
@@ -90,12 +90,12 @@ def test_what_is_no_request_passes_untouched() -> None:
     assert seen == ["lifespan"]
 
 
-def test_who_was_given_a_time_hears_it_in_whole_seconds() -> None:
-    for asked_s, told in ((7.2, "8"), (0.01, "1")):
+def test_the_time_to_retry_is_in_whole_seconds() -> None:
+    for asked_s, sent in ((7.2, "8"), (0.01, "1")):
         refusal = Refusal(ProblemCode.BUSY, "a full queue", retry_after_s=asked_s)
-        assert as_response(refusal).headers["retry-after"] == told
+        assert as_response(refusal).headers["retry-after"] == sent
 
 
-def test_whom_one_failure_met_at_once_does_not_come_back_at_once() -> None:
-    told = {as_response(OperationalError("SELECT 1", {}, Exception("gone"))).headers["retry-after"] for _ in range(200)}
-    assert len(told) > 1
+def test_callers_that_failed_together_retry_at_different_times() -> None:
+    sent = {as_response(OperationalError("SELECT 1", {}, Exception("gone"))).headers["retry-after"] for _ in range(200)}
+    assert len(sent) > 1

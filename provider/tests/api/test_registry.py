@@ -1,4 +1,4 @@
-"""Who is calling: answered from memory, which follows the database."""
+"""Workers are identified from memory, which follows the database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from testkit.ledger import Enlisted, counted, enlist, session_request, worker_row  # isort: skip
+from testkit.ledger import Enlisted, record_statements, enlist, session_request, worker_row  # isort: skip
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import IntentMode
@@ -46,12 +46,12 @@ def _change(verb: object, *args: object, **kwargs: object) -> None:
         verb(session, *args, **kwargs)  # type: ignore[operator]
 
 
-def test_a_worker_is_read_once_and_then_known(database: Engine) -> None:
+def test_a_worker_is_read_once_and_then_cached(database: Engine) -> None:
     worker = enlist()
 
     async def check(registry: Registry) -> None:
         first = await registry.identify(_presents(worker))
-        with counted(database) as statements:
+        with record_statements(database) as statements:
             assert await registry.identify(_presents(worker)) is first
         assert statements == []
         assert (first.id, first.name) == (worker.id, worker.name)
@@ -73,9 +73,9 @@ def test_a_worker_is_read_once_and_then_known(database: Engine) -> None:
         "Bearer " + "a" * 100_000,
     ],
 )
-def test_garbage_never_reaches_the_database(database: Engine, header: str | None) -> None:
+def test_malformed_credentials_never_reach_the_database(database: Engine, header: str | None) -> None:
     async def check(registry: Registry) -> None:
-        with counted(database) as statements, pytest.raises(Refusal) as refused:
+        with record_statements(database) as statements, pytest.raises(Refusal) as refused:
             await registry.identify(header)
         assert refused.value.code is ProblemCode.UNAUTHORIZED
         assert statements == []
@@ -83,7 +83,7 @@ def test_garbage_never_reaches_the_database(database: Engine, header: str | None
     _run(check)
 
 
-def test_a_well_formed_credential_of_nobody_is_refused(database: Engine) -> None:
+def test_an_unknown_well_formed_credential_is_refused(database: Engine) -> None:
     async def check(registry: Registry) -> None:
         with pytest.raises(Refusal) as refused:
             await registry.identify("Bearer " + make_token(TokenKind.WORKER, b"x" * TOKEN_BYTES))
@@ -121,8 +121,8 @@ def test_a_revocation_elsewhere_is_known_after_a_refresh(database: Engine) -> No
     _run(check)
 
 
-def test_the_old_credential_stays_refused_after_its_name_was_given_away(database: Engine) -> None:
-    """Also in a process that hears of both at once, late."""
+def test_the_old_credential_stays_refused_after_its_name_was_reused(database: Engine) -> None:
+    """Also in a process that learns of both changes at once."""
     worker = enlist()
 
     async def check(registry: Registry) -> None:
@@ -138,7 +138,7 @@ def test_the_old_credential_stays_refused_after_its_name_was_given_away(database
     _run(check)
 
 
-def test_a_refresh_tells_only_of_known_workers_that_differ(database: Engine) -> None:
+def test_a_refresh_returns_only_known_workers_that_differ(database: Engine) -> None:
     known = enlist("known")
 
     async def check(registry: Registry) -> None:
@@ -171,7 +171,7 @@ def test_a_transaction_that_stamped_earlier_but_committed_later_is_not_missed(da
     _run(check)
 
 
-def test_a_fleet_that_came_at_once_is_not_read_for_good(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fleet_that_changed_together_is_not_read_by_every_refresh(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "OVERLAP", timedelta(seconds=0.1))
     read: list[int] = []
     real = workers.changed_since
@@ -187,7 +187,7 @@ def test_a_fleet_that_came_at_once_is_not_read_for_good(database: Engine, monkey
     async def check(registry: Registry) -> None:
         await registry.identify(_presents(worker))
         await registry.refresh()
-        await registry.refresh()  # the newest may have overtaken an older one
+        await registry.refresh()  # an older change may have been committed after the newest
         assert read[1] > 0
         await asyncio.sleep(0.15)
         await registry.refresh()
@@ -229,24 +229,24 @@ def test_a_session_opened_elsewhere_is_known_after_a_refresh(database: Engine) -
     _run(check)
 
 
-def test_a_fleet_that_asks_at_once_is_answered_by_one_look(database: Engine) -> None:
+def test_concurrent_calls_share_one_refresh(database: Engine) -> None:
     worker = enlist()
 
     async def check(registry: Registry) -> None:
-        with counted(database) as statements:
+        with record_statements(database) as statements:
             await asyncio.gather(*(registry.catch_up() for _ in range(500)))
-        assert len(statements) <= 2, "the one that was under way may have read too early, so at most one more"
+        assert len(statements) <= 2, "the one that was under way may have read too early, so at most one more is needed"
         assert (await registry.identify(_presents(worker))).id == worker.id
 
     _run(check)
 
 
-def test_after_a_look_nobody_has_to_be_looked_up(database: Engine) -> None:
+def test_after_a_refresh_no_worker_has_to_be_looked_up(database: Engine) -> None:
     fleet = [enlist(f"w{number}") for number in range(3)]
 
     async def check(registry: Registry) -> None:
         await registry.refresh()
-        with counted(database) as statements:
+        with record_statements(database) as statements:
             for worker in fleet:
                 await registry.identify(_presents(worker))
         assert statements == []
@@ -254,18 +254,18 @@ def test_after_a_look_nobody_has_to_be_looked_up(database: Engine) -> None:
     _run(check)
 
 
-def test_a_change_is_told_whoever_looked(database: Engine) -> None:
-    """Else a call of one worker takes the news from the open poll of another: a revoked one would go on until its next poll."""
+def test_a_change_is_notified_whichever_call_refreshed(database: Engine) -> None:
+    """Otherwise a refresh for one worker's call would not answer another's open poll, which would continue after a revocation."""
     worker = enlist()
-    heard: list[WorkerRecord] = []
+    notified: list[WorkerRecord] = []
 
     async def check(registry: Registry) -> None:
         await registry.identify(_presents(worker))
         await registry.refresh()
-        registry.on_change = heard.append
+        registry.on_change = notified.append
         await asyncio.to_thread(_change, workers.revoke_worker, worker.name)
         await registry.catch_up()
-        assert [record.revoked for record in heard] == [True]
+        assert [record.revoked for record in notified] == [True]
         assert await registry.refresh() == []
 
     _run(check)
@@ -291,8 +291,8 @@ def test_a_credential_that_another_process_issued_is_known_at_its_first_use(data
         await registry.identify(_presents(worker))
         new = await asyncio.to_thread(_next, worker)
         assert (await registry.identify(new)).id == worker.id
-        assert (await registry.identify(_presents(worker))).id == worker.id  # what had left before
-        with counted(database) as statements:
+        assert (await registry.identify(_presents(worker))).id == worker.id  # a call that was sent before
+        with record_statements(database) as statements:
             await registry.identify(new)
         assert statements == []
 
@@ -309,7 +309,7 @@ def test_a_replaced_credential_flags_the_worker_and_costs_one_transaction_a_minu
         with pytest.raises(Refusal, match="has been replaced") as refused:
             await registry.identify(_presents(worker), "10.0.0.7")
         assert refused.value.code is ProblemCode.UNAUTHORIZED
-        with counted(database) as statements, pytest.raises(Refusal, match="has been replaced"):
+        with record_statements(database) as statements, pytest.raises(Refusal, match="has been replaced"):
             await registry.identify(_presents(worker))
         assert statements == []
         assert (await registry.identify(new)).id == worker.id
@@ -318,19 +318,19 @@ def test_a_replaced_credential_flags_the_worker_and_costs_one_transaction_a_minu
     assert "10.0.0.7" in worker_row(worker.id).alarm
 
 
-def test_a_replay_that_suspends_tells_the_worker_too(database: Engine) -> None:
+def test_a_replay_that_suspends_notifies_the_worker(database: Engine) -> None:
     worker = enlist()
 
     async def check(registry: Registry) -> None:
         registry._suspends = True
-        told: list[WorkerRecord] = []
-        registry.on_change = told.append
+        notified: list[WorkerRecord] = []
+        registry.on_change = notified.append
         new = await asyncio.to_thread(_next, worker)
         await registry.identify(new)
         await asyncio.to_thread(_age, worker, past_at=datetime(2020, 1, 1, tzinfo=timezone.utc))
         with pytest.raises(Refusal):
             await registry.identify(_presents(worker))
-        assert [record.suspended for record in told] == [True]
+        assert [record.suspended for record in notified] == [True]
         with pytest.raises(Refusal) as refused:
             await registry.identify(new)
         assert refused.value.code is ProblemCode.SUSPENDED and refused.value.retry_after_s
@@ -338,7 +338,7 @@ def test_a_replay_that_suspends_tells_the_worker_too(database: Engine) -> None:
     _run(check)
 
 
-def test_that_a_credential_has_expired_is_the_databases_word(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_decides_whether_a_credential_has_expired(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = enlist()
     soon = datetime.now(timezone.utc) + timedelta(days=1)
     _age(worker, credential_expires_at=soon)

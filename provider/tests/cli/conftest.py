@@ -10,7 +10,7 @@ import pytest
 from testkit.auth_manager_stub import admit  # isort: skip
 from testkit.servers.uvicorn_app import Serving  # isort: skip
 
-from airflow_remote_provider.api.ui_v1.app import create_people_api
+from airflow_remote_provider.api.ui_v1.app import create_rest_api
 from airflow_remote_provider.cli.client import PREFIX
 from fastapi import FastAPI
 
@@ -37,7 +37,7 @@ def _is_on_sqlite(item: pytest.Item) -> bool:
 @pytest.fixture(scope="session")
 def served() -> Iterator[tuple[FastAPI, str]]:
     """The REST API, and the URL of the Airflow that it seems to be part of."""
-    app = create_people_api()
+    app = create_rest_api()
     with Serving(app, SUB_PATH + PREFIX) as serving:
         yield app, serving.url + SUB_PATH
 

@@ -59,8 +59,8 @@ def answered(status: int, body: Any, kind: str = "application/json") -> Response
 
 
 def test_a_refusal_is_shown_in_central_s_words(serve: Serve) -> None:
-    url = serve(problem(404, "there is no worker named 'x'; `airflow remote workers list` shows those there are", "not-found"))
-    assert error_of(url) == "there is no worker named 'x'; `airflow remote workers list` shows those there are"
+    url = serve(problem(404, "there is no worker named 'x'; `airflow remote workers list` shows all workers", "not-found"))
+    assert error_of(url) == "there is no worker named 'x'; `airflow remote workers list` shows all workers"
 
 
 def test_only_a_server_error_means_that_central_is_unavailable(serve: Serve) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from testkit.ledger import ago, change_job, enlist, job_row, last_seen, offered, queued, running, worker_row  # isort: skip
+from testkit.ledger import ago, change_job, enlist, job_row, set_last_seen, offered, queued, running, worker_row  # isort: skip
 
 from airflow_remote_protocol.messages import Enrolment
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
@@ -100,19 +100,19 @@ def test_a_pause_may_last_a_while(run: Callable[..., str]) -> None:
     worker = enlist("edge")
     assert "edge: pause for 2:00:00" in run("workers", "pause", "edge", "--for", "2h")
     assert worker_row(worker.id).intent_until is not None
-    assert "no duration" in _refused(run, "workers", "pause", "edge", "--for", "long")
+    assert "not a duration" in _refused(run, "workers", "pause", "edge", "--for", "long")
 
 
 def test_a_job_is_stopped(run: Callable[..., str]) -> None:
     job = queued()
     assert "retries decide" in run("jobs", "stop", job.job_id, "--reason", "wrong data")
     assert "wrong data" in job_row(job.job_id).reason
-    assert "is over" in _refused(run, "jobs", "stop", job.job_id)
+    assert "already ended" in _refused(run, "jobs", "stop", job.job_id)
 
 
 def test_the_reason_why_a_job_waits_is_printed(run: Callable[..., str]) -> None:
     job = queued("nowhere")
-    assert "No worker may serve the queue 'nowhere'" in run("jobs", "why", job.job_id)
+    assert "No worker serves the queue 'nowhere'" in run("jobs", "why", job.job_id)
 
 
 def test_revoking_an_unknown_token_fails_with_a_sentence(run: Callable[..., str]) -> None:
@@ -190,7 +190,7 @@ def test_removing_an_online_worker_needs_confirmation(run: Callable[..., str]) -
     worker = enlist()
     assert "is online" in (message := _refused(run, "workers", "remove", worker.name)) and "--yes" in message
     assert len(_json(run, "workers", "list")) == 1
-    last_seen(worker.id, ago(minutes=10))
+    set_last_seen(worker.id, ago(minutes=10))
     run("workers", "remove", worker.name)
     assert _json(run, "workers", "list") == []
 
@@ -276,7 +276,7 @@ def test_the_audit_is_listed(run: Callable[..., str]) -> None:
     worker = enlist("edge-1")
     lease = running(worker, lost_after_s=60)
     change_job(lease.job_id, accepted_at=ago(hours=1))
-    last_seen(worker.id, ago(minutes=5))
+    set_last_seen(worker.id, ago(minutes=5))
     with compat.transaction() as session:
         lost_jobs.lose_silent(session)
     (row,) = _json(run, "audit", "list", "--kind", "job-lost", "--worker", "edge-1", "--job", lease.job_id)

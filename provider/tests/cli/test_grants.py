@@ -55,7 +55,7 @@ def test_globs_of_every_kind_are_allowed_and_removed(run: Run) -> None:
 
 def test_code_on_central_is_named_class_by_class(run: Run) -> None:
     for pattern in ("*", "site.*", "Trigger", "site.Trigger; import os"):
-        with pytest.raises(SystemExit, match="no import path of a class"):
+        with pytest.raises(SystemExit, match="not the import path of a class"):
             run("allow", "q", "--code-on-central", pattern)
 
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 from sqlalchemy import Engine, text
 
-from testkit.ledger import Base, audited, enlist  # isort: skip
+from testkit.ledger import Base, audit_entries, enlist  # isort: skip
 
 from airflow_remote_provider.api.ui_v1 import workers as routes_of_workers
 from airflow_remote_provider.cli import in_process
@@ -67,7 +67,7 @@ def test_the_audit_names_the_user_of_the_operating_system_whatever_a_request_say
     client._http.headers["authorization"] = "Bearer vic"
     client._http.cookies.set("_token", "vic")
     CentralClient(client).rotate("edge")
-    [entry] = audited("action", worker="edge")
+    [entry] = audit_entries("action", worker="edge")
     assert entry.actor == "ann"
 
 
@@ -78,7 +78,7 @@ def test_a_user_without_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("getpass.getuser", getuser)
     enlist("edge")
     CentralClient(in_process.connect()).rotate("edge")
-    assert [entry.actor for entry in audited("action", worker="edge")] == ["unknown"]
+    assert [entry.actor for entry in audit_entries("action", worker="edge")] == ["unknown"]
 
 
 def test_no_thread_outlives_a_call(central: CentralClient) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from testkit.ledger import ago, change_job, emptied, enlist, queued, running  # isort: skip
+from testkit.ledger import ago, change_job, empty_tables, enlist, queued, running  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties.recorder import Recorder
@@ -117,7 +117,7 @@ def test_a_verb_prints_and_does_the_same_in_either_way(
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
     results = []
     for way in ("", server):
-        emptied(database)
+        empty_tables(database)
         token_id = _a_site()
         printed = _printed(run, *(token_id if word == "<token>" else word for word in words), "--server", way)
         looks = [json.loads(run(*look, "-o", "json")) for look in LOOKS]
@@ -171,7 +171,7 @@ def test_a_missing_right_is_named(run: Run, server: str, monkeypatch: pytest.Mon
     enlist("edge")
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "vic")
     assert "edge" in run("workers", "list", "--server", server)
-    with pytest.raises(SystemExit, match="the user 'vic' may not manage workers; that takes the right to create connections"):
+    with pytest.raises(SystemExit, match="the user 'vic' may not manage workers; this requires the right to create connections"):
         run("workers", "pause", "edge", "--server", server)
 
 

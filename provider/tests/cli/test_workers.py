@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from testkit.ledger import Enlisted, audited, enlist, worker_row  # isort: skip
+from testkit.ledger import Enlisted, audit_entries, enlist, worker_row  # isort: skip
 
 from airflow_remote_provider.cli import workers
 from airflow_remote_provider.stores.worker_logs import WorkerLogStore
@@ -80,7 +80,7 @@ def test_an_action_on_a_worker_is_audited_with_its_user(
 ) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
     run(words[0], worker.name, *words[1:])
-    [entry] = audited("action", worker=worker.name)
+    [entry] = audit_entries("action", worker=worker.name)
     assert entry.actor == "ann" and entry.detail
 
 

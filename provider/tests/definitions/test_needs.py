@@ -1,4 +1,4 @@
-"""What a job needs of a worker besides its queue."""
+"""What a job requires of a worker besides its queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_remote_provider.definitions.needs import encode_labels, pairs_of, s
 KIEL = {"site": "kiel", "gpu": "yes"}
 
 
-def test_the_same_labels_are_spelled_alike() -> None:
+def test_equal_labels_have_the_same_encoding() -> None:
     assert encode_labels(KIEL) == encode_labels(dict(reversed(KIEL.items()))) == '{"gpu":"yes","site":"kiel"}'
     assert encode_labels({}) is None
     assert pairs_of(encode_labels(KIEL) or "") == KIEL.items()
@@ -30,7 +30,7 @@ def test_the_same_labels_are_spelled_alike() -> None:
         ({"site": "kiel"}, "plant-a", ["office"], False),
     ],
 )
-def test_a_worker_suits_if_it_has_all_labels_and_may_have_the_bundle(
+def test_a_worker_suits_if_it_has_all_labels_and_the_right_to_the_bundle(
     needed: dict[str, str] | None, bundle: str | None, bundles: list[str] | None, is_so: bool
 ) -> None:
     assert suits(KIEL, bundles, needed=encode_labels(needed or {}), bundle=bundle) is is_so

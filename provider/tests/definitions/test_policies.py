@@ -1,4 +1,4 @@
-"""What the cluster policy does to tasks when their Dag file is parsed; what of it is still there on central."""
+"""The cluster policy: the notes that it adds to tasks when their Dag file is parsed, and their presence on central."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from airflow_remote_provider.definitions.grants.declared import NOTED
 
 OURS = policies.EXECUTOR
 LOCAL = ExecutorName("airflow.executors.local_executor.LocalExecutor", "LocalExecutor")
-names_of_subclasses = compat.names_of_subclasses.__wrapped__  # unpatched, and nothing remembered
+names_of_subclasses = compat.names_of_subclasses.__wrapped__  # not patched, and without a cache
 
 
 class Derived(executor.RemoteExecutor):
-    """An executor of somebody's own, based on ours."""
+    """A custom executor based on ours."""
 
 
 @pytest.fixture(autouse=True)
 def ours(monkeypatch: pytest.MonkeyPatch) -> set[str | None]:
-    """The names by which tasks get to our executor."""
+    """Set the names by which tasks select our executor."""
     names: set[str | None] = {"RemoteExecutor"}
     monkeypatch.setattr(compat, "names_of_subclasses", lambda path: names)
     return names
@@ -48,7 +48,7 @@ def _ruled(task: Any) -> Any:
     return task.executor_config
 
 
-def test_fields_that_would_be_lost_are_noted_and_survive_the_database() -> None:
+def test_fields_lost_by_serialization_are_noted_and_kept() -> None:
     with DAG("dag", default_args={"executor": "RemoteExecutor"}) as dag:
         DockerOperator(task_id="one", image="x", docker_conn_id="registry", command="{{ var.value.v }}")
         DockerOperator.partial(task_id="many", image="x", docker_conn_id="registry").expand(command=["{{ conn.a }}"])
@@ -65,7 +65,7 @@ def test_a_template_too_long_for_the_database_is_noted_to_its_end() -> None:
     assert _ruled(task)[NOTED] == {"connections": ["far"]}
 
 
-def test_what_else_is_in_the_executor_config_stays_and_is_not_changed_in_place() -> None:
+def test_other_keys_of_executor_config_stay_and_are_not_changed_in_place() -> None:
     config = {"remote": {"variables": ["x"]}, "pod_override": 1}
     with DAG("dag", default_args={"executor_config": config}):
         task = BashOperator(task_id="t", bash_command="{{ conn.a }}", executor="RemoteExecutor")
@@ -74,13 +74,13 @@ def test_what_else_is_in_the_executor_config_stays_and_is_not_changed_in_place()
 
 
 @pytest.mark.parametrize("executor_name", ["LocalExecutor", None])
-def test_tasks_of_other_executors_stay_as_they_are(executor_name: str | None) -> None:
+def test_tasks_of_other_executors_are_not_changed(executor_name: str | None) -> None:
     with DAG("dag"):
         task = BashOperator(task_id="t", bash_command="{{ conn.a }}", executor=executor_name, executor_config={"remote": "odd"})
     assert _ruled(task) == {"remote": "odd"}
 
 
-def test_where_ours_is_the_default_tasks_that_name_none_are_ours(ours: set[str | None]) -> None:
+def test_tasks_without_an_executor_are_remote_if_ours_is_the_default(ours: set[str | None]) -> None:
     ours.add(None)
     with DAG("dag"):
         task = BashOperator(task_id="t", bash_command="{{ conn.a }}")
@@ -93,7 +93,7 @@ def test_a_task_that_names_nothing_gets_no_note() -> None:
     assert _ruled(task) == {}
 
 
-def test_what_the_file_reads_when_it_is_loaded_is_noted_with_each_of_its_remote_tasks(tmp_path: Path) -> None:
+def test_top_level_reads_are_noted_with_each_remote_task(tmp_path: Path) -> None:
     file = tmp_path / "d.py"
     file.write_text('LIMIT = Variable.get("limit")\nHOST = BaseHook.get_connection("plant").host')
     with DAG("dag", default_args={"executor": "RemoteExecutor"}) as dag:
@@ -107,7 +107,7 @@ def test_what_the_file_reads_when_it_is_loaded_is_noted_with_each_of_its_remote_
         assert not declared.noted_of_file(task.executor_config).allows(Ask(GrantKind.CONNECTIONS, ("a",)))
 
 
-def test_a_file_in_a_zip_is_read_too_and_one_that_is_gone_keeps_no_dag_from_loading(
+def test_a_file_in_a_zip_is_read_and_a_missing_file_does_not_prevent_loading(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with zipfile.ZipFile(tmp_path / "dags.zip", "w") as archive:
@@ -121,7 +121,7 @@ def test_a_file_in_a_zip_is_read_too_and_one_that_is_gone_keeps_no_dag_from_load
     assert _ruled(task)[NOTED] == {"of_file": {"variables": ["limit"]}}
 
 
-def test_a_declaration_that_cannot_be_read_is_an_import_error() -> None:
+def test_an_invalid_declaration_is_an_import_error() -> None:
     with DAG("dag"):
         task = BashOperator(
             task_id="t", bash_command="true", executor="RemoteExecutor", executor_config={"remote": {"connection": ["a"]}}
@@ -141,13 +141,13 @@ def test_an_operator_that_breaks_inference_still_loads(monkeypatch: pytest.Monke
     assert "Could not infer what task t of Dag dag reads" in caplog.text
 
 
-def test_airflow_finds_the_policy_and_it_knows_the_executor() -> None:
+def test_airflow_loads_the_policy_and_it_recognises_the_executor() -> None:
     (point,) = entry_points(group="airflow.policy", name="remote")
     assert point.load() is policies
     assert f"{executor.RemoteExecutor.__module__}.{executor.RemoteExecutor.__qualname__}" == policies.EXECUTOR
 
 
-def test_a_dag_file_that_airflow_parses_has_been_through_it(tmp_path: Path, ours: set[str | None]) -> None:
+def test_airflow_applies_the_policy_when_it_parses_a_dag_file(tmp_path: Path, ours: set[str | None]) -> None:
     ours.add(None)
     from airflow.dag_processing.dagbag import DagBag
 
@@ -171,7 +171,7 @@ def test_a_dag_file_that_airflow_parses_has_been_through_it(tmp_path: Path, ours
         ([ExecutorName("site.executors.Derived")], {"site.executors.Derived", "Derived", None}),
     ],
 )
-def test_a_tasks_executor_is_known_by_every_name_of_it(
+def test_the_executor_is_recognised_by_all_its_names(
     configured: list[ExecutorName], names: set[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ExecutorLoader, "get_executor_names", lambda validate_teams: configured)
@@ -179,7 +179,7 @@ def test_a_tasks_executor_is_known_by_every_name_of_it(
     assert names_of_subclasses(OURS) == names
 
 
-def test_a_policy_that_can_t_tell_remote_tasks_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_recognising_remote_tasks_does_not_affect_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: str) -> frozenset[str | None]:
         raise ValueError("[core] executor can't be read")
 

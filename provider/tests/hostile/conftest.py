@@ -1,4 +1,4 @@
-"""Central as an attacker meets it: our app under uvicorn, on SQLite and on Postgres; in process, Airflow's own Execution API."""
+"""Central for attacks: the app under uvicorn, on SQLite and on Postgres, with Airflow's own Execution API in process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from airflow_remote_provider.settings import settings
 from testkit.attacker import LOG_LIMIT, PASSWORD, Attacker, take_over
 from testkit.central import ServedCentral
 from testkit.fixtures import POSTGRES
-from testkit.ledger import installed, make_engine
+from testkit.ledger import make_engine, use_ledger
 
 
 @pytest.fixture(scope="session")
 def _airflow() -> None:
-    """Airflow's own database, for the Execution API: one connection that is granted to nobody, one variable."""
+    """Airflow's own database for the Execution API, with one connection and one variable that no job is granted."""
     from airflow.models import Connection, Variable
     from airflow.utils.db import initdb
     from airflow.utils.session import create_session
@@ -37,7 +37,7 @@ def central(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServedCentral]:
     engine = make_engine(new_database(request.param))
-    with pytest.MonkeyPatch.context() as patch, installed(engine, tmp_path_factory.mktemp("logs")):
+    with pytest.MonkeyPatch.context() as patch, use_ledger(engine, tmp_path_factory.mktemp("logs")):
         patch.setenv("AIRFLOW__REMOTE__LOG_BYTES_PER_JOB", str(LOG_LIMIT))
         settings.cache_clear()
         with ServedCentral(compat.execution_api_app) as served:

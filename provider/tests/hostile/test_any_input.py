@@ -1,7 +1,7 @@
-"""Whatever is sent, central answers in time and never with an error of its own.
+"""Central answers any input in time and never with an internal error.
 
-The bodies are made from the messages' own JSON schemas, so that most of them get past the decoder; then mangled, so that some
-don't. (The worker API has no OpenAPI document; docs/protocol.md and these types are its contract.)
+The bodies are made from the messages' own JSON schemas, so that most of them pass the decoder; then mangled, so that some don't.
+(The worker API has no OpenAPI document; docs/protocol.md and these types are its contract.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from testkit.attacker import Attacker, take_over
 from testkit.central import ServedCentral
 
 IN_TIME_S = 5.0
-"""A request that asks for no wait. Ample: the machine may be busy."""
+"""Limit for a request that asks for no wait. It is ample, since the machine may be busy."""
 ROUTES: dict[str, type[msgspec.Struct]] = {
     "enrol": Enrolment,
     "session": SessionRequest,
@@ -38,7 +38,7 @@ anything = st.recursive(
 
 
 def _made_from(schema: dict[str, Any], definitions: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Return values that mostly fit *schema*, as msgspec writes it."""
+    """Return values that mostly fit *schema*, in msgspec's format."""
     if "$ref" in schema:
         return _made_from(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "anyOf" in schema:
@@ -71,7 +71,7 @@ def _bodies(kind: type[msgspec.Struct]) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_no_message_is_an_error_of_central_s(central: ServedCentral, path: str) -> None:
+def test_no_message_causes_an_internal_error(central: ServedCentral, path: str) -> None:
     attacker = take_over(central)
     headers = attacker.headers()
     if path == "enrol":
@@ -87,13 +87,13 @@ def test_no_message_is_an_error_of_central_s(central: ServedCentral, path: str) 
     )
     @given(_bodies(ROUTES[path]))
     def check(body: bytes) -> None:
-        _is_answered_calmly(attacker, "POST", path.format(job=attacker.offer.job_id), _hurried(body), headers)
+        _check_answer(attacker, "POST", path.format(job=attacker.offer.job_id), _without_wait(body), headers)
 
     check()
 
 
-def _hurried(body: bytes) -> bytes:
-    """A poll may ask for a wait; here it must not."""
+def _without_wait(body: bytes) -> bytes:
+    """Remove the wait that a poll may ask for."""
     try:
         said = json.loads(body)
     except ValueError:
@@ -118,27 +118,27 @@ header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclud
     value=header_texts,
     body=st.binary(max_size=50),
 )
-def test_no_header_is_an_error_of_central_s(
+def test_no_header_causes_an_internal_error(
     central: ServedCentral, method: str, path: str, name: str, value: str, body: bytes
 ) -> None:
     attacker = _known(central)
     headers = attacker.headers() | {name: value.strip()}
-    _is_answered_calmly(attacker, method, path.format(job=attacker.offer.job_id), body, headers)
+    _check_answer(attacker, method, path.format(job=attacker.offer.job_id), body, headers)
 
 
 _attackers: dict[int, Attacker] = {}
 
 
 def _known(central: ServedCentral) -> Attacker:
-    """One worker for all examples; a new one costs more than what it asks."""
+    """Return one worker for all examples; a new one would cost more than its requests."""
     if central.port not in _attackers:
         _attackers[central.port] = take_over(central)
     return _attackers[central.port]
 
 
-def _is_answered_calmly(attacker: Attacker, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
+def _check_answer(attacker: Attacker, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
     began = time.monotonic()
-    answer = attacker.say(method, path, body, headers)
+    answer = attacker.send(method, path, body, headers)
     took_s = time.monotonic() - began
     assert answer.status < 500, (answer, answer.body[:300])
     assert took_s < IN_TIME_S

@@ -1,6 +1,6 @@
-"""What one hostile worker, and one stranger, may hold and cost: each attack once, on the real application.
+"""The limits on what a hostile worker or an unknown caller may hold and cost: each attack once, on the real application.
 
-How much others feel of it is measured by `make bench ONLY=hostile`.
+`make bench ONLY=hostile` measures the effect on others.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from airflow_remote_provider.api.admission import bodies
 from airflow_remote_provider.api.admission.holdings import WORKER_BYTES
 from airflow_remote_provider.api.gateway.failures import FREE
 from airflow_remote_provider.definitions.grants import GrantKind
-from airflow_remote_provider.ledger.fence import LOOKED_UP
+from airflow_remote_provider.ledger.fence import MOST_LOOKED_UP
 from airflow_remote_provider.settings import settings
 from fastapi import FastAPI
 
 from testkit.attacker import Attacker, allow, take_over
 from testkit.central import PREFIX, ServedCentral
-from testkit.ledger import counted, installed, job_row, make_engine
+from testkit.ledger import job_row, make_engine, record_statements, use_ledger
 
 MIB = 1 << 20
 OLD = {"airflow-api-version": OLDEST_API_VERSION}
-"""For writes of jobs whose task instance Airflow has not heard of: since 2026-10-30 the Execution API looks for it."""
+"""For writes of jobs whose task instance does not exist in Airflow: since 2026-10-30 the Execution API looks for it."""
 AT_ONCE_S = 5.0
-"""An answer that waits for nothing that the attacker might send."""
+"""Limit for an answer that does not wait for more of the attacker's input."""
 
 
 def _head(method: str, path: str, headers: dict[str, str], length: int) -> bytes:
@@ -48,7 +48,7 @@ def _head(method: str, path: str, headers: dict[str, str], length: int) -> bytes
 
 @contextlib.contextmanager
 def _line(central: ServedCentral, *, receives: int | None = None) -> Iterator[socket.socket]:
-    """Open a connection; *receives*: so few bytes at once."""
+    """Open a connection; *receives*: the size of its receive buffer in bytes."""
     with socket.socket() as line:
         if receives is not None:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
@@ -61,16 +61,16 @@ def _joining(token: str) -> dict[str, str]:
     return {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {token}"}
 
 
-# A stranger
+# Unknown callers
 
 
-def test_who_has_no_token_is_refused_before_its_body_is_read(central: ServedCentral) -> None:
+def test_a_caller_without_a_token_is_refused_before_its_body_is_read(central: ServedCentral) -> None:
     token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
     with _line(central) as line:
         line.sendall(_head("POST", "enrol", _joining(token), 4 * MIB) + b"{")
         answer = line.recv(4096)
         assert answer.startswith(b"HTTP/1.1 403"), answer
-        assert b"connection: close" in answer.lower(), "else the rest of the body would be received"
+        assert b"connection: close" in answer.lower(), "otherwise the rest of the body would be received"
 
 
 def test_an_enrolment_is_short_even_with_a_good_token(central: ServedCentral) -> None:
@@ -81,7 +81,7 @@ def test_an_enrolment_is_short_even_with_a_good_token(central: ServedCentral) ->
     assert central.request("POST", "enrol", headers=_joining(token), body=body).status == 201, "the token was not used up"
 
 
-def test_many_unknown_credentials_are_looked_up_with_few_questions(central: ServedCentral) -> None:
+def test_many_unknown_credentials_are_looked_up_with_few_queries(central: ServedCentral) -> None:
     answers: list[int] = []
 
     def ask() -> None:
@@ -91,7 +91,7 @@ def test_many_unknown_credentials_are_looked_up_with_few_questions(central: Serv
             answers.append(int(line.recv(4096).split(b" ", 2)[1]))
 
     callers = [threading.Thread(target=ask) for _ in range(40)]
-    with counted(compat.engine()) as statements:
+    with record_statements(compat.engine()) as statements:
         for caller in callers:
             caller.start()
         for caller in callers:
@@ -104,7 +104,7 @@ def test_many_unknown_credentials_are_looked_up_with_few_questions(central: Serv
 # Bodies
 
 
-def test_a_body_that_comes_fast_at_first_and_then_hardly_is_cut_off(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_becomes_too_slow_is_refused(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "WINDOW_S", 1.0)
     with _line(attacker.central) as line:
         path = f"jobs/{attacker.offer.job_id}/log?offset=0"
@@ -120,7 +120,7 @@ def test_a_body_that_comes_fast_at_first_and_then_hardly_is_cut_off(attacker: At
         assert b"in the last 1 s" in answer
 
 
-def test_a_worker_s_bodies_hold_no_more_than_its_share(attacker: Attacker, victim: Attacker) -> None:
+def test_a_worker_s_bodies_are_limited_to_its_share(attacker: Attacker, victim: Attacker) -> None:
     allow(attacker.worker.queue, GrantKind.WRITES, "*")
     path = f"jobs/{attacker.offer.job_id}/execution/variables/of-the-bounds"
     with contextlib.ExitStack() as lines:
@@ -134,11 +134,11 @@ def test_a_worker_s_bodies_hold_no_more_than_its_share(attacker: Attacker, victi
             line.settimeout(15.0)
             line.sendall(body[1:])
         refused = sum(b"503" in line.recv(4096)[:12] for line in half_sent)
-        assert refused == 4, "what is announced counts, not what has come"
-        assert victim.about_job("POST", "log?offset=0", b"an honest line").status == 200
+        assert refused == 4, "the announced bytes count, not the received ones"
+        assert victim.send_about_job("POST", "log?offset=0", b"an honest line").status == 200
     _until(
         lambda: (
-            attacker.about_job("PUT", "execution/variables/of-the-bounds", b'{"val": "1"}', attacker.headers() | OLD).status
+            attacker.send_about_job("PUT", "execution/variables/of-the-bounds", b'{"val": "1"}', attacker.headers() | OLD).status
             == 201
         )
     )
@@ -147,7 +147,7 @@ def test_a_worker_s_bodies_hold_no_more_than_its_share(attacker: Attacker, victi
 # Answers
 
 
-def test_answers_that_are_not_read_are_bounded_and_cost_nobody_else(attacker: Attacker, victim: Attacker) -> None:
+def test_unread_answers_are_limited_and_do_not_affect_others(attacker: Attacker, victim: Attacker) -> None:
     from airflow.models import Variable
     from airflow.utils.session import create_session
 
@@ -164,19 +164,19 @@ def test_answers_that_are_not_read_are_bounded_and_cost_nobody_else(attacker: At
         statuses = [line.recv(12)[-3:] for line in unread]
         assert 1 <= statuses.count(b"200") <= 2, statuses
         assert statuses.count(b"503") == len(unread) - statuses.count(b"200")
-        assert victim.about_job("POST", "log?offset=0", b"an honest line").status == 200
+        assert victim.send_about_job("POST", "log?offset=0", b"an honest line").status == 200
         whole = unread[statuses.index(b"200")]
         received = 0
         while received < size:
             received += len(whole.recv(1 << 20))
-    _until(lambda: attacker.about_job("GET", "execution/variables/large").status == 200)
+    _until(lambda: attacker.send_about_job("GET", "execution/variables/large").status == 200)
 
 
 def _until(check: object, within_s: float = 15.0) -> None:
-    """Wait until *check* holds: central notices a moment later that a connection is gone."""
+    """Wait until *check* holds: central notices the end of a connection a moment later."""
     deadline = time.monotonic() + within_s
     while not check():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it never came to hold"
+        assert time.monotonic() < deadline, "it never held"
         time.sleep(0.2)
 
 
@@ -189,21 +189,21 @@ def _poll_of(attacker: Attacker, jobs: int) -> bytes:
     return encode(Poll(0, revision, 0.0, listed))
 
 
-def test_a_list_of_jobs_that_it_never_had_is_answered_in_part_and_then_refused(attacker: Attacker) -> None:
+def test_a_list_of_unknown_jobs_is_answered_in_part_and_then_refused(attacker: Attacker) -> None:
     body = _poll_of(attacker, 10_000)
-    with counted(compat.engine()) as statements:
-        answer = attacker.say("POST", "poll", body)
-    assert len(json.loads(answer.body)["stops"]) == LOOKED_UP
-    assert max(statement.count("?") + statement.count("%(") for statement in statements) < 3 * LOOKED_UP
+    with record_statements(compat.engine()) as statements:
+        answer = attacker.send("POST", "poll", body)
+    assert len(json.loads(answer.body)["stops"]) == MOST_LOOKED_UP
+    assert max(statement.count("?") + statement.count("%(") for statement in statements) < 3 * MOST_LOOKED_UP
     for _ in range(5):
-        with counted(compat.engine()) as statements:
-            again = attacker.say("POST", "poll", _poll_of(attacker, 3000))
+        with record_statements(compat.engine()) as statements:
+            again = attacker.send("POST", "poll", _poll_of(attacker, 3000))
         if again.status != 200:
             break
     assert (again.status, again.problem) == (503, "busy")
-    assert b"or longer ones" in again.body
+    assert b"or sends long lists" in again.body
     assert not [statement for statement in statements if "remote_job" in statement], "the database was asked"
-    assert attacker.say("POST", "poll", _poll_of(attacker, 100)).status == 200, "an ordinary list is not what it was refused for"
+    assert attacker.send("POST", "poll", _poll_of(attacker, 100)).status == 200, "an ordinary list is accepted"
 
 
 # Writes
@@ -211,7 +211,7 @@ def test_a_list_of_jobs_that_it_never_had_is_answered_in_part_and_then_refused(a
 
 @pytest.fixture
 def thrifty(central: ServedCentral, monkeypatch: pytest.MonkeyPatch) -> Iterator[Attacker]:
-    """A worker of a central that lets a job write as little as can be set."""
+    """A worker of a central with the smallest possible limits of writes."""
     monkeypatch.setenv("AIRFLOW__REMOTE__WRITTEN_BYTES_PER_JOB", "65536")
     monkeypatch.setenv("AIRFLOW__REMOTE__WRITES_PER_JOB", "100")
     settings.cache_clear()
@@ -223,41 +223,41 @@ def thrifty(central: ServedCentral, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def _accepted(attacker: Attacker, size: int, tries: int) -> tuple[int, bytes]:
-    """Set variables of *size* bytes; return how many were taken, and the first answer that refused one."""
+    """Set variables of *size* bytes; return how many were accepted, and the body of the first refusal."""
     allow(attacker.worker.queue, GrantKind.WRITES, "*")
     for number in range(tries):
-        answer = attacker.about_job(
+        answer = attacker.send_about_job(
             "PUT", f"execution/variables/v{number}", b'{"val":"' + b"x" * size + b'"}', attacker.headers() | OLD
         )
         if answer.status != 201:
-            assert answer.problem is None, "the task is told, not the worker"
+            assert answer.problem is None, "the answer is for the task, not for the worker"
             assert answer.status == 413
             return number, answer.body
     return tries, b""
 
 
-def test_a_job_writes_so_many_bytes_and_is_told_which_option_bounds_it(thrifty: Attacker) -> None:
+def test_a_job_that_writes_too_many_bytes_is_refused_with_the_option(thrifty: Attacker) -> None:
     taken, refusal = _accepted(thrifty, 4096, 40)
     assert 12 <= taken <= 17
     detail = json.loads(refusal)["detail"]
     assert detail["reason"] == "too_much_written"
     assert "65536 bytes ([remote] written_bytes_per_job)" in detail["message"]
     assert job_row(thrifty.offer.job_id).written_bytes <= 65536
-    assert thrifty.about_job("GET", "execution/variables/v0").status == 403, "reads go on: this one has no grant"
+    assert thrifty.send_about_job("GET", "execution/variables/v0").status == 403, "reads continue; this one has no grant"
 
 
-def test_a_job_writes_so_often(thrifty: Attacker) -> None:
+def test_a_job_that_writes_too_often_is_refused_with_the_option(thrifty: Attacker) -> None:
     taken, refusal = _accepted(thrifty, 1, 150)
     assert 90 <= taken <= 110
     assert b"100 calls ([remote] writes_per_job)" in refusal
     state = f"execution/task-instances/{job_row(thrifty.offer.job_id).ti_id}/state"
-    assert thrifty.about_job("PATCH", state, b'{"state":"failed"}').status != 413, "the task can always say how it ended"
+    assert thrifty.send_about_job("PATCH", state, b'{"state":"failed"}').status != 413, "the task can always report its end"
 
 
-# Errors of central's
+# Internal errors
 
 
-def test_a_job_that_provokes_errors_is_sent_away_and_its_calls_are_not_made(
+def test_a_job_that_provokes_errors_gets_busy_and_its_calls_are_not_made(
     _airflow: None, new_database: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made: list[str] = []
@@ -267,24 +267,24 @@ def test_a_job_that_provokes_errors_is_sent_away_and_its_calls_are_not_made(
 
         @app.api_route("/{path:path}", methods=["GET", "PUT"])
         async def break_down(path: str) -> None:
-            if path != "health":  # which is asked when the API starts
+            if path != "health":  # which is called when the API starts
                 made.append(path)
                 raise ZeroDivisionError(path)
 
         return app
 
     engine = make_engine(new_database("sqlite"))
-    with installed(engine, tmp_path), ServedCentral(execution_api) as served:
+    with use_ledger(engine, tmp_path), ServedCentral(execution_api) as served:
         attacker, victim = take_over(served), take_over(served)
         for one in (attacker, victim):
             allow(one.worker.queue, GrantKind.VARIABLES, "*")
         made.clear()
         caplog.clear()
-        answers = [attacker.about_job("GET", "execution/variables/x") for _ in range(40)]
+        answers = [attacker.send_about_job("GET", "execution/variables/x") for _ in range(40)]
         assert [answer.status for answer in answers[: FREE + 1]] == [500] * (FREE + 1)
         assert {(answer.status, answer.problem) for answer in answers[FREE + 1 :]} <= {(503, "busy"), (500, "internal")}
         assert len(made) <= FREE + 3, "each of these costs a transaction and a page of central's log"
         assert int(answers[-1].headers["retry-after"]) >= 1
         assert not [record for record in caplog.records if record.exc_info and record.name.startswith("airflow_remote")]
-        assert victim.about_job("GET", "execution/variables/x").status == 500, "another job's calls are still made"
+        assert victim.send_about_job("GET", "execution/variables/x").status == 500, "another job's calls are still passed on"
     engine.dispose()

@@ -1,4 +1,4 @@
-"""Too much, too deep, too slow: what a worker sends is bounded, and what it may cost."""
+"""Too large, too deep, too slow: limits on a worker's input and its cost."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MIB = 1 << 20
 # Logs
 
 
-def test_a_bomb_of_a_thousand_to_one_is_refused_and_writes_nothing(attacker: Attacker) -> None:
+def test_a_gzip_bomb_is_refused_and_writes_nothing(attacker: Attacker) -> None:
     bomb = gzip.compress(bytes(1000 * MIB // 4), 9)
     assert len(bomb) < MIB
-    answer = attacker.about_job("POST", "log?offset=0", bomb, attacker.headers(content_encoding="gzip"))
+    answer = attacker.send_about_job("POST", "log?offset=0", bomb, attacker.headers(content_encoding="gzip"))
     assert (answer.status, answer.problem) == (413, "too-large")
     assert attacker.central.log_bytes(attacker.offer.job_id) == b""
 
@@ -47,16 +47,16 @@ def test_a_bomb_of_a_thousand_to_one_is_refused_and_writes_nothing(attacker: Att
     ],
     ids=["empty", "not-gzip", "cut-off", "trailing", "two-members", "zlib", "header-only"],
 )
-def test_what_is_not_one_whole_gzip_is_refused(attacker: Attacker, body: bytes) -> None:
-    answer = attacker.about_job("POST", "log?offset=0", body, attacker.headers(content_encoding="gzip"))
+def test_invalid_gzip_is_refused(attacker: Attacker, body: bytes) -> None:
+    answer = attacker.send_about_job("POST", "log?offset=0", body, attacker.headers(content_encoding="gzip"))
     assert answer.problem == "invalid"
     assert attacker.central.log_bytes(attacker.offer.job_id) == b""
 
 
-def test_a_log_grows_to_its_limit_and_says_so_at_its_end(attacker: Attacker) -> None:
+def test_a_log_grows_to_its_limit_and_then_has_a_note(attacker: Attacker) -> None:
     chunk = b"x" * 20_000
     offset = 0
-    while (answer := attacker.about_job("POST", f"log?offset={offset}", chunk)).status == 200:
+    while (answer := attacker.send_about_job("POST", f"log?offset={offset}", chunk)).status == 200:
         offset = json.loads(answer.body)["size"]
         assert offset <= LOG_LIMIT
     assert answer.problem == "invalid"
@@ -65,27 +65,27 @@ def test_a_log_grows_to_its_limit_and_says_so_at_its_end(attacker: Attacker) -> 
     assert held.startswith(b"x" * LOG_LIMIT)
     assert held.count(b"log_bytes_per_job") == 1
     for offset in (0, LOG_LIMIT, len(held), 1 << 40):
-        assert attacker.about_job("POST", f"log?offset={offset}", b"more").problem == "invalid"
+        assert attacker.send_about_job("POST", f"log?offset={offset}", b"more").problem == "invalid"
     assert attacker.central.log_bytes(attacker.offer.job_id) == held
 
 
 def test_a_job_whose_log_was_cut_can_still_be_reported(attacker: Attacker) -> None:
-    attacker.about_job("POST", "log?offset=0", b"x" * (LOG_LIMIT + 1))
-    assert attacker.about_job("POST", "report", b'{"outcome":"succeeded"}').status == 204
+    attacker.send_about_job("POST", "log?offset=0", b"x" * (LOG_LIMIT + 1))
+    assert attacker.send_about_job("POST", "report", b'{"outcome":"succeeded"}').status == 204
 
 
 @pytest.mark.parametrize(
     "offset", ["-1", "1", "9" * 400, "9" * 5000, "1e3", "0x0", "", "%00", "0&offset=3", "0.0", "NaN", "%C2%B2"]
 )
-def test_no_offset_writes_beside_the_log(attacker: Attacker, offset: str) -> None:
-    assert attacker.about_job("POST", "log?offset=0", b"first").status == 200
-    answer = attacker.about_job("POST", f"log?offset={offset}", b"x" * 10)
+def test_no_offset_writes_outside_the_log(attacker: Attacker, offset: str) -> None:
+    assert attacker.send_about_job("POST", "log?offset=0", b"first").status == 200
+    answer = attacker.send_about_job("POST", f"log?offset={offset}", b"x" * 10)
     assert answer.status in (409, 422)
     assert attacker.central.log_bytes(attacker.offer.job_id)[:5] == b"first"
     assert len(attacker.central.log_bytes(attacker.offer.job_id)) in (5, 15)
 
 
-def test_hundreds_of_chunks_of_a_byte_join(attacker: Attacker) -> None:
+def test_hundreds_of_chunks_of_one_byte_are_joined(attacker: Attacker) -> None:
     line = http.client.HTTPConnection("127.0.0.1", attacker.central.port, timeout=20)
     for offset in range(300):
         line.request("POST", f"{PREFIX}/jobs/{attacker.offer.job_id}/log?offset={offset}", b"x", attacker.headers())
@@ -123,7 +123,7 @@ HUGE = [
 @pytest.mark.parametrize("body", HUGE, ids=range(len(HUGE)))
 @pytest.mark.parametrize("path", ["jobs/{job}/report", "jobs/{job}/decline", "poll", "session"])
 def test_huge_deep_and_broken_messages_are_refused(attacker: Attacker, body: bytes, path: str) -> None:
-    answer = attacker.say("POST", path.format(job=attacker.offer.job_id), body)
+    answer = attacker.send("POST", path.format(job=attacker.offer.job_id), body)
     assert answer.problem in ("invalid", "too-large", "superseded")
     assert job_row(attacker.offer.job_id).state == "running"
 
@@ -131,11 +131,11 @@ def test_huge_deep_and_broken_messages_are_refused(attacker: Attacker, body: byt
 def test_a_poll_of_too_many_jobs_is_refused(attacker: Attacker) -> None:
     jobs = ",".join(f'{{"job_id":"{n}","epoch":1,"phase":"running"}}' for n in range(10_001))
     body = f'{{"free_slots":0,"intent_revision":0,"wait_s":0,"jobs":[{jobs}]}}'
-    assert attacker.say("POST", "poll", body.encode()).problem == "invalid"
+    assert attacker.send("POST", "poll", body.encode()).problem == "invalid"
 
 
 @pytest.mark.parametrize("depth", [900, 5_000, 200_000])
-def test_deep_json_through_the_gateway_is_no_error_of_central_s(attacker: Attacker, depth: int) -> None:
+def test_deep_json_through_the_gateway_causes_no_internal_error(attacker: Attacker, depth: int) -> None:
     task = job_row(attacker.offer.job_id)
     xcom = f"execution/xcoms/{task.dag_id}/{task.run_id}/{task.task_id}/k"
     state = f"execution/task-instances/{task.ti_id}/state"
@@ -144,17 +144,17 @@ def test_deep_json_through_the_gateway_is_no_error_of_central_s(attacker: Attack
         ("PATCH", state, b'{"state":' + _nested(depth) + b"}"),
         ("PATCH", state, b'{"state":"deferred","classpath":"a.B","trigger_kwargs":{"a":' + _nested(depth) + b"}}"),
     ):
-        answer = attacker.about_job(method, path, body)
+        answer = attacker.send_about_job(method, path, body)
         assert answer.status < 500, (path, answer.status, answer.body[:200])
 
 
 def test_a_body_over_the_gateway_s_limit_is_refused(attacker: Attacker, monkeypatch: pytest.MonkeyPatch) -> None:
     allow(attacker.worker.queue, GrantKind.WRITES, "*")
     allow(attacker.worker.queue, GrantKind.VARIABLES, "x")
-    with contextlib.suppress(ConnectionError):  # central hangs up amid the body; whether its answer still comes through is chance
-        answer = attacker.about_job("PUT", "execution/variables/x", b'{"val": "' + b"x" * (129 * MIB) + b'"}')
+    with contextlib.suppress(ConnectionError):  # central closes during the body; the answer may or may not arrive
+        answer = attacker.send_about_job("PUT", "execution/variables/x", b'{"val": "' + b"x" * (129 * MIB) + b'"}')
         assert (answer.status, answer.problem) == (413, "too-large")
-    assert attacker.about_job("GET", "execution/variables/x").status == 404, "nothing was set"
+    assert attacker.send_about_job("GET", "execution/variables/x").status == 404, "nothing was set"
 
 
 # Slow bodies
@@ -169,7 +169,7 @@ def _request(attacker: Attacker, path: str, body: bytes, *, length: int | None =
 
 
 @pytest.mark.parametrize("path", ["report", "decline", "log?offset=0", "execution/variables/plant"])
-def test_a_body_that_trickles_is_cut_off_and_holds_nobody_up(
+def test_a_trickling_body_is_refused_and_does_not_delay_others(
     attacker: Attacker, victim: Attacker, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "WINDOW_S", 2.5)
@@ -181,7 +181,7 @@ def test_a_body_that_trickles_is_cut_off_and_holds_nobody_up(
             for line in lines:
                 try:
                     line.sendall(b" ")
-                except OSError:  # central has hung up: what we want
+                except OSError:  # central has closed the connection, as it should
                     return
 
     try:
@@ -189,9 +189,9 @@ def test_a_body_that_trickles_is_cut_off_and_holds_nobody_up(
             line.sendall(_request(attacker, path, b"{", length=100_000))
         trickling = threading.Thread(target=trickle)
         trickling.start()
-        assert victim.about_job("POST", "log?offset=0", b"an honest line").status == 200
+        assert victim.send_about_job("POST", "log?offset=0", b"an honest line").status == 200
         cut_off, _, _ = select.select(lines, [], [], 0)
-        assert not cut_off, "an honest worker waited until the slow one was cut off"
+        assert not cut_off, "an honest worker waited until the slow one was refused"
         for line in lines:
             answer = line.recv(4096)
             assert answer.startswith(b"HTTP/1.1 408"), answer
@@ -202,4 +202,4 @@ def test_a_body_that_trickles_is_cut_off_and_holds_nobody_up(
         for line in lines:
             line.close()
     assert compat.engine() is not None
-    assert attacker.about_job("POST", "log?offset=0", b"and the slow one may still speak").status == 200
+    assert attacker.send_about_job("POST", "log?offset=0", b"and the slow one may make other calls").status == 200

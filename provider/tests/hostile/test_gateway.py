@@ -1,5 +1,5 @@
-"""Through the gateway: as nobody but the job's own task instance, with nothing that the attacker adds, and nothing comes out that
-central's Airflow keeps to itself."""
+"""The gateway: a job calls only as its own task instance, headers of the attacker are dropped, and no internal header of Airflow
+is returned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 
 from testkit.attacker import PASSWORD, Attacker, allow, take_over
 from testkit.central import ServedCentral
-from testkit.ledger import installed, job_row, make_engine
+from testkit.ledger import job_row, make_engine, use_ledger
 
 OF_A_TASK_INSTANCE = [
     ("PATCH", "task-instances/{ti}/run"),
@@ -50,15 +50,15 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize(("method", "path"), OF_A_TASK_INSTANCE)
-def test_no_job_speaks_for_another_task_instance(attacker: Attacker, victim: Attacker, method: str, path: str) -> None:
+def test_no_job_can_call_for_another_task_instance(attacker: Attacker, victim: Attacker, method: str, path: str) -> None:
     theirs = job_row(victim.offer.job_id).ti_id
     for ti in (theirs, uuid.uuid4(), str(theirs).upper(), f"{{{theirs}}}", f"urn:uuid:{theirs}", str(theirs).replace("-", "")):
-        answer = attacker.about_job(method, "execution/" + path.format(ti=ti), b'{"state":"failed"}')
+        answer = attacker.send_about_job(method, "execution/" + path.format(ti=ti), b'{"state":"failed"}')
         assert answer.problem == "invalid", (ti, answer)
     assert job_row(victim.offer.job_id).state == "running"
 
 
-def test_what_nobody_granted_is_denied_and_recorded(attacker: Attacker) -> None:
+def test_a_call_without_a_grant_is_denied_and_recorded(attacker: Attacker) -> None:
     for path in (
         "connections/plant",
         "variables/plant",
@@ -66,7 +66,7 @@ def test_what_nobody_granted_is_denied_and_recorded(attacker: Attacker) -> None:
         "xcoms/other/run/task/key",
         "dag-runs/count?dag_id=other",
     ):
-        answer = attacker.about_job("GET", f"execution/{path}")
+        answer = attacker.send_about_job("GET", f"execution/{path}")
         assert answer.status == 403
         assert PASSWORD.encode() not in answer.body
     with compat.transaction() as session:
@@ -74,9 +74,9 @@ def test_what_nobody_granted_is_denied_and_recorded(attacker: Attacker) -> None:
     assert {"plant", "other"} <= denied
 
 
-def test_what_is_granted_comes_out_with_airflow_s_own_headers_left_behind(attacker: Attacker) -> None:
+def test_a_granted_secret_is_returned_without_airflow_s_own_headers(attacker: Attacker) -> None:
     allow(attacker.worker.queue, GrantKind.CONNECTIONS, "plant")
-    answer = attacker.about_job("GET", "execution/connections/plant")
+    answer = attacker.send_about_job("GET", "execution/connections/plant")
     assert (answer.status, json.loads(answer.body)["password"]) == (200, PASSWORD)
     allowed = {"content-type", "content-length", "correlation-id", "date", "server", "airflow-remote-protocol"}
     assert set(answer.headers) <= allowed
@@ -85,7 +85,7 @@ def test_what_is_granted_comes_out_with_airflow_s_own_headers_left_behind(attack
 
 @pytest.fixture(scope="module")
 def showing(new_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedCentral]:
-    """A central whose Execution API shows what reaches it, and answers with headers that must not leave."""
+    """A central whose Execution API returns the request's headers, and adds headers that must not be passed on."""
 
     def execution_api() -> FastAPI:
         app = FastAPI()
@@ -103,27 +103,27 @@ def showing(new_database: Callable[[str], str], tmp_path_factory: pytest.TempPat
 
     folder: Path = tmp_path_factory.mktemp("logs")
     engine = make_engine(new_database("sqlite"))
-    with installed(engine, folder), ServedCentral(execution_api) as served:
+    with use_ledger(engine, folder), ServedCentral(execution_api) as served:
         yield served
     engine.dispose()
 
 
-def test_only_listed_headers_go_in_and_out_over_a_real_socket(showing: ServedCentral) -> None:
+def test_only_listed_headers_are_passed_over_a_real_socket(showing: ServedCentral) -> None:
     attacker = take_over(showing)
-    answer = attacker.about_job("GET", "execution/health", headers=attacker.headers() | SMUGGLED)
-    told = dict(json.loads(answer.body)["headers"])
-    assert set(told) == {"content-type", "host", "content-length", "authorization"}
-    assert told["host"] == "central"
-    assert attacker.worker.credential not in str(told)
+    answer = attacker.send_about_job("GET", "execution/health", headers=attacker.headers() | SMUGGLED)
+    received = dict(json.loads(answer.body)["headers"])
+    assert set(received) == {"content-type", "host", "content-length", "authorization"}
+    assert received["host"] == "central"
+    assert attacker.worker.credential not in str(received)
     for name in ("set-cookie", "refreshed-api-token", "www-authenticate", "location"):
         assert name not in answer.headers
-    assert told["authorization"].removeprefix("Bearer ") not in str(answer.headers)
+    assert received["authorization"].removeprefix("Bearer ") not in str(answer.headers)
 
 
 @pytest.mark.parametrize(
     "query", ["a=%00", "map_index=%0a", "%00=1", "map_index=1&map_index=2", "map_index=9" * 400, "x=" + "%ff" * 99]
 )
-def test_no_query_is_an_error_of_central_s(attacker: Attacker, query: str) -> None:
+def test_no_query_causes_an_internal_error(attacker: Attacker, query: str) -> None:
     task = job_row(attacker.offer.job_id)
     for path in (
         "connections/plant",
@@ -131,4 +131,4 @@ def test_no_query_is_an_error_of_central_s(attacker: Attacker, query: str) -> No
         f"dag-runs/count?dag_id={task.dag_id}&",
     ):
         join = "" if path.endswith("&") else "?"
-        assert attacker.about_job("GET", f"execution/{path}{join}{query}").status < 500
+        assert attacker.send_about_job("GET", f"execution/{path}{join}{query}").status < 500

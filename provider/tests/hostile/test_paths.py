@@ -1,4 +1,4 @@
-"""Forged paths: nothing on the way may read one thing where the next reads another."""
+"""Forged paths: all parts of central must parse a path in the same way."""
 
 from __future__ import annotations
 
@@ -76,33 +76,33 @@ FORGED = [
 
 
 @pytest.mark.parametrize("path", CLIMBING, ids=lambda path: path[:40])
-def test_no_spelling_of_a_path_gets_what_is_not_granted(attacker: Attacker, path: str) -> None:
+def test_no_spelling_of_a_path_reads_a_secret_without_a_grant(attacker: Attacker, path: str) -> None:
     for method in ("GET", "HEAD", "PUT", "DELETE"):
-        answer = attacker.about_job(method, f"execution/{path}", b'{"val":"x"}' if method == "PUT" else b"")
+        answer = attacker.send_about_job(method, f"execution/{path}", b'{"val":"x"}' if method == "PUT" else b"")
         assert answer.status in (400, 403, 404, 405, 422), (method, answer)
         assert PASSWORD.encode() not in answer.body
 
 
 @pytest.mark.parametrize("path", FORGED, ids=lambda path: path[:40])
-def test_no_route_is_found_by_a_forged_path(attacker: Attacker, path: str) -> None:
+def test_a_forged_path_finds_no_route(attacker: Attacker, path: str) -> None:
     for method in ("GET", "POST"):
-        answer = attacker.say(method, path, b"{}" if method == "POST" else b"")
+        answer = attacker.send(method, path, b"{}" if method == "POST" else b"")
         assert 400 <= answer.status < 500, answer
 
 
 @pytest.mark.parametrize("spelling", ["%65xecution", "execution%2f", "execut%69on"])
-def test_the_way_to_the_execution_api_has_one_spelling(attacker: Attacker, spelling: str) -> None:
+def test_the_path_to_the_execution_api_has_one_spelling(attacker: Attacker, spelling: str) -> None:
     allow(attacker.worker.queue, GrantKind.VARIABLES, "plant")
-    assert attacker.about_job("GET", "execution/variables/plant").status == 200
-    answer = attacker.about_job("GET", f"{spelling}/variables/plant")
+    assert attacker.send_about_job("GET", "execution/variables/plant").status == 200
+    answer = attacker.send_about_job("GET", f"{spelling}/variables/plant")
     assert answer.status in (404, 422)
     assert PASSWORD.encode() not in answer.body
 
 
-def test_nothing_of_a_log_s_place_comes_from_the_wire(attacker: Attacker) -> None:
+def test_a_request_can_not_choose_a_log_s_path(attacker: Attacker) -> None:
     before = {file for file in compat.base_log_folder().parent.rglob("*")}
     for path in ("log?offset=0&path=../../x", "log?offset=0&log_path=/tmp/x", "log/../../x?offset=0", "log%2f..%2fx?offset=0"):
-        attacker.about_job("POST", path, b"owned")
+        attacker.send_about_job("POST", path, b"owned")
     new = {file for file in compat.base_log_folder().parent.rglob("*")} - before
     assert len([file for file in new if file.is_file()]) <= 1
     assert attacker.central.log_bytes(attacker.offer.job_id) in (b"", b"owned")

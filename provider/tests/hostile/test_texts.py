@@ -1,4 +1,4 @@
-"""SQL, templates and control characters in every string that a worker may say: stored as text, shown harmlessly."""
+"""SQL, templates and control characters in every string that a worker may send: stored as text, shown harmlessly."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_facts_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, text:
         "slots": 1,
         "facts": {"hostname": text, "os": text[:100], "arch": text[:50], "python": text[:50], "version": text[:50]},
     }
-    answer = attacker.say("POST", "session", json.dumps(said).encode())
+    answer = attacker.send("POST", "session", json.dumps(said).encode())
     assert answer.status == 200
     assert _workers() == before
     facts = worker_row(json.loads(answer.body)["worker_id"]).facts
@@ -68,7 +68,7 @@ def test_facts_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, text:
 @on_every_text
 def test_reasons_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, text: str, run: Callable[..., str]) -> None:
     said = json.dumps({"outcome": "failed", "exit_code": 1, "reason": text}).encode()
-    assert attacker.about_job("POST", "report", said).status == 204
+    assert attacker.send_about_job("POST", "report", said).status == 204
     assert job_row(attacker.offer.job_id).reason == presentable(text, longest=2000)
     with compat.transaction() as session:
         only = JobFilter(queue=attacker.worker.queue)
@@ -83,30 +83,30 @@ def test_reasons_are_stored_as_text_and_shown_harmlessly(attacker: Attacker, tex
 def test_why_an_offer_is_declined_is_shown_harmlessly(attacker: Attacker, text: str) -> None:
     attacker.central.enqueue(attacker.worker.queue)
     attacker.offer = attacker.worker.await_offer()
-    assert attacker.about_job("POST", "decline", json.dumps({"reason": text}).encode()).status == 204
+    assert attacker.send_about_job("POST", "decline", json.dumps({"reason": text}).encode()).status == 204
     assert _is_harmless(job_row(attacker.offer.job_id).reason)
 
 
 @on_every_text
 def test_no_text_is_a_name_an_id_or_a_checksum(attacker: Attacker, text: str) -> None:
     token = attacker.central.enrolment_token(["q"])
-    named = attacker.say("POST", "enrol", json.dumps({"name": text}).encode(), attacker.headers(authorization=f"Bearer {token}"))
+    named = attacker.send("POST", "enrol", json.dumps({"name": text}).encode(), attacker.headers(authorization=f"Bearer {token}"))
     assert named.problem == "invalid"
-    checked = attacker.about_job("POST", "report", json.dumps({"outcome": "failed", "log_sha256": text}).encode())
+    checked = attacker.send_about_job("POST", "report", json.dumps({"outcome": "failed", "log_sha256": text}).encode())
     assert checked.problem == "invalid"
     assert enrol(attacker.central, token, "an-honest-" + uuid.uuid4().hex[:8]).status == 201
 
 
 @on_every_text
-def test_ids_that_are_not_central_s_are_answered_calmly(attacker: Attacker, text: str) -> None:
+def test_unknown_ids_are_handled(attacker: Attacker, text: str) -> None:
     held = [{"job_id": text[:64], "epoch": 1, "phase": "running"}]
     said = {"free_slots": 0, "intent_revision": 99, "wait_s": 0, "jobs": held}
-    answer = attacker.say("POST", "poll", json.dumps(said).encode())
+    answer = attacker.send("POST", "poll", json.dumps(said).encode())
     assert answer.status == 200 or answer.problem == "invalid"
 
 
 @on_every_text
-def test_keys_of_xcoms_and_names_of_secrets_are_asked_for_as_text(attacker: Attacker, text: str) -> None:
+def test_keys_of_xcoms_and_names_of_secrets_are_handled_as_text(attacker: Attacker, text: str) -> None:
     from urllib.parse import quote
 
     task = job_row(attacker.offer.job_id)
@@ -118,5 +118,5 @@ def test_keys_of_xcoms_and_names_of_secrets_are_asked_for_as_text(attacker: Atta
         ("POST", f"xcoms/{task.dag_id}/{task.run_id}/{task.task_id}/{key}"),
         ("GET", f"dags/{key}"),
     ):
-        answer = attacker.about_job(method, f"execution/{path}", json.dumps(text).encode() if method == "POST" else b"")
+        answer = attacker.send_about_job(method, f"execution/{path}", json.dumps(text).encode() if method == "POST" else b"")
         assert answer.status < 500, (path, answer.status, answer.body[:300])

@@ -1,11 +1,11 @@
-"""Values in the calls of a real task instance: none is an error of central's, and each call does what its grant says and no more.
+"""Values in the calls of a real task instance: none causes an internal error, and no call does more than its grant allows.
 
-The Execution API is Airflow's own, and so is its database: it finds the task instance, so that the values get past the lookup.
+The Execution API and its database are Airflow's own: it finds the task instance, so that the values get past the lookup.
 """
 
 from __future__ import annotations
 
-from testkit.real_tasks import RUN_ID, airflow_on, begin_again, make_run, take_over_probe, task_instance  # isort: skip
+from testkit.real_tasks import RUN_ID, configure_airflow, reset_task_instances, make_run, take_over_probe, task_instance  # isort: skip
 
 import json
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ ALIAS = {"type": "AssetAlias", "name": "alias"}
 def served(
     request: pytest.FixtureRequest, new_database: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServedCentral]:
-    with airflow_on(new_database(request.param), tmp_path_factory.mktemp("logs")):
+    with configure_airflow(new_database(request.param), tmp_path_factory.mktemp("logs")):
         make_run()
         with ServedCentral(compat.execution_api_app) as central:
             yield central
@@ -41,13 +41,13 @@ def served(
 
 @pytest.fixture
 def probe(served: ServedCentral) -> Attacker:
-    """A worker that was taken over while it ran `probe`, whose outlets are the asset `out` and the alias `alias`."""
+    """A worker that was taken over while it ran `probe`. The task's outlets are the asset `out` and the alias `alias`."""
     return take_over_probe(served)
 
 
 @pytest.fixture(scope="module")
 def trusted(served: ServedCentral) -> Attacker:
-    """One whose queue may have everything: only the values are left to refuse."""
+    """A worker whose queue has all grants, so that only values can be refused."""
     probe = take_over_probe(served)
     for kind in GrantKind:
         if kind is not GrantKind.CODE_ON_CENTRAL:
@@ -57,7 +57,7 @@ def trusted(served: ServedCentral) -> Attacker:
 
 def _say(attacker: Attacker, method: str, path: str, said: object) -> Answer:
     body = said if isinstance(said, bytes) else json.dumps(said).encode()
-    return attacker.about_job(method, f"execution/{path}", body)
+    return attacker.send_about_job(method, f"execution/{path}", body)
 
 
 def _state(attacker: Attacker, **said: object) -> Answer:
@@ -69,7 +69,7 @@ def _count(model: Any) -> int:
         return session.scalar(select(func.count()).select_from(model)) or 0
 
 
-# Grants mean what they say
+# Grants
 
 
 def test_an_alias_among_the_outlets_emits_no_event_for_an_asset_that_is_not_granted(probe: Attacker) -> None:
@@ -127,10 +127,10 @@ def test_only_tasks_downstream_are_skipped(probe: Attacker) -> None:
     assert [task_instance(name).state for name in ("after", "later", "beside")] == ["skipped", "skipped", None]
 
 
-# Values are bounded
+# Limits of values
 
 
-def test_no_retry_delay_keeps_a_run_open_for_ever(probe: Attacker) -> None:
+def test_no_retry_delay_keeps_a_run_open_forever(probe: Attacker) -> None:
     path = f"task-instances/{task_instance('probe').id}/state"
     for delay in (b"1e300", b"NaN", b"Infinity", b"1e400", b"-1"):
         body = b'{"state":"up_for_retry","end_date":"%s","retry_delay_seconds":%s}' % (NOW.encode(), delay)
@@ -139,7 +139,7 @@ def test_no_retry_delay_keeps_a_run_open_for_ever(probe: Attacker) -> None:
 
 
 def test_an_xcom_that_cannot_be_read_again_is_not_stored(trusted: Attacker) -> None:
-    begin_again(trusted.offer.job_id)
+    reset_task_instances(trusted.offer.job_id)
     path = f"xcoms/real/{RUN_ID}/probe/key"
     assert _say(trusted, "POST", path, {"fine": 1.5}).status == 201
     for value in (b"NaN", b'{"deep":[Infinity]}', b'"\\ud800"', b'"\\u0000"', b"1e400", b"[" * 500 + b"]" * 500):
@@ -182,7 +182,7 @@ def _mostly(fitting: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def _fields(body_type: Any) -> st.SearchStrategy[Any]:
-    """Return bodies with the fields that the route's type names, each mostly of a fitting kind."""
+    """Return bodies with the fields of the route's type, each mostly with a fitting value."""
     if body_type is Any or not (isinstance(body_type, type) and issubclass(body_type, msgspec.Struct)):
         return ANYTHING
     known: dict[str, st.SearchStrategy[Any]] = {
@@ -243,8 +243,8 @@ WITH_BODY = [
 
 
 @pytest.mark.parametrize(("method", "pattern", "body_type"), WITH_BODY, ids=[f"{method} {path}" for method, path, _ in WITH_BODY])
-def test_no_body_is_an_error_of_central_s(trusted: Attacker, method: str, pattern: str, body_type: Any) -> None:
-    begin_again(trusted.offer.job_id)
+def test_no_body_causes_an_internal_error(trusted: Attacker, method: str, pattern: str, body_type: Any) -> None:
+    reset_task_instances(trusted.offer.job_id)
     path, ti = _path(pattern), str(task_instance("probe").id)
 
     @settings(
@@ -257,7 +257,7 @@ def test_no_body_is_an_error_of_central_s(trusted: Attacker, method: str, patter
     )
     @given(_fields(body_type), st.uuids())
     def check(said: Any, run: object) -> None:
-        begin_again(trusted.offer.job_id)
+        reset_task_instances(trusted.offer.job_id)
         if isinstance(said, dict) and "ti_id" in said:
             said["ti_id"] = ti
         answer = _say(trusted, method, path.replace("{run_id}", str(run)), said)
@@ -283,8 +283,8 @@ WORDS = st.sampled_from(
 
 
 @pytest.mark.parametrize("path", PARAMETERS)
-def test_no_parameter_is_an_error_of_central_s(trusted: Attacker, path: str) -> None:
-    begin_again(trusted.offer.job_id)
+def test_no_parameter_causes_an_internal_error(trusted: Attacker, path: str) -> None:
+    reset_task_instances(trusted.offer.job_id)
     assert _say(trusted, "POST", f"xcoms/real/{RUN_ID}/probe/k", [1, 2, 3]).status == 201
     given_once = {"include_prior_dates", "name", "uri", "prefix"}
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from testkit.ledger import ago, audited  # isort: skip
+from testkit.ledger import ago, audit_entries  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import audit
@@ -22,9 +22,9 @@ def _record(kind: AuditKind = AuditKind.CLONE, cause: str = "a cause", detail: s
         audit.record(session, Event(kind, cause, detail, **about))  # type: ignore[arg-type]
 
 
-def test_an_event_is_kept_with_what_it_was_about() -> None:
+def test_an_event_is_stored_with_all_its_fields() -> None:
     _record(AuditKind.JOB_LOST, "j", "silent", worker_id="w", worker_name="edge-1", job_id="j", actor="central")
-    (row,) = audited()
+    (row,) = audit_entries()
     assert (row.kind, row.worker, row.job_id, row.actor, row.times, row.detail) == (
         "job-lost",
         "edge-1",
@@ -36,40 +36,40 @@ def test_an_event_is_kept_with_what_it_was_about() -> None:
     assert row.first_at == row.at
 
 
-def test_the_same_cause_again_counts_up_its_row() -> None:
+def test_a_repeated_cause_increments_its_counter() -> None:
     for number in range(50):
         _record(detail=f"time {number}")
-    (row,) = audited()
+    (row,) = audit_entries()
     assert (row.times, row.detail) == (50, "time 49")
     assert row.at > row.first_at
 
 
-def test_another_kind_or_cause_is_another_row() -> None:
+def test_another_kind_or_cause_makes_another_row() -> None:
     _record(AuditKind.CLONE, "x")
     _record(AuditKind.TAKEOVER, "x")
     _record(AuditKind.CLONE, "y")
-    assert len(audited()) == 3
+    assert len(audit_entries()) == 3
 
 
-def test_a_worker_can_t_make_a_row_as_long_as_it_likes() -> None:
+def test_a_long_detail_is_cut() -> None:
     _record(detail="x" * 100_000)
-    assert len(audited()[0].detail) == audit.LONGEST_DETAIL
+    assert len(audit_entries()[0].detail) == audit.LONGEST_DETAIL
 
 
-def test_people_ask_for_what_concerns_them_newest_first() -> None:
+def test_entries_are_filtered_and_listed_newest_first() -> None:
     _record(AuditKind.JOB_LOST, "1", worker_name="edge-1", job_id="1")
     _record(AuditKind.JOB_LOST, "2", worker_name="edge-2", job_id="2")
     _record(AuditKind.CLONE, "3", worker_name="edge-2")
-    assert [row.kind for row in audited(worker="edge-2")] == ["clone", "job-lost"]
-    assert [row.job_id for row in audited("job-lost")] == ["2", "1"]
-    assert [row.worker for row in audited(job_id="1")] == ["edge-1"]
+    assert [row.kind for row in audit_entries(worker="edge-2")] == ["clone", "job-lost"]
+    assert [row.job_id for row in audit_entries("job-lost")] == ["2", "1"]
+    assert [row.worker for row in audit_entries(job_id="1")] == ["edge-1"]
 
 
-def test_what_is_old_is_forgotten() -> None:
+def test_old_entries_are_deleted() -> None:
     _record(cause="old")
     with compat.transaction() as session:
         session.execute(update(AuditEntry).values(at=ago(days=91)))
     _record(cause="new")
     with compat.transaction() as session:
         assert audit.purge(session, older_than=timedelta(days=90)) == 1
-    assert len(audited()) == 1
+    assert len(audit_entries()) == 1

@@ -1,4 +1,4 @@
-"""Jobs that are no tasks: who may get them, where they go, when they are over, who hears of them."""
+"""Jobs that are not tasks: the workers that can run them, their queue, their end, and their adoption."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _queue(kind: JobKind, *, state: str | None = "queued", **changes: object) ->
 
 
 @pytest.mark.parametrize("kind", [JobKind.CALLBACK, JobKind.CONNECTION_TEST])
-def test_only_a_worker_that_can_is_offered_it(kind: JobKind) -> None:
+def test_only_a_worker_with_the_capability_is_offered_the_job(kind: JobKind) -> None:
     job_id = _queue(kind)
     assert claim(enlist("old").claimant()) == []
     able = enlist("able", capabilities=["task", kind.value])
@@ -46,7 +46,7 @@ def test_only_a_worker_that_can_is_offered_it(kind: JobKind) -> None:
     assert (offer.job_id, offer.kind) == (job_id, kind.value)
 
 
-def test_what_a_worker_can_not_run_keeps_it_from_nothing_else() -> None:
+def test_a_job_that_a_worker_cannot_run_does_not_block_others() -> None:
     _queue(JobKind.CALLBACK, priority=9)
     with compat.transaction() as session:
         task = new_job()
@@ -56,7 +56,7 @@ def test_what_a_worker_can_not_run_keeps_it_from_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("kind", [JobKind.CALLBACK, JobKind.CONNECTION_TEST])
-def test_its_calls_speak_for_itself(kind: JobKind) -> None:
+def test_the_calls_of_the_job_are_about_itself(kind: JobKind) -> None:
     job_id = _queue(kind)
     worker = enlist(capabilities=ALL)
     (offer,) = claim(worker.claimant())
@@ -67,19 +67,19 @@ def test_its_calls_speak_for_itself(kind: JobKind) -> None:
 
 @pytest.mark.parametrize("kind", [JobKind.CALLBACK, JobKind.CONNECTION_TEST])
 @pytest.mark.parametrize(("state", "why"), [(None, "gone"), ("failed", "ended"), ("success", "ended")])
-def test_what_airflow_has_ended_is_taken_back(kind: JobKind, state: str | None, why: str) -> None:
+def test_a_job_that_airflow_has_ended_is_taken_back(kind: JobKind, state: str | None, why: str) -> None:
     job_id, wanted = _queue(kind, state=state), _queue(kind, state="running")
     with compat.transaction() as session:
-        assert callbacks.stop_over(session) == 1
+        assert callbacks.stop_ended(session) == 1
     assert (job_row(job_id).state, job_row(job_id).stop_reason) == ("revoked", why)
     assert job_row(wanted).state == "queued"
     with compat.transaction() as session:
-        assert callbacks.stop_over(session) == 0
+        assert callbacks.stop_ended(session) == 0
 
 
 @pytest.mark.parametrize("kind", [JobKind.CALLBACK, JobKind.CONNECTION_TEST])
 @pytest.mark.parametrize(("outcome", "state"), [(Outcome.SUCCEEDED, "succeeded"), (Outcome.STOPPED, "revoked")])
-def test_one_that_ran_to_its_end_was_not_taken_back(kind: JobKind, outcome: Outcome, state: str) -> None:
+def test_a_job_that_ran_to_its_end_counts_as_reported(kind: JobKind, outcome: Outcome, state: str) -> None:
     job_id, worker = _queue(kind), enlist(capabilities=ALL)
     (offer,) = claim(worker.claimant())
     lease, model = worker.lease(offer), Callback if kind is JobKind.CALLBACK else ConnectionTest
@@ -87,17 +87,17 @@ def test_one_that_ran_to_its_end_was_not_taken_back(kind: JobKind, outcome: Outc
         leases.accept(session, lease)
         session.execute(update(model).where(model.id == uuid.UUID(job_id)).values(state="success"))
     with compat.transaction() as session:
-        assert callbacks.stop_over(session) == 1, "the worker has not reported yet"
+        assert callbacks.stop_ended(session) == 1, "the worker has not reported yet"
     with compat.transaction() as session:
         leases.report(session, lease, Report(outcome=outcome, exit_code=0))
     assert job_row(job_id).state == state
 
 
-# Where a callback goes
+# The queue of a callback
 
 
 def _run(tasks: list[tuple[str, str | None]]) -> int:
-    """A Dag run with a task for each (queue, executor)."""
+    """Add a Dag run with a task for each (queue, executor); return its id."""
     with compat.transaction() as session:
         run = DagRun(dag_id="dag", run_id="run")
         session.add(run)
@@ -120,17 +120,17 @@ def _run(tasks: list[tuple[str, str | None]]) -> int:
         ([("b", "RemoteExecutor"), ("a", "RemoteExecutor")], "a"),
     ],
 )
-def test_a_callback_goes_where_most_of_its_runs_tasks_go(tasks: list[tuple[str, str | None]], queue: str | None) -> None:
+def test_a_callback_goes_to_the_queue_of_most_tasks_of_its_run(tasks: list[tuple[str, str | None]], queue: str | None) -> None:
     with compat.transaction() as session:
-        assert callbacks.queue_of_run(session, _run(tasks), {"RemoteExecutor", "alias"}) == queue
+        assert callbacks.find_queue_of_run(session, _run(tasks), {"RemoteExecutor", "alias"}) == queue
 
 
-def test_the_default_executors_tasks_name_none() -> None:
+def test_tasks_without_an_executor_belong_to_the_default_executor() -> None:
     with compat.transaction() as session:
-        assert callbacks.queue_of_run(session, _run([("plant", None)]), {"RemoteExecutor", None}) == "plant"
+        assert callbacks.find_queue_of_run(session, _run([("plant", None)]), {"RemoteExecutor", None}) == "plant"
 
 
-# Whose scheduler has died
+# Adoption from dead schedulers
 
 
 def test_a_dead_schedulers_callbacks_are_adopted_by_its_team(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_dead_schedulers_callbacks_are_adopted_by_its_team(monkeypatch: pytest
     for other in ("2/", "1/team"):
         _queue(JobKind.CALLBACK, owner=other)
     with compat.transaction() as session:
-        jobs.enqueue(session, [new_job(owner="1/")])  # a task: Airflow gives it to whom it wants
+        jobs.enqueue(session, [new_job(owner="1/")])  # a task: Airflow itself adopts it
     with compat.transaction() as session:
         adopted = callbacks.adopt_orphans(session, "3/")
     assert sorted(adopted) == sorted([(JobKind.CALLBACK, dead), (JobKind.CONNECTION_TEST, test)])

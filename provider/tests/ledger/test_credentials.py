@@ -1,4 +1,4 @@
-"""Enrolment tokens and credentials: spent once, bound, expiring; and never stored."""
+"""Enrolment tokens and credentials: their uses, bounds and expiry; secrets are never stored."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import credentials, lost_jobs, sessions, workers
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
-from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
+from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, NotFound, Superseded, TokenRefused
 from airflow_remote_provider.ledger.views.workers import list_workers
 from airflow_remote_provider.models import Base, EnrolmentToken, Worker
 from sqlalchemy import Engine, func, select, text, update
 
 from testkit.ledger import (
     ago,
-    audited,
+    audit_entries,
     change_job,
     change_worker,
     enlist,
-    last_seen,
     offered,
     running,
     session_request,
+    set_last_seen,
     worker_row,
 )  # isort: skip
 
 pytestmark = pytest.mark.usefixtures("database")
 
 
-def _token(**wish: object) -> tuple[str, TokenRow]:
+def _token(**changes: object) -> tuple[str, TokenRow]:
     with compat.transaction() as session:
-        return credentials.create_token(session, NewToken(**{"queues": ["q"], **wish}))  # type: ignore[arg-type]
+        return credentials.create_token(session, NewToken(**{"queues": ["q"], **changes}))  # type: ignore[arg-type]
 
 
 def _enrol(token: str, name: str = "worker") -> Enrolled:
@@ -50,7 +50,7 @@ def _uses_left(token_id: str) -> int:
 
 
 def _everything_stored(engine: Engine) -> str:
-    """Every cell of every table of ours, as text."""
+    """Return every cell of all our tables, as text."""
     with engine.connect() as connection:
         rows = [row for table in Base.metadata.sorted_tables for row in connection.execute(text(f"SELECT * FROM {table.name}"))]
     return "\n".join(map(str, rows))
@@ -83,15 +83,15 @@ def test_tokens_are_listed_without_their_secrets() -> None:
     assert hash_token(token) not in repr(row)
 
 
-def test_a_token_is_good_for_its_uses() -> None:
+def test_a_token_is_valid_for_its_number_of_uses() -> None:
     token, _ = _token(uses=2)
     _enrol(token, "one")
     _enrol(token, "two")
-    with pytest.raises(TokenRefused, match="as often as it may"):
+    with pytest.raises(TokenRefused, match="no uses left"):
         _enrol(token, "three")
 
 
-def test_names_that_differ_only_by_case_are_one_name() -> None:
+def test_names_that_differ_only_by_case_count_as_the_same() -> None:
     token, row = _token(uses=2)
     _enrol(token, "edge")
     with pytest.raises(NameTaken, match="differ only by case"):
@@ -99,7 +99,7 @@ def test_names_that_differ_only_by_case_are_one_name() -> None:
     assert _uses_left(row.id) == 1
 
 
-def test_a_revoked_worker_gives_its_name_free_in_any_case() -> None:
+def test_a_revoked_worker_frees_its_name_in_any_case() -> None:
     token, _ = _token(uses=2)
     _enrol(token, "edge")
     with compat.transaction() as session:
@@ -107,7 +107,7 @@ def test_a_revoked_worker_gives_its_name_free_in_any_case() -> None:
     assert _enrol(token, "EDGE").name == "EDGE"
 
 
-def test_workers_from_before_names_were_compared_without_case_stay_and_keep_their_names_taken() -> None:
+def test_workers_without_a_name_key_keep_their_names_taken() -> None:
     token, _ = _token(uses=3)
     old = _enrol(token, "edge")
     with compat.transaction() as session:
@@ -118,7 +118,7 @@ def test_workers_from_before_names_were_compared_without_case_stay_and_keep_thei
         assert workers.find_worker(session, "edge").id == old.worker_id
 
 
-def test_a_use_is_not_counted_for_a_refusal() -> None:
+def test_a_refused_enrolment_does_not_count_as_a_use() -> None:
     token, row = _token(name_pattern="edge-*")
     with pytest.raises(TokenRefused, match="edge-"):
         _enrol(token, "office-1")
@@ -136,7 +136,7 @@ def test_an_expired_token_is_refused() -> None:
         _enrol(token)
 
 
-def test_a_token_lives_as_long_as_it_was_made_for() -> None:
+def test_a_token_expires_after_its_lifetime() -> None:
     _, row = _token(lifetime=timedelta(minutes=7))
     assert row.expires_at - row.created_at == timedelta(minutes=7)
 
@@ -149,7 +149,7 @@ def test_a_revoked_token_is_refused() -> None:
         _enrol(token)
 
 
-def test_a_token_is_revoked_once() -> None:
+def test_the_first_revocation_of_a_token_counts() -> None:
     _, row = _token()
     times = []
     for _ in range(2):
@@ -160,8 +160,8 @@ def test_a_token_is_revoked_once() -> None:
     assert times[0] == times[1] is not None
 
 
-def test_revoking_what_does_not_exist_says_so() -> None:
-    with pytest.raises(Unknown, match="no enrolment token"), compat.transaction() as session:
+def test_revoking_an_unknown_token_is_refused() -> None:
+    with pytest.raises(NotFound, match="no enrolment token"), compat.transaction() as session:
         credentials.revoke_token(session, "nothing")
 
 
@@ -175,7 +175,7 @@ def test_case_matters_in_a_name_pattern() -> None:
 # Names
 
 
-def test_a_name_is_taken_while_its_worker_has_rights() -> None:
+def test_a_name_is_taken_until_its_worker_is_revoked() -> None:
     _enrol(_token()[0])
     with pytest.raises(NameTaken, match="workers remove worker"):
         _enrol(_token()[0])
@@ -193,18 +193,18 @@ def test_the_name_of_a_revoked_worker_is_free(verb: object) -> None:
     assert [row.id for row in rows] == [second.worker_id]
 
 
-def test_every_process_still_hears_that_a_replaced_worker_was_revoked() -> None:
-    """Its row must outlive its name: a process that missed the revocation would accept the old credential for good."""
+def test_every_process_still_learns_that_a_replaced_worker_was_revoked() -> None:
+    """The row must outlive the name: a process that missed the revocation would accept the old credential without end."""
     first = _enrol(_token()[0])
     with compat.transaction() as session:
         workers.revoke_worker(session, "worker")
     _enrol(_token()[0])
     with compat.transaction() as session:
-        heard = {record.id: record.revoked for record in workers.changed_since(session, None)}
-    assert heard.get(first.worker_id) is True
+        known = {record.id: record.revoked for record in workers.changed_since(session, None)}
+    assert known.get(first.worker_id) is True
 
 
-def test_jobs_of_a_replaced_worker_are_still_lost_by_its_own_silence() -> None:
+def test_jobs_of_a_replaced_worker_are_lost_only_after_its_silence() -> None:
     worker = enlist()
     lease = running(worker, lost_after_s=3600)
     change_job(lease.job_id, accepted_at=ago(hours=5))
@@ -212,10 +212,10 @@ def test_jobs_of_a_replaced_worker_are_still_lost_by_its_own_silence() -> None:
         workers.revoke_worker(session, worker.name)
     _enrol(_token()[0])
     with compat.transaction() as session:
-        assert lost_jobs.lose_silent(session) == 0, "it was heard of a moment ago"
+        assert lost_jobs.lose_silent(session) == 0, "its last contact was a moment ago"
 
 
-def test_of_two_that_use_the_last_of_a_token_at_once_one_joins() -> None:
+def test_only_one_of_two_concurrent_joins_gets_the_last_use() -> None:
     token, row = _token()
     results: list[object] = []
     start = threading.Barrier(2)
@@ -236,7 +236,7 @@ def test_of_two_that_use_the_last_of_a_token_at_once_one_joins() -> None:
     assert _uses_left(row.id) == 0
 
 
-def test_of_two_that_take_one_name_at_once_one_gets_it() -> None:
+def test_only_one_of_two_concurrent_joins_gets_the_name() -> None:
     tokens = [_token()[0] for _ in range(2)]
     results: list[object] = []
     start = threading.Barrier(2)
@@ -261,7 +261,7 @@ def test_of_two_that_take_one_name_at_once_one_gets_it() -> None:
 # Leaving
 
 
-def test_a_worker_leaves_with_empty_hands_only() -> None:
+def test_a_worker_that_holds_jobs_cannot_leave() -> None:
     worker = enlist()
     lease = offered(worker)
     with pytest.raises(Superseded, match="holds 1 job"), compat.transaction() as session:
@@ -273,7 +273,7 @@ def test_a_worker_leaves_with_empty_hands_only() -> None:
     assert row.revoked_at is not None and row.session_id is None
 
 
-def test_after_a_removal_the_rebuilt_machine_may_join_as_before() -> None:
+def test_after_a_removal_the_rebuilt_machine_can_join_again() -> None:
     worker = enlist("edge-1")
     with compat.transaction() as session:
         workers.remove_worker(session, "edge-1")
@@ -287,24 +287,24 @@ def test_after_a_removal_the_rebuilt_machine_may_join_as_before() -> None:
     ("source", "is_in"),
     [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("2001:db8::1", True), ("10.2.0.1", False), ("", False), ("proxy", False)],
 )
-def test_a_token_bound_to_networks_works_from_there_alone(source: str, is_in: bool) -> None:
+def test_a_token_bound_to_networks_only_works_from_there(source: str, is_in: bool) -> None:
     token, row = _token(networks=["10.1.0.0/16", "2001:db8::/32"])
     with compat.transaction() as session:
         if is_in:
             assert credentials.enrol(session, token, Enrolment("worker"), source=source).name == "worker"
         else:
-            with pytest.raises(TokenRefused, match="not for the network"):
+            with pytest.raises(TokenRefused, match="not valid for the address"):
                 credentials.enrol(session, token, Enrolment("worker"), source=source)
     assert _uses_left(row.id) == (0 if is_in else 1)
 
 
 @pytest.mark.parametrize("network", ["10.1.0.1/16", "ten", "", "10.0.0.0/99"])
-def test_what_is_no_network_is_refused_when_the_token_is_made(network: str) -> None:
-    with pytest.raises(LedgerError, match="no network"):
+def test_a_bad_network_is_refused_when_the_token_is_made(network: str) -> None:
+    with pytest.raises(LedgerError, match="not a network"):
         _token(networks=[network])
 
 
-def test_a_worker_gets_its_tokens_labels_and_a_credential_that_ends() -> None:
+def test_a_worker_gets_the_labels_of_its_token_and_a_credential_that_expires() -> None:
     token, _ = _token(labels={"site": "kiel"})
     with compat.transaction() as session:
         enrolled = credentials.enrol(session, token, Enrolment("worker"), life=timedelta(days=30))
@@ -314,53 +314,55 @@ def test_a_worker_gets_its_tokens_labels_and_a_credential_that_ends() -> None:
     assert row.credential_expires_at - row.credential_at == timedelta(days=30)
 
 
-def test_enrolments_are_audited_and_refused_ones_folded_by_source_and_day() -> None:
+def test_enrolments_are_audited_and_refusals_are_merged_by_source_and_day() -> None:
     token, row = _token(created_by="ann")
     _enrol(token)
     for number in range(3):
         with compat.transaction() as session:
-            credentials.note_refused(session, "10.0.0.7", f"w{number}", "unknown token")
-    entries = {entry.kind: entry for entry in audited()}
+            credentials.record_refusal(session, "10.0.0.7", f"w{number}", "unknown token")
+    entries = {entry.kind: entry for entry in audit_entries()}
     assert (entries["action"].actor, row.id in entries["action"].detail) == ("ann", True)
     assert (entries["enrolled"].worker, "ann" in entries["enrolled"].detail) == ("worker", True)
     refused = entries["enrolment-refused"]
     assert (refused.times, refused.actor, "w2" in refused.detail) == (3, "10.0.0.7", True)
 
 
-def test_a_user_lets_a_worker_join_for_the_queues_that_he_names() -> None:
+def test_a_user_enrols_a_worker_for_the_queues_in_its_request() -> None:
     with compat.transaction() as session:
-        enrolled = credentials.enrol_for(session, Enrolment("edge-1", queues=["a", "b", "a"]), by="ann", life=timedelta(days=1))
+        enrolled = credentials.enrol_by_user(
+            session, Enrolment("edge-1", queues=["a", "b", "a"]), by="ann", life=timedelta(days=1)
+        )
         assert enrolled.queues == ["a", "b"]
-    entries = {entry.kind: entry for entry in audited()}
+    entries = {entry.kind: entry for entry in audit_entries()}
     assert entries["action"].actor == "ann" and "edge-1" in entries["action"].detail
     assert "the login of ann" in entries["enrolled"].detail
 
 
-def test_a_user_who_names_no_queue_is_asked_for_one() -> None:
+def test_an_enrolment_by_a_user_without_a_queue_is_refused() -> None:
     with compat.transaction() as session, pytest.raises(LedgerError, match="--queues"):
-        credentials.enrol_for(session, Enrolment("edge-1"), by="ann")
+        credentials.enrol_by_user(session, Enrolment("edge-1"), by="ann")
 
 
-def test_a_token_alone_decides_the_queues() -> None:
+def test_the_queues_of_a_token_override_those_of_the_request() -> None:
     token, _ = _token(queues=["a"])
     with compat.transaction() as session:
         assert credentials.enrol(session, token, Enrolment("edge-1", queues=["secret"])).queues == ["a"]
 
 
-# In place of another
+# Replacement of a worker
 
 
-def _replacing(name: str, **wish: object) -> tuple[str, TokenRow]:
-    return _token(**{"queues": [], "replaces": name, **wish})
+def _replacing(name: str, **changes: object) -> tuple[str, TokenRow]:
+    return _token(**{"queues": [], "replaces": name, **changes})
 
 
-def test_a_rebuilt_machine_takes_its_old_place_in_one_step() -> None:
+def test_a_rebuilt_machine_replaces_its_old_worker_in_one_step() -> None:
     old = enlist("plant-7-a", queues=["a", "b"])
     change_worker(old.id, team="blue", labels={"site": "kiel"}, bundles=["plant-*"], slots_limit=2)
-    last_seen(old.id, ago(minutes=5))
+    set_last_seen(old.id, ago(minutes=5))
     token, row = _replacing("plant-7-a")
     assert (row.name_pattern, row.uses_left, row.replaces) == ("plant-7-a", 1, old.id)
-    assert worker_row(old.id).revoked_at is None, "nothing ends before the token is used"
+    assert worker_row(old.id).revoked_at is None, "the old credential is valid until the token is used"
     new = worker_row(_enrol(token, "plant-7-a").worker_id)
     assert (new.queues, new.team, new.labels) == (["a", "b"], "blue", {"site": "kiel"})
     assert (new.bundles, new.slots_limit) == (["plant-*"], 2)
@@ -368,13 +370,13 @@ def test_a_rebuilt_machine_takes_its_old_place_in_one_step() -> None:
     assert before.revoked_at is not None and before.removed_at is not None and before.session_id is None
     with compat.transaction() as session:
         assert [shown.id for shown in list_workers(session, silent_after=timedelta(seconds=90)).rows] == [new.id]
-    told = [entry.detail for entry in audited()]
-    assert any(f"in place of worker {old.id}, whose credential has ended" in detail for detail in told)
-    assert any("made the enrolment token" in detail and f"in place of worker {old.id}" in detail for detail in told)
+    details = [entry.detail for entry in audit_entries()]
+    assert any(f"in place of worker {old.id}, whose credential has ended" in detail for detail in details)
+    assert any("created the enrolment token" in detail and f"in place of worker {old.id}" in detail for detail in details)
 
 
-def test_a_token_that_replaces_is_good_once_and_for_that_name_only() -> None:
-    last_seen(enlist("one").id, ago(minutes=5))
+def test_a_replacing_token_is_valid_once_and_only_for_that_name() -> None:
+    set_last_seen(enlist("one").id, ago(minutes=5))
     token, _ = _replacing("one", uses=5, name_pattern="*")
     with pytest.raises(TokenRefused, match="for names like 'one'"):
         _enrol(token, "two")
@@ -384,7 +386,7 @@ def test_a_token_that_replaces_is_good_once_and_for_that_name_only() -> None:
     assert worker_row(first.worker_id).revoked_at is None
 
 
-def test_a_worker_that_is_online_is_not_replaced_and_the_token_stays_good() -> None:
+def test_an_online_worker_is_not_replaced_and_the_token_stays_valid() -> None:
     old = enlist("one")
     token, row = _replacing("one")
     with pytest.raises(NameTaken, match=r"is online .*workers revoke one"):
@@ -396,21 +398,21 @@ def test_a_worker_that_is_online_is_not_replaced_and_the_token_stays_good() -> N
     assert _enrol(token, "one").worker_id != old.id
 
 
-def test_of_two_tokens_that_replace_one_worker_only_the_first_is_good() -> None:
-    last_seen(enlist("one").id, ago(minutes=5))
+def test_of_two_tokens_that_replace_one_worker_only_the_first_is_valid() -> None:
+    set_last_seen(enlist("one").id, ago(minutes=5))
     tokens = [_replacing("one")[0] for _ in range(2)]
     first = _enrol(tokens[0], "one")
-    last_seen(first.worker_id, ago(minutes=5))
-    with pytest.raises(TokenRefused, match="was removed or replaced already"):
+    set_last_seen(first.worker_id, ago(minutes=5))
+    with pytest.raises(TokenRefused, match="was already removed or replaced"):
         _enrol(tokens[1], "one")
     assert worker_row(first.worker_id).revoked_at is None
 
 
 def test_a_worker_that_does_not_exist_is_not_replaced() -> None:
-    with pytest.raises(Unknown, match="no worker named 'nobody' to replace"):
+    with pytest.raises(NotFound, match="no worker named 'nobody' to replace"):
         _replacing("nobody")
 
 
-def test_a_token_without_a_queue_is_not_made() -> None:
+def test_a_token_without_a_queue_is_refused() -> None:
     with pytest.raises(LedgerError, match="at least one queue"):
         _token(queues=[])

@@ -1,4 +1,4 @@
-"""Who gets which job: order, capacity, rights; and that it holds when several processes claim at once."""
+"""Which worker gets which job: order, capacity and rights, also when several processes claim at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, update
-from sqlalchemy.orm import Session
-
-from testkit.ledger import Claimers, ago, change_job, claim, counted, enlist, job_row, jobs, new_job, offered, queued, running  # isort: skip
-
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
 from airflow_remote_provider.definitions.needs import encode_labels
@@ -20,6 +15,23 @@ from airflow_remote_provider.ledger import dispatch, leases, workers
 from airflow_remote_provider.ledger.dispatch import BATCH
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.models import Job, Worker
+from sqlalchemy import Engine, select, update
+from sqlalchemy.orm import Session
+
+from testkit.ledger import (
+    Claimers,
+    ago,
+    change_job,
+    claim,
+    enlist,
+    job_row,
+    jobs,
+    new_job,
+    offered,
+    queued,
+    record_statements,
+    running,
+)  # isort: skip
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -31,12 +43,12 @@ def test_the_highest_priority_goes_first_then_the_oldest() -> None:
     assert [claim(worker.claimant(1))[0].job_id for _ in range(3)] == [urgent, old, young]
 
 
-def test_one_claim_offers_in_that_order_too() -> None:
+def test_one_claim_offers_in_the_same_order() -> None:
     ids = [queued(priority=priority).job_id for priority in (2, 3, 1)]
     assert [job.job_id for job in claim(enlist().claimant())] == [ids[1], ids[0], ids[2]]
 
 
-def test_that_order_holds_whatever_the_jobs_went_through_before() -> None:
+def test_the_order_does_not_depend_on_earlier_offers() -> None:
     ids = [queued(priority=priority).job_id for priority in (9, 8, 7)]
     change_job(ids[1], epoch=5)
     assert [(job.job_id, job.epoch) for job in claim(enlist().claimant())] == [(ids[0], 1), (ids[1], 6), (ids[2], 1)]
@@ -44,17 +56,17 @@ def test_that_order_holds_whatever_the_jobs_went_through_before() -> None:
 
 def test_a_claim_costs_the_same_for_one_job_and_for_many(database: Engine) -> None:
     queued()
-    with counted(database) as one:
+    with record_statements(database) as one:
         claim(enlist("one", slots=1).claimant())
     for _ in range(20):
         queued()
     worker = enlist("many", slots=20)
-    with counted(database) as many:
+    with record_statements(database) as many:
         assert len(claim(worker.claimant())) == 20
     assert len(many) <= len(one)
 
 
-def test_a_job_that_changed_hands_meanwhile_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_was_offered_elsewhere_meanwhile_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = queued(priority=2), queued()
     real = dispatch._candidates
 
@@ -68,7 +80,7 @@ def test_a_job_that_changed_hands_meanwhile_is_not_offered(monkeypatch: pytest.M
     assert job_row(first.job_id).state == "queued"
 
 
-def test_an_offer_says_what_the_ledger_holds() -> None:
+def test_an_offer_matches_the_row_of_the_job() -> None:
     job = queued(slots=2, workload='{"a": 1}', lost_after_s=77.0)
     worker = enlist()
     (claimed,) = claim(worker.claimant())
@@ -93,7 +105,7 @@ def test_a_worker_gets_only_its_queues() -> None:
 
 
 @pytest.mark.parametrize("other", ["GPU", "gpú"])
-def test_a_queue_is_its_name_letter_by_letter(other: str) -> None:
+def test_names_of_queues_are_compared_exactly(other: str) -> None:
     queued(other, priority=9)
     mine = queued("gpu")
     with compat.transaction() as session:
@@ -101,13 +113,13 @@ def test_a_queue_is_its_name_letter_by_letter(other: str) -> None:
     assert [job.job_id for job in claim(enlist(queues=["gpu"], slots=1).claimant())] == [mine.job_id]
 
 
-def test_a_queue_whose_name_ends_in_a_space_is_another_and_blocks_none() -> None:
+def test_a_trailing_space_makes_another_queue_and_blocks_no_other() -> None:
     queued("gpu ")
     mine = queued("gpu")
     assert [job.job_id for job in claim(enlist(queues=["gpu"]).claimant())] == [mine.job_id]
 
 
-def test_a_team_is_a_wall_in_both_directions() -> None:
+def test_jobs_and_workers_of_different_teams_never_meet() -> None:
     nobodys, blue = queued("q"), queued("q", team="blue")
     plain, of_blue, of_red = enlist("plain"), enlist("blue", team="blue"), enlist("red", team="red")
     assert claim(of_red.claimant()) == []
@@ -133,7 +145,7 @@ def test_offers_and_running_jobs_fill_slots_and_ended_ones_do_not() -> None:
     assert len(claim(worker.claimant())) == 1
 
 
-def test_the_workers_own_word_bounds_too() -> None:
+def test_a_worker_gets_no_more_than_it_asks_for() -> None:
     worker = enlist(slots=4)
     for _ in range(3):
         queued()
@@ -148,7 +160,7 @@ def test_a_worker_that_asks_for_more_than_its_session_offered_gets_no_more() -> 
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
-def test_peoples_limit_bounds_too(limit: int) -> None:
+def test_a_worker_gets_no_more_than_its_limit(limit: int) -> None:
     worker = enlist(slots=4)
     with compat.transaction() as session:
         workers.limit_slots(session, worker.name, limit, by="me")
@@ -175,13 +187,13 @@ def test_the_worker_with_most_free_slots_is_preferred() -> None:
     assert Counter(job.worker_id for job in claim(small.claimant(), big.claimant())) == {big.id: 3, small.id: 1}
 
 
-def test_a_job_that_fits_nobody_blocks_no_other() -> None:
+def test_a_job_that_fits_no_worker_blocks_no_other() -> None:
     huge, small = queued(slots=100, priority=9), queued()
     assert [job.job_id for job in claim(enlist().claimant())] == [small.job_id]
     assert job_row(huge.job_id).state == "queued"
 
 
-def test_more_jobs_than_a_batch_that_fit_nobody_block_no_other() -> None:
+def test_a_whole_batch_of_jobs_that_fit_no_worker_blocks_no_other() -> None:
     with compat.transaction() as session:
         jobs.enqueue(session, [new_job("q", slots=100, priority=9) for _ in range(BATCH + 20)])
         jobs.enqueue(session, [new_job("elsewhere", priority=9) for _ in range(BATCH + 20)])
@@ -195,7 +207,7 @@ def test_a_job_that_fits_only_the_largest_worker_goes_there() -> None:
     assert [(c.job_id, c.worker_id) for c in claim(small.claimant(), large.claimant())] == [(job.job_id, large.id)]
 
 
-def test_a_delayed_job_waits_for_its_time() -> None:
+def test_a_delayed_job_is_not_offered_before_its_time() -> None:
     worker, job = enlist(), queued()
     change_job(job.job_id, not_before=ago(hours=-1))
     assert claim(worker.claimant()) == []
@@ -212,7 +224,7 @@ def test_a_revoked_worker_gets_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", [IntentMode.PAUSE, IntentMode.DRAIN, IntentMode.LEAVE])
-def test_a_worker_that_should_not_serve_gets_nothing(mode: IntentMode) -> None:
+def test_a_worker_with_another_intent_than_serve_gets_nothing(mode: IntentMode) -> None:
     worker = enlist()
     queued()
     with compat.transaction() as session:
@@ -233,7 +245,7 @@ def test_a_worker_that_was_deleted_meanwhile_gets_nothing() -> None:
     assert claim(dispatch.Claimant("no such worker", "session", 3)) == []
 
 
-def test_demand_says_what_waits_by_queue_and_team() -> None:
+def test_demand_groups_waiting_jobs_by_queue_and_team() -> None:
     for queue, team, slots in (("a", None, 3), ("a", None, 2), ("a", "blue", 1), ("b", None, 5)):
         queued(queue, team=team, slots=slots)
     change_job(queued("c").job_id, not_before=ago(hours=-1))
@@ -257,14 +269,14 @@ def test_a_job_that_needs_labels_goes_to_a_worker_that_has_them() -> None:
     assert [job.job_id for job in claim(kiel.claimant())] == [any_will_do.job_id]
 
 
-def test_a_worker_with_bundles_gets_no_others_jobs() -> None:
+def test_a_worker_limited_to_bundles_gets_no_jobs_of_others() -> None:
     plant = enlist("plant", bundles=["plant-*"])
     other, of_plant, of_none = queued(bundle="office"), queued(bundle="plant-a"), queued(bundle=None)
     assert {job.job_id for job in claim(plant.claimant())} == {of_plant.job_id, of_none.job_id}
     assert [job.job_id for job in claim(enlist("any").claimant())] == [other.job_id]
 
 
-def test_jobs_that_no_worker_suits_do_not_stand_before_others() -> None:
+def test_jobs_that_no_worker_can_run_do_not_block_others() -> None:
     worker = enlist(slots=1)
     for _ in range(5):
         queued(labels=KIEL, priority=9)
@@ -275,7 +287,7 @@ def test_jobs_that_no_worker_suits_do_not_stand_before_others() -> None:
     assert [job.job_id for job in claim(worker.claimant())] == [fits.job_id]
 
 
-def test_what_people_change_counts_from_the_next_offer_on() -> None:
+def test_changed_labels_and_bundles_count_from_the_next_offer_on() -> None:
     worker = enlist()
     needy, office = queued(labels=KIEL), queued(bundle="office")
     with compat.transaction() as session:
@@ -289,7 +301,7 @@ def test_what_people_change_counts_from_the_next_offer_on() -> None:
     assert [job.job_id for job in claim(worker.claimant())] == [office.job_id]
 
 
-def test_demand_tells_apart_what_needs_something_else() -> None:
+def test_demand_separates_jobs_with_different_needs() -> None:
     for labels, bundle in ((None, "b"), (None, "b"), (KIEL, "b"), (None, "c")):
         queued(labels=labels, bundle=bundle)
     with compat.transaction() as session:
@@ -298,7 +310,7 @@ def test_demand_tells_apart_what_needs_something_else() -> None:
 
 
 @pytest.mark.parametrize("bundles", [[], [" "], ["x" * 251]])
-def test_what_is_no_bundle_is_refused(bundles: list[str]) -> None:
+def test_bad_globs_of_bundles_are_refused(bundles: list[str]) -> None:
     worker = enlist()
     with pytest.raises(LedgerError, match=r"glob|at least one"), compat.transaction() as session:
         workers.set_bundles(session, worker.name, bundles, by="ann")
@@ -314,18 +326,18 @@ def test_processes_that_claim_at_once_never_offer_a_job_twice(claimers: Claimers
     made = claimers.claim(database_url, [w.claimant() for w in enlisted])
 
     assert len({(job, epoch) for job, epoch, _ in made}) == len(made)
-    assert len({job for job, _, _ in made}) == len(made), "an offer that was not taken back was made again"
+    assert len({job for job, _, _ in made}) == len(made), "an offer that was not withdrawn was made again"
     with compat.transaction() as session:
         leased = session.scalars(select(Job).where(Job.state == "offered")).all()
         still_queued = session.scalars(select(Job).where(Job.state == "queued")).all()
-    assert {(job.id, job.epoch, job.worker_id) for job in leased} == set(made), "the ledger holds what each process believes"
+    assert {(job.id, job.epoch, job.worker_id) for job in leased} == set(made), "the ledger agrees with each process"
     queues = {worker.id: ("a", "b")[i % 2] for i, worker in enumerate(enlisted)}
     assert all(job.worker_id is not None and queues[job.worker_id] == job.queue for job in leased)
     used = Counter[str]()
     for job in leased:
         used[str(job.worker_id)] += job.slots
     assert all(used[worker.id] <= worker.slots for worker in enlisted), used
-    for worker in enlisted:  # and nothing that fits was left over
+    for worker in enlisted:  # and no job that fits was left
         free, queue = worker.slots - used[worker.id], queues[worker.id]
         assert not [job for job in still_queued if job.queue == queue and job.slots <= free]
 
@@ -343,7 +355,7 @@ def test_no_job_is_offered_twice_at_one_epoch(claimers: Claimers, database_url: 
     for _ in range(6):
         queued()
     made = claimers.claim(database_url, [w.claimant() for w in enlisted], rounds=25)
-    assert len(made) > 6, "they were offered again and again"
+    assert len(made) > 6, "each job was offered repeatedly"
     assert len({(job, epoch) for job, epoch, _ in made}) == len(made)
 
 
@@ -369,7 +381,7 @@ def test_two_open_transactions_cannot_fill_one_worker_twice() -> None:
     assert (len(first), results) == (3, [[]])
 
 
-def test_a_credential_used_for_a_name_again_gets_nothing_of_the_old_worker() -> None:
+def test_a_new_worker_with_the_same_name_gets_no_jobs_of_the_old_one() -> None:
     old = enlist()
     queued()
     with compat.transaction() as session:

@@ -1,4 +1,4 @@
-"""A job's grant, and the record of what was asked."""
+"""The grant of a job, and the records of its requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from testkit.ledger import ago, audited, enlist, offered, running  # isort: skip
+from testkit.ledger import ago, audit_entries, enlist, offered, running  # isort: skip
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
@@ -19,7 +19,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.definitions.grants import DECLARED, Ask, GrantKind
 from airflow_remote_provider.definitions.grants.declared import NOTED, OF_FILE
 from airflow_remote_provider.ledger import audit, grants, queue_policy
-from airflow_remote_provider.ledger.errors import NotYours
+from airflow_remote_provider.ledger.errors import NoSuchJob
 from airflow_remote_provider.ledger.grants import Answer, Verdict
 from airflow_remote_provider.ledger.queue_policy import Mode
 from airflow_remote_provider.ledger.views.accesses import AccessFilter, list_accesses
@@ -35,7 +35,7 @@ PLANT = Ask(GrantKind.CONNECTIONS, ("plant",))
 
 @pytest.fixture(autouse=True)
 def definition(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The keyword arguments of the task, as the Dag's author may change them."""
+    """Return the keyword arguments of the task, which tests change."""
     arguments: dict[str, Any] = {"bash_command": "true"}
 
     def tasks() -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _mode(mode: Mode) -> None:
         queue_policy.set_mode(session, "q", mode, by="ada")
 
 
-def test_what_nothing_names_is_denied_and_how_to_allow_it_is_said() -> None:
+def test_a_denial_says_how_to_allow_the_name() -> None:
     verdict = _decide(_job())
     assert verdict.answer is Answer.DENIED
     assert verdict.why == (
@@ -88,7 +88,7 @@ def test_what_nothing_names_is_denied_and_how_to_allow_it_is_said() -> None:
     )
 
 
-def test_what_a_template_names_is_granted(definition: dict[str, Any]) -> None:
+def test_a_name_in_a_template_is_granted(definition: dict[str, Any]) -> None:
     definition["bash_command"] = "echo {{ conn.plant.host }} {{ var.value.v }}"
     job = _job()
     assert _decide(job).answer is Answer.GRANTED
@@ -97,12 +97,12 @@ def test_what_a_template_names_is_granted(definition: dict[str, Any]) -> None:
     assert _decide(job, Ask(GrantKind.CONNECTIONS, ("v",))).answer is Answer.DENIED
 
 
-def test_what_was_noted_when_the_file_was_parsed_is_granted(definition: dict[str, Any]) -> None:
+def test_a_name_noted_when_the_file_was_parsed_is_granted(definition: dict[str, Any]) -> None:
     definition["executor_config"] = {"remote_inferred": {"connections": ["plant"]}}
     assert _decide(_job()).answer is Answer.GRANTED
 
 
-def test_what_the_author_declares_is_granted(definition: dict[str, Any]) -> None:
+def test_a_declared_name_is_granted(definition: dict[str, Any]) -> None:
     definition["executor_config"] = {"remote": {"connections": ["pl*"], "writes": ["w"], "xcoms_of": ["other"]}}
     job = _job()
     assert _decide(job).answer is Answer.GRANTED
@@ -111,7 +111,7 @@ def test_what_the_author_declares_is_granted(definition: dict[str, Any]) -> None
     assert _decide(job, Ask(GrantKind.DAGS, ("other",))).answer is Answer.DENIED
 
 
-def test_what_the_queues_policy_allows_is_granted_whatever_the_definition(definition: dict[str, Any]) -> None:
+def test_a_name_in_the_policy_of_the_queue_is_granted(definition: dict[str, Any]) -> None:
     job = _job()
     assert _decide(job).answer is Answer.DENIED
     _allow(connections=["plant"])
@@ -120,23 +120,23 @@ def test_what_the_queues_policy_allows_is_granted_whatever_the_definition(defini
     assert _decide(job).answer is Answer.GRANTED
 
 
-def test_a_declaration_that_cannot_be_read_is_in_the_denial(definition: dict[str, Any]) -> None:
+def test_a_denial_names_an_invalid_declaration(definition: dict[str, Any]) -> None:
     definition["executor_config"] = {"remote": {"connections": "plant"}}
     assert 'executor_config["remote"]["connections"] is a str' in _decide(_job()).why
 
 
-def test_a_version_that_is_gone_grants_nothing_and_is_in_the_denial(definition: dict[str, Any]) -> None:
+def test_a_missing_dag_version_grants_nothing_and_is_named_in_the_denial(definition: dict[str, Any]) -> None:
     definition["gone"] = True
     assert "central no longer has that version of the Dag" in _decide(_job()).why
     assert "central no longer has that version of the Dag" in _decide(_job(workload='{"ti": {}}')).why
 
 
-def test_names_that_a_shell_would_take_apart_are_quoted() -> None:
+def test_names_with_special_characters_are_quoted_for_the_shell() -> None:
     why = _decide(_job("q 1"), Ask(GrantKind.XCOMS_OF, ("it's",))).why
     assert """airflow remote grants allow 'q 1' --xcoms-of 'it'"'"'s'""" in why
 
 
-def test_the_run_whose_asset_event_triggered_the_jobs_own_needs_no_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_whose_asset_event_triggered_the_job_s_run_needs_no_grant(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[tuple[str, str], tuple[str, str]]] = []
 
     def is_triggered_by(_session: object, run: tuple[str, str], source: tuple[str, str]) -> bool:
@@ -151,7 +151,7 @@ def test_the_run_whose_asset_event_triggered_the_jobs_own_needs_no_grant(monkeyp
     assert asked == [(("dag", "mine"), ("raw", "r-7")), (("dag", "mine"), ("raw", "r-8"))]
 
 
-def test_a_callback_has_what_loading_its_dag_file_reads(definition: dict[str, Any]) -> None:
+def test_a_callback_is_granted_what_its_dag_file_reads_when_loaded(definition: dict[str, Any]) -> None:
     definition["executor_config"] = {NOTED: {"variables": ["of_the_task"], OF_FILE: {"variables": ["limit"]}}}
     worker = enlist("callbacks", capabilities=["task", "callback"])
     job = offered(
@@ -161,7 +161,7 @@ def test_a_callback_has_what_loading_its_dag_file_reads(definition: dict[str, An
     assert _decide(job, Ask(GrantKind.VARIABLES, ("of_the_task",))).answer is Answer.DENIED
 
 
-def test_a_callback_has_what_its_arguments_name() -> None:
+def test_a_callback_is_granted_the_names_in_its_arguments() -> None:
     workload = json.dumps({"kwargs": {"slack_conn_id": "plant", "text": "{{ var.value.v }}"}})
     worker = enlist("callbacks", capabilities=["task", "callback"])
     job = offered(worker, kind=JobKind.CALLBACK, ti_id=None, task_id="", workload=workload, with_task=False).job_id
@@ -171,14 +171,14 @@ def test_a_callback_has_what_its_arguments_name() -> None:
     assert "executor_config" not in denied.why and "airflow remote grants allow q --connections other" in denied.why
 
 
-def test_in_audit_mode_it_is_let_through_and_recorded() -> None:
+def test_in_audit_mode_a_request_is_allowed_and_recorded() -> None:
     _mode(Mode.AUDIT)
     assert _decide(_job()).answer is Answer.AUDITED
     (row,) = _rows()
     assert (row.kind, row.name, row.answer, row.dag_id, row.task_id) == ("connections", "plant", "audited", "dag", "task")
 
 
-def test_every_read_of_a_secret_is_recorded_once_a_job_and_other_grants_are_not(definition: dict[str, Any]) -> None:
+def test_only_reads_of_secrets_are_recorded_when_granted_once_per_job(definition: dict[str, Any]) -> None:
     definition["executor_config"] = {"remote": {kind.value: ["*"] for kind in DECLARED}}
     first, second = _job(), _job()
     for job in (first, first, first, second):
@@ -190,7 +190,7 @@ def test_every_read_of_a_secret_is_recorded_once_a_job_and_other_grants_are_not(
     )
 
 
-def test_a_record_says_who_and_what_and_when() -> None:
+def test_a_record_holds_the_job_the_name_and_the_time() -> None:
     job = _job(run_id="r", map_index=4, try_number=2)
     _decide(job)
     (row,) = _rows()
@@ -198,7 +198,7 @@ def test_a_record_says_who_and_what_and_when() -> None:
     assert row.worker_name is not None and row.worker_name.startswith("w") and row.at > ago(minutes=1)
 
 
-def test_a_job_that_asks_for_anything_does_not_fill_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_records_of_a_job_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grants, "MOST_NAMES", 3)
     job = _job()
     for number in range(6):
@@ -216,18 +216,18 @@ def test_a_long_name_is_cut() -> None:
     assert [len(row.name) for row in _rows()] == [250]
 
 
-def test_a_name_that_no_database_takes_is_made_presentable() -> None:
+def test_control_characters_in_a_name_are_replaced() -> None:
     denied = _decide(_job(), Ask(GrantKind.ASSETS, ("a\x00b\ud800\n",)))
     assert denied.answer is Answer.DENIED and denied.why.isprintable()
     assert [row.name for row in _rows()] == ["a�b� "]
 
 
-def test_a_job_that_is_not_there_is_nobodys() -> None:
-    with pytest.raises(NotYours):
+def test_an_unknown_job_is_refused() -> None:
+    with pytest.raises(NoSuchJob):
         _decide(str(uuid.uuid4()))
 
 
-def test_the_record_is_kept_as_long_as_the_audit_and_outlives_its_job() -> None:
+def test_records_are_kept_as_long_as_the_audit_and_outlive_their_job() -> None:
     _decide(_job())
     with compat.transaction() as session:
         session.execute(delete(Job))
@@ -237,23 +237,23 @@ def test_the_record_is_kept_as_long_as_the_audit_and_outlives_its_job() -> None:
     assert _rows() == []
 
 
-def test_the_audit_shows_what_jobs_asked_for_among_the_rest() -> None:
+def test_the_audit_includes_requests_of_jobs() -> None:
     _allow(variables=["v"])
     job = _job()
     _decide(job)
     _decide(job, Ask(GrantKind.VARIABLES, ("v",)))
     _mode(Mode.AUDIT)
     _decide(job, Ask(GrantKind.VARIABLES, ("w",)))
-    rows = audited()
+    rows = audit_entries()
     assert [row.kind for row in rows[:4]] == ["would-deny", "action", "secret-read", "denied"]
     assert rows[3].detail == "connections 'plant' for dag.task (try 1, run run)"
-    assert [row.kind for row in audited("denied")] == ["denied"]
-    assert {row.kind for row in audited("action", "denied")} == {"action", "denied"}
-    assert len(audited(job_id=job)) == 3
-    assert audited(worker="another") == []
+    assert [row.kind for row in audit_entries("denied")] == ["denied"]
+    assert {row.kind for row in audit_entries("action", "denied")} == {"action", "denied"}
+    assert len(audit_entries(job_id=job)) == 3
+    assert audit_entries(worker="another") == []
 
 
-def test_people_read_the_newest_first_and_may_filter() -> None:
+def test_accesses_are_listed_newest_first_and_filtered() -> None:
     _allow(variables=["v"])
     job = _job()
     _decide(job)
@@ -275,7 +275,7 @@ def _suggest(dag_id: str = "dag") -> dict[str, dict[GrantKind, list[str]]]:
         return grants.suggest(session, dag_id)
 
 
-def test_what_was_asked_in_vain_is_suggested_with_what_is_declared_already(definition: dict[str, Any]) -> None:
+def test_denied_names_are_suggested_together_with_declared_ones(definition: dict[str, Any]) -> None:
     definition["executor_config"] = {"remote": {"connections": ["b"], "dags": ["d"]}}
     job = _job()
     _decide(job)
@@ -289,7 +289,7 @@ def test_what_was_asked_in_vain_is_suggested_with_what_is_declared_already(defin
     assert _suggest("other") == {}
 
 
-def test_what_has_been_granted_since_is_not_suggested(definition: dict[str, Any]) -> None:
+def test_names_granted_since_are_not_suggested(definition: dict[str, Any]) -> None:
     job = _job()
     _decide(job)
     _decide(job, Ask(GrantKind.VARIABLES, ("v",)))

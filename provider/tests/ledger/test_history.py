@@ -1,4 +1,4 @@
-"""History: points go into rows, become coarser, and are forgotten."""
+"""History: points are stored in rows, folded into coarser levels, and deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from sqlalchemy import Engine, func, select
 
-from testkit.ledger import counted, enlist  # isort: skip
+from testkit.ledger import record_statements, enlist  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import history
@@ -47,7 +47,7 @@ def _rows() -> int:
         return session.scalar(select(func.count()).select_from(History)) or 0
 
 
-def test_points_of_a_while_share_a_row_and_come_back_in_order() -> None:
+def test_points_share_a_row_and_are_read_in_order() -> None:
     for minute in range(5):
         _add(MINUTES, NOON + timedelta(minutes=minute), q=(minute, 0, 1.5, 0, None))
     first = MINUTES.number(NOON)
@@ -55,7 +55,7 @@ def test_points_of_a_while_share_a_row_and_come_back_in_order() -> None:
     assert _rows() == 1
 
 
-def test_the_same_minute_written_again_is_replaced() -> None:
+def test_a_point_of_the_same_minute_is_replaced() -> None:
     for depth in (1, 7):
         _add(MINUTES, NOON, q=(depth, 0, 0, 0, None))
     assert [values[0] for values in _read(MINUTES)[_queue()].values()] == [7]
@@ -64,17 +64,17 @@ def test_the_same_minute_written_again_is_replaced() -> None:
 def test_a_minute_of_many_queues_is_a_few_statements(database: Engine) -> None:
     names = [f"q{number}" for number in range(history.BATCH + 1)]
     for minute in range(2):
-        with counted(database) as statements:
+        with record_statements(database) as statements:
             _add(MINUTES, NOON + timedelta(minutes=minute), **{name: (0, 0, 0, 0, None) for name in names})
         assert len(statements) == 6
     assert {len(points) for points in _read(MINUTES).values()} == {2} and _rows() == len(names)
 
 
-def test_what_is_over_becomes_coarser_once_by_each_values_own_rule() -> None:
+def test_ended_periods_are_folded_once_by_the_rule_of_each_value() -> None:
     for minute, depth in enumerate([2, 9, 4]):
         _add(MINUTES, NOON + timedelta(minutes=minute), fleet=(3, 0, 8, minute), q=(depth, depth, 60, 1, None))
     _fold(MINUTES, QUARTERS, NOON + timedelta(minutes=14))
-    assert _read(QUARTERS) == {}, "the quarter is not over yet"
+    assert _read(QUARTERS) == {}, "the quarter has not ended yet"
     for _ in range(2):
         _fold(MINUTES, QUARTERS, NOON + timedelta(minutes=15))
     number = QUARTERS.number(NOON)
@@ -82,7 +82,7 @@ def test_what_is_over_becomes_coarser_once_by_each_values_own_rule() -> None:
     assert _read(QUARTERS, SeriesKind.FLEET) == {FLEET: {number: (3, 0, 8, 1)}}
 
 
-def test_what_nobody_was_there_to_fold_is_folded_later() -> None:
+def test_periods_without_a_running_process_are_folded_later() -> None:
     for minute in (0, 20, 40):
         _add(MINUTES, NOON + timedelta(minutes=minute), fleet=(1, 0, 0, 0), q=(minute, 0, 0, 0, None))
     _fold(MINUTES, QUARTERS, NOON + timedelta(hours=2))
@@ -91,7 +91,7 @@ def test_what_nobody_was_there_to_fold_is_folded_later() -> None:
     assert [values[0] for values in _read(HOURS)[_queue()].values()] == [40]
 
 
-def test_points_of_a_future_that_was_taken_back_hold_nothing_up() -> None:
+def test_points_from_before_the_clock_was_set_back_block_nothing() -> None:
     _add(QUARTERS, NOON + timedelta(days=30), fleet=(1, 0, 0, 0))
     _add(MINUTES, NOON, fleet=(1, 0, 0, 0), q=(5, 0, 0, 0, None))
     _fold(MINUTES, QUARTERS, NOON + timedelta(minutes=15))
@@ -110,7 +110,7 @@ def test_workers_quarters_are_measured_and_only_folded_into_hours() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: str(level.span))
-def test_a_level_is_kept_as_long_as_it_says(level: Level) -> None:
+def test_points_are_kept_as_long_as_their_level_says(level: Level) -> None:
     for age in (level.kept - level.span, level.kept + 2 * level.points * level.span):
         _add(level, NOON - age, q=(1, 0, 0, 0, None))
     with compat.transaction() as session:
@@ -118,7 +118,7 @@ def test_a_level_is_kept_as_long_as_it_says(level: Level) -> None:
     assert len(_read(level)[_queue()]) == 1
 
 
-def test_a_worker_that_is_no_more_leaves_nothing() -> None:
+def test_points_of_deleted_workers_are_deleted() -> None:
     there = enlist()
     with compat.transaction() as session:
         some = {Series(SeriesKind.WORKER, name, ""): (1, 0, 4) for name in (there.id, "gone")}

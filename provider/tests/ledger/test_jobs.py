@@ -1,4 +1,4 @@
-"""What the executor asks of the ledger."""
+"""The calls of the executor to the ledger, and stops by users."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from testkit.ledger import (  # isort: skip
-    audited,
+    audit_entries,
     claim,
-    counted,
+    record_statements,
     enlist,
     job_row,
     new_job,
@@ -24,7 +24,7 @@ from airflow_remote_protocol.messages import Outcome, Report, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import fence, jobs, leases
-from airflow_remote_provider.ledger.errors import LedgerError, Unknown
+from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.models import Job
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -59,22 +59,22 @@ def test_a_new_job_is_queued_at_epoch_0() -> None:
 
 
 def test_a_batch_is_one_insert(database: Engine) -> None:
-    with counted(database) as statements, compat.transaction() as session:
+    with record_statements(database) as statements, compat.transaction() as session:
         jobs.enqueue(session, [new_job() for _ in range(50)])
     assert len([statement for statement in statements if statement.startswith("INSERT")]) == 1
 
 
-def test_a_batch_handed_in_again_changes_nothing() -> None:
+def test_a_repeated_batch_changes_nothing() -> None:
     worker, job = enlist(), queued()
     claim(worker.claimant())
     other = new_job()
     with compat.transaction() as session:
         jobs.enqueue(session, [job, other])
-    assert job_row(job.job_id).state == "offered", "what was there stays as it is"
-    assert job_row(other.job_id).state == "queued", "and what was not is added"
+    assert job_row(job.job_id).state == "offered", "existing jobs are not changed"
+    assert job_row(other.job_id).state == "queued", "and new ones are added"
 
 
-def test_nothing_to_hand_in_is_fine() -> None:
+def test_an_empty_batch_is_accepted() -> None:
     with compat.transaction() as session:
         jobs.enqueue(session, [])
         assert session.scalar(select(func.count()).select_from(Job)) == 0
@@ -101,7 +101,7 @@ def test_a_rolled_back_batch_leaves_nothing() -> None:
 # Settle
 
 
-def test_an_end_is_told_once() -> None:
+def test_an_end_is_reported_once() -> None:
     lease = running(enlist())
     assert _settle() == {}
     _report(lease, reason="well done")
@@ -110,13 +110,13 @@ def test_an_end_is_told_once() -> None:
     assert _settle() == {}
 
 
-def test_an_end_is_told_to_its_owner_only() -> None:
+def test_an_end_is_reported_to_its_owner_only() -> None:
     _report(running(enlist(), owner="2/blue"))
     assert _settle("1/") == {}
     assert len(_settle("2/blue")) == 1
 
 
-def test_a_concluded_job_says_so() -> None:
+def test_a_concluded_job_is_marked_as_concluded() -> None:
     lease = running(enlist())
     with compat.transaction() as session:
         leases.conclude(session, lease, done=True)
@@ -127,14 +127,14 @@ def test_a_concluded_job_says_so() -> None:
 # Adopt
 
 
-def test_adoption_moves_the_owner_and_names_the_known() -> None:
+def test_adoption_changes_the_owner_and_returns_the_known_jobs() -> None:
     lease = running(enlist(), owner="1/")
     assert _adopt([lease.job_id, str(uuid.uuid4())], "2/") == {lease.job_id}
     _report(lease)
     assert (_settle("1/"), list(_settle("2/"))) == ({}, [lease.job_id])
 
 
-def test_an_end_that_the_dead_scheduler_was_told_is_told_to_the_next() -> None:
+def test_an_end_reported_to_a_dead_scheduler_is_reported_to_the_next() -> None:
     lease = running(enlist())
     _report(lease)
     assert len(_settle("1/")) == 1
@@ -142,17 +142,17 @@ def test_an_end_that_the_dead_scheduler_was_told_is_told_to_the_next() -> None:
     assert len(_settle("2/")) == 1
 
 
-def test_an_end_is_told_to_the_adopter_though_the_old_owner_asks_at_the_same_time() -> None:
-    lease, told = running(enlist()), []
+def test_an_end_is_reported_to_the_adopter_even_if_the_old_owner_asks_concurrently() -> None:
+    lease, settled = running(enlist()), []
     _report(lease)
-    thread = threading.Thread(target=lambda: told.append(_settle("1/")))
+    thread = threading.Thread(target=lambda: settled.append(_settle("1/")))
     with compat.transaction() as session:
         assert jobs.adopt(session, [lease.job_id], "2/") == {lease.job_id}
         thread.start()
         thread.join(0.3)
-        assert thread.is_alive(), "it waits for the adopter"
+        assert thread.is_alive(), "it waits for the adopting transaction"
     thread.join(10)
-    assert told == [{}]
+    assert settled == [{}]
     assert list(_settle("2/")) == [lease.job_id]
 
 
@@ -170,10 +170,10 @@ def test_a_queued_job_is_revoked_at_once_and_never_offered() -> None:
     _revoke(job.job_id)
     assert job_row(job.job_id).state == "revoked"
     assert claim(enlist().claimant()) == []
-    assert _settle() == {}, "the scheduler asked for it; it is not told"
+    assert _settle() == {}, "the scheduler requested it and gets no report"
 
 
-def test_an_offered_job_is_revoked_at_once_and_its_worker_told() -> None:
+def test_an_offered_job_is_revoked_at_once_and_its_worker_gets_a_stop() -> None:
     worker = enlist()
     lease = offered(worker)
     _revoke(lease.job_id)
@@ -183,7 +183,7 @@ def test_an_offered_job_is_revoked_at_once_and_its_worker_told() -> None:
     assert (stop.job_id, stop.epoch, stop.reason.value) == (lease.job_id, 1, "revoked")
 
 
-def test_a_running_job_is_told_to_stop_and_ends_with_its_report() -> None:
+def test_a_running_job_is_stopped_and_ends_with_its_report() -> None:
     worker = enlist()
     lease = running(worker)
     _revoke(lease.job_id)
@@ -205,7 +205,7 @@ def test_revoking_an_unknown_job_does_nothing() -> None:
     _revoke(str(uuid.uuid4()))
 
 
-# What people stop
+# Stops by users
 
 
 def _stop(job_id: str, reason: str = "") -> None:
@@ -213,16 +213,16 @@ def _stop(job_id: str, reason: str = "") -> None:
         jobs.stop(session, job_id, by="ann", reason=reason)
 
 
-def test_a_queued_job_that_a_person_stops_has_failed_for_the_scheduler() -> None:
+def test_a_queued_job_stopped_by_a_user_has_failed_for_the_scheduler() -> None:
     job = queued()
     _stop(job.job_id, "wrong data")
     [ended] = _settle().values()
     assert (ended.state, ended.stop_reason, ended.reason) == (JobState.REVOKED, "revoked", "stopped by ann: wrong data")
-    [entry] = audited("action")
+    [entry] = audit_entries("action")
     assert entry.actor == "ann" and "wrong data" in entry.detail and job.job_id in entry.detail
 
 
-def test_a_running_one_ends_at_its_worker_first_which_hears_why() -> None:
+def test_a_running_job_stopped_by_a_user_ends_at_its_worker_first_with_the_reason() -> None:
     worker = enlist()
     lease = running(worker)
     _stop(lease.job_id, "wrong data")
@@ -236,20 +236,20 @@ def test_a_running_one_ends_at_its_worker_first_which_hears_why() -> None:
     assert (ended.state, ended.reason) == (JobState.REVOKED, "stopped by ann: wrong data (ended by SIGTERM)")
 
 
-def test_what_is_over_or_being_stopped_is_not_stopped() -> None:
+def test_an_ended_or_stopping_job_cannot_be_stopped() -> None:
     job = queued()
     _stop(job.job_id)
-    with pytest.raises(LedgerError, match="is over: revoked"):
+    with pytest.raises(LedgerError, match="has already ended: revoked"):
         _stop(job.job_id)
     lease = running(enlist())
     _stop(lease.job_id)
-    with pytest.raises(LedgerError, match="being stopped already"):
+    with pytest.raises(LedgerError, match="already being stopped"):
         _stop(lease.job_id)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         _stop("no such job")
 
 
-# What people read
+# Reads
 
 
 def test_the_worker_of_a_job_is_known_after_it_ended() -> None:

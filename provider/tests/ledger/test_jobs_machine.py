@@ -1,7 +1,7 @@
-"""The ledger's job table, asked by several workers whose calls come late, twice, out of order, or about what was never theirs.
+"""State machine test of the job table: several workers make calls late, twice, out of order, or about jobs of others.
 
-Everything is real but the callers: the ledger's verbs on a SQLite file, one transaction each. After each step the whole table is
-compared with what it was before.
+Only the callers are simulated; the functions of the ledger run on a SQLite file, in one transaction each. After each step the
+whole table is compared with its previous state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from testkit.ledger import (  # isort: skip
     change_task,
     claim,
     enlist,
-    last_seen,
+    set_last_seen,
     queued,
     session_request,
 )
@@ -41,7 +41,7 @@ from testkit.machines import search
 OWNERS = ("1/", "2/")
 RULES = expired_offers.OfferRules(attempts=3, delay=timedelta())
 FOR_EVER = ("state", "epoch", "worker_id", "outcome", "exit_code", "ended_at", "stop_reason")
-"""What of an ended job never changes again."""
+"""Columns of an ended job that never change again."""
 
 Row = dict[str, Any]
 
@@ -52,35 +52,35 @@ class JobsMachine(LedgerMachine):
         self.workers = [enlist("a", slots=2), enlist("b", slots=3)]
         self.leases: list[WorkerLease] = []
         """Every lease ever given."""
-        self.told: Counter[tuple[str, str]] = Counter()
-        """How often each owner was told of a job's end since it last asked for it."""
+        self.reported: Counter[tuple[str, str]] = Counter()
+        """How often the end of a job was reported to each owner since it last adopted the job."""
         self.before: dict[str, Row] = {}
         for slots in (1, 2, 1, 2):
             self.a_job_is_queued(slots, "1/")
         self.polls_are_answered_with_offers({0, 1}, 1)
         self.before = self._table()
 
-    # The executor and people
+    # The executor and users
 
     @rule(slots=st.integers(1, 3), owner=st.sampled_from(OWNERS))
     def a_job_is_queued(self, slots: int, owner: str) -> None:
         queued(slots=slots, owner=owner)
 
     @rule(owner=st.sampled_from(OWNERS))
-    def an_executor_hears_what_ended(self, owner: str) -> None:
+    def an_executor_reads_ended_jobs(self, owner: str) -> None:
         for job in self._do(jobs.settle, owner):
             row = self._table()[job.job_id]
             assert job.state.value == row["state"] and job.state.is_ended
-            assert self.before[job.job_id]["owner"] == owner, "nobody hears of another's job"
-            self.told[owner, job.job_id] += 1
-            assert self.told[owner, job.job_id] == 1, f"{job.job_id} is settled twice"
+            assert self.before[job.job_id]["owner"] == owner, "only its owner reads the end of a job"
+            self.reported[owner, job.job_id] += 1
+            assert self.reported[owner, job.job_id] == 1, f"{job.job_id} is settled twice"
 
     @rule(data=st.data(), owner=st.sampled_from(OWNERS))
     def a_scheduler_adopts(self, data: st.DataObject, owner: str) -> None:
         job_id = self._some_job(data)
         if self._do(jobs.adopt, [job_id], owner):
             for one in OWNERS:
-                self.told.pop((one, job_id), None)
+                self.reported.pop((one, job_id), None)
             assert self._table()[job_id]["owner"] == owner
 
     @rule(data=st.data())
@@ -88,7 +88,7 @@ class JobsMachine(LedgerMachine):
         self._do(jobs.revoke, self._some_job(data))
 
     @rule(data=st.data(), state=st.sampled_from(["failed", "success", None]))
-    def a_person_ends_or_clears_a_task(self, data: st.DataObject, state: str | None) -> None:
+    def a_user_ends_or_clears_a_task(self, data: st.DataObject, state: str | None) -> None:
         change_task(self._table()[self._some_job(data)]["ti_id"], state=state)
         self._do(ended_tasks.stop_ended)
 
@@ -104,36 +104,36 @@ class JobsMachine(LedgerMachine):
     @rule(data=st.data())
     def a_worker_is_silent_for_too_long(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from(self.workers))
-        last_seen(worker.id, ago(hours=2))
+        set_last_seen(worker.id, ago(hours=2))
         for row in self._table().values():
             if row["worker_id"] == worker.id and row["state"] == "running":
-                change_job(row["id"], accepted_at=ago(hours=2))  # that it accepted was a contact, too
+                change_job(row["id"], accepted_at=ago(hours=2))  # accepting was a contact, too
         self._do(lost_jobs.lose_silent)
-        self._do(workers.seen, [worker.id])
+        self._do(workers.note_contact, [worker.id])
         assert not [row for row in self._table().values() if row["worker_id"] == worker.id and row["state"] == "running"]
 
     @rule()
     def history_is_purged(self) -> None:
-        """What nobody has heard of yet stays."""
-        owed = {id for id, row in self._table().items() if row["settled_at"] is None and row["concluded_at"] is None}
+        """Jobs that are not settled stay."""
+        unsettled = {id for id, row in self._table().items() if row["settled_at"] is None and row["concluded_at"] is None}
         self._do(retention.purge, older_than=timedelta(seconds=-1))  # in the same microsecond, too
-        assert owed <= set(self._table())
+        assert unsettled <= set(self._table())
         self.before = {id: row for id, row in self.before.items() if id in self._table()}
 
     # Workers
 
     @rule(who=st.sets(st.sampled_from([0, 1]), min_size=1), free=st.integers(1, 5))
     def polls_are_answered_with_offers(self, who: set[int], free: int) -> None:
-        """They may say that more is free than is, as a poll does that was sent before the last one's offers came."""
+        """Polls may claim more free slots than the worker has, as one does that was sent before the previous offers arrived."""
         for row in self._table().values():
-            if row["not_before"] is not None:  # whatever the clock says: a program must do the same when it is run again
+            if row["not_before"] is not None:  # independent of the clock, so that a repeated run does the same
                 change_job(row["id"], not_before=None)
         for claimed in claim(*(self.workers[number].claimant(free) for number in sorted(who))):
             self.leases.append(WorkerLease(claimed.worker_id, claimed.job_id, claimed.epoch))
 
     @rule(slots=st.integers(1, 2))
     def a_job_is_queued_offered_and_accepted(self, slots: int) -> None:
-        """As almost always."""
+        """The usual case."""
         queued(slots=slots, priority=9)
         self.polls_are_answered_with_offers({0, 1}, 5)
         self.only_legal_moves_were_made()
@@ -158,7 +158,7 @@ class JobsMachine(LedgerMachine):
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), done=st.booleans())
-    def a_task_says_its_last_word(self, data: st.DataObject, done: bool) -> None:
+    def a_task_reports_its_terminal_state(self, data: st.DataObject, done: bool) -> None:
         self._call(lambda session, lease: leases.conclude(session, lease, done=done), self._some_lease(data))
 
     @precondition(lambda self: self.leases)
@@ -180,7 +180,7 @@ class JobsMachine(LedgerMachine):
 
     @rule(data=st.data(), grace_passes=st.booleans())
     def a_worker_comes_back(self, data: st.DataObject, grace_passes: bool) -> None:
-        """With some of its jobs, and with some that are no longer its own. What ran and is missing is lost after a grace."""
+        """It lists some of its jobs, and some that are not its own any more. Missing running jobs are lost after a grace."""
         number = data.draw(st.sampled_from([0, 1]))
         old = self.workers[number]
         theirs = [lease for lease in self.leases if lease.worker_id == old.id]
@@ -195,7 +195,7 @@ class JobsMachine(LedgerMachine):
         unlisted = [row for row in leased if (row["id"], row["epoch"]) not in listed]
         assert all(row["state"] == "running" and row["missing_since"] and not grace_passes for row in unlisted), unlisted
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def only_legal_moves_were_made(self) -> None:
@@ -205,7 +205,7 @@ class JobsMachine(LedgerMachine):
             old, new = JobState(was["state"]), JobState(now["state"])
             assert old is new or new in {to for (at, _), to in MOVES.items() if at is old}, f"{old} → {new}"
             assert now["epoch"] - was["epoch"] == (old is not new and new is JobState.OFFERED), (
-                "an epoch rises with its offer only"
+                "an epoch rises with an offer only"
             )
             if old.is_ended:
                 assert [now[name] for name in FOR_EVER] == [was[name] for name in FOR_EVER], (
@@ -231,32 +231,32 @@ class JobsMachine(LedgerMachine):
         assert max(open_ones.values(), default=0) <= 1
 
     def teardown(self) -> None:
-        """Everything ends in the end, and its owner hears of it."""
+        """Every job ends, and its owner reads its end."""
         try:
             for lease in self.leases:
                 self._call(lambda session, lease: leases.report(session, lease, Report(Outcome.STOPPED)), lease, again=True)
             for job_id in self._table():
                 self._do(jobs.revoke, job_id)
             for owner in OWNERS:
-                self.an_executor_hears_what_ended(owner)
+                self.an_executor_reads_ended_jobs(owner)
             left = [row for row in self._table().values() if not JobState(row["state"]).is_ended or row["owner"]]
             assert not left, left
         finally:
             super().teardown()
 
-    # How they ask
+    # Helpers
 
     def _call(self, verb: Callable[[Any, WorkerLease], object], lease: WorkerLease, *, again: bool = False) -> bool:
-        """Call *verb* as a worker. What is not this lease's any more must be refused; *again*: unless it said so before."""
+        """Call *verb* as a worker. A call of an outdated lease must be refused, except, with *again*, a repeated report."""
         was = self._table().get(lease.job_id)
         try:
             self._do(verb, lease)
         except LedgerError:
             assert self._table().get(lease.job_id) == was, "a refused call changed something"
             return False
-        assert was is not None, "a job that is gone was found"
+        assert was is not None, "a deleted job was found"
         if not self._is_open(lease, was):
-            assert again and was["outcome"] is not None, f"a late call was taken: {lease}, {was}"
+            assert again and was["outcome"] is not None, f"a late call was accepted: {lease}, {was}"
             assert (lease.worker_id, lease.epoch) == (was["worker_id"], was["epoch"])
             assert self._table()[lease.job_id] == was, "a repeat changed something"
         return True
@@ -270,7 +270,7 @@ class JobsMachine(LedgerMachine):
         return (row["worker_id"], row["epoch"]) == (lease.worker_id, lease.epoch) and JobState(row["state"]).is_leased
 
     def _some_lease(self, data: st.DataObject) -> WorkerLease:
-        """Mostly the newest; at times one with another's epoch or worker."""
+        """Return mostly one of the newest leases, sometimes one with another epoch or worker."""
         lease = data.draw(st.sampled_from(self.leases[-4:] * 3 + self.leases))
         forged = data.draw(st.sampled_from([None] * 2 + ["worker", "epoch"]))
         if forged == "worker":
@@ -292,5 +292,5 @@ class JobsMachine(LedgerMachine):
         return {row["id"]: dict(row) for row in rows}
 
 
-def test_the_job_table_keeps_its_promises_whoever_calls_when() -> None:
+def test_the_job_table_stays_consistent_whatever_the_callers_do() -> None:
     search(JobsMachine, examples=25, steps=30)

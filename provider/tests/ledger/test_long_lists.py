@@ -1,4 +1,4 @@
-"""Long lists of jobs (a topic of the ledger's leases): what one costs is bounded by what is leased, not by what is listed."""
+"""Long lists of jobs in :mod:`ledger.leases`: their cost is bounded by the jobs that are leased, not by those listed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import Engine
 
-from testkit.ledger import Enlisted, ago, change_job, claim, counted, enlist, job_row, queued, running  # isort: skip
+from testkit.ledger import Enlisted, ago, change_job, claim, record_statements, enlist, job_row, queued, running  # isort: skip
 
 from airflow_remote_protocol.messages import HeldJob, JobPhase, Stop, StopReason
 from airflow_remote_provider import compat
@@ -19,14 +19,14 @@ def _renewed(worker: Enlisted, *held: HeldJob) -> list[Stop]:
 
 
 def test_a_list_of_many_leased_jobs_renews_each_of_them(database: Engine) -> None:
-    worker = enlist(slots=3 * fence.LOOKED_UP)
-    jobs = [queued() for _ in range(3 * fence.LOOKED_UP)]
+    worker = enlist(slots=3 * fence.MOST_LOOKED_UP)
+    jobs = [queued() for _ in range(3 * fence.MOST_LOOKED_UP)]
     claimed = [job for _ in range(3) for job in claim(worker.claimant())]
     assert len(claimed) == len(jobs)
     change_job(claimed[0].job_id, missing_since=ago(seconds=5))
     change_job(claimed[-1].job_id, stop_reason="cleared")
     before = job_row(claimed[1].job_id).deadline_at
-    with counted(database) as statements:
+    with record_statements(database) as statements:
         stops = _renewed(worker, *(HeldJob(job.job_id, job.epoch, JobPhase.PREPARING) for job in claimed))
     assert [(stop.job_id, stop.reason) for stop in stops] == [(claimed[-1].job_id, StopReason.CLEARED)]
     assert job_row(claimed[0].job_id).missing_since is None
@@ -37,15 +37,15 @@ def test_a_list_of_many_leased_jobs_renews_each_of_them(database: Engine) -> Non
         assert leases.count_leased(session, worker.id) == len(jobs)
 
 
-def test_of_jobs_that_are_not_its_own_a_worker_is_told_some_at_a_time_until_it_has_stopped_all(database: Engine) -> None:
+def test_foreign_jobs_in_a_list_are_stopped_some_at_a_time(database: Engine) -> None:
     worker = enlist()
     lease = running(worker)
-    phases = {f"{number:036d}": JobPhase.RUNNING for number in range(2 * fence.LOOKED_UP + 5)}
+    phases = {f"{number:036d}": JobPhase.RUNNING for number in range(2 * fence.MOST_LOOKED_UP + 5)}
     rounds = 0
     while JobPhase.RUNNING in phases.values():
         listed = [HeldJob(job_id, 1, phase) for job_id, phase in phases.items()]
         stops = _renewed(worker, *listed, HeldJob(lease.job_id, lease.epoch, JobPhase.RUNNING))
-        assert 0 < len(stops) <= fence.LOOKED_UP
+        assert 0 < len(stops) <= fence.MOST_LOOKED_UP
         assert {stop.reason for stop in stops} == {StopReason.SUPERSEDED}
         phases |= {stop.job_id: JobPhase.STOPPING for stop in stops}
         rounds += 1
@@ -54,8 +54,8 @@ def test_of_jobs_that_are_not_its_own_a_worker_is_told_some_at_a_time_until_it_h
 
 def test_one_job_listed_ten_thousand_times_is_looked_up_once(database: Engine) -> None:
     worker = enlist()
-    with counted(database) as statements:
+    with record_statements(database) as statements:
         stops = _renewed(worker, *(HeldJob("made-up", number, JobPhase.RUNNING) for number in range(10_000)))
-    assert len(stops) == fence.LOOKED_UP
+    assert len(stops) == fence.MOST_LOOKED_UP
     [asked] = [statement for statement in statements if "remote_job" in statement]
     assert asked.count("?") + asked.count("%(") + asked.count("%s") <= 3

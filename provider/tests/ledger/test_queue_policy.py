@@ -1,4 +1,4 @@
-"""What people grant to all jobs of a queue."""
+"""Policies of queues."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_queue_without_a_policy_grants_nothing_and_enforces() -> None:
     assert not _policy().grant
 
 
-def test_what_is_allowed_holds_for_this_queue_alone() -> None:
+def test_an_allowed_glob_applies_to_its_queue_only() -> None:
     _allow("q", connections=["plant_*"])
     assert _policy().grant.allows(PLANT)
     assert not _policy("Q").grant.allows(PLANT)
@@ -57,13 +57,13 @@ def test_allowing_adds_and_repeats_change_nothing() -> None:
     assert (row.connections, row.variables, row.changed_by) == (["a", "b"], ["v"], "ada")
 
 
-def test_denying_takes_back_what_was_allowed() -> None:
+def test_deny_withdraws_an_allowed_glob() -> None:
     _allow("q", connections=["a", "plant_*"])
     assert _deny("q", connections=["plant_*"]).connections == ["a"]
     assert not _policy().grant.allows(PLANT)
 
 
-def test_denying_what_was_never_allowed_says_what_there_is() -> None:
+def test_denying_an_unknown_glob_names_the_existing_ones() -> None:
     _allow("q", connections=["plant_*"])
     with pytest.raises(BadGlob, match=r"'q' has no connections 'plant_7' to take back; it has: plant_\*"):
         _deny("q", connections=["plant_7"])
@@ -78,7 +78,7 @@ def test_the_policy_of_all_queues_is_added_to_each() -> None:
     assert not _policy("other").grant.allows(Ask(GrantKind.CONNECTIONS, ("x",)))
 
 
-def test_a_queues_own_mode_goes_before_that_of_all() -> None:
+def test_the_mode_of_a_queue_overrides_that_of_all_queues() -> None:
     _mode(ALL_QUEUES, Mode.AUDIT)
     _allow("q", connections=["x"])
     assert (_policy("q").mode, _policy("other").mode) == (Mode.AUDIT, Mode.AUDIT)
@@ -87,19 +87,19 @@ def test_a_queues_own_mode_goes_before_that_of_all() -> None:
 
 
 @pytest.mark.parametrize("glob", ["", "  ", "x" * 501])
-def test_what_is_no_glob_is_refused(glob: str) -> None:
+def test_bad_globs_are_refused(glob: str) -> None:
     with pytest.raises(BadGlob):
         _allow("q", connections=["fine", glob])
     assert not _policy().grant
 
 
 @pytest.mark.parametrize("queue", ["", "x" * 257])
-def test_what_is_no_queue_is_refused(queue: str) -> None:
+def test_a_bad_name_of_a_queue_is_refused(queue: str) -> None:
     with pytest.raises(LedgerError, match="1 to 256"):
         _mode(queue, Mode.AUDIT)
 
 
-def test_changes_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_changes_are_logged_and_audited(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         _allow("q", connections=["plant_*"])
         _mode("q", Mode.AUDIT)

@@ -1,4 +1,4 @@
-"""Queues: what people decide about them, and how deep they are."""
+"""Rules and depths of queues."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from testkit.ledger import enlist, offered, queued, running  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import queue_policy, queues
-from airflow_remote_provider.ledger.errors import LedgerError, Unknown
+from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.ledger.queues import QueueDepth
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -46,7 +46,7 @@ def test_each_team_has_its_own_depth() -> None:
         assert {row.team: row.queued for row in queues.depths(session)} == {None: 1, "red": 2}
 
 
-def test_what_people_set_holds_until_they_unset_it() -> None:
+def test_a_rule_holds_until_it_is_removed() -> None:
     _set("ships", 14_400)
     _set("ships", 7_200, by="bob")
     assert _rules() == {"ships": (7_200, "bob")}
@@ -55,7 +55,7 @@ def test_what_people_set_holds_until_they_unset_it() -> None:
     assert _rules() == {}
 
 
-def test_what_a_queue_may_reach_outlives_its_rule_and_is_no_rule() -> None:
+def test_the_policy_of_a_queue_outlives_its_rule() -> None:
     _set("ships", 60)
     with compat.transaction() as session:
         queue_policy.set_mode(session, "ships", queue_policy.Mode.AUDIT, by="ann")
@@ -63,7 +63,7 @@ def test_what_a_queue_may_reach_outlives_its_rule_and_is_no_rule() -> None:
     assert _rules() == {}
     with compat.transaction() as session:
         assert queue_policy.policy_of(session, "ships").mode is queue_policy.Mode.AUDIT
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             queues.unset_queue(session, "ships")
 
 
@@ -73,17 +73,17 @@ def test_case_counts_in_a_queues_name() -> None:
     assert _rules() == {"GPU": (60, "ann"), "gpu": (120, "ann")}
 
 
-def test_a_queue_of_which_nothing_was_set_can_t_be_unset() -> None:
-    with pytest.raises(Unknown, match="queues list"), compat.transaction() as session:
+def test_removing_a_missing_rule_is_refused() -> None:
+    with pytest.raises(NotFound, match="queues list"), compat.transaction() as session:
         queues.unset_queue(session, "never")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257])
-def test_a_name_that_no_queue_can_have_is_refused(name: str) -> None:
+def test_a_bad_name_of_a_queue_is_refused(name: str) -> None:
     with pytest.raises(LedgerError, match="1 to 256 characters"):
         _set(name, 60)
 
 
-def test_a_rule_for_all_queues_is_refused_with_where_it_belongs() -> None:
+def test_a_rule_for_all_queues_is_refused_with_the_option_to_set() -> None:
     with pytest.raises(LedgerError, match="lost_after_seconds"):
         _set(queues.ALL_QUEUES, 60)

@@ -1,4 +1,4 @@
-"""A worker's credential is replaced without a moment at which it has none, and a replaced one betrays whoever uses it."""
+"""Rotation of credentials: a worker always has a valid one, and the use of a replaced one is detected."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from testkit.ledger import Enlisted, ago, audited, claim, enlist, job_row, queued, running, session_request, worker_row  # isort: skip
+from testkit.ledger import Enlisted, ago, audit_entries, enlist, worker_row  # isort: skip
 
 from airflow_remote_protocol.tokens import TokenKind, check_token, hash_token
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import rotation, sessions, suspension, workers
-from airflow_remote_provider.ledger.errors import Expired, LedgerError, NotYet, Revoked, Suspended
+from airflow_remote_provider.ledger import rotation, workers
+from airflow_remote_provider.ledger.errors import Expired, LedgerError, RetryLater, Revoked
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.models import Base, Worker
 
@@ -33,7 +33,7 @@ def _adopt(worker: Enlisted, credential: str) -> WorkerRecord:
 
 def _past(worker: Enlisted, credential: str, *, suspend: bool = False) -> bool:
     with compat.transaction() as session:
-        return rotation.hear_past(session, worker.id, hash_token(credential), source="10.0.0.7", suspend=suspend)[1]
+        return rotation.check_replaced(session, worker.id, hash_token(credential), source="10.0.0.7", suspend=suspend)[1]
 
 
 def _change(worker: Enlisted, **values: object) -> None:
@@ -44,10 +44,10 @@ def _change(worker: Enlisted, **values: object) -> None:
 
 
 def _actors(worker: Enlisted) -> list[str]:
-    return sorted(entry.actor for entry in audited("action") if entry.worker == worker.name)
+    return sorted(entry.actor for entry in audit_entries("action") if entry.worker == worker.name)
 
 
-def test_the_next_credential_becomes_the_workers_at_its_first_use() -> None:
+def test_the_next_credential_becomes_the_worker_s_own_at_its_first_use() -> None:
     worker = enlist()
     new = _issue(worker)
     check_token(TokenKind.WORKER, new)
@@ -55,7 +55,7 @@ def test_the_next_credential_becomes_the_workers_at_its_first_use() -> None:
     record = _adopt(worker, new)
     assert (record.credential_hash, record.next_hash, record.past_hash) == (hash_token(new), None, hash_token(worker.credential))
     assert record.expires_at is not None and record.issued_at is not None and record.expires_at - record.issued_at == LIFE
-    [entry] = audited("rotated")
+    [entry] = audit_entries("rotated")
     assert (entry.worker, entry.actor) == (worker.name, "worker")
 
 
@@ -78,7 +78,7 @@ def test_no_credential_is_stored(database: Engine) -> None:
     assert new.partition("_")[2] not in "\n".join(map(str, rows))
 
 
-def test_asked_again_the_first_answer_is_void() -> None:
+def test_a_repeated_request_makes_the_first_credential_void() -> None:
     worker = enlist()
     lost, found = _issue(worker), _issue(worker)
     assert _adopt(worker, lost).credential_hash == hash_token(worker.credential)
@@ -91,14 +91,14 @@ def test_its_first_use_in_two_processes_counts_once() -> None:
     assert _adopt(worker, new).past_hash == _adopt(worker, new).past_hash == hash_token(worker.credential)
 
 
-def test_a_replaced_credential_gets_no_other() -> None:
+def test_a_replaced_credential_cannot_request_another() -> None:
     worker = enlist()
     _adopt(worker, _issue(worker))
-    with pytest.raises(NotYet, match="replaced"):
+    with pytest.raises(RetryLater, match="replaced"):
         _issue(worker)
 
 
-def test_what_left_before_is_taken_and_what_comes_later_is_flagged() -> None:
+def test_a_replaced_credential_is_accepted_during_the_handover_and_then_flagged() -> None:
     worker = enlist()
     _adopt(worker, _issue(worker))
     assert _past(worker, worker.credential)
@@ -108,11 +108,11 @@ def test_what_left_before_is_taken_and_what_comes_later_is_flagged() -> None:
     row = worker_row(worker.id)
     assert "10.0.0.7" in row.alarm and row.suspended_at is None
     assert not _past(worker, worker.credential)
-    [entry] = audited("replay")
+    [entry] = audit_entries("replay")
     assert (entry.worker, entry.times) == (worker.name, 2)
 
 
-def test_a_replay_suspends_if_that_is_wanted() -> None:
+def test_a_replay_suspends_the_worker_if_configured() -> None:
     worker = enlist()
     _adopt(worker, _issue(worker))
     _change(worker, past_at=ago(hours=1))
@@ -124,53 +124,27 @@ def test_a_replay_suspends_if_that_is_wanted() -> None:
 def test_an_expired_credential_is_refused_with_the_remedy() -> None:
     worker = enlist()
     with compat.transaction() as session:
-        assert rotation.insist_on_life(session, worker.id).id == worker.id
+        assert rotation.check_expiry(session, worker.id).id == worker.id
     _change(worker, credential_expires_at=ago(seconds=1))
     with compat.transaction() as session, pytest.raises(Expired, match="join --force"):
-        rotation.insist_on_life(session, worker.id)
+        rotation.check_expiry(session, worker.id)
 
 
-def test_a_wish_for_a_new_credential_is_over_when_that_is_used() -> None:
+def test_a_requested_rotation_ends_when_the_new_credential_is_used() -> None:
     worker = enlist()
     with compat.transaction() as session:
-        rotation.ask_to_rotate(session, worker.name, by="ann")
+        rotation.request_rotation(session, worker.name, by="ann")
     asked = worker_row(worker.id)
     assert workers.record_of(asked).intent.rotate
     assert not _adopt(worker, _issue(worker)).intent.rotate
     assert _actors(worker) == ["ann"]
 
 
-def test_a_suspended_worker_opens_no_session_gets_no_offer_and_keeps_its_jobs() -> None:
-    worker = enlist()
-    lease = running(worker)
-    with compat.transaction() as session:
-        suspension.suspend(session, worker.name, by="ann", reason="odd traffic")
-    with compat.transaction() as session, pytest.raises(Suspended, match="unsuspend"):
-        sessions.open_session(session, worker.id, session_request())
-    with pytest.raises(Suspended):
-        _issue(worker)
-    queued()
-    assert claim(worker.claimant(5)) == []
-    assert job_row(lease.job_id).state == "running"
-    assert "odd traffic" in worker_row(worker.id).alarm
-    with compat.transaction() as session:
-        suspension.unsuspend(session, worker.name, by="bob")
-    assert (worker_row(worker.id).suspended_at, worker_row(worker.id).alarm) == (None, "")
-    assert _actors(worker) == ["ann", "bob"]
-
-
-def test_only_what_is_suspended_is_let_in_again() -> None:
-    worker = enlist()
-    with compat.transaction() as session, pytest.raises(LedgerError, match="not suspended"):
-        suspension.unsuspend(session, worker.name, by="me")
-
-
-@pytest.mark.parametrize("verb", [rotation.ask_to_rotate, suspension.suspend, suspension.unsuspend])
-def test_a_revoked_worker_is_revoked_for_good(verb: object) -> None:
+def test_a_revoked_worker_gets_no_new_credential() -> None:
     worker = enlist()
     with compat.transaction() as session:
         workers.revoke_worker(session, worker.name, by="me")
-    with compat.transaction() as session, pytest.raises(LedgerError, match="for good"):
-        verb(session, worker.name, by="me")  # type: ignore[operator]
+    with compat.transaction() as session, pytest.raises(LedgerError, match="revoked permanently"):
+        rotation.request_rotation(session, worker.name, by="me")
     with pytest.raises(Revoked):
         _issue(worker)

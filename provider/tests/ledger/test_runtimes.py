@@ -1,4 +1,4 @@
-"""What workers report of their runtimes, and which of them get no jobs for it."""
+"""Runtimes that workers report, and workers that get no jobs because of them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.usefixtures("database")
 SILENT = timedelta(seconds=90)
 
 
-def _report(worker_id: str, **told: str) -> str:
+def _report(worker_id: str, **fields: str) -> str:
     with compat.transaction() as session:
-        return runtimes.note(session, worker_id, Runtime(**told))
+        return runtimes.note(session, worker_id, Runtime(**fields))
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_after_central_s_upgrade_it_is_judged_again(monkeypatch: pytest.MonkeyPa
     assert worker_row(worker.id).unfit is None
 
 
-def test_a_session_of_a_worker_that_reports_no_runtime_forgets_the_last_report() -> None:
+def test_a_session_without_the_runtime_capability_clears_the_last_report() -> None:
     worker = enlist(capabilities=("task", "runtime"))
     _report(worker.id, trouble="x")
     with compat.transaction() as session:
@@ -65,7 +65,7 @@ def test_a_session_of_a_worker_that_reports_no_runtime_forgets_the_last_report()
     assert worker_row(worker.id).unfit is None
 
 
-def test_people_see_which_worker_it_is_and_why_a_job_waits() -> None:
+def test_the_list_and_the_explanation_name_the_unfit_worker() -> None:
     worker = enlist("broken", capabilities=("task", "runtime"))
     job = queued()
     _report(worker.id, trouble="libfoo.so\x00 is missing", task_sdk="1.3.2", python="3.11.7")
@@ -80,7 +80,7 @@ def test_people_see_which_worker_it_is_and_why_a_job_waits() -> None:
     assert "can't host tasks: broken: libfoo.so" in why
 
 
-def test_an_api_process_hears_of_it() -> None:
+def test_api_processes_are_notified() -> None:
     worker = enlist(capabilities=("task", "runtime"))
     with compat.transaction() as session:
         session.execute(update(Worker).values(changed_at=compat.database_now(session) - timedelta(hours=1)))

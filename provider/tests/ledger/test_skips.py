@@ -1,4 +1,4 @@
-"""Which tasks a job may skip."""
+"""Tasks that a job is allowed to skip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow.sdk import DAG, task, task_group
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_remote_provider import compat
 from airflow_remote_provider.definitions.grants import Skip
-from airflow_remote_provider.ledger.errors import NotYours
+from airflow_remote_provider.ledger.errors import NoSuchJob
 from airflow_remote_provider.ledger.skips import NotDownstream, check_skip
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -63,12 +63,12 @@ def _check(task_id: str, *tasks: tuple[str, int], map_index: int = -1, version: 
         check_skip(session, job_id, Skip(frozenset(tasks)))
 
 
-def test_tasks_downstream_may_be_skipped_whether_directly_or_not() -> None:
+def test_all_downstream_tasks_can_be_skipped() -> None:
     _check("branch", ("direct", -1), ("indirect", -1), ("mapped", -1), ("mapped", 1))
 
 
 @pytest.mark.parametrize("task_id", ["before", "branch", "other", "group.first", "nowhere", "", "direct "])
-def test_no_other_task_may(task_id: str) -> None:
+def test_other_tasks_cannot_be_skipped(task_id: str) -> None:
     with pytest.raises(NotDownstream, match="is not downstream of 'branch' in the Dag 'dag'"):
         _check("branch", ("direct", -1), (task_id, -1))
 
@@ -80,11 +80,11 @@ def test_an_instance_of_a_mapped_group_skips_tasks_of_its_own_map_index() -> Non
             _check("group.first", ("group.second", map_index), map_index=1)
 
 
-def test_without_the_dag_version_nothing_may_be_skipped() -> None:
+def test_without_the_dag_version_nothing_can_be_skipped() -> None:
     with pytest.raises(NotDownstream, match="no longer has the version"):
         _check("branch", ("direct", -1), version=uuid.uuid4())
 
 
-def test_a_job_that_is_gone_skips_nothing() -> None:
-    with pytest.raises(NotYours), compat.transaction() as session:
+def test_an_unknown_job_is_refused() -> None:
+    with pytest.raises(NoSuchJob), compat.transaction() as session:
         check_skip(session, str(uuid.uuid4()), Skip(frozenset({("direct", -1)})))

@@ -1,4 +1,4 @@
-"""What workers say that they use: kept, shown while it is fresh, to who may see it, and forgotten with them."""
+"""Reported usage of workers and jobs: stored, shown while it is fresh, and deleted with the worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, func, select, update
 
-from testkit.ledger import ago, counted, enlist, offered, running  # isort: skip
+from testkit.ledger import ago, record_statements, enlist, offered, running  # isort: skip
 
 from airflow_remote_protocol.messages import JobUsage, MachineUsage, Usage
 from airflow_remote_provider import compat, models
@@ -28,11 +28,11 @@ def _note(worker_id: str, **jobs: float) -> None:
 
 def _seen(job_id: str) -> float | None:
     with compat.transaction() as session:
-        told = show_job(session, job_id).usage
-        return told.cpus if told else None
+        shown = show_job(session, job_id).usage
+        return shown.cpus if shown else None
 
 
-def test_the_newest_is_shown_of_the_worker_and_of_its_job() -> None:
+def test_the_newest_report_is_shown_for_the_worker_and_its_job() -> None:
     worker = enlist("edge")
     job = running(worker)
     _note(worker.id, **{job.job_id: 0.5})
@@ -45,7 +45,7 @@ def test_the_newest_is_shown_of_the_worker_and_of_its_job() -> None:
         assert listed.usage is None and list_jobs(session).rows[0].usage is None
 
 
-def test_what_is_old_says_nothing_of_now() -> None:
+def test_an_old_report_is_not_shown() -> None:
     worker = enlist("edge")
     job = running(worker)
     _note(worker.id, **{job.job_id: 0.5})
@@ -56,7 +56,7 @@ def test_what_is_old_says_nothing_of_now() -> None:
         assert show_worker(session, "edge", silent_after=SILENT).usage is None
 
 
-def test_a_worker_says_nothing_of_anothers_job_nor_of_one_that_does_not_run() -> None:
+def test_usage_of_foreign_or_ended_jobs_is_ignored() -> None:
     honest, liar = enlist("honest"), enlist("liar")
     job, waiting = running(honest), offered(honest)
     _note(liar.id, **{job.job_id: 99.0})
@@ -65,15 +65,15 @@ def test_a_worker_says_nothing_of_anothers_job_nor_of_one_that_does_not_run() ->
     assert _seen(waiting.job_id) is None
 
 
-def test_noting_is_one_statement_and_a_clock(database: Engine) -> None:
+def test_storing_a_report_takes_one_statement_besides_the_clock(database: Engine) -> None:
     worker = enlist("edge")
     _note(worker.id)
-    with compat.transaction() as session, counted(database) as statements:
+    with compat.transaction() as session, record_statements(database) as statements:
         usage.note(session, worker.id, Usage(MACHINE))
     assert len(statements) == 1
 
 
-def test_it_goes_with_the_worker() -> None:
+def test_usage_is_deleted_with_its_worker() -> None:
     worker, stays = enlist("edge"), enlist("stays")
     _note(worker.id)
     _note(stays.id)

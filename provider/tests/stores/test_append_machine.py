@@ -1,8 +1,8 @@
-"""The log-append rule: whatever is lost, repeated, reordered or cut, central's log is the worker's file, byte for byte.
+"""State machine test of appending logs: if chunks are lost, repeated, reordered or cut, the log still equals the worker's file.
 
-The file store and the ledger's `log_place` and `begin_log` are the real ones, asked as the `log` route asks them, by two API
-processes that may interleave between its steps; the worker is the ship loop's rule: start anywhere, go on at the size that
-central answers.
+The file store and the ledger's `log_place` and `begin_log` are the real ones. Two simulated API processes call them in the same
+way as the `log` route, and may interleave between its steps. The simulated worker follows the rule of the shipping loop: start
+anywhere, and continue at the size that central returns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from testkit.ledger import enlist, job_row, running  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import log_places
-from airflow_remote_provider.stores import OutOfStep
+from airflow_remote_provider.stores import WrongOffset
 from airflow_remote_provider.stores.task_logs import FileLogStore
 
 from testkit.ledger_machine import LedgerMachine
@@ -28,7 +28,7 @@ STEPS = 40
 
 @dataclass
 class Request:
-    """A chunk on its way; *base* once an API process has asked the ledger for the log's place."""
+    """A chunk in transit; *base* is set once an API process has asked the ledger for the log's place."""
 
     offset: int
     body: bytes
@@ -61,14 +61,14 @@ class AppendMachine(LedgerMachine):
 
     @rule()
     def the_daemon_starts_again(self) -> None:
-        """It knows nothing of where central stands; what it sent before may still be on its way."""
+        """It does not know how much central holds; earlier requests may still be in transit."""
         self.position = 0
         self.answers.clear()
 
     @precondition(lambda self: self.answers)
     @rule(data=st.data())
     def an_answer_arrives(self, data: st.DataObject) -> None:
-        """Also a late one: central's size was that once."""
+        """The answer may be late: central had that size once."""
         self.position = self.answers.pop(data.draw(st.integers(0, len(self.answers) - 1)))
 
     # The network
@@ -84,7 +84,7 @@ class AppendMachine(LedgerMachine):
         request = self._draw(data)
         self.requests.append(Request(request.offset, request.body))
 
-    # Two API processes: between asking the ledger and appending, the other one may do anything
+    # Two API processes: either can act between the other's call of the ledger and its append
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -100,7 +100,7 @@ class AppendMachine(LedgerMachine):
         if is_answered:
             self.answers.append(size)
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def central_holds_a_beginning_of_what_was_written(self) -> None:
@@ -112,7 +112,7 @@ class AppendMachine(LedgerMachine):
         assert compat.log_file(self.path).read_bytes().startswith(BEFORE)
 
     def teardown(self) -> None:
-        """With a network that works, the rest arrives, and late repeats change nothing."""
+        """With a working network, the rest arrives, and late repeats change nothing."""
         try:
             self.position = 0
             for _ in range(len(self.written) + 2):
@@ -139,12 +139,12 @@ class AppendMachine(LedgerMachine):
                 request.base = log_places.begin_log(session, self.lease, self.store.size(place.path))
 
     def _append(self, request: Request) -> int:
-        """Return central's size, as either answer of the route names it."""
+        """Return central's size, as both kinds of answers of the route contain it."""
         self._place(request)
         assert request.base is not None
         try:
             return self.store.append(request.path, request.base, request.offset, request.body)
-        except OutOfStep as step:
+        except WrongOffset as step:
             return step.size
 
     def _held(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Logs as files: bytes join exactly, whatever is repeated, cut off or sent twice at once."""
+"""Task logs as files: no byte is lost or written twice if chunks are repeated, cut off or sent concurrently."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from pathlib import Path
 
 import pytest
 from airflow_remote_provider import compat
-from airflow_remote_provider.stores import OutOfStep, Unstorable
+from airflow_remote_provider.stores import Unstorable, WrongOffset
 from airflow_remote_provider.stores.task_logs import FileLogStore
 from sqlalchemy import create_engine
 
-from testkit.ledger import installed
+from testkit.ledger import use_ledger
 
 LOG = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[Path]:
-    with installed(create_engine("sqlite://"), tmp_path):
+    with use_ledger(create_engine("sqlite://"), tmp_path):
         yield tmp_path / LOG
 
 
-def test_chunks_join(file: Path) -> None:
+def test_chunks_are_joined(file: Path) -> None:
     store = FileLogStore()
     assert store.append(LOG, 0, 0, b"one") == 3
     assert store.append(LOG, 0, 3, b"two") == 6
     assert (file.read_bytes(), store.size(LOG)) == (b"onetwo", 6)
 
 
-def test_a_file_that_is_not_there_has_no_bytes(file: Path) -> None:
+def test_a_missing_file_has_no_bytes(file: Path) -> None:
     assert FileLogStore().size(LOG) == 0
     assert not file.exists()
 
@@ -45,10 +45,10 @@ def test_a_repeat_changes_nothing(file: Path, offset: int, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(("offset", "body"), [(7, b"gap"), (4, b"overlaps its end"), (1 << 40, b"")])
-def test_what_does_not_join_is_refused_with_the_size(file: Path, offset: int, body: bytes) -> None:
+def test_a_wrong_offset_is_refused_with_the_size(file: Path, offset: int, body: bytes) -> None:
     store = FileLogStore()
     store.append(LOG, 0, 0, b"abcdef")
-    with pytest.raises(OutOfStep) as step:
+    with pytest.raises(WrongOffset) as step:
         store.append(LOG, 0, offset, body)
     assert step.value.size == 6
     assert file.read_bytes() == b"abcdef"
@@ -64,29 +64,29 @@ def test_a_deferred_task_continues_its_file(file: Path) -> None:
     base = store.size(LOG)
     assert store.append(LOG, base, 0, b"after") == 5
     assert store.append(LOG, base, 0, b"after") == 5, "a repeat, counted from its own beginning"
-    with pytest.raises(OutOfStep) as step:
+    with pytest.raises(WrongOffset) as step:
         store.append(LOG, base, 9, b"gap")
     assert step.value.size == 5
     assert file.read_bytes() == b"before;after"
 
 
-def test_a_log_that_was_deleted_on_our_side_is_sent_again(file: Path) -> None:
+def test_a_log_that_was_deleted_on_central_is_sent_again(file: Path) -> None:
     store = FileLogStore()
     store.append(LOG, 0, 0, b"abc")
     file.unlink()
-    with pytest.raises(OutOfStep) as step:
+    with pytest.raises(WrongOffset) as step:
         store.append(LOG, 0, 3, b"def")
     assert step.value.size == 0
     assert store.append(LOG, 0, 0, b"abcdef") == 6
 
 
-def test_a_continued_log_that_was_deleted_on_our_side_can_go_on(file: Path) -> None:
-    """The part before is lost, and that shows; the part after must not be stuck for ever."""
+def test_a_continued_log_that_was_deleted_on_central_can_continue(file: Path) -> None:
+    """The part before is lost, which is visible; the part after must still be accepted."""
     store = FileLogStore()
     store.append(LOG, 0, 0, b"before;\n")
     store.append(LOG, 8, 0, b"abc")
     file.unlink()
-    with pytest.raises(OutOfStep) as step:
+    with pytest.raises(WrongOffset) as step:
         store.append(LOG, 8, 3, b"def")
     assert step.value.size == 0
     assert store.append(LOG, 8, 0, b"abcdef") == 6
@@ -94,7 +94,7 @@ def test_a_continued_log_that_was_deleted_on_our_side_can_go_on(file: Path) -> N
     assert file.read_bytes() == b"\0" * 7 + b"\nabcdefghi"
 
 
-def test_two_that_send_the_same_chunks_at_once_write_each_byte_once(file: Path) -> None:
+def test_concurrent_repeats_write_each_byte_once(file: Path) -> None:
     chunks = [os.urandom(997) for _ in range(60)]
     start, failures = threading.Barrier(2), []
 
@@ -104,7 +104,7 @@ def test_two_that_send_the_same_chunks_at_once_write_each_byte_once(file: Path) 
         while i < len(chunks):
             try:
                 assert store.append(LOG, 0, offset, chunks[i]) >= offset + len(chunks[i])
-            except OutOfStep as step:
+            except WrongOffset as step:
                 failures.append(step)
                 return
             offset, i = offset + len(chunks[i]), i + 1
@@ -123,7 +123,7 @@ def test_paths_are_relative_to_airflows_folder(file: Path) -> None:
     assert file.is_relative_to(compat.base_log_folder())
 
 
-def test_a_path_that_no_file_system_takes_is_refused_for_good_and_says_what_to_do(file: Path) -> None:
+def test_a_too_long_path_is_refused_with_the_remedy(file: Path) -> None:
     long = LOG.replace("dag_id=d", f"dag_id={'d' * 250}")
     with pytest.raises(Unstorable, match=r"257 bytes.*log_filename_template"):
         FileLogStore().size(long)
@@ -148,8 +148,8 @@ def test_an_append_that_is_not_confirmed_writes_nothing(file: Path) -> None:
     assert file.read_bytes() == b""
 
 
-def test_the_size_is_told_when_what_was_confirmed_is_written(file: Path) -> None:
-    """Who takes a file over must know all that others were still allowed to write."""
+def test_the_size_waits_for_confirmed_bytes_to_be_written(file: Path) -> None:
+    """A job that takes over a file must know all bytes that earlier jobs were still allowed to write."""
     confirmed, go_on, sizes = threading.Event(), threading.Event(), []
 
     def confirm() -> None:

@@ -1,4 +1,4 @@
-"""A worker's own log as people read it: from its end, on from where they were, searched; and harmless, whatever was sent."""
+"""Reading the log of a worker: from its end, from a position, and searched; any bytes are shown safely."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from airflow_remote_provider.stores.worker_log_lines import PIECE, as_download, 
 from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 from sqlalchemy import create_engine
 
-from testkit.ledger import installed
+from testkit.ledger import use_ledger
 
 W = "11111111-2222"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[WorkerLogStore]:
-    with installed(create_engine("sqlite://"), tmp_path):
+    with use_ledger(create_engine("sqlite://"), tmp_path):
         yield WorkerLogStore(1 << 20)
 
 
@@ -27,7 +27,7 @@ def line(event: str, level: str = "info", logger: str = "daemon") -> bytes:
     return json.dumps({"timestamp": "2026-03-01T12:00:00Z", "level": level, "logger": logger, "event": event}).encode() + b"\n"
 
 
-def test_the_last_lines_come_first_asked_and_then_what_is_new(store: WorkerLogStore) -> None:
+def test_the_last_lines_are_read_first_and_then_new_ones(store: WorkerLogStore) -> None:
     sent = b"".join(line(f"n{number}") for number in range(5))
     store.append(W, "a", 0, sent)
     first = read_lines(store, W, most=2)
@@ -35,12 +35,14 @@ def test_the_last_lines_come_first_asked_and_then_what_is_new(store: WorkerLogSt
     assert read_lines(store, W, most=2, after=first.next).items == []
     store.append(W, "a", len(sent), line("n5") + b'{"half')
     later = read_lines(store, W, most=2, after=first.next)
-    assert [one.text for one in later.items] == [["n5"]] and not later.more, "half a line is not shown yet, nor asked for at once"
+    assert [one.text for one in later.items] == [["n5"]] and not later.more, (
+        "an incomplete line is not shown yet, and does not count as more"
+    )
     store.append(W, "a", len(sent) + len(line("n5")) + 6, b'": 1}\n')
     assert [one.text for one in read_lines(store, W, most=2, after=later.next).items] == [['{"half": 1}']]
 
 
-def test_more_than_is_wanted_is_left_for_the_next_time(store: WorkerLogStore) -> None:
+def test_lines_beyond_the_limit_are_left_for_the_next_call(store: WorkerLogStore) -> None:
     store.append(W, "a", 0, b"".join(line(f"n{number}") for number in range(5)))
     seen, after = [], 0
     for _ in range(3):
@@ -58,12 +60,12 @@ def test_a_long_log_is_read_from_whole_lines_of_its_end(store: WorkerLogStore) -
     assert lines.items[-1].text == ["last"] and {len(one.text[0]) for one in lines.items[:-1]} == {1000}
 
 
-def test_what_was_dropped_before_it_was_read_is_said_and_no_half_line_shown(store: WorkerLogStore) -> None:
+def test_dropped_bytes_are_mentioned_and_no_half_line_is_shown(store: WorkerLogStore) -> None:
     small, sent = WorkerLogStore(1000), b"".join(line(f"n{number}") for number in range(40))
-    for offset in range(0, len(sent), 70):  # a chunk ends anywhere
+    for offset in range(0, len(sent), 70):  # a chunk can end anywhere
         small.append(W, "a", offset, sent[offset : offset + 70])
     here = small.read(W, 0, 1 << 20)
-    assert not here.body.startswith(b"{"), "else this test shows nothing"
+    assert not here.body.startswith(b"{"), "otherwise this test proves nothing"
     lines = read_lines(small, W, most=100, after=5)
     assert lines.items[0].text == [f"{here.begin - 5} bytes of this log were dropped before they were read"]
     assert lines.items[0].level == "warning" and lines.items[-1].text == ["n39"]
@@ -75,7 +77,7 @@ def test_what_was_dropped_before_it_was_read_is_said_and_no_half_line_shown(stor
         assert [one.text[0] for one in asked] == [f"n{number}" for number in range(40 - len(asked), 40)]
 
 
-def test_a_search_looks_through_all_of_it_in_any_case(store: WorkerLogStore) -> None:
+def test_a_search_covers_the_whole_log_in_any_case(store: WorkerLogStore) -> None:
     store = WorkerLogStore(1 << 22)
     store.append(W, "a", 0, line("Disk FULL", "error") + line("fine") * 20_000)
     for wanted in ({"contains": "disk full"}, {"level": "warning"}, {"contains": "Disk", "level": "error"}):
@@ -96,13 +98,13 @@ def test_a_search_looks_through_all_of_it_in_any_case(store: WorkerLogStore) -> 
         (b"[" * 100_000 + b"\n", ["[" * 9_999 + "\u2026"]),
     ],
 )
-def test_whatever_was_sent_is_shown_harmless(store: WorkerLogStore, sent: bytes, text: list[str]) -> None:
+def test_any_bytes_are_shown_without_control_characters(store: WorkerLogStore, sent: bytes, text: list[str]) -> None:
     store.append(W, "a", 0, sent)
     (only,) = read_lines(store, W, most=5).items
     assert (only.text, only.level) == (text, "info")
 
 
-def test_a_line_without_end_stops_nobody_from_reading_on(store: WorkerLogStore) -> None:
+def test_a_line_without_end_does_not_block_reading(store: WorkerLogStore) -> None:
     big = WorkerLogStore(1 << 23)
     big.append(W, "a", 0, b"x" * (PIECE + 5) + b"\n" + line("after"))
     after, seen = 0, []
@@ -112,32 +114,32 @@ def test_a_line_without_end_stops_nobody_from_reading_on(store: WorkerLogStore) 
     assert seen[-1] == "after" and not lines.more
 
 
-def test_one_look_at_short_lines_looks_at_a_bounded_number_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_one_call_examines_a_limited_number_of_lines_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(worker_log_lines, "LOOKED_AT", 1000)
-    said: list[bytes] = []
-    read = worker_log_lines._said
-    monkeypatch.setattr(worker_log_lines, "_said", lambda raw: said.append(raw) or read(raw))
-    with installed(create_engine("sqlite://"), tmp_path):
+    parsed: list[bytes] = []
+    read = worker_log_lines._parse_line
+    monkeypatch.setattr(worker_log_lines, "_parse_line", lambda raw: parsed.append(raw) or read(raw))
+    with use_ledger(create_engine("sqlite://"), tmp_path):
         big = WorkerLogStore(1 << 23)
         big.append(W, "a", 0, line("first") + b"x\n" * 500_000)
         lines = read_lines(big, W, most=5, contains="absent")
         assert [one.text for one in lines.items] == [
             ["only the newest 1000 lines of this log were searched; download it to search all of it"]
         ]
-        assert (len(said), lines.more) == (1000, False)
-        said.clear()
-        assert len(read_lines(big, W, most=5).items) == len(said) == 5, "no more lines are parsed than are shown"
-        said.clear()
+        assert (len(parsed), lines.more) == (1000, False)
+        parsed.clear()
+        assert len(read_lines(big, W, most=5).items) == len(parsed) == 5, "no more lines are parsed than are shown"
+        parsed.clear()
         lines = read_lines(big, W, most=2000, after=0)
-        assert (len(lines.items), len(said), lines.more) == (1000, 1000, True)
-        assert read_lines(big, W, most=1, after=lines.next).items, "and goes on from there"
+        assert (len(lines.items), len(parsed), lines.more) == (1000, 1000, True)
+        assert read_lines(big, W, most=1, after=lines.next).items, "and continues from there"
 
 
-def test_a_download_of_very_many_lines_has_the_newest_and_says_so(monkeypatch: pytest.MonkeyPatch, store: WorkerLogStore) -> None:
+def test_a_download_of_too_many_lines_has_the_newest_and_says_so(monkeypatch: pytest.MonkeyPatch, store: WorkerLogStore) -> None:
     monkeypatch.setattr(worker_log_lines, "DOWNLOADED_LINES", 300)
     store.append(W, "a", 0, b"".join(b"n%d\n" % number for number in range(1000)) + b"half a line")
     text = b"".join(as_download(store, W)).decode().splitlines()
-    assert text[0] == "only the newest 300 lines of this log are here"
+    assert text[0] == "only the newest 300 lines of this log are included"
     assert text[1:] == [f"INFO n{number}" for number in range(700, 1000)]
 
 

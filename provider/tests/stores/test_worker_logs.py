@@ -1,4 +1,4 @@
-"""Workers' own logs: stretches join, the oldest goes first, and what is read is what any worker may have sent."""
+"""Logs of workers: stretches are joined, and the oldest bytes are deleted first."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow_remote_provider.stores import OutOfStep
+from airflow_remote_provider.stores import WrongOffset
 from airflow_remote_provider.stores.worker_logs import Piece, WorkerLogStore
 from sqlalchemy import create_engine
 
-from testkit.ledger import installed
+from testkit.ledger import use_ledger
 
 W = "11111111-2222"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[WorkerLogStore]:
-    with installed(create_engine("sqlite://"), tmp_path):
+    with use_ledger(create_engine("sqlite://"), tmp_path):
         yield WorkerLogStore(1 << 20)
 
 
@@ -32,7 +32,7 @@ def whole(store: WorkerLogStore) -> bytes:
     return store.read(W, 0, 1 << 30).body
 
 
-def test_the_older_half_goes_and_positions_stay(store: WorkerLogStore, folder: Path) -> None:
+def test_the_older_half_is_deleted_and_positions_stay(store: WorkerLogStore, folder: Path) -> None:
     small = WorkerLogStore(100)
     sent = b""
     for number in range(40):
@@ -42,11 +42,11 @@ def test_the_older_half_goes_and_positions_stay(store: WorkerLogStore, folder: P
     piece = small.read(W, 0, 1 << 30)
     assert piece.end == 320 and 220 <= piece.begin < 280 and sent[piece.begin :] == piece.body
     assert small.read(W, 312, 1 << 30).body == b"0000039\n"
-    assert small.append(W, "a", 312, b"0000039\n") == 320, "a repeat changes nothing after its half has moved"
+    assert small.append(W, "a", 312, b"0000039\n") == 320, "a repeat changes nothing after its half was deleted"
 
 
 @pytest.mark.parametrize("most", [2, 100, 1000])
-def test_it_never_holds_more_than_it_may_however_much_comes_at_once(store: WorkerLogStore, folder: Path, most: int) -> None:
+def test_the_size_limit_holds_for_large_chunks(store: WorkerLogStore, folder: Path, most: int) -> None:
     small, offset = WorkerLogStore(most), 0
     for size in (1, 30, 499, 10_000, most // 2, most):
         offset = small.append(W, "a", offset, b"x" * (size - 1) + b"\n")
@@ -55,7 +55,7 @@ def test_it_never_holds_more_than_it_may_however_much_comes_at_once(store: Worke
 
 
 @pytest.mark.parametrize("verb", ["unlink", "open", "pwrite"])
-def test_killed_at_any_moment_it_repeats_and_skips_nothing(
+def test_a_process_killed_at_any_moment_repeats_and_skips_nothing(
     store: WorkerLogStore, folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     def killed(*_: object, **__: object) -> None:
@@ -75,7 +75,7 @@ def test_killed_at_any_moment_it_repeats_and_skips_nothing(
     assert small.read(W, 0, 0).end == 120
 
 
-def test_files_that_somebody_deleted_hold_up_nobody(store: WorkerLogStore, folder: Path) -> None:
+def test_deleted_files_do_not_block_appending(store: WorkerLogStore, folder: Path) -> None:
     store.append(W, "a", 0, b"one\n")
     store.append(W, "b", 0, b"two\n")
     for path in folder.glob("*.log"):
@@ -84,7 +84,7 @@ def test_files_that_somebody_deleted_hold_up_nobody(store: WorkerLogStore, folde
     assert whole(store) == b"three\n"
 
 
-def test_a_reader_does_not_wait_in_a_gap_that_somebody_cut(store: WorkerLogStore, folder: Path) -> None:
+def test_a_truncated_file_does_not_block_reading(store: WorkerLogStore, folder: Path) -> None:
     small = WorkerLogStore(20)
     small.append(W, "a", 0, b"0123456789")
     small.append(W, "a", 10, b"abc")
@@ -93,7 +93,7 @@ def test_a_reader_does_not_wait_in_a_gap_that_somebody_cut(store: WorkerLogStore
     assert small.read(W, 4, 99) == Piece(b"abc", 10, 13)
 
 
-def test_a_piece_goes_over_from_the_old_file_to_the_new(store: WorkerLogStore) -> None:
+def test_a_piece_spans_both_files(store: WorkerLogStore) -> None:
     small = WorkerLogStore(20)
     small.append(W, "a", 0, b"0123456789")
     small.append(W, "a", 10, b"abc")
@@ -103,22 +103,22 @@ def test_a_piece_goes_over_from_the_old_file_to_the_new(store: WorkerLogStore) -
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"stretch": "a"}x'])
-def test_a_marker_that_was_lost_repeats_at_most_a_stretch(store: WorkerLogStore, folder: Path, broken: bytes) -> None:
+def test_a_lost_marker_repeats_at_most_one_stretch(store: WorkerLogStore, folder: Path, broken: bytes) -> None:
     store.append(W, "a", 0, b"one\n")
     (folder / "place.json").write_bytes(broken)
     assert store.append(W, "a", 4, b"two\n") == 8
     assert whole(store) == b"one\ntwo\n"
 
 
-def test_what_does_not_join_is_refused_with_the_size_of_the_stretch(store: WorkerLogStore) -> None:
+def test_a_wrong_offset_is_refused_with_the_size_of_the_stretch(store: WorkerLogStore) -> None:
     store.append(W, "a", 0, b"one\n")
     store.append(W, "b", 0, b"two\n")
-    with pytest.raises(OutOfStep) as step:
+    with pytest.raises(WrongOffset) as step:
         store.append(W, "b", 9, b"x")
     assert step.value.size == 4
 
 
-def test_a_workers_log_is_removed_and_no_others(store: WorkerLogStore) -> None:
+def test_only_the_log_of_the_named_worker_is_removed(store: WorkerLogStore) -> None:
     assert store.worker_ids() == set()
     for worker_id in (W, "another"):
         store.append(worker_id, "a", 0, b"x")

@@ -1,4 +1,4 @@
-/** One queue's rules and policy: what its jobs may use, by kind. Users who may manage workers can change them. */
+/** One queue's rules and policy: what its jobs may use, by kind. Users with the right to manage workers can change them. */
 
 import { Badge, Box, Button, CloseButton, DataList, HStack, Text, VStack } from "@chakra-ui/react";
 import { useState } from "react";

@@ -46,7 +46,7 @@ test("running jobs link to Airflow's pages, and further ones to the tab Jobs", a
   expect(address()).toEqual({ tab: "jobs", worker_of: "oven-1", state: "running" });
 });
 
-test("an empty fleet is told apart from filters that match no worker", async () => {
+test("an empty fleet and filters without a match have different messages", async () => {
   fakeApi().list("workers", []);
   await show(<Fleet me={VIEWER} />);
   expect(screen.getByText("No worker has joined yet.")).toBeDefined();

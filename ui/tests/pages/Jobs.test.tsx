@@ -67,11 +67,11 @@ test("an error is shown in place of the list", async () => {
 });
 
 test("the reason why a job waits is read when the user asks", async () => {
-  fakeApi().on("GET", "jobs/job-2/waiting", { why: "No worker may serve the queue 'default'." });
+  fakeApi().on("GET", "jobs/job-2/waiting", { why: "No worker serves the queue 'default'." });
   await show(<Jobs />);
   expect(fakeApi().to("GET", "jobs/job-2/waiting")).toEqual([]);
   await click("Why?");
-  expect(screen.getByText("No worker may serve the queue 'default'.")).toBeDefined();
+  expect(screen.getByText("No worker serves the queue 'default'.")).toBeDefined();
 });
 
 test("if the reason cannot be read the cause takes its place", async () => {

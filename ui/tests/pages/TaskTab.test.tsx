@@ -51,20 +51,20 @@ test("a job that has ended shows its worker, its wait and its duration", async (
 
 test("a job that waits says why, and since when", async () => {
   fakeApi().list("jobs", [makeJob({ state: "queued", worker: null, accepted_at: null })]);
-  fakeApi().on("GET", "jobs/job-1/waiting", { why: "No worker may serve the queue 'default'." });
+  fakeApi().on("GET", "jobs/job-1/waiting", { why: "No worker serves the queue 'default'." });
   await show(TAB);
   await pass(0);
-  expect(facts()).toMatchObject({ State: "queued", Details: "No worker may serve the queue 'default'.", Waited: "1 hour ago" });
+  expect(facts()).toMatchObject({ State: "queued", Details: "No worker serves the queue 'default'.", Waited: "1 hour ago" });
 });
 
 test("a running job shows what it uses", async () => {
   const job = makeJob();
   fakeApi().list("jobs", [job]);
-  fakeApi().on("GET", "jobs/job-1/waiting", { why: "It has run on oven-1 for an hour." });
+  fakeApi().on("GET", "jobs/job-1/waiting", { why: "It has been running on oven-1 for an hour." });
   fakeApi().on("GET", "jobs/job-1", { ...job, usage: { cpus: 0.5, memory: 64e6 } });
   await show(TAB);
   await pass(0);
-  expect(facts()).toMatchObject({ Details: "It has run on oven-1 for an hour.", Processors: "0.50 busy", Memory: "64 MB" });
+  expect(facts()).toMatchObject({ Details: "It has been running on oven-1 for an hour.", Processors: "0.50 busy", Memory: "64 MB" });
 });
 
 test("a Dag file that differs at the worker is named", async () => {

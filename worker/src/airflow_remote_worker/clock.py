@@ -1,4 +1,4 @@
-"""Time, sleep and chance, as one object that tests replace. Nothing else in the worker reads a clock or rolls dice."""
+"""Time, sleep and random numbers as one object that tests replace. The rest of the worker reads no clock and draws no numbers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import anyio
 from airflow_remote_worker.local import boottime
 
 CLOCK_DIFFERS_S = 60.0
-"""From here on people are told how far the wall clock is off: logs of both sides are hard to read together; nothing breaks."""
+"""From this difference on users are warned that the wall clock is off. It only makes the logs of both sides hard to compare."""
 
 
 class Clock(Protocol):
     def monotonic(self) -> float:
-        """Seconds that never run backwards and go on while the machine is suspended; comparable until the next reboot."""
+        """Return seconds that never run backwards and go on while the machine is suspended; comparable until the next reboot."""
 
     def wall(self) -> float:
-        """Seconds since the epoch: for people and files, never for decisions."""
+        """Return seconds since the epoch: for texts and files, never for decisions."""
 
     def chance(self) -> float:
-        """A random number in [0, 1)."""
+        """Return a random number in [0, 1)."""
 
     async def sleep(self, seconds: float) -> None: ...
 
@@ -43,9 +43,9 @@ class SystemClock:
         await anyio.sleep(seconds)
 
 
-def off_by(seconds: float) -> str:
-    """Say how far this machine's wall clock is off."""
-    return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} central's; set it (NTP)"
+def describe_clock_offset(seconds: float) -> str:
+    """Return a text on how far this machine's wall clock is off, with the remedy."""
+    return f"{abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} central's; set up NTP"
 
 
 class Backoff:
@@ -58,8 +58,11 @@ class Backoff:
         self._failures = 0
 
     def next_s(self, at_least_s: float | None = None) -> float:
-        """Return how long to wait after one more failure; never less than *at_least_s* (a `Retry-After`: whole seconds, so
-        whoever was told the same one is spread over the second after it)."""
+        """Return how long to wait after one more failure; never less than *at_least_s*.
+
+        *at_least_s* comes from a `Retry-After` in whole seconds. Callers that got the same value are spread over the second after
+        it.
+        """
         # The exponent is bounded: 2.0 ** 2000 overflows after a long outage.
         widest = min(self._ceiling_s, self._floor_s * 2.0 ** min(self._failures, 32))
         self._failures += 1
@@ -67,5 +70,5 @@ class Backoff:
         return wait_s if at_least_s is None else max(wait_s, at_least_s + max(1.0, 0.1 * at_least_s) * self._clock.chance())
 
     def reset(self) -> None:
-        """Forget the failures: it worked."""
+        """Start again with the shortest wait, after a success."""
         self._failures = 0

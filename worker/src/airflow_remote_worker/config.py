@@ -1,6 +1,6 @@
-"""What the site decides about its worker: a TOML file, then the environment, then flags; the later wins.
+"""The worker's settings: from a TOML file, the environment and flags; flags override the environment, which overrides the file.
 
-Owns the names, defaults and rules of every setting. It refuses to own secrets: the credential is in :mod:`.state`.
+Owns the names, defaults and rules of every setting. The credential is not a setting: it is in :mod:`.state`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from airflow_remote_protocol.addresses import BadAddress, checked_address
+from airflow_remote_protocol.addresses import BadAddress, parse_address
 
 ENV_PREFIX = "AIRFLOW_REMOTE_WORKER_"
 NOT_SETTINGS = frozenset({"HOME", "TOKEN", "AIRFLOW_TOKEN", "CONFIG", "LOG_LEVEL"})
-"""Names under the prefix that have a meaning of their own: the state directory, two tokens for `join`, the file, logging."""
+"""Variables with the prefix that are not settings: the state directory, two tokens for `join`, the settings file, logging."""
 FILE_NAME = "worker.toml"
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -29,101 +29,101 @@ class ConfigError(ValueError):
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all sections: immutable; a key that we don't know is a mistake, not a wish for later."""
+    """Base of all sections: immutable; an unknown key is an error."""
 
 
 class RuntimeConfig(Section, frozen=True, kw_only=True):
-    """Where tasks run: never the worker's own environment."""
+    """The Python environment of tasks, which is never the worker's own."""
 
     python: Path | None = None
     """The interpreter of an environment with the Task SDK."""
     env: dict[str, str] = {}
-    """Extra environment variables for tasks. They see no others but a few harmless ones."""
+    """Extra environment variables for tasks. Tasks get only these and a few harmless ones."""
 
 
 class BundleConfig(Section, frozen=True, kw_only=True):
-    """A Dag bundle that is on this machine already."""
+    """A Dag bundle that exists on this machine."""
 
     path: Path
     """The directory that holds its Dag files, as central's bundle of that name does."""
 
 
 class QueueConfig(Section, frozen=True, kw_only=True):
-    """What holds for the jobs of one queue instead."""
+    """Settings that apply to the jobs of one queue."""
 
     run_as_user: str = ""
-    """The user as whom this queue's tasks run. Unset: as `run_as_user` says."""
+    """The user that this queue's tasks run as. Unset: the general `run_as_user`."""
 
 
 class KeepLogs(Section, frozen=True, kw_only=True):
-    """How long task logs stay here after central has them; the older go first. What is in `quarantine/` counts and goes too."""
+    """How long task logs are kept after central has them; the oldest are removed first. Applies to `quarantine/` too."""
 
     days: Annotated[float, msgspec.Meta(ge=0)] = 14
-    """Older ones go."""
+    """Older logs are removed."""
     total_mb: Annotated[float, msgspec.Meta(ge=0)] = 500
-    """Above this, in MB, the oldest go."""
+    """Above this size, in MB, the oldest logs are removed."""
 
 
 class PollConfig(Section, frozen=True, kw_only=True):
-    """Bounds for the one long request; central says what it wants within them."""
+    """Bounds for polls and retries. Within them central decides."""
 
     max_wait_s: Positive = 300
-    """Some proxies cut requests that stay silent: set it below their limit."""
+    """How long one poll may wait. Some proxies cut silent requests: set it below their limit."""
     backoff_ceiling_s: Positive = 30
-    """The longest wait between attempts while central is away."""
+    """The longest wait between attempts while central can't be reached."""
 
 
 class Config(Section, frozen=True, kw_only=True):
     """All settings. Made by :func:`load`."""
 
     state: Path
-    """The directory that is this worker: credential, jobs, logs."""
+    """The worker's state directory: credential, jobs, logs."""
     central: str = ""
-    """URL of central's web server, with any sub-path; empty: as joined."""
+    """URL of central's web server, with any sub-path; empty: the one used to join."""
     name: str = ""
-    """What `join` calls this worker; empty: the host name. Later changes don't rename it."""
+    """The worker's name for `join`; empty: the host name. Later changes don't rename it."""
     slots: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = os.cpu_count() or 1
-    """How many slots jobs may fill at once; a task takes as many as its `pool_slots`."""
+    """How many slots jobs may fill at once; a task takes its `pool_slots`."""
     triggers: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 1000
-    """How many triggers of deferred tasks this worker hosts at most. They take no slots. 0: none; they wait for other workers."""
+    """The largest number of triggers of deferred tasks on this worker. Triggers take no slots. 0: they wait for other workers."""
     runtime: RuntimeConfig = RuntimeConfig()
     run_as_user: str = ""
-    """The user as whom tasks run, if the worker is root: then none can read the worker's credential. Unset: as the worker."""
+    """The user that tasks run as if the worker is root, so that tasks can't read its credential. Unset: the worker's user."""
     queues: dict[str, QueueConfig] = {}
     bundles: dict[str, BundleConfig] = {}
     ca_file: Path | None = None
-    """PEM file with the authorities to trust instead of the system's."""
+    """PEM file with the certificate authorities to trust instead of the system's."""
     client_cert: Path | None = None
-    """PEM file with the certificate to show where TLS demands one (mutual TLS), its chain behind it."""
+    """PEM file with the client certificate for mutual TLS, followed by its chain."""
     client_key: Path | None = None
-    """PEM file with its key, without a passphrase; unset: in the same file."""
+    """PEM file with the key of `client_cert`, without a passphrase; unset: the key is in the same file."""
     proxy: str | None = None
-    """URL of an HTTP proxy; `none`: no proxy at all; unset: as `HTTPS_PROXY` and `NO_PROXY` say."""
+    """URL of an HTTP proxy; `none`: no proxy; unset: `HTTPS_PROXY` and `NO_PROXY` apply."""
     proxy_auth_file: Path | None = None
-    """File with one line `user:password` for the proxy, which then is in no URL and no list of processes."""
+    """File with one line `user:password` for the proxy, so that the password is in no URL and no process list."""
     insecure_http: bool = False
-    """Allow plain http to central beyond this machine."""
+    """Allow unencrypted http to a central on another machine."""
     drain_timeout_s: Positive = 3600
-    """How long SIGTERM waits for running jobs before the daemon ends without them; they run on and the next start adopts them."""
+    """How long the daemon waits for running jobs after SIGTERM. Then it ends; the jobs run on, and the next start adopts them."""
     stop_grace_s: Positive = 60
-    """How long a stopped job may wind down by itself before its processes are signalled from outside."""
+    """How long a stopped job may take to end by itself before the daemon signals its processes."""
     min_free_mb: Annotated[float, msgspec.Meta(ge=0)] = 100
-    """How many MB of the state directory's disk stay free for running jobs: with less, the oldest finished jobs' logs go, and no
-    new jobs are taken."""
+    """How many MB of the state directory's disk must stay free for running jobs. With less, the logs of the oldest finished jobs
+    are removed and no new jobs are taken."""
     keep_logs: KeepLogs = KeepLogs()
     poll: PollConfig = PollConfig()
 
     def user_of(self, queue: str) -> str:
-        """Return the user as whom tasks of this queue run; empty: as the worker."""
+        """Return the user that tasks of this queue run as; empty: the worker's user."""
         own = self.queues.get(queue)
         return (own.run_as_user if own else "") or self.run_as_user
 
 
 def load(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Config:
-    """Return the settings from *file* (or its default place), *environ* and *flags*, the later winning.
+    """Return the settings from *file* (default: the state directory's `worker.toml`), *environ* and *flags*; later ones override.
 
     Raises:
-        ConfigError: says which key, why, and what to do.
+        ConfigError: a setting is wrong; the text names the key, the cause and the remedy.
     """
     environ = os.environ if environ is None else environ
     state = state_directory(flags or {}, environ)
@@ -143,18 +143,18 @@ def load(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] |
 
 
 def state_directory(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Path:
-    """Return the state directory that the flags, the environment or the user's home name."""
+    """Return the state directory from the flags, the environment or the default."""
     return Path(flags.get("state") or environ.get(ENV_PREFIX + "HOME") or default_state(environ)).expanduser().absolute()
 
 
 def default_state(environ: Mapping[str, str]) -> Path:
-    """Return where the worker lives unless told otherwise."""
+    """Return the default state directory."""
     data = environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(data).expanduser() / "airflow-remote-worker"
 
 
 def default_name() -> str:
-    """Return this machine's host name in the letters that a worker's name may have."""
+    """Return this machine's host name, with characters that a worker's name can't have replaced."""
     kept = "".join(c if (c.isalnum() and c.isascii()) or c in "._-" else "-" for c in socket.gethostname())
     return kept.strip("._-")[:100] or "worker"
 
@@ -166,13 +166,13 @@ def check_central(url: str, *, insecure_http: bool) -> str:
         ConfigError: not a URL, or plain http to another machine.
     """
     try:
-        checked, is_safe = checked_address(url)
+        checked, is_safe = parse_address(url)
     except BadAddress as error:
         raise ConfigError(f"central: {error}") from None
     if not is_safe and not insecure_http:
         raise ConfigError(
             f"central: {url} would send this worker's credential unencrypted; use https, or set insecure_http = true "
-            "(--insecure-http) if that network is yours"
+            "(--insecure-http) if you trust that network"
         )
     return checked
 
@@ -197,10 +197,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def write_settings(state: Path, settings: Mapping[str, Any]) -> None:
-    """Write *settings*, texts, numbers and tables of them, into a new settings file of the directory *state*.
+    """Write *settings* (texts, numbers and tables of them) into a new settings file in *state*.
 
     Raises:
-        OSError: it exists, or can't be written.
+        OSError: the file exists, or can't be written.
     """
     with (state / FILE_NAME).open("x", encoding="utf-8") as file:
         file.write("".join(_as_toml(settings, ())))
@@ -222,7 +222,7 @@ def _quoted(key: str) -> str:
 
 
 def _quoted_text(text: str) -> str:
-    """Return *text* as a basic string of TOML: JSON's, but that DEL is escaped too."""
+    """Return *text* as a basic string of TOML, which is JSON's with DEL escaped too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -234,7 +234,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         if name == variable or name in NOT_SETTINGS:
             continue
         first, *rest = name.split("__")
-        # Names of bundles, queues and variables are the site's own: their case matters.
+        # Names of bundles, queues and variables are chosen by the site: their case matters.
         named = first in ("BUNDLES", "QUEUES")
         keys = [first.lower(), *(part if named and i == 0 else part.lower() for i, part in enumerate(rest))]
         if name.startswith("RUNTIME__ENV__"):
@@ -263,10 +263,10 @@ def _as_path(kind: type[Any], value: Any) -> Any:
 
 
 def _explain(text: str) -> str:
-    """Turn msgspec's "… - at `$.runtime.python`" into the key first, then the cause, then the remedy."""
+    """Turn msgspec's "… - at `$.runtime.python`" into key, cause and remedy."""
     cause, _, where = text.partition(" - at `$")
     key = where.rstrip("`").lstrip(".") or "settings"
-    known = f"see the reference, or take it out of {FILE_NAME}, {ENV_PREFIX}… and the flags"
+    known = f"see the reference, or remove it from {FILE_NAME}, {ENV_PREFIX}… and the flags"
     if "unknown field" in cause:
         unknown = cause.split("`")[1]
         key = f"{where.rstrip('`').lstrip('.')}.{unknown}".lstrip(".")

@@ -1,4 +1,4 @@
-"""The Remote Worker daemon, composed. Read :func:`serve` top-down: it is the whole story; each part is told in its own file.
+"""The Remote Worker daemon: makes all parts, connects them and runs them. Start at :func:`serve`; each part has its own module.
 
 link ── poll ──► session (decides) ──► supervisor ──► shims (outlive us)
   ▲                                        │             │ unix socket
@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import msgspec
 from airflow_remote_protocol.messages import (
-    LONGEST_SHORT_TEXT,
+    MAX_SHORT_TEXT,
     Intent,
     IntentMode,
     JobPhase,
@@ -36,17 +36,17 @@ from airflow_remote_protocol.messages import (
 from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, system
-from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, off_by
+from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, describe_clock_offset
 from airflow_remote_worker.config import Config
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.facts import capabilities, facts
 from airflow_remote_worker.gateway import JobAccess, LocalGateway
 from airflow_remote_worker.jobs.job import Job
-from airflow_remote_worker.jobs.launcher import Launcher, scrubbed
+from airflow_remote_worker.jobs.launcher import Launcher, scrub_environment
 from airflow_remote_worker.jobs.logs import LogKeeper
 from airflow_remote_worker.jobs.runtime import RuntimeKeeper
 from airflow_remote_worker.jobs.site import Site
-from airflow_remote_worker.jobs.supervisor import Supervisor, shim_of
+from airflow_remote_worker.jobs.supervisor import Supervisor, make_shim_record
 from airflow_remote_worker.jobs.usage import Meter
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle, Phase
@@ -80,14 +80,14 @@ from airflow_remote_worker.triggers.spool import TriggerSpool
 log = logging.getLogger(__name__)
 
 FIRST_SETTINGS_S = 2.0
-"""A session is opened in a tenth of that; a second start of the zygote costs as much."""
-MOVED_ON = "central has given this job up, or to someone else"
+"""How long the first zygote waits for central's settings: ten times the usual time, and about as long as restarting a zygote."""
+SUPERSEDED_TEXT = "central has given this job up, or given it to another worker"
 LAST_REPORTS_S = 10.0
 """How long a drained worker waits for its last logs and reports; what is left is on disk for the next start."""
 
 
 def run(config: Config) -> int:
-    """Run the daemon until it is told to go; return the exit code. A restart is another program in this process."""
+    """Run the daemon until it ends; return the exit code. A restart executes the program again in the same process."""
     state, lifecycle = State(config.state), Lifecycle()
     with state.locked():
         code = anyio.run(partial(serve, config, state, lifecycle=lifecycle), backend="asyncio")
@@ -96,7 +96,7 @@ def run(config: Config) -> int:
             # Not a new process: systemd, a container's init and a terminal watch this one.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
         except OSError as error:
-            log.error("%s can't be started anew: %s; start the worker by hand", sys.executable, error)
+            log.error("%s can't be restarted: %s; start the worker by hand", sys.executable, error)
             return EXIT_FAILED
     return code
 
@@ -105,10 +105,10 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     """Serve until drained, detached or refused. The caller holds the state directory's lock.
 
     Raises:
-        NotJoined, Damaged, ConfigError: this directory can't be served from.
+        NotJoined, Damaged, ConfigError: the directory or the settings can't be used.
     """
     membership, worker_log = state.membership(), WorkerLog(state.worker_log)
-    with worker_log.heard():
+    with worker_log.attached():
         return await _serve(
             Daemon(config, state, membership, lifecycle or Lifecycle(), clock or SystemClock(), worker_log), state
         )
@@ -130,26 +130,26 @@ async def _serve(daemon: Daemon, state: State) -> int:
             daemon.supervisor.adopt()
             daemon.hosts.adopt()
             daemon.triggers.adopt()
-            # Not before the adopted jobs have their doors: a shim that knocks for a job we don't know is told to stop.
+            # Only after the adopted jobs are known to the gateway: it stops every shim that connects for an unknown job.
             await tasks.start(daemon.gateway.serve, name="gateway")
-            daemon.notifier.serving()
+            daemon.notifier.notify_ready()
             tasks.start_soon(daemon.keep_runtime, name="runtime")
             tasks.start_soon(daemon.report_runtime.run, name="report runtime")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
-            tasks.start_soon(daemon.ship_worker_log.run, name="ship own log")
+            tasks.start_soon(daemon.ship_worker_log.run, name="ship worker log")
             tasks.start_soon(daemon.ship_triggers.run, name="ship triggers' logs")
             tasks.start_soon(daemon.usage.run, name="usage")
-            tasks.start_soon(daemon.drain_when_told, name="drain")
+            tasks.start_soon(daemon.drain_when_asked, name="drain")
             tasks.start_soon(daemon.status.run, name="status")
             tasks.start_soon(daemon.logs.run, daemon.worker_logs, name="trim logs")
             tasks.start_soon(daemon.disk.watch, daemon.logs.free, name="disk")
             await daemon.lifecycle.detaching.wait()
             if not daemon.lifecycle.restarts:
-                daemon.notifier.ending()
+                daemon.notifier.notify_stopping()
             tasks.cancel_scope.cancel()
     finally:
-        # Also when a loop died: what we hold is on disk, the shims run on, the next start adopts them.
+        # Also after a loop failed: everything held is on disk, the shims run on, and the next start adopts them.
         with anyio.CancelScope(shield=True):
             await daemon.end_session()
             await daemon.link.close()
@@ -162,7 +162,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
 
 
 class Daemon:
-    """All parts, wired. Makes nothing happen by itself."""
+    """All parts, connected. Starts nothing by itself."""
 
     def __init__(
         self, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock, worker_log: WorkerLog
@@ -177,14 +177,14 @@ class Daemon:
         self.gateway = LocalGateway(state.socket_path(), self.link, clock)
         self.launcher = Launcher(
             config.runtime.python,
-            env=scrubbed(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env),
+            env=scrub_environment(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env),
             home=state.airflow_home,
             zygote_log=state.zygote_log,
         )
         self.task_settings = TaskSettingsKeeper(state.task_settings_path, self.launcher.use_task_settings)
         self.runtime = RuntimeKeeper(self.launcher, state.canary, clock)
         self.report_runtime = RuntimeLoop(self.link, clock, self._runtime)
-        doors = _Doors(self)
+        access = _LocalAccess(self)
         self.disk = Disk(state.root, config.min_free_mb, clock)
         self.logs = LogKeeper(self.spool, state.quarantine, config.keep_logs, clock)
         site = Site(
@@ -196,12 +196,12 @@ class Daemon:
             note_failure=self.disk.note_failure,
             body_bytes=lambda: self.link.body_bytes,
         )
-        self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, doors, clock)
+        self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, access, clock)
         self._trigger_spool = TriggerSpool(state.triggers, state.quarantine)
         self.hosts = Hosts(state.hosts, site, self.launcher, clock)
         central = CentralPort(accept=self.link.accept, wait=self.link.wait_for_contact)
         self.triggers = TriggerKeeper(site, self._trigger_spool, self.session, self.hosts, central, clock)
-        self.end_triggers = EndTriggersLoop(self.link, clock, self.triggers.told)
+        self.end_triggers = EndTriggersLoop(self.link, clock, self.triggers.note_delivered)
         self.ship_triggers = ShipTriggersLoop(self.link, clock, self.triggers.flushed)
         self.deliver = DeliverLoop(self.link, clock, self.supervisor.supersede)
         self.ship = ShipLoop(self.link, clock)
@@ -213,7 +213,7 @@ class Daemon:
         router = Router(self.supervisor, self.triggers)
         self.poll = PollLoop(self.link, self.session, router, lifecycle, clock, polls)
         self.rotate = RotateLoop(self.link, clock, lambda new, old: state.replace_credential(new, previous=old))
-        self.status = StatusFile(state.status_path, self._describe, lambda: self.notifier.status(self._summary()), clock)
+        self.status = StatusFile(state.status_path, self._describe, lambda: self.notifier.set_status(self._summary()), clock)
         self._config = config
         self._capabilities = capabilities(config)
         self._state = state
@@ -228,39 +228,39 @@ class Daemon:
         self.supervisor.on_held += [
             lambda job: self._store_contact(),
             lambda job: self.status.note_change(),
-            lambda job: self.usage.hear_begun(),
+            lambda job: self.usage.on_job_held(),
         ]
-        self.supervisor.on_freed = self._hear_freed
-        self.supervisor.on_closed = self._hear_closed
+        self.supervisor.on_freed = self._on_freed
+        self.supervisor.on_closed = self._on_closed
         self._wire_triggers()
-        self.runtime.on_change = self._hear_runtime
+        self.runtime.on_change = self._on_runtime
         self.report_runtime.on_change = self.status.note_change
         self.session.unfit = self.runtime.unfit
-        self.supervisor.on_outcome = self._hear_outcome
-        self.disk.on_change = self._hear_disk
-        self.poll.on_session += [self._hear_session, self.rotate.hear_session]
-        self.poll.on_intent += [self.rotate.hear_intent, self._hear_intent]
-        self.link.on_fallback = self.rotate.hurry
+        self.supervisor.on_outcome = self._on_outcome
+        self.disk.on_change = self._on_disk
+        self.poll.on_session += [self._on_session, self.rotate.on_session]
+        self.poll.on_intent += [self.rotate.on_intent, self._on_intent]
+        self.link.on_fallback = self.rotate.rotate_now
         self.poll.on_task_settings += [self.task_settings.receive]
-        self.poll.on_contact += [self._hear_contact]
+        self.poll.on_contact += [self._on_contact]
         self.session.note_contact(self._stored_contact())
         self.task_settings.load()
         self.session.task_settings_revision = self.task_settings.revision
 
     def _wire_triggers(self) -> None:
         keeper = self.triggers
-        self.gateway.hosts = keeper.voice = Conversation(self.hosts, keeper, self.gateway, self._clock)
+        self.gateway.hosts = keeper.conversation = Conversation(self.hosts, keeper, self.gateway, self._clock)
         self.hosts.on_died = keeper.host_died
         self.hosts.on_change = self.status.note_change
         self.hosts.task_settings = lambda: self.task_settings.mark
-        keeper.tell = self.end_triggers.tell
+        keeper.report_end = self.end_triggers.report_end
         keeper.log_grew, keeper.flush = self.ship_triggers.log_grew, self.ship_triggers.flush
         keeper.on_held = self._store_contact
-        keeper.on_freed = self._hear_trigger_ended
-        keeper.on_change = self._hear_fewer
+        keeper.on_freed = self._on_trigger_ended
+        keeper.on_change = self._note_fewer
 
     def request(self) -> SessionRequest:
-        """Return what opens a session: who we are, what we can do, what we hold."""
+        """Return the request that opens a session: this worker's identity, its capabilities and its leases."""
         return SessionRequest(
             instance_id=self._state.instance_id(),
             boot_id=self._boot_id,
@@ -274,27 +274,27 @@ class Daemon:
         )
 
     def running(self) -> list[Job]:
-        """Return the jobs that are not over yet."""
+        """Return the jobs that have not ended."""
         return [job for job in self.supervisor.jobs.values() if not job.ended.is_set()]
 
     def _shims(self) -> dict[str, int]:
         return {job.lease.job_id: job.shim.pid for job in self.running() if job.shim}
 
     async def keep_runtime(self) -> None:
-        """Try the runtime and keep a zygote ready, until cancelled.
+        """Test the runtime and keep a zygote ready, until cancelled.
 
-        The first start of all waits a moment for the settings that it would lack.
+        If no settings for tasks are stored yet, wait up to :data:`FIRST_SETTINGS_S` for central's.
         """
         with anyio.move_on_after(FIRST_SETTINGS_S):
             await self.task_settings.known.wait()
         await self.runtime.run()
 
-    async def drain_when_told(self) -> None:
-        """Once draining: take no more, wait for the jobs, give the credential back if we are to leave, detach."""
+    async def drain_when_asked(self) -> None:
+        """Once draining: take no jobs, wait for running ones, give the credential back if the intent is `leave`, detach."""
         await self.lifecycle.draining.wait()
         if self.lifecycle.phase is Phase.DETACHING:
-            return  # at once, without a wait
-        log.info("draining (%s): %d jobs to wait for", self.lifecycle.reason, len(self.running()))
+            return
+        log.info("draining (%s): waiting for %d jobs", self.lifecycle.reason, len(self.running()))
         self.session.draining = True
         self.triggers.hand_back_all("this worker is draining")
         self.status.note_change()
@@ -304,32 +304,34 @@ class Daemon:
         with anyio.move_on_after(LAST_REPORTS_S):
             await self._until(lambda: self.session.is_idle or bool(self.running()))
         if self.session.intent.mode is IntentMode.LEAVE and self.session.is_idle:
-            self.lifecycle.gives_credential_back = True
+            self.lifecycle.is_leaving = True
             try:
                 await self.link.leave()
                 self._state.forget()
             except WorkerError as error:
-                self.lifecycle.detach(f"leaving was refused: {error}; start again to retry", exit_code=EXIT_FAILED)
+                self.lifecycle.detach(
+                    f"central did not let this worker leave: {error}; start it again to retry", exit_code=EXIT_FAILED
+                )
         how = "drain timeout" if waited.cancelled_caught else "drained"
         self.lifecycle.detach(f"{self.lifecycle.reason}; {how}")
 
     async def end_session(self) -> None:
-        """Tell central that this daemon has ended as it should, if central can be told; one that starts anew has not ended."""
+        """Report a regular end of this daemon to central, if central can be reached. A restart is not an end."""
         ends = self.lifecycle.phase is Phase.DETACHING and self.lifecycle.exit_code == EXIT_OK and not self.lifecycle.restarts
-        if not ends or self.lifecycle.gives_credential_back or self.link.session_id is None:
+        if not ends or self.lifecycle.is_leaving or self.link.session_id is None:
             return
         with anyio.move_on_after(END_SESSION_S):
             try:
                 await self.link.end_session()
-            except WorkerError as error:  # an older central knows no such call; any other sees the silence
-                log.debug("central was not told that this worker ends: %s", error)
+            except WorkerError as error:  # an older central has no such call; central notices the missing polls anyway
+                log.debug("the end of this worker could not be reported to central: %s", error)
 
     def worker_logs(self) -> list[Path]:
-        """Return the logs of our own processes that are being written."""
+        """Return the logs that this worker's processes are writing."""
         return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values()), *self.hosts.logs()]
 
     def _describe(self) -> dict[str, Any]:
-        """Return what `status.json` holds besides who wrote it."""
+        """Return the content of `status.json`, except pid and `ended`."""
         runtime = self.launcher.runtime
         return {
             "phase": self.lifecycle.phase.name.lower(),
@@ -365,27 +367,30 @@ class Daemon:
         trouble = self.poll.trouble or self.runtime.trouble or self.report_runtime.refused or self.disk.trouble
         return f"{self.name}: {phase}, {len(self.running())} jobs" + (f"; {trouble}" if trouble else "")
 
-    def _hear_session(self, session: Session) -> None:
+    def _on_session(self, session: Session) -> None:
         both = agree(self._capabilities, session.capabilities)
         self.ship.gzip = self.ship_worker_log.gzip = self.ship_triggers.gzip = Capability.GZIP_LOG in both
-        self.ship_worker_log.hear_wanted(Capability.WORKER_LOG in both)
-        self.usage.hear_wanted(Capability.USAGE in both)
-        self.report_runtime.hear_session(wanted=Capability.RUNTIME in both)
-        self._hear_intent(session.intent)
+        self.ship_worker_log.set_wanted(Capability.WORKER_LOG in both)
+        self.usage.set_wanted(Capability.USAGE in both)
+        self.report_runtime.on_session(wanted=Capability.RUNTIME in both)
+        self._on_intent(session.intent)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)
         if abs(self._clock_off_s) > CLOCK_DIFFERS_S:
-            log.warning("this machine's clock is %s; logs of both sides are hard to read together", off_by(self._clock_off_s))
+            log.warning(
+                "this machine's clock is %s; until then the logs of both sides are hard to compare",
+                describe_clock_offset(self._clock_off_s),
+            )
 
-    def _hear_intent(self, intent: Intent) -> None:
+    def _on_intent(self, intent: Intent) -> None:
         if intent.restart:
-            self.lifecycle.restart("central wants it to start anew")
+            self.lifecycle.restart("an administrator requested a restart")
         if intent.mode in (IntentMode.DRAIN, IntentMode.LEAVE):
-            self.triggers.hand_back_all("central drains this worker")
+            self.triggers.hand_back_all("an administrator drains this worker")
 
-    def _hear_contact(self) -> None:
+    def _on_contact(self) -> None:
         if not self.poll.trouble:
-            self.notifier.good_contact()
+            self.notifier.feed_watchdog()
             self._contact_at = self._clock.wall()
             if not self.session.is_idle:
                 self._store_contact()
@@ -395,10 +400,10 @@ class Daemon:
         found = self.runtime.found
         if found is None:
             return None
-        trouble = self.runtime.trouble[:LONGEST_SHORT_TEXT]
+        trouble = self.runtime.trouble[:MAX_SHORT_TEXT]
         return Runtime(airflow=found.airflow, task_sdk=found.task_sdk, python=found.python, trouble=trouble)
 
-    def _hear_runtime(self) -> None:
+    def _on_runtime(self) -> None:
         before = self.session.free_slots(), self.session.free_triggers()
         self.session.unfit, self.session.on_probation = self.runtime.unfit, self.runtime.on_probation
         if before != (self.session.free_slots(), self.session.free_triggers()):
@@ -406,45 +411,48 @@ class Daemon:
         self.report_runtime.note_change()
         self.status.note_change()
 
-    def _hear_outcome(self, report: Report, begun: bool | None) -> None:
+    def _on_outcome(self, report: Report, begun: bool | None) -> None:
         if begun:
             self.runtime.note_begun()
         elif begun is False:
             self.runtime.note_failure(report.reason)
 
-    def _hear_disk(self) -> None:
+    def _on_disk(self) -> None:
         if not self.disk.trouble and self.session.no_room:
             self.session.no_room = ""
             self.poll.refresh()
         self.status.note_change()
 
     def _store_contact(self) -> None:
-        """For shims that must count on without us, and for the next daemon. A job's first contact is in its `job.json` too."""
+        """Store the last contact for shims, which watch the time without contact even without a daemon, and for the next daemon.
+
+        A job's first contact is in its `job.json` too.
+        """
         if self.session.last_contact is not None:
             with contextlib.suppress(OSError):
                 self._state.store_contact(self.session.last_contact)
 
-    def _hear_freed(self) -> None:
+    def _on_freed(self) -> None:
         self.poll.refresh()
-        self._hear_fewer()
+        self._note_fewer()
 
-    def _hear_trigger_ended(self) -> None:
+    def _on_trigger_ended(self) -> None:
         if self.session.free_triggers() == 1:
-            self.poll.refresh()  # the open poll says that there is no room
-        self._hear_fewer()
+            self.poll.refresh()  # the open poll lists no free trigger
+        self._note_fewer()
 
-    def _hear_closed(self, job: Job) -> None:
-        # No new poll: central took the report and knows.
+    def _on_closed(self, job: Job) -> None:
+        # No new poll: central knows from the report.
         self.logs.note_closed(job.dir)
-        self._hear_fewer()
+        self._note_fewer()
 
-    def _hear_fewer(self) -> None:
+    def _note_fewer(self) -> None:
         self._fewer.set()
         self._fewer = anyio.Event()
         self.status.note_change()
 
     def _stored_contact(self) -> float:
-        """The last contact of an earlier daemon since this machine started: our start gives adopted jobs no new hour."""
+        """Return an earlier daemon's last contact since this machine started: a restart gives adopted jobs no extra time."""
         now = self._clock.monotonic()
         stored = self._state.contact()
         holds_any = any(job.closed() is None for job in self.spool) or any(True for _ in self._trigger_spool)
@@ -457,8 +465,8 @@ class Daemon:
             await self._fewer.wait()
 
 
-class _Doors:
-    """Opens a job's door at the gateway, with what it leads to."""
+class _LocalAccess:
+    """Gives jobs access to the gateway, connected to the parts that their calls concern."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -471,9 +479,11 @@ class _Doors:
                 key,
                 on_accepted=lambda: daemon.session.move(lease, JobPhase.RUNNING),
                 on_begun=daemon.runtime.note_begun,
-                # Its log may still be wanted: a lost job's is. The log's own route says so, or that it isn't.
-                on_superseded=lambda: daemon.supervisor.stop(Stop(lease.job_id, lease.epoch, StopReason.SUPERSEDED, MOVED_ON)),
-                on_hello=lambda pid: daemon.supervisor.meet(job, shim_of(pid)),
+                # Don't drop the log: central may still want it, as for a lost job. Central's answer to the log decides.
+                on_superseded=lambda: daemon.supervisor.stop(
+                    Stop(lease.job_id, lease.epoch, StopReason.SUPERSEDED, SUPERSEDED_TEXT)
+                ),
+                on_hello=lambda pid: daemon.supervisor.note_shim(job, make_shim_record(pid)),
                 outbox=job.outbox,
             )
         )
@@ -487,14 +497,14 @@ class _Doors:
 
 @contextlib.asynccontextmanager
 async def daemon_signals(lifecycle: Lifecycle) -> Any:
-    """SIGTERM and SIGINT go to *lifecycle* while inside."""
+    """Pass SIGTERM and SIGINT to *lifecycle* inside this context."""
     loop = asyncio.get_running_loop()
 
-    def hear(signum: signal.Signals) -> None:
-        lifecycle.hear_signal(signum.name)
+    def receive(signum: signal.Signals) -> None:
+        lifecycle.on_signal(signum.name)
 
-    system.on_signal(loop, hear)
+    system.add_signal_handlers(loop, receive)
     try:
         yield
     finally:
-        system.off_signal(loop)
+        system.remove_signal_handlers(loop)

@@ -1,4 +1,4 @@
-"""Errors named after the decision they force. What central says becomes one of these at the door (:mod:`.link`)."""
+"""Errors, named after the decision that the caller has to make. :mod:`.link` turns central's answers into these."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from airflow_remote_protocol.errors import Decision, Problem, ProblemCode
 
 
 class WorkerError(Exception):
-    """Base of what the worker raises on purpose. The text names the thing, the cause and what to do next."""
+    """Base of the worker's own errors. The text names the thing, the cause and the remedy."""
 
 
 class Unreachable(WorkerError):
-    """Central did not answer, or something else did. Keep what you have; try later."""
+    """Central did not answer, or something else answered. Keep everything; retry later."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, was_cut: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.was_cut = was_cut
-        """The request had left; then the connection ended, stayed silent for too long, or somebody else answered."""
+        """The request was sent; then the connection ended, stayed silent for too long, or something else answered."""
 
 
 class Withheld(Unreachable):
-    """A person has to lift something first, or a clock to be set right. Keep what you have; ask again."""
+    """An administrator has to act first, or a clock has to be set. Keep everything; retry later."""
 
     def __init__(self, message: str, *, problem: Problem, retry_after_s: float | None = None) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
@@ -28,11 +28,11 @@ class Withheld(Unreachable):
 
 
 class SessionTaken(Unreachable):
-    """Another start of this worker has its session, or central forgot it. Keep what you have; the poll loop opens one anew."""
+    """Another start of this worker took its session, or central lost it. Keep everything; the poll loop opens a new session."""
 
 
 class Refused(WorkerError):
-    """Central will not have it, now or later. Stop asking; tell a person."""
+    """Central refuses this request or this worker for good. Don't retry; show the text to the operator."""
 
     def __init__(self, message: str, *, problem: Problem | None = None) -> None:
         super().__init__(message)
@@ -44,20 +44,20 @@ class Refused(WorkerError):
 
     @property
     def concerns_one_request(self) -> bool:
-        """Only this request is wrong; the worker as such is still welcome."""
+        """Only this request is refused, not the worker."""
         return self.code in (ProblemCode.TOO_LARGE, ProblemCode.INVALID)
 
 
 class Superseded(WorkerError):
-    """Someone else owns the job. Stop it; drop its report."""
+    """Central has given the job to another lease. Stop the job; drop its report."""
 
 
 class Outdated(WorkerError):
-    """This worker's protocol is too old (or too new) for central. Update it or leave."""
+    """This worker's protocol is too old (or too new) for central. Update the worker."""
 
 
 class Rewind(WorkerError):
-    """Central holds *size* bytes of this log; go on from there."""
+    """Central holds *size* bytes of this log; continue from there."""
 
     def __init__(self, message: str, *, size: int) -> None:
         super().__init__(message)
@@ -65,11 +65,11 @@ class Rewind(WorkerError):
 
 
 class Damaged(WorkerError):
-    """Something on our own disk is not what we wrote. Quarantine it; don't guess."""
+    """A file on the worker's disk is not what the worker wrote. Move it to the quarantine; don't guess its content."""
 
 
 def from_problem(problem: Problem, *, retry_after_s: float | None = None) -> WorkerError:
-    """Return the error for a problem of central's; a code we don't know is retried and stops nothing."""
+    """Return the error for central's *problem*. An unknown code becomes :class:`Unreachable`, which is retried."""
     text = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
     decision = problem.decision
     if decision is Decision.REFUSED:
@@ -84,4 +84,4 @@ def from_problem(problem: Problem, *, retry_after_s: float | None = None) -> Wor
         return Outdated(text)
     if decision is Decision.REWIND and problem.size is not None:
         return Rewind(text, size=problem.size)
-    return Unreachable(f"central is in trouble: {text}", retry_after_s=retry_after_s)
+    return Unreachable(f"central reports a problem: {text}", retry_after_s=retry_after_s)

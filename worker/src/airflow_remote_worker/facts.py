@@ -1,4 +1,4 @@
-"""What a worker says of itself when it opens a session: its machine, and what it can do with its settings."""
+"""What a worker reports about itself when it opens a session: its machine, and its capabilities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAPABILITIES = frozenset(
 
 
 def facts() -> Facts:
-    """Return what we say of this machine."""
+    """Return the facts about this machine."""
     return Facts(
         hostname=platform.node()[:255],
         os=f"{platform.system()} {platform.release()}"[:100],
@@ -36,10 +36,10 @@ def facts() -> Facts:
 
 
 def capabilities(config: Config) -> frozenset[Capability]:
-    """Return what this worker can do, with its settings.
+    """Return the capabilities of this worker with *config*.
 
     Raises:
-        ConfigError: tasks can't run as the user that the site wants.
+        ConfigError: tasks can't run as the configured user.
     """
     able = CAPABILITIES | ({Capability.TRIGGER} if system.CAN_FORK and config.triggers else frozenset())
     users = {"run_as_user": config.run_as_user}
@@ -49,7 +49,7 @@ def capabilities(config: Config) -> frozenset[Capability]:
     for setting, name in users.items():
         try:
             if name:
-                system.find_task_user(name)
+                system.find_user(name)
         except (ValueError, PermissionError) as error:
             raise ConfigError(f"{setting}: {error}") from None
-    return able - {Capability.CONNECTION_TEST}  # the Task SDK runs these in the shim itself, which stays root
+    return able - {Capability.CONNECTION_TEST}  # the Task SDK tests connections in the shim itself, which stays root

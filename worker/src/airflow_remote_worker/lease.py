@@ -1,4 +1,4 @@
-"""The name of what we hold: one job at one epoch."""
+"""The name of a lease: one job at one epoch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Lease(NamedTuple):
-    """What every call about a job speaks for; an older epoch's word changes nothing at central."""
+    """Every call about a job names its lease. Central ignores calls with an older epoch."""
 
     job_id: str
     epoch: int

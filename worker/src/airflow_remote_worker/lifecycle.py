@@ -1,4 +1,4 @@
-"""Where the daemon stands: serving → draining → detaching. Knows the moves and their reasons; does none of the work."""
+"""The daemon's phase: serving → draining → detaching. Keeps the phase and its reason; other modules do the work."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import anyio
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-"""Something broke; a restart may help."""
+"""An error; a restart may help."""
 EXIT_REFUSED = 3
-"""Central will not have this worker; a restart won't help (systemd: `RestartPreventExitStatus=3`)."""
+"""Central refuses this worker; a restart won't help (systemd: `RestartPreventExitStatus=3`)."""
 
 
 class Phase(IntEnum):
-    """Only ever rises."""
+    """Phases only increase."""
 
     SERVING = 0
     DRAINING = 1
-    """Takes no offers; ends when the last job is reported, or at the drain timeout."""
+    """The daemon takes no offers and ends when the last job is reported, or at the drain timeout."""
     DETACHING = 2
-    """The daemon goes; the jobs it started live on and are adopted by the next start."""
+    """The daemon ends. Its jobs run on, and the next start adopts them."""
 
 
 class Lifecycle:
-    """The daemon's phase, why it is there, and with what code the process will exit."""
+    """The daemon's phase, the reason for it, and the exit code of the process."""
 
     def __init__(self) -> None:
         self.phase = Phase.SERVING
@@ -33,19 +33,19 @@ class Lifecycle:
         self.draining = anyio.Event()
         self.detaching = anyio.Event()
         self.restarts = False
-        """The process goes on as a new daemon, with the same arguments."""
-        self.gives_credential_back = False
-        """That central refuses it from now on is no news: the open poll hears of it before we hear that it was taken."""
+        """The process executes itself again, with the same arguments."""
+        self.is_leaving = False
+        """The credential is being given back. The open poll may be refused before `leave` is answered; that is no error."""
 
     def drain(self, reason: str) -> None:
-        """Take no more work. Nothing changes if that is so already."""
+        """Take no more work; do nothing if already draining or detaching."""
         if self.phase < Phase.DRAINING:
             self.phase, self.reason = Phase.DRAINING, reason
             self.draining.set()
 
     def detach(self, reason: str, *, exit_code: int = EXIT_OK) -> None:
-        """Go at once and leave the jobs running. The first reason stands."""
-        if self.gives_credential_back and exit_code == EXIT_REFUSED:
+        """End the daemon at once and leave the jobs running. The first reason is kept."""
+        if self.is_leaving and exit_code == EXIT_REFUSED:
             return
         if self.phase < Phase.DETACHING:
             self.phase, self.reason, self.exit_code = Phase.DETACHING, reason, exit_code
@@ -53,13 +53,13 @@ class Lifecycle:
             self.detaching.set()
 
     def restart(self, reason: str) -> None:
-        """Detach and start anew. Whoever is on the way out stays on it."""
+        """Detach and start again. Do nothing if the daemon is already draining or ending."""
         if self.phase is Phase.SERVING:
             self.restarts = True
             self.detach(reason)
 
-    def hear_signal(self, name: str) -> None:
-        """SIGTERM and the first SIGINT drain; a second of either detaches."""
+    def on_signal(self, name: str) -> None:
+        """Drain on the first SIGTERM or SIGINT; detach on a second one."""
         if self.phase is Phase.SERVING:
             self.drain(f"{name} received")
         else:

@@ -1,6 +1,7 @@
-"""What this worker holds and what it makes of central's replies. Decides only: no socket, no file, no clock.
+"""The leases that this worker holds, and its decisions about central's replies. Uses no socket, no file and no clock.
 
-The caller stores offers, starts and stops processes and sends polls; it tells this object what happened and does what it answers.
+The caller stores offers, starts and stops processes and sends polls. It reports events to this object and carries out the actions
+that it returns.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TAKES_WORK = frozenset({IntentMode.SERVE})
 
 @dataclass(frozen=True)
 class Held:
-    """One lease of ours."""
+    """One lease that this worker holds."""
 
     lease: Lease
     phase: JobPhase
@@ -38,28 +39,28 @@ class Held:
     deadline_s: float
     stop_after_s: float
     since: float | None = None
-    """When its offer was heard (monotonic). Central counts no silence against a job from before it was accepted."""
+    """When its offer was received (monotonic). Central counts no time without contact from before the job was accepted."""
     is_trigger: bool = False
-    """It takes no slots, and counts against the limit of triggers instead."""
+    """A trigger takes no slots and counts against the limit of triggers instead."""
     on_trial: bool = False
-    """It was taken on probation: no other is taken until its code has begun, or it has ended."""
+    """The job was taken on probation: no other is taken until its code has begun, or it has ended."""
 
 
 @dataclass
-class Heard:
-    """What a reply asks of the caller."""
+class Actions:
+    """What the caller has to do after a reply."""
 
     take: list[Offer] = field(default_factory=list)
-    """Held from now on: store, prepare, start."""
+    """Offers that are now held: store, prepare and start them."""
     decline: list[tuple[Offer, str]] = field(default_factory=list)
     stop: list[Stop] = field(default_factory=list)
-    """New stops for jobs of ours; now held as stopping."""
+    """New stops for jobs of this worker, which are now held as stopping."""
     drop: list[Lease] = field(default_factory=list)
-    """Over here and not ours any more: forget log and report."""
+    """Leases of ended jobs that central has given to others: drop their logs and reports."""
     intent: Intent | None = None
-    """It has changed to this."""
+    """The new intent, if it has changed."""
     task_settings: TaskSettings | None = None
-    """They have changed to these, for what is taken too."""
+    """The new settings, if they have changed. They apply to the offers in *take* too."""
 
 
 class WorkerSession:
@@ -68,14 +69,14 @@ class WorkerSession:
     def __init__(self, *, slots: int, triggers: int = 0) -> None:
         self.slots = slots
         self.triggers = triggers
-        """How many triggers this worker hosts at most."""
+        """The largest number of triggers that this worker hosts."""
         self.intent = Intent(mode=IntentMode.SERVE, revision=-1)
         self.draining = False
-        """Our own wish (SIGTERM), whatever the intent."""
+        """Whether the daemon drains (SIGTERM), independent of the intent."""
         self.no_room = ""
         """Why this machine can't store another job; empty while it can."""
         self.task_settings_revision = ""
-        """Of central's settings for tasks, as far as this worker has them."""
+        """The revision of central's settings for tasks that this worker has."""
         self.unfit = ""
         """Why no job can run here; empty while jobs can."""
         self.on_probation = False
@@ -83,10 +84,10 @@ class WorkerSession:
         self.last_contact: float | None = None
         self._held: dict[Lease, Held] = {}
 
-    # What we hold
+    # Held leases
 
     def hold(self, offer: Offer, phase: JobPhase = JobPhase.PREPARING, *, since: float | None = None) -> Lease:
-        """Hold *offer* from now on: just taken (*since* when, monotonic), or found on disk after a restart."""
+        """Hold *offer* from now on: a new one received at *since* (monotonic), or one found on disk after a restart."""
         lease = Lease(offer.job_id, offer.epoch)
         is_trigger = offer.kind is JobKind.TRIGGER
         slots = 0 if is_trigger else offer.slots
@@ -95,13 +96,13 @@ class WorkerSession:
         return lease
 
     def move(self, lease: Lease, phase: JobPhase) -> None:
-        """Note that a job has come to *phase*; phases only go forward, and an unknown lease stays unknown."""
+        """Note that a job has reached *phase*. Earlier phases and unknown leases are ignored."""
         held = self._held.get(lease)
         if held and _ORDER[phase] > _ORDER[held.phase]:
             self._held[lease] = replace(held, phase=phase)
 
     def release(self, lease: Lease) -> None:
-        """Hold it no more: reported and acknowledged, declined, or dropped."""
+        """Stop holding *lease*: it was reported and acknowledged, declined, or dropped."""
         self._held.pop(lease, None)
 
     def holds(self, lease: Lease) -> bool:
@@ -115,10 +116,10 @@ class WorkerSession:
     def is_idle(self) -> bool:
         return not self._held
 
-    # What we would take
+    # Free capacity
 
     def free_slots(self) -> int:
-        """Return how many slots central may fill now."""
+        """Return how many slots are free for new jobs."""
         if self.draining or self.no_room or self.unfit or self.intent.mode not in TAKES_WORK:
             return 0
         if self.on_probation and any(h.on_trial and h.phase is not JobPhase.ENDED for h in self._held.values()):
@@ -127,16 +128,16 @@ class WorkerSession:
         return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))
 
     def free_triggers(self) -> int:
-        """Return how many more triggers central may send now."""
+        """Return how many more triggers this worker can host."""
         if self.draining or self.no_room or self.unfit or self.intent.mode not in TAKES_WORK:
             return 0
         running = sum(h.is_trigger and h.phase is not JobPhase.ENDED for h in self._held.values())
-        # A poll lists all leases, and room for the tasks must be left.
+        # A poll lists all leases, so triggers must leave room in the list for tasks.
         listable = MAX_JOBS_LISTED - self.slots - len(self._held)
         return max(0, min(self.triggers - running, listable))
 
-    def ask(self, longest_s: float) -> Poll:
-        """Return the next poll. It is short where a later one would renew an offer, or a lease that is lost soon, too late."""
+    def next_poll(self, longest_s: float) -> Poll:
+        """Return the next poll. It is short if a longer one would be too late to renew an offer, or a lease that is lost soon."""
         held = [h for h in self._held.values() if h.phase is not JobPhase.ENDED]
         deadlines = [min(h.deadline_s, h.stop_after_s) if h.phase is JobPhase.PREPARING else h.stop_after_s for h in held]
         return Poll(
@@ -148,89 +149,91 @@ class WorkerSession:
             task_settings_revision=self.task_settings_revision,
         )
 
-    # What central says
+    # Replies of central
 
-    def hear(self, reply: PollReply, now: float | None = None) -> Heard:
-        """Decide about a poll's reply, which has come *now* (monotonic)."""
-        heard = Heard()
-        self._hear_task_settings(reply.task_settings, heard)
-        self._hear_intent(reply.intent, heard)
-        self._hear_stops(reply.stops, heard)
+    def on_reply(self, reply: PollReply, now: float | None = None) -> Actions:
+        """Decide about the reply to a poll, received at *now* (monotonic)."""
+        actions = Actions()
+        self._on_task_settings(reply.task_settings, actions)
+        self._on_intent(reply.intent, actions)
+        self._on_stops(reply.stops, actions)
         for offer in reply.offers:
-            self._hear_offer(offer, heard, now)
-        return heard
+            self._on_offer(offer, actions, now)
+        return actions
 
-    def open(self, intent: Intent, stops: Iterable[Stop], task_settings: TaskSettings | None = None) -> Heard:
-        """Decide about a session's answer."""
-        heard = Heard()
-        self._hear_task_settings(task_settings, heard)
-        # Central's word at the start holds whatever its revision: its database may have been restored from a backup.
-        self.intent = heard.intent = intent
-        self._hear_stops(stops, heard)
-        return heard
+    def open(self, intent: Intent, stops: Iterable[Stop], task_settings: TaskSettings | None = None) -> Actions:
+        """Decide about the answer to a session request."""
+        actions = Actions()
+        self._on_task_settings(task_settings, actions)
+        # A new session's intent counts whatever its revision: central's database may have been restored from a backup.
+        self.intent = actions.intent = intent
+        self._on_stops(stops, actions)
+        return actions
 
-    def _hear_task_settings(self, settings: TaskSettings | None, heard: Heard) -> None:
+    def _on_task_settings(self, settings: TaskSettings | None, actions: Actions) -> None:
         if settings and settings.revision != self.task_settings_revision:
             self.task_settings_revision = settings.revision
-            heard.task_settings = settings
+            actions.task_settings = settings
 
-    def _hear_intent(self, intent: Intent | None, heard: Heard) -> None:
+    def _on_intent(self, intent: Intent | None, actions: Actions) -> None:
         if intent and intent.revision > self.intent.revision:
-            self.intent = heard.intent = intent
+            self.intent = actions.intent = intent
 
-    def _hear_stops(self, stops: Iterable[Stop], heard: Heard) -> None:
+    def _on_stops(self, stops: Iterable[Stop], actions: Actions) -> None:
         for stop in stops:
             for lease in [lease for lease in self._held if lease.job_id == stop.job_id and lease.epoch <= stop.epoch]:
-                # A stop for a later epoch than ours: the job has moved on, so ours must end too.
+                # A stop for a later epoch: central has offered the job again, so the older copy must end too.
                 superseded = stop.reason is StopReason.SUPERSEDED or lease.epoch < stop.epoch
                 if self._held[lease].phase is JobPhase.ENDED:
                     if superseded:
-                        heard.drop.append(lease)
+                        actions.drop.append(lease)
                 elif self._held[lease].phase is not JobPhase.STOPPING:
                     self.move(lease, JobPhase.STOPPING)
                     reason = StopReason.SUPERSEDED if superseded else stop.reason
-                    heard.stop.append(Stop(job_id=lease.job_id, epoch=lease.epoch, reason=reason, detail=stop.detail))
+                    actions.stop.append(Stop(job_id=lease.job_id, epoch=lease.epoch, reason=reason, detail=stop.detail))
 
-    def _hear_offer(self, offer: Offer, heard: Heard, now: float | None) -> None:
+    def _on_offer(self, offer: Offer, actions: Actions, now: float | None) -> None:
         ours = [lease for lease in self._held if lease.job_id == offer.job_id]
         if any(lease.epoch >= offer.epoch for lease in ours):
-            return  # a reply that came late, or twice
+            return  # a late or repeated reply
         alive = [lease for lease in ours if self._held[lease].phase is not JobPhase.ENDED]
         if alive:
-            # Two copies must never run: the older one winds down first, the job comes back after its delay.
+            # Two copies must never run: the older one ends first, and central offers the job again after a delay.
             later = Stop(job_id=offer.job_id, epoch=offer.epoch, reason=StopReason.SUPERSEDED, detail="a newer offer exists")
-            self._hear_stops([later], heard)
-            heard.decline.append((offer, "an earlier lease of this job is still ending on this worker"))
+            self._on_stops([later], actions)
+            actions.decline.append((offer, "an earlier lease of this job is still ending on this worker"))
         elif self.draining:
-            heard.decline.append((offer, "this worker is draining"))
+            actions.decline.append((offer, "this worker is draining"))
         elif self.no_room:
-            heard.decline.append((offer, self.no_room))
+            actions.decline.append((offer, self.no_room))
         elif self.unfit:
-            heard.decline.append((offer, self.unfit))
+            actions.decline.append((offer, self.unfit))
         elif self.intent.mode not in TAKES_WORK:
-            heard.decline.append((offer, f"this worker is to {self.intent.mode.value}"))
+            actions.decline.append((offer, f"this worker's intent is {self.intent.mode.value}"))
         elif offer.kind is JobKind.TRIGGER and self.free_triggers() < 1:
-            heard.decline.append(
+            actions.decline.append(
                 (offer, f"this worker hosts {self.triggers} triggers at most (triggers), and has no room for one more")
             )
         elif offer.kind is not JobKind.TRIGGER and offer.slots > self.free_slots():
-            heard.decline.append((offer, f"only {self.free_slots()} of {self.slots} slots are free, the job needs {offer.slots}"))
+            actions.decline.append(
+                (offer, f"only {self.free_slots()} of {self.slots} slots are free, the job needs {offer.slots}")
+            )
         else:
-            heard.drop += ours
+            actions.drop += ours
             self.hold(offer, since=now)
-            heard.take.append(offer)
+            actions.take.append(offer)
 
-    # How long we may go on without central
+    # Time without contact
 
     def note_contact(self, started: float) -> None:
-        """Note a good exchange by the moment at which it *started* (monotonic)."""
+        """Note a successful exchange with central that *started* then (monotonic)."""
         if self.last_contact is None or started > self.last_contact:
             self.last_contact = started
 
     def left_s(self, lease: Lease, now: float) -> float | None:
-        """Return for how long the job may still run without contact (≤ 0: stop it); None if we don't hold it.
+        """Return how many seconds the job may still run without contact (≤ 0: stop it); None if it is not held.
 
-        The poll that brought its offer may have begun long before: the offer itself is a contact for it.
+        The offer itself counts as a contact, because the poll that brought it may have begun long before.
         """
         held = self._held.get(lease)
         if held is None:

@@ -1,4 +1,4 @@
-"""`status.json` in the state directory: what the daemon does now, for `airflow-remote-worker status`."""
+"""`status.json` in the state directory: the daemon's present state, for `airflow-remote-worker status`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from airflow_remote_worker.local.seal import sealed
 from airflow_remote_worker.state.files import write
 
 STATUS_EVERY_S = 0.5
-"""At least this long between two writings of `status.json`; forty jobs that end at once are one change to people."""
+"""The shortest time between two writes of `status.json`: forty jobs that end at once cause one write."""
 
 
 class StatusFile:
-    """Writes what *describe* returns to *path* when it has changed, then calls *on_written*. Never a reason to fail."""
+    """Writes what *describe* returns to *path* when it has changed, then calls *on_written*. A failed write is ignored."""
 
     def __init__(self, path: Path, describe: Callable[[], dict[str, Any]], on_written: Callable[[], None], clock: Clock) -> None:
         self._path = path
@@ -30,11 +30,11 @@ class StatusFile:
         self._changed = anyio.Event()
 
     def note_change(self) -> None:
-        """Have the file written soon."""
+        """Schedule a write."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Write each change at once, but not too often; until cancelled."""
+        """Write after each change, at most every :data:`STATUS_EVERY_S`; until cancelled."""
         while True:
             await self._changed.wait()
             self._changed = anyio.Event()
@@ -42,7 +42,7 @@ class StatusFile:
             await self._clock.sleep(STATUS_EVERY_S)
 
     def write(self, *, ended: bool = False) -> None:
-        """Write the file. *ended*: the daemon has ended as it should."""
+        """Write the file. *ended*: the daemon has ended regularly."""
         status = {"pid": os.getpid(), "ended": ended, **self._describe()}
         with contextlib.suppress(OSError):
             write(self._path, sealed(msgspec.json.encode(status)))

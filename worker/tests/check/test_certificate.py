@@ -15,7 +15,7 @@ def der(pem: Path) -> bytes:
     return ssl.PEM_cert_to_DER_cert(first_certificate(pem.read_text()))
 
 
-def test_a_certificate_says_whose_it_is_and_who_signed_it(tmp_path: Path) -> None:
+def test_subject_and_issuer_are_read(tmp_path: Path) -> None:
     found = read_certificate(der(Authority(tmp_path, "Corp Größe CA").issue("plant-7", "localhost", "::1", days=10)))
     assert (found.subject, found.issuer) == ("O=Corp, CN=plant-7", "O=Corp, CN=Corp Größe CA")
     now = datetime.now(timezone.utc)
@@ -23,12 +23,12 @@ def test_a_certificate_says_whose_it_is_and_who_signed_it(tmp_path: Path) -> Non
     assert found.not_before < now
 
 
-def test_one_that_outlives_2049_is_read_too(tmp_path: Path) -> None:
+def test_a_certificate_valid_beyond_2049_is_read(tmp_path: Path) -> None:
     assert read_certificate(der(Authority(tmp_path, "CA").issue("w", days=365 * 40))).not_after.year > 2060
 
 
-def test_whatever_the_system_trusts_can_be_read() -> None:
-    """The readings agree with those of `ssl`, for every authority of this machine."""
+def test_every_authority_of_the_system_can_be_read() -> None:
+    """The result agrees with that of `ssl`, for every authority of this machine."""
     context = ssl.create_default_context()
     context.load_default_certs()
     theirs = context.get_ca_certs()
@@ -40,10 +40,10 @@ def test_whatever_the_system_trusts_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5, 40, 200])
-def test_half_a_certificate_is_none(tmp_path: Path, cut: int) -> None:
+def test_half_a_certificate_is_refused(tmp_path: Path, cut: int) -> None:
     with pytest.raises(ValueError, match="not a certificate"):
         read_certificate(der(Authority(tmp_path, "CA").file)[:cut])
 
 
-def test_control_characters_of_strangers_don_t_reach_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_don_t_reach_the_terminal(tmp_path: Path) -> None:
     assert read_certificate(der(Authority(tmp_path, "C\x1b[2JA").file)).subject == "O=Corp, CN=C?[2JA"

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from airflow_remote_worker.check.hops import Hop, check, check_address
+from airflow_remote_worker.check.hops import Hop, check_address, check_worker
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.config import BundleConfig, Config, RuntimeConfig
 from airflow_remote_worker.errors import Unreachable
@@ -23,14 +23,14 @@ from ..tls_server import TunnelProxy, tls_central
 
 
 def walk(state: State, central: str = "", clock: object = None) -> list[Hop]:
-    return anyio.run(check, Config(state=state.root, central=central), state, clock or SystemClock())
+    return anyio.run(check_worker, Config(state=state.root, central=central), state, clock or SystemClock())
 
 
 def last(hops: list[Hop]) -> tuple[str, bool]:
     return hops[-1].name, hops[-1].ok
 
 
-def test_a_free_way_has_no_failing_hop(worker: RunningWorker) -> None:
+def test_without_a_problem_every_hop_passes(worker: RunningWorker) -> None:
     assert [hop.name for hop in walk(worker.state) if hop.ok] == [
         "settings",
         "DNS",
@@ -42,21 +42,21 @@ def test_a_free_way_has_no_failing_hop(worker: RunningWorker) -> None:
     ]
 
 
-def test_without_a_membership_nothing_is_tried(state: State) -> None:
+def test_without_a_membership_no_connection_is_made(state: State) -> None:
     assert last(walk(state)) == ("settings", False)
 
 
-def test_a_name_without_an_address_is_dns(worker: RunningWorker) -> None:
+def test_a_name_without_an_address_fails_at_dns(worker: RunningWorker) -> None:
     assert last(walk(worker.state, "https://nowhere.invalid")) == ("DNS", False)
 
 
-def test_nobody_listening_is_tcp(worker: RunningWorker) -> None:
+def test_a_closed_port_fails_at_tcp(worker: RunningWorker) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         assert last(walk(worker.state, f"http://127.0.0.1:{unused.getsockname()[1]}")) == ("TCP", False)
 
 
-def test_a_server_without_tls_is_tls(worker: RunningWorker, central: FakeCentral) -> None:
+def test_a_server_without_tls_fails_at_tls(worker: RunningWorker, central: FakeCentral) -> None:
     assert last(walk(worker.state, central.url.replace("http:", "https:"))) == ("TLS", False)
 
 
@@ -78,20 +78,20 @@ def test_a_wrong_clock_is_named(worker: RunningWorker) -> None:
     assert "behind" in hops[-1].text
 
 
-def test_an_interpreter_that_is_none_is_named(state: State) -> None:
+def test_a_missing_interpreter_is_named(state: State) -> None:
     state.join(Membership(central="http://127.0.0.1:1", worker_id="1", name="w", credential="c"))
     config = Config(state=state.root, runtime=RuntimeConfig(python=Path("/nowhere")))
-    assert last(anyio.run(check, config, state, SystemClock())) == ("runtime", False)
+    assert last(anyio.run(check_worker, config, state, SystemClock())) == ("runtime", False)
 
 
-def test_a_worker_without_a_runtime_and_bundles_can_t_run_tasks_and_check_says_so(worker: RunningWorker, tmp_path: Path) -> None:
+def test_a_missing_runtime_and_missing_bundles_are_reported(worker: RunningWorker, tmp_path: Path) -> None:
     failing = {hop.name: hop.text for hop in walk(worker.state) if not hop.ok}
     assert set(failing) == {"runtime", "bundles"}
     assert "set runtime.python" in failing["runtime"]
     assert "set bundles.<name>.path" in failing["bundles"]
     bundles = {"here": BundleConfig(path=tmp_path), "away": BundleConfig(path=tmp_path / "nowhere")}
     config = Config(state=worker.state.root, runtime=RuntimeConfig(python=Path(sys.executable)), bundles=bundles)
-    failed = [hop for hop in anyio.run(check, config, worker.state, SystemClock()) if not hop.ok]
+    failed = [hop for hop in anyio.run(check_worker, config, worker.state, SystemClock()) if not hop.ok]
     assert [hop.name for hop in failed] == ["bundles"]
     assert failed[0].text.startswith("away: there is no directory")
 
@@ -100,29 +100,29 @@ def before_joining(url: str, **settings: Any) -> Hop:
     return anyio.run(check_address, Network(central=url, **settings), SystemClock())[-1]
 
 
-def test_the_way_is_walked_before_joining_and_no_credential_is_sent(central: FakeCentral) -> None:
+def test_an_address_can_be_checked_before_joining_without_a_credential(central: FakeCentral) -> None:
     hop = before_joining(central.url)
     assert (hop.name, hop.ok) == ("central", True)
-    assert "POST gets through" in hop.text
+    assert "POST requests reach it" in hop.text
 
 
 @pytest.mark.parametrize("path", ["/home", "/api/v2", "/dags/a/grid"])
-def test_the_address_of_a_page_is_diagnosed_as_that(central: FakeCentral, path: str) -> None:
+def test_the_address_of_a_page_is_recognised(central: FakeCentral, path: str) -> None:
     hop = before_joining(central.url + path)
     assert (hop.name, hop.ok) == ("central", False)
     assert f"leave out {path} and use {central.url}," in hop.text
 
 
-def test_a_page_of_something_else_is_no_wrong_path(central: FakeCentral) -> None:
+def test_a_page_of_another_server_is_not_reported_as_a_wrong_path(central: FakeCentral) -> None:
     central.answer_like_a_proxy(403)
-    assert "a proxy or firewall that forbids this address" in before_joining(f"{central.url}/home").text
+    assert "a proxy or firewall forbids this address" in before_joining(f"{central.url}/home").text
 
 
-def test_without_name_resolution_the_ways_to_name_a_proxy_are_named() -> None:
+def test_a_failed_name_resolution_suggests_how_to_set_a_proxy() -> None:
     hop = before_joining("https://nowhere.invalid")
     assert hop.name == "DNS"
-    for way in ("--proxy", "HTTPS_PROXY", "the setting proxy"):
-        assert way in hop.text
+    for name in ("--proxy", "HTTPS_PROXY", "the setting proxy"):
+        assert name in hop.text
 
 
 @pytest.mark.parametrize(("trouble", "ok"), [("", True), ("ImportError: libfoo.so", False)])
@@ -130,30 +130,30 @@ def test_the_canary_is_the_last_hop(worker: RunningWorker, tmp_path: Path, troub
     broken = tmp_path / "broken"
     broken.write_text(trouble)
     worker.config.runtime.env["FAKE_CANARY"] = str(broken)
-    hops = anyio.run(check, worker.config, worker.state, SystemClock())
+    hops = anyio.run(check_worker, worker.config, worker.state, SystemClock())
     assert last(hops) == ("canary", ok)
     assert (trouble or "Airflow 3.3.0, Task SDK 1.3.0") in hops[-1].text
 
 
 def test_plain_http_beyond_this_machine_is_a_warning(worker: RunningWorker) -> None:
-    """The machine's own address stands for another one."""
+    """The machine's own address stands in for another machine."""
     config = Config(state=worker.state.root, central="http://central.invalid", insecure_http=True)
-    hops = anyio.run(check, config, worker.state, SystemClock())
+    hops = anyio.run(check_worker, config, worker.state, SystemClock())
     assert [(hop.name, hop.mark) for hop in hops] == [("settings", "ok  "), ("encryption", "WARN"), ("DNS", "FAIL")]
 
 
-def test_something_that_lets_only_get_pass_is_named(worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocked_post_is_reported(worker: RunningWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_post(link: Link) -> None:
-        raise Unreachable("a page of a stranger")
+        raise Unreachable("a page of another server")
 
-    monkeypatch.setattr(Link, "prove_post", no_post)
+    monkeypatch.setattr(Link, "check_post", no_post)
     hops = walk(worker.state)
     assert last(hops) == ("POST", False)
-    assert "GET gets through, POST does not" in hops[-1].text
+    assert "GET requests reach central, POST requests don't" in hops[-1].text
 
 
 class TestTls:
-    """Walks to a server with TLS, which is enough up to the hop TLS; the credential is none that counts."""
+    """Checks against a TLS server, which is enough up to the hop TLS. The credential is not valid."""
 
     @pytest.fixture
     def corp(self, tmp_path: Path) -> Authority:
@@ -161,26 +161,26 @@ class TestTls:
 
     def walk(self, state: State, port: int, host: str = "127.0.0.1", **settings: Any) -> dict[str, Hop]:
         state.join(Membership(central=f"https://{host}:{port}", worker_id="1", name="w", credential="c"))
-        return {hop.name: hop for hop in anyio.run(check, Config(state=state.root, **settings), state, SystemClock())}
+        return {hop.name: hop for hop in anyio.run(check_worker, Config(state=state.root, **settings), state, SystemClock())}
 
-    def test_who_signed_is_said_of_certificates_that_are_trusted_and_that_are_not(self, state: State, corp: Authority) -> None:
+    def test_the_issuer_of_trusted_and_untrusted_certificates_is_shown(self, state: State, corp: Authority) -> None:
         with tls_central(corp.issue("central", "127.0.0.1")) as served:
             trusted = self.walk(state, served.port, ca_file=corp.file)["TLS"]
             distrusted = self.walk(state, served.port)["TLS"]
         assert trusted.ok
         assert "issued by O=Corp, CN=Corp Root CA" in trusted.text
         assert not distrusted.ok
-        assert "was issued by O=Corp, CN=Corp Root CA, whom this machine does not trust" in distrusted.text
+        assert "was issued by O=Corp, CN=Corp Root CA, which this machine does not trust" in distrusted.text
 
-    def test_a_certificate_for_another_name_or_time_is_named(self, state: State, corp: Authority) -> None:
+    def test_a_certificate_for_another_name_or_time_is_explained(self, state: State, corp: Authority) -> None:
         with tls_central(corp.issue("elsewhere", "elsewhere.example.com")) as served:
             other = self.walk(state, served.port, ca_file=corp.file)["TLS"]
         with tls_central(corp.issue("late", "127.0.0.1", days=-1)) as served:
             late = self.walk(state, served.port, ca_file=corp.file)["TLS"]
-        assert "is for another name (O=Corp, CN=elsewhere), not for 127.0.0.1" in other.text
-        assert "is valid from" in late.text
+        assert "the certificate of 127.0.0.1 was issued for another name (O=Corp, CN=elsewhere)" in other.text
+        assert "is valid only from" in late.text
 
-    def test_a_server_that_wants_our_certificate_is_named(self, state: State, corp: Authority) -> None:
+    def test_a_server_that_requires_a_client_certificate_is_reported(self, state: State, corp: Authority) -> None:
         with tls_central(corp.issue("central", "127.0.0.1"), clients=corp.file) as served:
             without = self.walk(state, served.port, ca_file=corp.file)
             with_one = self.walk(state, served.port, ca_file=corp.file, client_cert=corp.issue("plant-7"))
@@ -191,7 +191,7 @@ class TestTls:
         assert not expired["identity"].ok
         assert "TLS" not in expired
 
-    def test_proxies_are_walked_through(self, state: State, corp: Authority) -> None:
+    def test_connections_through_a_proxy_are_checked(self, state: State, corp: Authority) -> None:
         proxy = TunnelProxy(auth="u:right")
         with tls_central(corp.issue("central", "127.0.0.1")) as served:
 
@@ -202,22 +202,22 @@ class TestTls:
         proxy.close()
         assert right["tunnel"].ok
         assert right["TLS"].ok
-        assert "does not accept user 'u'" in wrong["tunnel"].text
+        assert "refuses user 'u'" in wrong["tunnel"].text
         assert not any("right" in hop.text or "wrong" in hop.text for hop in (*right.values(), *wrong.values()))
 
     @pytest.mark.parametrize(
-        ("answer", "told"),
+        ("answer", "expected"),
         [
             (b"HTTP/1.1 407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM\r\n\r\n", "by Negotiate, NTLM"),
-            (b"HTTP/1.0 403 Blocked\r\n\r\n", "refused the way to 127.0.0.1:1 (403 Blocked)"),
-            (b"SSH-2.0-OpenSSH\r\n", "opens no tunnels (it does not answer as an HTTP proxy does)"),
+            (b"HTTP/1.0 403 Blocked\r\n\r\n", "refused the connection to 127.0.0.1:1 (403 Blocked)"),
+            (b"SSH-2.0-OpenSSH\r\n", "opens no tunnel (not an answer of an HTTP proxy)"),
         ],
     )
-    def test_a_proxy_s_refusal_is_told(self, state: State, answer: bytes, told: str) -> None:
+    def test_a_proxy_s_refusal_is_explained(self, state: State, answer: bytes, expected: str) -> None:
         proxy = TunnelProxy(answer=answer)
         hops = self.walk(state, 1, proxy=proxy.url)
         proxy.close()
-        assert told in hops["tunnel"].text
+        assert expected in hops["tunnel"].text
 
 
 @pytest.fixture(autouse=True)

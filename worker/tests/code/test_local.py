@@ -1,4 +1,4 @@
-"""Whether the code of a job is on this machine, and whether it is what central parsed."""
+"""Finding a job's code on this machine, and comparing it with the code that central parsed."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py", "packed.zip"])
-def test_a_dag_file_is_found_also_in_a_zip_archive(bundle: Path, dag_rel_path: str) -> None:
+def test_a_dag_file_is_found_in_a_zip_archive_too(bundle: Path, dag_rel_path: str) -> None:
     assert _find(bundle, dag_rel_path) == LocalCode(str(bundle))
 
 
-def test_an_unknown_bundle_is_refused_with_those_that_are_known(bundle: Path) -> None:
+def test_an_unknown_bundle_is_refused_with_the_known_ones(bundle: Path) -> None:
     config = Config(state=bundle, bundles={"b": BundleConfig(path=bundle)})
     with pytest.raises(CodeMissing, match=r"has no bundle 'c' \(it has: b\); set bundles\.c\.path"):
         local.find("c", "a_dag.py", "", config=config, worker_name="w")
 
 
 @pytest.mark.parametrize("dag_rel_path", ["gone.py", "packed.zip/gone.py", "gone.zip/dag.py", "broken.zip/dag.py"])
-def test_one_that_is_not_there_is_named(bundle: Path, dag_rel_path: str) -> None:
+def test_a_missing_directory_or_file_is_named(bundle: Path, dag_rel_path: str) -> None:
     with pytest.raises(CodeMissing, match=f"{dag_rel_path} does not exist on worker w"):
         _find(bundle, dag_rel_path)
 
@@ -48,31 +48,33 @@ def _md5(text: str) -> str:
 
 
 @pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py"])
-def test_a_file_that_central_parsed_is_nothing_to_speak_of(bundle: Path, dag_rel_path: str) -> None:
+def test_an_unchanged_file_has_no_note(bundle: Path, dag_rel_path: str) -> None:
     assert _find(bundle, dag_rel_path, _md5("")).note == ""
 
 
 @pytest.mark.parametrize("dag_rel_path", ["a_dag.py", "packed.zip/dag.py"])
-def test_another_one_is_named_with_worker_and_both_versions(bundle: Path, dag_rel_path: str) -> None:
+def test_a_different_file_is_named_with_worker_and_both_versions(bundle: Path, dag_rel_path: str) -> None:
     code = _find(bundle, dag_rel_path, _md5("newer"))
     assert code.differs_as == _md5("")
     assert f"The Dag file {dag_rel_path} of bundle 'b' on worker w (version {_md5('')[:8]})" in code.note
     assert f"central parsed (version {_md5('newer')[:8]})" in code.note
 
 
-def test_line_ends_of_another_system_make_no_other_version(tmp_path: Path) -> None:
+def test_other_line_endings_are_the_same_version(tmp_path: Path) -> None:
     (tmp_path / "dag.py").write_bytes("a = 'ä'\r\nb = 2\r".encode())
     assert local.hash_of(tmp_path / "dag.py") == _md5("a = 'ä'\nb = 2\n")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 100])
-def test_what_is_no_text_or_too_long_is_not_compared(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_text_or_too_long_is_not_compared(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(local, "LONGEST_FILE", 99)
     (tmp_path / "dag.py").write_bytes(content)
     assert local.hash_of(tmp_path / "dag.py") == ""
 
 
-def test_a_damaged_member_of_an_archive_is_compared_with_nothing(tmp_path: Path) -> None:
+def test_a_damaged_member_of_an_archive_is_not_compared(tmp_path: Path) -> None:
     packed = tmp_path / "packed.zip"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("dag.py", "x = 1\n" * 2000)

@@ -4,7 +4,7 @@ from airflow_remote_worker.jobs import breaker
 from airflow_remote_worker.jobs.breaker import Breaker
 
 
-def test_failures_in_a_row_open_it_and_a_job_that_begins_closes_it() -> None:
+def test_consecutive_failures_open_the_breaker_and_a_job_that_begins_closes_it() -> None:
     machine = Breaker()
     assert not machine.note_failure()
     machine.note_begun()
@@ -14,7 +14,7 @@ def test_failures_in_a_row_open_it_and_a_job_that_begins_closes_it() -> None:
     assert machine.is_closed
 
 
-def test_each_further_failure_makes_the_pause_longer_up_to_a_ceiling() -> None:
+def test_each_further_failure_lengthens_the_pause_up_to_a_ceiling() -> None:
     machine = Breaker()
     pauses = []
     for _ in range(50):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 from airflow_remote_worker.config import KeepLogs
-from airflow_remote_worker.jobs.logs import LogKeeper, append_line, cut
+from airflow_remote_worker.jobs.logs import LogKeeper, append_line, truncate_log
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.state.directory import State
 from airflow_remote_worker.state.spool import Spool
@@ -33,7 +33,7 @@ def test_a_line_is_json_that_the_task_log_reader_knows(tmp_path: Path) -> None:
     }
 
 
-def test_half_a_line_of_a_killed_task_stays_apart(tmp_path: Path) -> None:
+def test_a_killed_task_s_unfinished_line_is_ended_first(tmp_path: Path) -> None:
     log = tmp_path / "task.log"
     log.write_text('{"event": "whole"}\n{"event": "ha')
     append_line(log, "x", at=0)
@@ -48,28 +48,28 @@ def keeper(state: State, now: float, **keep: float) -> LogKeeper:
     return LogKeeper(Spool(state.jobs, state.quarantine), state.quarantine, KeepLogs(**keep), clock)
 
 
-def test_old_logs_go(state: State) -> None:
+def test_old_logs_are_removed(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     old, young = closed(spool, "a", at=0), closed(spool, "b", at=86_400 * 9)
     assert keeper(state, now=86_400 * 10, days=5).trim() == 1
     assert (old.exists(), young.exists()) == (False, True)
 
 
-def test_the_oldest_go_when_there_is_too_much(state: State) -> None:
+def test_the_oldest_are_removed_when_the_total_is_too_large(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     paths = [closed(spool, name, at=n, size=600_000) for n, name in enumerate("abc")]
     keeper(state, now=10, days=99, total_mb=1.5).trim()
     assert [path.exists() for path in paths] == [False, True, True]
 
 
-def test_a_disk_that_is_short_gets_the_oldest_back_although_they_are_young(state: State) -> None:
+def test_a_full_disk_removes_the_oldest_whatever_their_age(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     paths = [closed(spool, name, at=n, size=600_000) for n, name in enumerate("abc")]
     keeper(state, now=10).trim(wanted=700_000)
     assert [path.exists() for path in paths] == [False, False, True]
 
 
-def test_what_is_running_or_owed_never_goes(state: State) -> None:
+def test_running_and_undelivered_jobs_are_never_removed(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     job = spool.of(Lease("a", 1))
     job.store_offer(make_offer("a"))
@@ -77,7 +77,7 @@ def test_what_is_running_or_owed_never_goes(state: State) -> None:
     assert job.path.exists()
 
 
-def test_quarantine_is_bounded_like_logs(state: State) -> None:
+def test_the_quarantine_is_limited_like_logs(state: State) -> None:
     state.quarantine.mkdir()
     for n in range(3):
         (state.quarantine / f"report.json.{n}").write_bytes(b"x" * 600_000)
@@ -88,7 +88,7 @@ def test_quarantine_is_bounded_like_logs(state: State) -> None:
     assert list(state.quarantine.iterdir()) == []
 
 
-def test_too_much_goes_soon_after_a_job_has_closed_not_an_hour_later(state: State) -> None:
+def test_an_excess_is_removed_soon_after_a_job_has_closed(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     logs = keeper(state, now=10, total_mb=1)
 
@@ -109,13 +109,13 @@ def test_too_much_goes_soon_after_a_job_has_closed_not_an_hour_later(state: Stat
     anyio.run(main)
 
 
-def test_a_log_of_our_own_that_grows_without_end_is_cut_and_says_so(tmp_path: Path) -> None:
+def test_an_oversized_log_of_our_own_is_truncated_with_a_note(tmp_path: Path) -> None:
     path = tmp_path / "zygote.log"
     with path.open("ab") as writer:
         writer.write(b"x" * 2000)
         writer.flush()
-        cut(path, longest=1000)
+        truncate_log(path, longest=1000)
         writer.write(b"later\n")
     assert path.read_text() == "… 2000 bytes were dropped here: longer than 1000\nlater\n"
-    cut(path, longest=1000)
+    truncate_log(path, longest=1000)
     assert "later" in path.read_text()

@@ -20,7 +20,7 @@ def fill(directory: Path, *numbers: int) -> None:
         OutboxWriter(directory).append(call(n))
 
 
-def test_calls_come_out_in_their_order_each_until_it_is_acknowledged(tmp_path: Path) -> None:
+def test_calls_are_read_in_order_each_until_it_is_acknowledged(tmp_path: Path) -> None:
     fill(tmp_path, 1, 2)
 
     async def main() -> None:
@@ -36,7 +36,7 @@ def test_calls_come_out_in_their_order_each_until_it_is_acknowledged(tmp_path: P
     anyio.run(main)
 
 
-def test_the_next_daemon_goes_on_where_this_one_stopped(tmp_path: Path) -> None:
+def test_the_next_daemon_continues_where_this_one_stopped(tmp_path: Path) -> None:
     fill(tmp_path, 1, 2)
 
     async def main() -> None:
@@ -50,7 +50,7 @@ def test_the_next_daemon_goes_on_where_this_one_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 3, 7, 8, 20])
-def test_a_call_that_is_cut_off_was_never_promised(kept: int, tmp_path: Path) -> None:
+def test_an_incomplete_call_is_ignored(kept: int, tmp_path: Path) -> None:
     fill(tmp_path, 1)
     with (tmp_path / "outbox").open("ab") as file:
         file.write(record_of(call(2))[:kept])
@@ -62,13 +62,13 @@ def test_a_call_that_is_cut_off_was_never_promised(kept: int, tmp_path: Path) ->
         assert outbox.next() is None
         with (tmp_path / "outbox").open("ab") as file:
             file.write(record_of(call(2))[kept:])
-        assert outbox.next() == call(2), "it was only seen while it was being written"
+        assert outbox.next() == call(2), "it was read while it was being written"
 
     anyio.run(main)
 
 
 @pytest.mark.parametrize("where", [0, 5, 12, -1])
-def test_damage_is_told_and_given_up(where: int, tmp_path: Path) -> None:
+def test_damage_is_reported_and_the_rest_is_skipped(where: int, tmp_path: Path) -> None:
     fill(tmp_path, 1, 2)
     body = bytearray((tmp_path / "outbox").read_bytes())
     end = len(record_of(call(1)))
@@ -99,7 +99,7 @@ async def read_all(directory: Path) -> list[frames.Call]:
         await outbox.acknowledge()
 
 
-def test_cut_off_or_garbled_anywhere_it_yields_what_was_whole_before_and_nothing_else(tmp_path: Path) -> None:
+def test_truncated_or_garbled_anywhere_it_yields_exactly_the_complete_calls_before(tmp_path: Path) -> None:
     fill(tmp_path, 1, 2, 3)
     whole = (tmp_path / "outbox").read_bytes()
     ends = [len(record_of(call(1))), len(record_of(call(1)) + record_of(call(2))), len(whole)]
@@ -115,30 +115,30 @@ def test_cut_off_or_garbled_anywhere_it_yields_what_was_whole_before_and_nothing
     anyio.run(main)
 
 
-def test_who_waits_for_the_last_delivery_hears_of_it(tmp_path: Path) -> None:
+def test_a_waiter_is_woken_by_the_last_delivery(tmp_path: Path) -> None:
     fill(tmp_path, 1, 2)
 
     async def main() -> None:
         outbox = OutboxReader(tmp_path)
-        heard: list[int] = []
+        woken: list[int] = []
 
         async def wait() -> None:
             await outbox.until_empty()
-            heard.append(1)
+            woken.append(1)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             for _ in range(2):
                 await anyio.wait_all_tasks_blocked()
-                assert not heard
+                assert not woken
                 outbox.next()
                 await outbox.acknowledge()
-        assert heard
+        assert woken
 
     anyio.run(main)
 
 
-def test_what_was_refused_is_kept_until_it_is_told(tmp_path: Path) -> None:
+def test_refusals_are_kept_until_they_are_in_the_task_s_log(tmp_path: Path) -> None:
     async def main() -> None:
         OutboxReader(tmp_path).refuse("a\nb", is_lost=False)
         assert (OutboxReader(tmp_path).lost, OutboxReader(tmp_path).lost_at) == ("", None)
@@ -147,9 +147,9 @@ def test_what_was_refused_is_kept_until_it_is_told(tmp_path: Path) -> None:
         OutboxReader(tmp_path).refuse("e", is_lost=True)
         outbox = OutboxReader(tmp_path)
         assert outbox.refused() == ["a b", "c d", "e"]
-        outbox.forget_refused()
+        outbox.delete_refused()
         assert outbox.refused() == []
         assert lost_at is not None
-        assert (outbox.lost, outbox.lost_at) == ("c d", lost_at), "the job is reported by it, after its log was told"
+        assert (outbox.lost, outbox.lost_at) == ("c d", lost_at), "the report still needs it after its lines are in the log"
 
     anyio.run(main)

@@ -1,4 +1,4 @@
-"""What a job's shim is given, and why a job can't start."""
+"""The specification for a job's shim, and the reasons why a job can't start."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _prepare(site: Site, workload: dict[str, Any], **offer: Any) -> tuple[JobSpe
     return anyio.run(run), job
 
 
-def test_the_shim_is_given_what_it_must_know(site: Site) -> None:
+def test_the_shim_s_specification_is_complete(site: Site) -> None:
     spec, job = _prepare(site, TASK, queue="q", stop_after_s=99.0)
     assert (spec.job_id, spec.queue, spec.kind, spec.worker_name) == (job.lease.job_id, "q", "task", "plant-7")
     assert (spec.socket_path, spec.contact_path) == (str(site.socket_path), str(site.contact_path))
@@ -58,14 +58,14 @@ def test_the_shim_is_given_what_it_must_know(site: Site) -> None:
     assert spec.bundle_path == str(site.config.state)
 
 
-def test_each_job_has_a_key_of_its_own(site: Site) -> None:
+def test_each_job_has_its_own_key(site: Site) -> None:
     keys = {_prepare(site, TASK)[0].key for _ in range(3)}
     assert len(keys) == 3
     assert all(len(key) == 64 for key in keys)
 
 
 @pytest.mark.parametrize(("queue", "user"), [("q", "press"), ("other", "any")])
-def test_the_user_of_the_queue_comes_before_the_workers(site: Site, queue: str, user: str) -> None:
+def test_the_queue_s_user_overrides_the_worker_s(site: Site, queue: str, user: str) -> None:
     assert _prepare(site, TASK, queue=queue)[0].run_as_user == user
 
 

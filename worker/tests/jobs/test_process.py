@@ -11,7 +11,7 @@ import psutil
 import pytest
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.jobs import process
-from airflow_remote_worker.jobs.launcher import Launcher, scrubbed
+from airflow_remote_worker.jobs.launcher import Launcher, scrub_environment
 from airflow_remote_worker.jobs.process import CannotHost, find_shim, is_alive, kill, record, terminate, wait_for_exit
 from airflow_remote_worker.jobs.runtime import RuntimeKeeper
 from airflow_remote_worker.local import frames, job_files
@@ -28,7 +28,7 @@ def start(*argv: str) -> tuple[subprocess.Popen[bytes], ShimRecord]:
     return child, record(frames.Spawned(job_dir="", pid=child.pid, start_time=0.0))
 
 
-def test_the_end_of_a_process_is_noticed_at_once() -> None:
+def test_the_exit_of_a_process_is_noticed_at_once() -> None:
     _, shim = start("sleep", "0.3")
     began = time.monotonic()
     anyio.run(wait_for_exit, shim)
@@ -43,13 +43,13 @@ def test_without_pidfd_it_is_noticed_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not is_alive(shim)
 
 
-def test_a_process_that_has_gone_is_not_waited_for() -> None:
+def test_an_exited_process_is_not_waited_for() -> None:
     child, shim = start("true")
     child.wait()
     anyio.run(wait_for_exit, shim)
 
 
-def test_a_later_process_with_the_same_pid_is_a_stranger() -> None:
+def test_a_later_process_with_the_same_pid_is_not_the_shim() -> None:
     child, shim = start("sleep", "20")
     stranger = ShimRecord(shim.pid, shim.start_time, "another boot:1")
     assert is_alive(shim)
@@ -77,7 +77,7 @@ def test_kill_reaches_children_in_other_sessions(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
-def test_a_shim_is_found_by_the_log_it_writes(tmp_path: Path) -> None:
+def test_a_shim_is_found_by_the_log_that_it_writes(tmp_path: Path) -> None:
     log = tmp_path / "shim.log"
     assert find_shim(log) is None
     with log.open("w") as output:
@@ -96,7 +96,7 @@ def test_tasks_see_little_of_our_environment(tmp_path: Path) -> None:
         "DB_PASSWORD": "p",
         "AIRFLOW__CORE__FERNET_KEY": "k",
     }
-    seen = scrubbed(environ, airflow_home=tmp_path, extra={"MINE": "1"})
+    seen = scrub_environment(environ, airflow_home=tmp_path, extra={"MINE": "1"})
     assert seen == {"PATH": "/bin", "LC_ALL": "C", "AIRFLOW_HOME": str(tmp_path), "MINE": "1"}
 
 
@@ -105,25 +105,25 @@ def launcher(tmp_path: Path, python: Path | None = Path(sys.executable), **env: 
 
 
 @pytest.mark.parametrize(
-    ("python", "told"),
+    ("python", "message"),
     [
         (None, "no runtime is set"),
         (Path("/nowhere/python"), "can't be started: No such file"),
         (Path("/etc/passwd"), "Permission"),
     ],
 )
-def test_a_bad_interpreter_is_named_with_the_remedy(tmp_path: Path, python: Path | None, told: str) -> None:
-    with pytest.raises(CannotHost, match=told) as caught:
+def test_a_bad_interpreter_is_named_with_the_remedy(tmp_path: Path, python: Path | None, message: str) -> None:
+    with pytest.raises(CannotHost, match=message) as caught:
         anyio.run(launcher(tmp_path, python).launch, tmp_path)
     assert "runtime.python" in str(caught.value)
 
 
-def test_what_the_zygote_can_t_is_passed_on(tmp_path: Path) -> None:
+def test_the_zygote_s_inability_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(CannotHost, match="too old"):
         anyio.run(launcher(tmp_path, FAKE_UNABLE="too old").launch, tmp_path)
 
 
-def test_a_zygote_goes_with_its_daemon(tmp_path: Path) -> None:
+def test_a_zygote_ends_with_its_daemon(tmp_path: Path) -> None:
     async def main() -> ShimRecord:
         keeper = launcher(tmp_path)
         async with anyio.create_task_group() as tasks:
@@ -142,7 +142,7 @@ def test_a_zygote_goes_with_its_daemon(tmp_path: Path) -> None:
     assert not is_alive(anyio.run(main))
 
 
-def test_settings_that_change_replace_the_zygote_and_no_job(tmp_path: Path) -> None:
+def test_changed_settings_replace_the_zygote_and_no_job(tmp_path: Path) -> None:
     async def main() -> None:
         keeper = launcher(tmp_path)
         keeper.use_task_settings({"core.default_timezone": "utc"})

@@ -31,14 +31,14 @@ def start(started: Started, *argv: str, mark: str = "", session: bool = True) ->
     return started[-1]
 
 
-def test_what_carries_the_job_s_mark_is_found_in_any_session(started: Started) -> None:
+def test_processes_with_the_job_s_mark_are_found_in_any_session(started: Started) -> None:
     ours = start(started, "sleep", "60", mark=NAME)
     start(started, "sleep", "60", mark="a-job.2")
     start(started, "sleep", "60")
     assert [process.pid for process in find_strays(NAME, None)] == [ours.pid]
 
 
-def test_what_is_in_the_session_of_a_shim_that_has_gone_is_found_without_a_mark(started: Started) -> None:
+def test_processes_in_a_dead_shim_s_session_are_found_without_a_mark(started: Started) -> None:
     shim = start(started, "sh", "-c", "sleep 60 & echo $!; exec cat /dev/null")
     assert shim.stdout
     left = int(shim.stdout.readline())
@@ -56,7 +56,7 @@ def test_a_later_process_with_the_shim_s_number_is_left_alone(started: Started) 
     assert stranger.poll() is None
 
 
-def test_what_ignores_sigterm_is_killed(started: Started) -> None:
+def test_processes_that_ignore_sigterm_are_killed(started: Started) -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     deaf = start(started, sys.executable, "-c", code, mark=NAME)
     assert deaf.stdout and deaf.stdout.readline()

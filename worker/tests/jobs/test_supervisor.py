@@ -26,7 +26,7 @@ LEASE = Lease("a", 1)
 
 
 class Starter:
-    """Pretends to start; what it "starts" ended at once, with *result* if any."""
+    """Pretends to start shims, which end at once, with *result* if any."""
 
     def __init__(self, result: job_files.Result | None = None, error: Exception | None = None) -> None:
         self.result = result
@@ -42,7 +42,7 @@ class Starter:
         return ShimRecord(pid=2**22 - 3, start_time=1.0, birth_mark="gone")
 
 
-class Doors:
+class GatewayStub:
     def __init__(self) -> None:
         self.stops: list[frames.Stop] = []
 
@@ -61,10 +61,10 @@ class Bench:
         self.spool = Spool(state.jobs, state.quarantine)
         self.session = WorkerSession(slots=4)
         self.starter = starter
-        self.doors = Doors()
+        self.gateway = GatewayStub()
         config = Config(state=state.root, bundles={"dags-folder": BundleConfig(path=state.root / "dags")})
         site = Site(config, "w1", state.root / "g.sock", state.contact_path)
-        self.supervisor = Supervisor(site, self.spool, self.session, starter, self.doors, HandClock())
+        self.supervisor = Supervisor(site, self.spool, self.session, starter, self.gateway, HandClock())
 
     def run(self, *steps: Callable[[], object]) -> None:
         async def main() -> None:
@@ -106,7 +106,7 @@ def test_the_outcome_follows_from_the_result(state: State, result: job_files.Res
     assert bench.session.held()[0].phase is JobPhase.ENDED
 
 
-def test_a_half_written_result_is_no_success(state: State) -> None:
+def test_a_half_written_result_is_not_a_success(state: State) -> None:
     class HalfWriter(Starter):
         async def launch(self, job_dir: Path) -> ShimRecord:
             (job_dir / "result.json").write_text('{"exit_code": 0, "fin')
@@ -125,7 +125,7 @@ def test_a_job_stopped_before_its_start_never_starts(state: State) -> None:
     assert bench.report.outcome is Outcome.STOPPED
 
 
-def test_what_can_t_start_is_unprepared_and_the_log_says_why(state: State) -> None:
+def test_a_job_that_can_t_start_is_unprepared_and_its_log_says_why(state: State) -> None:
     bench = Bench(state, Starter(error=CannotHost("no airflow; install it")))
     bench.run(bench.take)
     assert bench.report.outcome is Outcome.UNPREPARED
@@ -155,25 +155,25 @@ def test_an_adopted_job_with_a_report_is_only_reported(state: State) -> None:
     assert bench.session.held()[0].phase is JobPhase.ENDED
 
 
-def test_a_lease_we_had_before_is_not_run_again(state: State) -> None:
+def test_a_known_lease_is_not_run_again(state: State) -> None:
     bench = Bench(state, Starter(job_files.Result(exit_code=0, final_state="success")))
     bench.run(bench.take)
     with pytest.raises(FileExistsError):
         bench.supervisor.take(make_offer("a"))
 
 
-def test_a_job_whose_start_was_cut_off_before_there_was_a_shim_is_started(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_daemon_died_before_its_shim_existed_is_started(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "HELLO_WITHIN_S", 0)
     bench = Bench(state, Starter(job_files.Result(exit_code=0, final_state="success")))
     _leave_unrecorded(bench)
     phases: list[JobPhase] = []
     bench.run(bench.supervisor.adopt, lambda: phases.append(bench.session.held()[0].phase))
-    assert phases == [JobPhase.PREPARING], "so that its offer does not expire meanwhile"
+    assert phases == [JobPhase.PREPARING], "which keeps its offer from expiring"
     assert bench.starter.started == [bench.spool.of(LEASE).path]
     assert bench.report.outcome is Outcome.SUCCEEDED
 
 
-def test_a_job_whose_unrecorded_shim_was_there_and_is_gone_has_died(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_unrecorded_shim_has_exited_has_died(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "HELLO_WITHIN_S", 0)
     bench = Bench(state, Starter())
     _leave_unrecorded(bench)
@@ -184,7 +184,7 @@ def test_a_job_whose_unrecorded_shim_was_there_and_is_gone_has_died(state: State
 
 
 def _leave_unrecorded(bench: Bench) -> None:
-    """Leave what a daemon leaves that ends between its word that the shim may run and its note of which process that is."""
+    """Leave the files of a daemon that ended between the start of a shim and the storage of its process."""
     job_dir = bench.spool.of(LEASE)
     job_dir.store_offer(make_offer("a"))
     job_dir.store_spec(

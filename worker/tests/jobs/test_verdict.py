@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from airflow_remote_protocol.messages import JobKind, Outcome, Stop, StopReason
 from airflow_remote_worker import system
-from airflow_remote_worker.jobs.verdict import judge, name_of
+from airflow_remote_worker.jobs.verdict import describe_offer, judge
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.local.job_files import Result
 from airflow_remote_worker.state.files import store
@@ -30,13 +30,13 @@ def job_dir(tmp_path: Path) -> JobDir:
         (Result(exit_code=0, final_state="success", stopped=True), Outcome.STOPPED),
     ],
 )
-def test_a_result_is_what_counts_whatever_became_of_the_machine(job_dir: JobDir, result: Result, outcome: Outcome) -> None:
+def test_a_result_counts_even_if_the_machine_was_restarted(job_dir: JobDir, result: Result, outcome: Outcome) -> None:
     store(job_dir.path / "result.json", result)
     report = judge(job_dir, ShimRecord(7, 1.0, "an-earlier-boot:1"), None).report
     assert (report.outcome, report.exit_code) == (outcome, result.exit_code)
 
 
-def test_without_one_it_died_and_the_machine_s_restart_is_named(job_dir: JobDir) -> None:
+def test_without_a_result_it_died_and_a_restart_of_the_machine_is_named(job_dir: JobDir) -> None:
     died = judge(job_dir, ShimRecord(7, 1.0, f"{system.boot_id()}:1"), None).report
     assert died.outcome is Outcome.DIED
     assert "was killed, ran out of memory" in died.reason
@@ -44,11 +44,11 @@ def test_without_one_it_died_and_the_machine_s_restart_is_named(job_dir: JobDir)
     assert "was killed" in judge(job_dir, None, None).report.reason
 
 
-def test_what_was_stopped_and_left_no_result_was_stopped(job_dir: JobDir) -> None:
+def test_a_stopped_job_without_a_result_was_stopped(job_dir: JobDir) -> None:
     assert judge(job_dir, None, STOP).report.outcome is Outcome.STOPPED
 
 
-def test_a_garbled_result_is_no_success(job_dir: JobDir) -> None:
+def test_a_garbled_result_is_not_a_success(job_dir: JobDir) -> None:
     (job_dir.path / "result.json").write_bytes(b'{"exit_code":0,"fi')
     report = judge(job_dir, None, None).report
     assert report.outcome is Outcome.DIED
@@ -74,8 +74,8 @@ def test_the_worker_s_log_says_how_the_task_ended(job_dir: JobDir, result: Resul
     assert judge(job_dir, None, stop).ending == ending
 
 
-def test_it_names_the_task_and_its_try() -> None:
+def test_the_description_names_the_task_and_its_try() -> None:
     ti = {"id": "1", "dag_id": "d", "run_id": "r", "task_id": "t", "map_index": 3, "try_number": 2}
     offer = make_offer(workload=msgspec.Raw(msgspec.json.encode({"ti": ti})))
-    assert name_of(offer) == "task d.t[3] of run r, try 2,"
-    assert name_of(make_offer(kind=JobKind.CALLBACK)) == "callback"
+    assert describe_offer(offer) == "task d.t[3] of run r, try 2,"
+    assert describe_offer(make_offer(kind=JobKind.CALLBACK)) == "callback"

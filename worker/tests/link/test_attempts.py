@@ -1,4 +1,4 @@
-"""How long a loop waits after which error."""
+"""The waits of a loop after each kind of error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_retried_error_waits(error: Exception) -> None:
     assert len(_waits(error)) == 1
 
 
-def test_central_may_ask_for_a_longer_wait() -> None:
+def test_central_can_ask_for_a_longer_wait() -> None:
     assert _waits(Unreachable("busy", retry_after_s=20.0))[0] >= 20.0
 
 

@@ -7,8 +7,8 @@ import anyio
 import httpx
 import pytest
 from airflow_remote_protocol.codec import encode
-from airflow_remote_protocol.errors import ProblemCode, problem
-from airflow_remote_protocol.execution import ENVELOPE_BYTES, UNTOLD_BODY_BYTES
+from airflow_remote_protocol.errors import ProblemCode, make_problem
+from airflow_remote_protocol.execution import DEFAULT_BODY_BYTES, ENVELOPE_BYTES
 from airflow_remote_protocol.messages import (
     Enrolment,
     Facts,
@@ -43,11 +43,11 @@ def link_to(answer: Callable[[httpx.Request], httpx.Response], clock: HandClock 
 
 
 def refusing(code: ProblemCode, **more: int) -> Callable[[httpx.Request], httpx.Response]:
-    body = problem(code, "because", **more)
+    body = make_problem(code, "because", **more)
     return lambda request: httpx.Response(body.status, headers={**OURS, PROBLEM_HEADER: code.value}, content=encode(body))
 
 
-def test_every_request_says_who_speaks_under_which_session_and_epoch() -> None:
+def test_every_request_has_credential_session_and_epoch() -> None:
     seen: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -74,42 +74,45 @@ def test_every_request_says_who_speaks_under_which_session_and_epoch() -> None:
         (ProblemCode.INTERNAL, Unreachable),
     ],
 )
-def test_a_problem_of_central_s_is_raised_as_its_decision(code: ProblemCode, kind: type[Exception]) -> None:
+def test_central_s_problem_is_raised_as_the_error_of_its_decision(code: ProblemCode, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="because"):
         anyio.run(link_to(refusing(code)).poll, Poll(free_slots=1, intent_revision=0, wait_s=1))
 
 
-def test_a_log_offset_says_where_to_go_on() -> None:
+def test_a_log_offset_problem_has_the_size_at_central() -> None:
     with pytest.raises(Rewind) as caught:
         anyio.run(link_to(refusing(ProblemCode.LOG_OFFSET, size=7)).append_log, LEASE, 0, b"x")
     assert caught.value.size == 7
 
 
 @pytest.mark.parametrize(
-    ("response", "told"),
+    ("response", "expected"),
     [
-        (httpx.Response(200, headers={"content-type": "text/html; charset=utf-8"}, text="<html>"), "200 text/html .*login page"),
+        (
+            httpx.Response(200, headers={"content-type": "text/html; charset=utf-8"}, text="<html>"),
+            "200 text/html, .*login page",
+        ),
         (httpx.Response(302, headers={"location": "https://login.example.com"}), "a redirect to https://login.example.com"),
         (httpx.Response(502), "load balancer"),
-        (httpx.Response(407), "the proxy wants a login"),
+        (httpx.Response(407), "the proxy requires a login"),
         (httpx.Response(200, headers={"content-type": "application/json"}, json={"poll_s": 1}), "provider is installed"),
     ],
 )
-def test_an_answer_without_the_marker_is_not_central_s_word(response: httpx.Response, told: str) -> None:
-    with pytest.raises(Unreachable, match=told):
+def test_an_answer_without_the_marker_is_not_central_s(response: httpx.Response, expected: str) -> None:
+    with pytest.raises(Unreachable, match=expected):
         anyio.run(link_to(lambda request: response).ping)
 
 
 def test_retry_after_is_kept() -> None:
-    body = encode(problem(ProblemCode.BUSY, ""))
+    body = encode(make_problem(ProblemCode.BUSY, ""))
     headers = {**OURS, PROBLEM_HEADER: "busy", "retry-after": "12"}
     with pytest.raises(Unreachable) as caught:
         anyio.run(link_to(lambda request: httpx.Response(503, headers=headers, content=body)).ping)
     assert caught.value.retry_after_s == 12
 
 
-def test_nonsense_under_our_marker_is_retried_not_believed() -> None:
-    with pytest.raises(Unreachable, match="makes no sense"):
+def test_an_invalid_answer_with_the_marker_is_retried() -> None:
+    with pytest.raises(Unreachable, match="can't be read"):
         anyio.run(link_to(lambda request: httpx.Response(200, headers=OURS, content=b"[]")).ping)
 
 
@@ -118,7 +121,7 @@ def test_an_endless_body_is_cut_off() -> None:
         anyio.run(link_to(lambda request: httpx.Response(200, headers=OURS, content=b" " * (MAX_BODY + 1))).ping)
 
 
-def test_a_connection_closed_under_our_hands_is_tried_again_at_once_but_only_once() -> None:
+def test_a_stale_connection_is_retried_at_once_but_only_once() -> None:
     tries: list[int] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -131,8 +134,8 @@ def test_a_connection_closed_under_our_hands_is_tried_again_at_once_but_only_onc
     assert len(tries) == 2
 
 
-def test_an_enrolment_is_never_made_twice() -> None:
-    """The first may have spent the token; a second answer would hide that."""
+def test_an_enrolment_is_never_repeated() -> None:
+    """The first request may have used the token; a second answer would hide that."""
     tries: list[int] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -144,8 +147,8 @@ def test_an_enrolment_is_never_made_twice() -> None:
     assert len(tries) == 1
 
 
-def test_a_connection_cut_while_central_thought_is_not_tried_again_at_once(clock: HandClock) -> None:
-    """It would be cut again: a proxy ended its patience, and the caller has to know after how long."""
+def test_a_request_cut_after_a_while_is_not_retried_at_once(clock: HandClock) -> None:
+    """A proxy's time limit would cut it again, and the caller needs to know after how long."""
     tries: list[int] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -169,7 +172,7 @@ def test_a_connection_cut_while_central_thought_is_not_tried_again_at_once(clock
         (httpx.ProxyError("407 x"), False),
     ],
 )
-def test_a_request_that_never_left_was_not_cut(error: httpx.HTTPError, was_cut: bool) -> None:
+def test_a_request_that_was_never_sent_was_not_cut(error: httpx.HTTPError, was_cut: bool) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise error
 
@@ -209,7 +212,7 @@ def test_a_key_goes_to_central_as_the_task_spells_it(key: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["../report", "variables/../../report", "a/%2e%2e/b", "a/..%2Fb", "a\\..\\b", "x#y"])
-def test_a_job_can_t_climb_out_of_its_execution_api(path: str) -> None:
+def test_a_job_can_t_leave_the_execution_api(path: str) -> None:
     async def call() -> None:
         await link_to(lambda request: httpx.Response(200, headers=OURS)).execution(LEASE, "POST", path, {}, b"")
 
@@ -217,7 +220,7 @@ def test_a_job_can_t_climb_out_of_its_execution_api(path: str) -> None:
         anyio.run(call)
 
 
-def test_without_a_session_nothing_is_said_about_jobs() -> None:
+def test_without_a_session_no_call_about_jobs_is_made() -> None:
     link = link_to(lambda request: httpx.Response(204, headers=OURS))
     link.session_id = None
     with pytest.raises(Unreachable, match="no session"):
@@ -242,7 +245,7 @@ def test_connections_are_renewed_when_old(clock: HandClock) -> None:
     anyio.run(main)
 
 
-def test_the_end_of_an_outage_wakes_those_who_wait() -> None:
+def test_the_end_of_an_outage_wakes_waiting_callers() -> None:
     up = False
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -280,12 +283,12 @@ def test_leaving_succeeds_although_the_answer_was_lost(lost: int) -> None:
     assert asked == lost + 1
 
 
-def test_a_refused_leave_is_told() -> None:
+def test_a_refused_leave_is_raised() -> None:
     with pytest.raises(Superseded):
         anyio.run(link_to(refusing(ProblemCode.SUPERSEDED)).leave)
 
 
-def test_leaving_a_central_that_is_away_fails() -> None:
+def test_leaving_fails_while_central_is_unreachable() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("no route")
 
@@ -293,7 +296,7 @@ def test_leaving_a_central_that_is_away_fails() -> None:
         anyio.run(link_to(answer).leave)
 
 
-def test_what_a_busy_central_asked_for_holds_when_another_call_gets_through(clock: HandClock) -> None:
+def test_retry_after_is_respected_when_another_call_succeeds(clock: HandClock) -> None:
     answers = iter(["down", "busy", "up"])
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -332,13 +335,13 @@ def sized_link(answer: Callable[[httpx.Request], httpx.Response], body_bytes: in
     return link
 
 
-def test_the_session_says_how_large_a_body_may_be() -> None:
+def test_the_session_sets_the_limit_of_bodies() -> None:
     def session(**said: int) -> Callable[[httpx.Request], httpx.Response]:
         intent = Intent(mode=IntentMode.SERVE, revision=0)
         message = Session("s", "w", "w", PROTOCOL_VERSION, [], 1.0, 1.0, intent, **said)
         return lambda request: httpx.Response(200, headers=OURS, content=encode(message))
 
-    for said, body_bytes in (({"body_bytes": 12345678}, 12345678), ({}, UNTOLD_BODY_BYTES), ({"body_bytes": 1 << 50}, 1 << 30)):
+    for said, body_bytes in (({"body_bytes": 12345678}, 12345678), ({}, DEFAULT_BODY_BYTES), ({"body_bytes": 1 << 50}, 1 << 30)):
         link = link_to(session(**said))
         anyio.run(link.open_session, SessionRequest("i", "b", PROTOCOL_VERSION, [], 1, Facts()))
         assert link.body_bytes == body_bytes
@@ -354,7 +357,7 @@ def test_a_body_that_is_too_large_is_refused_without_being_sent() -> None:
 
 
 @pytest.mark.parametrize("announced", [False, True])
-def test_an_answer_that_is_too_large_is_refused_once(announced: bool) -> None:
+def test_a_too_large_answer_is_refused_without_a_retry(announced: bool) -> None:
     asked: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -373,7 +376,7 @@ async def iter_of(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-def test_a_proxy_that_takes_no_such_body_is_no_outage() -> None:
+def test_a_proxy_s_body_limit_is_not_an_outage() -> None:
     link = sized_link(lambda request: httpx.Response(413, text="<html>413 Request Entity Too Large"), 100)
     with pytest.raises(Refused, match=r"a proxy .* refuses a body of 50 bytes.*client_max_body_size") as refused:
         anyio.run(link.execution, LEASE, "POST", "xcoms/d/r/t/k", {}, b"x" * 50)
@@ -383,7 +386,7 @@ def test_a_proxy_that_takes_no_such_body_is_no_outage() -> None:
         anyio.run(link.append_log, LEASE, 0, b"x")
 
 
-def test_large_bodies_go_one_at_a_time_and_small_ones_beside_them() -> None:
+def test_large_bodies_are_sent_one_at_a_time_beside_small_ones() -> None:
     under_way: list[int] = []
     most_large = 0
 
@@ -417,7 +420,7 @@ def test_large_bodies_go_one_at_a_time_and_small_ones_beside_them() -> None:
     assert small_done
 
 
-def test_a_large_body_is_sent_in_pieces_of_a_known_length_and_again_if_its_connection_was_stale() -> None:
+def test_a_large_body_is_sent_in_pieces_and_again_after_a_stale_connection() -> None:
     body = bytes(range(256)) * 4096
     seen: list[tuple[str, bytes]] = []
 

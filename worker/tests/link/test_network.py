@@ -13,8 +13,8 @@ import pytest
 from airflow_remote_worker.config import Config, ConfigError
 from airflow_remote_worker.errors import Refused, Unreachable
 from airflow_remote_worker.link.client import Link
-from airflow_remote_worker.link.connections import CONNECTION_AGE_S, LOOK_EVERY_S
-from airflow_remote_worker.link.network import KEEPALIVE_S, Network, is_exempt, keepalive, parse_proxy
+from airflow_remote_worker.link.connections import CHECK_FILES_EVERY_S, CONNECTION_AGE_S
+from airflow_remote_worker.link.network import KEEPALIVE_S, Network, is_exempt, keepalive_options, parse_proxy
 from airflow_remote_worker.state.directory import Membership
 
 from testkit.authority import Authority
@@ -38,14 +38,14 @@ def corp(tmp_path: Path) -> Authority:
 
 
 class Visitor:
-    """Speaks to central, one call after the other, over the connections of one link."""
+    """Makes calls to central, one after the other, over the connections of one link."""
 
     def __init__(self, network: Network) -> None:
         self.clock = HandClock()
         self.network = network
 
     def run(self, *steps: Callable[[], object]) -> list[str]:
-        """Ping, and again after each of *steps*; return what came of it."""
+        """Ping, and again after each of *steps*; return the results."""
 
         async def main() -> list[str]:
             link = Link(self.network, credential="c", clock=self.clock)
@@ -66,7 +66,7 @@ class Visitor:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """As `mv` does, and surely later than before for the coarsest clock of a file system."""
+    """Replace a file as `mv` does, with a modification time that differs on every file system."""
     new = path.with_name("new")
     new.write_bytes(content.encode() if isinstance(content, str) else content)
     os.utime(new, (time.time() + 5, time.time() + 5))
@@ -96,7 +96,7 @@ def test_a_proxys_address_is_shown_without_its_password(url: str, shown: str, au
 @pytest.mark.parametrize(
     "url", ["socks5://u:secret@proxy:1080", "ftp://u:secret@proxy", "http://u:secret@proxy:99999", "http://"]
 )
-def test_what_is_no_http_proxy_is_refused_without_telling_its_password(url: str) -> None:
+def test_an_invalid_proxy_is_refused_without_showing_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^HTTPS_PROXY: .*http://") as caught:
         parse_proxy(url, "HTTPS_PROXY")
     assert "secret" not in str(caught.value)
@@ -144,27 +144,27 @@ def test_the_environment_names_the_proxy_and_the_setting_overrides_it(monkeypatc
     assert proxy(proxy="http://own:1") == "http://own:1", "NO_PROXY is about the environment's proxy"
 
 
-def test_the_login_for_a_proxy_may_come_from_a_file(tmp_path: Path) -> None:
+def test_the_login_for_a_proxy_can_come_from_a_file(tmp_path: Path) -> None:
     login = tmp_path / "login"
     network = Network(central="https://a.example.com", proxy="http://proxy:1", proxy_auth_file=str(login))
     with pytest.raises(ConfigError, match=r"proxy_auth_file: .* can't be read"):
         network.find_proxy()
     for wrong in ("", "user", ":password", "u:p\nu2:p2"):
         login.write_text(wrong)
-        with pytest.raises(ConfigError, match="one line, user:password"):
+        with pytest.raises(ConfigError, match="one line user:password"):
             network.find_proxy()
     login.write_text("user:pass:word\n")
     proxy = network.find_proxy()
     assert proxy and proxy.auth == ("user", "pass:word")
 
 
-def test_an_ipv6_address_behind_a_proxy_is_refused_as_httpcore_can_t() -> None:
+def test_an_ipv6_address_behind_a_proxy_is_refused() -> None:
     with pytest.raises(ConfigError, match="IPv6 address fd00::1"):
         Network(central="https://[fd00::1]", proxy="http://proxy:1").find_proxy()
 
 
-def test_what_join_was_told_counts_where_the_settings_are_silent(tmp_path: Path) -> None:
-    told = Membership(
+def test_settings_given_to_join_apply_unless_the_configuration_sets_them(tmp_path: Path) -> None:
+    joined = Membership(
         central="http://central.example.com/air/",
         worker_id="1",
         name="w",
@@ -173,22 +173,22 @@ def test_what_join_was_told_counts_where_the_settings_are_silent(tmp_path: Path)
         ca_file="/ca",
         proxy="p:1",
     )
-    network = Network.of(Config(state=tmp_path), told)
+    network = Network.of(Config(state=tmp_path), joined)
     assert (network.central, network.ca_file, network.proxy) == ("http://central.example.com/air", "/ca", "p:1")
-    network = Network.of(Config(state=tmp_path, central="https://b", ca_file=Path("/other"), proxy="none"), told)
+    network = Network.of(Config(state=tmp_path, central="https://b", ca_file=Path("/other"), proxy="none"), joined)
     assert (network.central, network.ca_file, network.proxy) == ("https://b", "/other", "none")
 
 
 @pytest.mark.parametrize(
     ("central", "warned"), [("http://a.example.com", True), ("https://a.example.com", False), ("http://[::1]:8080", False)]
 )
-def test_plain_http_beyond_this_machine_is_said_loudly(central: str, warned: bool) -> None:
+def test_plain_http_to_another_machine_causes_a_warning(central: str, warned: bool) -> None:
     assert Network(central=central, insecure_http=True).warning.startswith("NOT ENCRYPTED") is warned
 
 
-def test_the_kernel_speaks_on_silent_connections() -> None:
+def test_silent_connections_use_tcp_keepalive() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
-        for level, option, value in keepalive():
+        for level, option, value in keepalive_options():
             sock.setsockopt(level, option, value)
         sock.connect(server.getsockname())
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
@@ -199,14 +199,14 @@ def test_the_kernel_speaks_on_silent_connections() -> None:
 # TLS
 
 
-def test_a_ca_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_ca_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ca").write_text("nothing")
     for path in ("ca", "missing"):
         with pytest.raises(Refused, match=r"ca_file: .* can't be used"):
-            Network(central="https://a", ca_file=str(tmp_path / path)).way()
+            Network(central="https://a", ca_file=str(tmp_path / path)).route()
 
 
-def test_a_key_with_a_passphrase_is_refused_instead_of_asked_for(tmp_path: Path, corp: Authority) -> None:
+def test_a_key_with_a_passphrase_is_refused_without_a_prompt(tmp_path: Path, corp: Authority) -> None:
     from cryptography.hazmat.primitives import serialization
 
     pem = corp.issue("w").read_bytes()
@@ -220,21 +220,21 @@ def test_a_key_with_a_passphrase_is_refused_instead_of_asked_for(tmp_path: Path,
         central="https://a", ca_file=str(corp.file), client_cert=str(tmp_path / "cert"), client_key=str(tmp_path / "key")
     )
     with pytest.raises(Refused, match="passphrase"):
-        network.way()
+        network.route()
 
 
 def test_tls_older_than_1_2_is_refused(corp: Authority) -> None:
-    way = Network(central="https://a", ca_file=str(corp.file)).way()
-    assert way.tls and way.tls.minimum_version is ssl.TLSVersion.TLSv1_2
-    system = Network(central="https://a").way()
+    route = Network(central="https://a", ca_file=str(corp.file)).route()
+    assert route.tls and route.tls.minimum_version is ssl.TLSVersion.TLSv1_2
+    system = Network(central="https://a").route()
     assert system.tls and system.tls.minimum_version is ssl.TLSVersion.TLSv1_2
     with tls_central(corp.issue("central", "127.0.0.1"), newest=ssl.TLSVersion.TLSv1_1) as served:
         visitor = Visitor(Network(central=f"https://127.0.0.1:{served.port}", ca_file=str(corp.file)))
-        assert "no TLS of version 1.2 or newer" in visitor.run()[0]
+        assert "does not support TLS 1.2 or newer" in visitor.run()[0]
 
 
 def test_a_new_authority_is_trusted_without_a_restart(tmp_path: Path, corp: Authority) -> None:
-    """The server's certificate is replaced by another authority's; then the file that the worker trusts is."""
+    """First the server's certificate is replaced by another authority's; then the file that the worker trusts."""
     other = Authority(tmp_path / "other", "Corp Root CA 2")
     ca_file = tmp_path / "ca.pem"
     ca_file.write_bytes(corp.file.read_bytes())
@@ -248,7 +248,7 @@ def test_a_new_authority_is_trusted_without_a_restart(tmp_path: Path, corp: Auth
     assert "is not trusted" in untrusted
 
 
-def test_the_system_s_authorities_are_read_anew_as_well(tmp_path: Path, corp: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_system_authorities_are_read_again(tmp_path: Path, corp: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "store.pem"
     store.write_bytes(Authority(tmp_path / "other", "Other CA").file.read_bytes())
     monkeypatch.setenv("SSL_CERT_FILE", str(store))
@@ -260,7 +260,7 @@ def test_the_system_s_authorities_are_read_anew_as_well(tmp_path: Path, corp: Au
     assert again == "w"
 
 
-def test_a_broken_file_is_told_once_and_changes_nothing(
+def test_a_broken_file_is_logged_once_and_changes_nothing(
     tmp_path: Path, corp: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     ca_file = tmp_path / "ca.pem"
@@ -271,10 +271,10 @@ def test_a_broken_file_is_told_once_and_changes_nothing(
             lambda: (replace(ca_file, "half-writ"), pass_time(visitor)), lambda: pass_time(visitor), lambda: pass_time(visitor)
         )
     assert came == ["w"] * 4
-    assert [record.message.count("going on with what it held before") for record in caplog.records] == [1]
+    assert [record.message.count("its previous content stays in use") for record in caplog.records] == [1]
 
 
-def test_a_client_certificate_is_shown_and_renewed_without_a_restart(tmp_path: Path, corp: Authority) -> None:
+def test_a_client_certificate_is_used_and_renewed_without_a_restart(tmp_path: Path, corp: Authority) -> None:
     foreign = Authority(tmp_path / "foreign", "Foreign CA")
     cert = tmp_path / "client.pem"
     cert.write_bytes(foreign.issue("w").read_bytes())
@@ -284,7 +284,7 @@ def test_a_client_certificate_is_shown_and_renewed_without_a_restart(tmp_path: P
         )
         visitor = Visitor(network)
         refused, accepted = visitor.run(lambda: replace(cert, corp.issue("w").read_bytes()))
-    # Whether the server's reason arrives before its hanging up is chance; `check` waits for it.
+    # The server's reason may arrive before or after it closes the connection; only `check` waits for it.
     assert "client certificate" in refused or "was cut" in refused
     assert accepted == "w"
 
@@ -299,15 +299,15 @@ def test_a_new_password_for_the_proxy_is_used_without_a_restart(tmp_path: Path, 
         )
         refused, accepted = Visitor(network).run(lambda: replace(login, "u:new"))
     proxy.close()
-    assert "does not accept user 'u'" in refused
+    assert "refuses user 'u'" in refused
     assert accepted == "w"
     assert proxy.heads[-1].startswith(f"CONNECT 127.0.0.1:{served.port} HTTP/1.1")
 
 
 def pass_time(visitor: Visitor) -> None:
-    visitor.clock.now += LOOK_EVERY_S + 1
+    visitor.clock.now += CHECK_FILES_EVERY_S + 1
 
 
 def end_connections(visitor: Visitor) -> None:
-    """Old enough for new connections: a server's new certificate is seen by those only."""
+    """Make the connections old enough to be replaced: only new ones get a server's new certificate."""
     visitor.clock.now += CONNECTION_AGE_S + 1

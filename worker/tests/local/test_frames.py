@@ -1,4 +1,4 @@
-"""Frames survive the way, whole or not at all."""
+"""Frames arrive complete, or an error is raised."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_frame_arrives_as_it_was_sent(frame: frames.Frame) -> None:
         assert frames.receive(theirs) == frame
 
 
-def test_a_large_frame_arrives_in_pieces() -> None:
+def test_a_large_frame_is_read_in_pieces() -> None:
     ours, theirs = socket.socketpair()
     call = frames.Call(id=1, method="POST", path="xcoms/x", headers={}, body=b"x" * (5 << 20))
     with ours, theirs:
@@ -39,7 +39,7 @@ def test_a_large_frame_arrives_in_pieces() -> None:
         sender.join()
 
 
-def test_the_peer_closing_between_frames_is_the_end() -> None:
+def test_closing_between_frames_is_the_end() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.close()
@@ -47,7 +47,7 @@ def test_the_peer_closing_between_frames_is_the_end() -> None:
 
 
 @pytest.mark.parametrize("kept", [2, 6])
-def test_the_peer_closing_within_a_frame_is_an_error(kept: int) -> None:
+def test_closing_within_a_frame_is_an_error(kept: int) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.sendall(frames.pack(frames.Spawn(job_dir="/x"))[:kept])
@@ -56,17 +56,17 @@ def test_the_peer_closing_within_a_frame_is_an_error(kept: int) -> None:
             frames.receive(theirs)
 
 
-def test_an_absurd_length_is_refused_before_it_is_read() -> None:
+def test_a_too_long_frame_is_refused_before_it_is_read() -> None:
     with pytest.raises(frames.BrokenFrame, match="limit"):
         frames.check_length(b"\xff\xff\xff\xff")
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", msgspec.msgpack.encode({"type": "gossip"}), msgspec.msgpack.encode([1])])
-def test_what_is_no_frame_is_refused(body: bytes) -> None:
+def test_an_invalid_frame_is_refused(body: bytes) -> None:
     with pytest.raises(frames.BrokenFrame):
         frames.unpack(body)
 
 
-def test_a_field_we_do_not_know_is_ignored() -> None:
+def test_an_unknown_field_is_ignored() -> None:
     body = msgspec.msgpack.encode({"type": "stop", "reason": "ended", "mood": "calm"})
     assert frames.unpack(body) == frames.Stop(reason="ended")

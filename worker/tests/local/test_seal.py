@@ -1,4 +1,4 @@
-"""A garbled file reads as damaged, never as something else."""
+"""A changed file is recognised as damaged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def test_a_sealed_file_is_json_with_one_more_member() -> None:
     assert unsealed(sealed(BODY)) == BODY
 
 
-def test_a_file_without_a_seal_is_taken_as_it_is() -> None:
+def test_a_file_without_a_seal_is_accepted() -> None:
     assert unsealed(BODY) == BODY
 
 
-def test_no_other_byte_anywhere_changes_what_is_read() -> None:
+def test_no_changed_byte_changes_the_content_unnoticed() -> None:
     whole = sealed(BODY)
     for at in range(len(whole)):
         for other in range(256):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.errors import ProblemCode, make_problem
 from airflow_remote_protocol.messages import Intent, IntentMode, JobPhase, Offer, Poll, PollReply, Session, SessionRequest, Stop
 from airflow_remote_worker.config import PollConfig
 from airflow_remote_worker.errors import Unreachable, from_problem
@@ -20,7 +20,7 @@ REQUEST = SessionRequest(instance_id="i", boot_id="b", protocol="1.0", capabilit
 
 
 class ParkingLink:
-    """Central's half: each poll takes the next answer; where there is none it stays parked until a newer one comes."""
+    """Central's side: each poll gets the next answer; without one it waits until a newer poll comes."""
 
     central = "https://central.example.com"
 
@@ -78,7 +78,7 @@ class Keeper:
 
 async def _rest() -> None:
     await anyio.sleep(0.03)
-    # However late this machine was to wake us: until all the others wait too.
+    # Until all other tasks wait too, however late this machine wakes us.
     await anyio.wait_all_tasks_blocked()
 
 
@@ -92,7 +92,7 @@ class Bench:
         self.loop = PollLoop(link, self.session, self.keeper, self.lifecycle, self.clock, PollConfig())  # type: ignore[arg-type]
 
     def run(self, *steps: Callable[[], object]) -> None:
-        """Run the loop; between the steps let it come to rest."""
+        """Run the loop; wait between the steps until it is idle."""
 
         async def main() -> None:
             with anyio.fail_after(10):
@@ -128,7 +128,7 @@ def test_one_poll_stays_open() -> None:
     assert len(bench.link.polls) == 1
 
 
-def test_freed_slots_cause_one_new_poll_and_the_older_one_is_still_heard() -> None:
+def test_freed_slots_cause_one_new_poll_and_the_older_reply_is_still_processed() -> None:
     bench = Bench(ParkingLink())
     bench.run(bench.loop.refresh, bench.loop.refresh)
     assert 2 <= len(bench.link.polls) <= 3
@@ -142,16 +142,16 @@ def test_an_outage_is_waited_out() -> None:
     assert not bench.lifecycle.detaching.is_set()
 
 
-def test_trouble_is_told_when_it_comes_and_when_it_changes() -> None:
+def test_trouble_is_reported_when_it_begins_and_when_it_changes() -> None:
     bench = Bench(ParkingLink(*[Unreachable("away")] * 2, *[Unreachable("a login page")] * 2))
-    told: list[str] = []
-    bench.loop.on_contact.append(lambda: told.append(bench.loop.trouble))
+    reported: list[str] = []
+    bench.loop.on_contact.append(lambda: reported.append(bench.loop.trouble))
     bench.run()
-    assert told == ["", "away", "a login page"]
+    assert reported == ["", "away", "a login page"]
 
 
-def test_polls_that_are_cut_become_shorter() -> None:
-    """By a proxy's clock, which this link turns."""
+def test_polls_become_shorter_after_cuts() -> None:
+    """This link advances the clock as if a proxy cut the poll."""
     bench = Bench(ParkingLink())
     link, clock = bench.link, bench.clock
 
@@ -171,26 +171,26 @@ def test_polls_that_are_cut_become_shorter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "reason"),
     [
         (ProblemCode.CLONED, "copy"),
         (ProblemCode.REVOKED, "airflow-remote-worker join https://central.example.com --force"),
         (ProblemCode.OUTDATED, "update"),
     ],
 )
-def test_a_refusal_ends_the_daemon_with_a_reason_for_people(code: ProblemCode, told: str) -> None:
-    bench = Bench(ParkingLink(from_problem(problem(code, "because"))))
+def test_a_refusal_ends_the_daemon_with_a_reason_for_users(code: ProblemCode, reason: str) -> None:
+    bench = Bench(ParkingLink(from_problem(make_problem(code, "because"))))
     bench.run()
     assert bench.lifecycle.exit_code == EXIT_REFUSED
-    assert told in bench.lifecycle.reason
+    assert reason in bench.lifecycle.reason
     assert len(bench.link.polls) == 1
 
 
-TAKEN = from_problem(problem(ProblemCode.SESSION_TAKEN, "because"))
-CLONED = from_problem(problem(ProblemCode.CLONED, "because"))
+TAKEN = from_problem(make_problem(ProblemCode.SESSION_TAKEN, "because"))
+CLONED = from_problem(make_problem(ProblemCode.CLONED, "because"))
 
 
-def test_a_session_that_was_taken_or_forgotten_is_opened_anew() -> None:
+def test_a_taken_or_forgotten_session_is_reopened() -> None:
     bench = Bench(ParkingLink(TAKEN))
     bench.run()
     assert (bench.link.sessions, len(bench.link.polls)) == (2, 2)
@@ -198,7 +198,7 @@ def test_a_session_that_was_taken_or_forgotten_is_opened_anew() -> None:
     assert bench.loop._clock.naps == []  # type: ignore[attr-defined]
 
 
-def test_but_not_again_and_again_without_a_pause() -> None:
+def test_sessions_are_not_reopened_repeatedly_without_a_pause() -> None:
     bench = Bench(ParkingLink(TAKEN, TAKEN, TAKEN))
     bench.run()
     assert bench.link.sessions == 4
@@ -212,7 +212,7 @@ def test_a_copy_is_refused_a_new_session_and_ends() -> None:
     assert "this one is the copy" in bench.lifecycle.reason
 
 
-def test_leave_drains() -> None:
+def test_the_intent_to_leave_drains_the_worker() -> None:
     bench = Bench(ParkingLink(PollReply(poll_s=20, intent=Intent(mode=IntentMode.LEAVE, revision=2))))
     bench.run()
     assert bench.lifecycle.draining.is_set()
@@ -225,7 +225,7 @@ def test_central_may_ask_for_a_pause() -> None:
     assert any(nap >= 7 for nap in bench.loop._clock.naps)  # type: ignore[attr-defined]
 
 
-def test_the_first_poll_after_trouble_does_not_park() -> None:
+def test_the_first_poll_after_trouble_does_not_wait() -> None:
     bench = Bench(ParkingLink(PollReply(poll_s=20), Unreachable("no route"), PollReply(poll_s=20)))
     bench.run()
     assert [poll.wait_s for poll in bench.link.polls] == [20, 20, 0, 20]

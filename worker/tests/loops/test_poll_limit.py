@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import pytest
-from airflow_remote_worker.loops.poll_limit import FIRST_TRY_AFTER_S, LAST_TRY_AFTER_S, SHORTEST_S, Patience
+from airflow_remote_worker.loops.poll_limit import FIRST_TRY_AFTER_S, LAST_TRY_AFTER_S, SHORTEST_S, PollLimit
 
 WANTED_S = 50.0
 
 
 class Way:
-    """Something between worker and central, asked poll after poll, without news."""
+    """A device between worker and central that polls go through, none of which has news."""
 
     def __init__(self, cuts_after_s: float | None) -> None:
         self.cuts_after_s = cuts_after_s
-        self.patience = Patience()
+        self.patience = PollLimit()
         self.now_s = 0.0
         self.asked: list[float] = []
         self.cuts = 0
@@ -33,13 +33,13 @@ class Way:
             self.poll()
 
 
-def test_a_free_way_bears_what_central_wants() -> None:
+def test_without_a_limit_polls_wait_as_long_as_central_asks_for() -> None:
     way = Way(None)
     way.polls_for(1)
     assert set(way.asked) == {WANTED_S}
 
 
-def test_two_cuts_alike_are_a_limit_to_stay_below() -> None:
+def test_two_alike_cuts_set_a_limit() -> None:
     way = Way(20)
     for _ in range(4):
         way.poll()
@@ -47,33 +47,33 @@ def test_two_cuts_alike_are_a_limit_to_stay_below() -> None:
 
 
 @pytest.mark.parametrize("lasted_s", [[20.0, 40.0], [9.0, 30.0, 12.0], [0.2, 0.2], [50_000.0, 50_000.0]])
-def test_outages_at_any_moment_are_no_limit(lasted_s: list[float]) -> None:
-    patience = Patience()
+def test_outages_at_different_moments_set_no_limit(lasted_s: list[float]) -> None:
+    patience = PollLimit()
     for lasted in lasted_s:
         patience.note_cut(WANTED_S, lasted, 0)
     assert patience.wait_s(WANTED_S, 0) == WANTED_S
 
 
-def test_an_answered_poll_between_two_cuts_parts_them() -> None:
-    patience = Patience()
+def test_an_answered_poll_between_two_cuts_separates_them() -> None:
+    patience = PollLimit()
     patience.note_cut(WANTED_S, 20, 20)
     patience.note_answer(WANTED_S, WANTED_S)
     patience.note_cut(WANTED_S, 20, 90)
     assert patience.wait_s(WANTED_S, 90) == WANTED_S
 
 
-def test_news_say_nothing_about_silence() -> None:
-    patience = Patience()
+def test_early_answers_show_nothing_about_idle_limits() -> None:
+    patience = PollLimit()
     patience.note_cut(WANTED_S, 20, 20)
     patience.note_answer(WANTED_S, 3)
     patience.note_cut(WANTED_S, 20, 43)
     assert patience.wait_s(WANTED_S, 43) == 16
 
 
-def test_polls_that_were_lost_without_a_word_are_halved_until_one_comes_back() -> None:
-    patience = Patience()
+def test_silently_lost_polls_are_halved_until_one_is_answered() -> None:
+    patience = PollLimit()
     asked_s, now_s, asked = WANTED_S, 0.0, []
-    while asked_s > 20:  # above that this way forgets them, and the worker's own patience ends 15 s later
+    while asked_s > 20:  # above that the device drops them, and the worker's own timeout ends them 15 s later
         asked.append(asked_s)
         now_s += asked_s + 15
         patience.note_cut(asked_s, asked_s + 15, now_s)
@@ -81,9 +81,9 @@ def test_polls_that_were_lost_without_a_word_are_halved_until_one_comes_back() -
     assert asked == [50, 50, 25, 25]
 
 
-def test_a_central_that_hangs_now_and_then_is_no_limit() -> None:
-    """After a failure the worker asks briefly until one is answered; then it asks for what central wants."""
-    patience = Patience()
+def test_a_central_that_hangs_now_and_then_sets_no_limit() -> None:
+    """After a failure the worker sends short polls until one is answered, then as long ones as central asks for."""
+    patience = PollLimit()
     for _ in range(3):
         patience.note_cut(WANTED_S, WANTED_S + 15, 0)
         for _ in range(20):
@@ -93,7 +93,7 @@ def test_a_central_that_hangs_now_and_then_is_no_limit() -> None:
     assert patience.wait_s(WANTED_S, 0) == WANTED_S
 
 
-def test_a_limit_is_tried_again_ever_more_rarely() -> None:
+def test_a_limit_is_tested_again_at_growing_intervals() -> None:
     way = Way(20)
     way.polls_for(0.5)
     assert way.cuts == 2
@@ -103,7 +103,7 @@ def test_a_limit_is_tried_again_ever_more_rarely() -> None:
     assert max(way.asked[3:]) == 24
 
 
-def test_a_limit_that_is_gone_is_forgotten_within_minutes_of_the_next_try() -> None:
+def test_a_removed_limit_is_forgotten_within_minutes_of_the_next_try() -> None:
     way = Way(20)
     way.polls_for(0.5)
     way.cuts_after_s = None
@@ -111,7 +111,7 @@ def test_a_limit_that_is_gone_is_forgotten_within_minutes_of_the_next_try() -> N
     assert way.asked[-1] == WANTED_S
 
 
-def test_a_limit_that_grew_is_found() -> None:
+def test_a_raised_limit_is_found() -> None:
     way = Way(20)
     way.polls_for(0.5)
     way.cuts_after_s = 40
@@ -120,7 +120,7 @@ def test_a_limit_that_grew_is_found() -> None:
     assert way.cuts < 10
 
 
-def test_nothing_is_asked_more_often_than_bearable_for_central() -> None:
+def test_polls_never_become_too_short_for_central() -> None:
     way = Way(SHORTEST_S)
     way.polls_for(1)
     assert min(way.asked) == SHORTEST_S

@@ -1,4 +1,4 @@
-"""The credential is replaced in time, stored before it is used, and whatever is lost on the way costs nothing."""
+"""The credential is replaced in time and stored before it is used, and lost messages do no harm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..conftest import HandClock, RunningWorker, eventually
 
 
 class Joined:
-    """A worker that has joined, with its link and its loop but nothing else."""
+    """A joined worker that has only its link and this loop."""
 
     def __init__(self, central: FakeCentral, state: State) -> None:
         self.central = central
@@ -40,14 +40,14 @@ class Joined:
         self.state.join(Membership(central=self.central.url, worker_id=got.worker_id, name="w", credential=got.credential))
 
     def start(self, store: Callable[[str, str | None], None] | None = None) -> RotateLoop:
-        """Be the daemon that starts with what is on disk."""
+        """Start as a daemon would, with the credentials on disk."""
         membership = self.state.membership()
         self.link = Link(
             Network(central=self.central.url), credential=membership.credential, previous=membership.previous, clock=self.clock
         )
         stores = store or (lambda new, old: self.state.replace_credential(new, previous=old))
         self.loop = RotateLoop(self.link, self.clock, stores)
-        self.link.on_fallback = self.loop.hurry
+        self.link.on_fallback = self.loop.rotate_now
         return self.loop
 
 
@@ -86,10 +86,10 @@ def test_a_new_credential_is_stored_used_and_proven(central: FakeCentral, state:
     assert not central.is_flagged("w")
 
 
-def test_a_lost_answer_is_asked_for_again(central: FakeCentral, state: State) -> None:
+def test_a_lost_answer_is_requested_again(central: FakeCentral, state: State) -> None:
     async def story(joined: Joined) -> None:
         loop = joined.start()
-        for _ in range(2):  # the link repeats a call whose connection was cut, once
+        for _ in range(2):  # the link repeats a call once if its connection was cut
             central.drop_next_reply("credential")
         with pytest.raises(Unreachable):
             await loop._replace()
@@ -126,14 +126,14 @@ def test_a_daemon_that_died_before_the_first_use_starts_with_the_new_one(central
     _run(central, state, story)
 
 
-def test_what_central_does_not_know_is_given_up_for_the_one_before_and_asked_for_anew(central: FakeCentral, state: State) -> None:
+def test_an_unknown_credential_is_replaced_by_the_previous_one_and_requested_again(central: FakeCentral, state: State) -> None:
     async def story(joined: Joined) -> None:
         joined.start()
         got = await joined.link.next_credential()
         state.replace_credential(got.credential, previous=joined.first)
         central.forget_next_credential("w")
         loop = joined.start()
-        with pytest.raises(Unreachable, match="changed while it was used"):
+        with pytest.raises(Unreachable, match="changed during the request"):
             await joined.link.ping()
         await joined.link.ping()
         assert joined.link.credential == joined.first
@@ -145,7 +145,7 @@ def test_what_central_does_not_know_is_given_up_for_the_one_before_and_asked_for
     _run(central, state, story)
 
 
-def test_without_one_before_it_stands_that_the_life_is_over(central: FakeCentral, state: State) -> None:
+def test_without_a_previous_credential_an_expired_one_is_final(central: FakeCentral, state: State) -> None:
     async def story(joined: Joined) -> None:
         joined.start()
         central.expire_credential("w")
@@ -157,30 +157,30 @@ def test_without_one_before_it_stands_that_the_life_is_over(central: FakeCentral
 
 
 @pytest.mark.parametrize(("chance", "part"), [(0.0, 0.7), (0.5, 0.8), (1.0, 0.9)])
-def test_it_is_due_between_70_and_90_percent_of_its_life(clock: HandClock, chance: float, part: float) -> None:
+def test_a_replacement_is_due_between_70_and_90_percent_of_the_life(clock: HandClock, chance: float, part: float) -> None:
     clock.chance = lambda: chance  # type: ignore[method-assign]
     loop = RotateLoop(None, clock, lambda new, old: None)  # type: ignore[arg-type]
-    loop.hear_session(_session(credential_life_s=1000.0, credential_age_s=100.0))
+    loop.on_session(_session(credential_life_s=1000.0, credential_age_s=100.0))
     assert loop._due == pytest.approx(clock.now + 1000 * part - 100)
 
 
 @pytest.mark.parametrize(("age_s", "in_s"), [(90000.0, 300.0), (80000.0, 300.0), (86300.0, 25.0)])
-def test_what_is_overdue_is_spread_but_never_beyond_the_end(clock: HandClock, age_s: float, in_s: float) -> None:
+def test_overdue_replacements_are_spread_but_never_beyond_the_expiry(clock: HandClock, age_s: float, in_s: float) -> None:
     loop = RotateLoop(None, clock, lambda new, old: None)  # type: ignore[arg-type]
-    loop.hear_session(_session(credential_life_s=86400.0, credential_age_s=age_s))
+    loop.on_session(_session(credential_life_s=86400.0, credential_age_s=age_s))
     assert loop._due == pytest.approx(clock.now + in_s)
 
 
-def test_a_credential_that_does_not_end_is_replaced_only_on_wish(clock: HandClock) -> None:
+def test_a_credential_without_expiry_is_replaced_only_on_request(clock: HandClock) -> None:
     loop = RotateLoop(None, clock, lambda new, old: None)  # type: ignore[arg-type]
-    loop.hear_session(_session())
+    loop.on_session(_session())
     assert loop._due is None
-    loop.hear_intent(Intent(mode=IntentMode.SERVE, revision=2, rotate=True))
+    loop.on_intent(Intent(mode=IntentMode.SERVE, revision=2, rotate=True))
     assert loop._due == clock.now
 
 
-def test_a_daemon_replaces_its_credential_when_its_time_has_come(worker: RunningWorker, tmp_path: Path) -> None:
-    """Again and again, jobs or not; nobody is flagged."""
+def test_a_daemon_replaces_its_credential_when_it_is_due(worker: RunningWorker, tmp_path: Path) -> None:
+    """Repeatedly, with and without jobs; no worker is flagged."""
     with FakeCentral(timing=Timing(credential_s=2.0)) as central:
         worker.central, worker.config = central, msgspec.structs.replace(worker.config, central=central.url)
         worker.join()
@@ -194,7 +194,7 @@ def test_a_daemon_replaces_its_credential_when_its_time_has_come(worker: Running
         worker.detach()
 
 
-def test_a_daemon_hears_the_wish(worker: RunningWorker, central: FakeCentral) -> None:
+def test_a_daemon_receives_the_request(worker: RunningWorker, central: FakeCentral) -> None:
     worker.start()
     first = worker.state.membership().credential
     eventually(lambda: central.worker("w1").session_id)
@@ -203,7 +203,7 @@ def test_a_daemon_hears_the_wish(worker: RunningWorker, central: FakeCentral) ->
     eventually(lambda: not central.worker("w1").intent.rotate)
 
 
-def test_a_daemon_outlives_a_clock_of_centrals_that_says_its_credential_is_over(
+def test_a_daemon_survives_a_wrong_clock_of_central_that_expires_its_credential(
     worker: RunningWorker, central: FakeCentral
 ) -> None:
     worker.start()
@@ -217,7 +217,7 @@ def test_a_daemon_outlives_a_clock_of_centrals_that_says_its_credential_is_over(
     central.wait_for_state(job, *ENDED, timeout_s=40)
 
 
-def test_a_suspended_daemon_waits_and_goes_on(worker: RunningWorker, central: FakeCentral) -> None:
+def test_a_suspended_daemon_waits_and_continues(worker: RunningWorker, central: FakeCentral) -> None:
     worker.start()
     eventually(lambda: central.worker("w1").session_id)
     central.suspend_worker("w1")

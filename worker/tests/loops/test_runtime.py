@@ -12,14 +12,14 @@ from ..conftest import HandClock
 
 
 class Central:
-    """Answers reports; *answers* come first, an exception is raised."""
+    """Answers reports, first with *answers*, of which exceptions are raised."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.told: list[Runtime] = []
+        self.received: list[Runtime] = []
 
     async def report_runtime(self, runtime: Runtime) -> str:
-        self.told.append(runtime)
+        self.received.append(runtime)
         answer = self.answers.pop(0) if self.answers else ""
         if isinstance(answer, Exception):
             raise answer
@@ -50,34 +50,34 @@ def _run(central: Central, site: Site, story: Callable[[RuntimeLoop], Any]) -> R
     return loop
 
 
-def test_it_is_reported_once_it_is_known_and_when_it_changes_and_in_each_session() -> None:
+def test_the_runtime_is_reported_when_known_when_it_changes_and_in_each_session() -> None:
     central, site = Central(), Site()
 
     def story(loop: RuntimeLoop) -> Any:
-        yield loop.hear_session(wanted=True)
-        assert central.told == []
+        yield loop.on_session(wanted=True)
+        assert central.received == []
         site.now = Runtime(task_sdk="1.3.2")
         yield loop.note_change()
         yield loop.note_change()
-        assert len(central.told) == 1
+        assert len(central.received) == 1
         site.now = Runtime(task_sdk="1.3.2", trouble="broken")
         yield loop.note_change()
-        yield loop.hear_session(wanted=True)
+        yield loop.on_session(wanted=True)
 
     _run(central, site, story)
-    assert [told.trouble for told in central.told] == ["", "broken", "broken"]
+    assert [report.trouble for report in central.received] == ["", "broken", "broken"]
 
 
-def test_a_central_that_does_not_take_it_is_told_nothing() -> None:
+def test_nothing_is_reported_to_a_central_without_that_route() -> None:
     central, site = Central(), Site()
     site.now = Runtime()
 
     def story(loop: RuntimeLoop) -> Any:
-        yield loop.hear_session(wanted=False)
+        yield loop.on_session(wanted=False)
         yield loop.note_change()
 
     _run(central, site, story)
-    assert central.told == []
+    assert central.received == []
 
 
 def test_a_report_that_did_not_arrive_is_repeated() -> None:
@@ -85,20 +85,20 @@ def test_a_report_that_did_not_arrive_is_repeated() -> None:
     site.now = Runtime()
 
     def story(loop: RuntimeLoop) -> Any:
-        yield loop.hear_session(wanted=True)
+        yield loop.on_session(wanted=True)
 
     _run(central, site, story)
-    assert len(central.told) == 3
+    assert len(central.received) == 3
 
 
-def test_central_s_verdict_is_kept_and_our_own_trouble_is_no_verdict() -> None:
+def test_central_s_refusal_is_kept_and_our_own_trouble_is_not_a_refusal() -> None:
     central, site = Central("its runtime has the Task SDK 1.2", "broken"), Site()
     site.now = Runtime(task_sdk="1.2")
     refused = []
 
     def story(loop: RuntimeLoop) -> Any:
         loop.on_change = lambda: refused.append(loop.refused)
-        yield loop.hear_session(wanted=True)
+        yield loop.on_session(wanted=True)
         site.now = Runtime(task_sdk="1.2", trouble="broken")
         yield loop.note_change()
 
@@ -106,13 +106,13 @@ def test_central_s_verdict_is_kept_and_our_own_trouble_is_no_verdict() -> None:
     assert refused == ["its runtime has the Task SDK 1.2", ""]
 
 
-def test_a_verdict_does_not_outlive_a_central_that_judges() -> None:
+def test_a_refusal_ends_with_a_central_that_does_not_check_runtimes() -> None:
     central, site = Central("its runtime has the Task SDK 1.2"), Site()
     site.now = Runtime(task_sdk="1.2")
 
     def story(loop: RuntimeLoop) -> Any:
-        yield loop.hear_session(wanted=True)
+        yield loop.on_session(wanted=True)
         assert loop.refused
-        yield loop.hear_session(wanted=False)
+        yield loop.on_session(wanted=False)
 
     assert _run(central, site, story).refused == ""

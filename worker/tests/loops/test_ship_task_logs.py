@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.errors import ProblemCode, make_problem
 from airflow_remote_worker.errors import Rewind, Superseded, Unreachable, from_problem
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.lease import Lease
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.timeout(30)
 
 
 class LogKeeper:
-    """Central's half: appends only at its own size. *trouble* is raised first, one each call; *deaf*: done but not answered."""
+    """Central's side: appends only at its own size. First raises *trouble* in turn; *unanswered* appends get no answer."""
 
-    def __init__(self, *trouble: Exception, deaf: int = 0, most: int = 10**9) -> None:
+    def __init__(self, *trouble: Exception, unanswered: int = 0, most: int = 10**9) -> None:
         self.log = b""
         self.trouble = list(trouble)
-        self.deaf = deaf
+        self.unanswered = unanswered
         self.most = most
 
     async def append_log(self, lease: Lease, offset: int, chunk: bytes, *, gzipped: bool) -> int:
@@ -33,13 +33,13 @@ class LogKeeper:
         if self.trouble:
             raise self.trouble.pop(0)
         if len(text) > self.most:
-            raise from_problem(problem(ProblemCode.TOO_LARGE, "too large"))
+            raise from_problem(make_problem(ProblemCode.TOO_LARGE, "too large"))
         if offset == len(self.log):
             self.log += text
         elif offset + len(text) > len(self.log):
             raise Rewind("elsewhere", size=len(self.log))
-        if self.deaf:
-            self.deaf -= 1
+        if self.unanswered:
+            self.unanswered -= 1
             raise Unreachable("the reply was lost")
         return len(self.log)
 
@@ -75,12 +75,12 @@ def test_the_whole_log_arrives(tmp_path: Path, gzipped: bool) -> None:
 
 
 def test_a_lost_reply_repeats_nothing(tmp_path: Path) -> None:
-    keeper = LogKeeper(deaf=2)
+    keeper = LogKeeper(unanswered=2)
     ship_all(keeper, tmp_path, b"x" * 2_500_000)
     assert keeper.log == b"x" * 2_500_000
 
 
-def test_a_restarted_daemon_goes_on_where_central_stands(tmp_path: Path) -> None:
+def test_a_restarted_daemon_continues_at_central_s_position(tmp_path: Path) -> None:
     keeper, text = LogKeeper(), bytes(range(256)) * 8_000
     keeper.log = text[:1_300_000]
     ship_all(keeper, tmp_path, text)
@@ -98,17 +98,17 @@ def test_a_superseded_log_is_dropped(tmp_path: Path) -> None:
     assert job.superseded.is_set()
 
 
-def test_a_peer_with_smaller_limits_gets_smaller_bites(tmp_path: Path) -> None:
+def test_a_peer_with_smaller_limits_gets_smaller_chunks(tmp_path: Path) -> None:
     keeper = LogKeeper(most=100_000)
     ship_all(keeper, tmp_path, b"x" * 500_000)
     assert keeper.log == b"x" * 500_000
 
 
-def test_a_log_that_is_refused_for_good_does_not_hold_up_the_report(tmp_path: Path) -> None:
+def test_a_log_that_is_refused_for_good_does_not_delay_the_report(tmp_path: Path) -> None:
     assert ship_all(LogKeeper(most=10), tmp_path, b"x" * 500_000).shipped.is_set()
 
 
-def test_a_task_that_said_nothing_needs_no_request(tmp_path: Path) -> None:
+def test_a_task_without_log_lines_needs_no_request(tmp_path: Path) -> None:
     assert ship_all(LogKeeper(AssertionError()), tmp_path, b"").shipped.is_set()
 
 
@@ -119,7 +119,7 @@ def test_incompressible_chunks_stay_below_central_s_limit() -> None:
 
 
 class Watched(LogKeeper):
-    """Counts what arrives."""
+    """Keeps the sizes of received chunks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Watched(LogKeeper):
 
 
 def _ship_live(keeper: Watched, path: Path, clock: HandClock, what_happens: Callable[[Job], Awaitable[None]]) -> None:
-    """Follow a job that runs while *what_happens*, then ends."""
+    """Follow a job that runs during *what_happens*, then ends."""
     job = Job(Lease("a", 1), make_offer("a"), JobDir(path, Lease("a", 1)))
     job.dir.task_log.write_bytes(b"begun\n")
 
@@ -165,7 +165,7 @@ def test_a_short_job_s_log_is_one_request(tmp_path: Path, monkeypatch: pytest.Mo
     assert keeper.chunks == [len(b"begun\n" + b"line\n" * 5)]
 
 
-def test_lines_of_a_running_job_wait_for_a_moment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_a_running_job_wait_only_briefly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ship_task_logs, "LOOK_EVERY_S", 0.005)
     keeper, clock = Watched(), HandClock()
 

@@ -17,13 +17,13 @@ from airflow_remote_worker.link.network import Network
 from airflow_remote_worker.loops import ship_triggers
 from airflow_remote_worker.loops.ship_triggers import ShipTriggersLoop
 from airflow_remote_worker.testing.fake_central import FakeCentral
-from airflow_remote_worker.triggers.log import WaitingLog
+from airflow_remote_worker.triggers.log import PendingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
 from airflow_remote_worker.triggers.trigger import Stage, Trigger
 
 
 class Bench:
-    """A loop, its triggers, and those of which all has been shipped."""
+    """A loop, its triggers, and the triggers whose whole logs have been shipped."""
 
     def __init__(self, central: FakeCentral, link: Link, root: Path) -> None:
         self.central = central
@@ -42,7 +42,7 @@ class Bench:
             await self._link.accept(lease)
             path = self._root / offer.job_id
             path.mkdir()
-            made.append(Trigger(lease, TriggerDir(path, lease), WaitingLog(path), "q", 3000.0, Stage.HOSTED))
+            made.append(Trigger(lease, TriggerDir(path, lease), PendingLog(path), "q", 3000.0, Stage.HOSTED))
         return made
 
     def log(self, trigger: Trigger, text: bytes) -> None:
@@ -67,7 +67,7 @@ Story = Callable[[Bench], Awaitable[None]]
 @pytest.fixture
 def run(central: FakeCentral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Story], None]:
     monkeypatch.setattr(ship_triggers, "EVERY_S", 0.5)
-    monkeypatch.setattr(ship_triggers, "HURRIED_S", 0.1)
+    monkeypatch.setattr(ship_triggers, "URGENT_S", 0.1)
     monkeypatch.setattr(ship_triggers, "GATHER_S", 0.05)
 
     async def main(story: Story) -> None:
@@ -109,7 +109,7 @@ def test_the_logs_of_many_triggers_take_one_request(run: Callable[[Story], None]
     run(story)
 
 
-def test_more_than_a_request_may_hold_takes_several(run: Callable[[Story], None]) -> None:
+def test_logs_larger_than_a_request_take_several(run: Callable[[Story], None]) -> None:
     async def story(bench: Bench) -> None:
         triggers = await bench.triggers(12)
         text = b'{"event": "' + b'\\"' * 90_000 + b'"}\n'  # each byte of it takes two in the request
@@ -166,10 +166,10 @@ def test_a_lost_reply_and_an_outage_neither_lose_nor_repeat_a_line(run: Callable
     run(story)
 
 
-def test_a_log_that_central_does_not_want_is_given_up_and_disturbs_no_other(run: Callable[[Story], None]) -> None:
+def test_a_refused_log_is_given_up_and_does_not_affect_others(run: Callable[[Story], None]) -> None:
     async def story(bench: Bench) -> None:
         one, other = await bench.triggers(2)
-        foreign = Trigger(Lease("no-such-job", 1), one.dir, WaitingLog(one.dir.path), "q", 1.0)
+        foreign = Trigger(Lease("no-such-job", 1), one.dir, PendingLog(one.dir.path), "q", 1.0)
         bench.log(foreign, b"unwanted\n")
         bench.log(other, b"wanted\n")
         for trigger in (foreign, other):
@@ -181,6 +181,6 @@ def test_a_log_that_central_does_not_want_is_given_up_and_disturbs_no_other(run:
     run(story)
 
 
-def test_a_thousand_triggers_that_log_now_and_then_cost_few_requests() -> None:
+def test_a_thousand_triggers_that_log_cause_few_requests() -> None:
     rounds_a_second = 1 / ship_triggers.EVERY_S
     assert rounds_a_second * 1000 / ship_triggers.MAX_CHUNKS < 1.0

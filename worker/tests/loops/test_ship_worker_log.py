@@ -1,4 +1,4 @@
-"""The daemon's own log reaches central: each byte once, and nothing is asked while there is nothing."""
+"""The daemon's own log reaches central, each byte once, and without new lines there are no requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.errors import ProblemCode, make_problem
 from airflow_remote_worker.errors import Rewind, Superseded, Unreachable, from_problem
 from airflow_remote_worker.loops import ship_worker_log
 from airflow_remote_worker.loops.ship_worker_log import ShipWorkerLogLoop
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.timeout(30)
 
 
 class Keeper:
-    """Central's half. *trouble* is raised first, one each call; *deaf*: done but not answered."""
+    """Central's side. First raises *trouble* in turn; *unanswered* appends get no answer."""
 
-    def __init__(self, *trouble: Exception, deaf: int = 0) -> None:
+    def __init__(self, *trouble: Exception, unanswered: int = 0) -> None:
         self.stretches: dict[str, bytes] = {}
         self.calls = 0
         self.trouble = list(trouble)
-        self.deaf = deaf
+        self.unanswered = unanswered
 
     @property
     def text(self) -> bytes:
@@ -45,8 +45,8 @@ class Keeper:
             self.stretches[stretch] = held + text
         elif offset + len(text) > len(held):
             raise Rewind("elsewhere", size=len(held))
-        if self.deaf and text:
-            self.deaf -= 1
+        if self.unanswered and text:
+            self.unanswered -= 1
             raise Unreachable("the reply was lost")
         return len(self.stretches.get(stretch, b""))
 
@@ -80,7 +80,7 @@ def ship(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(loop.run)
             await anyio.sleep(0.02)
-            loop.hear_wanted(wanted)
+            loop.set_wanted(wanted)
             with anyio.fail_after(15):
                 while not until():
                     await anyio.sleep(0.01)
@@ -92,14 +92,14 @@ def ship(
 
 
 @pytest.mark.parametrize("gzipped", [True, False])
-def test_all_of_it_arrives_and_then_nothing_is_asked(log: WorkerLog, gzipped: bool) -> None:
+def test_the_whole_log_arrives_and_then_no_requests_are_made(log: WorkerLog, gzipped: bool) -> None:
     say(log, *(f"line {number} " + "x" * 100 for number in range(5000)))
     keeper, sent = Keeper(), on_disk(log)
     ship(keeper, log, lambda: keeper.text == sent, gzipped=gzipped)
     assert keeper.calls == 1 + -(-len(sent) // 256_000)
 
 
-def test_what_is_said_later_follows_at_once(log: WorkerLog) -> None:
+def test_later_lines_are_sent_at_once(log: WorkerLog) -> None:
     keeper = Keeper()
     say(log, "one")
     asked: list[int] = []
@@ -119,8 +119,8 @@ def test_what_is_said_later_follows_at_once(log: WorkerLog) -> None:
     [
         Unreachable("away"),
         Superseded("taken"),
-        from_problem(problem(ProblemCode.INVALID, "no")),
-        from_problem(problem(ProblemCode.OUTDATED, "old")),
+        from_problem(make_problem(ProblemCode.INVALID, "no")),
+        from_problem(make_problem(ProblemCode.OUTDATED, "old")),
     ],
 )
 def test_trouble_is_waited_out(log: WorkerLog, trouble: Exception) -> None:
@@ -131,11 +131,11 @@ def test_trouble_is_waited_out(log: WorkerLog, trouble: Exception) -> None:
 
 def test_a_lost_reply_repeats_nothing(log: WorkerLog) -> None:
     say(log, "one", "two")
-    keeper = Keeper(deaf=2)
-    ship(keeper, log, lambda: keeper.text == on_disk(log) and not keeper.deaf)
+    keeper = Keeper(unanswered=2)
+    ship(keeper, log, lambda: keeper.text == on_disk(log) and not keeper.unanswered)
 
 
-def test_the_next_daemon_goes_on_where_central_stands(log: WorkerLog, tmp_path: Path) -> None:
+def test_the_next_daemon_continues_at_central_s_position(log: WorkerLog, tmp_path: Path) -> None:
     say(log, "one")
     keeper = Keeper()
     ship(keeper, log, lambda: keeper.text == on_disk(log))
@@ -145,7 +145,7 @@ def test_the_next_daemon_goes_on_where_central_stands(log: WorkerLog, tmp_path: 
     assert list(keeper.stretches) == [log.files()[0].stem]
 
 
-def test_what_a_restored_disk_has_lost_hides_no_new_line(log: WorkerLog, tmp_path: Path) -> None:
+def test_lines_lost_by_a_restored_disk_hide_no_new_line(log: WorkerLog, tmp_path: Path) -> None:
     say(log, "one", "two", "three")
     keeper = Keeper()
     ship(keeper, log, lambda: keeper.text == on_disk(log))
@@ -154,10 +154,10 @@ def test_what_a_restored_disk_has_lost_hides_no_new_line(log: WorkerLog, tmp_pat
     again = WorkerLog(tmp_path / "own")
     say(again, "new")
     ship(keeper, again, lambda: keeper.text.endswith(on_disk(again)))
-    assert keeper.text.count(b"new") == 1 and keeper.text.count(b"one") == 2, "a restored line is there twice, none is left out"
+    assert keeper.text.count(b"new") == 1 and keeper.text.count(b"one") == 2, "a restored line is there twice, none is missing"
 
 
-def test_central_holds_nothing_that_this_disk_could_still_lose(log: WorkerLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_central_has_only_lines_that_are_synced_to_disk(log: WorkerLog, monkeypatch: pytest.MonkeyPatch) -> None:
     durable = [0]
     monkeypatch.setattr(os, "fsync", lambda fd: durable.append(os.fstat(fd).st_size))
 
@@ -188,7 +188,7 @@ def test_a_chunk_ends_with_a_line(log: WorkerLog, monkeypatch: pytest.MonkeyPatc
     assert keeper.calls > 4
 
 
-def test_a_central_that_stands_still_is_given_time(log: WorkerLog) -> None:
+def test_a_central_that_accepts_nothing_is_given_time(log: WorkerLog) -> None:
     class Still(Keeper):
         async def append_worker_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool) -> int:
             self.calls += 1
@@ -204,7 +204,7 @@ def test_a_central_that_stands_still_is_given_time(log: WorkerLog) -> None:
     assert waited[4] > waited[0]
 
 
-def test_finished_files_go_once_central_has_them(log: WorkerLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_files_are_removed_once_central_has_them(log: WorkerLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "FILE_BYTES", 500)
     say(log, *(f"line {number}" for number in range(12)))
     sent = on_disk(log)
@@ -213,7 +213,7 @@ def test_finished_files_go_once_central_has_them(log: WorkerLog, monkeypatch: py
     ship(keeper, log, lambda: keeper.text == sent and len(log.files()) == 1)
 
 
-def test_a_central_that_does_not_want_it_is_not_asked(log: WorkerLog) -> None:
+def test_nothing_is_sent_to_a_central_that_does_not_accept_the_log(log: WorkerLog) -> None:
     say(log, "one")
     keeper = Keeper()
     ship(keeper, log, lambda: True, wanted=False)

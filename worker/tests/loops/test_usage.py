@@ -1,4 +1,4 @@
-"""What jobs use reaches central while there are jobs, as often as it likes, and an idle worker says nothing."""
+"""The usage of jobs is reported while there are jobs, at central's interval. An idle worker reports nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.errors import ProblemCode, make_problem
 from airflow_remote_protocol.messages import MachineUsage, Usage
 from airflow_remote_worker.errors import Unreachable, from_problem
 from airflow_remote_worker.jobs.usage import Meter
@@ -25,20 +25,20 @@ MB = 1 << 20
 MACHINE = MachineUsage(cpus=0, cpu_count=1, memory=0, memory_total=1, disk_free=0)
 
 
-class Ear:
-    """Central's half. *trouble* is raised first, one each call."""
+class CentralStub:
+    """Central's side. First raises *trouble* in turn."""
 
     def __init__(self, *trouble: Exception, every_s: float = 30.0) -> None:
-        self.told: list[Usage] = []
+        self.received: list[Usage] = []
         self.calls = 0
         self.every_s = every_s
         self.trouble = list(trouble)
 
-    async def tell_usage(self, usage: Usage) -> float:
+    async def report_usage(self, usage: Usage) -> float:
         self.calls += 1
         if self.trouble:
             raise self.trouble.pop(0)
-        self.told.append(usage)
+        self.received.append(usage)
         return self.every_s
 
     async def wait_for_contact(self, at_most_s: float) -> None:
@@ -52,20 +52,22 @@ class Still:
         return MACHINE, {}
 
 
-def heard(ear: Ear, jobs: dict[str, int], *, wanted: bool = True, until: Callable[[], bool] = lambda: True) -> list[float]:
-    """Run the loop, to which the jobs begin after a moment, until enough was heard; return for how long it slept each time."""
+def run_loop(
+    central: CentralStub, jobs: dict[str, int], *, wanted: bool = True, until: Callable[[], bool] = lambda: True
+) -> list[float]:
+    """Run the loop with jobs that begin after a moment, until *until* is true; return the durations for which it slept."""
     clock = HandClock()
 
     async def main() -> None:
         begun: dict[str, int] = {}
-        loop = UsageLoop(ear, clock, Still(), lambda: begun)  # type: ignore[arg-type]
-        loop.hear_wanted(wanted)
+        loop = UsageLoop(central, clock, Still(), lambda: begun)  # type: ignore[arg-type]
+        loop.set_wanted(wanted)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(loop.run)
             await anyio.sleep(0.05)
-            assert ear.calls == 0, "an idle worker has nothing to tell"
+            assert central.calls == 0, "an idle worker reports nothing"
             begun.update(jobs)
-            loop.hear_begun()
+            loop.on_job_held()
             with anyio.fail_after(10):
                 while not until():
                     await anyio.sleep(0.005)
@@ -75,28 +77,28 @@ def heard(ear: Ear, jobs: dict[str, int], *, wanted: bool = True, until: Callabl
     return clock.naps
 
 
-def test_it_is_told_while_there_are_jobs_as_often_as_central_says() -> None:
-    ear = Ear()
-    naps = heard(ear, {"a": 1}, until=lambda: len(ear.told) >= 3)
+def test_usage_is_reported_while_there_are_jobs_at_central_s_interval() -> None:
+    central = CentralStub()
+    naps = run_loop(central, {"a": 1}, until=lambda: len(central.received) >= 3)
     assert naps[:3] == [FIRST_S, 30.0, 30.0]
 
 
-def test_nothing_is_told_to_a_central_that_does_not_take_it() -> None:
-    ear = Ear()
-    heard(ear, {"a": 1}, wanted=False, until=lambda: True)
-    assert ear.calls == 0
+def test_nothing_is_reported_to_a_central_that_does_not_accept_it() -> None:
+    central = CentralStub()
+    run_loop(central, {"a": 1}, wanted=False, until=lambda: True)
+    assert central.calls == 0
 
 
-def test_neither_a_refusal_nor_an_outage_ends_it() -> None:
-    ear = Ear(Unreachable("away"), from_problem(problem(ProblemCode.INVALID, "no")), every_s=0.0)
-    naps = heard(ear, {"a": 1}, until=lambda: len(ear.told) >= 1)
-    assert REFUSED_PAUSE_S in naps and ear.calls >= 3
-    assert min(naps) >= FIRST_S, "a central that says 0 is not asked without pause"
+def test_neither_a_refusal_nor_an_outage_ends_the_reports() -> None:
+    central = CentralStub(Unreachable("away"), from_problem(make_problem(ProblemCode.INVALID, "no")), every_s=0.0)
+    naps = run_loop(central, {"a": 1}, until=lambda: len(central.received) >= 1)
+    assert REFUSED_PAUSE_S in naps and central.calls >= 3
+    assert min(naps) >= FIRST_S, "there is a pause even if central answers 0"
 
 
 @pytest.fixture
 def busy() -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own, as a shim is, whose child keeps a processor and 64 MB."""
+    """A process in its own session, like a shim, whose child uses a processor and 64 MB."""
     child = "held = bytearray(b'x') * (64 << 20)\nimport time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)

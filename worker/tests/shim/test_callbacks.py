@@ -20,9 +20,9 @@ MakeJob = Callable[..., Job]
 CALLBACKS = """
 import time
 from airflow.sdk import BaseHook
-def tell(text, **kwargs):
-    print("told:", text)
-def tell_secret():
+def announce(text, **kwargs):
+    print("announced:", text)
+def show_secret():
     print("secret:", BaseHook.get_connection("vault").password)
 def stumble():
     raise ValueError("the horn is broken")
@@ -46,15 +46,15 @@ def callback(name: str, **kwargs: Any) -> dict[str, Any]:
 
 
 def test_a_callback_runs_once_its_offer_is_accepted(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
-    job = make_job(CALLBACKS, **callback("tell", text="it is late"))
+    job = make_job(CALLBACKS, **callback("announce", text="it is late"))
     zygote.spawn(job)
     assert job.result() == job_files.Result(exit_code=0, final_state="")
-    assert "told: it is late" in job.events()
+    assert "announced: it is late" in job.events()
     assert (daemon.calls[0].method, daemon.calls[0].path) == ("POST", frames.ACCEPT)
 
 
 def test_a_callback_reads_connections_through_the_gateway(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
-    job = make_job(CALLBACKS, **callback("tell_secret"))
+    job = make_job(CALLBACKS, **callback("show_secret"))
     zygote.spawn(job)
     assert job.result().exit_code == 0
     assert "secret: ***" in job.events()
@@ -70,17 +70,17 @@ def test_a_failing_callback_fails_and_its_log_says_why(run_host: Callable[[Job],
     assert "the horn is broken" in json.dumps(job.log())
 
 
-def test_a_callback_that_was_taken_back_does_not_start(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
+def test_a_revoked_callback_does_not_start(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
     def refuse(call: frames.Call) -> frames.Answer:
         if call.path == frames.ACCEPT:
             return frames.Answer(id=call.id, status=410, headers={}, body=b"taken back")
         return canned(call)
 
     daemon.answer = refuse
-    job = make_job(CALLBACKS, **callback("tell", text="never"))
+    job = make_job(CALLBACKS, **callback("announce", text="never"))
     zygote.spawn(job)
     assert job.result().stopped
-    assert "told:" not in job.events()
+    assert "announced:" not in job.events()
     assert "taken back" in job.events()
 
 
@@ -100,7 +100,7 @@ def test_a_callback_outlives_the_daemon(zygote: ZygoteUnderTest, make_job: MakeJ
     job.wait_for_event("asleep at")
     daemon.go_away()
     daemon.start()
-    # It connects again by itself, or a stop could never reach it.
+    # It reconnects by itself; otherwise a stop could never reach it.
     wait_until(lambda: len(daemon.hellos) > 1, 10)
     daemon.stop_job("gone")
     assert job.result(10).stopped

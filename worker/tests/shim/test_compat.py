@@ -1,4 +1,4 @@
-"""What differs between the versions of Airflow in a runtime."""
+"""Differences between the versions of Airflow in a runtime."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_the_version_of_the_task_sdk_decides_on_the_http_library(task_sdk: str, 
     assert compat.http_library_of(task_sdk) == library
 
 
-def test_plain_arguments_of_a_callback_need_nothing_of_the_task_sdk() -> None:
+def test_plain_callback_arguments_need_no_option_of_the_task_sdk() -> None:
     assert compat.encoding_of_callback(None) == {}

@@ -1,4 +1,4 @@
-"""Connection tests in a real runtime; the daemon is a stub, the connection's other end a local port."""
+"""Connection tests in a real runtime. The daemon is a stub, and the connection's other end a local port."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ def given(**changes: Any) -> Callable[[frames.Call], frames.Answer]:
     return answer
 
 
-def told(daemon: StubDaemon) -> dict[str, Any]:
+def reported(daemon: StubDaemon) -> dict[str, Any]:
     [call] = [call for call in daemon.calls if call.method == "PATCH"]
     return dict(json.loads(call.body))
 
 
-def test_a_connection_that_can_not_be_tried_fails_with_the_reason(
+def test_a_connection_that_can_not_be_tested_fails_with_the_reason(
     zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
 ) -> None:
     daemon.answer = given(conn_type="no-such-type")
     job = make_job("", **connection_test())
     zygote.spawn(job)
     assert job.result() == job_files.Result(exit_code=0, final_state="failed")
-    assert told(daemon)["state"] == "failed"
-    assert "no-such-type" in told(daemon)["result_message"]
+    assert reported(daemon)["state"] == "failed"
+    assert "no-such-type" in reported(daemon)["result_message"]
     assert (daemon.calls[0].method, daemon.calls[0].path) == ("POST", frames.ACCEPT)
 
 
-def test_a_connection_is_tried_from_here(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
-    with socket.socket() as port:  # bound, but nobody listens: the refusal proves that this machine tried
+def test_a_connection_is_tested_from_this_machine(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
+    with socket.socket() as port:  # bound, but not listening: the refusal proves that this machine connected
         port.bind(("127.0.0.1", 0))
         daemon.answer = given(conn_type="docker", host="tcp://127.0.0.1", port=port.getsockname()[1])
         job = make_job("", **connection_test())
         zygote.spawn(job)
         assert job.result().final_state == "failed"
-    said = told(daemon)
-    assert said["state"] == "failed"
-    assert said["result_message"]
+    result = reported(daemon)
+    assert result["state"] == "failed"
+    assert result["result_message"]
 
 
 def test_no_file_of_the_job_shows_the_password(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:

@@ -25,29 +25,29 @@ def last_contact(now: float, path: Path | str, *, contact_at: float = 1000.0, st
     return LastContact(job, lambda: now).verdict()
 
 
-def test_it_counts_from_the_contact_that_brought_the_job(tmp_path: Path) -> None:
+def test_the_time_counts_from_the_contact_that_brought_the_job(tmp_path: Path) -> None:
     assert last_contact(1100.0, tmp_path / "contact") is None
     stop = last_contact(1100.1, tmp_path / "contact")
     assert stop == frames.Stop(reason="superseded", detail="no contact with central for 100 s; it counts this job as lost by now")
 
 
-def test_later_contacts_are_read_where_the_daemon_writes_them(tmp_path: Path) -> None:
+def test_later_contacts_are_read_from_the_daemon_s_file(tmp_path: Path) -> None:
     (tmp_path / "contact").write_text("1050.5")
     assert last_contact(1150.0, tmp_path / "contact") is None
     assert last_contact(1151.0, tmp_path / "contact") is not None
 
 
 @pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "900.0", "99999999.0"])
-def test_what_can_t_be_true_counts_for_nothing(text: str, tmp_path: Path) -> None:
+def test_implausible_contacts_are_ignored(text: str, tmp_path: Path) -> None:
     (tmp_path / "contact").write_text(text)
     assert last_contact(1100.1, tmp_path / "contact") is not None
     assert last_contact(1099.0, tmp_path / "contact") is None
 
 
-def test_a_job_of_an_older_daemon_is_not_judged() -> None:
+def test_a_job_of_an_older_daemon_is_not_stopped() -> None:
     assert last_contact(1e9, "") is None
 
 
-def test_the_daemon_and_its_shims_have_one_clock() -> None:
+def test_the_daemon_and_its_shims_use_the_same_clock() -> None:
     before = boottime.now()
     assert before <= SystemClock().monotonic() <= boottime.now()

@@ -31,14 +31,14 @@ def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[object
     return thread, results
 
 
-def test_a_call_says_hello_first_and_gets_its_answer(daemon: StubDaemon, gateway: DaemonClient) -> None:
+def test_a_call_sends_hello_first_and_gets_its_answer(daemon: StubDaemon, gateway: DaemonClient) -> None:
     answer = gateway.call("PATCH", "task-instances/x/run", {"airflow-api-version": "1"}, b"{}")
     assert answer is not None and answer.status == 200
     assert daemon.hellos == [frames.Hello(job_id="j", key=KEY, pid=os.getpid())]
     assert daemon.calls[0].headers == {"airflow-api-version": "1"}
 
 
-def test_a_call_is_sent_again_to_a_daemon_that_came_back(daemon: StubDaemon, gateway: DaemonClient) -> None:
+def test_a_call_is_sent_again_to_a_restarted_daemon(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: None
     thread, results = in_thread(lambda: gateway.call("GET", "variables/x", {}, b""))
     wait_until(lambda: daemon.calls)
@@ -70,7 +70,7 @@ def test_the_descriptor_outlives_a_reconnect(daemon: StubDaemon, gateway: Daemon
     gateway.drain()
     wait_until(lambda: daemon.hellos)
     daemon.go_away()
-    gateway.drain()  # hears of it
+    gateway.drain()  # notices it
     daemon.start()
     gateway.drain()
     wait_until(lambda: len(daemon.hellos) == 2)
@@ -88,8 +88,8 @@ def test_draining_without_a_daemon_does_not_wait(daemon: StubDaemon, gateway: Da
     assert time.monotonic() - begun < 0.3
 
 
-def test_a_stop_cuts_a_waiting_call_short(daemon: StubDaemon, gateway: DaemonClient) -> None:
-    daemon.answer = lambda call: None  # an outage: the daemon waits
+def test_a_stop_ends_a_waiting_call(daemon: StubDaemon, gateway: DaemonClient) -> None:
+    daemon.answer = lambda call: None  # an outage: the daemon waits for central
     thread, results = in_thread(lambda: gateway.call("GET", "variables/x", {}, b""))
     wait_until(lambda: daemon.calls)
     daemon.stop_job()
@@ -117,7 +117,7 @@ def test_an_answer_to_an_earlier_call_is_not_taken_for_this_one(daemon: StubDaem
     assert isinstance(results[0], frames.Answer) and results[0].id == 1
 
 
-def test_an_inbox_puts_a_frame_together_from_single_bytes() -> None:
+def test_an_inbox_assembles_a_frame_from_single_bytes() -> None:
     ours, theirs = socket.socketpair()
     inbox = Inbox()
     stop = frames.Stop(reason="ended")
@@ -129,7 +129,7 @@ def test_an_inbox_puts_a_frame_together_from_single_bytes() -> None:
     assert received == [stop]
 
 
-def test_the_daemon_may_say_that_central_is_away(daemon: StubDaemon, gateway: DaemonClient) -> None:
+def test_the_daemon_may_answer_that_central_is_unreachable(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: frames.Spool(id=call.id)
     assert gateway.call("POST", "xcoms/d/r/t/k", {}, b"1", may_spool=True) == frames.Spool(id=1)
     assert daemon.calls[0].may_spool
@@ -149,8 +149,8 @@ def test_without_a_daemon_a_job_is_stopped_when_it_is_time(daemon: StubDaemon) -
     verdict = frames.Stop(reason="superseded", detail="no contact")
     due.append(verdict)
     gateway.drain()
-    assert gateway.stop is None, "the daemon is there: it decides"
-    wait_until(lambda: daemon.hellos)  # else the connection may be taken after it has gone
+    assert gateway.stop is None, "the daemon is connected: it decides"
+    wait_until(lambda: daemon.hellos)  # otherwise the connection may be accepted after the daemon has gone
     due.clear()
     daemon.go_away()
     gateway.drain()
@@ -161,7 +161,7 @@ def test_without_a_daemon_a_job_is_stopped_when_it_is_time(daemon: StubDaemon) -
     gateway.abandon()
 
 
-def test_a_waiting_read_is_cut_short_by_the_stop_that_is_due(daemon: StubDaemon) -> None:
+def test_a_due_stop_ends_a_waiting_read(daemon: StubDaemon) -> None:
     stop = frames.Stop(reason="superseded")
     gateway = DaemonClient(str(daemon.socket_path), frames.Hello(job_id="j", key=KEY, pid=1), lambda: stop)
     daemon.go_away()

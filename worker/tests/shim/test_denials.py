@@ -1,4 +1,4 @@
-"""What a task's log says about what central denied."""
+"""Central's denials in a task's log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _lines(log: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(("status", "reason"), [(403, "not_granted"), (413, "too_much_written")])
-def test_a_denial_is_told_once_and_passed_on(tmp_path: Path, status: int, reason: str) -> None:
+def test_a_denial_is_logged_once_and_passed_on(tmp_path: Path, status: int, reason: str) -> None:
     log = tmp_path / "task.log"
     body = {"detail": {"reason": reason, "message": WHY}}
     with _client(log, status, body) as client:
@@ -46,14 +46,14 @@ def test_a_denial_is_told_once_and_passed_on(tmp_path: Path, status: int, reason
         (403, ["nonsense"]),
     ],
 )
-def test_what_is_no_denial_of_centrals_is_passed_on_silently(tmp_path: Path, status: int, body: object) -> None:
+def test_other_errors_are_passed_on_silently(tmp_path: Path, status: int, body: object) -> None:
     log = tmp_path / "task.log"
     with _client(log, status, body) as client:
         assert client.get("connections/plant").status_code == status
     assert _lines(log) == []
 
 
-def test_a_log_that_cannot_be_written_hides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reason_is_printed_if_the_log_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with _client(tmp_path / "no" / "task.log", 403, {"detail": {"reason": "not_granted", "message": WHY}}) as client:
         assert client.get("connections/plant").status_code == 403
     assert WHY in capsys.readouterr().err

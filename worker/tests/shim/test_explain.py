@@ -1,4 +1,4 @@
-"""A runtime that can't host tasks says so, in words that help."""
+"""A runtime that can't host tasks reports the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from airflow_remote_worker.local import frames
 from airflow_remote_worker.shim import explain
 
 
-def test_unable_written_by_hand_is_the_frame() -> None:
+def test_the_frame_encoded_by_hand_can_be_decoded() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        explain.tell_unable(theirs.fileno(), "no airflow in /opt/pythön" * 20)
+        explain.send_unable(theirs.fileno(), "no airflow in /opt/pythön" * 20)
         assert frames.receive(ours) == frames.Unable(reason="no airflow in /opt/pythön" * 20)
 
 
-def test_an_interpreter_without_airflow_is_named_with_what_to_do(new_zygote: Callable[[str], Any], tmp_path_factory: Any) -> None:
+def test_an_interpreter_without_airflow_is_named_with_the_remedy(new_zygote: Callable[[str], Any], tmp_path_factory: Any) -> None:
     bare = tmp_path_factory.mktemp("bare") / "python"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # -S: no site-packages, so neither msgspec nor airflow
     bare.chmod(0o755)

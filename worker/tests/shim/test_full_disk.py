@@ -1,4 +1,4 @@
-"""The disk under a job's directory fills up while its task runs: a real small disk, a real Task SDK."""
+"""The disk of a job's directory fills up while its task runs: a real small disk, a real Task SDK."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with DAG("a_dag", schedule=None):
         print("before", flush=True)
         wait_for("full")
         for n in range(3000): print("line", n, "x" * 80, flush=True)
-        pathlib.Path("{flags}", "told").touch()
+        pathlib.Path("{flags}", "printed").touch()
         wait_for("go")
         print("after", flush=True)
         return "alive"
@@ -36,7 +36,7 @@ with DAG("a_dag", schedule=None):
 
 @pytest.fixture
 def on_a_small_disk() -> Iterator[Callable[[Job], Path]]:
-    """Return a function that puts the job's directory on a disk of 256 KiB. Needs root, as CI has it."""
+    """Return a function that puts the job's directory on a disk of 256 KiB. Needs root, which CI has."""
     mounted: list[Path] = []
 
     def mount(job: Job) -> Path:
@@ -76,7 +76,7 @@ def lost(job: Job) -> list[str]:
     return [json.loads(line)["event"] for line in lines if "of this log were lost here" in line]
 
 
-def test_a_full_disk_ends_no_task_and_the_log_is_marked_where_it_was_cut(
+def test_a_full_disk_ends_no_task_and_the_log_notes_where_lines_are_missing(
     zygote: ZygoteUnderTest,
     make_job: Callable[..., Job],
     daemon: StubDaemon,
@@ -89,19 +89,19 @@ def test_a_full_disk_ends_no_task_and_the_log_is_marked_where_it_was_cut(
     job.wait_for_event("before")
     ballast = fill(place)
     (tmp_path / "full").touch()
-    wait_for(tmp_path / "told")
+    wait_for(tmp_path / "printed")
     ballast.unlink()
     time.sleep(1.1)  # the shim tries the disk once a second
     (tmp_path / "go").touch()
     assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert daemon.reported_states() == ["success"]
-    (told,) = lost(job)
-    assert "no space left on device" in told
+    (note,) = lost(job)
+    assert "no space left on device" in note
     text = (place / "task.log").read_text()
     assert text.index('"before"') < text.index("were lost here") < text.index('"after"')
 
 
-def test_a_disk_that_stays_full_takes_the_result_and_the_mark_all_the_same(
+def test_a_disk_that_stays_full_still_stores_the_result_and_the_note(
     zygote: ZygoteUnderTest,
     make_job: Callable[..., Job],
     daemon: StubDaemon,
@@ -120,7 +120,7 @@ def test_a_disk_that_stays_full_takes_the_result_and_the_mark_all_the_same(
     assert len(lost(job)) == 1
 
 
-def test_a_disk_that_is_full_from_the_start_does_not_keep_a_task_from_running(
+def test_a_disk_that_is_full_from_the_start_does_not_prevent_a_task(
     zygote: ZygoteUnderTest,
     make_job: Callable[..., Job],
     daemon: StubDaemon,
@@ -133,8 +133,8 @@ def test_a_disk_that_is_full_from_the_start_does_not_keep_a_task_from_running(
     for flag in ("full", "go"):
         (tmp_path / flag).touch()
     zygote.spawn(job)
-    wait_for(tmp_path / "told")
+    wait_for(tmp_path / "printed")
     time.sleep(1)
-    assert not (place / "result.json").exists()  # it waits for room
+    assert not (place / "result.json").exists()  # it waits for disk space
     ballast.unlink()
     assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)

@@ -86,7 +86,7 @@ with DAG("a_dag", schedule=None):
         print("sockets:", len(set(sockets())))
     a_task()
 """
-DEAF_TASK = """
+UNRESPONSIVE_TASK = """
 import time
 from airflow.sdk import DAG, task
 with DAG("a_dag", schedule=None):
@@ -160,7 +160,7 @@ class Link(BaseOperatorLink):
     xcom_key = "a_link"
     def get_link(self, operator, *, ti_key):
         return "https://example.com"
-def tell(context):
+def notify(context):
     print("the callback read", Variable.get("plant"))
     context["ti"].xcom_push(key="said", value="it")
 class Linked(BaseOperator):
@@ -168,7 +168,7 @@ class Linked(BaseOperator):
     def execute(self, context):
         {end}
 with DAG("a_dag", schedule=None):
-    Linked(task_id="a_task", on_success_callback=tell, on_failure_callback=tell, on_skipped_callback=tell)
+    Linked(task_id="a_task", on_success_callback=notify, on_failure_callback=notify, on_skipped_callback=notify)
 """
 
 
@@ -197,7 +197,7 @@ def test_a_task_succeeds_without_a_zygote(run_host: Callable[[Job], None], make_
     print(f"fresh interpreter to user code: {job.stamp('user code at') - job.spawned_at:.3f} s")
 
 
-def test_the_way_to_user_code_is_short(zygote: ZygoteUnderTest, make_job: MakeJob) -> None:
+def test_user_code_starts_quickly(zygote: ZygoteUnderTest, make_job: MakeJob) -> None:
     starts, ends = [], []
     for _ in range(10):
         job = make_job(PYTHON_TASK)
@@ -210,7 +210,7 @@ def test_the_way_to_user_code_is_short(zygote: ZygoteUnderTest, make_job: MakeJo
     )
 
 
-def test_a_dag_file_that_is_denied_what_it_reads_when_it_is_loaded_fails_its_task_at_once(
+def test_a_dag_file_with_a_denied_top_level_read_fails_its_task_at_once(
     zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
 ) -> None:
     def deny(call: frames.Call) -> frames.Answer:
@@ -228,7 +228,7 @@ def test_a_dag_file_that_is_denied_what_it_reads_when_it_is_loaded_fails_its_tas
     assert "The task is not rescheduled" in job.events()
 
 
-def test_a_dag_file_that_does_not_load_for_another_reason_is_rescheduled_as_in_airflow(
+def test_a_dag_file_that_does_not_load_for_another_reason_is_rescheduled(
     zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
 ) -> None:
     job = make_job(BROKEN_AT_ITS_TOP)
@@ -241,10 +241,10 @@ def test_a_dag_file_that_does_not_load_for_another_reason_is_rescheduled_as_in_a
 @pytest.mark.parametrize(
     "end", ["return", "raise AirflowSkipException", "raise ValueError", "raise TaskDeferred(trigger=T(), method_name='x')"]
 )
-def test_the_state_is_the_last_call_of_a_task_whatever_runs_after_it(
+def test_the_state_is_the_last_call_of_a_task_whatever_code_runs_later(
     end: str, zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
 ) -> None:
-    """Callbacks and operator links run after the Task SDK has sent a task's state; central takes no call after that."""
+    """Callbacks and operator links run after the Task SDK has sent a task's state, after which central accepts no call."""
     daemon.answer = _with_the_variable
     job = make_job(AFTER_THE_END.format(end=end))
     zygote.spawn(job)
@@ -307,8 +307,8 @@ def test_a_stop_ends_a_sleeping_task_at_once(zygote: ZygoteUnderTest, make_job: 
     assert took < 3
 
 
-def test_a_task_deaf_to_a_stop_is_killed(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
-    job = make_job(DEAF_TASK)
+def test_a_task_that_ignores_a_stop_is_killed(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon) -> None:
+    job = make_job(UNRESPONSIVE_TASK)
     zygote.spawn(job)
     job.wait_for_event("asleep at")
     daemon.stop_job()
@@ -350,7 +350,7 @@ def test_a_task_outlives_the_daemon(zygote: ZygoteUnderTest, make_job: MakeJob, 
     zygote.spawn(job)
     job.wait_for_event("ready")
     daemon.go_away()
-    flag.touch()  # now the task asks for a variable, of nobody
+    flag.touch()  # now the task reads a variable, without a daemon
     time.sleep(1.5)
     daemon.start()
     assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
@@ -358,7 +358,7 @@ def test_a_task_outlives_the_daemon(zygote: ZygoteUnderTest, make_job: MakeJob, 
     assert daemon.reported_states() == ["success"]
 
 
-def test_an_idle_shim_finds_the_daemon_again_and_hears_its_stop(
+def test_an_idle_shim_reconnects_to_the_daemon_and_receives_its_stop(
     zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
 ) -> None:
     job = make_job(SLEEPING_TASK)
@@ -373,7 +373,7 @@ def test_an_idle_shim_finds_the_daemon_again_and_hears_its_stop(
     assert job.result(10).stopped
 
 
-def test_a_stop_is_heard_while_central_is_out_of_reach(
+def test_a_stop_is_received_while_central_is_unreachable(
     zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon, tmp_path: Path
 ) -> None:
     flag = tmp_path / "flag"
@@ -438,7 +438,7 @@ def test_a_spec_that_cannot_be_read_leaves_a_result(zygote: ZygoteUnderTest, mak
 
 
 def spooled(job: Job) -> list[frames.Call]:
-    """Return what is in the job's outbox."""
+    """Return the calls in the job's outbox."""
     calls: list[frames.Call] = []
 
     async def read() -> None:
@@ -457,14 +457,14 @@ def assert_that_all_was_kept(job: Job) -> None:
     assert json.loads(first.body) == [1, "grüße"]
     assert "return_value" in returned.path and json.loads(returned.body) == 3
     assert (state.method, state.path.split("/")[-1]) == ("PATCH", "state")
-    told = json.loads(state.body)
-    ended = datetime.fromisoformat(told["end_date"].replace("Z", "+00:00")).timestamp()
-    assert told["state"] == "success"
-    assert job.spawned_at < ended < time.time(), "it bears the time at which the task ended"
+    content = json.loads(state.body)
+    ended = datetime.fromisoformat(content["end_date"].replace("Z", "+00:00")).timestamp()
+    assert content["state"] == "success"
+    assert job.spawned_at < ended < time.time(), "the state has the time at which the task ended"
     assert {"airflow-api-version", "content-type"} <= set(state.headers)
 
 
-def test_a_task_ends_while_central_is_away(
+def test_a_task_ends_while_central_is_unreachable(
     zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon, tmp_path: Path
 ) -> None:
     flag = tmp_path / "flag"
@@ -476,7 +476,7 @@ def test_a_task_ends_while_central_is_away(
     assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True)
     assert_that_all_was_kept(job)
     assert daemon.spooled == 4
-    assert [call.path.split("/")[-1] for call in daemon.calls if call.may_spool][-1] == "first", "the others follow it unasked"
+    assert [call.path.split("/")[-1] for call in daemon.calls if call.may_spool][-1] == "first", "later writes follow it unasked"
 
 
 def test_a_task_ends_without_a_daemon(zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon, tmp_path: Path) -> None:
@@ -500,7 +500,7 @@ def test_a_shim_without_a_daemon_stops_its_task_in_time(
     last_contact = boottime.now()
     contact.write_text(repr(last_contact))
     time.sleep(4.5)
-    assert not (job.directory / "result.json").exists(), "while the daemon is there, it is the daemon that counts"
+    assert not (job.directory / "result.json").exists(), "while the daemon is connected, the shim does not enforce the limit"
     contact.write_text(repr(last_contact := boottime.now()))
     daemon.go_away()
     result = job.result(15)

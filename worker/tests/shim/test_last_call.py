@@ -1,4 +1,4 @@
-"""A task's state leaves last: central accepts no other call of its job after it."""
+"""A task's state is sent last, because central accepts no other call of its job after it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Task:
 
     def __init__(self, *statuses: int) -> None:
         self.inner = Inner(*statuses)
-        self.told: list[str] = []
+        self.log: list[str] = []
         self.now = 0.0
-        self.last = StateLast(self.inner, self.told.append, clock=lambda: self.now)
+        self.last = StateLast(self.inner, self.log.append, clock=lambda: self.now)
         self.client = httpx.Client(base_url=BASE_URL, transport=self.last)
 
     @property
@@ -37,7 +37,7 @@ class Task:
         return [name for name, _ in self.inner.calls]
 
 
-def test_what_the_task_calls_after_its_state_reaches_central_before_it() -> None:
+def test_calls_after_the_state_reach_central_before_it() -> None:
     task = Task()
     assert task.client.patch(STATE, content=b"success").status_code == 204
     task.client.get("variables/plant")
@@ -56,7 +56,7 @@ def test_the_acknowledgement_of_a_stop_is_answered_here() -> None:
     assert task.made == []
 
 
-def test_it_is_sent_once() -> None:
+def test_the_state_is_sent_once() -> None:
     task = Task()
     task.client.patch(STATE, content=b"success")
     task.last.send()
@@ -64,7 +64,7 @@ def test_it_is_sent_once() -> None:
     assert task.made == ["state"]
 
 
-def test_a_process_that_takes_its_time_holds_its_state_up_for_so_long_and_no_longer() -> None:
+def test_a_slow_process_delays_its_state_up_to_a_limit() -> None:
     task = Task()
     task.client.patch(STATE, content=b"success")
     task.now = LONGEST_S - 1
@@ -75,7 +75,7 @@ def test_a_process_that_takes_its_time_holds_its_state_up_for_so_long_and_no_lon
     assert task.made == ["state"]
 
 
-def test_the_state_that_the_supervisor_sends_after_the_process_has_ended_passes_at_once() -> None:
+def test_a_state_sent_after_the_process_has_ended_is_passed_on_at_once() -> None:
     task = Task()
     task.last.send()
     task.client.patch(STATE, content=b"failed")
@@ -97,18 +97,18 @@ def test_other_calls_never_wait(path: str) -> None:
     assert len(task.inner.calls) == 1
 
 
-def test_a_state_that_a_broken_server_does_not_take_is_sent_again() -> None:
+def test_a_state_is_sent_again_after_a_server_error() -> None:
     task = Task(502)
     task.client.patch(STATE, content=b"success")
     task.last.send()
-    assert (task.made, task.told) == (["state", "state"], [])
+    assert (task.made, task.log) == (["state", "state"], [])
 
 
 @pytest.mark.parametrize("statuses", [(409,), (502, 502)])
-def test_a_state_that_is_refused_is_explained_in_the_tasks_log(statuses: tuple[int, ...]) -> None:
+def test_a_refused_state_is_explained_in_the_tasks_log(statuses: tuple[int, ...]) -> None:
     task = Task(*statuses)
     task.client.patch(STATE, content=b"success")
     task.last.send()
     assert len(task.inner.calls) == len(statuses)
-    (line,) = task.told
+    (line,) = task.log
     assert str(statuses[-1]) in line and "why not" in line

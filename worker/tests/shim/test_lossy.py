@@ -1,4 +1,4 @@
-"""A log file on a disk without room. `RLIMIT_FSIZE` (EFBIG) stands for a full disk in the fast tests; one uses a real one."""
+"""A log file on a full disk. Most tests simulate that with `RLIMIT_FSIZE` (EFBIG); one uses a real full disk."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Hand:
         return self.now
 
 
-def test_what_fits_is_written_as_it_is(tmp_path: Path) -> None:
+def test_lines_that_fit_are_written_unchanged(tmp_path: Path) -> None:
     with LossyFile(tmp_path / "log") as log:
         log.write(b"one\n")
         log.write(b"two\n")
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
 
 
-def test_a_full_disk_fails_no_write_and_the_log_says_what_is_missing(tmp_path: Path, disk: FullDisk) -> None:
+def test_a_full_disk_fails_no_write_and_the_log_notes_the_missing_bytes(tmp_path: Path, disk: FullDisk) -> None:
     now = Hand()
     log = LossyFile(tmp_path / "log", clock=now)
     log.write(b"first\n")
@@ -62,7 +62,7 @@ def test_a_full_disk_fails_no_write_and_the_log_says_what_is_missing(tmp_path: P
     assert lines[3:] == [b"last"]
 
 
-def test_a_mark_that_does_not_fit_is_set_later(tmp_path: Path, disk: FullDisk) -> None:
+def test_a_note_that_does_not_fit_is_written_later(tmp_path: Path, disk: FullDisk) -> None:
     now = Hand()
     log = LossyFile(tmp_path / "log", clock=now)
     disk.fill_at(20)
@@ -77,7 +77,7 @@ def test_a_mark_that_does_not_fit_is_set_later(tmp_path: Path, disk: FullDisk) -
     assert b"11 bytes" in (tmp_path / "log").read_bytes().splitlines()[-1]
 
 
-def test_other_errors_are_errors(tmp_path: Path) -> None:
+def test_other_errors_are_raised(tmp_path: Path) -> None:
     log = LossyFile(tmp_path / "log")
     os.close(log.fileno())
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -87,7 +87,7 @@ def test_other_errors_are_errors(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Return a function that mounts a disk of so many KiB. Needs root, as CI has it."""
+    """Return a function that mounts a disk of so many KiB. Needs root, which CI has."""
     mounted: list[Path] = []
 
     def mount(kib: int) -> Path:
@@ -104,14 +104,14 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_really_full_disk(small_disk: Callable[[int], Path]) -> None:
+def test_a_real_full_disk_loses_only_log_lines(small_disk: Callable[[int], Path]) -> None:
     place = small_disk(64)
     now = Hand()
     log = LossyFile(place / "log", clock=now)
     for _ in range(100):
         log.write(b"y" * 999 + b"\n")
     assert log.lost > 0
-    (place / "log").rename(place / "kept")  # the open file goes on; nothing is freed
+    (place / "log").rename(place / "kept")  # the open file is still written; no space is freed
     assert not log.mark()
     os.truncate(place / "kept", 8192)
     assert log.mark()

@@ -14,7 +14,7 @@ from airflow_remote_worker.shim.outbox_writer import Full, OutboxWriter
 CALL = frames.Call(id=0, method="POST", path="xcoms/d/r/t/k", headers={"content-type": "application/json"}, body=b"[1]")
 
 
-def test_calls_are_added_at_the_end_and_are_for_this_user_alone(tmp_path: Path) -> None:
+def test_calls_are_appended_and_readable_only_by_this_user(tmp_path: Path) -> None:
     outbox = OutboxWriter(tmp_path)
     assert not outbox.waits
     outbox.append(CALL)
@@ -25,7 +25,7 @@ def test_calls_are_added_at_the_end_and_are_for_this_user_alone(tmp_path: Path) 
     assert outbox.waits
 
 
-def test_it_waits_until_all_of_it_is_delivered(tmp_path: Path) -> None:
+def test_the_outbox_is_pending_until_all_of_it_is_delivered(tmp_path: Path) -> None:
     outbox = OutboxWriter(tmp_path)
     outbox.append(CALL)
     (tmp_path / "outbox.done").write_text(str(len(record_of(CALL)) - 1))
@@ -35,12 +35,12 @@ def test_it_waits_until_all_of_it_is_delivered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("garbled", ["", "x", "-3", "\udcff"])
-def test_a_mark_that_can_t_be_read_means_that_nothing_was_delivered(garbled: str, tmp_path: Path) -> None:
+def test_an_unreadable_position_means_that_nothing_was_delivered(garbled: str, tmp_path: Path) -> None:
     (tmp_path / "outbox.done").write_bytes(garbled.encode("utf-8", "surrogateescape"))
     assert delivered(tmp_path) == 0
 
 
-def test_it_does_not_grow_beyond_its_bound(tmp_path: Path) -> None:
+def test_the_outbox_does_not_grow_beyond_its_limit(tmp_path: Path) -> None:
     outbox = OutboxWriter(tmp_path, most=len(record_of(CALL)))
     outbox.append(CALL)
     with pytest.raises(Full):
@@ -48,7 +48,7 @@ def test_it_does_not_grow_beyond_its_bound(tmp_path: Path) -> None:
     assert (tmp_path / "outbox").read_bytes() == record_of(CALL)
 
 
-def test_a_full_disk_leaves_no_half_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_incomplete_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = OutboxWriter(tmp_path)
     outbox.append(CALL)
     write, room = os.write, [5]

@@ -1,4 +1,4 @@
-"""What a site keeps in its runtime's plugins folder: XCom and secrets backends, macros, listeners. Only the daemon is a stub."""
+"""A site's plugins folder with XCom and secrets backends, macros and listeners. Only the daemon is a stub."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ from airflow.listeners import hookimpl
 
 @hookimpl
 def on_task_instance_running(previous_state, task_instance):
-    with Path({heard!r}).open("a") as file:
+    with Path({started!r}).open("a") as file:
         print(task_instance.task_id, file=file)
 """
 DAG = """
@@ -90,7 +90,7 @@ def site(tmp_path: Path) -> Path:
     (tmp_path / "store").mkdir()
     (plugins / "site_xcom.py").write_text(XCOM_BACKEND.format(store=str(tmp_path / "store")))
     (plugins / "site_secrets.py").write_text(SECRETS_BACKEND)
-    (plugins / "site_listener.py").write_text(LISTENER.format(heard=str(tmp_path / "heard")))
+    (plugins / "site_listener.py").write_text(LISTENER.format(started=str(tmp_path / "started")))
     (plugins / "site_plugin.py").write_text(SITE_PLUGIN)
     return tmp_path
 
@@ -120,8 +120,8 @@ def test_backends_macros_and_listeners_of_the_plugins_folder_work_in_a_task(
     assert "pressure 12 bar" in said
     assert "only-at-the-site" not in (job.directory / "task.log").read_text()
     assert "CLOSED!" in macro.events()
-    assert (site / "heard").read_text().split() == ["a_task", "macro"]
-    # Central was asked for no secret, and was given a reference instead of the value.
+    assert (site / "started").read_text().split() == ["a_task", "macro"]
+    # Central was not asked for a secret, and received a reference instead of the value.
     assert not [call.path for call in daemon.calls if call.path.startswith(("connections", "variables"))]
     (written,) = [
         call.body for call in daemon.calls if call.path.startswith("xcoms/a_dag/a_run/a_task/") and b"site://" in call.body
@@ -130,7 +130,7 @@ def test_backends_macros_and_listeners_of_the_plugins_folder_work_in_a_task(
     assert '{"valve": 7}' in [file.read_text() for file in (site / "store").iterdir()]
 
 
-def test_the_canary_leaves_the_site_s_backends_and_listeners_alone(site_zygote: ZygoteUnderTest, site: Path) -> None:
+def test_the_canary_does_not_use_the_site_s_backends_and_listeners(site_zygote: ZygoteUnderTest, site: Path) -> None:
     directory = site / "canary"
     directory.mkdir()
     (directory / job_files.CANARY_SPEC).write_bytes(b"{}")
@@ -138,7 +138,7 @@ def test_the_canary_leaves_the_site_s_backends_and_listeners_alone(site_zygote: 
     site_zygote.spawn(canary)
     assert '"trouble":""' in _text(canary)
     assert str(site / "home/plugins") in _text(canary)
-    assert not (site / "heard").exists()
+    assert not (site / "started").exists()
     assert not list((site / "store").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Descriptors that tell of an exit; descendants that are found wherever they went."""
+"""Descriptors that signal an exit, and descendants that are found in any session."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import os, signal, sys, time
 if os.fork(): os._exit(0)
 os.setsid()
 if os.fork(): os._exit(0)
-if "deaf" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "ignores-sigterm" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(sys.argv[1], "w").write(str(os.getpid()))
 time.sleep(60)
 """
 
 
 @on_linux
-def test_the_descriptor_turns_readable_at_the_exit() -> None:
+def test_the_descriptor_becomes_readable_at_the_exit() -> None:
     process = subprocess.Popen(["sleep", "0.1"])
     watch = posix.watch_exit(process.pid)
     assert watch is not None
@@ -35,12 +35,12 @@ def test_the_descriptor_turns_readable_at_the_exit() -> None:
     os.close(watch)
 
 
-def test_no_descriptor_is_no_error() -> None:
+def test_a_missing_descriptor_is_not_an_error() -> None:
     assert posix.watch_exit(2**22 + 1) is None
 
 
 def as_a_shim(body: str, tmp_path: Path) -> str:
-    """Run *body* in a process that detached as a shim does; return what it printed."""
+    """Run *body* in a process that is detached like a shim; return its output."""
     (tmp_path / "daemonise.py").write_text(DAEMONISE)
     code = f"""
 import os, pathlib, subprocess, sys, time
@@ -48,7 +48,7 @@ from airflow_remote_worker.shim import posix
 here = pathlib.Path({str(tmp_path)!r})
 out = os.dup(1)
 posix.detach(here)
-def tell(*words): os.write(out, (" ".join(map(str, words)) + "\\n").encode())
+def say(*words): os.write(out, (" ".join(map(str, words)) + "\\n").encode())
 def daemonise(*how):
     subprocess.run([sys.executable, here / "daemonise.py", here / "pid", *how], check=True)
     while not (here / "pid").exists() or not (here / "pid").read_text(): time.sleep(0.01)
@@ -61,17 +61,17 @@ def daemonise(*how):
 
 
 @on_linux
-@pytest.mark.parametrize("how", ["", "deaf"])
-def test_a_process_that_daemonised_is_ended_and_named(tmp_path: Path, how: str) -> None:
-    told = as_a_shim(f"pid = daemonise({how!r})\ntell(pid, posix.Leftovers(wind_down_s=0.5).end())", tmp_path)
-    pid = int(told.split()[0])
-    assert f"({pid})" in told
+@pytest.mark.parametrize("how", ["", "ignores-sigterm"])
+def test_a_daemonised_process_is_ended_and_named(tmp_path: Path, how: str) -> None:
+    output = as_a_shim(f"pid = daemonise({how!r})\nsay(pid, posix.Leftovers(wind_down_s=0.5).end())", tmp_path)
+    pid = int(output.split()[0])
+    assert f"({pid})" in output
     assert not psutil.pid_exists(pid)
 
 
 @on_linux
-def test_what_ends_as_an_orphan_is_reaped_while_the_task_is_left_to_its_supervisor(tmp_path: Path) -> None:
-    told = as_a_shim(
+def test_orphans_are_reaped_and_the_task_is_left_to_its_supervisor(tmp_path: Path) -> None:
+    output = as_a_shim(
         """
 task = subprocess.Popen(["true"])
 orphan = daemonise()
@@ -79,27 +79,28 @@ os.kill(orphan, 9)
 while os.path.exists(f"/proc/{orphan}"):
     posix.reap_orphans(but=task.pid)
     time.sleep(0.01)
-tell(task.wait())
+say(task.wait())
 """,
         tmp_path,
     )
-    assert told == "0\n"
+    assert output == "0\n"
 
 
-def test_nothing_left_costs_nothing(tmp_path: Path) -> None:
-    assert as_a_shim("begun = time.monotonic(); tell(posix.Leftovers().end(), time.monotonic() - begun < 0.1)", tmp_path) == (
+def test_without_left_processes_the_end_takes_no_time(tmp_path: Path) -> None:
+    assert as_a_shim("begun = time.monotonic(); say(posix.Leftovers().end(), time.monotonic() - begun < 0.1)", tmp_path) == (
         "[] True\n"
     )
 
 
 @on_linux
-def test_a_task_goes_before_the_daemon_when_memory_is_short(tmp_path: Path) -> None:
+def test_a_task_is_killed_before_the_daemon_when_memory_is_short(tmp_path: Path) -> None:
     ours = int(Path("/proc/self/oom_score_adj").read_text())
-    told = as_a_shim("tell(subprocess.run(['cat', '/proc/self/oom_score_adj'], capture_output=True, text=True).stdout)", tmp_path)
-    assert int(told) == max(ours, posix.OOM_SCORE)
+    body = "say(subprocess.run(['cat', '/proc/self/oom_score_adj'], capture_output=True, text=True).stdout)"
+    output = as_a_shim(body, tmp_path)
+    assert int(output) == max(ours, posix.OOM_SCORE)
 
 
 @on_linux
-def test_what_goes_by_itself_is_no_left_over(tmp_path: Path) -> None:
-    told = as_a_shim("subprocess.Popen(['sh', '-c', 'sleep 0.1 &']).wait(); tell(posix.Leftovers().end())", tmp_path)
-    assert told == "[]\n"
+def test_processes_that_end_by_themselves_are_not_reported(tmp_path: Path) -> None:
+    output = as_a_shim("subprocess.Popen(['sh', '-c', 'sleep 0.1 &']).wait(); say(posix.Leftovers().end())", tmp_path)
+    assert output == "[]\n"

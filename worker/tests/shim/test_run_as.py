@@ -1,4 +1,4 @@
-"""Tasks that run as another user than their worker, which is root."""
+"""Tasks that run as another user than the worker, which is root."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_remote_worker.local import job_files, run_as
 from .conftest import Job, StubDaemon, ZygoteUnderTest
 from .test_callbacks import callback
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 NOBODY = "nobody"
 
 CURIOUS_TASK = """
@@ -70,13 +70,13 @@ with DAG("a_dag", schedule=None):
 CALLBACK_THAT_LOOKS = (
     OPEN_FILES
     + """
-def tell():
+def report():
     open_files()
 """
 )
 CALLBACK = """
 import os
-def tell():
+def report():
     print("the callback is", os.geteuid())
 """
 SHELL_TASK = """
@@ -89,7 +89,7 @@ with DAG("a_dag", schedule=None):
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """A worker's closed directory beside Dags that anybody may read."""
+    """A worker's private directory beside Dags that every user may read."""
     opened = {place: place.stat().st_mode for place in (tmp_path, *tmp_path.parents) if place.stat().st_mode & 0o011 == 0}
     for place, mode in opened.items():
         place.chmod(mode | 0o011)
@@ -105,7 +105,7 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.runtime
 @as_root
-def test_a_task_can_neither_read_its_worker_s_files_nor_speak_in_its_name(
+def test_a_task_can_neither_read_its_worker_s_files_nor_act_as_the_worker(
     state: Path, zygote: ZygoteUnderTest, make_job: Callable[..., Job], daemon: StubDaemon
 ) -> None:
     source = CURIOUS_TASK.format(credential=state / "credential.json", jobs=state, gateway=daemon.socket_path)
@@ -114,22 +114,22 @@ def test_a_task_can_neither_read_its_worker_s_files_nor_speak_in_its_name(
     job.directory.chmod(0o700)
     zygote.spawn(job)
     assert job.result() == job_files.Result(exit_code=0, final_state="success", begun=True), job.events()
-    told = dict(line.split(": ", 1) for line in job.events().splitlines() if ": " in line)
+    outcomes = dict(line.split(": ", 1) for line in job.events().splitlines() if ": " in line)
     nobody = pwd.getpwnam(NOBODY)
     (who,) = [line.removeprefix("i am ") for line in job.events().splitlines() if line.startswith("i am ")]
     uids, gids, groups, name = json.loads(who)
     assert (uids, gids, name) == ([nobody.pw_uid] * 3, [nobody.pw_gid] * 3, NOBODY)
     assert 0 not in groups
     for deed in ("credential", "job directory", "gateway", "back to root", "supervisor", "its memory"):
-        assert told[deed] == "PermissionError", deed
-    assert told["a child of it is root"] == "False"
-    assert {(job.directory / name).stat().st_uid for name in ("task.log", "result.json")} == {0}, "the shim is who it was"
+        assert outcomes[deed] == "PermissionError", deed
+    assert outcomes["a child of it is root"] == "False"
+    assert {(job.directory / name).stat().st_uid for name in ("task.log", "result.json")} == {0}, "the shim is still root"
 
 
 @pytest.mark.runtime
 @as_root
-@pytest.mark.parametrize(("source", "other"), [(TASK_THAT_LOOKS, {}), (CALLBACK_THAT_LOOKS, callback("tell"))])
-def test_the_user_s_process_holds_nothing_of_the_worker_s_open_but_the_sdk_s_own_sockets(
+@pytest.mark.parametrize(("source", "other"), [(TASK_THAT_LOOKS, {}), (CALLBACK_THAT_LOOKS, callback("report"))])
+def test_the_user_s_process_has_no_open_files_of_the_worker_except_the_sdk_s_sockets(
     state: Path, zygote: ZygoteUnderTest, make_job: Callable[..., Job], source: str, other: dict[str, object]
 ) -> None:
     job = make_job(source, run_as_user=NOBODY, **other)
@@ -156,7 +156,7 @@ def test_a_shell_s_children_are_that_user_s_and_end_with_a_stop(
 @pytest.mark.runtime
 @as_root
 def test_a_callback_is_that_user_s_as_well(state: Path, zygote: ZygoteUnderTest, make_job: Callable[..., Job]) -> None:
-    job = make_job(CALLBACK, run_as_user=NOBODY, **callback("tell"))
+    job = make_job(CALLBACK, run_as_user=NOBODY, **callback("report"))
     zygote.spawn(job)
     assert job.result().exit_code == 0, job.log()
     assert f"the callback is {pwd.getpwnam(NOBODY).pw_uid}" in job.events()
@@ -173,7 +173,7 @@ def test_a_connection_test_is_not_made_as_root_instead(zygote: ZygoteUnderTest, 
 
 @pytest.mark.runtime
 @as_root
-def test_a_user_that_is_not_there_runs_nothing(zygote: ZygoteUnderTest, make_job: Callable[..., Job]) -> None:
+def test_a_job_of_an_unknown_user_does_not_run(zygote: ZygoteUnderTest, make_job: Callable[..., Job]) -> None:
     job = make_job("raise SystemExit('never parsed')", run_as_user="who-is-this")
     zygote.spawn(job)
     result = job.result()
@@ -181,20 +181,20 @@ def test_a_user_that_is_not_there_runs_nothing(zygote: ZygoteUnderTest, make_job
 
 
 @as_root
-def test_root_is_no_other_user() -> None:
+def test_root_is_not_accepted_as_another_user() -> None:
     with pytest.raises(ValueError, match="root itself"):
-        run_as.find("root")
+        run_as.find_user("root")
 
 
-def test_only_root_can_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_root_can_run_jobs_as_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PermissionError, match="runs as root"):
-        run_as.find(NOBODY)
+        run_as.find_user(NOBODY)
 
 
 @as_root
-def test_who_cannot_become_the_user_ends_instead_of_going_on_as_root() -> None:
-    become = run_as.becoming(NOBODY)
+def test_a_process_that_cannot_become_the_user_exits_instead_of_continuing_as_root() -> None:
+    become = run_as.make_user_switcher(NOBODY)
     pid = os.fork()
     if pid == 0:
         os.setuid = lambda uid: (_ for _ in ()).throw(OSError("refused"))  # type: ignore[assignment]

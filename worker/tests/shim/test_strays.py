@@ -1,4 +1,4 @@
-"""What a task leaves behind is ended with its job, wherever it went; a real Task SDK."""
+"""Processes that a task leaves are ended with its job, in whatever session; with a real Task SDK."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pid_in(path: Path) -> int:
     return int(wait_until(lambda: path.exists() and path.read_text()))
 
 
-def test_a_background_process_goes_with_its_job_and_the_log_says_so(
+def test_a_background_process_ends_with_its_job_and_the_log_names_it(
     zygote: ZygoteUnderTest, make_job: Callable[..., Job], daemon: StubDaemon, tmp_path: Path
 ) -> None:
     job = make_job(LEAVING_TASK.format(pid_file=tmp_path / "pid", linger=False))
@@ -53,11 +53,11 @@ def test_a_background_process_goes_with_its_job_and_the_log_says_so(
     pid = pid_in(tmp_path / "pid")
     assert not psutil.pid_exists(pid)
     assert f"left one behind {job.directory.name}" in job.events()
-    assert "Ended what the job left running behind it: python" in job.events()
+    assert "Ended processes that the job left running: python" in job.events()
     assert f"({pid})" in job.events()
 
 
-def test_a_stopped_task_that_is_deaf_and_daemonised_is_gone_in_the_end(
+def test_a_stopped_task_that_ignores_signals_ends_with_its_daemon(
     zygote: ZygoteUnderTest, make_job: Callable[..., Job], daemon: StubDaemon, tmp_path: Path
 ) -> None:
     job = make_job(LEAVING_TASK.format(pid_file=tmp_path / "pid", linger=True))
@@ -68,5 +68,5 @@ def test_a_stopped_task_that_is_deaf_and_daemonised_is_gone_in_the_end(
     stopped_at = time.monotonic()
     daemon.stop_job()
     assert job.result(30).stopped
-    assert time.monotonic() - stopped_at < 5 + 5 + 3  # it and its daemon are deaf, one after the other
+    assert time.monotonic() - stopped_at < 5 + 5 + 3  # the task and then its daemon ignore SIGTERM
     assert [pid for pid in family if psutil.pid_exists(pid)] == []

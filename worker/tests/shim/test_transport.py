@@ -1,4 +1,4 @@
-"""What the Task SDK's client gets to see."""
+"""Answers to the Task SDK's client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FakeGateway:
     def __init__(self, *answers: frames.Answer | frames.Spool | None) -> None:
         self.answers = list(answers)
         self.could_spool: list[bool] = []
-        self.told = 0
+        self.notified = 0
         self.calls: list[tuple[str, str, dict[str, str], bytes]] = []
         self.stop: frames.Stop | None = None
         self.drained = 0
@@ -34,8 +34,8 @@ class FakeGateway:
         self.could_spool.append(may_spool)
         return self.answers.pop(0)
 
-    def tell_spooled(self) -> None:
-        self.told += 1
+    def notify_spooled(self) -> None:
+        self.notified += 1
 
     def drain(self) -> None:
         self.drained += 1
@@ -59,7 +59,7 @@ def test_a_heartbeat_never_leaves_the_machine() -> None:
     assert gateway.drained == 1
 
 
-def test_after_a_stop_a_heartbeat_is_told_so_in_airflows_words() -> None:
+def test_after_a_stop_a_heartbeat_is_answered_as_airflow_would() -> None:
     gateway = FakeGateway()
     gateway.stop = frames.Stop(reason="ended", detail="ada marked it failed")
     response = client_of(gateway).put("task-instances/x/heartbeat", content="{}")
@@ -75,7 +75,7 @@ def test_after_a_stop_nothing_starts() -> None:
     assert gateway.calls == []
 
 
-def test_other_calls_go_through_with_the_headers_that_matter() -> None:
+def test_other_calls_are_forwarded_with_the_relevant_headers() -> None:
     gateway = FakeGateway(answer(200, {"a": 1}))
     headers = {"airflow-api-version": "2026-01-01", "authorization": "Bearer x", "content-type": "application/json"}
     response = client_of(gateway).post("/xcoms/d/r/t/k%2Fk", params={"map_index": -1}, content=b"{}", headers=headers)
@@ -84,7 +84,7 @@ def test_other_calls_go_through_with_the_headers_that_matter() -> None:
     assert gateway.calls == [("POST", "xcoms/d/r/t/k%2Fk?map_index=-1", forwarded, b"{}")]
 
 
-def test_a_server_error_is_tried_again_with_pauses_that_a_stop_can_end() -> None:
+def test_a_server_error_is_retried_with_pauses_that_a_stop_can_end() -> None:
     gateway = FakeGateway(answer(500), answer(502), answer(200, "ok"))
     assert client_of(gateway).get("variables/x").json() == "ok"
     assert gateway.waited == [1.0, 2.0]
@@ -104,7 +104,7 @@ def test_a_problem_of_central_reaches_the_task_in_a_form_that_airflow_reads() ->
     assert response.json() == {"detail": problem}
 
 
-def test_a_call_cut_short_by_a_stop_is_answered_with_the_stop() -> None:
+def test_a_call_ended_by_a_stop_is_answered_with_the_stop() -> None:
     gateway = FakeGateway(None)
     client = client_of(gateway)
 
@@ -121,35 +121,35 @@ SPOOL = frames.Spool(id=1)
 JSON = {"content-type": "application/json"}
 
 
-def test_a_write_that_central_can_t_hear_is_kept_and_the_task_is_told_that_it_went_well(tmp_path: Path) -> None:
+def test_a_write_while_central_is_unreachable_is_kept_and_answered_with_success(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL)
     response = client_of(gateway, OutboxWriter(tmp_path)).post(
         "xcoms/d/r/t/k", params={"map_index": 2}, content=b"1", headers=JSON
     )
     assert response.status_code == 201
     assert gateway.could_spool == [True]
-    assert gateway.told == 1
+    assert gateway.notified == 1
     kept = OutboxReader(tmp_path).next()
     assert kept == frames.Call(id=0, method="POST", path="xcoms/d/r/t/k?map_index=2", headers=JSON, body=b"1")
 
 
-def test_a_write_goes_to_central_while_it_can(tmp_path: Path) -> None:
+def test_a_write_goes_to_central_while_it_can_be_reached(tmp_path: Path) -> None:
     gateway = FakeGateway(answer(201, {"message": "set"}))
     assert client_of(gateway, OutboxWriter(tmp_path)).post("xcoms/d/r/t/k", content=b"1").json() == {"message": "set"}
     assert not OutboxWriter(tmp_path).waits
 
 
-def test_what_is_written_behind_a_waiting_write_waits_too(tmp_path: Path) -> None:
+def test_writes_after_a_spooled_write_are_spooled_too(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL)
     client = client_of(gateway, OutboxWriter(tmp_path))
     client.post("xcoms/d/r/t/k", content=b"1")
     assert client.patch("task-instances/x/state", content=b"{}").status_code == 204
-    assert len(gateway.calls) == 1, "the second one was not tried: central must not hear it before the first"
+    assert len(gateway.calls) == 1, "the second was not sent: central must not receive it before the first"
     size = (tmp_path / "outbox").stat().st_size
     (tmp_path / "outbox.done").write_text(str(size))
     gateway.answers.append(answer(201))
     client.post("xcoms/d/r/t/k", content=b"2")
-    assert (tmp_path / "outbox").stat().st_size == size, "all is delivered: the next one goes to central again"
+    assert (tmp_path / "outbox").stat().st_size == size, "everything is delivered: the next write goes to central again"
 
 
 def test_a_read_is_never_spooled(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_read_is_never_spooled(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("waits", [False, True])
-def test_what_central_would_refuse_is_refused_before_it_is_kept(
+def test_writes_that_central_would_refuse_are_refused_before_they_are_kept(
     tmp_path: Path, path: str, body: bytes, why: str, waits: bool
 ) -> None:
     gateway = FakeGateway(SPOOL)
@@ -186,7 +186,7 @@ def test_what_central_would_refuse_is_refused_before_it_is_kept(
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_what_is_too_large_is_refused_before_it_is_kept(tmp_path: Path, waits: bool) -> None:
+def test_writes_that_are_too_large_are_refused_before_they_are_kept(tmp_path: Path, waits: bool) -> None:
     gateway = FakeGateway(SPOOL)
     outbox = OutboxWriter(tmp_path)
     if waits:
@@ -198,7 +198,7 @@ def test_what_is_too_large_is_refused_before_it_is_kept(tmp_path: Path, waits: b
     assert outbox.waits is waits
 
 
-def test_what_is_too_long_for_central_never_reaches_the_daemon() -> None:
+def test_bodies_that_are_too_long_never_reach_the_daemon() -> None:
     gateway = FakeGateway()
     client = httpx.Client(base_url=BASE_URL, transport=GatewayTransport(gateway, body_bytes=10))  # type: ignore[arg-type]
     assert client.put("variables/x", content=b"x" * 11).status_code == 413
@@ -230,7 +230,7 @@ def test_all_headers_that_the_runtimes_client_reads_are_passed_on_but_the_token(
     assert read - {"refreshed-api-token"} <= set(ANSWER_HEADERS)
 
 
-def test_a_write_beyond_the_bound_waits_for_central(tmp_path: Path) -> None:
+def test_a_write_beyond_the_limit_waits_for_central(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL, answer(201))
     assert (
         client_of(gateway, OutboxWriter(tmp_path, most=100)).post("xcoms/d/r/t/k", content=json.dumps("x" * 200)).status_code
@@ -240,7 +240,7 @@ def test_a_write_beyond_the_bound_waits_for_central(tmp_path: Path) -> None:
     assert not OutboxWriter(tmp_path).waits
 
 
-def test_a_write_that_the_disk_won_t_take_waits_for_central(tmp_path: Path) -> None:
+def test_a_write_that_can_t_be_stored_waits_for_central(tmp_path: Path) -> None:
     gateway = FakeGateway(SPOOL, answer(204))
     gone = OutboxWriter(tmp_path / "no such directory")
     assert client_of(gateway, gone).patch("task-instances/x/state", content=b"{}").status_code == 204

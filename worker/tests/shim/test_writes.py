@@ -21,7 +21,7 @@ TI = "task-instances/01999999-0000-7000-8000-000000000000"
         ("DELETE", "store/ti/x", 204),
     ],
 )
-def test_what_a_task_writes_about_itself_may_wait(method: str, path: str, status: int) -> None:
+def test_writes_of_a_task_about_itself_may_wait(method: str, path: str, status: int) -> None:
     assert success_of(method, path) == status
 
 
@@ -45,5 +45,5 @@ def test_what_a_task_writes_about_itself_may_wait(method: str, path: str, status
         ("POST", "something/that/a/later/Airflow/has"),
     ],
 )
-def test_what_asks_something_or_concerns_others_waits_for_central(method: str, path: str) -> None:
+def test_reads_and_writes_that_concern_others_wait_for_central(method: str, path: str) -> None:
     assert success_of(method, path) is None

@@ -24,12 +24,12 @@ def test_a_directory_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
 
 
-def test_without_a_credential_it_says_how_to_join(state: State) -> None:
+def test_without_a_credential_the_error_says_how_to_join(state: State) -> None:
     with pytest.raises(NotJoined, match="join"):
         state.membership()
 
 
-def test_a_damaged_credential_is_not_guessed_at(state: State) -> None:
+def test_a_damaged_credential_is_not_used(state: State) -> None:
     (state.root / "credential.json").write_text('{"central": ')
     with pytest.raises(Damaged, match=r"credential\.json"):
         state.membership()
@@ -65,7 +65,7 @@ def test_a_long_path_gets_a_short_private_socket_that_stays_the_same(tmp_path: P
     path.parent.rmdir()
 
 
-def test_a_replaced_credential_keeps_all_else_and_the_one_before(state: State) -> None:
+def test_replacing_the_credential_keeps_the_previous_one_and_the_settings(state: State) -> None:
     state.join(MEMBERSHIP)
     state.replace_credential("newer", previous="secret")
     stored = state.membership()
@@ -75,7 +75,7 @@ def test_a_replaced_credential_keeps_all_else_and_the_one_before(state: State) -
     assert State(state.root).membership() == stored
 
 
-def test_settings_of_one_central_are_not_the_next_one_s(state: State) -> None:
+def test_settings_of_a_central_are_not_used_for_the_next_one(state: State) -> None:
     state.join(MEMBERSHIP)
     state.task_settings_path.write_bytes(b"{}")
     state.join(MEMBERSHIP)

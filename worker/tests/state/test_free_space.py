@@ -38,12 +38,12 @@ def disk(tmp_path: Path, clock: HandClock, free: Free) -> Disk:
     return Disk(tmp_path, 100, clock, free=free)
 
 
-def test_with_room_nothing_is_said(disk: Disk) -> None:
+def test_with_room_there_is_no_trouble(disk: Disk) -> None:
     disk.check()
     assert disk.trouble == ""
 
 
-def test_a_full_disk_is_told_with_what_is_free_and_what_is_needed(disk: Disk, free: Free, tmp_path: Path) -> None:
+def test_the_text_about_a_full_disk_has_the_free_and_the_needed_space(disk: Disk, free: Free, tmp_path: Path) -> None:
     free.bytes = 12 * MB
     with pytest.raises(NoRoom) as caught:
         disk.check()
@@ -58,7 +58,7 @@ def test_a_disk_without_inodes_is_full_too(disk: Disk, free: Free) -> None:
         disk.check()
 
 
-def test_a_disk_that_has_gone_is_no_room_either(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_can_t_be_read_has_no_room(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     def stale(path: Path) -> tuple[int, int]:
         raise OSError(errno.ESTALE, "Stale file handle")
 
@@ -67,17 +67,15 @@ def test_a_disk_that_has_gone_is_no_room_either(disk: Disk, monkeypatch: pytest.
         disk.check()
 
 
-def test_its_changes_are_told_once(disk: Disk, free: Free) -> None:
+def test_each_change_is_notified_once(disk: Disk, free: Free) -> None:
     changes: list[str] = []
     disk.on_change = lambda: changes.append(disk.trouble)
     for free.bytes in (500 * MB, 99 * MB, 50 * MB, 200 * MB, 300 * MB):
-        disk._look()
+        disk._check()
     assert [bool(change) for change in changes] == [True, False]
 
 
-def test_a_quota_that_can_t_be_asked_for_counts_from_the_write_that_failed_to_one_that_goes_well(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_quota_counts_from_a_failed_write_to_the_next_successful_one(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.note_failure(OSError(errno.EACCES, "no"))
     disk.check()
     monkeypatch.setattr(Disk, "_can_write", lambda self: False)
@@ -88,7 +86,7 @@ def test_a_quota_that_can_t_be_asked_for_counts_from_the_write_that_failed_to_on
     disk.check()
 
 
-def test_room_is_asked_for_before_work_is_declined(disk: Disk, free: Free) -> None:
+def test_space_is_freed_before_work_is_declined(disk: Disk, free: Free) -> None:
     async def give(wanted: int) -> None:
         assert wanted == 90 * MB
         free.bytes += wanted
@@ -104,7 +102,7 @@ def test_room_is_asked_for_before_work_is_declined(disk: Disk, free: Free) -> No
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """The worker's state directory is a disk of 8 MiB. Needs root, as CI has it."""
+    """The worker's state directory is a disk of 8 MiB. Needs root, which CI has."""
     place = tmp_path / "state"
     place.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, text=True)
@@ -115,10 +113,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.timeout(60)
-def test_while_the_disk_is_full_new_jobs_are_declined_once_and_running_ones_end_well(
+def test_while_the_disk_is_full_new_jobs_are_declined_and_running_ones_end(
     small_disk: Path, central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_module, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(disk_module, "CHECK_EVERY_S", 0.2)
     worker.config = msgspec.structs.replace(worker.config, min_free_mb=4)
     worker.start()
     running = worker.enqueue("run\nlog one\nsleep 4\nlog two\nexit 0")
@@ -143,7 +141,7 @@ def test_while_the_disk_is_full_new_jobs_are_declined_once_and_running_ones_end_
 def test_a_worker_starts_on_a_full_disk_and_serves_once_there_is_room(
     small_disk: Path, central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_module, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(disk_module, "CHECK_EVERY_S", 0.2)
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
@@ -151,7 +149,7 @@ def test_a_worker_starts_on_a_full_disk_and_serves_once_there_is_room(
     worker.config = msgspec.structs.replace(worker.config, min_free_mb=4)
     job_id = worker.enqueue("run\nexit 0")
     worker.start()
-    eventually(lambda: central.requests_to("runtime"))  # the canary finds no room either, so that no job is asked for
+    eventually(lambda: central.requests_to("runtime"))  # the canary has no room either, so the worker requests no job
     ballast.unlink()
     central.wait_for_state(job_id, JobState.SUCCEEDED)
 
@@ -160,12 +158,12 @@ def test_a_worker_starts_on_a_full_disk_and_serves_once_there_is_room(
 def test_a_disk_full_to_the_last_byte_loses_no_outcome(
     small_disk: Path, central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_module, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(disk_module, "CHECK_EVERY_S", 0.2)
     worker.config = msgspec.structs.replace(worker.config, min_free_mb=1)
     worker.start()
     job_id = worker.enqueue("run\nlog one\nsleep 1\nexit 3")
     central.wait_for_state(job_id, JobState.RUNNING)
-    (worker.job_dir(job_id) / "report.json").mkdir()  # whatever the daemon wants to store now, it can't
+    (worker.job_dir(job_id) / "report.json").mkdir()  # the daemon can't store its report
     central.wait_for_state(job_id, JobState.FAILED)
     report = central.job(job_id).report
     assert report and report.exit_code == 3

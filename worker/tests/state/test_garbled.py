@@ -1,6 +1,6 @@
-"""Every file of the state directory, cut at every byte and garbled anywhere: the worker starts, and knows what it still can know.
+"""Every file of the state directory, cut at every byte and changed at every place: the worker starts and uses what is intact.
 
-One damaged file at a time loses nothing that has a copy; whatever is damaged, nothing is raised that nobody decides about.
+One damaged file at a time loses nothing that has a copy. No damage raises an unexpected error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESULT = job_files.Result(exit_code=0, final_state="success")
 
 
 def damages(whole: bytes, step: int = 1) -> Iterator[bytes]:
-    """Yield *whole* cut at every *step*th byte, with other bytes there, with a hole, and as something else."""
+    """Yield *whole* cut at every *step*th byte, with other bytes there, with a gap, and replaced by something else."""
     chance = random.Random(4)
     for at in range(0, len(whole), step):
         yield whole[:at]
@@ -45,7 +45,7 @@ def both(path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_one_damaged_file_changes_nothing_of_who_we_are(state: State, which: int) -> None:
+def test_one_damaged_file_changes_nothing_of_the_worker_s_identity(state: State, which: int) -> None:
     state.join(MEMBERSHIP)
     state.store_contact(12345.678)
     instance = state.instance_id()
@@ -76,11 +76,11 @@ def test_with_both_copies_damaged_only_the_credential_stops_the_worker(state: St
                 read()
         else:
             read()
-    assert len(list(state.quarantine.iterdir())) == 5  # the number is written anew at the next contact
+    assert len(list(state.quarantine.iterdir())) == 5  # the number is written again at the next contact
 
 
 def job(state: State, *, result: bool, report: bool = False) -> JobDir:
-    """A job of an earlier daemon; its shim has gone."""
+    """Return a job of an earlier daemon whose shim has ended."""
     found = Spool(state.jobs, state.quarantine).of(LEASE)
     found.store_offer(make_offer("a"))
     found.store_spec(SPEC)
@@ -98,7 +98,7 @@ FILES = ("offer.json", "offer.json.copy", "job.json", "job.json.copy", "shim.jso
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_damage_to_one_file_of_a_job_is_read_as_something_else(state: State, name: str) -> None:
+def test_no_damage_to_a_job_s_file_is_read_as_other_content(state: State, name: str) -> None:
     found = job(state, result=True, report=True)
     if name == "closed.json":
         store(found.path / name, Report(outcome=Outcome.SUCCEEDED))
@@ -156,7 +156,7 @@ def test_whatever_is_damaged_the_job_is_adopted_and_reported_once(
 
 
 @pytest.mark.parametrize("name", ["offer.json", "job.json"])
-def test_with_both_copies_damaged_the_job_is_ended_reported_and_explained(
+def test_with_both_copies_damaged_the_job_is_ended_and_reported_with_the_reason(
     state: State, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     ended: list[str] = []
@@ -173,7 +173,7 @@ def test_with_both_copies_damaged_the_job_is_ended_reported_and_explained(
     assert name in " ".join(path.name for path in state.quarantine.iterdir())
 
 
-def test_a_job_of_which_only_the_offer_was_half_stored_is_left_for_central_to_offer_again(state: State) -> None:
+def test_a_job_with_a_partly_stored_offer_is_left_for_central_to_offer_again(state: State) -> None:
     spool = Spool(state.jobs, state.quarantine)
     found = spool.of(Lease("a", 1))
     found.path.mkdir()

@@ -17,7 +17,7 @@ def spool(state: State) -> Spool:
     return Spool(state.jobs, state.quarantine)
 
 
-def test_what_is_stored_is_read_back_as_it_was(spool: Spool) -> None:
+def test_stored_files_are_read_back_unchanged(spool: Spool) -> None:
     offer = make_offer("a", 3)
     job = spool.of(Lease("a", 3))
     job.store_offer(offer)
@@ -30,7 +30,7 @@ def test_what_is_stored_is_read_back_as_it_was(spool: Spool) -> None:
     assert found.report() == Report(outcome=Outcome.FAILED, exit_code=2)
 
 
-def test_a_lease_can_t_be_taken_twice(spool: Spool) -> None:
+def test_a_lease_can_t_be_stored_twice(spool: Spool) -> None:
     spool.of(Lease("a", 1)).store_offer(make_offer("a"))
     with pytest.raises(FileExistsError):
         spool.of(Lease("a", 1)).store_offer(make_offer("a"))
@@ -47,7 +47,7 @@ def test_a_closed_job_keeps_its_logs_and_no_key(spool: Spool) -> None:
     assert found and (found.how, found.at) == ("acknowledged", 5.0)
 
 
-def test_a_half_written_file_is_damage_not_absence(spool: Spool) -> None:
+def test_a_partly_written_file_counts_as_damaged_not_missing(spool: Spool) -> None:
     job = spool.of(Lease("a", 1))
     job.store_offer(make_offer("a"))
     for name in ("offer.json", "offer.json.copy"):
@@ -58,7 +58,7 @@ def test_a_half_written_file_is_damage_not_absence(spool: Spool) -> None:
     assert list(spool) == []
 
 
-def test_a_directory_without_an_offer_is_damage(spool: Spool) -> None:
+def test_a_directory_without_an_offer_counts_as_damaged(spool: Spool) -> None:
     job = spool.of(Lease("a", 1))
     job.path.mkdir()
     with pytest.raises(Damaged, match=r"no offer\.json"):
@@ -66,12 +66,12 @@ def test_a_directory_without_an_offer_is_damage(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["../../etc", "a/b", "", "a.b", ".."])
-def test_no_id_leads_out_of_the_directory(spool: Spool, job_id: str) -> None:
+def test_no_job_id_leads_out_of_the_directory(spool: Spool, job_id: str) -> None:
     with pytest.raises(ValueError, match="not an id"):
         spool.of(Lease(job_id, 1))
 
 
-def test_what_is_no_job_is_left_alone(spool: Spool, state: State) -> None:
+def test_other_files_are_ignored(spool: Spool, state: State) -> None:
     (state.jobs / "lost+found").mkdir()
     (state.jobs / "note.txt").write_text("x")
     assert list(spool) == []

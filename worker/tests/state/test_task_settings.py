@@ -22,7 +22,7 @@ def keeper(tmp_path: Path, used: list[Mapping[str, str]]) -> TaskSettingsKeeper:
     return TaskSettingsKeeper(tmp_path / "task-settings.json", used.append)
 
 
-def test_only_what_is_known_and_sound_is_used(
+def test_only_known_and_valid_settings_are_used(
     keeper: TaskSettingsKeeper, used: list[Mapping[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     keeper.receive(BERLIN)
@@ -33,7 +33,7 @@ def test_only_what_is_known_and_sound_is_used(
     assert "api.base_url has a value that can't be used here" in caplog.text
 
 
-def test_a_change_is_told_once_and_names_what_has_changed(keeper: TaskSettingsKeeper, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_is_logged_once_with_the_changed_names(keeper: TaskSettingsKeeper, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     keeper.receive(BERLIN)
     assert "have changed" not in caplog.text
@@ -56,14 +56,12 @@ def test_the_next_daemon_has_them_before_central_answers(
     assert (used[-1], later.revision, later.known.is_set()) == (used[0], "r1", True)
 
 
-def test_damaged_ones_are_as_if_there_were_none(
-    keeper: TaskSettingsKeeper, used: list[Mapping[str, str]], tmp_path: Path
-) -> None:
+def test_damaged_settings_count_as_missing(keeper: TaskSettingsKeeper, used: list[Mapping[str, str]], tmp_path: Path) -> None:
     (tmp_path / "task-settings.json").write_text("{}")
     keeper.load()
     assert (used, keeper.revision) == ([], "")
 
 
-def test_a_disk_that_takes_nothing_does_not_keep_tasks_from_getting_them(used: list[Mapping[str, str]], tmp_path: Path) -> None:
+def test_tasks_get_settings_even_if_they_can_t_be_stored(used: list[Mapping[str, str]], tmp_path: Path) -> None:
     TaskSettingsKeeper(tmp_path / "nowhere" / "task-settings.json", used.append).receive(BERLIN)
     assert len(used) == 1

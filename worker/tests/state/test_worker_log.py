@@ -1,4 +1,4 @@
-"""The daemon's own log: bounded on disk, whole lines, and what was lost is said."""
+"""The worker log: limited on disk, with whole lines, and lost lines are counted."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def _lines(log: WorkerLog) -> list[dict[str, str]]:
     return [json.loads(line) for path in log.files() for line in path.read_bytes().splitlines() if line]
 
 
-def test_a_record_is_a_line_with_time_level_logger_and_text(tmp_path: Path) -> None:
-    log, told = WorkerLog(tmp_path / "own"), []
-    log.on_line = lambda: told.append(1)
+def test_a_record_becomes_a_line_with_time_level_logger_and_text(tmp_path: Path) -> None:
+    log, calls = WorkerLog(tmp_path / "own"), []
+    log.on_line = lambda: calls.append(1)
     _say(log, "%s is %d", "x", 3, level=logging.WARNING)
     (line,) = _lines(log)
     assert (line["level"], line["logger"], line["event"]) == ("warning", "a.logger", "x is 3") and line["timestamp"].endswith("Z")
-    assert told == [1] and (log.files()[0].stat().st_mode & 0o777) == 0o600
+    assert calls == [1] and (log.files()[0].stat().st_mode & 0o777) == 0o600
 
 
-def test_a_traceback_goes_with_its_line_and_both_are_bounded(tmp_path: Path) -> None:
+def test_a_traceback_is_part_of_its_line_and_both_are_limited(tmp_path: Path) -> None:
     log = WorkerLog(tmp_path / "own")
     try:
         raise ValueError("broken \ud800")
@@ -42,14 +42,14 @@ def test_a_traceback_goes_with_its_line_and_both_are_bounded(tmp_path: Path) -> 
     assert len(second["event"]) == worker_log.LONGEST_EVENT
 
 
-def test_the_next_start_goes_on_in_the_newest_file(tmp_path: Path) -> None:
+def test_the_next_start_continues_the_newest_file(tmp_path: Path) -> None:
     for message in ("one", "two"):
         _say(WorkerLog(tmp_path / "own"), message)
     log = WorkerLog(tmp_path / "own")
     assert [line["event"] for line in _lines(log)] == ["one", "two"] and len(log.files()) == 1
 
 
-def test_the_disk_never_holds_more_than_a_few_files_and_says_what_went(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_holds_only_a_few_files_and_dropped_bytes_are_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "FILE_BYTES", 1000)
     log = WorkerLog(tmp_path / "own")
     for number in range(100):
@@ -57,10 +57,10 @@ def test_the_disk_never_holds_more_than_a_few_files_and_says_what_went(tmp_path:
         assert sum(path.stat().st_size for path in log.files()) <= worker_log.MOST_FILES * 1000
     lines = _lines(log)
     assert lines[-1]["event"] == "line 99"
-    assert any("dropped before central had them" in line["event"] for line in lines)
+    assert any("bytes of this log were dropped" in line["event"] for line in lines)
 
 
-def test_files_sort_by_age_though_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_sort_by_age_even_if_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "FILE_BYTES", 10)
     log = WorkerLog(tmp_path / "own")
     for number, at in enumerate([5_000_000, 3_000_000, 4_000_000]):
@@ -69,17 +69,17 @@ def test_files_sort_by_age_though_the_clock_was_set_back(tmp_path: Path, monkeyp
     assert [line["event"] for line in _lines(log)] == ["0", "1", "2"]
 
 
-def test_lines_that_the_disk_did_not_take_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_lines_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = WorkerLog(tmp_path / "own")
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError("full")))
         _say(log, "lost")
         _say(log, "lost")
     _say(log, "there")
-    assert [line["event"] for line in _lines(log)] == ["2 lines of this log were lost: the disk took nothing", "there"]
+    assert [line["event"] for line in _lines(log)] == ["2 lines of this log were lost: the disk was full or failed", "there"]
 
 
-def test_half_a_line_stands_for_itself_and_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_line_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, write = WorkerLog(tmp_path / "own"), os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, line: write(fd, line[:10]))
@@ -87,10 +87,13 @@ def test_half_a_line_stands_for_itself_and_counts_as_lost(tmp_path: Path, monkey
     _say(log, "there")
     half, *whole = log.files()[0].read_bytes().splitlines()
     assert len(half) == 10
-    assert [json.loads(line)["event"] for line in whole] == ["1 lines of this log were lost: the disk took nothing", "there"]
+    assert [json.loads(line)["event"] for line in whole] == [
+        "1 lines of this log were lost: the disk was full or failed",
+        "there",
+    ]
 
 
-def test_the_next_start_joins_nothing_to_half_a_line(tmp_path: Path) -> None:
+def test_the_next_start_appends_nothing_to_an_incomplete_line(tmp_path: Path) -> None:
     _say(WorkerLog(tmp_path / "own"), "one")
     path = WorkerLog(tmp_path / "own").files()[0]
     os.truncate(path, path.stat().st_size - 5)
@@ -99,7 +102,7 @@ def test_the_next_start_joins_nothing_to_half_a_line(tmp_path: Path) -> None:
     assert json.loads(path.read_bytes().splitlines()[-1])["event"] == "two"
 
 
-def test_a_renamed_file_goes_on_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renamed_file_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_log, "FILE_BYTES", 250)
     log = WorkerLog(tmp_path / "own")
     for number in range(4):

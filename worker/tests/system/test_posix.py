@@ -6,7 +6,7 @@ from pathlib import Path
 from airflow_remote_worker.system import posix
 
 
-def test_a_lock_is_held_once_and_goes_with_its_descriptor(tmp_path: Path) -> None:
+def test_a_lock_is_exclusive_and_ends_with_its_descriptor(tmp_path: Path) -> None:
     first = posix.lock(tmp_path / "lock")
     assert first is not None
     assert posix.lock(tmp_path / "lock") is None
@@ -16,6 +16,6 @@ def test_a_lock_is_held_once_and_goes_with_its_descriptor(tmp_path: Path) -> Non
     os.close(again)
 
 
-def test_a_process_has_one_birth_mark_and_its_parent_another() -> None:
+def test_two_processes_have_different_birth_marks() -> None:
     assert posix.birth_mark(os.getpid()) == posix.birth_mark(os.getpid())
     assert posix.birth_mark(2**22 - 3) is None

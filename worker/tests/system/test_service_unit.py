@@ -32,16 +32,16 @@ def joined(central: FakeCentral, home: Path) -> Path:
     return home
 
 
-def test_the_unit_leaves_tasks_alone_and_waits_longer_than_the_drain() -> None:
-    told = options(Unit(("/x/airflow-remote-worker",), Path("/s"), user="alice", drain_s=100).render())
-    assert told["KillMode"] == "process"
-    assert told["Type"] == "notify"
-    assert told["User"] == "alice"
-    assert told["ExecStart"] == "/x/airflow-remote-worker run --state /s --drain-timeout-s 100"
-    assert int(told["TimeoutStopSec"]) > 100
-    assert str(EXIT_REFUSED) in told["RestartPreventExitStatus"].split()
-    # Their private directories would go with the daemon, under the feet of tasks that outlive it.
-    assert not {"PrivateTmp", "DynamicUser", "RuntimeDirectory"} & told.keys()
+def test_the_unit_keeps_tasks_running_and_waits_longer_than_the_drain() -> None:
+    unit = options(Unit(("/x/airflow-remote-worker",), Path("/s"), user="alice", drain_s=100).render())
+    assert unit["KillMode"] == "process"
+    assert unit["Type"] == "notify"
+    assert unit["User"] == "alice"
+    assert unit["ExecStart"] == "/x/airflow-remote-worker run --state /s --drain-timeout-s 100"
+    assert int(unit["TimeoutStopSec"]) > 100
+    assert str(EXIT_REFUSED) in unit["RestartPreventExitStatus"].split()
+    # Their private directories would be removed with the daemon, while tasks that outlive it still use them.
+    assert not {"PrivateTmp", "DynamicUser", "RuntimeDirectory"} & unit.keys()
 
 
 def test_hardening_can_be_left_out_for_tasks_that_use_sudo() -> None:
@@ -51,19 +51,17 @@ def test_hardening_can_be_left_out_for_tasks_that_use_sudo() -> None:
     assert not [name for name in lax if name.startswith(("NoNew", "Protect", "Restrict", "Lock")) and "Exit" not in name]
 
 
-def test_odd_paths_are_written_so_that_systemd_reads_them_back() -> None:
-    told = options(Unit(("/my apps/x",), Path("/s $HOME/100%"), user="alice").render())
-    assert told["ExecStart"].startswith('"/my apps/x" run --state "/s $$HOME/100%%" ')
-    assert told["EnvironmentFile"] == "-/s $HOME/100%%/service.env"
+def test_special_characters_in_paths_are_escaped_for_systemd() -> None:
+    unit = options(Unit(("/my apps/x",), Path("/s $HOME/100%"), user="alice").render())
+    assert unit["ExecStart"].startswith('"/my apps/x" run --state "/s $$HOME/100%%" ')
+    assert unit["EnvironmentFile"] == "-/s $HOME/100%%/service.env"
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 @pytest.mark.parametrize(
     "choices", [["--system", "--user-name", "daemon"], ["--system", "--user-name", "daemon", "--allow-sudo"], ["--user"]]
 )
-def test_systemd_itself_finds_nothing_wrong_with_it(
-    choices: list[str], home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_systemd_accepts_the_unit(choices: list[str], home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["service", "install", "--print", *choices]) == 0
     unit = tmp_path / "airflow-remote-worker.service"
     unit.write_text(capsys.readouterr().out)
@@ -92,26 +90,26 @@ def test_a_user_s_own_service_and_a_second_worker_have_their_own_files(
     joined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["service", "install", "--user", "--unit", "second"]) == 0
-    told = options((tmp_path / "config/systemd/user/second.service").read_text())
-    assert told["WantedBy"] == "default.target"
-    assert "User" not in told
+    unit = options((tmp_path / "config/systemd/user/second.service").read_text())
+    assert unit["WantedBy"] == "default.target"
+    assert "User" not in unit
     assert "enable-linger" in capsys.readouterr().out
 
 
-def test_what_never_joined_gets_no_service(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_has_not_joined_gets_no_service(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["service", "install", "--user"]) == EXIT_REFUSED
-    assert "has joined no central" in capsys.readouterr().err
+    assert "has not joined a central" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["install", "--system"], "name the directory with --state"),
         (["install", "--system", "--user-name", "no-such-user"], "no user 'no-such-user'"),
-        (["install", "--user", "--user-name", "daemon"], "runs as you"),
+        (["install", "--user", "--user-name", "daemon"], "always runs as that user"),
         (["status", "--user"], "service install"),
     ],
 )
-def test_mistakes_are_told_with_their_remedy(argv: list[str], told: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_name_the_remedy(argv: list[str], expected: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["service", *argv]) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What systemd hears: a real datagram socket in its place."""
+"""Notifications to systemd, received by a real datagram socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Systemd:
     """Receives notifications at *path* and keeps them in order."""
 
     def __init__(self, path: Path) -> None:
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.bind(str(path))
         self._sock.setblocking(False)
@@ -28,9 +28,9 @@ class Systemd:
     def listen(self) -> list[str]:
         while True:
             try:
-                self.heard.append(self._sock.recv(4096).decode())
+                self.received.append(self._sock.recv(4096).decode())
             except BlockingIOError:
-                return self.heard
+                return self.received
 
     def close(self) -> None:
         self._sock.close()
@@ -43,32 +43,32 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     systemd.close()
 
 
-def test_without_systemd_nothing_is_told_and_nothing_changes() -> None:
+def test_without_systemd_no_notification_is_sent() -> None:
     notifier = Notifier({})
-    notifier.serving()
-    notifier.good_contact()
+    notifier.notify_ready()
+    notifier.feed_watchdog()
     assert notifier.watchdog_s is None
     assert notifier.longest_poll_s(300) == 300
 
 
-def test_a_listener_that_is_gone_is_no_trouble(tmp_path: Path) -> None:
-    Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).serving()
+def test_a_missing_listener_is_ignored(tmp_path: Path) -> None:
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).notify_ready()
 
 
-def test_the_abstract_namespace_is_known() -> None:
+def test_the_abstract_namespace_is_supported() -> None:
     name = f"airflow-remote-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind("\0" + name)
         sock.settimeout(5)
-        Notifier({"NOTIFY_SOCKET": "@" + name}).serving()
+        Notifier({"NOTIFY_SOCKET": "@" + name}).notify_ready()
         assert sock.recv(100) == b"READY=1"
 
 
-def test_the_watchdog_of_another_process_is_not_ours(tmp_path: Path, systemd: Systemd) -> None:
+def test_the_watchdog_of_another_process_is_ignored(tmp_path: Path, systemd: Systemd) -> None:
     environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000000"}
-    Notifier({**environ, "WATCHDOG_PID": "1"}).good_contact()
+    Notifier({**environ, "WATCHDOG_PID": "1"}).feed_watchdog()
     assert systemd.listen() == []
-    Notifier({**environ, "WATCHDOG_PID": str(os.getpid())}).good_contact()
+    Notifier({**environ, "WATCHDOG_PID": str(os.getpid())}).feed_watchdog()
     assert systemd.listen() == ["WATCHDOG=1"]
 
 
@@ -78,36 +78,34 @@ def test_polls_are_short_enough_to_feed_the_watchdog_in_time() -> None:
     assert notifier.longest_poll_s(20) == 20
 
 
-def test_a_daemon_is_ready_feeds_the_watchdog_and_says_that_it_ends(
+def test_a_daemon_notifies_ready_watchdog_and_stopping(
     central: FakeCentral, worker: RunningWorker, systemd: Systemd, tmp_path: Path
 ) -> None:
     daemon = worker.start_process({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "3000000"})
     eventually(lambda: systemd.listen().count("WATCHDOG=1") >= 3)
-    assert "READY=1" in systemd.heard
-    assert systemd.heard.index("READY=1") < systemd.heard.index("WATCHDOG=1")
-    assert any(line.startswith("STATUS=w1: serving, 0 jobs") for line in systemd.heard)
+    assert "READY=1" in systemd.received
+    assert systemd.received.index("READY=1") < systemd.received.index("WATCHDOG=1")
+    assert any(line.startswith("STATUS=w1: serving, 0 jobs") for line in systemd.received)
 
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(15) == EXIT_OK
     assert "STOPPING=1" in systemd.listen()
 
 
-def test_while_central_is_away_a_daemon_is_ready_but_does_not_feed_the_watchdog(
+def test_while_central_is_unreachable_a_daemon_is_ready_but_does_not_feed_the_watchdog(
     central: FakeCentral, worker: RunningWorker, systemd: Systemd, tmp_path: Path
 ) -> None:
     central.go_down()
     worker.start_process({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "900000000"})
     eventually(lambda: any("can't be reached" in line for line in systemd.listen()))
-    assert "READY=1" in systemd.heard
-    assert "WATCHDOG=1" not in systemd.heard
+    assert "READY=1" in systemd.received
+    assert "WATCHDOG=1" not in systemd.received
 
     central.come_back()
     eventually(lambda: "WATCHDOG=1" in systemd.listen())
 
 
-def test_tasks_can_not_speak_for_the_daemon(
-    central: FakeCentral, worker: RunningWorker, systemd: Systemd, tmp_path: Path
-) -> None:
+def test_tasks_can_t_notify_systemd(central: FakeCentral, worker: RunningWorker, systemd: Systemd, tmp_path: Path) -> None:
     worker.start_process({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "900000000"})
     job_id = worker.enqueue("run\nlog up\nsleep 20")
     eventually(lambda: b"up" in central.log_bytes(job_id))
@@ -116,10 +114,10 @@ def test_tasks_can_not_speak_for_the_daemon(
     assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
-def test_an_outage_that_outlasts_a_restart_costs_no_job(
+def test_a_restart_during_an_outage_loses_no_job(
     central: FakeCentral, worker: RunningWorker, systemd: Systemd, tmp_path: Path
 ) -> None:
-    """What the watchdog does during an outage: SIGKILL, and a new start."""
+    """The watchdog acts during an outage: SIGKILL and a new start."""
     variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "900000000"}
     first = worker.start_process(variables)
     job_id = worker.enqueue("run\nlog one\nsleep 1\nlog two\nexit 0")

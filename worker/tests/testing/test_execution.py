@@ -1,4 +1,4 @@
-"""The fake's Execution API: it answers as Airflow does, and remembers what the task said."""
+"""The fake's Execution API answers as Airflow does, and remembers the task's writes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_task_runs_and_ends_and_both_are_remembered(task: Task) -> None:
     assert task.calls.states == {task.job.ti_id: ["running", "success"]}
 
 
-def test_repeats_are_answered_well_and_remembered_once(task: Task) -> None:
+def test_repetitions_succeed_and_are_remembered_once(task: Task) -> None:
     for _ in range(2):
         assert task.call("PATCH", f"{task.at}/run", RUN)[0] == 200
     assert [task.call("PATCH", f"{task.at}/state", {"state": "failed"})[0] for _ in range(2)] == [204, 200]
@@ -87,7 +87,7 @@ def test_xcoms_are_kept_by_key_and_map_index(task: Task) -> None:
     assert task.calls(task.job, "HEAD", at, {}, b"")[1] == {"content-range": "map_indexes 2"}
 
 
-def test_variables_and_connections_come_from_what_the_test_filled_in(task: Task) -> None:
+def test_variables_and_connections_are_those_that_the_test_set(task: Task) -> None:
     task.calls.variables["site/name"] = "hamburg"
     task.calls.connections["db"] = {"conn_type": "postgres", "host": "db.example", "port": 5432}
     assert task.call("GET", "variables/site/name") == (200, {"key": "site/name", "value": "hamburg"})
@@ -95,7 +95,7 @@ def test_variables_and_connections_come_from_what_the_test_filled_in(task: Task)
     assert [task.call("GET", path)[0] for path in ("variables/no", "connections/no")] == [404, 404]
 
 
-def test_what_it_does_not_know_is_not_found(task: Task) -> None:
+def test_unknown_routes_are_not_found(task: Task) -> None:
     for method, path in (("GET", "conditions/today"), ("GET", ""), ("DELETE", task.at), ("POST", "xcoms/a_dag")):
         assert task.call(method, path)[0] == 404
 

@@ -1,4 +1,4 @@
-"""The fake central: it behaves as every central must, and its levers do what tests of the worker rely on."""
+"""The fake central behaves as every central must, and its methods for tests work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_remote_protocol import conformance
 from airflow_remote_protocol.codec import decode
 from airflow_remote_protocol.conformance.caller import Caller, ParkedPoll, enrol, held, unique
 from airflow_remote_protocol.conformance.central import Response
-from airflow_remote_protocol.conformance.insist import done, refused, succeeded
+from airflow_remote_protocol.conformance.expect import expect_message, expect_no_content, expect_refusal
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import Enrolled, Enrolment, JobPhase, LogAppended, Offer, Outcome, Pong, StopReason
 from airflow_remote_protocol.states import JobState
@@ -22,7 +22,7 @@ from airflow_remote_worker.testing.fake_central import Timing
 
 
 class FakeCentralOverHttp(FakeCentral):
-    """The fake as the conformance suite wants it: with a way to ask it over the wire."""
+    """The fake with the method for HTTP requests that the conformance suite needs."""
 
     def __enter__(self) -> FakeCentralOverHttp:
         super().__enter__()
@@ -57,12 +57,12 @@ def central() -> Iterator[FakeCentralOverHttp]:
 
 
 def _offered(central: FakeCentralOverHttp) -> tuple[Caller, Offer]:
-    caller = Caller.at_work(central)
+    caller = Caller.connect(central)
     central.enqueue(caller.queue)
     return caller, caller.await_offer()
 
 
-def test_while_down_it_refuses_connections_and_then_it_is_back_with_all_it_knew(central: FakeCentralOverHttp) -> None:
+def test_it_refuses_connections_while_down_and_keeps_its_state(central: FakeCentralOverHttp) -> None:
     caller, offer = _offered(central)
     url = central.url
     central.go_down()
@@ -70,11 +70,11 @@ def test_while_down_it_refuses_connections_and_then_it_is_back_with_all_it_knew(
         caller.accept(offer)
     central.come_back()
     assert central.url == url
-    done(caller.accept(offer))
+    expect_no_content(caller.accept(offer))
 
 
-def test_going_down_cuts_parked_polls(central: FakeCentralOverHttp) -> None:
-    parked = ParkedPoll(Caller.at_work(central), free_slots=1)
+def test_going_down_cuts_waiting_polls(central: FakeCentralOverHttp) -> None:
+    parked = ParkedPoll(Caller.connect(central), free_slots=1)
     central.go_down()
     with pytest.raises(httpx.TransportError):
         parked.ends_within(2, "central went down")
@@ -88,22 +88,22 @@ def test_a_proxys_answer_has_no_marker_and_changes_nothing(central: FakeCentralO
     assert MARKER_HEADER not in response.headers
     assert central.job(offer.job_id).state is JobState.OFFERED
     central.answer_as_central()
-    done(caller.accept(offer))
+    expect_no_content(caller.accept(offer))
 
 
 def test_a_dropped_reply_leaves_the_request_done(central: FakeCentralOverHttp) -> None:
     caller, offer = _offered(central)
-    done(caller.accept(offer))
+    expect_no_content(caller.accept(offer))
     central.drop_next_reply("/log")
     with pytest.raises(httpx.RemoteProtocolError):
-        caller.log(offer, 0, b"heard, but not acknowledged\n")
-    assert central.log_bytes(offer.job_id) == b"heard, but not acknowledged\n"
-    assert succeeded(caller.log(offer, 0, b"heard, but not acknowledged\n"), LogAppended).size == 28
+        caller.log(offer, 0, b"received, but not acknowledged\n")
+    assert central.log_bytes(offer.job_id) == b"received, but not acknowledged\n"
+    assert expect_message(caller.log(offer, 0, b"received, but not acknowledged\n"), LogAppended).size == 31
 
 
-def test_an_offer_whose_poll_hung_up_goes_to_somebody_else(central: FakeCentralOverHttp) -> None:
+def test_an_offer_whose_poll_was_closed_goes_to_another_worker(central: FakeCentralOverHttp) -> None:
     queue = unique("queue")
-    gone, there = Caller.at_work(central, [queue]), Caller.at_work(central, [queue])
+    gone, there = Caller.connect(central, [queue]), Caller.connect(central, [queue])
     impatient = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {gone.credential}"}
     impatient["airflow-remote-session"] = gone.session_id
     with pytest.raises(httpx.ReadTimeout):
@@ -126,18 +126,18 @@ def test_an_offer_expires_by_itself_unless_it_is_listed_as_preparing() -> None:
         assert (again.job_id, again.epoch) == (offer.job_id, offer.epoch + 1)
 
 
-def test_what_is_reported_of_a_lost_job_is_there_to_see(central: FakeCentralOverHttp) -> None:
+def test_a_report_about_a_lost_job_is_kept(central: FakeCentralOverHttp) -> None:
     caller, offer = _offered(central)
-    done(caller.accept(offer))
+    expect_no_content(caller.accept(offer))
     central.lose_job(offer.job_id)
-    refused(caller.report(offer, Outcome.FAILED, 3), ProblemCode.SUPERSEDED)
+    expect_refusal(caller.report(offer, Outcome.FAILED, 3), ProblemCode.SUPERSEDED)
     late = central.job(offer.job_id).late_report
     assert late is not None and (late.outcome, late.exit_code) == (Outcome.FAILED, 3)
 
 
 def test_a_stop_says_why(central: FakeCentralOverHttp) -> None:
     caller, offer = _offered(central)
-    done(caller.accept(offer))
+    expect_no_content(caller.accept(offer))
     central.end_task(offer.job_id, reason=StopReason.CLEARED)
     [stop] = caller.poll(jobs=[held(offer)]).stops
     assert stop.reason is StopReason.CLEARED
@@ -149,16 +149,16 @@ def test_a_request_that_does_not_say_its_version_is_invalid(central: FakeCentral
     assert (response.status_code, response.json()["code"]) == (422, "invalid")
 
 
-def test_every_request_is_on_record(central: FakeCentralOverHttp) -> None:
+def test_every_request_is_recorded(central: FakeCentralOverHttp) -> None:
     caller = Caller.enrol(central)
-    succeeded(caller.call("GET", "ping"), Pong)
+    expect_message(caller.call("GET", "ping"), Pong)
     enrolling, ping = central.requests
     assert (enrolling.method, enrolling.path, enrolling.status) == ("POST", "enrol", 201)
     assert decode(Enrolment, enrolling.body).name == caller.name
     assert central.requests_to("ping") == [ping]
 
 
-def test_waiting_for_a_state_ends_with_the_change_or_tells_where_the_job_stands(central: FakeCentralOverHttp) -> None:
+def test_waiting_for_a_state_ends_with_the_change_or_names_the_states_so_far(central: FakeCentralOverHttp) -> None:
     caller, offer = _offered(central)
     threading.Timer(0.1, lambda: caller.accept(offer)).start()
     central.wait_for_state(offer.job_id, JobState.RUNNING)
@@ -175,12 +175,12 @@ def test_a_streamed_body_arrives_whole(central: FakeCentralOverHttp) -> None:
     assert central.log_bytes(offer.job_id) == b"one\ntwo\n"
 
 
-def test_fifty_workers_park_at_once(central: FakeCentralOverHttp) -> None:
+def test_fifty_workers_may_wait_at_once(central: FakeCentralOverHttp) -> None:
     queue = unique("queue")
     token = central.enrolment_token([queue], uses=50)
     callers = []
     for number in range(50):
-        enrolled = succeeded(enrol(central, token, f"worker-{number}"), Enrolled, status=201)
+        enrolled = expect_message(enrol(central, token, f"worker-{number}"), Enrolled, status=201)
         callers.append(Caller(central, enrolled))
         callers[-1].open_session()
     replies: list[int] = []

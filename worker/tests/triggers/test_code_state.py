@@ -1,4 +1,4 @@
-"""Whether a bundle's code has changed."""
+"""Detecting changes of a bundle's code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_change_an_addition_and_a_removal_change_the_mark(tmp_path: Path) -> N
     assert len(set(marks)) == 4
 
 
-def test_what_is_no_code_does_not(tmp_path: Path) -> None:
+def test_files_that_are_not_code_do_not_change_the_mark(tmp_path: Path) -> None:
     before = mark_of(str(tmp_path))
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "a.py").write_text("")
@@ -34,7 +34,7 @@ def test_what_is_no_code_does_not(tmp_path: Path) -> None:
     assert mark_of(str(tmp_path)) == before
 
 
-def test_a_bundle_is_looked_at_now_and_then_not_for_each_trigger(clock: HandClock) -> None:
+def test_a_bundle_is_not_checked_for_each_trigger(clock: HandClock) -> None:
     looks: list[str] = []
 
     def look(root: str) -> str:

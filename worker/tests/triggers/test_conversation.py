@@ -1,4 +1,4 @@
-"""What a host may say, and what it may not: its connection is in the hands of user code."""
+"""The messages that a host may send, and those that it may not: user code controls its connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_remote_worker.local import frames, job_files
 from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers.conversation import Conversation
 from airflow_remote_worker.triggers.host import TriggerHost
-from airflow_remote_worker.triggers.log import WaitingLog
+from airflow_remote_worker.triggers.log import PendingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
 from airflow_remote_worker.triggers.trigger import Stage, Trigger
 
@@ -26,7 +26,7 @@ OURS, THEIRS = Lease("ours", 1), Lease("theirs", 1)
 
 
 class Bench:
-    """Two hosts with a trigger each, a keeper and a gateway that note what they are given."""
+    """Two hosts with a trigger each, and a keeper and a gateway that record their calls."""
 
     def __init__(self, root: Path, clock: HandClock) -> None:
         self.noted: list[tuple[str, object]] = []
@@ -39,21 +39,21 @@ class Bench:
         return TriggerHost(root, job_files.HostSpec(name, f"key of {name}", "", "", "dags", ""), ShimRecord(1, 0.0), 0.0)
 
     def _trigger(self, lease: Lease, host: TriggerHost, root: Path) -> Trigger:
-        trigger = Trigger(lease, TriggerDir(root, lease), WaitingLog(root), "q", 1.0, Stage.HOSTED, host, host.spec.host_id)
+        trigger = Trigger(lease, TriggerDir(root, lease), PendingLog(root), "q", 1.0, Stage.HOSTED, host, host.spec.host_id)
         host.triggers[lease] = trigger
         return trigger
 
     # The hosts
 
-    async def until_started(self, host_id: str) -> None:
-        """None of them is being started."""
+    async def wait_until_started(self, host_id: str) -> None:
+        """Return at once: no host is being started."""
 
     # The keeper
 
     def find(self, lease: Lease) -> Trigger | None:
         return self.triggers.get(lease)
 
-    def meet(self, trigger: Trigger, host: TriggerHost) -> bool:
+    def claim(self, trigger: Trigger, host: TriggerHost) -> bool:
         return trigger.host is host
 
     def order(self, trigger: Trigger) -> frames.StartTrigger:
@@ -74,7 +74,7 @@ class Bench:
 
     # The gateway
 
-    async def forward(self, door: object, call: frames.Call) -> Executed:
+    async def forward(self, access: object, call: frames.Call) -> Executed:
         self.noted.append(("call", call.path))
         return Executed(200, {}, b"{}")
 
@@ -84,7 +84,7 @@ Story = Callable[[Bench, Connection], Awaitable[None]]
 
 @pytest.fixture
 def run(tmp_path: Path, clock: HandClock) -> Callable[..., Bench]:
-    """Let host `one` say hello, then tell its story."""
+    """Connect host `one`, then run *story*."""
 
     def run(story: Story, leases: list[frames.LeaseName] | None = None, stage: Stage = Stage.HOSTED) -> Bench:
         bench = Bench(tmp_path, clock)
@@ -116,14 +116,14 @@ async def next_of(connection: Connection, kind: type) -> frames.Frame:
     return frame
 
 
-def test_only_the_right_key_is_let_in(tmp_path: Path, clock: HandClock) -> None:
+def test_only_the_right_key_is_accepted(tmp_path: Path, clock: HandClock) -> None:
     conversation = Bench(tmp_path, clock).conversation
     assert anyio.run(conversation.knows, frames.HostHello("one", "key of one", 1))
     assert not anyio.run(conversation.knows, frames.HostHello("one", "key of two", 1))
     assert not anyio.run(conversation.knows, frames.HostHello("three", "0" * 32, 1))
 
 
-def test_a_host_hears_first_what_to_keep_and_what_it_lacks(run: Callable[..., Bench]) -> None:
+def test_a_host_first_receives_the_triggers_to_keep_and_to_start(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
         keep = await host.receive()
         assert isinstance(keep, frames.KeepTriggers)
@@ -135,7 +135,7 @@ def test_a_host_hears_first_what_to_keep_and_what_it_lacks(run: Callable[..., Be
     run(story, [THEIRS, ("unknown", 1)])
 
 
-def test_a_host_speaks_for_no_trigger_of_another_one(run: Callable[..., Bench]) -> None:
+def test_a_host_can_not_act_for_another_host_s_trigger(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
         await host.send(frames.Fired(THEIRS, b"{}"))
         await host.send(frames.Cancelled(THEIRS))
@@ -150,7 +150,7 @@ def test_a_host_speaks_for_no_trigger_of_another_one(run: Callable[..., Bench]) 
     run(story)
 
 
-def test_a_host_speaks_for_its_own(run: Callable[..., Bench]) -> None:
+def test_a_host_acts_for_its_own_trigger(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
         await host.send(frames.Lines(1, [(OURS, b"line\n")]))
         await host.send(frames.TriggerCall(7, OURS, "GET", "connections/vault", {}))
@@ -170,7 +170,7 @@ def test_a_cancelled_trigger_that_its_host_does_not_name_has_ended(run: Callable
     run(story, [], stage=Stage.CANCELLING)
 
 
-def test_nonsense_ends_the_conversation_and_nothing_else(run: Callable[..., Bench]) -> None:
+def test_an_invalid_frame_ends_only_the_connection(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
         await next_of(host, frames.KeepTriggers)
         assert bench.all["one"].outgoing is not None

@@ -1,4 +1,4 @@
-"""Which host a trigger gets, and when a host ends; hosts are `sleep` processes here."""
+"""Which host a trigger gets, and when a host ends. Hosts are `sleep` processes here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers import hosts as hosts_module
 from airflow_remote_worker.triggers.host import HostedCode, TriggerHost
 from airflow_remote_worker.triggers.hosts import IDLE_S, MEET_WITHIN_S, Hosts, TooManyHosts
-from airflow_remote_worker.triggers.log import WaitingLog
+from airflow_remote_worker.triggers.log import PendingLog
 from airflow_remote_worker.triggers.spool import TriggerDir
 from airflow_remote_worker.triggers.trigger import Trigger
 
@@ -64,7 +64,7 @@ class Bench:
     def trigger(self) -> Trigger:
         self._number += 1
         lease = Lease(f"job-{self._number}", 1)
-        return Trigger(lease, TriggerDir(self._root, lease), WaitingLog(self._root), "q", 1.0)
+        return Trigger(lease, TriggerDir(self._root, lease), PendingLog(self._root), "q", 1.0)
 
     async def until(self, holds: Callable[[], object]) -> None:
         with anyio.fail_after(20):
@@ -84,7 +84,7 @@ def run(state: State, clock: HandClock, tmp_path: Path) -> Iterator[Callable[[St
             bench = Bench(state, clock, tmp_path)
             benches.append(bench)
             async with anyio.create_task_group() as tasks:
-                bench.hosts._tasks = tasks  # without its loop, which sleeps on the clock that a test turns
+                bench.hosts._tasks = tasks  # without its loop, which would sleep on the test's manual clock
                 await story(bench)
                 tasks.cancel_scope.cancel()
             return bench
@@ -121,7 +121,7 @@ def test_after_a_change_of_central_s_settings_new_triggers_get_a_new_host(run: C
     run(story)
 
 
-def test_many_that_come_at_once_start_one_host(run: Callable[[Story], Bench]) -> None:
+def test_many_triggers_at_once_start_one_host(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         bench.starter.may_start = anyio.Event()
         async with anyio.create_task_group() as tasks:
@@ -134,8 +134,8 @@ def test_many_that_come_at_once_start_one_host(run: Callable[[Story], Bench]) ->
     run(story)
 
 
-def test_a_host_that_speaks_before_its_start_has_returned_waits_for_that(run: Callable[[Story], Bench], state: State) -> None:
-    """Otherwise the gateway sends it away as unknown, and the triggers that it was started for hang."""
+def test_a_host_that_connects_before_its_start_has_returned_waits_for_that(run: Callable[[Story], Bench], state: State) -> None:
+    """Otherwise the gateway would refuse it as unknown, and the triggers that it was started for would hang."""
 
     async def story(bench: Bench) -> None:
         bench.starter.may_start = anyio.Event()
@@ -144,16 +144,16 @@ def test_a_host_that_speaks_before_its_start_has_returned_waits_for_that(run: Ca
             await bench.until(lambda: list(state.hosts.iterdir()))
             [host_id] = [path.name for path in state.hosts.iterdir()]
             with anyio.move_on_after(0.1) as waited:
-                await bench.hosts.until_started(host_id)
+                await bench.hosts.wait_until_started(host_id)
             assert waited.cancelled_caught
             bench.starter.may_start.set()
-            await bench.hosts.until_started(host_id)
+            await bench.hosts.wait_until_started(host_id)
             assert host_id in bench.hosts.all
 
     run(story)
 
 
-def test_a_trigger_that_is_stopped_while_its_host_starts_breaks_nothing_off(run: Callable[[Story], Bench]) -> None:
+def test_a_trigger_that_is_stopped_while_its_host_starts_interrupts_nothing(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         bench.starter.may_start = anyio.Event()
         with anyio.move_on_after(0.2):
@@ -175,9 +175,7 @@ def test_a_host_that_can_t_start_leaves_nothing_behind(run: Callable[[Story], Be
     run(story)
 
 
-def test_there_are_never_more_hosts_than_the_machine_bears(
-    run: Callable[[Story], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_hosts_is_limited(run: Callable[[Story], Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts_module, "MOST_HOSTS", 2)
 
     async def story(bench: Bench) -> None:
@@ -189,17 +187,17 @@ def test_there_are_never_more_hosts_than_the_machine_bears(
     run(story)
 
 
-def test_an_idle_host_is_let_go_and_gets_no_more_triggers(run: Callable[[Story], Bench]) -> None:
+def test_an_idle_host_is_ordered_to_leave_and_gets_no_more_triggers(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         trigger = bench.trigger()
         host = await bench.hosts.reserve(trigger, bench.code)
         send, receive = anyio.create_memory_object_stream[msgspec.Struct](10)
-        host.outgoing, host.has_met = send, True
+        host.outgoing, host.has_connected = send, True
         bench.hosts.release(trigger)
-        bench.hosts._look_after()
+        bench.hosts._check_hosts()
         assert not host.is_leaving
         bench.clock.now += IDLE_S + 1
-        bench.hosts._look_after()
+        bench.hosts._check_hosts()
         assert isinstance(receive.receive_nowait(), frames.Leave)
         assert await bench.hosts.reserve(bench.trigger(), bench.code) is not host
         send.close()
@@ -208,12 +206,12 @@ def test_an_idle_host_is_let_go_and_gets_no_more_triggers(run: Callable[[Story],
     run(story)
 
 
-def test_a_host_that_never_connects_is_ended_and_its_triggers_are_told_of(run: Callable[[Story], Bench]) -> None:
+def test_a_host_that_never_connects_is_ended_and_its_triggers_are_reported(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         trigger = bench.trigger()
         host = await bench.hosts.reserve(trigger, bench.code)
         bench.clock.now += MEET_WITHIN_S + 1
-        bench.hosts._look_after()
+        bench.hosts._check_hosts()
         await bench.until(lambda: bench.died)
         assert bench.died == [(host, [trigger])]
         assert trigger.host is None
@@ -236,7 +234,7 @@ def test_after_a_second_death_each_trigger_starts_alone(run: Callable[[Story], B
     run(story)
 
 
-def test_the_next_daemon_adopts_what_lives_and_clears_away_what_does_not(run: Callable[[Story], Bench], state: State) -> None:
+def test_the_next_daemon_adopts_live_hosts_and_removes_dead_ones(run: Callable[[Story], Bench], state: State) -> None:
     async def story(bench: Bench) -> None:
         host = await bench.hosts.reserve(bench.trigger(), bench.code)
         dead = state.hosts / "host-dead"

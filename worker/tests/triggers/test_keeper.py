@@ -1,4 +1,4 @@
-"""What the keeper decides, with stand-ins for the hosts, for central and for the loops."""
+"""The keeper's decisions, with stubs for the hosts, central and the loops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FIRED = b'{"kind":"fired","payload":{"a":1}}'
 
 
 class Bench:
-    """A keeper and what it was made to say."""
+    """A keeper, and a record of its calls."""
 
     def __init__(self, state: State, clock: HandClock, root: Path) -> None:
         self.said: list[str] = []
@@ -61,8 +61,8 @@ class Bench:
         self.keeper = TriggerKeeper(
             site, self.spool, self.session, self, CentralPort(accept=self._accept, wait=self._wait), clock
         )
-        self.keeper.voice = self
-        self.keeper.tell = lambda trigger: self.said.append("tell")
+        self.keeper.conversation = self
+        self.keeper.report_end = lambda trigger: self.said.append("report_end")
         self.keeper.flush = lambda trigger: self.said.append("flush")
         self.host = TriggerHost(root, job_files.HostSpec("h", "k", "", "", "", ""), None, 0.0)  # type: ignore[arg-type]
 
@@ -82,10 +82,10 @@ class Bench:
         trigger.host = host
         host.triggers[trigger.lease] = trigger
 
-    async def until_settled(self, within_s: float) -> None:
+    async def wait_until_settled(self, within_s: float) -> None:
         await anyio.sleep(0)
 
-    # Voice
+    # Conversation
 
     def start(self, trigger: Trigger) -> None:
         self.said.append("start")
@@ -140,14 +140,14 @@ Story = Callable[[Bench], Awaitable[None]]
 
 @pytest.fixture
 def run(state: State, clock: HandClock, tmp_path: Path) -> Callable[[Story], Bench]:
-    """Run a story with a keeper that runs."""
+    """Run a story with a running keeper."""
 
     def run(story: Story) -> Bench:
         bench = Bench(state, clock, tmp_path)
 
         async def main() -> None:
             async with anyio.create_task_group() as tasks:
-                bench.keeper._tasks = tasks  # without its loop, which sleeps on the clock that a test turns
+                bench.keeper._tasks = tasks  # without its loop, which would sleep on the test's manual clock
                 await story(bench)
                 tasks.cancel_scope.cancel()
 
@@ -170,7 +170,7 @@ def test_an_offer_is_stored_accepted_and_started(run: Callable[[Story], Bench]) 
     run(story)
 
 
-def test_an_acceptance_waits_out_an_outage(run: Callable[[Story], Bench]) -> None:
+def test_an_offer_is_accepted_after_an_outage(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         bench.accept_errors = [Unreachable("away"), Unreachable("away")]
         await bench.hosted()
@@ -195,14 +195,14 @@ def test_an_offer_that_is_not_ours_any_more_is_dropped(run: Callable[[Story], Be
 @pytest.mark.parametrize(
     ("error", "kind"), [(CannotHost("no runtime"), Report), (TooManyHosts("32 hosts"), Decline), (TimeoutError(), Report)]
 )
-def test_what_can_t_start_is_told_after_its_log(run: Callable[[Story], Bench], error: Exception, kind: type) -> None:
+def test_a_failed_start_is_reported_after_the_log(run: Callable[[Story], Bench], error: Exception, kind: type) -> None:
     async def story(bench: Bench) -> None:
         bench.reserve_error = error
         bench.keeper.take(offer())
         await bench.until(Stage.ENDED)
         assert bench.said == ["flush"]
         bench.keeper.flushed(bench.trigger)
-        assert bench.said == ["flush", "tell"]
+        assert bench.said == ["flush", "report_end"]
         assert isinstance(bench.trigger.ending, kind)
 
     run(story)
@@ -214,7 +214,7 @@ def test_an_unknown_bundle_is_unprepared_and_the_log_names_the_remedy(run: Calla
         await bench.until(Stage.ENDED)
         assert isinstance(bench.trigger.ending, Report)
         assert bench.trigger.ending.outcome is Outcome.UNPREPARED
-        assert b"bundles.elsewhere.path" in bench.trigger.log.bite()
+        assert b"bundles.elsewhere.path" in bench.trigger.log.read_piece()
 
     run(story)
 
@@ -226,11 +226,11 @@ def test_an_event_is_on_disk_before_its_host_may_forget_it(run: Callable[[Story]
         stored = bench.trigger.dir.event()
         assert stored is not None
         assert bytes(stored.payload) == b'{"a":1}'
-        assert bench.said == ["tell"]
+        assert bench.said == ["report_end"]
         assert bench.phases() == [JobPhase.ENDED]
         assert bench.session.free_triggers() == 10
-        bench.keeper.told(bench.trigger)
-        assert bench.said == ["tell", "flush"]
+        bench.keeper.note_delivered(bench.trigger)
+        assert bench.said == ["report_end", "flush"]
         bench.keeper.flushed(bench.trigger)
         assert bench.session.is_idle
 
@@ -249,9 +249,9 @@ def test_a_full_disk_keeps_the_event_with_its_host_until_central_has_it(
         monkeypatch.setattr("airflow_remote_worker.triggers.spool.TriggerDir.store_event", full)
         assert not bench.keeper.take_event(LEASE, FIRED)
         assert not bench.keeper.take_event(LEASE, FIRED)  # after a reconnect
-        assert bench.keeper.meet(bench.trigger, bench.host)
-        assert bench.said == ["tell"]
-        bench.keeper.told(bench.trigger)
+        assert bench.keeper.claim(bench.trigger, bench.host)
+        assert bench.said == ["report_end"]
+        bench.keeper.note_delivered(bench.trigger)
         assert "acknowledge" in bench.said
 
     run(story)
@@ -283,7 +283,7 @@ def test_on_kill_runs_only_if_a_user_acted(run: Callable[[Story], Bench], reason
     run(story)
 
 
-def test_an_event_after_a_stop_is_not_wanted(run: Callable[[Story], Bench]) -> None:
+def test_an_event_after_a_stop_is_dropped(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         await bench.hosted()
         bench.keeper.stop(stop(StopReason.ENDED))
@@ -294,7 +294,7 @@ def test_an_event_after_a_stop_is_not_wanted(run: Callable[[Story], Bench]) -> N
     run(story)
 
 
-def test_an_event_that_beats_a_drain_is_delivered(run: Callable[[Story], Bench]) -> None:
+def test_an_event_before_the_end_of_a_drain_is_delivered(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         await bench.hosted()
         bench.keeper.hand_back_all("draining")
@@ -305,7 +305,7 @@ def test_an_event_that_beats_a_drain_is_delivered(run: Callable[[Story], Bench])
     run(story)
 
 
-def test_a_drain_hands_back_what_runs_and_what_starts(run: Callable[[Story], Bench]) -> None:
+def test_a_drain_hands_back_running_and_starting_triggers(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         await bench.hosted()
         bench.keeper.hand_back_all("draining")
@@ -333,7 +333,7 @@ def test_the_triggers_of_a_dead_host_are_handed_back_with_the_reason_that_centra
         bench.keeper.host_died(bench.host, [bench.trigger], "it was killed")
         assert isinstance(bench.trigger.ending, Decline)
         assert bench.trigger.ending.reason.startswith("host-died: ")
-        assert b"it was killed" in bench.trigger.log.bite()
+        assert b"it was killed" in bench.trigger.log.read_piece()
 
     run(story)
 
@@ -351,13 +351,13 @@ def test_a_trigger_without_contact_is_stopped_by_the_worker_itself(run: Callable
     run(story)
 
 
-def test_what_an_earlier_daemon_left_is_adopted(run: Callable[[Story], Bench]) -> None:
+def test_triggers_of_an_earlier_daemon_are_adopted(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         bench.spool.of(LEASE).store_offer(offer())
         bench.keeper.adopt()
         assert bench.trigger.stage is Stage.ADOPTED
         assert bench.phases() == [JobPhase.PREPARING]
-        assert bench.keeper.meet(bench.trigger, bench.host)
+        assert bench.keeper.claim(bench.trigger, bench.host)
         assert (bench.trigger.stage, bench.phases()) == (Stage.HOSTED, [JobPhase.RUNNING])
         await anyio.sleep(0.05)
         assert bench.said == []
@@ -365,7 +365,7 @@ def test_what_an_earlier_daemon_left_is_adopted(run: Callable[[Story], Bench]) -
     run(story)
 
 
-def test_what_no_adopted_host_runs_is_started_again(run: Callable[[Story], Bench]) -> None:
+def test_triggers_that_no_adopted_host_runs_start_again(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         bench.spool.of(LEASE).store_offer(offer())
         bench.keeper.adopt()
@@ -375,15 +375,15 @@ def test_what_no_adopted_host_runs_is_started_again(run: Callable[[Story], Bench
     run(story)
 
 
-def test_a_stored_event_is_told_by_the_next_daemon(run: Callable[[Story], Bench]) -> None:
+def test_a_stored_event_is_reported_by_the_next_daemon(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         stored = bench.spool.of(LEASE)
         stored.store_offer(offer())
         stored.store_event(TriggerEvent(kind=EventKind.FIRED))
         bench.keeper.adopt()
-        assert bench.said == ["tell"]
+        assert bench.said == ["report_end"]
         assert bench.phases() == [JobPhase.ENDED]
-        assert not bench.keeper.meet(bench.trigger, bench.host), "its host may forget it"
+        assert not bench.keeper.claim(bench.trigger, bench.host), "its host may forget it"
 
     run(story)
 
@@ -401,25 +401,25 @@ def test_damaged_notes_go_to_quarantine_and_the_trigger_is_not_listed(run: Calla
     run(story)
 
 
-def test_a_stop_that_comes_before_the_adopted_host_runs_on_kill_when_it_comes(run: Callable[[Story], Bench]) -> None:
+def test_a_stop_before_the_adopted_host_connects_runs_on_kill_later(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         bench.spool.of(LEASE).store_offer(offer())
         bench.keeper.adopt()
         bench.keeper.stop(stop(StopReason.ENDED))
-        assert bench.keeper.meet(bench.trigger, bench.host)
+        assert bench.keeper.claim(bench.trigger, bench.host)
         assert (bench.trigger.stage, bench.trigger.runs_on_kill) == (Stage.CANCELLING, True)
 
     run(story)
 
 
-def test_a_late_word_that_it_is_over_does_not_lose_the_rest_of_the_log(run: Callable[[Story], Bench]) -> None:
+def test_a_late_notice_of_the_end_does_not_lose_the_rest_of_the_log(run: Callable[[Story], Bench]) -> None:
     async def story(bench: Bench) -> None:
         await bench.hosted()
         bench.keeper.take_lines(LEASE, b"trigger completed\n")
         bench.keeper.take_event(LEASE, FIRED)
-        # A poll that was open when the event arrived lists it as running; central answers that it is over.
+        # A poll that was open when the event arrived lists it as running; central answers that its lease is over.
         bench.keeper.supersede(LEASE)
-        bench.keeper.told(bench.trigger)
-        assert bench.said == ["tell", "flush"]
+        bench.keeper.note_delivered(bench.trigger)
+        assert bench.said == ["report_end", "flush"]
 
     run(story)

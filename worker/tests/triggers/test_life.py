@@ -1,4 +1,4 @@
-"""Triggers on a whole worker with the real runtime: what a wait, a cancellation, an outage and a death look like from central."""
+"""Triggers on a whole worker with the real runtime: waits, cancellations, outages and deaths as central sees them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def status_of(worker: TriggerWorker) -> dict[str, Any]:
     return found
 
 
-def test_a_trigger_fires_and_nothing_of_it_is_left(central: FakeCentral, worker: TriggerWorker) -> None:
+def test_a_fired_trigger_leaves_nothing_behind(central: FakeCentral, worker: TriggerWorker) -> None:
     worker.start()
     job_id = running(central, worker, "a")
     assert central.job_state(job_id) == "running"
@@ -77,7 +77,7 @@ def test_changed_code_gets_a_host_of_its_own(central: FakeCentral, worker: Trigg
     old = running(central, worker, "old")
     source = (worker.bundle / "site_triggers.py").read_text()
     (worker.bundle / "site_triggers.py").write_text(source.replace("path.read_text()", "'changed'"))
-    time.sleep(3.5)  # the state of the code is looked up every three seconds
+    time.sleep(3.5)  # the state of the code is checked every three seconds
     new = running(central, worker, "new")
     assert len(worker.host_pids()) == 2
     for name in ("old", "new"):
@@ -132,7 +132,7 @@ def test_an_event_during_an_outage_is_delivered_afterwards(central: FakeCentral,
     assert central.log_bytes(job_id).count(b"waiting for") == 1
 
 
-def test_a_reply_that_is_lost_changes_nothing(central: FakeCentral, worker: TriggerWorker) -> None:
+def test_a_lost_reply_changes_nothing(central: FakeCentral, worker: TriggerWorker) -> None:
     worker.start()
     job_id = running(central, worker, "a")
     central.drop_next_reply("/event")
@@ -207,9 +207,7 @@ def test_the_triggers_of_a_dead_host_go_back_to_the_queue_and_start_again(centra
         central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=SLOW_S)
 
 
-def test_a_trigger_that_kills_its_hosts_leaves_its_neighbours_alone_after_the_second_death(
-    central: FakeCentral, worker: TriggerWorker
-) -> None:
+def test_a_trigger_that_kills_its_hosts_runs_alone_after_the_second_death(central: FakeCentral, worker: TriggerWorker) -> None:
     worker.start()
     neighbours = [running(central, worker, name) for name in "ab"]
     killer = worker.defer("Die")
@@ -260,7 +258,7 @@ def test_triggers_beyond_the_limit_wait(central: FakeCentral, worker: TriggerWor
     central.wait_for_state(second, JobState.SUCCEEDED, timeout_s=SLOW_S)
 
 
-def test_a_task_runs_beside_as_many_triggers(central: FakeCentral, worker: TriggerWorker) -> None:
+def test_tasks_and_triggers_have_separate_limits(central: FakeCentral, worker: TriggerWorker) -> None:
     worker.start()
     for n in range(6):
         worker.wait_for(f"t{n}")

@@ -1,15 +1,15 @@
-"""The behaviour that every central must show: one function per sentence of docs/protocol.md, and a small worker to ask with.
+"""The behaviour that every central must show: one function per sentence of docs/protocol.md, and a small worker for the requests.
 
-Owns what is right to answer. Whoever runs the checks brings a :class:`.central.CentralUnderTest`, so the fake central and the
-real app pass the same ones::
+Owns which answers are correct. The caller supplies a :class:`.central.CentralUnderTest`, so the fake central and the real app
+pass the same checks::
 
     @pytest.mark.parametrize("check", conformance.ALL, ids=conformance.sentence)
     def test_central_conforms(check, central):
         check(central)
 
-A check enrols its own workers on its own queues, so all of them may share one central. :mod:`.caller` is the worker that asks,
-:mod:`.insist` judges what it is answered; each other module is one theme and nothing but checks. This is the only part of the
-package that waits and reads a clock.
+Each check enrols its own workers on its own queues, so all checks can share one central. :mod:`.caller` is the worker that sends
+the requests, :mod:`.expect` has the assertions about answers; each other module contains the checks of one theme. This is the
+only part of the package that waits and reads a clock.
 """
 
 from __future__ import annotations
@@ -64,5 +64,5 @@ ALL: list[Check] = [check for theme in THEMES for name, check in vars(theme).ite
 
 
 def sentence(check: Check) -> str:
-    """Return what *check* claims, for people."""
+    """Return the name of *check* as a sentence."""
     return check.__name__.removeprefix("check_").replace("_", " ")

@@ -1,4 +1,4 @@
-"""A small worker to ask with. It says what a check wants said, and leaves it to the check what is right to answer."""
+"""A small worker that sends the requests of a check. The check decides which answers are correct."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.conformance.central import PARKED_S, PROMPT_S, QUIET_S, CentralUnderTest, Response
-from airflow_remote_protocol.conformance.insist import done, shown, succeeded
+from airflow_remote_protocol.conformance.expect import describe, expect_message, expect_no_content
 from airflow_remote_protocol.messages import (
     Credential,
     Decline,
@@ -37,13 +37,13 @@ from airflow_remote_protocol.messages import (
 from airflow_remote_protocol.version import EPOCH_HEADER, MAJOR, MARKER_HEADER, PROTOCOL_VERSION, SESSION_HEADER, Capability
 
 PARKING_S = 0.3
-"""How long a poll gets to arrive at central and be parked there."""
+"""The time for a poll to arrive at central and be parked there."""
 
 EVERYTHING = tuple(capability.value for capability in Capability)
 
 
 class Caller:
-    """One enrolled worker, reduced to what it says. It remembers its credential and session, and checks nothing but markers."""
+    """One enrolled worker, reduced to its requests. It keeps its credential and session, and checks only markers of answers."""
 
     def __init__(self, central: CentralUnderTest, enrolled: Enrolled) -> None:
         self.central = central
@@ -55,12 +55,12 @@ class Caller:
 
     @classmethod
     def enrol(cls, central: CentralUnderTest, queues: Sequence[str] = ()) -> Caller:
-        """Enrol a worker of a new name; on a queue of its own unless told otherwise."""
+        """Enrol a worker with a new name, on *queues* or on a new queue."""
         token = central.enrolment_token(list(queues) or [unique("queue")])
-        return cls(central, succeeded(enrol(central, token, unique("worker")), Enrolled, status=201))
+        return cls(central, expect_message(enrol(central, token, unique("worker")), Enrolled, status=201))
 
     @classmethod
-    def at_work(cls, central: CentralUnderTest, queues: Sequence[str] = (), *, slots: int = 8) -> Caller:
+    def connect(cls, central: CentralUnderTest, queues: Sequence[str] = (), *, slots: int = 8) -> Caller:
         """Enrol a worker and open its session."""
         caller = cls.enrol(central, queues)
         caller.open_session(slots=slots)
@@ -76,7 +76,7 @@ class Caller:
         return self.session.session_id
 
     def with_session(self, session: Session) -> Caller:
-        """Return the same worker speaking under another session."""
+        """Return the same worker with another session."""
         other = copy(self)
         other.session = session
         return other
@@ -91,7 +91,7 @@ class Caller:
         epoch: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Ask as this worker; *message*, or *body* as it is."""
+        """Send a request as this worker, with *message* encoded or *body* unchanged."""
         sent = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {self.credential}"}
         if self.session is not None:
             sent[SESSION_HEADER] = self.session.session_id
@@ -103,9 +103,9 @@ class Caller:
         return ask(self.central, method, path, {**sent, **(headers or {})}, body)
 
     def next_credential(self) -> Caller:
-        """Ask for the next credential; return the same worker speaking with it."""
+        """Request the next credential; return the same worker with it."""
         other = copy(self)
-        other.credential = succeeded(self.call("POST", "credential"), Credential).credential
+        other.credential = expect_message(self.call("POST", "credential"), Credential).credential
         return other
 
     def ask_session(
@@ -119,7 +119,7 @@ class Caller:
         capabilities: Iterable[str] = EVERYTHING,
         triggers: int = 0,
     ) -> Response:
-        """Ask for a session, as a daemon that has just started unless *boot_id* says which one."""
+        """Request a session, as a daemon that has just started, or as the one of *boot_id*."""
         return self.call(
             "POST",
             "session",
@@ -145,9 +145,9 @@ class Caller:
         capabilities: Iterable[str] = EVERYTHING,
         triggers: int = 0,
     ) -> Session:
-        """Open a session and speak under it from now on."""
+        """Open a session and use it from now on."""
         response = self.ask_session(slots=slots, jobs=jobs, boot_id=boot_id, capabilities=capabilities, triggers=triggers)
-        self.session = succeeded(response, Session)
+        self.session = expect_message(response, Session)
         return self.session
 
     def ask_poll(
@@ -159,7 +159,7 @@ class Caller:
         revision: int | None = None,
         task_settings: str | None = None,
     ) -> Response:
-        """Ask once. *task_settings*: the revision of those that the worker says it has."""
+        """Poll once. *task_settings*: the revision that the worker reports."""
         known = self.session.intent.revision if self.session else 0
         asked = Poll(
             free_slots=free_slots,
@@ -176,10 +176,10 @@ class Caller:
     def poll(
         self, *, free_slots: int = 0, wait_s: float = QUIET_S, jobs: Sequence[HeldJob] = (), revision: int | None = None
     ) -> PollReply:
-        return succeeded(self.ask_poll(free_slots=free_slots, wait_s=wait_s, jobs=jobs, revision=revision), PollReply)
+        return expect_message(self.ask_poll(free_slots=free_slots, wait_s=wait_s, jobs=jobs, revision=revision), PollReply)
 
     def await_offer(self, *, free_slots: int = 1, jobs: Sequence[HeldJob] = ()) -> Offer:
-        """Poll until an offer comes, through whatever else central has to say."""
+        """Poll until an offer comes, and ignore other replies."""
         deadline = time.monotonic() + PROMPT_S
         revision = None
         while (left_s := deadline - time.monotonic()) > 0:
@@ -188,41 +188,41 @@ class Caller:
                 return reply.offers[0]
             if reply.intent is not None:
                 revision = reply.intent.revision
-        raise AssertionError(f"no offer came within {PROMPT_S} s, although a fitting job is queued")
+        raise AssertionError(f"no offer came within {PROMPT_S} s, although a suitable job is queued")
 
     def await_intent(self, mode: IntentMode, *, slots: int | None = None) -> int:
-        """Poll until the intent is *mode* and *slots*, of which central's processes hear in a moment; return its revision."""
+        """Poll until the intent is *mode* and *slots*; return its revision. Central's processes learn of it with a delay."""
         deadline = time.monotonic() + PROMPT_S
         while time.monotonic() < deadline:
             intent = self.poll(wait_s=PROMPT_S, revision=0).intent
-            assert intent is not None, "a poll that knows revision 0 must be told the intent"
+            assert intent is not None, "the reply to a poll with revision 0 must contain the intent"
             if (intent.mode, intent.slots) == (mode, slots):
                 return intent.revision
             time.sleep(QUIET_S / 4)
-        raise AssertionError(f"the worker was not told to {mode.value} with slots {slots} within {PROMPT_S} s")
+        raise AssertionError(f"the intent {mode.value} with slots {slots} was not sent within {PROMPT_S} s")
 
     def take_job(self) -> Offer:
-        """Queue a job on this worker's queue, where no other waits, and get its offer."""
+        """Queue a job on this worker's queue, which is otherwise empty, and return its offer."""
         job_id = self.central.enqueue(self.queue)
         offer = self.await_offer()
-        assert offer.job_id == job_id, f"expected an offer of {job_id}, the only job that waits in {self.queue}, got {offer}"
+        assert offer.job_id == job_id, f"expected an offer of {job_id}, the only queued job of {self.queue}, got {offer}"
         return offer
 
     def start_job(self) -> Offer:
-        """Take a job and accept it."""
+        """Take a job and accept it explicitly."""
         offer = self.take_job()
-        done(self.accept(offer))
+        expect_no_content(self.accept(offer))
         return offer
 
     def start_task(self) -> Offer:
-        """Take a job and accept it by its task's first call."""
+        """Take a job and accept it with the first call of its task."""
         offer = self.take_job()
         response = self.run_task(offer)
-        assert response.status == 200, f"the task must start, got {shown(response)}"
+        assert response.status == 200, f"the task must start, got {describe(response)}"
         return offer
 
-    def call_all_without_a_job(self) -> Iterator[Response]:
-        """Ask all that a worker may ask without holding a job, one after the other."""
+    def make_all_calls_without_a_job(self) -> Iterator[Response]:
+        """Make all the calls that need no job, one after the other."""
         yield self.call("GET", "ping")
         yield self.ask_poll()
         yield self.ask_session()
@@ -251,7 +251,7 @@ class Caller:
         return self.call(method, f"jobs/{offer.job_id}/execution/{path}", body=body, epoch=offer.epoch, headers=headers)
 
     def run_task(self, offer: Offer, *, pid: int = 4711) -> Response:
-        """The task's first call to the Execution API."""
+        """Make the task's first call to the Execution API."""
         content = {
             "state": "running",
             "hostname": "conformance",
@@ -262,7 +262,7 @@ class Caller:
         return self.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/run", content)
 
     def end_task(self, offer: Offer, *, state: str = "success") -> Response:
-        """The task's last call to the Execution API."""
+        """Make the task's last call to the Execution API."""
         content: dict[str, Any] = {"state": state}
         if state == "deferred":
             content |= {"classpath": "site.Trigger", "trigger_kwargs": {}, "next_method": "resume", "next_kwargs": {}}
@@ -272,7 +272,7 @@ class Caller:
 
 
 class ParkedPoll:
-    """A poll that waits in a thread of its own while the check goes on."""
+    """A poll that waits in its own thread while the check continues."""
 
     def __init__(self, caller: Caller, *, free_slots: int = 0, jobs: Sequence[HeldJob] = ()) -> None:
         self._answer: Response | None = None
@@ -281,7 +281,7 @@ class ParkedPoll:
         def park() -> None:
             try:
                 self._answer = caller.ask_poll(free_slots=free_slots, jobs=jobs, wait_s=PARKED_S)
-            except BaseException as error:  # handed to the check's own thread, in `ends_within`
+            except BaseException as error:  # raised in the check's thread, by `ends_within`
                 self._failure = error
 
         self._thread = threading.Thread(target=park, name=f"parked poll of {caller.name}", daemon=True)
@@ -289,7 +289,7 @@ class ParkedPoll:
         time.sleep(PARKING_S)
 
     def ends_within(self, seconds: float, why: str) -> Response:
-        """Wait for the answer; *why* it should come completes the complaint if it doesn't."""
+        """Wait for the answer. *why* it should come completes the text of the failure."""
         self._thread.join(seconds)
         assert not self._thread.is_alive(), f"the parked poll was not answered within {seconds} s, although {why}"
         if self._failure is not None:
@@ -298,7 +298,7 @@ class ParkedPoll:
         return self._answer
 
     def replies_within(self, seconds: float, why: str) -> PollReply:
-        return succeeded(self.ends_within(seconds, why), PollReply)
+        return expect_message(self.ends_within(seconds, why), PollReply)
 
 
 def unique(word: str) -> str:
@@ -315,17 +315,17 @@ def ti_id(offer: Offer) -> str:
 
 
 def own_path(offer: Offer) -> str:
-    """Return the Dag, run and task of the job, as they stand in the paths of its XComs."""
+    """Return the part of the paths of the job's XComs that names its Dag, run and task."""
     ti = decode(TaskWorkload, bytes(offer.workload)).ti
     return "/".join(quote(str(ti[name]), safe="") for name in ("dag_id", "run_id", "task_id"))
 
 
 def ask(central: CentralUnderTest, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Response:
-    """Ask, and insist on the marker, whatever the answer."""
+    """Send a request, and check that the answer has the marker, whatever its status."""
     response = central.request(method, path, headers=headers, body=body)
     marker = response.headers.get(MARKER_HEADER, "")
     assert marker.split(".")[0] == str(MAJOR), (
-        f"{method} {path} was answered {response.status} with {MARKER_HEADER}: {marker!r}; it belongs on every response"
+        f"{method} {path} was answered {response.status} with {MARKER_HEADER}: {marker!r}; every response must have this header"
     )
     return response
 

@@ -1,4 +1,4 @@
-"""A poll waits, and brings the offers that a worker should get."""
+"""A poll waits, and returns the offers for its worker."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ import time
 from airflow_remote_protocol.codec import decode
 from airflow_remote_protocol.conformance.caller import Caller, ParkedPoll, held, unique
 from airflow_remote_protocol.conformance.central import PARKED_S, PROMPT_S, CentralUnderTest
-from airflow_remote_protocol.conformance.insist import done, in_state, shown, succeeded
+from airflow_remote_protocol.conformance.expect import describe, expect_message, expect_no_content, expect_state
 from airflow_remote_protocol.messages import IntentMode, JobKind, JobPhase, Offer, Session, TaskWorkload
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.version import PROBLEM_HEADER
 
 CALLBACK = {"path": "alerts.tell", "kwargs": {}, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}}
-"""The fields of a callback's workload that don't name it."""
+"""The fields of a callback's workload, except its id."""
 
 
 def check_an_idle_poll_waits_and_then_replies_empty(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central)
+    caller = Caller.connect(central)
     asked_at = time.monotonic()
     reply = caller.poll(free_slots=8, wait_s=0.6)
     waited_s = time.monotonic() - asked_at
-    assert not (reply.offers or reply.stops or reply.intent), f"nothing happened, but central says {reply}"
+    assert not (reply.offers or reply.stops or reply.intent), f"nothing happened, but central replied {reply}"
     assert 0.5 <= waited_s <= 0.6 + PROMPT_S, f"asked to wait 0.6 s, central took {waited_s:.2f} s"
 
 
 def check_an_offer_reaches_a_parked_poll_at_once(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central)
+    caller = Caller.connect(central)
     parked = ParkedPoll(caller, free_slots=1)
     job_id = central.enqueue(caller.queue)
     reply = parked.replies_within(PROMPT_S, "a job was queued")
     assert [offer.job_id for offer in reply.offers] == [job_id], f"expected an offer of {job_id}, got {reply}"
-    in_state(central, job_id, JobState.OFFERED)
+    expect_state(central, job_id, JobState.OFFERED)
 
 
-def check_an_offer_says_all_that_the_worker_needs_and_no_secret(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central)
+def check_an_offer_contains_all_that_the_worker_needs_and_no_secret(central: CentralUnderTest) -> None:
+    caller = Caller.connect(central)
     job_id = central.enqueue(caller.queue, slots=2)
     offer = caller.await_offer(free_slots=2)
     assert (offer.job_id, offer.queue, offer.slots) == (job_id, caller.queue, 2), f"this is not the job that was queued: {offer}"
     assert offer.epoch == central.job_epoch(job_id) >= 1, "the offer's epoch is the job's, and starts at 1"
     assert offer.deadline_s > 0, "an offer has a deadline"
-    assert offer.stop_after_s > 0, "an offer says how long the job may run without contact"
+    assert offer.stop_after_s > 0, "an offer states how long the job may run without contact"
     workload = decode(TaskWorkload, bytes(offer.workload))
     assert workload.ti.get("id"), "the workload names its task instance"
-    assert b'"token"' not in bytes(offer.workload), "no token of Airflow's ever leaves central"
+    assert b'"token"' not in bytes(offer.workload), "an Airflow token must not leave central"
 
 
 def check_a_worker_never_gets_more_than_its_free_slots(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central, slots=8)
+    caller = Caller.connect(central, slots=8)
     for _ in range(3):
         central.enqueue(caller.queue, slots=2)
     first = caller.poll(free_slots=3, wait_s=PROMPT_S)
@@ -60,51 +60,51 @@ def check_a_worker_never_gets_more_than_its_free_slots(central: CentralUnderTest
 
 
 def check_a_worker_never_gets_more_than_its_sessions_slots(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central, slots=1)
+    caller = Caller.connect(central, slots=1)
     caller.start_job()
     central.enqueue(caller.queue)
     assert not caller.poll(free_slots=5).offers, "the session has one slot and it is taken, whatever the poll says"
 
 
 def check_a_worker_never_gets_more_than_its_intents_slots(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central, slots=8)
+    caller = Caller.connect(central, slots=8)
     central.set_intent(caller.name, IntentMode.SERVE, slots=1)
     caller.start_job()
     central.enqueue(caller.queue)
     reply = caller.poll(free_slots=5, revision=caller.await_intent(IntentMode.SERVE, slots=1))
-    assert not reply.offers, "people allowed one slot and it is taken"
+    assert not reply.offers, "the intent allows one slot and it is taken"
 
 
 def check_a_worker_only_gets_jobs_of_its_queues(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central)
+    caller = Caller.connect(central)
     foreign = central.enqueue(unique("queue"), priority=100)
     own = central.enqueue(caller.queue)
     offers = caller.poll(free_slots=5, wait_s=PROMPT_S).offers
     assert [offer.job_id for offer in offers] == [own], f"only {own} is on this worker's queue, got {offers}"
-    in_state(central, foreign, JobState.QUEUED)
+    expect_state(central, foreign, JobState.QUEUED)
 
 
 def check_a_kind_of_job_goes_only_to_whom_can_run_it(central: CentralUnderTest) -> None:
     caller = Caller.enrol(central)
-    caller.session = succeeded(caller.ask_session(capabilities=["task"]), Session)
+    caller.session = expect_message(caller.ask_session(capabilities=["task"]), Session)
     job_id = central.enqueue(caller.queue, kind=JobKind.CALLBACK, priority=9, workload=CALLBACK)
     task = central.enqueue(caller.queue)
     offers = caller.poll(free_slots=5, wait_s=PROMPT_S).offers
     assert [offer.job_id for offer in offers] == [task], f"this worker runs tasks only, got {offers}"
-    in_state(central, job_id, JobState.QUEUED)
-    other = Caller.at_work(central, [caller.queue])
+    expect_state(central, job_id, JobState.QUEUED)
+    other = Caller.connect(central, [caller.queue])
     offer = other.await_offer()
     assert (offer.job_id, offer.kind) == (job_id, JobKind.CALLBACK), f"expected the callback, got {offer}"
-    done(other.accept(offer))
-    in_state(central, job_id, JobState.RUNNING)
+    expect_no_content(other.accept(offer))
+    expect_state(central, job_id, JobState.RUNNING)
     refusal = other.execution(offer, "PATCH", f"task-instances/{task}/run", {})
-    assert PROBLEM_HEADER in refusal.headers, f"a callback has no task to run, got {shown(refusal)}"
-    done(other.report(offer))
-    in_state(central, job_id, JobState.SUCCEEDED)
+    assert PROBLEM_HEADER in refusal.headers, f"a callback has no task to run, got {describe(refusal)}"
+    expect_no_content(other.report(offer))
+    expect_state(central, job_id, JobState.SUCCEEDED)
 
 
 def check_jobs_are_offered_by_priority_and_then_by_age(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central)
+    caller = Caller.connect(central)
     jobs = {}
     for label, priority in (("old", 1), ("young", 1), ("urgent", 9), ("last", -3)):
         jobs[central.enqueue(caller.queue, priority=priority)] = label
@@ -118,16 +118,16 @@ def check_jobs_are_offered_by_priority_and_then_by_age(central: CentralUnderTest
 
 
 def check_a_job_too_big_for_a_worker_does_not_block_the_others(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central, slots=2)
+    caller = Caller.connect(central, slots=2)
     big = central.enqueue(caller.queue, slots=5, priority=100)
     small = central.enqueue(caller.queue)
     assert caller.await_offer(free_slots=2).job_id == small, "the small job must pass the big one"
-    in_state(central, big, JobState.QUEUED)
+    expect_state(central, big, JobState.QUEUED)
 
 
 def check_no_job_is_offered_twice(central: CentralUnderTest) -> None:
     queue = unique("queue")
-    callers = [Caller.at_work(central, [queue]) for _ in range(2)]
+    callers = [Caller.connect(central, [queue]) for _ in range(2)]
     parked = [ParkedPoll(caller, free_slots=8) for caller in callers]
     jobs = {central.enqueue(queue) for _ in range(6)}
     holding = [poll.replies_within(PARKED_S + PROMPT_S, "its wait is over").offers for poll in parked]
@@ -141,7 +141,7 @@ def check_no_job_is_offered_twice(central: CentralUnderTest) -> None:
 
 
 def check_a_newer_poll_ends_the_older_one(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central)
+    caller = Caller.connect(central)
     older = ParkedPoll(caller, free_slots=1)
     newer = ParkedPoll(caller, free_slots=1)
     reply = older.replies_within(PROMPT_S, "the same session polled again")

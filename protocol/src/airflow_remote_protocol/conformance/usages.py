@@ -1,4 +1,4 @@
-"""What a worker tells of its machine and its jobs."""
+"""A worker reports the usage of its machine and its jobs."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import json
 
 from airflow_remote_protocol.conformance.caller import Caller
 from airflow_remote_protocol.conformance.central import CentralUnderTest
-from airflow_remote_protocol.conformance.insist import refused, succeeded
+from airflow_remote_protocol.conformance.expect import expect_message, expect_refusal
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobUsage, MachineUsage, Usage, UsageNoted
 
 MACHINE = MachineUsage(cpus=1.5, cpu_count=4, memory=1 << 30, memory_total=4 << 30, disk_free=1 << 40)
 
 
-def check_the_newest_usage_counts_and_central_says_when_to_tell_it_again(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central)
+def check_central_keeps_the_newest_usage_and_sends_the_report_interval(central: CentralUnderTest) -> None:
+    caller = Caller.connect(central)
     first, second = (Usage(MACHINE, {"job": JobUsage(cpus, 1 << 20)}) for cpus in (0.5, 1.0))
-    assert succeeded(caller.call("POST", "usage", first), UsageNoted).every_s >= 1
-    succeeded(caller.call("POST", "usage", second), UsageNoted)
+    assert expect_message(caller.call("POST", "usage", first), UsageNoted).every_s >= 1
+    expect_message(caller.call("POST", "usage", second), UsageNoted)
     assert central.usage(caller.name) == second
 
 
-def check_a_usage_that_is_none_is_invalid(central: CentralUnderTest) -> None:
-    caller = Caller.at_work(central)
+def check_a_malformed_usage_is_invalid(central: CentralUnderTest) -> None:
+    caller = Caller.connect(central)
     machine = {"cpus": 1, "cpu_count": 4, "memory": 1, "memory_total": 1, "disk_free": 1}
     bad = [
         {},
@@ -33,11 +33,11 @@ def check_a_usage_that_is_none_is_invalid(central: CentralUnderTest) -> None:
         {"machine": machine, "jobs": {"job": {"cpus": 0}}},
     ]
     for body in bad:
-        refused(caller.call("POST", "usage", body=json.dumps(body).encode()), ProblemCode.INVALID)
+        expect_refusal(caller.call("POST", "usage", body=json.dumps(body).encode()), ProblemCode.INVALID)
     assert central.usage(caller.name) is None
 
 
 def check_usage_without_the_session_is_refused(central: CentralUnderTest) -> None:
     caller = Caller.enrol(central)
-    refused(caller.call("POST", "usage", Usage(MACHINE)), ProblemCode.SESSION_TAKEN, ProblemCode.INVALID)
+    expect_refusal(caller.call("POST", "usage", Usage(MACHINE)), ProblemCode.SESSION_TAKEN, ProblemCode.INVALID)
     assert central.usage(caller.name) is None

@@ -2,5 +2,5 @@
 
 Both use :mod:`.registry` (workers and their credentials), :mod:`.pool` (threads for ledger calls) and :mod:`.problems` (errors as
 responses). Workers' calls pass :mod:`.admission`; :mod:`.dispatch` makes offers, :mod:`.gateway` passes Execution API calls on,
-and :mod:`.duties` does what time asks for.
+and :mod:`.duties` does the periodic work.
 """

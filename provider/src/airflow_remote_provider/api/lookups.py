@@ -1,6 +1,6 @@
-"""Credentials that this process does not know, looked up in the database: all that wait, with one question.
+"""Looks up unknown credentials in the database: all that wait, with one query.
 
-Whoever has no credential can make up as many as it likes; what they cost the database does not depend on how many there are.
+A caller without a credential can make up any number of them; their cost for the database does not depend on the number.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.ledger import workers
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
-APART_S = 0.2
-"""Between two questions. The first one after a pause is asked at once."""
+INTERVAL_S = 0.2
+"""Between two queries. The first one after a pause is made at once."""
 MOST_WAITING = 64
-"""Credentials in one question."""
+"""Credentials in one query."""
 RETRY_S = 2.0
 
 
 class Lookups:
-    """Of one API process. Asked on the event loop only."""
+    """The lookups of one API process. Used on the event loop only."""
 
     def __init__(self, pool: LedgerPool) -> None:
         self._pool = pool
         self._waiting: dict[str, asyncio.Future[WorkerRecord | None]] = {}
         self._turn = asyncio.Lock()
-        self._asked_at = -APART_S
+        self._asked_at = -INTERVAL_S
 
     async def find(self, digest: str) -> WorkerRecord | None:
-        """Return the worker whose credential has this hash; None if there is none.
+        """Return the worker whose credential has this hash; None if it is unknown.
 
         Raises:
-            Refusal: `busy`: too many wait for an answer.
+            Refusal: `busy`: too many lookups wait.
         """
         answer = self._waiting.get(digest)
         if answer is None:
@@ -42,13 +42,13 @@ class Lookups:
                 raise _busy()
             answer = self._waiting[digest] = asyncio.get_running_loop().create_future()
         async with self._turn:
-            if not answer.done():  # nobody before us has asked for it
+            if not answer.done():  # no caller before this one has made the query
                 await self._ask()
         return answer.result()
 
     async def _ask(self) -> None:
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(0.0, self._asked_at + APART_S - loop.time()))
+        await asyncio.sleep(max(0.0, self._asked_at + INTERVAL_S - loop.time()))
         self._asked_at = loop.time()
         asked, self._waiting = self._waiting, {}
         try:
@@ -56,7 +56,7 @@ class Lookups:
         except BaseException:
             for answer in asked.values():
                 answer.set_exception(_busy())
-                answer.exception()  # whoever asked may be gone; then nobody reads it
+                answer.exception()  # retrieved here, because the caller may be gone
             raise
         for digest, answer in asked.items():
             answer.set_result(found.get(digest))

@@ -1,9 +1,8 @@
-"""The small pool of threads that all ledger calls of one API process share, and the lanes in which requests wait for them.
+"""The small thread pool that all ledger calls of one API process share, and the lanes in which requests wait for it.
 
-However many workers call, no more than this many connections are in use for them, and no more than the lanes hold
-wait. A thread keeps its connection for
-half a minute: taking one out of Airflow's pool asks the database each time whether it is alive, which for a verb of two
-statements is a fifth of its round trips.
+However many workers call, the pool uses one database connection per thread, and no more requests wait than the lanes allow. A
+thread keeps its connection for half a minute: checking one out of Airflow's pool asks the database each time whether it is alive,
+which is a fifth of the round trips of a verb of two statements.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from airflow_remote_provider.faults import diagnose
 T = TypeVar("T")
 
 KEPT_S = 30.0
-"""A database that came back meanwhile costs each thread one failed call, which is made again.
+"""How long a thread keeps a connection. If the database restarts meanwhile, one call per thread fails and is retried.
 
-After that the pool gives out a connection anew, and checks it (`pool_pre_ping`, `pool_recycle`)."""
+After this time, a connection is checked out of Airflow's pool again, which tests it (`pool_pre_ping`, `pool_recycle`)."""
 
 WORKERS_WAIT = 128
-"""How many of a fleet's sessions and polls may wait: about half a second's work. The others come back in their turn."""
+"""How many of a fleet's sessions and polls may wait: about half a second's work. The others get a time to retry."""
 JOBS_WAIT = 1024
-"""How many calls about jobs may wait. They come from what runs already; the bound is against what we did not foresee."""
+"""How many calls about jobs may wait. They are limited by the number of running jobs; the bound is a safeguard."""
 
 
 class LedgerPool:
     """Runs ledger verbs, one transaction each, off the event loop.
 
-    Requests come through a lane: *workers* (enrolments, sessions, polls: a whole fleet at once after an outage) never takes more
-    than half of the threads, so that *jobs* (what a running task waits for) never stands behind it. Central's own loops, one call
-    each at a time, come through none.
+    Requests use a lane. The lane *workers* (enrolments, sessions, polls: a whole fleet at once after an outage) never uses more
+    than half of the threads, so that the lane *jobs* (calls that a running task waits for) never waits for it. Central's own
+    loops make one call at a time each and use no lane.
     """
 
     def __init__(self, threads: int) -> None:
@@ -54,7 +53,7 @@ class LedgerPool:
         return await self.blocking(lambda: self.here(verb, *args, **kwargs))
 
     def here(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """As :meth:`call`, on one of the pool's threads: as a part of other work that :meth:`blocking` runs."""
+        """As :meth:`call`, but on the current thread of the pool, as a part of work that :meth:`blocking` runs."""
         try:
             return compat.in_transaction(lambda session: verb(session, *args, **kwargs), self._connection())
         except DBAPIError as error:
@@ -63,11 +62,11 @@ class LedgerPool:
             raise
 
     async def blocking(self, work: Callable[[], T]) -> T:
-        """Run other blocking work (the log store's) on the same threads."""
+        """Run other blocking work, such as the log store's, on the same threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _connection(self) -> Connection:
-        """Return this thread's connection, checked within the last seconds."""
+        """Return this thread's connection, which was checked within the last :data:`KEPT_S`."""
         now = time.monotonic()
         if now - getattr(self._kept, "since", -KEPT_S) >= KEPT_S:
             self._drop()
@@ -87,14 +86,14 @@ class LedgerPool:
 
 
 class LedgerLane:
-    """The pool, as requests of one kind may use it."""
+    """The part of the pool that requests of one kind may use."""
 
     def __init__(self, pool: LedgerPool, name: str, *, at_once: int, waiting: int) -> None:
         self.lane = Lane(name, at_once=at_once, waiting=waiting)
         self._pool = pool
 
     async def call(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """As :meth:`LedgerPool.call`, in turn.
+        """As :meth:`LedgerPool.call`, but in the order of the lane.
 
         Raises:
             Refusal: `busy`: the lane is full.
@@ -103,6 +102,6 @@ class LedgerLane:
             return await self._pool.call(verb, *args, **kwargs)
 
     async def blocking(self, work: Callable[[], T]) -> T:
-        """As :meth:`LedgerPool.blocking`, in turn."""
+        """As :meth:`LedgerPool.blocking`, but in the order of the lane."""
         async with self.lane.place():
             return await self._pool.blocking(work)

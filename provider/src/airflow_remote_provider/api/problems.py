@@ -1,4 +1,4 @@
-"""Errors as responses: every one carries its problem code; every response carries the marker header."""
+"""Turns errors into responses with a problem code, and adds the marker header to every response."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import random
 
 from airflow_remote_protocol.codec import Malformed, encode
-from airflow_remote_protocol.errors import ProblemCode, problem
+from airflow_remote_protocol.errors import ProblemCode, make_problem
 from airflow_remote_protocol.version import MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -22,13 +22,13 @@ from airflow_remote_provider.stores import Unstorable
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5.0
-"""Where we know nothing better: a database that is restarted, a mistake of ours."""
+"""The default time to retry: for a database that restarts, or a bug of ours."""
 SPREAD = 0.5
-"""By how much of it a wait is lengthened at random: whom one failure met at once must not come back at once."""
+"""The default is lengthened at random by up to this part of it, so that callers that failed together don't retry together."""
 
 
-LEAVE_THE_BODY = frozenset({ProblemCode.TOO_LARGE, ProblemCode.TOO_SLOW})
-"""With these the rest of the request is not waited for."""
+LEFT_UNREAD = frozenset({ProblemCode.TOO_LARGE, ProblemCode.TOO_SLOW})
+"""With these the rest of the request body is not received."""
 
 
 class Refusal(Exception):
@@ -45,29 +45,29 @@ NOT_GRANTED = "not_granted"
 
 
 class NotGranted(Exception):
-    """A call that nothing grants to its job. Answered as the Execution API answers: the task is told, not the worker."""
+    """No grant allows a job's call. Answered in the format of the Execution API, because the task reads it, not the worker."""
 
 
 TOO_MUCH_WRITTEN = "too_much_written"
 
 
 class TooMuchWritten(Exception):
-    """A write beyond what one job may write. Answered as the Execution API answers: the task is told, not the worker."""
+    """A job has reached its limit of writes. Answered in the format of the Execution API, for the task, not the worker."""
 
 
 def problem_response(code: ProblemCode, detail: str, *, size: int | None = None, retry_after_s: float | None = None) -> Response:
-    body = problem(code, detail, size=size)
+    body = make_problem(code, detail, size=size)
     headers = {PROBLEM_HEADER: code.value}
     if body.status >= 500 or retry_after_s is not None:
         wait_s = RETRY_AFTER_S * (1 + SPREAD * random.random()) if retry_after_s is None else retry_after_s
         headers["retry-after"] = str(max(1, math.ceil(wait_s)))  # whole seconds: RFC 9110, 10.2.3
-    if code in LEAVE_THE_BODY:
+    if code in LEFT_UNREAD:
         headers["connection"] = "close"
     return Response(encode(body), body.status, headers, media_type="application/problem+json")
 
 
 def as_response(error: Exception) -> Response:
-    """Translate what a route raised. What we don't know is `internal`: logged here, and the worker tries again later."""
+    """Return the response for an exception of a route. An unexpected one is `internal`: it is logged, and the worker retries."""
     if isinstance(error, Refusal):
         return problem_response(error.code, str(error), size=error.size, retry_after_s=error.retry_after_s)
     if isinstance(error, NotGranted):
@@ -77,23 +77,23 @@ def as_response(error: Exception) -> Response:
     if isinstance(error, LedgerError):
         return problem_response(error.code, str(error))
     if isinstance(error, Unstorable):
-        log.warning("A task's log is refused: %s", error)
+        log.warning("Refused a part of a task log: %s", error)
         return problem_response(ProblemCode.INVALID, str(error))
     if isinstance(error, Malformed):
         return problem_response(ProblemCode.INVALID, str(error))
     if isinstance(error, DataError):
-        log.warning("The database can't store what a worker says: %s", presentable(str(error.orig), longest=500))
-        return problem_response(ProblemCode.INVALID, "central's database can't store what this request says")
+        log.warning("The database can't store a value that a worker sent: %s", presentable(str(error.orig), longest=500))
+        return problem_response(ProblemCode.INVALID, "central's database can't store a value in this request")
     if isinstance(error, (DBAPIError, PoolTimeout)):
-        found = faults.noticed("answer a worker's request", error)
+        found = faults.report_single_failure("answer a worker's request", error)
         said = str(found) if found.is_public else "central's database does not answer; try again later"
         return problem_response(ProblemCode.BUSY, said)
-    faults.noticed("answer a worker's request", error)
+    faults.report_single_failure("answer a worker's request", error)
     return problem_response(ProblemCode.INTERNAL, "central failed on this request; its log says why")
 
 
 class Marked:
-    """ASGI middleware: puts the marker header on every response of the app, errors and unknown routes included."""
+    """ASGI middleware that adds the marker header to every response of the app, including errors and unknown routes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

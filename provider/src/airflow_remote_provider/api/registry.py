@@ -1,4 +1,4 @@
-"""Who is calling: credentials checked against memory, and memory kept in step with the database."""
+"""Identifies the calling worker by its credential, from memory that is kept in step with the database."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ from airflow_remote_provider.ledger.errors import Suspended
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 OVERLAP = timedelta(seconds=10)
-"""How far behind the newest change seen a refresh looks again, and for how long after it was seen: a transaction that stamped
-earlier may have committed later."""
+"""How far before the newest known change a refresh starts to read, and for how long after that change was seen: a transaction
+with an earlier time stamp may have committed later."""
 REPLAY_S = 60.0
-"""How long a replaced credential that was used is refused from memory, before it is written down again."""
+"""How long further uses of a replaced credential are refused from memory, before one is recorded again."""
 
 
 class Registry:
-    """The workers that this process has heard of, by credential. An idle poll is answered from here alone."""
+    """The workers that this process knows, by credential. An idle poll needs no other source."""
 
     def __init__(self, pool: LedgerPool, *, suspend_on_replay: bool = False) -> None:
         self.on_change: Callable[[WorkerRecord], None] = lambda record: None
-        """Hears of each worker that a refresh found changed, whoever asked for the refresh."""
+        """Called with each worker that a refresh found changed, whichever call started the refresh."""
         self._pool = pool
         self._lookups = Lookups(pool)
         self._refreshing = asyncio.Lock()
         self._begun = 0
         self._done = 0
-        """The newest refresh that was begun, and that was completed."""
+        """The numbers of the newest refresh that was begun, and of the newest that was completed."""
         self._suspends = suspend_on_replay
         self._by_id: dict[str, WorkerRecord] = {}
         self._by_hash: dict[str, WorkerRecord] = {}
         self._replayed: dict[str, float] = {}
-        """When a replaced credential was last found to be used: it need not cost a transaction each time."""
+        """By hash: the last recorded use of a replaced credential, so that not every use costs a transaction."""
         self._newest: datetime | None = None
         self._newest_seen_at = 0.0
         self._is_settled = False
-        """Whatever was stamped up to the newest change has been seen."""
+        """Whether all changes up to the newest one have been read."""
 
     async def identify(
-        self, authorization: str | None, source: str = "", *, on_strange: Callable[[], None] = lambda: None
+        self, authorization: str | None, source: str = "", *, on_unknown: Callable[[], None] = lambda: None
     ) -> WorkerRecord:
-        """Return the worker whose credential this is. The first use of its next one makes that its own.
+        """Return the worker that has this credential. The first use of a worker's next credential replaces the current one.
 
-        *on_strange* is called before a credential that is unknown here, or no longer valid, costs the database anything.
+        *on_unknown* is called before a credential that is unknown here, or no longer valid, costs a database query.
 
         Raises:
-            Refusal: `unauthorized` (none, mangled, unknown, replaced), `expired`, `revoked` or `suspended`; `busy`, also what
-                *on_strange* raises.
+            Refusal: `unauthorized` (missing, malformed, unknown or replaced), `expired`, `revoked`, `suspended` or `busy`; also
+                what *on_unknown* raises.
         """
         digest = credential_hash(authorization)
         record = self._by_hash.get(digest)
         if record is None:
-            on_strange()
+            on_unknown()
             record = await self._lookups.find(digest)
             if record is None:
                 raise unknown()
@@ -71,22 +71,22 @@ class Registry:
         if digest == record.next_hash:
             record = self.remember(await self._pool.workers.call(rotation.adopt, record.id, digest))
         if digest != record.credential_hash:
-            on_strange()
-            return await self._hear_past(record, digest, source)
+            on_unknown()
+            return await self._accept_late_call(record, digest, source)
         if record.expires_at is not None and record.expires_at <= datetime.now(timezone.utc):
-            on_strange()
-            return self.remember(await self._pool.workers.call(rotation.insist_on_life, record.id))
+            on_unknown()
+            return self.remember(await self._pool.workers.call(rotation.check_expiry, record.id))
         return record
 
-    async def _hear_past(self, record: WorkerRecord, digest: str, source: str) -> WorkerRecord:
-        """Take a call that left before the credential was replaced, and no other."""
+    async def _accept_late_call(self, record: WorkerRecord, digest: str, source: str) -> WorkerRecord:
+        """Accept a call that was sent before the credential was replaced; refuse any later one."""
         now = asyncio.get_running_loop().time()
         if digest not in record.hashes:
             raise unknown()
         if now - self._replayed.get(digest, -REPLAY_S) < REPLAY_S:
             raise replaced(record.name)
         record, is_taken = await self._pool.workers.call(
-            rotation.hear_past, record.id, digest, source=source, suspend=self._suspends
+            rotation.check_replaced, record.id, digest, source=source, suspend=self._suspends
         )
         record = self.remember(record)
         if is_taken:
@@ -96,9 +96,10 @@ class Registry:
         raise replaced(record.name)
 
     def remember(self, record: WorkerRecord) -> WorkerRecord:
-        """Take over a row that was written or read; return what is known now.
+        """Store a row that was written or read; return the newest row of that worker.
 
-        The newer row wins: what was read before a session was opened may arrive here after it, and would end that session's poll.
+        An older row is ignored: a row that was read before a session was opened may arrive later, and would end that session's
+        poll.
         """
         known = self._by_id.get(record.id)
         if known is not None and record.changed_at < known.changed_at:
@@ -110,15 +111,15 @@ class Registry:
         return record
 
     def early_failures(self, worker_id: str) -> int:
-        """Return how many of the worker's jobs failed one after the other before they had begun, as far as is known here."""
+        """Return how many of the worker's last jobs failed in a row before they had begun, as far as this process knows."""
         record = self._by_id.get(worker_id)
         return 0 if record is None else record.early_failures
 
     async def catch_up(self) -> None:
-        """Know what the database knew when this was called.
+        """Refresh so that all changes before this call are known.
 
-        However many ask at once, one refresh answers them all: after an outage each worker's first call may need it, and each
-        refresh then reads the whole fleet.
+        Concurrent calls share one refresh: after an outage each worker's first call may need it, and each refresh then reads the
+        whole fleet.
         """
         asked = self._begun
         async with self._refreshing:
@@ -126,13 +127,13 @@ class Registry:
                 await self._refresh()
 
     def is_behind(self, newest_change: datetime | None) -> bool:
-        """Return whether a worker may have changed that this process has not read, when *newest_change* is the newest of all."""
+        """Return whether a change may exist that this process has not read, if *newest_change* is the newest in the database."""
         if not self._is_settled:
             return True
         return newest_change is not None and (self._newest is None or newest_change > self._newest)
 
     async def refresh(self) -> list[WorkerRecord]:
-        """Read what changed in the database since the last time; return the workers that differ from what was known."""
+        """Read the changes since the last refresh; return the known workers that differ."""
         async with self._refreshing:
             return await self._refresh()
 
@@ -156,7 +157,10 @@ class Registry:
         return differ
 
     def _since(self) -> datetime | None:
-        """From which change on to look. Once settled, behind the newest: a fleet that came at once isn't read for good."""
+        """Return the time from which a refresh reads changes; None for all.
+
+        Once settled, it is after the newest change, so that a fleet that changed at the same time is not read by every refresh.
+        """
         if self._newest is None:
             return None
         return self._newest + timedelta(microseconds=1) if self._is_settled else self._newest - OVERLAP
@@ -166,7 +170,7 @@ def bearer(authorization: str | None, kind: TokenKind) -> str:
     """Return the well-formed token of *kind* in an Authorization header.
 
     Raises:
-        Refusal: `unauthorized`; garbage never reaches the database.
+        Refusal: `unauthorized`; a malformed token never reaches the database.
     """
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
@@ -178,7 +182,7 @@ def bearer(authorization: str | None, kind: TokenKind) -> str:
 
 
 def credential_hash(authorization: str | None) -> str:
-    """Return what central knows the worker's credential in this header by."""
+    """Return the hash of the worker's credential in this header."""
     return hash_token(bearer(authorization, TokenKind.WORKER))
 
 
@@ -195,7 +199,7 @@ def replaced(name: str) -> Refusal:
 
 
 SUSPENDED_RETRY_S = 20.0
-"""How soon a suspended worker asks again; what is lifted should be felt while a person still looks."""
+"""How soon a suspended worker tries again: short, so that an administrator who lifts the suspension sees the effect."""
 
 
 def suspended(name: str) -> Refusal:

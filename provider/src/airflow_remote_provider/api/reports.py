@@ -1,4 +1,4 @@
-"""Where all parts of our API report what fails in this API process: one place, so that one cause is logged once."""
+"""The faults of all parts of this package's APIs in one API process: one object, so that each cause is logged once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends what is open for long (parked polls, streams) when the server is told to end: it would wait for them otherwise."""
+"""Ends long requests (parked polls, streams) when the server gets a shutdown signal; it would wait for them otherwise."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def on_shutdown_signal(close: Callable[[], None]) -> Callable[[], None]:
-    """Have *close* called on the event loop at the first signal. Chains to whatever handler is there (uvicorn's).
+    """Install signal handlers that call *close* on the event loop and then the previous handler (uvicorn's).
 
-    Return what puts the old handlers back; whoever came last goes first.
+    Return a function that restores the previous handlers. Call these functions in reverse order of the installations.
     """
     loop = asyncio.get_running_loop()
     old: dict[signal.Signals, Any] = {}
@@ -23,7 +23,7 @@ def on_shutdown_signal(close: Callable[[], None]) -> Callable[[], None]:
         if callable(previous):
             previous(number, frame)
 
-    if threading.current_thread() is threading.main_thread():  # elsewhere nobody can (an embedded server)
+    if threading.current_thread() is threading.main_thread():  # other threads can't (an embedded server)
         for number in (signal.SIGTERM, signal.SIGINT):
             old[number] = signal.getsignal(number)
             signal.signal(number, chained)

@@ -1,4 +1,4 @@
-"""Serves the built dashboard. Public, as Airflow's own page is: it holds no fact; those come through the REST API."""
+"""Serves the built dashboard. It is public, like Airflow's own page: it contains no data, which it gets from the REST API."""
 
 from __future__ import annotations
 

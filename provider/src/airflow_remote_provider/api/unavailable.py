@@ -1,6 +1,6 @@
-"""Keeps Airflow's API server starting when a part of ours can't: its routes then say why, with 503 (ADR 0029).
+"""Lets Airflow's API server start if a part of this package can't: its routes then answer 503 with the reason (ADR 0029).
 
-Depends on nothing of ours but :mod:`..faults`, so that it works where the rest can't be imported.
+Imports only :mod:`..faults` of this package, so that it works where the rest can't be imported.
 """
 
 from __future__ import annotations
@@ -21,28 +21,31 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 RETRY_AFTER_S = 60
 
 
-def app_or_reason(part: str, create: Callable[[], FastAPI]) -> FastAPI:
-    """Return the app that *create* makes; if it raises, one that says why on every route. *part* names it in the log."""
+def create_or_explain(part: str, create: Callable[[], FastAPI]) -> FastAPI:
+    """Return the app that *create* makes; if it raises, an app that answers every route with the reason.
+
+    *part* is the name in the log.
+    """
     try:
         return create()
     except Exception as error:
         app = FastAPI(title=part, docs_url=None, redoc_url=None, openapi_url=None)
-        _say_why(app, faults.noticed(f"make the {part}", error), {})
+        _answer_with_reason(app, faults.report_single_failure(f"make the {part}", error), {})
         return app
 
 
 @asynccontextmanager
-async def running_or_reason(
+async def run_or_explain(
     app: FastAPI, part: str, running: AbstractAsyncContextManager[None], headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[None]:
-    """Enter *running* for the app's lifespan; if that raises, every route of *app* says why, with these *headers*.
+    """Enter *running* for the app's lifespan; if that raises, answer every route of *app* with the reason and *headers*.
 
-    No exception of it leaves this.
+    Exceptions of *running* are not raised.
     """
     try:
         await running.__aenter__()
     except Exception as error:
-        _say_why(app, faults.noticed(f"start the {part}", error), headers or {})
+        _answer_with_reason(app, faults.report_single_failure(f"start the {part}", error), headers or {})
         yield
         return
     try:
@@ -51,10 +54,10 @@ async def running_or_reason(
         try:
             await running.__aexit__(None, None, None)
         except Exception as error:
-            faults.noticed(f"end the {part}", error)
+            faults.report_single_failure(f"end the {part}", error)
 
 
-def _say_why(app: FastAPI, why: Diagnosis, headers: Mapping[str, str]) -> None:
+def _answer_with_reason(app: FastAPI, why: Diagnosis, headers: Mapping[str, str]) -> None:
     restart = "" if "restart" in why.remedy else ". Then restart this API server"
     said = f"{why}{restart}" if why.is_public else "The Remote Executor could not start in this API server; its log says why"
     body = {"title": HTTPStatus(503).phrase, "status": 503, "detail": said, "code": "busy"}
@@ -63,7 +66,7 @@ def _say_why(app: FastAPI, why: Diagnosis, headers: Mapping[str, str]) -> None:
 
 
 class _Always:
-    """The endpoint of a route: always the same response. No function, which Starlette would call with a request."""
+    """The endpoint of a route that always sends the same response. Not a function, which Starlette would call with a request."""
 
     def __init__(self, response: JSONResponse) -> None:
         self._response = response

@@ -24,9 +24,9 @@ def _connect(args: argparse.Namespace) -> CentralClient:
 
     server = named_server(args)
     if server is None:
-        from airflow_remote_provider.dashboard import why_missing
+        from airflow_remote_provider.dashboard import explain_missing
 
-        missing = why_missing()
+        missing = explain_missing()
         if missing is not None:
             print(f"airflow remote: {missing}", file=sys.stderr)
     from airflow_remote_provider.cli.rest import CentralClient

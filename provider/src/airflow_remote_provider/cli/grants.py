@@ -92,7 +92,7 @@ def _change(args: argparse.Namespace, verb: Callable[[str, Globs], PolicyRow]) -
     globs = {kind: getattr(args, kind.value) for kind in GrantKind if getattr(args, kind.value)}
     if not globs:
         options = ", ".join(f"--{kind.value.replace('_', '-')}" for kind in GrantKind)
-        raise SystemExit(f"no name is given; give at least one of {options}")
+        raise SystemExit(f"name at least one of {options}")
     row = verb(args.queue, globs)
     for kind in globs:
         print(f"{row.queue}: {kind.value}: {', '.join(getattr(row, kind.value)) or 'none'}")

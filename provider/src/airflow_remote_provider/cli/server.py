@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_remote_protocol.addresses import BadAddress, checked_address
+from airflow_remote_protocol.addresses import BadAddress, parse_address
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ def named_server(args: argparse.Namespace) -> Server | None:
 
 def _checked(url: str, *, insecure_http: bool) -> str:
     try:
-        checked, is_safe = checked_address(url)
+        checked, is_safe = parse_address(url)
     except BadAddress as error:
         raise SystemExit(f"--server: {error}") from None
     if not is_safe and not insecure_http:

@@ -1,7 +1,7 @@
-"""The only place that touches Airflow's private or version-dependent names (Airflow 3.3 and 3.4).
+"""The only package that uses Airflow's private or version-dependent names (Airflow 3.3 and 3.4).
 
-One module for each subject; callers import this package. Imports of Airflow's are inside the functions: importing this package
-reads no configuration.
+It has one module per subject; callers import this package. Airflow is imported inside the functions, so that importing this
+package reads no configuration.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from airflow_remote_provider.compat.auth import (
 )
 from airflow_remote_provider.compat.clocks import (
     MYSQL_TIMESTAMPS,
-    clock_beside,
     database_clock,
     database_now,
     date_range,
     latest_clock,
+    read_clock_with,
 )
 from airflow_remote_provider.compat.database import (
     DEADLOCK_TRIES,
@@ -82,7 +82,6 @@ __all__ = [
     "base_log_folder",
     "base_url",
     "callback_model",
-    "clock_beside",
     "code_hashes",
     "connect",
     "connection_test_model",
@@ -114,6 +113,7 @@ __all__ = [
     "names_of_subclasses",
     "newest_definitions",
     "policy_violation",
+    "read_clock_with",
     "readable_dags",
     "readable_teams",
     "refuses_token",

@@ -10,11 +10,15 @@ from sqlalchemy.orm import Session
 
 
 class NoSuchUser(Exception):
-    """Airflow does not take this for a user's token."""
+    """Airflow does not accept the token as that of a user."""
 
 
 async def user_of(token: str) -> Any:
-    """Return the user whose token for Airflow's public API this is; raises NoSuchUser."""
+    """Return the user to whom this token for Airflow's public API belongs.
+
+    Raises:
+        NoSuchUser: Airflow does not accept the token.
+    """
     from airflow.api_fastapi.app import get_auth_manager
     from jwt import InvalidTokenError
 
@@ -25,21 +29,24 @@ async def user_of(token: str) -> Any:
 
 
 def user_of_request() -> Callable[..., Any]:
-    """Return the FastAPI dependency that says whose request this is, by bearer token or session cookie; 401 if nobody's."""
+    """Return the FastAPI dependency that identifies the user of a request, by bearer token or session cookie, or answers 401."""
     from airflow.api_fastapi.core_api.security import get_user
 
     return get_user  # type: ignore[no-any-return]
 
 
 def base_url() -> str:
-    """Return `[api] base_url`: where browsers reach the API server; empty if that is not set."""
+    """Return `[api] base_url`, the address of the API server for browsers; empty if it is not set."""
     from airflow.configuration import conf
 
     return conf.get("api", "base_url", fallback="") or ""
 
 
 def may_see_workers(user: Any) -> bool:
-    """Ask the auth manager. Auth managers know no workers: who may see what Airflow's own processes do may see ours."""
+    """Return whether the auth manager lets this user see workers.
+
+    Auth managers don't know workers, so the right to see the jobs of Airflow's own processes decides.
+    """
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 
@@ -47,7 +54,10 @@ def may_see_workers(user: Any) -> bool:
 
 
 def may_manage_workers(user: Any, team: str | None = None) -> bool:
-    """Ask the auth manager whether this user may create connections, of the team: that decides what tasks reach."""
+    """Return whether the auth manager lets this user manage workers, of *team*.
+
+    The right to create connections of the team decides: it, too, controls what tasks can reach.
+    """
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
 
@@ -56,7 +66,7 @@ def may_manage_workers(user: Any, team: str | None = None) -> bool:
 
 
 def may_end_tasks(user: Any, dag_id: str) -> bool:
-    """Ask the auth manager whether this user may change the task instances of the Dag, as marking one failed does."""
+    """Return whether the auth manager lets this user change task instances of the Dag, as marking one failed does."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 
@@ -69,7 +79,7 @@ def may_end_tasks(user: Any, dag_id: str) -> bool:
 
 
 def readable_dags(session: Session, user: Any) -> frozenset[str] | None:
-    """Return the Dags that this user may read; None if that is all there are."""
+    """Return the Dags that this user can read; None if these are all Dags."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.models.dag import DagModel
 

@@ -1,4 +1,4 @@
-"""The database's clock, and the dates that it can keep."""
+"""The database's clock, and the range of dates that it can store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_remote_provider.compat.database import engine
 
 
 def database_now(session: Session) -> datetime:
-    """Return the database's clock (UTC). SQLite has none but this machine's."""
+    """Return the database's clock (UTC). For SQLite this is the clock of this machine."""
     name = session.get_bind().dialect.name
     if name == "postgresql":
         return session.scalar(select(func.clock_timestamp())).astimezone(timezone.utc)  # type: ignore[union-attr,no-any-return]
@@ -22,8 +22,8 @@ def database_now(session: Session) -> datetime:
     return datetime.now(timezone.utc)
 
 
-def clock_beside(session: Session, fact: Any, *effects: Any) -> tuple[datetime, Any]:
-    """Return the database's clock and the value of *fact*, with one statement that also has these *effects* (none on SQLite)."""
+def read_clock_with(session: Session, fact: Any, *effects: Any) -> tuple[datetime, Any]:
+    """Return the database's clock and the value of *fact*, with one statement that also selects *effects* (ignored on SQLite)."""
     if session.get_bind().dialect.name == "sqlite":
         return datetime.now(timezone.utc), session.scalar(select(fact))
     now, value, *_ = session.execute(select(database_clock(session), fact, *effects)).one()
@@ -31,7 +31,7 @@ def clock_beside(session: Session, fact: Any, *effects: Any) -> tuple[datetime, 
 
 
 def database_clock(session: Session, after: timedelta = timedelta()) -> Any:
-    """Return the database's clock, *after* later, as what a statement can store or compare with: no round trip of its own."""
+    """Return an expression for the database's clock plus *after*, for use in a statement, without a round trip of its own."""
     from sqlalchemy import func, text
 
     name = session.get_bind().dialect.name
@@ -43,7 +43,7 @@ def database_clock(session: Session, after: timedelta = timedelta()) -> Any:
 
 
 def latest_clock(session: Session) -> Any:
-    """Return the later of the database's and this machine's clock, as what a statement can store."""
+    """Return an expression for the later of the database's and this machine's clock, for use in a statement."""
     mine = datetime.now(timezone.utc)
     if session.get_bind().dialect.name == "sqlite":
         return mine
@@ -51,7 +51,7 @@ def latest_clock(session: Session) -> Any:
 
 
 def date_range() -> tuple[datetime, datetime] | None:
-    """Return the first and the last date that Airflow's columns can store; None if every date. On MySQL they are TIMESTAMPs."""
+    """Return the first and the last date that Airflow's columns can store (TIMESTAMPs on MySQL); None: every date."""
     return MYSQL_TIMESTAMPS if engine().dialect.name == "mysql" else None
 
 

@@ -1,4 +1,4 @@
-"""Sessions of Airflow's database: one transaction per verb, repeated after a deadlock, on locks that SQLite has too."""
+"""Sessions on Airflow's database: one transaction per call of the ledger, repeated after a deadlock; with locks on SQLite too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from airflow_remote_provider.sqlite_lock import locking
+from airflow_remote_provider.sqlite_lock import add_locking
 
 T = TypeVar("T")
 
@@ -32,16 +32,20 @@ def connect() -> Connection:
 
 @contextmanager
 def transaction(connection: Connection | None = None, *, lock_wait_s: float | None = None) -> Iterator[Session]:
-    """One session, one transaction of our own on Airflow's engine, or on a *connection* of it; never the scheduler's session.
+    """Open a session with one transaction on Airflow's engine, or on a *connection* of it; never the scheduler's session.
 
-    With *lock_wait_s* it fails rather than wait longer for somebody's lock (SQLite: as long as its connections wait anyway).
+    With *lock_wait_s* it fails instead of waiting longer for a lock (on SQLite, it waits as long as every connection).
     """
     bind = engine()
     if lock_wait_s is None or bind.dialect.name == "sqlite":
         with _new_session(bind, connection) as session, session.begin():
             yield session
     elif bind.dialect.name == "mysql":
-        with _impatient_connection(bind, lock_wait_s) as connection, _new_session(bind, connection) as session, session.begin():
+        with (
+            _connection_with_lock_wait(bind, lock_wait_s) as connection,
+            _new_session(bind, connection) as session,
+            session.begin(),
+        ):
             yield session
     else:
         with _new_session(bind) as session, session.begin():
@@ -50,9 +54,9 @@ def transaction(connection: Connection | None = None, *, lock_wait_s: float | No
 
 
 def in_transaction(verb: Callable[[Session], T], connection: Connection | None = None, *, lock_wait_s: float | None = None) -> T:
-    """Return what *verb* returns, run in a :func:`transaction`. If the database breaks that off to resolve a deadlock: again.
+    """Return the result of *verb*, run in a :func:`transaction`, which is repeated if the database aborts it in a deadlock.
 
-    MySQL locks index entries and rows one after the other, so two verbs that lock in the same order may still meet.
+    MySQL locks index entries and rows one after the other, so two calls that lock in the same order can still deadlock.
     """
     for tries_left in reversed(range(DEADLOCK_TRIES)):
         try:
@@ -82,7 +86,7 @@ def _is_deadlock(error: DBAPIError) -> bool:
 @cache
 def _ours(bind: Engine) -> Engine:
     """Return Airflow's engine with our locking rules, where it needs them."""
-    return locking(bind) if bind.dialect.name == "sqlite" else bind
+    return add_locking(bind) if bind.dialect.name == "sqlite" else bind
 
 
 @cache
@@ -96,8 +100,8 @@ def _new_session(bind: Engine, connection: Connection | None = None) -> Session:
 
 
 @contextmanager
-def _impatient_connection(bind: Engine, seconds: float) -> Iterator[Connection]:
-    """A connection to MySQL that waits no longer than *seconds* (at least one) for a lock; patient again for its next user."""
+def _connection_with_lock_wait(bind: Engine, seconds: float) -> Iterator[Connection]:
+    """Open a connection to MySQL that waits at most *seconds* (at least one) for a lock; the setting is undone at the end."""
     with bind.connect() as connection:
         connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {max(1, int(seconds))}")
         connection.commit()

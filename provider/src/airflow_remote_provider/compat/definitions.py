@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 
 
 def policy_violation(text: str) -> Exception:
-    """Return what a cluster policy raises to refuse a Dag; *text* is shown as its import error."""
+    """Return the exception with which a cluster policy refuses a Dag; *text* is shown as its import error."""
     from airflow.exceptions import AirflowClusterPolicyViolation
 
     return AirflowClusterPolicyViolation(text)  # type: ignore[no-any-return]
 
 
 def set_executor_config(task: Any, config: dict[str, Any]) -> None:
-    """Give a task of a Dag file another `executor_config`."""
+    """Replace the `executor_config` of a task of a Dag file."""
     if hasattr(task, "partial_kwargs"):
         task.partial_kwargs["executor_config"] = config
     else:
@@ -38,7 +38,7 @@ def source_of_dag_file(path: str) -> str:
 
 
 def start_on_worker(task: Any) -> None:
-    """Let a task of a Dag file that would start in the triggerer start on its worker, which then defers it."""
+    """Make a task of a Dag file that would start in the triggerer start on its worker, which then defers it."""
     if not getattr(task, "start_from_trigger", False):
         return
     task.start_from_trigger = False
@@ -48,14 +48,14 @@ def start_on_worker(task: Any) -> None:
 
 @cache
 def dag_bag() -> Any:
-    """Return this process's bag of Dags read from the database, by version; it forgets those long unused."""
+    """Return this process's bag of Dags read from the database, by version; it drops those that were not used for long."""
     from airflow.api_fastapi.common.dagbag import create_dag_bag
 
     return create_dag_bag()
 
 
 def task_definition(session: Session, dag_version_id: UUID, task_id: str) -> Any:
-    """Return the serialized task of that version of its Dag, mapped or not; None if there is none any more."""
+    """Return the serialized task of that version of its Dag, mapped or not; None if it no longer exists."""
     dag = dag_bag().get_dag(version_id=dag_version_id, session=session)
     return None if dag is None else dag.task_dict.get(task_id)
 
@@ -66,12 +66,12 @@ def downstream_of(task: Any) -> frozenset[str]:
 
 
 def are_mapped_together(task: Any, other_id: str) -> bool:
-    """Whether this serialized task and another one of its Dag are in the same mapped task group."""
+    """Return whether this serialized task and another one of its Dag are in the same mapped task group."""
     groups = {group.group_id for group in task.iter_mapped_task_groups()}
     return any(group.group_id in groups for group in task.dag.task_dict[other_id].iter_mapped_task_groups())
 
 
 def newest_definitions(session: Session, dag_id: str) -> dict[str, Any]:
-    """Return the serialized tasks of the newest version of the Dag, by task id; none if there is no such Dag (any more)."""
+    """Return the serialized tasks of the newest version of the Dag, by task id; empty if the Dag does not exist."""
     dag = dag_bag().get_latest_version_of_dag(dag_id, session=session)
     return {} if dag is None else dict(dag.task_dict)

@@ -1,4 +1,4 @@
-"""Airflow's Execution API: its application, its tokens, and what this version of it takes."""
+"""Airflow's Execution API: its application, its tokens, and the differences between its versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_remote_provider.compat.definitions import dag_bag
 
 
 def execution_token_generator() -> Any:
-    """Return what mints the short tokens with which the gateway calls the Execution API."""
+    """Return the generator of the short-lived tokens with which the gateway calls the Execution API."""
     from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args
     from airflow.configuration import conf
 
@@ -24,7 +24,7 @@ def execution_token_generator() -> Any:
 
 @cache
 def has_callback_start() -> bool:
-    """Whether this Airflow's Execution API lets a callback's supervisor start it (`callbacks/{callback_id}/run`, since 3.4)."""
+    """Return whether the supervisor of a callback starts it at the Execution API (`callbacks/{callback_id}/run`, since 3.4)."""
     return find_spec("airflow.api_fastapi.execution_api.routes.callbacks") is not None
 
 
@@ -36,21 +36,21 @@ def _fields_of_states() -> frozenset[str]:
     return frozenset(field for payload in payloads for field in payload.model_fields)
 
 
-def state_for_this_airflow(said: dict[str, Any]) -> dict[str, Any]:
+def state_for_this_airflow(body: dict[str, Any]) -> dict[str, Any]:
     """Return the body of a `state` call without empty fields that this Airflow does not know.
 
     A newer Task SDK sends its new fields with each state. Airflow refuses a field that it does not know, also an empty one.
     """
-    return {name: value for name, value in said.items() if value is not None or name in _fields_of_states()}
+    return {name: value for name, value in body.items() if value is not None or name in _fields_of_states()}
 
 
 def refuses_token(status: int, body: bytes) -> bool:
-    """Say whether this answer of the Execution API's is about the token itself, not about what it may do."""
+    """Return whether this response of the Execution API refuses the token itself, not a right of the token."""
     return status == 403 and body.startswith(b'{"detail":"Invalid auth token')
 
 
 def execution_api_app() -> Any:
-    """Return a Task Execution API application of our own, ready for its lifespan to be entered."""
+    """Return an own instance of the Execution API application; the caller enters its lifespan."""
     from airflow.api_fastapi.execution_api.app import create_task_execution_api_app
 
     app = create_task_execution_api_app()

@@ -1,4 +1,4 @@
-"""The base class of the executor for Airflow 3.3: an attribute for each queue; a task's try is named by its coordinates."""
+"""The executor's base class for Airflow 3.3: one attribute per queue of workloads; a task's try is named by its coordinates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class VersionedExecutor(BaseExecutor):  # type: ignore[misc]
-    """Names a task's try by Dag, run, task, map index and number of the try."""
+    """Names a task's try by Dag, run, task, map index and try number."""
 
     supports_callbacks = True
     supports_connection_test = True
@@ -27,7 +27,7 @@ class VersionedExecutor(BaseExecutor):  # type: ignore[misc]
         return workload.key
 
     def waiting(self) -> Iterator[dict[WorkloadKey, ExecutorWorkload]]:
-        """Yield the queues of workloads that are not handed in yet, each by key."""
+        """Yield the queues of workloads that are not submitted yet, each by key."""
         yield self.queued_tasks
         yield self.queued_callbacks
         yield self.queued_connection_tests

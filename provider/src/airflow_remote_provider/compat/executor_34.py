@@ -1,4 +1,4 @@
-"""The base class of the executor for Airflow 3.4: one queue for each type of workload; a task's try is named by its UUID."""
+"""The executor's base class for Airflow 3.4: one queue per type of workload; a task's try is named by its UUID."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class VersionedExecutor(BaseExecutor):  # type: ignore[misc]
-    """Names a task's try by its UUID, which stays the same over a deferral and is new for each try."""
+    """Names a task's try by its UUID, which stays the same after a deferral and is new for each try."""
 
     supported_workload_types = frozenset({WorkloadType.EXECUTE_TASK, WorkloadType.EXECUTE_CALLBACK, WorkloadType.TEST_CONNECTION})
     supports_task_instance_uuid = True
@@ -29,5 +29,5 @@ class VersionedExecutor(BaseExecutor):  # type: ignore[misc]
         return self.get_workload_key(workload)
 
     def waiting(self) -> Iterator[dict[WorkloadKey, ExecutorWorkload]]:
-        """Yield the queues of workloads that are not handed in yet, each by key."""
+        """Yield the queues of workloads that are not submitted yet, each by key."""
         yield from self.executor_queues.values()

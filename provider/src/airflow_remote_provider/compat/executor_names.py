@@ -1,4 +1,4 @@
-"""By which names a task may ask for an executor of ours."""
+"""The names by which tasks select our executor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def executor_names(executor: Any) -> frozenset[str | None]:
-    """Return how task instances name *executor*: alias, class, path; None as well if it is its team's default."""
+    """Return the names of *executor* in task instances: alias, class, path; and None if it is its team's default."""
     from airflow.executors.executor_loader import ExecutorLoader
 
     name = executor.name
@@ -22,7 +22,7 @@ def executor_names(executor: Any) -> frozenset[str | None]:
 
 @cache
 def names_of_subclasses(path: str) -> frozenset[str | None]:
-    """Return how a task may name the executor at this *path*, or one derived from it; None if it is some team's default."""
+    """Return the names by which tasks select the executor at *path* or a subclass; and None if it is the default of a team."""
     from airflow.executors.executor_loader import ExecutorLoader
 
     names: set[str | None] = set()
@@ -41,7 +41,7 @@ def _is_derived(executor: str, path: str) -> bool:
         return False
     try:
         return issubclass(_class_at(executor), _class_at(path))
-    except (ImportError, AttributeError):  # somebody else's, installed in the scheduler's environment alone
+    except (ImportError, AttributeError):  # another executor, only installed in the scheduler's environment
         return False
 
 

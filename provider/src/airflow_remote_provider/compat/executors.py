@@ -1,6 +1,6 @@
-"""The base class of the executor: what differs between versions of Airflow is answered by it.
+"""The base class of the executor, which hides the differences between versions of Airflow.
 
-What the installed `BaseExecutor` has decides, not the number of a version.
+The features of the installed `BaseExecutor` decide, not its version number.
 """
 
 from __future__ import annotations

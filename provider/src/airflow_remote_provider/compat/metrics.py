@@ -6,7 +6,7 @@ from typing import Any
 
 
 def emit(kind: str, name: str, value: Any, tags: dict[str, str] | None) -> None:
-    """Tell Airflow's metrics of a `counter`, `gauge` or `timer`."""
+    """Send a `counter`, `gauge` or `timer` to Airflow's metrics."""
     from airflow._shared.observability.metrics import stats
 
     if kind == "counter":

@@ -1,4 +1,4 @@
-"""Airflow's own rows: task instances, Dag runs, callbacks, connection tests, schedulers."""
+"""Airflow's own tables: task instances, Dag runs, callbacks, connection tests, schedulers."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ ENDED_CALLBACK = frozenset({"success", "failed"})
 
 
 ENDED_CONNECTION_TEST = frozenset({"success", "failed"})
-"""States of theirs that nothing follows."""
+"""Final states."""
 
 
 def living_schedulers(session: Session, job_ids: list[int]) -> set[int]:
-    """Return those of the scheduler jobs whose heart has beaten within `[scheduler] scheduler_health_check_threshold`."""
+    """Return those of the scheduler jobs with a heartbeat within `[scheduler] scheduler_health_check_threshold`."""
     from airflow.configuration import conf
     from airflow.jobs.job import Job
 
@@ -58,7 +58,7 @@ def living_schedulers(session: Session, job_ids: list[int]) -> set[int]:
 
 
 def fail_connection_test(session: Session, connection_test_id: str, reason: str) -> None:
-    """Tell whoever asked for a connection test why there is no result, unless there is one."""
+    """Fail a connection test with *reason*, which the user sees, unless it has a result."""
     # Through the ORM: Airflow's model frees the connection for the next test when the state is set.
     test = session.get(connection_test_model(), UUID(connection_test_id), with_for_update=True)
     if test is not None and test.state not in ENDED_CONNECTION_TEST:
@@ -67,7 +67,7 @@ def fail_connection_test(session: Session, connection_test_id: str, reason: str)
 
 
 def is_triggered_by(session: Session, run: tuple[str, str], source: tuple[str, str]) -> bool:
-    """Say whether an asset event of the Dag run *source* triggered the Dag run *run*; of each the Dag id and the run id."""
+    """Return whether an asset event of the Dag run *source* triggered the Dag run *run*; each is a Dag id and a run id."""
     from airflow.models.asset import AssetEvent
     from airflow.models.dagrun import DagRun
 
@@ -81,7 +81,7 @@ def is_triggered_by(session: Session, run: tuple[str, str], source: tuple[str, s
 
 
 def code_hashes(session: Session, dag_version_ids: Collection[UUID]) -> dict[UUID, str]:
-    """Return the MD5 of the Dag file of each Dag version, as it was parsed last."""
+    """Return the MD5 of the Dag file of each Dag version, as last parsed."""
     from airflow.models.dagcode import DagCode
 
     if not dag_version_ids:

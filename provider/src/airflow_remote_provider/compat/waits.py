@@ -21,16 +21,16 @@ def trigger_model() -> Any:
 
 
 def waits_on(session: Session, ti_id: UUID, queue: str) -> int | None:
-    """Return the id of the trigger that a deferred task instance waits for, if that has the trigger queue *queue*."""
+    """Return the id of the trigger that a deferred task instance waits for, if the trigger is in the trigger queue *queue*."""
     ti, trigger = task_instance_model(), trigger_model()
     query = select(ti.trigger_id).join(trigger, trigger.id == ti.trigger_id)
     return session.scalar(query.where(ti.id == ti_id, ti.state == "deferred", trigger.queue == queue))
 
 
 def resume(session: Session, ti_id: UUID, trigger_id: int) -> bool:
-    """Let a task go on that waits for this trigger, as Airflow's `Trigger.submit_event` does, but without decoding anything.
+    """Resume a task that waits for this trigger, as Airflow's `Trigger.submit_event` does, but without decoding anything.
 
-    What it goes on with is not Airflow's to know. Return whether it still waited.
+    Airflow does not get the event of the trigger. Return whether the task still waited.
     """
     ti = task_instance_model()
     resumed = session.execute(
@@ -43,9 +43,9 @@ def resume(session: Session, ti_id: UUID, trigger_id: int) -> bool:
 
 
 def end_waiting(session: Session, ti_id: UUID, trigger_id: int, state: str, xcoms: Mapping[str, Any]) -> bool:
-    """End a task that waits for this trigger in *state*, as Airflow does for a `TaskSuccessEvent` and its like.
+    """End a task that waits for this trigger, in *state*, as Airflow does for events such as `TaskSuccessEvent`.
 
-    *xcoms* are encoded values, stored as they are. Return whether it still waited.
+    *xcoms* are encoded values, stored as they are. Return whether the task still waited.
     """
     from airflow.models.trigger import handle_event_submit
     from airflow.models.xcom import XComModel
@@ -74,5 +74,5 @@ def end_waiting(session: Session, ti_id: UUID, trigger_id: int, state: str, xcom
 
 
 def forget_unused_triggers() -> None:
-    """Let Airflow drop the trigger rows that no task waits for. Its triggerer does; a deployment needs none for ours."""
+    """Make Airflow delete trigger rows that no task waits for. Its triggerer does this, but remote triggers don't need one."""
     trigger_model().clean_unused()

@@ -1,1 +1,1 @@
-"""What a task's definition says to the Remote Executor: options, needs, grants."""
+"""The parts of a task's definition that the Remote Executor reads: options, needs, grants."""

@@ -1,9 +1,9 @@
-"""Airflow's cluster policy of ours, run wherever a Dag file is parsed: notes what its remote tasks' definitions name.
+"""Our cluster policy, which Airflow runs wherever a Dag file is parsed: it notes the names in definitions of remote tasks.
 
-It also lets the worker defer tasks with `start_from_trigger`: the scheduler would hand them to central's triggerer, unasked.
+A serialized task has lost every field that is not a template (`DockerOperator.docker_conn_id`), its notifiers, and the end of
+long templates. So the names are noted in `executor_config`, which is kept. A declaration that can't be read is an import error.
 
-A serialized task has lost every field that is no template (`DockerOperator.docker_conn_id`), its notifiers, and the end of long
-templates. So the names are noted in `executor_config`, which survives. A declaration that can't be read is an import error.
+The policy also lets the worker defer tasks with `start_from_trigger`; the scheduler would hand them to central's triggerer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ log = logging.getLogger(__name__)
 faults = Faults(log, "The cluster policy of the Remote Executor")
 
 EXECUTOR = "airflow_remote_provider.executor.RemoteExecutor"
-"""As a text: a process that parses one Dag file has no other use for the module."""
+"""As a text, because a process that parses one Dag file does not need the module."""
 
 
 @hookimpl  # type: ignore[untyped-decorator]
 def task_policy(task: Any) -> None:
-    """Called for every task of every Dag file; those of other executors stay as they are.
+    """Note the names that a remote task's definition contains. Called for every task of every Dag file.
+
+    Tasks of other executors are not changed.
 
     Raises:
         AirflowClusterPolicyViolation: the task's `executor_config["remote"]` can't be read.
@@ -45,7 +47,7 @@ def task_policy(task: Any) -> None:
     try:
         names = inferred.of_task(task)
     except Exception:
-        # Somebody's operator does what we didn't think of. Its Dag must load; what isn't noted is denied, and said to be.
+        # An operator behaves in an unexpected way. Its Dag must load; what isn't noted is denied, with a message in the task log.
         log.exception("Could not infer what task %s of Dag %s reads; it needs declarations", task.task_id, task.dag_id)
         return
     noted: dict[str, Any] = {kind.value: sorted(some) for kind, some in names.items()}
@@ -56,7 +58,7 @@ def task_policy(task: Any) -> None:
 
 
 def _of_file(task: Any) -> dict[str, list[str]]:
-    """Return what the task's Dag file reads when it is loaded, by kind."""
+    """Return the names that the task's Dag file reads when it is loaded, by kind."""
     from airflow_remote_provider import compat
     from airflow_remote_provider.definitions.grants import top_level
 
@@ -72,11 +74,11 @@ def _of_file(task: Any) -> dict[str, list[str]]:
 
 
 def _is_remote(task: Any) -> bool:
-    """Say whether the task goes to our executor. If that can't be told, Dag files of other executors must load all the same."""
+    """Return whether the task runs on our executor. If that can't be determined, Dag files of other executors must still load."""
     try:
         from airflow_remote_provider import compat
 
         return task.executor in compat.names_of_subclasses(EXECUTOR)
     except Exception as error:
-        faults.noticed("tell which tasks are remote", error)
+        faults.report_single_failure("tell which tasks are remote", error)
         return bool(task.executor) and str(task.executor).endswith("RemoteExecutor")

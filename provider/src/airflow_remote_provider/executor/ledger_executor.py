@@ -1,8 +1,8 @@
-"""Hands Airflow's workloads to the ledger and tells the scheduler how they ended.
+"""Stores Airflow's workloads as jobs in the ledger and reports to the scheduler how they ended.
 
-It writes in sessions of its own, so that no failure of ours touches the scheduler's transaction. What can heal is tried again;
-a workload that can't be handed in fails with the reason. The package's class keeps everything else from Airflow.
-What the scheduler's process must not do (stop, expire, lose) is the API's (:mod:`airflow_remote_provider.api.duties.loop`).
+It uses its own database sessions, so that its failures don't affect the scheduler's transaction. After a transient failure it
+tries again; a workload that can't be handed in fails with the reason. The class in `__init__` catches all other exceptions.
+Duties that don't belong in the scheduler's process (stop, expire, lose) are in :mod:`airflow_remote_provider.api.duties.loop`.
 """
 
 from __future__ import annotations
@@ -35,34 +35,36 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VOUCH_EVERY_S = 10.0
-"""Airflow fails a task after 300 s without a heartbeat; 10 s leaves room for a database that is away for minutes."""
+HEARTBEATS_EVERY_S = 10.0
+"""How often to refresh the heartbeats of running tasks. Airflow fails a task after 300 s without one; 10 s tolerates a database
+that does not answer for minutes."""
 
 CLOCK_SET_S = 5.0
-"""By how much the wall clock may differ from the monotonic one between two heartbeats before we vouch at once: when it is set
-forward all timers of the scheduler come due, and it looks for tasks without a heartbeat right after ours."""
+"""If the wall clock moves this far against the monotonic clock between two calls of :meth:`sync`, the heartbeats are refreshed at
+once. When the clock is set forward, all timers of the scheduler are due, and right after :meth:`sync` it searches for tasks
+without a heartbeat."""
 
 EVENTS_KEPT = 1000
-"""Airflow 3.3.2 takes the events for its log out of our list and then reads them by weak references: kept alive here, they aren't
-gone before."""
+"""How many events for Airflow's log to keep referenced. Airflow 3.3.2 removes the events from the executor's list before it reads
+them through weak references."""
 
 ORPHANS_EVERY_S = 60.0
 """How often to look for callbacks and connection tests of a scheduler that died."""
 ORPHANS_AGAIN_S = 5.0
-"""The same, after a look that failed."""
+"""The same after a failure."""
 
-HEAR_AGAIN_AFTER_S = 0.1
-"""The scheduler asks for free slots several times within one round; once is enough to ask the ledger."""
+READ_ENDED_EVERY_S = 0.1
+"""The scheduler asks for free slots several times within one round; reading the ledger once is enough."""
 
 BATCH = 500
-"""Most jobs handed in by one heartbeat: some 0.1 s of the scheduler's loop. The next heartbeat comes within a second."""
+"""The most jobs handed in by one heartbeat: about 0.1 s of the scheduler's loop. The next heartbeat comes within a second."""
 
 LOCK_WAIT_S = 2.0
-"""Longer than this the scheduler's loop must not wait for whoever holds a lock on our rows; the verb is tried again."""
+"""The longest time that the scheduler's loop waits for a lock on the ledger's rows. Then the transaction is tried again later."""
 
 
 class LedgerExecutor(VersionedExecutor):
-    """Everything that the Remote Executor does, without the guard around it."""
+    """The implementation of the Remote Executor, without the guard against exceptions."""
 
     supports_multi_team = True
     is_local = False
@@ -75,21 +77,21 @@ class LedgerExecutor(VersionedExecutor):
         super().__init__(parallelism=parallelism, team_name=team_name)
         self._faults = Faults(self.log, "The Remote Executor")
         self._keys: dict[str, WorkloadKey] = {}
-        """Job id → workload of every job whose end the scheduler has not heard yet."""
+        """Job id → workload of every job whose end was not reported to the scheduler yet."""
         self._jobs_of: Counter[WorkloadKey] = Counter()
-        """How many of them each workload has: two, while the end of a deferred task's first job is not heard."""
+        """How many of these jobs each workload has: two, while the end of a deferred task's first job is not reported."""
         self._unstarted: set[str] = set()
-        """Those of them that are callbacks of which the scheduler has not heard that they run."""
+        """Ids of callbacks among these jobs whose start was not reported to the scheduler yet."""
         self._freed: set[str] = set()
-        """Those of them whose task has said its last word: they fill no slot any more, whatever their log still has to travel."""
+        """Ids of these jobs whose task has ended: they fill no slot any more, although their log may still be in transit."""
         self._unrevoked: list[str] = []
-        """Jobs to take back, which the ledger did not hear yet."""
+        """Ids of jobs to revoke that are not revoked in the ledger yet."""
         self._unadopted: dict[str, WorkloadKey] = {}
-        """Job id → task of running jobs of another scheduler, kept while the ledger could not be asked about them."""
+        """Job id → task of running jobs of another scheduler, kept while the ledger can't be read."""
         self._due: dict[str, float] = {}
-        self._is_unvouched = False
-        """The last refresh of heartbeats failed; it is tried again, although nothing may run, to say when it works."""
-        self._wall_ahead_s = _wall_ahead_s()
+        self._has_failed_refresh = False
+        """The last refresh of heartbeats failed. It is tried again, even if nothing runs, to report when it works."""
+        self._wall_ahead_s = _measure_wall_ahead_s()
         self._events: deque[Any] = deque(maxlen=EVENTS_KEPT)
 
     @property
@@ -97,11 +99,11 @@ class LedgerExecutor(VersionedExecutor):
         return f"{self.job_id}/{self.team_name or ''}"
 
     def start(self) -> None:
-        """Refresh the heartbeats of what runs, and report at once what is wrong with our options or tables.
+        """Refresh the heartbeats of running tasks, and report invalid options or tables at once.
 
-        However long no scheduler lived: its successor must not find our tasks without a heartbeat.
+        After a time without a scheduler, the first one must not find remote tasks without a heartbeat.
         """
-        self._is_unvouched = self._ledger("refresh heartbeats", heartbeats.refresh_heartbeats) is _FAILED
+        self._has_failed_refresh = self._ledger("refresh heartbeats", heartbeats.refresh_heartbeats) is _FAILED
         self._faults.attempt("read its options", settings, None)
 
     # Handing in
@@ -110,13 +112,13 @@ class LedgerExecutor(VersionedExecutor):
         self._hand_in_all(workload_items[:BATCH])
 
     def _hand_in_all(self, items: Sequence[ExecutorWorkload]) -> None:
-        """Hand these in with one transaction. If that fails for good, find those that it fails for; they fail with the reason."""
+        """Hand these in with one transaction. After a permanent failure, find the items that cause it and fail them."""
         try:
             handed_in = compat.in_transaction(lambda session: self._hand_in(session, items), lock_wait_s=LOCK_WAIT_S)
         except Exception as error:
-            found = self._faults.occurred("hand in jobs", error)
-            if found.can_heal:
-                return  # they stay queued here; the next heartbeat hands them in again
+            found = self._faults.report_failure("hand in jobs", error)
+            if found.is_transient:
+                return  # they stay queued; the next heartbeat hands them in again
             if len(items) > 1 and not isinstance(error, BadSetting):
                 self._hand_in_all(items[: len(items) // 2])
                 self._hand_in_all(items[len(items) // 2 :])
@@ -124,9 +126,9 @@ class LedgerExecutor(VersionedExecutor):
             for item in items:
                 key = self.key_of(item)
                 self._dequeue(key)
-                self._refuse(key, _in_words(found))
+                self._refuse(key, _explain(found))
             return
-        self._faults.over("hand in jobs")
+        self._faults.report_success("hand in jobs")
         for item, job in zip(items, handed_in, strict=True):
             key = self.key_of(item)
             self._dequeue(key)
@@ -140,16 +142,16 @@ class LedgerExecutor(VersionedExecutor):
             queue.pop(key, None)
 
     def _hand_in(self, session: Session, items: Sequence[ExecutorWorkload]) -> list[NewJob | BadTaskOption]:
-        """Store the items' jobs; what can't be one has its reason in its place."""
+        """Store the items' jobs. Return the jobs, with the error in place of an item that has no valid job."""
         lost_after = {name: rule.lost_after_s for name, rule in queues.rules(session).items()}
         code = compat.code_hashes(session, {item.ti.dag_version_id for item in items if isinstance(item, ExecuteTask)})
-        to = workloads.JobDefaults(self._owner, self.team_name, settings().lost_after_seconds, lost_after, code)
-        new = [self._as_job(session, item, to) for item in items]
+        defaults = workloads.JobDefaults(self._owner, self.team_name, settings().lost_after_seconds, lost_after, code)
+        new = [self._make_job_or_error(session, item, defaults) for item in items]
         jobs.enqueue(session, [job for job in new if isinstance(job, NewJob)])
         return new
 
     def _refuse(self, key: WorkloadKey, why: str) -> None:
-        """Fail what can't be handed in; a task's author reads why in Airflow's event log."""
+        """Fail a workload that can't be handed in, and write the reason into Airflow's event log for the task's author."""
         self.log.error("The Remote Executor can't run %s: %s", key, why)
         self.log_task_event(event="remote executor", extra=why, ti_key=key)
         if self._task_event_logs:
@@ -158,20 +160,22 @@ class LedgerExecutor(VersionedExecutor):
             self._fail_connection_test_row(key, why)
         self.fail(key, why)
 
-    def _as_job(self, session: Session, item: ExecutorWorkload, to: workloads.JobDefaults) -> NewJob | BadTaskOption:
+    def _make_job_or_error(
+        self, session: Session, item: ExecutorWorkload, defaults: workloads.JobDefaults
+    ) -> NewJob | BadTaskOption:
         try:
-            return self._made_job(session, item, to)
+            return self._make_job(session, item, defaults)
         except BadTaskOption as error:
             return error
 
-    def _made_job(self, session: Session, item: ExecutorWorkload, to: workloads.JobDefaults) -> NewJob:
+    def _make_job(self, session: Session, item: ExecutorWorkload, defaults: workloads.JobDefaults) -> NewJob:
         if isinstance(item, ExecuteTask):
-            return workloads.task_job(item, to)
+            return workloads.make_task_job(item, defaults)
         if isinstance(item, ExecuteCallback):
             run_id = item.callback.data.get("dag_run_id")
-            queue = None if run_id is None else callbacks.queue_of_run(session, int(run_id), compat.executor_names(self))
-            return workloads.callback_job(item, to, queue or settings().callback_queue)
-        return workloads.connection_test_job(item, to)
+            queue = None if run_id is None else callbacks.find_queue_of_run(session, int(run_id), compat.executor_names(self))
+            return workloads.make_callback_job(item, defaults, queue or settings().callback_queue)
+        return workloads.make_connection_test_job(item, defaults)
 
     def _expect(self, kind: JobKind, job_id: str, key: WorkloadKey) -> None:
         self.running.add(key)
@@ -182,7 +186,7 @@ class LedgerExecutor(VersionedExecutor):
             self._unstarted.add(job_id)
 
     def _forget(self, job_id: str) -> WorkloadKey | None:
-        """Wait for this job's end no more; return its workload's key, if it was waited for."""
+        """Stop tracking this job. Return its workload's key; None if it was not tracked."""
         self._unstarted.discard(job_id)
         self._freed.discard(job_id)
         key = self._keys.pop(job_id, None)
@@ -192,20 +196,20 @@ class LedgerExecutor(VersionedExecutor):
                 del self._jobs_of[key]
         return key
 
-    # Hearing back
+    # Reporting to the scheduler
 
     def sync(self) -> None:
-        """Tell the scheduler what started and ended; keep the heartbeats of what runs fresh.
+        """Report to the scheduler which jobs started and ended; refresh the heartbeats of running tasks.
 
-        Costs one statement a minute while nothing runs.
+        Executes one statement a minute while nothing runs.
         """
         if self._clock_was_set():
-            self._due.pop("vouch", None)
+            self._due.pop("heartbeats", None)
         runs = bool(self._keys or self._unadopted)
-        if (runs or self._is_unvouched) and self._is_due("vouch", VOUCH_EVERY_S):
-            self._is_unvouched = self._ledger("refresh heartbeats", heartbeats.refresh_heartbeats) is _FAILED
-            if self._is_unvouched:
-                self._due.pop("vouch")
+        if (runs or self._has_failed_refresh) and self._is_due("heartbeats", HEARTBEATS_EVERY_S):
+            self._has_failed_refresh = self._ledger("refresh heartbeats", heartbeats.refresh_heartbeats) is _FAILED
+            if self._has_failed_refresh:
+                self._due.pop("heartbeats")
         if self._unadopted:
             self._faults.attempt("adopt jobs", self._adopt_late, None)
         if self._unrevoked:
@@ -213,16 +217,16 @@ class LedgerExecutor(VersionedExecutor):
         if self._is_due("orphans", ORPHANS_EVERY_S):
             self._faults.attempt("adopt callbacks", self._adopt_orphans, None)
         if self._unstarted:
-            self._faults.attempt("read started callbacks", self._tell_started, None)
+            self._faults.attempt("read started callbacks", self._report_started, None)
         if self._keys:
-            self._faults.attempt("read ended jobs", self._hear, None)
+            self._faults.attempt("read ended jobs", self._read_ended, None)
 
     def _clock_was_set(self) -> bool:
-        before, self._wall_ahead_s = self._wall_ahead_s, _wall_ahead_s()
+        before, self._wall_ahead_s = self._wall_ahead_s, _measure_wall_ahead_s()
         return abs(self._wall_ahead_s - before) > CLOCK_SET_S
 
-    def _tell_started(self) -> None:
-        started = self._ledger("read started callbacks", lambda session: callbacks.started(session, sorted(self._unstarted)))
+    def _report_started(self) -> None:
+        started = self._ledger("read started callbacks", lambda session: callbacks.find_started(session, sorted(self._unstarted)))
         if isinstance(started, set):
             for job_id in started & self._unstarted:
                 self.running_state(self._keys[job_id])
@@ -232,25 +236,25 @@ class LedgerExecutor(VersionedExecutor):
     def slots_available(self) -> int:
         """How many more workloads fit, as the ledger knows it now.
 
-        The scheduler asks right before it queues, but calls :meth:`sync` after that, and sleeps a second when it queued nothing:
-        what ended since the last :meth:`sync` would leave its slot empty for that long.
+        The scheduler asks right before it queues, calls :meth:`sync` only after that, and sleeps a second when it has queued
+        nothing. The slots of jobs that ended since the last :meth:`sync` would stay empty for that time.
         """
-        if self._keys and self._is_due("hear", HEAR_AGAIN_AFTER_S):
-            self._faults.attempt("read ended jobs", self._hear, None)
+        if self._keys and self._is_due("ended", READ_ENDED_EVERY_S):
+            self._faults.attempt("read ended jobs", self._read_ended, None)
         return int(super().slots_available)
 
-    def _hear(self) -> None:
-        """Read back what ended, and whose task has ended although its report is still on the way."""
-        self._due["hear"] = time.monotonic() + HEAR_AGAIN_AFTER_S
-        heard = self._ledger(
+    def _read_ended(self) -> None:
+        """Read which jobs have ended, and whose tasks have ended although their reports have not arrived yet."""
+        self._due["ended"] = time.monotonic() + READ_ENDED_EVERY_S
+        found = self._ledger(
             "read ended jobs", lambda session: (jobs.settle(session, self._owner), jobs.concluded(session, self._owner))
         )
-        if isinstance(heard, tuple):
-            ended, concluded = heard
+        if isinstance(found, tuple):
+            ended, concluded = found
             for job_id in concluded - self._freed:
                 self._free(job_id)
             for job in ended:
-                self._tell_or_fail(job)
+                self._report_end_or_fail(job)
 
     def _free(self, job_id: str) -> None:
         key = self._keys.get(job_id)
@@ -259,23 +263,23 @@ class LedgerExecutor(VersionedExecutor):
             if self._jobs_of[key] == 1:  # a resumed task has the key of its old job, and fills a slot again
                 self.running.discard(key)
 
-    def _tell_or_fail(self, job: EndedJob) -> None:
-        """The ledger tells an end once: if it can't be passed on, its task fails, and the others' ends are passed on."""
+    def _report_end_or_fail(self, job: EndedJob) -> None:
+        """Report an end. If that raises, fail the task, because the ledger returns each end only once."""
         key = self._keys.get(job.job_id)
         try:
-            self._tell(job)
+            self._report_end(job)
         except Exception as error:
-            found = self._faults.occurred("pass on the end of a job", error)
+            found = self._faults.report_failure("report the end of a job", error)
             self._forget(job.job_id)
             if key is not None:
-                self.fail(key, _in_words(found))
+                self.fail(key, _explain(found))
 
-    def _tell(self, job: EndedJob) -> None:
+    def _report_end(self, job: EndedJob) -> None:
         metrics.count("remote.job.ended", tag=job.state.value)
         if job.waited is not None:
-            metrics.timed("remote.job.wait", job.waited, tag=job.queue)
+            metrics.record_duration("remote.job.wait", job.waited, tag=job.queue)
         if job.took is not None:
-            metrics.timed("remote.job.duration", job.took, tag=job.queue)
+            metrics.record_duration("remote.job.duration", job.took, tag=job.queue)
         key = self._forget(job.job_id)
         if key is None:
             return
@@ -283,12 +287,12 @@ class LedgerExecutor(VersionedExecutor):
         if job.kind is JobKind.CALLBACK:
             self.success(key) if job.state is JobState.SUCCEEDED else self.fail(key, why)
         elif job.kind is JobKind.CONNECTION_TEST:
-            self._tell_connection_test(job, key, why)
+            self._report_connection_test(job, key, why)
         else:
-            self._tell_task(job, key, why)
+            self._report_task(job, key, why)
 
-    def _tell_connection_test(self, job: EndedJob, key: ConnectionTestKey, why: str) -> None:
-        """Whoever asked reads Airflow's row, which the worker has written through the gateway if it got that far."""
+    def _report_connection_test(self, job: EndedJob, key: ConnectionTestKey, why: str) -> None:
+        """Report the end of a connection test. Its result is in Airflow's row, unless the worker could not write it."""
         if job.state is JobState.SUCCEEDED:
             self.success(key)
             return
@@ -298,21 +302,21 @@ class LedgerExecutor(VersionedExecutor):
     def _fail_connection_test_row(self, key: ConnectionTestKey, why: str) -> None:
         self._ledger("fail a connection test", lambda session: compat.fail_connection_test(session, key.id, why))
 
-    def _tell_task(self, job: EndedJob, key: WorkloadKey, why: str) -> None:
+    def _report_task(self, job: EndedJob, key: WorkloadKey, why: str) -> None:
         resumed = key in self._jobs_of or any(key in queue for queue in self.waiting())
-        # A resumed (once deferred) task has the same key; its old job's end must not take the new one out of `running`.
+        # A resumed (once deferred) task has the same key. Its old job's end must not remove the new one from `running`.
         if not _is_failure(job):
             self.change_state(key, "success", remove_running=not resumed)
         elif not resumed:
             self.change_state(key, "failed", why)
 
-    # The scheduler's other duties
+    # Other calls of the scheduler
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
-        """Adopt what the ledger knows, running or ended meanwhile; give back the rest.
+        """Adopt tasks whose jobs are in the ledger, running or already ended. Return the rest.
 
-        If the ledger doesn't answer, keep what runs for a later heartbeat: Airflow clears what is not adopted, and its worker
-        would have to stop it. What is only queued is given back and queued again.
+        If the ledger can't be read, keep running tasks for a later heartbeat: Airflow clears tasks that are not adopted, and
+        their workers would have to stop them. Queued tasks are returned, and Airflow queues them again.
         """
         named = {ti.external_executor_id: ti for ti in tis if ti.external_executor_id}
         known = self._ledger("adopt jobs", lambda session: jobs.adopt(session, list(named), self._owner))
@@ -325,7 +329,7 @@ class LedgerExecutor(VersionedExecutor):
         return [ti for ti in tis if ti.external_executor_id not in known]
 
     def _adopt_late(self) -> None:
-        """Adopt what could not be adopted when Airflow asked. Of what the ledger doesn't know, Airflow finds no heartbeat."""
+        """Adopt tasks that could not be adopted when Airflow asked. Airflow fails those without a job for lack of a heartbeat."""
         kept = dict(self._unadopted)
         known = self._ledger("adopt jobs", lambda session: jobs.adopt(session, list(kept), self._owner))
         if isinstance(known, set):
@@ -333,19 +337,19 @@ class LedgerExecutor(VersionedExecutor):
             for job_id in known:
                 self._expect(JobKind.TASK, job_id, kept[job_id])
             for job_id in kept.keys() - known:
-                if kept[job_id] not in self._jobs_of:  # Airflow 3.4 counts as running what was not given back
+                if kept[job_id] not in self._jobs_of:  # Airflow 3.4 counts tasks as running that were not returned
                     self.running.discard(kept[job_id])
 
     def _adopt_orphans(self) -> None:
         orphans = self._ledger("adopt callbacks", lambda session: callbacks.adopt_orphans(session, self._owner))
         if isinstance(orphans, list):
             for kind, job_id in orphans:
-                self._expect(kind, job_id, workloads.key_of(kind, job_id))
+                self._expect(kind, job_id, workloads.make_key(kind, job_id))
         else:
             self._due["orphans"] = time.monotonic() + ORPHANS_AGAIN_S
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
-        """Take the task back, queued or running, without telling the scheduler of an end."""
+        """Revoke the task's job, queued or running, without reporting an end to the scheduler."""
         key = self.task_key(ti)
         self._dequeue(key)
         self.running.discard(key)
@@ -353,7 +357,7 @@ class LedgerExecutor(VersionedExecutor):
             self._revoke(ti.external_executor_id)
 
     def fail_connection_test(self, key: ConnectionTestKey) -> None:
-        """Take the test back: the scheduler has given up on it."""
+        """Revoke the test's job, because the scheduler has failed the test."""
         super().fail_connection_test(key)
         self._revoke(key.id)
 
@@ -363,18 +367,18 @@ class LedgerExecutor(VersionedExecutor):
         self._revoke_now()
 
     def _revoke_now(self) -> None:
-        """Take back what is to be taken back; what the database refuses now is taken back by a later heartbeat."""
+        """Revoke the jobs that are waiting for it. After a failure a later heartbeat tries again."""
         self._unrevoked = [
             job_id for job_id in self._unrevoked if self._ledger("revoke a job", partial(jobs.revoke, job_id=job_id)) is _FAILED
         ]
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
-        """Name the source; never empty, or Airflow's UI would try to reach the worker over the network."""
+        """Return the name of the worker. Never empty, because Airflow's UI would then request the log from the worker."""
         name = self._ledger("find a job's worker", lambda session: jobs.worker_of(session, ti.external_executor_id or ""))
         return [f"Remote Worker {name}" if isinstance(name, str) else "Remote Worker"], []
 
     def debug_dump(self) -> None:
-        """Log what this executor waits for and what the ledger holds (SIGUSR2 to the scheduler)."""
+        """Log the tracked jobs and the queues in the ledger (on SIGUSR2 to the scheduler)."""
         super().debug_dump()
         self.log.info("remote: owner %s waits for %d jobs; %d to be revoked", self._owner, len(self._keys), len(self._unrevoked))
         self.log.info("remote: jobs\n\t%s", "\n\t".join(f"{job_id} {key}" for job_id, key in self._keys.items()))
@@ -383,10 +387,10 @@ class LedgerExecutor(VersionedExecutor):
             self.log.info("remote: queues\n\t%s", "\n\t".join(map(repr, depths)))
 
     def end(self) -> None:
-        """Nothing to wait for: remote tasks run on and are adopted by the next scheduler."""
+        """Do nothing: remote tasks keep running, and the next scheduler adopts them."""
 
     def terminate(self) -> None:
-        """Nothing to kill, for the same reason."""
+        """Do nothing, for the same reason."""
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = time.monotonic()
@@ -396,24 +400,24 @@ class LedgerExecutor(VersionedExecutor):
         return True
 
     def _ledger(self, what: str, verb: Callable[[Any], T]) -> T | object:
-        """Run one verb in a transaction of its own; a failure is reported and returned as :data:`_FAILED`, for a later try."""
+        """Run *verb* in its own transaction. If it raises, report that and return :data:`_FAILED`. The caller tries later."""
         return self._faults.attempt(what, lambda: compat.in_transaction(verb, lock_wait_s=LOCK_WAIT_S), _FAILED)
 
 
 _FAILED = object()
 
 
-def _in_words(found: Diagnosis) -> str:
-    return f"the Remote Executor could not hand it in or pass on its end: {found}"
+def _explain(found: Diagnosis) -> str:
+    return f"the Remote Executor could not hand it in or report its end: {found}"
 
 
-def _wall_ahead_s() -> float:
-    """By how much the wall clock is ahead of the monotonic one: changes only when somebody sets it."""
+def _measure_wall_ahead_s() -> float:
+    """Return by how much the wall clock is ahead of the monotonic clock. This changes only when the wall clock is set."""
     return time.time() - time.monotonic()
 
 
 def _is_failure(job: EndedJob) -> bool:
-    """Whether Airflow must hear of a failure: it ended neither by itself nor because its task was ended or cleared."""
+    """Return whether to report a failure: the task did not end by itself, and was not ended, cleared or deleted."""
     if job.concluded or job.state is JobState.SUCCEEDED:
         return False
     return not (job.state is JobState.REVOKED and job.stop_reason in (StopReason.CLEARED, StopReason.ENDED, StopReason.GONE))

@@ -1,6 +1,6 @@
-"""Stands in for the executor where its code can't be imported: fails remote tasks with the reason, and nothing else.
+"""Replaces the executor where its code can't be imported: only fails remote tasks with the reason.
 
-Depends on nothing of ours but :mod:`airflow_remote_provider.faults`, and on nothing of Airflow's but its base class.
+Depends only on :mod:`airflow_remote_provider.faults` and on Airflow's base class.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow_remote_provider.faults import Faults, diagnose
 
 
-def unusable(error: Exception) -> type[BaseExecutor]:
+def make_unusable_executor(error: Exception) -> type[BaseExecutor]:
     """Return an executor class whose workloads fail because of *error*."""
     why = f"the Remote Executor can't be loaded here: {diagnose(error)}"
 
@@ -43,12 +43,12 @@ def unusable(error: Exception) -> type[BaseExecutor]:
                 waiting.pop(key, None)
 
         def _waiting(self) -> list[dict[Any, Any]]:
-            """Return the base class's queues, whatever version of it this is."""
+            """Return the queues of the base class, in any version of Airflow."""
             names = ("queued_tasks", "queued_callbacks", "queued_connection_tests")
             return [getattr(self, name, {}) for name in names] + list(getattr(self, "executor_queues", {}).values())
 
         def try_adopt_task_instances(self, tis: Sequence[Any]) -> Sequence[Any]:
-            """Give back what is queued; what runs is left to its worker."""
+            """Give back queued tasks. Running tasks stay with their workers."""
             return [ti for ti in tis if ti.state == "queued"]
 
         def revoke_task(self, *, ti: Any) -> None:
@@ -56,10 +56,10 @@ def unusable(error: Exception) -> type[BaseExecutor]:
             self.running.discard(ti.key)
 
         def end(self) -> None:
-            """Nothing to wait for."""
+            """Do nothing: there is nothing to wait for."""
 
         def terminate(self) -> None:
-            """Nothing to kill."""
+            """Do nothing: there is nothing to kill."""
 
         def get_task_log(self, ti: Any, try_number: int) -> tuple[list[str], list[str]]:
             return ["Remote Worker"], []

@@ -1,7 +1,9 @@
-"""The domain: plain functions, `Session` in, facts out; one verb, one transaction. Only the ledger writes our tables.
+"""The domain: plain functions that take a `Session` and run in one transaction each. Only the ledger writes our tables.
 
-Files: :mod:`.jobs` (the executor's verbs), :mod:`.dispatch` (queued → offered), :mod:`.leases` (what a worker says of its jobs),
-:mod:`.workers`, :mod:`.credentials`, :mod:`.sweep` (what time does),
-:mod:`.queues` (people's rules), :mod:`.audit`, :mod:`.errors`. Rows are locked worker first,
-then jobs by id.
+:mod:`.jobs` holds the calls of the executor, :mod:`.dispatch` makes offers, :mod:`.leases` takes the calls of workers about their
+jobs. :mod:`.workers`, :mod:`.sessions`, :mod:`.credentials` and :mod:`.rotation` are about workers, :mod:`.queues` and
+:mod:`.queue_policy` about the rules of queues. :mod:`.expired_offers`, :mod:`.ended_tasks`, :mod:`.lost_jobs` and
+:mod:`.retention` run periodically. :mod:`.views` only reads.
+
+Lock order: the worker's row first, then jobs by id.
 """

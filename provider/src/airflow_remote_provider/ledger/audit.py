@@ -1,7 +1,7 @@
-"""The audit: what happened that somebody may have to answer for, written by the verbs that see it, read by people.
+"""The audit: security-relevant events and the actions of users. The functions that cause an event record it.
 
-The same cause again counts up its row instead of adding one, so nobody can flood the table by repeating himself. What jobs asked
-for is in a table of its own (:class:`..models.Access`), which `suggest` asks by Dag; the list shows both.
+A repeat of the same cause increments the counter of its row, so repetition can't flood the table. Requests of jobs at the gateway
+are in a table of their own (:class:`..models.Access`), which `suggest` reads by Dag; the list of the audit shows both.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.models import Access, AuditEntry, Worker
 
-CAUSES = uuid.UUID("5f0c1b1e-2f6b-4c0e-9d51-0b8a4f6d7c3e")
-"""The namespace of entries' ids; any constant would do."""
+ENTRY_NAMESPACE = uuid.UUID("5f0c1b1e-2f6b-4c0e-9d51-0b8a4f6d7c3e")
+"""Namespace of the UUIDs of entries; an arbitrary constant."""
 
 LONGEST_DETAIL = 4000
 
@@ -29,37 +29,37 @@ class AuditKind(str, Enum):
 
     JOB_LOST = "job-lost"
     LATE_REPORT = "late-report"
-    """A worker told the end of a job that had been lost; it was refused."""
+    """A worker reported the end of a job that had been lost; the report was refused."""
     CLONE = "clone"
-    """Two installations spoke as one worker; the later was refused."""
+    """Two installations used the credential of one worker; the later one was refused."""
     TAKEOVER = "takeover"
-    """A start of a worker took its session over from one heard of just before: a restart, or the first sign of a clone."""
+    """A start of a worker took over the session of a start seen just before: a restart, or the first sign of a clone."""
 
     ENROLLED = "enrolled"
     ENROLMENT_REFUSED = "enrolment-refused"
-    """Somebody tried to join and may not."""
+    """An attempt to join was refused."""
     ROTATED = "rotated"
     """A worker used the credential that replaced its old one."""
     REPLAY = "replay"
-    """A credential was used after it had been replaced: somebody has a copy of it."""
+    """A credential was used after it had been replaced: someone has a copy of it."""
     CERTIFICATE = "certificate"
     """A worker was bound to a client certificate, or its credential was used with another one."""
     BREAKER = "breaker"
     """A worker's jobs kept failing before their own code began."""
     ACTION = "action"
-    """What a person did."""
+    """An action of a user."""
 
     SECRET_READ = "secret-read"
     """A job was granted a secret."""
     DENIED = "denied"
-    """A job asked for what is not granted to it."""
+    """A job requested something that is not granted to it."""
     WOULD_DENY = "would-deny"
-    """The same, in a queue whose policy only records it."""
+    """As `denied`, in a queue whose policy only records it."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened. *cause* is what it counts as the same by, beside its kind: a job, a worker and a day."""
+    """One event. Events of the same kind and *cause* (a job, or a worker and a day) share one entry."""
 
     kind: AuditKind
     cause: str
@@ -71,8 +71,8 @@ class Event:
 
 
 def record(session: Session, event: Event) -> None:
-    """Write *event* down, in the caller's transaction."""
-    entry_id = str(uuid.uuid5(CAUSES, f"{event.kind.value} {event.cause}"))
+    """Store *event*, in the caller's transaction."""
+    entry_id = str(uuid.uuid5(ENTRY_NAMESPACE, f"{event.kind.value} {event.cause}"))
     now, detail = database_now(session), event.detail[:LONGEST_DETAIL]
     if _count_up(session, entry_id, now, detail):
         return
@@ -93,12 +93,12 @@ def record(session: Session, event: Event) -> None:
                 )
             )
             session.flush()
-    except IntegrityError:  # somebody else was quicker
+    except IntegrityError:  # another process has just added it
         _count_up(session, entry_id, now, detail)
 
 
-def acted(session: Session, by: str, what: str, worker: Worker | None = None) -> None:
-    """Write down what a person did; each time is an entry of its own."""
+def record_action(session: Session, by: str, what: str, worker: Worker | None = None) -> None:
+    """Store an action of a user; each action gets an entry of its own."""
     worker_id, name = (worker.id, worker.name) if worker is not None else (None, None)
     record(session, Event(AuditKind.ACTION, str(uuid.uuid4()), what, actor=by, worker_id=worker_id, worker_name=name))
 
@@ -114,7 +114,7 @@ def _count_up(session: Session, entry_id: str, now: datetime, detail: str) -> bo
 
 
 def purge(session: Session, *, older_than: timedelta) -> int:
-    """Forget what did not happen again for so long. Return how many rows."""
+    """Delete entries whose last occurrence is *older_than* this. Return how many rows were deleted."""
     before = database_now(session) - older_than
     gone = 0
     for table in (AuditEntry, Access):

@@ -1,7 +1,6 @@
-"""What is special about the jobs that are no tasks: where a callback goes, when a callback or a connection test is over, who
-hears of them after their scheduler has died.
+"""Jobs that are not tasks: the queue of a callback, and the end and the owner of callbacks and connection tests.
 
-Airflow adopts tasks of a dead scheduler; nobody but us looks after these.
+Airflow adopts only the tasks of a dead scheduler, so the ledger adopts these (:func:`adopt_orphans`).
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from airflow_remote_provider.models import Job
 OPEN = [state.value for state in JobState if not state.is_ended]
 
 
-def queue_of_run(session: Session, dag_run_id: int, executors: Collection[str | None]) -> str | None:
-    """Return the queue that most tasks of this Dag run go to which *executors* (the names of one, as Dags write them) run.
+def find_queue_of_run(session: Session, dag_run_id: int, executors: Collection[str | None]) -> str | None:
+    """Return the queue that most remote tasks of this Dag run use; None if no task of the run is remote.
 
-    Of queues with equally many tasks, the first by name; None if no task of the run is ours.
+    *executors* are the names by which Dags select the executor. Of queues with equally many tasks, the first by name wins.
     """
     ti, run = compat.task_instance_model(), compat.dag_run_model()
     query = (
@@ -41,14 +40,14 @@ def queue_of_run(session: Session, dag_run_id: int, executors: Collection[str | 
     return min(tasks, key=lambda queue: (-tasks[queue], queue)) if tasks else None
 
 
-def started(session: Session, job_ids: Sequence[str]) -> set[str]:
+def find_started(session: Session, job_ids: Sequence[str]) -> set[str]:
     """Return those of the jobs that a worker has accepted."""
     query = select(Job.id).where(Job.id.in_(job_ids), Job.state == JobState.RUNNING.value)
     return set(session.scalars(query))
 
 
-def stop_over(session: Session) -> int:
-    """Take back the callbacks and connection tests that Airflow has ended or deleted. Return how many."""
+def stop_ended(session: Session) -> int:
+    """Stop the callbacks and connection tests that Airflow has ended or deleted. Return how many."""
     stopped = 0
     for kind, model, ended in (
         (JobKind.CALLBACK, compat.callback_model(), compat.ENDED_CALLBACK),
@@ -70,12 +69,12 @@ def stop_over(session: Session) -> int:
 
 
 def adopt_orphans(session: Session, owner: str) -> list[tuple[JobKind, str]]:
-    """Make *owner* hear the ends of callbacks and connection tests whose scheduler is dead. Return (kind, job id) of each.
+    """Make *owner* the owner of callbacks and connection tests whose scheduler is dead. Return (kind, job id) of each.
 
     *owner* is `<scheduler's job id>/<team>`, as in `Job.owner`; only jobs of the same team are taken.
     """
     team = owner.partition("/")[2]
-    # Owners above the empty one: what is told has none, so that the index leads past the history.
+    # Settled jobs have an empty owner, so the index skips the history.
     query = select(Job.owner).distinct().where(Job.owner > "", Job.owner != owner, Job.kind != JobKind.TASK.value)
     others = {other: other.partition("/")[0] for other in session.scalars(query) if other.partition("/")[2] == team}
     if not others:

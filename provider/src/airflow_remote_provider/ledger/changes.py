@@ -1,6 +1,6 @@
-"""What other API processes must notice: when a worker's row changed (:class:`..api.auth.Registry`), and whether jobs wait.
+"""Changes that other API processes must notice: changed rows of workers (:class:`..api.registry.Registry`), and waiting jobs.
 
-Postgres NOTIFY tells them at once. A process that is not certain to get it (:mod:`..api.wakeups`) looks by one statement.
+Postgres NOTIFY reports them at once. A process that may not receive it (:mod:`..api.dispatch.wakeups`) polls with one statement.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from airflow_remote_provider.models import Job, Worker
 
 
 def stamp(session: Session) -> datetime:
-    """Return the database's clock, but later than any change before: else a clock that was set back hides a revocation."""
+    """Return the database's clock, but later than every earlier change: a clock that was set back must not hide a revocation."""
     now = database_now(session)
     newest = session.scalar(select(func.max(Worker.changed_at)))
     return now if newest is None or newest < now else newest + timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the database says at one moment."""
+class Snapshot:
+    """The state of the database at one moment."""
 
     newest_change: datetime | None
-    """Of any worker; None: there is none."""
+    """Of any worker; None if there are no workers."""
     jobs_wait: bool
-    """To be offered now."""
+    """Whether jobs can be offered now."""
     jobs_stop: bool
-    """They run, and were told to stop."""
+    """Whether running jobs were requested to stop."""
 
 
-def look(session: Session) -> Look:
-    """Return what may have changed; one statement, answered from indexes."""
+def read_snapshot(session: Session) -> Snapshot:
+    """Return what may have changed. One statement, answered from indexes."""
     newest = select(func.max(Worker.changed_at)).scalar_subquery()
     is_due = or_(Job.not_before.is_(None), Job.not_before <= database_clock(session))
     waiting = select(Job.id).where(Job.state == JobState.QUEUED.value, is_due).exists()
     stopping = select(Job.id).where(Job.state == JobState.RUNNING.value, Job.stop_reason.is_not(None)).exists()
     changed_at, jobs_wait, jobs_stop = session.execute(select(newest, waiting, stopping)).one()
-    return Look(changed_at, bool(jobs_wait), bool(jobs_stop))
+    return Snapshot(changed_at, bool(jobs_wait), bool(jobs_stop))

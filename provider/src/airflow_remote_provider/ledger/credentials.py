@@ -1,4 +1,4 @@
-"""Enrolment tokens and worker credentials. Hashes only; the secrets themselves pass through and are shown once."""
+"""Enrolment tokens and worker credentials. Only hashes are stored; a secret is returned once, when it is made."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record, record_action
 from airflow_remote_provider.ledger.changes import stamp
-from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, Superseded, TokenRefused, Unknown
+from airflow_remote_provider.ledger.errors import LedgerError, NameTaken, NotFound, Superseded, TokenRefused
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import EnrolmentToken, Job, Worker, WorkerContact
@@ -29,32 +29,32 @@ from airflow_remote_provider.models import EnrolmentToken, Job, Worker, WorkerCo
 LONGEST_LIFE = timedelta(days=366)
 """Of an enrolment token."""
 LIVE_WITHIN = timedelta(seconds=90)
-"""A worker that was heard of so lately is alive, as far as we know."""
+"""A worker counts as alive for this long after its last contact."""
 
 
 @dataclass(frozen=True)
 class NewToken:
-    """What an admin wants of an enrolment token."""
+    """The properties of an enrolment token that an administrator creates."""
 
     queues: list[str]
     name_pattern: str = "*"
     team: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     bundles: Sequence[str] | None = None
-    """Globs of the Dag bundles of whose jobs its workers may be offered; None: of any."""
+    """Globs of the Dag bundles whose jobs its workers may run; None: any."""
     networks: Sequence[str] = ()
-    """From where it may be used (CIDR); none: from anywhere."""
+    """Networks (CIDR) from which it may be used; empty: any."""
     uses: int = 1
     lifetime: timedelta = timedelta(hours=1)
     created_by: str = ""
     replaces: str | None = None
-    """Name of the worker whose place is taken. The token is then for that name and one use, and whoever joins with it gets that
-    worker's team, labels and bundles, and its queues unless *queues* names some."""
+    """Name of the worker to replace. The token is then for that name and one use. The worker that joins with it gets the team,
+    labels and bundles of the replaced one, and its queues unless *queues* names some."""
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One enrolment token as people see it."""
+    """One enrolment token as the API and the CLI show it."""
 
     id: str
     name_pattern: str
@@ -69,21 +69,21 @@ class TokenRow:
     expires_at: datetime
     revoked_at: datetime | None
     replaces: str | None = None
-    """Id of the worker whose place is taken by who joins with it."""
+    """Id of the worker that the joining worker replaces."""
 
 
 def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
-    """Return the token in clear, this once, and its row.
+    """Return the token in clear text (only now) and its row.
 
     Raises:
-        LedgerError: one of its networks is none, or one of its bundles; it names no queue.
-        Unknown: there is no worker of the name that it replaces.
+        LedgerError: a network or a glob of a bundle is not valid, or no queue is named.
+        NotFound: the worker to replace does not exist.
     """
     replaced = None
     if new.replaces is not None:
-        replaced, new = _in_place_of(session, new)
+        replaced, new = _resolve_replaced(session, new)
     if not new.queues:
-        raise LedgerError("name at least one queue that the worker is to serve")
+        raise LedgerError("name at least one queue for the worker to serve")
     networks = [_network(text) for text in new.networks]
     token = make_token(TokenKind.ENROLMENT, secrets.token_bytes(TOKEN_BYTES))
     now = database_now(session)
@@ -93,7 +93,7 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
         name_pattern=new.name_pattern,
         queues=new.queues,
         labels=dict(new.labels),
-        bundles=checked_bundles(new.bundles),
+        bundles=check_bundles(new.bundles),
         networks=[str(network) for network in networks] or None,
         team=new.team,
         uses_left=new.uses,
@@ -103,24 +103,23 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
         replaces=None if replaced is None else replaced.id,
     )
     session.add(row)
-    what = (
-        f"made the enrolment token {row.id} for the queues {', '.join(new.queues)}, names {new.name_pattern}, {new.uses} use(s)"
-    )
+    queues = ", ".join(new.queues)
+    what = f"created the enrolment token {row.id} for the queues {queues}, names {new.name_pattern}, {new.uses} use(s)"
     if replaced is not None:
         what += f", in place of worker {replaced.id}"
-    acted(session, new.created_by or "unknown", what, replaced)
+    record_action(session, new.created_by or "unknown", what, replaced)
     return token, _row(row)
 
 
-def no_worker_to_replace(name: str) -> Unknown:
-    return Unknown(f"there is no worker named {name!r} to replace; `airflow remote workers list` shows those there are")
+def no_worker_to_replace(name: str) -> NotFound:
+    return NotFound(f"there is no worker named {name!r} to replace; `airflow remote workers list` shows all workers")
 
 
-def _in_place_of(session: Session, new: NewToken) -> tuple[Worker, NewToken]:
-    """Return the worker that is replaced, and what is wanted with what that worker has.
+def _resolve_replaced(session: Session, new: NewToken) -> tuple[Worker, NewToken]:
+    """Return the worker to replace, and *new* completed with the properties of that worker.
 
     Raises:
-        Unknown: there is none of that name.
+        NotFound: there is no worker of that name.
     """
     worker = session.scalar(select(Worker).where(Worker.name == new.replaces, Worker.removed_at.is_(None)))
     if worker is None:
@@ -146,11 +145,11 @@ def revoke_token(session: Session, token_id: str, *, by: str = "unknown") -> Non
     if row is None:
         raise no_such_token(token_id)
     row.revoked_at = row.revoked_at or database_now(session)
-    acted(session, by, f"revoked the enrolment token {token_id}")
+    record_action(session, by, f"revoked the enrolment token {token_id}")
 
 
-def no_such_token(token_id: str) -> Unknown:
-    return Unknown(f"there is no enrolment token {token_id[:36]!r}; `airflow remote enrol list` shows those there are")
+def no_such_token(token_id: str) -> NotFound:
+    return NotFound(f"there is no enrolment token {token_id[:36]!r}; `airflow remote enrol list` shows all tokens")
 
 
 def enrol(
@@ -162,125 +161,132 @@ def enrol(
     life: timedelta | None = None,
     certificate: str | None = None,
 ) -> Enrolled:
-    """Exchange an enrolment token for a worker's own credential, good for *life* (None: for good); *source* is its address.
+    """Exchange an enrolment token for a worker's own credential, valid for *life* (None: without limit).
 
-    The worker is bound to the client *certificate* that it came with (None: nobody asked for one).
+    *source* is the address of the call. The worker is bound to the client *certificate* of the call (None: central requests
+    none).
 
     Raises:
-        TokenRefused: unknown, spent, expired, revoked, or not for this name or network.
-        NameTaken: a worker of this name exists; only a revoked one may be replaced, or the one that the token is for, unless
-            that is online.
+        TokenRefused: the token is unknown, used up, expired, revoked, or not for this name or network.
+        NameTaken: a worker of this name exists. Only a revoked one can be replaced, or the one that the token is for unless it
+            is online.
     """
-    row = _usable(session, token, source=source, lock=True)
+    row = _find_usable(session, token, source=source, lock=True)
     if not fnmatchcase(request.name, row.name_pattern):
-        raise TokenRefused(f"this enrolment token is for names like {row.name_pattern!r}; {request.name!r} is none; use --name")
+        raise TokenRefused(
+            f"this enrolment token is for names like {row.name_pattern!r}, not for {request.name!r}; choose another with --name"
+        )
     spent = session.execute(
         update(EnrolmentToken)
         .where(EnrolmentToken.id == row.id, EnrolmentToken.uses_left > 0)
         .values(uses_left=EnrolmentToken.uses_left - 1)
     )
     if spent.rowcount != 1:  # type: ignore[attr-defined]
-        raise _spent()
+        raise _token_spent()
     whose = f"the token {row.id} of {row.created_by or 'unknown'}"
-    place = _Place(row.queues, row.labels, row.bundles, row.team, whose, certificate)
+    terms = _Terms(row.queues, row.labels, row.bundles, row.team, whose, certificate)
     if row.replaces is not None:
-        place = _take_place(session, row.replaces, place)
-    return _join(session, request, place, life)
+        terms = _replace_worker(session, row.replaces, terms)
+    return _join(session, request, terms, life)
 
 
-def _take_place(session: Session, worker_id: str, place: _Place) -> _Place:
-    """End the credential of the worker that is replaced, and return the place with what people had set for it.
+def _replace_worker(session: Session, worker_id: str, terms: _Terms) -> _Terms:
+    """Revoke the credential of the replaced worker, and return the terms with the settings made for that worker.
 
-    A worker that is online is not replaced: who finds such a token can't put a machine out of work. Its jobs are lost by its
-    silence, as those of any revoked worker: its machine may still run them.
+    A worker that is online is not replaced, so that anyone who finds such a token can't shut out a machine. The jobs of the
+    replaced worker are lost after its silence, as those of any revoked worker: its machine may still run them.
 
     Raises:
-        TokenRefused: that worker was removed or replaced meanwhile.
-        NameTaken: it is online.
+        TokenRefused: the worker was removed or replaced meanwhile.
+        NameTaken: the worker is online.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None or worker.removed_at is not None:
-        raise TokenRefused("the worker that this token replaces was removed or replaced already; ask an admin for a new token")
+        raise TokenRefused(
+            "the worker that this token replaces was already removed or replaced; ask an administrator for a new token"
+        )
     seen_at = session.scalar(select(WorkerContact.last_seen_at).where(WorkerContact.worker_id == worker.id))
     is_out = worker.revoked_at is not None or worker.suspended_at is not None or worker.boot_id is None
     if not is_out and seen_at is not None and database_now(session) - seen_at <= LIVE_WITHIN:
         raise NameTaken(
             f"worker {worker.name!r}, which this token replaces, is online (last contact {seen_at:%H:%M:%S} UTC): stop it and "
             f"join again {LIVE_WITHIN.total_seconds():.0f} s later, or revoke it (airflow remote workers revoke {worker.name}) "
-            "and join again now; the token is still good"
+            "and join again now; the token remains valid"
         )
     if worker.revoked_at is None:
         revoke(session, worker)
-    word = f"{place.word}, in place of worker {worker.id}, whose credential has ended"
-    return replace(place, word=word, slots_limit=worker.slots_limit)
+    authorized_by = f"{terms.authorized_by}, in place of worker {worker.id}, whose credential has ended"
+    return replace(terms, authorized_by=authorized_by, slots_limit=worker.slots_limit)
 
 
 def check_token(session: Session, token: str, *, source: str = "") -> None:
-    """Return if a worker may join with this enrolment token from *source*, whatever else it says. Changes nothing.
+    """Check that a worker can join with this enrolment token from *source*, whatever name it gives. Changes nothing.
 
     Raises:
-        TokenRefused: unknown, spent, expired, revoked, or not for this network.
+        TokenRefused: the token is unknown, used up, expired, revoked, or not for this network.
     """
-    if _usable(session, token, source=source, lock=False).uses_left <= 0:
-        raise _spent()
+    if _find_usable(session, token, source=source, lock=False).uses_left <= 0:
+        raise _token_spent()
 
 
-def _usable(session: Session, token: str, *, source: str, lock: bool) -> EnrolmentToken:
-    """Return the row of a token that may be used from *source*; whether a use of it is left, the caller says.
+def _find_usable(session: Session, token: str, *, source: str, lock: bool) -> EnrolmentToken:
+    """Return the row of a token that can be used from *source*. The caller checks that a use is left.
 
     Raises:
-        TokenRefused: unknown, expired, revoked, or not for this network.
+        TokenRefused: the token is unknown, expired, revoked, or not for this network.
     """
     query = select(EnrolmentToken).where(EnrolmentToken.token_hash == hash_token(token))
     row = session.scalar(query.with_for_update() if lock else query)
     if row is None or row.revoked_at is not None:
-        raise TokenRefused("central does not know this enrolment token, or it was revoked; ask an admin for a new one")
+        raise TokenRefused("central does not know this enrolment token, or it was revoked; ask an administrator for a new one")
     if row.expires_at <= database_now(session):
-        raise TokenRefused(f"this enrolment token expired at {row.expires_at:%Y-%m-%d %H:%M} UTC; ask an admin for a new one")
+        raise TokenRefused(
+            f"this enrolment token expired at {row.expires_at:%Y-%m-%d %H:%M} UTC; ask an administrator for a new one"
+        )
     if row.networks and not is_within(source, row.networks):
         raise TokenRefused(
-            f"this enrolment token is not for the network from which central sees this call ({source or 'unknown'}); "
-            "join from elsewhere, or ask an admin for another token"
+            f"this enrolment token is not valid for the address from which central receives this call ({source or 'unknown'}); "
+            "join from another network, or ask an administrator for another token"
         )
     return row
 
 
-def _spent() -> TokenRefused:
-    return TokenRefused("this enrolment token was used as often as it may be; ask an admin for a new one")
+def _token_spent() -> TokenRefused:
+    return TokenRefused("this enrolment token has no uses left; ask an administrator for a new one")
 
 
-def enrol_for(
+def enrol_by_user(
     session: Session, request: Enrolment, *, by: str, life: timedelta | None = None, certificate: str | None = None
 ) -> Enrolled:
-    """Let a worker join at the word of a user who may manage workers, for the queues that he names.
+    """Let a worker join on behalf of the user *by*, who has the right to manage workers, for the queues that the request names.
 
     Raises:
-        LedgerError: he names none.
-        NameTaken: a worker of this name exists; only a revoked one may be replaced.
+        LedgerError: the request names no queue.
+        NameTaken: a worker of this name exists; only a revoked one can be replaced.
     """
     if not request.queues:
-        raise LedgerError("say which queues the worker is to serve: --queues a,b")
+        raise LedgerError("name at least one queue for the worker to serve: --queues a,b")
     queues = list(dict.fromkeys(request.queues))
-    acted(session, by, f"let the worker {request.name} join, for the queues {', '.join(queues)}")
-    return _join(session, request, _Place(queues, None, None, None, f"the login of {by}", certificate), life)
+    record_action(session, by, f"enrolled the worker {request.name} for the queues {', '.join(queues)}")
+    return _join(session, request, _Terms(queues, None, None, None, f"the login of {by}", certificate), life)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What a worker that joins may do, and by whose word."""
+class _Terms:
+    """The rights of a joining worker, and who granted them."""
 
     queues: list[str]
     labels: dict[str, str] | None
     bundles: list[str] | None
     team: str | None
-    word: str
+    authorized_by: str
     certificate: str | None = None
     slots_limit: int | None = None
 
 
-def _join(session: Session, request: Enrolment, place: _Place, life: timedelta | None) -> Enrolled:
+def _join(session: Session, request: Enrolment, terms: _Terms, life: timedelta | None) -> Enrolled:
     now = database_now(session)
-    _make_room(session, request.name)
+    _free_name(session, request.name)
     credential = make_token(TokenKind.WORKER, secrets.token_bytes(TOKEN_BYTES))
     worker = Worker(
         id=str(uuid.uuid4()),
@@ -290,17 +296,17 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
         credential_at=now,
         credential_expires_at=None if life is None else now + life,
         alarm="",
-        queues=place.queues,
-        labels=place.labels,
-        bundles=place.bundles,
-        certificate=place.certificate,
-        team=place.team,
+        queues=terms.queues,
+        labels=terms.labels,
+        bundles=terms.bundles,
+        certificate=terms.certificate,
+        team=terms.team,
         intent=IntentMode.SERVE.value,
         intent_revision=1,
         intent_reason="",
         intent_by="",
         slots=0,
-        slots_limit=place.slots_limit,
+        slots_limit=terms.slots_limit,
         facts=shown_facts(request.facts),
         created_at=now,
         changed_at=stamp(session),
@@ -311,34 +317,34 @@ def _join(session: Session, request: Enrolment, place: _Place, life: timedelta |
         session.flush()
     except IntegrityError:
         raise _name_taken(request.name, request.name) from None
-    detail = f"joined with {place.word}, for the queues {', '.join(place.queues)}"
+    detail = f"joined with {terms.authorized_by}, for the queues {', '.join(terms.queues)}"
     record(session, Event(AuditKind.ENROLLED, worker.id, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
-    return Enrolled(worker.id, worker.name, credential, list(place.queues))
+    return Enrolled(worker.id, worker.name, credential, list(terms.queues))
 
 
 LONGEST_GLOB = 250
 
 
-def checked_bundles(globs: Sequence[str] | None) -> list[str] | None:
-    """Return what is stored for these globs: None for any bundle.
+def check_bundles(globs: Sequence[str] | None) -> list[str] | None:
+    """Return these globs as they are stored: None for any bundle.
 
     Raises:
-        LedgerError: an empty list, or what is no glob.
+        LedgerError: the list is empty, or a glob is not valid.
     """
     if globs is None or "*" in globs:
         return None
     if not globs:
-        raise LedgerError("name at least one bundle, or '*' for any; to give a worker nothing, pause it")
+        raise LedgerError("name at least one bundle, or '*' for any; to give a worker no jobs, pause it")
     for glob in globs:
         if not glob.strip() or len(glob) > LONGEST_GLOB:
             raise LedgerError(
-                f"{glob[:50]!r} is no glob of 1 to {LONGEST_GLOB} characters; write a bundle's name, or a part and *"
+                f"{glob[:50]!r} is not a valid glob: write 1 to {LONGEST_GLOB} characters, a bundle's name or a part of it with *"
             )
     return list(dict.fromkeys(globs))
 
 
 def is_within(source: str, networks: Sequence[str]) -> bool:
-    """Say whether an address is in one of the networks; what is no address is in none."""
+    """Return whether *source* is an address in one of the networks."""
     try:
         address = ipaddress.ip_address(source)
     except ValueError:
@@ -351,11 +357,11 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         return ipaddress.ip_network(text.strip())
     except ValueError as error:
-        raise LedgerError(f"{text[:50]!r} is no network: {error}; write it as 10.1.0.0/16 or 2001:db8::/32") from None
+        raise LedgerError(f"{text[:50]!r} is not a network: {error}; write it as 10.1.0.0/16 or 2001:db8::/32") from None
 
 
-def note_refused(session: Session, source: str, name: str, why: str) -> None:
-    """Write down that somebody tried to join and may not: one entry a day and source, however often."""
+def record_refusal(session: Session, source: str, name: str, why: str) -> None:
+    """Record a refused attempt to join; one entry per day and source."""
     where = source or "unknown"
     detail = f"from {where}, as {name}: {why}"
     cause = f"{where} {database_now(session):%Y-%m-%d}"
@@ -363,15 +369,15 @@ def note_refused(session: Session, source: str, name: str, why: str) -> None:
 
 
 def shown_facts(facts: Facts) -> dict[str, str]:
-    """Return a worker's facts as they are stored: people are shown them."""
+    """Return a worker's facts as they are stored, fit to be shown to users."""
     return {name: presentable(str(value), longest=255) for name, value in msgspec.to_builtins(facts).items()}
 
 
 def leave(session: Session, worker_id: str) -> None:
-    """Revoke a worker's credential at its own wish.
+    """Revoke a worker's credential at its own request.
 
     Raises:
-        Superseded: it still holds jobs; they would be lost.
+        Superseded: it still holds jobs, which would be lost.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     leased = [state.value for state in JobState if state.is_leased]
@@ -383,7 +389,7 @@ def leave(session: Session, worker_id: str) -> None:
 
 
 def revoke(session: Session, worker: Worker) -> None:
-    """End a worker's right to speak; its open polls end within a moment."""
+    """Revoke a worker's credential; its open polls end within a moment."""
     worker.revoked_at = database_now(session)
     worker.session_id = None
     worker.changed_at = stamp(session)
@@ -391,19 +397,22 @@ def revoke(session: Session, worker: Worker) -> None:
 
 
 def name_key(name: str) -> str:
-    """Return what no two workers may share: two names that differ only by case are one name to the people who read them."""
+    """Return the key that no two workers share: users can't tell names apart that differ only in case."""
     return name.casefold()
 
 
-def _make_room(session: Session, name: str) -> None:
-    """Free the name of revoked workers. Their rows stay, as a removed one's does (:func:`..workers.remove_worker`): an API
-    process that has not heard of the revocation yet would take the old credential for good."""
+def _free_name(session: Session, name: str) -> None:
+    """Free the name of revoked workers.
+
+    Their rows stay, as the row of a removed worker does (:func:`..workers.remove_worker`): an API process that does not know of
+    the revocation yet would otherwise accept the old credential without end.
+    """
     namesakes = _namesakes(session, name)
     for worker in namesakes:
         if worker.revoked_at is None:
             raise _name_taken(name, worker.name)
     for worker in namesakes:
-        worker.name, worker.name_key = f"{worker.name[:60]}/{worker.id}", None  # no name that a worker can have
+        worker.name, worker.name_key = f"{worker.name[:60]}/{worker.id}", None  # a worker's name has no slash
         worker.removed_at = worker.removed_at or database_now(session)
         worker.changed_at = stamp(session)
     if namesakes:
@@ -411,9 +420,9 @@ def _make_room(session: Session, name: str) -> None:
 
 
 def _namesakes(session: Session, name: str) -> list[Worker]:
-    """Return the workers whose name differs from *name* by case at most.
+    """Return the workers whose name equals *name* except for case.
 
-    Workers without a key are few: the removed ones, until they are purged, and those from before names were compared so.
+    Few workers have no key: the removed ones, until they are purged, and those that joined before names were compared this way.
     """
     query = select(Worker).where(or_(Worker.name_key == name_key(name), Worker.name_key.is_(None))).order_by(Worker.id)
     return [worker for worker in session.scalars(query) if name_key(worker.name) == name_key(name)]
@@ -422,9 +431,9 @@ def _namesakes(session: Session, name: str) -> list[Worker]:
 def _name_taken(name: str, existing: str) -> NameTaken:
     text = (
         f"a worker named {name!r} exists; choose another --name, or remove it: airflow remote workers remove {existing}; "
-        f"if this is its machine, rebuilt, ask for a token of: airflow remote enrol create --replaces {existing}"
+        f"to join its rebuilt machine, ask an administrator for a token from: airflow remote enrol create --replaces {existing}"
     )
-    return NameTaken(text if name == existing else f"{text} (names that differ only by case are one name)")
+    return NameTaken(text if name == existing else f"{text} (names that differ only by case count as one name)")
 
 
 def _row(row: EnrolmentToken) -> TokenRow:

@@ -1,7 +1,7 @@
-"""Waits of remote tasks: noted when a task defers, made a job of the kind *trigger*, ended by that trigger's event.
+"""Waits of remote tasks: stored when a task defers, queued as a job of the kind *trigger*, ended by the event of that trigger.
 
-A wait's class path, arguments and event are texts here. Nothing decodes, imports or renders them: the worker that hosts the
-trigger does, and the worker that resumes the task. ADR 0022.
+The class path, arguments and event of a wait are opaque texts here. Only the worker that hosts the trigger and the worker that
+resumes the task decode, import or render them (ADR 0022).
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Deferral, Job
 from airflow_remote_provider.placeholder_names import FAIL, TRIGGER_QUEUE
 
-BEFORE_TASKS = 1_000_000
-"""Priority of a trigger: it takes no slot, and each second without it is added to the task's wait."""
-MOST_DEATHS = 3
-"""So many hosts may end under a trigger before its task fails: it may be the trigger that ends them."""
+TRIGGER_PRIORITY = 1_000_000
+"""Above the priority of tasks: a trigger takes no slot, and each second without it is added to the task's wait."""
+MOST_HOST_DEATHS = 3
+"""After so many host processes have died under a trigger, its task fails: the trigger may be the cause."""
 UNQUEUED_AFTER = timedelta(seconds=10)
-"""How long a trigger may be noted and not queued: Airflow's own part takes milliseconds."""
+"""How long a stored trigger may be not queued yet: Airflow's own part takes milliseconds."""
 ORPHANED_AFTER = timedelta(seconds=60)
-"""How long a task may wait for a trigger of ours of which no note exists."""
+"""How long a task may wait for a remote trigger that has no row here."""
 BATCH = 500
-"""Most waits that one look mends; bounds its transaction."""
+"""Most waits of each kind that one call of :func:`repair` handles; bounds its transaction."""
 KEPT = timedelta(days=1)
-"""How long what a task went on with is kept after its task has ended. Nothing asks for it then."""
+"""How long a wait is kept after its task has ended. No task needs it by then."""
 TRIGGER_FAILED = "Trigger failure"
 """Airflow's own words for `next_kwargs["error"]` of a task whose trigger failed."""
 LONGEST_REASON = 2000
@@ -54,18 +54,18 @@ LONGEST_REASON = 2000
 
 @dataclass(frozen=True)
 class NewWait:
-    """What a task said when it deferred. Texts are JSON, encoded by the Task SDK."""
+    """The deferral of a task. Texts are JSON, encoded by the Task SDK."""
 
     next_method: str
     next_kwargs: str
     kwargs: str = "{}"
     classpath: str | None = None
-    """Of the trigger that is to run at a site; None: nothing is."""
+    """Of the trigger that a worker runs; None: no worker runs one."""
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """What a resumed task goes on with."""
+    """What a resumed task continues with."""
 
     next_method: str
     next_kwargs: str
@@ -74,7 +74,7 @@ class Resumption:
 
 
 def note(session: Session, job_id: str, wait: NewWait) -> None:
-    """Store what the task of this job waits for, before Airflow hears of it; replaces its wait before."""
+    """Store what the task of this job waits for, before Airflow knows of it. Replaces the task's previous wait."""
     job = session.get(Job, job_id)
     if job is None or job.ti_id is None or job.kind != JobKind.TASK.value or job.state != JobState.RUNNING.value:
         return  # Airflow will refuse the call: only a task that runs can wait
@@ -94,7 +94,7 @@ def note(session: Session, job_id: str, wait: NewWait) -> None:
 
 
 def queue_trigger(session: Session, job_id: str) -> None:
-    """Queue the trigger of the task that this job has deferred; Airflow knows of the wait by now. Again changes nothing."""
+    """Queue the trigger of the task that this job has deferred. Airflow must know of the wait. A repeat changes nothing."""
     job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
     if job is None or job.ti_id is None:
         return
@@ -123,7 +123,7 @@ def _trigger_job(job: Job, wait: Deferral) -> NewJob:
         kind=JobKind.TRIGGER,
         queue=job.queue,
         team=job.team,
-        priority=BEFORE_TASKS,
+        priority=TRIGGER_PRIORITY,
         slots=0,
         owner="",
         ti_id=job.ti_id,
@@ -133,7 +133,7 @@ def _trigger_job(job: Job, wait: Deferral) -> NewJob:
         map_index=job.map_index,
         try_number=job.try_number,
         workload=msgspec.json.encode(workload).decode(),
-        # Airflow's UI shows all files that begin with the name of the task's log, in the order of their lines.
+        # Airflow's UI shows all files whose name begins with that of the task's log, and merges their lines.
         log_path=f"{job.log_path}.trigger.{wait.job_id}.log",
         lost_after_s=job.lost_after_s,
         labels=job.labels,
@@ -142,24 +142,24 @@ def _trigger_job(job: Job, wait: Deferral) -> NewJob:
 
 
 def resumption(session: Session, ti_id: uuid.UUID) -> Resumption | None:
-    """Return what a task goes on with that Airflow has resumed; None if no wait of it is known."""
+    """Return what a task continues with that Airflow has resumed; None if it has no known wait."""
     wait = session.get(Deferral, ti_id)
     if wait is None:
         return None
     if wait.classpath is not None and wait.outcome is None:
-        return None  # a timeout has resumed it, or something that does not know of our triggers
+        return None  # a timeout has resumed it, or a caller that does not know our triggers
     if wait.outcome == EventKind.FAILED.value:
-        told = {"error": TRIGGER_FAILED, "traceback": json.loads(wait.event or "[]")}
-        return Resumption(FAIL, json.dumps(told), None)
+        failure = {"error": TRIGGER_FAILED, "traceback": json.loads(wait.event or "[]")}
+        return Resumption(FAIL, json.dumps(failure), None)
     return Resumption(wait.next_method, wait.next_kwargs, wait.event)
 
 
 def fire(session: Session, job: Job, event: TriggerEvent) -> None:
-    """End a locked trigger job by its event, and let its task go on. Again changes nothing.
+    """End a locked trigger job by its event, and resume its task. A repeat changes nothing.
 
     Raises:
         Superseded: the task no longer waits for this trigger.
-        Impossible: not a trigger, or it was never accepted.
+        Impossible: the job is not a trigger, or was never accepted.
     """
     if job.kind != JobKind.TRIGGER.value:
         raise Impossible(f"job {job.id} is a {job.kind}; only a trigger ends by an event")
@@ -200,13 +200,13 @@ def _stored(event: TriggerEvent) -> str:
 
 
 def fail(session: Session, job: Job, reason: str) -> None:
-    """End a locked trigger job that can't go on; its task goes on with that failure, if it still waits."""
-    _let_fail(session, job, reason)
+    """End a locked trigger job that can't continue; its task resumes with that failure, if it still waits."""
+    _fail_task(session, job, reason)
     _end(session, job, JobEvent.FAIL, reason)
 
 
-def _let_fail(session: Session, job: Job, reason: str) -> None:
-    """Let the task of a trigger job go on with that failure, if it still waits."""
+def _fail_task(session: Session, job: Job, reason: str) -> None:
+    """Resume the task of a trigger job with that failure, if it still waits."""
     wait = _wait_of(session, job)
     if wait is not None and wait.trigger_id is not None and job.ti_id is not None and wait.outcome is None:
         wait.outcome, wait.event = EventKind.FAILED.value, json.dumps([reason])
@@ -214,12 +214,12 @@ def _let_fail(session: Session, job: Job, reason: str) -> None:
 
 
 def hand_back(session: Session, job: Job, reason: str, *, delay: timedelta = timedelta(), died: bool = False) -> None:
-    """Queue a locked, running trigger job again: its worker drains, is lost, or its host has *died* under it.
+    """Queue a locked, running trigger job again: its worker drains or is lost, or its host process has *died*.
 
-    A worker that is drained or lost costs the trigger nothing; a host that died counts, for the trigger may be why. It is offered
-    again after *delay*: a worker that hands it back whenever it has accepted it must not keep central busy.
+    A drain or a loss does not count as an attempt. The death of a host does, because the trigger may be the cause. The job is
+    offered again after *delay*, so that a worker that always hands it back can't keep central busy.
     """
-    if died and job.offers >= MOST_DEATHS:
+    if died and job.offers >= MOST_HOST_DEATHS:
         fail(session, job, f"the process that hosts this trigger has ended {job.offers} times, the last time on {reason}")
         return
     job.state = advance(JobState(job.state), JobEvent.HAND_BACK).value
@@ -239,27 +239,27 @@ def _end(session: Session, job: Job, event: JobEvent, reason: str) -> None:
 
 
 def _wait_of(session: Session, job: Job) -> Deferral | None:
-    """Return the wait that this trigger job is for, locked; None if its task waits for something else by now."""
+    """Return the wait of this trigger job, locked; None if its task no longer waits for it."""
     return session.scalar(select(Deferral).where(Deferral.ti_id == job.ti_id, Deferral.job_id == job.id).with_for_update())
 
 
-def waits(ti: Any) -> ColumnElement[bool]:
+def still_waits(ti: Any) -> ColumnElement[bool]:
     """Return the condition that a task instance still waits for the trigger of the joined :class:`Deferral`."""
     return and_(ti.state == "deferred", ti.trigger_id == Deferral.trigger_id)
 
 
-def why_over(ti_state: str | None) -> StopReason:
-    """Return why a trigger's task no longer waits for it. Only what a user did lets the trigger's `on_kill` run."""
+def stop_reason_of(ti_state: str | None) -> StopReason:
+    """Return why a trigger's task no longer waits for it. The trigger's `on_kill` runs only after an action of a user."""
     if ti_state in ("success", "failed", "skipped", "upstream_failed"):
         return StopReason.ENDED
     return StopReason.CLEARED if ti_state in (None, "restarting", "removed") else StopReason.RESUMED
 
 
-def rescue(session: Session) -> int:
-    """Queue triggers that were noted and not queued; fail tasks whose trigger is over or unknown. Return how many there were.
+def repair(session: Session) -> int:
+    """Queue triggers that were stored but not queued; fail tasks whose trigger has ended or is unknown. Return how many.
 
-    An API process that ends between Airflow's commit and ours leaves such waits; its worker usually repeats the call. A trigger
-    that a user has stopped is over without an event.
+    An API process that dies between Airflow's commit and ours leaves such waits; usually its worker repeats the call. A trigger
+    that a user stops ends without an event.
     """
     ti, trigger = compat.task_instance_model(), compat.trigger_model()
     now = database_now(session)
@@ -271,10 +271,10 @@ def rescue(session: Session) -> int:
     for job_id in session.scalars(unqueued.limit(BATCH)).all():
         queue_trigger(session, job_id)
         found += 1
-    over = select(Job).join(Deferral, Deferral.job_id == Job.id).join(ti, and_(ti.id == Deferral.ti_id, waits(ti)))
+    over = select(Job).join(Deferral, Deferral.job_id == Job.id).join(ti, and_(ti.id == Deferral.ti_id, still_waits(ti)))
     over = over.where(Job.state.in_([state.value for state in JobState if state.is_ended]), Deferral.outcome.is_(None))
     for job in session.scalars(over.limit(BATCH)).all():
-        _let_fail(session, job, job.reason)
+        _fail_task(session, job, job.reason)
         found += 1
     unknown = (
         select(ti.id, ti.trigger_id)
@@ -285,13 +285,13 @@ def rescue(session: Session) -> int:
         .where(trigger.created_date < now - ORPHANED_AFTER)
     )
     for ti_id, trigger_id in session.execute(unknown.limit(BATCH)).all():
-        compat.resume(session, ti_id, trigger_id)  # Airflow's row holds the reason with which it fails
+        compat.resume(session, ti_id, trigger_id)  # Airflow's row holds the reason of the failure
         found += 1
     return found
 
 
 def purge(session: Session) -> None:
-    """Forget the waits of tasks that are over or gone."""
+    """Delete the waits of tasks that have ended or no longer exist."""
     ti = compat.task_instance_model()
     alive = select(ti.id).where(ti.id == Deferral.ti_id, ti.state.in_(UNFINISHED)).exists()
     session.execute(

@@ -1,7 +1,7 @@
-"""From queued to offered. The one place that decides which worker gets which job.
+"""Offers queued jobs to workers. The only place that decides which worker gets which job.
 
-Capacity and queue rights are read under the worker rows' locks in the claiming transaction, so any number of API processes may
-dispatch at once. Each UPDATE also asserts the state and epoch it read.
+Capacity and queue rights are read under the locks of the workers' rows, so any number of API processes can dispatch at once. Each
+UPDATE also asserts the state and epoch that were read.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.definitions.needs import suits
 from airflow_remote_provider.models import Job, Worker
 
-LIMIT = 3
-"""Jobs in a row that failed before their own code began, from which on a worker is taken for a bad machine."""
+EARLY_FAILURES_LIMIT = 3
+"""After so many jobs in a row that failed before their own code began, a worker counts as broken."""
 TRIAL = timedelta(minutes=10)
-"""How long a job that such a worker was offered keeps others from it, unless it begins before and ends the trial."""
+"""How long a job that was offered to such a worker keeps further jobs away; the trial ends when the job begins."""
 BATCH = 200
-"""Most jobs one claim looks at; bounds the transaction, not the throughput (the dispatcher claims again)."""
+"""Most jobs that one claim reads; bounds the transaction, not the throughput (the dispatcher claims again)."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """Jobs that wait for a worker of one queue and team, and need the same of it."""
+    """Waiting jobs of one queue and team with the same needs."""
 
     queue: str
     team: str | None
@@ -41,11 +41,11 @@ class Demand:
     labels: str | None = None
     bundle: str | None = None
     triggers: bool = False
-    """They are triggers, which take no slots but have a limit of their own on each worker."""
+    """Whether they are triggers, which take no slots but have a limit of their own on each worker."""
 
 
 def demand(session: Session) -> list[Demand]:
-    """Return what waits to be offered now. One statement, over an index; the dispatcher asks this before it claims anything."""
+    """Return the jobs that can be offered now, grouped. One statement over an index. The dispatcher calls it before a claim."""
     now = database_clock(session)
     query = (
         select(Job.queue, Job.team, func.count(), func.min(Job.slots), Job.labels, Job.bundle, IS_TRIGGER)
@@ -63,7 +63,7 @@ IS_TRIGGER = case((Job.kind == JobKind.TRIGGER.value, 1), else_=0)
 
 @dataclass(frozen=True)
 class Claimant:
-    """A parked poll: who asks, under which session, and how many slots it would fill now."""
+    """A parked poll: its worker and session, and how many slots and triggers the worker can take now."""
 
     worker_id: str
     session_id: str
@@ -73,12 +73,12 @@ class Claimant:
 
 @dataclass
 class Room:
-    """What one worker would still take in this claim."""
+    """What one worker can still take in this claim."""
 
     slots: int
     triggers: int
     is_trial: bool = False
-    """One job, whatever its size."""
+    """Takes one job, whatever its size."""
 
     def fits(self, job: Any) -> bool:
         return self.triggers > 0 if job.kind == JobKind.TRIGGER.value else self.slots > 0 and self.slots >= job.slots
@@ -89,13 +89,13 @@ class Room:
         else:
             self.slots = 0 if self.is_trial else self.slots - job.slots
 
-    def of(self, job: Any) -> int:
+    def free_for(self, job: Any) -> int:
         return self.triggers if job.kind == JobKind.TRIGGER.value else self.slots
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """One job, offered to one worker, as the ledger now holds it."""
+    """One job that has been offered to one worker."""
 
     job_id: str
     epoch: int
@@ -110,14 +110,14 @@ class Claimed:
 def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Demand], *, deadline: timedelta) -> list[Claimed]:
     """Offer queued jobs to *claimants*: highest priority first, then oldest; each to the eligible worker with most free slots.
 
-    *wanted* is what :func:`demand` has just found; what came since and needs something else is the next look's. A job that fits
-    none of them is passed over and blocks nothing. A claimant that is gone, paused, or under another session gets nothing.
+    *wanted* is the result of :func:`demand`; jobs with other needs that came since are left to the next call. A job that fits no
+    claimant is skipped and blocks no others. A claimant that is gone, paused, or under another session gets nothing.
     """
     asked = {claimant.worker_id: claimant for claimant in claimants}
     workers = _lock_workers(session, sorted(asked))
     now = database_now(session)
     used = _used(session, [worker.id for worker in workers])
-    trying = _trying(session, [worker.id for worker in workers if worker.early_failures >= LIMIT], now)
+    trying = _trying(session, [worker.id for worker in workers if worker.early_failures >= EARLY_FAILURES_LIMIT], now)
     free: dict[str, Room] = {}
     eligible: dict[tuple[str, str | None], list[Worker]] = {}
     for worker in workers:
@@ -140,7 +140,7 @@ def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Dema
         able_ones = (worker for worker in eligible.get((job.queue, job.team), ()) if job.kind in able[worker.id])
         fits = [worker for worker in able_ones if free[worker.id].fits(job) and _suits(worker, job)]
         if fits:
-            winner = max(fits, key=lambda worker: free[worker.id].of(job))
+            winner = max(fits, key=lambda worker: free[worker.id].free_for(job))
             free[winner.id].take(job)
             wins.setdefault((winner.id, job.epoch), []).append(job)
     by_id = {worker.id: worker for worker in workers}
@@ -152,7 +152,7 @@ def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Dema
 
 
 def _offer(session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], now: Any, deadline_at: Any) -> list[Claimed]:
-    """Offer *jobs*, all read as queued at *epoch*, to *worker*: one statement. Return those that were still so."""
+    """Offer *jobs*, all read as queued at *epoch*, to *worker* with one statement. Return those that were still in that state."""
     ids = [job.id for job in jobs]
     changed = session.execute(
         update(Job)
@@ -170,7 +170,7 @@ def _offer(session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], no
         .execution_options(synchronize_session=False)
     )
     if changed.rowcount != len(ids):  # type: ignore[attr-defined]
-        # Nobody else can have made this offer: it takes the worker's lock.
+        # No other process can have made this offer: that takes the worker's lock.
         ours = select(Job.id).where(Job.id.in_(ids), Job.epoch == epoch + 1, Job.worker_id == worker.id)
         offered = set(session.scalars(ours))
         jobs = [job for job in jobs if job.id in offered]
@@ -183,10 +183,10 @@ def _lock_workers(session: Session, worker_ids: list[str]) -> Sequence[Worker]:
 
 
 def _room(worker: Worker, claimant: Claimant, used: tuple[int, int], *, is_trying: bool) -> Room:
-    """Return what a worker takes: what it asks for, within its session, its limit and what the ledger has leased to it."""
+    """Return what a worker can take: its request, bounded by its session, its limit and the jobs leased to it."""
     slots, triggers = used
     bound = worker.slots if worker.slots_limit is None else min(worker.slots, worker.slots_limit)
-    is_trial = worker.early_failures >= LIMIT  # until a job has begun there
+    is_trial = worker.early_failures >= EARLY_FAILURES_LIMIT  # until a job has begun there
     can_wait = Capability.TRIGGER.value in (worker.capabilities or ())
     return Room(
         slots=0 if is_trial and is_trying else min(claimant.free_slots, bound - slots),
@@ -196,7 +196,7 @@ def _room(worker: Worker, claimant: Claimant, used: tuple[int, int], *, is_tryin
 
 
 def _trying(session: Session, worker_ids: list[str], now: Any) -> set[str]:
-    """Return which of these workers have been offered a job lately that has not ended."""
+    """Return which of these workers hold a job that was offered within :data:`TRIAL`."""
     if not worker_ids:
         return set()
     leased = [state.value for state in JobState if state.is_leased]
@@ -218,20 +218,20 @@ def _used(session: Session, worker_ids: list[str]) -> dict[str, tuple[int, int]]
 
 
 def _suits(worker: Worker, job: Any) -> bool:
-    """Say whether the worker is what a job, or a whole demand, needs."""
+    """Return whether the worker meets the needs of *job*, which may also be a :class:`Demand`."""
     return suits(worker.labels or {}, worker.bundles, needed=job.labels, bundle=job.bundle)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What queued jobs may need at most, of several queues at once."""
+    """The most that queued jobs of several queues may need."""
 
     team: str | None
     triggers: bool
     slots: int
     labels: str | None
     bundle: tuple[str | None] | None
-    """None: any bundle will do."""
+    """None: any bundle."""
 
 
 def _candidates(
@@ -241,11 +241,11 @@ def _candidates(
     free: dict[str, Room],
     now: Any,
 ) -> Sequence[Any]:
-    """Return queued jobs that fit at least one worker, in order. What fits nobody isn't read, so it can't fill the batch."""
+    """Return queued jobs that fit at least one worker, in order. Other jobs aren't read, so they can't fill the batch."""
     by_fit: dict[Fit, set[str]] = {}
     needs: dict[tuple[str, str | None], list[Demand]] = {}
     for need in wanted:
-        # MySQL takes names for one that differ in spaces at their end; whose a job is is looked at again when it is handed out.
+        # MySQL treats names as equal that differ only in trailing spaces; `claim` compares the queue again.
         needs.setdefault((need.queue.rstrip(" "), need.team), []).append(need)
     for (queue, team), some in eligible.items():
         for need in needs.get((queue.rstrip(" "), team), ()):
@@ -283,7 +283,7 @@ def _has_room(room: Room, need: Demand) -> bool:
 
 
 def _wanted(fit: Fit, queues: set[str]) -> ColumnElement[bool]:
-    """Return the condition for jobs of *queues* that need no more than this."""
+    """Return the condition for jobs of *queues* that need no more than *fit*."""
     kind = Job.kind == JobKind.TRIGGER.value if fit.triggers else Job.kind != JobKind.TRIGGER.value
     conditions = [
         Job.queue.in_(sorted(queues)),

@@ -1,4 +1,4 @@
-"""Which API process does what one process at a time does for the fleet, and whether there is anything to do."""
+"""Duties that only one API process at a time performs for the fleet, and whether there is anything to do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ OPEN = [state.value for state in JobState if not state.is_ended]
 
 
 def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> bool:
-    """Take or keep a duty that one process at a time has. True: it is *holder*'s until *lasts* from now."""
+    """Take or keep a duty that one process at a time has. Return whether *holder* has it, until *lasts* from now."""
     now, until = database_clock(session), database_clock(session, lasts)
     taken = session.execute(
         update(Duty)
-        # Nobody takes a duty for longer than *lasts*: what ends later was taken before the clock was set back.
+        # No process takes a duty for longer than *lasts*: one that ends later was taken before the clock was set back.
         .where(Duty.name == name, or_(Duty.holder == holder, Duty.until < now, Duty.until > database_clock(session, 2 * lasts)))
         .values(holder=holder, until=until)
         .execution_options(synchronize_session=False)
@@ -40,15 +40,15 @@ def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> 
     return True
 
 
-def any_open(session: Session) -> bool:
-    """Return whether any job is not ended: an idle deployment has nothing to watch."""
+def has_open_jobs(session: Session) -> bool:
+    """Return whether any job has not ended: an idle deployment has nothing to watch."""
     return session.scalar(select(Job.id).where(Job.state.in_(OPEN)).limit(1)) is not None
 
 
-def look(session: Session) -> tuple[datetime, bool]:
-    """Return the database's clock, and whether any job is not ended; and let all API processes know that NOTIFY reaches them.
+def check_open_jobs(session: Session) -> tuple[datetime, bool]:
+    """Return the database's clock and whether any job has not ended; send all API processes a heartbeat by NOTIFY.
 
-    One statement, for whoever holds the duty, every few seconds.
+    One statement. The holder of the duty calls it every few seconds.
     """
-    now, is_open = compat.clock_beside(session, select(Job.id).where(Job.state.in_(OPEN)).exists(), *heartbeat(session))
+    now, is_open = compat.read_clock_with(session, select(Job.id).where(Job.state.in_(OPEN)).exists(), *heartbeat(session))
     return now, bool(is_open)

@@ -1,4 +1,4 @@
-"""Jobs whose task ended without them: a user or the scheduler ended, cleared or deleted it."""
+"""Stops jobs whose task was ended, cleared or deleted by a user or the scheduler."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from airflow_remote_provider.models import Deferral, Job
 
 
 def stop_ended(session: Session) -> int:
-    """Take back the jobs whose task a person or the scheduler ended, cleared or deleted. Return how many.
+    """Stop the jobs whose task was ended, cleared or deleted by a user or the scheduler. Return how many.
 
-    A job whose own terminal state went through (`concluded_at`) is not among them, nor one that was told to stop already.
-    Triggers whose task no longer waits for them are.
+    This includes triggers whose task no longer waits for them. It excludes jobs that are already stopping, and jobs whose own
+    terminal state went through (`concluded_at`).
     """
     ti = compat.task_instance_model()
     needed = and_(ti.state.in_(["queued", "running"]), or_(ti.external_executor_id.is_(None), ti.external_executor_id == Job.id))
     is_trigger = Job.kind == JobKind.TRIGGER.value
     over_task = and_(not_(is_trigger), or_(ti.state.is_(None), not_(needed)))
-    over_trigger = and_(is_trigger, or_(Deferral.job_id.is_(None), ti.state.is_(None), not_(deferrals.waits(ti))))
+    over_trigger = and_(is_trigger, or_(Deferral.job_id.is_(None), ti.state.is_(None), not_(deferrals.still_waits(ti))))
     query = (
         select(Job.id, Job.kind, ti.id.label("ti"), ti.state.label("ti_state"), ti.external_executor_id, Deferral.deferred_by)
         .outerjoin(ti, ti.id == Job.ti_id)
@@ -49,9 +49,9 @@ def stop_ended(session: Session) -> int:
 def _why_over(row: Any) -> StopReason:
     """Return why the task of an open job no longer needs it."""
     if row.ti is not None and row.kind == JobKind.TRIGGER.value:
-        # A resumed task is another job's, and may have failed by itself before we look.
+        # A resumed task belongs to another job, and may have failed by itself before this check.
         is_resumed = row.external_executor_id not in (None, row.deferred_by)
-        return StopReason.RESUMED if is_resumed else deferrals.why_over(row.ti_state)
+        return StopReason.RESUMED if is_resumed else deferrals.stop_reason_of(row.ti_state)
     if row.ti is None or (row.external_executor_id is not None and row.external_executor_id != row.id):
         return StopReason.GONE
     if row.ti_state in (None, "restarting", "scheduled", "removed"):

@@ -1,4 +1,4 @@
-"""Why a verb refuses. Each error knows the problem code under which a worker hears of it."""
+"""Errors of the ledger. Each has the problem code with which the API reports it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class LedgerError(Exception):
     code = ProblemCode.INVALID
 
 
-class NotYours(LedgerError):
-    """No such job, or another worker's: the caller can't tell which."""
+class NoSuchJob(LedgerError):
+    """The job does not exist, or belongs to another worker; the caller can't tell which."""
 
     code = ProblemCode.NOT_FOUND
 
@@ -27,26 +27,26 @@ class Superseded(LedgerError):
 
 
 class TooLate(Superseded):
-    """The job was lost before its worker reported it; what is reported counts for nothing, but is noted."""
+    """The job was lost before its worker reported it; the report changes nothing, but is recorded."""
 
 
 class LeaseLapsed(LedgerError):
-    """The job is over, and so is what its lease allowed: only the same state again, the rest of its log, and its report remain.
+    """The job has ended, so its lease only allows repeating the same state, the rest of its log, and its report.
 
-    Not :class:`Superseded`: the worker still owes the log and the report, and must not drop them.
+    Not :class:`Superseded`: the worker must still send the log and the report, and must not drop them.
     """
 
     code = ProblemCode.INVALID
 
 
-class NotYet(LedgerError):
-    """Ask again in a moment."""
+class RetryLater(LedgerError):
+    """The call can succeed if it is repeated in a moment."""
 
     code = ProblemCode.BUSY
 
 
 class Impossible(LedgerError):
-    """What is asked can't be done to a job in its state."""
+    """The job's state does not allow the call."""
 
     code = ProblemCode.INVALID
 
@@ -72,42 +72,42 @@ class Revoked(LedgerError):
 
 
 class Suspended(LedgerError):
-    """The worker is refused until somebody lifts it."""
+    """The worker is refused until an administrator lifts its suspension."""
 
     code = ProblemCode.SUSPENDED
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"worker {name!r} is suspended; its jobs run on, and it may go on once an admin lifts that: "
+            f"worker {name!r} is suspended; its jobs keep running. An administrator can lift the suspension: "
             f"airflow remote workers unsuspend {name}"
         )
 
 
 class Expired(LedgerError):
-    """The credential's life is over."""
+    """The credential has expired."""
 
     code = ProblemCode.EXPIRED
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"the credential of worker {name!r} has expired: it was not connected when it should have been replaced. "
-            f"Remove it (airflow remote workers remove {name}) and join again with a new enrolment token (join --force)"
+            f"the credential of worker {name!r} has expired: the worker was not connected when it was due for replacement. "
+            f"Remove the worker (airflow remote workers remove {name}) and join again with a new enrolment token (join --force)"
         )
 
 
-class StrangeCertificate(LedgerError):
+class WrongCertificate(LedgerError):
     """The client certificate is not the one that this worker is bound to."""
 
     code = ProblemCode.WRONG_CERTIFICATE
 
     def __init__(self, name: str, whose: str) -> None:
         super().__init__(
-            f"worker {name!r} is bound to another client certificate than this call's ({whose}). If its own was issued under "
-            f"another name, let it be bound anew: airflow remote workers rebind {name}"
+            f"worker {name!r} is bound to another client certificate than the one of this call ({whose}). If its certificate "
+            f"was reissued under another name, bind it again: airflow remote workers rebind {name}"
         )
 
 
-class Unknown(LedgerError):
-    """People named a worker, a job or a token that doesn't exist."""
+class NotFound(LedgerError):
+    """A user named a worker, a job or a token that doesn't exist."""
 
     code = ProblemCode.NOT_FOUND

@@ -1,4 +1,4 @@
-"""Offers that nobody accepted in time: made again, or failed after too many attempts."""
+"""Offers that no worker accepted in time: they are made again, or fail after too many attempts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from airflow_remote_provider.models import Job
 
 @dataclass(frozen=True)
 class OfferRules:
-    """When an offer that nobody accepted is made again."""
+    """How often, and with which delay, an offer is made again."""
 
     attempts: int
     delay: timedelta
 
 
 def expire_offers(session: Session, rules: OfferRules) -> int:
-    """Queue offers again whose deadline has passed, later each time; fail what was offered too often. Return how many."""
+    """Queue offers again whose deadline has passed, with a longer delay each time; fail jobs that were offered too often.
+
+    Return how many offers expired.
+    """
     now = database_now(session)
     query = (
         select(Job)

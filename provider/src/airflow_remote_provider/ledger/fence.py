@@ -1,4 +1,4 @@
-"""The fence of a job: who may act for it, and as of which lease. Every verb of a worker about a job begins here."""
+"""The fence of a job: which worker can act for it, and under which lease. Every call of a worker about a job starts here."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from airflow_remote_protocol.messages import (
-    JobKind,
-)
+from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobState
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.errors import LeaseLapsed, NotYours, Superseded
+from airflow_remote_provider.ledger.errors import LeaseLapsed, NoSuchJob, Superseded
 from airflow_remote_provider.models import Job
 from airflow_remote_provider.settings import settings
 
-LOOKED_UP = 100
-"""Of one list: jobs that are looked up although they are not leased to the worker, and stops that are answered. The rest of them
-follows with the next list, in which the first ones are stopping."""
+MOST_LOOKED_UP = 100
+"""Per list: how many jobs are looked up that are not leased to the worker, and how many stops are returned. The rest follows with
+the next list, in which the first ones are already stopping."""
 
 
 @dataclass(frozen=True)
 class WorkerLease:
-    """Under which right a worker speaks."""
+    """The lease under which a worker calls."""
 
     worker_id: str
     job_id: str
@@ -34,7 +32,7 @@ class WorkerLease:
 
 @dataclass(frozen=True)
 class Subject:
-    """For whom the calls of a job speak at the Execution API: a task instance, a callback, a connection test."""
+    """What the calls of a job to the Execution API are about: a task instance, a callback or a connection test."""
 
     kind: JobKind
     id: uuid.UUID
@@ -43,13 +41,13 @@ class Subject:
     task_id: str = ""
     map_index: int = -1
     taken_back: bool = False
-    """A person or the scheduler ended, cleared or deleted the task; its worker has still to hear of it, or to wind down."""
+    """A user or the scheduler ended, cleared or deleted the task; its worker does not know yet, or is still stopping it."""
     concluded: bool = False
     """The task's own terminal state went through before this call."""
     passed_on: bool = False
-    """It had concluded, and its task instance is another job's by now (resumed, poked again), or has another id (next try)."""
+    """It had concluded, and its task instance now belongs to another job (resumed, poked again), or has another id (next try)."""
     log_path: str = field(default="", compare=False)
-    """Where its log goes, relative to the log store."""
+    """Path of its log, relative to the log store."""
 
 
 def subject_of(job: Job) -> Subject:
@@ -67,57 +65,57 @@ def subject_of(job: Job) -> Subject:
     )
 
 
-def hold(session: Session, lease: WorkerLease, *, lock: bool = True) -> Job:
-    """Return the job of a lease that was given and not taken back, whether or not the job has ended under it.
+def find_job(session: Session, lease: WorkerLease, *, lock: bool = True) -> Job:
+    """Return the job of a lease that is still the newest one, even if the job has ended under it.
 
     Raises:
-        NotYours: no such job, or never this worker's.
-        Superseded: another lease was given since, or this one went back to the queue.
+        NoSuchJob: the job does not exist, or was never offered to this worker.
+        Superseded: a newer lease exists, or the job went back to the queue.
     """
-    query = select(Job).where(Job.id == lease.job_id).options(defer(Job.workload))  # kilobytes that nobody needs here
+    query = select(Job).where(Job.id == lease.job_id).options(defer(Job.workload))  # kilobytes that no caller needs
     job = session.scalar(query.with_for_update() if lock else query)
     if job is None or job.worker_id != lease.worker_id:
-        raise NotYours(lease.job_id)
+        raise NoSuchJob(lease.job_id)
     if job.epoch != lease.epoch or job.state == JobState.QUEUED.value:
         raise Superseded(f"job {lease.job_id} is at epoch {job.epoch} and {job.state}; this call is for epoch {lease.epoch}")
     return job
 
 
-def hold_open(session: Session, lease: WorkerLease, *, lock: bool = True) -> Job:
-    job = hold(session, lease, lock=lock)
+def find_open_job(session: Session, lease: WorkerLease, *, lock: bool = True) -> Job:
+    job = find_job(session, lease, lock=lock)
     if JobState(job.state).is_ended:
         raise Superseded(f"job {lease.job_id} has ended: {job.state}, {job.stop_reason or job.reason or 'reported'}")
     return job
 
 
-def refuse_after_its_end(session: Session, job: Job) -> None:
-    """Refuse what a lease no longer allows once its task has ended (DESIGN: a lease ends with its job).
+def refuse_after_end(session: Session, job: Job) -> None:
+    """Refuse calls that a lease no longer allows once its task has ended (ADR 0023).
 
     Raises:
-        LeaseLapsed: the terminal state went through, or a stop was not obeyed within `[remote] stop_grace_seconds`.
+        LeaseLapsed: the terminal state went through, or the job did not stop within `[remote] stop_grace_seconds`.
     """
     if job.concluded_at is not None:
         raise LeaseLapsed(
             f"the task of job {job.id} ended at {job.concluded_at:%Y-%m-%d %H:%M:%S} UTC; since then this lease only allows "
-            "to send that state again, the rest of the log, and the report"
+            "repeating that state and sending the rest of the log and the report"
         )
     if job.stop_reason is None or job.stop_decided_at is None:
         return
     grace = timedelta(seconds=settings().stop_grace_seconds)
     if database_now(session) - job.stop_decided_at > grace:
         raise LeaseLapsed(
-            f"job {job.id} was to stop ({job.stop_reason}) at {job.stop_decided_at:%Y-%m-%d %H:%M:%S} UTC and has not within "
-            f"{grace.total_seconds():g} s ([remote] stop_grace_seconds); this lease only allows to send the rest of the log, "
-            "and the report"
+            f"job {job.id} was requested to stop ({job.stop_reason}) at {job.stop_decided_at:%Y-%m-%d %H:%M:%S} UTC and did not "
+            f"within {grace.total_seconds():g} s ([remote] stop_grace_seconds); this lease only allows sending the rest of the "
+            "log and the report"
         )
 
 
 def check(session: Session, lease: WorkerLease) -> Subject:
-    """Return whom an open lease is for.
+    """Return what an open lease is for.
 
     Raises:
         LeaseLapsed: its task has ended.
     """
-    job = hold_open(session, lease, lock=False)
-    refuse_after_its_end(session, job)
+    job = find_open_job(session, lease, lock=False)
+    refuse_after_end(session, job)
     return subject_of(job)

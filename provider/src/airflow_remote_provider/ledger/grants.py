@@ -1,7 +1,8 @@
-"""Who may have what: a job's grant is what its task's definition names, what its author declares, and what its queue allows.
+"""Decides what a job is allowed to read and change at the gateway.
 
-The definition is the one of the Dag version that the job was made from: nothing that a worker says changes it. Every read of a
-secret and every denial is recorded (:class:`..models.Access`) before it is answered.
+A job's grant is the sum of the names in its task's definition, its author's declarations, and its queue's policy. The definition
+is that of the Dag version from which the job was made, so a worker can't change it. Every read of a secret and every denial is
+recorded (:class:`..models.Access`) before it is answered.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider import compat
 from airflow_remote_provider.definitions.grants import SECRET, Ask, Grant, GrantKind, inferred, named
 from airflow_remote_provider.definitions.grants.declared import BadDeclaration, declared, noted, noted_of_file, spell
-from airflow_remote_provider.ledger.errors import NotYours
+from airflow_remote_provider.ledger.errors import NoSuchJob
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queue_policy import Mode, policy_of
 from airflow_remote_provider.models import Access, Job
 
 MOST_NAMES = 500
-"""Rows kept of one job. A task that reads more is rare; a hostile worker that asks for anything is not to fill the table."""
+"""Rows kept per job. A task that reads more is rare, and a hostile worker must not fill the table."""
 MORE = "(more)"
 CALL = "call"
 
@@ -40,21 +41,21 @@ class Answer(str, Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """*why*: what to tell the task's log; empty if it is granted."""
+    """*why* is the text for the task's log; empty if granted."""
 
     answer: Answer
     why: str = ""
 
 
 def decide(session: Session, job_id: str, ask: Ask) -> Verdict:
-    """Answer an *ask* of an open job, and record the answer where it matters.
+    """Answer an *ask* of an open job; record the answer if it is about a secret or not granted.
 
     Raises:
-        NotYours: there is no such job any more.
+        NoSuchJob: the job no longer exists.
     """
     job = session.get(Job, job_id)
     if job is None:
-        raise NotYours(job_id)
+        raise NoSuchJob(job_id)
     policy = policy_of(session, job.queue)
     if policy.grant.allows(ask):
         verdict = Verdict(Answer.GRANTED)
@@ -70,18 +71,18 @@ def decide(session: Session, job_id: str, ask: Ask) -> Verdict:
 
 
 def deny_call(session: Session, job_id: str, call: str) -> None:
-    """Record a *call* that no grant can allow: another task's, or one without a rule."""
+    """Record a *call* that no grant can allow: one of another task, or one without a rule."""
     job = session.get(Job, job_id)
     if job is not None:
         _record(session, job, CALL, call, Answer.DENIED)
 
 
 def _definition(session: Session, job: Job) -> tuple[Grant, str]:
-    """Return what the job's own definition grants, and what was wrong with it."""
-    said = msgspec.json.decode(job.workload)
+    """Return what the job's own definition grants, and why it could not be read in full."""
+    workload = msgspec.json.decode(job.workload)
     if job.kind == JobKind.CALLBACK.value:
-        return named(inferred.of_arguments(said.get("kwargs"))) | _of_file_of(session, job.dag_id), ""
-    version = said.get("ti", {}).get("dag_version_id")
+        return named(inferred.of_arguments(workload.get("kwargs"))) | _of_file_of(session, job.dag_id), ""
+    version = workload.get("ti", {}).get("dag_version_id")
     return _of_task(compat.task_definition(session, UUID(version), job.task_id) if version else None)
 
 
@@ -91,7 +92,7 @@ def _is_source(session: Session, job: Job, ask: Ask) -> bool:
 
 
 def _of_file_of(session: Session, dag_id: str | None) -> Grant:
-    """Return what loading the Dag's file reads, which a callback in it does too; nothing if none of its tasks is remote."""
+    """Return the names that loading the Dag's file reads, as a callback in it does; empty if none of its tasks is remote."""
     tasks = compat.newest_definitions(session, dag_id) if dag_id else {}
     grants = (noted_of_file(task.executor_config) for task in tasks.values())
     return next((grant for grant in grants if grant), Grant())
@@ -114,16 +115,16 @@ def _declared(task: Any) -> tuple[Grant, str]:
 def _why(job: Job, ask: Ask, trouble: str) -> str:
     name = _presentable(ask.name)
     if job.kind == JobKind.TASK.value:
-        wish = f"To allow it, give the task {spell({ask.kind: [name]})}, or run on central: "
+        remedy = f"To allow it, give the task {spell({ask.kind: [name]})}, or run on central: "
         lack = "its task's fields and templates do not name it, its executor_config does not declare it"
     else:
-        wish, lack = "To allow it, run on central: ", "the callback's arguments do not name it"
+        remedy, lack = "To allow it, run on central: ", "the callback's arguments do not name it"
     if trouble:
         lack += f" ({trouble})"
     command = f"airflow remote grants allow {shlex.quote(job.queue)} --{ask.kind.value.replace('_', '-')} {shlex.quote(name)}"
     return (
         f"Not granted to this job: {ask.kind.noun} {name!r}; {lack}, "
-        f"and the policy of the queue {job.queue!r} does not allow it. {wish}{command}"
+        f"and the policy of the queue {job.queue!r} does not allow it. {remedy}{command}"
     )
 
 
@@ -162,13 +163,13 @@ LONGEST_NAME = 250
 """The column's length."""
 
 
-# The reads of people
+# For users
 
 
 def suggest(session: Session, dag_id: str) -> dict[str, dict[GrantKind, list[str]]]:
-    """Return, by task, what its author should declare: what he does now, and what jobs asked for that nothing grants by now.
+    """Return, by task, what its author should declare: the present declarations, and the names that jobs were refused.
 
-    By now: by the Dag's newest version, and by the policy of the queue that the job was in.
+    A name is left out if the Dag's newest version or the present policy of the job's queue grants it.
     """
     query = select(Access.task_id, Access.queue, Access.kind, Access.name).where(
         Access.dag_id == dag_id,

@@ -1,7 +1,7 @@
-"""History: small time series of the fleet, of queues and of workers, in three levels, the coarser kept for longer.
+"""History: small time series of the fleet, of queues and of workers, in three levels; coarser levels are kept for longer.
 
-A row holds many points, so that there are few rows: at most some fifty for each series that is kept. What is measured, and when,
-is :mod:`..api.recorder`'s.
+A row holds many points, so that there are few rows: at most about fifty for each series. :mod:`..api.duties.recorder` decides
+what is measured, and when.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.models import History, Worker
 
 MOST_QUEUES = 500
-"""Series of queues; their names are people's, and may be as many as they like. Those that come later have none."""
+"""Most series of queues: users choose the names of queues, and there is no limit to them. Later queues get no series."""
 BATCH = 500
 """Rows of one statement."""
 
@@ -30,9 +30,9 @@ class Level:
     """One resolution."""
 
     span: timedelta
-    """What a point stands for."""
+    """The period that a point covers."""
     points: int
-    """Of a row."""
+    """Per row."""
     kept: timedelta
 
     @property
@@ -67,9 +67,9 @@ class Field:
 
     name: str
     over_time: Fold
-    """What stands for several points, when they become one."""
+    """Merges several points into one."""
     over_teams: Fold = sum
-    """What stands for several teams."""
+    """Merges the values of several teams."""
 
 
 class SeriesKind(str, Enum):
@@ -89,12 +89,12 @@ FIELDS: Mapping[SeriesKind, tuple[Field, ...]] = {
     ),
     SeriesKind.WORKER: (Field("online", mean), Field("used_slots", mean), Field("slots", max)),
 }
-"""What is kept of each kind, in order. A worker's *online* is the share of the time, 0 to 1."""
+"""The values of each kind's points, in order. A worker's *online* is a share of the time, 0 to 1."""
 
 
 @dataclass(frozen=True, order=True)
 class Series:
-    """What is measured: one queue's, one worker's, or the whole fleet's values, of one team (empty: of none)."""
+    """One time series: of a queue, a worker, or the whole fleet, for one team (empty: no team)."""
 
     kind: SeriesKind
     name: str
@@ -102,7 +102,7 @@ class Series:
 
 
 Points = dict[int, tuple[Value, ...]]
-"""By number."""
+"""Values by the number of their point."""
 
 
 def add(session: Session, level: Level, number: int, values: Mapping[Series, Sequence[Value]]) -> None:
@@ -111,7 +111,7 @@ def add(session: Session, level: Level, number: int, values: Mapping[Series, Seq
 
 
 def put(session: Session, level: Level, found: Mapping[Series, Points]) -> None:
-    """Add points to these series. One that is there already is replaced. Three statements for each :data:`BATCH` of rows."""
+    """Add points to these series; existing points are replaced. Three statements for each :data:`BATCH` of rows."""
     rows: dict[tuple[Series, int], Points] = {}
     for series, points in found.items():
         for number, values in points.items():
@@ -155,7 +155,7 @@ def _replace(session: Session, level: Level, rows: Mapping[tuple[Series, int], P
 
 
 def fold(session: Session, fine: Level, coarse: Level, now: datetime) -> None:
-    """Make points of *coarse* out of those of *fine*, for every time that is over and has none yet."""
+    """Make points of *coarse* from those of *fine*, for every period that has ended and has no point yet."""
     until = coarse.number(now)
     since = _folded_until(session, coarse, until)
     begin = max(since * coarse.span_s, int((now - fine.kept).timestamp())) // fine.span_s
@@ -165,7 +165,7 @@ def fold(session: Session, fine: Level, coarse: Level, now: datetime) -> None:
         History.span_s == fine.span_s, History.first > begin - fine.points
     )
     if coarse.span_s == QUARTERS.span_s:
-        query = query.where(History.kind != SeriesKind.WORKER.value)  # their quarters are measured
+        query = query.where(History.kind != SeriesKind.WORKER.value)  # the recorder measures their quarters itself
     ratio = coarse.span_s // fine.span_s
     found: dict[Series, Points] = {}
     rows = session.execute(query.order_by(History.kind, History.name, History.team))
@@ -179,7 +179,7 @@ def fold(session: Session, fine: Level, coarse: Level, now: datetime) -> None:
 
 
 def _folded_until(session: Session, level: Level, until: int) -> int:
-    """Return the first number that the fleet has no point of yet, among those before *until*."""
+    """Return the first number before *until* for which the fleet has no point yet."""
     query = select(History.first, History.points).where(
         History.kind == SeriesKind.FLEET.value, History.span_s == level.span_s, History.first < until
     )
@@ -193,7 +193,7 @@ def _folded_until(session: Session, level: Level, until: int) -> int:
 
 
 def folded(kind: SeriesKind, points: Points, size: int) -> Points:
-    """Return one point for each *size* numbers."""
+    """Return the points with each *size* consecutive ones merged into one."""
     groups: dict[int, list[tuple[Value, ...]]] = {}
     for number, values in points.items():
         groups.setdefault(number // size, []).append(values)
@@ -215,7 +215,7 @@ def _as_one(points: Sequence[tuple[Value, ...]], how: Sequence[Fold]) -> tuple[V
 
 
 def rounded(value: float) -> float:
-    """Return a value as it is kept; what is whole stays whole and short."""
+    """Return a value rounded as it is stored; whole numbers become integers, which are shorter."""
     near = round(value, 3)
     return int(near) if near == int(near) else near
 
@@ -223,7 +223,7 @@ def rounded(value: float) -> float:
 def read(
     session: Session, level: Level, kind: SeriesKind, *, since: int, names: Sequence[str] | None = None
 ) -> dict[Series, Points]:
-    """Return the points from *since* on; one statement. *names*: of these only."""
+    """Return the points from *since* on, of all series or of those in *names*. One statement."""
     query = select(History.name, History.team, History.first, History.points).where(
         History.kind == kind.value, History.span_s == level.span_s, History.first > since - level.points
     )
@@ -237,7 +237,7 @@ def read(
 
 
 def known_queues(session: Session, now: datetime) -> set[str]:
-    """Return the queues that have points of the last day."""
+    """Return the queues that have points in the last day."""
     query = select(History.name).where(
         History.kind == SeriesKind.QUEUE.value,
         History.span_s == MINUTES.span_s,
@@ -247,13 +247,13 @@ def known_queues(session: Session, now: datetime) -> set[str]:
 
 
 def purge(session: Session, now: datetime) -> int:
-    """Forget points that are older than their level keeps them, and those of workers that are no more. Return how many rows."""
+    """Delete points older than their level keeps, and points of workers that no longer exist. Return how many rows."""
     gone = 0
     old = [
         and_(History.span_s == level.span_s, History.first < level.number(now - level.kept) - level.points) for level in LEVELS
     ]
-    strangers = and_(History.kind == SeriesKind.WORKER.value, History.name.not_in(select(Worker.id)))
-    for which in (or_(*old), strangers):
+    unknown_workers = and_(History.kind == SeriesKind.WORKER.value, History.name.not_in(select(Worker.id)))
+    for which in (or_(*old), unknown_workers):
         deleted: Any = session.execute(delete(History).where(which).execution_options(synchronize_session=False))
         gone += deleted.rowcount
     return gone

@@ -1,4 +1,4 @@
-"""What the executor asks: enqueue, read back what ended, adopt, revoke. Also the reads of people (`jobs list`)."""
+"""The calls of the executor: enqueue, read back ended jobs, adopt, revoke. Also the stop of a job by a user."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
-from airflow_remote_provider.ledger.audit import acted
-from airflow_remote_provider.ledger.errors import LedgerError, Unknown
+from airflow_remote_provider.ledger.audit import record_action
+from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job
 
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job as the executor hands it in. *job_id* is the task instance's external executor id, the callback's or the connection
-    test's id. Fields that are a task's own are empty for the others."""
+    """A job as the executor submits it.
+
+    *job_id* is the external executor id of the task instance, or the id of the callback or connection test. Fields that only
+    tasks have are empty for the other kinds.
+    """
 
     job_id: str
     kind: JobKind
@@ -42,14 +45,14 @@ class NewJob:
     log_path: str
     lost_after_s: float
     labels: str | None = None
-    """As :func:`..needs.spelled`."""
+    """Encoded by :func:`..needs.encode_labels`."""
     bundle: str | None = None
 
 
 def enqueue(session: Session, new: Sequence[NewJob]) -> None:
-    """Store *new* as queued and wake the dispatchers. Jobs that are there already stay as they are.
+    """Store *new* as queued and wake the dispatchers. Jobs that exist already are not changed.
 
-    A batch whose commit failed half-known can thus be handed in again.
+    So a batch can be submitted again if it is unknown whether its commit succeeded.
     """
     if not new:
         return
@@ -95,7 +98,7 @@ def enqueue(session: Session, new: Sequence[NewJob]) -> None:
 
 @dataclass(frozen=True)
 class EndedJob:
-    """What the executor tells the scheduler."""
+    """An ended job, as the executor reports it to the scheduler."""
 
     job_id: str
     kind: JobKind
@@ -105,16 +108,16 @@ class EndedJob:
     reason: str
     queue: str = ""
     waited: timedelta | None = None
-    """From queued to begun; None: it never began."""
+    """From queued to begun; None if it never began."""
     took: timedelta | None = None
     """From begun to ended."""
 
 
 def settle(session: Session, owner: str) -> list[EndedJob]:
-    """Return the jobs of *owner* that ended since the last call, and mark them as told: nobody's any more.
+    """Return the jobs of *owner* that ended since the last call, and mark them as settled, without an owner.
 
-    However long the history, only what is open or untold has an owner to be found by. If the scheduler dies before it used the
-    answer, :func:`adopt` brings the jobs back. Locks nothing while nothing has ended, which is most of the time.
+    Only jobs that are open or not settled have an owner, so the query does not read the history. If the scheduler dies before it
+    uses the result, :func:`adopt` brings the jobs back. Takes no lock while no job has ended, which is most of the time.
     """
     query = select(
         Job.id,
@@ -144,13 +147,13 @@ def settle(session: Session, owner: str) -> list[EndedJob]:
         )
         for row in session.execute(query.order_by(Job.id).with_for_update())
     ]
-    told = update(Job).where(Job.id.in_([job.job_id for job in ended]))
-    session.execute(told.values(settled_at=database_now(session), owner=""))
+    settled = update(Job).where(Job.id.in_([job.job_id for job in ended]))
+    session.execute(settled.values(settled_at=database_now(session), owner=""))
     return ended
 
 
 def concluded(session: Session, owner: str) -> set[str]:
-    """Return the running jobs of *owner* whose task has said its last word: only its log and report are still on the way."""
+    """Return the running jobs of *owner* whose task has ended; only the log and the report are still missing."""
     query = select(Job.id).where(
         Job.owner == owner, Job.settled_at.is_(None), Job.state == JobState.RUNNING.value, Job.concluded_at.is_not(None)
     )
@@ -158,7 +161,7 @@ def concluded(session: Session, owner: str) -> set[str]:
 
 
 def adopt(session: Session, job_ids: Sequence[str], owner: str) -> set[str]:
-    """Make *owner* hear the end of these jobs, also of those that ended meanwhile. Return the ids that we know."""
+    """Make *owner* the owner of these jobs, also of those that have ended meanwhile. Return the ids that exist."""
     query = select(Job.id).where(Job.id.in_(job_ids), Job.state != JobState.REVOKED.value).order_by(Job.id)
     known = set(session.scalars(query.with_for_update()))
     if known:
@@ -167,7 +170,7 @@ def adopt(session: Session, job_ids: Sequence[str], owner: str) -> set[str]:
 
 
 def revoke(session: Session, job_id: str) -> None:
-    """Take a job back: revoked at once, or told to stop if it runs. The scheduler is not told."""
+    """Take a job back: it is revoked at once, or stopped if it runs. Its end is not reported to the scheduler."""
     job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
     if job is None or JobState(job.state).is_ended:
         return
@@ -180,35 +183,35 @@ def _between(begin: datetime | None, end: datetime | None) -> timedelta | None:
 
 
 def stop(session: Session, job_id: str, *, by: str, reason: str = "") -> None:
-    """Let a person end a job: to Airflow its task has failed, and the task's retries decide what comes next.
+    """Stop a job on behalf of a user. For Airflow its task has failed, and the task's retries decide what follows.
 
     Raises:
-        Unknown: there is no such job.
-        LedgerError: it is over, or about to be.
+        NotFound: there is no such job.
+        LedgerError: the job has ended, or is already being stopped.
     """
     job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
     if job is None:
         raise no_such_job(job_id)
     if JobState(job.state).is_ended or job.concluded_at is not None:
-        raise LedgerError(f"the job {job_id} is over: {job.state}; nothing was changed")
+        raise LedgerError(f"the job {job_id} has already ended: {job.state}; nothing was changed")
     if job.stop_reason is not None:
-        raise LedgerError(f"the job {job_id} is being stopped already ({job.stop_reason}); nothing was changed")
-    said = f"stopped by {by}{': ' + reason if reason else ''}"
+        raise LedgerError(f"the job {job_id} is already being stopped ({job.stop_reason}); nothing was changed")
+    why = f"stopped by {by}{': ' + reason if reason else ''}"
     take_back(session, job, StopReason.REVOKED)
-    job.reason = said
-    acted(
+    job.reason = why
+    record_action(
         session, by, f"stopped the job {job_id} ({job.dag_id}.{job.task_id}, run {job.run_id}){': ' + reason if reason else ''}"
     )
 
 
-def no_such_job(job_id: str) -> Unknown:
-    return Unknown(f"there is no job {job_id[:36]!r}; `airflow remote jobs list` shows those there are")
+def no_such_job(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id[:36]!r}; `airflow remote jobs list` shows all jobs")
 
 
 def take_back(session: Session, job: Job, why: StopReason) -> None:
-    """End a locked, un-ended job from central's side: at once where no worker runs it, else by a stop.
+    """End a locked, open job: at once if no worker runs it, else by a stop request to its worker.
 
-    A trigger ends at once in any case: nothing waits for how it ends, its worker only has to be told.
+    A trigger always ends at once: its outcome is not needed, and its worker only receives the stop.
     """
     job.stop_reason = why.value
     job.stop_decided_at = database_clock(session)

@@ -1,4 +1,4 @@
-"""What a worker says about its jobs, each call fenced by (worker, job, epoch): accept, decline, renew, conclude, report, log."""
+"""Calls of a worker about its jobs: accept, decline, renew, conclude, report, fire. Each is fenced by (worker, job, epoch)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow_remote_protocol.messages import (
-    LONGEST_SHORT_TEXT,
+    MAX_SHORT_TEXT,
     HeldJob,
     JobKind,
     JobPhase,
@@ -28,14 +28,14 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
-from airflow_remote_provider.ledger.errors import Impossible, LeaseLapsed, NotYet, NotYours, Superseded, TooLate
+from airflow_remote_provider.ledger.errors import Impossible, LeaseLapsed, NoSuchJob, RetryLater, Superseded, TooLate
 from airflow_remote_provider.ledger.fence import (
-    LOOKED_UP,
+    MOST_LOOKED_UP,
     Subject,
     WorkerLease,
-    hold,
-    hold_open,
-    refuse_after_its_end,
+    find_job,
+    find_open_job,
+    refuse_after_end,
     subject_of,
 )
 from airflow_remote_provider.ledger.log_places import take_log
@@ -44,21 +44,21 @@ from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Worker
 
 STOPS_REPEATED = timedelta(minutes=5)
-"""How long a parked poll hears of an offer that was taken back; a later poll hears of it by listing the job."""
+"""How long a parked poll is answered with the stop of an offer that was taken back; a later poll gets it by listing the job."""
 
-RIVAL_SPEAKS_WITHIN = timedelta(seconds=5)
-"""How long after a takeover a worker's word that a job died is not taken yet. If it was no restart but a copy of the machine, the
-jobs live on the original, which has heard of the takeover in its open poll and claims its session back."""
+RIVAL_CLAIMS_WITHIN = timedelta(seconds=5)
+"""How long after a takeover of a session a report that a job died is refused. If the new start is a copy of the machine, the jobs
+run on the original, which learns of the takeover in its open poll and claims its session back."""
 
 
 def accept(session: Session, lease: WorkerLease) -> Subject:
-    """The worker runs the job. Again changes nothing. Return whom it is for.
+    """Note that the worker runs the job, and return what the job is for. A repeat changes nothing.
 
     Raises:
         LeaseLapsed: its task has ended.
     """
-    job = hold_open(session, lease)
-    refuse_after_its_end(session, job)
+    job = find_open_job(session, lease)
+    refuse_after_end(session, job)
     if job.state == JobState.OFFERED.value:
         job.state = advance(JobState.OFFERED, JobEvent.ACCEPT).value
         job.accepted_at = database_clock(session)
@@ -68,21 +68,21 @@ def accept(session: Session, lease: WorkerLease) -> Subject:
 
 
 HOST_DIED = "host-died: "
-"""How the reason of a decline begins when the process that hosted the trigger has ended."""
+"""Prefix of the reason of a decline if the host process of the trigger has died."""
 
 
 REPORTED_TRIGGER_DELAY = timedelta(seconds=5)
-"""How long a trigger waits that its worker reports as ended, which only its event or a stop ends."""
+"""Delay before a trigger is offered again that its worker reported as ended; only its event or a stop really ends a trigger."""
 
 
 def decline(session: Session, lease: WorkerLease, reason: str, *, delay: timedelta) -> None:
-    """The worker can't take an offer now: queue it again, after a delay, at no cost to the job.
+    """Queue an offer again that the worker can't take now, after a delay; it does not count as an attempt.
 
-    A running trigger as well: its worker drains, or the process that hosts it has ended.
+    A running trigger can be declined as well: its worker drains, or its host process has ended.
     """
-    job = hold_open(session, lease)
+    job = find_open_job(session, lease)
     if job.kind == JobKind.TRIGGER.value and job.state == JobState.RUNNING.value:
-        what = f"worker {job.worker_name}: {presentable(reason, longest=LONGEST_SHORT_TEXT)}"
+        what = f"worker {job.worker_name}: {presentable(reason, longest=MAX_SHORT_TEXT)}"
         deferrals.hand_back(session, job, what, delay=delay, died=reason.startswith(HOST_DIED))
         return
     if job.state != JobState.OFFERED.value:
@@ -91,16 +91,16 @@ def decline(session: Session, lease: WorkerLease, reason: str, *, delay: timedel
     job.offers -= 1
     job.deadline_at = None
     job.not_before = database_now(session) + delay
-    job.reason = f"declined by {job.worker_name}: {presentable(reason, longest=LONGEST_SHORT_TEXT)}"
+    job.reason = f"declined by {job.worker_name}: {presentable(reason, longest=MAX_SHORT_TEXT)}"
     wake(session, Topic.QUEUED)
 
 
 def withdraw(session: Session, leases: Sequence[WorkerLease]) -> None:
-    """The offers did not reach their worker (the poll was gone): queue them again at once."""
+    """Queue offers again at once that did not reach their worker because the poll had ended."""
     for lease in sorted(leases, key=lambda lease: lease.job_id):
         try:
-            job = hold_open(session, lease)
-        except (NotYours, Superseded):
+            job = find_open_job(session, lease)
+        except (NoSuchJob, Superseded):
             continue
         if job.state == JobState.OFFERED.value:
             job.state = advance(JobState.OFFERED, JobEvent.WITHDRAW).value
@@ -110,11 +110,11 @@ def withdraw(session: Session, leases: Sequence[WorkerLease]) -> None:
 
 
 def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta) -> list[Stop]:
-    """Renew what a poll lists; return what the worker must stop.
+    """Renew the jobs that a poll lists; return the jobs that the worker must stop.
 
-    Offers listed as preparing get a new deadline. A listed job that is not this worker's at that epoch any more is superseded;
-    one that was given up is lost: its log is still wanted. What a list costs is bounded by what central has leased to the worker,
-    not by what the worker lists: of other jobs a hundred are looked up at a time.
+    Offers listed as preparing get a new deadline. A listed job that no longer belongs to this worker at that epoch is superseded.
+    A job that was given up is lost, but its log is still accepted. The cost of a list is bounded by the jobs that are leased to
+    the worker: of other listed jobs, :data:`..fence.MOST_LOOKED_UP` are looked up at a time.
     """
     rows, looked_up = _listed_rows(session, worker_id, held)
     preparing: list[str] = []
@@ -126,11 +126,11 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
         row = rows.get(mine.job_id)
         ours = row is not None and (row.worker_id, row.epoch) == (worker_id, mine.epoch) and row.state != JobState.QUEUED.value
         if row is None or not ours:
-            stop = Stop(mine.job_id, mine.epoch, StopReason.SUPERSEDED, "another lease exists, or central knows no such job")
+            stop = Stop(mine.job_id, mine.epoch, StopReason.SUPERSEDED, "another lease exists, or central has no such job")
         elif row.stop_reason is not None:
             stop = _stop(row)
         elif row.state == JobState.LOST.value:
-            stop = Stop(mine.job_id, mine.epoch, StopReason.LOST, "central has given this job up; its log is still wanted")
+            stop = Stop(mine.job_id, mine.epoch, StopReason.LOST, "central has given up this job; its log is still accepted")
         elif JobState(row.state).is_ended:
             stop = Stop(mine.job_id, mine.epoch, StopReason.SUPERSEDED, f"the job has ended: {row.state}")
         else:
@@ -139,7 +139,7 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
             if row.missing_since is not None:
                 found.append(mine.job_id)
             continue
-        if is_stoppable(mine) and len(stops) < LOOKED_UP:
+        if is_stoppable(mine) and len(stops) < MOST_LOOKED_UP:
             stops.append(stop)
     if preparing:
         session.execute(
@@ -153,15 +153,15 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
 
 
 def _listed_rows(session: Session, worker_id: str, held: Sequence[HeldJob]) -> tuple[dict[str, Any], Collection[str]]:
-    """Return the rows of listed jobs by id, and the ids that were looked up: one of these without a row does not exist."""
+    """Return the rows of listed jobs by id, and the ids that were looked up; an id among them without a row does not exist."""
     wanted = select(Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason, Job.missing_since)
     ids = list(dict.fromkeys(job.job_id for job in held))
     rows: dict[str, Any] = {}
-    if len(ids) > LOOKED_UP:
+    if len(ids) > MOST_LOOKED_UP:
         leased = [state.value for state in JobState if state.is_leased]
         rows = {row.id: row for row in session.execute(wanted.where(Job.worker_id == worker_id, Job.state.in_(leased)))}
         others = dict.fromkeys(job.job_id for job in held if job.job_id not in rows and is_stoppable(job))
-        ids = list(others)[:LOOKED_UP]
+        ids = list(others)[:MOST_LOOKED_UP]
     if ids:
         rows |= {row.id: row for row in session.execute(wanted.where(Job.id.in_(ids)))}
     return rows, rows.keys() | set(ids)
@@ -175,12 +175,12 @@ def count_leased(session: Session, worker_id: str) -> int:
 
 
 def is_stoppable(held: HeldJob) -> bool:
-    """Whether a worker that lists the job so still has to hear of a stop."""
+    """Return whether a worker that lists the job in this phase still needs a stop request."""
     return held.phase not in (JobPhase.STOPPING, JobPhase.ENDED)
 
 
 def stops_for(session: Session, worker_ids: Sequence[str]) -> dict[str, list[Stop]]:
-    """Return what was taken back from these workers, by worker: running jobs, and offers revoked within the last minutes."""
+    """Return the stops of these workers, by worker id: running jobs, and offers revoked within :data:`STOPS_REPEATED`."""
     lately = database_now(session) - STOPS_REPEATED
     query = select(Job.id, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason).where(
         Job.worker_id.in_(worker_ids),
@@ -194,17 +194,17 @@ def stops_for(session: Session, worker_ids: Sequence[str]) -> dict[str, list[Sto
 
 
 def _stop(row: Any) -> Stop:
-    """Return what the worker hears of a job that was taken back."""
+    """Return the stop request for a job that was taken back."""
     reason = StopReason(row.stop_reason)
     return Stop(row.id, row.epoch, reason, row.reason if reason is StopReason.REVOKED else "")
 
 
 def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None:
-    """A new session: what does its worker hold by our books, but not list?
+    """Handle the jobs that are leased to a worker but not listed in its new session.
 
-    An offer goes back to the queue (its reply was lost). A running job is missing from now on, and lost by
-    :func:`..lost_jobs.lose_missing` unless it is listed again soon: a copy of the worker that is detected a moment later
-    must not cost the original its jobs.
+    An offer goes back to the queue: the reply with it was lost. A running job is missing from now on, and
+    :func:`..lost_jobs.lose_missing` declares it lost unless it is listed again soon. It is not lost at once, because a copy of
+    the worker that is detected a moment later must not cost the original its jobs.
     """
     listed = {(job.job_id, job.epoch) for job in held}
     leased = [state.value for state in JobState if state.is_leased]
@@ -223,37 +223,41 @@ def reconcile(session: Session, worker_id: str, held: Sequence[HeldJob]) -> None
 
 
 def conclude(session: Session, lease: WorkerLease, *, done: bool, body: bytes = b"") -> Subject:
-    """Note that the task's own terminal state is about to go through (*done*), or that it did not after all.
+    """Note that the task's own terminal state is about to go through (*done*), or that it did not go through after all.
 
-    Return whom it is for, as it was before. Set before the call goes out, so that nobody takes the state it brings for a
-    person's doing. Of a repeat (the reply was lost) it is told whether the scheduler has moved the task on since; the time of the
-    first one stays. *body* is the call's: a job concludes once, so a different one is no repeat.
+    Return what the job is for, as it was before the call. The note is made before the call goes out, so that the resulting state
+    is not mistaken for an action of a user. For a repeat (the reply was lost), `passed_on` says whether the scheduler has moved
+    the task on since; the time of the first call stays. A job concludes once, so a call with another *body* is not a repeat.
 
     Raises:
-        LeaseLapsed: the task has concluded with another state, or did not obey a stop.
+        LeaseLapsed: the task has concluded with another state, or did not stop when requested.
     """
-    job = hold_open(session, lease)
+    job = find_open_job(session, lease)
     subject = subject_of(job)
     if not done:
         job.concluded_at = job.concluded_as = None
     elif subject.concluded:
-        _insist_on_repeat(job, body)
+        _check_repeat(job, body)
         subject = replace(subject, passed_on=_is_passed_on(session, job))
     else:
-        refuse_after_its_end(session, job)
+        refuse_after_end(session, job)
         job.concluded_at = database_clock(session)
         job.concluded_as = hashlib.sha256(body).hexdigest()
     return subject
 
 
-def _insist_on_repeat(job: Job, body: bytes) -> None:
-    """Raises: LeaseLapsed."""
+def _check_repeat(job: Job, body: bytes) -> None:
+    """Check that *body* repeats the call with which the job concluded.
+
+    Raises:
+        LeaseLapsed: it carries another state.
+    """
     if job.concluded_as in (None, hashlib.sha256(body).hexdigest()):
         return
     try:
         json.loads(body)
     except (ValueError, RecursionError):
-        return  # Airflow reads bodies in the same way: it finds no state in this one, and refuses it
+        return  # Airflow parses bodies in the same way, finds no state in this one, and refuses it
     raise LeaseLapsed(f"the task of job {job.id} has ended with another state; only that call may be repeated")
 
 
@@ -273,28 +277,28 @@ EVENTS = {
 
 
 @dataclass(frozen=True)
-class End:
-    """How a job ended, as far as it says something about its worker."""
+class JobEnd:
+    """How a job ended, as far as it matters for judging its worker."""
 
     is_success: bool
     was_accepted: bool
     has_written: bool
-    """More than its API process lets it write unnoticed."""
+    """Whether it wrote more through the gateway than its API process allows without recording it."""
     reason: str
 
 
-def report(session: Session, lease: WorkerLease, said: Report) -> End | None:
-    """The job is over at its worker. The same report again changes nothing.
+def report(session: Session, lease: WorkerLease, said: Report) -> JobEnd | None:
+    """End the job as its worker reports. A repeat changes nothing.
 
-    Return how it ended; None if that says nothing about its worker: it was stopped, or reported before.
+    Return how it ended; None if that does not matter for judging the worker: it was stopped, or reported before.
 
     Raises:
-        Superseded: the job was revoked or offered anew meanwhile; what is reported counts for nothing.
+        Superseded: the job was revoked or offered again meanwhile; the report is ignored.
         TooLate: the job was lost meanwhile (call :func:`note_late` in a transaction of its own: this one is rolled back).
-        NotYet: a worker that has just taken a session over says that the job died there.
+        RetryLater: a worker that has just taken over a session reports that the job died.
         Impossible: an offer can't have run without acceptance.
     """
-    job = hold(session, lease)
+    job = find_job(session, lease)
     state = JobState(job.state)
     if state.is_ended:
         if job.outcome is not None:
@@ -302,44 +306,44 @@ def report(session: Session, lease: WorkerLease, said: Report) -> End | None:
         why = TooLate if state is JobState.LOST else Superseded
         raise why(f"job {lease.job_id} has ended without this report: {job.state}")
     if said.outcome is Outcome.DIED:
-        _wait_for_a_rival(session, lease.worker_id)
+        _refuse_while_copy_possible(session, lease.worker_id)
     if job.kind == JobKind.TRIGGER.value:
         _end_trigger(session, job, said)
         return None
     if state is JobState.OFFERED and said.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
         raise Impossible(f"job {lease.job_id} was never accepted; an offer can only be reported as unprepared, stopped or died")
     if state is JobState.OFFERED and said.outcome is Outcome.DIED and job.stop_reason is None:
-        # Its daemon went before anything had called under this lease: nothing ran, and nothing can once it is offered anew.
+        # The daemon died before any call under this lease: the job did not run, and can't once it is offered again.
         job.deadline_at = database_now(session)
         return None
-    stopped = job.stop_reason is not None and job.concluded_at is None and not _has_told_its_end(job, said)
+    stopped = job.stop_reason is not None and job.concluded_at is None and not _ran_to_its_end(job, said)
     event = JobEvent.REVOKE if stopped else EVENTS[said.outcome]
     job.state = advance(state, event).value
     job.ended_at = database_clock(session)
     job.outcome = said.outcome.value
     job.exit_code = said.exit_code
-    what = presentable(said.reason, longest=LONGEST_SHORT_TEXT)
-    job.reason = f"{job.reason} ({what or said.outcome.value})" if _is_a_persons_stop(job) else what
+    what = presentable(said.reason, longest=MAX_SHORT_TEXT)
+    job.reason = f"{job.reason} ({what or said.outcome.value})" if _is_user_stop(job) else what
     job.log_size = said.log_size
     job.log_sha256 = said.log_sha256 or None
     job.site_code = said.site_code or None
     job.deadline_at = None
-    # A connection test writes nothing, and a callback nothing that must be: of these only the start counts.
+    # Connection tests write nothing, and callbacks need not: for these only the acceptance counts.
     was_accepted = job.accepted_at is not None
     if stopped or said.outcome is Outcome.STOPPED or (job.kind != JobKind.TASK.value and was_accepted):
         return None
-    return End(said.outcome is Outcome.SUCCEEDED, was_accepted, job.writes > 0, what)
+    return JobEnd(said.outcome is Outcome.SUCCEEDED, was_accepted, job.writes > 0, what)
 
 
 def _end_trigger(session: Session, job: Job, said: Report) -> None:
-    """A trigger that could not be prepared fails its task; any other end without an event sends it back to the queue.
+    """Fail the task of a trigger that could not be prepared; queue a trigger again that ended otherwise without an event.
 
     Raises:
-        Impossible: it is said to have ended by itself, which an event has to tell.
+        Impossible: the trigger is reported to have ended by itself, which requires an event.
     """
     if said.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
         raise Impossible(f"job {job.id} is a trigger; it ends by its event")
-    reason = f"worker {job.worker_name}: {presentable(said.reason, longest=LONGEST_SHORT_TEXT) or said.outcome.value}"
+    reason = f"worker {job.worker_name}: {presentable(said.reason, longest=MAX_SHORT_TEXT) or said.outcome.value}"
     if said.outcome is Outcome.UNPREPARED:
         deferrals.fail(session, job, reason)
         job.outcome = said.outcome.value
@@ -350,46 +354,50 @@ def _end_trigger(session: Session, job: Job, said: Report) -> None:
 
 
 def fire(session: Session, lease: WorkerLease, event: TriggerEvent) -> None:
-    """A trigger has ended: let its task go on. The same event again changes nothing.
+    """End a trigger by its event and resume its task. A repeat changes nothing.
 
     Raises:
-        LedgerError: the lease is over, or the task no longer waits for this trigger.
+        LedgerError: the lease has ended, or the task no longer waits for this trigger.
     """
-    deferrals.fire(session, hold(session, lease), event)
+    deferrals.fire(session, find_job(session, lease), event)
 
 
-def _has_told_its_end(job: Job, said: Report) -> bool:
-    """Whether it is a callback or a connection test that ran to its end.
+def _ran_to_its_end(job: Job, said: Report) -> bool:
+    """Return whether the job is a callback or connection test that ran to its end, although a stop was set.
 
-    That has ended it in Airflow, too, and a look between then and now took it for somebody else's doing.
+    Its end in Airflow was set by itself, and a check between then and this report mistook that for an action of a user.
     """
     return job.kind != JobKind.TASK.value and job.stop_reason == StopReason.ENDED.value and said.outcome is Outcome.SUCCEEDED
 
 
-def _is_a_persons_stop(job: Job) -> bool:
-    """Whether somebody stopped this very job, and said so (:func:`..jobs.stop`); the executor still waits for it then."""
+def _is_user_stop(job: Job) -> bool:
+    """Return whether a user stopped this job (:func:`..jobs.stop`); the executor still waits for its end then."""
     return job.stop_reason == StopReason.REVOKED.value and bool(job.owner)
 
 
-def _wait_for_a_rival(session: Session, worker_id: str) -> None:
-    """Raises: NotYet."""
+def _refuse_while_copy_possible(session: Session, worker_id: str) -> None:
+    """Refuse a report from a start that may turn out to be a copy of the worker.
+
+    Raises:
+        RetryLater: the start took over the session less than :data:`RIVAL_CLAIMS_WITHIN` ago.
+    """
     worker = session.get(Worker, worker_id)
     if worker is None or worker.previous_boot_id is None or worker.session_at is None:
         return
-    if timedelta() <= database_now(session) - worker.session_at < RIVAL_SPEAKS_WITHIN:
-        raise NotYet("this worker has just started, and it is not certain yet that it is no copy; say so again in some seconds")
+    if timedelta() <= database_now(session) - worker.session_at < RIVAL_CLAIMS_WITHIN:
+        raise RetryLater("possible duplicate worker: this start has just taken over the session; retry in a few seconds")
 
 
 def note_late(session: Session, lease: WorkerLease, said: Report) -> None:
-    """Keep what a worker reported about a job after it had been lost."""
+    """Record a report about a job that had been lost before."""
     job = session.get(Job, lease.job_id)
     if job is None or job.worker_id != lease.worker_id:
         return
     exit_code = "" if said.exit_code is None else f", exit code {said.exit_code}"
-    reason = presentable(said.reason, longest=LONGEST_SHORT_TEXT)
+    reason = presentable(said.reason, longest=MAX_SHORT_TEXT)
     detail = (
         f"reported as {said.outcome.value}{exit_code} after it was lost ({job.reason}); refused. "
-        f"Its log has {said.log_size} bytes, SHA-256 {said.log_sha256 or 'not told'}. {reason}"
+        f"Its log has {said.log_size} bytes, SHA-256 {said.log_sha256 or 'unknown'}. {reason}"
     )
     record(
         session,
@@ -403,6 +411,3 @@ def note_late(session: Session, lease: WorkerLease, said: Report) -> None:
             job_id=job.id,
         ),
     )
-
-
-# Logs

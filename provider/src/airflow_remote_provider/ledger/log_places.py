@@ -1,4 +1,4 @@
-"""Which file a job's log goes to; it belongs to the newest job that has begun on it."""
+"""The file to which a job's log is written. A file belongs to the newest job that has begun to write to it (ADR 0023)."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from airflow_remote_protocol.states import JobState
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.ledger.fence import WorkerLease, hold
+from airflow_remote_provider.ledger.fence import WorkerLease, find_job
 from airflow_remote_provider.models import Job
 
 
 @dataclass(frozen=True)
 class LogPlace:
-    """Where a job's log goes: a file of the store, and where in it this lease's bytes begin (None: not known yet).
+    """The file of the store that gets a job's log, and the offset in it where this lease's bytes begin (None: not known yet).
 
-    *path* is None while it is not known how much of the log is in a file that a newer job has taken over (:func:`end_log`).
+    *path* is None until :func:`end_log` fixes how much of the log is in a file that a newer job has taken over.
     """
 
     path: str | None
     base: int | None
     own_path: str
-    """The path that the job's log was given: what is sized for :func:`begin_log` and :func:`end_log`."""
+    """The job's own log path. Its size is the argument of :func:`begin_log` and :func:`end_log`."""
 
 
 def log_place(session: Session, lease: WorkerLease) -> LogPlace:
-    """Return where the log of a lease goes; also after the job has ended under it.
+    """Return the place of a lease's log, also after the job has ended.
 
-    A log path belongs to the newest job whose log began on it. What an older one still sends goes into a file beside it, which
+    A log path belongs to the newest job whose log began on it. The remaining log of an older job goes to a file beside it, which
     Airflow reads together with it (ADR 0023).
     """
-    job = hold(session, lease, lock=False)
+    job = find_job(session, lease, lock=False)
     begun = job.log_base if job.log_epoch == job.epoch else None
     if job.log_successor is None:
         return LogPlace(job.log_path, begun, job.log_path)
@@ -41,17 +41,17 @@ def log_place(session: Session, lease: WorkerLease) -> LogPlace:
         return LogPlace(beside, 0, job.log_path)
     if job.log_end is None:
         return LogPlace(None, None, job.log_path)
-    # What the first file has counts as held: the worker's offsets go on from there.
+    # The bytes in the first file count as held: the worker's offsets continue after them.
     return LogPlace(beside, min(0, begun - job.log_end), job.log_path)
 
 
 def begin_log(session: Session, lease: WorkerLease, base: int) -> int:
-    """Fix where this lease's bytes begin; the first call wins. Return the offset that holds.
+    """Fix the offset where this lease's bytes begin; the first call wins. Return the offset in force.
 
-    *base* is the file's size, read after :func:`log_place` was committed. Where a newer job has the path, nothing begins on it:
-    ask for the place again.
+    *base* is the file's size, read after :func:`log_place` was committed. If a newer job has taken the path meanwhile, nothing is
+    fixed, and the caller must ask for the place again.
     """
-    job = hold(session, lease)
+    job = find_job(session, lease)
     if job.log_epoch == job.epoch and job.log_base is not None:
         return job.log_base
     take_log(session, job)
@@ -63,17 +63,17 @@ def begin_log(session: Session, lease: WorkerLease, base: int) -> int:
 
 
 def end_log(session: Session, lease: WorkerLease, size: int) -> None:
-    """Fix how large the file was when a newer job took it over; the first call wins. *size* is its size now.
+    """Fix the size of the file at the time when a newer job took it over; the first call wins. *size* is its size now.
 
-    Nothing is appended between the takeover and the newer job's first byte, and that fixes it, too (:func:`begin_log`).
+    Nothing is appended between the takeover and the newer job's first byte, which also fixes the size (:func:`begin_log`).
     """
-    job = hold(session, lease)
+    job = find_job(session, lease)
     if job.log_successor is not None and job.log_end is None:
         job.log_end = size
 
 
 def take_log(session: Session, job: Job) -> None:
-    """Make the log path this job's own: what older jobs still send no longer goes there. A job that is over takes nothing."""
+    """Make this job the owner of its log path, so that older jobs no longer write there. An ended job does not take it over."""
     job.log_key = hashlib.sha256(job.log_path.encode()).hexdigest()
     others = session.execute(
         select(Job.id, Job.log_successor).where(Job.log_key == job.log_key, Job.id != job.id).order_by(Job.id)

@@ -1,4 +1,4 @@
-"""Jobs whose worker was silent for too long, or came back without them."""
+"""Declares jobs lost whose worker was silent for too long, or came back without them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_remote_provider.models import Job, WorkerContact
 
 
 def lose_silent(session: Session) -> int:
-    """Call jobs lost whose worker has been silent for longer than the job allows. Return how many.
+    """Declare jobs lost whose worker has been silent for longer than the job allows. Return how many.
 
-    Only for a process whose observation window (`api/duties/observation.py`) is long enough for every worker to come back.
+    The observation window of the calling process (`api/duties/observation.py`) must be long enough for every worker to reconnect.
     """
     now = database_now(session)
     query = (
@@ -35,12 +35,12 @@ def lose_silent(session: Session) -> int:
         return 0
     locked = select(Job).where(Job.id.in_(lost), Job.state == JobState.RUNNING.value).order_by(Job.id).with_for_update()
     for job in session.scalars(locked):
-        _lose(session, job, f"worker {job.worker_name} was not heard of for {timedelta(seconds=job.lost_after_s)}", now)
+        _lose(session, job, f"no contact from worker {job.worker_name} for {timedelta(seconds=job.lost_after_s)}", now)
     return len(lost)
 
 
 def lose_missing(session: Session, *, grace: timedelta) -> int:
-    """Call running jobs lost that their worker has not listed since it opened its session. Return how many."""
+    """Declare running jobs lost that their worker has not listed since it opened its session. Return how many."""
     now = database_now(session)
     query = select(Job).where(Job.state == JobState.RUNNING.value, Job.missing_since < now - grace)
     missing = session.scalars(query.order_by(Job.id).with_for_update()).all()
@@ -51,7 +51,7 @@ def lose_missing(session: Session, *, grace: timedelta) -> int:
 
 def _lose(session: Session, job: Job, why: str, now: datetime) -> None:
     if job.kind == JobKind.TRIGGER.value:
-        deferrals.hand_back(session, job, why)  # another worker goes on; the task keeps waiting
+        deferrals.hand_back(session, job, why)  # another worker continues it; the task keeps waiting
         return
     job.state = advance(JobState(job.state), JobEvent.LOSE).value
     job.ended_at = now
@@ -63,10 +63,11 @@ def _lose(session: Session, job: Job, why: str, now: datetime) -> None:
     )
 
 
-def rebase(session: Session, *, offer_deadline: timedelta) -> None:
-    """The clock was set, or nobody has watched for a while: what was stamped must not hold for a day, nor be over at once.
+def rebase_times(session: Session, *, offer_deadline: timedelta) -> None:
+    """Correct stored times after the clock was set, or after a time without observation.
 
-    Workers heard of in the future were heard of now; offers begin their deadline anew; nothing waits longer for its next offer.
+    They must neither hold for a day nor expire at once. Contacts in the future become now, the deadlines of offers start again,
+    and queued jobs can be offered at once.
     """
     now = database_now(session)
     session.execute(update(WorkerContact).where(WorkerContact.last_seen_at > now).values(last_seen_at=now))
@@ -76,8 +77,8 @@ def rebase(session: Session, *, offer_deadline: timedelta) -> None:
 
 
 def _silence(now: datetime, *contacts: datetime | None) -> timedelta:
-    """Return how long ago the last contact was. That a job was accepted is one, perhaps not written down yet as its worker's.
+    """Return the time since the last contact. Accepting a job is a contact too, perhaps not stored yet as its worker's.
 
-    What lies in the future was stamped before the clock was set back, and says nothing.
+    Times in the future were stored before the clock was set back, and are ignored.
     """
     return now - max((at for at in contacts if at is not None and at <= now), default=now)

@@ -1,7 +1,7 @@
-"""What comes from a worker, as people may be shown it: in tables, logs and pages, whose readers are programs too.
+"""Makes free text from a worker safe to show in tables, logs and pages, which programs read too.
 
-Refused is what no honest worker says (ids, numbers: the protocol's types). Free text is taken as it comes and made harmless here,
-once, before it is stored: an exception's text may hold anything.
+The types of the protocol refuse ids and numbers that no honest worker sends. Free text, such as the text of an exception, may
+hold anything; it is accepted and made harmless here, once, before it is stored.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 
 def presentable(text: str, *, longest: int) -> str:
-    """Return *text* on one line, without control characters (NUL, which databases refuse; those that steer a terminal or turn the
-    direction of writing), and cut to *longest*."""
+    """Return *text* on one line, cut to *longest* characters, without control characters.
+
+    These are NUL, which databases refuse, and characters that control a terminal or the direction of writing.
+    """
     if len(text) <= longest and text.isprintable():
         return text
     shown = "".join(_shown(char) for char in text[:longest])

@@ -1,4 +1,4 @@
-"""Queue policies: the globs that people grant to every job of a queue, and whether the rest is denied or only recorded."""
+"""Queue policies: the globs granted to every job of a queue, and whether other requests are denied or only recorded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.definitions.grants import Grant, GrantKind
-from airflow_remote_provider.ledger.audit import acted
+from airflow_remote_provider.ledger.audit import record_action
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.fence import WorkerLease
-from airflow_remote_provider.ledger.queues import ALL_QUEUES, locked
+from airflow_remote_provider.ledger.queues import ALL_QUEUES, lock_queue
 from airflow_remote_provider.models import Deferral, Job, Queue
 from airflow_remote_provider.placeholder_names import OURS
 
@@ -25,27 +25,27 @@ log = logging.getLogger(__name__)
 
 
 class Mode(str, Enum):
-    """What becomes of an ask that nothing grants."""
+    """What happens to a request that nothing grants."""
 
     ENFORCE = "enforce"
     AUDIT = "audit"
-    """Let through, and recorded."""
+    """Allowed, and recorded."""
 
 
 class BadGlob(LedgerError):
-    """What should be granted or withdrawn is no glob, or was never granted."""
+    """A glob to grant or to withdraw is not valid, or was never granted."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What holds for the jobs of one queue."""
+    """The policy in force for the jobs of one queue."""
 
     mode: Mode
     grant: Grant
 
 
 def policy_of(session: Session, queue: str) -> Policy:
-    """Return the policy of *queue*, that of all queues included."""
+    """Return the policy of *queue*, including that of all queues."""
     rows = {row.name: row for row in session.scalars(select(Queue).where(Queue.name.in_((queue, ALL_QUEUES))))}
     own, everywhere = rows.get(queue), rows.get(ALL_QUEUES)
     mode = (own and own.mode) or (everywhere and everywhere.mode) or Mode.ENFORCE
@@ -56,36 +56,38 @@ def policy_of(session: Session, queue: str) -> Policy:
 
 
 def allow(session: Session, queue: str, globs: Mapping[GrantKind, Sequence[str]], *, by: str) -> PolicyRow:
-    """Grant *globs* to every job of *queue*, from its next question on.
+    """Grant *globs* to every job of *queue*, from its next request on.
 
     Raises:
-        BadGlob: none is named, or one is empty or too long.
-        LedgerError: no name that a queue can have.
+        BadGlob: no glob is named, or one is empty or too long.
+        LedgerError: *queue* is not a valid name of a queue.
     """
-    _insist_on_some(globs)
+    _require_some(globs)
     for pattern in (pattern for some in globs.values() for pattern in some):
         if not pattern.strip() or len(pattern) > LONGEST_GLOB:
-            raise BadGlob(f"{pattern[:50]!r} is no glob of 1 to {LONGEST_GLOB} characters")
+            raise BadGlob(f"{pattern[:50]!r} is not a valid glob: write 1 to {LONGEST_GLOB} characters")
     for classpath in globs.get(GrantKind.CODE_ON_CENTRAL, ()):
         if not CLASSPATH.fullmatch(classpath):
             raise BadGlob(
-                f"{classpath[:50]!r} is no import path of a class; code on central is named class by class, without a glob"
+                f"{classpath[:50]!r} is not the import path of a class; name each class to run on central in full, without a glob"
             )
         if classpath.startswith(OURS):
-            raise BadGlob(f"{classpath[:80]!r} is a class of the Remote Executor itself; it is no code on central")
-    row = locked(session, queue, by=by)
+            raise BadGlob(
+                f"{classpath[:80]!r} is a class of the Remote Executor itself, which cannot be listed as code on central"
+            )
+    row = lock_queue(session, queue, by=by)
     row.globs = {kind.value: sorted({*_globs(row, kind), *globs.get(kind, ())}) for kind in GrantKind}
     return _changed(session, row, "allow", globs)
 
 
 def deny(session: Session, queue: str, globs: Mapping[GrantKind, Sequence[str]], *, by: str) -> PolicyRow:
-    """Take *globs* back. What a task's own definition names stays granted.
+    """Withdraw *globs*. Names in a task's own definition stay granted.
 
     Raises:
-        BadGlob: none is named, or the queue's policy has no such glob; nothing has changed.
+        BadGlob: no glob is named, or the queue's policy has no such glob; nothing has changed.
     """
-    _insist_on_some(globs)
-    row = locked(session, queue, by=by)
+    _require_some(globs)
+    row = lock_queue(session, queue, by=by)
     for kind, some in globs.items():
         if missing := set(some) - set(_globs(row, kind)):
             has = ", ".join(_globs(row, kind)) or "none"
@@ -95,17 +97,17 @@ def deny(session: Session, queue: str, globs: Mapping[GrantKind, Sequence[str]],
 
 
 def set_mode(session: Session, queue: str, mode: Mode, *, by: str) -> PolicyRow:
-    """Deny what is not granted to jobs of *queue*, or only record it."""
-    row = locked(session, queue, by=by)
+    """Set whether requests that are not granted to jobs of *queue* are denied or only recorded."""
+    row = lock_queue(session, queue, by=by)
     row.mode = mode.value
     return _changed(session, row, f"mode {mode.value}", {})
 
 
 def runs_on_central(session: Session, lease: WorkerLease, classpath: str, body: bytes) -> tuple[bool, bool]:
-    """Say whether central's triggerer runs this trigger class for the job, and whether that was decided by an earlier call.
+    """Return whether central's triggerer runs this trigger class for the job, and whether an earlier call decided that.
 
-    What administrators have listed for the job's queue decides at the first call. A repeat of it, with the same *body*, finds
-    that decision in our note, for Airflow's row may have been written by it; another body finds none.
+    The first call decides, by the classes that administrators have listed for the job's queue. A repeat with the same *body* gets
+    the decision stored with the wait, because Airflow's row may have been written by then. Another body is not a repeat.
     """
     own = select(Job).where(Job.id == lease.job_id, Job.worker_id == lease.worker_id, Job.epoch == lease.epoch)
     job = session.scalar(own)
@@ -121,7 +123,7 @@ def runs_on_central(session: Session, lease: WorkerLease, classpath: str, body: 
 
 @dataclass(frozen=True)
 class PolicyRow:
-    """One queue's policy as people see it."""
+    """The policy of one queue as the API and the CLI show it."""
 
     queue: str
     mode: str | None
@@ -147,9 +149,9 @@ LONGEST_GLOB = 500
 CLASSPATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
-def _insist_on_some(globs: Mapping[GrantKind, Sequence[str]]) -> None:
+def _require_some(globs: Mapping[GrantKind, Sequence[str]]) -> None:
     if not any(globs.values()):
-        raise BadGlob(f"name something: at least one of {', '.join(kind.value for kind in GrantKind)}")
+        raise BadGlob(f"name at least one of {', '.join(kind.value for kind in GrantKind)}")
 
 
 def _globs(row: Queue, kind: GrantKind) -> list[str]:
@@ -158,9 +160,9 @@ def _globs(row: Queue, kind: GrantKind) -> list[str]:
 
 def _changed(session: Session, row: Queue, what: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
     session.flush()
-    said = {kind.value: list(some) for kind, some in globs.items() if some}
-    acted(session, row.changed_by, f"changed the policy of the queue {row.name}: {what} {said or ''}".rstrip())
-    log.warning("The policy of the queue %r was changed by %s: %s %s", row.name, row.changed_by, what, said or "")
+    changes = {kind.value: list(some) for kind, some in globs.items() if some}
+    record_action(session, row.changed_by, f"changed the policy of the queue {row.name}: {what} {changes or ''}".rstrip())
+    log.warning("The policy of the queue %r was changed by %s: %s %s", row.name, row.changed_by, what, changes or "")
     return _as_row(row)
 
 

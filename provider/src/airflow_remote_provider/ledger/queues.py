@@ -1,4 +1,4 @@
-"""Queues: what people decided about them, and how deep they are. What waits in them is :mod:`.jobs`' and :mod:`.dispatch`'s."""
+"""Queues: their settings and their depth. :mod:`.jobs` and :mod:`.dispatch` own the jobs that wait in them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.audit import acted
-from airflow_remote_provider.ledger.errors import LedgerError, Unknown
+from airflow_remote_provider.ledger.audit import record_action
+from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.models import Job, Queue
 
 LONGEST_NAME = 256
 
 ALL_QUEUES = "*"
-"""Its policy holds for every queue, besides the queue's own."""
+"""Its policy applies to every queue, in addition to the queue's own."""
 
 
-def locked(session: Session, name: str, *, by: str) -> Queue:
-    """Return what was decided about a queue, locked, for *by* to change; a new row if that is nothing yet.
+def lock_queue(session: Session, name: str, *, by: str) -> Queue:
+    """Return the locked row of a queue, to be changed by the user *by*; a new row if the queue has no settings yet.
 
     Raises:
-        LedgerError: no name that a queue can have.
+        LedgerError: *name* is not a valid name of a queue.
     """
     if not 0 < len(name) <= LONGEST_NAME:
-        raise LedgerError(f"a queue's name has 1 to {LONGEST_NAME} characters, this one has {len(name)}; correct it")
+        raise LedgerError(f"the name of a queue must have 1 to {LONGEST_NAME} characters, this one has {len(name)}")
     queue = session.get(Queue, name, with_for_update=True)
     if queue is None:
         queue = Queue(name=name)
@@ -38,48 +38,48 @@ def locked(session: Session, name: str, *, by: str) -> Queue:
 
 
 def set_queue(session: Session, name: str, *, lost_after_s: float, by: str) -> None:
-    """Decide how long the workers of a queue's jobs may be silent. Jobs that are queued from now on follow it.
+    """Set how long the worker of a job of this queue may be silent before the job is lost. Applies to jobs queued from now on.
 
     Raises:
-        LedgerError: no name that a queue can have, or that of all queues.
+        LedgerError: *name* is not a valid name of a queue, or stands for all queues.
     """
     if name == ALL_QUEUES:
-        raise LedgerError("for all queues `[remote] lost_after_seconds` decides; name one queue")
-    locked(session, name, by=by).lost_after_s = lost_after_s
-    acted(session, by, f"set for the queue {name}: lost after {lost_after_s:g} s")
+        raise LedgerError("set `[remote] lost_after_seconds` for all queues; here, name one queue")
+    lock_queue(session, name, by=by).lost_after_s = lost_after_s
+    record_action(session, by, f"set for the queue {name}: lost after {lost_after_s:g} s")
 
 
 def unset_queue(session: Session, name: str, *, by: str = "unknown") -> None:
-    """Let the defaults hold again for this queue. Its policy stays.
+    """Restore the defaults of this queue. Its policy stays.
 
     Raises:
-        Unknown: nothing was decided about it.
+        NotFound: the queue has no settings.
     """
     queue = session.get(Queue, name, with_for_update=True)
     if queue is None or queue.lost_after_s is None:
-        raise Unknown(f"nothing was set for the queue {name!r}; `airflow remote queues list` shows what was")
+        raise NotFound(f"the queue {name!r} has no rules; `airflow remote queues list` shows the rules of all queues")
     queue.lost_after_s = None
     queue.changed_at, queue.changed_by = database_now(session), by
-    acted(session, by, f"unset the rules of the queue {name}")
+    record_action(session, by, f"unset the rules of the queue {name}")
 
 
 @dataclass(frozen=True)
 class QueueRule:
-    """What people decided about the jobs of one queue."""
+    """The settings of one queue."""
 
     lost_after_s: float
     changed_by: str
 
 
 def rules(session: Session) -> dict[str, QueueRule]:
-    """Return what people decided, by queue. A handful of rows."""
+    """Return the settings of queues, by queue. A handful of rows."""
     query = select(Queue.name, Queue.lost_after_s, Queue.changed_by).where(Queue.lost_after_s.is_not(None))
     return {row.name: QueueRule(row.lost_after_s, row.changed_by) for row in session.execute(query)}
 
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """How many jobs of one queue and team are where."""
+    """How many jobs of one queue and team are in each open state."""
 
     queue: str
     queued: int
@@ -90,9 +90,9 @@ class QueueDepth:
 
 
 def depths(session: Session) -> list[QueueDepth]:
-    """Return every queue that has jobs not ended yet, once for each team that has some; one statement.
+    """Return every queue that has open jobs, once for each team with such jobs. One statement.
 
-    Triggers that a worker hosts are not counted: they take no slot, and wait for days.
+    Triggers that a worker hosts are not counted: they take no slot, and may wait for days.
     """
     open_states = [state.value for state in JobState if not state.is_ended]
     query = (

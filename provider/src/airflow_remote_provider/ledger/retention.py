@@ -1,4 +1,4 @@
-"""What the ledger forgets: ended jobs after the days of history that are kept, and removed workers."""
+"""Deletes ended jobs after the days of history that are kept, and removed workers after a day."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ REMOVED_KEPT = timedelta(days=1)
 
 
 def known_workers(session: Session) -> set[str]:
-    """Return the ids of all workers that the ledger knows, removed ones included until they are purged."""
+    """Return the ids of all workers, including removed ones until they are purged."""
     return set(session.scalars(select(Worker.id)))
 
 
 def purge(session: Session, *, older_than: timedelta) -> int:
-    """Forget ended jobs that are older than the history kept; and workers removed a day ago. Return how many jobs.
+    """Delete ended jobs that are older than the history kept, and workers removed a day ago. Return how many jobs.
 
-    The scheduler has heard of their end, or needn't: a task that told its state itself while no scheduler lived is adopted
-    by none.
+    A job that is neither settled nor concluded stays: a scheduler may still need its end. A task that reported its state itself
+    while no scheduler lived is not adopted by any, so its job is deleted.
     """
     now = database_now(session)
     before = now - older_than

@@ -1,8 +1,8 @@
-"""How a worker's credential is replaced, and what it means when a replaced one is used. Hashes only.
+"""Replaces the credentials of workers, and detects the use of a replaced one. Only hashes are stored.
 
-A worker asks for its next credential, stores it, and uses it; the one that asked stays good until then, so that whatever is lost
-on the way costs nothing. From its first use on the new one is the credential and the old one is past: for as long as requests
-that had left before may still arrive it is taken, after that whoever uses it has a copy.
+A worker asks for its next credential, stores it, and uses it. The old credential stays valid until that first use, so that a lost
+reply does no harm. After the first use, the old credential is accepted for :data:`HANDOVER`, because earlier requests may still
+arrive. Later, its use means that someone has a copy.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record, record_action
 from airflow_remote_provider.ledger.changes import stamp
-from airflow_remote_provider.ledger.errors import Expired, LedgerError, NotYet, Revoked, Suspended
+from airflow_remote_provider.ledger.errors import Expired, LedgerError, RetryLater, Revoked, Suspended
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.ledger.workers import WorkerRecord, find_worker, record_of
 from airflow_remote_provider.models import Worker
 
 HANDOVER = timedelta(seconds=60)
-"""How long after the new one's first use the old one is taken: a request waits 30 s for its answer, and may be sent twice."""
+"""How long the old credential is accepted after the first use of the new one: a request waits 30 s and may be sent twice."""
 
 
 def issue(session: Session, worker_id: str, presented: str, *, life: timedelta) -> tuple[str, WorkerRecord]:
-    """Make the credential that replaces the one whose hash is *presented*; return it in clear, this once.
+    """Make the credential that replaces the one with the hash *presented*; return it in clear text, only now.
 
-    Asked again, it makes another: the reply with the first was lost, and nobody can use what nobody has.
+    A repeated call makes another one: the reply with the first was lost, so no one has it.
 
     Raises:
-        NotYet: *presented* has been replaced already.
-        Revoked, Suspended: the worker may not speak.
+        RetryLater: *presented* has already been replaced.
+        Revoked, Suspended: the worker is refused.
     """
     worker = _locked(session, worker_id)
     if worker.suspended_at is not None:
         raise Suspended(worker.name)
     if worker.credential_hash != presented:
-        raise NotYet("this credential has been replaced by a newer one of this worker's; ask with that")
+        raise RetryLater("this credential has been replaced; ask with the newer one")
     credential = make_token(TokenKind.WORKER, secrets.token_bytes(TOKEN_BYTES))
     now = database_now(session)
     worker.next_hash, worker.next_at, worker.next_expires_at = hash_token(credential), now, now + life
@@ -49,7 +49,7 @@ def issue(session: Session, worker_id: str, presented: str, *, life: timedelta) 
 
 
 def adopt(session: Session, worker_id: str, presented: str) -> WorkerRecord:
-    """Take the next credential for the worker's own: it was used. If *presented* is not (any more) that, nothing changes."""
+    """Make the next credential, which was just used, the worker's own. Nothing changes if *presented* is another one."""
     worker = _locked(session, worker_id)
     if worker.next_hash != presented:
         return record_of(worker)
@@ -66,9 +66,12 @@ def adopt(session: Session, worker_id: str, presented: str) -> WorkerRecord:
     return record_of(worker)
 
 
-def hear_past(session: Session, worker_id: str, presented: str, *, source: str, suspend: bool) -> tuple[WorkerRecord, bool]:
-    """Decide about a call with a credential that was replaced. True: it left before that; False: the worker is flagged,
-    and suspended if *suspend*."""
+def check_replaced(session: Session, worker_id: str, presented: str, *, source: str, suspend: bool) -> tuple[WorkerRecord, bool]:
+    """Decide about a call with a replaced credential, and return the worker and whether the call is accepted.
+
+    A call is accepted if it may have been sent before the replacement. Otherwise the worker is flagged, and with *suspend*
+    suspended.
+    """
     worker = _locked(session, worker_id)
     now = database_now(session)
     if presented != worker.past_hash or worker.past_at is None:
@@ -77,7 +80,7 @@ def hear_past(session: Session, worker_id: str, presented: str, *, source: str, 
         return record_of(worker), True
     where = f" from {source}" if source else ""
     text = f"a credential that had been replaced on {worker.past_at:%Y-%m-%d %H:%M} UTC was used{where} and refused: "
-    text += "the worker's directory was restored from a backup, or somebody has a copy of it"
+    text += "the worker's directory was restored from a backup, or someone has a copy of it"
     if suspend and worker.suspended_at is None:
         worker.suspended_at, worker.session_id = now, None
         text += "; the worker is suspended"
@@ -89,11 +92,11 @@ def hear_past(session: Session, worker_id: str, presented: str, *, source: str, 
     return record_of(worker), False
 
 
-def insist_on_life(session: Session, worker_id: str) -> WorkerRecord:
-    """Return the worker as it is now. Asked only when a process's own clock says that the credential's life is over.
+def check_expiry(session: Session, worker_id: str) -> WorkerRecord:
+    """Return the present worker. Called only when the process's own clock says that the credential has expired.
 
     Raises:
-        Expired: the database's clock says so too.
+        Expired: the database's clock says so, too.
     """
     worker = _locked(session, worker_id)
     if worker.credential_expires_at is not None and worker.credential_expires_at <= database_now(session):
@@ -108,21 +111,21 @@ def _locked(session: Session, worker_id: str) -> Worker:
     return worker
 
 
-# What people want
+# Requests of users
 
 
-def ask_to_rotate(session: Session, name: str, *, by: str) -> None:
-    """Have the worker replace its credential as soon as it hears of it."""
+def request_rotation(session: Session, name: str, *, by: str) -> None:
+    """Request the worker to replace its credential as soon as it receives the request."""
     worker = credentialed_worker(session, name)
     worker.rotate_asked_at = database_now(session)
     worker.intent_revision += 1
     worker.changed_at = stamp(session)
-    acted(session, by, "asked for a new credential", worker)
+    record_action(session, by, "requested a new credential", worker)
     wake(session, Topic.WORKER)
 
 
 def credentialed_worker(session: Session, name: str) -> Worker:
     worker = find_worker(session, name)
     if worker.revoked_at is not None:
-        raise LedgerError(f"the credential of worker {name!r} was revoked for good; remove it and join it again")
+        raise LedgerError(f"the credential of worker {name!r} was revoked permanently; remove the worker and join it again")
     return worker

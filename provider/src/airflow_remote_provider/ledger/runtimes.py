@@ -1,14 +1,14 @@
-"""What workers report of their runtimes, and whether that lets them have jobs."""
+"""The runtimes that workers report, and whether they can host tasks of this central."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, Runtime
+from airflow_remote_protocol.messages import MAX_SHORT_TEXT, Runtime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.agreement import disagreement
+from airflow_remote_provider.agreement import explain_mismatch
 from airflow_remote_provider.compat import airflow_version
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import Revoked
@@ -18,10 +18,10 @@ from airflow_remote_provider.models import Worker
 
 
 def note(session: Session, worker_id: str, runtime: Runtime) -> str:
-    """Keep what a worker reported; return why it gets no jobs, empty if it does.
+    """Store the runtime that a worker reported; return why it gets no jobs, empty if it gets jobs.
 
     Raises:
-        Revoked: it was removed.
+        Revoked: the worker was removed.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None:
@@ -30,24 +30,24 @@ def note(session: Session, worker_id: str, runtime: Runtime) -> str:
         "airflow": presentable(runtime.airflow, longest=50),
         "task_sdk": presentable(runtime.task_sdk, longest=50),
         "python": presentable(runtime.python, longest=50),
-        "trouble": presentable(runtime.trouble, longest=LONGEST_SHORT_TEXT),
+        "trouble": presentable(runtime.trouble, longest=MAX_SHORT_TEXT),
     }
     _judge(session, worker)
     return worker.unfit or ""
 
 
 def judge_again(session: Session) -> None:
-    """Judge by this central's version what was reported to another one."""
+    """Judge all stored runtimes by this central's version; they may have been reported to another version."""
     rows = session.execute(select(Worker.id, Worker.runtime, Worker.unfit).where(Worker.runtime.is_not(None)))
     others = [row.id for row in rows if _verdict(row.runtime) != row.unfit]
     for worker in session.scalars(select(Worker).where(Worker.id.in_(others)).order_by(Worker.id).with_for_update()):
         _judge(session, worker)
 
 
-def _verdict(told: Mapping[str, str] | None) -> str | None:
-    if not told:
+def _verdict(reported: Mapping[str, str] | None) -> str | None:
+    if not reported:
         return None
-    return told["trouble"] or disagreement(airflow_version(), told["task_sdk"], told["airflow"]) or None
+    return reported["trouble"] or explain_mismatch(airflow_version(), reported["task_sdk"], reported["airflow"]) or None
 
 
 def _judge(session: Session, worker: Worker) -> None:

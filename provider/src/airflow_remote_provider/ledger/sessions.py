@@ -1,4 +1,4 @@
-"""Sessions of a worker, and copies of one: two machines with the same credential."""
+"""Sessions of workers, and the detection of copies: two machines with the same credential (ADR 0010)."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.audit import AuditKind
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import LIVE_WITHIN, shown_facts
-from airflow_remote_provider.ledger.errors import Cloned, Revoked, StrangeCertificate, Suspended
+from airflow_remote_provider.ledger.errors import Cloned, Revoked, Suspended, WrongCertificate
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.ledger.workers import WorkerRecord, note_change_of, record_of, seen
+from airflow_remote_provider.ledger.workers import WorkerRecord, note_contact, record_of, record_worker_event
 from airflow_remote_provider.models import Worker, WorkerContact
 
 RIVALS_WITHIN = timedelta(minutes=10)
-"""How long after a takeover the older start may claim its session back, and shows by that that the later one is a copy."""
+"""How long after a takeover the older start can claim its session back, which proves that the later one is a copy."""
 
 
 WIDEST_OFFSET_S = 1e9
 
 
 def open_session(session: Session, worker_id: str, request: SessionRequest, *, certificate: str | None = None) -> WorkerRecord:
-    """Give the worker a new session; a new start of the same instance takes over at once, whatever became of the old one.
+    """Open a new session of the worker. A new start of the same instance takes over at once.
 
-    One that is bound to no client certificate yet is bound to the *certificate* that it came with.
+    A worker that is not bound to a client certificate yet is bound to *certificate*.
 
-    A start that was taken over is dead and says nothing any more, unless the other one is a copy of the whole machine. If it
-    speaks again soon, the older start has its session back and the later one is refused from now on.
+    A start that was taken over is dead and makes no more calls, unless the other one is a copy of the whole machine. If the older
+    start calls again soon, it gets its session back, and the later one is refused from then on.
 
     Raises:
-        Cloned: this credential's session belongs to another installation, or to another copy of this one; the first is not
-            disturbed, but flagged (call :func:`flag_clone` in a transaction of its own: this one is rolled back).
+        Cloned: this credential's session belongs to another installation, or to another copy of this one. The first one keeps its
+            session, but is flagged (call :func:`flag_clone` in a transaction of its own: this one is rolled back).
         Revoked: the credential was revoked.
-        Suspended: somebody has to lift that first.
-        StrangeCertificate: it is bound to another one.
+        Suspended: an administrator must lift the suspension first.
+        WrongCertificate: the worker is bound to another certificate.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None or worker.revoked_at is not None:
@@ -49,8 +49,8 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
         raise Suspended(worker.name)
     if worker.instance_id is not None and worker.instance_id != request.instance_id:
         raise Cloned(
-            f"worker {worker.name!r} is known as another installation: its state directory was copied, or the machine rebuilt. "
-            "On a copy, join under another name; on a rebuilt machine, join with a token of: "
+            f"worker {worker.name!r} is another installation: its state directory was copied, or the machine was rebuilt. "
+            "On a copy, join under another name; on a rebuilt machine, join with a token from: "
             f"airflow remote enrol create --replaces {worker.name}"
         )
     now = database_now(session)
@@ -58,33 +58,33 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
         _take_over(session, worker, request.boot_id, now)
         worker.restart_asked_at = worker.restart_asked_by = None
     if certificate is not None and worker.certificate not in (None, certificate):
-        raise StrangeCertificate(worker.name, certificate)
+        raise WrongCertificate(worker.name, certificate)
     if certificate is not None and worker.certificate is None:
         worker.certificate = certificate
-        note_change_of(session, worker, AuditKind.CERTIFICATE, f"was bound to the client certificate of {certificate}", now)
+        record_worker_event(session, worker, AuditKind.CERTIFICATE, f"was bound to the client certificate of {certificate}", now)
     worker.instance_id = request.instance_id
     worker.boot_id = request.boot_id
     worker.session_id = str(uuid.uuid4())
-    worker.received_revision = worker.intent_revision  # the answer tells it
+    worker.received_revision = worker.intent_revision  # the reply contains the intent
     worker.session_at = now
     worker.slots = request.slots
     worker.triggers = request.triggers
     worker.facts = shown_facts(request.facts)
     worker.capabilities = sorted(c.value for c in agree(frozenset(Capability), request.capabilities))
     if Capability.RUNTIME.value not in worker.capabilities:
-        worker.runtime = worker.unfit = None  # it is judged by its jobs alone
+        worker.runtime = worker.unfit = None  # without a report, only its jobs count
     worker.clock_offset_s = _offset_s(request.time, now)
     worker.changed_at = stamp(session)
     reconcile(session, worker_id, request.jobs)
-    seen(session, [worker_id])
+    note_contact(session, [worker_id])
     wake(session, Topic.WORKER)
     return record_of(worker)
 
 
 def end_session(session: Session, worker_id: str, session_id: str) -> WorkerRecord | None:
-    """Note that the worker's daemon has ended as it should: it is offline. None: it has another session, and nothing changed.
+    """Note that the worker's daemon has shut down cleanly, so that it is offline. None: it has another session; nothing changed.
 
-    Its jobs are its own as before, and are lost by its silence only: they may run on, and its next start adopts them.
+    Its jobs stay leased to it, and are lost only by its silence: they may keep running, and its next start adopts them.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None or worker.session_id != session_id:
@@ -96,35 +96,37 @@ def end_session(session: Session, worker_id: str, session_id: str) -> WorkerReco
 
 
 def _take_over(session: Session, worker: Worker, boot_id: str, now: datetime) -> None:
-    """Let this start of the worker have the session that another start has.
+    """Take over the session from another start of the worker.
 
     Raises:
-        Cloned: two starts are alive, and this one is the later, or was taken over long ago.
+        Cloned: two starts are alive, and this one is the later one, or was taken over long ago.
     """
     if boot_id == worker.refused_boot_id:
-        raise Cloned(_copied(worker, "it was started while the first one was alive"))
+        raise Cloned(_copy_text(worker, "it was started while the first one was alive"))
     if boot_id != worker.previous_boot_id:
         seen_at = session.scalar(select(WorkerContact.last_seen_at).where(WorkerContact.worker_id == worker.id))
         if worker.boot_id is not None and seen_at is not None and now - seen_at <= LIVE_WITHIN:
-            detail = f"start {boot_id} took the session over from start {worker.boot_id}, last heard of at {seen_at:%H:%M:%S} UTC"
-            note_change_of(session, worker, AuditKind.TAKEOVER, detail, now)
+            detail = f"start {boot_id} took over the session from start {worker.boot_id}, last contact at {seen_at:%H:%M:%S} UTC"
+            record_worker_event(session, worker, AuditKind.TAKEOVER, detail, now)
         worker.previous_boot_id = worker.boot_id
         return
     if worker.session_at is None or now - worker.session_at > RIVALS_WITHIN:
-        raise Cloned(_copied(worker, "another start has had its session for a while"))
+        raise Cloned(_copy_text(worker, "another start has held the session for a while"))
     worker.refused_boot_id, worker.previous_boot_id = worker.boot_id, None
-    _flag(session, worker, "a copy of the machine used this worker's credential; it is refused, the first one works on", now)
+    _flag(
+        session, worker, "a copy of the machine used this worker's credential; the copy is refused, the original continues", now
+    )
 
 
-def _copied(worker: Worker, why: str) -> str:
+def _copy_text(worker: Worker, why: str) -> str:
     return (
-        f"worker {worker.name!r} runs twice: this one is a copy of the other's machine or directory, for {why}. "
-        "Remove this one's state directory and join it under another name; or end the other one for good and start this one again"
+        f"worker {worker.name!r} runs twice: this one is a copy of the other's machine or directory, because {why}. "
+        "Remove this one's state directory and join under another name, or stop the other one for good and start this one again"
     )
 
 
 def flag_clone(session: Session, worker_id: str) -> None:
-    """Note that someone else used this worker's credential."""
+    """Flag the worker because someone else used its credential."""
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is not None:
         text = "another installation, or a copy of this one, used this worker's credential and was refused"
@@ -133,11 +135,11 @@ def flag_clone(session: Session, worker_id: str) -> None:
 
 def _flag(session: Session, worker: Worker, text: str, now: datetime) -> None:
     worker.alarm = f"{now:%Y-%m-%d %H:%M} UTC: {text}"
-    note_change_of(session, worker, AuditKind.CLONE, text, now)
+    record_worker_event(session, worker, AuditKind.CLONE, text, now)
 
 
 def _offset_s(theirs: float, now: datetime) -> float | None:
-    """Return by how much a worker's clock is ahead of ours; None if it did not tell."""
+    """Return how far a worker's clock is ahead of ours, in seconds; None if it did not report its time."""
     if not theirs:
         return None
     return max(-WIDEST_OFFSET_S, min(theirs - now.timestamp(), WIDEST_OFFSET_S))

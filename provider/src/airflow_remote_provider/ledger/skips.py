@@ -1,7 +1,7 @@
-"""Which tasks a job may skip: those downstream of its own, by the Dag version that the job was made from.
+"""Checks which tasks a job skips: only those downstream of its own task, in the Dag version from which the job was made.
 
-Airflow's own API skips whatever tasks of the Dag run the call names. Its operators name direct downstream tasks (branches) or all
-of them (ShortCircuitOperator), so both are allowed.
+Airflow's own API skips any tasks of the Dag run that the call names. Its operators name direct downstream tasks (branches) or all
+downstream tasks (ShortCircuitOperator), so both are allowed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.definitions.grants import Skip
-from airflow_remote_provider.ledger.errors import LedgerError, NotYours
+from airflow_remote_provider.ledger.errors import LedgerError, NoSuchJob
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.models import Job
 
 LONGEST_SHOWN = 250
-"""As long as a task id may be."""
+"""The longest task id."""
 
 
 class NotDownstream(LedgerError):
@@ -26,15 +26,15 @@ class NotDownstream(LedgerError):
 
 
 def check_skip(session: Session, job_id: str, skip: Skip) -> None:
-    """Return if every task that *skip* names is downstream of the job's own task.
+    """Check that every task that *skip* names is downstream of the job's own task.
 
     Raises:
-        NotYours: there is no such job any more.
-        NotDownstream: one is not, or the Dag version is gone; nothing may be skipped then.
+        NoSuchJob: the job no longer exists.
+        NotDownstream: a task is not downstream, or the Dag version no longer exists; then nothing can be skipped.
     """
     job = session.get(Job, job_id)
     if job is None:
-        raise NotYours(job_id)
+        raise NoSuchJob(job_id)
     version = msgspec.json.decode(job.workload).get("ti", {}).get("dag_version_id")
     task = compat.task_definition(session, UUID(version), job.task_id) if version else None
     if task is None:

@@ -1,9 +1,9 @@
-"""Tells the API processes that something is worth a look: Postgres NOTIFY, sent at commit of the transaction that changed it.
+"""Notifies the API processes of changes by Postgres NOTIFY, sent when the transaction with the change commits.
 
-A pooler may swallow NOTIFY without a sign, so the process that holds the duty also sends a heartbeat (:func:`heartbeat`): who has
-heard none for a while does not rely on NOTIFY.
+A connection pooler may drop NOTIFY silently. So the process that holds the duty also sends a heartbeat (:func:`heartbeat`), and a
+process that has received none for a while does not rely on NOTIFY.
 
-Other databases have no such thing; there the API processes look by themselves (:mod:`..api.dispatcher`).
+Other databases have no NOTIFY; there the API processes poll (:mod:`..api.dispatch.wakeups`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHANNEL = "airflow_remote"
 
 
 HEARTBEAT = "heartbeat"
-"""The payload that says nothing but that NOTIFY arrives."""
+"""A payload that only shows that NOTIFY arrives."""
 
 
 class Topic(str, Enum):
@@ -36,6 +36,8 @@ def wake(session: Session, topic: Topic) -> None:
 
 
 def heartbeat(session: Session) -> list[ColumnElement[object]]:
-    """Return what a SELECT sends a heartbeat by when its transaction commits: a column more, no statement. None, where there is
-    no NOTIFY."""
+    """Return the columns that make a SELECT send a heartbeat when its transaction commits; empty on databases without NOTIFY.
+
+    So a heartbeat costs no statement of its own.
+    """
     return [func.pg_notify(CHANNEL, HEARTBEAT)] if session.get_bind().dialect.name == "postgresql" else []

@@ -1,4 +1,4 @@
-"""Workers: sessions, intents, what API processes remember of them, and the reads of people."""
+"""Workers: their intents, rights and removal, and the record of a worker that API processes keep in memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
-from airflow_remote_provider.ledger.audit import AuditKind, Event, acted, record
+from airflow_remote_provider.ledger.audit import AuditKind, Event, record, record_action
 from airflow_remote_provider.ledger.changes import stamp
-from airflow_remote_provider.ledger.credentials import checked_bundles, revoke
-from airflow_remote_provider.ledger.errors import LedgerError, Revoked, Unknown
+from airflow_remote_provider.ledger.credentials import check_bundles, revoke
+from airflow_remote_provider.ledger.errors import LedgerError, NotFound, Revoked
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Worker, WorkerContact
 
 LONGEST_PAUSE = timedelta(days=366)
 CENTRAL = "central"
-"""Who acts where nobody does."""
+"""The actor where no user acts."""
 
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """What an API process keeps in memory of one worker: enough to answer an idle poll without the database."""
+    """The part of a worker's row that an API process keeps in memory to answer an idle poll without the database."""
 
     id: str
     name: str
@@ -52,12 +52,12 @@ class WorkerRecord:
 
     @property
     def serves(self) -> tuple[object, ...]:
-        """Return what decides which jobs it may be offered."""
+        """Return the values that decide which jobs it can be offered."""
         return self.queues, dict(self.labels), self.bundles, bool(self.unfit)
 
     @property
     def hashes(self) -> frozenset[str]:
-        """Return what it may be found by."""
+        """Return the hashes of credentials by which it can be found."""
         return frozenset(h for h in (self.credential_hash, self.next_hash, self.past_hash) if h)
 
 
@@ -99,7 +99,7 @@ def _intent(worker: Worker) -> Intent:
 
 
 def by_credentials(session: Session, hashes: Sequence[str]) -> dict[str, WorkerRecord]:
-    """Return the workers that these credentials belong to, did, or will, by the credential's hash."""
+    """Return the workers whose present, previous or next credential has one of these *hashes*, by hash."""
     columns = (Worker.credential_hash, Worker.next_hash, Worker.past_hash)
     records = [record_of(worker) for worker in session.scalars(select(Worker).where(or_(*(c.in_(hashes) for c in columns))))]
     return {digest: record for record in records for digest in record.hashes if digest in hashes}
@@ -113,14 +113,14 @@ def changed_since(session: Session, since: datetime | None) -> list[WorkerRecord
     return [record_of(worker) for worker in session.scalars(query)]
 
 
-def note_change_of(session: Session, worker: Worker, kind: AuditKind, detail: str, now: datetime) -> None:
-    """Write down what the worker did: a row a day, however often."""
+def record_worker_event(session: Session, worker: Worker, kind: AuditKind, detail: str, now: datetime) -> None:
+    """Record an event of the worker; one entry per kind and day."""
     cause = f"{worker.id} {now:%Y-%m-%d}"
     record(session, Event(kind, cause, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
 
 
-def seen(session: Session, worker_ids: Sequence[str]) -> None:
-    """Note a contact of these workers, now. One statement, whatever the fleet."""
+def note_contact(session: Session, worker_ids: Sequence[str]) -> None:
+    """Note that these workers made contact now. One statement for any number of workers."""
     session.execute(
         update(WorkerContact)
         .where(WorkerContact.worker_id.in_(worker_ids))
@@ -132,46 +132,46 @@ def seen(session: Session, worker_ids: Sequence[str]) -> None:
 def find_worker(session: Session, name: str) -> Worker:
     worker = session.scalar(select(Worker).where(Worker.name == name, Worker.removed_at.is_(None)).with_for_update())
     if worker is None:
-        raise Unknown(f"there is no worker named {name!r}; `airflow remote workers list` shows those there are")
+        raise NotFound(f"there is no worker named {name!r}; `airflow remote workers list` shows all workers")
     return worker
 
 
 def set_intent(
     session: Session, name: str, mode: IntentMode, *, by: str, reason: str = "", lasts: timedelta | None = None
 ) -> None:
-    """Store people's wish, for good or for as long as it *lasts*; the worker hears of it in its open poll.
+    """Set the intent of a worker, permanently or for the time *lasts*. The worker receives it in its open poll.
 
     Raises:
-        LedgerError: only a pause can end by itself, and not at once nor after years.
+        LedgerError: *lasts* is given for another mode than a pause, or is out of range.
     """
     if lasts is not None and (mode is not IntentMode.PAUSE or not timedelta() < lasts <= LONGEST_PAUSE):
         raise LedgerError(
-            f"only a pause can end by itself, after more than nothing and at most {LONGEST_PAUSE.days} days; "
+            f"only a pause can have a duration, of more than 0 and at most {LONGEST_PAUSE.days} days; "
             f"this is {mode.value} for {lasts}"
         )
     worker = find_worker(session, name)
     worker.intent = mode.value
     worker.intent_reason = reason
-    _wished(session, worker, by)
+    _mark_intent_changed(session, worker, by)
     worker.intent_until = None if lasts is None else database_now(session) + lasts
     until = "" if worker.intent_until is None else f" until {worker.intent_until:%Y-%m-%d %H:%M} UTC"
-    acted(session, by, f"wants it to {mode.value}{until}{': ' + reason if reason else ''}", worker)
+    record_action(session, by, f"set the intent to {mode.value}{until}{': ' + reason if reason else ''}", worker)
 
 
-def end_wishes(session: Session) -> int:
-    """Let those serve again whose pause is over. Return how many."""
+def end_intents(session: Session) -> int:
+    """End the pauses whose time is over: their workers serve again. Return how many."""
     now = database_now(session)
     query = select(Worker).where(Worker.intent_until <= now).order_by(Worker.id).with_for_update(skip_locked=True)
     over = session.scalars(query).all()
     for worker in over:
         worker.intent, worker.intent_reason, worker.intent_until = IntentMode.SERVE.value, "", None
-        _wished(session, worker, CENTRAL)
-        acted(session, CENTRAL, "wants it to serve: its pause is over", worker)
+        _mark_intent_changed(session, worker, CENTRAL)
+        record_action(session, CENTRAL, "set the intent to serve: the pause is over", worker)
     return len(over)
 
 
-def note_heard(session: Session, worker_id: str, revision: int) -> WorkerRecord:
-    """Note which of people's wishes the worker acts by."""
+def note_received_intent(session: Session, worker_id: str, revision: int) -> WorkerRecord:
+    """Note the revision of the intent that the worker has received."""
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is None:
         raise Revoked("this worker was removed; join again with a new enrolment token")
@@ -180,73 +180,77 @@ def note_heard(session: Session, worker_id: str, revision: int) -> WorkerRecord:
 
 
 def acknowledge(session: Session, name: str, *, by: str) -> None:
-    """Clear the worker's alarm: somebody has looked at it. What raised it stays in the audit.
+    """Clear the worker's alarm on behalf of a user. Its cause stays in the audit.
 
     Raises:
-        LedgerError: there is none, or it is suspended, which is lifted with the alarm.
+        LedgerError: the worker has no alarm, or is suspended (lifting the suspension clears the alarm).
     """
     worker = find_worker(session, name)
     if worker.suspended_at is not None:
-        raise LedgerError(f"worker {name!r} is suspended; to lift that, and its alarm: airflow remote workers unsuspend {name}")
+        raise LedgerError(
+            f"worker {name!r} is suspended; lift the suspension, which clears the alarm: airflow remote workers unsuspend {name}"
+        )
     if not worker.alarm:
         raise LedgerError(f"worker {name!r} has no alarm; nothing was changed")
-    acted(session, by, f"cleared its alarm: {worker.alarm}", worker)
+    record_action(session, by, f"cleared the alarm: {worker.alarm}", worker)
     worker.alarm = ""
     worker.early_failures = 0
 
 
 def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> None:
-    """Bound the slots that a worker may fill (None: what it offers itself). Running jobs are not touched."""
+    """Limit the slots that a worker can fill (None: as many as it offers). Running jobs are not affected."""
     worker = find_worker(session, name)
     worker.slots_limit = slots
-    _wished(session, worker, by)
-    acted(session, by, "lifted its limit of slots" if slots is None else f"limited it to {slots} slots", worker)
+    _mark_intent_changed(session, worker, by)
+    record_action(session, by, "removed the limit of slots" if slots is None else f"limited the slots to {slots}", worker)
 
 
 def set_queues(session: Session, name: str, queues: Sequence[str], *, by: str) -> None:
-    """Let the worker serve these queues, from its next offer on. Running jobs are not touched.
+    """Set the queues that the worker serves, from its next offer on. Running jobs are not affected.
 
     Raises:
         LedgerError: no queue is named.
     """
     if not queues:
         raise LedgerError(
-            f"name at least one queue; to give worker {name!r} nothing, pause it: airflow remote workers pause {name}"
+            f"name at least one queue; to give worker {name!r} no jobs, pause it: airflow remote workers pause {name}"
         )
     worker = find_worker(session, name)
     worker.queues = list(dict.fromkeys(queues))
-    acted(session, by, f"lets it serve {', '.join(worker.queues)}", worker)
-    _serves_others(session, worker)
+    record_action(session, by, f"set the queues to {', '.join(worker.queues)}", worker)
+    _announce_rights(session, worker)
 
 
 def set_labels(session: Session, name: str, labels: Mapping[str, str], *, by: str) -> None:
-    """Give the worker these labels in place of those it has."""
+    """Replace the worker's labels."""
     worker = find_worker(session, name)
     worker.labels = dict(labels)
-    acted(session, by, f"labelled it {', '.join(f'{key}={value}' for key, value in labels.items()) or 'with nothing'}", worker)
-    _serves_others(session, worker)
+    record_action(
+        session, by, f"set the labels to {', '.join(f'{key}={value}' for key, value in labels.items()) or 'none'}", worker
+    )
+    _announce_rights(session, worker)
 
 
 def set_bundles(session: Session, name: str, bundles: Sequence[str] | None, *, by: str) -> None:
-    """Let the worker have jobs of these Dag bundles only (globs; None: of any), from its next offer on. Running jobs stay.
+    """Set the Dag bundles (globs; None: any) whose jobs the worker can run, from its next offer on. Running jobs stay.
 
     Raises:
-        LedgerError: an empty list, or what is no glob.
+        LedgerError: the list is empty, or a glob is not valid.
     """
     worker = find_worker(session, name)
-    worker.bundles = checked_bundles(bundles)
-    acted(session, by, f"lets it have the bundles {', '.join(worker.bundles or ['*'])}", worker)
-    _serves_others(session, worker)
+    worker.bundles = check_bundles(bundles)
+    record_action(session, by, f"set the bundles to {', '.join(worker.bundles or ['*'])}", worker)
+    _announce_rights(session, worker)
 
 
-def _serves_others(session: Session, worker: Worker) -> None:
-    """Have every API process hear that other jobs may fit it now."""
+def _announce_rights(session: Session, worker: Worker) -> None:
+    """Notify every API process that other jobs may fit the worker now."""
     worker.changed_at = stamp(session)
     wake(session, Topic.WORKER)
     wake(session, Topic.QUEUED)
 
 
-def _wished(session: Session, worker: Worker, by: str) -> None:
+def _mark_intent_changed(session: Session, worker: Worker, by: str) -> None:
     worker.intent_revision += 1
     worker.intent_by = by
     worker.intent_at = database_now(session)
@@ -255,15 +259,16 @@ def _wished(session: Session, worker: Worker, by: str) -> None:
 
 
 def revoke_worker(session: Session, name: str, *, by: str = "unknown") -> None:
-    """End the worker's right to speak. Its jobs run on until they are lost or it is let in again."""
+    """Revoke the worker's credential. Its jobs keep running until they are lost."""
     worker = find_worker(session, name)
     revoke(session, worker)
-    acted(session, by, "revoked its credential", worker)
+    record_action(session, by, "revoked the credential", worker)
 
 
 def remove_worker(session: Session, name: str, *, by: str = "unknown") -> None:
-    """Forget a worker: revoked at once, no longer listed, its name free. The row is deleted later
-    (:func:`..retention.purge`), when every API process knows of the revocation.
+    """Remove a worker: its credential is revoked at once, it is no longer listed, and its name is free.
+
+    Its row is deleted later (:func:`..retention.purge`), when every API process knows of the revocation.
 
     Raises:
         LedgerError: it holds jobs.
@@ -275,4 +280,4 @@ def remove_worker(session: Session, name: str, *, by: str = "unknown") -> None:
         raise LedgerError(f"worker {name!r} holds {held} job(s); drain it first: airflow remote workers drain {name}")
     revoke(session, worker)
     worker.removed_at = worker.revoked_at
-    acted(session, by, "removed it", worker)
+    record_action(session, by, "removed the worker", worker)

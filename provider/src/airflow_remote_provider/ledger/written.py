@@ -1,4 +1,4 @@
-"""What jobs write through the gateway, counted in their rows."""
+"""Counts in the rows of jobs how much they write through the gateway."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from airflow_remote_provider.models import Job
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bytes, and calls that write them."""
+    """A number of bytes, and of calls that write them."""
 
     size: int
     calls: int
 
 
 def note(session: Session, lease: WorkerLease) -> None:
-    """Note that the job has written at all."""
+    """Note that the job has written anything."""
     mine = update(Job).where(Job.id == lease.job_id, Job.worker_id == lease.worker_id, Job.epoch == lease.epoch)
     session.execute(mine.where(Job.writes == 0).values(writes=1).execution_options(synchronize_session=False))
 
 
 def reserve(session: Session, lease: WorkerLease, wanted: Bounds, *, most: Bounds) -> bool:
-    """Count *wanted* as written by the job; False, and nothing has changed, if that would be more than *most*.
+    """Count *wanted* as written by the job. Return False, without a change, if the total would exceed *most*.
 
-    A lease that is over reserves nothing; that it is over, the call itself is told by :func:`..leases.check`.
+    An ended lease reserves nothing; :func:`..fence.check` refuses its calls.
     """
     leased = [state.value for state in JobState if state.is_leased]
     changed = session.execute(

@@ -1,6 +1,6 @@
-"""Accesses: what jobs asked for at the gateway and got or did not get. Names only, never a value.
+"""Accesses: requests of jobs at the gateway that were granted or denied. Names only, never values.
 
-One row per job, name and answer, however often the job asks: a task that reads a variable in a loop is one line, not a flood.
+One row per job, name and answer for any number of requests, so a task that reads a variable in a loop makes one row.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Access(Base):
 
     job_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
-    """A :class:`..grants.Kind`, or `call` for what no grant can allow."""
+    """A :class:`..definitions.grants.GrantKind`, or `call` for a call that no grant can allow."""
     name: Mapped[str] = mapped_column(exact(250), primary_key=True)
     answer: Mapped[str] = mapped_column(String(16), primary_key=True)
     """`granted`, `denied`, or `audited`: granted because its queue only records what it would deny."""
     at: Mapped[datetime] = mapped_column(UtcDateTime)
-    """The first time."""
+    """Time of the first request."""
 
     worker_name: Mapped[str | None] = mapped_column(exact(100))
     queue: Mapped[str] = mapped_column(exact(256))

@@ -1,4 +1,4 @@
-"""The audit: what happened that somebody may have to answer for. One row per cause, however often it comes again."""
+"""The audit: security-relevant events and the actions of users. One row per cause; repeats increment its counter."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class AuditEntry(Base):
     __tablename__ = "remote_audit"
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    """Made of its kind and cause: the same again finds the same row."""
+    """UUID derived from kind and cause, so that a repeat finds the same row."""
     kind: Mapped[str] = mapped_column(String(32))
     first_at: Mapped[datetime] = mapped_column(UtcDateTime)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
-    """When it happened last."""
+    """Time of the last occurrence."""
     times: Mapped[int] = mapped_column(Integer)
     worker_id: Mapped[str | None] = mapped_column(String(36))
     worker_name: Mapped[str | None] = mapped_column(exact(100))
     job_id: Mapped[str | None] = mapped_column(String(36))
     actor: Mapped[str] = mapped_column(String(250))
-    """Who did it: a person, or what of ours (`worker`, `central`)."""
+    """A user, or `worker` or `central`."""
     detail: Mapped[str] = mapped_column(Text)
-    """What happened last, for people."""
+    """Description of the last occurrence, for users."""
 
     __table_args__ = (Index(None, "at"),)

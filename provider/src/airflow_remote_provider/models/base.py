@@ -1,4 +1,4 @@
-"""The declarative base of all our tables, and the types that MySQL needs to be told more of."""
+"""The declarative base of all our tables, and column types with variants for MySQL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy.types import TypeEngine
 
 
 class Base(DeclarativeBase):
-    """Named constraints, so that every database can drop them in a migration."""
+    """Names all constraints, so that every database can drop them in a migration."""
 
     metadata = MetaData(
         naming_convention={
@@ -21,10 +21,10 @@ class Base(DeclarativeBase):
 
 
 def exact(length: int) -> TypeEngine[str]:
-    """A name in which case and accents count on every database; MySQL's usual collations take `GPU` and `gpu` for one name."""
+    """Return a string type that compares case and accents on every database; MySQL's usual collations equate `GPU` and `gpu`."""
     return String(length).with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 
 
 def seconds() -> TypeEngine[float]:
-    """A number in double precision; MySQL's own idea of FLOAT shows six digits."""
+    """Return a float type with double precision; MySQL's own FLOAT shows six digits."""
     return Float().with_variant(mysql.DOUBLE(asdecimal=False), "mysql")

@@ -1,4 +1,4 @@
-"""Deferrals: what a remote task waits for, and what it goes on with; as its worker encoded it, never decoded here."""
+"""Deferrals: what a remote task waits for, and what it continues with, as its worker encoded it; central never decodes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_remote_provider.models.base import Base
 
 
 class Deferral(Base):
-    """The newest wait of one task instance. Kept until the task has ended: its next job asks for it at its start."""
+    """The newest wait of one task instance. Kept until the task has ended: its next job reads it at its start."""
 
     __tablename__ = "remote_deferral"
 
@@ -22,18 +22,18 @@ class Deferral(Base):
     deferred_by: Mapped[str] = mapped_column(String(36))
     """The job whose task deferred."""
     job_id: Mapped[str | None] = mapped_column(String(36))
-    """The job of the trigger; NULL: not queued yet, or it is not at a site (central's triggerer, a person's input)."""
+    """The job of the trigger; NULL: not queued yet, or not run by a worker (central's triggerer, a user's input)."""
     trigger_id: Mapped[int | None] = mapped_column(Integer)
-    """Airflow's row that stands for the trigger."""
+    """Airflow's row of the trigger."""
     classpath: Mapped[str | None] = mapped_column(String(1000))
-    """NULL: nothing is to run at a site."""
+    """NULL: no worker runs a trigger."""
     kwargs: Mapped[str] = mapped_column(Text().with_variant(LONGTEXT(), "mysql"))
     next_method: Mapped[str] = mapped_column(String(1000))
     next_kwargs: Mapped[str] = mapped_column(Text().with_variant(LONGTEXT(), "mysql"))
     outcome: Mapped[str | None] = mapped_column(String(16))
-    """How the trigger ended: the protocol's `EventKind`; NULL: it has not."""
+    """How the trigger ended: the protocol's `EventKind`; NULL: it has not ended."""
     event: Mapped[str | None] = mapped_column(Text().with_variant(LONGTEXT(), "mysql"))
-    """JSON: the event's payload of a trigger that fired, the traceback of one that failed."""
+    """JSON: the payload of the event if the trigger fired, the traceback if it failed."""
     deferred_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (Index(None, "job_id"),)

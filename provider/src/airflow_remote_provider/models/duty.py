@@ -1,4 +1,4 @@
-"""Duties: which API process does what only one should do at a time."""
+"""Duties: the API process that holds each task that only one process performs at a time."""
 
 from __future__ import annotations
 

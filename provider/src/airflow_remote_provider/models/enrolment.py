@@ -1,4 +1,4 @@
-"""Enrolment tokens: who made them, what they allow, how often they may still be used."""
+"""Enrolment tokens: their creator, the rights that they give, and how many uses are left."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class EnrolmentToken(Base):
     queues: Mapped[list[str]] = mapped_column(JSON)
     labels: Mapped[dict[str, str] | None] = mapped_column(JSON)
     bundles: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
-    """As a worker's."""
+    """As :attr:`Worker.bundles`."""
     networks: Mapped[list[str] | None] = mapped_column(JSON)
-    """From where it may be used (CIDR); NULL: from anywhere."""
+    """Networks (CIDR) from which it can be used; NULL: any."""
     replaces: Mapped[str | None] = mapped_column(String(36))
-    """Id of the worker whose place is taken: its credential ends when the token is used. NULL: of none."""
+    """Id of the worker to replace, whose credential is revoked when the token is used; NULL: replaces no worker."""
     team: Mapped[str | None] = mapped_column(exact(50))
     uses_left: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -23,18 +23,18 @@ class Job(Base):
     kind: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     epoch: Mapped[int] = mapped_column(Integer, default=0)
-    """Rises with every offer; fences off whoever held the job before."""
+    """Rises with every offer, which fences off earlier holders of the job."""
 
     queue: Mapped[str] = mapped_column(exact(256))
     team: Mapped[str | None] = mapped_column(exact(50))
     labels: Mapped[str | None] = mapped_column(exact(LONGEST))
-    """What its worker must have, as :func:`..needs.spelled`; NULL: nothing."""
+    """Labels that its worker must have, encoded by :func:`..definitions.needs.encode_labels`; NULL: none."""
     bundle: Mapped[str | None] = mapped_column(exact(250))
-    """The name of its Dag bundle, which its worker must be allowed; NULL: it needs none, or came before workers had limits."""
+    """Its Dag bundle, which its worker must be allowed to run; NULL: it needs none, or is older than that limit of workers."""
     priority: Mapped[int] = mapped_column(Integer)
     slots: Mapped[int] = mapped_column(Integer)
     owner: Mapped[str] = mapped_column(exact(100))
-    """The executor (scheduler job, team) that wants to hear the end; empty once it has."""
+    """The executor (scheduler job, team) to which the end is reported; empty once it has been."""
 
     ti_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     dag_id: Mapped[str] = mapped_column(Text)
@@ -43,15 +43,15 @@ class Job(Base):
     map_index: Mapped[int] = mapped_column(Integer)
     try_number: Mapped[int] = mapped_column(Integer)
     workload: Mapped[str] = mapped_column(Text().with_variant(LONGTEXT(), "mysql"))
-    """JSON of the protocol's workload of this kind: no token, no path of ours."""
+    """JSON of the protocol's workload of this kind, without tokens and without paths on central."""
     log_path: Mapped[str] = mapped_column(Text)
-    """Relative to the log store; central's, never told to a worker."""
+    """Relative to the log store. Never sent to a worker."""
 
     worker_id: Mapped[str | None] = mapped_column(String(36))
     worker_name: Mapped[str | None] = mapped_column(exact(100))
     """Kept after the worker's removal."""
     offers: Mapped[int] = mapped_column(Integer, default=0)
-    """Offers that nobody accepted so far."""
+    """Offers that were not declined, including the accepted one."""
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Of the offer; NULL unless offered."""
@@ -61,47 +61,47 @@ class Job(Base):
     offered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     accepted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     concluded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """The task's own terminal state went through the gateway: what Airflow shows now is the task's word, not a person's."""
+    """When the task's own terminal state went through the gateway: Airflow's state then comes from the task, not from a user."""
     concluded_as: Mapped[str | None] = mapped_column(String(64))
-    """SHA-256 of the call that said so: only its repeats are accepted. NULL: it was not JSON, or came before this column."""
+    """SHA-256 of the body of that call: only its repeats are accepted. NULL: the call is older than this column."""
     stop_reason: Mapped[str | None] = mapped_column(String(16))
     stop_decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When `stop_reason` was set: the time until which the job may still call central counts from here."""
+    """When `stop_reason` was set. The grace period for calls of the job counts from here."""
     missing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Its worker opened a session then that did not list it, and no poll has listed it since."""
+    """When its worker opened a session that did not list it; no poll has listed it since."""
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """The executor has told the scheduler."""
+    """When the executor read its end, to report it to the scheduler."""
 
     outcome: Mapped[str | None] = mapped_column(String(16))
     exit_code: Mapped[int | None] = mapped_column(Integer)
     reason: Mapped[str] = mapped_column(Text, default="")
     site_code: Mapped[str | None] = mapped_column(String(32))
-    """MD5 of the worker's Dag file, where it is not the one that central parsed."""
+    """MD5 of the worker's Dag file, if it differs from the file that central parsed."""
     log_base: Mapped[int | None] = mapped_column(BigInteger)
-    """Size of the log when this epoch's first byte came: a deferred task continues its file."""
+    """Size of the file when this epoch's first byte arrived: a deferred task continues its file."""
     log_epoch: Mapped[int | None] = mapped_column(Integer)
     log_key: Mapped[str | None] = mapped_column(String(64))
     """SHA-256 of `log_path`, from acceptance on (or from the first byte, if that comes first): finds jobs with the same file."""
     log_successor: Mapped[str | None] = mapped_column(String(36))
-    """The newer job whose log began on the same path. This job writes nothing more there."""
+    """The newer job whose log began on the same path. This job no longer writes there."""
     log_end: Mapped[int | None] = mapped_column(BigInteger)
-    """Size of the file when the successor's log began: what remains of this job's log is kept beside it (ADR 0023)."""
+    """Size of the file when the successor's log began. The rest of this job's log goes to a file beside it (ADR 0023)."""
     log_size: Mapped[int | None] = mapped_column(BigInteger)
     log_sha256: Mapped[str | None] = mapped_column(String(64))
 
     written_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Reserved by API processes for what the job writes through the gateway; they reserve blocks, so it wrote no more."""
+    """Bytes reserved for the job's writes through the gateway, in blocks: an upper bound of the bytes written."""
     writes: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """Calls, likewise."""
+    """Calls reserved for the same, in blocks."""
 
     __table_args__ = (
         Index(None, "state", "queue", "priority"),
         Index(None, "worker_id", "state"),
-        Index(None, "owner", "state"),  # what the scheduler has not heard yet, whatever history there is
+        Index(None, "owner", "state"),  # finds what is not reported to the scheduler yet, without the history
         Index(None, "ti_id"),
         Index(None, "log_key"),
         Index(None, "ended_at"),
         Index(None, "accepted_at"),
-        Index(None, "queued_at"),  # people read the newest first, whatever history there is
+        Index(None, "queued_at"),  # lists show the newest first, whatever the size of the history
     )

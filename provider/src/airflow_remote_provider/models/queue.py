@@ -1,4 +1,4 @@
-"""Queues about which people decided something. A queue without a row has the defaults."""
+"""Queues with settings. A queue without a row has the defaults."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class Queue(Base):
     __tablename__ = "remote_queue"
 
     name: Mapped[str] = mapped_column(exact(256), primary_key=True)
-    """`*`: all queues; only their policy can be set so."""
+    """`*`: all queues; only their policy can be set."""
     lost_after_s: Mapped[float | None] = mapped_column(seconds())
-    """NULL: as `[remote] lost_after_seconds` says."""
+    """NULL: `[remote] lost_after_seconds` applies."""
     mode: Mapped[str | None] = mapped_column(String(16))
-    """Of its policy. NULL: that of `*`."""
+    """Mode of its policy; NULL: that of `*`."""
     globs: Mapped[dict[str, list[str]] | None] = mapped_column(JSON(none_as_null=True))
-    """Its policy: what all its jobs may reach besides what their tasks' definitions grant, by :class:`..grants.Kind`."""
+    """Names that its policy grants to all its jobs in addition to their tasks' definitions, by
+    :class:`..definitions.grants.GrantKind`."""
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_by: Mapped[str] = mapped_column(String(250))

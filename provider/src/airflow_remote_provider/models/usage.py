@@ -1,4 +1,4 @@
-"""Usage: what a worker said last of its machine and its jobs, for people to see while it is fresh."""
+"""Usage: the last report of a worker about its machine and its jobs, shown to users while it is fresh."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from airflow_remote_provider.models.base import Base
 
 
 class Usage(Base):
-    """Apart from :class:`Worker` and :class:`Presence`: it is written by itself, and locks nothing else."""
+    """Separate from :class:`Worker` and :class:`WorkerContact`, so that writing it locks nothing else."""
 
     __tablename__ = "remote_usage"
 
     worker_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
-    told: Mapped[str] = mapped_column(Text().with_variant(LONGTEXT(), "mysql"))
+    report: Mapped[str] = mapped_column("told", Text().with_variant(LONGTEXT(), "mysql"))
     """JSON of the protocol's `Usage`."""

@@ -1,4 +1,4 @@
-"""Where central keeps task logs. The store decides the place; a worker only ever sends bytes at an offset."""
+"""Stores of task logs on central. The store decides the place; a worker only sends bytes at an offset."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 
-class OutOfStep(Exception):
-    """The bytes don't join what is there; *size* is how many bytes (from the base) central holds."""
+class WrongOffset(Exception):
+    """The bytes don't continue the stored ones; *size* is how many bytes (from the base) central holds."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"central holds {size} bytes")
@@ -15,7 +15,7 @@ class OutOfStep(Exception):
 
 
 class Unstorable(Exception):
-    """There can be no such log in this store, now or later; the text says why and what to do. The task is not concerned."""
+    """The store can never hold this log; the text says why and what to do. The task itself is not affected."""
 
 
 def always() -> None:
@@ -23,28 +23,29 @@ def always() -> None:
 
 
 class LogStore(Protocol):
-    """Blocking; called from the ledger's threads. *path* is relative and central's own."""
+    """Blocking; called from the ledger's threads. *path* is relative and chosen by central."""
 
     def create(self, path: str) -> None:
-        """Make an empty file if there is none, where Airflow's UI looks.
+        """Create an empty file where Airflow's UI looks for it, unless it exists.
 
         Raises:
-            Unstorable: there can't be one.
+            Unstorable: the file can't exist.
         """
 
     def size(self, path: str) -> int:
-        """Return the file's size in bytes, once no append is under way; 0 if there is none.
+        """Return the file's size in bytes, once no append is under way; 0 if the file does not exist.
 
         Raises:
-            Unstorable: there can't be one.
+            Unstorable: the file can't exist.
         """
 
     def append(self, path: str, base: int, offset: int, body: bytes, *, confirm: Callable[[], None] = always) -> int:
         """Append *body* at *offset* counted from *base*; return the new size from *base*. A repeat changes nothing.
 
-        *confirm* is called while nobody else appends or is told the size; what it raises is passed on, and nothing is written.
+        *confirm* is called while no other caller can append or read the size. If it raises, the error is passed on and nothing is
+        written.
 
         Raises:
-            OutOfStep: *offset* is beyond what is there, or *body* overlaps its end.
-            Unstorable: it can never be stored.
+            WrongOffset: *offset* is beyond the end of the log, or *body* overlaps the end.
+            Unstorable: the log can never be stored.
         """

@@ -1,8 +1,8 @@
-"""The workers' own logs: two files for each worker below `[logging] base_log_folder`, the newest bytes of what it says of itself.
+"""Stores the logs of workers: the newest bytes of each, in two files below `[logging] base_log_folder`.
 
-A worker sends stretches, whose names it chooses; here all is one run of bytes, counted from the first that ever came. Each file
-is named by the position of its first byte, so that nothing else has to be right for the others to be. Needs one disk for all API
-servers, as task logs do.
+A worker sends stretches, whose names it chooses (ADR 0019). Here they form one sequence of bytes, counted from the first byte
+ever received. Each file is named by the position of its first byte, so that it does not depend on any other file. Needs one disk
+that all API servers share, as task logs do.
 """
 
 from __future__ import annotations
@@ -17,58 +17,58 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.stores import OutOfStep
+from airflow_remote_provider.stores import WrongOffset
 
 FOLDER = "remote_workers"
 MARKER_BYTES = 256
-"""A marker is always as long, so that a new one takes the old one's place in a single write."""
+"""Fixed size of a marker, so that a single write replaces the old one."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which stretch is being written."""
+    """The stretch that is being written."""
 
     stretch: str = ""
-    """The worker's name for what it sends now."""
+    """The worker's name of the present stretch."""
     base: int = 0
-    """The position of that stretch's offset 0; below 0 if it came from elsewhere."""
+    """The position of offset 0 of that stretch; negative if its beginning is not here."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some of a log."""
+    """A part of a log."""
 
     body: bytes
     begin: int
     end: int
-    """The position behind the last byte of the log; what follows the piece is there already if its own end is less."""
+    """The position after the last byte of the log; more bytes exist if the piece ends before it."""
 
 
 class WorkerLogStore:
-    """Blocking. *most*: bytes kept of one worker's log; the older half goes when they are full."""
+    """Blocking. *most* is the number of bytes kept of one worker's log; the older half is deleted when it is full."""
 
     def __init__(self, most: int) -> None:
         self._half = max(1, most // 2)
 
     def append(self, worker_id: str, stretch: str, offset: int, body: bytes) -> int:
-        """Append *body* at *offset* of the stretch; return how many bytes of it are here now. A repeat changes nothing.
+        """Append *body* at *offset* of the stretch; return how many bytes of it are stored now. A repeat changes nothing.
 
         Raises:
-            OutOfStep: it doesn't join what is here of the present stretch.
+            WrongOffset: *body* doesn't continue the stored bytes of the present stretch.
         """
         folder = _folder(worker_id)
         with _marked(folder) as marker:
             end, place = _end(_files(folder)), _read(marker)
-            if place.stretch != stretch or end < place.base:  # or somebody deleted the files; it begins where it is
+            if place.stretch != stretch or end < place.base:  # new, or the files were deleted: it begins at *offset*
                 if not body:
                     return offset
                 place = Place(stretch, end - offset)
-                _write(marker, place)  # before the bytes: a repeat must find what it repeats
+                _write(marker, place)  # before the bytes, so that a repeat is recognised
             held = end - place.base
             if offset + len(body) <= held:
                 return held
             if offset != held:
-                raise OutOfStep(held)
+                raise WrongOffset(held)
             for begin in range(0, len(body), self._half):
                 self._add(folder, body[begin : begin + self._half])
             return held + len(body)
@@ -85,23 +85,23 @@ class WorkerLogStore:
             file.write(some)
 
     def read(self, worker_id: str, begin: int | None, most: int) -> Piece:
-        """Return up to *most* bytes from the position *begin* on, or from the oldest that is here; None: the last *most*.
+        """Return up to *most* bytes from the position *begin* on, or from the oldest stored byte; None: the last *most* bytes.
 
-        Takes no lock: who reads holds up no worker.
+        Takes no lock, so reading does not delay a worker.
         """
         while True:
             try:
                 return _piece(_files(_folder(worker_id)), begin, most)
             except FileNotFoundError:
-                continue  # the older half went meanwhile
+                continue  # the older half was deleted meanwhile
 
     def worker_ids(self) -> set[str]:
-        """Return whose logs are here."""
+        """Return the ids of the workers that have logs here."""
         root = compat.base_log_folder() / FOLDER
         return {path.name for path in root.iterdir()} if root.exists() else set()
 
     def remove(self, worker_ids: Collection[str]) -> None:
-        """Remove what is here of these workers."""
+        """Delete the logs of these workers."""
         for worker_id in worker_ids:
             shutil.rmtree(_folder(worker_id), ignore_errors=True)
 
@@ -114,7 +114,7 @@ class _File:
 
 
 def _files(folder: Path) -> list[_File]:
-    """Return the files, the oldest first."""
+    """Return the files, oldest first."""
     paths = sorted(path for path in folder.glob("*.log") if path.stem.isdecimal())
     return [_File(path, int(path.stem), path.stat().st_size) for path in paths]
 
@@ -131,7 +131,7 @@ def _piece(files: list[_File], begin: int | None, most: int) -> Piece:
     body = b""
     for file in files:
         if not body:
-            begin = max(begin, file.begin)  # somebody may have cut the file before: no reader waits in a gap
+            begin = max(begin, file.begin)  # the file before may have been truncated: skip the gap
         inside = begin + len(body) - file.begin
         if len(body) < most and 0 <= inside < file.size:
             with file.path.open("rb") as opened:
@@ -141,13 +141,13 @@ def _piece(files: list[_File], begin: int | None, most: int) -> Piece:
 
 
 def _folder(worker_id: str) -> Path:
-    """*worker_id* is central's own (a UUID), never a worker's word."""
+    """Return the folder of a worker. *worker_id* is a UUID made by central, never text from a worker."""
     return compat.base_log_folder() / FOLDER / worker_id
 
 
 @contextmanager
 def _marked(folder: Path) -> Iterator[int]:
-    """Open and lock the marker: another API process may serve the same worker's repeat."""
+    """Open and lock the marker: another API process may handle a repeat of the same call."""
     folder.mkdir(parents=True, exist_ok=True)
     marker = os.open(folder / "place.json", os.O_RDWR | os.O_CREAT, 0o660)
     try:
@@ -158,7 +158,7 @@ def _marked(folder: Path) -> Iterator[int]:
 
 
 def _read(marker: int) -> Place:
-    """Return what is noted; if that is nothing (damaged, deleted), the next stretch begins where the files end."""
+    """Return the stored place. If it is damaged or deleted, the next stretch begins where the files end."""
     try:
         return Place(**json.loads(os.pread(marker, MARKER_BYTES, 0)))
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Whoever fails to join too often is not listened to for the rest of the minute; nobody else is touched."""
+"""A source with too many failed enrolments is refused for the rest of the minute; others are not affected."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ class Clock:
         return self.now
 
 
-def _fail(guesses: FailedEnrolments, source: str, times: int) -> None:
+def _fail(failed_enrolments: FailedEnrolments, source: str, times: int) -> None:
     for _ in range(times):
-        guesses.check_attempts(source)
-        guesses.note_failure(source)
+        failed_enrolments.check_attempts(source)
+        failed_enrolments.note_failure(source)
 
 
-def test_after_too_many_the_source_waits_for_the_minute_to_end() -> None:
+def test_a_source_with_too_many_failures_is_refused_until_the_minute_ends() -> None:
     clock = Clock()
-    guesses = FailedEnrolments(3, clock)
-    _fail(guesses, "10.0.0.7", 3)
+    failed_enrolments = FailedEnrolments(3, clock)
+    _fail(failed_enrolments, "10.0.0.7", 3)
     clock.now += 20
     with pytest.raises(Refusal) as refused:
-        guesses.check_attempts("10.0.0.7")
+        failed_enrolments.check_attempts("10.0.0.7")
     assert (refused.value.code, refused.value.retry_after_s) == (ProblemCode.BUSY, 40.0)
-    guesses.check_attempts("10.0.0.8")
+    failed_enrolments.check_attempts("10.0.0.8")
     clock.now += 40
-    guesses.check_attempts("10.0.0.7")
+    failed_enrolments.check_attempts("10.0.0.7")
 
 
 @pytest.mark.parametrize(
@@ -45,21 +45,21 @@ def test_after_too_many_the_source_waits_for_the_minute_to_end() -> None:
         ("", "testclient", True),
     ],
 )
-def test_what_one_sender_has_to_himself_counts_as_one(first: str, second: str, is_one: bool) -> None:
-    guesses = FailedEnrolments(1, Clock())
-    _fail(guesses, first, 1)
+def test_addresses_of_one_sender_share_one_count(first: str, second: str, is_one: bool) -> None:
+    failed_enrolments = FailedEnrolments(1, Clock())
+    _fail(failed_enrolments, first, 1)
     if is_one:
         with pytest.raises(Refusal):
-            guesses.check_attempts(second)
+            failed_enrolments.check_attempts(second)
     else:
-        guesses.check_attempts(second)
+        failed_enrolments.check_attempts(second)
 
 
-def test_many_sources_share_one_count_and_memory_has_a_bound() -> None:
-    guesses = FailedEnrolments(5, Clock())
+def test_sources_beyond_the_limit_share_one_count() -> None:
+    failed_enrolments = FailedEnrolments(5, Clock())
     for number in range(SOURCES + 5):
-        _fail(guesses, f"10.1.{number // 256}.{number % 256}", 1)
+        _fail(failed_enrolments, f"10.1.{number // 256}.{number % 256}", 1)
     with pytest.raises(Refusal):
-        guesses.check_attempts("10.9.9.9")
-    assert len(guesses._failed) <= SOURCES + 1
-    guesses.check_attempts("10.1.0.0")
+        failed_enrolments.check_attempts("10.9.9.9")
+    assert len(failed_enrolments._failed) <= SOURCES + 1
+    failed_enrolments.check_attempts("10.1.0.0")

@@ -1,4 +1,4 @@
-"""Bytes of bodies and answers: bounded for each worker and for all, without standing in the way of what is small."""
+"""Held bytes of bodies and answers are limited for each worker and for all, without delaying small calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _busy(holding: Holding, size: int, content: Content = Content.BODY) -> bool:
     return False
 
 
-def test_one_worker_holds_so_much_and_another_still_as_much() -> None:
+def test_each_worker_has_its_own_share() -> None:
     holdings = Holdings()
     first = Holding(holdings, "w")
     first.take(WORKER_BYTES)
@@ -41,7 +41,7 @@ def test_one_worker_holds_so_much_and_another_still_as_much() -> None:
     assert not _busy(Holding(holdings, "w"), WORKER_BYTES)
 
 
-def test_one_call_may_be_larger_than_the_share_if_it_is_alone() -> None:
+def test_a_call_may_exceed_the_share_if_no_other_holds_much() -> None:
     holdings = Holdings()
     large = Holding(holdings, "w")
     assert not _busy(large, WORKER_BYTES)
@@ -49,21 +49,21 @@ def test_one_call_may_be_larger_than_the_share_if_it_is_alone() -> None:
     assert _busy(Holding(holdings, "w"), MIB)
 
 
-def test_a_parked_poll_and_small_calls_keep_no_large_one_out() -> None:
+def test_a_parked_poll_and_small_calls_do_not_block_a_large_one() -> None:
     holdings = Holdings()
     for _ in range(MIB // SMALL_BYTES):
         Holding(holdings, "w").take(SMALL_BYTES)
     assert not _busy(Holding(holdings, "w"), 4 * WORKER_BYTES)
 
 
-def test_what_is_small_always_passes_and_an_answer_keeps_no_body_out() -> None:
+def test_small_answers_always_pass_and_answers_do_not_block_bodies() -> None:
     holdings = Holdings()
     Holding(holdings, "w").take(4 * WORKER_BYTES, Content.ANSWER)
     assert not _busy(Holding(holdings, "w"), SMALL_BYTES, Content.ANSWER)
     assert not _busy(Holding(holdings, "w"), WORKER_BYTES, Content.BODY)
 
 
-def test_all_workers_together_are_bounded_too() -> None:
+def test_all_workers_together_are_limited() -> None:
     holdings = Holdings()
     kept = [Holding(holdings, f"w{number}") for number in range(PROCESS_BYTES // WORKER_BYTES)]
     for holding in kept:
@@ -75,7 +75,7 @@ def test_all_workers_together_are_bounded_too() -> None:
     assert holdings._by_worker == {}
 
 
-def test_a_body_of_the_largest_size_passes_while_others_hold_as_much() -> None:
+def test_a_body_of_the_largest_size_passes_while_another_worker_holds_as_much() -> None:
     holdings = Holdings(largest=PROCESS_BYTES)
     Holding(holdings, "other").take(PROCESS_BYTES)
     assert not _busy(Holding(holdings, "w"), PROCESS_BYTES)
@@ -103,16 +103,16 @@ async def _read(holdings: Holdings, path: str, size: int, seen: list[int] | None
         turn.answer_bytes = size
 
 
-def test_reads_of_a_worker_go_one_at_a_time() -> None:
+def test_reads_of_a_worker_run_one_at_a_time() -> None:
     async def check(holdings: Holdings) -> None:
         seen: list[int] = []
         await asyncio.gather(*(_read(holdings, f"variables/{number}", 10, seen) for number in range(20)))
-        assert holdings._calls == {}, "nothing is remembered of small ones"
+        assert holdings._calls == {}, "small calls are not remembered"
 
     _run(check)
 
 
-def test_an_answer_that_was_too_large_to_hold_is_not_made_again() -> None:
+def test_a_call_with_a_large_answer_is_not_repeated_while_there_is_no_room_for_it() -> None:
     async def check(holdings: Holdings) -> None:
         await _read(holdings, "variables/large", WORKER_BYTES)
         unread = Holding(holdings, "w")
@@ -131,7 +131,7 @@ async def _small_write(holdings: Holdings) -> None:
         pass
 
 
-def test_large_calls_keep_their_pace_and_small_writes_do_not_wait_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_calls_are_rate_limited_and_small_writes_do_not_wait_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGE_BYTES_PER_S", 100 * MIB)
 
     async def check(holdings: Holdings) -> None:
@@ -153,15 +153,15 @@ def test_large_calls_keep_their_pace_and_small_writes_do_not_wait_for_them(monke
     _run(check)
 
 
-def test_a_call_that_would_wait_for_long_is_told_to_come_again_before_its_body_is_received() -> None:
+def test_a_call_that_would_wait_too_long_is_refused_before_its_body_is_received() -> None:
     async def check(holdings: Holdings) -> None:
-        holdings.insist_on_pace("w", 64 * MIB)
+        holdings.check_pace("w", 64 * MIB)
         async with holdings.turn("w", "xcoms/a", body_bytes=64 * MIB, reads=False):
             pass
-        holdings.insist_on_pace("other", 64 * MIB)
-        holdings.insist_on_pace("w", SMALL_BYTES)
+        holdings.check_pace("other", 64 * MIB)
+        holdings.check_pace("w", SMALL_BYTES)
         with pytest.raises(Refusal) as refused:
-            holdings.insist_on_pace("w", LARGE_BYTES)
+            holdings.check_pace("w", LARGE_BYTES)
         assert refused.value.code is ProblemCode.BUSY
         assert 25 < (refused.value.retry_after_s or 0) < 35
         with pytest.raises(Refusal):
@@ -171,7 +171,7 @@ def test_a_call_that_would_wait_for_long_is_told_to_come_again_before_its_body_i
     _run(check)
 
 
-def test_values_beyond_a_share_pass_one_at_a_time_whoever_sends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_beyond_a_share_pass_one_at_a_time_over_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.05)
 
     async def check(holdings: Holdings) -> None:

@@ -1,4 +1,4 @@
-"""Lists of jobs: free as far as central has leased jobs to the worker, else as dear as many calls."""
+"""Lists of jobs are free up to the number of the worker's leases; longer ones are charged as several calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _run(check: Callable[[JobLists], None], per_s: float = 200) -> None:
     asyncio.run(run())
 
 
-def test_as_many_as_are_leased_are_free_however_often() -> None:
+def test_lists_up_to_the_number_of_leases_are_always_free() -> None:
     def check(lists: JobLists) -> None:
         lists.note("w", 10_000)
         for _ in range(1000):
@@ -28,17 +28,17 @@ def test_as_many_as_are_leased_are_free_however_often() -> None:
     _run(check)
 
 
-def test_a_worker_that_this_process_does_not_know_yet_may_list_ten_thousand_once() -> None:
+def test_an_unknown_worker_may_list_ten_thousand_jobs_once() -> None:
     def check(lists: JobLists) -> None:
         lists.take("w", 750_000)
-        with pytest.raises(Refusal, match="longer ones"):
+        with pytest.raises(Refusal, match="long lists"):
             lists.take("w", 750_000)
         lists.take("v", 750_000)
 
     _run(check)
 
 
-def test_leases_that_ended_are_no_longer_free() -> None:
+def test_ended_leases_are_no_longer_free() -> None:
     def check(lists: JobLists) -> None:
         lists.note("w", 10_000)
         lists.note("w", 0)

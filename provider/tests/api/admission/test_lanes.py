@@ -1,4 +1,4 @@
-"""A lane's queue is bounded, and those beyond it are sent away each for its own time."""
+"""A lane's queue is limited, and each refused caller gets its own time to retry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_remote_provider.api.problems import Refusal
 
 
 class Work:
-    """Callers that hold their place until they are let go."""
+    """Callers that keep their place until :meth:`end`."""
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
@@ -28,7 +28,7 @@ class Work:
             await asyncio.sleep(0)
 
     async def end(self) -> list[BaseException]:
-        """Let all go; return how those ended that were refused."""
+        """End all calls; return the exceptions of the refused ones."""
         self.done.set()
         results = await asyncio.gather(*self._tasks, return_exceptions=True)
         return [result for result in results if isinstance(result, BaseException)]
@@ -56,7 +56,7 @@ def _waits(refusals: list[BaseException]) -> list[float]:
     return waits
 
 
-def test_no_more_work_at_once_than_may_and_no_more_wait() -> None:
+def test_running_and_waiting_callers_are_limited() -> None:
     async def check(work: Work) -> None:
         await work.come(100)
         assert (work.working, work.lane.longest, work.lane.refused) == (2, 3, 95)
@@ -66,7 +66,7 @@ def test_no_more_work_at_once_than_may_and_no_more_wait() -> None:
     _run(check)
 
 
-def test_who_waits_gets_its_turn() -> None:
+def test_waiting_callers_get_their_turn() -> None:
     async def check(work: Work) -> None:
         await work.come(5)
         assert await work.end() == []
@@ -80,23 +80,23 @@ def test_a_lane_without_a_queue_refuses_only_while_it_is_full() -> None:
         assert work.lane.refused == 1
         await work.end()
         await work.come(1)
-        assert len(await work.end()) == 1, "the one that was refused before, and no other"
+        assert len(await work.end()) == 1, "only the one that was refused before"
 
     _run(check, waiting=0)
 
 
-def test_the_refused_are_told_to_come_one_after_the_other() -> None:
+def test_refused_callers_get_increasing_times_to_retry() -> None:
     async def check(work: Work) -> None:
         await work.come(105)
         waits = _waits(await work.end())
         steps = [after - before for before, after in pairwise(waits)]
         assert waits[0] > 0 and min(steps) > 0, "each later than the one before"
-        assert max(steps) - min(steps) < 1e-6, "at the pace at which the lane works"
+        assert max(steps) - min(steps) < 1e-6, "at the pace of the lane"
 
     _run(check)
 
 
-def test_nobody_is_sent_away_for_too_long() -> None:
+def test_the_time_to_retry_is_limited() -> None:
     async def check(work: Work) -> None:
         await work.come(50_000)
         assert max(_waits(await work.end())) <= LONGEST_RETRY_S
@@ -104,7 +104,7 @@ def test_nobody_is_sent_away_for_too_long() -> None:
     _run(check)
 
 
-def test_what_fails_gives_its_place_back() -> None:
+def test_a_failed_call_gives_its_place_back() -> None:
     async def check(work: Work) -> None:
         for _ in range(5):
             with pytest.raises(ValueError, match="no"):
@@ -117,7 +117,7 @@ def test_what_fails_gives_its_place_back() -> None:
     _run(check, waiting=0)
 
 
-def test_who_gives_up_waiting_leaves_the_queue() -> None:
+def test_a_cancelled_waiter_leaves_the_queue() -> None:
     async def check(work: Work) -> None:
         await work.come(2)
         waiting = asyncio.ensure_future(work._one())

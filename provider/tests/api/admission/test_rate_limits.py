@@ -1,4 +1,4 @@
-"""How much of an API process a single worker may have."""
+"""The rate limits of a single worker in one API process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from testkit.central import ServedCentral  # isort: skip
-from testkit.ledger import installed, make_engine  # isort: skip
+from testkit.ledger import use_ledger, make_engine  # isort: skip
 
 from airflow_remote_protocol.conformance.caller import Caller
-from airflow_remote_protocol.conformance.insist import refused
+from airflow_remote_protocol.conformance.expect import expect_refusal
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_provider.api.admission import rate_limits
 from airflow_remote_provider.api.admission.rate_limits import AT_ONCE, BURST_S, RateLimits
@@ -21,7 +21,7 @@ from airflow_remote_provider.settings import settings
 
 
 class Clock:
-    """The event loop's time, turned by hand."""
+    """The event loop's time, set by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -42,7 +42,7 @@ def _busy(work: Callable[[], object]) -> None:
     assert busy.value.code is ProblemCode.BUSY
 
 
-def test_who_calls_faster_than_anybody_should_is_told_to_wait_and_nobody_else(clock: Clock) -> None:
+def test_only_a_worker_above_the_rate_limit_is_refused(clock: Clock) -> None:
     some = RateLimits(5)
     for _ in range(int(5 * BURST_S)):
         some.take("wild")
@@ -61,14 +61,14 @@ def test_a_steady_worker_at_the_limit_never_waits(clock: Clock) -> None:
         clock.now += 0.2
 
 
-def test_none_is_no_limit(clock: Clock) -> None:
+def test_a_limit_of_zero_means_no_limit(clock: Clock) -> None:
     some = RateLimits(0)
     for _ in range(100_000):
         some.take("w")
 
 
-def test_those_that_were_quiet_are_forgotten_and_no_other(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "FORGOTTEN", 3)
+def test_only_workers_without_recent_calls_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limits, "MOST_KEPT", 3)
     some = RateLimits(5)
     some.take("once")
     for _ in range(50):
@@ -82,7 +82,7 @@ def test_those_that_were_quiet_are_forgotten_and_no_other(clock: Clock, monkeypa
     _busy(lambda: some.take("wild"))
 
 
-def test_calls_under_way_are_bounded_and_places_given_back() -> None:
+def test_calls_under_way_are_limited_and_places_given_back() -> None:
     some = RateLimits(0)
     with ExitStack() as stack:
         for _ in range(AT_ONCE):
@@ -96,18 +96,18 @@ def test_calls_under_way_are_bounded_and_places_given_back() -> None:
     assert some._under_way == {}
 
 
-def test_a_worker_that_runs_wild_is_busy_and_another_is_answered(
+def test_a_worker_above_the_rate_limit_gets_busy_and_another_is_answered(
     new_database: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__REMOTE__CALLS_PER_SECOND", "3")
     settings.cache_clear()
     engine = make_engine(new_database("sqlite"))
     try:
-        with installed(engine, tmp_path), ServedCentral() as central:
-            wild, other = Caller.at_work(central), Caller.at_work(central)
+        with use_ledger(engine, tmp_path), ServedCentral() as central:
+            wild, other = Caller.connect(central), Caller.connect(central)
             answers = [wild.call("GET", "ping") for _ in range(60)]
             assert answers[0].status == 200
-            refused(answers[-1], ProblemCode.BUSY)
+            expect_refusal(answers[-1], ProblemCode.BUSY)
             assert int(answers[-1].headers["retry-after"]) > 0
             assert other.call("GET", "ping").status == 200
     finally:

@@ -1,4 +1,4 @@
-"""One call of a kind under way per worker, one behind it, and no more."""
+"""Each worker has one call of a kind under way and one that waits, and no more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_remote_provider.api.admission.turns import Turns
 from airflow_remote_provider.api.problems import Refusal
 
 
-def test_a_second_call_waits_a_third_is_sent_away_and_another_worker_is_not_concerned() -> None:
+def test_a_second_call_waits_a_third_is_refused_and_another_worker_is_not_affected() -> None:
     async def check() -> None:
         turns, order, end = Turns("polls"), [], asyncio.Event()
 
@@ -35,7 +35,7 @@ def test_a_second_call_waits_a_third_is_sent_away_and_another_worker_is_not_conc
     asyncio.run(check())
 
 
-def test_one_that_gave_up_waiting_leaves_its_turn() -> None:
+def test_a_cancelled_waiter_gives_up_its_turn() -> None:
     async def check() -> None:
         turns = Turns("polls")
         async with turns.turn("w"):

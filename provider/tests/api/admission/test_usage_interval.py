@@ -1,4 +1,4 @@
-"""How often workers tell what they use."""
+"""How often workers report their usage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from airflow_remote_protocol.conformance.caller import Caller
-from airflow_remote_protocol.conformance.insist import refused, succeeded
+from airflow_remote_protocol.conformance.expect import expect_message, expect_refusal
 from airflow_remote_protocol.conformance.usages import MACHINE
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import Usage, UsageNoted
@@ -23,27 +23,27 @@ def central(database: Engine) -> Iterator[ServedCentral]:
         yield served
 
 
-def test_the_more_workers_tell_the_seldomer_each_does() -> None:
+def test_the_interval_grows_with_the_number_of_reporting_workers() -> None:
     pace = UsageInterval()
-    assert pace.next_s("first", 0.0) == LEAST_S
+    assert pace.note_report("first", 0.0) == LEAST_S
     many = int(CALLS_PER_S * 60)
     for number in range(many):
-        last = pace.next_s(str(number), 1.0)
+        last = pace.note_report(str(number), 1.0)
     assert last == pytest.approx((many + 1) / CALLS_PER_S)
-    assert pace.next_s("first", 2.0) == last, "one that comes back is not counted twice"
+    assert pace.note_report("first", 2.0) == last, "a repeated report is not counted twice"
 
 
-def test_who_has_nothing_to_tell_any_more_is_soon_not_counted() -> None:
+def test_a_worker_that_stops_reporting_is_soon_not_counted() -> None:
     pace = UsageInterval()
     for number in range(1000):
-        pace.next_s(str(number), 0.0)
-    assert pace.next_s("late", 200.0) == 1001 / CALLS_PER_S
-    assert pace.next_s("late", 210.0) == LEAST_S
+        pace.note_report(str(number), 0.0)
+    assert pace.note_report("late", 200.0) == 1001 / CALLS_PER_S
+    assert pace.note_report("late", 210.0) == LEAST_S
 
 
-def test_who_tells_without_pause_is_busy_and_others_are_not(central: ServedCentral) -> None:
-    wild, other = Caller.at_work(central), Caller.at_work(central)
+def test_a_worker_that_reports_without_pause_gets_busy_and_others_do_not(central: ServedCentral) -> None:
+    wild, other = Caller.connect(central), Caller.connect(central)
     answers = [wild.call("POST", "usage", Usage(MACHINE)) for _ in range(int(WORKER_CALLS_PER_S * BURST_S) * 2)]
-    succeeded(answers[0], UsageNoted)
-    refused(answers[-1], ProblemCode.BUSY)
-    succeeded(other.call("POST", "usage", Usage(MACHINE)), UsageNoted)
+    expect_message(answers[0], UsageNoted)
+    expect_refusal(answers[-1], ProblemCode.BUSY)
+    expect_message(other.call("POST", "usage", Usage(MACHINE)), UsageNoted)

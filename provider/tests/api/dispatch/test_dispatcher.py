@@ -1,4 +1,4 @@
-"""Parked polls and what wakes them; what an idle fleet costs; what becomes of an offer that meets nobody."""
+"""Parked polls and their answers; the cost of an idle fleet; offers whose poll is gone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from testkit.ledger import (  # isort: skip
     TaskInstance,
     ago,
     change_task,
-    counted,
+    record_statements,
     enlist,
     job_row,
     jobs,
@@ -56,15 +56,15 @@ class Bench:
     def __init__(self, pool: LedgerPool) -> None:
         self.pool = pool
         self.registry = Registry(pool)
-        self.stirred = 0
-        self.doubted = 0
-        self.dispatcher = Dispatcher(pool, self.registry, settings(), on_work=self._stir, on_stop=self._doubt)
+        self.work_seen = 0
+        self.stops_seen = 0
+        self.dispatcher = Dispatcher(pool, self.registry, settings(), on_work=self._count_work, on_stop=self._count_stop)
 
-    def _stir(self) -> None:
-        self.stirred += 1
+    def _count_work(self) -> None:
+        self.work_seen += 1
 
-    def _doubt(self) -> None:
-        self.doubted += 1
+    def _count_stop(self) -> None:
+        self.stops_seen += 1
 
     async def park(self, worker: Enlisted, *, free_slots: int | None = None, revision: int = 1, holds: Any = ()) -> Parked:
         record = await self.registry.identify(f"Bearer {worker.credential}")
@@ -75,12 +75,12 @@ class Bench:
         return parked
 
 
-async def _told(parked: Parked, within_s: float = 5.0) -> News | Exception:
+async def _reply(parked: Parked, within_s: float = 5.0) -> News | Exception:
     return await asyncio.wait_for(asyncio.shield(parked.answer), within_s)
 
 
 async def _offers(parked: Parked) -> list[str]:
-    news = await _told(parked)
+    news = await _reply(parked)
     assert isinstance(news, News)
     return [offer.job_id for offer in news.offers]
 
@@ -109,19 +109,19 @@ def _change(verb: Any, *args: Any, **kwargs: Any) -> None:
         verb(session, *args, **kwargs)
 
 
-def test_a_new_job_meets_a_parked_poll(database: Engine) -> None:
+def test_a_new_job_is_offered_to_a_parked_poll(database: Engine) -> None:
     worker = enlist()
 
     async def check(bench: Bench) -> None:
         parked = await bench.park(worker)
         job = await _in_thread(queued)
         assert await _offers(parked) == [job.job_id]
-        assert bench.stirred > 0, "somebody must watch over the job from now on"
+        assert bench.work_seen > 0, "the duties must sweep from now on"
 
     _run(check)
 
 
-def test_a_new_poll_meets_a_job_that_waits(database: Engine) -> None:
+def test_a_waiting_job_is_offered_to_a_new_poll(database: Engine) -> None:
     worker, job = enlist(), queued()
 
     async def check(bench: Bench) -> None:
@@ -131,13 +131,13 @@ def test_a_new_poll_meets_a_job_that_waits(database: Engine) -> None:
     _run(check)
 
 
-def test_an_offer_says_until_when_and_how_long_without_contact(database: Engine) -> None:
+def test_an_offer_has_its_deadline_and_the_time_without_contact(database: Engine) -> None:
     worker = enlist()
     queued(lost_after_s=600.0, workload='{"any": "thing"}')
     queued(lost_after_s=60.0)
 
     async def check(bench: Bench) -> None:
-        news = await _told(await bench.park(worker))
+        news = await _reply(await bench.park(worker))
         assert isinstance(news, News)
         long, short = news.offers
         assert (long.deadline_s, long.stop_after_s) == (settings().offer_deadline_seconds, 540.0)
@@ -147,7 +147,7 @@ def test_an_offer_says_until_when_and_how_long_without_contact(database: Engine)
     _run(check)
 
 
-def test_a_poll_without_free_slots_gets_nothing_and_asks_for_nothing(database: Engine) -> None:
+def test_a_poll_without_free_slots_gets_no_offer(database: Engine) -> None:
     worker, _job = enlist(), queued()
 
     async def check(bench: Bench) -> None:
@@ -158,7 +158,7 @@ def test_a_poll_without_free_slots_gets_nothing_and_asks_for_nothing(database: E
     _run(check)
 
 
-def test_an_offer_whose_poll_has_gone_is_queued_again_at_once(database: Engine) -> None:
+def test_an_offer_whose_poll_is_gone_is_queued_again_at_once(database: Engine) -> None:
     worker, job = enlist(), queued()
     rooms: list[tuple[Bench, Parked]] = []
 
@@ -167,11 +167,11 @@ def test_an_offer_whose_poll_has_gone_is_queued_again_at_once(database: Engine) 
             result = await super().call(verb, *args, **kwargs)
             if verb is dispatch.claim and rooms:
                 bench, parked = rooms.pop()
-                bench.dispatcher.room.leave(parked)  # the client hangs up while the claim is under way
+                bench.dispatcher.room.leave(parked)  # the client disconnects during the claim
             return result
 
     async def check(bench: Bench) -> None:
-        rooms.append((bench, await bench.park(worker)))  # nothing is claimed before we wait for something
+        rooms.append((bench, await bench.park(worker)))  # nothing is claimed before the first await
         until = time.monotonic() + 5
         while (row := await _in_thread(job_row, job.job_id)).epoch == 0 or row.state != "queued":
             assert time.monotonic() < until
@@ -182,13 +182,13 @@ def test_an_offer_whose_poll_has_gone_is_queued_again_at_once(database: Engine) 
     _run(check, lambda: Leaving(2))
 
 
-def test_a_worker_that_says_it_has_more_room_than_it_has_starves_nobody(database: Engine) -> None:
-    full, liar, honest = enlist("full", slots=1), enlist("liar", slots=0), enlist("honest", slots=2)
+def test_a_worker_that_reports_too_many_free_slots_does_not_starve_others(database: Engine) -> None:
+    full, wrong, honest = enlist("full", slots=1), enlist("wrong", slots=0), enlist("honest", slots=2)
     running(full)
 
     async def check(bench: Bench) -> None:
-        for boaster in (full, liar):
-            await bench.park(boaster, free_slots=1000)
+        for worker in (full, wrong):
+            await bench.park(worker, free_slots=1000)
         parked = await bench.park(honest)
         job = await _in_thread(queued)
         assert await _offers(parked) == [job.job_id]
@@ -196,13 +196,13 @@ def test_a_worker_that_says_it_has_more_room_than_it_has_starves_nobody(database
     _run(check)
 
 
-def test_jobs_that_nobody_has_room_for_are_not_asked_for_in_a_circle(database: Engine) -> None:
-    liar = enlist("liar", slots=0)
+def test_jobs_without_a_free_slot_are_not_queried_in_a_busy_loop(database: Engine) -> None:
+    wrong = enlist("wrong", slots=0)
     queued()
 
     async def check(bench: Bench) -> None:
-        with counted(database) as statements:
-            parked = await bench.park(liar, free_slots=1000)
+        with record_statements(database) as statements:
+            parked = await bench.park(wrong, free_slots=1000)
             await asyncio.sleep(0.5)
         assert parked.is_waiting
         assert len(statements) < 40
@@ -237,7 +237,7 @@ def test_a_stop_reaches_the_poll_of_the_worker_that_runs_the_job(database: Engin
         assert parked.is_waiting
         await _in_thread(change_task, job_row(lease.job_id).ti_id, state="failed")
         await _in_thread(_change, ended_tasks.stop_ended)
-        news = await _told(parked)
+        news = await _reply(parked)
         assert isinstance(news, News)
         assert [(stop.job_id, stop.epoch, stop.reason) for stop in news.stops] == [(lease.job_id, lease.epoch, StopReason.ENDED)]
         assert bystander.is_waiting
@@ -245,7 +245,7 @@ def test_a_stop_reaches_the_poll_of_the_worker_that_runs_the_job(database: Engin
     _run(check)
 
 
-def test_a_job_that_is_stopping_already_is_not_told_again(database: Engine) -> None:
+def test_a_stop_that_is_already_in_progress_is_not_sent_again(database: Engine) -> None:
     worker = enlist()
     lease = running(worker)
 
@@ -260,12 +260,12 @@ def test_a_job_that_is_stopping_already_is_not_told_again(database: Engine) -> N
 
 
 @pytest.mark.parametrize("what", ["intent", "limit", "rotate", "revoked", "suspended", "session"])
-def test_a_parked_poll_hears_what_people_want(database: Engine, what: str) -> None:
+def test_a_parked_poll_receives_changes_of_its_worker(database: Engine, what: str) -> None:
     worker = enlist()
     changes: dict[str, Callable[[], None]] = {
         "intent": lambda: _change(workers.set_intent, worker.name, IntentMode.DRAIN, by="me"),
         "limit": lambda: _change(workers.limit_slots, worker.name, 1, by="me"),
-        "rotate": lambda: _change(rotation.ask_to_rotate, worker.name, by="me"),
+        "rotate": lambda: _change(rotation.request_rotation, worker.name, by="me"),
         "suspended": lambda: _change(suspension.suspend, worker.name, by="me"),
         "revoked": lambda: _change(workers.revoke_worker, worker.name),
         "session": lambda: _change(sessions.open_session, worker.id, session_request()),
@@ -275,7 +275,7 @@ def test_a_parked_poll_hears_what_people_want(database: Engine, what: str) -> No
         parked = await bench.park(worker)
         await asyncio.sleep(0.2)
         await _in_thread(changes[what])
-        news = await _told(parked)
+        news = await _reply(parked)
         if what in ("intent", "limit", "rotate"):
             assert isinstance(news, News) and news.intent is not None and news.intent.revision == 2
         else:
@@ -295,14 +295,14 @@ def test_a_parked_poll_whose_worker_gets_a_queue_gets_its_jobs_at_once(database:
         await asyncio.sleep(0.2)
         assert parked.is_waiting
         await _in_thread(lambda: _change(workers.set_queues, worker.name, ["q", "other"], by="me"))
-        news = await _told(parked)
+        news = await _reply(parked)
         assert isinstance(news, News) and [offer.job_id for offer in news.offers] == [job.job_id]
 
     _run(check)
 
 
 @pytest.mark.parametrize("change", ["labels", "bundles"])
-def test_a_parked_poll_whose_worker_comes_to_suit_a_job_gets_it_at_once(database: Engine, change: str) -> None:
+def test_a_parked_poll_gets_a_job_at_once_when_its_worker_becomes_suitable(database: Engine, change: str) -> None:
     worker = enlist(bundles=["plant"])
     job = queued(labels=encode_labels({"gpu": "yes"})) if change == "labels" else queued(bundle="office")
 
@@ -319,7 +319,7 @@ def test_a_parked_poll_whose_worker_comes_to_suit_a_job_gets_it_at_once(database
     _run(check)
 
 
-def test_it_ends_when_told_even_if_woken_at_that_moment(database: Engine) -> None:
+def test_the_loop_ends_when_cancelled_even_if_it_is_woken_at_the_same_time(database: Engine) -> None:
     async def check(bench: Bench) -> None:
         for moment in range(6):
             loop = Dispatcher(bench.pool, bench.registry, settings(), on_work=lambda: None, on_stop=lambda: None)
@@ -330,12 +330,12 @@ def test_it_ends_when_told_even_if_woken_at_that_moment(database: Engine) -> Non
                 await asyncio.sleep(0)
             side.cancel()
             done, _ = await asyncio.wait([side], timeout=3)
-            assert done, f"it goes on after an end that came {moment} steps after a wake"
+            assert done, f"it continues after a cancellation {moment} steps after a wake"
 
     _run(check)
 
 
-def test_a_database_that_fails_is_asked_again_and_the_loop_lives(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_survives_database_failures_and_retries(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher, "RETRY_S", 0.1)
     worker, job = enlist(), queued()
     failures = [ConnectionError("the database is away")] * 2
@@ -391,7 +391,7 @@ def _fleet(count: int) -> list[Enlisted]:
                 "session_id": worker.session_id,
                 "queues": ["q"],
                 "slots": 4,
-                "heard_revision": 1,
+                "received_revision": 1,
                 "facts": {},
                 "created_at": now,
                 "changed_at": now,
@@ -410,7 +410,7 @@ def on_postgres(database: Engine) -> Engine:
     return database
 
 
-def test_an_idle_fleet_costs_the_database_nothing_but_the_ticks(on_postgres: Engine) -> None:
+def test_an_idle_fleet_costs_only_the_ticks(on_postgres: Engine) -> None:
     """Counts statements, not time: the ticks of one API process, whatever the number of workers."""
     fleet = _fleet(200)
     seconds = 10
@@ -419,10 +419,10 @@ def test_an_idle_fleet_costs_the_database_nothing_but_the_ticks(on_postgres: Eng
         limits = httpx.Limits(max_connections=len(fleet) + 5)
         async with _client(central, limits=limits) as client:
             polls = [asyncio.ensure_future(_poll(client, worker)) for worker in fleet]
-            with counted(on_postgres) as settling:
+            with record_statements(on_postgres) as settling:
                 await _quiet(settling)
             assert not [poll for poll in polls if poll.done()], "all are parked"
-            with counted(on_postgres) as statements:
+            with record_statements(on_postgres) as statements:
                 await asyncio.sleep(seconds)
             job = await _in_thread(queued)
             done, still_parked = await asyncio.wait(polls, timeout=5, return_when=asyncio.FIRST_COMPLETED)
@@ -440,7 +440,7 @@ def test_an_idle_fleet_costs_the_database_nothing_but_the_ticks(on_postgres: Eng
 
 @pytest.fixture
 def swallowing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pooler that takes LISTEN and passes no NOTIFY on, as PgBouncer does that pools transactions."""
+    """A connection pooler that accepts LISTEN and passes no NOTIFY on, like PgBouncer with transaction pooling."""
 
     def connect() -> Any:
         connection = compat.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
@@ -450,16 +450,14 @@ def swallowing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wakeups, "_connect", connect)
 
 
-def test_a_revocation_ends_open_polls_within_two_seconds_although_a_pooler_swallows_notifications(
-    on_postgres: Engine, swallowing: None
-) -> None:
+def test_a_revocation_ends_open_polls_within_two_seconds_without_notifications(on_postgres: Engine, swallowing: None) -> None:
     worker, other = enlist("edge"), enlist("other")
 
     async def check(first: ServedCentral, second: ServedCentral) -> None:
         async with _client(first) as here, _client(second) as there:
             polls = [asyncio.ensure_future(_ask(client, worker)) for client in (here, there)]
             stays = asyncio.ensure_future(_ask(there, other))
-            await asyncio.sleep(15)  # until what either process has read is settled
+            await asyncio.sleep(15)  # until the registries of both processes are settled
             assert not stays.done()
             await _in_thread(_change, workers.revoke_worker, "edge")
             done, _ = await asyncio.wait([polls[1]], timeout=2)
@@ -478,9 +476,7 @@ async def _ask(client: httpx.AsyncClient, worker: Enlisted) -> int:
     return answer.status_code
 
 
-def test_jobs_and_stops_reach_a_parked_poll_soon_although_a_pooler_swallows_notifications(
-    on_postgres: Engine, swallowing: None
-) -> None:
+def test_jobs_and_stops_reach_a_parked_poll_soon_without_notifications(on_postgres: Engine, swallowing: None) -> None:
     worker = enlist("edge")
     held = running(worker)
 
@@ -502,9 +498,7 @@ def test_jobs_and_stops_reach_a_parked_poll_soon_although_a_pooler_swallows_noti
         asyncio.run(check(central))
 
 
-def test_where_notifications_are_swallowed_an_idle_process_asks_about_once_a_second(
-    on_postgres: Engine, swallowing: None
-) -> None:
+def test_without_notifications_an_idle_process_queries_about_once_a_second(on_postgres: Engine, swallowing: None) -> None:
     (worker,) = _fleet(1)
     seconds = 10
 
@@ -512,7 +506,7 @@ def test_where_notifications_are_swallowed_an_idle_process_asks_about_once_a_sec
         async with _client(central) as client:
             poll = asyncio.ensure_future(_poll(client, worker))
             await asyncio.sleep(15)
-            with counted(on_postgres) as statements:
+            with record_statements(on_postgres) as statements:
                 await asyncio.sleep(seconds)
             poll.cancel()
             await asyncio.gather(poll, return_exceptions=True)
@@ -524,7 +518,7 @@ def test_where_notifications_are_swallowed_an_idle_process_asks_about_once_a_sec
 
 
 async def _quiet(statements: list[str]) -> None:
-    """Wait until nothing has been asked for longer than a sweep's tick, however late that is."""
+    """Wait until there is no query for longer than a sweep's tick."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
         before = len(statements)
@@ -534,13 +528,13 @@ async def _quiet(statements: list[str]) -> None:
     raise AssertionError("\n".join(statements[-20:]))
 
 
-def test_polls_that_come_anew_while_nothing_waits_cost_nothing(on_postgres: Engine) -> None:
+def test_repeated_polls_cost_nothing_while_no_job_waits(on_postgres: Engine) -> None:
     (worker,) = _fleet(1)
 
     async def check(central: ServedCentral) -> list[str]:
         async with _client(central) as client:
             await _poll(client, worker, wait_s=0.5)
-            with counted(on_postgres) as statements:
+            with record_statements(on_postgres) as statements:
                 for _ in range(40):
                     await _poll(client, worker, wait_s=0.02)
             return statements
@@ -576,7 +570,7 @@ def test_polls_at_two_processes_share_the_work_and_nothing_is_offered_twice(on_p
             await _in_thread(_queue_at_once, 6)
             offers = [offer.job_id for reply in await asyncio.gather(*polls) for offer in reply.offers]
             assert len(set(offers)) == len(offers)
-            if len(offers) < 6:  # one took what it could before the other looked; the rest waits for the next poll
+            if len(offers) < 6:  # one took as many as it could before the other looked; the rest waits for the next poll
                 for client, worker in ((one, here), (two, there)):
                     reply = await _poll(client, worker, 1, await _in_thread(_held_by, worker))
                     offers += [offer.job_id for offer in reply.offers]
@@ -613,7 +607,7 @@ def _held_by(worker: Enlisted) -> list[HeldJob]:
         return [HeldJob(job.id, job.epoch, JobPhase.PREPARING) for job in found]
 
 
-def test_a_client_that_hung_up_is_no_longer_offered_anything(database: Engine) -> None:
+def test_a_disconnected_client_gets_no_offers(database: Engine) -> None:
     gone, stays = enlist("gone", slots=9), enlist("stays", slots=1)
 
     async def check(central: ServedCentral) -> None:
@@ -632,8 +626,8 @@ def test_a_client_that_hung_up_is_no_longer_offered_anything(database: Engine) -
         asyncio.run(check(central))
 
 
-def test_a_terminal_state_that_failed_to_go_through_leaves_the_job_to_people(database: Engine) -> None:
-    """The Execution API broke on it: a person must still be able to end the task."""
+def test_a_job_can_still_be_ended_after_its_terminal_state_failed(database: Engine) -> None:
+    """The Execution API failed on it; a user must still be able to end the task."""
     worker = enlist()
     lease = running(worker)
     path = f"jobs/{lease.job_id}/execution/task-instances/{job_row(lease.job_id).ti_id}/state"
@@ -650,13 +644,13 @@ def test_a_terminal_state_that_failed_to_go_through_leaves_the_job_to_people(dat
             assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None
             answer = await client.patch(path, content=b"{}", headers=headers)  # another state is no repeat
             assert answer.status_code == 422
-            assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None, "the first one stays the task's word"
+            assert (await _in_thread(job_row, lease.job_id)).concluded_at is not None, "the first one stays the task's state"
 
     with ServedCentral() as central:
         asyncio.run(check(central))
 
 
-def test_a_repeated_end_is_not_told_to_the_tasks_next_job(database: Engine) -> None:
+def test_a_repeated_end_does_not_affect_the_tasks_next_job(database: Engine) -> None:
     """It deferred, was resumed and runs as another job; the reply to the first end had been lost."""
     worker = enlist()
     workload = json.dumps({"ti": {"id": "ti"}, "dag_rel_path": "dag.py", "bundle": {"name": "b", "version": None}})

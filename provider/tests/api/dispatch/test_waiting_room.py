@@ -1,4 +1,4 @@
-"""Parked polls: each is answered at most once, and nothing is told to one that is over."""
+"""Parked polls: each is answered at most once, and never after it is over."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def _on_a_loop(check: Callable[[WaitingRoom], None]) -> None:
     asyncio.run(awaitable)  # type: ignore[arg-type]
 
 
-def test_whoever_tells_first_wins() -> None:
+def test_the_first_reply_wins() -> None:
     def check(room: WaitingRoom) -> None:
         parked = _parked()
         room.park(parked)
         first = News(intent=Intent(IntentMode.DRAIN, 2))
-        assert parked.tell(first)
-        assert not parked.tell(News()), "the second did not reach anybody"
+        assert parked.reply(first)
+        assert not parked.reply(News()), "nobody receives the second"
         assert parked.answer.result() is first
 
     _on_a_loop(check)
@@ -45,18 +45,18 @@ def test_an_answered_poll_no_longer_waits() -> None:
         parked = _parked()
         room.park(parked)
         assert room.get("w") is parked and list(room) == [parked]
-        parked.tell(News())
+        parked.reply(News())
         assert room.get("w") is None and list(room) == []
 
     _on_a_loop(check)
 
 
-def test_nothing_can_be_told_to_a_poll_that_is_over() -> None:
+def test_a_poll_that_is_over_can_not_be_answered() -> None:
     def check(room: WaitingRoom) -> None:
         parked = _parked()
         room.park(parked)
         room.leave(parked)
-        assert not parked.tell(News())
+        assert not parked.reply(News())
         assert room.get("w") is None and len(room) == 0
 
     _on_a_loop(check)
@@ -73,7 +73,7 @@ def test_a_newer_poll_ends_the_older_with_an_empty_reply() -> None:
     _on_a_loop(check)
 
 
-def test_the_older_polls_leaving_does_not_take_the_newer_along() -> None:
+def test_the_end_of_an_older_poll_does_not_remove_the_newer() -> None:
     def check(room: WaitingRoom) -> None:
         older, newer = _parked(), _parked()
         room.park(older)
@@ -84,19 +84,19 @@ def test_the_older_polls_leaving_does_not_take_the_newer_along() -> None:
     _on_a_loop(check)
 
 
-def test_workers_do_not_disturb_each_other() -> None:
+def test_polls_of_two_workers_are_independent() -> None:
     def check(room: WaitingRoom) -> None:
         one, two = _parked("one"), _parked("two")
         room.park(one)
         room.park(two)
         assert len(room) == 2
-        one.tell(News())
+        one.reply(News())
         assert list(room) == [two]
 
     _on_a_loop(check)
 
 
-def test_a_closing_room_answers_all_and_lets_nobody_wait() -> None:
+def test_a_closed_room_answers_all_polls_and_parks_no_more() -> None:
     def check(room: WaitingRoom) -> None:
         early, late = _parked("early"), _parked("late")
         room.park(early)
@@ -108,7 +108,7 @@ def test_a_closing_room_answers_all_and_lets_nobody_wait() -> None:
     _on_a_loop(check)
 
 
-def test_polls_may_come_and_go_while_one_walks_through_the_room() -> None:
+def test_polls_may_be_parked_and_removed_during_an_iteration() -> None:
     def check(room: WaitingRoom) -> None:
         for name in "abc":
             room.park(_parked(name))
@@ -120,7 +120,7 @@ def test_polls_may_come_and_go_while_one_walks_through_the_room() -> None:
     _on_a_loop(check)
 
 
-def test_a_process_that_ends_sends_its_polls_to_the_next_one_in_a_while_not_in_a_moment() -> None:
+def test_a_process_that_shuts_down_spreads_its_polls_over_time() -> None:
     def check(room: WaitingRoom) -> None:
         fleet = [_parked(f"w{number}") for number in range(400)]
         for parked in fleet:

@@ -1,4 +1,4 @@
-"""What time asks for: one round writes presence, keeps the duty and looks whether there is anything to watch."""
+"""The periodic work: one round stores presence, keeps the duty and looks for open jobs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from testkit.ledger import (  # isort: skip
     Enlisted,
     ago,
     change_job,
-    counted,
+    record_statements,
     enlist,
     job_row,
-    last_seen,
+    set_last_seen,
     offered,
     queued,
     running,
@@ -54,18 +54,18 @@ def _was_seen(worker: Enlisted) -> bool:
     return presence is not None and presence.last_seen_at is not None
 
 
-def test_a_round_is_one_short_transaction_whatever_the_fleet(database: Engine) -> None:
+def test_a_round_is_one_short_transaction_for_any_fleet_size(database: Engine) -> None:
     fleet = [enlist(f"w{n}") for n in range(5)]
     for worker in fleet:
-        last_seen(worker.id, None)
+        set_last_seen(worker.id, None)
 
     async def check(pool: LedgerPool) -> None:
         duties = Duties(pool, settings())
-        await duties._round()  # takes the duty
+        await duties._run_round()  # takes the duty
         for worker in fleet:
-            duties.heard(worker.id)
-        with counted(database) as statements:
-            assert await duties._round()
+            duties.note_contact(worker.id)
+        with record_statements(database) as statements:
+            assert await duties._run_round()
         assert len(statements) == 3, "\n".join(statements)
 
     _run(check)
@@ -75,25 +75,25 @@ def test_a_round_is_one_short_transaction_whatever_the_fleet(database: Engine) -
 def test_only_one_process_has_the_duty() -> None:
     async def check(pool: LedgerPool) -> None:
         first, second = Duties(pool, settings()), Duties(pool, settings())
-        assert (await first._round(), await second._round(), await first._round()) == (True, False, True)
+        assert (await first._run_round(), await second._run_round(), await first._run_round()) == (True, False, True)
 
     _run(check)
 
 
-def test_an_open_job_keeps_it_busy_and_none_lets_it_rest() -> None:
+def test_the_loop_is_busy_only_while_a_job_is_open() -> None:
     async def check(pool: LedgerPool) -> None:
         duties = Duties(pool, settings())
         duties.mark_busy()
-        await duties._round()
+        await duties._run_round()
         assert not duties._busy
         await asyncio.to_thread(queued)
-        await duties._round()
+        await duties._run_round()
         assert duties._busy
 
     _run(check)
 
 
-def test_what_stirs_during_a_round_counts() -> None:
+def test_mark_busy_during_a_round_counts() -> None:
     class Slow(LedgerPool):
         async def call(self, verb: Any, *args: Any, **kwargs: Any) -> Any:
             answer = await super().call(verb, *args, **kwargs)
@@ -104,15 +104,15 @@ def test_what_stirs_during_a_round_counts() -> None:
 
     async def check(pool: LedgerPool) -> None:
         duties.append(Duties(pool, settings()))
-        await duties[0]._round()
+        await duties[0]._run_round()
         assert duties[0]._busy
 
     _run(check, Slow(1))
 
 
-def test_who_was_heard_in_a_failed_round_is_written_by_the_next() -> None:
+def test_contacts_of_a_failed_round_are_stored_by_the_next() -> None:
     worker = enlist()
-    last_seen(worker.id, None)
+    set_last_seen(worker.id, None)
 
     class Failing(LedgerPool):
         async def call(self, verb: Any, *args: Any, **kwargs: Any) -> Any:
@@ -124,23 +124,23 @@ def test_who_was_heard_in_a_failed_round_is_written_by_the_next() -> None:
 
     async def check(pool: LedgerPool) -> None:
         duties = Duties(pool, settings())
-        duties.heard(worker.id)
+        duties.note_contact(worker.id)
         with pytest.raises(OperationalError):
-            await duties._round()
-        await duties._round()
+            await duties._run_round()
+        await duties._run_round()
 
     _run(check, Failing(1))
     assert _was_seen(worker)
 
 
-# Silence counts only while somebody is there to hear it
+# Silence counts only while central could receive calls
 
 
 def _silent_job() -> str:
     worker = enlist()
     lease = running(worker, lost_after_s=60)
     change_job(lease.job_id, accepted_at=ago(hours=10))
-    last_seen(worker.id, ago(hours=9))
+    set_last_seen(worker.id, ago(hours=9))
     return lease.job_id
 
 
@@ -151,13 +151,13 @@ def test_after_a_downtime_of_central_no_job_is_lost_until_its_worker_could_come_
         job_id = await asyncio.to_thread(_silent_job)
         duties = clock.duties(pool)
         for waited_s in range(0, 170, 10):
-            assert await duties._round()
-            await pool.call(duties._lose)
-            assert job_row(job_id).state == "running", f"central is back for {waited_s} s only"
+            assert await duties._run_round()
+            await pool.call(duties._mark_lost)
+            assert job_row(job_id).state == "running", f"central is back for only {waited_s} s"
             clock.now += 10
         for _ in range(2):
-            await duties._round()
-            await pool.call(duties._lose)
+            await duties._run_round()
+            await pool.call(duties._mark_lost)
             clock.now += 10
         assert job_row(job_id).state == "lost"
 
@@ -171,13 +171,13 @@ def test_a_worker_that_comes_back_within_the_window_keeps_its_jobs() -> None:
         worker = await asyncio.to_thread(enlist)
         lease = await asyncio.to_thread(running, worker, lost_after_s=60)
         change_job(lease.job_id, accepted_at=ago(hours=10))
-        last_seen(worker.id, ago(hours=9))
+        set_last_seen(worker.id, ago(hours=9))
         duties = clock.duties(pool)
         for step in range(30):
             if step == 15:
-                duties.heard(worker.id)
-            await duties._round()
-            await pool.call(duties._lose)
+                duties.note_contact(worker.id)
+            await duties._run_round()
+            await pool.call(duties._mark_lost)
             clock.now += 10
         assert job_row(lease.job_id).state == "running"
 
@@ -185,7 +185,7 @@ def test_a_worker_that_comes_back_within_the_window_keeps_its_jobs() -> None:
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1), timedelta(minutes=10), timedelta(minutes=-10)], ids=str)
-def test_a_database_whose_clock_is_set_loses_no_job_and_no_offer(jump: timedelta) -> None:
+def test_a_changed_database_clock_loses_no_job_and_no_offer(jump: timedelta) -> None:
     clock = Clock()
 
     async def check(pool: LedgerPool) -> None:
@@ -194,16 +194,16 @@ def test_a_database_whose_clock_is_set_loses_no_job_and_no_offer(jump: timedelta
         lease = await asyncio.to_thread(running, worker, lost_after_s=60)
         duties = clock.duties(pool)
         for _ in range(30):
-            duties.heard(worker.id)
-            await duties._round()
+            duties.note_contact(worker.id)
+            await duties._run_round()
             clock.now += 10
         # As its rows look once the clock is set: stamped long ago, or in the future.
-        last_seen(worker.id, ago() - jump)
+        set_last_seen(worker.id, ago() - jump)
         change_job(lease.job_id, accepted_at=ago(hours=10) - jump)
         change_job(offer.job_id, deadline_at=ago(seconds=-30) - jump)
         clock.offset += jump
         await pool.call(duties._expire_offers, OfferRules(4, timedelta(seconds=5)))
-        await pool.call(duties._lose)
+        await pool.call(duties._mark_lost)
         assert (job_row(offer.job_id).state, job_row(lease.job_id).state) == ("offered", "running")
         deadline = job_row(offer.job_id).deadline_at
         assert deadline is not None and ago(seconds=-10) < deadline < ago(seconds=-60)
@@ -211,28 +211,28 @@ def test_a_database_whose_clock_is_set_loses_no_job_and_no_offer(jump: timedelta
     clock.run(check)
 
 
-def test_a_handed_over_duty_begins_a_vigil_of_its_own() -> None:
+def test_the_next_holder_of_the_duty_starts_its_own_observation_window() -> None:
     clock = Clock()
 
     async def check(pool: LedgerPool) -> None:
         first, second = clock.duties(pool), clock.duties(pool)
         for _ in range(30):
-            assert (await first._round(), await second._round()) == (True, False)
+            assert (await first._run_round(), await second._run_round()) == (True, False)
             clock.now += 10
         assert first._observation.has_lasted and not second._observation.has_lasted
         with compat.transaction() as session:
             session.execute(update(Duty).values(until=ago(seconds=1)))
-        assert await second._round()
-        assert not await first._round()
+        assert await second._run_round()
+        assert not await first._run_round()
         assert not first._observation.has_lasted and not second._observation.has_lasted
 
     clock.run(check)
 
 
 class Clock:
-    """This machine's monotonic clock in our hand; the database's runs beside it, until it is set.
+    """The machine's monotonic clock, set by the test. The database's clock runs with it until the test sets that, too.
 
-    The rows' own times are the real database's: it does not notice that we hurry.
+    The times in the rows come from the real database's clock.
     """
 
     def __init__(self) -> None:
@@ -245,12 +245,12 @@ class Clock:
         return duties
 
     def run(self, check: Callable[[LedgerPool], Awaitable[None]]) -> None:
-        start, look = ago(), duty.look
+        start, look = ago(), duty.check_open_jobs
 
         def database_now(_session: Session) -> datetime:
             return start + timedelta(seconds=self.now - 1000) + self.offset
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("airflow_remote_provider.api.duties.loop.database_now", database_now)
-            patch.setattr(duty, "look", lambda session: (database_now(session), look(session)[1]))
+            patch.setattr(duty, "check_open_jobs", lambda session: (database_now(session), look(session)[1]))
             _run(check)

@@ -1,4 +1,4 @@
-"""A silence counts only while somebody was there to hear it."""
+"""A silence counts only while central could receive calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Watch:
             assert self.look(10)
 
 
-def test_it_begins_with_the_first_look_and_lasts_after_its_window() -> None:
+def test_the_window_starts_with_the_first_look() -> None:
     watch = Watch()
     assert not watch.window.has_lasted
     assert not watch.look()
@@ -40,7 +40,7 @@ def test_it_begins_with_the_first_look_and_lasts_after_its_window() -> None:
 
 @pytest.mark.parametrize("days", [-1, 1])
 @pytest.mark.parametrize("minutes", [0, 10])
-def test_a_database_clock_that_is_set_begins_it_anew(days: int, minutes: int) -> None:
+def test_a_changed_database_clock_restarts_the_window(days: int, minutes: int) -> None:
     watch = Watch()
     watch.look()
     watch.watch(120)
@@ -51,7 +51,7 @@ def test_a_database_clock_that_is_set_begins_it_anew(days: int, minutes: int) ->
     assert watch.window.has_lasted
 
 
-def test_a_clock_that_drifts_does_not() -> None:
+def test_a_drifting_clock_does_not_restart_the_window() -> None:
     watch = Watch()
     watch.look()
     for _ in range(12):
@@ -59,7 +59,7 @@ def test_a_clock_that_drifts_does_not() -> None:
     assert watch.window.has_lasted
 
 
-def test_a_machine_that_slept_or_stalled_begins_it_anew() -> None:
+def test_a_suspended_or_stalled_machine_restarts_the_window() -> None:
     asleep, stalled = Watch(), Watch()
     for watch in (asleep, stalled):
         watch.look()
@@ -69,7 +69,7 @@ def test_a_machine_that_slept_or_stalled_begins_it_anew() -> None:
     assert not asleep.window.has_lasted and not stalled.window.has_lasted
 
 
-def test_who_has_lost_the_duty_begins_anew() -> None:
+def test_losing_the_duty_restarts_the_window() -> None:
     watch = Watch()
     watch.look()
     watch.watch(120)

@@ -1,4 +1,4 @@
-"""What is measured each minute, and what people are shown of it."""
+"""The values that are recorded each minute, and the history that users see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from testkit.ledger import ago, enlist, last_seen, queued, running  # isort: skip
+from testkit.ledger import ago, enlist, set_last_seen, queued, running  # isort: skip
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties import recorder
@@ -24,7 +24,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
-    """The time that is recorded and read at; the ledger's own goes on as ever."""
+    """The time of records and reads. The ledger's own clock is not changed."""
     now = [NOON]
     for module in (recorder, view):
         monkeypatch.setattr(module, "database_now", lambda session: now[0])
@@ -46,10 +46,10 @@ def _shown(kind: SeriesKind, *names: str, scope: Scope = EVERYTHING, **wanted: o
     return {row.name: row for row in rows}
 
 
-def test_a_minute_tells_the_fleet_and_each_queue(clock: list[datetime]) -> None:
+def test_a_minute_records_the_fleet_and_each_queue(clock: list[datetime]) -> None:
     worker = enlist(slots=5)
     running(worker, slots=2)
-    last_seen(enlist("away", ["z"]).id, ago(minutes=5))
+    set_last_seen(enlist("away", ["z"]).id, ago(minutes=5))
     queued("z")
     _record(_recorder())
     fleet = _shown(SeriesKind.FLEET)[""]
@@ -61,10 +61,10 @@ def test_a_minute_tells_the_fleet_and_each_queue(clock: list[datetime]) -> None:
     assert list(_shown(SeriesKind.QUEUE, "z")) == ["z"]
 
 
-def test_a_worker_s_quarter_is_written_when_it_is_over(clock: list[datetime]) -> None:
+def test_a_worker_s_quarter_is_stored_when_it_is_over(clock: list[datetime]) -> None:
     worker, by = enlist("edge", slots=4), _recorder()
     _record(by)
-    last_seen(worker.id, ago(minutes=5))
+    set_last_seen(worker.id, ago(minutes=5))
     clock[0] += timedelta(minutes=7)
     _record(by)
     assert _shown(SeriesKind.WORKER, "edge") == {}
@@ -73,7 +73,7 @@ def test_a_worker_s_quarter_is_written_when_it_is_over(clock: list[datetime]) ->
     assert _shown(SeriesKind.WORKER, "edge")["edge"].values == {"online": [0.5], "used_slots": [0], "slots": [4]}
 
 
-def test_who_lost_the_duty_writes_nothing_of_what_it_gathered(clock: list[datetime]) -> None:
+def test_a_process_that_lost_the_duty_discards_its_values(clock: list[datetime]) -> None:
     enlist("edge")
     by = _recorder()
     _record(by)
@@ -83,7 +83,7 @@ def test_who_lost_the_duty_writes_nothing_of_what_it_gathered(clock: list[dateti
     assert _shown(SeriesKind.WORKER, "edge") == {}
 
 
-def test_queues_beyond_the_most_have_no_history_but_those_that_have_go_on(
+def test_queues_beyond_the_limit_get_no_history_and_existing_ones_continue(
     clock: list[datetime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "MOST_QUEUES", 2)
@@ -96,7 +96,7 @@ def test_queues_beyond_the_most_have_no_history_but_those_that_have_go_on(
     assert {name: len(row.at) for name, row in _shown(SeriesKind.QUEUE).items()} == {"a": 2, "b": 1}
 
 
-def test_points_are_put_together_to_as_many_as_are_wanted(clock: list[datetime]) -> None:
+def test_points_are_aggregated_to_the_requested_number(clock: list[datetime]) -> None:
     by = _recorder()
     for minute in range(60):
         clock[0] = NOON + timedelta(minutes=minute)
@@ -108,7 +108,7 @@ def test_points_are_put_together_to_as_many_as_are_wanted(clock: list[datetime])
     assert len(_shown(SeriesKind.FLEET, most_points=7)[""].at) <= 7
 
 
-def test_of_other_teams_nothing_is_shown(clock: list[datetime]) -> None:
+def test_the_history_of_other_teams_is_not_shown(clock: list[datetime]) -> None:
     enlist("red", ["q"], team="red")
     queued("q", team="red")
     queued("q")

@@ -1,4 +1,4 @@
-"""Jobs whose calls make the Execution API fail are sent away, for longer each time; others are not concerned."""
+"""Jobs whose calls make the Execution API fail get `busy`, for longer each time; others are not affected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _fail(failures: Failures, job: str = "j") -> None:
         raise ServerFailed
 
 
-def _sent_away_for(failures: Failures, job: str = "j") -> float:
+def _busy_s(failures: Failures, job: str = "j") -> float:
     with pytest.raises(Refusal) as refused, failures.call(job):
         raise AssertionError("it was passed on")
     assert refused.value.code is ProblemCode.BUSY
@@ -29,7 +29,7 @@ def _sent_away_for(failures: Failures, job: str = "j") -> float:
     return refused.value.retry_after_s
 
 
-def test_after_some_failures_the_wait_grows_to_a_ceiling() -> None:
+def test_the_wait_grows_with_each_failure_up_to_a_limit() -> None:
     clock = Clock()
     failures = Failures(clock)
     for _ in range(FREE):
@@ -37,22 +37,22 @@ def test_after_some_failures_the_wait_grows_to_a_ceiling() -> None:
     waits = []
     for _ in range(8):
         _fail(failures)
-        waits.append(_sent_away_for(failures))
+        waits.append(_busy_s(failures))
         clock.now += waits[-1]
     assert waits == [2, 4, 8, 16, 32, LONGEST_S, LONGEST_S, LONGEST_S]
     with failures.call("another job"):
         pass
 
 
-def test_an_answer_that_says_so_counts_like_an_exception() -> None:
+def test_a_failure_answer_counts_like_an_exception() -> None:
     failures = Failures(Clock())
     for _ in range(FREE + 1):
         with failures.call("j") as failed:
             failed()
-    _sent_away_for(failures)
+    _busy_s(failures)
 
 
-def test_what_is_long_ago_is_forgotten() -> None:
+def test_old_failures_are_forgotten() -> None:
     clock = Clock()
     failures = Failures(clock)
     for _ in range(FREE + 1):
@@ -62,20 +62,20 @@ def test_what_is_long_ago_is_forgotten() -> None:
         _fail(failures)
 
 
-def test_a_burst_of_calls_is_bounded_before_the_first_has_failed() -> None:
+def test_a_burst_of_calls_is_limited_before_the_first_failure() -> None:
     failures = Failures(Clock())
     calls = [failures.call("j") for _ in range(AT_ONCE)]
     for call in calls:
         call.__enter__()
-    assert _sent_away_for(failures) == 1.0
+    assert _busy_s(failures) == 1.0
     for call in calls:
         call.__exit__(None, None, None)
     with failures.call("j"):
         pass
-    assert failures._jobs == {}, "what went well is not remembered"
+    assert failures._jobs == {}, "successful calls are not remembered"
 
 
-def test_no_number_of_jobs_takes_memory_without_end() -> None:
+def test_the_remembered_jobs_are_limited() -> None:
     failures = Failures(Clock())
     for number in range(MOST_KEPT + 10):
         _fail(failures, str(number))

@@ -1,4 +1,4 @@
-"""What passes through the gateway, in which direction, as whom, and how much of it at once."""
+"""The headers, paths and bodies that the gateway passes on in each direction, the token, and the limit of concurrent calls."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ TI = uuid.uuid4()
 
 
 class Stub:
-    """An Execution API that shows what reaches it."""
+    """An Execution API that records its requests."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.at_once = self.most_at_once = 0
         self.running = False
         self.refusals = 0
-        """How many calls yet are refused for their token."""
+        """How many of the next calls are refused for their token."""
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -103,7 +103,7 @@ def _match(path: str, method: str = "GET") -> Match:
     return Match(method, NOTHING, {}, unquote(path), path)
 
 
-def test_only_listed_headers_go_in() -> None:
+def test_only_listed_request_headers_are_passed_on() -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
         listed = {"Airflow-API-Version": "2025-01-01", "Content-Type": "application/json", "Correlation-Id": "c"}
         listed |= {"traceparent": "00-a-b-01", "tracestate": "x=y"}
@@ -115,12 +115,12 @@ def test_only_listed_headers_go_in() -> None:
         token = headers.pop("authorization")
         assert headers == {**{name.lower(): value for name, value in listed.items()}, "host": "central", "content-length": "2"}
         assert "arwkr" not in token
-        assert len(seen["headers"]) == len(headers) + 1, "none of them twice"
+        assert len(seen["headers"]) == len(headers) + 1, "no header twice"
 
     _with(check)
 
 
-def test_headers_that_are_no_text_stay_behind() -> None:
+def test_headers_that_are_not_ascii_are_not_passed_on() -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
         await gateway.pass_on(_match("variables/x"), b"", [(b"correlation-id", b"\x80\xff")], b"", Subject(JobKind.TASK, TI))
         assert b"correlation-id" not in dict(stub.requests[0]["headers"])
@@ -128,7 +128,7 @@ def test_headers_that_are_no_text_stay_behind() -> None:
     _with(check)
 
 
-def test_only_listed_headers_come_out() -> None:
+def test_only_listed_response_headers_are_passed_on() -> None:
     async def check(gateway: Gateway, _stub: Stub) -> None:
         passed = await _pass(gateway)
         assert passed.headers == {"content-type": "application/json", "correlation-id": "c-1", "content-range": "map_indexes 3"}
@@ -137,13 +137,13 @@ def test_only_listed_headers_come_out() -> None:
     _with(check)
 
 
-def test_all_headers_that_the_tasks_client_reads_come_out_but_the_token() -> None:
+def test_all_headers_that_the_task_client_reads_are_passed_on_except_the_token() -> None:
     read = headers_read(Path(airflow.sdk.__file__).parent)
-    assert {"content-type", "content-range", "refreshed-api-token"} <= read, "the test finds what the client reads"
+    assert {"content-type", "content-range", "refreshed-api-token"} <= read, "the test finds the headers that the client reads"
     assert read - {"refreshed-api-token"} <= set(ANSWER_HEADERS)
 
 
-def test_the_token_speaks_for_this_task_instance_alone_and_briefly() -> None:
+def test_the_token_is_short_lived_and_for_this_task_instance_only() -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
         await _pass(gateway)
         headers = dict(stub.requests[0]["headers"])
@@ -157,7 +157,7 @@ def test_the_token_speaks_for_this_task_instance_alone_and_briefly() -> None:
 
 
 @pytest.mark.parametrize(("refusals", "status"), [(1, 418), (2, 403)])
-def test_a_token_that_a_jump_of_the_clock_spoilt_is_made_once_more(refusals: int, status: int) -> None:
+def test_a_token_that_a_clock_jump_invalidated_is_replaced_once(refusals: int, status: int) -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
         stub.refusals = refusals
         assert (await _pass(gateway, body=b"b")).status == status
@@ -168,7 +168,7 @@ def test_a_token_that_a_jump_of_the_clock_spoilt_is_made_once_more(refusals: int
     _with(check)
 
 
-def test_airflows_own_refusal_of_a_token_is_known_as_one() -> None:
+def test_airflows_own_refusal_of_a_token_is_recognized() -> None:
     async def check() -> None:
         app = compat.execution_api_app()
         transport = httpx.ASGITransport(app)
@@ -180,7 +180,7 @@ def test_airflows_own_refusal_of_a_token_is_known_as_one() -> None:
     asyncio.run(check())
 
 
-def test_method_query_and_body_pass_as_they_came() -> None:
+def test_method_query_and_body_are_passed_on_unchanged() -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
         body = bytes(range(256)) * 400
         await _pass(gateway, "xcoms/d/r/t/k", method="POST", query=b"map_index=3&x=%2F", body=body)
@@ -192,7 +192,7 @@ def test_method_query_and_body_pass_as_they_came() -> None:
 
 
 @pytest.mark.parametrize("key", ["a%2Fb", "a%20b", "%C3%A4", "a%252Fb", "100%25", "a;b=c", "a+b"])
-def test_an_encoded_key_arrives_as_it_was_sent(key: str) -> None:
+def test_an_encoded_key_is_passed_on_unchanged(key: str) -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
         await _pass(gateway, f"xcoms/d/r/t/{key}")
         (seen,) = stub.requests
@@ -202,7 +202,7 @@ def test_an_encoded_key_arrives_as_it_was_sent(key: str) -> None:
     _with(check)
 
 
-def test_so_many_calls_at_once_and_no_more() -> None:
+def test_concurrent_calls_are_limited() -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
         stub.gate.clear()
         calls = [asyncio.ensure_future(_pass(gateway)) for _ in range(12)]
@@ -239,7 +239,7 @@ def test_an_abandoned_call_gives_its_place_back() -> None:
     _with(check, concurrency=1)
 
 
-def test_before_and_after_it_is_served_it_is_busy() -> None:
+def test_the_gateway_is_busy_before_and_after_it_serves() -> None:
     async def run() -> None:
         stub = Stub()
         gateway = Gateway(1, stub.app)

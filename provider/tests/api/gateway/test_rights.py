@@ -1,4 +1,4 @@
-"""What is asked of the database for a call, how long an answer holds, and what a refusal says."""
+"""The database queries for a call, how long an answer is cached, and the texts of refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine, select
 
-from testkit.ledger import Enlisted, counted, enlist, running  # isort: skip
+from testkit.ledger import Enlisted, record_statements, enlist, running  # isort: skip
 
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import JobKind
@@ -69,7 +69,7 @@ def test_a_call_about_the_task_itself_costs_no_statement(lease: WorkerLease, dat
     me = _subject(lease)
 
     async def work(check: Check) -> None:
-        with counted(database) as statements:
+        with record_statements(database) as statements:
             await check("PATCH", f"task-instances/{me.id}/run")
             await check("PUT", f"task-instances/{me.id}/rtif")
             await check("GET", f"xcoms/{me.dag_id}/{me.run_id}/other/key")
@@ -79,7 +79,7 @@ def test_a_call_about_the_task_itself_costs_no_statement(lease: WorkerLease, dat
     _with(lease, work)
 
 
-def test_what_nothing_grants_is_denied_as_the_execution_api_would(lease: WorkerLease) -> None:
+def test_a_call_without_a_grant_is_denied_in_the_execution_apis_format(lease: WorkerLease) -> None:
     async def work(check: Check) -> None:
         with pytest.raises(NotGranted) as denied:
             await check("GET", "connections/plant")
@@ -90,13 +90,13 @@ def test_what_nothing_grants_is_denied_as_the_execution_api_would(lease: WorkerL
     _with(lease, work)
 
 
-def test_an_answer_holds_for_a_moment_and_is_recorded_once(lease: WorkerLease, database: Engine) -> None:
+def test_an_answer_is_cached_and_recorded_once(lease: WorkerLease, database: Engine) -> None:
     with compat.transaction() as session:
         queue_policy.allow(session, "q", {GrantKind.VARIABLES: ["a*"]}, by="ada")
 
     async def work(check: Check) -> None:
         await check("GET", "variables/ab")
-        with counted(database) as statements:
+        with record_statements(database) as statements:
             for _ in range(10):
                 await check("GET", "variables/ab")
         assert statements == []
@@ -111,7 +111,7 @@ def test_an_answer_holds_for_a_moment_and_is_recorded_once(lease: WorkerLease, d
     ]
 
 
-def test_one_jobs_answer_is_not_anothers(worker: Enlisted, lease: WorkerLease) -> None:
+def test_answers_are_not_shared_between_jobs(worker: Enlisted, lease: WorkerLease) -> None:
     with compat.transaction() as session:
         queue_policy.allow(session, "q", {GrantKind.VARIABLES: ["a"]}, by="ada")
     elsewhere = running(enlist("other", ["elsewhere"]), "elsewhere")
@@ -124,12 +124,12 @@ def test_one_jobs_answer_is_not_anothers(worker: Enlisted, lease: WorkerLease) -
     _with(lease, work)
 
 
-def test_what_no_grant_allows_is_refused_and_recorded_once(lease: WorkerLease, database: Engine) -> None:
+def test_a_call_that_no_grant_allows_is_refused_and_recorded_once(lease: WorkerLease, database: Engine) -> None:
     async def work(check: Check) -> None:
         for _ in range(3):
             with pytest.raises(Refusal, match="another task instance"):
                 await check("PATCH", "task-instances/00000000-0000-0000-0000-000000000000/state")
-        with counted(database) as statements, pytest.raises(Refusal):
+        with record_statements(database) as statements, pytest.raises(Refusal):
             await check("PATCH", "task-instances/00000000-0000-0000-0000-000000000000/state")
         assert statements == []
 
@@ -140,7 +140,7 @@ def test_what_no_grant_allows_is_refused_and_recorded_once(lease: WorkerLease, d
     assert row.name == "PATCH task-instances/00000000-0000-0000-0000-000000000000/state"
 
 
-def test_only_a_connection_test_speaks_with_a_workloads_token() -> None:
+def test_only_a_connection_test_uses_a_workload_token() -> None:
     assert {kind: token_scope(kind) for kind in JobKind} == {
         JobKind.TASK: "execution",
         JobKind.CALLBACK: "execution",
@@ -150,7 +150,7 @@ def test_only_a_connection_test_speaks_with_a_workloads_token() -> None:
     assert token_scope(JobKind.CALLBACK, Meaning.START_CALLBACK) == "callback"
 
 
-def test_what_a_task_writes_about_its_try_counts_until_it_is_taken_back(lease: WorkerLease) -> None:
+def test_writes_for_a_try_are_refused_after_the_job_was_taken_back(lease: WorkerLease) -> None:
     me = _subject(lease)
     own_xcom = f"xcoms/{me.dag_id}/{me.run_id}/{me.task_id}/key"
 
@@ -170,7 +170,7 @@ def test_what_a_task_writes_about_its_try_counts_until_it_is_taken_back(lease: W
     _with(lease, work)
 
 
-def test_a_task_that_was_taken_back_may_still_wind_down(lease: WorkerLease) -> None:
+def test_a_task_that_was_taken_back_may_still_clean_up(lease: WorkerLease) -> None:
     me = _subject(lease)
     with compat.transaction() as session:
         queue_policy.allow(session, "q", {GrantKind.CONNECTIONS: ["vault"], GrantKind.WRITES: ["a"]}, by="ada")

@@ -1,4 +1,4 @@
-"""Every route of the installed Airflow has a rule; each rule bounds what it should."""
+"""Every route of the installed Airflow has a rule, and each rule limits the right calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_remote_provider.ledger.fence import Subject
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 
-ME, OTHER = uuid.uuid4(), uuid.uuid4()
+ME, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)  # the same in every process: they are in the names of tests
 TASK = Subject(JobKind.TASK, ME, "mine", "run-1", "task", 3)
 CALLBACK = Subject(JobKind.CALLBACK, ME, "mine")
 TEST = Subject(JobKind.CONNECTION_TEST, ME)
@@ -61,7 +61,7 @@ OF_SOME_VERSIONS = {
     ("PATCH", "callbacks/{callback_id}/run"),
     ("PATCH", "task-instances/{task_instance_id}/dag-run-note"),
 }
-"""Airflow 3.4 has them, 3.3 not yet."""
+"""Airflow 3.4 has them, 3.3 does not."""
 
 
 def test_the_table_has_no_route_that_no_airflow_has(versions: dict[str, list[APIRoute]]) -> None:
@@ -121,11 +121,11 @@ def test_a_path_is_read_as_airflow_reads_it(path: str, versions: dict[str, list[
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
             theirs = _as_airflow_reads(routes, method, path)
             if theirs is None:
-                continue  # this version answers 404 or 405, whatever we say
+                continue  # this version answers 404 or 405 in any case
             pattern, given = theirs
             rule, ours = read(method, path) or (None, {})
             if (method, path) == ("GET", "variables/keys") and version < LISTS_SINCE:
-                continue  # the rule knows: see below
+                continue  # the rule handles this: see below
             assert rule is not None
             assert _but_query(rule) == _but_query(rules[method, pattern]), f"{method} {path} in {version}"
             assert {name: given.get(name) for name in ours.keys() & given.keys()} == {
@@ -134,10 +134,10 @@ def test_a_path_is_read_as_airflow_reads_it(path: str, versions: dict[str, list[
 
 
 @pytest.mark.parametrize(("method", "pattern", "rule"), TABLE, ids=lambda value: value if isinstance(value, str) else "")
-def test_no_encoding_of_a_path_changes_what_the_call_is(
+def test_no_encoding_of_a_path_changes_its_rule(
     method: str, pattern: str, rule: rules.Rule, versions: dict[str, list[APIRoute]]
 ) -> None:
-    """The rule decides what a call means, and Airflow's router what it does: both read the same path."""
+    """The rule decides the meaning of a call and Airflow's router its effect, so both must read the same path."""
     chance = random.Random(f"{method} {pattern}")
     newest = versions[max(versions)]
     for number in range(int(os.environ.get("SEARCH", "1")) * ENCODINGS // len(TABLE) + 1):
@@ -178,7 +178,7 @@ def _named(chance: random.Random, name: str) -> str:
 
 
 def _spelled(chance: random.Random, char: str, *, odds: float) -> str:
-    """Return one character of a path as it might come over the wire: as it is, or percent-encoded in either case."""
+    """Return one character of a path as a client may send it: unchanged, or percent-encoded in either case."""
     must = char in "%?# &=+" or not char.isascii()
     if not must and chance.random() >= odds:
         return char
@@ -203,7 +203,7 @@ GAPS = [
 
 
 @pytest.mark.parametrize("path", CLIMBING)
-def test_a_path_that_climbs_is_refused(path: str) -> None:
+def test_a_path_with_dot_segments_is_refused(path: str) -> None:
     with pytest.raises(NotAllowed, match="only dots"):
         rules.find("GET", path)
 
@@ -218,7 +218,7 @@ KEYS = ["a/b", "/a", "a/", "//", "a//b", "a b", " a ", "100%", "%2F", "ключ"
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_is_all_that_is_left_of_the_path(key: str) -> None:
+def test_a_key_is_the_rest_of_the_path(key: str) -> None:
     spelled = quote(key, safe="/")
     for method, path, parameter in (
         ("GET", "variables/", "variable_key"),
@@ -234,13 +234,13 @@ def test_a_key_is_all_that_is_left_of_the_path(key: str) -> None:
 
 
 def test_a_connection_may_have_slashes_in_its_id() -> None:
-    """Airflow 3.4 has such a route, and Airflow 3.3 answers that there is none."""
+    """Airflow 3.4 has such a route; Airflow 3.3 answers 404."""
     found = rules.find("GET", "connections/a%2F/b")
     assert (found.meaning, found.named) == (Meaning.READ_SECRET, {"connection_id": "a//b"})
 
 
 @pytest.mark.parametrize("path", ["variables/..a", "variables/a..b", "variables/...", "variables/%252e%252e"])
-def test_dots_inside_a_name_are_no_climbing(path: str) -> None:
+def test_dots_inside_a_name_are_allowed(path: str) -> None:
     assert rules.find("GET", path).meaning is Meaning.READ_SECRET
 
 
@@ -314,7 +314,7 @@ def test_the_table_is_in_airflows_order_where_two_patterns_fit_one_path() -> Non
         (TEST, "PATCH", f"connection-tests/{ME}"),
     ],
 )
-def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str) -> None:
+def test_calls_about_the_jobs_own_objects_need_no_grant(subject: Subject, method: str, path: str) -> None:
     assert _judged(subject, method, path) == ()
 
 
@@ -361,7 +361,9 @@ def test_what_is_its_own_needs_no_grant(subject: Subject, method: str, path: str
         (TASK, "DELETE", "store/asset/by-uri/clear?uri=s3%3A%2F%2Fb", GrantKind.ASSET_WRITES, ("s3://b",)),
     ],
 )
-def test_what_is_not_needs_a_grant(subject: Subject, method: str, path: str, kind: GrantKind, names: tuple[str, ...]) -> None:
+def test_calls_about_other_objects_need_a_grant(
+    subject: Subject, method: str, path: str, kind: GrantKind, names: tuple[str, ...]
+) -> None:
     assert _judged(subject, method, path) == (Ask(kind, names),)
 
 
@@ -424,23 +426,23 @@ def test_listing_needs_a_grant_of_the_whole_prefix() -> None:
         (CALLBACK, "PATCH", f"task-instances/{ME}/dag-run-note"),
     ],
 )
-def test_the_rest_no_grant_allows(subject: Subject, method: str, path: str) -> None:
+def test_no_grant_allows_any_other_call(subject: Subject, method: str, path: str) -> None:
     with pytest.raises(NotAllowed):
         _judged(subject, method, path)
 
 
-def test_an_encoded_slash_parts_a_path_as_it_does_for_airflow() -> None:
+def test_an_encoded_slash_separates_segments_as_in_airflow() -> None:
     assert _judged(TASK, "GET", "xcoms/mine%2Frun-1/task/key/x") == (), "Airflow reads it as run-1 of mine"
     assert _judged(TASK, "GET", "xcoms/other%2Frun-1%2Ftask/key") == (Ask(GrantKind.XCOMS_OF, ("other",)),)
     assert _judged(TEST, "GET", f"connection-tests/{ME}%2Fconnection") == ()
 
 
-def test_a_route_without_a_rule_says_whose_turn_it_is() -> None:
+def test_the_refusal_of_an_unknown_route_names_the_supported_version() -> None:
     with pytest.raises(NotAllowed, match=f"no rule for it.*up to {bounds.NEWEST_API_VERSION}"):
         _judged(TASK, "GET", "new/in/airflow/4")
 
 
-def test_outlets_that_a_task_says_it_changed_need_grants() -> None:
+def test_outlets_that_a_task_reports_as_changed_need_grants() -> None:
     outlets = [
         {"name": "a", "uri": "s3://a", "type": "Asset"},
         {"name": "b", "uri": "s3://granted", "type": "AssetNameRef"},
@@ -464,8 +466,8 @@ def test_outlets_that_a_task_says_it_changed_need_grants() -> None:
     )
 
 
-def test_a_granted_name_does_not_cover_another_uri_that_an_alias_event_is_for() -> None:
-    """Airflow makes the asset of that name and URI, and starts the Dags that wait for either."""
+def test_a_granted_name_does_not_cover_another_uri_of_an_alias_event() -> None:
+    """Airflow creates the asset of that name and URI, and starts the Dags that wait for either."""
     event = {"source_alias_name": "alias", "dest_asset_key": {"name": "mine", "uri": "s3://theirs"}, "extra": {}}
     said = {"task_outlets": [{"name": "alias", "type": "AssetAlias"}], "outlet_events": [event]}
     granted = named({GrantKind.ASSET_WRITES: ["alias", "mine", "s3://mine"]})
@@ -493,18 +495,18 @@ def test_a_request_for_input_is_about_the_jobs_own_task_instance_in_its_body_too
         _judged(TASK, method, f"hitlDetails/{ME}", {"ti_id": str(OTHER), "options": ["yes"]})
 
 
-def test_what_a_task_defers_to_needs_no_grant_because_it_does_not_run_on_central() -> None:
+def test_a_deferral_needs_no_grant_because_its_trigger_does_not_run_on_central() -> None:
     said = {"state": "deferred", "classpath": "x.Trigger", "trigger_kwargs": {"a_conn_id": "a"}, "next_method": "resume"}
     assert _judged(TASK, "PATCH", f"task-instances/{ME}/state", said) == ()
 
 
 @pytest.mark.parametrize("said", [[], "text", {"task_outlets": "text"}, {"task_outlets": [{}]}, {"outlet_events": [None]}])
-def test_a_state_that_is_none_is_refused(said: object) -> None:
-    with pytest.raises(NotAllowed, match="not what a task says of its state"):
+def test_an_invalid_state_is_refused(said: object) -> None:
+    with pytest.raises(NotAllowed, match="not a valid task state"):
         _judged(TASK, "PATCH", f"task-instances/{ME}/state", said)
 
 
-def test_what_is_no_json_is_airflows_to_refuse() -> None:
+def test_a_body_that_is_not_json_is_left_to_airflow() -> None:
     for body in (b"", b"not json", b"\xff"):
         assert judge(TASK, "PATCH", f"task-instances/{ME}/state", body=body) == ()
 
@@ -515,7 +517,7 @@ def test_a_name_longer_than_any_of_airflows_is_refused() -> None:
         _judged(TASK, "GET", "variables/" + "a" * 2001)
 
 
-def test_more_outlets_than_anybody_has_are_refused_and_repeats_do_not_count() -> None:
+def test_too_many_outlets_are_refused_and_repeats_do_not_count() -> None:
     def state(count: int, of: int) -> tuple[Need, ...]:
         outlets = [{"name": f"a{number % of}", "uri": "s3://a", "type": "Asset"} for number in range(count)]
         return _judged(TASK, "PATCH", f"task-instances/{ME}/state", {"task_outlets": outlets})
@@ -525,7 +527,7 @@ def test_more_outlets_than_anybody_has_are_refused_and_repeats_do_not_count() ->
         state(501, of=501)
 
 
-def test_a_body_nested_without_end_is_refused() -> None:
+def test_a_deeply_nested_body_is_refused() -> None:
     with pytest.raises(NotAllowed, match="nested"):
         judge(TASK, "PATCH", f"task-instances/{ME}/state", body=b"[" * 1_000_000)
 

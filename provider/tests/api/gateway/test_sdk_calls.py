@@ -1,4 +1,4 @@
-"""Every call that the installed Task SDK's client can make passes the rules: its route, its parameters and its body."""
+"""The rules accept the route, the parameters and the body of every call that the installed Task SDK's client can make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow.sdk.execution_time import comms
 from airflow_remote_provider.api.gateway import rules
 
 AT = datetime(2026, 11, 30, tzinfo=timezone.utc)
-ME = uuid.uuid4()
+ME = uuid.UUID(int=1)
 VALUES: dict[str, Any] = {
     "after": AT,
     "alias_name": "alias",
@@ -98,7 +98,7 @@ class Called(Exception):
 
 
 class Recorder(sdk.Client):
-    """Notes what would be sent, and sends nothing."""
+    """Records the request instead of sending it."""
 
     def send(self, request: Any, **_: Any) -> Any:
         raise Called(request)
@@ -119,7 +119,7 @@ def _client() -> Recorder:
 
 
 def _variants(group: str, name: str, call: Callable[..., Any]) -> Iterator[dict[str, Any]]:
-    """Return arguments for each way to make a call: with all that it takes, save what excludes the rest."""
+    """Return arguments for each way to make a call: with all parameters except those that exclude the others."""
     own = VALUES_OF_ONE.get((group, name), {})
     wanted = list(inspect.signature(call).parameters)
     said = {
@@ -149,7 +149,7 @@ def test_there_are_operations() -> None:
 
 
 @pytest.mark.parametrize("operation", operations(), ids=".".join)
-def test_what_the_sdk_sends_has_a_rule(operation: tuple[str, str]) -> None:
+def test_every_call_of_the_sdk_has_a_rule(operation: tuple[str, str]) -> None:
     group, name = operation
     call = getattr(getattr(_client(), group), name)
     for said in _variants(group, name, call):

@@ -1,4 +1,4 @@
-"""What one job may write, counted in the ledger: the same however many processes and restarts there are."""
+"""The limit of one job's writes is counted in the ledger: it is the same with several processes and after restarts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sqlalchemy import Engine
 
-from testkit.ledger import counted, enlist, job_row, running  # isort: skip
+from testkit.ledger import record_statements, enlist, job_row, running  # isort: skip
 
 from airflow_remote_provider.api.gateway.writes import FREE_BYTES, FREE_CALLS, Writes
 from airflow_remote_provider.api.pool import LedgerPool
@@ -31,13 +31,13 @@ def _run(check: Callable[[Callable[[], Writes]], Awaitable[None]]) -> None:
 
 
 async def _written(writes: Writes, lease: WorkerLease, size: int) -> int:
-    """Write until it is refused; return how many calls went through."""
+    """Write until a call is refused; return how many were accepted."""
     for calls in range(100_000):
         try:
             await writes.take(lease, size)
         except TooMuchWritten:
             return calls
-    raise AssertionError("nothing bounds it")
+    raise AssertionError("there is no limit")
 
 
 def test_an_ordinary_job_costs_the_ledger_nothing(database: Engine) -> None:
@@ -45,7 +45,7 @@ def test_an_ordinary_job_costs_the_ledger_nothing(database: Engine) -> None:
 
     async def check(process: Callable[[], Writes]) -> None:
         writes = process()
-        with counted(database) as statements:
+        with record_statements(database) as statements:
             for _ in range(FREE_CALLS):
                 await writes.take(lease, FREE_BYTES // FREE_CALLS)
         assert statements == []
@@ -54,7 +54,7 @@ def test_an_ordinary_job_costs_the_ledger_nothing(database: Engine) -> None:
 
 
 @pytest.mark.parametrize(("size", "most"), [(FREE_BYTES // 2, 128), (0, BOUNDS.calls), (BOUNDS.size // 3, 3)])
-def test_neither_bytes_nor_calls_go_beyond_the_bound(database: Engine, size: int, most: int) -> None:
+def test_neither_bytes_nor_calls_exceed_the_limit(database: Engine, size: int, most: int) -> None:
     lease = running(enlist())
 
     async def check(process: Callable[[], Writes]) -> None:
@@ -66,7 +66,7 @@ def test_neither_bytes_nor_calls_go_beyond_the_bound(database: Engine, size: int
     _run(check)
 
 
-def test_another_process_or_a_restart_adds_no_more_than_what_is_free(database: Engine) -> None:
+def test_another_process_or_a_restart_adds_only_the_free_writes(database: Engine) -> None:
     lease = running(enlist())
 
     async def check(process: Callable[[], Writes]) -> None:
@@ -78,7 +78,7 @@ def test_another_process_or_a_restart_adds_no_more_than_what_is_free(database: E
     _run(check)
 
 
-def test_each_job_has_its_own_bound(database: Engine) -> None:
+def test_each_job_has_its_own_limit(database: Engine) -> None:
     worker = enlist()
     first, second = running(worker), running(worker)
 

@@ -1,4 +1,4 @@
-"""People's API over a real ledger; Airflow's auth manager is a table of users here (e2e asks the real one)."""
+"""The REST API with a real ledger; Airflow's auth manager is a table of users here (e2e tests use the real one)."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import pytest
 
 from testkit.auth_manager_stub import User, admit  # isort: skip
 
-from airflow_remote_provider.api.ui_v1.app import create_people_api
+from airflow_remote_provider.api.ui_v1.app import create_rest_api
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 
-class People:
-    """The API, and who may call it: `people.ann.get("/workers")`."""
+class Users:
+    """The API with a client for each user: `users.ann.get("/workers")`."""
 
-    def __init__(self, client: TestClient, users: dict[str, User]) -> None:
+    def __init__(self, client: TestClient, accounts: dict[str, User]) -> None:
         self.client = client
-        self.users = users
+        self.accounts = accounts
 
-    def __getattr__(self, name: str) -> Voice:
-        return Voice(self.client, name)
+    def __getattr__(self, name: str) -> UserClient:
+        return UserClient(self.client, name)
 
 
 @dataclass(frozen=True)
-class Voice:
-    """One user's calls."""
+class UserClient:
+    """The API client of one user."""
 
     client: TestClient
     name: str
@@ -41,7 +41,7 @@ class Voice:
         return self("GET", path, **more)
 
     def ok(self, method: str, path: str, status: int = 200, **more: Any) -> Any:
-        """Call, and insist on success; return the JSON of the answer, if there is some."""
+        """Call and require success; return the JSON of the answer, if it has a body."""
         answer = self(method, path, **more)
         assert answer.status_code == status, answer.text
         return answer.json() if answer.content else None
@@ -49,10 +49,10 @@ class Voice:
 
 @pytest.fixture
 def app() -> FastAPI:
-    return create_people_api()
+    return create_rest_api()
 
 
 @pytest.fixture
-def people(app: FastAPI, database: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
+def users(app: FastAPI, database: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Users]:
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield People(client, admit(app, monkeypatch))
+        yield Users(client, admit(app, monkeypatch))

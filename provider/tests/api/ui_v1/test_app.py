@@ -1,4 +1,4 @@
-"""What holds for the whole of people's API: errors, ETags, its document, and any input whatever."""
+"""The REST API as a whole: errors, ETags, the OpenAPI document, and arbitrary input."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from fastapi import FastAPI
 from sqlalchemy.exc import OperationalError
 
 if TYPE_CHECKING:
-    from .conftest import People
+    from .conftest import Users
 
 
-def test_what_has_not_changed_is_not_sent_again(people: People) -> None:
+def test_unchanged_data_is_not_sent_again(users: Users) -> None:
     enlist("edge")
-    first = people.vic.get("/queues")
+    first = users.vic.get("/queues")
     assert first.headers["cache-control"] == "private, no-cache"
-    again = people.vic.get("/queues", headers={"if-none-match": first.headers["etag"]})
+    again = users.vic.get("/queues", headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    weak = people.vic.get("/queues", headers={"if-none-match": f'"x", W/{first.headers["etag"]}'})
+    weak = users.vic.get("/queues", headers={"if-none-match": f'"x", W/{first.headers["etag"]}'})
     assert weak.status_code == 304
-    people.ann.ok("PUT", "/queues/q/rules", 204, json={"lost_after_s": 60})
-    changed = people.vic.get("/queues", headers={"if-none-match": first.headers["etag"]})
+    users.ann.ok("PUT", "/queues/q/rules", 204, json={"lost_after_s": 60})
+    changed = users.vic.get("/queues", headers={"if-none-match": first.headers["etag"]})
     assert changed.status_code == 200 and changed.headers["etag"] != first.headers["etag"]
 
 
-def test_errors_have_no_etag(people: People) -> None:
-    assert "etag" not in people.vic.get("/workers/nobody").headers
+def test_errors_have_no_etag(users: Users) -> None:
+    assert "etag" not in users.vic.get("/workers/nobody").headers
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("PATCH", "/workers", 405)])
-def test_an_unknown_route_is_a_problem_like_others(people: People, method: str, path: str, status: int) -> None:
-    answer = people.vic(method, path)
+def test_an_unknown_route_is_answered_with_a_problem(users: Users, method: str, path: str, status: int) -> None:
+    answer = users.vic(method, path)
     assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
     assert set(answer.json()) == {"title", "status", "detail", "code"}
     assert status != 404 or "no route /nothing" in answer.json()["detail"]
@@ -52,19 +52,17 @@ def test_an_unknown_route_is_a_problem_like_others(people: People, method: str, 
 @pytest.mark.parametrize(
     ("error", "status"), [(OperationalError("SELECT secret", {}, Exception("gone")), 503), (RuntimeError("a secret"), 500)]
 )
-def test_our_own_troubles_say_no_more_than_they_must(
-    people: People, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
-) -> None:
+def test_internal_errors_reveal_nothing(users: Users, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int) -> None:
     async def call(self: LedgerPool, *args: Any, **kwargs: Any) -> Any:
         raise error
 
     monkeypatch.setattr(LedgerPool, "call", call)
-    answer = people.vic.get("/workers")
+    answer = users.vic.get("/workers")
     assert answer.status_code == status and "secret" not in answer.text
     assert ("retry-after" in answer.headers) is (status == 503)
 
 
-def test_the_document_names_every_error_and_resolves(app: FastAPI) -> None:
+def test_the_document_describes_every_error_and_resolves(app: FastAPI) -> None:
     described = document(app)
     schemas = described["components"]["schemas"]
     referred = set(json.dumps(described).split('"#/components/schemas/')[1:])
@@ -78,13 +76,13 @@ def test_the_document_names_every_error_and_resolves(app: FastAPI) -> None:
 
 @pytest.mark.timeout(280)
 @pytest.mark.filterwarnings("ignore:Setting per-request cookies")
-def test_any_input_gets_an_answer_that_the_document_knows(app: FastAPI, people: People) -> None:
-    """Schemathesis makes requests of the document, sound and unsound ones; none may be a server's error."""
+def test_any_input_gets_an_answer_of_the_document(app: FastAPI, users: Users) -> None:
+    """Schemathesis makes valid and invalid requests from the document; none may cause a server error."""
     offered(enlist("edge"))
     schema = schemathesis.openapi.from_dict(document(app), config=SchemathesisConfig.from_dict({}))
     checks = [not_a_server_error, status_code_conformance, response_schema_conformance]
     seen = 0
-    for result in schema.exclude(path="/live").get_all_operations():  # its answer takes as long as it is asked for
+    for result in schema.exclude(path="/live").get_all_operations():  # its answer takes as long as requested
         operation = result.ok()
 
         @hypothesis.given(case=operation.as_strategy())
@@ -93,7 +91,7 @@ def test_any_input_gets_an_answer_that_the_document_knows(app: FastAPI, people: 
         )
         def ask(case: Any) -> None:
             wanted = case.as_transport_kwargs(base_url="http://testserver", headers={"authorization": "Bearer ann"})
-            answer = people.client.request(**{name: value for name, value in wanted.items() if value is not None})
+            answer = users.client.request(**{name: value for name, value in wanted.items() if value is not None})
             case.validate_response(answer, checks=checks)
 
         ask()

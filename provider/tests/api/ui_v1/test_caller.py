@@ -1,4 +1,4 @@
-"""Who may read, who may act, on every route there is: a new route that forgets to ask fails here."""
+"""The permissions for reads and changes on every route. A new route without a check fails here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from testkit.ledger import enlist, queued  # isort: skip
 from fastapi import FastAPI
 
 if TYPE_CHECKING:
-    from .conftest import People
+    from .conftest import Users
 
 EXAMPLES = {"name": "edge", "token_id": "t", "queue": "q", "job_id": "j", "dag_id": "d", "kind": "queue"}
 BODIES: dict[str, dict[str, Any]] = {
@@ -30,15 +30,15 @@ BODIES: dict[str, dict[str, Any]] = {
     "/policies/{queue}/allow": {"connections": ["c"]},
     "/policies/{queue}/deny": {"connections": ["c"]},
 }
-ANYBODYS = {("GET", "/me")}
-"""Of everybody who is somebody."""
+ANY_USERS = {("GET", "/me")}
+"""Routes for every user who is logged in."""
 MANAGERS = {
     ("GET", "/enrolment-tokens"),
     ("GET", "/audit"),
     ("GET", "/workers/{name}/log"),
     ("GET", "/workers/{name}/log/download"),
 }
-"""Reads that take the right to manage."""
+"""Reads that require the right to manage workers."""
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
@@ -47,75 +47,75 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
     return found
 
 
-def called(people: People, user: str, method: str, path: str) -> Any:
+def called(users: Users, user: str, method: str, path: str) -> Any:
     body, query = BODIES.get(path) if method != "GET" else None, {"lasts_s": 1} if path == "/live" else None
-    return people.__getattr__(user)(method, path.format(**EXAMPLES), json=body, params=query)
+    return users.__getattr__(user)(method, path.format(**EXAMPLES), json=body, params=query)
 
 
-def test_nobody_is_told_anything(app: FastAPI, people: People) -> None:
+def test_every_route_refuses_an_unknown_user(app: FastAPI, users: Users) -> None:
     for method, path in [*routes(app), ("GET", "/openapi.json")]:
-        answer = called(people, "nobody", method, path)
+        answer = called(users, "nobody", method, path)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), (method, path)
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_who_may_not_see_workers_sees_nothing_and_does_nothing(app: FastAPI, people: People) -> None:
+def test_every_route_refuses_a_user_who_can_not_read(app: FastAPI, users: Users) -> None:
     enlist("edge")
-    for method, path in set(routes(app)) - ANYBODYS:
-        answer = called(people, "eve", method, path)
+    for method, path in set(routes(app)) - ANY_USERS:
+        answer = called(users, "eve", method, path)
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path, answer.text)
 
 
-def test_who_may_only_see_changes_nothing(app: FastAPI, people: People) -> None:
+def test_a_user_who_can_only_read_changes_nothing(app: FastAPI, users: Users) -> None:
     enlist("edge")
     queued(job_id="j")
     for method, path in routes(app):
-        answer = called(people, "vic", method, path)
+        answer = called(users, "vic", method, path)
         if method != "GET" or (method, path) in MANAGERS:
             assert answer.status_code == 403, (method, path, answer.text)
-            assert "that takes the right to" in answer.json()["detail"]
+            assert "this requires the right to" in answer.json()["detail"]
         else:
             assert answer.status_code in (200, 404), (method, path, answer.text)
 
 
-def test_who_may_manage_does_everything(app: FastAPI, people: People) -> None:
+def test_a_manager_may_call_every_route(app: FastAPI, users: Users) -> None:
     for method, path in routes(app):
-        answer = called(people, "ann", method, path)
+        answer = called(users, "ann", method, path)
         assert answer.status_code < 300 or answer.status_code in (404, 422), (method, path, answer.text)
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/workers/edge/intent"), ("DELETE", "/workers/edge")])
-def test_a_manager_of_one_team_knows_nothing_of_anothers_workers(people: People, method: str, path: str) -> None:
+def test_a_manager_of_one_team_can_not_reach_another_teams_workers(users: Users, method: str, path: str) -> None:
     enlist("edge", team="red")
-    answer = people.tom(method, path, json={"mode": "pause"} if method == "PUT" else None)
+    answer = users.tom(method, path, json={"mode": "pause"} if method == "PUT" else None)
     assert answer.status_code == 404
-    assert people.ann.ok("GET", "/workers/edge")["intent"] == "serve"
-    assert people.tom.ok("GET", "/workers")["items"] == []
+    assert users.ann.ok("GET", "/workers/edge")["intent"] == "serve"
+    assert users.tom.ok("GET", "/workers")["items"] == []
 
 
-def test_a_manager_of_one_team_manages_it_and_what_is_nobodys(people: People) -> None:
+def test_a_manager_of_one_team_manages_it_and_workers_without_a_team(users: Users) -> None:
     enlist("edge", team="blue")
     enlist("other")
     for name in ("edge", "other"):
-        assert people.tom.ok("PUT", f"/workers/{name}/intent", json={"mode": "pause"})["intent"] == "pause"
-    assert people.tom("POST", "/enrolment-tokens", json={"queues": ["q"], "team": "red"}).status_code == 403
-    assert people.tom("POST", "/enrolment-tokens", json={"queues": ["q"], "team": "blue"}).status_code == 201
+        assert users.tom.ok("PUT", f"/workers/{name}/intent", json={"mode": "pause"})["intent"] == "pause"
+    assert users.tom("POST", "/enrolment-tokens", json={"queues": ["q"], "team": "red"}).status_code == 403
+    assert users.tom("POST", "/enrolment-tokens", json={"queues": ["q"], "team": "blue"}).status_code == 201
 
 
-def test_jobs_of_dags_that_he_may_not_read_are_not_there(people: People) -> None:
-    his, hers = queued(dag_id="his"), queued(dag_id="hers")
-    assert [row["id"] for row in people.tom.ok("GET", "/jobs")["items"]] == [his.job_id]
-    assert people.tom.get(f"/jobs/{hers.job_id}").status_code == 404
-    assert {row["id"] for row in people.vic.ok("GET", "/jobs")["items"]} == {his.job_id, hers.job_id}
-    assert people.tom.get("/dags/hers/suggestion").status_code == 404
+def test_jobs_of_unreadable_dags_are_hidden(users: Users) -> None:
+    toms, anns = queued(dag_id="toms"), queued(dag_id="anns")
+    assert [row["id"] for row in users.tom.ok("GET", "/jobs")["items"]] == [toms.job_id]
+    assert users.tom.get(f"/jobs/{anns.job_id}").status_code == 404
+    assert {row["id"] for row in users.vic.ok("GET", "/jobs")["items"]} == {toms.job_id, anns.job_id}
+    assert users.tom.get("/dags/anns/suggestion").status_code == 404
 
 
-def test_what_somebody_may_see_is_not_asked_again_at_each_call(people: People) -> None:
+def test_a_users_scope_is_not_queried_at_each_call(users: Users) -> None:
     for _ in range(5):
-        people.tom.ok("GET", "/jobs")
-    assert people.users["tom"].asked == ["dags"]
+        users.tom.ok("GET", "/jobs")
+    assert users.accounts["tom"].asked == ["dags"]
 
 
-def test_he_is_told_who_he_is(people: People) -> None:
-    assert people.vic.ok("GET", "/me") == {"name": "vic", "may_manage": False}
-    assert people.ann.ok("GET", "/me") == {"name": "ann", "may_manage": True}
+def test_me_returns_the_user(users: Users) -> None:
+    assert users.vic.ok("GET", "/me") == {"name": "vic", "may_manage": False}
+    assert users.ann.ok("GET", "/me") == {"name": "ann", "may_manage": True}

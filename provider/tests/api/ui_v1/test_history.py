@@ -13,7 +13,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties.recorder import Recorder
 
 if TYPE_CHECKING:
-    from .conftest import People
+    from .conftest import Users
 
 
 def _record() -> None:
@@ -21,18 +21,18 @@ def _record() -> None:
         Recorder(silent_after=timedelta(seconds=90)).record(session)
 
 
-def test_what_was_measured_is_shown(people: People) -> None:
+def test_recorded_values_are_shown(users: Users) -> None:
     enlist("edge", ["q"], slots=3)
     queued("q")
     _record()
-    (queue,) = people.vic.ok("GET", "/history/queue?last_s=3600")["items"]
+    (queue,) = users.vic.ok("GET", "/history/queue?last_s=3600")["items"]
     assert (queue["name"], queue["span_s"], queue["values"]["queued"]) == ("q", 60, [1])
-    (fleet,) = people.vic.ok("GET", "/history/fleet")["items"]
+    (fleet,) = users.vic.ok("GET", "/history/fleet")["items"]
     assert (fleet["values"]["online"], fleet["values"]["slots"]) == ([1], [3])
-    assert people.vic.ok("GET", "/history/queue?name=other")["items"] == []
-    assert people.vic.ok("GET", "/history/worker?name=edge")["items"] == []
+    assert users.vic.ok("GET", "/history/queue?name=other")["items"] == []
+    assert users.vic.ok("GET", "/history/worker?name=edge")["items"] == []
 
 
 @pytest.mark.parametrize("wanted", ["nothing", "queue?last_s=1", "queue?last_s=1e9", "queue?most_points=1", "queue?name="])
-def test_what_was_never_kept_is_refused(people: People, wanted: str) -> None:
-    assert people.vic("GET", f"/history/{wanted}").status_code == 422
+def test_a_history_that_is_never_stored_is_refused(users: Users, wanted: str) -> None:
+    assert users.vic("GET", f"/history/{wanted}").status_code == 422

@@ -1,4 +1,4 @@
-"""The stream of what changes: what it tells whom, what it costs, and how it ends."""
+"""The stream of changes: its events, its cost, and its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from testkit.ledger import counted, enlist, queued, running  # isort: skip
+from testkit.ledger import record_statements, enlist, queued, running  # isort: skip
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 if TYPE_CHECKING:
-    from .conftest import People
+    from .conftest import Users
 
 
 def _events(text: str) -> list[tuple[str, str]]:
@@ -30,37 +30,37 @@ def _events(text: str) -> list[tuple[str, str]]:
     return [(one["event"], one["data"]) for one in fields]
 
 
-def test_what_changes_is_told_within_two_seconds(people: People) -> None:
+def test_a_change_is_sent_within_two_seconds(users: Users) -> None:
     worker = enlist("edge")
     late = threading.Timer(1.5, lambda: running(worker))
     late.start()
-    answer = people.vic.get("/live?lasts_s=4")
+    answer = users.vic.get("/live?lasts_s=4")
     late.join()
     assert answer.headers["content-type"].startswith("text/event-stream") and answer.text.startswith("retry: ")
     first, everything, *later = _events(answer.text)
     assert first == ("beat", "")
-    assert everything == ("changed", "accesses audit jobs workers"), "who has just come reads everything anew"
+    assert everything == ("changed", "accesses audit jobs workers"), "a new client reads everything again"
     assert ("changed", "jobs") in later
 
 
-def test_the_stream_ends_when_it_was_to(people: People) -> None:
+def test_a_stream_ends_after_the_requested_time(users: Users) -> None:
     began = time.monotonic()
-    people.vic.get("/live?lasts_s=1")
+    users.vic.get("/live?lasts_s=1")
     assert 0.9 < time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize("lasts_s", ["0", "301", "nan"])
-def test_no_stream_is_endless(people: People, lasts_s: str) -> None:
-    assert people.vic.get(f"/live?lasts_s={lasts_s}").status_code == 422
+def test_the_duration_of_a_stream_is_limited(users: Users, lasts_s: str) -> None:
+    assert users.vic.get(f"/live?lasts_s={lasts_s}").status_code == 422
 
 
-def test_there_are_only_so_many(app: FastAPI, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_streams_is_limited(app: FastAPI, users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse, "MOST_OF_ONE", 0)
-    answer = people.vic.get("/live?lasts_s=1")
-    assert answer.status_code == 503 and "ask every few seconds instead" in answer.json()["detail"]
+    answer = users.vic.get("/live?lasts_s=1")
+    assert answer.status_code == 503 and "poll every few seconds instead" in answer.json()["detail"]
 
 
-def test_a_pulse_tells_subjects_apart(database: Engine) -> None:
+def test_a_pulse_distinguishes_subjects(database: Engine) -> None:
     def pulse_of() -> dict[Subject, object]:
         with compat.transaction() as session:
             return dict(take_pulse(session))
@@ -83,12 +83,12 @@ def test_a_pulse_tells_subjects_apart(database: Engine) -> None:
 def test_a_pulse_is_one_statement(database: Engine) -> None:
     for number in range(20):
         running(enlist(f"w{number}"))
-    with compat.transaction() as session, counted(database) as statements:
+    with compat.transaction() as session, record_statements(database) as statements:
         take_pulse(session)
     assert len(statements) == 1
 
 
-def test_a_database_that_fails_is_asked_again(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_continues_after_a_database_failure(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, fails = enlist("edge"), iter([True])
 
     def take(session: Session) -> Pulse:
@@ -100,21 +100,21 @@ def test_a_database_that_fails_is_asked_again(people: People, monkeypatch: pytes
     monkeypatch.setattr(pulse, "RETRY_S", 0.5)
     late = threading.Timer(2.0, lambda: running(worker))
     late.start()
-    events = _events(people.vic.get("/live?lasts_s=4").text)
+    events = _events(users.vic.get("/live?lasts_s=4").text)
     late.join()
     assert ("changed", "jobs") in events
 
 
-def test_nobody_listens_nothing_is_asked(app: FastAPI, people: People) -> None:
-    people.vic.get("/live?lasts_s=1")
+def test_without_streams_no_query_is_made(app: FastAPI, users: Users) -> None:
+    users.vic.get("/live?lasts_s=1")
     assert app.state.watch._looking is None and not app.state.watch._streams and not app.state.watch._of_user
 
 
-def test_all_streams_end_with_the_process(app: FastAPI, people: People) -> None:
-    loop_of = people.client.portal
+def test_all_streams_end_with_the_process(app: FastAPI, users: Users) -> None:
+    loop_of = users.client.portal
     assert loop_of is not None
     threading.Timer(0.5, lambda: loop_of.call(app.state.watch.close)).start()
     began = time.monotonic()
-    assert people.vic.get("/live?lasts_s=60").status_code == 200
+    assert users.vic.get("/live?lasts_s=60").status_code == 200
     assert time.monotonic() - began < 5
-    assert "shutting down" in people.vic.get("/live").json()["detail"]
+    assert "shutting down" in users.vic.get("/live").json()["detail"]

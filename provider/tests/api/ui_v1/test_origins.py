@@ -1,4 +1,4 @@
-"""With the browser's cookie only pages of this very site change anything."""
+"""With the browser's cookie, only pages of this site may make changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from airflow_remote_provider import compat
 
 from testkit.ledger import enlist, worker_row
 
-from .conftest import People
+from .conftest import Users
 
 PAUSE = ("PUT", "/workers/edge/intent")
 
@@ -17,11 +17,11 @@ def _base_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "base_url", lambda: "https://airflow.example/base")
 
 
-def _pause(people: People, **headers: str) -> int:
-    """Pause a worker with the cookie alone; return the status, having seen that it says what has happened."""
+def _pause(users: Users, **headers: str) -> int:
+    """Pause a worker with the cookie only; return the status, after a check that it matches the effect."""
     worker = enlist("edge")
-    people.client.cookies.set("_token", "ann")
-    answer = people.client.request("PUT", "/workers/edge/intent", json={"mode": "pause"}, headers=headers)
+    users.client.cookies.set("_token", "ann")
+    answer = users.client.request("PUT", "/workers/edge/intent", json={"mode": "pause"}, headers=headers)
     is_paused = worker_row(worker.id).intent == "pause"
     assert is_paused is (answer.status_code < 300), answer.text
     return int(answer.status_code)
@@ -46,8 +46,8 @@ def _pause(people: People, **headers: str) -> int:
         {"origin": "https://evil.example", "authorization": "Basic YTpi"},
     ],
 )
-def test_another_sites_page_changes_nothing(people: People, headers: dict[str, str]) -> None:
-    assert _pause(people, **headers) in (401, 403)
+def test_a_page_of_another_site_changes_nothing(users: Users, headers: dict[str, str]) -> None:
+    assert _pause(users, **headers) in (401, 403)
 
 
 @pytest.mark.parametrize(
@@ -60,35 +60,35 @@ def test_another_sites_page_changes_nothing(people: People, headers: dict[str, s
         {"sec-fetch-site": "same-origin"},
     ],
 )
-def test_airflows_own_page_does(people: People, headers: dict[str, str]) -> None:
-    assert _pause(people, **headers) < 300
+def test_a_page_of_airflow_may_make_changes(users: Users, headers: dict[str, str]) -> None:
+    assert _pause(users, **headers) < 300
 
 
-def test_without_tls_a_page_without_tls_is_our_own(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tls_an_http_origin_is_accepted(users: Users, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "base_url", lambda: "")
-    assert _pause(people, origin="http://testserver") < 300
+    assert _pause(users, origin="http://testserver") < 300
 
 
-def test_a_program_with_a_token_needs_no_origin(people: People) -> None:
+def test_a_program_with_a_token_needs_no_origin(users: Users) -> None:
     enlist("edge")
-    assert people.ann("PUT", "/workers/edge/intent", json={"mode": "pause"}).status_code < 300
+    assert users.ann("PUT", "/workers/edge/intent", json={"mode": "pause"}).status_code < 300
     assert (
-        people.ann("PUT", "/workers/edge/intent", json={"mode": "serve"}, headers={"origin": "https://x.example"}).status_code
+        users.ann("PUT", "/workers/edge/intent", json={"mode": "serve"}, headers={"origin": "https://x.example"}).status_code
         < 300
     )
 
 
-def test_every_page_may_read_with_the_cookie_what_browsers_let_it_see(people: People) -> None:
-    people.client.cookies.set("_token", "ann")
-    assert people.client.get("/workers", headers={"origin": "https://evil.example"}).status_code == 200
+def test_reads_with_the_cookie_are_accepted_from_any_origin(users: Users) -> None:
+    users.client.cookies.set("_token", "ann")
+    assert users.client.get("/workers", headers={"origin": "https://evil.example"}).status_code == 200
 
 
-def test_every_route_that_changes_something_asks(people: People) -> None:
-    """Also one that is added later: it is there in the document."""
-    people.client.cookies.set("_token", "ann")
-    paths = people.ann.get("/openapi.json").json()["paths"]
+def test_every_route_that_makes_changes_checks_the_origin(users: Users) -> None:
+    """Routes that are added later are included, since they are in the document."""
+    users.client.cookies.set("_token", "ann")
+    paths = users.ann.get("/openapi.json").json()["paths"]
     changing = [(method, path) for path, methods in paths.items() for method in methods if method not in ("get", "head")]
     assert len(changing) > 10
     for method, path in changing:
         where = path.replace("{", "").replace("}", "")
-        assert people.client.request(method.upper(), where, json={}).status_code == 403, (method, path)
+        assert users.client.request(method.upper(), where, json={}).status_code == 403, (method, path)

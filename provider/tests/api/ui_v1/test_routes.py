@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_remote_provider.api.ui_v1 import app as module
-from airflow_remote_provider.api.ui_v1.app import LocalApi, create_people_api
+from airflow_remote_provider.api.ui_v1.app import LocalApi, create_rest_api
 from airflow_remote_provider.api.ui_v1.routes import Routes
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -33,7 +33,7 @@ def test_a_route_may_match_requests_to_its_resource_with_its_method() -> None:
 
 
 def test_the_local_api_has_every_route_but_those_of_pages() -> None:
-    served = {(route.path, *route.methods) for route in create_people_api().routes if isinstance(route, APIRoute)}
+    served = {(route.path, *route.methods) for route in create_rest_api().routes if isinstance(route, APIRoute)}
     local = {(route.path, route.method) for route in LocalApi("ann")._missing}
     assert served - local == {("/me", "GET"), ("/live", "GET"), ("/openapi.json", "GET")} and not local - served
 

@@ -1,4 +1,4 @@
-"""The fleet over REST: filters, pages, and every wish, audited under the name of who has it."""
+"""The fleet over REST: filters, pages, and all changes, each audited with the user's name."""
 
 from __future__ import annotations
 
@@ -12,74 +12,74 @@ from airflow_remote_provider.ledger import jobs, sessions
 from airflow_remote_provider.models import Worker
 from sqlalchemy import Engine, select
 
-from testkit.ledger import ago, audited, change_job, counted, enlist, last_seen, offered, running  # isort: skip
+from testkit.ledger import ago, audit_entries, change_job, record_statements, enlist, set_last_seen, offered, running  # isort: skip
 
 if TYPE_CHECKING:
-    from .conftest import People
+    from .conftest import Users
 
 
-def names(people: People, query: str = "") -> list[str]:
-    return [row["name"] for row in people.vic.ok("GET", f"/workers{query}")["items"]]
+def names(users: Users, query: str = "") -> list[str]:
+    return [row["name"] for row in users.vic.ok("GET", f"/workers{query}")["items"]]
 
 
-def test_a_worker_is_shown_with_presence_intent_and_activity_apart(people: People) -> None:
+def test_a_worker_is_shown_with_presence_intent_and_activity(users: Users) -> None:
     offered(enlist("edge", ["a", "b"], slots=8), "a", slots=3)
-    row = people.vic.ok("GET", "/workers/edge")
+    row = users.vic.ok("GET", "/workers/edge")
     assert (row["presence"], row["intent"], row["used_slots"], row["slots"]) == ("online", "serve", 3, 8)
     assert (row["queues"], row["facts"]["hostname"]) == (["a", "b"], "h")
     assert row["last_seen_at"].endswith(("Z", "+00:00"))
     assert "hash" not in str(row)
 
 
-def test_it_tells_its_oldest_running_jobs_and_how_many_there_are(people: People) -> None:
+def test_a_worker_has_its_oldest_running_jobs_and_their_number(users: Users) -> None:
     worker, other = enlist("edge", slots=8), enlist("ship", ["s"])
     made = [running(worker, dag_id="bread", run_id=f"r{number}", task_id="bake", map_index=number).job_id for number in range(5)]
     for number, job_id in enumerate(made):
         change_job(job_id, accepted_at=ago(minutes=number))
     offered(worker)
     running(other, "s")
-    row = next(row for row in people.vic.ok("GET", "/workers")["items"] if row["name"] == "edge")
+    row = next(row for row in users.vic.ok("GET", "/workers")["items"] if row["name"] == "edge")
     assert [job["id"] for job in row["running"]] == [made[4], made[3], made[2]]
     assert row["running_count"] == 5
-    told = {"id": made[4], "kind": "task", "dag_id": "bread", "run_id": "r4", "task_id": "bake", "map_index": 4}
-    assert row["running"][0] == told
-    assert people.vic.ok("GET", "/workers/edge")["running"] == row["running"]
+    oldest = {"id": made[4], "kind": "task", "dag_id": "bread", "run_id": "r4", "task_id": "bake", "map_index": 4}
+    assert row["running"][0] == oldest
+    assert users.vic.ok("GET", "/workers/edge")["running"] == row["running"]
 
 
-def test_jobs_of_dags_that_a_person_may_not_read_are_not_told(people: People) -> None:
+def test_running_jobs_of_unreadable_dags_are_hidden(users: Users) -> None:
     worker = enlist("edge", slots=8)
-    running(worker, dag_id="hers")
-    his = running(worker, dag_id="his").job_id
-    row = people.tom.ok("GET", "/workers/edge")
-    assert ([job["id"] for job in row["running"]], row["running_count"], row["used_slots"]) == ([his], 1, 2)
+    running(worker, dag_id="anns")
+    toms = running(worker, dag_id="toms").job_id
+    row = users.tom.ok("GET", "/workers/edge")
+    assert ([job["id"] for job in row["running"]], row["running_count"], row["used_slots"]) == ([toms], 1, 2)
 
 
-def test_one_that_is_not_there_is_named(people: People) -> None:
-    answer = people.vic.get("/workers/nobody")
+def test_an_unknown_worker_is_named(users: Users) -> None:
+    answer = users.vic.get("/workers/nobody")
     assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
     assert "no worker named 'nobody'" in answer.json()["detail"]
 
 
-def test_the_list_is_filtered(people: People) -> None:
+def test_the_list_is_filtered(users: Users) -> None:
     for name, queues in {"Edge-1": ["a"], "edge-2": ["a", "b"], "ship": ['q"x', "a b"]}.items():
         enlist(name, queues)
-    last_seen(worker_row_id("ship"), ago(hours=1))
-    people.ann.ok("PUT", "/workers/edge-2/labels", json={"labels": {"site": "kiel", "gpu": "yes"}})
-    people.ann.ok("PUT", "/workers/edge-2/intent", json={"mode": "pause"})
-    people.ann.ok("POST", "/workers/Edge-1/suspend", json={"reason": "odd"})
-    assert names(people) == ["Edge-1", "edge-2", "ship"]
-    assert names(people, "?text=EDGE") == ["Edge-1", "edge-2"]
-    assert names(people, "?text=%25") == []
-    assert names(people, "?queue=b") == ["edge-2"]
-    assert names(people, "?queue=a") == ["Edge-1", "edge-2"]
-    assert names(people, "?queue=x") == []
-    assert names(people, "?label=site%3Dkiel") == ["edge-2"]
-    assert names(people, "?label=gpu%3Dyes") == ["edge-2"]
-    assert names(people, "?label=gpu%3Dye") == []
-    assert names(people, "?presence=silent&presence=gone") == ["ship"]
-    assert names(people, "?intent=pause") == ["edge-2"]
-    assert names(people, "?flagged=true") == ["Edge-1"]
-    assert names(people, "?flagged=true&intent=pause") == []
+    set_last_seen(worker_row_id("ship"), ago(hours=1))
+    users.ann.ok("PUT", "/workers/edge-2/labels", json={"labels": {"site": "kiel", "gpu": "yes"}})
+    users.ann.ok("PUT", "/workers/edge-2/intent", json={"mode": "pause"})
+    users.ann.ok("POST", "/workers/Edge-1/suspend", json={"reason": "odd"})
+    assert names(users) == ["Edge-1", "edge-2", "ship"]
+    assert names(users, "?text=EDGE") == ["Edge-1", "edge-2"]
+    assert names(users, "?text=%25") == []
+    assert names(users, "?queue=b") == ["edge-2"]
+    assert names(users, "?queue=a") == ["Edge-1", "edge-2"]
+    assert names(users, "?queue=x") == []
+    assert names(users, "?label=site%3Dkiel") == ["edge-2"]
+    assert names(users, "?label=gpu%3Dyes") == ["edge-2"]
+    assert names(users, "?label=gpu%3Dye") == []
+    assert names(users, "?presence=silent&presence=gone") == ["ship"]
+    assert names(users, "?intent=pause") == ["edge-2"]
+    assert names(users, "?flagged=true") == ["Edge-1"]
+    assert names(users, "?flagged=true&intent=pause") == []
 
 
 def worker_row_id(name: str) -> str:
@@ -87,28 +87,28 @@ def worker_row_id(name: str) -> str:
         return str(session.scalar(select(Worker.id).where(Worker.name == name)))
 
 
-def test_the_fleet_is_counted_by_the_same_filter(people: People) -> None:
+def test_the_fleet_is_counted_with_the_same_filter(users: Users) -> None:
     offered(enlist("edge-1", slots=8), slots=3)
     enlist("edge-2", slots=2)
     enlist("ship", slots=5)
-    people.ann.ok("PUT", "/workers/edge-2/slots-limit", json={"slots": 1})
-    last_seen(worker_row_id("ship"), ago(hours=1))
-    count = people.vic.ok("GET", "/fleet")
+    users.ann.ok("PUT", "/workers/edge-2/slots-limit", json={"slots": 1})
+    set_last_seen(worker_row_id("ship"), ago(hours=1))
+    count = users.vic.ok("GET", "/fleet")
     presence = {"workers": 3, "online": 2, "silent": 1, "offline": 0, "never_connected": 0, "gone": 0}
     assert count == {**presence, "flagged": 0, "unfit": 0, "slots": 9, "used_slots": 3}
-    assert people.vic.ok("GET", "/fleet?text=ship")["workers"] == 1
+    assert users.vic.ok("GET", "/fleet?text=ship")["workers"] == 1
 
 
 @pytest.mark.parametrize("order", ["name", "-name", "slots", "-used_slots", "last_seen_at", "-created_at", "presence", "intent"])
-def test_pages_show_each_worker_once_in_every_order(people: People, order: str) -> None:
+def test_pages_show_each_worker_once_in_every_order(users: Users, order: str) -> None:
     for number in range(7):
         enlist(f"w{number}", slots=number // 3)
-    whole = people.vic.ok("GET", f"/workers?order={order}")
+    whole = users.vic.ok("GET", f"/workers?order={order}")
     assert whole["next"] is None
     seen: list[str] = []
     after = ""
     while after is not None:
-        page = people.vic.ok("GET", f"/workers?order={order}&limit=2&after={after}")
+        page = users.vic.ok("GET", f"/workers?order={order}&limit=2&after={after}")
         seen += [row["name"] for row in page["items"]]
         after = page["next"]
     assert seen == [row["name"] for row in whole["items"]]
@@ -116,9 +116,9 @@ def test_pages_show_each_worker_once_in_every_order(people: People, order: str) 
 
 
 @pytest.mark.parametrize("query", ["order=secret", "after=rubbish", "after=W10", "limit=0", "limit=1001", "order=-", "label=x"])
-def test_what_is_no_page_is_refused_in_words(people: People, query: str) -> None:
+def test_an_invalid_page_is_refused_with_a_reason(users: Users, query: str) -> None:
     enlist()
-    answer = people.vic.get(f"/workers?{query}")
+    answer = users.vic.get(f"/workers?{query}")
     assert answer.status_code == 422 and answer.json()["detail"]
 
 
@@ -138,26 +138,26 @@ def test_what_is_no_page_is_refused_in_words(people: People, query: str) -> None
         ("created_at", {"when": 1}, "id"),
     ],
 )
-def test_a_cursor_that_somebody_made_up_is_refused(people: People, order: str, value: Any, unique: Any) -> None:
+def test_a_forged_cursor_is_refused(users: Users, order: str, value: Any, unique: Any) -> None:
     text = base64.urlsafe_b64encode(json.dumps([order, value, unique]).encode()).decode()
-    answer = people.vic.get(f"/workers?order={order}&after={text}")
+    answer = users.vic.get(f"/workers?order={order}&after={text}")
     assert answer.status_code == 422 and "cursor" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/workers?text=%00", "/workers/%00", "/jobs?dag_id=a%00b"])
-def test_a_zero_byte_is_in_no_name(people: People, path: str) -> None:
+def test_a_zero_byte_in_a_name_is_refused(users: Users, path: str) -> None:
     enlist()
-    assert people.vic.get(path).status_code == 422
+    assert users.vic.get(path).status_code == 422
 
 
-def test_a_cursor_of_another_order_is_refused(people: People) -> None:
+def test_a_cursor_of_another_order_is_refused(users: Users) -> None:
     enlist("a")
     enlist("b")
-    cursor = people.vic.ok("GET", "/workers?limit=1")["next"]
-    assert people.vic.get(f"/workers?limit=1&order=-name&after={cursor}").status_code == 422
+    cursor = users.vic.ok("GET", "/workers?limit=1")["next"]
+    assert users.vic.get(f"/workers?limit=1&order=-name&after={cursor}").status_code == 422
 
 
-WISHES: list[tuple[str, str, Any, dict[str, Any]]] = [
+CHANGES: list[tuple[str, str, Any, dict[str, Any]]] = [
     (
         "PUT",
         "intent",
@@ -179,46 +179,46 @@ WISHES: list[tuple[str, str, Any, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("method", "wish", "body", "becomes"), WISHES)
-def test_a_wish_is_stored_shown_and_audited(people: People, method: str, wish: str, body: Any, becomes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("method", "path", "body", "becomes"), CHANGES)
+def test_a_change_is_stored_shown_and_audited(users: Users, method: str, path: str, body: Any, becomes: dict[str, Any]) -> None:
     enlist("edge")
-    row = people.ann.ok(method, f"/workers/edge/{wish}", json=body)
+    row = users.ann.ok(method, f"/workers/edge/{path}", json=body)
     assert {key: row[key] for key in becomes} == becomes
-    [entry] = audited("action", worker="edge")
+    [entry] = audit_entries("action", worker="edge")
     assert entry.actor == "ann"
 
 
-def test_a_pause_may_last_a_while(people: People) -> None:
+def test_a_pause_may_have_a_duration(users: Users) -> None:
     enlist("edge")
-    assert people.ann.ok("PUT", "/workers/edge/intent", json={"mode": "pause", "lasts_s": 3600})["intent_until"]
-    answer = people.ann("PUT", "/workers/edge/intent", json={"mode": "serve", "lasts_s": 3600})
+    assert users.ann.ok("PUT", "/workers/edge/intent", json={"mode": "pause", "lasts_s": 3600})["intent_until"]
+    answer = users.ann("PUT", "/workers/edge/intent", json={"mode": "serve", "lasts_s": 3600})
     assert answer.status_code == 422 and "only a pause" in answer.json()["detail"]
 
 
-def test_a_suspension_is_lifted(people: People) -> None:
+def test_a_suspension_is_lifted(users: Users) -> None:
     enlist("edge")
-    assert people.ann.ok("POST", "/workers/edge/suspend", json={})["suspended_at"]
-    assert people.ann.ok("POST", "/workers/edge/unsuspend")["suspended_at"] is None
+    assert users.ann.ok("POST", "/workers/edge/suspend", json={})["suspended_at"]
+    assert users.ann.ok("POST", "/workers/edge/unsuspend")["suspended_at"] is None
 
 
-def test_an_alarm_is_cleared(people: People) -> None:
+def test_an_alarm_is_cleared(users: Users) -> None:
     worker = enlist("edge")
     with compat.transaction() as session:
         sessions.flag_clone(session, worker.id)
-    assert people.vic.ok("GET", "/workers?flagged=true")["items"]
-    assert people.ann.ok("POST", "/workers/edge/acknowledge")["alarm"] == ""
-    assert people.ann("POST", "/workers/edge/acknowledge").status_code == 422
+    assert users.vic.ok("GET", "/workers?flagged=true")["items"]
+    assert users.ann.ok("POST", "/workers/edge/acknowledge")["alarm"] == ""
+    assert users.ann("POST", "/workers/edge/acknowledge").status_code == 422
 
 
-def test_a_worker_is_forgotten_unless_it_holds_jobs(people: People) -> None:
+def test_a_worker_is_removed_unless_it_has_jobs(users: Users) -> None:
     worker = enlist("edge")
     lease = offered(worker)
-    refused = people.ann("DELETE", "/workers/edge")
+    refused = users.ann("DELETE", "/workers/edge")
     assert refused.status_code == 422 and "drain it first" in refused.json()["detail"]
     with compat.transaction() as session:
         jobs.revoke(session, lease.job_id)
-    people.ann.ok("DELETE", "/workers/edge", 204)
-    assert names(people) == []
+    users.ann.ok("DELETE", "/workers/edge", 204)
+    assert names(users) == []
 
 
 @pytest.mark.parametrize(
@@ -238,30 +238,30 @@ def test_a_worker_is_forgotten_unless_it_holds_jobs(people: People) -> None:
         ("slots-limit", {}),
     ],
 )
-def test_what_makes_no_sense_changes_nothing_and_is_named(people: People, path: str, body: Any) -> None:
+def test_an_invalid_change_is_refused_and_named(users: Users, path: str, body: Any) -> None:
     enlist("edge")
-    before = people.ann.ok("GET", "/workers/edge")
-    answer = people.ann("PUT", f"/workers/edge/{path}", json=body)
+    before = users.ann.ok("GET", "/workers/edge")
+    answer = users.ann("PUT", f"/workers/edge/{path}", json=body)
     assert answer.status_code == 422 and answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"].startswith("body.")
-    assert people.ann.ok("GET", "/workers/edge") == before
+    assert users.ann.ok("GET", "/workers/edge") == before
 
 
 @pytest.mark.parametrize("what", ["queues", "bundles"])
-def test_a_worker_that_would_get_nothing_is_refused_with_what_to_do_instead(people: People, what: str) -> None:
+def test_a_change_that_leaves_a_worker_without_jobs_is_refused_with_the_alternative(users: Users, what: str) -> None:
     enlist("edge")
-    before = people.ann.ok("GET", "/workers/edge")
-    answer = people.ann("PUT", f"/workers/edge/{what}", json={what: []})
+    before = users.ann.ok("GET", "/workers/edge")
+    answer = users.ann("PUT", f"/workers/edge/{what}", json={what: []})
     assert answer.status_code == 422 and "pause it" in answer.json()["detail"]
-    assert people.ann.ok("GET", "/workers/edge") == before
+    assert users.ann.ok("GET", "/workers/edge") == before
 
 
-def test_the_list_costs_the_same_statements_whatever_the_fleet(people: People, database: Engine) -> None:
-    people.vic.ok("GET", "/jobs")  # what he may see is known from here on
+def test_the_list_costs_the_same_statements_for_any_fleet_size(users: Users, database: Engine) -> None:
+    users.vic.ok("GET", "/jobs")  # the user's scope is cached from here on
     for names in (["a"], [f"b{number}" for number in range(30)]):
         for name in names:
             running(enlist(name, [name]), name)
-        with counted(database) as statements:
-            people.vic.ok("GET", "/workers")
-            people.vic.ok("GET", "/jobs")
+        with record_statements(database) as statements:
+            users.vic.ok("GET", "/workers")
+            users.vic.ok("GET", "/jobs")
         assert len(statements) <= 5, statements

@@ -1,4 +1,4 @@
-"""Who joins a worker by his own right: Airflow says who he is and what he may."""
+"""Users who enrol workers with their own permission: Airflow identifies them and decides what they may do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_remote_provider.api.worker_v1 import airflow_users
 
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An auth manager that knows ann, who may, and bob, who may not."""
+    """An auth manager with ann, who has the permission, and bob, who does not."""
 
     async def user_of(token: str) -> Any:
         if token not in ("ann.x.y", "bob.x.y"):
@@ -27,17 +27,17 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _name(authorization: str) -> str:
-    return asyncio.run(airflow_users.manager_of_workers(authorization))
+    return asyncio.run(airflow_users.authorize_manager(authorization))
 
 
 @pytest.mark.usefixtures("airflow")
-def test_who_may_manage_workers_is_known_by_name() -> None:
+def test_the_name_of_a_manager_is_returned() -> None:
     assert _name("Bearer ann.x.y") == "ann"
 
 
 @pytest.mark.usefixtures("airflow")
 @pytest.mark.parametrize(("token", "code"), [("bob.x.y", ProblemCode.TOKEN_REFUSED), ("eve.x.y", ProblemCode.UNAUTHORIZED)])
-def test_nobody_else_is(token: str, code: ProblemCode) -> None:
+def test_other_users_are_refused(token: str, code: ProblemCode) -> None:
     with pytest.raises(Refusal) as refused:
         _name(f"Bearer {token}")
     assert refused.value.code is code and token not in str(refused.value)
@@ -47,5 +47,5 @@ def test_nobody_else_is(token: str, code: ProblemCode) -> None:
     ("header", "is_one"),
     [("Bearer a.b.c", True), ("bearer a.b.c", True), ("Bearer arenr_x_1", False), ("Basic a.b.c", False), (None, False)],
 )
-def test_a_users_token_is_told_from_ours_by_its_shape(header: str | None, is_one: bool) -> None:
-    assert airflow_users.looks_like_a_users(header) is is_one
+def test_airflows_tokens_are_recognized_by_their_format(header: str | None, is_one: bool) -> None:
+    assert airflow_users.is_airflow_token(header) is is_one

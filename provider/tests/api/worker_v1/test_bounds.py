@@ -1,4 +1,4 @@
-"""Which values of a call go on to the Execution API, and what a refusal says."""
+"""The values of a call that are passed on to the Execution API, and the texts of refusals."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ EVENT = {"dest_asset_key": {"name": "a", "uri": "s3://a"}, "extra": {"rows": 3}}
         (bounds.State, b""),
     ],
 )
-def test_what_tasks_say_goes_on(body_type: Any, said: object) -> None:
+def test_valid_bodies_pass(body_type: Any, said: object) -> None:
     _body(body_type, said)
 
 
@@ -120,7 +120,7 @@ def test_what_tasks_say_goes_on(body_type: Any, said: object) -> None:
         (bounds.Variable, {"description": "a" * 65_536}, "description"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_by_its_name(body_type: Any, said: object, name: str) -> None:
+def test_a_value_out_of_bounds_is_refused_and_named(body_type: Any, said: object, name: str) -> None:
     with pytest.raises(OutOfBounds, match=name):
         _body(body_type, said)
 
@@ -134,7 +134,7 @@ def test_a_date_of_a_task_has_a_time_zone_and_a_year_of_this_century(body_type: 
         _body(body_type, {name: date})
 
 
-def test_where_columns_are_timestamps_dates_end_where_they_do() -> None:
+def test_dates_are_limited_to_the_range_of_timestamp_columns() -> None:
     _body(bounds.State, {"reschedule_date": "2038-01-20T00:00:00Z"})
     _body(bounds.State, {"reschedule_date": "2038-01-18T00:00:00Z"}, stored=compat.MYSQL_TIMESTAMPS)
     for body_type, name, date in [
@@ -164,7 +164,7 @@ def test_a_duration_is_read_as_pydantic_writes_it(days: int) -> None:
     ],
 )
 @pytest.mark.parametrize("body_type", [Any, bounds.State, bounds.RenderedFields])
-def test_what_no_database_stores_as_json_is_refused(body_type: Any, body: bytes) -> None:
+def test_json_that_no_database_can_store_is_refused(body_type: Any, body: bytes) -> None:
     with pytest.raises(OutOfBounds, match="its body"):
         _body(body_type, body)
 
@@ -220,7 +220,7 @@ def test_a_number_in_a_path_is_bounded_too() -> None:
 
 
 def test_each_route_that_reads_a_body_bounds_it() -> None:
-    """Of Airflow's own routes: those with a body have a type here, and no others."""
+    """Exactly those of Airflow's own routes that have a body have a type in the table."""
     newest = execution_api.versions()
     routes = newest[max(newest)]
     served = {(method, route.path.lstrip("/")) for route in routes for method in route.methods}
@@ -228,7 +228,7 @@ def test_each_route_that_reads_a_body_bounds_it() -> None:
     assert {(method, path) for method, path, rule in TABLE if rule.body is not None} & served == with_body
 
 
-def test_what_is_reported_today_is_within_the_bounds() -> None:
+def test_today_is_within_the_bounds() -> None:
     assert datetime.now(timezone.utc) < bounds.LATEST
 
 
@@ -237,23 +237,23 @@ OLD_ASSET = {"__type": "airflow.sdk.definitions.asset.Asset", "__var": {"name": 
 
 
 @pytest.mark.parametrize("encoded", [ASSET, OLD_ASSET, [[{"a": ASSET}]], {"b": [OLD_ASSET]}])
-def test_what_airflow_would_make_an_object_of_is_refused(encoded: object) -> None:
-    """A person's answer is decoded when the task resumes; an XCom that is a text, when somebody looks at it."""
+def test_an_encoded_object_is_refused(encoded: object) -> None:
+    """A user's answer is decoded when the task resumes; an XCom that is a text, when a user views it."""
     for body_type, name in ((bounds.InputRequest, "params"), (bounds.InputResponse, "params_input")):
-        with pytest.raises(OutOfBounds, match=f"`{name}` holds an encoded object"):
+        with pytest.raises(OutOfBounds, match=f"`{name}` contains an encoded object"):
             _body(body_type, {name: {"x": encoded}})
     escaped = json.dumps(encoded).replace("__", "\\u005f\\u005f")
     for text in (json.dumps(encoded), escaped):
-        with pytest.raises(OutOfBounds, match="holds an encoded object"):
+        with pytest.raises(OutOfBounds, match="contains an encoded object"):
             _body(bounds.XCom, text)
-        with pytest.raises(OutOfBounds, match="holds an encoded object"):
+        with pytest.raises(OutOfBounds, match="contains an encoded object"):
             bounds.check_xcom(text)
 
 
 @pytest.mark.parametrize(
     "value", [ASSET, "a __text__", json.dumps({"rows": 3, "__name": 1}), "[" * 100_000 + "__", 7, None, [ASSET]]
 )
-def test_an_xcom_as_a_task_stores_it_is_passed_on(value: object) -> None:
+def test_an_ordinary_xcom_is_passed_on(value: object) -> None:
     _body(bounds.XCom, value)
     param = {"value": 1, "description": None, "schema": {}, "__class": "airflow.sdk.definitions.param.Param"}
     _body(bounds.InputRequest, {"params": {"x": param}})

@@ -1,4 +1,4 @@
-"""What central sees of jobs that fail before their own code begins, whatever their worker says."""
+"""Jobs that fail before their own code begins are counted by central, independently of the worker's reports."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from airflow_remote_protocol.conformance.caller import Caller, ParkedPoll, held, ti_id
 from airflow_remote_protocol.conformance.central import PROMPT_S
-from airflow_remote_protocol.conformance.insist import done
+from airflow_remote_protocol.conformance.expect import expect_no_content
 from airflow_remote_protocol.messages import IntentMode, Outcome
 
 from testkit.central import ServedCentral
-from testkit.ledger import installed, make_engine, worker_row
+from testkit.ledger import make_engine, use_ledger, worker_row
 
 
 @pytest.fixture
 def central(new_database: Callable[[str], str], tmp_path: Path) -> Iterator[ServedCentral]:
     engine = make_engine(new_database("sqlite"))
-    with installed(engine, tmp_path / "logs"), ServedCentral() as served:
+    with use_ledger(engine, tmp_path / "logs"), ServedCentral() as served:
         yield served
     engine.dispose()
 
@@ -33,11 +33,11 @@ def _fail(caller: Caller, *, write: bool = False) -> None:
     if write:
         caller.execution(offer, "PUT", f"task-instances/{ti_id(offer)}/rtif", {"bash_command": "exit 1"})
     caller.end_task(offer, state="failed")
-    done(caller.report(offer, Outcome.FAILED, 1))
+    expect_no_content(caller.report(offer, Outcome.FAILED, 1))
 
 
 def test_jobs_that_fail_without_a_write_are_counted_until_one_writes(central: ServedCentral) -> None:
-    caller = Caller.at_work(central)
+    caller = Caller.connect(central)
     for expected in (1, 2):
         _fail(caller)
         assert _failures(caller) == expected
@@ -45,18 +45,18 @@ def test_jobs_that_fail_without_a_write_are_counted_until_one_writes(central: Se
     assert _failures(caller) == 0
 
 
-def test_jobs_that_could_not_be_prepared_are_counted_and_a_success_ends_it(central: ServedCentral) -> None:
-    caller = Caller.at_work(central)
-    done(caller.report(caller.take_job(), Outcome.UNPREPARED, None))
+def test_unprepared_jobs_are_counted_and_a_success_resets_the_count(central: ServedCentral) -> None:
+    caller = Caller.connect(central)
+    expect_no_content(caller.report(caller.take_job(), Outcome.UNPREPARED, None))
     assert _failures(caller) == 1
     offer = caller.start_task()
     caller.end_task(offer)
-    done(caller.report(offer))
+    expect_no_content(caller.report(offer))
     assert _failures(caller) == 0
 
 
-def test_the_first_write_of_a_job_ends_it_before_the_job_has_ended(central: ServedCentral) -> None:
-    caller = Caller.at_work(central)
+def test_the_first_write_of_a_job_resets_the_count_before_the_job_ends(central: ServedCentral) -> None:
+    caller = Caller.connect(central)
     _fail(caller)
     assert _failures(caller) == 1
     offer = caller.start_task()
@@ -64,28 +64,28 @@ def test_the_first_write_of_a_job_ends_it_before_the_job_has_ended(central: Serv
     assert _failures(caller) == 0
 
 
-def test_a_start_that_airflow_reschedules_says_nothing(central: ServedCentral) -> None:
-    caller = Caller.at_work(central)
+def test_a_rescheduled_start_does_not_reset_the_count(central: ServedCentral) -> None:
+    caller = Caller.connect(central)
     _fail(caller)
     offer = caller.start_task()
     body = {"state": "up_for_reschedule", "reschedule_date": "2026-11-30T00:00:00Z", "end_date": "2026-11-30T00:00:00Z"}
     caller.execution(offer, "PATCH", f"task-instances/{ti_id(offer)}/state", body)
-    done(caller.report(offer))
+    expect_no_content(caller.report(offer))
     assert _failures(caller) == 1
 
 
-def test_three_in_a_row_pause_the_worker_when_another_one_s_jobs_succeed(central: ServedCentral) -> None:
-    sound = Caller.at_work(central)
+def test_three_failures_in_a_row_pause_the_worker_if_another_workers_jobs_succeed(central: ServedCentral) -> None:
+    sound = Caller.connect(central)
     offer = sound.start_task()
     sound.end_task(offer)
-    done(sound.report(offer))
-    broken = Caller.at_work(central, sound.queues)
+    expect_no_content(sound.report(offer))
+    broken = Caller.connect(central, sound.queues)
     for _ in range(2):
         _fail(broken)
     offer = broken.start_task()
     broken.end_task(offer, state="failed")
     parked = ParkedPoll(broken, jobs=[held(offer)])
-    done(broken.report(offer, Outcome.FAILED, 1))
+    expect_no_content(broken.report(offer, Outcome.FAILED, 1))
     reply = parked.replies_within(PROMPT_S, "its worker is paused")
     assert reply.intent is not None and reply.intent.mode is IntentMode.PAUSE
     assert broken.session is not None

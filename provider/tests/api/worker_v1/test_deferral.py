@@ -1,4 +1,4 @@
-"""What of a deferral Airflow gets to see, and what the resumed task goes on with."""
+"""The part of a deferral that Airflow gets, and the arguments of the resumed task."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _said(**changes: Any) -> dict[str, Any]:
         "classpath": "site.triggers.Wait",
         "trigger_kwargs": {"path": "/tmp/x"},
         "next_method": "resume",
-        "next_kwargs": {"told": "before"},
+        "next_kwargs": {"kept": "before"},
         **changes,
     }
 
 
-def test_airflow_gets_a_placeholder_and_nothing_of_what_the_worker_sent_for_later() -> None:
+def test_airflow_gets_a_placeholder_instead_of_the_workers_arguments() -> None:
     body = deferral.for_airflow(deferral.read(_said(trigger_timeout="PT60S", rendered_map_index="a")), "deferred")
     assert body == {
         "state": "deferred",
@@ -44,7 +44,7 @@ def test_airflow_gets_a_placeholder_and_nothing_of_what_the_worker_sent_for_late
     }
 
 
-def test_a_wait_for_a_person_has_no_trigger_and_keeps_its_arguments_as_well() -> None:
+def test_a_wait_for_input_has_no_trigger_and_keeps_its_arguments() -> None:
     said = {"state": "awaiting_input", "next_method": "execute_complete", "next_kwargs": {"a": 1}, "timeout": "PT60S"}
     wait = deferral.read(said)
     assert (wait.classpath, wait.next_method, json.loads(wait.next_kwargs)) == (None, "execute_complete", {"a": 1})
@@ -74,13 +74,13 @@ def test_a_wait_for_a_person_has_no_trigger_and_keeps_its_arguments_as_well() ->
         ({"classpath": None}, "classpath"),
     ],
 )
-def test_what_is_no_deferral_is_refused_with_the_field_s_name(changes: dict[str, Any], named: str) -> None:
+def test_an_invalid_deferral_is_refused_with_the_field_s_name(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(NotAllowed, match=named):
         deferral.read(_said(**changes))
 
 
 @pytest.mark.parametrize("moment", [NOON, NOON.replace(hour=0)])
-def test_a_wait_for_a_moment_is_left_to_central_rebuilt_from_its_number(moment: datetime) -> None:
+def test_a_wait_for_a_moment_runs_on_central_with_a_rebuilt_argument(moment: datetime) -> None:
     kwargs = serialize({"moment": moment, "end_from_trigger": False})
     wait = deferral.read(_said(classpath=DATE_TIME, trigger_kwargs=kwargs))
     assert wait.moment == moment
@@ -110,22 +110,22 @@ def _moment(**data: Any) -> dict[str, Any]:
         {},
     ],
 )
-def test_any_other_arguments_of_that_trigger_go_to_the_site(arguments: dict[str, Any]) -> None:
+def test_a_date_time_trigger_with_other_arguments_runs_at_the_site(arguments: dict[str, Any]) -> None:
     assert deferral.read(_said(classpath=DATE_TIME, trigger_kwargs=arguments)).moment is None
 
 
-def test_any_other_trigger_goes_to_the_site() -> None:
+def test_any_other_trigger_runs_at_the_site() -> None:
     wait = deferral.read(_said(trigger_kwargs={"moment": _moment()}))
     assert wait.moment is None
 
 
-def test_code_on_central_takes_plain_values() -> None:
+def test_code_on_central_accepts_plain_values() -> None:
     plain = {"a": "text", "b": [1, 2.5, None, True], "c": {"d": "e"}, "at": _moment(), "for": serialize(_delta())}
     wait = deferral.read(_said(trigger_kwargs=plain))
-    told = deferral.plain_arguments(wait)
-    assert {name: told[name] for name in "abc"} == {name: plain[name] for name in "abc"}
-    assert deserialize(dict(told))["at"] == datetime.fromtimestamp(1.9e9, timezone.utc)
-    assert deserialize(dict(told))["for"] == _delta()
+    arguments = deferral.plain_arguments(wait)
+    assert {name: arguments[name] for name in "abc"} == {name: plain[name] for name in "abc"}
+    assert deserialize(dict(arguments))["at"] == datetime.fromtimestamp(1.9e9, timezone.utc)
+    assert deserialize(dict(arguments))["for"] == _delta()
 
 
 def _delta() -> Any:
@@ -148,13 +148,13 @@ def _delta() -> Any:
         [[[[[[[[[[[[[["deep"]]]]]]]]]]]]]],
     ],
 )
-def test_code_on_central_takes_no_templates_and_no_encoded_objects(value: Any) -> None:
-    with pytest.raises(NotAllowed, match="code on central takes"):
+def test_code_on_central_accepts_no_templates_and_no_encoded_objects(value: Any) -> None:
+    with pytest.raises(NotAllowed, match="code on central accepts"):
         deferral.plain_arguments(deferral.read(_said(trigger_kwargs={"x": value})))
 
 
 @pytest.mark.parametrize("name", ["__classname__", "__type", "__var", "__init__", "", "a b", "{{ x }}"])
-def test_code_on_central_takes_no_names_that_make_another_object_of_its_arguments(name: str) -> None:
+def test_code_on_central_accepts_no_names_that_change_the_decoded_object(name: str) -> None:
     wait = deferral.Wait("resume", "{}", "site.Trigger", "{}", {}, {name: "airflow.sdk.definitions.asset.Asset"})
     with pytest.raises(NotAllowed, match="name of an argument"):
         deferral.plain_arguments(wait)
@@ -164,17 +164,17 @@ def _answer(**changes: Any) -> bytes:
     return json.dumps({"dag_run": {"conf": {}}, "next_method": FAIL, "next_kwargs": {**RESUMED_ELSEWHERE, **changes}}).encode()
 
 
-def test_a_resumed_task_goes_on_with_what_it_kept_and_the_event() -> None:
-    answer = deferral.resumed_answer(_answer(), "resume", '{"told": "before"}', '{"at": 1}')
+def test_a_resumed_task_gets_its_arguments_and_the_event() -> None:
+    answer = deferral.resumed_answer(_answer(), "resume", '{"kept": "before"}', '{"at": 1}')
     assert answer is not None
     assert json.loads(answer) == {
         "dag_run": {"conf": {}},
         "next_method": "resume",
-        "next_kwargs": {"told": "before", "event": {"at": 1}},
+        "next_kwargs": {"kept": "before", "event": {"at": 1}},
     }
 
 
-def test_the_event_of_central_s_own_trigger_is_airflow_s() -> None:
+def test_the_event_of_a_trigger_on_central_is_taken_from_airflows_answer() -> None:
     answer = deferral.resumed_answer(_answer(event={"at": 2}), "resume", "{}", None)
     assert answer is not None
     assert json.loads(answer)["next_kwargs"] == {"event": {"at": 2}}
@@ -189,5 +189,5 @@ def test_the_event_of_central_s_own_trigger_is_airflow_s() -> None:
         b"[]",
     ],
 )
-def test_a_task_that_something_else_resumed_keeps_airflow_s_answer(body: bytes) -> None:
+def test_a_task_that_something_else_resumed_gets_airflows_answer(body: bytes) -> None:
     assert deferral.resumed_answer(body, "resume", "{}", "1") is None

@@ -1,4 +1,4 @@
-"""`POST enrol` as an attacker sees it: counted, refused, audited."""
+"""`POST enrol` by an attacker: failures are counted, refused and audited."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from testkit.central import ServedCentral  # isort: skip
-from testkit.ledger import audited, installed, make_engine  # isort: skip
+from testkit.ledger import audit_entries, use_ledger, make_engine  # isort: skip
 
 from airflow_remote_protocol.conformance.caller import enrol
-from airflow_remote_protocol.conformance.insist import refused, succeeded
+from airflow_remote_protocol.conformance.expect import expect_message, expect_refusal
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import Enrolled
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, make_token
@@ -21,25 +21,25 @@ from airflow_remote_provider.settings import settings
 @pytest.fixture
 def central(new_database: Callable[[str], str], tmp_path: Path) -> Iterator[ServedCentral]:
     engine = make_engine(new_database("sqlite"))
-    with installed(engine, tmp_path), ServedCentral() as served:
+    with use_ledger(engine, tmp_path), ServedCentral() as served:
         yield served
     engine.dispose()
 
 
-def test_guesses_are_refused_counted_and_audited(central: ServedCentral) -> None:
+def test_guessed_tokens_are_refused_counted_and_audited(central: ServedCentral) -> None:
     good = central.enrolment_token(["q"])
     most = settings().enrol_failures_per_minute
     for number in range(most):
         guess = make_token(TokenKind.ENROLMENT, number.to_bytes(TOKEN_BYTES, "big")) if number % 2 else "rubbish"
-        refused(enrol(central, guess, "w"), ProblemCode.TOKEN_REFUSED if number % 2 else ProblemCode.UNAUTHORIZED)
+        expect_refusal(enrol(central, guess, "w"), ProblemCode.TOKEN_REFUSED if number % 2 else ProblemCode.UNAUTHORIZED)
     answer = enrol(central, good, "w")
-    refused(answer, ProblemCode.BUSY)
+    expect_refusal(answer, ProblemCode.BUSY)
     assert 1 <= int(answer.headers["retry-after"]) <= 60
-    [entry] = audited("enrolment-refused")
+    [entry] = audit_entries("enrolment-refused")
     assert (entry.actor, entry.times) == ("127.0.0.1", most // 2)
 
 
-def test_who_joins_is_never_counted(central: ServedCentral) -> None:
+def test_successful_enrolments_are_not_counted(central: ServedCentral) -> None:
     token = central.enrolment_token(["q"], uses=settings().enrol_failures_per_minute + 2)
     for number in range(settings().enrol_failures_per_minute + 2):
-        succeeded(enrol(central, token, f"w{number}"), Enrolled, status=201)
+        expect_message(enrol(central, token, f"w{number}"), Enrolled, status=201)

@@ -1,4 +1,4 @@
-"""The gateway's route: what it makes of the Execution API's answers. The rest is the conformance suite's."""
+"""The gateway's route: how it handles the Execution API's answers. The conformance suite covers the rest."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.gateway.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
-from airflow_remote_provider.api.worker_v1.execution import execution, matched
+from airflow_remote_provider.api.worker_v1.execution import match_rule, serve_call
 from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 from starlette.requests import Request
 from starlette.responses import Response
 
 
 class _Central:
-    """An Execution API that gives *answers* in turn, on a database that may be away."""
+    """An Execution API that gives *answers* in turn, on a database that may be unavailable."""
 
     def __init__(self, *answers: int, database_is_away: bool = False, body: bytes = b"") -> None:
         self.answers = list(answers)
         self.body = body
         self.database_is_away = database_is_away
         self.settings = SimpleNamespace(gateway_body_bytes=1000)
-        self.checks = self.gateway = self.rights = self
+        self.lease_cache = self.gateway = self.rights = self
 
     async def refusal(self, *call: object) -> Refusal:
         return Refusal(ProblemCode.INVALID, "no rule")
 
-    async def lately(self, lease: WorkerLease) -> Subject:
+    async def get_subject(self, lease: WorkerLease) -> Subject:
         return Subject(JobKind.TASK, "id")  # type: ignore[arg-type]
 
-    async def anew(self, lease: WorkerLease, verb: object) -> Subject:
+    async def confirm(self, lease: WorkerLease, verb: object) -> Subject:
         if self.database_is_away:
             raise Refusal(ProblemCode.BUSY, "away")
-        return await self.lately(lease)
+        return await self.get_subject(lease)
 
     async def check(self, *call: object) -> None:
         """Everything is granted."""
@@ -57,22 +57,22 @@ def _ask(central: _Central, path: str, method: str = "GET") -> int:
     request, lease = Request(scope, receive), WorkerLease("worker", "job", 1)
 
     async def served() -> Response:
-        match = await matched(central, request, lease)  # type: ignore[arg-type]
-        return await execution(central, request, lease, match)  # type: ignore[arg-type]
+        match = await match_rule(central, request, lease)  # type: ignore[arg-type]
+        return await serve_call(central, request, lease, match)  # type: ignore[arg-type]
 
     return asyncio.run(served()).status_code
 
 
 @pytest.mark.parametrize("path", ["variables/plant", "connections/plant"])
-def test_a_secret_that_was_not_found_while_the_database_restarted_is_found(path: str) -> None:
+def test_a_secret_is_read_again_if_it_was_not_found(path: str) -> None:
     assert _ask(_Central(404, 200), path) == 200
 
 
-def test_a_secret_that_is_not_there_is_not_found() -> None:
+def test_a_missing_secret_is_not_found() -> None:
     assert _ask(_Central(404, 404), "variables/plant") == 404
 
 
-def test_while_the_database_is_away_nothing_is_not_found() -> None:
+def test_not_found_is_never_answered_without_the_database() -> None:
     with pytest.raises(Refusal):
         _ask(_Central(404, database_is_away=True), "variables/plant")
 
@@ -87,10 +87,10 @@ ENDED = b'{"detail": {"reason": "invalid_state", "previous_state": "failed"}}'
 
 
 @pytest.mark.parametrize(
-    ("airflow_has_the_call", "status", "body", "told"),
+    ("airflow_has_the_call", "status", "body", "answered"),
     [
         (True, 204, b"", 204),
-        (True, 409, RUNNING, 204),  # its answer was lost, and the worker asks again
+        (True, 409, RUNNING, 204),  # the answer was lost, and the worker repeats the call
         (True, 409, ENDED, 409),
         (True, 409, b"[]", 409),
         (True, 404, b"", 404),  # the callback was deleted
@@ -98,11 +98,11 @@ ENDED = b'{"detail": {"reason": "invalid_state", "previous_state": "failed"}}'
         (True, 500, b"", 500),
     ],
 )
-def test_a_callback_starts_once_with_each_airflow(
-    monkeypatch: pytest.MonkeyPatch, airflow_has_the_call: bool, status: int, body: bytes, told: int
+def test_a_callback_starts_once_with_each_airflow_version(
+    monkeypatch: pytest.MonkeyPatch, airflow_has_the_call: bool, status: int, body: bytes, answered: int
 ) -> None:
     monkeypatch.setattr(compat, "has_callback_start", lambda: airflow_has_the_call)
-    assert _ask(_Central(status, body=body), "callbacks/id/run", "PATCH") == told
+    assert _ask(_Central(status, body=body), "callbacks/id/run", "PATCH") == answered
 
 
 def test_empty_fields_of_a_newer_task_sdk_do_not_reach_an_airflow_that_refuses_them() -> None:

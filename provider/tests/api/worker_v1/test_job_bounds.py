@@ -1,4 +1,4 @@
-"""How large the bodies of a job's calls may be, in either direction, and what a refusal says."""
+"""The size limits of a job's calls in both directions, and the texts of refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_remote_provider.api.admission.holdings import Holdings
 from airflow_remote_provider.api.gateway.failures import Failures
 from airflow_remote_provider.api.gateway.gateway import Passed
 from airflow_remote_provider.api.problems import Refusal
-from airflow_remote_provider.api.worker_v1.job_bounds import within_bounds
+from airflow_remote_provider.api.worker_v1.job_bounds import serve_within_bounds
 from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,14 +30,14 @@ class _Central:
         self.passed: list[int] = []
         self.settings = SimpleNamespace(gateway_body_bytes=MOST)
         self.holdings, self.failures = Holdings(MOST), Failures()
-        self.checks = self.gateway = self.rights = self.writes = self.beginnings = self
+        self.lease_cache = self.gateway = self.rights = self.writes = self.started_jobs = self
         self.pool = SimpleNamespace(jobs=SimpleNamespace(call=print))
 
-    async def lately(self, lease: WorkerLease) -> Subject:
+    async def get_subject(self, lease: WorkerLease) -> Subject:
         return Subject(JobKind.TASK, "id")  # type: ignore[arg-type]
 
     async def take(self, lease: WorkerLease, size: int) -> None:
-        """There is room for all."""
+        """There is no limit."""
 
     async def note_write(self, lease: WorkerLease, *, store: object) -> None:
         """The job has begun."""
@@ -59,10 +59,10 @@ def _call(central: _Central, method: str, size: int = 0) -> Response:
     scope = {"type": "http", "method": method, "headers": [(b"content-length", str(size).encode())]}
     scope |= {"raw_path": b"/jobs/job/execution/xcoms/d/r/t/k", "path_params": {"job_id": "job"}}
     lease = WorkerLease("worker", "job", 1)
-    return asyncio.run(within_bounds(central, Request(scope, receive), lease))  # type: ignore[arg-type]
+    return asyncio.run(serve_within_bounds(central, Request(scope, receive), lease))  # type: ignore[arg-type]
 
 
-def test_a_body_of_the_limit_passes_and_comes_back_with_its_envelope() -> None:
+def test_a_body_at_the_limit_passes_in_both_directions() -> None:
     central = _Central(answer=MOST + ENVELOPE_BYTES)
     assert _call(central, "POST", MOST).status_code == 200
     assert central.passed == [MOST]
@@ -70,7 +70,7 @@ def test_a_body_of_the_limit_passes_and_comes_back_with_its_envelope() -> None:
 
 
 @pytest.mark.parametrize("size", [MOST + 1, 50_000_000])
-def test_a_larger_body_is_refused_with_its_size_the_limit_and_the_option(size: int) -> None:
+def test_a_larger_body_is_refused_with_size_limit_and_option(size: int) -> None:
     central = _Central()
     with pytest.raises(Refusal, match=rf"{size} bytes; the limit is {MOST} bytes \(\[remote\] gateway_body_bytes\)") as refused:
         _call(central, "POST", size)
@@ -85,5 +85,5 @@ def test_a_larger_answer_is_refused_before_it_is_sent() -> None:
     assert refused.value.code is ProblemCode.TOO_LARGE
 
 
-def test_what_a_write_answers_has_been_done_and_is_passed_on() -> None:
+def test_the_answer_to_a_write_is_never_refused() -> None:
     assert _call(_Central(answer=MOST * 3), "POST", 10).status_code == 200

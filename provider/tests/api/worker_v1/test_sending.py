@@ -1,4 +1,4 @@
-"""An answer counts as under way until the client has taken it: what the call holds is given back then, and not before."""
+"""An answer is under way until the client has received it; only then are the call's place and bytes given back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 
 class Client:
-    """Asks for an answer of *size* bytes; takes a piece of it whenever `reads` is set."""
+    """Requests an answer of *size* bytes, and receives its pieces while `reads` is set."""
 
     def __init__(self, size: int, *, request: tuple[dict[str, Any], ...] = ({"type": "http.request", "body": b""},)) -> None:
         self.reads = asyncio.Event()
@@ -33,7 +33,7 @@ class Client:
     async def _answer(self, request: Request) -> Response:
         self.under_way += 1
         places_of(request).callback(self._leave)
-        self.holdings.of(request, "w")
+        self.holdings.open(request, "w")
         holding_of(request).take(self._size, Content.ANSWER)
         return Response(b"x" * self._size)
 
@@ -82,14 +82,14 @@ def test_place_and_bytes_are_held_until_the_answer_has_been_sent(size: int) -> N
     asyncio.run(check())
 
 
-def test_of_a_client_that_does_not_read_only_the_place_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_keeps_only_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "PIECE_WITHIN_S", 0.05)
 
     async def check() -> None:
         client = Client(3 * MIB)
         call = asyncio.ensure_future(client.ask())
         await asyncio.sleep(0.3)
-        assert (client.under_way, client.held) == (1, 0), "the answer is forgotten, the connection still counts"
+        assert (client.under_way, client.held) == (1, 0), "the answer is dropped, the connection still counts"
         client.reads.set()
         await _soon()
         assert all(message.get("more_body", True) for message in client.sent), "half an answer must not look like a whole one"
@@ -122,7 +122,7 @@ def test_a_call_that_is_cancelled_gives_everything_back() -> None:
         ({}, False),
     ],
 )
-def test_a_long_body_that_nobody_read_is_not_received_after_the_answer(headers: dict[str, str], closes: bool) -> None:
+def test_a_long_unread_body_is_not_received_after_the_answer(headers: dict[str, str], closes: bool) -> None:
     async def check() -> None:
         client = Client(10)
         client.reads.set()

@@ -1,4 +1,4 @@
-"""A log path belongs to the newest job that was accepted on it; what an older one still sends is kept beside it."""
+"""A log path belongs to the newest job that was accepted on it; late chunks of an older job are stored beside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_remote_provider.api.worker_v1.task_logs import TaskLogs
 from airflow_remote_provider.ledger import leases
 from airflow_remote_provider.ledger.errors import Superseded
 from airflow_remote_provider.ledger.fence import WorkerLease
-from airflow_remote_provider.stores import OutOfStep
+from airflow_remote_provider.stores import WrongOffset
 from airflow_remote_provider.stores.task_logs import FileLogStore
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -65,24 +65,24 @@ async def _append(logs: TaskLogs, lease: WorkerLease, offset: int, body: bytes) 
     return await logs.append(lease, offset, lambda: body)
 
 
-def test_the_resumed_job_continues_the_file_and_loses_no_line_to_the_old_one() -> None:
+def test_the_resumed_job_continues_the_file_without_lines_of_the_old_one() -> None:
     first = running(enlist())
 
     async def check(pool: LedgerPool, logs: TaskLogs) -> None:
         assert await _append(logs, first, 0, b"first\n") == 6
         second = await asyncio.to_thread(_resume, first)
         assert await _append(logs, second, 0, b"second\n") == 7
-        assert await _append(logs, first, 6, b"late\n") == 11, "the old worker goes on as if nothing had happened"
+        assert await _append(logs, first, 6, b"late\n") == 11, "the old worker continues without an error"
         assert await _append(logs, second, 7, b"third\n") == 13
         assert await _append(logs, first, 11, b"later\n") == 17
-        assert await _append(logs, first, 6, b"late\n") == 17, "a repeat is one here, too"
+        assert await _append(logs, first, 6, b"late\n") == 17, "a repeat is recognized here, too"
         assert _file(first).read_bytes() == b"first\nsecond\nthird\n"
         assert _beside(first).read_bytes() == b"late\nlater\n"
 
     _run(check)
 
 
-def test_the_old_jobs_tail_may_come_before_the_new_jobs_first_line() -> None:
+def test_the_old_jobs_last_lines_may_arrive_before_the_new_jobs_first_line() -> None:
     first = running(enlist())
 
     async def check(pool: LedgerPool, logs: TaskLogs) -> None:
@@ -95,7 +95,7 @@ def test_the_old_jobs_tail_may_come_before_the_new_jobs_first_line() -> None:
     _run(check)
 
 
-def test_an_old_job_that_sends_its_first_line_after_the_new_one_takes_nothing() -> None:
+def test_an_old_job_that_sends_its_first_line_late_does_not_get_the_path() -> None:
     first = running(enlist())
 
     async def check(pool: LedgerPool, logs: TaskLogs) -> None:
@@ -108,7 +108,7 @@ def test_an_old_job_that_sends_its_first_line_after_the_new_one_takes_nothing() 
     _run(check)
 
 
-def test_no_offset_that_an_old_worker_makes_up_leads_into_the_new_jobs_part() -> None:
+def test_no_offset_of_an_old_worker_reaches_the_new_jobs_part() -> None:
     first = running(enlist())
 
     async def check(pool: LedgerPool, logs: TaskLogs) -> None:
@@ -116,7 +116,7 @@ def test_no_offset_that_an_old_worker_makes_up_leads_into_the_new_jobs_part() ->
         second = await asyncio.to_thread(_resume, first)
         await _append(logs, second, 0, b"second\n")
         for offset in (13, 7, 5, 1000):
-            with pytest.raises(OutOfStep) as step:
+            with pytest.raises(WrongOffset) as step:
                 await _append(logs, first, offset, b"forged\n")
             assert step.value.size == 6
         assert await _append(logs, second, 7, b"third\n") == 13
@@ -125,16 +125,16 @@ def test_no_offset_that_an_old_worker_makes_up_leads_into_the_new_jobs_part() ->
     _run(check)
 
 
-def test_a_chunk_that_was_on_its_way_when_the_path_was_taken_over_lands_beside() -> None:
-    """Checked, and then held up (a full lane, a slow disk) until the new job has begun."""
+def test_a_chunk_in_flight_during_the_takeover_is_stored_beside() -> None:
+    """The chunk was checked, and then delayed (a full lane, a slow disk) until the new job has begun."""
     first = running(enlist())
-    arrived, go_on = threading.Event(), threading.Event()
+    arrived, proceed = threading.Event(), threading.Event()
 
     class SlowStore(FileLogStore):
         def append(self, path: str, base: int, offset: int, body: bytes, **how: Callable[[], None]) -> int:
             if body == b"late\n" and not arrived.is_set():
                 arrived.set()
-                go_on.wait(20)
+                proceed.wait(20)
             return super().append(path, base, offset, body, **how)
 
     async def check(pool: LedgerPool, logs: TaskLogs) -> None:
@@ -143,7 +143,7 @@ def test_a_chunk_that_was_on_its_way_when_the_path_was_taken_over_lands_beside()
         await asyncio.to_thread(arrived.wait, 20)
         second = await asyncio.to_thread(_resume, first)
         await _append(logs, second, 0, b"second\n")
-        go_on.set()
+        proceed.set()
         assert await late == 11
         assert await _append(logs, second, 7, b"third\n") == 13
         assert (_file(first).read_bytes(), _beside(first).read_bytes()) == (b"first\nsecond\nthird\n", b"late\n")
@@ -165,7 +165,7 @@ def test_a_lease_that_was_superseded_is_refused_with_the_next_chunk() -> None:
     _run(check)
 
 
-def test_places_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_remembered_places_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_logs, "MOST_PLACES", 1)
     worker = enlist()
     one, two = running(worker), running(worker)
@@ -180,7 +180,7 @@ def test_places_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> Non
     _run(check)
 
 
-def test_from_its_acceptance_on_a_job_has_a_log_file() -> None:
+def test_an_accepted_job_has_a_log_file() -> None:
     worker = enlist()
     by_call, by_run = offered(worker), offered(worker)
     with ServedCentral() as central:
@@ -200,9 +200,9 @@ def test_from_its_acceptance_on_a_job_has_a_log_file() -> None:
             assert _file(lease).read_bytes() == b""
 
 
-def test_a_log_that_can_have_no_file_does_not_keep_the_task_from_running(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_to_create_the_log_file_does_not_stop_the_task(caplog: pytest.LogCaptureFixture) -> None:
     async def check(pool: LedgerPool, logs: TaskLogs) -> None:
         await logs.create(f"{'x' * 300}.log")
 
     _run(check)
-    assert "There is no empty log file" in caplog.text
+    assert "Can't create the empty log file" in caplog.text

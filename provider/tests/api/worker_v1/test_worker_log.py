@@ -1,4 +1,4 @@
-"""A worker's own log, as it comes in: cheap for central, bounded for each worker, gone with the worker."""
+"""Receiving worker logs: cheap for central, limited for each worker, removed with the worker."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from testkit.central import ServedCentral  # isort: skip
-from testkit.ledger import counted, enlist  # isort: skip
+from testkit.ledger import record_statements, enlist  # isort: skip
 
 from airflow_remote_protocol.conformance.caller import Caller
-from airflow_remote_protocol.conformance.insist import refused, succeeded
+from airflow_remote_protocol.conformance.expect import expect_message, expect_refusal
 from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_protocol.messages import LogAppended
 from airflow_remote_provider import compat
@@ -30,27 +30,27 @@ def central(database: Engine) -> Iterator[ServedCentral]:
         yield served
 
 
-def test_a_chunk_asks_the_database_for_nothing(central: ServedCentral) -> None:
-    caller = Caller.at_work(central)
-    with counted(compat.engine()) as statements:
+def test_a_chunk_costs_no_database_query(central: ServedCentral) -> None:
+    caller = Caller.connect(central)
+    with record_statements(compat.engine()) as statements:
         for offset in range(15):
-            succeeded(caller.worker_log("a", offset, b"x"), LogAppended)
-    assert all(times < 15 for times in Counter(statements).values()), "central's own rounds may come between"
+            expect_message(caller.worker_log("a", offset, b"x"), LogAppended)
+    assert all(times < 15 for times in Counter(statements).values()), "central's own rounds may run meanwhile"
 
 
-def test_who_sends_without_pause_is_busy_and_its_jobs_and_others_are_not(central: ServedCentral) -> None:
-    wild, other = Caller.at_work(central), Caller.at_work(central)
+def test_a_worker_that_sends_without_pause_gets_busy_but_its_jobs_and_others_do_not(central: ServedCentral) -> None:
+    wild, other = Caller.connect(central), Caller.connect(central)
     offer = wild.start_job()
     answers = [wild.worker_log("a", 0, b"") for _ in range(int(WORKER_LOG_CALLS_PER_S * BURST_S) * 2)]
     assert answers[0].status == 200
-    refused(answers[-1], ProblemCode.BUSY)
+    expect_refusal(answers[-1], ProblemCode.BUSY)
     assert int(answers[-1].headers["retry-after"]) > 0
-    succeeded(wild.log(offer, 0, b"a task's line\n"), LogAppended)
-    succeeded(other.worker_log("a", 0, b"a line\n"), LogAppended)
+    expect_message(wild.log(offer, 0, b"a task's line\n"), LogAppended)
+    expect_message(other.worker_log("a", 0, b"a line\n"), LogAppended)
 
 
 @pytest.mark.usefixtures("database")
-def test_a_log_goes_when_its_worker_is_known_no_more() -> None:
+def test_a_log_is_removed_with_its_worker() -> None:
     known, store = enlist("known"), WorkerLogStore(100)
     for worker_id in (known.id, "forgotten"):
         store.append(worker_id, "a", 0, b"x")
@@ -58,7 +58,7 @@ def test_a_log_goes_when_its_worker_is_known_no_more() -> None:
     async def purge() -> None:
         pool = LedgerPool(1)
         try:
-            await pool.call(Duties(pool, settings())._purge_own_logs)
+            await pool.call(Duties(pool, settings())._purge_worker_logs)
         finally:
             pool.close()
 

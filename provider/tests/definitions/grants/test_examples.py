@@ -1,7 +1,7 @@
-"""Every example Dag of the installed packages: what is inferred for each of its tasks is what was reviewed, in `examples/`.
+"""Names inferred for the tasks of all example Dags of the installed packages, compared with the reviewed files in `examples/`.
 
-The docker provider's wheel holds no example Dags; its operator is in `test_policies.py`. After a change that should change them:
-`WRITE_EXAMPLES=1 pytest provider/tests/definitions/grants/test_examples.py`, and read the difference.
+The docker provider's wheel has no example Dags; its operator is in `test_policies.py`. After an intended change, run
+`WRITE_EXAMPLES=1 pytest provider/tests/definitions/grants/test_examples.py` and review the difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = {
 
 
 def _inferred(package: str) -> list[str]:
-    """Return a line for each task: its Dag, its id, and what is noted for it; `-` if it is granted nothing."""
+    """Return a line for each task: its Dag, its id, and its noted names; `-` if it is granted nothing."""
     folder = Path(str(importlib.import_module(package).__file__)).parent
     bag = DagBag(dag_folder=str(folder), load_op_links=False)
     assert not bag.import_errors
@@ -44,7 +44,7 @@ def _spelled(noted: dict[str, list[str]]) -> str:
 
 @pytest.mark.parametrize("distribution", PACKAGES)
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_inferred_for_the_examples_is_what_was_reviewed(distribution: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inferred_names_of_the_examples_match_the_reviewed_files(distribution: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "names_of_subclasses", lambda path: {None})  # as where ours is the default
     file = WRITTEN / f"{distribution}.txt"
     title = f"# {distribution} {version(distribution)}"

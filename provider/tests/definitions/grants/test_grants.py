@@ -1,4 +1,4 @@
-"""What a grant allows."""
+"""Requests that a grant allows."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_globs_match_whole_names(glob: str, name: str, allowed: bool) -> None:
     assert _grant(glob).allows(Ask(GrantKind.VARIABLES, (name,))) is allowed
 
 
-def test_a_kind_is_not_another() -> None:
+def test_kinds_are_separate() -> None:
     assert not _grant("*").allows(Ask(GrantKind.WRITES, ("a",)))
     assert not Grant().allows(Ask(GrantKind.VARIABLES, ("",)))
 
 
-def test_any_one_of_several_names_is_enough() -> None:
+def test_one_of_several_names_is_enough() -> None:
     assert _grant("b").allows(Ask(GrantKind.VARIABLES, ("a", "b")))
     assert not _grant("c").allows(Ask(GrantKind.VARIABLES, ("a", "b")))
 
@@ -53,17 +53,17 @@ def test_any_one_of_several_names_is_enough() -> None:
         ("*", "", True),
     ],
 )
-def test_a_listing_needs_one_glob_over_all_that_is_listed(glob: str, prefix: str, allowed: bool) -> None:
+def test_a_listing_needs_one_glob_that_covers_it(glob: str, prefix: str, allowed: bool) -> None:
     assert _grant(glob).allows(Ask(GrantKind.VARIABLES, (prefix,), listing=True)) is allowed
 
 
-def test_grants_add_up() -> None:
+def test_grants_are_combined() -> None:
     both = _grant("a") | Grant({GrantKind.DAGS: frozenset({"d"}), GrantKind.VARIABLES: frozenset({"b"})})
     assert both.globs == {GrantKind.VARIABLES: {"a", "b"}, GrantKind.DAGS: {"d"}}
     assert both and not Grant({GrantKind.DAGS: frozenset()})
 
 
-def test_a_name_is_no_glob() -> None:
+def test_a_name_is_not_a_glob() -> None:
     grant = named({GrantKind.CONNECTIONS: ["a*"]})
     assert grant.allows(Ask(GrantKind.CONNECTIONS, ("a*",)))
     assert not grant.allows(Ask(GrantKind.CONNECTIONS, ("ab",)))

@@ -1,4 +1,4 @@
-"""What a task's definition names: as its Dag file made it, and as Airflow reads it back from its database."""
+"""Names in a task's definition, as its Dag file made it and as Airflow reads it back from its database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONNECTIONS, VARIABLES = GrantKind.CONNECTIONS, GrantKind.VARIABLES
 
 
 class Ship(BaseOperator):
-    """An operator with a connection that is no template, and things to render."""
+    """An operator with a connection that is not a template, and fields to render."""
 
     template_fields = ("payload",)
     template_ext = (".sql",)
@@ -38,7 +38,7 @@ class Ship(BaseOperator):
 
 
 class Part:
-    """Airflow renders what is nested and says so."""
+    """A nested object that Airflow renders, because it has `template_fields`."""
 
     template_fields = ("text",)
 
@@ -126,11 +126,11 @@ def test_templates_name_dags_whose_xcoms_they_pull() -> None:
         ("ti.xcom_pull('t', params.dag, 'k', True)", set()),
     ],
 )
-def test_however_it_is_spelled_a_pull_names_the_dag(call: str, dags: set[str]) -> None:
+def test_every_form_of_a_pull_names_the_dag(call: str, dags: set[str]) -> None:
     assert _template(f"{{{{ {call} }}}}") == ({GrantKind.XCOMS_OF: dags} if dags else {})
 
 
-def test_fields_that_are_no_templates_name_connections() -> None:
+def test_fields_without_templates_name_connections() -> None:
     with DAG("dag", default_args={"ship_conn_id": "from_default_args"}):
         assert _names(Ship(task_id="a")) == {CONNECTIONS: {"from_default_args"}}
         assert _names(Ship(task_id="b", ship_conn_id="own")) == {CONNECTIONS: {"own"}}
@@ -138,20 +138,20 @@ def test_fields_that_are_no_templates_name_connections() -> None:
         assert _names(Ship(task_id="a")) == {CONNECTIONS: {"ship_default"}}
 
 
-def test_nested_values_are_looked_into() -> None:
+def test_nested_values_are_searched() -> None:
     payload = {"a": ["{{ conn.x.host }}", ("{{ var.value.y }}", Part("{{ var.json.z.q }}"))], "inner_conn_id": "w"}
     with DAG("dag"):
         found = _names(Ship(task_id="a", payload=payload, ship_conn_id="own", options={"deep": [{"other_conn_id": "v"}]}))
     assert found == {CONNECTIONS: {"own", "x", "w", "v"}, VARIABLES: {"y", "z"}}
 
 
-def test_a_connection_that_a_template_names_is_not_known() -> None:
+def test_a_connection_computed_by_a_template_is_not_inferred() -> None:
     with DAG("dag"):
         found = _names(Ship(task_id="a", ship_conn_id="{{ params.conn }}", payload={"x_conn_id": "{{ var.value.name_of_it }}"}))
     assert found == {VARIABLES: {"name_of_it"}}
 
 
-def test_what_is_rendered_nowhere_names_nothing() -> None:
+def test_values_that_are_not_rendered_name_nothing() -> None:
     with DAG("dag", params={"p": "{{ conn.a }}"}):
         assert _names(Ship(task_id="a", ship_conn_id="", options="{{ conn.a.host }}", doc_md="{{ conn.b }}")) == {}
 
@@ -160,7 +160,7 @@ def test_templates_in_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "q.sql").write_text("select {{ var.value.column }}")
     with DAG("dag", template_searchpath=str(tmp_path)) as dag:
         ship = Ship(task_id="a", payload="q.sql", ship_conn_id="own")
-    dag.resolve_template_files()  # as parsing does, before policies
+    dag.resolve_template_files()  # as parsing does before it runs policies
     assert _names(ship) == {CONNECTIONS: {"own"}, VARIABLES: {"column"}}
 
 
@@ -176,7 +176,7 @@ def test_arguments_of_python_tasks_count() -> None:
     assert _names(dag.get_task("plain")) == {CONNECTIONS: {"c"}, VARIABLES: {"d"}}
 
 
-def test_mapped_tasks_name_what_is_the_same_and_what_differs() -> None:
+def test_mapped_tasks_name_constant_and_expanded_values() -> None:
     with DAG("dag") as dag:
         Ship.partial(task_id="defaulted").expand(payload=["{{ conn.a.host }}", {"k": "{{ var.value.b }}"}])
         Ship.partial(task_id="partial", ship_conn_id="p").expand(payload=["x"])
@@ -194,7 +194,7 @@ def test_mapped_tasks_name_what_is_the_same_and_what_differs() -> None:
     assert _names(dag.get_task("read")) == {CONNECTIONS: {"i", "j"}}
 
 
-def test_mapped_tasks_get_default_args_too() -> None:
+def test_mapped_tasks_get_default_args() -> None:
     with DAG("dag", default_args={"ship_conn_id": "of_dag", "options": {"x_conn_id": "o"}, "payload": "{{ conn.p }}"}) as dag:
         Ship.partial(task_id="a").expand(payload=["{{ var.value.v }}"])
         with TaskGroup("g", default_args={"ship_conn_id": "of_group"}):
@@ -216,25 +216,25 @@ def test_a_mapped_group_names_what_it_is_expanded_over() -> None:
     assert _names(dag.get_task("group.t")) == {CONNECTIONS: {"a", "b"}}
 
 
-def test_notifiers_are_looked_into() -> None:
+def test_notifiers_are_searched() -> None:
     with DAG("dag"):
         ship = Ship(task_id="a", ship_conn_id="own", on_failure_callback=[print, Bell("{{ var.value.ring }}")])
     assert _names(ship) == {CONNECTIONS: {"own", "bell"}, VARIABLES: {"ring"}}
 
 
-def test_notifiers_in_any_field_are_looked_into(tmp_path: Path) -> None:
+def test_notifiers_in_any_field_are_searched(tmp_path: Path) -> None:
     with DAG("dag"):
         ask = HITLOperator(task_id="a", subject="s", options=["yes"], notifiers=[Bell("{{ var.value.ring }}"), Bell("")])
         many = HITLOperator.partial(task_id="b", options=["yes"], notifiers=[Bell("{{ var.value.ring }}")]).expand(subject=["s"])
     assert _names(ask) == _names(many) == {CONNECTIONS: {"bell"}, VARIABLES: {"ring"}}
 
 
-def test_callbacks_with_arguments_of_their_own_are_looked_into() -> None:
+def test_callbacks_with_bound_arguments_are_searched() -> None:
     with DAG("dag"):
-        one = Ship(task_id="a", ship_conn_id="", on_failure_callback=Bell("{{ conn.door }}").notify)
+        one = Ship(task_id="a", ship_conn_id="", on_failure_callback=Bell("{{ conn.gate }}").notify)
         other = Ship(task_id="b", ship_conn_id="", on_success_callback=[partial(print, bell_conn_id="of_partial")])
         third = Ship(task_id="c", ship_conn_id="", on_retry_callback=partial(Bell("").notify, options={"x_conn_id": "deep"}))
-    assert _names(one) == {CONNECTIONS: {"bell", "door"}}
+    assert _names(one) == {CONNECTIONS: {"bell", "gate"}}
     assert _names(other) == {CONNECTIONS: {"of_partial"}}
     assert _names(third) == {CONNECTIONS: {"bell", "deep"}}
 
@@ -249,20 +249,20 @@ def test_mail_about_a_failure_needs_its_connection() -> None:
         assert _names(some.get_task("c")) == {}
 
 
-def test_other_dags_are_named_by_fields_too() -> None:
+def test_fields_name_other_dags() -> None:
     with DAG("dag"):
         found = _names(TriggerDagRunOperator(task_id="a", trigger_dag_id="other"))
     assert found[GrantKind.DAGS] == found[GrantKind.TRIGGER_DAGS] == {"other"}
 
 
-def test_a_sensor_may_ask_about_the_dag_that_it_names_but_not_trigger_it() -> None:
+def test_a_sensor_can_query_the_dag_that_it_names_but_not_trigger_it() -> None:
     with DAG("dag"):
         found = _names(ExternalTaskSensor(task_id="a", external_dag_id="other"))
     assert found[GrantKind.DAGS] == {"other"}
     assert GrantKind.TRIGGER_DAGS not in found
 
 
-def test_inlets_are_assets_to_read_and_outlets_also_assets_to_write() -> None:
+def test_inlets_can_be_read_and_outlets_also_written() -> None:
     with DAG("dag") as dag:
         BashOperator(
             task_id="a", bash_command="", inlets=[Asset("in", "s3://in/x")], outlets=[AssetAlias("alias"), Asset.ref(name="r")]
@@ -272,7 +272,7 @@ def test_inlets_are_assets_to_read_and_outlets_also_assets_to_write() -> None:
         assert of_task(some.get_task("a")) == expected
 
 
-def test_of_a_serialized_task_the_templates_are_left() -> None:
+def test_a_serialized_task_has_only_its_templates() -> None:
     with DAG("dag") as dag:
         Ship(task_id="plain", payload={"a": ["{{ conn.x.host }}"], "p_conn_id": "y"}, ship_conn_id="lost")
         Ship.partial(task_id="mapped", ship_conn_id="kept").expand(payload=["{{ var.value.z }}"])
@@ -289,6 +289,6 @@ def test_of_a_serialized_task_the_templates_are_left() -> None:
 
 def test_a_callbacks_arguments_count() -> None:
     kwargs = {"slack_conn_id": "slack", "text": "{{ var.value.a }}", "deep": {"more": [{"x_conn_id": "b"}]}}
-    conf = {"context": {"dag_run": {"conf": {"x_conn_id": "of whoever triggered the run"}}}}
+    conf = {"context": {"dag_run": {"conf": {"x_conn_id": "from the user who triggered the run"}}}}
     assert of_arguments(kwargs | conf) == {CONNECTIONS: {"slack", "b"}, VARIABLES: {"a"}}
     assert of_arguments(None) == {}

@@ -34,7 +34,7 @@ from airflow_remote_provider.definitions.grants.top_level import of_source
         ('DAG("d", default_args={"x": Variable.get("a")})', {GrantKind.VARIABLES: {"a"}}),
     ],
 )  # fmt: skip
-def test_what_runs_when_the_file_is_loaded_is_inferred(source: str, names: dict[GrantKind, set[str]]) -> None:
+def test_reads_at_import_are_inferred(source: str, names: dict[GrantKind, set[str]]) -> None:
     assert of_source(source) == names
 
 
@@ -56,5 +56,5 @@ def test_what_runs_when_the_file_is_loaded_is_inferred(source: str, names: dict[
         "(" * 5000,
     ],
 )
-def test_what_runs_in_tasks_or_has_another_name_each_time_is_not(source: str) -> None:
+def test_reads_in_tasks_or_with_computed_names_are_not_inferred(source: str) -> None:
     assert of_source(source) == {}

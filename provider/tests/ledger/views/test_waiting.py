@@ -1,4 +1,4 @@
-"""Why a job waits: each cause has its sentence, and the first that people would look for is the one that is told."""
+"""Explanations of why a job waits: each cause has a sentence, and the first cause that a user would check is named."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from testkit.ledger import ago, change_job, enlist, last_seen, offered, queued, running  # isort: skip
+from testkit.ledger import ago, change_job, enlist, set_last_seen, offered, queued, running  # isort: skip
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
 from airflow_remote_provider.definitions.needs import encode_labels
 from airflow_remote_provider.ledger import leases, suspension, workers
-from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.ledger.views.waiting import why_waiting
 
@@ -30,75 +30,75 @@ def _do(verb: object, *args: object, **kwargs: object) -> None:
         verb(session, *args, **kwargs)  # type: ignore[operator]
 
 
-def test_nobody_may_serve_its_queue() -> None:
+def test_no_worker_serves_its_queue() -> None:
     enlist("edge", ["another"])
-    assert "No worker may serve the queue 'q'" in _why(queued().job_id)
+    assert "No worker serves the queue 'q'" in _why(queued().job_id)
 
 
-def test_those_who_may_are_of_another_team() -> None:
+def test_its_workers_are_of_another_team() -> None:
     enlist("edge", team="red")
     assert "1 worker(s) (edge) of the queue 'q' are not of the job's team (none)" in _why(queued().job_id)
 
 
-def test_none_has_its_labels() -> None:
+def test_no_worker_has_its_labels() -> None:
     enlist("edge", labels={"site": "kiel"})
     why = _why(queued(labels=encode_labels({"gpu": "yes", "site": "kiel"})).job_id)
     assert "has the labels gpu=yes, site=kiel" in why and "labels NAME gpu=yes,site=kiel" in why
 
 
-def test_none_may_have_its_bundle() -> None:
+def test_no_worker_is_allowed_to_run_its_bundle() -> None:
     enlist("edge", bundles=["plant"])
-    assert "may have the bundle 'office'" in _why(queued(bundle="office").job_id)
+    assert "is allowed to run jobs of the bundle 'office'" in _why(queued(bundle="office").job_id)
 
 
-def test_they_are_away() -> None:
+def test_its_workers_are_not_online() -> None:
     for number in range(5):
-        last_seen(enlist(f"edge-{number}").id, ago(hours=1))
+        set_last_seen(enlist(f"edge-{number}").id, ago(hours=1))
     why = _why(queued().job_id)
-    assert "5 worker(s) (edge-0, edge-1, edge-2, …)" in why and "are away, last heard of at " in why
+    assert "5 worker(s) (edge-0, edge-1, edge-2, …)" in why and "are not online; last contact: " in why
 
 
-def test_they_are_suspended_or_paused_by_whom_and_why() -> None:
+def test_its_workers_are_suspended_or_paused_by_a_user_for_a_reason() -> None:
     enlist("edge")
     job = queued().job_id
     _do(workers.set_intent, "edge", IntentMode.PAUSE, by="ann", reason="patching")
-    assert _why(job) == "The workers of the queue 'q' take no jobs: edge shall pause, says ann: \"patching\"."
+    assert _why(job) == "The workers of the queue 'q' take no jobs: edge is set to pause by ann: \"patching\"."
     _do(suspension.suspend, "edge", by="ann")
     assert "suspended" in _why(job)
 
 
-def test_who_is_offered_later_or_is_another_teams_does_not_go_first() -> None:
+def test_delayed_jobs_and_jobs_of_other_teams_do_not_go_first() -> None:
     enlist("edge")
     for changes in ({"not_before": ago(minutes=-5)}, {"team": "red"}):
         change_job(queued().job_id, **changes)
-    assert _why(queued().job_id) == "It is about to be offered to one of 1 worker(s) (edge)."
+    assert _why(queued().job_id) == "It will be offered to one of 1 worker(s) (edge) in a moment."
 
 
-def test_when_all_are_filled_it_is_estimated_when_the_next_is_free() -> None:
+def test_the_time_of_the_next_free_slot_is_estimated() -> None:
     worker = enlist("edge", slots=1)
     last = running(worker)
     change_job(last.job_id, accepted_at=ago(minutes=30), ended_at=ago(minutes=25), state="succeeded")
     now = running(worker)
     change_job(now.job_id, accepted_at=ago(minutes=1))
     job = queued().job_id
-    assert re.search(r"All 1 slots of 1 worker\(s\) \(edge\) are filled; the next may be free in 2[34]\d s\.", _why(job))
+    assert re.search(r"All 1 slots of 1 worker\(s\) \(edge\) are in use; the next may be free in 2[34]\d s\.", _why(job))
     change_job(now.job_id, accepted_at=ago(minutes=9))
-    assert _why(job).endswith("are filled; the next may be free at any moment.")
+    assert _why(job).endswith("are in use; the next may be free at any moment.")
 
 
-def test_it_is_larger_than_any() -> None:
+def test_it_needs_more_slots_than_any_worker_has() -> None:
     enlist("edge", slots=2)
     assert _why(queued(slots=4).job_id) == "It needs 4 slots; the largest of 1 worker(s) (edge) has 2."
 
 
-def test_all_are_busy_or_have_too_little_left() -> None:
+def test_all_slots_are_in_use_or_too_few_are_free() -> None:
     worker = enlist("edge", slots=4)
     running(worker, slots=2)
     wide = queued(slots=3).job_id
-    assert "It needs 3 slots at one worker; of the 4 slots of 1 worker(s) (edge) 2 are filled" in _why(wide)
+    assert "It needs 3 slots on one worker; 2 of the 4 slots of 1 worker(s) (edge) are in use" in _why(wide)
     change_job(wide, state="revoked")
     running(worker, slots=2)
-    assert _why(queued().job_id) == "All 4 slots of 1 worker(s) (edge) are filled."
+    assert _why(queued().job_id) == "All 4 slots of 1 worker(s) (edge) are in use."
 
 
 def test_others_go_first() -> None:
@@ -107,12 +107,12 @@ def test_others_go_first() -> None:
     assert "1 job(s) of the queue 'q' go first" in _why(queued().job_id)
 
 
-def test_nothing_is_in_its_way() -> None:
+def test_it_will_be_offered_in_a_moment() -> None:
     enlist("edge")
-    assert "about to be offered" in _why(queued().job_id)
+    assert "will be offered to one of" in _why(queued().job_id)
 
 
-def test_it_was_declined_or_not_accepted_and_is_tried_again() -> None:
+def test_it_was_declined_or_not_accepted_and_is_offered_again() -> None:
     lease = offered(enlist("edge"))
     _do(leases.decline, lease, "the disk is full", delay=timedelta(seconds=40))
     why = _why(lease.job_id)
@@ -121,21 +121,21 @@ def test_it_was_declined_or_not_accepted_and_is_tried_again() -> None:
     assert "It was offered 2 time(s), last to edge, and not accepted in time" in _why(lease.job_id)
 
 
-def test_of_one_that_has_begun_it_says_what_became_of_it() -> None:
+def test_a_job_that_has_begun_is_described_by_its_state() -> None:
     worker = enlist("edge")
-    assert "It has been offered to edge for" in _why(offered(worker).job_id)
-    assert "It has run on edge for" in _why(running(worker).job_id)
+    assert "It was offered to edge" in _why(offered(worker).job_id)
+    assert "It has been running on edge for" in _why(running(worker).job_id)
     job = queued().job_id
     change_job(job, state="failed", reason="nobody accepted it")
     assert _why(job) == "It has ended: failed, nobody accepted it."
 
 
-def test_another_teams_workers_are_not_named(database: object) -> None:
+def test_workers_of_another_team_are_not_named(database: object) -> None:
     enlist("secret-site", team="red")
     why = _why(queued().job_id, Scope(teams={"blue"}))
-    assert "secret-site" not in why and "No worker may serve" in why
+    assert "secret-site" not in why and "No worker serves" in why
 
 
-def test_a_job_of_a_dag_that_he_may_not_read_is_not_there() -> None:
-    with pytest.raises(Unknown):
-        _why(queued(dag_id="hers").job_id, Scope(dags={"his"}))
+def test_a_job_of_a_dag_outside_the_scope_is_not_found() -> None:
+    with pytest.raises(NotFound):
+        _why(queued(dag_id="anns").job_id, Scope(dags={"toms"}))

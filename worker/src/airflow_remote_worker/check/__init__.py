@@ -1,1 +1,1 @@
-"""`airflow-remote-worker check`: the way to central, hop by hop."""
+"""`airflow-remote-worker check`: tests the connection to central hop by hop."""

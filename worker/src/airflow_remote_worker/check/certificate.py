@@ -1,6 +1,6 @@
-"""Reads of an X.509 certificate what people ask about: whose it is, who signed it, from when to when.
+"""Reads subject, issuer and validity of an X.509 certificate. Verifies nothing.
 
-For `check`, which has to look at certificates that were *not* trusted: `ssl` decodes only trusted ones. Verifies nothing.
+`check` shows certificates that are *not* trusted, and `ssl` decodes only trusted ones.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Certificate:
 
 
 def read_certificate(der: bytes) -> Certificate:
-    """Return what *der* says of itself.
+    """Return the fields of the certificate *der*.
 
     Raises:
-        ValueError: this is no certificate.
+        ValueError: *der* is not a certificate.
     """
     try:
         outer = dict(enumerate(_parts(_content(der))))
@@ -84,6 +84,6 @@ def _oid(content: bytes) -> str:
 
 def _time(tag: int, content: bytes) -> datetime:
     text = content.decode("ascii")
-    if tag == _UTC_TIME:  # two digits: 50 and later are of the last century
+    if tag == _UTC_TIME:  # two digits: years from 50 on are 19xx (RFC 5280)
         text = ("19" if text[:2] >= "50" else "20") + text
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc)

@@ -1,6 +1,6 @@
-"""Walks the way to central hop by hop and names the first that fails, and the remedy. For people, before they open a ticket.
+"""Tests the connection to central hop by hop and explains the first failure with its remedy, for operators.
 
-Proxies and TLS are tried in :mod:`.tunnel`, by hand: an HTTP client would not tell who answered, or whose certificate it was.
+Proxies and TLS are tested in :mod:`.tunnel` with plain sockets: an HTTP client does not show what answered, or its certificate.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock
 from airflow_remote_worker.config import FILE_NAME, Config, ConfigError
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, WorkerError
 from airflow_remote_worker.jobs.canary import run_canary
-from airflow_remote_worker.jobs.launcher import Launcher, scrubbed
+from airflow_remote_worker.jobs.launcher import Launcher, scrub_environment
 from airflow_remote_worker.link.client import Link
-from airflow_remote_worker.link.diagnosis import distrust, explain_no_address, explain_refusal, explain_tls
-from airflow_remote_worker.link.network import Network, Proxy, Way
+from airflow_remote_worker.link.diagnosis import explain_distrust, explain_no_address, explain_refusal, explain_tls
+from airflow_remote_worker.link.network import Network, Proxy, Route
 from airflow_remote_worker.state.directory import Membership, NotJoined, State
 
 MOST_STEPS = 10
-"""How many steps of a wrong path are taken back, one request each."""
+"""How many trailing segments of a wrong path are removed one by one, with one request each."""
 
 
 @dataclass(frozen=True)
 class Hop:
-    """One step, and how it went."""
+    """One tested step and its result."""
 
     name: str
     ok: bool
     text: str
     doubtful: bool = False
-    """It works, and somebody should know at what price."""
+    """The step works, but has a risk that the operator should know."""
 
     @property
     def mark(self) -> str:
         return "FAIL" if not self.ok else "WARN" if self.doubtful else "ok  "
 
 
-async def check(config: Config, state: State, clock: Clock) -> list[Hop]:
-    """Return the hops walked, up to the first that fails; if none does, also what tasks need on this machine."""
+async def check_worker(config: Config, state: State, clock: Clock) -> list[Hop]:
+    """Return the tested hops up to the first failure; if there is no failure, also what tasks need on this machine."""
     hops: list[Hop] = []
-    walk = _Walk(config, state, clock)
-    for hop in walk.local():
+    checks = _LocalChecks(config, state, clock)
+    for hop in checks.run():
         hops.append(hop)
         if not hop.ok:
             return hops
-    link = Link(walk.network, credential=walk.membership.credential, previous=walk.membership.previous, clock=clock)
+    link = Link(checks.network, credential=checks.membership.credential, previous=checks.membership.previous, clock=clock)
     try:
         hops += await _check_central(link, clock)
     finally:
@@ -66,19 +66,19 @@ async def check(config: Config, state: State, clock: Clock) -> list[Hop]:
 
 
 async def check_address(network: Network, clock: Clock) -> list[Hop]:
-    """Return the hops to central of a machine that may not have joined, up to the first that fails. No credential is sent."""
+    """Return the hops to central up to the first failure, for a machine that may not have joined. No credential is sent."""
     hops: list[Hop] = []
     try:
-        way = network.way()
+        route = network.route()
     except (ConfigError, Refused) as error:
         return [Hop("settings", False, str(error))]
-    for hop in _walk_to_central(network, way, clock):
+    for hop in _check_connection_to_central(network, route, clock):
         hops.append(hop)
         if not hop.ok:
             return hops
     link = Link(network, credential="", clock=clock)
     try:
-        await link.prove_post()  # `join` is a POST, and no route needs less than a credential
+        await link.check_post()  # `join` is a POST, and every endpoint needs a credential
     except WorkerError as error:
         base = await _find_base(network, clock)
         return [*hops, Hop("central", False, _wrong_path(network.central, base) if base else str(error))]
@@ -86,12 +86,16 @@ async def check_address(network: Network, clock: Clock) -> list[Hop]:
         await link.close()
     return [
         *hops,
-        Hop("central", True, f"{network.central} speaks our protocol, and POST gets through; to join, use this address"),
+        Hop(
+            "central",
+            True,
+            f"{network.central} answers with the worker protocol, and POST requests reach it; use this address to join",
+        ),
     ]
 
 
 def check_settings(config: Config) -> list[Hop]:
-    """Return what tasks need on this machine beside a runtime that can be started (see :func:`_check_runtime`)."""
+    """Return what tasks need on this machine, besides a runtime that can be started (see :func:`_check_runtime`)."""
     hops = []
     if config.runtime.python is None:
         remedy = "set runtime.python to the Python of an environment with the Airflow Task SDK"
@@ -112,14 +116,14 @@ def check_settings(config: Config) -> list[Hop]:
 
 
 async def _find_base(network: Network, clock: Clock) -> str:
-    """Return the shorter address at which central does answer; empty: none of those on the way up does."""
+    """Return the first shorter address at which central answers; empty: it answers at none of them."""
     parts = urlsplit(network.central)
     steps = [step for step in parts.path.split("/") if step]
     for count in range(len(steps) - 1, max(-1, len(steps) - 1 - MOST_STEPS), -1):
         base = parts._replace(path="".join(f"/{step}" for step in steps[:count])).geturl()
         link = Link(replace(network, central=base), credential="", clock=clock)
         try:
-            await link.prove_post()
+            await link.check_post()
         except WorkerError:
             continue
         finally:
@@ -135,8 +139,8 @@ def _wrong_path(central: str, base: str) -> str:
     )
 
 
-class _Walk:
-    """Everything before the first word to central itself."""
+class _LocalChecks:
+    """All checks before the first request to central."""
 
     def __init__(self, config: Config, state: State, clock: Clock) -> None:
         self.membership: Membership
@@ -145,35 +149,35 @@ class _Walk:
         self._state = state
         self._clock = clock
 
-    def local(self) -> Iterator[Hop]:
-        """Yield hop after hop; a failing one is the last."""
+    def run(self) -> Iterator[Hop]:
+        """Yield the hops; a failed one is the last."""
         try:
             self.membership = self._state.membership()
             self.network = Network.of(self._config, self.membership)
-            way = self.network.way()
+            route = self.network.route()
         except (NotJoined, Damaged, ConfigError, Refused) as error:
             yield Hop("settings", False, str(error))
             return
         yield Hop("settings", True, f"worker {self.membership.name} of {self.network.central}")
         if self._config.runtime.python:
             yield _check_runtime(self._config.runtime.python)
-        yield from _walk_to_central(self.network, way, self._clock)
+        yield from _check_connection_to_central(self.network, route, self._clock)
 
 
-def _walk_to_central(network: Network, way: Way, clock: Clock) -> Iterator[Hop]:
-    """Yield hop after hop, up to the first word to central; a failing one is the last that means anything."""
+def _check_connection_to_central(network: Network, route: Route, clock: Clock) -> Iterator[Hop]:
+    """Yield the hops up to the first request to central. The hops after a failed one mean nothing."""
     if network.warning:
         yield Hop("encryption", True, network.warning, doubtful=True)
     if network.client_cert:
-        yield _check_identity(network.client_cert, clock)
+        yield _check_client_certificate(network.client_cert, clock)
     parts = urlsplit(network.central)
     assert parts.hostname is not None
-    there = Address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-    yield from _check_connection(way.proxy, there)
+    target = Address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    yield from _check_connection(route.proxy, target)
     if parts.scheme == "https":
-        if way.proxy:
-            yield _check_tunnel(way, there, network.central)
-        yield _check_tls(way, there)
+        if route.proxy:
+            yield _check_tunnel(route, target, network.central)
+        yield _check_tls(route, target)
 
 
 def _check_runtime(python: Path) -> Hop:
@@ -184,9 +188,9 @@ def _check_runtime(python: Path) -> Hop:
 
 
 async def _check_canary(config: Config, state: State) -> Hop:
-    """Run a built-in task in the runtime, as the daemon does at its start. Beside a daemon that runs."""
+    """Run a built-in task in the runtime, as the daemon does at its start. Works while a daemon runs."""
     directory = state.root / "check"
-    env = scrubbed(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env)
+    env = scrub_environment(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env)
     zygote_log = directory / "zygote.log"
     launcher = Launcher(config.runtime.python, env=env, home=state.airflow_home, zygote_log=zygote_log, fork=False)
     found = await run_canary(launcher, directory)
@@ -196,79 +200,83 @@ async def _check_canary(config: Config, state: State) -> Hop:
     return Hop("canary", True, f"a built-in task ran in the runtime ({airflow}Task SDK {found.task_sdk}, Python {found.python})")
 
 
-def _check_identity(client_cert: str, clock: Clock) -> Hop:
+def _check_client_certificate(client_cert: str, clock: Clock) -> Hop:
     try:
         own = read_certificate(ssl.PEM_cert_to_DER_cert(tunnel.first_certificate(Path(client_cert).read_text())))
-    except ValueError as error:  # OpenSSL has just read it: it is written in a way that we don't know
-        return Hop("identity", True, f"client certificate in {client_cert}, of whom can't be told ({error})", doubtful=True)
+    except ValueError as error:  # OpenSSL has just read it: its format is unknown here only
+        return Hop("identity", True, f"client certificate in {client_cert}; its subject can't be read ({error})", doubtful=True)
     now = datetime.fromtimestamp(clock.wall(), timezone.utc)
     ok = own.not_before <= now <= own.not_after
     text = f"client certificate of {own.subject}, issued by {own.issuer}, valid {_validity(own)}"
-    return Hop("identity", ok, text if ok else f"{text}, not now; renew it (it is read anew without a restart), or set the clock")
+    return Hop(
+        "identity",
+        ok,
+        text if ok else f"{text}, not today; renew it (the worker reads it again without a restart), or set the clock",
+    )
 
 
-def _check_connection(proxy: Proxy | None, there: Address) -> Iterator[Hop]:
-    first = there
+def _check_connection(proxy: Proxy | None, target: Address) -> Iterator[Hop]:
+    first = target
     if proxy:
-        first = tunnel.address_of(proxy)
+        first = tunnel.proxy_address(proxy)
         login = f" as user {proxy.auth[0]!r}" if proxy.auth else ""
-        yield Hop("proxy", True, f"the way leads through {proxy}{login} ({proxy.source})")
+        yield Hop("proxy", True, f"connections use the proxy {proxy}{login} ({proxy.source})")
     try:
-        found = tunnel.addresses(first)
+        found = tunnel.resolve(first)
     except (OSError, UnicodeError) as error:
         yield Hop("DNS", False, explain_no_address(first.host, error, proxy))
         return
-    yield Hop("DNS", True, f"{first.host} is {', '.join(found)}")
+    yield Hop("DNS", True, f"{first.host} has the address {', '.join(found)}")
     try:
         tunnel.connect(first).close()
     except OSError as error:
         remedy = (
             f"check the proxy's address ({proxy.source})"
             if proxy
-            else "ask whether a firewall allows outbound connections there, or set a proxy"
+            else "check that firewalls allow outbound connections to it, or set a proxy"
         )
-        yield Hop("TCP", False, f"{first.host}:{first.port} takes no connection ({error}); {remedy}")
+        yield Hop("TCP", False, f"{first.host}:{first.port} accepts no connection ({error}); {remedy}")
         return
-    yield Hop("TCP", True, f"{first.host}:{first.port} takes connections")
+    yield Hop("TCP", True, f"{first.host}:{first.port} accepts connections")
 
 
-def _check_tunnel(way: Way, there: Address, central: str) -> Hop:
-    assert way.proxy is not None
+def _check_tunnel(route: Route, target: Address, central: str) -> Hop:
+    assert route.proxy is not None
     try:
-        tunnel.open_tunnel(way, there).close()
+        tunnel.open_tunnel(route, target).close()
     except tunnel.NoTunnel as error:
-        return Hop("tunnel", False, explain_refusal(error.status, error.reason, central, way.proxy, schemes=error.schemes))
+        return Hop("tunnel", False, explain_refusal(error.status, error.reason, central, route.proxy, schemes=error.schemes))
     except ssl.SSLCertVerificationError as error:
-        return Hop("tunnel", False, _explain_distrust(error, tunnel.address_of(way.proxy), None))
+        return Hop("tunnel", False, _explain_distrust(error, tunnel.proxy_address(route.proxy), None))
     except OSError as error:
-        return Hop("tunnel", False, f"the proxy {way.proxy} cut the connection ({error}); is it an HTTP proxy?")
-    return Hop("tunnel", True, f"the proxy opens a tunnel to {there}")
+        return Hop("tunnel", False, f"the proxy {route.proxy} cut the connection ({error}); check that it is an HTTP proxy")
+    return Hop("tunnel", True, f"the proxy opens a tunnel to {target}")
 
 
-def _check_tls(way: Way, there: Address) -> Hop:
-    assert way.tls is not None
+def _check_tls(route: Route, target: Address) -> Hop:
+    assert route.tls is not None
     try:
-        with tunnel.open_tunnel(way, there) as plain, way.tls.wrap_socket(plain, server_hostname=there.host) as secure:
-            tunnel.hear_objection(secure)
+        with tunnel.open_tunnel(route, target) as plain, route.tls.wrap_socket(plain, server_hostname=target.host) as secure:
+            tunnel.wait_for_tls_alert(secure)
             theirs = read_certificate(secure.getpeercert(binary_form=True) or b"")
             return Hop(
                 "TLS", True, f"{secure.version()}, the certificate is issued by {theirs.issuer}, valid {_validity(theirs)}"
             )
     except ssl.SSLCertVerificationError as error:
-        return Hop("TLS", False, _explain_distrust(error, there, way))
+        return Hop("TLS", False, _explain_distrust(error, target, route))
     except ssl.SSLError as error:
-        return Hop("TLS", False, explain_tls(error, there.host, there.port))
+        return Hop("TLS", False, explain_tls(error, target.host, target.port))
     except (OSError, tunnel.NoTunnel, ValueError) as error:
-        return Hop("TLS", False, f"no TLS with {there} ({error}); check port and address")
+        return Hop("TLS", False, f"TLS with {target} failed ({error}); check port and address")
 
 
-def _explain_distrust(error: ssl.SSLCertVerificationError, there: Address, way: Way | None) -> str:
-    """Look at the certificate that was not trusted, in a second connection that nothing is sent over."""
+def _explain_distrust(error: ssl.SSLCertVerificationError, target: Address, route: Route | None) -> str:
+    """Return a text about the untrusted certificate, which is fetched over a second connection without sending anything."""
     try:
-        theirs = read_certificate(tunnel.fetch_certificate(way, there))
+        theirs = read_certificate(tunnel.fetch_certificate(route, target))
     except (OSError, tunnel.NoTunnel, ValueError):
-        return distrust(error, there.host, issuer="somebody", subject="unknown", valid="at another time")
-    return distrust(error, there.host, issuer=theirs.issuer, subject=theirs.subject, valid=_validity(theirs))
+        return explain_distrust(error, target.host, issuer="an unknown issuer", subject="unknown", valid="at another time")
+    return explain_distrust(error, target.host, issuer=theirs.issuer, subject=theirs.subject, valid=_validity(theirs))
 
 
 def _validity(certificate: Certificate) -> str:
@@ -276,7 +284,7 @@ def _validity(certificate: Certificate) -> str:
 
 
 async def _check_central(link: Link, clock: Clock) -> list[Hop]:
-    hops = [Hop("central", True, f"{link.central} speaks our protocol")]
+    hops = [Hop("central", True, f"{link.central} answers with the worker protocol")]
     try:
         pong = await link.ping()
     except Refused as error:
@@ -287,12 +295,12 @@ async def _check_central(link: Link, clock: Clock) -> list[Hop]:
         return [Hop("central", False, str(error))]
     hops.append(Hop("credential", True, f"accepted as {pong.name}"))
     try:
-        await link.prove_post()
+        await link.check_post()
     except WorkerError as error:
-        remedy = "GET gets through, POST does not: the worker needs both"
+        remedy = "GET requests reach central, POST requests don't; the worker needs both"
         return [*hops, Hop("POST", False, f"{error}; {remedy}")]
-    hops.append(Hop("POST", True, "gets through as well as GET"))
+    hops.append(Hop("POST", True, "POST requests reach central"))
     apart = pong.time - clock.wall()
-    told = f"this clock is {abs(apart):.0f} s {'behind' if apart > 0 else 'ahead of'} central's"
+    text = f"this clock is {abs(apart):.0f} s {'behind' if apart > 0 else 'ahead of'} central's"
     right = abs(apart) < CLOCK_DIFFERS_S
-    return [*hops, Hop("clock", right, told if right else f"{told}; set up NTP on this machine")]
+    return [*hops, Hop("clock", right, text if right else f"{text}; set up NTP on this machine")]

@@ -1,6 +1,6 @@
-"""Sockets to central by hand, for `check`: through a proxy or not, with TLS or without looking at whose.
+"""Plain sockets to central for `check`: through a proxy or directly, with TLS with or without verification.
 
-Blocking and once only. It refuses to explain: what fails is raised as it came.
+Functions block and don't retry. Errors are raised unchanged; :mod:`.hops` explains them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from airflow_remote_worker.link.network import Proxy, Way
+from airflow_remote_worker.link.network import Proxy, Route
 
 TIMEOUT_S = 10.0
-OBJECTION_S = 0.7
-"""Longer than a round trip by satellite."""
+ALERT_WAIT_S = 0.7
+"""How long to wait for a TLS alert: longer than a round trip by satellite."""
 LONGEST_HEAD = 65536
-"""Of a proxy's answer to CONNECT."""
+"""In bytes, of a proxy's answer to CONNECT."""
 
 
 @dataclass(frozen=True)
@@ -37,47 +37,47 @@ class NoTunnel(Exception):
     def __init__(self, status: int, reason: str, schemes: str) -> None:
         super().__init__(f"{status} {reason}")
         self.status = status
-        """0: not even HTTP."""
+        """0: the answer was not HTTP."""
         self.reason = reason
         self.schemes = schemes
-        """How one may log in, as the proxy says: `Basic, Negotiate`."""
+        """The login schemes that the proxy offers, such as `Basic, Negotiate`."""
 
 
-def address_of(proxy: Proxy) -> Address:
+def proxy_address(proxy: Proxy) -> Address:
     parts = urlsplit(proxy.url)
-    assert parts.hostname is not None and parts.port is not None  # as network.parse_proxy writes it
+    assert parts.hostname is not None and parts.port is not None  # network.parse_proxy always sets both
     return Address(parts.hostname, parts.port)
 
 
-def addresses(there: Address) -> list[str]:
-    """Return what the resolver knows.
+def resolve(target: Address) -> list[str]:
+    """Return the addresses of a host.
 
     Raises:
-        OSError: nothing.
+        OSError: the host has no address.
     """
-    found = socket.getaddrinfo(there.host, there.port, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     return sorted({str(entry[4][0]) for entry in found})
 
 
-def connect(there: Address) -> socket.socket:
-    return socket.create_connection((there.host, there.port), TIMEOUT_S)
+def connect(target: Address) -> socket.socket:
+    return socket.create_connection((target.host, target.port), TIMEOUT_S)
 
 
-def open_tunnel(way: Way | None, there: Address) -> socket.socket:
-    """Return a connection to *there*, through the proxy of *way* if it has one.
+def open_tunnel(route: Route | None, target: Address) -> socket.socket:
+    """Return a connection to *target*, through the proxy of *route* if it has one.
 
     Raises:
-        NoTunnel: the proxy will not.
-        OSError: no connection, or no TLS with a proxy that speaks it.
+        NoTunnel: the proxy refuses.
+        OSError: the connection failed, or TLS with the proxy.
     """
-    proxy = way.proxy if way else None
-    if way is None or proxy is None:
-        return connect(there)
-    sock = connect(address_of(proxy))
+    proxy = route.proxy if route else None
+    if route is None or proxy is None:
+        return connect(target)
+    sock = connect(proxy_address(proxy))
     try:
-        if way.proxy_tls:
-            sock = way.proxy_tls.wrap_socket(sock, server_hostname=address_of(proxy).host)
-        head = f"CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n"
+        if route.proxy_tls:
+            sock = route.proxy_tls.wrap_socket(sock, server_hostname=proxy_address(proxy).host)
+        head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
         if proxy.auth:
             login = base64.b64encode(":".join(proxy.auth).encode()).decode()
             head += f"Proxy-Authorization: Basic {login}\r\n"
@@ -89,32 +89,32 @@ def open_tunnel(way: Way | None, there: Address) -> socket.socket:
     return sock
 
 
-def hear_objection(secure: ssl.SSLSocket) -> None:
-    """Wait a moment for what a server says after the handshake (TLS 1.3) when it wants a client certificate.
+def wait_for_tls_alert(secure: ssl.SSLSocket) -> None:
+    """Wait for the alert that a server sends after the TLS 1.3 handshake if it requires a client certificate.
 
     Raises:
-        ssl.SSLError: it does.
+        ssl.SSLError: the server sent an alert.
     """
-    secure.settimeout(OBJECTION_S)
+    secure.settimeout(ALERT_WAIT_S)
     with contextlib.suppress(TimeoutError):
         secure.recv(1)
 
 
-def fetch_certificate(way: Way | None, there: Address) -> bytes:
-    """Return the certificate (DER) that *there* shows, whoever signed it. Nothing is said over that connection.
+def fetch_certificate(route: Route | None, target: Address) -> bytes:
+    """Return the certificate (DER) of *target* without verifying it. Nothing is sent over the connection.
 
     Raises:
-        NoTunnel, OSError: none was shown.
+        NoTunnel, OSError: the target could not be reached, or has no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with open_tunnel(way, there) as plain, context.wrap_socket(plain, server_hostname=there.host) as secure:
+    with open_tunnel(route, target) as plain, context.wrap_socket(plain, server_hostname=target.host) as secure:
         return secure.getpeercert(binary_form=True) or b""
 
 
 def first_certificate(pem: str) -> str:
-    """Return the first certificate in a file that may hold a key and a chain as well; empty if there is none."""
+    """Return the first certificate in *pem*, which may also hold a key and a chain; empty if it holds no certificate."""
     found = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", pem, re.DOTALL)
     return found.group() if found else ""
 
@@ -132,7 +132,7 @@ def _read_head(sock: socket.socket) -> str:
 def _expect_success(head: str) -> None:
     answer = re.match(r"HTTP/1\.\d (\d{3}) ?([^\r\n]{0,200})", head)
     if not answer:
-        raise NoTunnel(0, "it does not answer as an HTTP proxy does", "")
+        raise NoTunnel(0, "not an answer of an HTTP proxy", "")
     if not answer.group(1).startswith("2"):
         schemes = re.findall(r"^proxy-authenticate: *([\w-]+)", head, re.IGNORECASE | re.MULTILINE)
         raise NoTunnel(int(answer.group(1)), answer.group(2).strip(), ", ".join(schemes))

@@ -1,4 +1,4 @@
-"""The site's own copy of a Dag bundle: where it is, and whether its Dag file is the one that central parsed."""
+"""Finds a job's Dag file in the site's copy of the bundle, and compares it with the file that central parsed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class LocalCode:
     """The code of a job on this machine."""
 
     path: str = ""
-    """Where its bundle is; empty for a kind that needs none."""
+    """The directory of its bundle; empty for a kind of job without a bundle."""
     differs_as: str = ""
-    """MD5 of its Dag file, where it is not the one that central parsed."""
+    """MD5 of its Dag file if it differs from the one that central parsed."""
     note: str = ""
-    """What people should know about that."""
+    """A note for users about that difference."""
 
 
 def find(name: str, dag_rel_path: str, code_hash: str, *, config: Config, worker_name: str) -> LocalCode:
     """Return the code of the Dag file *dag_rel_path* of the bundle *name*.
 
-    *code_hash* is the MD5 of the file that central parsed; empty: unknown. Blocks, for as long as the disk takes.
+    *code_hash* is the MD5 of the file that central parsed; empty: unknown. Blocks as long as the disk needs.
 
     Raises:
         CodeMissing: the bundle or the file is not on this machine.
@@ -40,9 +40,9 @@ def find(name: str, dag_rel_path: str, code_hash: str, *, config: Config, worker
         known = ", ".join(sorted(config.bundles)) or "none"
         remedy = f"set bundles.{name}.path in its settings to the directory with that bundle's Dags"
         raise CodeMissing(f"the worker {worker_name} has no bundle {name!r} (it has: {known}); {remedy}")
-    if not _is_there(bundle.path / dag_rel_path):
+    if not _exists(bundle.path / dag_rel_path):
         what = f"{bundle.path}" if not bundle.path.is_dir() else f"{bundle.path / dag_rel_path}"
-        remedy = "bring it there, or correct bundles." + name + ".path"
+        remedy = "copy it there, or correct bundles." + name + ".path"
         raise CodeMissing(f"{what} does not exist on worker {worker_name} (bundle {name!r}); {remedy}")
     path = str(bundle.path.absolute())
     if not code_hash:
@@ -52,17 +52,17 @@ def find(name: str, dag_rel_path: str, code_hash: str, *, config: Config, worker
         return LocalCode(path)
     note = (
         f"The Dag file {dag_rel_path} of bundle {name!r} on worker {worker_name} (version {ours[:8]}) is not the "
-        f"one that central parsed (version {theirs[:8]}): bring the newer one to the other side. The worker's is what runs here"
+        f"one that central parsed (version {theirs[:8]}): copy the newer one to the other side. The worker's version runs here"
     )
     return LocalCode(path, ours, note)
 
 
 LONGEST_FILE = 16 * 1024 * 1024
-"""Of Dag files that are compared, in bytes."""
+"""In bytes. Longer Dag files are not compared."""
 
 
 def hash_of(file: Path) -> str:
-    """Return the MD5 of a Dag file's text, as Airflow keeps it; empty if it can't be read, or is no text."""
+    """Return the MD5 of a Dag file's text, computed as Airflow does; empty if it can't be read, or is not text."""
     try:
         if (archive := archive_of(file)) is not None:
             with zipfile.ZipFile(archive) as packed:
@@ -74,13 +74,13 @@ def hash_of(file: Path) -> str:
             content = file.read_bytes()
         text = content.decode()
     except (OSError, KeyError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
-        return ""  # a damaged archive raises any of them
+        return ""  # a damaged archive can raise any of these
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _is_there(file: Path) -> bool:
-    """Say whether a Dag file is there, also one that is in a zip archive (`…/dags.zip/dag.py`)."""
+def _exists(file: Path) -> bool:
+    """Return whether a Dag file exists, also inside a zip archive (`…/dags.zip/dag.py`)."""
     if file.exists():
         return True
     if (archive := archive_of(file)) is None:
@@ -94,5 +94,5 @@ def _is_there(file: Path) -> bool:
 
 
 def archive_of(file: Path) -> Path | None:
-    """Return the zip archive that a Dag file is in; None for an ordinary file."""
+    """Return the zip archive that contains a Dag file; None for an ordinary file."""
     return next((place for place in file.parents if place.suffix.lower() == ".zip" and place.is_file()), None)

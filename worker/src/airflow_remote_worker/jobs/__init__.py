@@ -1,1 +1,1 @@
-"""What becomes of an accepted offer on this machine."""
+"""Jobs on this machine, from an accepted offer to a stored outcome."""

@@ -1,22 +1,22 @@
-"""Notices jobs that fail before their own code begins, one after the other: a machine that would fail whatever it is given.
+"""A circuit breaker: counts consecutive jobs that fail before their own code begins. On such a machine every job would fail.
 
-Decides only. What its reasons mean for offers is :mod:`.runtime`'s and the session's.
+Only decides. :mod:`.runtime` and the session turn its decisions into fewer offers.
 """
 
 from __future__ import annotations
 
 LIMIT = 3
-"""Failures in a row. Fewer may be one broken Dag file."""
+"""Consecutive failures. Fewer may be one broken Dag file."""
 FIRST_PAUSE_S = 60.0
 LONGEST_PAUSE_S = 900.0
 
 
 class Breaker:
-    """Opens after :data:`LIMIT` such failures, then after each further one; a job whose code begins closes it."""
+    """Opens after :data:`LIMIT` such failures and after each further one. Closes when the code of a job begins."""
 
     def __init__(self) -> None:
         self.failures = 0
-        """In a row."""
+        """Consecutive ones."""
 
     @property
     def is_closed(self) -> bool:
@@ -24,14 +24,14 @@ class Breaker:
 
     @property
     def pause_s(self) -> float:
-        """How long to take no job after the last failure."""
+        """How long to take no jobs after the last failure."""
         return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(max(0, self.failures - LIMIT), 10))
 
     def note_begun(self) -> None:
-        """A job's own code has begun."""
+        """Note that a job's own code has begun."""
         self.failures = 0
 
     def note_failure(self) -> bool:
-        """A job has failed before that; return whether to take no job for a while."""
+        """Note that a job has failed before its own code began; return whether to take no jobs for a while."""
         self.failures += 1
         return not self.is_closed

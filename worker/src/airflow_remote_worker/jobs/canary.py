@@ -1,4 +1,4 @@
-"""Runs the canary in a runtime: starts it as a job is started, waits, and reads what came of it."""
+"""Runs the canary in a runtime: starts it as a job is started, waits for its end, and reads its result."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from airflow_remote_worker.local.seal import unsealed
 from airflow_remote_worker.state.spool import ShimRecord
 
 WITHIN_S = 180.0
-"""A small board without bytecode takes its time; a canary that hangs is a runtime that hangs."""
+"""Long enough for a small board that has no bytecode yet. A canary that takes longer shows that the runtime hangs."""
 
 
 class Starter(Protocol):
-    """What starts shims: :class:`~.process.Launcher`."""
+    """Starts shims. Implemented by :class:`~.launcher.Launcher`."""
 
     async def launch(self, job_dir: Path) -> ShimRecord: ...
 
 
 async def run_canary(starter: Starter, directory: Path) -> job_files.CanaryResult:
-    """Run the canary in *directory*, which stays only if something is wrong. Never raises for what is wrong with the runtime."""
+    """Run the canary in *directory*, which is kept only if something is wrong.
+
+    Faults of the runtime are returned in the result, never raised.
+    """
     try:
         _prepare(directory)
         shim = await starter.launch(directory)

@@ -1,4 +1,4 @@
-"""One lease while this daemon lives: what the supervisor, the shipper and the reporter tell each other about it."""
+"""One lease within this daemon: the state that the supervisor, the shipper and the reporter share about it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from airflow_remote_worker.state.spool import JobDir, ShimRecord
 
 @dataclass(eq=False)
 class Job:
-    """A lease, its directory, and the events of its life."""
+    """A lease, its directory, and the events from its start to its end."""
 
     lease: Lease
     offer: Offer
     dir: JobDir
     outbox: OutboxReader = field(init=False)
-    """What its task wrote and central has not heard yet."""
+    """The writes of its task that central has not received yet."""
     shim: ShimRecord | None = None
     site_code: str = ""
-    """MD5 of its Dag file here, where it is not the one that central parsed."""
+    """MD5 of its Dag file on this machine, if that differs from the file that central parsed; else empty."""
     code_note: str = ""
-    """What people should know about that; for its log."""
+    """An explanation of the difference for the task's log."""
     stop: Stop | None = None
-    """The stop it was given, if any."""
+    """The stop that it received, if any."""
     report: Report | None = None
-    """How it ended, once it has; also where the disk had no room for `report.json`."""
+    """How it ended; None while it runs. Set even if the disk had no room for `report.json`."""
     stopped: anyio.Event = field(default_factory=anyio.Event)
     started: anyio.Event = field(default_factory=anyio.Event)
-    """Its shim is known (or it never will be: see *ended*)."""
+    """Its shim is known, or it has ended without one (see *ended*)."""
     ended: anyio.Event = field(default_factory=anyio.Event)
-    """Over: its shim has gone, and its report is known."""
+    """Its shim has exited, and its report is known."""
     superseded: anyio.Event = field(default_factory=anyio.Event)
-    """Not ours any more: nothing of it is wanted."""
+    """Its lease is no longer ours: nothing more about it is sent."""
     delivered: anyio.Event = field(default_factory=anyio.Event)
-    """It has ended and central has heard its whole outbox; nobody writes its log any more."""
+    """It has ended, and central has received its whole outbox. Its log does not grow any more."""
     shipped: anyio.Event = field(default_factory=anyio.Event)
-    """Central has all of its log (or will never take the rest)."""
+    """Central has all of its log, or will never accept the rest."""
     closed: anyio.Event = field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:

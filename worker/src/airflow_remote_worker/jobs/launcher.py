@@ -1,4 +1,7 @@
-"""Starts shims in the runtime: through its zygote, or each in a fresh interpreter. Knows nothing of offers, logs or central."""
+"""Starts shims in the runtime: through its zygote, or each in a fresh interpreter.
+
+It does not depend on offers, logs or central.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ LAUNCHER = Path(shim.__file__).parent / "launch.py"
 
 
 FAILURES_BEFORE_HOSTING = 3
-"""A zygote that died so often in a row is given up for this job: a fresh interpreter gets its chance."""
+"""After so many consecutive deaths of the zygote, the job is started in a fresh interpreter instead."""
 
 
 KEPT_VARIABLES = frozenset(
@@ -36,8 +39,8 @@ KEPT_VARIABLES = frozenset(
 )
 
 
-def scrubbed(environ: Mapping[str, str], *, airflow_home: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """Return what tasks see of our environment: a short allow-list, so that no secret of the site leaks by accident."""
+def scrub_environment(environ: Mapping[str, str], *, airflow_home: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for tasks: *extra*, and a short allow-list of ours, so that no secret of the site leaks."""
     kept = {name: value for name, value in environ.items() if name in KEPT_VARIABLES or name.startswith("LC_")}
     return {**kept, "AIRFLOW_HOME": str(airflow_home), **extra}
 
@@ -56,7 +59,7 @@ class Launcher:
         launcher: Path | None = None,
     ) -> None:
         self.runtime: frames.Ready | None = None
-        """What the zygote said of its runtime."""
+        """The zygote's report about its runtime."""
         self.python = python
         self._env = env
         self._home = home
@@ -69,9 +72,9 @@ class Launcher:
         self._has_outdated_zygote = anyio.Event()
 
     def use_task_settings(self, values: Mapping[str, str]) -> None:
-        """Start every later process with these settings of central's (by `section.option`); what runs keeps those that it has.
+        """Start every later process with these settings of central (by `section.option`); running processes keep theirs.
 
-        Airflow reads most of them while it is imported, so a zygote that has imported it under other ones is replaced.
+        Airflow reads most settings while it is imported, so a zygote that was started with other settings is replaced.
         """
         if dict(values) != self._task_settings:
             self._task_settings = dict(values)
@@ -81,25 +84,25 @@ class Launcher:
     def has_zygote(self) -> bool:
         return self._zygote is not None and not self._zygote.has_ended
 
-    async def zygote_ended(self) -> None:
-        """Return when the zygote, if there is one, has ended."""
+    async def wait_for_zygote_end(self) -> None:
+        """Return when the zygote, if any, has ended."""
         if self._zygote is not None and not self._zygote.has_ended:
             zygote = self._zygote
             await zygote.watch()
             log.warning("the zygote (pid %s) ended; starting another one", zygote.pid)
 
     async def retire(self) -> None:
-        """Let the zygote go; its shims live on, and the next start takes another one."""
+        """End the zygote once it has answered. Its shims live on, and the next start uses a new zygote."""
         if self._zygote:
             await self._zygote.retire()
 
     def close(self) -> None:
-        """Let the zygote go at once."""
+        """End the zygote at once."""
         if self._zygote:
             self._zygote.close()
 
-    async def zygote_outdated(self) -> None:
-        """Return when the next start would replace the zygote, because central's settings have changed."""
+    async def wait_for_outdated_zygote(self) -> None:
+        """Return when central's settings have changed, so that the next start will replace the zygote."""
         await self._has_outdated_zygote.wait()
 
     async def launch(self, job_dir: Path) -> ShimRecord:
@@ -107,7 +110,7 @@ class Launcher:
 
         Raises:
             CannotHost: nothing was started.
-            StartUncertain: perhaps something was.
+            StartUncertain: a process may have been started.
         """
         for _ in range(FAILURES_BEFORE_HOSTING if self._fork else 0):
             try:

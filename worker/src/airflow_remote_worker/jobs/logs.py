@@ -1,6 +1,6 @@
-"""Task logs on this machine: the lines that the daemon itself adds, and how long what is finished is kept.
+"""Task logs on this machine: the lines that the daemon itself adds, and the retention of finished jobs' directories.
 
-What is running, unshipped or unreported has no `closed.json` and is never touched.
+A job that runs, or whose log or report central does not have yet, has no `closed.json` and is never removed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 
 TRIM_EVERY_S = 3600.0
 GATHER_S = 5.0
-"""Jobs that end within this time are counted together."""
+"""Jobs that end within this time are trimmed together."""
 LONGEST_OWN_LOG = 10_000_000
-"""Bytes of a `zygote.log` or `shim.log`. What Airflow's supervisor says of itself is some hundred; a plugin may say more."""
+"""Bytes of a `zygote.log` or `shim.log`. Airflow's supervisor writes a few hundred bytes; a plugin may write more."""
 
 
 def append_line(path: Path, event: str, *, at: float, level: str = "error") -> None:
-    """Append a line in the shape of the Task SDK's own. Only before the shim starts or after it has gone."""
-    line = as_line(event, at, level=level)
+    """Append a line in the format of the Task SDK. Only before the shim starts or after it has exited."""
+    line = format_line(event, at, level=level)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         size = os.fstat(fd).st_size
@@ -45,15 +45,15 @@ def append_line(path: Path, event: str, *, at: float, level: str = "error") -> N
         os.close(fd)
 
 
-def as_line(event: str, at: float, *, level: str = "error") -> bytes:
-    """Return a line in the shape of the Task SDK's own."""
+def format_line(event: str, at: float, *, level: str = "error") -> bytes:
+    """Return a line in the format of the Task SDK."""
     stamp = datetime.datetime.fromtimestamp(at, datetime.timezone.utc).isoformat().replace("+00:00", "Z")
     line = {"timestamp": stamp, "level": level, "event": event, "logger": "airflow_remote_worker"}
     return msgspec.json.encode(line) + b"\n"
 
 
 class Finished(NamedTuple):
-    """Something that may go: a closed job's directory, or what was put into quarantine."""
+    """Something that may be removed: a closed job's directory, or a path in quarantine."""
 
     at: float
     path: Path
@@ -61,7 +61,7 @@ class Finished(NamedTuple):
 
 
 class LogKeeper:
-    """Removes finished jobs' directories (and what is in quarantine) by age and total size, the oldest first."""
+    """Removes finished jobs' directories, and paths in quarantine, by age and total size, the oldest first."""
 
     def __init__(self, spool: Spool, quarantine: Path, keep: KeepLogs, clock: Clock) -> None:
         self._spool = spool
@@ -72,13 +72,13 @@ class LogKeeper:
         self._grown = anyio.Event()
 
     def note_closed(self, job: JobDir) -> None:
-        """Count this one too; if that is too much, the oldest go soon."""
+        """Count this job's directory; if the total is too large, the oldest are removed soon."""
         self._total += _size(job.path)
         if self._total > self._limit:
             self._grown.set()
 
     async def run(self, worker_logs: Callable[[], list[Path]]) -> None:
-        """Trim now, every hour, and when there is too much, until cancelled; *worker_logs* are cut at their limit."""
+        """Trim now, every hour, and when the total is too large, until cancelled; truncate *worker_logs* at their limit."""
         while True:
             self._grown = anyio.Event()
             try:
@@ -86,17 +86,20 @@ class LogKeeper:
             except OSError as error:
                 log.error("old logs can't be removed: %s; trying again within the hour", error)
             for path in worker_logs():
-                cut(path)
+                truncate_log(path)
             with anyio.move_on_after(TRIM_EVERY_S * (0.9 + 0.2 * self._clock.chance())):
                 await self._grown.wait()
                 await self._clock.sleep(GATHER_S)
 
     async def free(self, wanted: int) -> None:
-        """The disk is short of *wanted* bytes: the oldest finished go now, whatever their age; central has their logs."""
+        """Remove the oldest finished jobs now, whatever their age, to free *wanted* bytes. Central has their logs."""
         await anyio.to_thread.run_sync(partial(self.trim, wanted=wanted))
 
     def trim(self, wanted: int = 0) -> int:
-        """Remove what is too old or, oldest first, too much; return how many went. May take a while: not in the loop."""
+        """Remove what is too old and, oldest first, what exceeds the limit; return how many were removed.
+
+        May take a while: do not call it in the event loop.
+        """
         now = self._clock.wall()
         finished = sorted(self._finished())
         total = sum(entry.size for entry in finished)
@@ -129,9 +132,9 @@ class LogKeeper:
         return closed
 
 
-def cut(path: Path, longest: int = LONGEST_OWN_LOG) -> None:
-    """Empty a log of our own processes that has grown too long, and say so in it. Whoever writes it appends."""
-    with contextlib.suppress(OSError):  # there is none
+def truncate_log(path: Path, longest: int = LONGEST_OWN_LOG) -> None:
+    """Empty a log of our own processes that has grown too long, and note that in it. Its writers use append mode."""
+    with contextlib.suppress(OSError):  # the file does not exist
         size = path.stat().st_size
         if size > longest:
             with path.open("r+b") as file:
@@ -145,7 +148,7 @@ def _last_byte(fd: int, size: int) -> bytes:
 
 
 def _size(path: Path) -> int:
-    """Return what *path* takes on the disk, in bytes: many small files take more than is in them."""
+    """Return the disk space of *path* in bytes: many small files take more than their contents."""
     total = 0
     with contextlib.suppress(OSError):
         total += path.lstat().st_blocks * 512

@@ -1,8 +1,8 @@
-"""The reading end of a job's outbox: what its task wrote while central was out of reach, and how far that has been delivered.
+"""The reading end of a job's outbox: the writes of its task while central was unreachable, and how many of them are delivered.
 
-`local/outbox_file.py` has the file's format. Owns `outbox.done` (what was delivered, so that a restart repeats at most
-one write), `outbox.refused` (what central would not have, until it can be told in the task's log) and `outbox.lost` (the first
-write that the task believes to be written and that central refused; the task fails for it).
+Owns `outbox.done` (the delivered position, so that a restart repeats at most one write), `outbox.refused` (writes that central
+refused, until they can be noted in the task's log) and `outbox.lost` (the first refused write that its task takes for written;
+the task fails because of it). `local/outbox_file.py` owns the file's format.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOST = "outbox.lost"
 
 
 class OutboxReader:
-    """Of the job in *directory*. One reader at a time."""
+    """Reads the outbox of the job in *directory*. One reader at a time."""
 
     def __init__(self, directory: Path) -> None:
         self.changed = anyio.Event()
@@ -39,23 +39,23 @@ class OutboxReader:
 
     @property
     def waits(self) -> bool:
-        """Whether something is in it that has not been delivered."""
+        """Whether the outbox holds a write that has not been delivered."""
         return self._size() > self._position
 
     def notice(self) -> None:
-        """Its shim has put something in, or may have."""
+        """Note that the shim has, or may have, added a write."""
         self.changed.set()
 
     async def until_empty(self) -> None:
-        """Return when all that is in it has been delivered."""
+        """Return when every write in the outbox has been delivered."""
         while self.waits:
             await self._emptied.wait()
 
     def next(self) -> frames.Call | None:
-        """Return the oldest call that was not delivered; None if there is none (yet). A record cut off was never promised.
+        """Return the oldest call that was not delivered, or None. An incomplete record is ignored: its task was not answered.
 
         Raises:
-            Damaged: the disk did not keep what was written; nothing behind it can be read either.
+            Damaged: the disk did not keep the record; the records after it can't be read either.
         """
         self.changed = anyio.Event()
         if not self.waits:
@@ -79,15 +79,15 @@ class OutboxReader:
         return call
 
     async def acknowledge(self) -> None:
-        """What :meth:`next` returned last is with central, or will never be.
+        """Note that central has, or will never have, the call that :meth:`next` returned last.
 
         Raises:
-            OSError: that can't be stored; it holds for this daemon, and the next one may repeat the call.
+            OSError: the position can't be stored; it holds for this daemon, and the next daemon may repeat the call.
         """
         await self._move(self._end)
 
     async def give_up(self) -> None:
-        """Nothing that is left can be delivered. Raises: OSError, as :meth:`acknowledge`."""
+        """Skip the rest, which can't be delivered. Raises: OSError, as :meth:`acknowledge`."""
         await self._move(self._size())
 
     def refuse(self, line: str, *, is_lost: bool) -> None:
@@ -104,7 +104,7 @@ class OutboxReader:
 
     @property
     def lost(self) -> str:
-        """The refusal of the first write that was lost; empty if none was."""
+        """The refusal of the first lost write; empty if no write was lost."""
         try:
             return self._lost.read_text("utf-8", "replace")
         except FileNotFoundError:
@@ -112,21 +112,21 @@ class OutboxReader:
 
     @property
     def lost_at(self) -> float | None:
-        """When that was refused, in seconds since the epoch; None: nothing was lost."""
+        """When the first lost write was refused, in seconds since the epoch; None: no write was lost."""
         try:
             return self._lost.stat().st_mtime
         except FileNotFoundError:
             return None
 
     def refused(self) -> list[str]:
-        """Return the lines that were kept."""
+        """Return the lines that :meth:`refuse` kept."""
         try:
             return self._refused.read_text("utf-8", "replace").splitlines()
         except FileNotFoundError:
             return []
 
-    def forget_refused(self) -> None:
-        """They are in the task's log."""
+    def delete_refused(self) -> None:
+        """Delete the lines that :meth:`refuse` kept: they are in the task's log now."""
         self._refused.unlink(missing_ok=True)
 
     async def _move(self, position: int) -> None:
@@ -134,7 +134,7 @@ class OutboxReader:
         try:
             await anyio.to_thread.run_sync(lambda: write(self._done, str(position).encode(), durable=True))
         finally:
-            # After the mark, so that the shim, which goes by it, sends its next write to us again.
+            # After the position is stored: by that the shim decides to send its next write to us again.
             if not self.waits:
                 self._emptied.set()
                 self._emptied = anyio.Event()

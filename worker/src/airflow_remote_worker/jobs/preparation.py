@@ -1,4 +1,4 @@
-"""What a job needs before it can start: a workload that can be read, and its code on this machine."""
+"""Prepares a job before its start: decodes its workload and finds its code on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_remote_protocol.messages import (
 
 from airflow_remote_worker.code import local
 from airflow_remote_worker.code.local import LocalCode
-from airflow_remote_worker.jobs.apart import run_in_daemon_thread
+from airflow_remote_worker.jobs.daemon_thread import run_in_daemon_thread
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.local import job_files
@@ -28,18 +28,18 @@ WORKLOADS: dict[JobKind, type[TaskWorkload | CallbackWorkload | ConnectionTestWo
     JobKind.TRIGGER: TriggerWorkload,
 }
 PREPARE_WITHIN_S = 60.0
-"""A look for a file that takes longer will not come back: a network drive that is away."""
+"""A lookup of a file that takes longer does not return: the network drive is unreachable."""
 
 
 class Unprepared(Exception):
-    """The job can't start here; the text goes into its log and names the cause and the remedy."""
+    """The job can't start here. The text goes into its log and names the cause and the remedy."""
 
 
 async def prepare(job: Job, site: Site, *, contact_at: float) -> job_files.JobSpec:
-    """Return what the job's shim must know. *contact_at*: when central was last heard of, on the machine's monotonic clock.
+    """Return the specification for the job's shim. *contact_at*: the last contact with central, on the machine's monotonic clock.
 
     Raises:
-        Unprepared: the workload can't be read, or its bundle isn't here.
+        Unprepared: the workload can't be read, or its bundle isn't on this machine.
     """
     code = await locate_code(job.offer, site)
     job.site_code, job.code_note = code.differs_as, code.note
@@ -66,17 +66,17 @@ async def locate_code(offer: Offer, site: Site) -> LocalCode:
     """Return the job's code on this machine.
 
     Raises:
-        Unprepared: the workload can't be read, or its bundle isn't here.
+        Unprepared: the workload can't be read, or its bundle isn't on this machine.
     """
     try:
-        # Apart: where the Dags are on a drive that doesn't answer, only this job waits.
+        # In a thread of its own: if the drive with the Dags doesn't answer, only this job waits.
         name = f"look for the code of {offer.job_id}"
         return await run_in_daemon_thread(lambda: find_code(offer, site), within_s=PREPARE_WITHIN_S, name=name)
     except TimeoutError:
         places = ", ".join(sorted({str(bundle.path) for bundle in site.config.bundles.values()}))
         raise Unprepared(
             f"the worker {site.worker_name} got no answer from its disk within {PREPARE_WITHIN_S:.0f} s when it looked "
-            f"for the Dag file ({places}); if that is a network drive, see whether it is there"
+            f"for the Dag file ({places}); if that is a network drive, check that it is mounted and reachable"
         ) from None
 
 
@@ -84,7 +84,7 @@ def find_code(offer: Offer, site: Site) -> LocalCode:
     """Return the job's code on this machine.
 
     Raises:
-        Unprepared: the workload can't be read, or its bundle isn't here.
+        Unprepared: the workload can't be read, or its bundle isn't on this machine.
     """
     try:
         workload = decode(WORKLOADS[offer.kind], bytes(offer.workload))

@@ -1,6 +1,6 @@
-"""Processes: starting shims (through the zygote, or each in a fresh interpreter), telling them apart, watching them, ending them.
+"""Processes: starts interpreters, identifies, watches and ends shims.
 
-Knows nothing of offers, logs or central.
+It does not depend on offers, logs or central.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ def start(
         raise CannotHost(f"{argv[0]} can't be started: {error.strerror}; {remedy}") from None
 
 
-# Which process is it, is it alive, when does it end
+# Identity, life and exit of a process
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
-"""Our own children, kept to be reaped; a shim of a zygote is the zygote's child, or nobody's."""
+"""Our own children, kept to be reaped. A zygote's shims are the zygote's children, or orphans."""
 
 
 def record(spawned: frames.Spawned) -> ShimRecord:
-    """Return what to store of a shim that has just been started."""
+    """Return the record to store for a shim that has just been started."""
     return ShimRecord(pid=spawned.pid, start_time=spawned.start_time, birth_mark=system.birth_mark(spawned.pid) or "")
 
 
 def is_alive(shim: ShimRecord) -> bool:
-    """Say whether exactly this process still runs (no zombie, no later one with its pid)."""
+    """Return whether exactly this process still runs (not a zombie, not a later process with its pid)."""
     reap()
     try:
         process = psutil.Process(shim.pid)
@@ -70,7 +70,7 @@ def is_alive(shim: ShimRecord) -> bool:
 
 
 async def wait_for_exit(shim: ShimRecord) -> None:
-    """Return when this very process has ended."""
+    """Return when exactly this process has ended."""
     try:
         fd = system.open_pidfd(shim.pid)
     except ProcessLookupError:
@@ -82,7 +82,7 @@ async def wait_for_exit(shim: ShimRecord) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
-        # Asked after the descriptor was opened: from here on the pid can't change hands unnoticed.
+        # Checked after the descriptor was opened: from here on the pid can't be reused unnoticed.
         if not is_alive(shim):
             return
         loop.add_reader(fd, ended.set)
@@ -94,7 +94,7 @@ async def wait_for_exit(shim: ShimRecord) -> None:
 
 
 def keep_child(process: subprocess.Popen[bytes]) -> None:
-    """Reap this child of ours when it has ended."""
+    """Remember a child of ours, so that it is reaped when it has ended."""
     _children[process.pid] = process
 
 
@@ -106,7 +106,7 @@ def reap() -> None:
 
 
 def find_shim(shim_log: Path) -> ShimRecord | None:
-    """Return the process that writes *shim_log*, if any: a shim whose start was not recorded. Looks at every process once."""
+    """Return the process that writes *shim_log*, if any: a shim whose start was not recorded. Inspects every process once."""
     found: list[tuple[float, int]] = []
     wanted = str(shim_log.resolve())
     for process in psutil.process_iter():

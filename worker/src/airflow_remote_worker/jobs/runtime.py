@@ -1,6 +1,6 @@
-"""Whether tasks can run here: keeps a zygote ready, runs the canary at the start and after each change, and says what is wrong.
+"""Decides whether tasks can run here: keeps a zygote ready, runs the canary at the start and after each change, keeps its result.
 
-A runtime that fails is tried again, later each time, and at once when its packages, its settings or its plugins change.
+A runtime that fails is tried again at growing intervals, and at once when its packages, settings or plugins change.
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ from pathlib import Path
 import anyio
 
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.jobs.apart import run_in_daemon_thread
 from airflow_remote_worker.jobs.breaker import Breaker
 from airflow_remote_worker.jobs.canary import run_canary
+from airflow_remote_worker.jobs.daemon_thread import run_in_daemon_thread
 from airflow_remote_worker.jobs.launcher import Launcher
 from airflow_remote_worker.local import job_files
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 15.0
-"""How soon a change of the runtime is seen. A look costs a few dozen `stat` calls."""
+"""How soon a change of the runtime is noticed. A check costs a few dozen `stat` calls."""
 LOOK_WITHIN_S = 10.0
-MOST_LOOKED_AT = 2000
+MAX_FILES = 2000
 """Files below the watched directories."""
 NOT_TRIED = "the runtime is still being tried"
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What a runtime looks like from outside, to be compared."""
+class Snapshot:
+    """The state of a runtime's files, for comparison with a later one."""
 
     watched: tuple[str, ...]
-    """What the canary has said to watch."""
+    """The paths that the canary named."""
     files: dict[str, tuple[int, int]]
+    """Modification time (ns) and size, by path."""
 
 
 class RuntimeKeeper:
-    """Tries the runtime of *launcher*; *directory* is the canary's."""
+    """Tests the runtime of *launcher*; *directory* is the canary's."""
 
     def __init__(self, launcher: Launcher, directory: Path, clock: Clock) -> None:
         self.found: job_files.CanaryResult | None = None
-        """What the last canary found; None: none has ended yet."""
+        """The result of the last canary; None until the first one has ended."""
         self.tried_at: float | None = None
-        """When that was (wall clock)."""
+        """When it ended (wall clock)."""
         self.doubt = ""
-        """Why the runtime is not trusted although its canary passed: jobs fail before their code begins."""
-        self.on_change: Callable[[], None] = _nobody
+        """Why the runtime is not trusted although its canary passed: jobs fail before their code begins. Else empty."""
+        self.on_change: Callable[[], None] = _do_nothing
         self._launcher = launcher
         self._directory = directory
         self._clock = clock
@@ -61,21 +62,21 @@ class RuntimeKeeper:
 
     @property
     def trouble(self) -> str:
-        """Why tasks can't run here; empty while they can, or nobody knows yet."""
+        """Why tasks can't run here; empty while they can, and until the first canary has ended."""
         return (self.found.trouble if self.found else "") or self.doubt
 
     @property
     def unfit(self) -> str:
-        """Why no job may be taken now; empty: jobs may."""
+        """Why no jobs may be taken now; empty if jobs may be taken."""
         return NOT_TRIED if self.found is None else self.trouble
 
     @property
     def on_probation(self) -> bool:
-        """Whether one job at a time is enough, until one has begun."""
+        """Whether to take one job at a time, until one has begun."""
         return not self._breaker.is_closed
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Keep the runtime tested, until cancelled."""
         backoff = Backoff(self._clock, floor_s=1, ceiling_s=300)
         try:
             while True:
@@ -84,28 +85,28 @@ class RuntimeKeeper:
                 if seen is None or seen.watched != self._watched():
                     seen = await self._look()
                 if self.doubt:
-                    await self._take_a_break(seen)
+                    await self._pause(seen)
                 elif self.trouble or not self._launcher.has_zygote:
                     await self._wait(backoff.next_s(), seen)
                 else:
                     backoff.reset()
                     await self._watch(seen)
-                    await self._clock.sleep(backoff.next_s())  # a zygote that dies again and again must not fill a processor
+                    await self._clock.sleep(backoff.next_s())  # a zygote that dies repeatedly must not use a whole processor
         finally:
             self._launcher.close()
 
     def note_begun(self) -> None:
-        """A job's own code has begun."""
+        """Note that a job's own code has begun."""
         if self._breaker.failures:
             self._breaker.note_begun()
             self.on_change()
 
     def note_failure(self, reason: str) -> None:
-        """A job has failed before its own code began."""
+        """Note that a job has failed before its own code began, for *reason*."""
         if not self.doubt and self._breaker.note_failure():
             self.doubt = (
-                f"the last {self._breaker.failures} jobs failed before their own code began, the last one so: {reason}; "
-                f"the runtime is tried again, and a single job in {self._breaker.pause_s:.0f} s"
+                f"the last {self._breaker.failures} jobs failed before their own code began, the last one with: {reason}; "
+                f"the runtime is tested again, and a single job is taken in {self._breaker.pause_s:.0f} s"
             )
             log.error("no more jobs are taken: %s", self.doubt)
             self._doubted.set()
@@ -119,17 +120,17 @@ class RuntimeKeeper:
             log.info("tasks can run here again: the runtime passed its canary")
         self.on_change()
 
-    async def _take_a_break(self, seen: Looks | None) -> None:
+    async def _pause(self, seen: Snapshot | None) -> None:
         await self._wait(self._breaker.pause_s, seen)
         self._doubted, self.doubt = anyio.Event(), ""
         self.on_change()
 
-    async def _watch(self, seen: Looks | None) -> None:
-        """Return when the zygote has ended, the runtime or central's settings have changed, or jobs have failed too often."""
+    async def _watch(self, seen: Snapshot | None) -> None:
+        """Return when the zygote has ended, the runtime or central's settings have changed, or too many jobs have failed."""
         async with anyio.create_task_group() as watching:
 
             async def ended() -> None:
-                await self._launcher.zygote_ended()
+                await self._launcher.wait_for_zygote_end()
                 watching.cancel_scope.cancel()
 
             async def doubted() -> None:
@@ -139,19 +140,19 @@ class RuntimeKeeper:
 
             async def changed() -> None:
                 await self._until_changed(seen)
-                log.info("the runtime has changed; trying it again")
+                log.info("the runtime has changed; testing it again")
                 await self._launcher.retire()
                 watching.cancel_scope.cancel()
 
             async def outdated() -> None:
-                await self._launcher.zygote_outdated()  # the next start replaces it
+                await self._launcher.wait_for_outdated_zygote()  # the next start replaces it
                 watching.cancel_scope.cancel()
 
             for wait in (ended, doubted, changed, outdated):
                 watching.start_soon(wait)
 
-    async def _wait(self, seconds: float, seen: Looks | None) -> None:
-        """Sleep, but not through a change of the runtime."""
+    async def _wait(self, seconds: float, seen: Snapshot | None) -> None:
+        """Return after *seconds*, or earlier if the runtime changes."""
         async with anyio.create_task_group() as waiting:
 
             async def slept() -> None:
@@ -166,8 +167,8 @@ class RuntimeKeeper:
             waiting.start_soon(changed)
         await self._launcher.retire()
 
-    async def _until_changed(self, seen: Looks | None) -> None:
-        """Return when the runtime has changed since it was *seen*, and has then stayed the same for a moment."""
+    async def _until_changed(self, seen: Snapshot | None) -> None:
+        """Return when the runtime has changed since *seen* and has then stayed the same for one check."""
         before, changed = seen, False
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
@@ -179,15 +180,15 @@ class RuntimeKeeper:
             changed = changed or (before is not None and now != before)
             before = now
 
-    async def _look(self) -> Looks | None:
-        """Return what the runtime looks like; None if that can't be told."""
+    async def _look(self) -> Snapshot | None:
+        """Return the state of the runtime's files; None if it can't be read."""
         if self._is_looking:
-            return None  # the last look still waits for a drive that is away
+            return None  # the last call still waits for an unreachable drive
         python, watched = self._launcher.python, self._watched()
 
-        def look() -> Looks:
+        def look() -> Snapshot:
             try:
-                return Looks(watched, looks_of((*_own_places(python), *watched)))
+                return Snapshot(watched, take_snapshot((*_default_places(python), *watched)))
             finally:
                 self._is_looking = False
 
@@ -201,30 +202,30 @@ class RuntimeKeeper:
         return tuple(self.found.watched) if self.found else ()
 
 
-def looks_of(places: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return time of change and size of *places*, and of the files in those that aren't a directory of packages."""
-    looks: dict[str, tuple[int, int]] = {}
+def take_snapshot(places: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return modification time (ns) and size of *places*, and of the files in those that aren't a directory of packages."""
+    snapshot: dict[str, tuple[int, int]] = {}
     for place in map(Path, dict.fromkeys(places)):
-        _note_looks(looks, place)
+        _add_file(snapshot, place)
         if place.name in ("site-packages", "dist-packages"):
-            continue  # each install makes or removes an entry here, which changes the directory itself
+            continue  # each installation adds or removes an entry, which changes the directory itself
         for root, directories, files in os.walk(place):
             directories[:] = [name for name in directories if name != "__pycache__"]
             for name in files:
-                if len(looks) >= MOST_LOOKED_AT:
-                    return looks
-                _note_looks(looks, Path(root, name))
-    return looks
+                if len(snapshot) >= MAX_FILES:
+                    return snapshot
+                _add_file(snapshot, Path(root, name))
+    return snapshot
 
 
-def _note_looks(looks: dict[str, tuple[int, int]], path: Path) -> None:
+def _add_file(snapshot: dict[str, tuple[int, int]], path: Path) -> None:
     with contextlib.suppress(OSError):
         found = path.stat()
-        looks[str(path)] = (found.st_mtime_ns, 0 if stat.S_ISDIR(found.st_mode) else found.st_size)
+        snapshot[str(path)] = (found.st_mtime_ns, 0 if stat.S_ISDIR(found.st_mode) else found.st_size)
 
 
-def _own_places(python: Path | None) -> list[str]:
-    """Return what can be watched of a runtime that has not said what to watch: it may be unable to."""
+def _default_places(python: Path | None) -> list[str]:
+    """Return the paths to watch of a runtime whose canary has not named any: it may be unable to."""
     if python is None:
         return []
     prefix = python.parent.parent
@@ -232,5 +233,5 @@ def _own_places(python: Path | None) -> list[str]:
     return [str(path) for path in (python, prefix / "pyvenv.cfg", *packages)]
 
 
-def _nobody() -> None:
+def _do_nothing() -> None:
     """The default listener."""

@@ -1,4 +1,4 @@
-"""The place where jobs run."""
+"""The parts of the worker's configuration and state that every job needs."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_remote_protocol.execution import UNTOLD_BODY_BYTES
+from airflow_remote_protocol.execution import DEFAULT_BODY_BYTES
 
 from airflow_remote_worker.config import Config
 
 
 @dataclass(frozen=True)
 class Site:
-    """What jobs must know of where they are."""
+    """The worker that jobs run on."""
 
     config: Config
     worker_name: str
     socket_path: Path
     contact_path: Path
-    """Where the daemon writes when it last heard of central."""
+    """The file in which the daemon stores the time of the last contact with central."""
     check_room: Callable[[], None] = lambda: None
-    """Raises `NoRoom` if the disk should take no other job."""
+    """Raises `NoRoom` if the disk has no room for another job."""
     note_failure: Callable[[OSError], None] = lambda error: None
-    """Told of writes that failed."""
-    body_bytes: Callable[[], int] = lambda: UNTOLD_BODY_BYTES
-    """Returns how large the body of an Execution API call may be."""
+    """Called with the error of each failed write."""
+    body_bytes: Callable[[], int] = lambda: DEFAULT_BODY_BYTES
+    """Returns the maximum size of the body of an Execution API call."""

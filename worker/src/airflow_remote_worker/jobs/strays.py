@@ -1,4 +1,4 @@
-"""What a job left running when its shim was gone before it could see to that (`shim/system.py`): found and ended."""
+"""Finds and ends processes that a job left running because its shim died before it could end them (`shim/posix.py`)."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from airflow_remote_worker.local import job_files
 from airflow_remote_worker.state.spool import ShimRecord
 
 WIND_DOWN_S = 5.0
-"""Between SIGTERM and SIGKILL; what Airflow gives a task."""
+"""Between SIGTERM and SIGKILL; as long as Airflow gives a task."""
 
 
 def end_strays(name: str, shim: ShimRecord | None, *, wind_down_s: float = WIND_DOWN_S) -> list[str]:
-    """End what the job *name* left running when its shim was gone before it could see to that; return what it was.
+    """End the processes that the job *name* left running; return them as `name (pid)`.
 
-    They are in the shim's session or carry its job's mark. Blocks for up to twice *wind_down_s*: not in the loop.
+    They are in the shim's session or carry the job's mark. Blocks for up to twice *wind_down_s*: not for the event loop.
     """
     strays = find_strays(name, shim)
-    told = []
+    names = []
     for process in strays:
         with contextlib.suppress(psutil.Error):
-            told.append(f"{process.name()} ({process.pid})")
+            names.append(f"{process.name()} ({process.pid})")
             process.terminate()
     _, alive = psutil.wait_procs(strays, timeout=wind_down_s)
-    # Again by a look: what they started meanwhile must go too.
+    # Search again: processes that they started meanwhile must end too.
     for process in {*alive, *find_strays(name, shim)}:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=wind_down_s)
-    return told
+    return names
 
 
 def find_strays(name: str, shim: ShimRecord | None) -> list[psutil.Process]:
     """Return the processes of the job *name*, its shim included."""
-    # Its session's number stays taken while anything is in that session, unless the machine was restarted, or it was never taken.
+    # The session's number stays in use while a process is in that session, unless the machine was restarted.
     session = shim.pid if shim and shim.birth_mark.partition(":")[0] in ("", system.boot_id()) else None
     if session is not None and shim and not is_alive(shim) and psutil.pid_exists(session) and not _is_zombie(session):
         session = None  # a later process with its number

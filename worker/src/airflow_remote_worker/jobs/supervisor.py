@@ -1,6 +1,6 @@
-"""From a taken offer to a stored outcome: prepares, starts, watches, stops and adopts jobs. Speaks to no network itself.
+"""Prepares, starts, watches, stops and adopts jobs, from a taken offer to a stored outcome. Uses no network itself.
 
-Each job is one task that reads as its story (:meth:`Supervisor._live`). Cancelling it leaves the job running, to be adopted.
+Each job has one asyncio task (:meth:`Supervisor._run_job`). Cancelling that task leaves the job running, to be adopted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import anyio.abc
 import anyio.to_thread
 import msgspec
 from airflow_remote_protocol.messages import (
-    LONGEST_SHORT_TEXT,
+    MAX_SHORT_TEXT,
     JobKind,
     JobPhase,
     Offer,
@@ -42,7 +42,7 @@ from airflow_remote_worker.jobs.process import (
 )
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
-from airflow_remote_worker.jobs.verdict import judge, name_of
+from airflow_remote_worker.jobs.verdict import describe_offer, judge
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.session import WorkerSession
@@ -54,19 +54,19 @@ log = logging.getLogger(__name__)
 KILL_AFTER_S = 15.0
 """Between SIGTERM from outside and SIGKILL."""
 HELLO_WITHIN_S = 10.0
-"""A shim connects again about every second (its heartbeat); one that has not by then is not there."""
+"""A shim reconnects about every second (its heartbeat); one that has not connected by then does not run."""
 LONGEST_NAP_S = 60.0
-"""Sleeps stand still while the machine is suspended; our clock doesn't."""
+"""A sleep stops while the machine is suspended; our clock doesn't."""
 
 
 class Starter(Protocol):
-    """What starts shims: :class:`~.process.Launcher`."""
+    """Starts shims. Implemented by :class:`~.launcher.Launcher`."""
 
     async def launch(self, job_dir: Path) -> ShimRecord: ...
 
 
-class LocalDoor(Protocol):
-    """What the supervisor needs of the gateway; the daemon wires them together."""
+class GatewayPort(Protocol):
+    """The part of the gateway that the supervisor uses. The daemon connects the two."""
 
     def open(self, lease: Lease, key: str, job: Job) -> None: ...
 
@@ -78,37 +78,39 @@ class LocalDoor(Protocol):
 class Supervisor:
     """Keeps the jobs of this worker."""
 
-    def __init__(self, site: Site, spool: Spool, session: WorkerSession, starter: Starter, door: LocalDoor, clock: Clock) -> None:
+    def __init__(
+        self, site: Site, spool: Spool, session: WorkerSession, starter: Starter, gateway: GatewayPort, clock: Clock
+    ) -> None:
         self.jobs: dict[Lease, Job] = {}
         self.on_held: list[Callable[[Job], None]] = []
-        """Called for each job from its beginning: who ships its log, who reports it."""
-        self.on_freed: Callable[[], None] = _nobody
-        """Called when a job has ended: its slots are free."""
+        """Called with each job when it begins, by which the loops start to ship its log and to report it."""
+        self.on_freed: Callable[[], None] = _do_nothing
+        """Called when a job has ended and its slots are free."""
         self.on_outcome: Callable[[Report, bool | None], None] = lambda report, begun: None
-        """Called with how a job has ended, and whether its own code had begun (None: that says nothing of this machine)."""
+        """Called with a job's report, and whether its own code had begun (None: the job says nothing about this machine)."""
         self.on_closed: Callable[[Job], None] = lambda job: None
-        """Called when nothing more is owed for a job."""
+        """Called when nothing remains to be sent for a job."""
         self._site = site
         self._spool = spool
         self._session = session
         self._starter = starter
-        self._door = door
+        self._gateway = gateway
         self._clock = clock
         self._tasks: anyio.abc.TaskGroup | None = None
 
-    # What others tell it
+    # Called by the loops and the daemon
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Be the parent of all jobs' tasks, until cancelled."""
+        """Run the tasks of all jobs, until cancelled."""
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             await anyio.sleep_forever()
 
     def take(self, offer: Offer) -> None:
-        """Store *offer* and start on it.
+        """Store *offer* and begin the job.
 
         Raises:
-            OSError, ValueError: it can't be stored; nothing has been started, decline it.
+            OSError, ValueError: it can't be stored; nothing has been started, and the caller must decline it.
         """
         lease = Lease(offer.job_id, offer.epoch)
         job_dir = self._spool.of(lease)
@@ -117,44 +119,44 @@ class Supervisor:
             job_dir.store_offer(offer)
         except OSError as error:
             self._site.note_failure(error)
-            # One decline tells central why; it need not ask again until there is room.
+            # One decline reports the cause to central. Until there is room, it need not offer jobs.
             self._session.no_room = str(error) if isinstance(error, NoRoom) else ""
             raise
-        self._begin(Job(lease, offer, job_dir), self._live)
+        self._begin(Job(lease, offer, job_dir), self._run_job)
 
     def stop(self, stop: Stop) -> None:
-        """End the job's task: now if it runs, before it starts if it doesn't yet."""
+        """Stop the job: now if it runs, else before it starts."""
         job = self.jobs.get(Lease(stop.job_id, stop.epoch))
         if job is None or job.stop is not None or job.ended.is_set():
             return
         log.info("job %s: stopping (%s) %s", job.lease, stop.reason.value, stop.detail)
         job.stop = stop
         self._session.move(job.lease, JobPhase.STOPPING)
-        self._door.stop(job.lease, frames.Stop(reason=stop.reason.value, detail=stop.detail))
+        self._gateway.stop(job.lease, frames.Stop(reason=stop.reason.value, detail=stop.detail))
         job.stopped.set()
 
     def supersede(self, lease: Lease, detail: str = "central has given this job to someone else") -> None:
-        """The job is not ours any more: stop it if it runs, and forget what it still has to say."""
+        """Give up a job whose lease is no longer ours: stop it if it runs, and drop what it has not sent yet."""
         if job := self.jobs.get(lease):
             self.stop(Stop(job_id=lease.job_id, epoch=lease.epoch, reason=StopReason.SUPERSEDED, detail=detail))
             job.superseded.set()
 
     def close(self, job: Job, how: str) -> None:
-        """Nothing is owed for this job any more."""
+        """Close the job's directory, access and lease: nothing remains to be sent for it. *how*: how its report ended."""
         try:
             job.dir.close(how, self._clock.wall())
         except OSError as error:
             log.error(
                 "job %s: its directory %s can't be closed (%s); it will be reported once more", job.lease, job.dir.path, error
             )
-        self._door.close(job.lease)
+        self._gateway.close(job.lease)
         self._session.release(job.lease)
         self.jobs.pop(job.lease, None)
         job.closed.set()
         self.on_closed(job)
 
     def adopt(self) -> None:
-        """Take up again what an earlier daemon left: live shims are watched, ended ones reported. Before a session is opened."""
+        """Resume the jobs of an earlier daemon: watch live shims, report ended ones. Call it before a session is opened."""
         for job_dir in self._spool:
             try:
                 self._adopt(job_dir)
@@ -163,13 +165,13 @@ class Supervisor:
             except OSError as error:
                 log.error("job %s: %s can't be read (%s); it is left alone", job_dir.lease, job_dir.path, error)
 
-    # One job's story
+    # One job
 
-    async def _live(self, job: Job) -> None:
+    async def _run_job(self, job: Job) -> None:
         try:
             spec = await prepare(job, self._site, contact_at=self._contact_at())
             job.dir.store_spec(spec)
-            self._door.open(job.lease, spec.key, job)
+            self._gateway.open(job.lease, spec.key, job)
             if job.code_note:
                 self._explain(job, job.code_note, level="warning")
             if job.stop is None:
@@ -187,7 +189,7 @@ class Supervisor:
 
     async def _start(self, job: Job) -> None:
         try:
-            # Cut off here, the next daemon finds job.json without shim.json, and looks for the shim.
+            # If this daemon dies here, the next one finds job.json without shim.json and looks for the shim.
             shim = await self._starter.launch(job.dir.path)
             job.dir.store_shim(shim)
         except StartUncertain as error:
@@ -198,22 +200,22 @@ class Supervisor:
             job.started.set()
 
     async def _find(self, job: Job) -> None:
-        """Find a shim that may run unrecorded: by the log it writes, or by its call at the gateway."""
+        """Find a shim that may run unrecorded: by the log that it writes, or by its connection to the gateway."""
         shim = await anyio.to_thread.run_sync(find_shim, job.dir.shim_log)
         if shim:
-            self.meet(job, shim)
+            self.note_shim(job, shim)
         with anyio.move_on_after(HELLO_WITHIN_S):
             await job.started.wait()
 
-    def meet(self, job: Job, shim: ShimRecord) -> None:
-        """Note the process of a job that is alive."""
+    def note_shim(self, job: Job, shim: ShimRecord) -> None:
+        """Store the process of a job that runs."""
         if job.shim is None and not job.ended.is_set():
             job.shim = shim
             job.dir.store_shim(shim)
             job.started.set()
 
     async def _watch(self, job: Job) -> None:
-        """Until the shim has gone, by itself or by our hand; then store the outcome."""
+        """Wait until the shim has exited by itself or was ended by us, then store the outcome."""
         if shim := job.shim:
             async with anyio.create_task_group() as watching:
                 watching.start_soon(self._stop_without_contact, job, name=f"contact of {job.lease}")
@@ -225,12 +227,12 @@ class Supervisor:
         await self._conclude(job)
 
     async def _end_strays(self, job: Job) -> None:
-        """The shim went without a word, so it didn't end what its job had started: a second copy would run beside that."""
+        """End the processes of a job whose shim died and so didn't end them: a second copy of the job would run beside them."""
         if ended := await anyio.to_thread.run_sync(end_strays, job.dir.path.name, job.shim):
-            self._explain(job, f"its supervisor (shim) had gone; ended what it left running: {', '.join(ended)}")
+            self._explain(job, f"its supervisor (shim) had died; ended the processes that it left: {', '.join(ended)}")
 
     async def _stop_without_contact(self, job: Job) -> None:
-        """Two copies must never run: stop before central, which heard as little of us, gives the job to someone else."""
+        """Stop the job before central, which has no contact either, gives it to another worker: two copies must never run."""
         while (left_s := self._session.left_s(job.lease, self._clock.monotonic())) is not None:
             if left_s <= 0:
                 detail = f"no contact with central for {job.offer.stop_after_s:.0f} s; it counts this job as lost by now"
@@ -248,7 +250,7 @@ class Supervisor:
         kill(shim)
 
     async def _conclude(self, job: Job) -> None:
-        """Read what the shim left, store what to report."""
+        """Determine how the job ended and store its report."""
         job.report = job.report or job.dir.report()
         if job.report is None:
             judged = judge(job.dir, job.shim, job.stop)
@@ -256,7 +258,7 @@ class Supervisor:
                 log.error("job %s: %s", job.lease, judged.report.reason)
                 self._explain(job, judged.report.reason)
             else:
-                log.info("job %s: %s %s", job.lease, name_of(job.offer), judged.ending)
+                log.info("job %s: %s %s", job.lease, describe_offer(job.offer), judged.ending)
             self._settle(job, judged.report)
             self.on_outcome(judged.report, judged.begun)
         self._end(job)
@@ -268,14 +270,14 @@ class Supervisor:
         try:
             job.dir.store_report(report)
         except OSError as error:
-            # Said from memory then. Should this daemon end before, the next one judges again, by the same result.
+            # The report is sent from memory. If this daemon ends first, the next one judges the same result again.
             self._site.note_failure(error)
-            log.error("job %s: its report can't be stored (%s); it is sent all the same", job.lease, error)
+            log.error("job %s: its report can't be stored (%s); it is sent from memory", job.lease, error)
 
     def _fail_to_start(self, job: Job, reason: str) -> None:
         log.error("job %s: not started: %s", job.lease, reason)
         self._explain(job, reason)
-        report = Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_SHORT_TEXT])
+        report = Report(outcome=Outcome.UNPREPARED, reason=reason[:MAX_SHORT_TEXT])
         self._settle(job, report)
         self.on_outcome(report, False)
         self._end(job)
@@ -284,7 +286,7 @@ class Supervisor:
         try:
             append_line(job.dir.task_log, reason, at=self._clock.wall(), level=level)
         except OSError as error:
-            log.error("job %s: its log can't be written (%s), which should have said: %s", job.lease, error, reason)
+            log.error("job %s: can't write to its log (%s): %s", job.lease, error, reason)
 
     def _end(self, job: Job) -> None:
         self._session.move(job.lease, JobPhase.ENDED)
@@ -302,65 +304,66 @@ class Supervisor:
         if job_dir.report():
             self._begin(job, self._conclude, JobPhase.ENDED)
         elif spec is None:
-            # Never started. If the job has moved on meanwhile, its first call through the gateway says so.
-            self._begin(job, self._live)
+            # Never started. If its lease has ended meanwhile, its first call through the gateway is refused.
+            self._begin(job, self._run_job)
         else:
             job.site_code = spec.site_code
-            self._door.open(job.lease, spec.key, job)
-            # One that may not have begun is listed as such: that keeps its offer.
+            self._gateway.open(job.lease, spec.key, job)
+            # A job that may not have begun is listed as preparing, which keeps its offer.
             begun = job.shim is not None or job_dir.shim_log.exists() or job_dir.has_result()
-            self._begin(job, self._adopted, JobPhase.RUNNING if begun else JobPhase.PREPARING)
+            self._begin(job, self._resume, JobPhase.RUNNING if begun else JobPhase.PREPARING)
 
     def _give_up(self, job_dir: JobDir, error: Damaged) -> None:
-        """Neither copy of what we noted about this job can be read. Its directory's name is enough to end and report it.
+        """End and report a job of which neither copy of its notes can be read. The name of its directory is enough for that.
 
-        Without the key its shim can't be let in, without the offer nobody knows how long it may run: two copies must never run.
+        It can't go on: without the key its shim gets no access; without the offer its time limit is unknown, so two copies could
+        run.
         """
         if not job_dir.has_started():
             where = self._spool.put_aside(job_dir)
-            log.error("job %s: %s; nothing of it ran, central will offer it again; moved to %s", job_dir.lease, error, where)
+            log.error("job %s: %s; it had not started, central will offer it again; moved to %s", job_dir.lease, error, where)
             return
-        job = Job(job_dir.lease, _unknown(job_dir.lease), job_dir, shim=job_dir.shim())
+        job = Job(job_dir.lease, _placeholder_offer(job_dir.lease), job_dir, shim=job_dir.shim())
         if job_dir.report() is None and not job_dir.has_result():
             job.shim = job.shim or find_shim(job_dir.shim_log)
-            # In the loop, which serves nobody yet: it must be over before central hears of us and starts another copy.
+            # Blocks the event loop, which serves no one yet: it must end before central learns of us and starts another copy.
             ended = end_strays(job_dir.path.name, job.shim)
             what = f"ended {', '.join(ended)}" if ended else "it was not running any more"
             reason = f"the worker's notes about this job are damaged ({error}), so it could not go on: {what}"
             self._explain(job, reason)
-            self._settle(job, Report(outcome=Outcome.DIED, reason=reason[:LONGEST_SHORT_TEXT]))
+            self._settle(job, Report(outcome=Outcome.DIED, reason=reason[:MAX_SHORT_TEXT]))
         self._begin(job, self._conclude, JobPhase.ENDED)
 
-    async def _adopted(self, job: Job) -> None:
+    async def _resume(self, job: Job) -> None:
         if job.shim is None and not job.dir.has_result():
             await self._find(job)
             if job.shim is None and not job.dir.shim_log.exists():
-                # The first thing that a shim does is to open its log. The daemon was cut off before there was one: while its own
-                # zygote was still loading, which takes seconds. Should we be wrong, only one of two shims hears "run".
+                # A shim first opens its log. Without one, the earlier daemon ended while its zygote was still loading, which
+                # takes seconds. If that is wrong, central lets only one of the two shims run the task.
                 log.info("job %s: it had not begun; starting it", job.lease)
-                await self._live(job)
+                await self._run_job(job)
                 return
         elif job.shim and is_alive(job.shim):
             log.info("job %s: adopted, pid %d", job.lease, job.shim.pid)
         await self._watch(job)
 
-    def _begin(self, job: Job, story: Callable[[Job], Coroutine[Any, Any, None]], phase: JobPhase = JobPhase.PREPARING) -> None:
+    def _begin(self, job: Job, steps: Callable[[Job], Coroutine[Any, Any, None]], phase: JobPhase = JobPhase.PREPARING) -> None:
         assert self._tasks is not None, "the supervisor is not running"
         if not self._session.holds(job.lease):
             self._session.hold(job.offer, phase)
         self.jobs[job.lease] = job
-        for tell in self.on_held:
-            tell(job)
-        self._tasks.start_soon(story, job, name=f"job {job.lease}")
+        for notify in self.on_held:
+            notify(job)
+        self._tasks.start_soon(steps, job, name=f"job {job.lease}")
 
 
-def shim_of(pid: int) -> ShimRecord:
-    """Return the record of a shim that has just said hello."""
+def make_shim_record(pid: int) -> ShimRecord:
+    """Return the record of a shim that has just connected."""
     return record(frames.Spawned(job_dir="", pid=pid, start_time=0.0))
 
 
-def _unknown(lease: Lease) -> Offer:
-    """Return what stands for an offer that is lost: it holds the lease, and nothing of it is used."""
+def _placeholder_offer(lease: Lease) -> Offer:
+    """Return a placeholder for a lost offer: it holds the lease, and its other fields are not used."""
     return Offer(
         job_id=lease.job_id,
         epoch=lease.epoch,
@@ -373,5 +376,5 @@ def _unknown(lease: Lease) -> Offer:
     )
 
 
-def _nobody() -> None:
+def _do_nothing() -> None:
     """The default listener."""

@@ -1,4 +1,4 @@
-"""What jobs and their machine use: measured now, against what was measured before."""
+"""Measures the processor time and memory of jobs and of the machine, relative to the previous reading."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from airflow_remote_worker import system
 
 
 class Meter:
-    """Remembers what was used until the last reading. Blocking: for a thread, one reading at a time."""
+    """Remembers the usage at the last reading. Blocks: call it from a thread, one reading at a time."""
 
     def __init__(self, root: Path) -> None:
-        """*root*: where the worker keeps its state; of that disk it tells what is free."""
+        """*root*: the worker's state directory; the free space of its disk is reported."""
         self._root = root
         self._at = time.monotonic()
         self._busy_s = _busy_s()
         self._used_s: dict[int, float] = {}
-        """By process: seconds of a processor."""
+        """Processor seconds by pid."""
 
     def read(self, shims: Mapping[str, int]) -> tuple[MachineUsage, dict[str, JobUsage]]:
-        """Return what the machine uses, and each job: by its id, whose shim has this pid, and this session."""
+        """Return the usage of the machine and of each job. *shims*: by job id, the pid of the shim, which is also its session."""
         now = time.monotonic()
         span_s, self._at = max(1e-3, now - self._at), now
         busy_s, before_s = _busy_s(), self._busy_s
@@ -54,7 +54,7 @@ class Meter:
                     continue
                 times = process.cpu_times()
                 used_s[process.pid] = times.user + times.system
-                # A process that is new has used all of it since the last reading, but for what it was forked with: nothing.
+                # A new process has used all of its time since the last reading: a fork begins at 0.
                 cpu_s[job_id] += max(0.0, used_s[process.pid] - self._used_s.get(process.pid, 0.0))
                 memory[job_id] += _memory(process)
         self._used_s = used_s
@@ -62,7 +62,7 @@ class Meter:
 
 
 def _memory(process: psutil.Process) -> int:
-    """Return the bytes that it holds; of what it shares with others, as a forked task does with its zygote, its part."""
+    """Return the bytes that *process* holds; of memory shared with others (a forked task and its zygote) its part."""
     with contextlib.suppress(psutil.AccessDenied):
         if (part := getattr(process.memory_full_info(), "pss", None)) is not None:
             return int(part)

@@ -1,11 +1,11 @@
-"""How a job ended, by what its shim left behind. Decides only; the log, the report's file and central are others'."""
+"""Determines how a job ended from the files that its shim left. Only decides: it writes no log and no file, and sends nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import msgspec
-from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, JobKind, Offer, Outcome, Report, Stop
+from airflow_remote_protocol.messages import MAX_SHORT_TEXT, JobKind, Offer, Outcome, Report, Stop
 
 from airflow_remote_worker import system
 from airflow_remote_worker.errors import Damaged
@@ -19,13 +19,13 @@ class Verdict:
 
     report: Report
     ending: str = ""
-    """How it ended, for the worker's log."""
+    """The same in words, for the worker's log."""
     begun: bool | None = None
-    """Whether its own code had begun; None: unknown, or of no meaning, because it was stopped."""
+    """Whether its own code had begun; None: unknown, or irrelevant because the job was stopped."""
 
 
 def judge(job_dir: JobDir, shim: ShimRecord | None, stop: Stop | None) -> Verdict:
-    """Return what became of a job whose shim has gone; *stop* is the one that it was given, if any."""
+    """Return how a job ended whose shim has exited; *stop* is the stop that it received, if any."""
     try:
         result = job_dir.result()
     except Damaged as error:
@@ -36,7 +36,7 @@ def judge(job_dir: JobDir, shim: ShimRecord | None, stop: Stop | None) -> Verdic
             cause = "it died with the machine, which was restarted while the job ran"
         return Verdict(_without_result(job_dir, stop, cause))
     report = Report(
-        outcome=_outcome(result), exit_code=result.exit_code, reason=(result.error or result.final_state)[:LONGEST_SHORT_TEXT]
+        outcome=_outcome(result), exit_code=result.exit_code, reason=(result.error or result.final_state)[:MAX_SHORT_TEXT]
     )
     return Verdict(report, _ending(result, stop), None if result.stopped else result.begun)
 
@@ -52,7 +52,7 @@ ENDINGS = {
     "upstream_failed": "failed upstream",
     "removed": "was removed",
 }
-"""What the Task SDK's supervisor calls the state in which a task's try ended, in words."""
+"""The Task SDK supervisor's final state of a task's try → words for the worker's log."""
 
 
 def _ending(result: Result, stop: Stop | None) -> str:
@@ -76,8 +76,8 @@ class _Task(msgspec.Struct, frozen=True):
     ti: _Names = _Names()
 
 
-def name_of(offer: Offer) -> str:
-    """Return what an offer is for, for the worker's log."""
+def describe_offer(offer: Offer) -> str:
+    """Return a description of the offer's job for the worker's log."""
     if offer.kind is not JobKind.TASK:
         return str(offer.kind.value)
     try:
@@ -98,7 +98,7 @@ def _without_result(job_dir: JobDir, stop: Stop | None, cause: str) -> Report:
     if stop is not None:
         return Report(outcome=Outcome.STOPPED, reason=f"stopped ({stop.reason.value}) without a result of its own")
     reason = f"the task's supervisor (shim) ended without a result: {cause}; see {job_dir.shim_log} on the worker"
-    return Report(outcome=Outcome.DIED, reason=reason[:LONGEST_SHORT_TEXT])
+    return Report(outcome=Outcome.DIED, reason=reason[:MAX_SHORT_TEXT])
 
 
 def _is_of_an_earlier_boot(shim: ShimRecord) -> bool:

@@ -1,4 +1,4 @@
-"""The zygote as the daemon sees it: a process with Airflow preloaded that forks a shim for each job."""
+"""The daemon's side of the zygote, a process with Airflow preloaded that forks a shim for each job."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ log = logging.getLogger(__name__)
 
 
 READY_TIMEOUT_S = 180.0
-"""Importing Airflow takes 1.3 s on a quiet desktop (docs: measured), far longer on a small board without bytecode."""
+"""Importing Airflow takes 1.3 s on an idle desktop (measured), and far longer on a small board without bytecode."""
 
 
 SPAWN_TIMEOUT_S = 60.0
 
 
 class ZygoteDied(CannotHost):
-    """It went without a word; another attempt may do better."""
+    """The zygote ended without an explanation; another attempt may succeed."""
 
 
 class Zygote:
-    """One zygote process and the socket that holds it alive."""
+    """One zygote process and the control socket that keeps it alive."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, output: Path) -> None:
         self.pid = process.pid
@@ -63,8 +63,8 @@ class Zygote:
         """Wait until it is preloaded.
 
         Raises:
-            CannotHost: it says that it can't.
-            ZygoteDied: it went.
+            CannotHost: it reports that the runtime can't host tasks.
+            ZygoteDied: it ended.
         """
         async with self._speaking:
             if self._ready is None and self._unable is None:
@@ -75,7 +75,7 @@ class Zygote:
                     self._ready = frame
                 else:
                     self.close()
-                    raise ZygoteDied(f"the zygote of {self._process.args!r} ended without a word; see {self._output}")
+                    raise ZygoteDied(f"the zygote of {self._process.args!r} ended without an explanation; see {self._output}")
             if self._unable is not None:
                 raise CannotHost(f"the runtime can't host tasks: {self._unable}")
             assert self._ready is not None
@@ -86,9 +86,9 @@ class Zygote:
 
         Raises:
             CannotHost: the fork failed; nothing was started.
-            StartUncertain: the zygote went in the middle of it.
+            StartUncertain: the zygote ended before it answered.
         """
-        # One at a time: a fork takes a few ms, and an answer then always belongs to the last question.
+        # One at a time: a fork takes a few ms, and an answer then always belongs to the last request.
         async with self._speaking:
             if self._control is None:
                 raise ZygoteDied("the zygote has just ended")
@@ -98,18 +98,18 @@ class Zygote:
                 frame = await self._receive(SPAWN_TIMEOUT_S)
                 finished = isinstance(frame, frames.Spawned | frames.Unable)
             except OSError as error:
-                raise StartUncertain(f"the zygote went while it was asked to start the job: {error}") from None
+                raise StartUncertain(f"the zygote ended while it was asked to start the job: {error}") from None
             finally:
                 if not finished:
-                    self.close()  # cancelled, silent or gone: later answers would be taken for other questions'
+                    self.close()  # cancelled, silent or ended: a late answer would be taken for the answer to another request
             if isinstance(frame, frames.Spawned):
                 return frame
             if isinstance(frame, frames.Unable):
                 raise CannotHost(f"the runtime could not fork a shim: {frame.reason}")
-            raise StartUncertain("the zygote went while it started the job")
+            raise StartUncertain("the zygote ended while it started the job")
 
     def close(self) -> None:
-        """Let it go: it exits when its socket closes. Its shims live on."""
+        """Close the control socket, upon which the zygote exits. Its shims live on."""
         if self._control:
             self._control.close()
             self._control = None
@@ -117,7 +117,7 @@ class Zygote:
         self.has_ended = True
 
     async def retire(self) -> None:
-        """Let it go once it has answered what it was asked."""
+        """Close it once it has answered the pending request."""
         async with self._speaking:
             self.close()
 
@@ -127,7 +127,7 @@ class Zygote:
         self.close()
 
     async def _receive(self, timeout_s: float) -> frames.Frame | None:
-        """Return the next frame; None when it went, was silent for too long, or spoke nonsense."""
+        """Return the next frame; None if the zygote ended, was silent for too long, or sent an invalid frame."""
         with anyio.move_on_after(timeout_s):
             prefix = await self._receive_exactly(frames.LENGTH.size)
             if prefix is None:
@@ -136,7 +136,7 @@ class Zygote:
                 body = await self._receive_exactly(frames.check_length(prefix))
                 return None if body is None else frames.unpack(body)
             except frames.BrokenFrame as error:
-                log.warning("the zygote spoke nonsense: %s", error)
+                log.warning("the zygote sent an invalid frame: %s", error)
         return None
 
     async def _receive_exactly(self, count: int) -> bytes | None:

@@ -1,1 +1,1 @@
-"""The link to central: requests, connections, proxies, and what each failure means."""
+"""The link to central: requests, connections, proxies, and the explanation of failures."""

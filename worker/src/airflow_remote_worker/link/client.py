@@ -1,8 +1,8 @@
-"""The one connection to central: every route of `/remote/v1` as a method. All network speech of the worker goes through here.
+"""The client of central: every endpoint of `/remote/v1` as a method. All requests of the worker to central are made here.
 
-Owns headers, bounds, and the translation of foreign errors into ours (their words are :mod:`.diagnosis`'s; the connections
-themselves are :mod:`.connections`'). It refuses to own retries: callers decide what an error means to them;
-:meth:`Link.wait_for_contact` wakes those who wait.
+Owns headers, size limits, and the translation of errors into :mod:`..errors`. Their texts are in :mod:`.diagnosis`, the
+connections in :mod:`.connections`. It does not own retries: callers decide what an error means, and :meth:`Link.wait_for_contact`
+wakes waiting callers.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import anyio
 import httpx
 import msgspec
 from airflow_remote_protocol.codec import Malformed, decode, decode_problem, encode
-from airflow_remote_protocol.errors import Problem, ProblemCode, problem
+from airflow_remote_protocol.errors import Problem, ProblemCode, make_problem
 from airflow_remote_protocol.execution import (
     ANSWER_HEADERS,
     CALL_HEADERS,
+    DEFAULT_BODY_BYTES,
     ENVELOPE_BYTES,
-    MOST_BODY_BYTES,
-    UNTOLD_BODY_BYTES,
-    too_long,
+    MAX_BODY_BYTES,
+    explain_too_large,
 )
 from airflow_remote_protocol.messages import (
-    LONGEST_SHORT_TEXT,
+    MAX_SHORT_TEXT,
     ChunkResult,
     ChunkResults,
     Credential,
@@ -72,25 +72,25 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 PREFIX = "remote/v1"
 MAX_BODY = 16 * 1024 * 1024
-"""Of central's own messages: a reply full of offers, each a few KiB."""
+"""Limit for central's own messages: a reply can hold many offers, each a few KiB."""
 BYTES_PER_S = 1024 * 1024
-"""How fast central is expected to work through a large body before it answers."""
+"""How fast central is expected to process a large body before it answers."""
 TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 POLL_MARGIN_S = 15.0
 """How much longer than its wait a poll may stay silent before the connection counts as dead."""
 LEAVE_ATTEMPTS = 5
-"""Within some 5 s: whoever leaves has nobody left who would try again."""
+"""All within about 5 s. No later process retries for a worker that leaves."""
 LARGE_BYTES = 1024 * 1024
-"""Bodies from here on go one at a time: central has no more room for one worker."""
+"""Larger bodies are sent one at a time: central has room for one large body of each worker."""
 PIECE = 256 * 1024
 """Bytes that are sent within one `TIMEOUT_S`."""
 END_SESSION_S = 3.0
-"""A daemon that ends waits no longer: it only spares people a doubt."""
+"""How long an ending daemon waits for this call. It only lets users see at once that the worker is offline."""
 STALE_S = 2.0
-"""A kept-alive connection that the server had closed shows it at once; what ends later was cut with the request on its way."""
+"""A kept-alive connection that the server has closed fails within this time. A later failure means that the request was cut."""
 PAGE = 8192
-"""How much of a stranger's page is read for its title."""
+"""How many bytes of a page that isn't central's are read for its title."""
 PAGE_S = 2.0
 
 
@@ -110,10 +110,10 @@ class Executed:
 
 
 class Link:
-    """Speaks to central by the way of *network* as the holder of *credential*.
+    """Makes requests to central over *network* with *credential*.
 
     Raises:
-        Refused, ConfigError: that way can't be taken.
+        Refused, ConfigError: the settings of *network* can't be used.
     """
 
     def __init__(
@@ -126,11 +126,11 @@ class Link:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.on_fallback: Callable[[], None] = lambda: None
-        """Hears that central does not know the credential, and that the one before is used again."""
+        """Called when central does not know the credential and the previous one is used again."""
         self.central = network.central
         self.session_id: str | None = None
-        self.body_bytes = UNTOLD_BODY_BYTES
-        """How large the body of an Execution API call may be, in either direction, by central's word."""
+        self.body_bytes = DEFAULT_BODY_BYTES
+        """Central's limit for the body of an Execution API call, in either direction."""
         self._connections = Connections(network, clock, transport)
         self._credential = credential
         self._previous = previous
@@ -139,12 +139,12 @@ class Link:
         self._sending_large = anyio.Lock()
         self._is_down = False
         self._busy_until = 0.0
-        """The latest moment before which a busy central has asked us not to come again."""
+        """Until when a busy central has asked for no further request (`Retry-After`)."""
 
     @property
     def proxy(self) -> Proxy | None:
-        """What the way leads through."""
-        return self._connections.way.proxy
+        """The proxy that connections use, if any."""
+        return self._connections.route.proxy
 
     # The worker
 
@@ -153,11 +153,11 @@ class Link:
         return decoded(Enrolled, await self._send("POST", "enrol", encode(enrolment), repeats=False))
 
     async def log_in(self, username: str, password: str) -> str:
-        """Exchange a user's password for Airflow's own token (`/auth/token`, which is Airflow's word, not `/remote/v1`'s).
+        """Exchange a user's password for Airflow's own token (Airflow's endpoint `/auth/token`, outside `/remote/v1`).
 
         Raises:
-            Refused: Airflow does not accept them, or has no such login.
-            Unreachable: something else answered, or nothing.
+            Refused: Airflow does not accept the password, or offers no such login.
+            Unreachable: nothing answered, or something else did.
         """
         body = {"username": username, "password": password}
         async with self._connections.client() as client:
@@ -170,7 +170,7 @@ class Link:
             raise Refused(f"Airflow does not accept the password of {username!r}")
         if response.status_code in (404, 405, 422):
             raise Refused(
-                "this Airflow gives no tokens for passwords (its auth manager has a login of its own); use an enrolment token"
+                "this Airflow issues no tokens for passwords (its auth manager uses another login); use an enrolment token"
             )
         try:
             return decode(_Login, page).access_token
@@ -178,79 +178,79 @@ class Link:
             raise Unreachable(diagnose(response, page, self.central, self.proxy)) from None
 
     async def open_session(self, request: SessionRequest) -> Session:
-        """Open a session; all further calls speak under it."""
+        """Open a session, which all further calls use."""
         session = decoded(Session, await self._send("POST", "session", encode(request)))
         try:
             check_version(session.protocol)
         except VersionMismatch as error:
             raise Outdated(str(error)) from None
         self.session_id = session.session_id
-        self.body_bytes = min(session.body_bytes or UNTOLD_BODY_BYTES, MOST_BODY_BYTES)
+        self.body_bytes = min(session.body_bytes or DEFAULT_BODY_BYTES, MAX_BODY_BYTES)
         return session
 
     async def next_credential(self) -> Credential:
-        """Ask for the credential that replaces ours. Ours stays good until the new one is used."""
+        """Request the next credential. The present one stays valid until the new one is used."""
         return decoded(Credential, await self._send("POST", "credential"))
 
     @property
     def credential(self) -> str:
-        """What it speaks with."""
+        """The credential in use."""
         return self._credential
 
     def forget_previous(self) -> None:
-        """Central has seen the present credential; the one before is nobody's."""
+        """Forget the previous credential: central has seen the present one."""
         self._previous = None
 
-    def speak_with(self, credential: str) -> None:
-        """Use *credential* from now on, and go back if central does not know it."""
+    def use_credential(self, credential: str) -> None:
+        """Use *credential* from now on; fall back to the present one if central does not know the new one."""
         self._previous, self._credential = self._credential, credential
 
     async def poll(self, poll: Poll) -> PollReply:
-        """Ask for work; returns when central has something to say, or after `wait_s`."""
+        """Poll for work; return when central has something to send, or after `wait_s`."""
         response = await self._send("POST", "poll", encode(poll), read_timeout_s=poll.wait_s + POLL_MARGIN_S, session=True)
         return decoded(PollReply, response)
 
     async def ping(self) -> Pong:
-        """Prove the credential; hear central's clock."""
+        """Check the credential; return the worker's name and central's time."""
         return decoded(Pong, await self._send("GET", "ping"))
 
-    async def prove_post(self) -> None:
-        """Prove that more than GET gets through.
+    async def check_post(self) -> None:
+        """Check that POST requests reach central.
 
         Raises:
-            Unreachable: it doesn't.
+            Unreachable: they don't.
         """
-        # No such route: any answer that is central's own will do.
+        # This endpoint has no POST: any answer from central itself is enough.
         with contextlib.suppress(Refused, Superseded, Outdated, Rewind):
             await self._send("POST", "ping", b"{}")
 
     async def append_worker_log(self, stretch: str, offset: int, chunk: bytes, *, gzipped: bool = False) -> int:
-        """Append *chunk* of this worker's own log at *offset* of the stretch; return how many bytes of it central holds now.
+        """Append *chunk* of the worker log at *offset* of *stretch*; return how many bytes of it central holds now.
 
         Raises:
-            Rewind: central stands elsewhere.
+            Rewind: central holds another number of bytes.
         """
         headers = {"content-type": "application/octet-stream"} | ({"content-encoding": "gzip"} if gzipped else {})
         path = f"log?stretch={stretch}&offset={offset}"
         return decoded(LogAppended, await self._send("POST", path, chunk, headers=headers, session=True)).size
 
-    async def tell_usage(self, usage: Usage) -> float:
-        """Tell what this machine and its jobs use; return after how many seconds to do so again."""
+    async def report_usage(self, usage: Usage) -> float:
+        """Report the resource usage of this machine and its jobs; return after how many seconds to report again."""
         return decoded(UsageNoted, await self._send("POST", "usage", encode(usage), session=True)).every_s
 
     async def end_session(self) -> None:
-        """Say that this daemon ends as it should: people see the worker as offline at once. Raises what any call raises."""
+        """Report the regular end of this daemon, so that central shows the worker as offline at once. Raises as any call."""
         await self._send("POST", "session/end", session=True, read_timeout_s=END_SESSION_S)
 
     async def report_runtime(self, runtime: Runtime) -> str:
-        """Report what tasks run in here; return why central offers us no jobs, empty if it does."""
+        """Report the runtime of tasks; return why central offers no jobs to this worker, empty if it does."""
         return decoded(RuntimeNoted, await self._send("POST", "runtime", encode(runtime), session=True)).trouble
 
     async def leave(self) -> None:
-        """Give our credential back. That it has been revoked is as good: central may have heard us, and we not its answer.
+        """Give the credential back. `revoked` counts as success: an earlier attempt arrived and its answer was lost.
 
         Raises:
-            Superseded: central still counts jobs here.
+            Superseded: at central this worker still has jobs.
             Unreachable: no attempt was answered.
         """
         backoff = Backoff(self._clock, floor_s=0.5, ceiling_s=2)
@@ -274,17 +274,17 @@ class Link:
         await self._send("POST", f"jobs/{lease.job_id}/accept", session=True, lease=lease)
 
     async def decline(self, lease: Lease, reason: str) -> None:
-        body = encode(Decline(reason=reason[:LONGEST_SHORT_TEXT]))
+        body = encode(Decline(reason=reason[:MAX_SHORT_TEXT]))
         await self._send("POST", f"jobs/{lease.job_id}/decline", body, session=True, lease=lease)
 
     async def report(self, lease: Lease, report: Report) -> None:
         await self._send("POST", f"jobs/{lease.job_id}/report", encode(report), session=True, lease=lease)
 
     async def append_log(self, lease: Lease, offset: int, chunk: bytes, *, gzipped: bool = False) -> int:
-        """Append *chunk* at *offset* (of the unpacked log); return how many bytes central holds now.
+        """Append *chunk* at *offset* (of the uncompressed log); return how many bytes central holds now.
 
         Raises:
-            Rewind: central stands elsewhere.
+            Rewind: central holds another number of bytes.
         """
         headers = {"content-type": "application/octet-stream"}
         if gzipped:
@@ -294,15 +294,15 @@ class Link:
         return decoded(LogAppended, response).size
 
     async def event(self, lease: Lease, event: TriggerEvent) -> None:
-        """Say how a trigger has ended; its task goes on.
+        """Report how a trigger has ended, so that its task resumes.
 
         Raises:
-            Superseded: the task does not wait for it any more.
+            Superseded: the task no longer waits for the trigger.
         """
         await self._send("POST", f"jobs/{lease.job_id}/event", encode(event), session=True, lease=lease)
 
     async def append_logs(self, body: bytes, *, gzipped: bool = False) -> list[ChunkResult]:
-        """Append pieces of the logs of many triggers; return what became of each, in their order. *body*: `LogChunks`."""
+        """Append pieces of the logs of many triggers; return one result each, in their order. *body*: a `LogChunks` message."""
         headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if gzipped else {})
         return decoded(ChunkResults, await self._send("POST", "logs", body, headers=headers, session=True)).results
 
@@ -310,14 +310,14 @@ class Link:
         """Pass one Execution API call of the job on; errors of the Execution API itself are returned, not raised.
 
         Raises:
-            Refused: `too-large`: the body or the answer passes the limit, also one of a proxy on the way; `invalid`.
+            Refused: `too-large`: the body or the answer exceeds central's or a proxy's limit; `invalid`: a bad path.
         """
-        if _climbs(path):
-            # Dot segments would be resolved on the way: a job could speak as its worker, to any route.
+        if _leaves_execution_api(path):
+            # Proxies would resolve dot segments: a job could call any endpoint with the worker's credential.
             detail = f"{path[:200]!r} is not a path of the Execution API"
-            raise from_problem(problem(ProblemCode.INVALID, detail))
+            raise from_problem(make_problem(ProblemCode.INVALID, detail))
         if len(body) > self.body_bytes:
-            raise _too_large(too_long(f"the body of {method} {path[:200]}", len(body), self.body_bytes))
+            raise _too_large(explain_too_large(f"the body of {method} {path[:200]}", len(body), self.body_bytes))
         kept = {name: value for name, value in headers.items() if name.lower() in CALL_HEADERS}
         path = f"jobs/{lease.job_id}/execution/{path.lstrip('/')}"
         patience_s = TIMEOUT_S + len(body) / BYTES_PER_S
@@ -330,13 +330,13 @@ class Link:
 
     @property
     def is_down(self) -> bool:
-        """Whether the last request found no central; one that waits now would only wait."""
+        """Whether the last request did not reach central."""
         return self._is_down
 
     async def wait_for_contact(self, at_most_s: float) -> None:
-        """Wait *at_most_s*, or until anyone hears of central (and a moment more, so that not all call at once).
+        """Wait *at_most_s*, or until a request has reached central again (and a random moment more, to spread the callers).
 
-        What a busy central asked for holds all the same: one call that got through doesn't mean that there is room for all.
+        A busy central's `Retry-After` is still respected: one successful call doesn't mean that there is room for all.
         """
         latest = self._clock.monotonic() + at_most_s
         with anyio.move_on_after(at_most_s) as waited:
@@ -346,7 +346,7 @@ class Link:
             await self._clock.sleep(asked_s + 0.2 * self._clock.chance())
 
     def _note_up(self) -> None:
-        # Only the end of an outage wakes waiters: each success of another call would press a central that is merely busy.
+        # Only the end of an outage wakes waiters. Waking them after each successful call would overload a busy central.
         if self._is_down:
             self._is_down = False
             self._contact.set()
@@ -370,18 +370,18 @@ class Link:
         execution: bool = False,
         repeats: bool = True,
     ) -> Executed:
-        """Send; return the answer. *repeats*: the call may be made twice.
+        """Send a request; return the answer. *repeats*: whether the call may be made twice.
 
         Raises:
             Unreachable, Refused, Superseded, Outdated, Rewind: see :mod:`.errors`.
         """
         used = self._credential
         own = {MARKER_HEADER: PROTOCOL_VERSION, "accept-encoding": "gzip"}
-        if used:  # `check URL` has no credential, and a header without one is no valid header
+        if used:  # `check URL` has no credential, and a header with an empty one is invalid
             own["authorization"] = f"Bearer {used}"
         if session:
             if self.session_id is None:
-                raise Unreachable("no session with central has been opened yet")
+                raise Unreachable("there is no session with central yet")
             own[SESSION_HEADER] = self.session_id
         if lease:
             own[EPOCH_HEADER] = str(lease.epoch)
@@ -399,7 +399,7 @@ class Link:
                 try:
                     answer = await self._exchange(client, request, execution=execution)
                 except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-                    # The server closed a kept-alive connection just as we used it: again at once, just once.
+                    # The server closed a kept-alive connection just when it was used: retry at once, only once.
                     if not repeats or self._clock.monotonic() - started > STALE_S:
                         raise self._unreachable(error) from None
                     try:
@@ -409,16 +409,14 @@ class Link:
                 except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
                     raise self._unreachable(error) from None
         except (Refused, Withheld) as error:
-            if error.code not in (ProblemCode.UNAUTHORIZED, ProblemCode.EXPIRED) or not self._falls_back(used):
+            if error.code not in (ProblemCode.UNAUTHORIZED, ProblemCode.EXPIRED) or not self._switch_credential(used):
                 raise
-            raise Unreachable(
-                f"the credential was changed while it was used ({error}); trying again with the present one"
-            ) from None
+            raise Unreachable(f"the credential changed during the request ({error}); retrying with the present one") from None
         self._note_up()
         return answer
 
-    def _falls_back(self, used: str) -> bool:
-        """Say whether another credential than the one *used* is worth a try."""
+    def _switch_credential(self, used: str) -> bool:
+        """Return whether to retry with another credential than *used*; go back to the previous one if there is no newer one."""
         if used != self._credential:
             return True
         if self._previous is None:
@@ -433,14 +431,14 @@ class Link:
         try:
             if MARKER_HEADER not in response.headers:
                 if execution and response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-                    # Tried again it would be refused again. Central is there: a smaller call gets through.
+                    # A retry would be refused again. Central is reachable: a smaller call succeeds.
                     size = request.headers.get("content-length", "?")
                     raise _too_large(
                         f"a proxy between this worker and central refuses a body of {size} bytes (status 413, without central's "
                         "header): raise its limit (nginx: client_max_body_size) to central's, or keep large values in a store"
                     )
                 self._is_down = True
-                self._connections.suspect_files()
+                self._connections.recheck_files()
                 page = await _first_bytes(response)
                 raise Unreachable(diagnose(response, page, self.central, self.proxy), was_cut=True)
             body = await (self._bounded_answer(response, request) if execution else _bounded(response, MAX_BODY))
@@ -458,7 +456,9 @@ class Link:
             raise from_problem(found, retry_after_s=retry_after_s)
         kept = {name: response.headers[name] for name in ANSWER_HEADERS if name in response.headers}
         if not response.is_success and not execution:
-            raise Unreachable(f"central answered {response.status_code} to {request.url.path} without saying why")
+            raise Unreachable(
+                f"central answered {response.status_code} to {request.url.path} without a reason; see the logs of its API servers"
+            )
         return Executed(response.status_code, kept, body)
 
     async def _bounded_answer(self, response: httpx.Response, request: httpx.Request) -> bytes:
@@ -467,32 +467,38 @@ class Link:
         announced = response.headers.get("content-length", "")
         try:
             return await _bounded(response, most, int(announced) if announced.isdigit() else 0)
-        except _Longer as error:
+        except _TooLong as error:
             self._note_up()
             what = f"central's answer to {request.method} {request.url.path[-200:]}"
-            raise _too_large(too_long(what, error.size, self.body_bytes)) from None
+            raise _too_large(explain_too_large(what, error.size, self.body_bytes)) from None
 
     def _unreachable(self, error: Exception) -> Unreachable:
         self._is_down = True
-        self._connections.suspect_files()
+        self._connections.recheck_files()
         never_left = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
         return Unreachable(describe(error, self.central, self.proxy), was_cut=not never_left)
 
 
 def decoded(kind: type[T], answer: Executed) -> T:
-    """Return the message in an answer; nonsense is not central's word."""
+    """Return the message in *answer*.
+
+    Raises:
+        Unreachable: the answer is not such a message.
+    """
     try:
         return decode(kind, answer.body)
     except Malformed as error:
-        raise Unreachable(f"central's answer makes no sense: {error}; central may be newer than this worker") from None
+        raise Unreachable(
+            f"central's answer can't be read: {error}; central may be newer than this worker: update the worker"
+        ) from None
 
 
-def _climbs(path: str) -> bool:
+def _leaves_execution_api(path: str) -> bool:
     return any(part in (".", "..") for part in unquote(path.partition("?")[0]).replace("\\", "/").split("/")) or "#" in path
 
 
 class _Pieces:
-    """A body that is sent in pieces, again if need be. The time limit of a write is for each: a slow line may take time."""
+    """A body that is sent in pieces and can be sent again. The time limit applies to each piece, so slow lines are allowed."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -503,7 +509,7 @@ class _Pieces:
 
 
 async def _first_bytes(response: httpx.Response) -> bytes:
-    """Return the beginning of a page that isn't central's, as far as it comes soon."""
+    """Return the beginning of a page that isn't central's, as much as arrives within :data:`PAGE_S`."""
     page = b""
     with anyio.move_on_after(PAGE_S), contextlib.suppress(httpx.HTTPError, ssl.SSLError, OSError):
         async for chunk in response.aiter_bytes(PAGE):
@@ -513,30 +519,30 @@ async def _first_bytes(response: httpx.Response) -> bytes:
     return page[:PAGE]
 
 
-class _Longer(Unreachable):
-    """An answer is longer than its kind may be. *size*: what is known of it, in bytes."""
+class _TooLong(Unreachable):
+    """An answer exceeds its size limit. *size*: its known size in bytes."""
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"central's answer is longer than {limit} bytes; that is not expected of it")
+        super().__init__(f"central's answer is longer than the limit of {limit} bytes")
         self.size = size
 
 
 async def _bounded(response: httpx.Response, limit: int, announced: int = 0) -> bytes:
-    """Raises: _Longer."""
+    """Raises: _TooLong."""
     if announced > limit:
-        raise _Longer(announced, limit)
+        raise _TooLong(announced, limit)
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > limit:
-            raise _Longer(size, limit)
+            raise _TooLong(size, limit)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
 def _too_large(detail: str) -> WorkerError:
-    return from_problem(problem(ProblemCode.TOO_LARGE, detail))
+    return from_problem(make_problem(ProblemCode.TOO_LARGE, detail))
 
 
 def _retry_after(response: httpx.Response) -> float | None:

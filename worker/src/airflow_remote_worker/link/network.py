@@ -1,7 +1,7 @@
-"""The way to central as the site wants it: through which proxy, trusting whom, showing which certificate.
+"""The site's network settings for the connection to central: proxy, trusted authorities, client certificate.
 
-Owns the rules about proxies and TLS, and knows when a file that they come from has changed. It refuses to own requests, which are
-:mod:`.link`'s. A password of a proxy is in :class:`Proxy` alone, and never in its text.
+Owns the rules about proxies and TLS, and detects changes of the files behind them. Requests are in :mod:`.client`. Only
+:class:`Proxy` holds a proxy's password, and its text never shows it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from airflow_remote_worker.errors import Refused
 from airflow_remote_worker.state.directory import Membership
 
 DIRECT = "none"
-"""As the setting `proxy`: go straight, whatever the environment says."""
+"""Value of the setting `proxy` for no proxy, whatever the environment says."""
 
 KEEPALIVE_S = 15
-"""Some networks forget a connection that was silent for 20 s."""
+"""Some networks drop a connection that was silent for 20 s."""
 
 Stamp = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy; its text is safe to show."""
+    """An HTTP proxy. `str()` and `repr()` don't show its password."""
 
     url: str
     """Without user and password."""
     source: str
-    """Which setting or variable named it."""
+    """The setting or environment variable that names it."""
     auth: tuple[str, str] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
@@ -45,20 +45,20 @@ class Proxy:
 
 
 @dataclass(frozen=True)
-class Way:
-    """What one generation of connections is made with."""
+class Route:
+    """The proxy and the TLS contexts that a pool of connections is made with."""
 
     tls: ssl.SSLContext | None
     """None: plain http."""
     proxy: Proxy | None
     proxy_tls: ssl.SSLContext | None
-    """For a proxy that itself speaks TLS."""
+    """For a proxy with an https address."""
     stamp: Stamp
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """Every setting about the way to central. Files are read by :meth:`way`, not before."""
+    """All network settings for the connection to central. Only :meth:`route` reads the files."""
 
     central: str
     insecure_http: bool = False
@@ -70,7 +70,7 @@ class Network:
 
     @classmethod
     def of(cls, config: Config, membership: Membership | None = None, *, central: str = "") -> Network:
-        """Return what *config* says, and where it is silent what `join` was told.
+        """Return the settings of *config*; those not set there come from `join`.
 
         Raises:
             ConfigError: central's address can't be used.
@@ -90,33 +90,33 @@ class Network:
 
     @property
     def warning(self) -> str:
-        """What must not be overlooked about this way; empty if all is well."""
+        """A warning about an unencrypted connection; empty if there is no need for one."""
         parts = urlsplit(self.central)
         if parts.scheme == "https" or is_loopback(parts.hostname or ""):
             return ""
         return (
-            f"NOT ENCRYPTED: {self.central} is plain http: everyone on the way can read and alter this worker's credential, its "
-            "tasks' secrets and their results; use https"
+            f"NOT ENCRYPTED: {self.central} is plain http: everyone on the network can read and change this worker's credential, "
+            "its tasks' secrets and their results; use https"
         )
 
-    def way(self) -> Way:
-        """Read the files, make what connections need.
+    def route(self) -> Route:
+        """Read the files and return what connections need.
 
         Raises:
             Refused: a certificate can't be used.
             ConfigError: the proxy's address or password can't be used.
         """
-        stamp = self.stamp()  # before reading: what changes meanwhile is read again
+        stamp = self.stamp()  # before reading, so that a change during reading is detected later
         proxy = self.find_proxy()
         tls = None
         if urlsplit(self.central).scheme == "https":
-            tls = trusting(self.ca_file)
+            tls = make_trust_context(self.ca_file)
             if self.client_cert:
-                show_certificate(tls, self.client_cert, self.client_key or self.client_cert)
-        return Way(tls, proxy, trusting(self.ca_file) if proxy and proxy.url.startswith("https:") else None, stamp)
+                load_client_certificate(tls, self.client_cert, self.client_key or self.client_cert)
+        return Route(tls, proxy, make_trust_context(self.ca_file) if proxy and proxy.url.startswith("https:") else None, stamp)
 
     def stamp(self) -> Stamp:
-        """Return what differs once a file behind the way has been changed or replaced."""
+        """Return a value that changes whenever one of the files is changed or replaced."""
         system = ssl.get_default_verify_paths()
         authorities = [self.ca_file] if self.ca_file else [system.cafile, system.capath]
         return tuple(_stamp(path) for path in (*authorities, self.client_cert, self.client_key, self.proxy_auth_file))
@@ -125,7 +125,7 @@ class Network:
         """Return the proxy for central, if any.
 
         Raises:
-            ConfigError: it can't be used.
+            ConfigError: the proxy can't be used.
         """
         parts = urlsplit(self.central)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -150,10 +150,10 @@ class Network:
 
 
 def parse_proxy(url: str, source: str) -> Proxy:
-    """Take *url* apart.
+    """Parse the *url* of a proxy.
 
     Raises:
-        ConfigError: not the address of an HTTP proxy; the text never shows the password.
+        ConfigError: not the address of an HTTP proxy. The error's text never shows the password.
     """
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -161,10 +161,10 @@ def parse_proxy(url: str, source: str) -> Proxy:
     except ValueError:
         host, port, parts = None, None, urlsplit("http:")
     if parts.scheme.startswith("socks"):
-        raise ConfigError(f"{source}: this worker speaks to HTTP proxies only, not SOCKS; give an http:// address")
+        raise ConfigError(f"{source}: this worker supports only HTTP proxies, not SOCKS; give an http:// address")
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(
-            f"{source}: this is not a proxy's address; give one such as http://user:password@proxy.example.com:3128"
+            f"{source}: not the address of an HTTP proxy; give one such as http://user:password@proxy.example.com:3128"
         )
     shown = f"[{host}]" if ":" in host else host
     auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
@@ -172,7 +172,10 @@ def parse_proxy(url: str, source: str) -> Proxy:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Say whether `NO_PROXY` exempts *host*: *, names with all below them, addresses, networks (10.0.0.0/8); some with a port."""
+    """Return whether `NO_PROXY` exempts *host*.
+
+    Entries are `*`, domains (with their subdomains), addresses or networks (10.0.0.0/8), each optionally with a port.
+    """
     host = host.lower().rstrip(".")
     for entry in (part.strip().lower() for part in no_proxy.split(",")):
         if entry == "*":
@@ -183,13 +186,13 @@ def is_exempt(host: str, port: int, no_proxy: str) -> bool:
         name = name.strip("[]")
         if wanted and int(wanted) != port:
             continue
-        if name and (_within(host, name) or host == (name := name.removeprefix("*").lstrip(".")) or host.endswith(f".{name}")):
+        if name and (_is_within(host, name) or host == (name := name.removeprefix("*").lstrip(".")) or host.endswith(f".{name}")):
             return True
     return False
 
 
-def trusting(ca_file: str | None) -> ssl.SSLContext:
-    """Return what verifies central: the authorities in *ca_file*, else those that the operating system trusts.
+def make_trust_context(ca_file: str | None) -> ssl.SSLContext:
+    """Return a TLS context that trusts the authorities in *ca_file*, or without it those of the operating system.
 
     Raises:
         Refused: *ca_file* can't be used.
@@ -206,19 +209,19 @@ def trusting(ca_file: str | None) -> ssl.SSLContext:
         import truststore
 
         context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # whatever the system's OpenSSL would still allow
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # even if the system's OpenSSL allows older versions
     return context
 
 
-def show_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
-    """Let *context* prove who we are.
+def load_client_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """Load the client certificate into *context*.
 
     Raises:
-        Refused: certificate and key can't be used.
+        Refused: the certificate or the key can't be used.
     """
 
     def no_passphrase() -> str:
-        raise ValueError("the key has a passphrase, and nobody is there to type it")
+        raise ValueError("the key has a passphrase, which a daemon can't enter")
 
     try:
         context.load_cert_chain(cert, key, password=no_passphrase)
@@ -229,14 +232,14 @@ def show_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
         ) from None
 
 
-def keepalive() -> list[tuple[int, int, int]]:
-    """Return the socket options that let the kernel speak on a silent connection.
+def keepalive_options() -> list[tuple[int, int, int]]:
+    """Return the socket options for TCP keep-alive.
 
-    Firewalls and routers that translate addresses forget silent connections without a word; and a central that lost power says
-    nothing either. The probes keep the former awake and find the latter within half a minute.
+    Firewalls and NAT routers drop silent connections without notice, and a central that lost power doesn't close its connections.
+    The probes keep a connection known to the former and detect the latter within half a minute.
     """
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    # The last is macOS's name of the first.
+    # macOS has TCP_KEEPALIVE instead of TCP_KEEPIDLE.
     for name, value in (("TCP_KEEPIDLE", KEEPALIVE_S), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_KEEPALIVE", KEEPALIVE_S)):
         if hasattr(socket, name):
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
@@ -247,15 +250,15 @@ def _read_auth(path: str) -> tuple[str, str]:
     try:
         line = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "not a text"
+        cause = getattr(error, "strerror", None) or "not a text file"
         raise ConfigError(f"proxy_auth_file: {path} can't be read: {cause}; check the path and its permissions") from None
     user, colon, password = line.partition(":")
     if not user or not colon or "\n" in line:
-        raise ConfigError(f"proxy_auth_file: {path} must hold one line, user:password")
+        raise ConfigError(f"proxy_auth_file: {path} must contain exactly one line user:password")
     return user, password
 
 
-def _within(host: str, network: str) -> bool:
+def _is_within(host: str, network: str) -> bool:
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
     except ValueError:
@@ -277,7 +280,7 @@ def _text(path: Path | None) -> str | None:
 
 
 def causes(error: BaseException) -> Iterable[BaseException]:
-    """Yield *error* and what led to it."""
+    """Yield *error* and its chain of causes."""
     found: BaseException | None = error
     while found is not None:
         yield found

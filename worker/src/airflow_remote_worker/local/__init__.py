@@ -1,1 +1,1 @@
-"""What the daemon and a shim share on this machine: frames, files, the clock. Runs in both interpreters."""
+"""Frames, files and the clock that the daemon and a shim share on this machine. Runs in both interpreters."""

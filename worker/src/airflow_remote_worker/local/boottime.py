@@ -1,4 +1,4 @@
-"""Seconds since the machine started, the same clock for the daemon and its shims: one counts on where the other stopped."""
+"""Seconds since the machine started: one clock for the daemon and its shims, so that their times can be compared."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ _BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def now() -> float:
-    """Seconds that never run backwards and go on while the machine is suspended; comparable until the next reboot."""
-    # CLOCK_MONOTONIC stands still while a laptop sleeps; central's `lost_after` doesn't.
+    """Return seconds that never run backwards and go on while the machine is suspended; comparable until the next reboot."""
+    # CLOCK_MONOTONIC stops while a laptop sleeps; central's `lost_after` goes on.
     return time.monotonic() if _BOOT_CLOCK is None else time.clock_gettime(_BOOT_CLOCK)

@@ -1,7 +1,7 @@
-"""What a shim, its zygote and the daemon say to each other on this machine: length-prefixed msgpack frames.
+"""Messages between shims, the zygote, trigger hosts and the daemon on this machine: length-prefixed msgpack frames.
 
-Imported by both interpreters (the worker's and the runtime's), so it needs nothing but the protocol, stdlib and msgspec, which
-the Task SDK depends on too. A frame is a 4-byte big-endian length and that many bytes of msgpack.
+Imported by both interpreters (the worker's and the runtime's), so it needs only the protocol package, the standard library and
+msgspec, which the Task SDK depends on too. A frame is a 4-byte big-endian length and that many bytes of msgpack.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import socket
 import struct
 
 import msgspec
-from airflow_remote_protocol.execution import MOST_BODY_BYTES
+from airflow_remote_protocol.execution import MAX_BODY_BYTES
 
 LENGTH = struct.Struct(">I")
-MAX_FRAME = MOST_BODY_BYTES + (1 << 20)
-"""The largest body of an Execution API call that central may be set to take (a large XCom), and what is around it."""
+MAX_FRAME = MAX_BODY_BYTES + (1 << 20)
+"""The largest body of an Execution API call that central can be configured to accept (a large XCom), and 1 MiB for the rest."""
 ACCEPT = "accept"
-"""The path of a :class:`Call` (POST) that isn't the Execution API's: the daemon accepts the offer at central. For kinds of jobs
-that have no `run` call of their own."""
+"""The path of a :class:`Call` (POST) outside the Execution API: the daemon accepts the offer at central. For kinds of jobs
+without a `run` call."""
 
 OWN_CALL = re.compile(r"(?:task-instances|callbacks)/[^/?]+/(run|state|heartbeat)(?:\?|$)")
-"""Paths of the Execution API by which a task's start, end and life are told; other paths may end in such words too."""
+"""Paths of the Execution API that report a task's start, state and heartbeat; other paths may end in the same words."""
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """Shim → daemon, first frame of each connection: proof that it speaks for this job."""
+    """Shim → daemon, first frame of each connection: proof that it belongs to this job."""
 
     job_id: str
     key: str
@@ -33,7 +33,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
-    """Shim → daemon: one Execution API request. At most one is open per connection."""
+    """Shim → daemon: one Execution API request. At most one may be open per connection."""
 
     id: int
     method: str
@@ -42,11 +42,11 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
     headers: dict[str, str]
     body: bytes = b""
     may_spool: bool = False
-    """The shim would rather keep it in the job's outbox than wait for central."""
+    """The shim prefers to keep the call in the job's outbox over waiting for central."""
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
-    """Daemon → shim: the response to call *id*. The daemon waits out an outage before it answers."""
+    """Daemon → shim: the response to call *id*. During an outage the daemon waits before it answers."""
 
     id: int
     status: int
@@ -61,11 +61,11 @@ class Spool(msgspec.Struct, frozen=True, tag="spool"):
 
 
 class Spooled(msgspec.Struct, frozen=True, tag="spooled"):
-    """Shim → daemon: something is in the outbox. Also true, and not said, whenever a shim connects."""
+    """Shim → daemon: the outbox has a new record. Not sent on connecting: the daemon then always looks into the outbox."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """Daemon → shim, at any time: end the task by the supervisor's own path."""
+    """Daemon → shim, at any time: end the task as the supervisor would."""
 
     reason: str
     """A `StopReason` value of the protocol."""
@@ -79,7 +79,7 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
 
 
 class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
-    """Zygote → daemon: the shim's process. *start_time* as psutil's `create_time()` gives it, to tell a reused pid."""
+    """Zygote → daemon: the shim's process. *start_time* is psutil's `create_time()`, to recognise a reused pid."""
 
     job_dir: str
     pid: int
@@ -87,7 +87,7 @@ class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Zygote → daemon, once: preloaded and willing to fork."""
+    """Zygote → daemon, once: preloaded and ready to fork."""
 
     pid: int
     python: str
@@ -96,7 +96,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Unable(msgspec.Struct, frozen=True, tag="unable"):
-    """Zygote → daemon: the runtime can't host tasks, and why; or (with *job_dir*) this fork failed."""
+    """Zygote → daemon: why the runtime can't host tasks, or (with *job_dir*) why this fork failed."""
 
     reason: str
     job_dir: str = ""
@@ -123,7 +123,7 @@ class KeepTriggers(msgspec.Struct, frozen=True, tag="keep-triggers"):
 
 
 class StartTrigger(msgspec.Struct, frozen=True, tag="start-trigger"):
-    """Daemon → trigger host: run this trigger. Nothing happens if the host has it already."""
+    """Daemon → trigger host: run this trigger. The host ignores it if it runs the trigger already."""
 
     lease: LeaseName
     workload: bytes
@@ -131,7 +131,7 @@ class StartTrigger(msgspec.Struct, frozen=True, tag="start-trigger"):
     stop_after_s: float = 0.0
     """How long after the last contact with central the host must cancel it; 0: never."""
     contact_at: float = 0.0
-    """When the last contact began that the daemon knew of, by :func:`.boottime.now`."""
+    """When the last contact known to the daemon began, by :func:`.boottime.now`."""
 
 
 class CancelTrigger(msgspec.Struct, frozen=True, tag="cancel-trigger"):
@@ -157,7 +157,7 @@ class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
 
 
 class Taken(msgspec.Struct, frozen=True, tag="taken"):
-    """Daemon → trigger host: the end of this trigger is stored; forget it."""
+    """Daemon → trigger host: the end of this trigger is stored; the host can forget it."""
 
     lease: LeaseName
 
@@ -187,15 +187,15 @@ class TriggerCall(msgspec.Struct, frozen=True, tag="trigger-call"):
 
 
 class Blocked(msgspec.Struct, frozen=True, tag="blocked"):
-    """Trigger host → daemon: its event loop did not turn for *seconds*."""
+    """Trigger host → daemon: its event loop was blocked for *seconds*."""
 
     seconds: float
     lease: LeaseName | None = None
-    """The trigger that blocked it, if that is known."""
+    """The trigger that blocked it, if known."""
 
 
 class Leave(msgspec.Struct, frozen=True, tag="leave"):
-    """Daemon → trigger host: end, because there is no trigger for you."""
+    """Daemon → trigger host: end, because there are no more triggers for this host."""
 
 
 JobFrame = Hello | Call | Answer | Spool | Spooled | Stop | Spawn | Spawned | Ready | Unable
@@ -208,11 +208,11 @@ _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 
 class BrokenFrame(ValueError):
-    """The peer closed in the middle of a frame, or sent something that is none."""
+    """The peer closed in the middle of a frame, or sent something that is not a frame."""
 
 
 def pack(frame: msgspec.Struct) -> bytes:
-    """Return *frame* with its length before it."""
+    """Return *frame* as bytes, prefixed with its length."""
     body = _encoder.encode(frame)
     if len(body) > MAX_FRAME:
         raise BrokenFrame(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME}")
@@ -223,7 +223,7 @@ def unpack(body: bytes) -> Frame:
     """Return the frame in *body* (the length already stripped).
 
     Raises:
-        BrokenFrame: not a frame we know.
+        BrokenFrame: not a known frame.
     """
     try:
         return _decoder.decode(body)
@@ -235,7 +235,7 @@ def check_length(prefix: bytes) -> int:
     """Return the length that *prefix* (4 bytes) announces.
 
     Raises:
-        BrokenFrame: longer than we accept.
+        BrokenFrame: longer than :data:`MAX_FRAME`.
     """
     (length,) = LENGTH.unpack(prefix)
     if length > MAX_FRAME:
@@ -244,7 +244,7 @@ def check_length(prefix: bytes) -> int:
 
 
 def receive(sock: socket.socket) -> Frame | None:
-    """Block for one frame; None when the peer closed between frames. For the shim and the zygote; the daemon reads streams."""
+    """Block until one frame has arrived and return it; None if the peer closed between frames. The daemon uses streams."""
     prefix = _receive_exactly(sock, LENGTH.size)
     if not prefix:
         return None

@@ -1,12 +1,12 @@
-"""Files and variables that the daemon, a shim and a trigger host share: what each must know, and how it ended."""
+"""Files and environment variables that the daemon shares with shims and trigger hosts: their input and their results."""
 
 from __future__ import annotations
 
 import msgspec
-from airflow_remote_protocol.execution import UNTOLD_BODY_BYTES
+from airflow_remote_protocol.execution import DEFAULT_BODY_BYTES
 
 JOB_MARK = "AIRFLOW_REMOTE_JOB"
-"""Environment variable of all that a job starts: `<job id>.<epoch>`. It finds them even when their shim can't look any more."""
+"""Environment variable of every process that a job starts: `<job id>.<epoch>`. The daemon finds them by it without a shim."""
 
 
 TASK_SETTINGS = "AIRFLOW_REMOTE_TASK_SETTINGS"
@@ -14,11 +14,11 @@ TASK_SETTINGS = "AIRFLOW_REMOTE_TASK_SETTINGS"
 
 
 class JobSpec(msgspec.Struct, frozen=True):
-    """`job.json` in a job directory: all that the shim must know. Written by the daemon before the shim starts.
+    """`job.json` in a job directory: the shim's input. Written by the daemon before the shim starts.
 
     The job directory also holds: `task.log` (JSON lines, written by the shim; the daemon appends only before the shim starts or
-    after it has gone), `outbox` (see :mod:`.outbox`), `result.json` (:class:`Result`, written last, atomically), `shim.log`
-    (stdout/stderr of the shim itself). Nothing here is secret but *key*, which opens the local gateway for this job alone.
+    after it has ended), `outbox` (see :mod:`.outbox_file`), `result.json` (:class:`Result`, written last, atomically), `shim.log`
+    (stdout/stderr of the shim itself). Only *key* is secret: it opens the local gateway for this job.
     """
 
     job_id: str
@@ -31,36 +31,36 @@ class JobSpec(msgspec.Struct, frozen=True):
     workload: msgspec.Raw
     """The protocol's workload of this kind as JSON."""
     bundle_path: str
-    """Where the Dags of the job's bundle are on this machine; empty for a job without a bundle."""
+    """Directory of the job's bundle on this machine; empty for a job without a bundle."""
     kind: str = "task"
     """A `JobKind` value of the protocol."""
     stop_after_s: float = 0.0
-    """How long after the last contact with central the job must be stopped here."""
+    """How long after the last contact with central the shim must stop the job."""
     contact_at: float = 0.0
-    """When the last contact began that the daemon knew of, by :func:`.boottime.now`."""
+    """When the last contact known to the daemon began, by :func:`.boottime.now`."""
     contact_path: str = ""
-    """Where the daemon writes later ones; empty: the shim doesn't count."""
+    """The file to which the daemon writes later contacts; empty: the shim does not watch the time without contact."""
     run_as_user: str = ""
-    """As whom the job's code runs; empty: as the shim does."""
-    body_bytes: int = UNTOLD_BODY_BYTES
-    """How large the body of an Execution API call may be, as central said when the job was taken."""
+    """The user that the job's code runs as; empty: the shim's user."""
+    body_bytes: int = DEFAULT_BODY_BYTES
+    """Central's limit for the body of an Execution API call when the job was taken."""
     site_code: str = ""
-    """MD5 of a Dag file that is not the one that central parsed; empty: it is."""
+    """MD5 of the Dag file if it differs from the one that central parsed; else empty."""
     code_note: str = ""
-    """What people should know about that."""
+    """A note for users about that difference."""
 
 
 CANARY_SPEC = "canary.json"
-"""In a directory that a process is started for: it runs the canary (:mod:`.canary`), no job."""
+"""A process whose directory has this file runs the canary (:mod:`airflow_remote_worker.shim.canary`), not a job."""
 
 
 class CanaryResult(msgspec.Struct, frozen=True):
-    """`result.json` of a canary: whether the runtime can host tasks, and what it is."""
+    """`result.json` of a canary: whether the runtime can host tasks, and its versions."""
 
     trouble: str = ""
-    """Why it can't; empty: it can."""
+    """Why the runtime can't host tasks; empty: it can."""
     airflow: str = ""
-    """Versions; empty: not installed."""
+    """The version, as the next two; empty: not installed."""
     task_sdk: str = ""
     python: str = ""
     watched: list[str] = []
@@ -68,11 +68,11 @@ class CanaryResult(msgspec.Struct, frozen=True):
 
 
 HOST_SPEC = "host.json"
-"""In a directory that the zygote is to start a process for: it is a trigger host, not a job."""
+"""A process whose directory has this file is a trigger host, not a job."""
 
 
 class HostSpec(msgspec.Struct, frozen=True):
-    """`host.json`: all that a trigger host must know. Its triggers are in no file: they come over the socket."""
+    """`host.json`: the input of a trigger host, except its triggers, which it receives over the socket."""
 
     host_id: str
     key: str
@@ -81,21 +81,21 @@ class HostSpec(msgspec.Struct, frozen=True):
     bundle_name: str
     bundle_path: str
     run_as_user: str = ""
-    """As whom the triggers run; empty: as the host does."""
+    """The user that the triggers run as; empty: the host's user."""
     code: str = ""
-    """The state of the bundle's code, and of central's settings for tasks, when the host started; only the daemon compares it."""
+    """Fingerprint of the bundle's code and of central's settings for tasks when the host started. Only the daemon compares it."""
     contact_path: str = ""
-    """Where the daemon writes when it last had contact with central."""
+    """The file to which the daemon writes the time of its last contact with central."""
 
 
 class Result(msgspec.Struct, frozen=True):
-    """`result.json`: how the job ended, as its shim saw it."""
+    """`result.json`: how the job ended, written by its shim."""
 
     exit_code: int
     final_state: str
     stopped: bool = False
-    """It ended because of a :class:`Stop`."""
+    """Whether it ended because of a :class:`~.frames.Stop`."""
     error: str = ""
-    """Why the shim could not host the task (an exception of the supervisor), for people."""
+    """Why the shim could not host the task (an exception of the supervisor), for users to read."""
     begun: bool | None = None
-    """Whether the task's own code has begun. False: it failed before, although central had let it start. None: unknown."""
+    """Whether the task's own code began. False: the task failed before that, although central had let it start. None: unknown."""

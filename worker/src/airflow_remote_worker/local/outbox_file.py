@@ -1,8 +1,8 @@
 """The file `outbox` in a job directory: a task's writes that central has not received yet, in their order.
 
-Only the shim writes it (`shim/outbox_writer.py`), and only the daemon reads it (`jobs/outbox_reader.py`), so neither needs the
-other to be alive. A record is an 8-byte head (length and CRC-32, big-endian) and a :class:`~.frames.Call` as msgpack.
-`outbox.done` holds the number of bytes that the daemon has delivered. The file only grows; it is removed when the job is closed.
+Only the shim writes it (`shim/outbox_writer.py`), and only the daemon reads it (`jobs/outbox_reader.py`), so each works while the
+other is not running. A record is an 8-byte head (length and CRC-32, big-endian) and a :class:`~.frames.Call` as msgpack.
+`outbox.done` holds the number of bytes that the daemon has delivered. The file only grows and is removed when the job is closed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A checksum at the end of a JSON file: a file that a disk garbled reads as damaged, not as something else.
+"""A checksum at the end of a JSON file, so that a file that the disk has changed is recognised as damaged.
 
-The seal is the last member of the object, so the file stays JSON that anybody reads; who doesn't know the seal ignores it. A file
-without one is taken as it is. Both interpreters write such files, so this needs nothing but the standard library.
+The checksum (the seal) is the last member of the object, so the file stays valid JSON, and programs that don't know the seal can
+ignore it. A file without a seal is accepted unchecked. Both interpreters write such files, so this module needs only the
+standard library.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _LENGTH = len(_NAME) + 8 + len(b'"}')
 
 
 class Broken(ValueError):
-    """The content is not what was sealed."""
+    """The content has changed since it was sealed."""
 
 
 def sealed(body: bytes) -> bytes:
@@ -25,7 +26,7 @@ def unsealed(body: bytes) -> bytes:
     """Return the object without its seal.
 
     Raises:
-        Broken: something has changed it since.
+        Broken: the checksum doesn't match.
     """
     rest, seal = body[:-_LENGTH], body[-_LENGTH:]
     if not seal.startswith(_NAME):

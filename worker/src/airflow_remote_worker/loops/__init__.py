@@ -1,1 +1,1 @@
-"""The daemon's side tasks, one per file."""
+"""The daemon's background loops, one per module."""

@@ -1,6 +1,6 @@
-"""Tells central how triggers ended (event, hand-back, could not start): at once, and again until that is acknowledged.
+"""Reports how triggers ended (event, hand-back, could not start) to central: at once, and repeatedly until acknowledged.
 
-The oldest first, few at a time: after an outage a thousand may wait.
+The oldest first, a few at a time: after an outage a thousand may be pending.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ AT_ONCE = 8
 
 
 class EndTriggersLoop:
-    """*told* is called when central knows the ending, or does not want it."""
+    """*on_delivered* is called when central has acknowledged the ending or does not accept it."""
 
-    def __init__(self, link: Link, clock: Clock, told: Callable[[Trigger], None]) -> None:
+    def __init__(self, link: Link, clock: Clock, on_delivered: Callable[[Trigger], None]) -> None:
         self._link = link
         self._clock = clock
-        self._told = told
+        self._on_delivered = on_delivered
         self._slots = anyio.CapacityLimiter(AT_ONCE)
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Be the parent of all deliveries, until cancelled."""
+        """Run all deliveries, until cancelled."""
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             await anyio.sleep_forever()
 
-    def tell(self, trigger: Trigger) -> None:
-        """Tell central the ending of this trigger."""
-        assert self._tasks is not None, "the loop that tells how triggers ended is not running"
-        self._tasks.start_soon(self._tell, trigger, name=f"end of trigger {trigger.lease}")
+    def report_end(self, trigger: Trigger) -> None:
+        """Report the ending of this trigger to central."""
+        assert self._tasks is not None, "the loop that reports how triggers ended is not running"
+        self._tasks.start_soon(self._report_end, trigger, name=f"end of trigger {trigger.lease}")
 
-    async def _tell(self, trigger: Trigger) -> None:
+    async def _report_end(self, trigger: Trigger) -> None:
         async with self._slots:
             await self._deliver(trigger)
-        self._told(trigger)
+        self._on_delivered(trigger)
 
     async def _deliver(self, trigger: Trigger) -> None:
         attempts = Attempts(self._link, self._clock, floor_s=0.2)
-        while trigger.ending is not None:  # it may be superseded meanwhile
+        while trigger.ending is not None:  # None once it is superseded
             try:
                 await self._send(trigger)
             except Superseded as error:
-                log.info("trigger %s: central does not wait for its end any more (%s)", trigger.lease, error)
+                log.info("trigger %s: its end is not needed any more (%s)", trigger.lease, error)
                 return
             except Refused as error:
                 if error.concerns_one_request and not self._replace(trigger, str(error)):
@@ -76,11 +76,11 @@ class EndTriggersLoop:
         elif isinstance(ending, Decline):
             await self._link.decline(trigger.lease, ending.reason)
         elif isinstance(ending, Report):
-            # Its log is with central by now (`triggers/keeper.py`).
+            # Central has its whole log by now (`triggers/keeper.py`).
             await self._link.report(trigger.lease, msgspec.structs.replace(ending, log_size=trigger.log.base))
 
     def _replace(self, trigger: Trigger, reason: str) -> bool:
-        """Central takes no such event: let the task fail with that reason, rather than wait for ever. Only once."""
+        """Replace a refused event by a failure, so that the task does not wait for ever; return False if it is one already."""
         ending = trigger.ending
         if not isinstance(ending, TriggerEvent) or ending.kind is EventKind.FAILED:
             return False

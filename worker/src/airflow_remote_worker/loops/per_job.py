@@ -1,4 +1,4 @@
-"""What the loops that look after each job by itself have in common: one task per job, all with one parent."""
+"""The base of the loops that process each job separately: one asyncio task per job, in one task group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_remote_worker.jobs.job import Job
 
 
 class PerJob(ABC):
-    """One task per job, all under :meth:`run`. *verb* is what they do, for their names."""
+    """Runs one task per job in :meth:`run`. *verb* is used in the tasks' names."""
 
     verb: str
 
@@ -19,16 +19,16 @@ class PerJob(ABC):
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Be the parent of all of them, until cancelled."""
+        """Run the tasks of all jobs, until cancelled."""
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             await anyio.sleep_forever()
 
     def follow(self, job: Job) -> None:
-        """Look after this job from now on."""
-        assert self._tasks is not None, f"the loop that has to {self.verb} is not running"
-        self._tasks.start_soon(self._attend, job, name=f"{self.verb} {job.lease}")
+        """Process *job* from now on."""
+        assert self._tasks is not None, f"the {self.verb} loop is not running"
+        self._tasks.start_soon(self._process, job, name=f"{self.verb} {job.lease}")
 
     @abstractmethod
-    async def _attend(self, job: Job) -> None:
-        """Do all there is to do for *job*."""
+    async def _process(self, job: Job) -> None:
+        """Process *job* until nothing remains to do."""

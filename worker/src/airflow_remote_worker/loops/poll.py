@@ -1,6 +1,6 @@
-"""Asks for work: opens the session, keeps one poll open, hears offers, stops and intents.
+"""Polls central for work: opens the session, keeps one poll open, receives offers, stops and intents.
 
-Decisions are :mod:`..session`'s; this loop moves bytes, waits, and passes what was decided on.
+:mod:`..session` decides; this loop sends, receives, waits and passes the decisions on.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_REFUSED, Lifecycle
 from airflow_remote_worker.link.attempts import Attempts
 from airflow_remote_worker.link.client import Link
-from airflow_remote_worker.loops.poll_limit import Patience
-from airflow_remote_worker.session import Heard, WorkerSession
+from airflow_remote_worker.loops.poll_limit import PollLimit
+from airflow_remote_worker.session import Actions, WorkerSession
 
 log = logging.getLogger(__name__)
 
 LINGER_S = 3.0
-"""How long an older poll may still answer after a newer one was sent; central ends it at once."""
+"""How long an older poll may still be answered after a newer one was sent; central normally ends it at once."""
 GATHER_S = 0.2
 """Slots that become free within this time cause one new poll, unless the worker was full."""
 REOPEN_PAUSE_S = 10.0
-"""A lost session is opened anew at once, but not more often than this: two copies of a worker must not keep central busy."""
+"""A lost session is reopened at once, but not more often than this: two copies of a worker must not keep central busy."""
 SILENT_AFTER_S = 60.0
-"""Central's absence is told to people once it has lasted this long, then never again until it is back."""
+"""An outage of central is logged once, when it has lasted this long."""
 
 
 class Keeper(Protocol):
-    """What keeps the jobs: :class:`~..jobs.supervisor.Supervisor`."""
+    """Keeps the jobs and triggers. Implemented by :class:`~..triggers.router.Router`."""
 
     def take(self, offer: Offer) -> None: ...
 
@@ -57,7 +57,7 @@ class Keeper(Protocol):
 
 
 class PollLoop:
-    """The worker's half of the conversation about work."""
+    """The worker's side of sessions and polls."""
 
     def __init__(
         self, link: Link, session: WorkerSession, keeper: Keeper, lifecycle: Lifecycle, clock: Clock, config: PollConfig
@@ -67,9 +67,9 @@ class PollLoop:
         self.on_task_settings: list[Callable[[TaskSettings], None]] = []
         """Called before the offers of the same reply are taken."""
         self.on_contact: list[Callable[[], None]] = []
-        """Called after each good exchange, and when trouble comes or changes."""
+        """Called after each successful exchange, and when *trouble* changes."""
         self.trouble = ""
-        """Why central can't be reached; empty while it can."""
+        """Why central can't be reached; empty while it can be."""
         self._link = link
         self._session = session
         self._keeper = keeper
@@ -77,23 +77,23 @@ class PollLoop:
         self._clock = clock
         self._config = config
         self._poll_s = config.max_wait_s
-        self._patience = Patience()
+        self._limit = PollLimit()
         self._attempts = Attempts(link, clock, floor_s=1.0, ceiling_s=config.backoff_ceiling_s)
-        self._met = False
-        self._told_intent = False
+        self._was_connected = False
+        self._intent_logged = False
         self._silent_since: float | None = None
-        self._told = False
+        self._outage_logged = False
         self._reopened_at: float | None = None
         self._changed = anyio.Event()
         self._listing = Poll(free_slots=0, intent_revision=-1, wait_s=0)
         self._tasks: anyio.abc.TaskGroup | None = None
 
     def refresh(self) -> None:
-        """What the open poll lists is no longer true (slots are free, we drain): ask again."""
+        """Send a new poll: the state that the open poll lists has changed (slots are free, the worker drains)."""
         self._changed.set()
 
     async def run(self, make_request: Callable[[], SessionRequest]) -> None:
-        """Until central refuses this worker, or cancelled."""
+        """Keep a session and a poll open, until cancelled; detach the worker when central refuses it."""
         async with anyio.create_task_group() as self._tasks:
             try:
                 await self._open(make_request)
@@ -106,7 +106,7 @@ class PollLoop:
                 self._lifecycle.detach(_explain(error, self._link.central), exit_code=EXIT_REFUSED)
             except Outdated as error:
                 self._lifecycle.detach(f"{error}; update this worker", exit_code=EXIT_REFUSED)
-            await anyio.sleep_forever()  # the daemon ends us
+            await anyio.sleep_forever()  # the daemon cancels this task
 
     # Session
 
@@ -123,13 +123,13 @@ class PollLoop:
         self._attempts = Attempts(
             self._link, self._clock, floor_s=max(0.1, session.retry_s), ceiling_s=self._config.backoff_ceiling_s
         )
-        for tell in self.on_session:
-            tell(session)
-        self._good_contact(started)
-        self._obey(self._session.open(session.intent, session.stops, session.task_settings))
+        for notify in self.on_session:
+            notify(session)
+        self._note_contact(started)
+        self._apply(self._session.open(session.intent, session.stops, session.task_settings))
 
     async def _reopen(self, error: SessionTaken, make_request: Callable[[], SessionRequest]) -> None:
-        """We are the only daemon of this directory. Whether we are the only one of this worker, central knows."""
+        """Open a new session. We are the only daemon of this state directory; central detects copies of the worker elsewhere."""
         log.warning("%s; opening a new session", error)
         now = self._clock.monotonic()
         if self._reopened_at is not None and now - self._reopened_at < REOPEN_PAUSE_S:
@@ -140,25 +140,25 @@ class PollLoop:
     # Poll
 
     async def _ask(self) -> None:
-        """Send one poll; return when it is answered, or when what it lists is no longer true."""
+        """Send one poll; return when it is answered, or when the state that it lists has changed."""
         assert self._tasks is not None
         self._changed = anyio.Event()
         now = self._clock.monotonic()
-        # After trouble, one that is answered at once: that central is back is known then, not when a parked poll ends; and one
-        # that is lost on the way is given up soon.
-        longest_s = 0.0 if self.trouble else self._patience.wait_s(self._poll_s, now)
-        answer = _Answer(self._session.ask(longest_s), now)
+        # After an outage, ask for an answer at once: the return of central is noticed then, not when a long poll ends, and a poll
+        # that is lost on the way times out soon.
+        longest_s = 0.0 if self.trouble else self._limit.wait_s(self._poll_s, now)
+        answer = _Answer(self._session.next_poll(longest_s), now)
         self._listing = answer.poll
         self._tasks.start_soon(self._send, answer, name="poll")
         async with anyio.create_task_group() as waiting:
-            waiting.start_soon(_then_cancel, answer.done, waiting.cancel_scope)
+            waiting.start_soon(_cancel_after, answer.done, waiting.cancel_scope)
             await self._changed.wait()
             if self._listing.free_slots:
                 await self._clock.sleep(GATHER_S)
             waiting.cancel_scope.cancel()
         if not answer.done.is_set():
             # The newer poll makes central end this one with an empty reply, or with an offer that was already on its way. It is
-            # heard like any other; cutting the connection would lose the offer until its deadline, and a TLS handshake.
+            # processed too: closing the connection would lose the offer until its deadline, and cost a TLS handshake.
             self._tasks.start_soon(self._linger, answer, name="older poll")
             return
         if answer.error:
@@ -174,13 +174,13 @@ class PollLoop:
         try:
             with answer.scope:
                 reply = await self._link.poll(answer.poll)
-                self._hear(reply, answer)
+                self._receive(reply, answer)
         except (Refused, Outdated) as error:
             answer.error = error
         except (Unreachable, Superseded, Rewind) as error:
             if isinstance(error, Unreachable) and error.was_cut:
                 now = self._clock.monotonic()
-                self._patience.note_cut(answer.poll.wait_s, now - answer.started, now)
+                self._limit.note_cut(answer.poll.wait_s, now - answer.started, now)
             answer.trouble = error
         finally:
             answer.done.set()
@@ -190,36 +190,36 @@ class PollLoop:
             await answer.done.wait()
         answer.scope.cancel()
 
-    def _hear(self, reply: PollReply, answer: _Answer) -> None:
+    def _receive(self, reply: PollReply, answer: _Answer) -> None:
         self._poll_s = min(reply.poll_s, self._config.max_wait_s) if reply.poll_s > 0 else self._poll_s
         answer.pause_s = reply.pause_s
-        self._patience.note_answer(answer.poll.wait_s, self._clock.monotonic() - answer.started)
-        self._good_contact(answer.started)
-        self._obey(self._session.hear(reply, self._clock.monotonic()))
+        self._limit.note_answer(answer.poll.wait_s, self._clock.monotonic() - answer.started)
+        self._note_contact(answer.started)
+        self._apply(self._session.on_reply(reply, self._clock.monotonic()))
 
-    def _obey(self, heard: Heard) -> None:
+    def _apply(self, actions: Actions) -> None:
         assert self._tasks is not None
-        if heard.task_settings:
+        if actions.task_settings:
             for apply in self.on_task_settings:
-                apply(heard.task_settings)
-        for tell in self.on_intent if heard.intent else ():
-            tell(self._session.intent)
-        if heard.intent and (heard.intent.mode is not IntentMode.SERVE or self._told_intent):
-            self._told_intent = heard.intent.mode is not IntentMode.SERVE
-            log.info("central wants this worker to %s %s", heard.intent.mode.value, heard.intent.reason)
-            if heard.intent.mode is IntentMode.LEAVE:
-                self._lifecycle.drain("central wants this worker to leave")
-        for stop in heard.stop:
+                apply(actions.task_settings)
+        for notify in self.on_intent if actions.intent else ():
+            notify(self._session.intent)
+        if actions.intent and (actions.intent.mode is not IntentMode.SERVE or self._intent_logged):
+            self._intent_logged = actions.intent.mode is not IntentMode.SERVE
+            log.info("central's intent for this worker: %s %s", actions.intent.mode.value, actions.intent.reason)
+            if actions.intent.mode is IntentMode.LEAVE:
+                self._lifecycle.drain("central's intent for this worker is to leave")
+        for stop in actions.stop:
             self._keeper.stop(stop)
-        for lease in heard.drop:
+        for lease in actions.drop:
             self._keeper.supersede(lease)
-        for offer in heard.take:
+        for offer in actions.take:
             try:
                 self._keeper.take(offer)
             except (OSError, ValueError) as error:
                 self._session.release(Lease(offer.job_id, offer.epoch))
-                heard.decline.append((offer, f"the offer can't be stored: {error}"))
-        for offer, reason in heard.decline:
+                actions.decline.append((offer, f"the offer can't be stored: {error}"))
+        for offer, reason in actions.decline:
             log.warning("job %s: declined: %s", offer.job_id, reason)
             self._tasks.start_soon(self._decline, Lease(offer.job_id, offer.epoch), reason, name=f"decline {offer.job_id}")
 
@@ -227,36 +227,36 @@ class PollLoop:
         try:
             await self._link.decline(lease, reason)
         except (Unreachable, Superseded, Refused, Outdated, Rewind) as error:
-            log.warning("job %s: its decline did not arrive (%s); the offer will expire by itself", lease, error)
+            log.warning("job %s: its decline could not be sent (%s); the offer will expire by itself", lease, error)
 
     # Contact
 
-    def _good_contact(self, started: float) -> None:
+    def _note_contact(self, started: float) -> None:
         self._session.note_contact(started)
         self._attempts.reset()
-        self._met = True
-        if self._told:
-            log.warning("central is back")
-        self._silent_since, self._told, self.trouble = None, False, ""
-        for tell in self.on_contact:
-            tell()
+        self._was_connected = True
+        if self._outage_logged:
+            log.warning("central can be reached again")
+        self._silent_since, self._outage_logged, self.trouble = None, False, ""
+        for notify in self.on_contact:
+            notify()
 
     async def _wait_out(self, error: Exception) -> None:
         now = self._clock.monotonic()
         if self._silent_since is None:
             self._silent_since = now
         is_news, self.trouble = self.trouble != str(error), str(error)
-        if not self._told and (now - self._silent_since >= SILENT_AFTER_S or not self._met):
-            log.warning("%s; jobs go on, trying again", error)
-            self._told = True
+        if not self._outage_logged and (now - self._silent_since >= SILENT_AFTER_S or not self._was_connected):
+            log.warning("%s; jobs continue, retrying", error)
+            self._outage_logged = True
         if is_news:
-            for tell in self.on_contact:
-                tell()
+            for notify in self.on_contact:
+                notify()
         await self._attempts.wait_after(error)
 
 
 class _Answer:
-    """One poll on its way, and what became of it."""
+    """One poll in progress, and its outcome."""
 
     def __init__(self, poll: Poll, started: float) -> None:
         self.poll = poll
@@ -268,7 +268,7 @@ class _Answer:
         self.pause_s = 0.0
 
 
-async def _then_cancel(event: anyio.Event, scope: anyio.CancelScope) -> None:
+async def _cancel_after(event: anyio.Event, scope: anyio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
 

@@ -1,8 +1,8 @@
-"""Decides how long a poll may stay silent: central's wish, until the way shows that it cuts silent requests earlier.
+"""Decides how long a poll may wait: as long as central asks for, unless the network closes idle requests earlier.
 
-Two polls cut after about the same time are a limit of something in between, not an outage: from then on we ask for less. The
-limit may go away (another network, a proxy set right), so a longer poll is tried now and then; each failed try makes the next one
-rarer.
+Two polls that were cut after about the same time show an idle limit on the way, not an outage: from then on polls are shorter.
+The limit may disappear (another network, a proxy that was reconfigured), so a longer poll is tried now and then. The interval
+between tries doubles with each failed one.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import logging
 log = logging.getLogger(__name__)
 
 SHORTEST_S = 4.0
-"""What ends sooner is an outage; and no way is so impatient that we would ask more often than this."""
+"""A poll that is cut sooner counts as an outage. Also the shortest poll that is ever asked for."""
 ALIKE = 0.2
-"""Two cuts are alike if they differ by less than this part of the longer one."""
+"""Two cuts are alike if they differ by less than this fraction of the longer one."""
 BELOW_LIMIT = 0.8
-"""What we ask for, as a part of the time after which polls were cut: idle timers are coarse."""
+"""The new poll time as a fraction of the time after which polls were cut: idle timers are coarse."""
 LONGER = 1.5
-"""How much more a try asks for."""
+"""The factor by which a try is longer than the limit."""
 FIRST_TRY_AFTER_S = 3600.0
 LAST_TRY_AFTER_S = 24 * 3600.0
 GONE_AFTER_S = 600.0
-"""A poll that seems to have lasted so much longer than it asked for fell into a suspended machine's sleep: it says nothing."""
+"""A poll that lasted so much longer than it asked for spans a suspension of the machine, and shows nothing."""
 
 
-class Patience:
-    """Hears how each poll ended; told the time by its caller, in seconds of one monotonic clock."""
+class PollLimit:
+    """Learns from how each poll ended. The caller passes the time, in seconds of one monotonic clock."""
 
     def __init__(self) -> None:
         self.limit_s: float | None = None
-        """The longest wait that this way bears; None: no limit is known."""
+        """The longest wait that the network allows; None: no limit is known."""
         self._last_cut_s: float | None = None
         self._try_at_s = 0.0
         self._try_after_s = FIRST_TRY_AFTER_S
         self._trying = False
 
     def wait_s(self, wanted_s: float, now_s: float) -> float:
-        """Return what to ask for when central wants *wanted_s*."""
+        """Return how long the next poll may wait when central asks for *wanted_s*."""
         self._trying = False
         if self.limit_s is None or wanted_s <= self.limit_s:
             return wanted_s
@@ -47,19 +47,19 @@ class Patience:
         return min(wanted_s, self.limit_s * LONGER)
 
     def note_answer(self, asked_s: float, lasted_s: float) -> None:
-        """A poll was answered after *lasted_s*."""
+        """Note that a poll was answered after *lasted_s*."""
         if lasted_s < 0.9 * asked_s:
-            return  # it had news: nothing was learned about silence
+            return  # it was answered early, which shows nothing about idle limits
         if self._last_cut_s is not None and lasted_s >= self._last_cut_s:
             self._last_cut_s = None
         if self._trying and self.limit_s is not None and asked_s > self.limit_s:
-            # Bears that much: go on from there at the next poll, so that a limit that is gone is forgotten within minutes.
+            # The network allows that much: try more at the next poll, so that a limit that is gone is forgotten within minutes.
             self.limit_s = asked_s
             self._try_at_s, self._try_after_s = 0.0, FIRST_TRY_AFTER_S
 
     def note_cut(self, asked_s: float, lasted_s: float, now_s: float) -> None:
-        """A poll ended after *lasted_s* without an answer of central's, although it had been sent."""
-        # One that came back neither in time nor later was lost without a word: when, we can't know.
+        """Note that a poll ended after *lasted_s* without an answer from central, although it had been sent."""
+        # A poll that timed out was dropped silently, at an unknown time.
         silent_s, was_lost = min(lasted_s, asked_s), lasted_s >= asked_s
         if silent_s < SHORTEST_S or lasted_s > asked_s + GONE_AFTER_S:
             return

@@ -1,4 +1,4 @@
-"""Reports outcomes: once a job has ended and its writes and its log are with central, says so until central acknowledges it."""
+"""Reports outcomes: once a job has ended and central has its writes and its log, sends its report until it is acknowledged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 import msgspec
-from airflow_remote_protocol.messages import LONGEST_SHORT_TEXT, Outcome
+from airflow_remote_protocol.messages import MAX_SHORT_TEXT, Outcome
 
 from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.errors import Refused, Superseded
@@ -24,7 +24,7 @@ Close = Callable[[Job, str], None]
 
 
 class ReportLoop(PerJob):
-    """*close* is told when nothing more is owed."""
+    """Sends the report of each job. *close* is called when nothing remains to be sent, with how the report ended."""
 
     verb = "report"
 
@@ -34,20 +34,20 @@ class ReportLoop(PerJob):
         self._clock = clock
         self._close = close
 
-    async def _attend(self, job: Job) -> None:
-        # After the task's own terminal state: an end that the scheduler hears of before that counts as killed from outside.
+    async def _process(self, job: Job) -> None:
+        # After the task's own terminal state: if the scheduler learned of the end before, it would take the task for killed.
         await job.delivered.wait()
         await job.shipped.wait()
         how = "superseded" if job.superseded.is_set() else await self._deliver(job)
         self._close(job, how)
 
     async def _deliver(self, job: Job) -> str:
-        """Return how it went, once that is certain."""
+        """Deliver the report; return how that ended."""
         report = job.report or job.dir.report()
         if report is None:
             return "unstored"
         if report.outcome is Outcome.SUCCEEDED and (lost := job.outbox.lost):
-            report = msgspec.structs.replace(report, outcome=Outcome.FAILED, reason=lost[:LONGEST_SHORT_TEXT])
+            report = msgspec.structs.replace(report, outcome=Outcome.FAILED, reason=lost[:MAX_SHORT_TEXT])
         size, digest = await anyio.to_thread.run_sync(_weigh, job.dir.task_log)
         report = msgspec.structs.replace(report, log_size=size, log_sha256=digest)
         attempts = Attempts(self._link, self._clock)
@@ -55,7 +55,7 @@ class ReportLoop(PerJob):
             try:
                 await self._link.report(job.lease, report)
             except Superseded as error:
-                log.warning("job %s: report dropped, the job is not ours any more (%s)", job.lease, error)
+                log.warning("job %s: its report is dropped, because its lease is over (%s)", job.lease, error)
                 return "superseded"
             except Refused as error:
                 if error.concerns_one_request:
@@ -79,5 +79,5 @@ def _weigh(path: Path) -> tuple[int, str]:
                 digest.update(chunk)
                 size += len(chunk)
     except FileNotFoundError:
-        pass  # it never said a word
+        pass  # the job logged nothing
     return size, digest.hexdigest()

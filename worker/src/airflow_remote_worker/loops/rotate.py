@@ -1,6 +1,6 @@
-"""Replaces this worker's credential well before its life is over, or when people want it.
+"""Replaces this worker's credential well before it expires, or when an administrator requests it.
 
-The new one is on disk before it is used; the old one stays good until then. Whatever is lost on the way: ask again.
+The new credential is on disk before it is used; the old one stays valid until then. After any failure it is requested again.
 """
 
 from __future__ import annotations
@@ -19,45 +19,47 @@ from airflow_remote_worker.link.client import Link
 log = logging.getLogger(__name__)
 
 EARLIEST, WIDTH = 0.7, 0.2
-"""From which part of its life on a credential is replaced, and over how much of it a fleet that joined at once is spread."""
+"""The fraction of its life after which a credential is replaced, and the fraction over which a fleet that joined at once is
+spread."""
 SPREAD_S = 600.0
-"""What is due already (after long being away, or after an upgrade) is due for many at once."""
+"""Replacements that are overdue (after an outage or an upgrade) are overdue for many workers at once: they spread over this."""
 LOOK_EVERY_S = 3600.0
-"""How soon it is noticed that the machine was suspended."""
+"""How soon a suspension of the machine is noticed."""
 
 Store = Callable[[str, str | None], None]
-"""Stores the credential and the one before, on disk for good; raises OSError."""
+"""Stores the credential and the previous one durably on disk; raises OSError."""
 
 
 class RotateLoop:
-    """Asks, stores, uses, proves; in this order."""
+    """Requests, stores, uses and confirms a new credential, in this order."""
 
     def __init__(self, link: Link, clock: Clock, store: Store) -> None:
         self._link = link
         self._clock = clock
         self._store = store
         self._due: float | None = None
-        """When to ask (monotonic); None: not at all."""
+        """When to request one (monotonic); None: never."""
         self._news = anyio.Event()
         self._attempts = Attempts(link, clock, floor_s=1.0, ceiling_s=300.0)
         self._chance = clock.chance()
 
-    def hear_session(self, session: Session) -> None:
-        """Plan by what central says of the credential's life."""
+    def on_session(self, session: Session) -> None:
+        """Schedule the replacement by the life and age of the credential that central reports."""
         self._plan(session.credential_life_s, session.credential_age_s)
-        self.hear_intent(session.intent)
+        self.on_intent(session.intent)
 
-    def hear_intent(self, intent: Intent) -> None:
+    def on_intent(self, intent: Intent) -> None:
+        """Replace the credential now if *intent* requests it."""
         if intent.rotate:
-            self.hurry()
+            self.rotate_now()
 
-    def hurry(self) -> None:
-        """It is wanted now."""
+    def rotate_now(self) -> None:
+        """Replace the credential now."""
         self._due = self._clock.monotonic()
         self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled. Whoever is refused here is refused in the poll loop too, which ends the daemon."""
+        """Replace the credential when due, until cancelled. If central refuses the worker, the poll loop ends the daemon."""
         while True:
             await self._until_due()
             self._due = None
@@ -69,14 +71,14 @@ class RotateLoop:
                 log.debug("the credential was not replaced yet: %s", error)
                 await self._try_again(error)
             except OSError as error:
-                log.error("the new credential can't be stored (%s); going on with the old one, trying again", error)
+                log.error("the new credential can't be stored (%s); keeping the old one, retrying", error)
                 await self._try_again(error)
 
     async def _replace(self) -> None:
         got = await self._link.next_credential()
         self._store(got.credential, self._link.credential)
-        self._link.speak_with(got.credential)
-        await self._link.ping()  # from its first use on it is the only one
+        self._link.use_credential(got.credential)
+        await self._link.ping()  # its first use makes it the only valid one
         self._store(got.credential, None)
         self._link.forget_previous()
         self._attempts.reset()
@@ -86,7 +88,7 @@ class RotateLoop:
 
     async def _try_again(self, error: Exception) -> None:
         await self._attempts.wait_after(error)
-        self.hurry()
+        self.rotate_now()
 
     def _plan(self, life_s: float, age_s: float) -> None:
         if life_s <= 0:
@@ -94,7 +96,7 @@ class RotateLoop:
         else:
             due_s = life_s * (EARLIEST + WIDTH * self._chance) - age_s
             if due_s <= 0:
-                rest_s = life_s - age_s  # below 0: made before credentials ended
+                rest_s = life_s - age_s  # below 0: issued before credentials expired
                 due_s = min(SPREAD_S, 0.05 * life_s, *([rest_s / 2] if rest_s > 0 else [])) * self._chance
             self._due = self._clock.monotonic() + due_s
         self._news.set()

@@ -1,4 +1,4 @@
-"""Reports what tasks run in here, and whether it can host them, in each session and whenever that changes."""
+"""Reports this worker's task runtime and whether it can host tasks: in each session and whenever that changes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ log = logging.getLogger(__name__)
 
 REFUSED_PAUSE_S = 300.0
 ASK_AGAIN_S = 300.0
-"""While central offers no jobs: it may have been upgraded."""
+"""How often the runtime is reported again while central offers no jobs: central may have been upgraded."""
 
 
 class RuntimeLoop:
-    """*current* returns what to report; None: not known yet."""
+    """*current* returns the runtime to report; None: not known yet."""
 
     def __init__(self, link: Link, clock: Clock, current: Callable[[], Runtime | None]) -> None:
         self.refused = ""
-        """Why central offers this worker no jobs although its canary passes; empty while it does."""
-        self.on_change: Callable[[], None] = _nobody
+        """Why central offers this worker no jobs although its canary passes; empty while it offers jobs."""
+        self.on_change: Callable[[], None] = _do_nothing
         self._link = link
         self._clock = clock
         self._current = current
@@ -34,19 +34,19 @@ class RuntimeLoop:
         self._reported: Runtime | None = None
         self._changed = anyio.Event()
 
-    def hear_session(self, *, wanted: bool) -> None:
-        """A session has been opened; *wanted*: central takes such reports."""
+    def on_session(self, *, wanted: bool) -> None:
+        """Report again: a session has been opened. *wanted*: central accepts such reports."""
         self._is_wanted, self._reported = wanted, None
-        if not wanted:  # an older central judges no runtime
-            self._hear("")
+        if not wanted:  # an older central does not check runtimes
+            self._set_refused("")
         self._changed.set()
 
     def note_change(self) -> None:
-        """The runtime may have changed."""
+        """Check whether the runtime has changed."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Report changes, until cancelled."""
         attempts = Attempts(self._link, self._clock, floor_s=1.0, ceiling_s=60.0)
         while True:
             self._changed = anyio.Event()
@@ -54,7 +54,7 @@ class RuntimeLoop:
             if self._is_wanted and runtime is not None and (self.refused or runtime != self._reported):
                 try:
                     refused = await self._link.report_runtime(runtime)
-                    self._hear("" if runtime.trouble else refused)  # our own trouble was told before
+                    self._set_refused("" if runtime.trouble else refused)  # trouble found here was logged before
                     self._reported = runtime
                     attempts.reset()
                 except Refused:
@@ -66,7 +66,7 @@ class RuntimeLoop:
             with anyio.move_on_after(ASK_AGAIN_S if self.refused else None):
                 await self._changed.wait()
 
-    def _hear(self, refused: str) -> None:
+    def _set_refused(self, refused: str) -> None:
         if refused == self.refused:
             return
         if refused:
@@ -77,5 +77,5 @@ class RuntimeLoop:
         self.on_change()
 
 
-def _nobody() -> None:
+def _do_nothing() -> None:
     """The default listener."""

@@ -1,6 +1,6 @@
-"""Ships task logs: follows each held job's `task.log` and sends what central lacks, until the job has ended and all is there.
+"""Ships task logs: follows each held job's `task.log` and sends what central lacks, until the job has ended and all is sent.
 
-Central's size is the only position that counts: it comes back with each chunk, so a lost reply neither loses nor repeats a byte.
+The position is central's size of the log, which it returns with each chunk: a lost reply neither loses nor repeats a byte.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from airflow_remote_worker.loops.per_job import PerJob
 log = logging.getLogger(__name__)
 
 CHUNK = 1_000_000
-"""Raw bytes per request; even incompressible they stay below the 1 MiB that central takes packed."""
+"""Raw bytes per request; even if they can't be compressed they stay below central's limit of 1 MiB packed."""
 LEAST_CHUNK = 16_000
 LOOK_EVERY_S = 0.25
 GATHER_S = 0.4
-"""How long new lines wait for more, unless there are many or the job has ended: the whole log of a short job is one request. With
-the look every quarter of a second before it, what is printed reaches central within a second."""
+"""How long new lines wait for more, unless there are many or the job has ended: the whole log of a short job is one request.
+Together with `LOOK_EVERY_S`, a printed line reaches central within a second."""
 GATHER = 64_000
 IN_A_THREAD_FROM = 64_000
-"""Compressing less takes under a millisecond or two; a thread would cost more."""
+"""Bytes. Compressing less takes one or two milliseconds at most; a thread would cost more."""
 
 
 class ShipLoop(PerJob):
-    """Sends what central lacks of each job's log."""
+    """Sends the part of each job's log that central lacks."""
 
     verb = "ship"
 
@@ -43,11 +43,11 @@ class ShipLoop(PerJob):
         self._link = link
         self._clock = clock
 
-    async def _attend(self, job: Job) -> None:
+    async def _process(self, job: Job) -> None:
         shipment = _Shipment(job.dir.task_log)
         attempts = Attempts(self._link, self._clock)
         while not job.superseded.is_set():
-            # Asked before looking: what is there when a job has ended and its outbox is delivered is all there will ever be.
+            # Checked before the log is read: once a job has ended and its outbox is delivered, its log does not grow.
             over = job.delivered.is_set()
             try:
                 chunk = shipment.read()
@@ -63,7 +63,7 @@ class ShipLoop(PerJob):
                 job.superseded.set()
             except Refused as error:
                 if error.concerns_one_request and not shipment.shrink():
-                    log.error("job %s: central refuses its log: %s; the rest stays in %s", job.lease, error, job.dir.task_log)
+                    log.error("job %s: central refuses its log: %s; the rest is only in %s", job.lease, error, job.dir.task_log)
                     break
                 await attempts.wait_after(error)
             except RETRIED as error:
@@ -85,31 +85,31 @@ class ShipLoop(PerJob):
             size = error.size
         local = shipment.size()
         if size > local:
-            log.error("job %s: central holds %d bytes of its log, this disk only %d; the disk lost some", job.lease, size, local)
+            log.error("job %s: central has %d bytes of its log, this disk only %d; the disk lost some", job.lease, size, local)
         if size == shipment.position:
-            # Neither appended nor moved: without this a confused peer would be asked in a tight loop.
-            raise Unreachable(f"central did not move on from byte {size} of the log")
+            # Neither appended nor moved: without this, a faulty peer would be called in a tight loop.
+            raise Unreachable(f"central did not accept the log from byte {size} on")
         shipment.position = size
 
 
 class _Shipment:
-    """Where central stands in one file."""
+    """One file, and the position that central has reached in it."""
 
     def __init__(self, path: Path) -> None:
         self.position = 0
         self._path = path
         self._chunk = CHUNK
         self._found: tuple[int, float] | None = None
-        """The position beyond which something new was found, and when."""
+        """The position after which new lines were found, and when."""
 
     def has_waited(self, now: float) -> bool:
-        """Say whether what is there beyond our position was found long enough ago."""
+        """Return whether the lines after our position were found at least `GATHER_S` ago."""
         if self._found is None or self._found[0] != self.position:
             self._found = (self.position, now)
         return now - self._found[1] >= GATHER_S
 
     def read(self) -> bytes:
-        """Return what comes next; empty if there is nothing (yet)."""
+        """Return the next chunk; empty if there is nothing (yet)."""
         if self.size() <= self.position:
             return b""
         with self._path.open("rb") as file:
@@ -123,7 +123,7 @@ class _Shipment:
             return 0
 
     def shrink(self) -> bool:
-        """Take smaller bites; False when they can't get smaller."""
+        """Halve the chunk size; return False when it can't get smaller."""
         self._chunk //= 2
         return self._chunk >= LEAST_CHUNK
 

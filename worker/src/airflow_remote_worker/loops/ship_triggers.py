@@ -1,7 +1,7 @@
-"""Ships the logs of all triggers: pieces of many logs in one request, now and then.
+"""Ships the logs of all triggers, with pieces of many logs in one request.
 
-A thousand triggers that all log must not cost a thousand requests. New lines of triggers that run wait some seconds for others; a
-trigger that has ended waits less, because people look then.
+A thousand triggers that log must not cause a thousand requests. New lines of running triggers wait some seconds for others; those
+of an ended trigger wait less, because users read the log then.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from airflow_remote_worker.triggers.trigger import Trigger
 log = logging.getLogger(__name__)
 
 EVERY_S = 8.0
-"""Between two rounds for triggers that run: with 1,000 of them five requests, 0.6 a second."""
-HURRIED_S = 1.5
-"""Between two rounds while a trigger has ended whose log is not complete."""
+"""Between two rounds for running triggers: with 1,000 of them, five requests a round or 0.6 a second."""
+URGENT_S = 1.5
+"""Between two rounds while the log of an ended trigger is not complete."""
 GATHER_S = 0.3
-"""How long the first line after a quiet time waits for more."""
+"""How long the first line after a pause waits for more."""
 MOST = 900_000
-"""Bytes of one request before compression. Central takes 1 MiB packed, and without gzip that is what it gets."""
+"""Bytes of one request before compression. Central accepts 1 MiB packed, and without gzip the size stays the same."""
 IN_A_THREAD_FROM = 64_000
 
 
@@ -43,47 +43,47 @@ class ShipTriggersLoop:
         self._clock = clock
         self._flushed = flushed
         self._grown: dict[Trigger, None] = {}
-        """In the order in which they grew."""
+        """A set in order: the triggers whose logs grew, the earliest first."""
         self._ended: dict[Trigger, None] = {}
         self._news = anyio.Event()
-        self._hurry = anyio.Event()
+        self._urgent = anyio.Event()
         self._last_round = float("-inf")
-        self._is_careful = False
-        """A whole request was refused: one log at a time, to find out which."""
+        self._one_at_a_time = False
+        """Whether to send one log at a time, to find the one for which a whole request was refused."""
 
     def log_grew(self, trigger: Trigger) -> None:
-        """There are new lines."""
+        """Note that the trigger's log has new lines."""
         self._grown[trigger] = None
         self._news.set()
 
     def flush(self, trigger: Trigger) -> None:
-        """The trigger has ended: ship what is left."""
+        """Ship the rest of the log of a trigger that has ended."""
         self._ended[trigger] = None
         self._news.set()
-        self._hurry.set()
+        self._urgent.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Ship logs, until cancelled."""
         while True:
             await self._news.wait()
             await self._until_due()
-            self._news, self._hurry = anyio.Event(), anyio.Event()
+            self._news, self._urgent = anyio.Event(), anyio.Event()
             self._last_round = self._clock.monotonic()
             await self._ship_all()
 
     async def _until_due(self) -> None:
         since_s = self._clock.monotonic() - self._last_round
-        await self._clock.sleep(max(GATHER_S, HURRIED_S - since_s if self._last_round > float("-inf") else 0.0))
+        await self._clock.sleep(max(GATHER_S, URGENT_S - since_s if self._last_round > float("-inf") else 0.0))
         left_s = EVERY_S - (self._clock.monotonic() - self._last_round)
-        if left_s > 0 and not self._hurry.is_set():
+        if left_s > 0 and not self._urgent.is_set():
             with anyio.move_on_after(left_s):
-                await self._hurry.wait()
+                await self._urgent.wait()
 
     async def _ship_all(self) -> None:
-        """Ship what waits now; lines that come meanwhile wait for the next round, except of ended triggers."""
+        """Ship what is pending now. Later lines wait for the next round, except those of ended triggers."""
         round_of = dict.fromkeys([*self._ended, *self._grown])
         self._grown.clear()
-        self._is_careful = False
+        self._one_at_a_time = False
         attempts = Attempts(self._link, self._clock)
         while round_of:
             try:
@@ -91,7 +91,7 @@ class ShipTriggersLoop:
                 attempts.reset()
             except Refused as error:
                 if error.concerns_one_request:
-                    self._look_for_the_culprit(round_of, str(error))
+                    self._isolate_refused_log(round_of, str(error))
                 else:
                     await attempts.wait_after(error)
             except RETRIED_OF_WORKER as error:
@@ -105,9 +105,9 @@ class ShipTriggersLoop:
             if not piece:
                 self._done(trigger, round_of)
                 continue
-            # As JSON in JSON: every quote and backslash takes another byte.
+            # JSON within JSON: every quote and backslash takes another byte.
             takes = len(msgspec.json.encode(piece.decode())) + 150
-            if chunks and (self._is_careful or size + takes > MOST or len(chunks) >= MAX_CHUNKS):
+            if chunks and (self._one_at_a_time or size + takes > MOST or len(chunks) >= MAX_CHUNKS):
                 break
             chunks.append((trigger, piece))
             size += takes
@@ -122,25 +122,25 @@ class ShipTriggersLoop:
             body = _pack(body) if packs_here else await anyio.to_thread.run_sync(_pack, body)
         results = await self._link.append_logs(body, gzipped=self.gzip)
         if len(results) != len(chunks):
-            raise Unreachable(f"central answered {len(results)} results to {len(chunks)} pieces of logs")
+            raise Unreachable(f"central answered {len(chunks)} pieces of logs with {len(results)} results")
         moved = False
         for (trigger, piece), result in zip(chunks, results, strict=True):
             moved |= self._take_result(trigger, piece, result)
             if not trigger.log.size:
                 self._done(trigger, round_of)
         if not moved:
-            # Without this a confused peer would be asked in a tight loop.
-            raise Unreachable("central did not move on in any of these logs")
+            # Without this, a faulty peer would be called in a tight loop.
+            raise Unreachable("central did not accept any of these logs")
 
     def _take_result(self, trigger: Trigger, piece: bytes, result: ChunkResult) -> bool:
-        """Go on from where central stands; return whether that is elsewhere than before."""
+        """Continue from central's position; return whether it has changed."""
         if result.refused:
-            log.info("trigger %s: central takes no more of its log: %s", trigger.lease, result.refused)
+            log.info("trigger %s: central accepts no more of its log: %s", trigger.lease, result.refused)
             trigger.log.refuse()
             return True
         before = trigger.log.base
         if result.size > before + trigger.log.size:
-            log.error("trigger %s: central holds %d bytes of its log, more than this worker sent", trigger.lease, result.size)
+            log.error("trigger %s: central has %d bytes of its log, more than this worker sent", trigger.lease, result.size)
         try:
             trigger.log.advance(result.size)
         except OSError as error:
@@ -150,7 +150,7 @@ class ShipTriggersLoop:
 
     def _read(self, trigger: Trigger) -> bytes:
         try:
-            return trigger.log.bite()
+            return trigger.log.read_piece()
         except OSError as error:
             log.error("trigger %s: its log can't be read, the rest is lost: %s", trigger.lease, error)
             trigger.log.refuse()
@@ -163,10 +163,10 @@ class ShipTriggersLoop:
             self._grown.pop(trigger, None)
             self._flushed(trigger)
 
-    def _look_for_the_culprit(self, round_of: dict[Trigger, None], reason: str) -> None:
-        """The request as a whole is refused: one log at a time, and the one that is refused alone is given up."""
-        if not self._is_careful:
-            self._is_careful = True
+    def _isolate_refused_log(self, round_of: dict[Trigger, None], reason: str) -> None:
+        """After a refusal of a whole request: send one log at a time, and give up the log that is refused alone."""
+        if not self._one_at_a_time:
+            self._one_at_a_time = True
             return
         trigger = next(iter(round_of))
         log.error("trigger %s: central refuses its log: %s", trigger.lease, reason)

@@ -1,6 +1,6 @@
-"""Ships the daemon's own log, file by file; what central has of a finished file is removed here.
+"""Ships the daemon's own log file by file, and removes a finished file once central has all of it.
 
-Says nothing of itself: a line about shipping would be one more line to ship.
+Logs nothing itself: a line about shipping would be one more line to ship.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from airflow_remote_worker.link.client import Link
 from airflow_remote_worker.state.worker_log import WorkerLog
 
 GATHER_S = 2.0
-"""At least this long between two requests: somebody may be watching, but a daemon that says much is no reason to call often."""
+"""The least time between two requests: short enough for a reader who follows the log, long enough for a verbose daemon."""
 CHUNK = 256_000
 REFUSED_PAUSE_S = 300.0
 LONGEST_PAUSE_S = 60.0
 
 
 class ShipWorkerLogLoop:
-    """Sends what central lacks, whenever there is something new; asks for nothing while there is not."""
+    """Sends new lines to central. Makes no requests while there are no new lines."""
 
     def __init__(self, link: Link, clock: Clock, worker_log: WorkerLog) -> None:
         self.gzip = True
@@ -36,22 +36,22 @@ class ShipWorkerLogLoop:
         self._clock = clock
         self._log = worker_log
         self._wanted = anyio.Event()
-        """Central takes it: its session says so."""
+        """Set while central accepts the log, as its session says."""
         self._position: tuple[Path, int] | None = None
-        """Where central stands; None: it has to be asked."""
+        """Central's position; None: unknown, central must be asked."""
 
-    def hear_wanted(self, wanted: bool) -> None:
-        """Hear whether central, as of its newest session, takes this log."""
+    def set_wanted(self, wanted: bool) -> None:
+        """Note whether central accepts this log, as its newest session says."""
         if wanted:
             self._wanted.set()
         elif self._wanted.is_set():
             self._wanted = anyio.Event()
-        self._position = None  # another central, or the same with another memory
+        self._position = None  # another central, or the same one restored from a backup
 
     async def run(self) -> None:
-        """Until cancelled."""
-        news = _News()
-        self._log.on_line = news.tell
+        """Ship the log, until cancelled."""
+        news = _ThreadSafeEvent()
+        self._log.on_line = news.set
         attempts = Attempts(self._link, self._clock, floor_s=1.0, ceiling_s=LONGEST_PAUSE_S)
         while True:
             await self._wanted.wait()
@@ -68,7 +68,7 @@ class ShipWorkerLogLoop:
                 await self._clock.sleep(LONGEST_PAUSE_S)
 
     async def _send_next(self) -> bool:
-        """Send one chunk, or remove a file that central has. False: there is nothing to do."""
+        """Send one chunk, or remove a file that central has; return False if there is nothing to do."""
         files = self._log.files()
         if not files:
             return False
@@ -78,14 +78,14 @@ class ShipWorkerLogLoop:
             return True
         position = self._position[1]
         if position > _size(oldest):
-            self._log.rename(oldest)  # a snapshot was restored; to repeat lines is better than to leave some out
+            self._log.rename(oldest)  # a snapshot was restored; repeating lines is better than losing some
             return True
         chunk = await anyio.to_thread.run_sync(_read, oldest, position)
         if chunk:
             size = await self._append(oldest, position, chunk)
             if size == position:
-                # Neither appended nor moved: without this a confused peer would be asked again and again.
-                raise Unreachable(f"central did not move on from byte {size} of this worker's own log")
+                # Neither appended nor moved: without this, a faulty peer would be called in a tight loop.
+                raise Unreachable(f"central did not accept this worker's own log from byte {size} on")
             self._position = oldest, size
         elif is_finished:
             oldest.unlink(missing_ok=True)
@@ -101,15 +101,15 @@ class ShipWorkerLogLoop:
             return error.size
 
 
-class _News:
-    """An event that any thread may set; made on the loop that waits for it."""
+class _ThreadSafeEvent:
+    """An event that any thread may set. Create it in the event loop that waits for it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
 
-    def tell(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody ships any more
+    def set(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and shipping with it
             self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self) -> None:
@@ -118,7 +118,7 @@ class _News:
 
 
 def _read(path: Path, position: int) -> bytes:
-    """Return whole lines that a power cut can't take from here any more: central must not hold what this disk lost."""
+    """Return whole lines, synced to disk first: central must not have lines that this disk loses in a power cut."""
     try:
         with path.open("rb") as file:
             file.seek(position)

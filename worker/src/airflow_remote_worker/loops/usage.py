@@ -1,4 +1,4 @@
-"""Tells central what jobs and the machine use, while there are jobs, and as often as central likes to hear it."""
+"""Reports the resource usage of jobs and of the machine to central, while there are jobs, at the interval that central sets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from airflow_remote_worker.link.attempts import RETRIED_OF_WORKER, Attempts
 from airflow_remote_worker.link.client import Link
 
 FIRST_S = 2.0
-"""After a job has begun: what its start took is told at once, short jobs tell nothing."""
+"""After a job has begun: long enough to skip short jobs, short enough to report the cost of a start at once."""
 LEAST_S = 2.0
 LONGEST_S = 600.0
 REFUSED_PAUSE_S = 300.0
 
 
 class UsageLoop:
-    """Measures and tells. An idle worker does neither."""
+    """Measures and reports. An idle worker does neither."""
 
     def __init__(self, link: Link, clock: Clock, meter: Meter, shims: Callable[[], Mapping[str, int]]) -> None:
-        """*shims*: the pids of the running jobs' shims, by job."""
+        """*shims* returns the pids of the running jobs' shims, by job id."""
         self._link = link
         self._clock = clock
         self._meter = meter
@@ -33,19 +33,19 @@ class UsageLoop:
         self._wanted = anyio.Event()
         self._begun = anyio.Event()
 
-    def hear_wanted(self, wanted: bool) -> None:
-        """Hear whether central, as of its newest session, takes this."""
+    def set_wanted(self, wanted: bool) -> None:
+        """Note whether central accepts usage reports, as its newest session says."""
         if wanted:
             self._wanted.set()
         elif self._wanted.is_set():
             self._wanted = anyio.Event()
 
-    def hear_begun(self) -> None:
-        """Hear that a job is held."""
+    def on_job_held(self) -> None:
+        """Note that the worker holds a job."""
         self._begun.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Report usage, until cancelled."""
         attempts = Attempts(self._link, self._clock, floor_s=LEAST_S, ceiling_s=60.0)
         while True:
             await self._wanted.wait()
@@ -57,7 +57,7 @@ class UsageLoop:
                 continue
             try:
                 machine, jobs = await anyio.to_thread.run_sync(self._meter.read, shims)
-                every_s = await self._link.tell_usage(Usage(machine, jobs))
+                every_s = await self._link.report_usage(Usage(machine, jobs))
                 attempts.reset()
                 await self._clock.sleep(min(LONGEST_S, max(LEAST_S, every_s)))
             except Refused:
@@ -65,4 +65,4 @@ class UsageLoop:
             except RETRIED_OF_WORKER as error:
                 await attempts.wait_after(error)
             except OSError:
-                await self._clock.sleep(REFUSED_PAUSE_S)  # a disk that can't be asked
+                await self._clock.sleep(REFUSED_PAUSE_S)  # the disk's free space can't be read

@@ -1,7 +1,7 @@
-"""Hosts a callback of a Dag run: the Task SDK's `supervise_callback`, with a subprocess that hears the daemon.
+"""Hosts a callback of a Dag run with the Task SDK's `supervise_callback` and a subprocess that reacts to the daemon.
 
-A callback has no `run` call and no heartbeat: the offer is accepted by a call of ours before anything runs, and a stop ends the
-process from the supervisor's own loop.
+A callback has no `run` call and no heartbeat. So the shim accepts the offer by a call of its own before anything runs, and the
+supervisor's loop ends the process on a stop.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def host_callback(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> j
     started: list[WatchfulCallback] = []
 
     class OurCallback(WatchfulCallback):
-        """`supervise_callback` names its class and passes it no argument of ours."""
+        """Adds our argument: `supervise_callback` uses a class by this name and does not pass it."""
 
         @classmethod
         def start(cls, **arguments: Any) -> WatchfulCallback:
@@ -44,7 +44,7 @@ def host_callback(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> j
             started.append(process)
             return process
 
-    callback_supervisor.CallbackSubprocess = OurCallback  # in this process, which hosts this one job
+    callback_supervisor.CallbackSubprocess = OurCallback  # this process hosts only this job
     error = ""
     try:
         supervise_callback(
@@ -59,7 +59,7 @@ def host_callback(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> j
         )
     except Exception as caught:
         traceback.print_exc()
-        if not started or started[0]._exit_code in (None, 0):  # otherwise the log says it already
+        if not started or started[0]._exit_code in (None, 0):  # otherwise the error is in the log already
             error = f"{type(caught).__name__}: {caught}"
     code = started[0]._exit_code if started else None
     return job_files.Result(
@@ -72,13 +72,13 @@ def host_callback(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> j
 
 @attrs.define(kw_only=True)
 class WatchfulCallback(Watchful, CallbackSubprocess):  # type: ignore[misc]
-    """The supervisor's subprocess, awake to its child's exit and to the daemon."""
+    """The supervisor's subprocess, which reacts at once to its child's exit and to the daemon."""
 
     gateway: DaemonClient
 
     def _service_subprocess(self, max_wait_time: float, **options: Any) -> int | None:
         code: int | None = super()._service_subprocess(max_wait_time, **options)
-        self.gateway.drain()  # it has no heartbeat that would reconnect to a restarted daemon
+        self.gateway.drain()  # a callback has no heartbeat that would reconnect to a restarted daemon
         if code is None and self.gateway.stop is not None and not self._ending:
             self._ending = True
             self.kill(signal.SIGTERM, escalation_delay=5.0, force=True)

@@ -1,6 +1,6 @@
-"""Runs the canary: a built-in Dag, hosted as any task is, on canned answers. Says whether this runtime can host tasks.
+"""Runs the canary, a built-in Dag that is hosted like any task, on canned answers, to test whether this runtime can host tasks.
 
-Central, the daemon's gateway and the site's code have no part in it. The listeners of plugins don't hear of it.
+It uses neither central nor the daemon's gateway nor the site's Dags, and does not call the listeners of plugins.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ RUN_CONTEXT = {
     "should_retry": False,
 }
 LONGEST_REASON = 1500
-"""Characters of what went wrong; the worker puts more around it."""
+"""Characters; the worker adds more text around it."""
 
 
 def run(directory: Path) -> int:
-    """Run the canary in *directory*, write `result.json` there, and return 0, whatever came of it."""
+    """Run the canary in *directory*, write `result.json` there, and return 0, whatever the result."""
     lossy.guard_stdio()
     log = directory.resolve() / "task.log"
     try:
@@ -88,7 +88,7 @@ def run(directory: Path) -> int:
 
 
 def _host(directory: Path, log: Path) -> str:
-    """Host the task; return what went wrong, empty if nothing did."""
+    """Host the task; return a description of the error, empty if it succeeded."""
     preload()
     _mute_listeners()
     from airflow_remote_worker.shim.tasks import host_task
@@ -116,7 +116,7 @@ def _mute_listeners() -> None:
 
 
 class CannedGateway(DaemonClient):
-    """Answers as central would for a task that runs undisturbed. No daemon is asked."""
+    """Answers as central would for a task that runs undisturbed. Uses no daemon."""
 
     def __init__(self) -> None:
         super().__init__("", frames.Hello(job_id=NAME, key="", pid=os.getpid()))
@@ -138,17 +138,17 @@ class CannedGateway(DaemonClient):
 
 
 def last_error(log: Path) -> str:
-    """Return the last error in the log of a task, with its exception; empty if there is none."""
+    """Return the last error in the log of a task, with its exception; empty if there is no error."""
     try:
         lines = log.read_bytes()[-256 * 1024 :].splitlines()
     except OSError:
         return ""
     for line in reversed(lines):
         try:
-            told: dict[str, Any] = json.loads(line)
-            if told.get("level") in ("error", "critical"):
-                causes = [f"{cause.get('exc_type')}: {cause.get('exc_value')}" for cause in told.get("error_detail") or ()]
-                return ": ".join([str(told.get("event", "")), *causes[-1:]])
+            entry: dict[str, Any] = json.loads(line)
+            if entry.get("level") in ("error", "critical"):
+                causes = [f"{cause.get('exc_type')}: {cause.get('exc_value')}" for cause in entry.get("error_detail") or ()]
+                return ": ".join([str(entry.get("event", "")), *causes[-1:]])
         except (ValueError, AttributeError):
             continue
     return ""
@@ -162,7 +162,7 @@ def _version_of(distribution: str) -> str:
 
 
 def _watched() -> list[str]:
-    """Return the places whose change means that the runtime has changed: its packages, its settings, its plugins."""
+    """Return the paths that change with the runtime: its packages, its settings, its plugins."""
     places = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     home = environment.airflow_home()
     return [*places, str(home / "airflow.cfg"), str(home / "config"), str(environment.plugins_folder())]

@@ -1,6 +1,7 @@
-"""What differs between the versions of Airflow that a runtime may have (3.3 with Task SDK 1.3, 3.4 with 1.4), and private names.
+"""Hides the differences between the Airflow versions of a runtime (3.3 with Task SDK 1.3, 3.4 with 1.4), and Airflow's private
+names.
 
-Imports nothing of Airflow's itself.
+Importing this module does not import Airflow.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ FIRST_WITH_HTTPX2 = (1, 4)
 
 
 def http_library_of(task_sdk: str) -> str:
-    """Return the name of the HTTP library of this version of the Task SDK: its client takes transports and answers of no other.
+    """Return the name of this Task SDK version's HTTP library, whose transports and responses alone its client accepts.
 
-    httpx2 has the classes of httpx under the same names. A runtime may have both, so the version decides.
+    httpx2 has the same class names as httpx. A runtime may have both, so the version decides.
     """
     major, minor, *_ = task_sdk.split(".")
     return "httpx2" if (int(major), int(minor)) >= FIRST_WITH_HTTPX2 else "httpx"
@@ -35,7 +36,7 @@ else:
 
 
 def server_terminated() -> str:
-    """Return the supervisor's final state for a task that it ended because of a heartbeat's answer."""
+    """Return the supervisor's final state for a task that it ended because of the answer to a heartbeat."""
     from airflow.sdk.execution_time.supervisor import SERVER_TERMINATED
 
     return str(SERVER_TERMINATED)
@@ -51,16 +52,16 @@ def dag_module_name(path: str) -> str:
 
 
 def redact(value: Any) -> Any:
-    """Return *value* with each secret masked that this process has loaded."""
+    """Return *value* with every secret masked that this process has loaded."""
     try:
         from airflow.sdk._shared.secrets_masker import redact as mask
-    except ImportError:  # then no secret was ever loaded either
+    except ImportError:  # then no secret was loaded either
         return value
     return mask(value)
 
 
 def mask_secret(value: Any, name: str | None = None) -> None:
-    """Have *value* masked in logs from now on."""
+    """Mask *value* in logs from now on."""
     from airflow.sdk._shared.secrets_masker import mask_secret as mask
 
     mask(value, name)
@@ -81,11 +82,11 @@ def bundle_of(name: str) -> Any:
 
 
 class EncodedArguments(Exception):
-    """The arguments of a callback are encoded in a way that this runtime cannot decode."""
+    """The arguments of a callback have an encoding that this runtime cannot decode."""
 
 
 def encoding_of_callback(encoding: str | None) -> dict[str, Any]:
-    """Return the further arguments of `supervise_callback` for arguments with this *encoding*; None: they are plain.
+    """Return the additional arguments of `supervise_callback` for callback arguments with this *encoding*; None: not encoded.
 
     Raises:
         EncodedArguments: the Task SDK is older than 1.4.

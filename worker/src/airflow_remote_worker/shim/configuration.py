@@ -1,4 +1,4 @@
-"""What Airflow must know of this one job: the name of its host, where its bundle is, who runs its task."""
+"""Configures Airflow for one job: the name of its host, the path of its bundle, the coordinator of its task."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ WORKER_NAME = "AIRFLOW_REMOTE_WORKER_NAME"
 
 
 def name_host(worker_name: str) -> None:
-    """Let Airflow show the worker's name as the host."""
+    """Make Airflow show the worker's name as the host."""
     from airflow.sdk.configuration import conf
 
     os.environ[WORKER_NAME] = worker_name
-    # Not through the environment: an interpreter that the task starts (`run_as_user`) inherits that, but can't import us.
+    # Not through the environment: an interpreter that the task starts (`run_as_user`) inherits it, but can't import us.
     os.environ.pop("AIRFLOW__CORE__HOSTNAME_CALLABLE", None)
     conf.set("core", "hostname_callable", f"{__name__}.{hostname.__name__}")
 
 
 def point_at_bundle(bundle_path: str, bundle_name: str) -> None:
-    """Let Airflow find the bundle where the daemon has laid it out."""
+    """Make Airflow find the bundle at *bundle_path*."""
     set_json(
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST",
         [
@@ -35,7 +35,7 @@ def point_at_bundle(bundle_path: str, bundle_name: str) -> None:
 
 
 def coordinate(queue: str) -> None:
-    """Let tasks of *queue* be run by our coordinator."""
+    """Make our coordinator run the tasks of *queue*."""
     set_json(
         "AIRFLOW__SDK__COORDINATORS",
         {COORDINATOR: {"classpath": "airflow_remote_worker.shim.coordinator.RemoteCoordinator"}},
@@ -44,10 +44,10 @@ def coordinate(queue: str) -> None:
 
 
 def set_json(variable: str, value: Any) -> None:
-    # Airflow expands `$NAME` in the values of such variables; in JSON the dollar can be written so that it doesn't see it.
+    # Airflow expands `$NAME` in the values of such variables, but not an escaped dollar sign.
     os.environ[variable] = json.dumps(value).replace("$", "\\u0024")
 
 
 def hostname() -> str:
-    """`[core] hostname_callable`: what Airflow shows as the task's host."""
+    """Return the name that Airflow shows as the task's host (`[core] hostname_callable`)."""
     return os.environ[WORKER_NAME]

@@ -1,7 +1,7 @@
-"""Hosts a connection test: the Task SDK's `supervise_connection_test`, in this process, with our transport.
+"""Hosts a connection test with the Task SDK's `supervise_connection_test` in this process, and our transport.
 
-The connection is fetched through the gateway (central gives it out once), used in memory, masked in the log, and never written.
-The test is bounded by its own timeout.
+The connection is fetched through the gateway (central returns it once), used in memory, masked in the log, and never written to
+disk. The test has its own timeout.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from airflow_remote_worker.shim.transport import BASE_URL, GatewayTransport
 
 
 def host_connection_test(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> job_files.Result:
-    """Try the connection and tell central the result; return how that ended."""
+    """Test the connection and report the result to central; return how that ended."""
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
     if job.run_as_user:
-        raise PermissionError("a connection test runs in the worker's own process, so not where tasks are to run as another user")
+        raise PermissionError("a connection test runs as the worker's own user, so not on queues whose tasks run as another user")
     configuration.name_host(job.worker_name)
     if refused := gateway.accept():
         return job_files.Result(exit_code=1, final_state="", stopped=True, error=refused)
@@ -37,7 +37,7 @@ def host_connection_test(job: job_files.JobSpec, gateway: DaemonClient, log: Pat
     def make_client(*, base_url: str, token: str) -> Client:
         return Client(base_url=base_url, token=token, transport=transport)
 
-    connection_test_supervisor.Client = make_client  # in this process, which hosts this one job
+    connection_test_supervisor.Client = make_client  # this process hosts only this job
     with lossy.opened(log) as stream:
         configure_logging(output=stream, json_output=True)
         try:
@@ -48,22 +48,22 @@ def host_connection_test(job: job_files.JobSpec, gateway: DaemonClient, log: Pat
                 token="",
                 server=BASE_URL,
             )
-        except Exception as caught:  # the result itself could not be told
+        except Exception as caught:  # the result could not be reported
             return job_files.Result(exit_code=1, final_state="", stopped=gateway.stop is not None, error=type(caught).__name__)
-    return job_files.Result(exit_code=int(code), final_state=transport.told)
+    return job_files.Result(exit_code=int(code), final_state=transport.reported_state)
 
 
 class ConnectionTestTransport(GatewayTransport):
-    """Masks what comes in as a connection before anybody can log it; remembers what was told."""
+    """Masks the secrets of a received connection before they can be logged; remembers the reported state."""
 
-    told = ""
+    reported_state = ""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = super().handle_request(request)
         if request.method == "GET" and request.url.path.endswith("/connection") and response.status_code == 200:
             _mask(json.loads(response.read()))
         elif request.method == "PATCH" and response.status_code < 300:
-            self.told = str(json.loads(request.read()).get("state", ""))
+            self.reported_state = str(json.loads(request.read()).get("state", ""))
         return response
 
 

@@ -1,6 +1,6 @@
-"""Counts `stop_after` for a shim whose daemon is dead: two copies of a task must never run, whoever is there to see to it.
+"""Enforces `stop_after` in a shim whose daemon is dead: two copies of a task must never run.
 
-While the daemon lives it counts itself, by the same clock from the same moment (`jobs/supervisor.py`), and sends a stop.
+While the daemon lives, it enforces the limit by the same clock from the same moment, and sends a stop (`jobs/supervisor.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from airflow_remote_worker.local import boottime, frames, job_files
 
 
 class LastContact:
-    """When this worker last had a good exchange with central, as far as the daemon has written it down."""
+    """The time of the worker's last successful exchange with central, as stored by the daemon."""
 
     def __init__(self, job: job_files.JobSpec, now: Callable[[], float] = boottime.now) -> None:
         self._path = Path(job.contact_path) if job.contact_path else None
@@ -21,7 +21,7 @@ class LastContact:
         self._now = now
 
     def verdict(self) -> frames.Stop | None:
-        """Return the stop that is due, if it is. Ask only while no daemon can be reached."""
+        """Return the stop if it is due. Call it only while no daemon can be reached."""
         if self._path is None or self._now() - self._look() <= self._stop_after_s:
             return None
         detail = f"no contact with central for {self._stop_after_s:.0f} s; it counts this job as lost by now"
@@ -33,7 +33,7 @@ class LastContact:
             stored = float(self._path.read_text())
         except (OSError, ValueError):
             return self._at
-        # A moment ahead of us is of another boot, or garbled: not a reason to run on for ever.
+        # A time in the future is from another boot, or garbled: the job must not run for ever because of it.
         if self._at < stored <= self._now():
             self._at = stored
         return self._at

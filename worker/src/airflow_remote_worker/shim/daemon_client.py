@@ -1,7 +1,7 @@
-"""The daemon's local gateway as a shim sees it: one socket, reconnected for as long as the daemon takes to come back.
+"""A shim's client of the daemon's local gateway: one socket, reconnected until the daemon is back.
 
-Owns the frames, the back-off and the memory of a stop. Knows nothing of HTTP (that is :mod:`transport`) nor of processes. It has
-no thread: it acts only while somebody calls it, or when the supervisor's selector finds :meth:`Gateway.fileno` readable.
+Owns the frames, the back-off and the state of a stop. It does not depend on HTTP (:mod:`transport`) or on processes. It has no
+thread: it acts only during a call, or when the supervisor's selector finds :meth:`DaemonClient.fileno` readable.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from airflow_remote_worker.shim import posix
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 CONNECT_TIMEOUT_S = 0.5
-"""A unix socket answers at once, unless its backlog is full."""
+"""A unix socket accepts at once, unless its backlog is full."""
 PIECE = 1 << 20
 SEND_TIMEOUT_S = 30.0
-"""For a piece of so many bytes: what is tried again would take as long again."""
+"""For each piece of `PIECE` bytes, rather than for a whole frame, whose repetition would take as long again."""
 PATIENCE_WITHOUT_DAEMON_S = 3.0
-"""How long a call that may be spooled waits for a daemon to come (back): a restart takes a second or two."""
+"""How long a call that may be spooled waits for a daemon: a restart takes a second or two."""
 PATIENCE_AFTER_STOP_S = 2.0
-"""How long a call may still wait once the job must stop. Below the supervisor's 5 s between SIGTERM and SIGKILL, which it can't
-send while a call blocks it; long enough for an `on_kill` that asks central for a connection over a slow line."""
+"""How long a call may still wait once the job must stop. Below the supervisor's 5 s between SIGTERM and SIGKILL, because it can't
+send signals while a call blocks it; long enough for an `on_kill` that reads a connection from central over a slow line."""
 
 
 def _no_verdict() -> frames.Stop | None:
-    """The default for a job that runs on however long its daemon is gone."""
+    """The default: the job runs on, however long its daemon is unreachable."""
     return None
 
 
 class DaemonClient:
-    """Speaks for one job. Not thread-safe; at most one call at a time.
+    """The connection of one job. Not thread-safe; at most one call at a time.
 
-    *judge* is asked, whenever the daemon can't be reached, whether the job must stop all the same.
+    *judge* is called whenever the daemon can't be reached, and returns a stop if the job must stop nevertheless.
     """
 
     def __init__(self, socket_path: str, hello: frames.Hello, judge: Callable[[], frames.Stop | None] = _no_verdict) -> None:
@@ -51,20 +51,20 @@ class DaemonClient:
         self._ids = itertools.count(1)
         self._stopped_at = 0.0
         self.stop: frames.Stop | None = None
-        """The order to end the task, the daemon's or in its absence our own; kept for good once given."""
+        """The order to end the task, from the daemon or, in its absence, from *judge*. Never unset."""
         self.may_run = False
-        """Central let the task start."""
-        self.has_spoken = False
-        """The task has called for something besides its start and its end: its own code has begun."""
+        """Whether central allowed the task to start."""
+        self.has_called = False
+        """Whether the task has made other calls than for its start and its end: its own code has begun."""
 
     def call(
         self, method: str, path: str, headers: dict[str, str], body: bytes, *, may_spool: bool = False
     ) -> frames.Answer | frames.Spool | None:
-        """Return the answer, however long the daemon takes (it waits out an outage); None when a stop cut the wait short.
+        """Return the answer, however long the daemon takes (it waits out an outage); None if a stop ended the wait.
 
-        With *may_spool* the answer may be that central, or the daemon itself, is out of reach: keep the call.
+        With *may_spool*, the answer may be a `Spool`: central or the daemon is unreachable, and the caller must keep the call.
 
-        If the connection breaks, the same call is sent again; central must bear that.
+        If the connection breaks, the same call is sent again; central must tolerate that.
         """
         call = frames.Call(id=next(self._ids), method=method, path=path, headers=headers, body=body, may_spool=may_spool)
         begun = time.monotonic()
@@ -79,67 +79,67 @@ class DaemonClient:
                     self.note_call(path, answer.status if isinstance(answer, frames.Answer) else 200)
                     return answer
             except (OSError, frames.BrokenFrame):
-                self._hang_up()
-                self._judge_alone()
+                self._disconnect()
+                self._check_without_daemon()
                 alone_since = alone_since or time.monotonic()
                 if may_spool and self.stop is None and time.monotonic() - alone_since >= PATIENCE_WITHOUT_DAEMON_S:
                     return frames.Spool(id=call.id)
                 time.sleep(pause * random.uniform(0.75, 1.25))
                 pause = min(pause * 2, LONGEST_PAUSE_S)
-        self._hang_up()  # so that the daemon drops the call, and its late answer can't be taken for another's
+        self._disconnect()  # the daemon then drops the call, and a late answer can't be taken for that of another call
         return None
 
     def note_call(self, path: str, status: int) -> None:
-        """Note how far the task has come, by a call that was answered."""
-        told = frames.OWN_CALL.match(path)
-        if told is None:
-            self.has_spoken = True
-        elif told[1] == "run":
+        """Note from an answered call how far the task has come."""
+        own_call = frames.OWN_CALL.match(path)
+        if own_call is None:
+            self.has_called = True
+        elif own_call[1] == "run":
             self.may_run = status < 300
 
     def accept(self) -> str:
-        """Accept the offer of a job that has no `run` call; return an empty text, or why the job must not start."""
+        """Accept the offer of a job that has no `run` call; return why the job must not start, or an empty text."""
         answer = self.call("POST", frames.ACCEPT, {}, b"")
         if isinstance(answer, frames.Answer):
             if answer.status < 300:
                 return ""
-            said = answer.body.decode("utf-8", "replace")[:500]
+            reason = answer.body.decode("utf-8", "replace")[:500]
         else:
-            said = "central took it back"
-        return f"not started: {said}"
+            reason = "central has stopped it"
+        return f"not started: {reason}"
 
     def drain(self) -> None:
-        """Take in what the daemon has sent, and reconnect if it has gone; never waits for it."""
+        """Receive what the daemon has sent, and reconnect if necessary. Never waits for the daemon."""
         try:
             self._connect()
             self._take(0)
         except (OSError, frames.BrokenFrame):
-            self._hang_up()
-            self._judge_alone()
+            self._disconnect()
+            self._check_without_daemon()
 
-    def tell_spooled(self) -> None:
-        """Let the daemon know that the outbox holds something. If it isn't there, it looks when we connect again or have gone."""
+    def notify_spooled(self) -> None:
+        """Notify the daemon that the outbox has a new write. If it is unreachable, it checks when we reconnect or have exited."""
         if self._socket is not None:
             try:
                 self._send(frames.Spooled())
             except OSError:
-                self._hang_up()
+                self._disconnect()
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but not through a stop."""
+        """Return after *seconds*, or earlier on a stop."""
         until = time.monotonic() + seconds
         while self.stop is None and (left := until - time.monotonic()) > 0:
             try:
                 self._take(left)
             except (OSError, frames.BrokenFrame):
-                self._hang_up()
+                self._disconnect()
 
     def fileno(self) -> int:
-        """Readable when there is something to drain. The selector's own descriptor: it outlives reconnects."""
+        """Return a descriptor that is readable when there is something to drain: the selector's, which survives reconnects."""
         return self._selector.fileno()
 
     def abandon(self) -> None:
-        """In a forked child: close our copies, and touch nothing that is shared with the parent (no `unregister`)."""
+        """Close a forked child's copies of our descriptors, without changing state shared with the parent (no `unregister`)."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -159,7 +159,7 @@ class DaemonClient:
         self._socket = sock
         self._inbox = Inbox()
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if self._socket is not None:
             self._selector.unregister(self._socket)
             self._socket.close()
@@ -171,11 +171,11 @@ class DaemonClient:
         for begin in range(0, len(packed), PIECE):
             self._socket.sendall(packed[begin : begin + PIECE])
 
-    def _judge_alone(self) -> None:
+    def _check_without_daemon(self) -> None:
         if self.stop is None and (stop := self._judge()):
-            self._heed(stop)
+            self._accept_stop(stop)
 
-    def _heed(self, stop: frames.Stop) -> None:
+    def _accept_stop(self, stop: frames.Stop) -> None:
         self.stop = stop
         self._stopped_at = time.monotonic()
 
@@ -187,16 +187,16 @@ class DaemonClient:
         return None
 
     def _patience(self, begun: float) -> float:
-        """Seconds that a call begun at *begun* may still take."""
+        """Return how many seconds a call that began at *begun* may still take."""
         if self.stop is None:
             return float("inf")
         return max(begun, self._stopped_at) + PATIENCE_AFTER_STOP_S - time.monotonic()
 
     def _take(self, timeout: float) -> list[frames.Answer | frames.Spool]:
-        """Wait up to *timeout* for something to arrive; return the answers in it and remember a stop.
+        """Wait up to *timeout* seconds for frames; return the answers among them and remember a stop.
 
         Raises:
-            ConnectionError: the daemon has gone.
+            ConnectionError: the daemon has closed the connection.
         """
         if not self._selector.select(None if timeout == float("inf") else timeout) or self._socket is None:
             return []
@@ -205,22 +205,22 @@ class DaemonClient:
             if isinstance(frame, frames.Answer | frames.Spool):
                 answers.append(frame)
             elif isinstance(frame, frames.Stop) and self.stop is None:
-                self._heed(frame)
+                self._accept_stop(frame)
         return answers
 
 
 class Inbox:
-    """Puts frames together from whatever pieces arrive."""
+    """Assembles frames from received pieces."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def receive(self, sock: socket.socket) -> list[frames.Frame]:
-        """Read once, without blocking; return the frames that are complete.
+        """Read once, without blocking; return the complete frames.
 
         Raises:
-            ConnectionError: end of file.
-            BrokenFrame: the other side doesn't speak this protocol.
+            ConnectionError: the daemon has closed the connection.
+            BrokenFrame: the daemon sent something that is not a frame.
         """
         try:
             chunk = sock.recv(1 << 18, socket.MSG_DONTWAIT)

@@ -1,7 +1,7 @@
-"""Puts central's reason for a denial into the task's log.
+"""Writes central's reason for a denial into the task's log.
 
-Of a 403 for a connection or a variable the Task SDK tells the task that access is denied, and keeps to itself why and what would
-allow it.
+For a 403 on a connection or a variable, the Task SDK reports to the task only that access is denied, not why or what would allow
+it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pathlib import Path
 from airflow_remote_worker.shim.compat import httpx
 
 DENIALS: dict[int, str] = {HTTPStatus.FORBIDDEN: "not_granted", HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_much_written"}
-"""By status: the `reason` by which central's own denials are known, in the Execution API's shape (docs/protocol.md)."""
+"""Status → the `reason` that marks central's own denials, in the Execution API's format (docs/protocol.md)."""
 
 
 class DenialsToLog(httpx.BaseTransport):
-    """Passes everything on to *inner*; what central denies is told in *log* as well, each reason once."""
+    """Passes every request on to *inner*, and writes the reasons of central's denials into *log*, each reason once."""
 
     def __init__(self, inner: httpx.BaseTransport, log: Path) -> None:
         self._inner = inner
         self._log = log
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         response = self._inner.handle_request(request)
-        if (reason := reason_of(response.status_code, response.read)) and reason not in self._told:
-            self._told.add(reason)
-            self.tell(reason)
+        if (reason := reason_of(response.status_code, response.read)) and reason not in self._logged:
+            self._logged.add(reason)
+            self.append(reason)
         return response
 
-    def tell(self, reason: str) -> None:
+    def append(self, reason: str) -> None:
         """Add a line to the task's log."""
         line = {
             "timestamp": datetime.now(tz=timezone.utc).isoformat(),
@@ -46,11 +46,11 @@ class DenialsToLog(httpx.BaseTransport):
             with self._log.open("ab") as stream:
                 stream.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
-            print(f"denials: can't write to {self._log}: {error}; it would say: {reason}", file=sys.stderr)
+            print(f"denials: can't write to {self._log} ({error}): {reason}", file=sys.stderr)
 
 
 def reason_of(status: int, body: Callable[[], bytes]) -> str:
-    """Return what central said, if the denial is central's own; else nothing (Airflow's own, of another team's connection)."""
+    """Return central's reason for its own denial; empty for others (such as Airflow's, of another team's connection)."""
     denial = DENIALS.get(status)
     if denial is None:
         return ""

@@ -1,7 +1,7 @@
-"""Ends a task at once whose Dag file can't be loaded because central denies something that the file reads at its top level.
+"""Fails a task at once if its Dag file can't be loaded because central denies something that the file reads at its top level.
 
-The Task SDK takes any file that doesn't load for one that has not arrived yet: it reschedules the task three times, a minute
-apart. A denial is no such thing; the task's log says already what to declare.
+The Task SDK assumes that a file that doesn't load has not arrived yet, and reschedules the task three times, a minute apart. That
+does not help against a denial, and the task's log already has the remedy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 DENIED = ("AirflowSecretsBackendAccessDenied", "by Execution API; refusing to fall back")
-"""What the text of an import error has of a denial: the class in a traceback, or the message alone."""
+"""Texts that mark a denial in an import error: the class in a traceback, or the message alone."""
 REASON = (
     "The Dag file could not be loaded, because it reads something at its top level that is not granted to this job (see above). "
     "Every remote task of this file needs that grant: give it to each of them in its executor_config, or to the queue. "
@@ -18,16 +18,16 @@ REASON = (
 )
 
 _last_errors: list[str] = []
-"""Import errors of the file that this process loaded last."""
+"""Import errors of the last file that this process loaded."""
 
 
-def end_at_once() -> None:
-    """Let the Task SDK in this process do so. Nothing happens if a later one works otherwise: then it reschedules."""
+def fail_denied_loads() -> None:
+    """Patch the Task SDK in this process. Does nothing if a later Task SDK works differently: it reschedules then."""
     from airflow.dag_processing import dagbag
     from airflow.sdk.execution_time import task_runner
 
     if not hasattr(task_runner, "_maybe_reschedule_startup_failure"):
-        print("denied_loads: this Task SDK reschedules in another way; denied files are loaded again", file=sys.stderr)
+        print("denied_loads: this Task SDK reschedules in another way; tasks of denied files are rescheduled", file=sys.stderr)
         return
     reschedule = task_runner._maybe_reschedule_startup_failure
 
@@ -41,7 +41,7 @@ def end_at_once() -> None:
     def reschedule_unless_denied(*, log: Any, **options: Any) -> None:
         if any(sign in error for error in _last_errors for sign in DENIED):
             log.error(REASON)
-            return  # the caller ends the task as failed
+            return  # the caller fails the task
         reschedule(log=log, **options)
 
     dagbag.BundleDagBag = BundleDagBag  # type: ignore[misc,unused-ignore]

@@ -1,6 +1,6 @@
-"""Say why this runtime can't host tasks: for an interpreter that may be too old, or lack everything but the standard library.
+"""Explains why this runtime can't host tasks. Its interpreter may be too old, or have only the standard library.
 
-Nothing newer than Python 3.8 in here, for the same reason as in :mod:`.launch`.
+Uses nothing newer than Python 3.8, for the same reason as :mod:`.launch`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import sys
 
 
 def explain_import_error(error: ImportError) -> str:
-    """Return what a person should do about *error*."""
+    """Return a message for users with the cause of *error* and the remedy."""
     return (
         f"the runtime {sys.executable} can't import apache-airflow-task-sdk or what it needs ({error}): "
         "install requirements/runtime.lock into it, or set runtime.python to one that has it"
     )
 
 
-def tell_unable(control_fd: int, reason: str) -> None:
-    """Send `frames.Unable` written by hand: the interpreter that lacks Airflow lacks msgspec too."""
+def send_unable(control_fd: int, reason: str) -> None:
+    """Send `frames.Unable`, encoded by hand: an interpreter that lacks Airflow lacks msgspec too."""
     body = b"\x82" + _text("type") + _text("unable") + _text("reason") + _text(reason)
     with socket.socket(fileno=os.dup(control_fd)) as control:
         control.sendall(struct.pack(">I", len(body)) + body)

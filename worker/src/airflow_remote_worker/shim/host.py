@@ -1,9 +1,9 @@
-"""Hosts one job: reads `job.json`, lets the Task SDK's supervisor of its kind run it, ends what that left behind, and writes
-`result.json` last.
+"""Hosts one job: reads `job.json`, runs it with the Task SDK's supervisor for its kind, ends the processes that it left, and
+writes `result.json` last.
 
-What a kind needs is in :mod:`tasks`, :mod:`callbacks` and :mod:`connection_tests`; what Airflow must know of this one job in
-:mod:`configuration`; what is the same for all jobs in :mod:`environment` and :mod:`preload`. The daemon may die and come back
-meanwhile (:mod:`gateway`).
+The kinds of jobs are in :mod:`tasks`, :mod:`callbacks` and :mod:`connection_tests`, Airflow's configuration for one job in
+:mod:`configuration`, and its preparation for all jobs in :mod:`environment` and :mod:`preload`. The daemon may end and restart
+meanwhile (:mod:`daemon_client`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 from airflow_remote_worker.shim.preload import preload
 
 RESERVE = 4096
-"""Room for the result, taken at the start: a block. A disk that is full at the end must not make a success a vanished task."""
+"""Bytes (one block) reserved for the result at the start, so that a disk that is full at the end does not lose a success."""
 LOOK_AGAIN_S = 5.0
-"""Between attempts to store a result for which there was no room after all."""
+"""Between attempts to store a result for which there was no room despite the reservation."""
 
 
 def run(job_dir: Path) -> int:
-    """Host the job in *job_dir* to its end; return 0 once its result is on disk, whatever the result is."""
+    """Host the job in *job_dir* to its end; return 0 once its result is on disk, whatever the result."""
     lossy.guard_stdio()
     if (job_dir / job_files.HOST_SPEC).exists():
         from airflow_remote_worker.shim.triggers import program
@@ -52,34 +52,34 @@ def run(job_dir: Path) -> int:
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        tell_reader(log, f"The Remote Worker could not host this task to its end: {reason}")
+        append_to_log(log, f"The Remote Worker could not host this task to its end: {reason}")
         result = job_files.Result(exit_code=1, final_state="", error=reason, begun=False)
     if ended := posix.leftovers.end():
-        tell_reader(log, f"Ended what the job left running behind it: {', '.join(ended)}", level="warning")
-    make_room_for_the_mark(log)
+        append_to_log(log, f"Ended processes that the job left running: {', '.join(ended)}", level="warning")
+    write_loss_mark(log)
     write_result(job_dir / "result.json", result)
     return 0
 
 
 def supervise(job: job_files.JobSpec, log: Path) -> job_files.Result:
-    """Run the job by the Task SDK's own supervisor; return how it ended.
+    """Run the job with the Task SDK's own supervisor; return how it ended.
 
     Raises:
-        Exception: it couldn't even begin; nothing has run.
+        Exception: it could not begin; nothing has run.
     """
     preload()
     hello = frames.Hello(job_id=job.job_id, key=job.key, pid=os.getpid())
     gateway = DaemonClient(job.socket_path, hello, LastContact(job).verdict)
-    os.register_at_fork(after_in_child=gateway.abandon)  # the daemon's socket is not for user code
+    posix.after_fork(gateway.abandon)  # user code must not have the daemon's socket
     if job.run_as_user:
-        run_as.fork_as(job.run_as_user)
+        run_as.fork_children_as(job.run_as_user)
     lossy.use_lossy_log_files()
     lossy.opened(log).close()
     result = _host(job, gateway, log)
     if result.error:
-        tell_reader(log, f"The Remote Worker could not host this task to its end: {result.error}")
+        append_to_log(log, f"The Remote Worker could not host this task to its end: {result.error}")
     if result.begun is False and job.code_note:
-        tell_reader(log, f"The task ended before its own code began, perhaps for this reason: {job.code_note}.")
+        append_to_log(log, f"The task ended before its own code began. A possible reason: {job.code_note}.")
     return result
 
 
@@ -99,8 +99,8 @@ def _host(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> job_files
     raise ValueError(f"this worker can't host jobs of the kind {job.kind!r}; update it")
 
 
-def tell_reader(log: Path, event: str, *, level: str = "error") -> None:
-    """Add *event* to the job's log: whoever looks there would find nothing about it."""
+def append_to_log(log: Path, event: str, *, level: str = "error") -> None:
+    """Append *event* to the job's log, where users look for the cause."""
     line = {
         "timestamp": datetime.now(tz=timezone.utc).isoformat(),
         "level": level,
@@ -114,31 +114,31 @@ def tell_reader(log: Path, event: str, *, level: str = "error") -> None:
         print(f"host: can't write to {log}: {error}", file=sys.stderr)
 
 
-def privately(path: str, flags: int) -> int:
-    """An opener. Not a umask, which the task would inherit."""
+def open_private(path: str, flags: int) -> int:
+    """Open *path* for this user only; for `open(opener=…)`. A umask would be inherited by the task."""
     return os.open(path, flags, 0o600)
 
 
 def reserve(path: Path) -> None:
-    """Take the room that the result at *path* and a last mark in the log will need."""
+    """Reserve disk space for the result at *path* and for a last line in the log."""
     for part in (path.with_suffix(".part"), path.with_suffix(".room")):
         try:
-            with open(part, "wb", opener=privately) as stream:
+            with open(part, "wb", opener=open_private) as stream:
                 stream.write(b" " * RESERVE)
         except OSError as error:
-            print(f"host: no room is left already: {error}", file=sys.stderr)
+            print(f"host: no disk space is left to reserve: {error}", file=sys.stderr)
 
 
-def make_room_for_the_mark(log: Path) -> None:
-    """Say in the log what it lacks, on the room that was kept for that."""
+def write_loss_mark(log: Path) -> None:
+    """Write the number of lost bytes, if any, into the log, using the space that was reserved for that."""
     log.with_name("result.room").unlink(missing_ok=True)
     with lossy.opened(log) as stream:
         if not stream.mark():
-            print(f"host: {stream.lost} bytes of {log} are lost, and there is no room to say so in it", file=sys.stderr)
+            print(f"host: {stream.lost} bytes of {log} are lost, and there is no room in it to note that", file=sys.stderr)
 
 
 def write_result(path: Path, result: job_files.Result) -> None:
-    """Put *result* in place whole or not at all, also if the machine loses power; wait for room if it must."""
+    """Store *result* atomically and durably; wait for disk space if necessary."""
     while True:
         try:
             return _write_result(path, sealed(msgspec.json.encode(result)))
@@ -151,8 +151,8 @@ def write_result(path: Path, result: job_files.Result) -> None:
 
 def _write_result(path: Path, body: bytes) -> None:
     part = path.with_suffix(".part")
-    # Over the bytes that were reserved, not into a new file.
-    with open(part, "r+b" if part.exists() else "wb", opener=privately) as stream:
+    # Overwrite the reserved bytes; a new file would need new space.
+    with open(part, "r+b" if part.exists() else "wb", opener=open_private) as stream:
         stream.write(body)
         stream.flush()
         stream.truncate(len(body))

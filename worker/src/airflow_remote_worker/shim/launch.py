@@ -1,9 +1,9 @@
 """The script that the daemon runs with the runtime's interpreter: `launch.py zygote --control-fd N` or `launch.py host JOB_DIR`.
 
-That interpreter doesn't have our packages, and the worker's site-packages on its path would shadow its own. So the two packages
-that the shim needs are registered here by their locations, alone. Only the standard library is imported before the runtime is
-known to be usable, and nothing of it newer than Python 3.8: this file must be able to say what is wrong with any interpreter
-that runs it.
+That interpreter doesn't have our packages, and the worker's site-packages on its path would shadow its own packages. So only the
+two packages that the shim needs are registered here, by their locations. Until the runtime is known to be usable, only the
+standard library is imported, and nothing newer than Python 3.8 is used: this file must be able to explain what is wrong with any
+interpreter that runs it.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def main() -> int:
 
 
 def become_zygote(control_fd: int) -> int:
-    from airflow_remote_worker.shim.explain import explain_import_error, tell_unable
+    from airflow_remote_worker.shim.explain import explain_import_error, send_unable
 
     if sys.version_info < OLDEST_PYTHON:
-        tell_unable(control_fd, f"the runtime {sys.executable} is Python {platform.python_version()}; tasks need 3.10 or newer")
+        send_unable(control_fd, f"the runtime {sys.executable} is Python {platform.python_version()}; tasks need 3.10 or newer")
         return 1
     try:
         from airflow_remote_worker.shim import zygote
     except ImportError as error:
-        tell_unable(control_fd, explain_import_error(error))
+        send_unable(control_fd, explain_import_error(error))
         return 1
     return zygote.main(control_fd)
 
@@ -67,15 +67,15 @@ def host_job(job_dir: Path) -> int:
 
 
 def forget_own_directory() -> None:
-    """Python put this file's directory first on the path; our modules must not shadow anyone's (`host`, `environment`, …)."""
+    """Remove this file's directory, which Python put first on the path: our modules (`host`, …) must not shadow others."""
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if not entry or str(Path(entry).resolve()) != here]
 
 
 def register_packages() -> None:
-    """Make the package that this file belongs to importable, and the protocol's, and nothing else that lies beside them."""
+    """Make the worker's package and the protocol's importable, but no other package in their directory."""
     root = Path(__file__).resolve().parent.parent
-    beside = root.parent / PROTOCOL  # installed; a checkout has a directory for each distribution
+    beside = root.parent / PROTOCOL  # if installed; a checkout has a directory for each distribution
     register(PACKAGE, root)
     register(PROTOCOL, beside if beside.is_dir() else root.parents[2] / "protocol" / "src" / PROTOCOL)
 

@@ -1,6 +1,7 @@
-"""A log file that survives a full disk: what the disk won't take is dropped, counted, and marked where it is missing.
+"""A log file that survives a full disk: bytes that can't be written are dropped, counted, and noted in the log where they are
+missing.
 
-The Task SDK's supervisor dies of an `OSError` on its log, and its task with it. A log is worth less than a task.
+The Task SDK's supervisor, and its task with it, dies of an `OSError` on its log. A log is worth less than a task.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
-"""What a disk says that may have room again later. EFBIG: a limit on the size of one file (`ulimit -f`)."""
+"""Errors of a disk that may have room again later. EFBIG: a limit on the size of one file (`ulimit -f`)."""
 TRY_AGAIN_S = 1.0
-"""Between two attempts to set the mark: a disk with a few bytes left would otherwise be filled with halves of it."""
+"""Between two attempts to write the note: incomplete notes would otherwise fill a disk that has a few bytes left."""
 
 
 class LossyFile(io.RawIOBase):
-    """Appends to *path*; a write never fails for want of room."""
+    """Appends to *path*; a write never fails because the disk is full."""
 
     def __init__(self, path: str | Path, *, fd: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self.name = str(path)
         self.lost = 0
-        """Bytes that were dropped and are not marked yet."""
+        """Bytes that were dropped and are not noted in the log yet."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600) if fd is None else fd
         self._owns = fd is None
         self._clock = clock
@@ -48,7 +49,7 @@ class LossyFile(io.RawIOBase):
         return len(line)
 
     def mark(self) -> bool:
-        """Say in the log itself what is missing here; False if there is no room for that yet."""
+        """Note in the log how many bytes are missing here; return False if there is no room for that yet."""
         if not self.lost:
             return True
         event = f"{self.lost} bytes of this log were lost here: {self._why} on the worker's disk; the job itself went on"
@@ -71,11 +72,11 @@ class LossyFile(io.RawIOBase):
         if not self.closed:
             super().close()
             if self._owns:
-                with suppress(OSError):  # EIO, ENOSPC of a network drive: nothing more can be done about it
+                with suppress(OSError):  # EIO, ENOSPC of a network drive: nothing can be done
                     os.close(self._fd)
 
     def _put(self, body: bytes) -> int:
-        """Write as much as there is room for; return how much that was."""
+        """Write as many bytes as there is room for; return their number."""
         done = 0
         while done < len(body):
             try:
@@ -91,23 +92,23 @@ class LossyFile(io.RawIOBase):
 
 
 def guard_stdio() -> None:
-    """Let this process's own words survive a full disk too: what it prints goes to `shim.log` or `zygote.log`."""
+    """Make stdout and stderr of this process (`shim.log` or `zygote.log`) survive a full disk too."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         if not isinstance(getattr(getattr(sys, name), "buffer", None), LossyFile):
             raw = LossyFile(f"<{name}>", fd=fd)
-            # Whole lines come here; nothing is kept back in a buffer, which a fork would double.
+            # No buffer: a fork would duplicate its content.
             setattr(sys, name, io.TextIOWrapper(raw, encoding="utf-8", errors="replace", write_through=True))
 
 
 def use_lossy_log_files() -> None:
-    """Let the Task SDK open the log of its task as a :class:`LossyFile`. In a process that hosts one job."""
+    """Make the Task SDK open its task's log as a :class:`LossyFile`. For a process that hosts one job."""
     from airflow.sdk import log
 
     log.init_log_file = _LossyPath
 
 
 class _LossyPath:
-    """What the Task SDK takes for the `Path` of a log file: it calls `open("ab")` and nothing else."""
+    """Replaces the `Path` of a log file in the Task SDK, which only calls its `open("ab")`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -117,7 +118,7 @@ class _LossyPath:
 
 
 def opened(path: str | Path) -> LossyFile:
-    """Return the open file of *path*; it goes on counting where an earlier one of this process was closed."""
+    """Return the open file of *path*; it continues the count of an earlier one that this process closed."""
     before = _opened.get(str(path))
     if before is not None and not before.closed:
         return before

@@ -1,4 +1,4 @@
-"""The calls that only POSIX systems have, in one place (a `windows.py` may come to stand beside it)."""
+"""The calls that only POSIX systems have, in one place, so that a `windows.py` can be added."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    # Imported where it is needed: this module is loaded before the interpreter is known to have more than the standard library.
+    # Imported where it is needed: this module is loaded before it is known that the interpreter has third-party packages.
     import psutil
 
 OOM_SCORE = 300
-"""Of 1000: a machine short of memory ends a task before the daemon that could report it."""
+"""Of 1000: a machine short of memory kills a task before the daemon, which reports that."""
 WIND_DOWN_S = 5.0
-"""Between SIGTERM and SIGKILL for what a job leaves behind; what Airflow gives the task itself."""
+"""Between SIGTERM and SIGKILL for processes that a job leaves; as long as Airflow gives the task itself."""
 SETTLE_S = 0.3
-"""What ends with its parent (a `tee`, Python's resource tracker) is given this long; it is nobody's left-over."""
+"""How long processes that end with their parent (a `tee`, Python's resource tracker) may take; they don't count as left."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def detach(job_dir: Path) -> None:
-    """Cut this process loose from whoever started it: own session, own signals, stdio to `shim.log`."""
+    """Detach this process from the one that started it: its own session and signals, stdio to `shim.log`."""
     with suppress(PermissionError):  # it leads its session already
         os.setsid()
     signal.set_wakeup_fd(-1)
@@ -35,8 +36,13 @@ def detach(job_dir: Path) -> None:
     log = os.open(job_dir / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     _redirect(log, 2)
-    _volunteer_for_the_oom_killer()
+    _raise_oom_score()
     _inherit_orphans()
+
+
+def after_fork(call: Callable[[], None]) -> None:
+    """Have every process that this one forks from now on make this *call* first."""
+    os.register_at_fork(after_in_child=call)
 
 
 def connect(path: str, *, timeout_s: float) -> socket.socket:
@@ -52,7 +58,7 @@ def connect(path: str, *, timeout_s: float) -> socket.socket:
 
 
 def watch_exit(pid: int) -> int | None:
-    """Return a descriptor that turns readable when *pid* has exited, or None where the system has none (macOS, Linux < 5.3)."""
+    """Return a descriptor that becomes readable when *pid* exits; None if the system lacks them (macOS, Linux < 5.3)."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
@@ -60,7 +66,7 @@ def watch_exit(pid: int) -> int | None:
 
 
 def reap_orphans(but: int) -> None:
-    """Collect what ended after its parent did; not *but*, whose exit somebody else waits for."""
+    """Reap children that have ended, except *but*, whose exit other code waits for."""
     for pid in _children():
         if pid != but:
             with suppress(ChildProcessError):
@@ -68,9 +74,9 @@ def reap_orphans(but: int) -> None:
 
 
 class Leftovers:
-    """Everything that came from this process and still runs, to be ended: asked first, then killed.
+    """Ends all descendants of this process that still run, by SIGTERM and then SIGKILL.
 
-    Only right when the task itself has been waited for. Orphans come to us whatever session or group they went to.
+    Use it only after the task itself has been reaped. Orphans become our children in whatever session or group they are.
     """
 
     def __init__(self, wind_down_s: float = WIND_DOWN_S) -> None:
@@ -79,7 +85,7 @@ class Leftovers:
         self._named: dict[int, str] = {}
 
     def step(self) -> bool:
-        """Do what is due now, without waiting; return whether nothing is left."""
+        """Send the signals that are due now, without waiting; return whether no process is left."""
         import psutil
 
         reap_orphans(but=0)
@@ -98,25 +104,25 @@ class Leftovers:
         return False
 
     def end(self) -> list[str]:
-        """Return when nothing is left: what that was, as `name (pid)`."""
+        """Wait until no process is left; return the ended ones as `name (pid)`."""
         settled_at = time.monotonic() + SETTLE_S
         while self._asked_at is None and _descendants() and time.monotonic() < settled_at:
             time.sleep(0.02)
         give_up_at = time.monotonic() + 2 * self._wind_down_s
         while not self.step():
-            if time.monotonic() > give_up_at:  # stuck in the kernel: nobody can end that
-                return [*self._named.values(), f"{len(_descendants())} of them in vain"]
+            if time.monotonic() > give_up_at:  # stuck in the kernel: nothing can end it
+                return [*self._named.values(), f"{len(_descendants())} of them still run"]
             time.sleep(0.02)
         return list(self._named.values())
 
 
 leftovers = Leftovers()
-"""Of the one job that this process hosts."""
+"""For the one job that this process hosts."""
 
 
 def _descendants() -> list[psutil.Process]:
     if not _children():
-        return []  # the usual case, without a look at every process of the machine
+        return []  # the usual case, without inspecting every process of the machine
     import psutil
 
     with suppress(psutil.Error):
@@ -144,7 +150,7 @@ def _children() -> list[int]:
 
 
 def _inherit_orphans() -> None:
-    """Become the parent of whatever a task's process leaves behind (Linux; elsewhere init does, and we can't find them)."""
+    """Become the parent of processes that a task's process leaves (Linux; elsewhere init does, and we can't find them)."""
     _set_subreaper(1)
 
 
@@ -157,7 +163,7 @@ def _set_subreaper(value: int) -> None:
 
 
 def leave_orphans() -> None:
-    """Undo that orphans of this process come to it: one that hosts many pieces of user code can't tell whose they are."""
+    """Undo :func:`_inherit_orphans`: a process that hosts many pieces of user code can't know which one left an orphan."""
     _set_subreaper(0)
 
 
@@ -167,9 +173,9 @@ def _redirect(source: int, target: int) -> None:
         os.close(source)
 
 
-def _volunteer_for_the_oom_killer() -> None:
-    # Before the supervisor makes the process non-dumpable: after that the file belongs to root.
-    # Not Linux, or a container that hides it: the kernel's own judgement is good enough.
+def _raise_oom_score() -> None:
+    # Before the supervisor makes the process non-dumpable: after that, the file belongs to root.
+    # Where it does not exist (not Linux, or a container that hides it), the kernel's default is good enough.
     with suppress(OSError, ValueError):
         score = Path("/proc/self/oom_score_adj")
         if int(score.read_text()) < OOM_SCORE:

@@ -1,6 +1,6 @@
-"""What a process needs imported and initialised before it hosts a task: once in the zygote, or at the start of a lone shim.
+"""Imports and initialises Airflow before a process hosts a task: once in the zygote, or at the start of a shim without one.
 
-Imports Airflow, its providers and what the site has put into the runtime (plugins, local settings); never a Dag.
+Imports Airflow, its providers and the site's additions to the runtime (plugins, local settings), but never a Dag.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ OPERATOR_PACKAGES = (
     "airflow.providers.standard.decorators",
     "airflow.providers.standard.triggers",
 )
-"""Of nearly every Dag. A zygote shares their memory with all its tasks, and with its trigger hosts."""
+"""Used by nearly every Dag. A zygote shares their memory with all its tasks and trigger hosts."""
 
 
 @functools.cache
 def preload() -> None:
-    """Import and initialise Airflow, once: a shim forked from a zygote finds it done.
+    """Import and initialise Airflow, once per process; a shim forked from a zygote has it already.
 
     Raises:
-        ImportError: the runtime lacks what a task needs.
+        ImportError: the runtime lacks a package that tasks need.
     """
     lossy.guard_stdio()
     environment.prepare()
     environment.prepare_path()
-    # Airflow shows warnings with rich, which a lean runtime lacks: a warning would be a ModuleNotFoundError. Leaving this block
-    # puts Python's own function back.
+    # Airflow shows warnings with rich, which a lean runtime lacks: a warning would raise ModuleNotFoundError. Leaving this block
+    # restores Python's own function.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in MODULES:
@@ -68,12 +68,12 @@ def preload() -> None:
                 importlib.import_module(name)
     initialise()
     accept_any_executor()
-    denied_loads.end_at_once()
+    denied_loads.fail_denied_loads()
     environment.release()
 
 
 def initialise() -> None:
-    """Do what `airflow.settings.initialize()` does, less the database."""
+    """Do what `airflow.settings.initialize()` does, without the database."""
     from airflow import settings
     from airflow.sdk.log import configure_logging
 
@@ -82,15 +82,15 @@ def initialise() -> None:
     settings.load_policy_plugins(settings.get_policy_plugin_manager())
     settings.import_local_settings()
     settings._configure_secrets_masker()
-    # Bare supervise_task() printed a password: without this call nothing masks what the supervisor logs of itself.
+    # Without this call, nothing masks the supervisor's own log lines: a bare supervise_task() printed a password.
     configure_logging(json_output=True, output=sys.stdout.buffer)
 
 
 def accept_any_executor() -> None:
-    """Let Dags load whatever `executor=` their tasks name.
+    """Make Dags load whatever `executor=` their tasks name.
 
-    The Dag bag compares each name with `[core] executor`. That list is central's; central has checked it, and a machine that runs
-    one task of the Dag has no use for the executors of the others.
+    The Dag bag compares each name with `[core] executor`. That list is central's, and central has checked the names. A machine
+    that runs one task of the Dag does not need the executors of the others.
     """
     from airflow.dag_processing import dagbag
 
@@ -103,9 +103,9 @@ def _accept(dag: object, bundle_name: str | None = None) -> None:
 
 
 def import_operators() -> None:
-    """Import what most Dags use. Worth it only for a process that forks."""
+    """Import what most Dags use. Useful only in a process that forks."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations between Airflow and its providers: no Dag's doing
+        warnings.simplefilter("ignore")  # deprecations between Airflow and its providers, not of a Dag
         for package_name in OPERATOR_PACKAGES:
             with suppress(ImportError):  # the runtime needn't have the provider
                 for name in _module_names(importlib.import_module(package_name)):
@@ -118,7 +118,7 @@ def _module_names(package: ModuleType) -> list[str]:
 
 
 def warm() -> None:
-    """Fill the caches that each task would otherwise fill for itself. Worth it only for a process that forks."""
+    """Fill caches that each task would otherwise fill by itself. Useful only in a process that forks."""
     from airflow.sdk.api.client import Client, getuser
     from airflow.sdk.execution_time.supervisor import ensure_secrets_backend_loaded
     from airflow.sdk.listener import get_listener_manager

@@ -1,7 +1,7 @@
-"""Gives Airflow, before it is imported, central's settings for tasks where the site has none of its own.
+"""Passes central's settings for tasks to Airflow before it is imported, unless the site has set the same option.
 
-The site's own are in the environment (`runtime.env` of the worker) or in the `airflow.cfg` of the worker's Airflow home. Masking
-is never less than what either side wants. Which options come from central: the protocol's `task_settings`.
+The site's own settings are in the environment (`runtime.env` of the worker) or in the `airflow.cfg` of the worker's Airflow home.
+At least everything that either side wants masked is masked. The protocol's `task_settings` lists central's options.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ OFF = frozenset({"false", "f", "no", "n", "off", "0"})
 
 
 OLD_NAMES = {("api", "base_url"): ("webserver", "base_url")}
-"""Names by which Airflow still reads an option of ours, where a site has set it so."""
+"""Older names of these options that Airflow still reads from a site's settings."""
 
 
 def apply() -> None:
-    """Put the settings that the daemon has passed into the environment, as Airflow reads them. Once per process."""
+    """Set the environment variables for the settings that the daemon has passed. Call it once per process."""
     passed = os.environ.pop(job_files.TASK_SETTINGS, "")
     if passed:
-        for variable, value in combined(json.loads(passed), of_site(os.environ)).items():
+        for variable, value in combined(json.loads(passed), read_site_settings(os.environ)).items():
             try:
                 os.environ[variable] = value
             except UnicodeEncodeError as error:
@@ -46,8 +46,8 @@ def combined(central: Mapping[str, str], site: Mapping[tuple[str, str], str]) ->
     return variables
 
 
-def of_site(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """Return what the site has set itself, by section and option: its `airflow.cfg`, and over it its environment."""
+def read_site_settings(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Return the site's own settings by section and option: its environment, then its `airflow.cfg`."""
     own: dict[tuple[str, str], str] = {}
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     home = os.path.expandvars(environ.get("AIRFLOW_HOME", "~/airflow"))
@@ -55,7 +55,7 @@ def of_site(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
     try:
         parser.read(path, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError, OSError) as error:
-        print(f"{path} can't be read ({error}); central's settings hold", file=sys.stderr)
+        print(f"{path} can't be read ({error}); central's settings are used", file=sys.stderr)
     for section in parser.sections():
         own |= {(section.lower(), option): value for option, value in parser.items(section)}
     for variable, value in environ.items():
@@ -77,20 +77,20 @@ def _all_names(central: str, site: str) -> str:
     return ",".join(dict.fromkeys(name for name in names if name))
 
 
-def _on_if_either(central: str, site: str) -> str:
+def _either_on(central: str, site: str) -> str:
     return "False" if central.strip().lower() in OFF and site.strip().lower() in OFF else "True"
 
 
 def _smaller(central: str, site: str) -> str:
     try:
         return str(min(int(central), int(site)))
-    except ValueError:  # Airflow refuses the site's; it says so better than we could
+    except ValueError:  # the site's value is invalid, and Airflow reports that
         return site
 
 
 UNIONS: dict[str, Callable[[str, str], str]] = {
     "core.sensitive_var_conn_names": _all_names,
-    "core.hide_sensitive_var_conn_fields": _on_if_either,
+    "core.hide_sensitive_var_conn_fields": _either_on,
     "logging.min_length_masked_secret": _smaller,
 }
-"""How the values of both sides become one, for the options that say what is masked."""
+"""How to combine both sides' values of the options for masking."""

@@ -1,7 +1,7 @@
-"""A preloaded process that forks a shim for each job: 47 ms to the task's first line instead of 1.3 s, and memory shared.
+"""A preloaded process that forks a shim for each job: 47 ms to the task's first line instead of 1.3 s, with shared memory.
 
-Single-threaded, because it forks. Never imports a Dag, so that what one job brings along can't reach the next. It dies with its
-daemon (end of file on the control socket); its shims live on.
+Single-threaded, because it forks. Never imports a Dag, so that one job's code can't affect the next job. It ends with its daemon
+(end of file on the control socket); its shims live on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(control_fd: int) -> int:
     """Preload, then fork on demand until the daemon closes the control socket; return the exit code."""
     with socket.socket(fileno=control_fd) as control:
         control.set_inheritable(False)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the daemon's terminal: the daemon decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the daemon's terminal: the daemon reacts to it
         try:
             preload()
             import_operators()
@@ -43,7 +43,7 @@ def main(control_fd: int) -> int:
         if threading.active_count() > 1:
             names = ", ".join(thread.name for thread in threading.enumerate())
             print(f"zygote: more than one thread before forking ({names}): a plugin started it; tasks may hang", file=sys.stderr)
-        # Objects that live for good needn't be looked at again, and looking would copy their pages into each shim.
+        # Permanent objects need no further garbage collection, which would copy their pages into each shim.
         gc.collect()
         gc.freeze()
         version = importlib.metadata.version("apache-airflow-task-sdk")
@@ -58,7 +58,7 @@ def _give_up(control: socket.socket, reason: str) -> int:
 
 
 class Zygote:
-    """The loop: spawn orders come in on *control*, exits of shims as SIGCHLD."""
+    """The loop: receives spawn orders on *control* and the exits of shims as SIGCHLD."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -70,7 +70,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
     def serve(self) -> None:
-        """Return when the daemon has gone."""
+        """Serve orders until the daemon closes *control*."""
         with self._selector:
             self._selector.register(self._control, selectors.EVENT_READ)
             self._selector.register(self._wakeup, selectors.EVENT_READ)
@@ -78,11 +78,11 @@ class Zygote:
                 ready = {key.fileobj for key, _ in self._selector.select()}
                 if self._wakeup in ready:
                     self._reap()
-                if self._control in ready and not self._obey():
+                if self._control in ready and not self._execute_order():
                     return
 
-    def _obey(self) -> bool:
-        """Take one order; False at the end of the daemon."""
+    def _execute_order(self) -> bool:
+        """Execute one order; return False if the daemon has closed the connection."""
         try:
             order = frames.receive(self._control)
             if order is None:
@@ -107,20 +107,20 @@ class Zygote:
         return frames.Spawned(job_dir=job_dir, pid=pid, start_time=psutil.Process(pid).create_time())
 
     def _become_shim(self, job_dir: Path) -> None:
-        """In the child: host the job and end without returning into the zygote's loop."""
+        """Host the job in the forked child, and exit without returning into the zygote's loop."""
         code = 1
         try:
             self._control.close()
             posix.detach(job_dir)
             self._wakeup.close()
             self._wakeup_sender.close()
-            self._selector.close()  # a process that keeps it could change what the zygote waits for
+            self._selector.close()  # a process that keeps it could change the zygote's own selector
             code = host.run(job_dir)
         except BaseException:
             traceback.print_exc()
         finally:
             for stream in (sys.stdout, sys.stderr):
-                with suppress(OSError, ValueError):  # the disk under shim.log is full; the result is written already
+                with suppress(OSError, ValueError):  # the disk of shim.log is full; the result is stored already
                     stream.flush()
             os._exit(code)
 
@@ -128,6 +128,6 @@ class Zygote:
         with suppress(BlockingIOError):
             while self._wakeup.recv(4096):
                 pass
-        with suppress(ChildProcessError):  # no shim left
+        with suppress(ChildProcessError):  # no shim is left
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -1,1 +1,1 @@
-"""The state directory: all that a worker keeps on disk."""
+"""The state directory: everything that a worker stores on disk."""

@@ -1,7 +1,7 @@
-"""The state directory: who this worker is, and that only one daemon lives in it.
+"""The state directory: the worker's identity and credential, and the lock that allows only one daemon.
 
-Owns the directory's shape and modes, how its files are written (whole or not at all, sealed with a checksum, and twice what
-nobody could tell us again), and where damaged ones go. Jobs within it belong to :mod:`.spool`.
+Owns the directory's layout and modes. How files are written and where damaged ones are moved is in :mod:`.files`, the directories
+of jobs in :mod:`.spool`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ LONGEST_SOCKET_PATH = 100
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
-    """`credential.json`: what `join` brought home, and by which way. The only secret of the worker."""
+    """`credential.json`: what `join` received, and its network settings. The credential is the worker's only secret."""
 
     central: str
     worker_id: str
     name: str
     credential: str
     previous: str | None = None
-    """The credential before, until central is known to have seen the new one."""
+    """The previous credential, until central is known to have seen the new one."""
     insecure_http: bool = False
     ca_file: str | None = None
     client_cert: str | None = None
@@ -50,27 +50,27 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """`instance`: what tells this directory from every other one."""
+    """`instance`: a random value that is unique to this directory."""
 
     seed: str
 
 
 class Contact(msgspec.Struct, frozen=True):
-    """`contact`: when the last good exchange with central began, on the clock that starts with the machine."""
+    """`contact`: when the last successful exchange with central began, by :func:`..local.boottime.now`."""
 
     at: float
 
 
 class NotJoined(Exception):
-    """This directory belongs to no central yet."""
+    """This directory has not joined a central."""
 
 
 class StateInUse(Exception):
-    """Another daemon lives in this directory."""
+    """Another daemon runs in this directory."""
 
 
 class State:
-    """The directory at *root*; made on first use, readable by its owner alone."""
+    """The directory at *root*; created on first use, readable only by its owner."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -88,10 +88,10 @@ class State:
         self._credential = root / "credential.json"
         self._instance = root / "instance"
         self._seed = secrets.token_hex(16)
-        """Of a directory that has none yet."""
+        """The seed for a directory without `instance`."""
 
     def prepare(self) -> None:
-        """Make the directories that are missing."""
+        """Create missing directories and restrict the root to its owner."""
         for directory in (self.root, self.jobs, self.triggers, self.hosts, self.airflow_home):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.root.stat().st_mode & 0o077:
@@ -99,16 +99,16 @@ class State:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only daemon in this directory; the lock goes with the process, however it ends.
+        """Lock the directory against other daemons. The lock ends with the process, however that ends.
 
         Raises:
-            StateInUse: another one is alive.
+            StateInUse: another daemon runs.
         """
         self.prepare()
         fd = system.lock(self.root / "lock")
         if fd is None:
             raise StateInUse(
-                f"another worker daemon uses {self.root}; stop it, or give this one a directory of its own (--state)"
+                f"another worker daemon uses {self.root}; stop it, or start this one with another directory (--state)"
             )
         try:
             yield
@@ -116,7 +116,7 @@ class State:
             os.close(fd)
 
     def is_locked(self) -> bool:
-        """Say whether a daemon is alive in this directory."""
+        """Return whether a daemon runs in this directory."""
         if not self.root.exists():
             return False
         fd = system.lock(self.root / "lock")
@@ -129,36 +129,36 @@ class State:
         """Return what `join` stored.
 
         Raises:
-            NotJoined: nothing yet.
-            Damaged: neither the file nor its copy is what we wrote.
-            PermissionError: this user may not read it; :func:`explain_unusable` says what to do.
+            NotJoined: nothing is stored.
+            Damaged: the file and its copy are damaged.
+            PermissionError: this user can't read it; :func:`explain_unusable` returns the remedy.
         """
         if self._credential.exists():
-            self._credential.open("rb").close()  # what may not be read is not damaged
+            self._credential.open("rb").close()  # raises PermissionError: an unreadable file is not damaged
         try:
             return files.read_twice(Membership, self._credential, self.put_aside)
         except Damaged as error:
             raise Damaged(
-                f"{error}; without a credential central can't know this worker: ask for a new enrolment token and join again "
-                "with --force (its jobs run on and are adopted)"
+                f"{error}; without its credential this worker can't connect to central: ask for a new enrolment token and join "
+                "again with --force (running jobs go on and are adopted)"
             ) from None
         except FileNotFoundError:
             raise NotJoined(
-                f"{self.root} has joined no central; run: airflow-remote-worker join <central's URL> (it asks for a token)"
+                f"{self.root} has not joined a central; run: airflow-remote-worker join <central's URL> (it asks for a token)"
             ) from None
 
     def join(self, membership: Membership) -> None:
-        """Store the credential; only the owner can read it at any moment of its life."""
+        """Store the credential in a file that only its owner can read from the start."""
         self.prepare()
         self._forget_task_settings()
         files.write_twice(self._credential, membership, durable=True)
-        self.instance_id()  # now, while there is room for it
+        self.instance_id()  # stores `instance` now, while the disk has room
 
     def replace_credential(self, credential: str, *, previous: str | None) -> None:
-        """Store the credential that replaces the one here; *previous* is what to go back to.
+        """Replace the stored credential. *previous* is the one to fall back to.
 
         Raises:
-            OSError: the disk won't take it; the new one must not be used.
+            OSError: it can't be stored; the new credential must not be used.
         """
         present = self.membership()
         files.write_twice(
@@ -172,43 +172,45 @@ class State:
         self._forget_task_settings()
 
     def _forget_task_settings(self) -> None:
-        """Remove what an earlier central has sent: the next one may have nothing to say about them."""
+        """Remove the settings of an earlier central: the next one may not send any."""
         for path in (self.task_settings_path, files.copy_of(self.task_settings_path)):
             path.unlink(missing_ok=True)
 
     def instance_id(self) -> str:
-        """Return what stays the same over restarts here and differs on a copy of this directory on another machine."""
+        """Return an id that survives restarts and differs for a copy of this directory on another machine."""
         try:
             seed = files.read_twice(Instance, self._instance, self.put_aside).seed
         except (FileNotFoundError, Damaged) as error:
             if isinstance(error, Damaged):
-                log.error("%s; central may take this worker for a copy of itself: if it refuses it, join again", error)
+                log.error("%s; central may treat this worker as a copy of itself: if it refuses the worker, join again", error)
             seed = self._seed
             try:
                 files.write_twice(self._instance, Instance(seed), durable=True)
             except OSError as error:
                 log.error(
-                    "%s can't be stored: %s; after a restart central may take this worker for a copy", self._instance, error
+                    "%s can't be stored: %s; after a restart central may treat this worker as a copy of itself",
+                    self._instance,
+                    error,
                 )
         return hashlib.sha256(f"{seed}:{system.machine_id()}".encode()).hexdigest()[:32]
 
     def store_contact(self, at: float) -> None:
-        """Note a good exchange with central: a number for whoever may read it, and its sealed copy for the next daemon.
+        """Store the time of a successful exchange with central: a number for shims, and a sealed copy for the next daemon.
 
         Raises:
-            OSError: the disk won't take it; the older one stands, which ends jobs too early rather than too late.
+            OSError: it can't be stored; the older time remains, which ends jobs too early rather than too late.
         """
         files.write(self.contact_path, repr(at).encode())
         files.store(files.copy_of(self.contact_path), Contact(at))
 
     def contact(self) -> float | None:
-        """Return the last one that was noted; None if there is none that can be read."""
+        """Return the stored time of the last contact; None if there is nothing readable."""
         try:
             return files.read(Contact, files.copy_of(self.contact_path)).at
         except FileNotFoundError:
             pass
         except Damaged as error:
-            log.error("%s; it is put aside", error)
+            log.error("%s; it was moved to the quarantine", error)
             self.put_aside(files.copy_of(self.contact_path))
         try:
             return float(self.contact_path.read_text())
@@ -219,20 +221,20 @@ class State:
             return None
 
     def put_aside(self, path: Path) -> Path | None:
-        """Move a damaged file out of the way."""
+        """Move a damaged file to the quarantine; return its new path, None if it can't be moved."""
         return files.put_aside(path, self.quarantine)
 
     def socket_path(self) -> Path:
-        """Return where the gateway listens: in here, or where the path would be too long, in a private short directory."""
+        """Return the path of the gateway's socket: in this directory or, if that is too long, in a private short one."""
         inside = self.root / "gateway.sock"
         if len(os.fsencode(inside)) <= LONGEST_SOCKET_PATH:
             return inside
-        # The same over restarts: shims that outlive the daemon must find the next one.
+        # The path stays the same over restarts, so that running shims find the next daemon.
         digest = hashlib.sha256(os.fsencode(self.root.absolute())).hexdigest()[:16]
         outside = Path(tempfile.gettempdir()) / f"arw-{system.user_id()}-{digest}"
         outside.mkdir(mode=0o700, exist_ok=True)
         if not system.is_private(outside):
-            raise Damaged(f"{outside} belongs to someone else or is open to others; remove it, or use a shorter --state path")
+            raise Damaged(f"{outside} belongs to another user or is open to others; remove it, or use a shorter --state path")
         return outside / "gateway.sock"
 
 
@@ -240,24 +242,24 @@ UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def explain_unusable(root: Path, error: OSError) -> str | None:
-    """Return why this user can't use the state directory *root* and what to do; None: *error* is about something else."""
+    """Return why this user can't use the state directory *root*, with the remedy; None if *error* has another cause."""
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else root
     if error.errno not in UNUSABLE or not (path == root or root in path.parents or path in root.parents):
         return None
-    elsewhere = f"give another directory with --state or ${ENV_PREFIX}HOME"
+    elsewhere = f"use another directory with --state or ${ENV_PREFIX}HOME"
     what = f"the state directory {root} can't be used ({path}: {error.strerror})"
     if error.errno == errno.EROFS:
         return f"{what}: its file system is read-only; remount it writable, or {elsewhere}"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return f"{what}: a file is in the way; {elsewhere}"
+        return f"{what}: a file with that name exists; {elsewhere}"
     user, owner = system.user_name(), owner_of(root)
     if owner and owner != user:
-        return f"{what}: it belongs to {owner}, and this is {user}; run this as {owner} (runuser -u {owner} -- …), or {elsewhere}"
-    return f"{what}: the user {user} may not write there; change its permissions, or {elsewhere}"
+        return f"{what}: it belongs to {owner}, not to {user}; run this as {owner} (runuser -u {owner} -- …), or {elsewhere}"
+    return f"{what}: the user {user} can't write there; change its permissions, or {elsewhere}"
 
 
 def owner_of(root: Path) -> str | None:
-    """Return who owns *root*, or what of the way to it exists."""
+    """Return the owner of *root*, or of its nearest parent that exists."""
     for path in (root, *root.parents):
         try:
             return path.owner()

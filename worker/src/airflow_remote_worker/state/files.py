@@ -1,6 +1,6 @@
-"""Files of the state directory: written whole or not at all, sealed with a checksum, and twice if they can't be replaced.
+"""Files of the state directory: written atomically, sealed with a checksum, and stored twice if nothing could restore them.
 
-Damaged files go to the quarantine, where an operator can look at them.
+Damaged files are moved to the quarantine, where an operator can look at them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def write(path: Path, body: bytes, *, durable: bool = False) -> None:
-    """Replace *path* by *body* in one step, created with mode 0600; *durable*: also after a power cut."""
+    """Replace the content of *path* atomically, with mode 0600. *durable*: it survives a power cut."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -43,10 +43,10 @@ def write(path: Path, body: bytes, *, durable: bool = False) -> None:
 
 
 def read(kind: type[T], path: Path) -> T:
-    """Return the *kind* in *path*.
+    """Return the *kind* stored in *path*.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
         Damaged: it holds something else, or can't be read.
     """
     try:
@@ -60,26 +60,26 @@ def read(kind: type[T], path: Path) -> T:
 
 
 def store(path: Path, message: msgspec.Struct, *, durable: bool = False) -> None:
-    """Put *message* into *path*, sealed, in one step."""
+    """Store *message* in *path* atomically, with a checksum."""
     write(path, sealed(msgspec.json.encode(message)), durable=durable)
 
 
 def copy_of(path: Path) -> Path:
-    """Return where the second copy of *path* is."""
+    """Return the path of the second copy of *path*."""
     return path.with_name(path.name + ".copy")
 
 
 def write_twice(path: Path, message: msgspec.Struct, *, durable: bool = False) -> None:
-    """Put *message* into *path* and into its copy: one of them is whole whatever happens to the other."""
+    """Store *message* in *path* and in its copy, so that one of them stays intact if the other is damaged."""
     for place in (path, copy_of(path)):
         store(place, message, durable=durable)
 
 
 def read_twice(kind: type[T], path: Path, put_aside: Callable[[Path], object]) -> T:
-    """Return the *kind* in *path*, or in its copy if that one is damaged; what is damaged goes through *put_aside*.
+    """Return the *kind* stored in *path*, or in its copy if *path* is damaged. Damaged files are passed to *put_aside*.
 
     Raises:
-        FileNotFoundError: it was never stored (the copy alone means nothing: it is written second, and outlives nothing).
+        FileNotFoundError: *path* was never stored. (A copy alone does not count: it is written second and removed with *path*.)
         Damaged: neither can be used.
     """
     try:
@@ -95,7 +95,7 @@ def read_twice(kind: type[T], path: Path, put_aside: Callable[[Path], object]) -
         for damaged in (path, copy_of(path)):
             put_aside(damaged)
         raise Damaged(f"{damage}, and so is its copy") from None
-    log.warning("%s; its copy is whole and is used; the damaged one is in quarantine", damage)
+    log.warning("%s; its copy is intact and is used; the damaged file was moved to the quarantine", damage)
     put_aside(path)
     try:
         store(path, content)
@@ -105,13 +105,13 @@ def read_twice(kind: type[T], path: Path, put_aside: Callable[[Path], object]) -
 
 
 def put_aside(path: Path, quarantine: Path) -> Path | None:
-    """Move a damaged file out of the way, for a person to look at; return where to, None if it can't be moved."""
-    # A job's file is named after its job too; the time keeps an earlier one.
+    """Move a damaged file to the quarantine; return its new path, None if it can't be moved."""
+    # The name of a job's file includes the job; the time keeps earlier files of the same name.
     name = path.name if path.parent == quarantine.parent else f"{path.parent.name}.{path.name}"
     target = quarantine / f"{name}.{time.time_ns()}"
     try:
         quarantine.mkdir(mode=0o700, exist_ok=True)
         return path.rename(target)
     except OSError as error:
-        log.error("%s is damaged and can't be moved away: %s", path, error)
+        log.error("%s is damaged and can't be moved to the quarantine: %s", path, error)
         return None

@@ -1,6 +1,6 @@
-"""Whether the state directory's disk has room for one more job. What it says decides; who acts on it is :mod:`.daemon`.
+"""Checks whether the state directory's disk has room for one more job. :mod:`..daemon` acts on the result.
 
-Running jobs need room for their logs, results and what waits for central; a new one is only taken while that is safe.
+Running jobs need room for their logs, results and undelivered writes; a new job is taken only while there is enough.
 """
 
 from __future__ import annotations
@@ -16,66 +16,66 @@ from airflow_remote_worker.clock import Clock
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 5.0
+CHECK_EVERY_S = 5.0
 LEAST_FILES = 200
-"""Inodes; a job takes about a dozen."""
+"""In inodes; a job needs about a dozen."""
 PROBE = 64 * 1024
-"""Bytes; what a quota leaves can't be asked for, only tried."""
+"""In bytes. What a quota leaves can only be found by a trial write."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class NoRoom(OSError):
-    """The disk has no room for another job; the text says how much there is and what to do."""
+    """The disk has no room for another job; the text names the free space and the remedy."""
 
 
 class Disk:
-    """The disk under *root*, of which *least_mb* are to stay free."""
+    """The disk of *root*, on which *least_mb* must stay free."""
 
     def __init__(
-        self, root: Path, least_mb: float, clock: Clock, *, free: Callable[[Path], tuple[int, int]] = system.free
+        self, root: Path, least_mb: float, clock: Clock, *, free: Callable[[Path], tuple[int, int]] = system.free_space
     ) -> None:
         self.trouble = ""
         """Why there is no room; empty while there is."""
-        self.on_change: Callable[[], None] = _nobody
+        self.on_change: Callable[[], None] = _ignore
         self._root = root
         self._least = int(least_mb * 1_000_000)
         self._clock = clock
         self._free = free
         self._quota = ""
-        """What a write failed of although the disk seemed to have room."""
+        """The error of a write that failed although the disk seemed to have room."""
 
     def check(self) -> None:
-        """Look now.
+        """Check now.
 
         Raises:
-            NoRoom: a job that is taken now might not be able to say how it ended.
+            NoRoom: a new job might be unable to store its result.
         """
-        self._look()
+        self._check()
         if self.trouble:
             raise NoRoom(self.trouble)
 
     def note_failure(self, error: OSError) -> None:
-        """A write has failed. If that was for want of room, there is none until a trial write goes well."""
+        """Note a failed write. If the disk was full, it counts as full until a trial write succeeds."""
         if error.errno in FULL:
             self._quota = os.strerror(error.errno or 0).lower()
-            self._look()
+            self._check()
 
     async def watch(self, make_room: Callable[[int], Awaitable[None]]) -> None:
-        """Look every few seconds, until cancelled; *make_room* is told first how many bytes are missing."""
+        """Check every few seconds until cancelled. If bytes are missing, call *make_room* with their number first."""
         while True:
             try:
                 if (missing := self._least - self._free(self._root)[0]) > 0:
                     await make_room(missing)
             except OSError as error:
-                log.error("no room can be made in %s: %s", self._root, error)
-            self._look()
-            await self._clock.sleep(LOOK_EVERY_S)
+                log.error("no space can be freed in %s: %s", self._root, error)
+            self._check()
+            await self._clock.sleep(CHECK_EVERY_S)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         before, self.trouble = self.trouble, self._find_trouble()
         if bool(before) != bool(self.trouble):
             if self.trouble:
-                log.error("%s; no new jobs until then, running ones go on", self.trouble)
+                log.error("%s; this worker takes no new jobs until then, running ones go on", self.trouble)
             else:
                 log.warning("the disk of %s has room again", self._root)
             self.on_change()
@@ -84,7 +84,7 @@ class Disk:
         try:
             free, files = self._free(self._root)
         except OSError as error:
-            return f"{self._root} can't be used ({error.strerror}); see to that disk"
+            return f"{self._root} can't be used ({error.strerror}); check that disk"
         if free < self._least:
             what = f"only {free / 1e6:.0f} MB are free in {self._root}"
             return f"disk full: {what}, the worker needs {self._least / 1e6:.0f} MB (min_free_mb); make room there"
@@ -106,5 +106,5 @@ class Disk:
         return True
 
 
-def _nobody() -> None:
-    """The default listener."""
+def _ignore() -> None:
+    """The default callback."""

@@ -1,16 +1,17 @@
-"""What is said but not yet acknowledged, on disk: one directory per lease, `jobs/<job id>.<epoch>/`.
+"""The leases of jobs on disk: one directory for each, `jobs/<job id>.<epoch>/`.
 
-| file | written by | means |
+| file | written by | meaning |
 |---|---|---|
-| `offer.json`, `.copy` | daemon, first | we hold this lease |
-| `job.json`, `.copy` | daemon, right before the start | the shim may run from here on |
-| `shim.json` | daemon, once known | which process it is |
-| `task.log`, `shim.log`, `result.json` | shim | see `local/frames.py` |
-| `report.json` | daemon | the outcome, to be sent until acknowledged |
+| `offer.json`, `.copy` | daemon, first | this worker holds the lease |
+| `job.json`, `.copy` | daemon, right before the start | the shim may run from now on |
+| `shim.json` | daemon, once known | the shim's process |
+| `task.log`, `shim.log`, `result.json` | shim | see `local/job_files.py` |
+| `report.json` | daemon | the outcome, sent until acknowledged |
 | `outbox`; `outbox.done`, `outbox.refused` | shim; daemon | writes that central has not received yet: `local/outbox_file.py` |
-| `closed.json` | daemon, last | nothing is owed any more; logs stay for people until rotated |
+| `closed.json` | daemon, last | everything is acknowledged; logs stay for users until they are removed |
 
-What can't be found out again has a copy. Damaged files go to `quarantine/`; what is known without them is said at each read.
+Files that can't be restored from elsewhere have a copy. Damaged files are moved to `quarantine/`; each method says what happens
+then.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 
 
 class ShimRecord(msgspec.Struct, frozen=True):
-    """`shim.json`: which process hosts the job."""
+    """`shim.json`: the process that hosts the job."""
 
     pid: int
     start_time: float
@@ -52,14 +53,14 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 def _leave(path: Path) -> None:
-    """The default place for damaged files."""
+    """The default for damaged files: leave them."""
 
 
 class JobDir:
     """The directory of one lease."""
 
     def __init__(self, path: Path, lease: Lease, put_aside: Callable[[Path], object] = _leave) -> None:
-        """*put_aside* takes the files of it that are damaged; without it they stay."""
+        """*put_aside* is called with damaged files; by default they stay."""
         self.path = path
         self.lease = lease
         self._put_aside = put_aside
@@ -70,8 +71,8 @@ class JobDir:
         """Store *offer*.
 
         Raises:
-            FileExistsError: we had this lease before; taking it again would run the job twice.
-            OSError: the disk won't take it; nothing is left behind.
+            FileExistsError: the lease was stored before; taking it again would run the job twice.
+            OSError: it can't be stored; nothing is left behind.
         """
         self.path.mkdir(mode=0o700)
         try:
@@ -89,7 +90,7 @@ class JobDir:
         try:
             offer = read_twice(Offer, self.path / "offer.json", self._put_aside)
         except FileNotFoundError:
-            raise Damaged(f"{self.path} has no offer.json: the daemon was cut off while it took the job") from None
+            raise Damaged(f"{self.path} has no offer.json: the daemon was interrupted while it took the job") from None
         if Lease(offer.job_id, offer.epoch) != self.lease:
             raise Damaged(f"{self.path}/offer.json is about {offer.job_id} (epoch {offer.epoch})")
         return offer
@@ -98,7 +99,7 @@ class JobDir:
         write_twice(self.path / "job.json", spec)
 
     def spec(self) -> JobSpec | None:
-        """Return what the shim was told; None if it was never started.
+        """Return the shim's input; None if the shim was never started.
 
         Raises:
             Damaged: unreadable in both copies.
@@ -109,21 +110,21 @@ class JobDir:
             return None
 
     def store_shim(self, shim: ShimRecord) -> None:
-        """Note the process; if the disk won't take it, the next daemon finds it by its log or its call."""
+        """Store the shim's process. If that fails, the next daemon finds it by its log, or when it connects."""
         try:
             store(self.path / "shim.json", shim)
         except OSError as error:
-            log.warning("job %s: its process %d can't be noted: %s", self.lease, shim.pid, error)
+            log.warning("job %s: shim.json for its process %d can't be stored: %s", self.lease, shim.pid, error)
 
     def shim(self) -> ShimRecord | None:
-        """Return the process that was noted; None if there is none or it can't be read: it can be found otherwise."""
+        """Return the stored process; None if there is nothing readable: it can be found in other ways."""
         return self._read(ShimRecord, "shim.json")
 
     def result(self) -> Result | None:
-        """Return how the shim says it ended; None if it wrote nothing.
+        """Return the shim's result; None if it wrote no result.
 
         Raises:
-            Damaged: it wrote, and it can't be read.
+            Damaged: the result can't be read.
         """
         try:
             return read(Result, self.path / "result.json")
@@ -134,38 +135,38 @@ class JobDir:
         return (self.path / "result.json").exists()
 
     def has_started(self) -> bool:
-        """Say whether a shim may have been started, readable notes or not."""
+        """Return whether a shim may have been started, even if its files are damaged."""
         notes = self.path / "job.json"
         return any(path.exists() for path in (notes, copy_of(notes), self.shim_log, self.path / "shim.json", self.task_log))
 
     def store_report(self, report: Report) -> None:
-        """Store the outcome so that it survives anything but the disk."""
+        """Store the outcome so that it survives a power cut."""
         store(self.path / "report.json", report, durable=True)
 
     def report(self) -> Report | None:
-        """Return the stored outcome; None if there is none or it can't be read: it follows from the result once more."""
+        """Return the stored outcome; None if there is nothing readable: it can be derived from the result again."""
         return self._read(Report, "report.json")
 
     def close(self, how: str, at: float) -> None:
-        """Owe nothing any more. The key, the workload and what the task wrote go, the logs stay."""
+        """Mark the lease as closed. Remove the key, the workload and the task's writes; keep the logs."""
         try:
             store(self.path / "closed.json", Closed(how=how, at=at))
         except OSError:
-            # A full disk: what goes now makes the room.
+            # The disk is full: removing a file makes the room.
             self._drop("job.json")
             store(self.path / "closed.json", Closed(how=how, at=at))
         for name in ("job.json", "offer.json", "shim.json", "outbox", "outbox.done", "outbox.refused", "outbox.lost"):
             self._drop(name)
 
     def closed(self) -> Closed | None:
-        """Return how and when it was closed; None if something is still owed. A damaged file says that much by being there."""
+        """Return how and when it was closed; None if it is open. A damaged file still means closed."""
         path = self.path / "closed.json"
         try:
             return read(Closed, path)
         except FileNotFoundError:
             return None
         except Damaged as error:
-            log.warning("%s; the job was closed, that is all that is needed of it", error)
+            log.warning("%s; the job was closed, so nothing else is needed from the file", error)
             try:
                 return Closed(how="damaged", at=path.stat().st_mtime)
             except OSError:
@@ -180,13 +181,13 @@ class JobDir:
                 path.unlink(missing_ok=True)
 
     def _read(self, kind: type[_T], name: str) -> _T | None:
-        """Return what nobody misses for long; if damaged, put it aside and say so."""
+        """Return a file that can be replaced; if it is damaged, log that and move it to the quarantine."""
         try:
             return read(kind, self.path / name)
         except FileNotFoundError:
             return None
         except Damaged as error:
-            log.error("job %s: %s; it is put aside, the job goes on without it", self.lease, error)
+            log.error("job %s: %s; the file was moved to the quarantine, the job goes on without it", self.lease, error)
             self._put_aside(self.path / name)
             return None
 
@@ -199,25 +200,25 @@ class Spool:
         self._put_aside = partial(put_aside, quarantine=quarantine)
 
     def of(self, lease: Lease) -> JobDir:
-        """Return the directory of *lease*, which need not exist.
+        """Return the directory of *lease*, which may not exist.
 
         Raises:
-            ValueError: central's job id would leave our directory.
+            ValueError: central's job id is not an id, so that the path could be outside the directory of jobs.
         """
         if not lease.job_id.replace("-", "").isalnum():
             raise ValueError(f"job id {lease.job_id[:80]!r} is not an id")
         return JobDir(self._jobs / f"{lease.job_id}.{lease.epoch}", lease, self._put_aside)
 
     def __iter__(self) -> Iterator[JobDir]:
-        """Yield every job directory, oldest first; what is not one is left alone."""
+        """Yield every job directory, oldest first; ignore everything else."""
         found: list[tuple[float, str, JobDir]] = []
         for path in self._jobs.iterdir():
             job_id, _, epoch = path.name.rpartition(".")
-            with contextlib.suppress(OSError):  # gone meanwhile, or a directory that the disk can't read any more
+            with contextlib.suppress(OSError):  # removed meanwhile, or the disk can't read the directory any more
                 if job_id and epoch.isdecimal() and epoch.isascii() and path.is_dir():
                     found.append((path.stat().st_mtime, path.name, JobDir(path, Lease(job_id, int(epoch)), self._put_aside)))
         yield from (job for _, _, job in sorted(found, key=lambda entry: entry[:2]))
 
     def put_aside(self, job: JobDir) -> object:
-        """Move the whole directory into quarantine, where nobody takes it for a job; return where it is now."""
+        """Move the whole directory to the quarantine, so that it is no job any more; return its new path."""
         return self._put_aside(job.path)

@@ -1,7 +1,7 @@
-"""Central's Airflow settings for tasks, as this worker has them: checked, kept on disk, and passed to whoever starts processes.
+"""Central's Airflow settings for tasks on this worker: checked, stored on disk, and passed to the code that starts processes.
 
-They are on disk so that the first process after a start has them before central answers. The site's own values win over them
-where both exist; that is decided where tasks start (:mod:`.shim.task_settings`), because it needs the runtime's configuration.
+They are on disk so that the first process after a start has them before central answers. The site's own values override them;
+:mod:`..shim.task_settings` does that where tasks start, because it needs the runtime's configuration.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import anyio
 from airflow_remote_protocol.messages import TaskSettings
-from airflow_remote_protocol.task_settings import OPTIONS, revision_of, usable
+from airflow_remote_protocol.task_settings import OPTIONS, compute_revision, filter_usable
 
 from airflow_remote_worker.errors import Damaged
 from airflow_remote_worker.state.files import read, store
@@ -25,17 +25,17 @@ class TaskSettingsKeeper:
 
     def __init__(self, path: Path, use: Callable[[Mapping[str, str]], None]) -> None:
         self.revision = ""
-        """Central's name for what it sent last; empty: it has sent nothing."""
+        """Central's name for the settings that it sent last; empty: it has sent nothing."""
         self.mark = ""
-        """Differs whenever a value that tasks get does."""
+        """Changes whenever a value that tasks get changes."""
         self.known = anyio.Event()
-        """Set once there are any."""
+        """Set once there are settings."""
         self._path = path
         self._use = use
         self._values: dict[str, str] = {}
 
     def load(self) -> None:
-        """Take up what an earlier daemon stored. What can't be read is as if it were not there: central sends it again."""
+        """Use the settings that an earlier daemon stored. Unreadable ones count as missing: central sends them again."""
         try:
             self._apply(read(TaskSettings, self._path))
         except FileNotFoundError:
@@ -44,12 +44,12 @@ class TaskSettingsKeeper:
             log.warning("%s; central sends its settings again", error)
 
     def receive(self, settings: TaskSettings) -> None:
-        """Let every process that starts from now on have *settings*."""
+        """Use *settings* for every process that starts from now on."""
         before = self._values
         self._apply(settings)
         changed = sorted(name for name in {*before, *self._values} if before.get(name) != self._values.get(name))
         if before and changed:
-            log.info("central's settings for tasks have changed (%s); jobs that start from now on have them", ", ".join(changed))
+            log.info("central's settings for tasks have changed (%s); jobs that start from now on use them", ", ".join(changed))
         try:
             store(self._path, settings)
         except OSError as error:
@@ -57,10 +57,10 @@ class TaskSettingsKeeper:
 
     def _apply(self, settings: TaskSettings) -> None:
         self.revision = settings.revision
-        self._values = usable(settings.values)
+        self._values = filter_usable(settings.values)
         for name in settings.values.keys() - self._values.keys():
-            if name in OPTIONS:  # others are a newer central's
-                log.warning("central's setting %s has a value that can't be used here; tasks have the site's own", name)
-        self.mark = revision_of(self._values)
+            if name in OPTIONS:  # unknown names come from a newer central
+                log.warning("central's setting %s has a value that can't be used here; tasks use the site's own value", name)
+        self.mark = compute_revision(self._values)
         self._use(self._values)
         self.known.set()

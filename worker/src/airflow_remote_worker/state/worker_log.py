@@ -1,6 +1,6 @@
-"""The daemon's own log on disk: JSON lines in files of bounded size, kept until central has them or there is no room left.
+"""The worker log on disk: JSON lines in files of limited size, kept until central has them or the size limit is reached.
 
-Sending them is :mod:`.loops.ship_own`'s.
+:mod:`..loops.ship_worker_log` sends them.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ import msgspec
 
 MOST_FILES = 4
 FILE_BYTES = 1_000_000
-"""After so many a file is finished: up to 4 MB wait for a central that is away."""
-ABOUT_REQUESTS = ("httpx", "httpcore")
-"""What they say of each request would be something to send, by a request."""
+"""The size of a finished file. With 4 files, up to 4 MB wait while central can't be reached."""
+HTTP_LOGGERS = ("httpx", "httpcore")
+"""These loggers log every request. Sending such a line would cause the next one."""
 LONGEST_EVENT = 8_000
-"""Characters of one line, traceback included."""
+"""In characters of one line, traceback included."""
 
 
 class WorkerLog(logging.Handler):
-    """Writes each record at once. A disk that takes nothing loses lines, and the log says so later."""
+    """Writes each record at once. If the disk is full, lines are lost, and a later line says how many."""
 
     def __init__(self, directory: Path) -> None:
-        """*directory* is made if it is missing; the newest file in it goes on."""
+        """*directory* is created if it is missing; its newest file is continued."""
         super().__init__()
         self.on_line: Callable[[], None] = lambda: None
-        """Called, from whatever thread logs, when there is something new."""
+        """Called after each new line, in the thread that logs."""
         self._directory = directory
-        with contextlib.suppress(OSError):  # a full disk: lines are lost, and jobs looked after all the same
+        with contextlib.suppress(OSError):  # a full disk: lines are lost, but jobs are still supervised
             directory.mkdir(mode=0o700, exist_ok=True)
         present = self.files()
         self._path = present[-1] if present else self._new_path()
-        self._torn = not _ends_whole(self._path)
-        """The last line is half one, as after a power cut or on a full disk; the next must not be joined to it."""
-        self._lost = 0
+        self._is_cut = not _ends_with_newline(self._path)
+        """The last line is incomplete, after a power cut or on a full disk; the next line must not be appended to it."""
+        self._lost_lines = 0
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
-        """Write down what this process logs meanwhile."""
+    def attached(self) -> Iterator[None]:
+        """Receive the log records of this process inside this context."""
         logging.getLogger().addHandler(self)
         try:
             yield
@@ -53,11 +53,11 @@ class WorkerLog(logging.Handler):
             logging.getLogger().removeHandler(self)
 
     def files(self) -> list[Path]:
-        """Return the files, the oldest first; the last is being written, the others are finished."""
+        """Return the files, the oldest first; the last one is being written, the others are complete."""
         return sorted(self._directory.glob("*.log"))
 
     def rename(self, path: Path) -> None:
-        """Give a file another name, at its place in the order: it is a new stretch, that central has nothing of."""
+        """Give a file a new name in the same place of the order: it becomes a new stretch, of which central has nothing."""
         self.acquire()
         try:
             renamed = self._named(path.stem.partition("-")[0])
@@ -69,12 +69,12 @@ class WorkerLog(logging.Handler):
             self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.WARNING and record.name.split(".")[0] in ABOUT_REQUESTS:
+        if record.levelno < logging.WARNING and record.name.split(".")[0] in HTTP_LOGGERS:
             return
         try:
             self._write(self._line(record.created, record.levelname, record.name, self._event(record)))
         except OSError:
-            self._lost += 1
+            self._lost_lines += 1
         except Exception:
             self.handleError(record)
         else:
@@ -84,33 +84,31 @@ class WorkerLog(logging.Handler):
         if _size(self._path) + len(line) > FILE_BYTES:
             self._path = self._new_path()
             self._make_room()
-        if self._lost:
-            line = self._told(f"{self._lost} lines of this log were lost: the disk took nothing") + line
-        if self._torn:
+        if self._lost_lines:
+            line = self._warning(f"{self._lost_lines} lines of this log were lost: the disk was full or failed") + line
+        if self._is_cut:
             line = b"\n" + line
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             written = os.write(fd, line)
         finally:
             os.close(fd)
-        self._torn = written < len(line)
-        if self._torn:
-            raise OSError(errno.ENOSPC, "the disk took half a line", str(self._path))
-        self._lost = 0
+        self._is_cut = written < len(line)
+        if self._is_cut:
+            raise OSError(errno.ENOSPC, "only a part of the line was written", str(self._path))
+        self._lost_lines = 0
 
     def _make_room(self) -> None:
         for oldest in self.files()[: -(MOST_FILES - 1)]:
             size = _size(oldest)
             oldest.unlink(missing_ok=True)
-            self._write(
-                self._told(f"up to {size} bytes of this log were dropped before central had them: it took none for too long")
-            )
+            self._write(self._warning(f"up to {size} bytes of this log were dropped: central could not receive them in time"))
 
-    def _told(self, event: str) -> bytes:
+    def _warning(self, event: str) -> bytes:
         return self._line(time.time(), "WARNING", __name__, event)
 
     def _new_path(self) -> Path:
-        # Sorts by time; two daemons one after the other, or a clock that was set back, must not meet in one file.
+        # Names sort by time. Each file gets a new name even if the clock was set back, or two daemons start at the same time.
         newest = max((int(path.stem.split("-")[0]) for path in self.files() if path.stem.split("-")[0].isdigit()), default=0)
         return self._named(f"{max(time.time_ns(), newest + 1):020d}")
 
@@ -132,7 +130,7 @@ class WorkerLog(logging.Handler):
         return text.encode(errors="replace").decode()
 
 
-def _ends_whole(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)

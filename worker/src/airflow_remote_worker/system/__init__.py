@@ -1,6 +1,6 @@
-"""The operating system, as the worker needs it: one module for each kind of system, chosen here.
+"""What the worker needs from the operating system: one module for each kind of system, chosen here.
 
-Callers import this package; only it knows the modules. Sockets on this machine are in :mod:`.sockets`, systemd's protocol in
+Callers import this package, never its modules. Sockets on this machine are in :mod:`.sockets`, systemd's protocol in
 :mod:`.systemd`, and the unit file that installs the worker as a service in :mod:`.service_unit`.
 """
 
@@ -9,18 +9,18 @@ from __future__ import annotations
 from airflow_remote_worker.local import run_as
 from airflow_remote_worker.system.posix import (
     CAN_FORK,
+    add_signal_handlers,
     birth_mark,
     boot_id,
-    free,
+    free_space,
     is_private,
     is_user,
     launch,
     lock,
     machine_id,
-    off_signal,
-    on_signal,
     open_pidfd,
     owner,
+    remove_signal_handlers,
     session_of,
     signal_group,
     sync_directory,
@@ -28,23 +28,23 @@ from airflow_remote_worker.system.posix import (
     user_name,
 )
 
-find_task_user = run_as.find
+find_user = run_as.find_user
 
 __all__ = [
     "CAN_FORK",
+    "add_signal_handlers",
     "birth_mark",
     "boot_id",
-    "find_task_user",
-    "free",
+    "find_user",
+    "free_space",
     "is_private",
     "is_user",
     "launch",
     "lock",
     "machine_id",
-    "off_signal",
-    "on_signal",
     "open_pidfd",
     "owner",
+    "remove_signal_handlers",
     "session_of",
     "signal_group",
     "sync_directory",

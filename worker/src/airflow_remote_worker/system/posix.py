@@ -1,4 +1,4 @@
-"""Everything that only POSIX has. A `windows.py` with the same functions can stand beside it; nobody else calls these."""
+"""Functions for POSIX systems. A `windows.py` could offer the same ones. Only the package `system` imports this module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAN_FORK = hasattr(os, "fork")
 
 
 def lock(path: Path) -> int | None:
-    """Take the exclusive lock on *path* for the life of this process; None if another process has it."""
+    """Take the exclusive lock on *path*, held until the returned descriptor is closed; None if another process has it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,20 +37,20 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def on_signal(loop: asyncio.AbstractEventLoop, handle: Callable[[signal.Signals], None]) -> None:
+def add_signal_handlers(loop: asyncio.AbstractEventLoop, handle: Callable[[signal.Signals], None]) -> None:
     """Call *handle* in *loop* for SIGTERM and SIGINT."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, handle, signum)
 
 
-def off_signal(loop: asyncio.AbstractEventLoop) -> None:
-    """Undo :func:`on_signal`."""
+def remove_signal_handlers(loop: asyncio.AbstractEventLoop) -> None:
+    """Undo :func:`add_signal_handlers`."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(signum)
 
 
 def open_pidfd(pid: int) -> int | None:
-    """Return a descriptor that turns readable when *pid* exits; None where the system has none (macOS, old kernels).
+    """Return a descriptor that becomes readable when *pid* exits; None without pidfd support (macOS, old kernels).
 
     Raises:
         ProcessLookupError: there is no such process.
@@ -67,10 +67,10 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def birth_mark(pid: int) -> str | None:
-    """Return what tells this process from a later one with the same pid; None where /proc can't say.
+    """Return an id that differs from that of a later process with the same pid; None without /proc.
 
-    Start time in clock ticks since boot, with the boot's id. psutil's `create_time()` adds the boot's wall time, which moves when
-    a machine without a battery-backed clock learns the time: a live shim would look like a stranger.
+    The id is the boot's id and the start time in clock ticks since boot. psutil's `create_time()` adds the boot's wall time,
+    which changes when a machine without a battery-backed clock gets the time: a live shim would look like another process.
     """
     boot = boot_id()
     try:
@@ -82,7 +82,7 @@ def birth_mark(pid: int) -> str | None:
 
 
 def boot_id() -> str:
-    """Return what changes when the machine starts; empty where the system doesn't say."""
+    """Return an id that changes at each start of the machine; empty where the system has no such id."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -90,22 +90,22 @@ def boot_id() -> str:
 
 
 def session_of(pid: int) -> int | None:
-    """Return the session that *pid* is in; None if it is gone."""
+    """Return the process session of *pid*; None if the process has ended."""
     try:
         return os.getsid(pid)
     except (ProcessLookupError, PermissionError):
         return None
 
 
-def free(path: Path) -> tuple[int, int]:
-    """Return how many bytes, and how many files, more *path*'s disk takes from a user like us."""
+def free_space(path: Path) -> tuple[int, int]:
+    """Return how many more bytes and how many more files an unprivileged user can store on *path*'s disk."""
     found = os.statvfs(path)
-    # Some file systems (btrfs) don't count files and say 0 of 0.
+    # Some file systems (btrfs) don't count files and report 0 of 0.
     return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else sys.maxsize
 
 
 def machine_id() -> str:
-    """Return what stays the same on this machine and differs on a copy; empty where the system doesn't say."""
+    """Return an id that stays the same on this machine and differs on another; empty where the system has no such id."""
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         with contextlib.suppress(OSError):
             if text := Path(path).read_text().strip():
@@ -114,7 +114,7 @@ def machine_id() -> str:
 
 
 def signal_group(pid: int, signum: signal.Signals) -> None:
-    """Signal the process group that *pid* leads; nothing if it is gone."""
+    """Signal the process group that *pid* leads; do nothing if it has ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signum)
 
@@ -122,7 +122,7 @@ def signal_group(pid: int, signum: signal.Signals) -> None:
 def launch(
     argv: list[str], *, env: dict[str, str], output: Path, cwd: Path, pass_fds: tuple[int, ...] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start *argv* in its own session, detached from our terminal and signals, with stdout and stderr appended to *output*."""
+    """Start *argv* in its own session, detached from this terminal, with stdout and stderr appended to *output*."""
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         return subprocess.Popen(
@@ -144,7 +144,7 @@ def user_id() -> int:
 
 
 def user_name() -> str:
-    """Return the name of the user that this process runs as; its number if it has none."""
+    """Return the name of the user that this process runs as, or the user's number if it has no name."""
     import pwd
 
     try:
@@ -154,13 +154,13 @@ def user_name() -> str:
 
 
 def is_private(path: Path) -> bool:
-    """Say whether *path* is a real directory that belongs to us and that nobody else may enter."""
+    """Return whether *path* is a directory (not a link) that belongs to this user and is closed to all others."""
     found = path.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def owner(path: Path) -> str:
-    """Return the name of the user whom *path* belongs to; the number of one without a name."""
+    """Return the name of the user who owns *path*, or the user's number if it has no name."""
     number = path.stat().st_uid
     try:
         return pwd.getpwuid(number).pw_name
@@ -169,7 +169,7 @@ def owner(path: Path) -> str:
 
 
 def is_user(name: str) -> bool:
-    """Say whether this machine knows a user of that name."""
+    """Return whether there is a user *name* on this machine."""
     try:
         pwd.getpwnam(name)
     except KeyError:

@@ -1,6 +1,7 @@
 """The systemd unit of a worker: its text, and `service install|uninstall|status`.
 
-Owns the one source of the unit; `deploy/systemd/` holds what it renders to. What the daemon tells systemd is :mod:`.systemd`'s.
+Owns the only source of the unit's text; `deploy/systemd/` holds the rendered units. The messages of the running daemon to systemd
+are in :mod:`.systemd`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from airflow_remote_worker.config import ConfigError
 
 DEFAULT_UNIT = "airflow-remote-worker"
 DRAIN_S = 20
-"""How long a stop or restart of the service waits for jobs. They outlive it (KillMode=process): there is little to wait for."""
+"""How long a stop or restart of the service waits for jobs. Short, because jobs outlive the service (KillMode=process)."""
 STOP_MARGIN_S = 40
-"""For the last logs and reports (10 s), and for the network to notice."""
+"""For the last logs and reports (10 s), and for network timeouts."""
 SYSTEM_UNITS = Path("/etc/systemd/system")
 RUNNING_MARK = Path("/run/systemd/system")
-"""There while systemd is this machine's init: what `sd_booted(3)` looks at."""
+"""Exists while systemd is this machine's init; `sd_booted(3)` tests it."""
 
 UNIT = """\
 # Written by `airflow-remote-worker service install`; a later install overwrites it. Your own changes go into a drop-in:
@@ -31,7 +32,7 @@ Description=Remote Worker for Apache Airflow ({state})
 Documentation=man:systemd.service(5)
 Wants=network-online.target
 After=network-online.target
-# A machine that nobody visits must never be left without its worker.
+# An unattended machine must always get its worker back.
 StartLimitIntervalSec=0
 
 [Service]
@@ -41,22 +42,22 @@ ExecStart={program} run --state {state_argument} --drain-timeout-s {drain_s}
 # Proxy, CA, log level: AIRFLOW_REMOTE_WORKER_…, HTTPS_PROXY, … one NAME=value a line. The file may be missing.
 EnvironmentFile=-{environment_file}
 {user}
-# Tasks outlive the daemon: a stop, a restart, an upgrade or a crash ends the daemon alone, and its next start adopts them.
+# Tasks outlive the daemon: a stop, a restart, an upgrade or a crash ends only the daemon, and its next start adopts them.
 KillMode=process
-# The first SIGTERM drains for --drain-timeout-s, then the daemon lets go of its jobs and ends.
+# The first SIGTERM drains for --drain-timeout-s; then the daemon ends and its jobs run on.
 TimeoutStopSec={stop_s}
 Restart=always
 RestartSec=10
 # 2: a setting is wrong. 3: central refuses this worker (revoked, cloned, outdated) or it never joined. A restart changes neither.
 RestartPreventExitStatus=2 3
-# Fed after each good exchange with central and by nothing else. During an outage this restarts the daemon four times an hour,
-# which costs its tasks nothing; a daemon that is stuck in whatever way comes back by itself.
+# Fed only after each successful exchange with central. During an outage this restarts the daemon four times an hour, which
+# does not affect its tasks; a daemon that hangs for any reason is restarted too.
 WatchdogSec=15min
 # Not SIGABRT: a core dump would hold the credential.
 WatchdogSignal=SIGKILL
-# A task that is killed for want of memory must not take the daemon and the other tasks with it.
+# When the kernel kills a task because memory is full, the daemon and the other tasks must keep running.
 OOMPolicy=continue
-# The tasks of all slots count here.
+# The limit counts the processes of all tasks.
 TasksMax=infinity
 {hardening}
 [Install]
@@ -64,9 +65,9 @@ WantedBy={target}
 """
 
 HARDENED = """
-# Tasks are children of this service and inherit what follows. It is what ordinary tasks (Python, Bash, a client of a Docker
-# daemon) never notice. It does forbid sudo and other setuid programs, `run_as_user`, and containers without a daemon
-# (rootless podman): `service install --allow-sudo` leaves it out.
+# Tasks are children of this service and inherit these restrictions. They do not affect ordinary tasks (Python, Bash, a client of
+# a Docker daemon). They forbid sudo and other setuid programs, `run_as_user`, and containers without a daemon (rootless
+# podman): `service install --allow-sudo` leaves them out.
 NoNewPrivileges=yes
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
@@ -80,48 +81,48 @@ LockPersonality=yes
 #   ProtectHome=yes (not with the state directory or the Dags in a home)
 #   PrivateDevices=yes, ProtectClock=yes (not where a task uses a device: a serial port, a GPU)
 #   RestrictNamespaces=yes, RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6, SystemCallArchitectures=native, MemoryMax=…
-# Never add PrivateTmp=yes, DynamicUser=yes or RuntimeDirectory=: a stop would take away what outliving tasks still use.
+# Never add PrivateTmp=yes, DynamicUser=yes or RuntimeDirectory=: a stop would remove directories that running tasks still use.
 """
 
 UNHARDENED = """
-# Tasks are children of this service: what it may not do, they may not do. Hardening was left out (--allow-sudo).
+# Tasks are children of this service and inherit its restrictions. Hardening was left out (--allow-sudo).
 """
 
 UNPRIVILEGED = """
-# A user's own service manager can harden little; for more, install as root: service install --system
+# A user's own service manager supports little hardening; for more, install as root: service install --system
 """
 
 
 @dataclass(frozen=True)
 class Unit:
-    """All that differs between two units."""
+    """The values that differ between two units."""
 
     program: tuple[str, ...]
     state: Path
     name: str = DEFAULT_UNIT
     system: bool = True
-    """The system's service, else one of the user's own."""
+    """True: a service of the system; False: a service of the user's own service manager."""
     user: str = ""
-    """Who runs a system service."""
+    """The user that a system service runs as."""
     drain_s: int = DRAIN_S
     allow_sudo: bool = False
 
     @property
     def path(self) -> Path:
-        """Where systemd looks for it."""
-        return (SYSTEM_UNITS if self.system else user_units()) / f"{self.name}.service"
+        """Where systemd looks for the unit file."""
+        return (SYSTEM_UNITS if self.system else user_unit_directory()) / f"{self.name}.service"
 
     def render(self) -> str:
         """Return the unit's text."""
         hardening = UNPRIVILEGED if not self.system else UNHARDENED if self.allow_sudo else HARDENED
-        state = _plain(self.state)
+        state = _escape_path(self.state)
         return UNIT.format(
             unit=self.name,
             user_flag="" if self.system else "--user ",
-            program=" ".join(_argument(part) for part in self.program),
+            program=" ".join(_quote_argument(part) for part in self.program),
             state=state,
-            state_argument=_argument(str(self.state)),
-            environment_file=_plain(self.state / "service.env"),
+            state_argument=_quote_argument(str(self.state)),
+            environment_file=_escape_path(self.state / "service.env"),
             drain_s=self.drain_s,
             stop_s=self.drain_s + STOP_MARGIN_S,
             user=f"User={self.user}" if self.system else "# (no User=: the user whose service manager this is)",
@@ -130,26 +131,26 @@ class Unit:
         )
 
 
-def user_units() -> Path:
-    """Return where a user's own units are."""
+def user_unit_directory() -> Path:
+    """Return the directory of the user's own units."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "systemd/user"
 
 
-def program() -> tuple[str, ...]:
-    """Return how this very installation is started."""
+def find_program() -> tuple[str, ...]:
+    """Return the command that starts this installation."""
     script = Path(sys.executable).with_name("airflow-remote-worker")
     return (str(script),) if script.exists() else (sys.executable, "-m", "airflow_remote_worker")
 
 
-def whose(state: Path, user_name: str | None) -> str:
-    """Return the user a system service runs as: the one named, else who owns the state directory.
+def service_user(state: Path, user_name: str | None) -> str:
+    """Return the user that a system service runs as: *user_name*, else the owner of the state directory.
 
     Raises:
-        ConfigError: nobody sensible, or no such user.
+        ConfigError: there is no such user, or no suitable owner.
     """
     if user_name is not None:
         if not system.is_user(user_name):
-            raise ConfigError(f"--user-name: there is no user {user_name!r} on this machine; make one, or name another")
+            raise ConfigError(f"--user-name: there is no user {user_name!r} on this machine; create it, or name another")
         return user_name
     owner = system.owner(state) if state.exists() else None
     if owner is None or owner == "root":
@@ -160,26 +161,26 @@ def whose(state: Path, user_name: str | None) -> str:
 
 
 def install(unit: Unit) -> list[str]:
-    """Write the unit and let systemd read it; return what to tell people."""
+    """Write the unit and make systemd read it; return the lines to print."""
     unit.path.parent.mkdir(parents=True, exist_ok=True)
     part = unit.path.with_name(f".{unit.path.name}.part")
     part.write_text(unit.render())
     part.chmod(0o644)
     part.replace(unit.path)
     control = " ".join(_systemctl(unit))
-    told = [f"wrote {unit.path}"]
+    lines = [f"wrote {unit.path}"]
     if RUNNING_MARK.exists():
         subprocess.run([*_systemctl(unit), "daemon-reload"], check=False)
     else:
-        told.append("systemd doesn't run here; it will read the unit when it does")
-    told.append(f"start it now and at every boot:  {control} enable --now {unit.name}")
+        lines.append("systemd doesn't run here; it will read the unit at its next start")
+    lines.append(f"start it now and at every boot:  {control} enable --now {unit.name}")
     if not unit.system:
-        told.append("let it run while you are not logged in:  loginctl enable-linger")
-    return told
+        lines.append("let it run while you are not logged in:  loginctl enable-linger")
+    return lines
 
 
 def uninstall(unit: Unit) -> list[str]:
-    """Stop the service and remove its unit; tasks that run go on. Return what to tell people."""
+    """Stop the service and remove its unit; running tasks go on. Return the lines to print."""
     if not unit.path.exists():
         return [f"there is no {unit.path}; nothing to do"]
     if RUNNING_MARK.exists():
@@ -187,14 +188,14 @@ def uninstall(unit: Unit) -> list[str]:
     unit.path.unlink()
     if RUNNING_MARK.exists():
         subprocess.run([*_systemctl(unit), "daemon-reload"], check=False)
-    return [f"removed {unit.path}; the worker is still a member: airflow-remote-worker leave --state {unit.state} ends that"]
+    return [f"removed {unit.path}; this machine is still a worker; to end that: airflow-remote-worker leave --state {unit.state}"]
 
 
-def show(unit: Unit) -> int:
-    """Print what systemd says of the service; return its exit code (0: it is active).
+def show_status(unit: Unit) -> int:
+    """Print systemd's status of the service; return its exit code (0: it is active).
 
     Raises:
-        ConfigError: there is nothing to ask about, or nobody to ask.
+        ConfigError: there is no unit, or systemd doesn't run.
     """
     if not unit.path.exists():
         raise ConfigError(f"there is no {unit.path}; write it with: airflow-remote-worker service install")
@@ -207,12 +208,12 @@ def _systemctl(unit: Unit) -> list[str]:
     return ["systemctl"] if unit.system else ["systemctl", "--user"]
 
 
-def _plain(path: Path) -> str:
-    """Write a path where systemd splits no words; `%` begins a specifier everywhere."""
+def _escape_path(path: Path) -> str:
+    """Escape a path for a setting in which systemd does not split words; `%` begins a specifier everywhere."""
     return str(path).replace("%", "%%")
 
 
-def _argument(text: str) -> str:
-    """Write one argument of a command line in a unit."""
+def _quote_argument(text: str) -> str:
+    """Escape and quote one argument of a command line in a unit."""
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{text}"' if any(character in text for character in " \t;'\"\\") else text

@@ -1,4 +1,4 @@
-"""Sockets that stay on this machine: the gateway's, which only this user may open, and the zygote's control socket."""
+"""Sockets of this machine only: the local gateway's, which only this user may open, and the zygote's control socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio.abc
 
 
 async def listen(path: Path) -> anyio.abc.SocketListener:
-    """Listen at *path*, open to this user alone; what an earlier daemon left there is removed."""
+    """Listen at *path*, open to this user only; a socket that an earlier daemon left there is removed."""
     path.unlink(missing_ok=True)  # noqa: ASYNC240 -- a local file; the daemon is starting
     return await anyio.create_unix_listener(path, mode=0o600)
 

@@ -1,6 +1,6 @@
-"""What the daemon tells systemd (`sd_notify`): ready, alive, how it goes, ending. Silent where nobody listens.
+"""Notifies systemd (`sd_notify`) that the daemon is ready, alive or ending, and of its status. Does nothing without systemd.
 
-A datagram to `$NOTIFY_SOCKET` is the whole protocol. The unit that asks for it is :mod:`.service`'s.
+The protocol is one datagram to `$NOTIFY_SOCKET` for each message. The unit that enables it is in :mod:`.service_unit`.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ import socket
 from collections.abc import Mapping
 
 FEEDS_PER_PERIOD = 3
-"""One reply may be lost and the next be late, and the watchdog still hears of us in time."""
+"""The watchdog is still fed in time if one reply is lost and the next one is late."""
 
 
 class Notifier:
-    """Tells systemd, if systemd started this very process and asked for it."""
+    """Notifies systemd, if systemd started this process and asked for notifications."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.watchdog_s = _watchdog_s(environ)
-        """How long systemd waits for a sign of life before it restarts us; None: it doesn't watch."""
+        """After how long without a notification systemd restarts the daemon; None: no watchdog."""
         self._address = environ.get("NOTIFY_SOCKET", "")
 
     def longest_poll_s(self, wanted: float) -> float:
-        """Return how long one poll may last so that good contacts come often enough for the watchdog."""
+        """Return how long one poll may last so that the watchdog is fed often enough."""
         return wanted if self.watchdog_s is None else min(wanted, self.watchdog_s / FEEDS_PER_PERIOD)
 
-    def serving(self) -> None:
-        """Told once the local gateway is open and jobs are adopted, whether or not central can be reached yet."""
-        self._tell("READY=1")
+    def notify_ready(self) -> None:
+        """Call once the local gateway is open and jobs are adopted, whether or not central can be reached yet."""
+        self._send("READY=1")
 
-    def good_contact(self) -> None:
-        """Feed the watchdog. Nothing else does: see docs/adr/0006."""
+    def feed_watchdog(self) -> None:
+        """Call after each successful exchange with central, and never otherwise: see docs/adr/0006."""
         if self.watchdog_s is not None:
-            self._tell("WATCHDOG=1")
+            self._send("WATCHDOG=1")
 
-    def status(self, line: str) -> None:
+    def set_status(self, line: str) -> None:
         """Set the line that `systemctl status` shows."""
-        self._tell("STATUS=" + line.replace("\n", " "))
+        self._send("STATUS=" + line.replace("\n", " "))
 
-    def ending(self) -> None:
-        # Only when we really go: from here on systemd counts `TimeoutStopSec`, and draining may take hours.
-        self._tell("STOPPING=1")
+    def notify_stopping(self) -> None:
+        # Not when draining begins: systemd counts `TimeoutStopSec` from here on, and draining may take hours.
+        self._send("STOPPING=1")
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         if not self._address:
             return
-        # A leading @ stands for the abstract namespace.
+        # A leading @ means the abstract namespace.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.setblocking(False)
@@ -55,7 +55,7 @@ class Notifier:
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return None  # meant for another process, whose environment we have inherited
+        return None  # meant for another process; this one inherited its environment
     try:
         period_s = int(environ["WATCHDOG_USEC"]) / 1e6
     except (KeyError, ValueError):

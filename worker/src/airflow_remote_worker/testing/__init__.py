@@ -1,4 +1,4 @@
-"""What tests of the worker need: a fake central over real HTTP. Start reading at :mod:`.fake_central`."""
+"""For tests of the worker: a fake central over real HTTP. Start reading at :mod:`.fake_central`."""
 
 from airflow_remote_worker.testing.fake_central import FakeCentral
 

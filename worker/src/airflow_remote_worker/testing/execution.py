@@ -1,7 +1,7 @@
-"""The fake central's Execution API: what an ordinary task asks of Airflow, answered from memory.
+"""The fake central's Execution API: answers the calls of an ordinary task from memory.
 
-Statuses and bodies follow Airflow 3.3 (`airflow/api_fastapi/execution_api/routes`). It refuses to judge leases and credentials:
-:mod:`.routes` has done that before a call gets here.
+Statuses and bodies follow Airflow 3.3 (`airflow/api_fastapi/execution_api/routes`). It does not check leases and credentials:
+:mod:`.routes` has done that before.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ XComKey = tuple[str, str, str, str]
 
 @dataclass
 class Call:
-    """One call of a task, taken apart."""
+    """One parsed call of a task."""
 
     job: Job
     method: str
     parts: list[str]
-    """Of the path, unquoted as a whole before it is split; a key is all that is left, joined with slashes."""
+    """Of the path, which is unquoted before it is split. The last parts, joined with slashes, are a key."""
     query: dict[str, str]
     content: Any
     """The body as JSON; None without one."""
@@ -37,17 +37,17 @@ class Call:
 
 @dataclass
 class TaskCalls:
-    """Answers one task's calls and remembers what the tasks said. Everything public may be filled and read by tests."""
+    """Answers the calls of tasks and remembers their writes. Tests may set and read everything public."""
 
     variables: dict[str, str | None] = field(default_factory=dict)
     ungranted: set[str] = field(default_factory=set)
-    """Variables that no job may have. All others are granted to all."""
+    """Variables that are granted to no job. All others are granted to every job."""
     connections: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By connection id: `conn_type`, `host`, …"""
     xcoms: dict[XComKey, dict[int, Any]] = field(default_factory=dict)
     """By map index; -1 for a task that isn't mapped."""
     states: dict[str, list[str]] = field(default_factory=dict)
-    """By task instance id: every state that was set, oldest first."""
+    """By task instance id: every state that was set, the oldest first."""
     rendered_fields: dict[str, Any] = field(default_factory=dict)
     stored: dict[tuple[str, str], Any] = field(default_factory=dict)
     """The task's store: by task instance id and key."""
@@ -73,7 +73,7 @@ class TaskCalls:
             content = json.loads(body) if body else None
         except ValueError:
             return _refusal(422, "invalid_request", "the body is not JSON")
-        parts = unquote(path).split("/")  # an encoded slash parts a path for Airflow, too; empty parts belong to keys
+        parts = unquote(path).split("/")  # an encoded slash separates parts for Airflow, too; empty parts belong to keys
         call = Call(job, method, parts, {name: values[-1] for name, values in parse_qs(query).items()}, content)
         resource = self._resources.get(parts[0])
         with self._lock:
@@ -105,7 +105,7 @@ class TaskCalls:
         state = self._state(ti_id)
         if state == "running" and self._runners.get(ti_id) != runner:
             return _invalid_state("TI was not in a state where it could be marked as running", state)
-        # A deferred or rescheduled task comes back under the same id; Airflow has queued it again by then.
+        # A deferred or rescheduled task runs again under the same id; Airflow has queued it again by then.
         if state not in ("queued", "running", "deferred", "up_for_reschedule"):
             return _invalid_state("TI was not in a state where it could be marked as running", state)
         if state != "running":

@@ -1,8 +1,7 @@
-"""A central for tests: all of docs/protocol.md in memory, over real HTTP, with levers for people's wishes and for faults.
+"""A central for tests: all of docs/protocol.md in memory, over real HTTP, with methods for administrators' actions and faults.
 
-Owns what a test may do to it. It refuses to own how it works: decisions are in :mod:`.ledger`, routes in :mod:`.routes`, sockets
-in :mod:`.http_server`, the Execution API in :mod:`.execution`. It passes :mod:`airflow_remote_protocol.conformance` as the real
-one does::
+Owns the methods for tests. Decisions are in :mod:`.ledger`, routes in :mod:`.routes`, sockets in :mod:`.http_server`, the
+Execution API in :mod:`.execution`. It passes :mod:`airflow_remote_protocol.conformance` as the real central does::
 
     with FakeCentral() as central:
         token = central.enrolment_token(["ships"])
@@ -22,7 +21,7 @@ from typing import Any
 
 from airflow_remote_protocol.messages import IntentMode, JobKind, Runtime, StopReason, TaskSettings, Usage
 from airflow_remote_protocol.states import JobState
-from airflow_remote_protocol.task_settings import revision_of
+from airflow_remote_protocol.task_settings import compute_revision
 
 from airflow_remote_worker.testing.execution import TaskCalls
 from airflow_remote_worker.testing.http_server import Faults, HttpServer, Proxy, Recorded
@@ -32,7 +31,7 @@ from airflow_remote_worker.testing.routes import Execution, Routes
 
 @dataclass(frozen=True)
 class Timing:
-    """The durations that central decides; short enough for tests, long enough for a busy machine."""
+    """The durations that central sets; short enough for tests, long enough for a busy machine."""
 
     poll_s: float = 20.0
     retry_s: float = 0.2
@@ -43,7 +42,7 @@ class Timing:
 
 
 BODY_BYTES = 4 * 1024 * 1024
-"""How large a body of the Execution API may be here."""
+"""The limit for a body of the Execution API."""
 
 
 class FakeCentral:
@@ -51,8 +50,8 @@ class FakeCentral:
 
     Args:
         execution: answers the tasks' calls; the default is :class:`TaskCalls`, also at :attr:`tasks`.
-        timing: what central tells the workers, and how long it waits itself.
-        sub_path: where central lives below the host, such as `/airflow`.
+        timing: the durations that central sends to workers and uses itself.
+        sub_path: the path of central below the host, such as `/airflow`.
     """
 
     def __init__(self, execution: Execution | None = None, *, timing: Timing = Timing(), sub_path: str = "") -> None:
@@ -79,15 +78,15 @@ class FakeCentral:
 
     @property
     def url(self) -> str:
-        """Central's own URL, as a person would give it to a worker: without `/remote/v1`."""
+        """Central's URL as configured in a worker: without `/remote/v1`."""
         return f"http://127.0.0.1:{self._http.port}{self._sub_path}"
 
-    # What people and the scheduler do
+    # Actions of administrators, users and the scheduler
 
     def set_task_settings(self, values: Mapping[str, str]) -> None:
-        """Have these settings for tasks, by `section.option`, as a central that was configured so and restarted."""
+        """Set the settings for tasks, by `section.option`, as if central had been reconfigured and restarted."""
         with self._ledger.changed:
-            self._ledger.task_settings = TaskSettings(revision_of(values), dict(values))
+            self._ledger.task_settings = TaskSettings(compute_revision(values), dict(values))
 
     def enrolment_token(self, queues: Sequence[str], *, name_pattern: str = "*", uses: int = 1, expires_s: float = 3600.0) -> str:
         with self._ledger.changed:
@@ -110,14 +109,14 @@ class FakeCentral:
         return job.job_id
 
     def defer(self, queue: str) -> str:
-        """Let a task of *queue* defer; return the id of its trigger's job."""
+        """Add a deferred task of *queue*; return the id of its trigger's job."""
         job_id = self.enqueue(queue, kind=JobKind.TRIGGER)
         with self._ledger.changed:
             self.tasks.states[self.job(job_id).ti_id] = ["running", "deferred"]
         return job_id
 
     def task_state(self, job_id: str) -> str:
-        """Return the state of the task that deferred for this trigger, as the trigger's end leaves it."""
+        """Return the state of the task that deferred for this trigger, including the effect of the trigger's end."""
         with self._ledger.changed:
             job = self.job(job_id)
             if job.event is not None:
@@ -125,23 +124,23 @@ class FakeCentral:
             return (self.tasks.states.get(job.ti_id) or ["deferred"])[-1]
 
     def end_task(self, job_id: str, *, reason: StopReason = StopReason.ENDED) -> None:
-        """End the job as a person would; its worker hears a stop."""
+        """End the job as a user would; its worker receives a stop."""
         with self._ledger.changed:
             self._ledger.end(self.job(job_id), reason)
 
     def move_task_on(self, job_id: str) -> None:
-        """Let the scheduler go on with a task that has said its terminal state: it is another job's by now, and runs."""
+        """Let the scheduler continue with a task that has reported its terminal state: it runs as another job now."""
         with self._ledger.changed:
             self.job(job_id).has_moved_on = True
             self.tasks.states[self.job(job_id).ti_id].append("running")
 
     def lose_job(self, job_id: str) -> None:
-        """Give the job up, as if its worker had been silent for longer than `lost_after`."""
+        """Declare the job lost, as if its worker had been silent for longer than `lost_after`."""
         with self._ledger.changed:
             self._ledger.lose(self.job(job_id))
 
     def pass_grace(self, job_id: str) -> None:
-        """Let the time pass for which a running job may be missing from what its worker lists."""
+        """Let the time pass for which a running job may be missing from its worker's list."""
         with self._ledger.changed:
             self._ledger.lose_if_missing(self.job(job_id))
 
@@ -170,7 +169,7 @@ class FakeCentral:
             self._ledger.ask_to_rotate(self.worker(worker_name))
 
     def forget_next_credential(self, worker_name: str) -> None:
-        """Lose what was issued last and not used yet, as a database restored from a backup does."""
+        """Lose the issued credential that is not used yet, as a database restored from a backup does."""
         with self._ledger.changed:
             self.worker(worker_name).next_credential = ""
 
@@ -179,7 +178,7 @@ class FakeCentral:
         return bool(worker.clones_seen or worker.replays_seen)
 
     def ungranted_variable(self) -> str:
-        """Make a variable that nothing grants to any job, and return its name."""
+        """Create a variable that is granted to no job, and return its name."""
         name = f"ungranted-{uuid.uuid4().hex}"
         self.tasks.variables[name] = "not to be read"
         self.tasks.ungranted.add(name)
@@ -188,12 +187,12 @@ class FakeCentral:
     # Time
 
     def pass_handover(self, worker_name: str) -> None:
-        """Let the time pass for which a credential that was replaced is still taken."""
+        """Let the time pass for which a replaced credential is still accepted."""
         with self._ledger.changed:
             self.worker(worker_name).past_is_taken_until = 0.0
 
     def expire_credential(self, worker_name: str) -> None:
-        """Let the life of the worker's present credential be over."""
+        """Expire the worker's current credential."""
         with self._ledger.changed:
             self.worker(worker_name).expires_at = 0.0
 
@@ -212,7 +211,7 @@ class FakeCentral:
     # Faults
 
     def go_down(self) -> None:
-        """Stop listening and cut every connection. What was said so far stays true."""
+        """Stop listening and cut every connection. The state is kept."""
         self._http.stop()
 
     def come_back(self) -> None:
@@ -227,10 +226,10 @@ class FakeCentral:
         self._faults.proxy = None
 
     def drop_next_reply(self, path_part: str) -> None:
-        """Do what the next request with *path_part* in its path asks, then hang up without an answer."""
+        """Execute the next request with *path_part* in its path, then close the connection without an answer."""
         self._faults.drop_next_reply(path_part)
 
-    # What there is to see
+    # State and requests
 
     @property
     def requests(self) -> list[Recorded]:
@@ -257,17 +256,17 @@ class FakeCentral:
             return bytes(self.job(job_id).log)
 
     def worker_log(self, worker_name: str) -> bytes:
-        """Return what the worker said of itself."""
+        """Return the worker's own log."""
         with self._ledger.changed:
             return bytes(self.worker(worker_name).worker_log)
 
     def runtime(self, worker_name: str) -> Runtime | None:
-        """Return what the worker reported last of what its tasks run in."""
+        """Return the task runtime that the worker reported last."""
         with self._ledger.changed:
             return self.worker(worker_name).runtime
 
     def usage(self, worker_name: str) -> Usage | None:
-        """Return what the worker told last of what it uses."""
+        """Return the usage that the worker reported last."""
         with self._ledger.changed:
             return self.worker(worker_name).usage
 
@@ -290,7 +289,7 @@ class FakeCentral:
         """Wait until the job is in one of *states*.
 
         Raises:
-            TimeoutError: says where it stands instead.
+            TimeoutError: with the states that the job went through.
         """
         self.wait_until(
             lambda: self.job(job_id).state in states,
@@ -299,9 +298,9 @@ class FakeCentral:
         )
 
     def wait_until(
-        self, is_so: Callable[[], bool], *, timeout_s: float = 10.0, what: Callable[[], str] = lambda: "what the test wants"
+        self, is_so: Callable[[], bool], *, timeout_s: float = 10.0, what: Callable[[], str] = lambda: "the condition"
     ) -> None:
-        """Wait until *is_so*; it is asked after every change of the ledger, and now and then.
+        """Wait until *is_so* returns true; it is called after every change of the ledger, and every 0.1 s.
 
         Raises:
             TimeoutError: names *what* was waited for.
@@ -312,4 +311,4 @@ class FakeCentral:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     raise TimeoutError(f"waited {timeout_s} s for {what()}")
-                self._ledger.changed.wait(min(left_s, 0.1))  # 0.1: logs and requests change without a notice
+                self._ledger.changed.wait(min(left_s, 0.1))  # 0.1: logs and requests change without a notification

@@ -1,6 +1,6 @@
-"""HTTP/1.1 on 127.0.0.1 for the fake central: keep-alive, long polls, a thread per connection; and every way to break it.
+"""HTTP/1.1 on 127.0.0.1 for the fake central: keep-alive, long polls, a thread per connection, and faults of the network.
 
-Owns sockets, the log of requests, and faults of the network. It refuses to know what a request means.
+Owns sockets, the log of requests, and the faults. It does not interpret requests.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from airflow_remote_worker.testing.routes import Answer, Request, split_target
 
 MAX_BODY = 64 << 20
-"""More than any test sends; what is longer is cut off with the connection."""
+"""More than any test sends; a longer body closes the connection."""
 
 
 @dataclass
 class Recorded:
-    """One request as it came in, for assertions."""
+    """One received request, for assertions."""
 
     method: str
     path: str
@@ -31,12 +31,12 @@ class Recorded:
     headers: Mapping[str, str]
     body: bytes
     status: int | None = None
-    """None while it is being answered, or if it never was."""
+    """None while it is being answered, or if it was never answered."""
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """What stands between worker and central and answers in its place."""
+    """The answer of a proxy between worker and central."""
 
     status: int
     body: bytes
@@ -44,7 +44,7 @@ class Proxy:
 
 
 class Faults:
-    """What goes wrong next. One lock's worth of wishes, set by tests and consumed by connections."""
+    """The faults to inject, set by tests and consumed by connections."""
 
     def __init__(self) -> None:
         self.proxy: Proxy | None = None
@@ -65,29 +65,29 @@ class Faults:
 
 
 class HttpServer:
-    """Listens on one port for all its life; can go down and come back."""
+    """Always listens on the same port; can stop and start again."""
 
     def __init__(self, answer: Callable[[Request], Answer], faults: Faults, *, prefix: str) -> None:
         self.requests: list[Recorded] = []
         self.faults = faults
         self.answer = answer
         self.prefix = prefix
-        """What every path of central's begins with, `/remote/v1/` included."""
+        """The prefix of every path of central, including `/remote/v1/`."""
         self.port = 0
         self._server: _Server | None = None
 
     def start(self) -> None:
-        """Listen; on the same port as before."""
+        """Listen, on the same port as before."""
         if self._server is not None:
             return
         self._server = _Server(("127.0.0.1", self.port), self)
         self.port = self._server.server_address[1]
-        # 0.02: how long `stop` may take; the loop itself wakes at once when a connection comes.
+        # 0.02: how long `stop` may take; a new connection wakes the loop at once.
         serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake central", daemon=True)
         serve.start()
 
     def stop(self) -> None:
-        """Stop listening and cut every connection, those of parked polls too."""
+        """Stop listening and cut every connection, including those of waiting polls."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -97,7 +97,7 @@ class HttpServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # many workers may come back at the same moment
+    request_queue_size = 128  # many workers may reconnect at the same moment
     allow_reuse_address = True  # the same port again, right after `stop`
 
     def __init__(self, address: tuple[str, int], owner: HttpServer) -> None:
@@ -123,7 +123,7 @@ class _Server(ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A peer that hangs up is what this server is for; everything else is a bug and is shown."""
+        """Ignore closed connections, which this server provokes; show everything else, which is a bug."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -141,7 +141,7 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        target = re.sub("^http://[^/]*", "", self.path)  # what a proxy is asked for, and some pass on as it is
+        target = re.sub("^http://[^/]*", "", self.path)  # the absolute form, as sent to a proxy, which may pass it on
         below = target.removeprefix(owner.prefix)
         recorded = Recorded(self.command, below, headers, body)
         owner.requests.append(recorded)
@@ -150,7 +150,7 @@ class _Connection(BaseHTTPRequestHandler):
             recorded.status = proxy.status
             self._write(Answer(proxy.status, proxy.body, proxy.headers))
             return
-        if below == target:  # Airflow's own: a page for every GET, and nothing that takes a POST
+        if below == target:  # like Airflow itself: a page for every GET, and no route for a POST
             is_get = self.command in ("GET", "HEAD")
             answer = Answer(200 if is_get else 405, b"{}", {"content-type": "text/html" if is_get else "application/json"})
             recorded.status = answer.status
@@ -173,7 +173,7 @@ class _Connection(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve
 
     def _read_body(self) -> bytes | None:
-        """Return the body; None if it makes no sense."""
+        """Return the body; None if it is malformed."""
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             return self._read_chunks()
         length = self.headers.get("content-length", "0")
@@ -206,11 +206,11 @@ class _Connection(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _peer_hung_up(self) -> bool:
-        # Not `select`: it fails beyond 1,024 open files, and tests with that many workers exist.
+        # Not `select`: it fails beyond 1,024 open files, and there are tests with that many workers.
         self.connection.setblocking(False)
         try:
             return not self.connection.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:  # nothing to read: the peer waits for us, as it should
+        except BlockingIOError:  # nothing to read: the peer waits for the answer
             return False
         except OSError:
             return True
@@ -218,4 +218,4 @@ class _Connection(BaseHTTPRequestHandler):
             self.connection.setblocking(True)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: `HttpServer.requests` has it all."""
+        """Log nothing: `HttpServer.requests` has every request."""

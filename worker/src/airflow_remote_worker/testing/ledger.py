@@ -1,7 +1,7 @@
-"""What the fake central knows, in memory: enrolment tokens, workers, jobs, and what may happen to them.
+"""The fake central's state in memory: enrolment tokens, workers, jobs, and their changes.
 
-Owns every decision about a worker's right and a job's state. It refuses to own HTTP (see :mod:`.routes`) and threads of its own:
-callers hold :attr:`Ledger.changed` around each call, and whoever changes something that a parked poll may wait for notifies it.
+Owns every decision about a worker's rights and a job's state; HTTP is :mod:`.routes`'s. It has no threads: callers hold
+:attr:`Ledger.changed` around each call, and a change that a waiting poll may depend on notifies it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from airflow_remote_protocol.errors import Problem, ProblemCode, problem
+from airflow_remote_protocol.errors import Problem, ProblemCode, make_problem
 from airflow_remote_protocol.messages import (
     ChunkResult,
     Enrolment,
@@ -39,22 +39,22 @@ from airflow_remote_protocol.messages import (
     Usage,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
-from airflow_remote_protocol.task_settings import revision_of
+from airflow_remote_protocol.task_settings import compute_revision
 from airflow_remote_protocol.tokens import TOKEN_BYTES, MalformedToken, TokenKind, check_token, hash_token, make_token
 from airflow_remote_protocol.version import VersionMismatch, check_version
 
 HANDOVER_S = 60.0
-"""How long a replaced credential is taken after the new one's first use."""
+"""How long a replaced credential is accepted after the new one's first use."""
 MAX_REOFFERS = 3
 """docs/protocol.md, "Sessions, polls, leases"."""
 
 
 class Refusal(Exception):
-    """Central says no; the problem is the whole answer and nothing has changed."""
+    """Central refuses a request: the problem is the whole answer, and nothing has changed."""
 
     def __init__(self, code: ProblemCode, detail: str, *, size: int | None = None) -> None:
         super().__init__(detail)
-        self.problem: Problem = problem(code, detail, size=size)
+        self.problem: Problem = make_problem(code, detail, size=size)
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Worker:
     is_revoked: bool = False
     is_suspended: bool = False
     credential: str = ""
-    """Hash of the one that it uses; of the next, made and not used yet; of the one before."""
+    """Hash of the current credential; below, of the next, which is not used yet, and of the previous one."""
     next_credential: str = ""
     past_credential: str = ""
     past_is_taken_until: float = 0.0
@@ -91,13 +91,13 @@ class Worker:
     session: SessionRequest | None = None
     worker_log: bytearray = field(default_factory=bytearray)
     worker_log_stretch: tuple[str, int] = ("", 0)
-    """The present stretch's name, and where in the log its offset 0 is."""
+    """The current stretch's name, and the position of its offset 0 in the log."""
     runtime: Runtime | None = None
-    """What it reported last."""
+    """Its last report."""
     usage: Usage | None = None
-    """What it told last."""
+    """Its last report."""
     newest_poll: int = 0
-    """Number of the poll that may be answered; a higher one ends the older."""
+    """Number of the newest poll, which alone is answered; it ends older ones."""
 
 
 @dataclass
@@ -112,27 +112,27 @@ class Job:
     state: JobState = JobState.QUEUED
     epoch: int = 0
     worker_id: str | None = None
-    """Who holds the lease, or held the last one."""
+    """The worker that has the lease, or had the last one."""
     expired_offers: int = 0
     deadline: float = 0.0
     """Of the offer."""
     not_before: float = 0.0
-    """No offer earlier than this."""
+    """Not offered before this time."""
     stop: StopReason | None = None
-    """Why people or central ended it; None: they didn't."""
+    """Why a user or central ended it; None: it was not ended."""
     concluded_as: bytes | None = None
-    """The call that brought the task's own terminal state: the lease allows no other call from then on."""
+    """The body of the call with the task's own terminal state, after which the lease allows no other call."""
     has_moved_on: bool = False
-    """It had, and its task is another job's by now."""
+    """Whether, after that, its task has become another job's."""
     report: Report | None = None
     late_report: Report | None = None
-    """What was reported after the job had been lost; refused."""
+    """A report after the job had been lost, which was refused."""
     event: TriggerEvent | None = None
-    """How it ended, of a trigger."""
+    """How a trigger ended."""
     declines: list[str] = field(default_factory=list)
-    """Reasons, oldest first."""
+    """Reasons, the oldest first."""
     is_missing: bool = False
-    """Its worker opened a session that did not list it, and no poll has since."""
+    """Whether its worker opened a session that did not list it, and no poll has listed it since."""
     log: bytearray = field(default_factory=bytearray)
     """Of the last lease."""
     history: list[JobState] = field(default_factory=lambda: [JobState.QUEUED])
@@ -148,7 +148,7 @@ class Job:
 
 
 class Ledger:
-    """All of the fake's memory. Times are of *clock* (monotonic seconds)."""
+    """All state of the fake central. Times are *clock*'s (monotonic seconds)."""
 
     def __init__(
         self,
@@ -163,14 +163,14 @@ class Ledger:
         self.offer_deadline_s = offer_deadline_s
         self.redelivery_s = redelivery_s
         self.stop_after_s = stop_after_s
-        self.task_settings = TaskSettings(revision_of({}), {})
+        self.task_settings = TaskSettings(compute_revision({}), {})
         self.changed = threading.Condition()
         self.tokens: dict[str, EnrolmentToken] = {}
         self.workers: dict[str, Worker] = {}
         self.jobs: dict[str, Job] = {}
         self._clock = clock
         self._worker_ids: dict[str, str] = {}
-        """By the hash of their credential."""
+        """By the hash of the credential."""
 
     # Workers
 
@@ -209,7 +209,7 @@ class Ledger:
         if worker_id is None:
             raise Refusal(ProblemCode.UNAUTHORIZED, "no worker has this credential; enrol again")
         worker = self.workers[worker_id]
-        self.insist_on_right(worker)
+        self.check_right(worker)
         if digest == worker.next_credential:
             worker.past_credential, worker.past_is_taken_until = worker.credential, self._clock() + HANDOVER_S
             worker.credential, worker.made_at = digest, worker.next_made_at
@@ -225,7 +225,7 @@ class Ledger:
         return worker
 
     def issue_credential(self, worker: Worker, presented: str) -> str:
-        """Return the credential that is *worker*'s once it is used."""
+        """Return a new credential, which becomes *worker*'s at its first use."""
         if hash_token(presented) != worker.credential:
             raise Refusal(ProblemCode.BUSY, "this credential has been replaced; ask with the newer one")
         credential = self._make_credential(worker)
@@ -235,11 +235,11 @@ class Ledger:
     def credential_age_s(self, worker: Worker) -> float:
         return self._clock() - worker.made_at
 
-    def insist_on_right(self, worker: Worker) -> None:
+    def check_right(self, worker: Worker) -> None:
         if worker.is_revoked:
             raise Refusal(ProblemCode.REVOKED, f"the worker {worker.name} was revoked; enrol it again if that was a mistake")
         if worker.is_suspended:
-            raise Refusal(ProblemCode.SUSPENDED, f"the worker {worker.name} is suspended, until somebody lifts that")
+            raise Refusal(ProblemCode.SUSPENDED, f"the worker {worker.name} is suspended until an administrator resumes it")
 
     def suspend_worker(self, worker: Worker, *, is_suspended: bool = True) -> None:
         worker.is_suspended, worker.session_id = is_suspended, None
@@ -254,7 +254,7 @@ class Ledger:
         self.changed.notify_all()
 
     def open_session(self, worker: Worker, asked: SessionRequest) -> list[Stop]:
-        """Give *worker* a new session and return the stops for what it holds without right."""
+        """Open a new session for *worker*; return the stops for jobs that it must not hold."""
         try:
             check_version(asked.protocol)
         except VersionMismatch as error:
@@ -270,8 +270,8 @@ class Ledger:
         worker.instance_id, worker.session, worker.session_id = asked.instance_id, asked, str(uuid.uuid4())
         listed = {(entry.job_id, entry.epoch) for entry in asked.jobs}
         for job in self.leased_by(worker):
-            # An offer that isn't listed never reached the worker's disk: somebody may have it at once. What ran and isn't
-            # listed is lost, unless a poll lists it soon.
+            # An offer that isn't listed never reached the worker's disk and can be offered again at once. A job that ran and
+            # isn't listed is lost, unless a poll lists it soon.
             is_listed = (job.job_id, job.epoch) in listed
             if job.kind is JobKind.TRIGGER and job.state is JobState.RUNNING and not is_listed:
                 job.move(JobEvent.HAND_BACK)
@@ -283,7 +283,7 @@ class Ledger:
         return self.stops(worker, asked.jobs)
 
     def _take_over(self, worker: Worker, boot_id: str) -> None:
-        """A start that was taken over and speaks again shows that both are alive: the later one is the copy."""
+        """Detect a copy: if an earlier start sends requests after it was replaced, both run, and the later start is the copy."""
         if boot_id == worker.refused_boot_id:
             worker.clones_seen += 1
             raise Refusal(ProblemCode.CLONED, f"this is a copy of {worker.name}; enrol it under its own name")
@@ -294,7 +294,7 @@ class Ledger:
             worker.previous_boot_id = worker.boot_id
         worker.boot_id = boot_id
 
-    def insist_on_session(self, worker: Worker, session_id: str | None) -> SessionRequest:
+    def check_session(self, worker: Worker, session_id: str | None) -> SessionRequest:
         if session_id is None or session_id != worker.session_id or worker.session is None:
             raise Refusal(ProblemCode.SESSION_TAKEN, f"this is not the current session of {worker.name}; open a new one")
         return worker.session
@@ -322,7 +322,7 @@ class Ledger:
         return [job for job in self.jobs.values() if job.state.is_leased and job.worker_id == worker.worker_id]
 
     def offer(self, worker: Worker, session: SessionRequest, free_slots: int, free_triggers: int = 0) -> list[Offer]:
-        """Give *worker* what fits: by priority, then by age; a job that doesn't fit blocks none behind it."""
+        """Offer *worker* the jobs that fit, by priority, then by age; a job that doesn't fit does not block later ones."""
         if worker.intent.mode is not IntentMode.SERVE or (worker.runtime and worker.runtime.trouble):
             return []
         allowed = session.slots if worker.intent.slots is None else min(session.slots, worker.intent.slots)
@@ -331,7 +331,7 @@ class Ledger:
         triggers = min(free_triggers, session.triggers - sum(job.kind is JobKind.TRIGGER for job in leased))
         now = self._clock()
         offers = []
-        # `sorted` is stable and `jobs` remembers the order of arrival, so age needs no key.
+        # `sorted` is stable and `jobs` keeps the order of arrival, so age needs no key.
         for job in sorted(self.jobs.values(), key=lambda job: -job.priority):
             is_trigger = job.kind is JobKind.TRIGGER
             fits = triggers > 0 if is_trigger else job.slots <= room
@@ -360,7 +360,7 @@ class Ledger:
         )
 
     def withdraw(self, offers: Sequence[Offer]) -> None:
-        """Take back offers whose reply could not be delivered."""
+        """Withdraw offers whose reply could not be delivered."""
         for offer in offers:
             job = self.jobs[offer.job_id]
             if (job.state, job.epoch) == (JobState.OFFERED, offer.epoch):
@@ -376,7 +376,7 @@ class Ledger:
                 job.deadline = self._clock() + self.offer_deadline_s
 
     def expire_offers(self) -> None:
-        """Take back every offer whose deadline has passed; after too many, the job fails."""
+        """Withdraw every offer whose deadline has passed; after too many expired offers, the job fails."""
         now = self._clock()
         for job in self.jobs.values():
             if job.state is JobState.OFFERED and job.deadline <= now:
@@ -385,7 +385,7 @@ class Ledger:
                 job.not_before = now + self.redelivery_s * 2 ** (job.expired_offers - 1)
 
     def stops(self, worker: Worker, listed: Sequence[HeldJob]) -> list[Stop]:
-        """Return a stop for each listed job that must not go on and isn't stopping already."""
+        """Return a stop for each listed job that must not continue and isn't stopping already."""
         stops = []
         for entry in listed:
             if entry.phase in (JobPhase.STOPPING, JobPhase.ENDED):
@@ -406,7 +406,7 @@ class Ledger:
         return job
 
     def job_of(self, worker: Worker, job_id: str, epoch: int) -> Job:
-        """Return the job if *epoch* is its last lease and *worker* has or had it; it may have ended."""
+        """Return the job if *epoch* is its last lease and *worker* has or had that; the job may have ended."""
         job = self.jobs.get(job_id)
         if job is None or job.worker_id != worker.worker_id:
             raise Refusal(ProblemCode.NOT_FOUND, f"{worker.name} has no job {job_id[:64]}")
@@ -415,13 +415,13 @@ class Ledger:
         return job
 
     def leased_job_of(self, worker: Worker, job_id: str, epoch: int) -> Job:
-        """As :meth:`job_of`, and the lease still stands."""
+        """As :meth:`job_of`, but only if the lease is not over."""
         job = self.job_of(worker, job_id, epoch)
         if not job.state.is_leased:
             raise Refusal(ProblemCode.SUPERSEDED, f"job {job_id} is {job.state.value}; its lease is over")
         return job
 
-    # What happens to a job
+    # Changes of a job
 
     def accept(self, job: Job) -> None:
         if job.state is JobState.OFFERED:
@@ -440,9 +440,9 @@ class Ledger:
         self.changed.notify_all()
 
     def take_event(self, job: Job, event: TriggerEvent) -> None:
-        """The trigger has ended. The same again changes nothing."""
+        """Take the end of a trigger. A repetition changes nothing."""
         if job.kind is not JobKind.TRIGGER:
-            raise Refusal(ProblemCode.INVALID, f"job {job.job_id} is no trigger")
+            raise Refusal(ProblemCode.INVALID, f"job {job.job_id} is not a trigger")
         if job.event is not None and job.event == event:
             return
         if not job.state.is_leased:
@@ -454,7 +454,7 @@ class Ledger:
         self.changed.notify_all()
 
     def append_chunk(self, worker: Worker, chunk: LogChunk) -> ChunkResult:
-        """As :meth:`append_log`, of one of many; a refusal disturbs no other."""
+        """As :meth:`append_log` for one chunk of many; a refusal does not affect the others."""
         result = ChunkResult(job_id=chunk.job_id, epoch=chunk.epoch)
         try:
             job = self.job_of(worker, chunk.job_id, chunk.epoch)
@@ -466,15 +466,15 @@ class Ledger:
         return msgspec.structs.replace(result, size=size)
 
     def conclude(self, job: Job, report: Report) -> None:
-        """Take the worker's report; a second one, or one about a job that central has ended, changes no state."""
+        """Take the worker's report. A second report, or one about a job that central has ended, changes no state."""
         if job.state is JobState.LOST:
             job.late_report = report
-            raise Refusal(ProblemCode.SUPERSEDED, f"job {job.job_id} was lost; what became of it is noted and counts for nothing")
+            raise Refusal(ProblemCode.SUPERSEDED, f"job {job.job_id} was lost; its report is stored, but changes nothing")
         if job.report is None:
             if job.state is JobState.OFFERED and report.outcome is Outcome.SUCCEEDED:
                 raise Refusal(ProblemCode.INVALID, f"job {job.job_id} can't have succeeded: it was never accepted")
             if job.state is JobState.OFFERED and report.outcome is Outcome.DIED:
-                job.deadline = self._clock()  # nothing ran under this lease: offered again
+                job.deadline = self._clock()  # nothing ran under this lease: it is offered again
                 self.changed.notify_all()
                 return
             if job.state.is_leased:
@@ -483,7 +483,7 @@ class Ledger:
             self.changed.notify_all()
 
     def append_log(self, job: Job, offset: int, text: bytes) -> int:
-        """Append at exactly our size, ignore a repeat; return the size."""
+        """Append at exactly the current size, ignore a repetition; return the new size."""
         size = len(job.log)
         if offset == size:
             job.log += text
@@ -492,7 +492,7 @@ class Ledger:
         return len(job.log)
 
     def append_worker_log(self, worker: Worker, stretch: str, offset: int, text: bytes) -> int:
-        """As :meth:`append_log`; a new stretch begins where it says."""
+        """As :meth:`append_log`; a new stretch begins at its offset."""
         if worker.worker_log_stretch[0] != stretch:
             if not text:
                 return offset
@@ -505,19 +505,19 @@ class Ledger:
         return len(worker.worker_log) - worker.worker_log_stretch[1]
 
     def end(self, job: Job, reason: StopReason) -> None:
-        """Take the job back, as a person, the scheduler or the executor would; its worker is told to stop."""
+        """Revoke the job, as a user, the scheduler or the executor would; its worker receives a stop."""
         if not job.state.is_ended:
             job.stop = reason
             job.move(JobEvent.REVOKE)
             self.changed.notify_all()
 
     def lose_if_missing(self, job: Job) -> None:
-        """Let the grace of a job pass that its worker does not list."""
+        """Lose the job if its worker does not list it, as when its grace has passed."""
         if job.is_missing and job.state is JobState.RUNNING:
             self.lose(job)
 
     def lose(self, job: Job) -> None:
-        """Give the job up, as if its worker had not been heard of for too long."""
+        """Declare the job lost, as if its worker had been silent for too long."""
         job.move(JobEvent.HAND_BACK if job.kind is JobKind.TRIGGER else JobEvent.LOSE)
         self.changed.notify_all()
 

@@ -1,7 +1,6 @@
-"""The routes of docs/protocol.md, from a request's bytes to an answer's, on the fake's ledger.
+"""The routes of docs/protocol.md, from the bytes of a request to those of an answer, on the fake central's ledger.
 
-Owns parsing at the edge, who may ask what, and the long poll. It refuses to own sockets (:mod:`.http_server`) and decisions
-about jobs (:mod:`.ledger`).
+Owns parsing, access to routes, and the long poll. Sockets are :mod:`.http_server`'s, decisions about jobs :mod:`.ledger`'s.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 from airflow_remote_protocol.codec import Malformed, decode, encode
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.execution import ANSWER_HEADERS, CALL_HEADERS, ENVELOPE_BYTES, too_long
+from airflow_remote_protocol.execution import ANSWER_HEADERS, CALL_HEADERS, ENVELOPE_BYTES, explain_too_large
 from airflow_remote_protocol.messages import (
     ChunkResults,
     Credential,
@@ -61,7 +60,7 @@ MAX_WORKER_LOG = 1 << 20
 """docs/protocol.md, the `log` route."""
 
 LOOK_S = 0.1
-"""How often a parked poll looks whether its peer hung up or an offer expired; everything else wakes it at once."""
+"""How often a waiting poll checks for a closed connection or an expired offer; other changes wake it at once."""
 
 Execution = Callable[[Job, str, str, Mapping[str, str], bytes], tuple[int, Mapping[str, str], bytes]]
 """The Execution API: (job, method, path with query, headers, body) → (status, headers, body)."""
@@ -85,7 +84,7 @@ class Answer:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     on_undelivered: Callable[[], None] = lambda: None
-    """Called if the peer is gone before the answer is out."""
+    """Called if the peer closes the connection before the answer is sent."""
 
 
 class Routes:
@@ -99,7 +98,7 @@ class Routes:
         self._retry_s = retry_s
 
     def answer(self, request: Request) -> Answer:
-        """Answer anything; what is refused comes back as a problem."""
+        """Answer any request; a refusal is answered with a problem."""
         try:
             answer = self._dispatch(request)
         except Malformed as error:
@@ -127,28 +126,28 @@ class Routes:
                 return _message(Credential(credential=made, life_s=ledger.credential_s))
             case ("POST", ["log"]):
                 with ledger.changed:
-                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    ledger.check_session(worker, request.headers.get(SESSION_HEADER))
                     text = _unpacked(request, MAX_WORKER_LOG)
                     return _message(LogAppended(size=ledger.append_worker_log(worker, *_stretch(request), text)))
             case ("POST", ["logs"]):
                 chunks = decode(LogChunks, _unpacked(request, MAX_LOG_UNPACKED)).chunks
                 with ledger.changed:
-                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    ledger.check_session(worker, request.headers.get(SESSION_HEADER))
                     return _message(ChunkResults(results=[ledger.append_chunk(worker, chunk) for chunk in chunks]))
             case ("POST", ["usage"]):
                 with ledger.changed:
-                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    ledger.check_session(worker, request.headers.get(SESSION_HEADER))
                     worker.usage = decode(Usage, request.body)
                 return _message(UsageNoted(every_s=self._poll_s))
             case ("POST", ["session", "end"]):
                 with ledger.changed:
-                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    ledger.check_session(worker, request.headers.get(SESSION_HEADER))
                     worker.session_id = worker.boot_id = None
                     ledger.changed.notify_all()
                 return Answer(204)
             case ("POST", ["runtime"]):
                 with ledger.changed:
-                    ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+                    ledger.check_session(worker, request.headers.get(SESSION_HEADER))
                     worker.runtime = decode(Runtime, request.body)
                 return _message(RuntimeNoted(trouble=worker.runtime.trouble))
             case ("POST", ["leave"]):
@@ -202,15 +201,15 @@ class Routes:
         session_id = request.headers.get(SESSION_HEADER)
         ledger = self._ledger
         with ledger.changed:
-            ledger.insist_on_session(worker, session_id)
+            ledger.check_session(worker, session_id)
             worker.newest_poll += 1
             number = worker.newest_poll
             ledger.changed.notify_all()
             ledger.renew(worker, asked.jobs)
             deadline = time.monotonic() + max(0.0, min(asked.wait_s, self._poll_s))
             while True:
-                ledger.insist_on_right(worker)
-                session = ledger.insist_on_session(worker, session_id)
+                ledger.check_right(worker)
+                session = ledger.check_session(worker, session_id)
                 ledger.expire_offers()
                 reply = PollReply(poll_s=self._poll_s)
                 is_current = worker.newest_poll == number and not request.peer_hung_up()
@@ -238,7 +237,7 @@ class Routes:
         ledger = self._ledger
         epoch = _epoch(request)
         with ledger.changed:
-            ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+            ledger.check_session(worker, request.headers.get(SESSION_HEADER))
             ledger.expire_offers()
             if verb == "accept":
                 ledger.accept(ledger.leased_job_of(worker, job_id, epoch))
@@ -258,16 +257,16 @@ class Routes:
     def _execution(self, request: Request, worker: Worker, job_id: str, path: str) -> Answer:
         epoch = _epoch(request)
         if len(request.body) > self._body_bytes:
-            raise Refusal(ProblemCode.TOO_LARGE, too_long("the body", len(request.body), self._body_bytes))
+            raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("the body", len(request.body), self._body_bytes))
         with self._ledger.changed:
-            self._ledger.insist_on_session(worker, request.headers.get(SESSION_HEADER))
+            self._ledger.check_session(worker, request.headers.get(SESSION_HEADER))
             self._ledger.expire_offers()
             job = self._ledger.leased_job_of(worker, job_id, epoch)
             concluding = job.kind is JobKind.TASK and (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/state")
             if job.concluded_as is not None and not (concluding and request.body == job.concluded_as):
                 raise Refusal(ProblemCode.INVALID, f"the task of job {job_id} has ended; only the same state may be repeated")
             if concluding and job.concluded_as is not None and job.has_moved_on:
-                return Answer(204)  # said before, and done
+                return Answer(204)  # a repetition, which has no effect
             if job.kind is JobKind.TASK:
                 if (request.method, path) == ("PATCH", f"task-instances/{job.ti_id}/run"):
                     self._ledger.accept(job)
@@ -280,12 +279,12 @@ class Routes:
         if concluding and status < 300:
             job.concluded_as = request.body
         if len(body) > self._body_bytes + ENVELOPE_BYTES:
-            raise Refusal(ProblemCode.TOO_LARGE, too_long("Airflow's answer", len(body), self._body_bytes))
+            raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("Airflow's answer", len(body), self._body_bytes))
         return Answer(status, body, {name.lower(): value for name, value in given.items() if name.lower() in ANSWER_HEADERS})
 
 
 def _is_open_to(job: Job, method: str, path: str) -> bool:
-    """Whether a job that is no task may make this call."""
+    """Return whether a job that is not a task may make this call."""
     if job.kind is JobKind.TRIGGER:
         return not path.startswith("task-instances/")
     if job.kind is JobKind.CALLBACK:
@@ -340,7 +339,7 @@ def _number(text: str, what: str) -> int:
 
 
 def _unpacked(request: Request, most: int) -> bytes:
-    """Return the log's bytes, and never unpack more than *most*."""
+    """Return the log's bytes; never unpack more than *most* bytes."""
     if len(request.body) > MAX_LOG_PACKED:
         raise Refusal(ProblemCode.TOO_LARGE, f"a log chunk has at most {MAX_LOG_PACKED} bytes on the wire")
     if "gzip" not in request.headers.get("content-encoding", ""):

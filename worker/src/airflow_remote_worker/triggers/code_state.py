@@ -1,6 +1,6 @@
-"""Whether the code of a bundle has changed: a trigger host that started before must get no new triggers.
+"""Detects changes of a bundle's code: a trigger host that started before a change must get no new triggers.
 
-A host imports a module once. Bundles are directories that the site changes as it likes, so the only sign is on the disk.
+A host imports a module once. The site changes the files of a bundle without notice, so they are compared on disk.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Callable
 import anyio
 
 from airflow_remote_worker.clock import Clock
-from airflow_remote_worker.jobs.apart import run_in_daemon_thread
+from airflow_remote_worker.jobs.daemon_thread import run_in_daemon_thread
 
 LOOK_EVERY_S = 3.0
-"""At most; a bundle of 1,000 files takes some milliseconds."""
+"""The least time between two checks; a bundle of 1,000 files takes a few milliseconds."""
 LOOK_WITHIN_S = 30.0
-"""A look that takes longer is at a network drive that is away."""
+"""A check that takes longer waits for an unreachable network drive."""
 MOST_FILES = 20_000
-"""Entries that are looked at; beyond that a bundle is no directory of Dags."""
+"""Entries that are checked; a larger directory is not one of Dags."""
 
 
 def mark_of(root: str) -> str:
-    """Return what changes when a `*.py` file below *root* is changed, added or removed: their number and newest change."""
+    """Return number and newest modification time of the `*.py` files below *root*: they show changes, additions and removals."""
     count, newest, looked_at = 0, 0, 0
     waiting = [root]
     while waiting:
@@ -39,12 +39,12 @@ def mark_of(root: str) -> str:
                         count += 1
                         newest = max(newest, entry.stat().st_mtime_ns)
         except OSError:
-            continue  # removed while we looked
+            continue  # removed meanwhile
     return f"{count}.{newest}"
 
 
 class CodeStates:
-    """The states of all bundles of this worker, each looked up now and then."""
+    """The states of all bundles of this worker, cached for `LOOK_EVERY_S`."""
 
     def __init__(self, clock: Clock, look: Callable[[str], str] = mark_of) -> None:
         self._clock = clock

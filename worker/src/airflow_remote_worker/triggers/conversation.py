@@ -1,4 +1,4 @@
-"""What a trigger host and the daemon say to each other over one connection (frames: `local/frames.py`)."""
+"""The daemon's side of the connection to a trigger host: sends orders, receives events, logs and calls (`local/frames.py`)."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from airflow_remote_worker.triggers.trigger import Stage, Trigger
 log = logging.getLogger(__name__)
 
 MOST_CALLS = 1000
-"""Open calls of one connection. A host has some 60 threads that may ask (`shim/triggers`)."""
-BLOCKED_TOLD_EVERY_S = 10.0
+"""Open calls of one connection. A host has about 60 threads that may make calls (`shim/triggers`)."""
+BLOCKED_LOG_EVERY_S = 10.0
 GONE = 410
 
 
 class Keeper(Protocol):
-    """What decides about triggers: :class:`~.keeper.TriggerKeeper`."""
+    """Decides about triggers. Implemented by :class:`~.keeper.TriggerKeeper`."""
 
     def find(self, lease: Lease) -> Trigger | None: ...
 
-    def meet(self, trigger: Trigger, host: TriggerHost) -> bool:
-        """The host names this trigger; return whether it is to keep it."""
+    def claim(self, trigger: Trigger, host: TriggerHost) -> bool:
+        """Assign a trigger to the host that runs it; return whether the host must keep it."""
         ...
 
     def order(self, trigger: Trigger) -> frames.StartTrigger | None:
-        """Return the order to start it; None if it can't be started (any more)."""
+        """Return the order to start the trigger; None if it can't be started (any more)."""
         ...
 
     def take_event(self, lease: Lease, event: bytes) -> bool:
-        """The trigger has fired; return whether the host may forget that."""
+        """Store the event of a trigger; return whether the host may forget it."""
         ...
 
     def take_cancelled(self, lease: Lease) -> None: ...
@@ -54,7 +54,7 @@ class Keeper(Protocol):
 
 
 class Conversation:
-    """The gateway's guest: hosts that come with their key."""
+    """Serves the connections of trigger hosts that the gateway passes on."""
 
     def __init__(self, hosts: Hosts, keeper: Keeper, gateway: LocalGateway, clock: Clock) -> None:
         self._hosts = hosts
@@ -63,29 +63,29 @@ class Conversation:
         self._clock = clock
 
     async def knows(self, hello: frames.HostHello) -> bool:
-        """Return whether this is one of our hosts, once its start is over."""
-        await self._hosts.until_started(hello.host_id)
+        """Return whether *hello* has the key of one of our hosts. Waits until the start of that host has returned."""
+        await self._hosts.wait_until_started(hello.host_id)
         host = self._hosts.all.get(hello.host_id)
         known = host.spec.key if host else "0" * 32
         return hmac.compare_digest(known.encode(), hello.key.encode()) and host is not None
 
     async def converse(self, hello: frames.HostHello, connection: Connection) -> None:
-        """Speak with the host until either side goes."""
+        """Serve the host until either side closes the connection."""
         host = self._hosts.all[hello.host_id]
         send, receive = anyio.create_memory_object_stream[msgspec.Struct](math.inf)
-        host.outgoing, host.has_met = send, True
-        self._greet(host, hello)
+        host.outgoing, host.has_connected = send, True
+        self._reconcile(host, hello)
         host.settled.set()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write, connection, receive, name=f"to {hello.host_id}")
                 try:
                     while True:
-                        self._hear(host, await connection.receive(), tasks)
+                        self._receive(host, await connection.receive(), tasks)
                 except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    pass  # it has gone, or comes again; its process is watched
+                    pass  # it has ended, or will reconnect; its process is watched
                 except frames.BrokenFrame as error:
-                    log.warning("trigger host %s: closed its connection, which sent nonsense: %s", hello.host_id, error)
+                    log.warning("trigger host %s: sent an invalid frame, its connection is closed: %s", hello.host_id, error)
                 finally:
                     tasks.cancel_scope.cancel()
         finally:
@@ -101,10 +101,10 @@ class Conversation:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return  # the reader notices too
 
-    def _greet(self, host: TriggerHost, hello: frames.HostHello) -> None:
-        """Compare what the host runs with what it should."""
+    def _reconcile(self, host: TriggerHost, hello: frames.HostHello) -> None:
+        """Compare the triggers that the host runs with those that it should run, and send the orders for the difference."""
         named = {Lease(*lease) for lease in hello.leases}
-        kept = [lease for lease in named if (trigger := self._keeper.find(lease)) and self._keeper.meet(trigger, host)]
+        kept = [lease for lease in named if (trigger := self._keeper.find(lease)) and self._keeper.claim(trigger, host)]
         host.send(frames.KeepTriggers(list(kept)))
         for trigger in list(host.triggers.values()):
             if trigger.stage is Stage.HOSTED and trigger.lease not in named:
@@ -116,21 +116,21 @@ class Conversation:
                     self._keeper.take_cancelled(trigger.lease)
 
     def start(self, trigger: Trigger) -> None:
-        """Let the trigger's host run it, now or when it connects."""
+        """Order the trigger's host to start it, now or when the host connects."""
         if trigger.host is not None and trigger.host.outgoing is not None and (order := self._keeper.order(trigger)):
             trigger.host.send(order)
 
     def cancel(self, trigger: Trigger) -> None:
-        """Let the trigger's host end it, now or when it connects."""
+        """Order the trigger's host to end it, now or when the host connects."""
         if trigger.host is not None:
             trigger.host.send(frames.CancelTrigger(trigger.lease, trigger.runs_on_kill))
 
     def acknowledge(self, trigger: Trigger) -> None:
-        """Let the trigger's host forget its end."""
+        """Allow the trigger's host to forget the trigger's end."""
         if trigger.host is not None:
             trigger.host.send(frames.Taken(trigger.lease))
 
-    def _hear(self, host: TriggerHost, frame: frames.Frame, tasks: anyio.abc.TaskGroup) -> None:
+    def _receive(self, host: TriggerHost, frame: frames.Frame, tasks: anyio.abc.TaskGroup) -> None:
         if isinstance(frame, frames.Fired):
             lease = Lease(*frame.lease)
             if not self._is_of(host, lease) or self._keeper.take_event(lease, frame.event):
@@ -142,7 +142,7 @@ class Conversation:
         elif isinstance(frame, frames.Lines):
             for name, text in frame.lines:
                 trigger = self._keeper.find(Lease(*name))
-                # Also of a trigger that has ended here a moment ago, but never of another host's, which may be another user's.
+                # Also for a trigger that has just ended here, but never for another host's, which may belong to another user.
                 if trigger is not None and trigger.host_id == host.spec.host_id:
                     self._keeper.take_lines(trigger.lease, text)
             host.send(frames.LinesTaken(frame.number))
@@ -152,7 +152,7 @@ class Conversation:
             host.open_calls += 1
             tasks.start_soon(self._serve_call, host, frame, name=f"call {frame.id} of {frame.lease}")
         elif isinstance(frame, frames.Blocked):
-            self._tell_blocked(host, frame)
+            self._log_blocked(host, frame)
         else:
             raise frames.BrokenFrame(f"unexpected {type(frame).__name__}")
 
@@ -170,14 +170,14 @@ class Conversation:
         if not self._is_of(host, lease):
             body = b'{"detail": {"reason": "airflow-remote", "message": "this host does not run that trigger"}}'
             return Executed(GONE, {"content-type": "application/json"}, body)
-        door = host.doors.setdefault(lease, JobAccess(lease, "", on_superseded=lambda: self._keeper.supersede(lease)))
+        access = host.accesses.setdefault(lease, JobAccess(lease, "", on_superseded=lambda: self._keeper.supersede(lease)))
         return await self._gateway.forward(
-            door, frames.Call(id=call.id, method=call.method, path=call.path, headers=call.headers, body=call.body)
+            access, frames.Call(id=call.id, method=call.method, path=call.path, headers=call.headers, body=call.body)
         )
 
-    def _tell_blocked(self, host: TriggerHost, frame: frames.Blocked) -> None:
+    def _log_blocked(self, host: TriggerHost, frame: frames.Blocked) -> None:
         now = self._clock.monotonic()
-        if now - host.blocked_told_at > BLOCKED_TOLD_EVERY_S:
-            host.blocked_told_at = now
-            by = f"the trigger {Lease(*frame.lease)}" if frame.lease else "something that is no trigger's own task"
+        if now - host.blocked_logged_at > BLOCKED_LOG_EVERY_S:
+            host.blocked_logged_at = now
+            by = f"the trigger {Lease(*frame.lease)}" if frame.lease else "code outside of any trigger's own task"
             log.warning("trigger host %s: %s blocked its event loop for %.1f s", host.spec.host_id, by, frame.seconds)

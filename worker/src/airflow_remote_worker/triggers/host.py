@@ -1,4 +1,4 @@
-"""One trigger host as the daemon sees it: its process, its connection, and the triggers that it has."""
+"""One trigger host as the daemon sees it: its process, its connection and its triggers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers.trigger import Trigger
 
 TAIL = 2000
-"""Bytes of a dead host's own log that go into the worker's log."""
+"""Bytes of a dead host's own log that are copied into the worker's log."""
 
 
 @dataclass(frozen=True)
 class HostedCode:
-    """What all triggers of one host share: a bundle, and as whom its code runs."""
+    """The bundle that all triggers of one host share, and the user that its code runs as."""
 
     bundle_name: str
     bundle_path: str
@@ -32,7 +32,7 @@ class HostedCode:
 
 @dataclass(eq=False)
 class TriggerHost:
-    """A trigger host. Its directory holds `host.json`, `shim.json` (the process) and `shim.log` (what the process prints)."""
+    """A trigger host. Its directory has `host.json`, `shim.json` (the process) and `shim.log` (the output of the process)."""
 
     dir: Path
     spec: job_files.HostSpec
@@ -40,37 +40,37 @@ class TriggerHost:
     since: float
     """When it was started or adopted (monotonic)."""
     is_alone: bool = False
-    """It is on probation with one trigger."""
+    """It is on probation with a single trigger."""
     is_leaving: bool = False
-    """It was told to leave, and gets no more triggers."""
+    """It was ordered to leave, and gets no more triggers."""
     idle_since: float | None = None
-    has_met: bool = False
+    has_connected: bool = False
     """It has connected to this daemon."""
     triggers: dict[Lease, Trigger] = field(default_factory=dict)
-    doors: dict[Lease, JobAccess] = field(default_factory=dict)
-    """Of triggers that have called."""
+    accesses: dict[Lease, JobAccess] = field(default_factory=dict)
+    """Of the triggers that have made calls."""
     open_calls: int = 0
     settled: anyio.Event = field(default_factory=anyio.Event)
-    """It has connected, or it has died."""
+    """Set when it has connected or died."""
     outgoing: MemoryObjectSendStream[msgspec.Struct] | None = None
-    blocked_told_at: float = -math.inf
+    blocked_logged_at: float = -math.inf
 
     @property
     def code(self) -> HostedCode:
         return HostedCode(self.spec.bundle_name, self.spec.bundle_path, self.spec.run_as_user)
 
     def send(self, frame: msgspec.Struct) -> bool:
-        """Send *frame* if the host is connected. What it missed it learns when it connects."""
+        """Send *frame* if the host is connected; return whether it was sent. The next connection makes up for a missed frame."""
         if self.outgoing is None:
             return False
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            # Without a bound: one frame per trigger, one answer per open call, and both are bounded.
+            # The stream has no bound: it holds one frame per trigger and one answer per open call, and both are bounded.
             self.outgoing.send_nowait(frame)
             return True
         return False
 
     def worker_log_tail(self) -> str:
-        """Return the end of what the process has printed."""
+        """Return the end of the process's output."""
         with contextlib.suppress(OSError):
             return (self.dir / "shim.log").read_bytes()[-TAIL:].decode("utf-8", "replace").strip()
         return ""

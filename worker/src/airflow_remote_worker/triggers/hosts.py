@@ -1,7 +1,7 @@
-"""The trigger hosts of this worker: starts them, finds one for each trigger, adopts, watches and ends them.
+"""Starts the trigger hosts of this worker, finds one for each trigger, adopts, watches and ends them.
 
-A host is for one bundle, one user and one state of the bundle's code. Knows nothing of central and of how triggers end; the
-keeper does (:mod:`.keeper`). What they say to each other is in :mod:`.conversation`.
+A host is for one bundle, one user and one state of the bundle's code. This module does not depend on central or on how triggers
+end: that is :mod:`.keeper`'s. The connection to a host is :mod:`.conversation`'s.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from airflow_remote_worker.triggers.trigger import Trigger
 log = logging.getLogger(__name__)
 
 MOST_HOSTS = 32
-"""Each takes about 10 MB beyond the zygote. A site has few bundles; the rest is for code that changes while triggers wait."""
+"""Each takes about 10 MB beyond the zygote. A site has few bundles; the others are for code that changes while triggers wait."""
 MOST_ALONE = 4
 PROBATION_S = 30.0
-"""How long a suspect runs alone before it counts as innocent."""
+"""How long a suspect runs alone before it is cleared."""
 IDLE_S = 60.0
-"""How long a host without triggers stays: a forked process costs little, an import of the Dags may cost seconds."""
+"""How long a host without triggers is kept: a forked process costs little, while an import of the Dags may take seconds."""
 MEET_WITHIN_S = 60.0
-"""A host that has not connected by then hangs: it imports nothing of the bundle before it connects."""
+"""A host that has not connected by then hangs: it connects before it imports anything of the bundle."""
 LOOK_EVERY_S = 5.0
 
 
 class TooManyHosts(Exception):
-    """This worker may start no further host; the text says why and what to do."""
+    """This worker may not start another host; the text says why and what to do."""
 
 
 class Starter(Protocol):
-    """What starts processes: :class:`~airflow_remote_worker.jobs.launcher.Launcher`."""
+    """Starts processes. Implemented by :class:`~airflow_remote_worker.jobs.launcher.Launcher`."""
 
     async def launch(self, job_dir: Path) -> ShimRecord: ...
 
@@ -60,10 +60,10 @@ class Hosts:
     def __init__(self, root: Path, site: Site, starter: Starter, clock: Clock) -> None:
         self.all: dict[str, TriggerHost] = {}
         self.on_died: Callable[[TriggerHost, list[Trigger], str], None] = lambda host, triggers, how: None
-        """Called when a host has ended that still had triggers; *how* is for people."""
-        self.on_change: Callable[[], None] = _nobody
+        """Called when a host has ended that still had triggers; *how* describes the end for users."""
+        self.on_change: Callable[[], None] = _do_nothing
         self.task_settings: Callable[[], str] = lambda: ""
-        """Return what differs whenever central's settings for tasks do: a process has those that it started with."""
+        """Returns a text that changes with central's settings for tasks: a process keeps the settings that it started with."""
         self._root = root
         self._site = site
         self._starter = starter
@@ -77,19 +77,19 @@ class Hosts:
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Look after the hosts, until cancelled; they run on then."""
+        """Watch the hosts, until cancelled. They keep running then."""
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             while True:
                 await self._clock.sleep(LOOK_EVERY_S)
-                self._look_after()
+                self._check_hosts()
 
     async def reserve(self, trigger: Trigger, code: HostedCode) -> TriggerHost:
-        """Return the host that is to run *trigger*; it stays until :meth:`release`.
+        """Return the host that shall run *trigger*; it stays assigned until :meth:`release`.
 
         Raises:
-            CannotHost, OSError: none can be started.
-            TooManyHosts: none may be started.
+            CannotHost, OSError: no host can be started.
+            TooManyHosts: no further host may be started.
             TimeoutError: the disk with the bundle does not answer.
         """
         mark = f"{await self._states.of(code.bundle_path)} {self.task_settings()}"
@@ -97,7 +97,7 @@ class Hosts:
         if suspect and len(self.all) < MOST_HOSTS:
             await self._probation.acquire()
             try:
-                host = await self._start_apart(code, mark, is_alone=True)
+                host = await self._start_in_own_task(code, mark, is_alone=True)
             except BaseException:
                 self._probation.release()
                 raise
@@ -105,55 +105,55 @@ class Hosts:
             self._start_soon(self._end_probation(host), name=f"probation of {host.spec.host_id}")
             return host
         async with self._locks.setdefault(code, anyio.Lock()):
-            host = self._find(code, mark) or await self._start_apart(code, mark)
+            host = self._find(code, mark) or await self._start_in_own_task(code, mark)
             self._assign(trigger, host)
             return host
 
     def release(self, trigger: Trigger) -> None:
-        """The trigger does not run in its host any more, or never did."""
+        """Remove the trigger from its host: it does not run there any more, or never did."""
         if (host := trigger.host) is not None:
             trigger.host = None
             host.triggers.pop(trigger.lease, None)
-            if door := host.doors.pop(trigger.lease, None):
-                door.stopped.set()
+            if access := host.accesses.pop(trigger.lease, None):
+                access.stopped.set()
             if not host.triggers:
                 host.idle_since = self._clock.monotonic()
 
     def claim(self, trigger: Trigger, host: TriggerHost) -> None:
-        """The host turns out to run *trigger*, which an earlier daemon started."""
+        """Assign *trigger*, which an earlier daemon started, to the host that runs it."""
         self._assign(trigger, host)
 
     def adopt(self) -> None:
-        """Find the hosts that an earlier daemon has left."""
+        """Adopt the hosts that an earlier daemon has left."""
         for path in sorted(self._root.iterdir()):
             try:
                 spec = read(job_files.HostSpec, path / job_files.HOST_SPEC)
                 if spec.host_id != path.name:
                     raise Damaged(f"{path} holds the notes of {spec.host_id}")
             except (Damaged, FileNotFoundError, NotADirectoryError) as error:
-                log.error("trigger host %s: %s; it is ended, its triggers start again", path.name, error)
-                self._start_soon(self._clear_away(path, _process_of(path)), name=f"end of {path.name}")
+                log.error("trigger host %s: %s; it is ended, and its triggers start again", path.name, error)
+                self._start_soon(self._clean_up(path, _process_of(path)), name=f"end of {path.name}")
                 continue
             process = _process_of(path) or find_shim(path / "shim.log")
             if process is None or not is_alive(process):
-                self._start_soon(self._clear_away(path, process), name=f"end of {path.name}")
+                self._start_soon(self._clean_up(path, process), name=f"end of {path.name}")
                 continue
             log.info("trigger host %s: adopted, pid %d", spec.host_id, process.pid)
-            self._keep(TriggerHost(path, spec, process, self._clock.monotonic(), idle_since=self._clock.monotonic()))
+            self._register(TriggerHost(path, spec, process, self._clock.monotonic(), idle_since=self._clock.monotonic()))
 
-    async def until_started(self, host_id: str) -> None:
-        """Return when the host is no longer being started: its process may speak before its start has returned."""
+    async def wait_until_started(self, host_id: str) -> None:
+        """Return when the start of the host has returned: its process may connect before that."""
         if starting := self._starting.get(host_id):
             await starting.wait()
 
-    async def until_settled(self, within_s: float) -> None:
+    async def wait_until_settled(self, within_s: float) -> None:
         """Return when every adopted host has connected or died, or *within_s* has passed."""
         with anyio.move_on_after(within_s):
             for host in list(self.all.values()):
                 await host.settled.wait()
 
     def logs(self) -> Iterable[Path]:
-        """Return the logs of the processes themselves."""
+        """Return the paths of the hosts' own logs."""
         return [host.dir / "shim.log" for host in self.all.values()]
 
     # Finding and starting
@@ -169,8 +169,8 @@ class Hosts:
         host.triggers[trigger.lease] = trigger
         host.idle_since = None
 
-    async def _start_apart(self, code: HostedCode, mark: str, *, is_alone: bool = False) -> TriggerHost:
-        """As :meth:`_start`, in a task of our own: a trigger that is stopped meanwhile must not break off the zygote's fork."""
+    async def _start_in_own_task(self, code: HostedCode, mark: str, *, is_alone: bool = False) -> TriggerHost:
+        """Call :meth:`_start` in a task of its own: the stop of a trigger meanwhile must not interrupt the zygote's fork."""
         started: list[TriggerHost] = []
         failed: list[Exception] = []
         done = anyio.Event()
@@ -191,8 +191,8 @@ class Hosts:
     async def _start(self, code: HostedCode, mark: str, *, is_alone: bool = False) -> TriggerHost:
         if len(self.all) >= MOST_HOSTS:
             raise TooManyHosts(
-                f"this worker has {MOST_HOSTS} trigger hosts, the most it may have: the Dags' code has changed that often while "
-                "triggers wait, or there are that many bundles; it takes more when a host has ended"
+                f"this worker has {MOST_HOSTS} trigger hosts, which is the limit: the Dags' code has changed that often while "
+                "triggers wait, or there are that many bundles; it can start another one when a host has ended"
             )
         host_id = f"host-{secrets.token_hex(6)}"
         path = self._root / host_id
@@ -213,9 +213,9 @@ class Hosts:
             store(path / job_files.HOST_SPEC, spec)
             process = await self._launch(path)
             host = TriggerHost(path, spec, process, self._clock.monotonic(), is_alone=is_alone)
-            self._keep(host)
+            self._register(host)
         except BaseException:
-            # Without its notes a process that was started all the same ends by itself.
+            # If a process was started nevertheless, it ends by itself without its host.json.
             shutil.rmtree(path, ignore_errors=True)
             raise
         finally:
@@ -224,7 +224,7 @@ class Hosts:
         try:
             store(path / "shim.json", process)
         except OSError as error:
-            log.warning("trigger host %s: its process %d can't be noted: %s", host_id, process.pid, error)
+            log.warning("trigger host %s: its process %d can't be stored: %s", host_id, process.pid, error)
         log.info("trigger host %s: started for bundle %s, pid %d", host_id, code.bundle_name, process.pid)
         return host
 
@@ -236,13 +236,13 @@ class Hosts:
                 return process
             raise CannotHost(f"a trigger host could not be started: {error}") from None
 
-    def _keep(self, host: TriggerHost) -> None:
+    def _register(self, host: TriggerHost) -> None:
         self.all[host.spec.host_id] = host
         self._start_soon(self._watch(host), name=f"watch {host.spec.host_id}")
         self.on_change()
 
     def _start_soon(self, work: object, *, name: str) -> None:
-        assert self._tasks is not None, "the hosts are not looked after"
+        assert self._tasks is not None, "the hosts are not running"
 
         async def do() -> None:
             await work  # type: ignore[misc]
@@ -267,15 +267,15 @@ class Hosts:
                 log.warning("a second trigger host of bundle %s died: its triggers start alone", host.spec.bundle_name)
             for trigger in triggers:
                 self.release(trigger)
-        await self._clear_away(host.dir, host.process)
+        await self._clean_up(host.dir, host.process)
         if triggers:
             self.on_died(host, triggers, how)
         self.on_change()
 
-    async def _clear_away(self, path: Path, process: ShimRecord | None) -> None:
-        """End what a dead or unknown host has left running, and remove its directory."""
+    async def _clean_up(self, path: Path, process: ShimRecord | None) -> None:
+        """End the processes that a dead or unknown host has left, and remove its directory."""
         if ended := await anyio.to_thread.run_sync(end_strays, path.name, process):
-            log.warning("trigger host %s: ended what it left running: %s", path.name, ", ".join(ended))
+            log.warning("trigger host %s: ended the processes that it left: %s", path.name, ", ".join(ended))
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(path, ignore_errors=True))
 
     async def _end_probation(self, host: TriggerHost) -> None:
@@ -287,14 +287,14 @@ class Hosts:
             host.is_alone = False
             self._suspects.clear(lease.job_id for lease in host.triggers)
 
-    def _look_after(self) -> None:
+    def _check_hosts(self) -> None:
         now = self._clock.monotonic()
         for host in list(self.all.values()):
-            if not host.has_met and now - host.since > MEET_WITHIN_S:
+            if not host.has_connected and now - host.since > MEET_WITHIN_S:
                 log.error("trigger host %s did not connect within %.0f s; it is ended", host.spec.host_id, MEET_WITHIN_S)
                 kill(host.process)
             elif host.idle_since is not None and now - host.idle_since > IDLE_S and not host.is_leaving:
-                # It leaves only if it has no trigger, and gets none from now on.
+                # It leaves only if it has no trigger, and it gets no new ones from now on.
                 host.is_leaving = host.send(frames.Leave())
             elif host.is_leaving and host.idle_since is not None and now - host.idle_since > IDLE_S + MEET_WITHIN_S:
                 kill(host.process)
@@ -307,5 +307,5 @@ def _process_of(path: Path) -> ShimRecord | None:
         return None
 
 
-def _nobody() -> None:
+def _do_nothing() -> None:
     """The default listener."""

@@ -1,8 +1,8 @@
-"""The triggers of this worker, from a taken offer to the moment when central knows how they ended.
+"""Keeps the triggers of this worker, from a taken offer until central has acknowledged how they ended.
 
-Decides, stores, and says what is to happen; who does it are the hosts (:mod:`.hosts`, :mod:`.conversation`) and two loops:
-`loops/end_triggers.py` tells central how triggers ended, `loops/ship_triggers.py` ships their logs. A trigger that waits costs no
-task here: one runs while it starts, one while its end is told.
+Decides and stores. The hosts (:mod:`.hosts`, :mod:`.conversation`) run the triggers, `loops/end_triggers.py` reports how they
+ended, and `loops/ship_triggers.py` ships their logs. A waiting trigger has no asyncio task here: there is one while it starts and
+one while its end is reported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import anyio
 import anyio.abc
 from airflow_remote_protocol.codec import Malformed, decode
 from airflow_remote_protocol.messages import (
-    LONGEST_SHORT_TEXT,
+    MAX_SHORT_TEXT,
     Decline,
     EventKind,
     JobPhase,
@@ -33,7 +33,7 @@ from airflow_remote_protocol.messages import (
 
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, Rewind, Superseded, Unreachable
-from airflow_remote_worker.jobs.logs import as_line
+from airflow_remote_worker.jobs.logs import format_line
 from airflow_remote_worker.jobs.preparation import Unprepared, locate_code
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
@@ -43,7 +43,7 @@ from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.state.free_space import NoRoom
 from airflow_remote_worker.triggers.host import HostedCode, TriggerHost
 from airflow_remote_worker.triggers.hosts import TooManyHosts
-from airflow_remote_worker.triggers.log import WaitingLog
+from airflow_remote_worker.triggers.log import PendingLog
 from airflow_remote_worker.triggers.spool import TriggerDir, TriggerSpool
 from airflow_remote_worker.triggers.trigger import Stage, Trigger
 
@@ -52,20 +52,20 @@ log = logging.getLogger(__name__)
 USER_ACTED = frozenset({StopReason.ENDED, StopReason.CLEARED, StopReason.GONE})
 """Stops with which a trigger's `on_kill` runs (docs/protocol.md)."""
 HOST_DIED = "host-died: "
-"""What the reason of a hand-back begins with if the host ended unexpectedly. Central counts these for each trigger."""
+"""The prefix of the reason of a hand-back if the host ended unexpectedly. Central counts these for each trigger."""
 ACCEPTS_AT_ONCE = 16
-"""Of 500 offers in one reply, each must be accepted within its deadline of 30 s; one accept takes some 5 ms."""
+"""Of 500 offers in one reply, each must be accepted within its deadline of 30 s; one accept takes about 5 ms."""
 LOOKS_AT_ONCE = 8
-"""For the code of one bundle; each takes a thread, and none comes back while a network drive is away."""
+"""Lookups of the code of one bundle; each takes a thread, which does not return while a network drive is unreachable."""
 MOST_EVENT = 2 * 1024 * 1024
-"""Bytes; the host itself takes no more than 1 MiB (`shim/triggers/encoding.py`)."""
+"""Bytes; the host itself accepts 1 MiB at most (`shim/triggers/encoding.py`)."""
 ADOPTED_WITHIN_S = 10.0
-"""A host connects again within two seconds (`shim/triggers/channel.py`)."""
+"""A host reconnects within two seconds (`shim/triggers/channel.py`)."""
 LOOK_EVERY_S = 5.0
 
 
 class HostsPort(Protocol):
-    """What the keeper needs of the hosts."""
+    """The part of :class:`~.hosts.Hosts` that the keeper uses."""
 
     async def reserve(self, trigger: Trigger, code: HostedCode) -> TriggerHost: ...
 
@@ -73,11 +73,11 @@ class HostsPort(Protocol):
 
     def claim(self, trigger: Trigger, host: TriggerHost) -> None: ...
 
-    async def until_settled(self, within_s: float) -> None: ...
+    async def wait_until_settled(self, within_s: float) -> None: ...
 
 
-class HostsVoice(Protocol):
-    """What the keeper says to hosts."""
+class ConversationPort(Protocol):
+    """The orders that the keeper sends to hosts. Implemented by :class:`~.conversation.Conversation`."""
 
     def start(self, trigger: Trigger) -> None: ...
 
@@ -88,31 +88,31 @@ class HostsVoice(Protocol):
 
 @dataclass(frozen=True)
 class CentralPort:
-    """What the keeper asks of central itself; the rest goes through the loops."""
+    """The keeper's own calls to central; the loops make the others."""
 
     accept: Callable[[Lease], Awaitable[None]]
     wait: Callable[[float], Awaitable[None]]
-    """Wait so many seconds, or until central is back."""
+    """Wait so many seconds, or until central can be reached again."""
 
 
 class TriggerKeeper:
-    """Keeps the triggers. *voice*, the loops and the listeners are wired by the daemon."""
+    """Keeps the triggers. The daemon sets *conversation*, the loops and the listeners."""
 
-    voice: HostsVoice
+    conversation: ConversationPort
 
     def __init__(
         self, site: Site, spool: TriggerSpool, session: WorkerSession, hosts: HostsPort, central: CentralPort, clock: Clock
     ) -> None:
         self.triggers: dict[Lease, Trigger] = {}
-        self.tell: Callable[[Trigger], None] = _ignore
-        """Tell central the trigger's ending; then call :meth:`told`."""
+        self.report_end: Callable[[Trigger], None] = _ignore
+        """Reports the trigger's ending to central; then calls :meth:`note_delivered`."""
         self.log_grew: Callable[[Trigger], None] = _ignore
         self.flush: Callable[[Trigger], None] = _ignore
-        """Ship the rest of its log; then call :meth:`flushed`."""
-        self.on_held: Callable[[], None] = _nobody
-        self.on_freed: Callable[[], None] = _nobody
-        """Called when one has ended: there is room for another one."""
-        self.on_change: Callable[[], None] = _nobody
+        """Ships the rest of its log; then calls :meth:`flushed`."""
+        self.on_held: Callable[[], None] = _do_nothing
+        self.on_freed: Callable[[], None] = _do_nothing
+        """Called when a trigger has ended and there is room for another one."""
+        self.on_change: Callable[[], None] = _do_nothing
         self._site = site
         self._spool = spool
         self._session = session
@@ -124,7 +124,7 @@ class TriggerKeeper:
         self._tasks: anyio.abc.TaskGroup | None = None
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Be the parent of starting triggers, and count `stop_after` for all, until cancelled."""
+        """Run the tasks of starting triggers, and enforce `stop_after` for all triggers, until cancelled."""
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             while True:
@@ -138,13 +138,13 @@ class TriggerKeeper:
         """Return how many have not ended."""
         return sum(trigger.stage is not Stage.ENDED for trigger in self.triggers.values())
 
-    # What central says
+    # Called by the poll loop
 
     def take(self, offer: Offer) -> None:
-        """Store *offer* and start on it.
+        """Store *offer* and begin the trigger.
 
         Raises:
-            OSError, ValueError: it can't be stored; nothing has been started, decline it.
+            OSError, ValueError: it can't be stored; nothing has been started, and the caller must decline it.
         """
         lease = Lease(offer.job_id, offer.epoch)
         stored = self._spool.of(lease)
@@ -159,7 +159,7 @@ class TriggerKeeper:
         self._begin(trigger)
 
     def stop(self, stop: Stop) -> None:
-        """End the trigger, before it starts or in its host."""
+        """Stop the trigger, before it starts or in its host."""
         trigger = self.triggers.get(Lease(stop.job_id, stop.epoch))
         if trigger is None or trigger.stop is not None or trigger.stage is Stage.ENDED:
             return
@@ -169,27 +169,27 @@ class TriggerKeeper:
         self._cancel(trigger, on_kill=stop.reason in USER_ACTED)
 
     def supersede(self, lease: Lease, detail: str = "central has given this trigger to another lease") -> None:
-        """The trigger is not ours any more: end it if it runs, and drop what central has not been told."""
+        """Give up a trigger whose lease is no longer ours: end it if it runs, and drop its ending."""
         trigger = self.triggers.get(lease)
         if trigger is None:
             return
         if trigger.stage is Stage.ENDED:
-            trigger.ending = None  # whether its log is wanted, the log's route says
+            trigger.ending = None  # central's log route decides whether the log is still accepted
         else:
             self.stop(Stop(job_id=lease.job_id, epoch=lease.epoch, reason=StopReason.SUPERSEDED, detail=detail))
 
     def hand_back_all(self, reason: str) -> None:
-        """Give every running trigger back to the queue; one whose event is known is delivered instead."""
+        """Return every running trigger to the queue. A trigger that has fired is delivered instead."""
         for trigger in list(self.triggers.values()):
             if trigger.stage is not Stage.ENDED and not trigger.stop and not trigger.hand_back:
                 trigger.hand_back = reason
                 self._session.move(trigger.lease, JobPhase.STOPPING)
                 self._cancel(trigger, on_kill=False)
 
-    # What hosts say
+    # Called for hosts
 
-    def meet(self, trigger: Trigger, host: TriggerHost) -> bool:
-        """A host that has connected names this trigger; return whether it is to keep it."""
+    def claim(self, trigger: Trigger, host: TriggerHost) -> bool:
+        """Assign a trigger to the host that has connected and runs it; return whether the host must keep it."""
         if trigger.host is None and trigger.stage in (Stage.ADOPTED, Stage.CANCELLING):
             self._hosts.claim(trigger, host)
             if trigger.stage is Stage.ADOPTED:
@@ -198,62 +198,63 @@ class TriggerKeeper:
         return trigger.host is host and (trigger.stage is not Stage.ENDED or not trigger.is_stored)
 
     def order(self, trigger: Trigger) -> frames.StartTrigger | None:
-        """Return the order to start it; None if what we stored of it can't be read, and it goes back to the queue."""
+        """Return the order to start the trigger; None if its notes can't be read, upon which it returns to the queue."""
         try:
             offer = trigger.dir.offer()
         except Damaged as error:
-            log.error("trigger %s: %s; it goes back to the queue", trigger.lease, error)
-            self._conclude(trigger, Decline(reason=f"the worker's notes about it are damaged: {error}"[:LONGEST_SHORT_TEXT]))
+            log.error("trigger %s: %s; it returns to the queue", trigger.lease, error)
+            self._conclude(trigger, Decline(reason=f"the worker's notes about it are damaged: {error}"[:MAX_SHORT_TEXT]))
             return None
         last = self._session.last_contact
         contact_at = self._clock.monotonic() if last is None else last
         return frames.StartTrigger(trigger.lease, bytes(offer.workload), offer.stop_after_s, contact_at)
 
     def take_event(self, lease: Lease, event: bytes) -> bool:
-        """The trigger has fired; return whether its host may forget that: it is stored, or nobody wants it."""
+        """Store the event of a trigger; return whether its host may forget it, because it is stored or not needed."""
         trigger = self.triggers.get(lease)
         if trigger is None or trigger.stage not in (Stage.HOSTED, Stage.CANCELLING):
             return trigger is None or trigger.is_stored
         if trigger.stop is not None:
-            self.take_cancelled(lease)  # the stop came first: nobody waits for the event
+            self.take_cancelled(lease)  # the stop came first: the event is not needed
             return True
         fired = _decoded(event)
         try:
             trigger.dir.store_event(fired)
         except OSError as error:
-            # Its host keeps it, and says it to the next daemon, should this one end before central has it.
+            # Its host keeps the event and sends it to the next daemon, if this one ends before central has it.
             self._site.note_failure(error)
-            log.error("trigger %s: its event can't be stored (%s); it is sent all the same", lease, error)
+            log.error("trigger %s: its event can't be stored (%s); it is sent from memory", lease, error)
             trigger.is_stored = False
         log.debug("trigger %s: %s", lease, fired.kind.value)
         self._end(trigger)
         trigger.ending, trigger.has_fired = fired, True
-        self.tell(trigger)
+        self.report_end(trigger)
         if trigger.is_stored:
             self._hosts.release(trigger)
         return trigger.is_stored
 
     def take_cancelled(self, lease: Lease) -> None:
-        """The trigger has ended without an event, because it was cancelled."""
+        """Note that a trigger was cancelled and has ended without an event."""
         trigger = self.triggers.get(lease)
         if trigger is None or trigger.stage not in (Stage.HOSTED, Stage.CANCELLING):
             return
         self._hosts.release(trigger)
         if trigger.stop is None and not trigger.hand_back:
-            # Its host has ended it for want of contact, or a daemon before us wanted that.
-            log.info("trigger %s: was cancelled although it is held; starting it again", lease)
+            # Its host has ended it because it had no contact, or an earlier daemon ordered that.
+            log.info("trigger %s: it was cancelled, but the worker still holds it; starting it again", lease)
             trigger.stage = Stage.STARTING
             self._begin(trigger)
             return
         self._conclude(trigger, None)
 
     def take_lines(self, lease: Lease, text: bytes) -> None:
-        """Keep what the trigger has logged, until central takes it."""
+        """Keep log lines of the trigger until central has them."""
         if trigger := self.triggers.get(lease):
             gap = b""
             if trigger.log.lost:
-                gap = as_line(
-                    f"{trigger.log.lost} lines of this log were lost here: central was away for too long", self._clock.wall()
+                gap = format_line(
+                    f"{trigger.log.lost} lines of this log were lost here: central was away for too long",
+                    self._clock.wall(),
                 )
             try:
                 trigger.log.append(text, gap=gap)
@@ -263,35 +264,35 @@ class TriggerKeeper:
             self.log_grew(trigger)
 
     def host_died(self, host: TriggerHost, triggers: list[Trigger], how: str) -> None:
-        """A host has ended with these triggers: they go back to the queue. Central bounds how often."""
+        """Return the triggers of a host that has ended to the queue. Central limits how often that happens."""
         for trigger in triggers:
             if trigger.stage is Stage.CANCELLING:
                 self._conclude(trigger, None)
             elif trigger.stage is Stage.HOSTED:
                 reason = f"the trigger host ended: {how}"
                 self._explain(trigger, f"{reason}; the trigger starts again")
-                self._conclude(trigger, Decline(reason=f"{HOST_DIED}{reason}"[:LONGEST_SHORT_TEXT]))
+                self._conclude(trigger, Decline(reason=f"{HOST_DIED}{reason}"[:MAX_SHORT_TEXT]))
             elif trigger.stage is Stage.ENDED and not trigger.is_stored:
-                trigger.is_stored = True  # nobody else has it now; it is in memory
+                trigger.is_stored = True  # the host had the other copy of the event; it is only in memory now
 
-    # What the loops say
+    # Called by the loops that report and ship
 
-    def told(self, trigger: Trigger) -> None:
-        """Central knows the trigger's ending, or does not want it."""
+    def note_delivered(self, trigger: Trigger) -> None:
+        """Note that central has acknowledged the trigger's ending, or does not accept it."""
         trigger.ending = None
         if not trigger.is_stored:
-            self.voice.acknowledge(trigger)
+            self.conversation.acknowledge(trigger)
             trigger.is_stored = True
             self._hosts.release(trigger)
         if trigger.has_fired or trigger.log.size:
-            self.flush(trigger)  # also for what its code logs after the event
+            self.flush(trigger)  # also for lines that its code logs after the event
         else:
             self._close(trigger)
 
     def flushed(self, trigger: Trigger) -> None:
-        """Central has all of the trigger's log, or takes no more."""
+        """Note that central has all of the trigger's log, or accepts no more of it."""
         if trigger.ending is not None:
-            self.tell(trigger)  # the log of a lease that is over is taken, the log of one that is in the queue is not: log first
+            self.report_end(trigger)  # log first: central accepts the log of an ended lease, but not of a queued trigger
         else:
             self._close(trigger)
 
@@ -312,9 +313,9 @@ class TriggerKeeper:
                     self._site.note_failure(error)
                 self._fail_to_start(trigger, str(error) or "the disk with its bundle does not answer")
             except TooManyHosts as error:
-                self._conclude(trigger, Decline(reason=str(error)[:LONGEST_SHORT_TEXT]))
+                self._conclude(trigger, Decline(reason=str(error)[:MAX_SHORT_TEXT]))
             except Damaged as error:
-                self._conclude(trigger, Decline(reason=f"the worker's notes about it are damaged: {error}"[:LONGEST_SHORT_TEXT]))
+                self._conclude(trigger, Decline(reason=f"the worker's notes about it are damaged: {error}"[:MAX_SHORT_TEXT]))
             except Superseded as error:
                 log.info("trigger %s: not started: %s", trigger.lease, error)
                 trigger.hand_back = ""
@@ -329,7 +330,7 @@ class TriggerKeeper:
         else:
             trigger.stage = Stage.HOSTED
             self._session.move(trigger.lease, JobPhase.RUNNING)
-            self.voice.start(trigger)
+            self.conversation.start(trigger)
             self.on_change()
 
     async def _reserve(self, trigger: Trigger, offer: Offer) -> None:
@@ -339,7 +340,7 @@ class TriggerKeeper:
         await self._hosts.reserve(trigger, HostedCode(workload.bundle.name, path, self._site.config.user_of(offer.queue)))
 
     async def _accept(self, trigger: Trigger) -> None:
-        """Accept the offer at central, however long that is away. Raises: Superseded."""
+        """Accept the offer at central, however long central is unreachable. Raises: Superseded."""
         backoff = Backoff(self._clock, floor_s=0.2, ceiling_s=30)
         while True:
             try:
@@ -351,14 +352,14 @@ class TriggerKeeper:
             except Refused as error:
                 if error.concerns_one_request:
                     raise Superseded(str(error)) from None
-                await self._central.wait(backoff.next_s())  # the worker as a whole is refused: the poll loop ends the daemon
+                await self._central.wait(backoff.next_s())  # the whole worker is refused: the poll loop ends the daemon
             except (Outdated, Rewind):
                 await self._central.wait(backoff.next_s())
 
     def _fail_to_start(self, trigger: Trigger, reason: str) -> None:
         log.error("trigger %s: not started: %s", trigger.lease, reason)
         self._explain(trigger, reason)
-        self._conclude(trigger, Report(outcome=Outcome.UNPREPARED, reason=reason[:LONGEST_SHORT_TEXT]))
+        self._conclude(trigger, Report(outcome=Outcome.UNPREPARED, reason=reason[:MAX_SHORT_TEXT]))
 
     # Ending
 
@@ -366,17 +367,17 @@ class TriggerKeeper:
         trigger.runs_on_kill = on_kill
         if trigger.stage is Stage.HOSTED:
             trigger.stage = Stage.CANCELLING
-            self.voice.cancel(trigger)
+            self.conversation.cancel(trigger)
         elif trigger.stage is Stage.ADOPTED:
-            # Its host may run it and come in a moment; if none does, nothing has to be cancelled.
+            # A host that runs it may connect soon; if no host does, there is nothing to cancel.
             trigger.stage = Stage.CANCELLING
         elif trigger.starting is not None:
             trigger.starting.cancel()
 
     def _conclude(self, trigger: Trigger, ending: Decline | Report | None) -> None:
-        """Nothing of the trigger runs: tell central *ending*, or the hand-back that it was cancelled for, after its log."""
+        """Report *ending* of a trigger that does not run, or the hand-back that it was cancelled for, after its log."""
         if ending is None and trigger.hand_back and not trigger.stop:
-            ending = Decline(reason=trigger.hand_back[:LONGEST_SHORT_TEXT])
+            ending = Decline(reason=trigger.hand_back[:MAX_SHORT_TEXT])
         self._end(trigger)
         self._hosts.release(trigger)
         trigger.ending = None if trigger.stop and isinstance(ending, Decline) else ending
@@ -395,10 +396,10 @@ class TriggerKeeper:
         self.on_change()
 
     def _explain(self, trigger: Trigger, reason: str) -> None:
-        self.take_lines(trigger.lease, as_line(reason, self._clock.wall()))
+        self.take_lines(trigger.lease, format_line(reason, self._clock.wall()))
 
     def _stop_without_contact(self) -> None:
-        """Two copies must not run for long: stop before central gives the trigger to another worker."""
+        """Stop triggers before central gives them to another worker: two copies must not run for long."""
         now = self._clock.monotonic()
         for trigger in list(self.triggers.values()):
             if trigger.stage is Stage.ENDED or trigger.stop is not None:
@@ -412,7 +413,7 @@ class TriggerKeeper:
     # After a restart
 
     def adopt(self) -> None:
-        """Take up again what an earlier daemon left. Before a session is opened, after the hosts were adopted."""
+        """Resume the triggers of an earlier daemon. Call it after the hosts were adopted and before a session is opened."""
         for stored in self._spool:
             try:
                 self._adopt(stored)
@@ -426,18 +427,19 @@ class TriggerKeeper:
     def _adopt(self, stored: TriggerDir) -> None:
         offer = stored.offer()
         event = stored.event()
-        # Whether central has heard the acceptance is not noted. Listed as preparing, an offer is kept, and a running one as well.
+        # It is not stored whether central has received the acceptance. Listed as preparing, both an offer and a running trigger
+        # are kept.
         trigger = self._hold(stored, offer, JobPhase.ENDED if event else JobPhase.PREPARING)
         trigger.log.find()
         if event:
             trigger.stage, trigger.ending, trigger.has_fired = Stage.ENDED, event, True
-            self.tell(trigger)
+            self.report_end(trigger)
         else:
             trigger.stage = Stage.ADOPTED
 
     async def _settle(self) -> None:
-        """Start again what none of the adopted hosts runs."""
-        await self._hosts.until_settled(ADOPTED_WITHIN_S)
+        """Start the adopted triggers that no adopted host runs."""
+        await self._hosts.wait_until_settled(ADOPTED_WITHIN_S)
         for trigger in list(self.triggers.values()):
             if trigger.host is not None:
                 continue
@@ -451,13 +453,13 @@ class TriggerKeeper:
         lease = stored.lease
         if not self._session.holds(lease):
             self._session.hold(offer, phase)
-        trigger = Trigger(lease, stored, WaitingLog(stored.path), offer.queue, offer.stop_after_s)
+        trigger = Trigger(lease, stored, PendingLog(stored.path), offer.queue, offer.stop_after_s)
         self.triggers[lease] = trigger
         self.on_held()
         return trigger
 
     def stages(self) -> Counter[Stage]:
-        """Return how many triggers are in which stage."""
+        """Return the number of triggers by stage."""
         return Counter(trigger.stage for trigger in self.triggers.values())
 
 
@@ -469,7 +471,7 @@ def _workload(offer: Offer) -> TriggerWorkload:
 
 
 def _decoded(event: bytes) -> TriggerEvent:
-    """Return the event; one that is none becomes a failure that says so: the task must not wait for ever."""
+    """Return the event. An invalid one becomes a failure, so that the task does not wait for ever."""
     with contextlib.suppress(Malformed):
         if len(event) <= MOST_EVENT:
             return decode(TriggerEvent, event)
@@ -481,5 +483,5 @@ def _ignore(trigger: Trigger) -> None:
     """The default listener."""
 
 
-def _nobody() -> None:
+def _do_nothing() -> None:
     """The default listener."""

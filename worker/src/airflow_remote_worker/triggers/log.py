@@ -1,6 +1,6 @@
-"""The part of one trigger's log that central has not taken, on disk: `log.<offset>`, whole lines of UTF-8.
+"""The part of one trigger's log that central does not have yet, on disk: `log.<offset>`, whole lines of UTF-8.
 
-What central has taken is removed at once, so a trigger that waits for months needs no room.
+Lines that central has are removed at once, so a trigger that waits for months needs no disk space.
 """
 
 from __future__ import annotations
@@ -10,43 +10,43 @@ import os
 from pathlib import Path
 
 MOST = 4 * 1024 * 1024
-"""Bytes that wait for central: an outage of a day for a trigger that logs a line every few seconds."""
-BITE = 200_000
-"""Bytes of one piece. Longer than any line (`shim/triggers/logs.py` cuts them at 128 KiB)."""
+"""Bytes that may be pending: a day's outage for a trigger that logs a line every few seconds."""
+PIECE_BYTES = 200_000
+"""Bytes of one piece. Longer than any line (`shim/triggers/logs.py` cuts lines at 128 KiB)."""
 
 
-class WaitingLog:
-    """Of the trigger in *directory*."""
+class PendingLog:
+    """The pending log of the trigger in *directory*."""
 
     __slots__ = ("_directory", "base", "is_refused", "lost", "size")
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.is_refused = False
-        """Central takes no more of this log."""
+        """Whether central accepts no more of this log."""
         self.lost = 0
-        """Lines that did not fit and are not marked yet."""
+        """Lines that did not fit and are not mentioned in the log yet."""
         self.base = 0
-        """The offset in the lease's log at which what waits begins."""
+        """The offset in the lease's log at which the pending part begins."""
         self.size = 0
-        """How many bytes wait."""
+        """Pending bytes."""
 
     def find(self) -> None:
-        """Look up what an earlier daemon has left."""
+        """Find the part that an earlier daemon has left."""
         bases = self._found()
         if bases:
             self.base = max(bases)
             for base in bases - {self.base}:
-                self._path(base).unlink(missing_ok=True)  # the daemon was cut off in `advance`
+                self._path(base).unlink(missing_ok=True)  # the daemon died in `advance`
             self.size = self._path(self.base).stat().st_size
 
     def append(self, text: bytes, *, gap: bytes = b"") -> None:
         """Append whole lines; a missing newline at the end is added.
 
-        What does not fit is counted; *gap* is the mark to write for what was lost before.
+        Lines that do not fit are counted. *gap* is the line to write first if lines were lost before.
 
         Raises:
-            OSError: the disk won't take it.
+            OSError: the disk can't store it.
         """
         if self.is_refused:
             return
@@ -65,8 +65,8 @@ class WaitingLog:
         self.size += len(body)
         self.lost = 0
 
-    def bite(self, most: int = BITE) -> bytes:
-        """Return what comes next, whole lines; empty if there is nothing.
+    def read_piece(self, most: int = PIECE_BYTES) -> bytes:
+        """Return the next piece, in whole lines; empty if there is nothing.
 
         Raises:
             OSError: it can't be read.
@@ -76,14 +76,14 @@ class WaitingLog:
         with self._path(self.base).open("rb") as file:
             piece = file.read(most)
         end = piece.rfind(b"\n") + 1
-        # A line that is longer than any host of ours writes is cut, but not within a character: a piece is text.
+        # A line longer than our hosts write is cut, but not within a character: a piece is text.
         return piece[:end] if end else piece.decode("utf-8", "ignore").encode()
 
     def advance(self, size: int) -> None:
-        """Central holds *size* bytes of this lease's log: go on from there.
+        """Continue from *size*, central's size of this lease's log.
 
         Raises:
-            OSError: the disk won't take it; nothing has changed, the piece is sent again and ignored.
+            OSError: the disk can't store it; nothing has changed, and central will ignore the repeated piece.
         """
         if size == self.base:
             return
@@ -92,12 +92,12 @@ class WaitingLog:
             with self._path(self.base).open("rb") as file:
                 file.seek(size - self.base)
                 rest = file.read()
-        elif size < self.base and self.size:  # central has lost what it had taken; that is gone here as well
+        elif size < self.base and self.size:  # central has lost lines that are not here any more either
             rest = self._path(self.base).read_bytes()
         self._replace(size, rest)
 
     def refuse(self) -> None:
-        """Central takes no more: what waits is dropped, and what comes."""
+        """Drop the pending lines and all later ones: central accepts no more."""
         self.is_refused, self.size, self.lost = True, 0, 0
         with contextlib.suppress(OSError):
             self._path(self.base).unlink(missing_ok=True)
@@ -108,7 +108,8 @@ class WaitingLog:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        # Both may exist for a moment; the later offset counts (`find`). Central's smaller size is the exception: remove first.
+        # Both files may exist for a moment; the later offset counts (`find`). If the new offset is smaller, remove the old file
+        # first.
         if base < self.base:
             self._path(self.base).unlink(missing_ok=True)
         part.rename(self._path(base))

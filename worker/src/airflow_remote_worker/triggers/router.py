@@ -1,4 +1,4 @@
-"""Gives offers and stops to whoever keeps that kind of job: triggers to their keeper, everything else to the supervisor."""
+"""Routes offers and stops by kind of job: triggers to the trigger keeper, everything else to the supervisor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_remote_worker.triggers.keeper import TriggerKeeper
 
 
 class Router:
-    """What the poll loop speaks to."""
+    """Receives the poll loop's decisions."""
 
     def __init__(self, supervisor: Supervisor, triggers: TriggerKeeper) -> None:
         self._supervisor = supervisor
@@ -24,7 +24,7 @@ class Router:
             self._supervisor.take(offer)
 
     def stop(self, stop: Stop) -> None:
-        # A lease is either's; the other one does not know it.
+        # A lease belongs to one of the two; the other ignores it.
         self._supervisor.stop(stop)
         self._triggers.stop(stop)
 

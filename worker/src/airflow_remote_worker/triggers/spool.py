@@ -1,12 +1,12 @@
-"""Triggers on disk: one directory per lease, `triggers/<job id>.<epoch>/`, removed when central knows all.
+"""Triggers on disk: one directory per lease, `triggers/<job id>.<epoch>/`, removed when central has everything.
 
 | file | means |
 |---|---|
 | `offer.json` | we hold this lease. One copy: if it is damaged, central queues the trigger again, because we do not list it |
-| `log.<offset>` | log lines that central has not taken; the first byte is at that offset of the lease's log |
-| `event.json` | the trigger has fired, and its event is owed to central |
+| `log.<offset>` | log lines that central does not have; the first byte is at that offset of the lease's log |
+| `event.json` | the trigger has fired, and its event is not acknowledged yet |
 
-Nothing is synced: after a power cut a trigger starts again, as it would on another worker.
+Files are not synced: after a power cut a trigger starts again, as it would on another worker.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TriggerDir:
 
         Raises:
             FileExistsError: we had this lease before.
-            OSError: the disk won't take it; nothing is left behind.
+            OSError: the disk can't store it; nothing is left behind.
         """
         self.path.mkdir(mode=0o700)
         try:
@@ -54,12 +54,12 @@ class TriggerDir:
         """Return the stored offer.
 
         Raises:
-            Damaged: missing, unreadable, or another lease's.
+            Damaged: it is missing, unreadable, or belongs to another lease.
         """
         try:
             offer = read(Offer, self.path / "offer.json")
         except FileNotFoundError:
-            raise Damaged(f"{self.path} has no offer.json: the daemon was cut off while it took the trigger") from None
+            raise Damaged(f"{self.path} has no offer.json: the daemon died while it stored the trigger") from None
         if Lease(offer.job_id, offer.epoch) != self.lease:
             raise Damaged(f"{self.path}/offer.json is about {offer.job_id} (epoch {offer.epoch})")
         return offer
@@ -68,7 +68,7 @@ class TriggerDir:
         store(self.path / "event.json", event)
 
     def event(self) -> TriggerEvent | None:
-        """Return the stored event; None if the trigger has not fired, or its event can't be read: it runs again then."""
+        """Return the stored event; None if the trigger has not fired, or if its event can't be read, upon which it runs again."""
         try:
             return read(TriggerEvent, self.path / "event.json")
         except FileNotFoundError:
@@ -89,17 +89,17 @@ class TriggerSpool:
         self._put_aside = partial(put_aside, quarantine=quarantine)
 
     def of(self, lease: Lease) -> TriggerDir:
-        """Return the directory of *lease*, which need not exist.
+        """Return the directory of *lease*, which may not exist.
 
         Raises:
-            ValueError: central's job id would leave our directory.
+            ValueError: central's job id would name a path outside of our directory.
         """
         if not lease.job_id.replace("-", "").isalnum():
             raise ValueError(f"job id {lease.job_id[:80]!r} is not an id")
         return TriggerDir(self._root / f"{lease.job_id}.{lease.epoch}", lease)
 
     def __iter__(self) -> Iterator[TriggerDir]:
-        """Yield every trigger directory; what is not one is left alone."""
+        """Yield every trigger directory; other entries are skipped."""
         for path in sorted(self._root.iterdir()):
             job_id, _, epoch = path.name.rpartition(".")
             with contextlib.suppress(OSError):

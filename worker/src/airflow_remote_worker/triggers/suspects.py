@@ -1,7 +1,7 @@
-"""Which triggers may have killed their host. Decides only: no process, no clock.
+"""Decides which triggers may have killed their host. It uses no process and no clock.
 
-A trigger whose code ends the process takes its neighbours along each time. After the second death of hosts of one bundle within a
-minute, each trigger of the dead host starts next in a host of its own: then the guilty one dies alone.
+A trigger whose code ends the process ends the other triggers of its host each time. After the second death of hosts of one bundle
+within a minute, each trigger of the dead host starts next in a host of its own. Then only the host of the faulty one dies.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Hashable, Iterable
 
 WITHIN_S = 60.0
 REMEMBER_S = 600.0
-"""How long a suspicion holds. Central offers a trigger again within seconds; afterwards it may be anywhere."""
+"""How long a trigger stays suspect. Central offers a trigger again within seconds; later it may be on any worker."""
 MOST = 10_000
 """As many as a worker may host."""
 
 
 class Suspects:
-    """Deaths of hosts, and who was there."""
+    """Records deaths of hosts, and the triggers that ran in them."""
 
     def __init__(self) -> None:
         self._died_at: dict[Hashable, float] = {}
@@ -38,6 +38,6 @@ class Suspects:
         return self._until.get(job_id, 0.0) > now
 
     def clear(self, job_ids: Iterable[str]) -> None:
-        """These have run alone, and their host lives."""
+        """Clear triggers that have run alone without the death of their host."""
         for job_id in job_ids:
             self._until.pop(job_id, None)

@@ -48,7 +48,7 @@ class StubDaemon:
         self.calls: list[frames.TriggerCall] = []
         self.blocked: list[frames.Blocked] = []
         self.kept: list[frames.LeaseName] | None = None
-        """What the next connection is told to keep; None: all that it names."""
+        """The triggers that the next connection must keep; None: all that it names."""
         self.acknowledges = True
         self.answer: Callable[[frames.TriggerCall], frames.Answer | None] = answer_calls
         self._connections: list[socket.socket] = []

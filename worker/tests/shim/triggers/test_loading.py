@@ -1,4 +1,4 @@
-"""Classes of triggers in zip archives. Those in modules and Dag files: test_program.py."""
+"""Classes of triggers in zip archives. test_program.py tests those in modules and Dag files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_class_that_an_archive_lacks_names_the_archive(bundle: Path) -> None:
         Loader(str(bundle), "b").find_class("dag.Gone", "one.zip/dag.py")
 
 
-def test_only_a_file_in_an_archive_has_one(bundle: Path) -> None:
+def test_only_a_file_in_an_archive_has_an_archive(bundle: Path) -> None:
     assert archive_of(bundle, "one.zip/dag.py") == str(bundle / "one.zip")
     assert archive_of(bundle, "waits_beside.py") is None
     assert archive_of(bundle, "no.zip/dag.py") is None

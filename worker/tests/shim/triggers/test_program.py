@@ -1,4 +1,4 @@
-"""Trigger hosts in the real runtime, against a stub of the daemon: what becomes of a trigger, and of its neighbours."""
+"""Trigger hosts in the real runtime with a stub of the daemon: the end of a trigger, and its effect on other triggers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def a_trigger(body: str) -> str:
     return HEAD + "class Trigger(Base):\n    async def run(self):\n" + "".join(f"        {line}\n" for line in body.splitlines())
 
 
-def test_an_event_comes_with_its_payload_and_the_log_tells_the_story(host: Host, daemon: StubDaemon) -> None:
+def test_an_event_has_its_payload_and_is_logged(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(
         ECHO, {"colour": "red", "when": {"__classname__": "datetime.date", "__version__": 1, "__data__": "2026-01-02"}}
     )
@@ -66,7 +66,7 @@ def test_an_event_comes_with_its_payload_and_the_log_tells_the_story(host: Host,
     assert "Trigger fired event" in daemon.lines(lease)
 
 
-def test_a_trigger_that_is_defined_in_the_dag_file(host: Host, daemon: StubDaemon) -> None:
+def test_a_trigger_may_be_defined_in_the_dag_file(host: Host, daemon: StubDaemon) -> None:
     dag = "from airflow.sdk import DAG\nwith DAG('a_dag'):\n    pass\n"
     host.write("my-dag.py", a_trigger("yield TriggerEvent('from the Dag file')") + dag)
     elsewhere = hashlib.sha1(b"/another/workers/path/my-dag.py").hexdigest()
@@ -82,7 +82,7 @@ def test_a_dag_file_that_can_t_be_imported_fails_its_trigger_and_says_why(host: 
     assert "no_such_module_anywhere" in "".join(event["traceback"])
 
 
-def test_triggers_of_the_standard_provider(host: Host, daemon: StubDaemon, tmp_path: Path) -> None:
+def test_triggers_of_the_standard_provider_work(host: Host, daemon: StubDaemon, tmp_path: Path) -> None:
     moment = {"__classname__": "pendulum.datetime.DateTime", "__version__": 2}
     moment["__data__"] = {
         "timestamp": time.time() + 1,
@@ -113,7 +113,7 @@ def test_triggers_of_the_standard_provider(host: Host, daemon: StubDaemon, tmp_p
         ("import sys; sys.exit(3)", "SystemExit"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("x = 1", "has no 'Trigger'"),
-        ("Trigger = 1", "is no class"),
+        ("Trigger = 1", "is not a class"),
         (a_trigger("raise SystemExit(7)\nyield"), "SystemExit"),
         (a_trigger("raise KeyboardInterrupt\nyield"), "KeyboardInterrupt"),
         (a_trigger("raise asyncio.CancelledError\nyield"), "cancelled itself"),
@@ -126,9 +126,7 @@ def test_triggers_of_the_standard_provider(host: Host, daemon: StubDaemon, tmp_p
         (a_trigger("class Odd(Exception):\n    def __str__(self): raise RuntimeError('no text')\nraise Odd\nyield"), "Odd"),
     ],
 )
-def test_whatever_a_trigger_s_code_raises_fails_that_trigger_alone(
-    host: Host, daemon: StubDaemon, source: str, reason: str
-) -> None:
+def test_any_exception_of_a_trigger_fails_only_that_trigger(host: Host, daemon: StubDaemon, source: str, reason: str) -> None:
     neighbour = host.run(a_trigger("await asyncio.sleep(1)\nyield TriggerEvent('well')"))
     lease = host.run(source)
     event = daemon.event(lease)
@@ -138,7 +136,7 @@ def test_whatever_a_trigger_s_code_raises_fails_that_trigger_alone(
     assert daemon.event(neighbour)["payload"] == "well"
 
 
-def test_a_task_of_a_trigger_that_exits_ends_no_host(host: Host, daemon: StubDaemon) -> None:
+def test_a_task_of_a_trigger_that_exits_does_not_end_the_host(host: Host, daemon: StubDaemon) -> None:
     body = """
 async def leave():
     raise SystemExit
@@ -148,7 +146,7 @@ yield TriggerEvent(1)"""
     assert daemon.event(host.run(a_trigger(body)))["payload"] == 1
 
 
-def test_events_that_end_the_task(host: Host, daemon: StubDaemon) -> None:
+def test_task_end_events_carry_the_state(host: Host, daemon: StubDaemon) -> None:
     success = daemon.event(host.run(a_trigger("yield TaskSuccessEvent(xcoms={'return_value': [1, 2]})")))
     assert success == {"kind": "ended", "state": "success", "xcoms": {"return_value": [1, 2]}}
     assert daemon.event(host.run(a_trigger("yield TaskFailedEvent()")))["state"] == "failed"
@@ -189,7 +187,7 @@ yield TriggerEvent(found.host)"""
     assert "log ***" in daemon.lines(lease)
 
 
-def test_triggers_that_read_at_once_each_speak_for_themselves(host: Host, daemon: StubDaemon) -> None:
+def test_concurrent_reads_use_each_trigger_s_own_lease(host: Host, daemon: StubDaemon) -> None:
     body = "from airflow.sdk import Variable\nawait asyncio.sleep(0.2)\nyield TriggerEvent(Variable.get('name'))"
     leases = [host.run(a_trigger(body)) for _ in range(20)]
     assert [daemon.event(lease).get("payload") for lease in leases] == [f"value of name for {lease[0]}" for lease in leases]
@@ -211,7 +209,7 @@ def test_a_denial_is_in_the_trigger_s_log_once(host: Host, daemon: StubDaemon) -
     assert daemon.lines(lease).count("refused") == 2
 
 
-def test_a_call_waits_out_the_daemon_and_the_loop_goes_on(host: Host, daemon: StubDaemon) -> None:
+def test_a_call_waits_for_the_daemon_and_the_loop_continues(host: Host, daemon: StubDaemon) -> None:
     daemon.answer = lambda call: None
     reading = host.run(a_trigger("from airflow.sdk import Variable\nyield TriggerEvent(Variable.get('name'))"))
     wait_until(lambda: daemon.calls)
@@ -273,7 +271,7 @@ def test_an_event_that_was_not_acknowledged_is_sent_again(host: Host, daemon: St
     assert daemon.hellos[-1].leases == []
 
 
-def test_what_the_daemon_does_not_keep_is_cancelled_without_on_kill(host: Host, daemon: StubDaemon) -> None:
+def test_triggers_that_the_daemon_does_not_keep_are_cancelled_without_on_kill(host: Host, daemon: StubDaemon) -> None:
     kept, dropped = host.run(WAITS), host.run(WAITS)
     wait_until(lambda: "waiting" in daemon.lines(kept) and "waiting" in daemon.lines(dropped))
     daemon.go_away()
@@ -284,7 +282,7 @@ def test_what_the_daemon_does_not_keep_is_cancelled_without_on_kill(host: Host, 
     assert kept not in daemon.cancelled
 
 
-def test_the_host_counts_stop_after_itself_while_no_daemon_is_there(host: Host, daemon: StubDaemon) -> None:
+def test_the_host_enforces_stop_after_without_a_daemon(host: Host, daemon: StubDaemon) -> None:
     module = WAITS
     host.write("waits.py", module)
     soon = host.start("waits.Trigger", stop_after_s=1.0, contact_at=boottime.now())
@@ -311,7 +309,7 @@ def test_a_blocked_loop_is_reported_with_the_trigger_and_its_stack(host: Host, d
     wait_until(lambda: "time.sleep(1.5)" in daemon.lines(lease))
 
 
-def test_a_log_that_the_daemon_does_not_take_is_bounded_and_its_gap_is_marked(host: Host, daemon: StubDaemon) -> None:
+def test_a_log_without_a_daemon_is_bounded_and_its_gap_is_noted(host: Host, daemon: StubDaemon) -> None:
     daemon.acknowledges = False
     lease = host.run(a_trigger("for n in range(3000):\n    print(n, 'x' * 1000)\nprint('end')\nyield TriggerEvent(1)"))
     daemon.event(lease)
@@ -324,7 +322,7 @@ def test_a_log_that_the_daemon_does_not_take_is_bounded_and_its_gap_is_marked(ho
     assert all(json.loads(line) for line in daemon.logs[lease].splitlines())
 
 
-def test_a_host_without_triggers_leaves_when_it_is_let_go(host: Host, daemon: StubDaemon) -> None:
+def test_a_host_without_triggers_leaves_when_ordered_to(host: Host, daemon: StubDaemon) -> None:
     lease = host.run(WAITS)
     wait_until(lambda: "waiting" in daemon.lines(lease))
     daemon.send(frames.Leave())

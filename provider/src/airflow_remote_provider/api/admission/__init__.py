@@ -1,1 +1,1 @@
-"""How much callers may cost one API process: places, bytes, calls in a second. Every answer beyond that is to come again."""
+"""Limits on what callers may cost one API process: calls under way, bytes, calls per second. Calls beyond them get `busy`."""

@@ -1,4 +1,4 @@
-"""Bodies of requests, read and unpacked within bounds: their size and their pace are the sender's choice."""
+"""Reads and unpacks request bodies within limits, since a sender can choose any size and any speed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import anyio
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.execution import too_long
+from airflow_remote_protocol.execution import explain_too_large
 from starlette.requests import Request
 
 from airflow_remote_provider.api.admission.holdings import holding_of
@@ -16,26 +16,26 @@ from airflow_remote_provider.api.problems import Refusal
 
 WINDOW_S = 15.0
 LEAST_BYTES_PER_S = 1024
-"""The least pace: in each window of so many seconds at least so many bytes must come, or the rest of the body. The slowest modem
-is faster; a TCP connection that lost a packet recovers within the window."""
+"""The slowest speed that is accepted: at least this many bytes in each window of :data:`WINDOW_S` seconds, or the rest of the
+body. The slowest modem is faster; a TCP connection that lost a packet recovers within the window."""
 
 
 DISCARDED_BYTES = 8 * 1024 * 1024
-"""A body that is too large is received to its end, and forgotten, if it is no longer than this: a sender that still sends when
-the connection is closed may never see the answer."""
+"""A body that is too large is received and discarded if it is no longer than this: a sender that is still sending when the
+connection is closed may never see the answer."""
 _KEY = "airflow_remote.body"
 
 
 async def receive_body(request: Request, most: int, *, admit: Callable[[int], None]) -> int:
-    """Read the body as :func:`read_body` does, and keep it for the next caller of that; return how many bytes it has.
+    """Read the body as :func:`read_body` does, and keep it for its next caller; return the number of bytes.
 
-    *most* is the gateway's limit, which a refusal names. *admit* raises a refusal of a body of so many bytes.
+    *most* is the gateway's limit, which a refusal names. *admit* gets the announced size and raises `Refusal` to refuse it.
     """
     announced = announced_bytes(request)
     if announced > most:
         with contextlib.suppress(Refusal):
-            await read_body(request, most)  # a body that is not much too large is taken off the line first
-        raise Refusal(ProblemCode.TOO_LARGE, too_long("the body", announced, most))
+            await read_body(request, most)  # receive a body that is only a little too large first
+        raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("the body", announced, most))
     body = await read_body(request, most, admit=admit)
     request.scope[_KEY] = body
     return len(body)
@@ -44,14 +44,14 @@ async def receive_body(request: Request, most: int, *, admit: Callable[[int], No
 async def read_body(
     request: Request, most: int, *, window_s: float | None = None, admit: Callable[[int], None] = lambda size: None
 ) -> bytes:
-    """Return the whole body, of at most *most* bytes, from a sender that keeps the least pace until the end.
+    """Return the whole body, of at most *most* bytes, from a sender that is never slower than :data:`LEAST_BYTES_PER_S`.
 
-    The bytes count as held by the worker that sends them, from the moment that they are announced. A body for which there is no
-    room is received and forgotten before that is said: a sender that still sends when its connection is closed may never see the
-    answer, and would take it for an outage.
+    The bytes count as held by the sending worker from the moment that they are announced. A body that is refused as `busy` is
+    received and discarded before the refusal is sent: a sender that is still sending when its connection is closed may never see
+    the answer, and would take it for an outage.
 
     Raises:
-        Refusal: `too-large`, `too-slow`; `busy` if the worker, or all workers together, hold too much.
+        Refusal: `too-large`; `too-slow`; `busy` if the worker, or all workers together, hold too much.
     """
     if _KEY in request.scope:
         received: bytes = request.scope.pop(_KEY)
@@ -90,13 +90,13 @@ async def read_body(
         return bytes(body)
     raise Refusal(
         ProblemCode.TOO_SLOW,
-        f"the body came too slowly: {size} bytes in all, fewer than {int(window_s * LEAST_BYTES_PER_S)} of them in the last "
+        f"the body arrived too slowly: {size} bytes in all, fewer than {int(window_s * LEAST_BYTES_PER_S)} of them in the last "
         f"{window_s:g} s; try again on a better connection",
     )
 
 
 def announced_bytes(request: Request) -> int:
-    """Return the length that the request's head announces; 0 if none does (the body then comes in chunks)."""
+    """Return the `Content-Length` of the request; 0 if it has no valid one (the body is then sent in chunks)."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
@@ -106,7 +106,7 @@ def _too_large(size: int, most: int) -> Refusal:
 
 
 def unpack(body: bytes, most: int) -> bytes:
-    """Return what gzip packed, but never more than *most* bytes of it.
+    """Return the unpacked content of a gzip body of at most *most* bytes unpacked.
 
     Raises:
         Refusal: `invalid` (not gzip, cut off), `too-large`.
@@ -115,9 +115,9 @@ def unpack(body: bytes, most: int) -> bytes:
     try:
         unpacked = stream.decompress(body, most + 1)
     except zlib.error as error:
-        raise Refusal(ProblemCode.INVALID, f"the body says that it is gzip, but: {error}") from None
+        raise Refusal(ProblemCode.INVALID, f"the body is declared as gzip, but can't be unpacked: {error}") from None
     if len(unpacked) > most:
         raise Refusal(ProblemCode.TOO_LARGE, f"the body is over the limit of {most} bytes unpacked")
     if not stream.eof or stream.unused_data:
-        raise Refusal(ProblemCode.INVALID, "the gzip body was cut off, or something follows it")
+        raise Refusal(ProblemCode.INVALID, "the gzip body is incomplete, or more data follows it")
     return unpacked

@@ -1,6 +1,6 @@
-"""How often somebody may fail to join: counted by source, in this process, for a minute at a time.
+"""Limits failed enrolments: counted by source, in this process, for a minute at a time.
 
-A token has 256 random bits; nobody guesses one. The bound keeps attempts from costing the database and filling the audit.
+A token has 256 random bits and can't be guessed. The limit keeps attempts from costing the database and filling the audit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow_remote_provider.api.problems import Refusal
 
 WINDOW_S = 60.0
 SOURCES = 256
-"""So many are told apart in a minute; all others count as one, so that memory has a bound."""
+"""This many sources are counted separately in a minute; all others count as one, so that memory is bounded."""
 OTHERS = "others"
 
 
@@ -29,7 +29,7 @@ class FailedEnrolments:
         self._failed: dict[str, int] = {}
 
     def check_attempts(self, source: str) -> None:
-        """Raise unless *source* may try.
+        """Check that *source* may try to enrol.
 
         Raises:
             Refusal: `busy`, until the minute is over.
@@ -55,7 +55,7 @@ class FailedEnrolments:
 
 
 def network_of(source: str) -> str:
-    """Return what one sender has to itself: an IPv4 address, an IPv6 network of 64 bits."""
+    """Return the part of the address that belongs to one sender: an IPv4 address, or an IPv6 network of 64 bits."""
     try:
         address = ipaddress.ip_address(source)
     except ValueError:

@@ -1,6 +1,6 @@
-"""How many bytes of bodies and answers the calls of one worker, and of all, may keep in the memory of one API process.
+"""Limits how many bytes of bodies and answers the calls of one worker, and of all workers, keep in an API process's memory.
 
-What is held is given back when the call's answer has been sent. Asked on the event loop only.
+A call's bytes are given back when its answer has been sent. Used on the event loop only.
 """
 
 from __future__ import annotations
@@ -20,45 +20,46 @@ from airflow_remote_provider.api.problems import Refusal
 
 MIB = 1024 * 1024
 WORKER_BYTES = 8 * MIB
-"""Of one worker's bodies, and of its answers. A call that needs more passes if the worker holds next to nothing else of the
-kind; `[remote] gateway_body_bytes` bounds that."""
+"""The share of one worker: for its bodies, and for its answers. A call that needs more passes if the worker's other calls hold
+at most :data:`BESIDE_BYTES`; `[remote] gateway_body_bytes` limits the size of a single body."""
 PROCESS_BYTES = 128 * MIB
-"""Of the bodies of all workers, and of the answers: this, or twice `[remote] gateway_body_bytes` if that is more. A call that
-needs more passes if nobody else holds anything of the kind."""
+"""The limit for the bodies of all workers, and for their answers: this, or twice `[remote] gateway_body_bytes` if that is more.
+A call that needs more passes if no other call holds anything of the kind."""
 BESIDE_BYTES = MIB
-"""What other calls of a worker may hold beside one that needs more than the share: its poll and small calls always hold some."""
+"""How much a worker's other calls may hold beside one that needs more than the share: its poll and small calls always hold
+some."""
 SMALL_BYTES = 64 * 1024
-"""Up to here a body or an answer is never refused for what others hold: the number of calls under way bounds these."""
+"""A body or an answer up to this size is never refused: the number of calls under way limits these."""
 LARGE_BYTES = MIB
-"""From here on a body or an answer is large: to parse it takes tens of milliseconds, in which nobody else is served."""
+"""A body or an answer of this size or more is large: parsing it takes tens of milliseconds and blocks the event loop."""
 LARGE_BYTES_PER_S = 2 * MIB
-"""How fast the large bodies and answers of one worker go through. Airflow takes about 20 ms for a MiB, so others find the event
-loop taken for less than 5 % of the time."""
+"""The rate limit for large bodies and answers of one worker. Airflow takes about 20 ms for a MiB, so they block the event loop
+for less than 5 % of the time."""
 BURST_BYTES = 4 * MIB
-"""How many go through without a wait."""
+"""How many bytes of large calls pass before the rate limit applies."""
 LONGEST_WAIT_S = 10.0
-"""How long a call waits for its turn at that pace. One that has to wait longer is told to come again: a worker takes a call that
-is silent for 30 s for a broken connection."""
+"""How long a call waits for the rate limit. A call that would wait longer gets `busy`: a worker treats a call that is silent for
+30 s as a broken connection."""
 REMEMBERED_S = 60.0
-"""How long the answer to a call is expected to be as large as it was."""
+"""How long a call is expected to get an answer as large as its last one."""
 PATHS_REMEMBERED = 64
-"""Of one worker: calls whose answers were large."""
+"""Calls with large answers that are remembered for one worker."""
 RETRY_S = 2.0
 _KEY = "airflow_remote.holding"
 
 
 class Content(Enum):
-    """What is held. A slow download of one task must not keep the others from writing."""
+    """What the held bytes are. They are limited separately: a slow download of one task must not block the others' writes."""
 
     BODY = "bodies"
     ANSWER = "answers that it has not received"
 
 
 class Holdings:
-    """Of one API process. *largest*: how many bytes one body may have."""
+    """The bytes held in one API process. *largest*: the largest body that is allowed, in bytes."""
 
     def __init__(self, largest: int = 0) -> None:
-        # Twice, or a body of that size would wait until nobody else holds anything.
+        # Twice, because a body of that size would otherwise wait until no other call holds anything.
         self._most = max(PROCESS_BYTES, 2 * largest)
         self._by_worker: dict[tuple[str, Content], int] = {}
         self._all = dict.fromkeys(Content, 0)
@@ -69,14 +70,14 @@ class Holdings:
         """Return how many bytes of this kind all workers hold."""
         return self._all[content]
 
-    def of(self, request: Request, worker_id: str) -> Holding:
-        """Open the holding of a call; :func:`holding_of` finds it from then on."""
+    def open(self, request: Request, worker_id: str) -> Holding:
+        """Create the holding of a call, for :func:`holding_of` to find."""
         holding = Holding(self, worker_id)
         request.scope[_KEY] = holding
         return holding
 
     def check(self, worker_id: str, content: Content, size: int, *, own: int = 0) -> None:
-        """Return if a call that holds *own* bytes may hold *size* more.
+        """Check that a call that holds *own* bytes may hold *size* more.
 
         Raises:
             Refusal: `busy`.
@@ -91,17 +92,17 @@ class Holdings:
             text = f"the calls of all workers hold {everyones} bytes of bodies or of answers"
             raise Refusal(ProblemCode.BUSY, f"central is busy: {text}; try again later", retry_after_s=RETRY_S)
 
-    def insist_on_pace(self, worker_id: str, size: int) -> None:
-        """Return if a worker may send a body of *size* bytes now, before it is received.
+    def check_pace(self, worker_id: str, size: int) -> None:
+        """Check that a worker may send a body of *size* bytes now, before it is received.
 
         Raises:
-            Refusal: `busy`: large calls of this worker have to go through first.
+            Refusal: `busy`: large calls of this worker have to finish first.
         """
         if size >= LARGE_BYTES and (calls := self._calls.get(worker_id)) is not None:
-            calls.insist_on_pace()
+            calls.check_pace()
 
     def add(self, worker_id: str, content: Content, size: int) -> None:
-        """Count *size* bytes more, or less."""
+        """Add *size* bytes, which may be negative, to the held bytes."""
         self._all[content] += size
         held = self._by_worker.pop((worker_id, content), 0) + size
         if held:
@@ -111,11 +112,11 @@ class Holdings:
     async def turn(self, worker_id: str, path: str, *, body_bytes: int, reads: bool) -> AsyncIterator[Turn]:
         """Wait until a call of this worker may be passed on.
 
-        Reads go one at a time: how large an answer is, is only known when the memory holds it, several times. So do large writes.
-        Both keep the pace of large calls.
+        Reads run one at a time, because an answer's size is known only when several copies of it are in memory. So do large
+        writes. The rate limit of large calls applies to both.
 
         Raises:
-            Refusal: `busy`: the last answer to this call was so large that another one is more than the worker may hold.
+            Refusal: `busy`: the last answer to this call was so large that another one would exceed the worker's share.
         """
         calls = self._calls.setdefault(worker_id, _Calls())
         calls.under_way += 1
@@ -124,16 +125,16 @@ class Holdings:
             if reads:
                 async with calls.reading:
                     self.check(worker_id, Content.ANSWER, calls.expected(path))
-                    await calls.keep_pace()
+                    await calls.wait_for_pace()
                     try:
-                        async with self._alone(calls.expected(path)):
+                        async with self._one_at_a_time(calls.expected(path)):
                             yield turn
                     finally:
                         calls.note_answer(path, turn.answer_bytes)
             elif body_bytes >= LARGE_BYTES:
                 async with calls.writing:
-                    await calls.keep_pace()
-                    async with self._alone(body_bytes):
+                    await calls.wait_for_pace()
+                    async with self._one_at_a_time(body_bytes):
                         yield turn
                     calls.note(body_bytes)
             else:
@@ -144,8 +145,8 @@ class Holdings:
                 self._calls.pop(worker_id, None)
 
     @asynccontextmanager
-    async def _alone(self, size: int) -> AsyncIterator[None]:
-        """Let calls of more than a worker's share through one at a time, of all workers.
+    async def _one_at_a_time(self, size: int) -> AsyncIterator[None]:
+        """Run calls of more than a worker's share one at a time, over all workers.
 
         Airflow needs up to 17 times the bytes of a value while it parses, encrypts and stores it.
 
@@ -158,7 +159,7 @@ class Holdings:
         with anyio.move_on_after(LONGEST_WAIT_S) as waited:
             await self._huge.acquire()
         if waited.cancelled_caught:
-            text = f"values of more than {WORKER_BYTES} bytes pass one at a time"
+            text = f"values of more than {WORKER_BYTES} bytes are handled one at a time"
             raise Refusal(ProblemCode.BUSY, f"central is busy: {text}; try again later", retry_after_s=RETRY_S)
         try:
             yield
@@ -167,7 +168,7 @@ class Holdings:
 
 
 class Holding:
-    """What one call holds."""
+    """The bytes that one call holds."""
 
     def __init__(self, holdings: Holdings | None, worker_id: str) -> None:
         self._holdings = holdings
@@ -186,7 +187,7 @@ class Holding:
             self._bytes[content] += size
 
     def give_back(self) -> None:
-        """Hold nothing any more."""
+        """Release all bytes of the call."""
         for content, size in self._bytes.items():
             if self._holdings is not None and size:
                 self._holdings.add(self._worker_id, content, -size)
@@ -195,31 +196,31 @@ class Holding:
 
 @dataclass
 class Turn:
-    """One call's turn. The caller sets how large its answer is."""
+    """One call's turn. The caller sets the size of its answer."""
 
     answer_bytes: int = 0
 
 
 class _Calls:
-    """The calls of one worker that are passed on, or wait for that."""
+    """The calls of one worker that are passed on, or wait for it."""
 
     def __init__(self) -> None:
         self.reading = asyncio.Lock()
         self.writing = asyncio.Lock()
         self.under_way = 0
         self._free_at = 0.0
-        """When the large calls so far will have gone through at their pace."""
+        """When the large calls so far will have passed the rate limit."""
         self._large: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        """By the path of a call: when its answer was large last, and how large."""
+        """By the path of a call: when its last large answer was sent, and its size."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to remember."""
+        """Return whether nothing has to be remembered about this worker."""
         self._forget()
         return not self.under_way and not self._large and self._free_at <= _now()
 
     def expected(self, path: str) -> int:
-        """Return how large the answer to this call was lately, if it was large."""
+        """Return the size of the last answer to this call, if it was large and recent; else 0."""
         self._forget()
         return self._large.get(path, (0.0, 0))[1]
 
@@ -235,15 +236,23 @@ class _Calls:
         if size >= LARGE_BYTES:
             self._free_at = max(self._free_at, _now()) + size / LARGE_BYTES_PER_S
 
-    async def keep_pace(self) -> None:
-        """Raises: Refusal: `busy`: the wait would be too long."""
-        self.insist_on_pace()
+    async def wait_for_pace(self) -> None:
+        """Wait as long as the rate limit requires.
+
+        Raises:
+            Refusal: `busy`: the wait would be longer than :data:`LONGEST_WAIT_S`.
+        """
+        self.check_pace()
         await asyncio.sleep(max(0.0, self._wait_s))
 
-    def insist_on_pace(self) -> None:
-        """Raises: Refusal: `busy`: the wait would be too long."""
+    def check_pace(self) -> None:
+        """Check that a large call would not wait longer than :data:`LONGEST_WAIT_S`.
+
+        Raises:
+            Refusal: `busy`.
+        """
         if self._wait_s > LONGEST_WAIT_S:
-            text = f"large calls of this worker take turns, at {LARGE_BYTES_PER_S} bytes/s"
+            text = f"large calls of this worker are limited to {LARGE_BYTES_PER_S} bytes/s"
             raise Refusal(ProblemCode.BUSY, f"{text}; try again later", retry_after_s=self._wait_s)
 
     @property
@@ -260,6 +269,6 @@ def _now() -> float:
 
 
 def holding_of(request: Request) -> Holding:
-    """Return the holding of this call; of a caller that is no worker yet, one that counts nothing: its bodies are small."""
+    """Return the holding of this call; for a caller that is not a worker yet, one that counts nothing: its bodies are small."""
     holding: Holding = request.scope.get(_KEY) or Holding(None, "")
     return holding

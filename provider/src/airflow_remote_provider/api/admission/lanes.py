@@ -1,7 +1,7 @@
-"""How many requests may be under way, how many more may wait, and what the others are told: to come again, each in its turn.
+"""Limits how many requests are under way and how many wait; the others get `busy`, each with its own time to retry.
 
-After an outage a whole fleet calls at once. What waits without a bound is answered when its caller has given up, and asked again;
-so a lane that is full refuses at once, which costs a fraction of the answer.
+After an outage a whole fleet calls at once. In an unbounded queue, requests would be answered after their callers have given up
+and asked again; so a full lane refuses at once, which costs a fraction of an answer.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_provider.api.problems import Refusal
 
 LONGEST_RETRY_S = 30.0
-"""Nobody is sent away for longer, whatever the queue: it may be shorter than we think."""
+"""The longest time to retry that a refusal names, however long the queue: it may be shorter than we think."""
 FIRST_GUESS_S = 0.01
-"""What one turn takes, until some have been seen."""
-HOPE = 0.5
-"""Turns are promised at twice the pace that was seen: in a rush each turn also waits for the rush. A queue that runs dry wastes
-time; one that is full once more costs a refusal."""
+"""The assumed duration of a turn until some have been measured."""
+PACE_FACTOR = 0.5
+"""Turns are promised at twice the measured pace, because during a rush each turn also waits for the others. An empty queue wastes
+time; a queue that is still full costs only another refusal."""
 WEIGHT = 0.05
-"""Of the newest turn in the mean: the last twenty or so count."""
+"""Weight of the newest turn in the moving average: about the last twenty turns count."""
 
 
 class Lane:
-    """*at_once* callers pass, *waiting* more wait in order; whoever comes beyond is refused and told when to come again.
+    """Lets *at_once* callers pass and *waiting* more wait in order; refuses all others, with a time to retry.
 
-    The refused are given turns of their own, one behind the other at the pace at which the lane has worked lately: what
-    comes back is then about what it can do.
+    Refused callers get turns one after the other, at the recent pace of the lane, so that about as many come back as it can
+    serve.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class Lane:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Wait for a turn and have it.
+        """Wait for a turn, and keep it until the context is left.
 
         Raises:
-            Refusal: `busy`, with the time after which the caller's turn comes.
+            Refusal: `busy`, with the time until the caller's turn.
         """
         if self._room.locked() and self._waiting >= self._most:
             self.refused += 1
             raise Refusal(
                 ProblemCode.BUSY,
-                f"central is busy ({self.name}): {self._waiting} requests wait already; try again later",
+                f"central is busy ({self.name}): {self._waiting} requests are already waiting; try again later",
                 retry_after_s=self._promise(),
             )
         self._waiting += 1
@@ -84,12 +84,12 @@ class Lane:
             self._room.release()
 
     def _promise(self) -> float:
-        """Return in how many seconds one more caller's turn comes, behind all who wait and all who were promised one."""
+        """Return in how many seconds one more caller's turn comes, after all callers that wait or were promised one."""
         now = self._clock()
-        pace_s = HOPE * self._turn_s / self._at_once
+        pace_s = PACE_FACTOR * self._turn_s / self._at_once
         self._promised_until = max(self._promised_until, now + self._waiting * pace_s) + pace_s
         if self._promised_until - now > LONGEST_RETRY_S:
-            # The line is longer than we let anyone wait: the end of it is spread over the second half.
+            # The queue is longer than the longest wait: spread its end over the second half of that.
             self._promised_until = now + LONGEST_RETRY_S
             return LONGEST_RETRY_S * (0.5 + 0.5 * self._chance())
         return self._promised_until - now

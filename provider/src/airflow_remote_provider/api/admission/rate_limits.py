@@ -1,7 +1,7 @@
-"""How much of one API process a single worker may have: calls in a second, and calls about jobs at once.
+"""Limits how much of one API process a single worker may use: calls per second, and calls about jobs at once.
 
-An honest worker comes nowhere near. One that was taken over, or runs wild, gets `busy`, keeps what it has and comes back; it
-can't take the process from the others, nor make the database write down denials as fast as it can ask.
+An honest worker does not reach the limits. One that was taken over, or is broken, gets `busy`, keeps its jobs and retries; it
+can't block the process for others, nor make the database record denials as fast as it can ask.
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_provider.api.problems import Refusal
 
 AT_ONCE = 128
-"""Calls about its jobs that one worker may have under way, until their answers have been sent: each task has one or two."""
-STRANGE_CALLS_PER_S = 20.0
-"""How many calls with an unknown credential, or without the worker's certificate, one source may make in a second. The workers
-behind a common proxy, each new to an API process once, come nowhere near."""
+"""Calls about jobs that one worker may have under way until their answers have been sent: each task has one or two."""
+UNKNOWN_CALLS_PER_S = 20.0
+"""How many calls with an unknown credential, or without the worker's certificate, one source may make in a second. Workers behind
+a common proxy do not reach this: each is unknown to an API process only once."""
 BURST_S = 10.0
-"""How many seconds' worth of calls may come in one moment: a worker's return from an outage, with all that it has to tell."""
-DEAREST = 0.75
-"""Of what may come in one moment: as much as a single call is charged at most."""
+"""How many seconds' worth of calls may arrive at once: a worker that returns after an outage has much to report."""
+MOST_OF_BURST = 0.75
+"""The most that a single call is charged, as a part of a burst."""
 WORKER_LOG_CALLS_PER_S = 2.0
-"""How often one worker may send of its own log: one that is watched does so every two seconds."""
+"""How often one worker may send chunks of its worker log. It does so every two seconds while a user follows the log."""
 TRIGGER_LOG_CALLS_PER_S = 1.0
-"""How often one worker may send the logs of its triggers, all of them in one call. A busy one does so every two seconds."""
-FORGOTTEN = 10_000
-"""So many workers are remembered before those that were quiet are forgotten."""
+"""How often one worker may send its triggers' logs, all of them in one call. A busy worker does so every two seconds."""
+MOST_KEPT = 10_000
+"""Workers that are remembered before those without recent calls are forgotten."""
 
 
 class RateLimits:
-    """Of all workers of this process. Asked on the event loop only."""
+    """The calls of all workers of this process. Used on the event loop only."""
 
     def __init__(self, per_s: float, *, whose: str = "this worker") -> None:
-        """*per_s*: calls of one worker in a second; 0: any number. *whose*: who makes the calls, for the text of the refusal."""
+        """*per_s*: calls per second of one worker; 0: no limit. *whose*: who makes the calls, for the text of the refusal."""
         self._per_s = per_s
         self._whose = whose
         self._spent: dict[str, tuple[float, float]] = {}
-        """By worker: when it called last, and how many of its calls that moment knew about."""
+        """By worker: the time of its last call, and the calls charged to it at that time."""
         self._under_way: dict[str, int] = {}
 
     def take(self, worker_id: str, *, cost: float = 1.0) -> None:
-        """Count a call of this worker, or what costs central as much as *cost* calls; one such call always passes.
+        """Charge a worker for a call that costs central as much as *cost* calls; a single such call always passes.
 
         Raises:
-            Refusal: `busy`: it calls faster than anybody should.
+            Refusal: `busy`: the worker exceeds its rate limit.
         """
         if not self._per_s:
             return
-        cost = min(cost, DEAREST * self._per_s * BURST_S)
+        cost = min(cost, MOST_OF_BURST * self._per_s * BURST_S)
         now = asyncio.get_running_loop().time()
         since, spent = self._spent.get(worker_id, (now, 0.0))
         spent = max(0.0, spent - (now - since) * self._per_s) + cost
         if spent > self._per_s * BURST_S:
-            text = f"{self._whose} makes more than {self._per_s:g} calls a second, or longer ones; try again later"
+            text = f"{self._whose} makes more than {self._per_s:g} calls per second, or sends long lists of jobs; try again later"
             raise Refusal(ProblemCode.BUSY, text)
-        if len(self._spent) >= FORGOTTEN:
+        if len(self._spent) >= MOST_KEPT:
             self._forget(now)
         self._spent[worker_id] = now, spent
 
@@ -66,7 +66,7 @@ class RateLimits:
         """Count a call about a job while it is under way.
 
         Raises:
-            Refusal: `busy`: this worker has as many as it may.
+            Refusal: `busy`: this worker has :data:`AT_ONCE` under way.
         """
         under_way = self._under_way.get(worker_id, 0)
         if under_way >= AT_ONCE:

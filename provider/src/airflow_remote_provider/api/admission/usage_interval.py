@@ -1,28 +1,28 @@
-"""How often workers tell what they use: the more of them do, the seldomer, so that it costs one process only so much."""
+"""Sets how often workers report their usage: the interval grows with the size of the fleet, which bounds the cost per process."""
 
 from __future__ import annotations
 
 LEAST_S = 10.0
 CALLS_PER_S = 25.0
-"""Of all workers of this process."""
+"""Usage reports of all workers of this process."""
 WORKER_CALLS_PER_S = 1.0
-"""Of one worker: no honest one comes near."""
+"""Usage reports of one worker. No honest worker reaches this."""
 
 
 class UsageInterval:
-    """Counts who has told lately. Asked on the event loop only."""
+    """Counts the workers that have reported recently. Used on the event loop only."""
 
     def __init__(self) -> None:
-        self._told: dict[str, float] = {}
-        """By worker: when, in its order."""
+        self._reported_at: dict[str, float] = {}
+        """By worker, oldest first."""
 
-    def next_s(self, worker_id: str, now: float) -> float:
-        """Note that this worker has told; return after how many seconds it may again."""
-        self._told.pop(worker_id, None)
-        self._told[worker_id] = now
-        every_s = max(LEAST_S, len(self._told) / CALLS_PER_S)
-        for other, at in list(self._told.items()):
+    def note_report(self, worker_id: str, now: float) -> float:
+        """Note a report of this worker; return the seconds until its next one."""
+        self._reported_at.pop(worker_id, None)
+        self._reported_at[worker_id] = now
+        every_s = max(LEAST_S, len(self._reported_at) / CALLS_PER_S)
+        for other, at in list(self._reported_at.items()):
             if now - at < 2 * every_s:
                 break
-            del self._told[other]
+            del self._reported_at[other]
         return every_s

@@ -1,1 +1,1 @@
-"""Offers: who waits for work, what wakes the dispatcher, and which job goes to whom."""
+"""Offers: the parked polls, the notifications that wake the dispatcher, and the choice of a worker for each job."""

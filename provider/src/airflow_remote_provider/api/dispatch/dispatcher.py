@@ -1,7 +1,7 @@
-"""Turns queued jobs into offers for parked polls, and central's wishes into their answers. One per API process.
+"""Answers parked polls with offers of queued jobs, stops and changed intents. One per API process.
 
-It sleeps until something is worth a look: a NOTIFY, a poll that was parked, or a tick. Where the database can't notify, the tick
-is short and runs only while a poll waits; where it can, but nothing is known to arrive, it is a look of one statement.
+It sleeps until it is woken by a NOTIFY, a new parked poll or a tick. Where the database can't notify, the tick is short and runs
+only while a poll waits. Where it can, but notifications are not known to arrive, the tick asks by one statement.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.settings import Settings
 
 SAFETY_TICK_S = 10.0
-"""With notifications: how often to look all the same (delayed re-offers; a NOTIFY that was lost)."""
+"""With notifications: how often to query the database anyway (delayed re-offers; a lost NOTIFY)."""
 
 LOOK_EVERY_S = 1.7
-"""While it is not certain that notifications arrive (a pooler may swallow every one): how often to look by one statement
-(:func:`..ledger.changes.look`). A revocation must end open polls within 2 s."""
+"""While it is uncertain whether notifications arrive (a connection pooler may drop them): how often to query for changes
+(:func:`..ledger.changes.read_snapshot`). A revocation must end open polls within 2 s."""
 
 RETRY_S = 5.0
 
 WORKER_TICK_S = 1.5
-"""Without notifications: how often to look for changed workers. A revocation must end open polls within 2 s."""
+"""Without notifications: how often to query for changed workers. A revocation must end open polls within 2 s."""
 
 CLAIMANTS = 64
-"""Most polls that take part in one claim; bounds its locks."""
+"""The most polls that take part in one claim; limits its locks."""
 
 
 class Dispatcher:
-    """Owns the waiting room and what wakes it."""
+    """Owns the parked polls and the listener for notifications."""
 
     def __init__(
         self,
@@ -64,38 +64,38 @@ class Dispatcher:
         self._registry = registry
         registry.on_change = self._answer_changed
         self._settings = settings
-        self._listener = Listener(pool, self._hear)
+        self._listener = Listener(pool, self._on_notification)
         self._woken = asyncio.Event()
         self._topics: set[Topic] = set()
         self._left: list[Demand] = []
-        """What the last look found waiting and could not hand out."""
+        """Waiting jobs that the last query found and no poll could take."""
         self._unseen = True
-        """Something may wait that no look has seen: nobody was parked who wanted it."""
+        """Whether jobs may wait that no query has seen, because no parked poll wanted any."""
         self._quiet_s = settings.dispatch_poll_seconds
 
-    def _hear(self, topic: Topic) -> None:
-        """Some process has said so: jobs may be open that this one knows nothing of."""
+    def _on_notification(self, topic: Topic) -> None:
+        """Handle a notification of any process. For queued jobs, the duties must sweep, too."""
         if topic is Topic.QUEUED:
             self._on_work()
         self.wake(topic)
 
     def wake(self, topic: Topic) -> None:
-        """Look soon. Called on the event loop."""
+        """Have the loop handle *topic* soon. Called on the event loop."""
         if topic is Topic.STOP:
             self._on_stop()
         self._topics.add(topic)
         self._woken.set()
 
     def park(self, parked: Parked) -> None:
-        """Let a poll wait. It is worth a look at the database only if jobs may wait that would fit it."""
+        """Park a poll. Query the database only if a waiting job may fit it."""
         self.room.park(parked)
         if _wants_work(parked) and (self._unseen or any(_fits(parked, need) for need in self._left)):
             self.wake(Topic.QUEUED)
         elif not self._listener.is_listening:
             self._woken.set()
 
-    def freed(self, worker_id: str) -> None:
-        """The ledger knows now that this worker has room. Its poll may have said so before, and been passed over."""
+    def note_free_slots(self, worker_id: str) -> None:
+        """Offer again to a worker whose job has ended in the ledger: its poll may have been passed over before that."""
         parked = self.room.get(worker_id)
         if parked is not None and any(_fits(parked, need) for need in self._left):
             self.wake(Topic.QUEUED)
@@ -104,13 +104,12 @@ class Dispatcher:
         await self._listener.run()
 
     async def run(self) -> None:
-        """Dispatch until cancelled. A database that fails is reported and asked again later."""
+        """Dispatch until cancelled. A database failure is reported, and the query is repeated later."""
         loop = asyncio.get_running_loop()
         workers_at = full_at = looked_at = loop.time()
         while True:
-            tick = loop.call_later(
-                self._tick_s(looked_at), self._woken.set
-            )  # not wait_for: before Python 3.12 it may swallow our end
+            # Not wait_for: before Python 3.12 it may swallow the cancellation.
+            tick = loop.call_later(self._tick_s(looked_at), self._woken.set)
             try:
                 await self._woken.wait()
             finally:
@@ -120,32 +119,34 @@ class Dispatcher:
             now = loop.time()
             polling = not self._listener.is_listening
             try:
-                if self._is_unsure:
-                    workers_at = now  # the look sees their changes
+                if self._is_uncertain:
+                    workers_at = now  # the query covers them
                     if now - looked_at >= LOOK_EVERY_S:
                         looked_at = now
-                        topics |= await self._look()
-                        full_at = full_at if self._left else now  # else it knows that nothing waits, or goes on to offer it
+                        topics |= await self._look_for_changes()
+                        full_at = full_at if self._left else now  # else nothing waits, or it is offered below
                 if Topic.WORKER in topics or now - workers_at >= (WORKER_TICK_S if polling else SAFETY_TICK_S):
                     workers_at = now
-                    await self._spread_workers()
+                    await self._refresh_workers()
                 if Topic.STOP in topics or polling:
-                    await self._spread_stops()
+                    await self._send_stops()
                 if Topic.QUEUED in topics or polling or now - full_at >= SAFETY_TICK_S:
                     full_at = now
                     await self._offer()
             except (SQLAlchemyError, OSError) as error:
-                faults.occurred("offer jobs", error)
+                faults.report_failure("offer jobs", error)
                 self._topics |= topics
                 await asyncio.sleep(RETRY_S)
                 self._woken.set()
             else:
-                faults.over("offer jobs")
+                faults.report_success("offer jobs")
 
     def _tick_s(self, looked_at: float) -> float:
-        """Return how long to sleep. Without notifications: the longer the less happens, but briefly while jobs run (stops)."""
+        """Return how long to sleep. Without notifications, longer and longer while nothing happens, and briefly while jobs run,
+        so that their stops arrive in time.
+        """
         if self._listener.is_listening:
-            if self._is_unsure:
+            if self._is_uncertain:
                 return max(0.0, looked_at + LOOK_EVERY_S - asyncio.get_running_loop().time())
             return min(SAFETY_TICK_S, self._listener.certain_s)
         shortest = self._settings.dispatch_poll_seconds
@@ -154,13 +155,13 @@ class Dispatcher:
         return self._quiet_s if len(self.room) else WORKER_TICK_S
 
     @property
-    def _is_unsure(self) -> bool:
-        """Whether this process relies on notifications, but can't know that they arrive."""
+    def _is_uncertain(self) -> bool:
+        """Whether this process listens for notifications, but does not know that they arrive."""
         return self._listener.is_listening and self._listener.certain_s <= 0
 
-    async def _look(self) -> set[Topic]:
-        """Return what notifications would have told, had they arrived."""
-        seen = await self._pool.call(changes.look)
+    async def _look_for_changes(self) -> set[Topic]:
+        """Query for changes; return the topics that notifications would have had."""
+        seen = await self._pool.call(changes.read_snapshot)
         found: set[Topic] = set()
         if self._registry.is_behind(seen.newest_change):
             found.add(Topic.WORKER)
@@ -169,7 +170,7 @@ class Dispatcher:
             found.add(Topic.STOP)
         if not seen.jobs_wait:
             self._left = []
-        elif not self._left:  # else they may be the same that no parked poll fitted
+        elif not self._left:  # else they may be the ones that no parked poll could take
             self._on_work()
             found.add(Topic.QUEUED)
         return found
@@ -177,7 +178,7 @@ class Dispatcher:
     # Offers
 
     async def _offer(self) -> None:
-        """Claim and hand out until nothing more fits."""
+        """Claim jobs and hand them out until no more fit."""
         self._unseen = True
         passed_over: set[str] = set()
         while any(_wants_work(parked) for parked in self.room):
@@ -190,13 +191,13 @@ class Dispatcher:
                 return
             deadline = timedelta(seconds=self._settings.offer_deadline_seconds)
             claimed = await self._pool.call(dispatch.claim, claimants, self._left, deadline=deadline)
-            if not claimed:  # the ledger knows that they have less room than they say; the next ones may have it
+            if not claimed:  # the ledger knows that they have fewer free slots than they say; try the next ones
                 passed_over.update(claimant.worker_id for claimant in claimants)
                 continue
             await self._hand_out(claimed)
 
     def _claimants(self, wanted: list[Demand], passed_over: set[str]) -> list[Claimant]:
-        """Choose the polls worth locking for this demand: eligible ones, most free slots first, as many as the demand needs."""
+        """Choose the polls to lock for this demand: eligible ones, most free slots first, as many as the demand needs."""
         chosen: dict[str, Claimant] = {}
         willing = (parked for parked in self.room if _wants_work(parked) and parked.worker.id not in passed_over)
         waiting = sorted(willing, key=lambda parked: -parked.free_slots)
@@ -212,14 +213,14 @@ class Dispatcher:
         return list(chosen.values())
 
     async def _hand_out(self, claimed: list[Claimed]) -> None:
-        """Answer each winner's poll; what meets nobody any more goes back to the queue at once."""
+        """Answer the poll of each chosen worker; requeue the jobs whose poll is gone at once."""
         by_worker: dict[str, list[Claimed]] = {}
         for job in claimed:
             by_worker.setdefault(job.worker_id, []).append(job)
         missed: list[WorkerLease] = []
         for worker_id, jobs in by_worker.items():
             parked = self.room.get(worker_id)
-            if parked is None or not parked.tell(News(offers=[self._as_offer(job) for job in jobs])):
+            if parked is None or not parked.reply(News(offers=[self._as_offer(job) for job in jobs])):
                 missed += [WorkerLease(worker_id, job.job_id, job.epoch) for job in jobs]
         if missed:
             await self._pool.call(leases.withdraw, missed)
@@ -237,9 +238,9 @@ class Dispatcher:
             workload=msgspec.Raw(job.workload.encode()),
         )
 
-    # Stops and wishes
+    # Stops and intents
 
-    async def _spread_stops(self) -> None:
+    async def _send_stops(self) -> None:
         holding = [parked for parked in self.room if parked.stoppable]
         if not holding:
             return
@@ -247,9 +248,9 @@ class Dispatcher:
         for parked in holding:
             news = [stop for stop in stops.get(parked.worker.id, ()) if (stop.job_id, stop.epoch) in parked.stoppable]
             if news:
-                parked.tell(News(stops=news))
+                parked.reply(News(stops=news))
 
-    async def _spread_workers(self) -> None:
+    async def _refresh_workers(self) -> None:
         await self._registry.refresh()
 
     def _answer_changed(self, record: WorkerRecord) -> None:
@@ -257,20 +258,22 @@ class Dispatcher:
         if parked is None:
             return
         if record.revoked:
-            parked.tell(revoked(record.name))
+            parked.reply(revoked(record.name))
         elif record.suspended:
-            parked.tell(suspended(record.name))
+            parked.reply(suspended(record.name))
         elif record.session_id != parked.worker.session_id:
-            parked.tell(session_taken())
+            parked.reply(session_taken())
         elif record.intent.revision > parked.intent_revision:
-            parked.tell(News(intent=record.intent))
+            parked.reply(News(intent=record.intent))
         else:
             serves_others, parked.worker = record.serves != parked.worker.serves, record
             if serves_others:
                 self.wake(Topic.QUEUED)
 
 
-SESSION_TAKEN = "this is not this worker's session (any more): another start has it, or central forgot it; open a new one"
+SESSION_TAKEN = (
+    "this is not this worker's current session: the worker was started again, or central forgot the session; open a new one"
+)
 
 
 def session_taken() -> Refusal:

@@ -1,4 +1,4 @@
-"""Parked polls: who waits for work, in memory only. No database, no thread, no session while parked."""
+"""Parked polls, in memory only. A parked poll uses no database connection, thread or database session."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from airflow_remote_protocol.messages import Intent, Offer, Stop
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 RETURNS_PER_S = 200
-"""How many polls of a process that ends may come to the next one in a second; it answers several times as many."""
+"""How many polls per second a process that shuts down sends to the next one; that one can answer several times as many."""
 LONGEST_PAUSE_S = 5.0
-"""A worker that pauses hears of no stop."""
+"""A worker receives no stops while it pauses."""
 
 
 @dataclass(frozen=True)
 class News:
-    """Why a parked poll is answered before its time; *pause_s*: how long its worker should wait before the next."""
+    """The reason to answer a parked poll early; *pause_s*: how long its worker should wait before the next poll."""
 
     offers: list[Offer] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
@@ -29,12 +29,12 @@ class News:
 
 @dataclass(eq=False)
 class Parked:
-    """One open poll. Answered at most once: whoever sets *answer* first wins."""
+    """One open poll. It is answered at most once: the first to set *answer* wins."""
 
     worker: WorkerRecord
     free_slots: int
     stoppable: frozenset[tuple[str, int]]
-    """(job, epoch) of what it holds and has not been told to stop yet."""
+    """(job, epoch) of the jobs that the worker holds and was not asked to stop yet."""
     intent_revision: int
     answer: asyncio.Future[News | Exception]
     free_triggers: int = 0
@@ -43,8 +43,8 @@ class Parked:
     def is_waiting(self) -> bool:
         return not self.answer.done()
 
-    def tell(self, news: News | Exception) -> bool:
-        """Answer the poll; False if it was answered or abandoned before (the news did not reach anybody)."""
+    def reply(self, news: News | Exception) -> bool:
+        """Answer the poll; return False if it was answered or abandoned before, so that nobody receives the news."""
         if self.answer.done():
             return False
         self.answer.set_result(news)
@@ -69,24 +69,24 @@ class WaitingRoom:
         return parked if parked is not None and parked.is_waiting else None
 
     def park(self, parked: Parked) -> None:
-        """Let a poll wait; an older one of the same worker ends with an empty reply."""
+        """Add a poll; answer an older one of the same worker with an empty reply."""
         older = self._parked.get(parked.worker.id)
         if older is not None:
-            older.tell(News())
+            older.reply(News())
         self._parked[parked.worker.id] = parked
         if self._closed:
-            parked.tell(News())
+            parked.reply(News())
 
     def leave(self, parked: Parked) -> None:
-        """The poll is over. From here on nothing can be told to it."""
+        """Remove a poll that is over. From here on it can't be answered."""
         parked.answer.cancel()
         if self._parked.get(parked.worker.id) is parked:
             del self._parked[parked.worker.id]
 
     def close(self) -> None:
-        """Answer every poll now and let none wait any more: this process is shutting down."""
+        """Answer every poll now, and all later ones at once: this process is shutting down."""
         self._closed = True
-        # Another process gets them all: not in one moment.
+        # Another process receives all of them: spread them over time.
         longest_s = min(LONGEST_PAUSE_S, len(self._parked) / RETURNS_PER_S)
         for parked in list(self._parked.values()):
-            parked.tell(News(pause_s=random.uniform(0.0, longest_s)))
+            parked.reply(News(pause_s=random.uniform(0.0, longest_s)))

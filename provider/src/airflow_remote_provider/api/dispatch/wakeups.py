@@ -1,4 +1,4 @@
-"""Hears of new work: Postgres LISTEN on the event loop, no thread; elsewhere nothing (the dispatcher then looks by itself)."""
+"""Receives notifications of new work: by Postgres LISTEN on the event loop, without a thread. Elsewhere the dispatcher polls."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 RECONNECT_S = 5.0
 
 CERTAIN_FOR_S = 13.0
-"""How long after NOTIFY arrived it is relied upon. The heartbeat comes every 10 s (`duties.ROUND_EVERY_S`), a second late at
-most. On a busy machine it may be later: that costs some statements and nothing else."""
+"""How long notifications are relied upon after one arrived. The heartbeat is sent every 10 s (`duties.ROUND_EVERY_S`), at most a
+second late. On a busy machine it may be later: that costs some statements and nothing else."""
 
 
 class Listener:
-    """Keeps one connection listening; *heard* is called on the event loop with each topic. Connects anew after a failure."""
+    """Keeps one connection listening; calls *notify* on the event loop with each topic. Reconnects after a failure."""
 
-    def __init__(self, pool: LedgerPool, heard: Callable[[Topic], None]) -> None:
+    def __init__(self, pool: LedgerPool, notify: Callable[[Topic], None]) -> None:
         self._pool = pool
-        self._heard = heard
+        self._notify = notify
         self._connection: Any = None
-        self._heard_at: float | None = None
+        self._notified_at: float | None = None
 
     @property
     def is_listening(self) -> bool:
@@ -38,11 +38,11 @@ class Listener:
 
     @property
     def certain_s(self) -> float:
-        """For how long from now on NOTIFY is relied upon, in seconds; 0 if it has not arrived lately.
+        """For how many seconds from now notifications are relied upon; 0 if none arrived recently.
 
-        A pooler takes LISTEN and passes on nothing; a dead connection looks like a quiet one.
+        A connection pooler may accept LISTEN and pass nothing on; a dead connection looks like a quiet one.
         """
-        return 0.0 if self._heard_at is None else max(0.0, self._heard_at + CERTAIN_FOR_S - time.monotonic())
+        return 0.0 if self._notified_at is None else max(0.0, self._notified_at + CERTAIN_FOR_S - time.monotonic())
 
     async def run(self) -> None:
         """Listen until cancelled. Returns at once where the database can't notify."""
@@ -54,7 +54,7 @@ class Listener:
                     broken = await self._listen()
                     await broken
                 except Exception as error:
-                    log.warning("Lost the connection that listens for new jobs (%s); looking by itself meanwhile", error)
+                    log.warning("Lost the connection that listens for new jobs (%s); polling the database meanwhile", error)
                 await self._drop()
                 await asyncio.sleep(RECONNECT_S)
         finally:
@@ -71,10 +71,10 @@ class Listener:
             try:
                 payloads = _drain(driver)
                 if payloads:
-                    self._heard_at = time.monotonic()
+                    self._notified_at = time.monotonic()
                 for topic in Topic:
                     if topic.value in payloads:
-                        self._heard(topic)
+                        self._notify(topic)
             except Exception as error:
                 loop.remove_reader(descriptor)
                 if not broken.done():
@@ -83,30 +83,30 @@ class Listener:
         loop.add_reader(descriptor, readable)
         self._connection = (driver, descriptor)
         for topic in Topic:
-            self._heard(topic)  # whatever was said while nobody listened
+            self._notify(topic)  # for notifications that were sent before this connection listened
         return broken
 
     async def _drop(self) -> None:
         if self._connection is None:
             return
         driver, descriptor = self._connection
-        self._connection = self._heard_at = None
+        self._connection = self._notified_at = None
         asyncio.get_running_loop().remove_reader(descriptor)
         driver.close()
 
 
 def _connect() -> Any:
-    """Return a driver's connection of our own, out of the pool's hands, in autocommit, listening."""
+    """Return a listening driver connection in autocommit, detached from the pool."""
     connection = compat.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
     connection.execute(text(f"LISTEN {CHANNEL}"))
     connection.detach()
     driver: Any = connection.connection.dbapi_connection
-    driver.autocommit = True  # closing SQLAlchemy's wrapper must not matter any more
+    driver.autocommit = True  # so that closing SQLAlchemy's wrapper has no effect
     return driver
 
 
 def _drain(driver: Any) -> set[str]:
-    """Return the payloads that have arrived. Knows psycopg2 (`poll`, `notifies`) and psycopg 3 (`pgconn`)."""
+    """Return the payloads that have arrived. Supports psycopg2 (`poll`, `notifies`) and psycopg 3 (`pgconn`)."""
     if hasattr(driver, "poll"):
         driver.poll()
         payloads = [notify.payload for notify in driver.notifies]

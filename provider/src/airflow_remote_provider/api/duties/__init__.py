@@ -1,1 +1,1 @@
-"""What time asks for: expired offers, silent workers, history, metrics. One API process at a time does it."""
+"""Periodic work: expired offers, silent workers, history, metrics. One API process at a time does it."""

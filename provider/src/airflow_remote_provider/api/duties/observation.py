@@ -1,4 +1,4 @@
-"""How long this process has observed the fleet without a break. Decides only: no database, no loop, no clock of its own.
+"""Tracks how long this process has observed the fleet without a break. It has no database, no loop and no clock of its own.
 
 A silence counts against a worker only if central could have received its calls. Central's own downtime, an unavailable or
 restored database, a suspended machine and a changed database clock restart the window. The machine's monotonic clock measures it.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 BREAK_S = 25.0
-"""A longer gap between two looks restarts the window: as long as the duty lasts."""
+"""A longer gap between two looks restarts the window. The duty lasts as long."""
 CLOCK_SET_S = 5.0
 """By how much the database's clock may differ from ours between two looks: less than the least margin by which a worker stops
 first."""
@@ -26,7 +26,7 @@ class ObservationWindow:
         self._last: tuple[float, datetime] | None = None
 
     def look(self, database: datetime) -> bool:
-        """Note a good look at the database, whose clock says *database*. Return whether the window had started before."""
+        """Note a successful query of the database at *database*, by its clock. Return whether the window continues."""
         now, last = self._monotonic(), self._last
         self._last = now, database
         if last is not None and self._began is not None:
@@ -42,5 +42,5 @@ class ObservationWindow:
 
     @property
     def has_lasted(self) -> bool:
-        """Every worker that is alive had time to come back."""
+        """Whether every live worker has had time to reconnect."""
         return self._began is not None and self._monotonic() - self._began >= self._window_s

@@ -1,4 +1,4 @@
-"""What the API process on duty measures each minute, for :mod:`..ledger.history`: the fleet, its queues, each worker."""
+"""Measures the fleet, its queues and each worker every minute, for :mod:`..ledger.history`. Runs in the process on duty."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import history
 from airflow_remote_provider.ledger.history import HOURS, MINUTES, QUARTERS, Series, SeriesKind, Value, rounded
 from airflow_remote_provider.ledger.views.queues import Load, loads, percentile
-from airflow_remote_provider.ledger.views.serving import ServingWorker, servers
+from airflow_remote_provider.ledger.views.serving import ServingWorker, list_serving
 
 EVERY_S = MINUTES.span.total_seconds()
 
 
 class Recorder:
-    """Workers are too many to write each minute: theirs is gathered here, and written once in a quarter of an hour.
+    """Stores a point of the fleet and of each queue every minute, and one of each worker every quarter of an hour.
 
-    What a process has gathered is lost with it: the next one's point then stands for less.
+    Workers are too many for a row each minute, so their values are kept in memory until the quarter is over. They are lost with
+    the process: the next one's point then covers less time.
     """
 
     def __init__(self, *, silent_after: timedelta) -> None:
@@ -29,9 +30,9 @@ class Recorder:
         self._quarter: int | None = None
 
     def record(self, session: Session) -> None:
-        """Write this minute down, and what is over of the coarser levels."""
+        """Store this minute, and each coarser interval that is over."""
         now = database_now(session)
-        fleet = servers(session, silent_after=self._silent_after)
+        fleet = list_serving(session, silent_after=self._silent_after)
         of_queues = loads(session, silent_after=self._silent_after)
         known = history.known_queues(session, now)
         values = _fleet(fleet)
@@ -46,7 +47,7 @@ class Recorder:
         history.fold(session, QUARTERS, HOURS, now)
 
     def forget(self) -> None:
-        """Another process is on duty: what was gathered here is its to measure."""
+        """Discard the collected values: another process is on duty and measures now."""
         self._gathered.clear()
         self._quarter = None
 
@@ -65,7 +66,7 @@ class Recorder:
 
 
 def _fleet(fleet: Sequence[ServingWorker]) -> dict[Series, Sequence[Value]]:
-    """Return the fleet's point of each team; of an empty fleet, too: that it was measured is worth a point."""
+    """Return the fleet's point of each team. An empty fleet has a point, too: it shows that it was measured."""
     teams: dict[str, list[ServingWorker]] = {"": []}
     for server in fleet:
         teams.setdefault(server.team or "", []).append(server)

@@ -1,7 +1,7 @@
-"""Jobs whose calls make the Execution API fail. Each failure costs a transaction and tens of kilobytes of central's log.
+"""Limits jobs whose calls make the Execution API fail: each failure costs a transaction and tens of kilobytes of central's log.
 
-Some failures are not the job's fault: a database that restarts fails every call. A job that goes on failing is answered `busy`,
-for longer each time, and its calls are not passed on meanwhile. Counted in this process. Asked on the event loop only.
+Some failures are not the job's fault: while a database restarts, every call fails. A job that keeps failing gets `busy`, for
+longer each time, and its calls are not passed on meanwhile. Counted in this process. Used on the event loop only.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from airflow_remote_protocol.errors import ProblemCode
 from airflow_remote_provider.api.problems import Refusal
 
 FREE = 5
-"""Failures before a job is sent away."""
+"""Failures before a job gets `busy`."""
 AT_ONCE = 8
-"""Calls of one job that may be passed on at the same time, before any has failed. The Task SDK makes one, now and then two."""
+"""Calls of one job that may be passed on at the same time before any has failed. The Task SDK makes one, occasionally two."""
 LONGEST_S = 60.0
-"""No job is sent away for longer: its worker waits so long with everything that it tries again."""
+"""The longest time that a job gets `busy`. Its worker delays every retry for that time."""
 FORGOTTEN_S = 600.0
-"""How long after its last failure a job counts as good."""
+"""How long after its last failure a job's failures are forgotten."""
 MOST_KEPT = 10_000
 
 
@@ -43,7 +43,7 @@ class _Failing:
 
 
 class Failures:
-    """Of the jobs of this process."""
+    """The failures of all jobs in this process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -51,10 +51,10 @@ class Failures:
 
     @contextmanager
     def call(self, job_id: str) -> Iterator[Callable[[], None]]:
-        """Make one call of the job. One that raises :class:`ServerFailed` is counted, and one that calls what this yields.
+        """Make one call of the job. It counts as failed if it raises :class:`ServerFailed` or calls the yielded function.
 
         Raises:
-            Refusal: `busy`: it has failed too often lately.
+            Refusal: `busy`: the job's calls have failed too often recently.
         """
         job = self._known(job_id)
         self._check(job)
@@ -73,7 +73,7 @@ class Failures:
                 self._jobs.popitem(last=False)
 
     def _known(self, job_id: str) -> _Failing:
-        """Return what is known of the job: for a while after a failure, else only while its calls are under way."""
+        """Return the job's failures. They are kept for a while after a failure, else only while its calls are under way."""
         job = self._jobs.get(job_id, _Failing())
         if job.times and self._clock() - job.last_at >= FORGOTTEN_S:
             job.times = 0
@@ -84,7 +84,7 @@ class Failures:
         if left_s > 0:
             raise Refusal(
                 ProblemCode.BUSY,
-                f"the Execution API has failed on {job.times} calls of this job lately; central's log says why. Try again later",
+                f"the Execution API failed on {job.times} recent calls of this job; central's log says why. Try again later",
                 retry_after_s=left_s,
             )
         if job.under_way >= (max(1, FREE - job.times) if job.times else AT_ONCE):

@@ -1,6 +1,6 @@
-"""Passes a task's Execution API calls on: in process, with a token minted for that one call, a bounded number at once.
+"""Passes a task's Execution API calls on: in process, each with a new token, and a limited number at once.
 
-No Airflow token leaves central. The Execution API itself checks that the token's task instance is the one the path names.
+No Airflow token leaves central. The Execution API itself checks that the path names the token's task instance.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PASSED_OUT = frozenset(name.encode() for name in ANSWER_HEADERS)
 log = logging.getLogger(__name__)
 
 CALLS_WAIT = 512
-"""How many calls may wait: some three seconds' work."""
+"""How many calls may wait: about three seconds' work."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Passed:
 
 
 class Gateway:
-    """One Execution API application of our own, warm, called over ASGI without a socket."""
+    """Owns a running Execution API application, which is called over ASGI without a socket."""
 
     def __init__(self, concurrency: int, execution_api: Callable[[], Any] = compat.execution_api_app) -> None:
         self._lane = Lane("the Execution API", at_once=concurrency, waiting=CALLS_WAIT)
@@ -53,7 +53,7 @@ class Gateway:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Build the application and enter its lifespan; the first call builds its routers lazily, so make it here."""
+        """Build the application and enter its lifespan. Make the first call here, since that builds the routers."""
         app = self._make_app()
         async with app.router.lifespan_context(app):
             self._app = app
@@ -68,7 +68,7 @@ class Gateway:
 
         Raises:
             Refusal: `busy`.
-            ServerFailed: it failed, and has logged why.
+            ServerFailed: the Execution API failed, and has logged why.
         """
         metrics.count("remote.gateway.calls")
         return await self._call(match.method, match.decoded, match.raw, query, headers, body, subject, match.meaning)
@@ -86,7 +86,7 @@ class Gateway:
     ) -> Passed:
         if self._app is None:
             raise Refusal(ProblemCode.BUSY, "central is starting or shutting down; try again later")
-        # Airflow writes some of them into its log, and reads them as text.
+        # Airflow reads the headers as text, and writes some of them into its log.
         passed = [(name, value) for name, value in headers if name in PASSED_IN and value.isascii()]
         passed += [(b"host", b"central"), (b"content-length", str(len(body)).encode())]
         scope: dict[str, Any] = {
@@ -105,7 +105,7 @@ class Gateway:
         async with self._lane.place():
             answer = await _drive(self._app, {**scope, "headers": passed + self._authorization(subject, meaning)}, body)
             if compat.refuses_token(answer.status, answer.body):
-                # It was made a moment ago: the clock has jumped since. Nothing was done yet.
+                # The token is new, so the clock has jumped since. Nothing was done yet.
                 answer = await _drive(self._app, {**scope, "headers": passed + self._authorization(subject, meaning)}, body)
             return answer
 
@@ -121,7 +121,7 @@ async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> 
     """Run one request through an ASGI app and collect the response.
 
     Raises:
-        ServerFailed: the app has answered 500; where it does so for an exception, it has logged the exception.
+        ServerFailed: the app has answered 500. If that was for an exception, it has logged it.
     """
     sent = False
     done = asyncio.Event()
@@ -150,10 +150,9 @@ async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> 
     try:
         await app(scope, receive, send)
     except Exception as error:
-        if (
-            status == 500 and done.is_set()
-        ):  # Starlette raises what the app has answered and logged, for a server that would not know
-            log.warning("The Execution API failed on a job's call (%s); its own log says why", type(error).__name__)
+        # Starlette raises the exception again after the app has logged it and answered, for servers that would not know of it.
+        if status == 500 and done.is_set():
+            log.warning("The Execution API failed on a job's call (%s); it has logged the traceback", type(error).__name__)
             raise ServerFailed from error
         raise
     finally:

@@ -1,7 +1,7 @@
-"""Leases that the database has confirmed a moment ago: a task's next Execution API call needn't ask for the same again.
+"""Caches leases that the database confirmed within the last second, so that not every Execution API call has to ask it.
 
-What changes a job's state (`run`, `state`, report, decline, log) never relies on this. What takes a lease back or ends what it
-allows is known at once where it happens in this process or is told by NOTIFY, and everywhere when the moment is over.
+Calls that change a job's state (`run`, `state`, report, decline, log) never rely on this. A lease that is revoked or ended is
+forgotten at once if that happens in this process or is notified by NOTIFY, and otherwise when the second is over.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from airflow_remote_provider.ledger import fence
 from airflow_remote_provider.ledger.fence import Subject, WorkerLease
 
 HOLDS_S = 1.0
-"""A job that was taken back, or given to another worker, reads on for at most this long."""
+"""A job that was taken back, or given to another worker, can read for at most this long."""
 
 
 class LeaseCache:
-    """Which leases were open when the database was last asked, and whom they were for."""
+    """The leases that were open when the database was last asked, with their subjects."""
 
     def __init__(self, pool: LedgerPool) -> None:
         self._pool = pool
         self._confirmed: dict[WorkerLease, tuple[float, Subject]] = {}
-        """When it was asked, oldest first, and what it said."""
-        self._doubts = 0
+        """Time of the question, oldest first, and the subject."""
+        self._resets = 0
         self._asking: dict[WorkerLease, object] = {}
-        """The newest question about a lease that is under way; none, if the lease was forgotten since it was asked."""
+        """The newest question about a lease that is under way. Removed if the lease is forgotten meanwhile."""
 
-    async def lately(self, lease: WorkerLease) -> Subject:
-        """Return whom an open lease is for, confirmed within the last moment.
+    async def get_subject(self, lease: WorkerLease) -> Subject:
+        """Return the subject of an open lease, confirmed within the last :data:`HOLDS_S`.
 
         Raises:
             LedgerError: the lease is not open.
@@ -38,20 +38,21 @@ class LeaseCache:
         known = self._confirmed.get(lease)
         if known is not None and asyncio.get_running_loop().time() - known[0] < HOLDS_S:
             return known[1]
-        return await self.anew(lease, fence.check)
+        return await self.confirm(lease, fence.check)
 
-    async def anew(self, lease: WorkerLease, verb: Callable[[Any, WorkerLease], Subject]) -> Subject:
-        """Let a *verb* that checks the lease do its work; return whom the lease is for.
+    async def confirm(self, lease: WorkerLease, verb: Callable[[Any, WorkerLease], Subject]) -> Subject:
+        """Run a *verb* that checks the lease; return the lease's subject.
 
         Raises:
             LedgerError: the lease is not open.
         """
         self.forget(lease)
         question = self._asking[lease] = object()
-        asked_at, doubts = asyncio.get_running_loop().time(), self._doubts
+        asked_at, resets = asyncio.get_running_loop().time(), self._resets
         try:
             subject = await self._pool.jobs.call(verb, lease)
-            if doubts == self._doubts and self._asking.get(lease) is question:  # else the answer may be older than the doubt
+            # Else the lease may have been forgotten after the database answered.
+            if resets == self._resets and self._asking.get(lease) is question:
                 self._confirmed[lease] = (asked_at, subject)
         finally:
             if self._asking.get(lease) is question:
@@ -59,8 +60,8 @@ class LeaseCache:
         self._drop_old(asked_at - HOLDS_S)
         return subject
 
-    async def ending(self, lease: WorkerLease, verb: Callable[[Any, WorkerLease], Subject]) -> Subject:
-        """As :meth:`anew`, for a *verb* after which the lease no longer allows what was confirmed before.
+    async def end_lease(self, lease: WorkerLease, verb: Callable[[Any, WorkerLease], Subject]) -> Subject:
+        """As :meth:`confirm`, for a *verb* that ends the lease, or a part of what it allows.
 
         Raises:
             LedgerError: the lease is not open.
@@ -69,16 +70,16 @@ class LeaseCache:
         try:
             return await self._pool.jobs.call(verb, lease)
         finally:
-            self.forget(lease)  # what was asked meanwhile may have been answered before the verb's transaction ended
+            self.forget(lease)  # a question meanwhile may have been answered before the verb's transaction ended
 
     def forget(self, lease: WorkerLease) -> None:
-        """The lease is about to end or to change."""
+        """Forget a lease that is about to end or to change."""
         self._confirmed.pop(lease, None)
         self._asking.pop(lease, None)
 
-    def doubt(self) -> None:
-        """Some job was taken back: believe nothing that was confirmed before."""
-        self._doubts += 1
+    def forget_all(self) -> None:
+        """Forget all leases, because some job was taken back."""
+        self._resets += 1
         self._confirmed.clear()
 
     def _drop_old(self, before: float) -> None:

@@ -1,7 +1,7 @@
-"""The query parameters that each route of the Execution API takes. A parameter that is not here is refused.
+"""The query parameters of each route of the Execution API. Any other parameter is refused.
 
-Tests compare this table with what the installed Airflow reads (`test_rules.py`), and with what
-the installed Task SDK sends (`test_sdk_calls.py`); Airflow ignores some of that.
+Tests compare this table with the parameters that the installed Airflow reads (`test_rules.py`) and the installed Task SDK sends
+(`test_sdk_calls.py`); Airflow ignores some of them.
 """
 
 from __future__ import annotations

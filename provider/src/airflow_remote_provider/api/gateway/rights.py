@@ -1,7 +1,7 @@
-"""What a job's calls may do: asks the table of rules, and the ledger where a grant is needed. Default deny.
+"""Decides whether a job may make a call: by the table of rules, and by the ledger where a grant is needed. Default deny.
 
-Calls about the job's own task instance never get to the database here. An answer about a name holds for a moment, so that a task
-that reads one variable in a loop asks once.
+Calls about the job's own task instance cost no database query here. An answer about a name is cached for :data:`HOLDS_S`, so that
+a task that reads one variable in a loop asks once.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from airflow_remote_provider.ledger.grants import Answer, Verdict
 from airflow_remote_provider.ledger.skips import NotDownstream, check_skip
 
 HOLDS_S = 5.0
-"""How long a changed queue policy may take to be heeded."""
+"""How long a changed queue policy may take to have an effect."""
 MOST_KEPT = 10_000
 """Answers kept; some hundred bytes each."""
 CHECKED_AT_ONCE = 65536
-"""Bytes of a body whose values are checked on the event loop, in about a millisecond; a thread checks larger ones."""
+"""A body up to this size in bytes is checked on the event loop, in about a millisecond; a thread checks larger ones."""
 
 
 class Rights:
-    """Answers for one API process."""
+    """The decisions of one API process, cached."""
 
     def __init__(self, pool: LedgerPool) -> None:
         self._pool = pool
         self._answers: OrderedDict[tuple[WorkerLease, Ask], tuple[float, Verdict]] = OrderedDict()
-        """When it was asked, oldest first, and the answer."""
+        """Time of the question, oldest first, and the answer."""
         self._refused: OrderedDict[tuple[WorkerLease, str], None] = OrderedDict()
-        """Calls that are recorded as denied already."""
+        """Calls that are already recorded as denied."""
 
     async def check_values(self, match: Match, request: Request, body: bytes) -> None:
-        """Return if the values of the call are within their bounds, whoever makes it.
+        """Check that the values of the call are within their bounds, which are the same for every caller.
 
         Raises:
-            Refusal: `invalid`; one is not.
+            Refusal: `invalid`; a value is out of bounds.
         """
         check = partial(rules.check_values, match, query=request.scope.get("query_string", b""), body=body)
         try:
@@ -60,14 +60,14 @@ class Rights:
             raise Refusal(ProblemCode.INVALID, f"{match.method} {match.raw[:200]!r}: {error}") from None
 
     async def check(self, lease: WorkerLease, subject: Subject, match: Match, request: Request, body: bytes) -> None:
-        """Return if the call may go on to the Execution API; its values are within their bounds.
+        """Check that the call may be passed on to the Execution API. Its values are checked by :meth:`check_values`.
 
         Raises:
-            NotGranted: nothing grants it; the text says what would.
-            Refusal: `invalid`; no grant could allow it, or what the job writes about its try no longer counts.
+            NotGranted: no grant allows it; the text names the missing grant.
+            Refusal: `invalid`; no grant can allow it, or the job was taken back and may not write for its try any more.
         """
         if subject.taken_back and match.meaning is Meaning.WRITE_OF_TRY:
-            # XComs have no try in their key: what a cleared task wrote before it heard of that would be the next try's.
+            # XComs have no try in their key: a cleared task that does not know it yet would write XComs of the next try.
             raise Refusal(ProblemCode.INVALID, "central has taken this job back (its task was ended, cleared or deleted)")
         try:
             asks = rules.judge(
@@ -82,13 +82,13 @@ class Rights:
                     await self._pool.jobs.call(check_skip, lease.job_id, ask)
         except (NotAllowed, NotDownstream) as error:
             raise await self.refusal(lease, match.method, match.raw, error) from None
-        await self.insist(lease, [ask for ask in asks if isinstance(ask, Ask)])
+        await self.require_grants(lease, [ask for ask in asks if isinstance(ask, Ask)])
 
-    async def insist(self, lease: WorkerLease, asks: Iterable[Ask]) -> None:
-        """Return if the job has a grant for each of *asks*.
+    async def require_grants(self, lease: WorkerLease, asks: Iterable[Ask]) -> None:
+        """Check that the job has a grant for each of *asks*.
 
         Raises:
-            NotGranted: nothing grants one of them; the text says what would.
+            NotGranted: a grant is missing; the text names it.
         """
         for ask in asks:
             verdict = await self._decide(lease, ask)
@@ -97,7 +97,7 @@ class Rights:
                 raise NotGranted(verdict.why)
 
     async def refusal(self, lease: WorkerLease, method: str, path: str, error: Exception) -> Refusal:
-        """Record a call that no grant could allow; return its refusal."""
+        """Record a call that no grant can allow; return its refusal."""
         metrics.count("remote.gateway.denied")
         await self._note(lease, f"{method} {path[:200]}")
         return Refusal(ProblemCode.INVALID, f"not allowed to this job: {method} {path[:200]!r}; {error}")
@@ -124,9 +124,9 @@ class Rights:
 
 
 def token_scope(kind: JobKind, meaning: Meaning = Meaning.OTHER) -> str:
-    """Return the scope of the token with which a call is passed on.
+    """Return the scope of the token for a call.
 
-    Connection tests have routes of their own. The start of a callback takes a token of its own scope.
+    Connection tests have routes of their own. The start of a callback needs a token of its own scope.
     """
     if meaning is Meaning.START_CALLBACK:
         return "callback"

@@ -1,11 +1,11 @@
-"""Every route of Airflow's Execution API, what a call of it means to us, and the rule that bounds its use.
+"""The table of all routes of Airflow's Execution API, with the meaning of each call for the gateway and the rule that limits it.
 
-What is not in the table is refused. A path is decoded once and matched once (:func:`find`), as Airflow's own router matches: on
-the decoded path, in the order of the table. A key (`:path`) is all that is left of the path, slashes included.
+A call that is not in the table is refused. A path is decoded once and matched once (:func:`find`) as by Airflow's own router: on
+the decoded path, in the order of the table. A key (`:path`) is the whole rest of the path, including slashes.
 
-Everything else (acceptance, conclusion, grants, the call that is passed on) asks the
-match and never the text again. Rules decide from the call and from its subject, without the database; what needs a grant comes
-back as an :class:`..grants.Ask`. docs/reference/grants.md is made of this table.
+All other code (acceptance, conclusion, grants, the call that is passed on) uses the match and never parses the path again. Rules
+decide from the call and its subject, without the database; a needed grant is returned as an :class:`..grants.Ask`.
+docs/reference/grants.md is generated from this table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from airflow_remote_protocol.messages import JobKind
 from airflow_remote_provider.api.gateway.parameters import parameters_of
 from airflow_remote_provider.definitions.grants import Ask, GrantKind, Skip
 
-if TYPE_CHECKING:  # the documentation is made of this table where there is no database
+if TYPE_CHECKING:  # the documentation is generated without a database
     from airflow_remote_provider.ledger.fence import Subject
 
 
@@ -34,20 +34,20 @@ class NotAllowed(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One call: whom it is for, what its path and query name, and its body, unread."""
+    """One call: its subject, the names in its path and query, and its body, unparsed."""
 
     subject: Subject
     path: Mapping[str, str]
     query: Mapping[str, list[str]]
     body: bytes
     versions: Sequence[str]
-    """Of the Execution API, as asked for; none: the newest."""
+    """The requested versions of the Execution API; if empty, the newest."""
 
     def one(self, name: str) -> str:
         """Return the value of a query parameter; empty if it isn't given.
 
         Raises:
-            NotAllowed: given twice; which one counts would be Airflow's choice.
+            NotAllowed: it is given twice, and Airflow would choose which one counts.
         """
         values = self.query.get(name, [])
         if len(values) > 1:
@@ -60,48 +60,48 @@ class Call:
 
 
 Need = Ask | Skip
-"""What a call needs: a grant, or that the tasks which it skips are downstream of its own."""
+"""A requirement of a call: a grant, or that the tasks which it skips are downstream of its own task."""
 Judge = Callable[[Call], "tuple[Need, ...]"]
-"""Returns what the call needs, each of it; nothing, if it needs nothing.
+"""Returns everything that the call needs; empty if it needs nothing.
 
 Raises:
-    NotAllowed: it can have none.
+    NotAllowed: no grant can allow the call.
 """
 
 TASKS = frozenset({JobKind.TASK})
 WAITS = frozenset({JobKind.TASK, JobKind.TRIGGER})
-"""What the trigger of a deferred task may do as well."""
+"""For calls that the trigger of a deferred task may also make."""
 TASKS_AND_CALLBACKS = frozenset({JobKind.TASK, JobKind.CALLBACK, JobKind.TRIGGER})
 CALLBACKS = frozenset({JobKind.CALLBACK})
 TESTS = frozenset({JobKind.CONNECTION_TEST})
 
 
 class Meaning(str, Enum):
-    """What a call is to the gateway, besides its effect in Airflow."""
+    """What a call means to the gateway, besides its effect in Airflow."""
 
     OTHER = "other"
     START = "start"
-    """The task process asks whether it may run: accepts the offer."""
+    """The task process asks whether it may run, which accepts the offer."""
     CONCLUDE = "conclude"
-    """The task tells its state: ends the lease, or begins a wait."""
+    """The task reports its state, which ends the lease or begins a wait."""
     READ_SECRET = "read-secret"
-    """Its "not found" counts only while the database answers."""
+    """The answer "not found" counts only while the database answers."""
     START_CALLBACK = "start-callback"
-    """The callback's supervisor asks whether it may run; Airflow answers so once."""
+    """The callback's supervisor asks whether it may run; Airflow allows that once."""
     WRITE_OF_TRY = "write-of-try"
-    """Writes what has no try in its key, so a later try would find it."""
+    """The call writes something that has no try in its key, so that a later try would read it."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What bounds a route. *text* is for people."""
+    """The limits of a route. *text* is for users."""
 
     text: str
     judge: Judge
     kinds: frozenset[JobKind] = TASKS
     meaning: Meaning = Meaning.OTHER
     body: Any = None
-    """What the body may hold (:mod:`airflow_remote_protocol.bounds`); None: Airflow does not read it."""
+    """The type of the body (:mod:`airflow_remote_protocol.bounds`); None if Airflow does not read it."""
     query: frozenset[str] = frozenset()
     """The parameters that the query may have (:mod:`.parameters`)."""
 
@@ -133,7 +133,7 @@ def _own_state(call: Call) -> tuple[Ask, ...]:
     try:
         return tuple(_outlets(said))
     except (TypeError, AttributeError, KeyError):
-        raise NotAllowed("its body is not what a task says of its state") from None
+        raise NotAllowed("its body is not a valid task state") from None
 
 
 def _skip_downstream(call: Call) -> tuple[Need, ...]:
@@ -153,7 +153,7 @@ def _mapped(task_id: object, map_index: object) -> tuple[str, int]:
 
 
 def _own_hitl(call: Call) -> tuple[Ask, ...]:
-    """The body names the task instance, too: the one that a later Airflow reads must not be another one."""
+    """Check the body, too: it also names the task instance, and a later Airflow may read that."""
     _own(call)
     try:
         ti_id = json.loads(call.body)["ti_id"]
@@ -192,7 +192,7 @@ def _list_variables(call: Call) -> tuple[Ask, ...]:
     for version in call.versions:
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", version):
             raise NotAllowed(f"{version[:20]!r} is no version of the Execution API")
-        if version < LISTS_SINCE:  # this is the variable of that name
+        if version < LISTS_SINCE:  # there the route reads the variable named `keys`
             return (Ask(GrantKind.VARIABLES, ("keys",)),)
     return (Ask(GrantKind.VARIABLES, (call.one("prefix"),), listing=True),)
 
@@ -235,13 +235,13 @@ def _asset(kind: GrantKind, *selectors: str) -> Judge:
 
 
 def _outlets(said: Any) -> Iterator[Ask]:
-    """Return what a task that succeeded says that it has changed: Airflow starts other Dags upon the events of assets."""
+    """Return the writes of the assets that a successful task reports as changed: Airflow starts other Dags on asset events."""
     for outlet in said.get("task_outlets") or ():
         yield _asset_ask(GrantKind.ASSET_WRITES, *(outlet.get(key) for key in NAMED_BY.get(outlet["type"], ("name",))))
     for event in said.get("outlet_events") or ():
         destination = event["dest_asset_key"]
         if "source_alias_name" in event:
-            # Airflow makes the asset if there is none of that name and URI, and starts the Dags that wait for either.
+            # Airflow creates an asset of that name and URI if necessary, and starts the Dags that wait for either.
             yield _asset_ask(GrantKind.ASSET_WRITES, event["source_alias_name"])
             yield _asset_ask(GrantKind.ASSET_WRITES, destination["name"])
             yield _asset_ask(GrantKind.ASSET_WRITES, destination["uri"])
@@ -250,7 +250,7 @@ def _outlets(said: Any) -> Iterator[Ask]:
 
 
 NAMED_BY = {"Asset": ("name", "uri"), "AssetUriRef": ("uri",)}
-"""What Airflow finds an asset by, by the type that is said; everything else by its name."""
+"""The keys by which Airflow finds an asset, by the reported type; any other type is found by its name."""
 
 
 def _asset_ask(kind: GrantKind, *names: object) -> Ask:
@@ -263,13 +263,13 @@ OWN_WRITE = Rule("the job's own task instance", _own, meaning=Meaning.WRITE_OF_T
 OWN_NOTE = Rule("the note of the job's own Dag run; Airflow 3.4", _own, meaning=Meaning.WRITE_OF_TRY)
 OWN_START = Rule("the job's own task instance; central writes the host name, which is empty", _own, meaning=Meaning.START)
 OWN_STATE = Rule(
-    "the job's own task instance; outlets that it says it changed, and the assets that the events of its aliases are for: "
-    "`asset_writes`; a trigger that it defers to runs at the site",
+    "the job's own task instance; outlets that it reports as changed, and assets of the events of its aliases: `asset_writes`; "
+    "the trigger of a deferral runs at the site",
     _own_state,
     meaning=Meaning.CONCLUDE,
 )
 SKIP_DOWNSTREAM = Rule(
-    "the job's own task instance; only tasks downstream of it, by the Dag version of the job",
+    "the job's own task instance; only tasks downstream of it in the job's Dag version",
     _skip_downstream,
     meaning=Meaning.WRITE_OF_TRY,
 )
@@ -277,11 +277,11 @@ OWN_HITL = Rule("the job's own task instance, in the path and in the body", _own
 ANSWER_HITL = replace(OWN_HITL, kinds=WAITS)
 TEST = Rule("the job's own connection test", _own_test, TESTS)
 START_CALLBACK = Rule("the job's own callback; Airflow 3.4", _own_callback, CALLBACKS, Meaning.START_CALLBACK)
-NOTHING = Rule("free: says nothing of anybody", lambda _: FREE, frozenset(JobKind))
+NOTHING = Rule("free: reveals nothing", lambda _: FREE, frozenset(JobKind))
 READ_CONNECTION = Rule("`connections`", _connection, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
 READ_VARIABLE = Rule("`variables`", _variable, TASKS_AND_CALLBACKS, Meaning.READ_SECRET)
 WRITE_VARIABLE = Rule("`writes`", _write_variable)
-LIST_VARIABLES = Rule("`variables`, with a glob such as `plant_*` that covers the whole prefix asked for", _list_variables, WAITS)
+LIST_VARIABLES = Rule("`variables`, with a glob such as `plant_*` that covers the whole prefix", _list_variables, WAITS)
 READ_XCOM = Rule("the job's own Dag run; other runs, of this Dag too: `xcoms_of`", _read_xcom, WAITS)
 WRITE_XCOM = Rule("the job's own task instance", _write_xcom, meaning=Meaning.WRITE_OF_TRY)
 ASK_ABOUT_DAG = Rule(
@@ -369,15 +369,15 @@ TABLE = [(method, path, replace(rule, query=parameters_of(method, path))) for me
 
 @dataclass(frozen=True)
 class Match:
-    """A call's rule and what its path names. The one reading of the path."""
+    """A call's rule and the names in its path. The path is parsed nowhere else."""
 
     method: str
     rule: Rule
     named: Mapping[str, str]
     decoded: str
-    """The path as Airflow's router is to read it, decoded, without a leading slash."""
+    """The decoded path for Airflow's router, without a leading slash."""
     raw: str
-    """The path as it came, percent-encoded."""
+    """The path as received, percent-encoded."""
 
     @property
     def meaning(self) -> Meaning:
@@ -388,15 +388,15 @@ def find(method: str, path: str) -> Match:
     """Return the rule of a call. *path*: percent-encoded, no leading slash.
 
     Raises:
-        NotAllowed: the path climbs or holds control characters, or there is no rule for it.
+        NotAllowed: the path has `.` or `..` segments or control characters, or there is no rule for it.
     """
     try:
-        decoded = bounds.read_path(path)
+        decoded = bounds.decode_path(path)
     except bounds.OutOfBounds as error:
         raise NotAllowed(str(error)) from None
     found = read(method, decoded)
     if found is None:
-        raise NotAllowed(f"there is no rule for it, or no such route; {bounds.UNKNOWN}")
+        raise NotAllowed(f"there is no rule for it, or no such route; {bounds.NO_RULE_HINT}")
     rule, named = found
     return Match(method, rule, named, decoded, path)
 
@@ -404,44 +404,44 @@ def find(method: str, path: str) -> Match:
 def judge(
     subject: Subject, match: Match, *, query: bytes = b"", body: bytes = b"", versions: Sequence[str] = ()
 ) -> tuple[Need, ...]:
-    """Return what the call needs, all of it; nothing if it needs nothing.
+    """Return everything that the call needs; empty if it needs nothing.
 
     Raises:
-        NotAllowed: it is never allowed to this job.
+        NotAllowed: this job may never make it.
     """
     if subject.kind not in match.rule.kinds:
-        raise NotAllowed(f"a job of the kind {subject.kind.value} has no business there")
+        raise NotAllowed(f"jobs of the kind {subject.kind.value} may not call this route")
     given: dict[str, list[str]] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         given.setdefault(name, []).append(value)
     asks = tuple(dict.fromkeys(match.rule.judge(Call(subject, match.named, given, body, versions))))
     if len(asks) > MOST_ASKS:
-        raise NotAllowed(f"it needs {len(asks)} grants; {MOST_ASKS} is as many as are looked up for one call")
+        raise NotAllowed(f"it needs {len(asks)} grants; at most {MOST_ASKS} are looked up for one call")
     if any(len(name) > LONGEST_NAME for ask in asks for name in ask.names):
-        raise NotAllowed(f"it names something in more than {LONGEST_NAME} characters")
+        raise NotAllowed(f"it contains a name of more than {LONGEST_NAME} characters")
     return asks
 
 
 def check_values(match: Match, *, query: bytes = b"", body: bytes = b"") -> None:
-    """Return if the values of a call are within their bounds.
+    """Check that the values of a call are within their bounds.
 
     Raises:
-        OutOfBounds: one is not.
+        OutOfBounds: a value is not.
     """
-    from airflow_remote_provider import compat  # here, because the documentation is made where there is no Airflow
+    from airflow_remote_provider import compat  # here, because the documentation is generated without Airflow
 
     given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     bounds.check(match.rule.body, match.named, given, body, known=match.rule.query, stored=compat.date_range())
 
 
 MOST_ASKS = 500
-"""Outlets of one task. Each costs the database a question."""
+"""Outlets of one task, for example. Each grant costs a database query."""
 LONGEST_NAME = 2000
-"""Airflow's longest, an asset's URI, has 1,500; answers are remembered by name."""
+"""Airflow's longest name, an asset's URI, has 1,500 characters. Answers are cached by name, so a name must be bounded."""
 
 
 def read(method: str, decoded_path: str) -> tuple[Rule, dict[str, str]] | None:
-    """Return the rule of a call and what its path names; None if there is none."""
+    """Return the rule of a call and the names in its path; None if there is no such rule."""
     for pattern, rule in _BY_START.get((method, decoded_path.partition("/")[0]), ()):
         if match := pattern.fullmatch(decoded_path):
             return rule, match.groupdict()
@@ -449,7 +449,7 @@ def read(method: str, decoded_path: str) -> tuple[Rule, dict[str, str]] | None:
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """Compile a path as Starlette does: a parameter is one segment, one with `:path` whatever is left."""
+    """Compile a path as Starlette does: a parameter matches one segment, or with `:path` the rest of the path."""
     parts = re.split(r"(\{\w+(?::path)?\})", pattern)
     return re.compile("".join(_group(part) if part.startswith("{") else re.escape(part) for part in parts))
 

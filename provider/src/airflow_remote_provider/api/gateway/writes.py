@@ -1,7 +1,7 @@
-"""Bounds what one job may write through the gateway, in bytes and in calls.
+"""Limits how much one job may write through the gateway, in bytes and in calls.
 
-The ledger counts, so that neither a restart nor another API process gives a job more. An ordinary job writes a few kilobytes in a
-few calls, which cost the ledger nothing: this process counts them. A job that writes more reserves blocks in the ledger.
+The ledger counts, so that a job does not get more after a restart or from another API process. An ordinary job writes a few
+kilobytes in a few calls; this process counts them, at no cost for the ledger. A job that writes more reserves blocks there.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from airflow_remote_provider.ledger.written import Bounds
 
 FREE_BYTES = 64 * 1024
 FREE_CALLS = 32
-"""What each process lets a job write before it asks the ledger: rendered fields, a few XComs, the terminal state."""
+"""How much each process lets a job write before it asks the ledger: rendered fields, a few XComs, the terminal state."""
 BLOCKS = 16
-"""A block is this part of the whole bound, so that a job asks the ledger so many times at most, its large calls aside."""
+"""The limit is reserved in this many blocks, which bounds how often a job asks the ledger, except for large calls."""
 MOST_KEPT = 10_000
-"""Jobs that are remembered; 200 bytes each."""
+"""Jobs that are remembered, at 200 bytes each."""
 
 
 @dataclass
 class _Left:
-    """What a job may still write before the ledger is asked again."""
+    """How much a job may still write before the ledger is asked again."""
 
     size: int
     calls: int
 
 
 class Writes:
-    """Of one API process. Asked on the event loop only."""
+    """Counts the writes of the jobs of one API process. Used on the event loop only."""
 
     def __init__(self, pool: LedgerPool, bounds: Bounds) -> None:
         self._pool = pool
@@ -46,19 +46,19 @@ class Writes:
         """Count a call of the job that writes *size* bytes.
 
         Raises:
-            TooMuchWritten: it would be beyond what one job may write.
+            TooMuchWritten: it would exceed the limit of a job.
         """
         left = self._left.setdefault(lease, _Left(self._free.size, self._free.calls))
         self._left.move_to_end(lease)
         while len(self._left) > MOST_KEPT:
             self._left.popitem(last=False)
-        while left.size < size or left.calls < 1:  # what is reserved here may be taken by another call of the job
+        while left.size < size or left.calls < 1:  # another call of the job may use up the reservation meanwhile
             await self._reserve(lease, left, size)
         left.size -= size
         left.calls -= 1
 
     async def _reserve(self, lease: WorkerLease, left: _Left, size: int) -> None:
-        """Reserve a block, and if the bound has no room for a block, what this call needs."""
+        """Reserve a block; if less than a block is left of the limit, reserve only what this call needs."""
         block = Bounds(max(self._block.size, size), max(self._block.calls, 1))
         for wanted in (block, Bounds(max(size - left.size, 0), 1 if left.calls < 1 else 0)):
             if await self._pool.jobs.call(written.reserve, lease, wanted, most=self._bounds):
@@ -66,7 +66,7 @@ class Writes:
                 left.calls += wanted.calls
                 return
         raise TooMuchWritten(
-            f"this job has written as much as one job may: {self._bounds.size} bytes ([remote] written_bytes_per_job) in "
+            f"this job has reached the limit of writes: {self._bounds.size} bytes ([remote] written_bytes_per_job) in "
             f"{self._bounds.calls} calls ([remote] writes_per_job); this call of {size} bytes was refused. Keep large values "
-            "outside Airflow (an XCom backend, object storage), or let an administrator raise the option"
+            "outside Airflow (an XCom backend, object storage), or ask an administrator to raise the option"
         )

@@ -1,4 +1,4 @@
-"""The API of people and their programs, under `/remote/ui/v1`: every view and every action, for who may by Airflow's own rights.
+"""The REST API of the dashboard, the CLI and users' programs, under `/remote/ui/v1`, with Airflow's own permissions.
 
-One file per resource. None of them knows a right: :class:`.caller.Caller` asks for it before a view is read or a verb is done.
+One module per resource. None of them checks a permission: :class:`.caller.Caller` does before a view is read or a verb is run.
 """

@@ -1,4 +1,4 @@
-"""Puts people's API together. Its routes share a small pool of ledger threads, apart from the workers'."""
+"""Creates the REST API. Its routes share a small pool of ledger threads, separate from the workers' pool."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from airflow_remote_provider.api.shutdown import on_shutdown_signal
 from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, live, queues, summary, tokens, worker_log, workers
 from airflow_remote_provider.api.ui_v1.caller import CallerDep, LocalUser, Scopes
 from airflow_remote_provider.api.ui_v1.etags import Tagged
-from airflow_remote_provider.api.ui_v1.problems import Problem, answer_failures, answer_refusals, documented
+from airflow_remote_provider.api.ui_v1.problems import Problem, answer_failures, answer_refusals, describe_errors
 from airflow_remote_provider.api.ui_v1.pulse import Watch
 from airflow_remote_provider.api.ui_v1.routes import Routes
-from airflow_remote_provider.api.unavailable import running_or_reason
+from airflow_remote_provider.api.unavailable import run_or_explain
 
 T = TypeVar("T")
 
 THREADS = 2
-"""Of the pool: people wait for each other rather than take the database from the workers."""
+"""Ledger threads: few, so that users wait for each other and leave the database to the workers."""
 
 router = Routes()
 PARTS = (workers, worker_log, bulk, tokens, queues, history, jobs, audit, summary)
@@ -34,15 +34,15 @@ PARTS = (workers, worker_log, bulk, tokens, queues, history, jobs, audit, summar
 class Me(BaseModel):
     name: str
     may_manage: bool
-    """Workers, enrolment tokens, queues and policies; those of no team."""
+    """Whether the user may manage workers, enrolment tokens, queues and policies that belong to no team."""
 
 
-@router.get("/me", summary="Say who I am and what I may")
+@router.get("/me", summary="Show the user's name and permission to manage")
 async def me(caller: CallerDep) -> Me:
     return Me(name=caller.name, may_manage=await caller.may_manage())
 
 
-def create_people_api() -> FastAPI:
+def create_rest_api() -> FastAPI:
     """Return the app that the plugin mounts under `/remote/ui/v1`. Nothing runs before its lifespan is entered."""
     from airflow_remote_provider.api.ui_v1.authentication import authenticate  # loads Airflow's API, which local calls don't need
 
@@ -60,7 +60,7 @@ def create_people_api() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_or_reason(app, "API of users and programs", running(app)):
+        async with run_or_explain(app, "REST API", running(app)):
             yield
 
     app = _app(authenticate, lifespan=lifespan)
@@ -115,12 +115,12 @@ def _app(identify: Callable[..., Any], **options: Any) -> FastAPI:
     app = FastAPI(
         title="Remote Executor",
         version=__version__,
-        description="Remote Workers, their queues and jobs, for people and their programs.",
+        description="Remote Workers, their queues and jobs, for users and their programs.",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         dependencies=[Depends(identify)],
-        responses=documented(401, 403, 404, 422, 503),
+        responses=describe_errors(401, 403, 404, 422, 503),
         **options,
     )
     answer_refusals(app)
@@ -129,7 +129,7 @@ def _app(identify: Callable[..., Any], **options: Any) -> FastAPI:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the schema that all errors share."""
+    """Return the OpenAPI document, including the schema of all errors."""
     described = app.openapi()
     schemas = described.setdefault("components", {}).setdefault("schemas", {})
     schemas.setdefault("Problem", Problem.model_json_schema())

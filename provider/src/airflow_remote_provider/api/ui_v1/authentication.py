@@ -1,4 +1,4 @@
-"""Which of Airflow's users makes a request. Importing this loads Airflow's own API (0.3 s), so only the API server does."""
+"""Identifies the user of Airflow that makes a request. Only the API server imports it: it loads Airflow's own API (0.3 s)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from airflow_remote_provider.ledger.presentable import presentable
 
 
 async def authenticate(request: Request, user: Annotated[Any, Depends(compat.user_of_request())]) -> None:
-    """Put the caller into the request's state, where :func:`.caller.caller_of` takes it from.
+    """Put the caller into the request's state, where :func:`.caller.get_caller` takes it from.
 
     Raises:
-        HTTPException: there is no such user, or the address holds a zero byte.
+        HTTPException: there is no such user, or the URL contains a zero byte.
         Forbidden: a page of another site makes this request.
     """
     if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
-        raise HTTPException(422, "the address holds a zero byte, which no name has")  # Postgres takes none in a text
+        raise HTTPException(422, "the URL contains a zero byte, which no name has")  # Postgres refuses it in a text
     if not may_act(request):
         raise Forbidden(
-            "this request has Airflow's cookie, and its origin "
+            "this request is authenticated by Airflow's cookie, and its origin "
             f"({presentable(request.headers.get('origin', 'unknown'), longest=100)}) is not this site; "
-            "only pages of Airflow itself may change something with it. Programs: send a token, "
-            "Authorization: Bearer …. Behind a proxy that changes the Host header: set [api] base_url to what browsers use"
+            "only pages of Airflow itself may make changes with the cookie. Programs: send a token, Authorization: Bearer …. "
+            "Behind a proxy that changes the Host header: set [api] base_url to the URL that browsers use"
         )
     state = request.app.state
     request.state.remote_caller = AirflowUser(str(user.get_name()), state.pool, user, state.scopes)

@@ -1,4 +1,4 @@
-"""One wish for many workers: each is done by itself, and one that is refused stops no other."""
+"""The route of actions on many workers. Each worker is changed separately; a refusal does not stop the others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep, Forbidden
 from airflow_remote_provider.api.ui_v1.problems import Problem, problem
+from airflow_remote_provider.api.ui_v1.request_types import Reason, RequestBody
 from airflow_remote_provider.api.ui_v1.routes import Routes
-from airflow_remote_provider.api.ui_v1.words import Reason, Wish
 from airflow_remote_provider.api.ui_v1.workers import team_of
 from airflow_remote_provider.ledger import restarts, rotation, suspension, workers
 from airflow_remote_provider.ledger.errors import LedgerError
@@ -26,36 +26,36 @@ MOST_WORKERS = 500
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00]+$")]
 
 
-class BulkWish(Wish):
+class BulkRequest(RequestBody):
     action: Literal["serve", "pause", "drain", "rotate", "restart", "suspend", "unsuspend", "acknowledge", "revoke", "remove"]
     names: Annotated[list[Name], Field(min_length=1, max_length=MOST_WORKERS)]
     reason: Reason = ""
-    """Of serve, pause, drain, restart and suspend."""
+    """For serve, pause, drain, restart and suspend."""
     lasts_s: Annotated[float, Field(gt=0, le=workers.LONGEST_PAUSE.total_seconds())] | None = None
-    """Of pause: after so many seconds it ends by itself."""
+    """For pause: its duration in seconds; null: until it is ended."""
 
 
 class Done(BaseModel):
     name: str
     problem: Problem | None
-    """Why nothing was done to it; null: it was done."""
+    """Why the action was refused; null if it was done."""
 
 
 class BulkDone(BaseModel):
     done: int
     refused: int
     workers: list[Done]
-    """In the order in which they were named, each once."""
+    """In the order of the request, each worker once."""
 
 
-@router.post("/workers/actions", summary="Do the same to many workers")
-async def act(caller: CallerDep, wish: BulkWish) -> BulkDone:
-    """Each by itself, each audited; one that is refused stops no other."""
-    await caller.insist_on_managing()
-    verb = _verb(wish)
-    told = [Done(name=name, problem=await _try(caller, verb, name)) for name in dict.fromkeys(wish.names)]
-    refused = sum(one.problem is not None for one in told)
-    return BulkDone(done=len(told) - refused, refused=refused, workers=told)
+@router.post("/workers/actions", summary="Act on many workers")
+async def act(caller: CallerDep, body: BulkRequest) -> BulkDone:
+    """Each worker is changed and audited separately; a refusal does not stop the others."""
+    await caller.require_manage()
+    verb = _verb(body)
+    results = [Done(name=name, problem=await _try(caller, verb, name)) for name in dict.fromkeys(body.names)]
+    refused = sum(one.problem is not None for one in results)
+    return BulkDone(done=len(results) - refused, refused=refused, workers=results)
 
 
 async def _try(caller: CallerDep, verb: Callable[..., None], name: str) -> Problem | None:
@@ -68,20 +68,20 @@ async def _try(caller: CallerDep, verb: Callable[..., None], name: str) -> Probl
     return None
 
 
-def _verb(wish: BulkWish) -> Callable[..., None]:
-    if wish.action in ("serve", "pause", "drain"):
-        lasts = None if wish.lasts_s is None else timedelta(seconds=wish.lasts_s)
-        return partial(_intend, IntentMode(wish.action), lasts, wish.reason)
+def _verb(body: BulkRequest) -> Callable[..., None]:
+    if body.action in ("serve", "pause", "drain"):
+        lasts = None if body.lasts_s is None else timedelta(seconds=body.lasts_s)
+        return partial(_intend, IntentMode(body.action), lasts, body.reason)
     verbs: dict[str, Callable[..., None]] = {
-        "rotate": rotation.ask_to_rotate,
-        "restart": partial(restarts.ask_to_restart, reason=wish.reason),
-        "suspend": partial(suspension.suspend, reason=wish.reason),
+        "rotate": rotation.request_rotation,
+        "restart": partial(restarts.request_restart, reason=body.reason),
+        "suspend": partial(suspension.suspend, reason=body.reason),
         "unsuspend": suspension.unsuspend,
         "acknowledge": workers.acknowledge,
         "revoke": workers.revoke_worker,
         "remove": workers.remove_worker,
     }
-    return verbs[wish.action]
+    return verbs[body.action]
 
 
 def _intend(mode: IntentMode, lasts: timedelta | None, reason: str, session: Any, name: str, *, by: str) -> None:

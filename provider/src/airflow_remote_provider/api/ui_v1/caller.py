@@ -1,4 +1,4 @@
-"""Who calls, what of the ledger they may see and do, and the one way in which routes read and act for them."""
+"""The user that calls, with their permissions. Routes read and change the ledger only through :class:`Caller`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger.views.jobs import show_job
-from airflow_remote_provider.ledger.views.queue_teams import concerned
+from airflow_remote_provider.ledger.views.queue_teams import concerned_teams
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 
 T = TypeVar("T")
 
 SCOPE_KEPT_S = 10.0
-"""How long what a user may see is taken as known: reading it asks for every Dag, and an open page asks every few seconds."""
+"""How long a user's scope is cached: reading it asks for every Dag, and an open page makes calls every few seconds."""
 MOST_SCOPES = 1000
 
 
 class Forbidden(Exception):
-    """Airflow's auth manager says that this user may not; the text says what, and which right that takes."""
+    """Airflow's auth manager denies this user an action; the text names the action and the required right."""
 
 
 class Scopes:
-    """What each user may see, for a moment. May be asked from several threads."""
+    """A cache of what each user may see. Thread-safe."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, Scope]] = {}
         self._lock = threading.Lock()
 
-    def of(self, session: Session, user: Any) -> Scope:
+    def get(self, session: Session, user: Any) -> Scope:
         now, key = time.monotonic(), str(user.get_id())
         with self._lock:
             at, scope = self._known.get(key, (now - SCOPE_KEPT_S, None))
@@ -58,7 +58,7 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True)
 class Caller(ABC):
-    """A user, for the length of one request."""
+    """A user, for one request."""
 
     name: str
     """As the audit names them."""
@@ -68,47 +68,47 @@ class Caller(ABC):
         """Return `view(session, *args, scope=…, **kwargs)`.
 
         Raises:
-            Forbidden: this user may not see workers and jobs at all.
+            Forbidden: the user may not see workers and jobs.
         """
 
         def scoped(session: Session) -> T:
-            self._insist_on_seeing()
+            self._require_read()
             return view(session, *args, scope=self._scope(session), **kwargs)
 
         return await self.pool.call(scoped)
 
     async def act(self, verb: Callable[..., T], *args: Any, team: Callable[[Session, Scope], str | None], **kwargs: Any) -> T:
-        """Return `verb(session, *args, by=…, **kwargs)`; *team* says whose thing it is done to (None: nobody's).
+        """Return `verb(session, *args, by=…, **kwargs)`; *team* returns the team of the changed object (None: no team).
 
         Raises:
-            Forbidden: this user may not manage workers, or not this team's.
+            Forbidden: the user may not manage workers, or not those of this team.
         """
 
         def allowed(session: Session) -> T:
-            self._insist_on_managing(None)  # before anything is looked up: what exists is not for everybody
-            self._insist_on_managing(team(session, self._scope(session)))
+            self._require_manage(None)  # first: only managers may learn what exists
+            self._require_manage(team(session, self._scope(session)))
             return verb(session, *args, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
 
     async def act_on_queue(self, verb: Callable[..., T], queue: str, *args: Any, **kwargs: Any) -> T:
-        """Return `verb(session, queue, *args, by=…, **kwargs)`: what is decided about a queue holds for every team that has it.
+        """Return `verb(session, queue, *args, by=…, **kwargs)`. A change of a queue affects every team that has it.
 
         Raises:
-            Unknown: none of this user's teams has the queue.
-            Forbidden: this user may not manage workers, or not those of each team that has it.
+            NotFound: none of the user's teams has the queue.
+            Forbidden: the user may not manage workers, or not those of each team that has the queue.
         """
 
         def allowed(session: Session) -> T:
-            self._insist_on_managing(None)
+            self._require_manage(None)
             scope = self._scope(session)
-            for team in concerned(session, queue, scope=scope):
-                if not scope.includes_team(team):  # not named: whose it is, is not for everybody
+            for team in concerned_teams(session, queue, scope=scope):
+                if not scope.includes_team(team):  # the text does not name the team, which this user may not see
                     raise Forbidden(
                         f"the queue {queue!r} also has workers or jobs of teams that the user {self.name!r} does not belong to; "
-                        "what holds for all of them takes the right to manage workers of each"
+                        "a change for all of them requires the right to manage workers of each team"
                     )
-                self._insist_on_managing(team)
+                self._require_manage(team)
             return verb(session, queue, *args, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
@@ -117,37 +117,37 @@ class Caller(ABC):
         """Return `verb(session, job_id, by=…, **kwargs)`.
 
         Raises:
-            Unknown: there is no such job, or none that this user may see.
-            Forbidden: he may not change its Dag's task instances; of a job of no Dag, he may not manage workers.
+            NotFound: there is no such job, or the user may not see it.
+            Forbidden: the user may not change its Dag's task instances; for a job without a Dag, may not manage workers.
         """
 
         def allowed(session: Session) -> T:
-            self._insist_on_seeing()
+            self._require_read()
             job = show_job(session, job_id, scope=self._scope(session))
             if not job.dag_id:
-                self._insist_on_managing(None)
+                self._require_manage(None)
             else:
-                self._insist_on_ending(job.dag_id)
+                self._require_end_jobs(job.dag_id)
             return verb(session, job_id, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
 
     async def manage(self, view: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """As :meth:`read`, of what only those may see who may manage workers."""
+        """As :meth:`read`, for views that require the right to manage workers."""
 
         def scoped(session: Session) -> T:
-            self._insist_on_managing(None)
+            self._require_manage(None)
             return view(session, *args, scope=self._scope(session), **kwargs)
 
         return await self.pool.call(scoped)
 
-    async def insist_on_seeing(self) -> None:
+    async def require_read(self) -> None:
         """Raises: Forbidden."""
-        await self.pool.blocking(self._insist_on_seeing)
+        await self.pool.blocking(self._require_read)
 
-    async def insist_on_managing(self) -> None:
+    async def require_manage(self) -> None:
         """Raises: Forbidden."""
-        await self.pool.blocking(lambda: self._insist_on_managing(None))
+        await self.pool.blocking(lambda: self._require_manage(None))
 
     @abstractmethod
     async def may_manage(self) -> bool: ...
@@ -156,19 +156,19 @@ class Caller(ABC):
     def _scope(self, session: Session) -> Scope: ...
 
     @abstractmethod
-    def _insist_on_seeing(self) -> None: ...
+    def _require_read(self) -> None: ...
 
     @abstractmethod
-    def _insist_on_managing(self, team: str | None) -> None: ...
+    def _require_manage(self, team: str | None) -> None: ...
 
     @abstractmethod
-    def _insist_on_ending(self, dag_id: str) -> None:
+    def _require_end_jobs(self, dag_id: str) -> None:
         """Raises: Forbidden: this user may not end jobs of the Dag."""
 
 
 @dataclass(frozen=True)
 class AirflowUser(Caller):
-    """A user of Airflow's. The auth manager decides what they may do."""
+    """A user of Airflow. The auth manager decides what they may do."""
 
     user: Any
     scopes: Scopes
@@ -177,22 +177,23 @@ class AirflowUser(Caller):
         return await self.pool.blocking(lambda: compat.may_manage_workers(self.user))
 
     def _scope(self, session: Session) -> Scope:
-        return self.scopes.of(session, self.user)
+        return self.scopes.get(session, self.user)
 
-    def _insist_on_seeing(self) -> None:
+    def _require_read(self) -> None:
         if not compat.may_see_workers(self.user):
-            raise Forbidden(f"the user {self.name!r} may not see workers; that takes the right to read jobs")
+            raise Forbidden(f"the user {self.name!r} may not see workers; this requires the right to read jobs")
 
-    def _insist_on_managing(self, team: str | None) -> None:
+    def _require_manage(self, team: str | None) -> None:
         if not compat.may_manage_workers(self.user, team):
             whose = f" of the team {team!r}" if team is not None else ""
-            text = f"the user {self.name!r} may not manage workers{whose}; that takes the right to create connections{whose}"
+            text = f"the user {self.name!r} may not manage workers{whose}; this requires the right to create connections{whose}"
             raise Forbidden(text)
 
-    def _insist_on_ending(self, dag_id: str) -> None:
+    def _require_end_jobs(self, dag_id: str) -> None:
         if not compat.may_end_tasks(self.user, dag_id):
             raise Forbidden(
-                f"the user {self.name!r} may not end jobs of the Dag {dag_id!r}; that takes the right to edit its task instances"
+                f"the user {self.name!r} may not end jobs of the Dag {dag_id!r}; "
+                "this requires the right to edit its task instances"
             )
 
 
@@ -205,20 +206,20 @@ class LocalUser(Caller):
     def _scope(self, session: Session) -> Scope:
         return EVERYTHING
 
-    def _insist_on_seeing(self) -> None:
+    def _require_read(self) -> None:
         return None
 
-    def _insist_on_managing(self, team: str | None) -> None:
+    def _require_manage(self, team: str | None) -> None:
         return None
 
-    def _insist_on_ending(self, dag_id: str) -> None:
+    def _require_end_jobs(self, dag_id: str) -> None:
         return None
 
 
-async def caller_of(request: Request) -> Caller:
-    """Return the caller whom the app has identified: by :func:`.authentication.authenticate`, or :class:`.app.LocalApi`."""
+async def get_caller(request: Request) -> Caller:
+    """Return the caller that the app has identified: by :func:`.authentication.authenticate`, or :class:`.app.LocalApi`."""
     caller: Caller = request.state.remote_caller
     return caller
 
 
-CallerDep = Annotated[Caller, Depends(caller_of)]
+CallerDep = Annotated[Caller, Depends(get_caller)]

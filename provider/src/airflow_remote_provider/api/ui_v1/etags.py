@@ -1,4 +1,4 @@
-"""ETags: who asks again for what has not changed is told so in a line, whatever it was."""
+"""ETags: a repeated request for unchanged data gets 304 without a body."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Tagged:
-    """ASGI middleware: an ETag on every JSON answer to a GET, and 304 for who has it already."""
+    """ASGI middleware that adds an ETag to every JSON answer to a GET, and answers 304 if the client already has it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -24,7 +24,7 @@ class Tagged:
 
 
 class _Tagging:
-    """Holds back a JSON answer until it is whole; lets everything else through."""
+    """Holds a JSON answer back until it is complete; passes everything else on."""
 
     def __init__(self, send: Send, known: set[str]) -> None:
         self._send = send

@@ -1,4 +1,4 @@
-"""History: how deep queues were, how many workers were there, what each of them did."""
+"""Routes of the history of queues, of the fleet and of each worker."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ router = Routes("history")
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 
 
-@router.get("/history/{kind}", summary="Show what was measured")
+@router.get("/history/{kind}", summary="Show the history")
 async def list_history(
     caller: CallerDep,
     kind: SeriesKind,
     name: Annotated[
         Sequence[Name],
-        Query(max_length=MOST_NAMES, description="of these queues or workers; of workers only those that are named"),
+        Query(max_length=MOST_NAMES, description="filter by queue or worker; for workers at least one name is needed"),
     ] = (),
     last_s: Annotated[float, Query(ge=60, le=LONGEST.total_seconds(), description="how far back, in seconds")] = 86_400,
-    most_points: Annotated[int, Query(ge=2, le=MOST_POINTS, description="of a series; more are put together")] = 288,
+    most_points: Annotated[int, Query(ge=2, le=MOST_POINTS, description="points per series; more are aggregated")] = 288,
 ) -> Listed[HistoryRow]:
-    """Of the last day by the minute (workers: by the quarter of an hour), of two weeks by the quarter, of a year by two hours."""
+    """The last day by minutes (workers: by quarters of an hour), two weeks by quarters of an hour, a year by two hours."""
     rows = await caller.read(view.list_history, kind, last=timedelta(seconds=last_s), most_points=most_points, names=tuple(name))
     return Listed(items=rows, next=None)

@@ -1,4 +1,4 @@
-"""How lists are asked for and answered: a page behind a cursor."""
+"""The parameters and the answer of paged lists, with a cursor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Listed(BaseModel, Generic[T]):
 
     items: list[T]
     next: str | None
-    """What to send as `after` for the page behind this one; null: this was the last."""
+    """The value of `after` for the next page; null on the last page."""
 
     @classmethod
     def of(cls, found: Slice[T]) -> Listed[T]:
@@ -26,8 +26,8 @@ class Listed(BaseModel, Generic[T]):
 
 def _page(
     limit: Annotated[int, Query(ge=1, le=MOST_ROWS, description="rows of the page")] = 100,
-    after: Annotated[str, Query(max_length=2000, description="`next` of the page before")] = "",
-    order: Annotated[str, Query(max_length=50, description="a column, with `-` before it for the other way round")] = "",
+    after: Annotated[str, Query(max_length=2000, description="`next` of the previous page")] = "",
+    order: Annotated[str, Query(max_length=50, description="a column; with `-` before it in descending order")] = "",
 ) -> Page:
     return Page(limit, after, order)
 

@@ -1,4 +1,4 @@
-"""Server-sent events: what has changed, so that who shows it reads it anew. Never what it has become: that takes rights."""
+"""Server-sent events that name what has changed, so that a client reads it again. They hold no data, which needs permissions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_remote_provider.api.ui_v1.routes import Routes
 router = Routes("live")
 
 BEAT_EVERY_S = 10.0
-"""Who hears nothing for longer knows that something on the way holds the stream back."""
+"""A client that receives nothing for longer knows that something on the way buffers the stream."""
 LONGEST_S = 300.0
-"""Browsers come back by themselves; then the rights are looked at anew."""
+"""Browsers reconnect by themselves; the permissions are then checked again."""
 BACK_AFTER_MS = 2000
 
 MEDIA_TYPE = "text/event-stream"
@@ -27,23 +27,23 @@ HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 @router.get(
     "/live",
-    summary="Hear what changes",
+    summary="Stream the changes",
     response_class=StreamingResponse,
     responses={200: {"description": "the stream", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
 async def live(
     caller: CallerDep,
     request: Request,
-    lasts_s: Annotated[float, Query(ge=1, le=LONGEST_S, description="when the stream ends, in seconds")] = LONGEST_S,
+    lasts_s: Annotated[float, Query(ge=1, le=LONGEST_S, description="duration of the stream in seconds")] = LONGEST_S,
 ) -> StreamingResponse:
-    """Server-sent events. `changed`: some of workers, jobs, audit, accesses, one word each. `beat`: nothing has."""
-    await caller.insist_on_seeing()
+    """Server-sent events. `changed` names what has changed: workers, jobs, audit, accesses. `beat` means that nothing has."""
+    await caller.require_read()
     watch: Watch = request.app.state.watch
-    watch.insist_on_room(caller.name)
-    return StreamingResponse(_told(watch, caller.name, lasts_s), media_type=MEDIA_TYPE, headers=HEADERS)
+    watch.check_room(caller.name)
+    return StreamingResponse(_events(watch, caller.name, lasts_s), media_type=MEDIA_TYPE, headers=HEADERS)
 
 
-async def _told(watch: Watch, user: str, lasts_s: float) -> AsyncIterator[str]:
+async def _events(watch: Watch, user: str, lasts_s: float) -> AsyncIterator[str]:
     ends = asyncio.get_running_loop().time() + lasts_s
     with watch.stream(user) as stream:
         yield f"retry: {BACK_AFTER_MS}\nevent: beat\ndata: \n\n"

@@ -1,7 +1,7 @@
-"""Which requests may change something: those with a bearer token, and with the browser's cookie those from our own pages.
+"""Decides which requests may make changes: those with a bearer token, and those of Airflow's own pages with the browser's cookie.
 
-A browser sends Airflow's cookie with requests that other sites' pages make, too. It also says which page makes them, in headers
-that no page can set (`Origin`, `Sec-Fetch-Site`).
+A browser also sends Airflow's cookie with requests from other sites' pages. It names the page's site in headers that no page can
+set (`Origin`, `Sec-Fetch-Site`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 def may_act(request: Request) -> bool:
-    """Return whether *request* reads only, comes with a bearer token, or was made by a page of this very site."""
+    """Return whether *request* only reads, has a bearer token, or was made by a page of this site."""
     if request.method in READS or _has_token(request):
         return True
     origin = request.headers.get("origin")
@@ -27,16 +27,16 @@ def may_act(request: Request) -> bool:
 
 
 def _has_token(request: Request) -> bool:
-    """Whether Airflow takes the header, not the cookie, to say whose request this is (`get_user`)."""
+    """Return whether Airflow identifies the user by the header rather than the cookie (`get_user`)."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return scheme.lower() == "bearer" and bool(token.strip())
 
 
 def _is_ours(origin: str, request: Request) -> bool:
-    """Compare with `[api] base_url`, and with the address that the browser asked for.
+    """Compare *origin* with `[api] base_url`, and with the address that the browser requested.
 
-    Behind a proxy that ends TLS this request's own scheme says nothing. A page without TLS could be written by anyone on the
-    network, so an origin of `http` is no match where browsers use `https` as far as we can see.
+    Behind a proxy that ends TLS, this request's own scheme is unreliable. A page without TLS can be forged by anyone on the
+    network, so an origin with `http` does not match if browsers use `https` as far as we can see.
     """
     try:
         theirs = urlsplit(origin)
@@ -50,5 +50,5 @@ def _is_ours(origin: str, request: Request) -> bool:
         asked = urlsplit(f"//{request.headers.get('host', '')}")
         is_safe = theirs.scheme == "https" or {theirs.scheme, request.url.scheme, configured.scheme or "http"} == {"http"}
         return is_safe and address[0] is not None and address == (asked.hostname, asked.port or PORTS.get(theirs.scheme))
-    except ValueError:  # a port that is no number, a host that is no address
+    except ValueError:  # an invalid port or host
         return False

@@ -1,4 +1,4 @@
-"""Errors of people's API as RFC 9457 problems: what they all look like, and which of ours becomes which status."""
+"""Errors of the REST API as RFC 9457 problems: their format, and the status of each exception."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    """The thing, the cause and the remedy, for people."""
+    """The object, the cause and the remedy, for users."""
     code: str
     """The cause, for programs."""
 
@@ -46,8 +46,8 @@ def response(status: int, detail: str, code: str, headers: dict[str, str] | None
     return JSONResponse(problem(status, detail, code).model_dump(), status, headers, MEDIA_TYPE)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what a route that answers with these errors says of them in the OpenAPI document."""
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the description of these errors for a route in the OpenAPI document."""
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMA}}}}
         for status in statuses
@@ -58,16 +58,16 @@ SCHEMA = "#/components/schemas/Problem"
 
 
 def answer_refusals(app: FastAPI) -> None:
-    """Have *app* answer what it refuses so."""
+    """Make *app* answer what it refuses with a problem."""
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code in (401, 403):  # Airflow's own word on a token: it calls a bad one forbidden
-            text = f"{error.detail}; log in to Airflow, or send a token of its: Authorization: Bearer …"
+        if error.status_code in (401, 403):  # Airflow's answer about a token: an invalid one gets 403
+            text = f"{error.detail}; log in to Airflow, or send an Airflow token: Authorization: Bearer …"
             return response(401, text, "unauthorized", {"www-authenticate": "Bearer"})
-        if error.status_code == 404:  # the router's; what the ledger doesn't know says so itself
+        if error.status_code == 404:  # by the router; an unknown object is a LedgerError
             where = presentable(request.url.path, longest=200)
-            return response(404, f"there is no route {where}; is the provider here older than what asks?", "not-found")
+            return response(404, f"there is no route {where}; the provider on central may be older than this client", "not-found")
         code = {405: "method-not-allowed"}.get(error.status_code, "invalid")
         return response(error.status_code, str(error.detail), code, dict(error.headers or {}))
 
@@ -77,7 +77,7 @@ def answer_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Not the value itself: what a form holds may be a secret.
+        # Without the value itself, which may be a secret.
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10])
         return response(422, presentable(said, longest=2000), ProblemCode.INVALID.value)
 
@@ -87,21 +87,21 @@ def answer_refusals(app: FastAPI) -> None:
 
 
 def answer_failures(app: FastAPI) -> None:
-    """Have *app* answer what fails in it so, and log it. Without this, the exception is raised to who calls the app."""
+    """Make *app* answer what fails with a problem, and log it. Without this, the caller of the app gets the exception."""
 
     @app.exception_handler(DataError)
     async def unstorable(request: Request, error: DataError) -> JSONResponse:
-        log.warning("The database can't store what a person's request says: %s", presentable(str(error.orig), longest=500))
-        return response(422, "central's database can't store what this request says", ProblemCode.INVALID.value)
+        log.warning("The database can't store a value of a user's request: %s", presentable(str(error.orig), longest=500))
+        return response(422, "central's database can't store a value in this request", ProblemCode.INVALID.value)
 
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)
-    async def database_away(request: Request, error: Exception) -> JSONResponse:
-        found = faults.noticed("answer a user's request", error)
+    async def database_unavailable(request: Request, error: Exception) -> JSONResponse:
+        found = faults.report_single_failure("answer a user's request", error)
         text = str(found) if found.is_public else "central's database does not answer; try again in a moment"
         return response(503, text, ProblemCode.BUSY.value, {"retry-after": str(RETRY_AFTER_S)})
 
     @app.exception_handler(Exception)
-    async def ours(request: Request, error: Exception) -> JSONResponse:
-        faults.noticed(f"answer a user's request, {request.method} {request.url.path[:LONGEST_PATH]}", error)
+    async def internal(request: Request, error: Exception) -> JSONResponse:
+        faults.report_single_failure(f"answer a user's request, {request.method} {request.url.path[:LONGEST_PATH]}", error)
         return response(500, "central failed on this request; its log says why", ProblemCode.INTERNAL.value)

@@ -1,4 +1,4 @@
-"""Notices for all streams of this process at once that something has changed. While nobody listens it asks for nothing."""
+"""Detects changes for all streams of this process at once. It makes no queries while no stream is open."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.ledger.errors import NotYet
+from airflow_remote_provider.ledger.errors import RetryLater
 from airflow_remote_provider.ledger.views.pulse import Pulse, Subject, take_pulse
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 RETRY_S = 10.0
-"""After a failure of the database: pages read by themselves meanwhile."""
+"""After a database failure. Pages poll meanwhile."""
 MOST_STREAMS = 500
 MOST_OF_ONE = 20
-"""Of one user: windows that he looks at."""
+"""Streams of one user: one for each open window."""
 
 
 class Stream:
-    """What one listener has not been told yet."""
+    """The changes that were not sent to one client yet."""
 
     def __init__(self) -> None:
         self.is_open = True
         self._changed: set[Subject] = set()
-        self._stir = asyncio.Event()
+        self._wakeup = asyncio.Event()
 
-    def tell(self, changed: set[Subject]) -> None:
+    def notify(self, changed: set[Subject]) -> None:
         self._changed |= changed
-        self._stir.set()
+        self._wakeup.set()
 
     def close(self) -> None:
         self.is_open = False
-        self._stir.set()
+        self._wakeup.set()
 
     async def changed(self, timeout_s: float) -> set[Subject]:
-        """Return what has changed since the last time, as soon as something has; nothing after *timeout_s*, or at the end."""
+        """Wait for a change; return all changes since the last call. Empty after *timeout_s*, or if the stream was closed."""
         try:
-            await asyncio.wait_for(self._stir.wait(), timeout_s)
-        except asyncio.TimeoutError:  # before Python 3.11 another than the built-in one
+            await asyncio.wait_for(self._wakeup.wait(), timeout_s)
+        except asyncio.TimeoutError:  # not the built-in one before Python 3.11
             return set()
-        self._stir.clear()
+        self._wakeup.clear()
         changed, self._changed = self._changed, set()
         return changed
 
 
 class Watch:
-    """All streams of this process, and the one loop that looks for them."""
+    """All streams of this process, and the one loop that queries for them."""
 
     def __init__(self, pool: LedgerPool) -> None:
         self._pool = pool
@@ -59,17 +59,17 @@ class Watch:
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
 
-    def insist_on_room(self, user: str) -> None:
-        """Raises: NotYet."""
+    def check_room(self, user: str) -> None:
+        """Raises: RetryLater."""
         if self._closed:
-            raise NotYet("this API server is shutting down; come again")
+            raise RetryLater("this API server is shutting down; try again")
         if len(self._streams) >= MOST_STREAMS or self._of_user[user] >= MOST_OF_ONE:
-            count = f"{self._of_user[user]} streams of yours are open, and {len(self._streams)} in all"
-            raise NotYet(f"{count}; close some, or ask every few seconds instead")
+            count = f"you have {self._of_user[user]} open streams, and there are {len(self._streams)} in all"
+            raise RetryLater(f"{count}; close some, or poll every few seconds instead")
 
     @contextmanager
     def stream(self, user: str) -> Iterator[Stream]:
-        """Listen."""
+        """Open a stream."""
         stream = Stream()
         stream.is_open = not self._closed
         self._streams.add(stream)
@@ -77,23 +77,23 @@ class Watch:
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name="remote-pulse")
         else:
-            stream.tell(set(Subject))  # whatever has changed since its page was read; the loop begins with that by itself
+            stream.notify(set(Subject))  # for changes since its page was read; a new loop does this itself
         try:
             yield stream
         finally:
             self._streams.discard(stream)
             self._of_user -= Counter([user])
             if not self._streams:
-                self._rest()
+                self._stop_looking()
 
     def close(self) -> None:
-        """End all streams, and let no new one begin: this process is shutting down."""
+        """Close all streams, and accept no new one: this process is shutting down."""
         self._closed = True
         for stream in self._streams:
             stream.close()
-        self._rest()
+        self._stop_looking()
 
-    def _rest(self) -> None:
+    def _stop_looking(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
@@ -103,8 +103,8 @@ class Watch:
         while True:
             try:
                 now = await self._pool.call(take_pulse)
-            except Exception as error:  # whatever it is: without this loop the streams would only look alive
-                log.warning("Whether something has changed can't be read (%s); trying again", error)
+            except Exception as error:  # any error, since without this loop the streams would only look alive
+                log.warning("Can't read from the database what has changed (%s); trying again", error)
                 before = None
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -112,5 +112,5 @@ class Watch:
             before = now
             if changed:
                 for stream in self._streams:
-                    stream.tell(changed)
+                    stream.notify(changed)
             await asyncio.sleep(EVERY_S)

@@ -1,4 +1,4 @@
-"""Queues: their depth, their rules, and their policies: what their jobs may reach besides what their tasks' definitions grant."""
+"""Routes of queues, their rules and their policies, which grant jobs more than their tasks' definitions do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import Field, StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
+from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, RequestBody
 from airflow_remote_provider.api.ui_v1.routes import Routes
-from airflow_remote_provider.api.ui_v1.words import MOST_NAMES, Wish
 from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
 from airflow_remote_provider.ledger import queue_policy, queues
@@ -29,14 +29,14 @@ Queue = Annotated[
         min_length=1,
         max_length=LONGEST_NAME,
         pattern=r"^[^\x00-\x1f,]+$",
-        description="the queue's name; for policies, `*` is all of them",
+        description="the queue's name; for policies, `*` is all queues",
     ),
 ]
 
 
 @router.get("/queues", summary="List the queues that have jobs, workers or rules")
 async def list_queues(caller: CallerDep) -> Listed[QueueRow]:
-    """With who serves them, and how long jobs wait."""
+    """With their workers, and how long jobs wait."""
     return Listed(items=await caller.read(view.list_queues, silent_after=silent_after()), next=None)
 
 
@@ -45,20 +45,20 @@ async def show_queue(caller: CallerDep, queue: Queue) -> QueueRow:
     return await caller.read(view.show_queue, queue, silent_after=silent_after())
 
 
-class RulesWish(Wish):
+class RulesRequest(RequestBody):
     lost_after_s: Annotated[float, Field(ge=LEAST_LOST_AFTER_S, le=MOST_LOST_AFTER_S)]
-    """How long a worker may be silent before a job of this queue is lost, in seconds."""
+    """How many seconds a worker may be silent before its jobs of this queue are marked as lost."""
 
 
 @router.put("/queues/{queue:path}/rules", status_code=204, summary="Set a queue's rules")
-async def set_rules(caller: CallerDep, queue: Queue, wish: RulesWish) -> None:
-    """For the jobs that are queued from now on."""
-    await caller.act_on_queue(queues.set_queue, queue, lost_after_s=wish.lost_after_s)
+async def set_rules(caller: CallerDep, queue: Queue, body: RulesRequest) -> None:
+    """For jobs that are queued from now on."""
+    await caller.act_on_queue(queues.set_queue, queue, lost_after_s=body.lost_after_s)
 
 
-@router.delete("/queues/{queue:path}/rules", status_code=204, summary="Let the defaults hold again")
+@router.delete("/queues/{queue:path}/rules", status_code=204, summary="Reset a queue's rules to the defaults")
 async def unset_rules(caller: CallerDep, queue: Queue) -> None:
-    """Its policy stays."""
+    """The queue's policy is kept."""
     await caller.act_on_queue(queues.unset_queue, queue)
 
 
@@ -67,21 +67,21 @@ async def list_policies(caller: CallerDep) -> Listed[PolicyRow]:
     return Listed(items=await caller.read(queue_teams.list_policies), next=None)
 
 
-class ModeWish(Wish):
+class ModeRequest(RequestBody):
     mode: Mode
 
 
 @router.put("/policies/{queue:path}/mode", tags=["policies"], summary="Deny what is not granted, or only record it")
-async def set_mode(caller: CallerDep, queue: Queue, wish: ModeWish) -> PolicyRow:
-    return await caller.act_on_queue(queue_policy.set_mode, queue, wish.mode)
+async def set_mode(caller: CallerDep, queue: Queue, body: ModeRequest) -> PolicyRow:
+    return await caller.act_on_queue(queue_policy.set_mode, queue, body.mode)
 
 
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_GLOB, pattern=r"^[^\x00-\x1f]+$")]
 Globs = Annotated[list[Glob], Field(max_length=MOST_NAMES)]
 
 
-class GlobsWish(Wish):
-    """Names, or globs of them, by kind."""
+class GlobsRequest(RequestBody):
+    """Names or globs, by kind of grant."""
 
     connections: Globs = []
     variables: Globs = []
@@ -98,13 +98,13 @@ class GlobsWish(Wish):
         return {kind: globs for kind, globs in named.items() if globs}
 
 
-@router.post("/policies/{queue:path}/allow", tags=["policies"], summary="Let every job of a queue use these names")
-async def allow(caller: CallerDep, queue: Queue, wish: GlobsWish) -> PolicyRow:
-    """Besides those that it has."""
-    return await caller.act_on_queue(queue_policy.allow, queue, wish.by_kind())
+@router.post("/policies/{queue:path}/allow", tags=["policies"], summary="Grant names to every job of a queue")
+async def allow(caller: CallerDep, queue: Queue, body: GlobsRequest) -> PolicyRow:
+    """In addition to the policy's existing names."""
+    return await caller.act_on_queue(queue_policy.allow, queue, body.by_kind())
 
 
-@router.post("/policies/{queue:path}/deny", tags=["policies"], summary="Take back what was allowed")
-async def deny(caller: CallerDep, queue: Queue, wish: GlobsWish) -> PolicyRow:
-    """What a task's own definition names stays granted."""
-    return await caller.act_on_queue(queue_policy.deny, queue, wish.by_kind())
+@router.post("/policies/{queue:path}/deny", tags=["policies"], summary="Remove names from a queue's policy")
+async def deny(caller: CallerDep, queue: Queue, body: GlobsRequest) -> PolicyRow:
+    """Names in a task's own definition stay granted."""
+    return await caller.act_on_queue(queue_policy.deny, queue, body.by_kind())

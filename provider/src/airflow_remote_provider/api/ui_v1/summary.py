@@ -1,4 +1,4 @@
-"""The fleet in a line, for Airflow's home page."""
+"""The route of the fleet's summary, for Airflow's home page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_remote_provider.settings import silent_after
 router = Routes("workers")
 
 
-@router.get("/summary", summary="Say how the fleet is doing")
+@router.get("/summary", summary="Summarize the fleet")
 async def summarize(caller: CallerDep) -> Summary:
-    """Workers, jobs, and the queues that nobody serves, counted."""
+    """The numbers of workers, jobs, and queues without a worker."""
     return await caller.read(view.summarize, silent_after=silent_after())

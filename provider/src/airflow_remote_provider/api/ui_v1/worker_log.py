@@ -1,4 +1,4 @@
-"""What a worker says of itself: its own log, to follow, to search, to keep."""
+"""Routes of worker logs: read, follow, search, download."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ Name = Annotated[str, Path(max_length=100, description="the worker's name")]
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 
-@router.get("/workers/{name}/log", summary="Read a worker's own log")
+@router.get("/workers/{name}/log", summary="Read a worker log")
 async def read_log(
     caller: CallerDep,
     name: Name,
-    after: Annotated[int | None, Query(ge=0, lt=1 << 62, description="`next` of the answer before; without it, the end")] = None,
+    after: Annotated[
+        int | None, Query(ge=0, lt=1 << 62, description="`next` of the previous answer; without it, the end of the log")
+    ] = None,
     most: Annotated[int, Query(ge=1, le=MOST_LINES, description="lines")] = 200,
-    contains: Annotated[str, Query(max_length=200, description="only lines with this in them, in any case")] = "",
-    level: Annotated[Level, Query(description="only lines as bad as this, or worse")] = "debug",
+    contains: Annotated[str, Query(max_length=200, description="filter by text, ignoring case")] = "",
+    level: Annotated[Level, Query(description="filter by level: this or a more severe one")] = "debug",
 ) -> LogLines:
-    """The oldest first. Asked again with `after`, only what is new. For those who may manage workers: it may tell paths."""
+    """Oldest first; with `after`, only newer lines. Requires the permission to manage workers, since it may reveal paths."""
     store, worker_id = await _log_of(caller, name)
     return await caller.pool.blocking(
         lambda: read_lines(store, worker_id, most=most, after=after, contains=contains, level=level)
@@ -38,12 +40,12 @@ async def read_log(
 
 @router.get(
     "/workers/{name}/log/download",
-    summary="Download a worker's own log",
+    summary="Download a worker log",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/plain": {}}, "description": "all that central keeps of it"}},
+    responses={200: {"content": {"text/plain": {}}, "description": "the part of the log that central keeps"}},
 )
 async def download_log(caller: CallerDep, name: Name) -> StreamingResponse:
-    """As a text file; of a log of more than 100,000 lines the newest."""
+    """As a text file, with at most the newest 100,000 lines."""
     store, worker_id = await _log_of(caller, name)
 
     headers = {"content-disposition": f'attachment; filename="{name}.log"', "cache-control": "private, no-store"}

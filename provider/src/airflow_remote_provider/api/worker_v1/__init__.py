@@ -1,1 +1,1 @@
-"""The API of workers, `/remote/v1` (docs/protocol.md). :mod:`.app` puts it together, :mod:`.routes` lists its routes."""
+"""The API of workers under `/remote/v1` (docs/protocol.md). :mod:`.app` creates it, :mod:`.routes` lists its routes."""

@@ -1,4 +1,4 @@
-"""Puts the worker API together: one pool, one registry, one dispatcher, one gateway per process, for the app's lifespan."""
+"""Creates the worker API, with one pool, registry, dispatcher and gateway per process for the app's lifespan."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from airflow_remote_provider.api.admission.failed_enrolments import FailedEnrolm
 from airflow_remote_provider.api.admission.holdings import Holdings
 from airflow_remote_provider.api.admission.job_lists import JobLists
 from airflow_remote_provider.api.admission.rate_limits import (
-    STRANGE_CALLS_PER_S,
     TRIGGER_LOG_CALLS_PER_S,
+    UNKNOWN_CALLS_PER_S,
     WORKER_LOG_CALLS_PER_S,
     RateLimits,
 )
@@ -34,7 +34,7 @@ from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.registry import Registry
 from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
-from airflow_remote_provider.api.unavailable import running_or_reason
+from airflow_remote_provider.api.unavailable import run_or_explain
 from airflow_remote_provider.api.worker_v1.certificates import Certificates
 from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.routes import routes
@@ -45,7 +45,7 @@ from airflow_remote_provider.stores.task_logs import FileLogStore
 from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 START_AGAIN_AFTER_S = 5.0
-"""How long after a side loop of ours has died it is started again."""
+"""Delay before a background loop that failed is started again."""
 
 
 def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_app) -> FastAPI:
@@ -57,7 +57,7 @@ def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_ap
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         busy = {PROBLEM_HEADER: ProblemCode.BUSY.value}
-        async with running_or_reason(app, "Remote Worker API", _running(app, execution_api), busy):
+        async with run_or_explain(app, "Remote Worker API", _running(app, execution_api), busy):
             yield
 
     app = FastAPI(title="Remote Worker API", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -71,11 +71,11 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     pool = LedgerPool(options.ledger_threads)
     registry = Registry(pool, suspend_on_replay=options.suspend_on_replay)
     duties = Duties(pool, options)
-    checks = LeaseCache(pool)
-    dispatcher = Dispatcher(pool, registry, options, on_work=duties.mark_busy, on_stop=checks.doubt)
+    lease_cache = LeaseCache(pool)
+    dispatcher = Dispatcher(pool, registry, options, on_work=duties.mark_busy, on_stop=lease_cache.forget_all)
     gateway = Gateway(options.gateway_concurrency, execution_api)
-    guesses = FailedEnrolments(options.enrol_failures_per_minute)
-    shares = RateLimits(options.calls_per_second)
+    failed_enrolments = FailedEnrolments(options.enrol_failures_per_minute)
+    rate_limits = RateLimits(options.calls_per_second)
     central = ApiContext(
         options,
         pool,
@@ -83,30 +83,30 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         dispatcher,
         duties,
         gateway,
-        checks,
+        lease_cache,
         Rights(pool),
         TaskLogs(pool, FileLogStore(options.log_bytes_per_job)),
         WorkerLogStore(options.worker_log_bytes),
-        guesses,
+        failed_enrolments,
         Certificates(options.client_certificate_header, pool),
-        shares,
+        rate_limits,
         RateLimits(WORKER_LOG_CALLS_PER_S),
         RateLimits(WORKER_CALLS_PER_S),
         RateLimits(TRIGGER_LOG_CALLS_PER_S),
         UsageInterval(),
         Writes(pool, Bounds(options.written_bytes_per_job, options.writes_per_job)),
-        RateLimits(STRANGE_CALLS_PER_S, whose="this address"),
-        JobLists(shares),
+        RateLimits(UNKNOWN_CALLS_PER_S, whose="this address"),
+        JobLists(rate_limits),
         holdings=Holdings(options.gateway_body_bytes),
     )
     app.router.routes[:] = routes(central)
     try:
-        await registry.refresh()  # in one statement; else the first call of each worker would ask for its own row
-    except (SQLAlchemyError, OSError) as error:  # each is looked up at its first call
-        faults.noticed("read the workers", error)
+        await registry.refresh()  # in one statement, else the first call of each worker would query its row
+    except (SQLAlchemyError, OSError) as error:  # each worker is then looked up at its first call
+        faults.report_single_failure("read the workers", error)
     async with gateway.serving():
         sides = {
-            asyncio.create_task(_kept_running(name, loop), name=f"remote-{name}")
+            asyncio.create_task(_keep_running(name, loop), name=f"remote-{name}")
             for name, loop in {"dispatch": dispatcher.run, "listen": dispatcher.listen, "duties": duties.run}.items()
         }
         restore = on_shutdown_signal(dispatcher.room.close)
@@ -121,14 +121,14 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
             pool.close()
 
 
-async def _kept_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
-    """Run a side loop; if it ends of something that it doesn't know, report that and start it again.
+async def _keep_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a background loop; if it fails with an unexpected exception, report that and start it again.
 
-    It must not end Airflow's API server, and without it the server only seems to serve workers.
+    The failure must not end Airflow's API server, which without the loop would only seem to serve workers.
     """
     while True:
         try:
             return await loop()
         except Exception as error:
-            faults.noticed(f"keep its loop {name!r} running", error)
+            faults.report_single_failure(f"keep its loop {name!r} running", error)
         await asyncio.sleep(START_AGAIN_AFTER_S)

@@ -1,4 +1,4 @@
-"""Who calls: a worker by its credential, in its session, about a job that is leased to it."""
+"""Authenticates calls: of a worker by its credential, in its session, about a job that is leased to it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from airflow_remote_provider.api.dispatch.dispatcher import session_taken
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.sending import places_of
-from airflow_remote_provider.ledger.errors import NotYours
+from airflow_remote_provider.ledger.errors import NoSuchJob
 from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 MESSAGE_BYTES = 64 * 1024
-"""Of a message without a list: the longest text in one has 2,000 characters."""
+"""Limit of a message without a list. Its longest text has 2,000 characters."""
 
 
 JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
@@ -42,22 +42,22 @@ JobHandler = Callable[[ApiContext, Request, WorkerLease], Awaitable[Response]]
 
 
 async def as_worker(handle: Handler, central: ApiContext, request: Request) -> Response:
-    # Until the certificate is checked too, nothing is charged to the worker: its credential may have been stolen.
-    charge_source = partial(central.strangers.take, network_of(source_of(request)))
-    worker = await central.registry.identify(request.headers.get("authorization"), source_of(request), on_strange=charge_source)
-    shown = central.certificates.shown(request)
-    if not central.certificates.fits(worker, shown):
+    # Until the certificate is checked, too, charge the source and not the worker: its credential may have been stolen.
+    charge_source = partial(central.unknown_callers.take, network_of(source_of(request)))
+    worker = await central.registry.identify(request.headers.get("authorization"), source_of(request), on_unknown=charge_source)
+    subject = central.certificates.read_subject(request)
+    if not central.certificates.matches(worker, subject):
         charge_source()
-        await central.certificates.insist(worker, shown, partial(reread_worker, central, request))
-    central.shares.take(worker.id)
+        await central.certificates.require_bound(worker, subject, partial(reread_worker, central, request))
+    central.rate_limits.take(worker.id)
     require_version(request.headers.get(MARKER_HEADER, ""))
-    central.duties.heard(worker.id)
-    central.holdings.of(request, worker.id)
+    central.duties.note_contact(worker.id)
+    central.holdings.open(request, worker.id)
     return await handle(central, request, worker)
 
 
 async def reread_worker(central: ApiContext, request: Request) -> WorkerRecord:
-    """Return the worker that speaks as the ledger knows it now."""
+    """Return the calling worker's current row of the ledger."""
     await central.registry.catch_up()
     return await central.registry.identify(request.headers.get("authorization"))
 
@@ -66,7 +66,7 @@ async def in_session(handle: Handler, central: ApiContext, request: Request) -> 
     async def checked(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
         session_id = request.headers.get(SESSION_HEADER)
         if session_id != worker.session_id:
-            worker = await reread_worker(central, request)  # another process may have opened it
+            worker = await reread_worker(central, request)  # another process may have opened the session
         if session_id is None or session_id != worker.session_id:
             raise session_taken()
         return await handle(central, request, worker)
@@ -82,8 +82,8 @@ async def on_job(handle: JobHandler, central: ApiContext, request: Request) -> R
             raise Refusal(ProblemCode.INVALID, f"a request about a job needs the header {EPOCH_HEADER} with its epoch") from None
         job_id = request.path_params["job_id"]
         if not JOB_ID.fullmatch(job_id):
-            raise NotYours(presentable(job_id, longest=36))
-        places_of(request).enter_context(central.shares.place(worker.id))
+            raise NoSuchJob(presentable(job_id, longest=36))
+        places_of(request).enter_context(central.rate_limits.place(worker.id))
         return await handle(central, request, WorkerLease(worker.id, job_id, epoch))
 
     return await in_session(fenced, central, request)
@@ -101,5 +101,5 @@ def json_response(message: object) -> Response:
 
 
 def source_of(request: Request) -> str:
-    """Return from where the call comes, as far as we can see: behind a proxy, what uvicorn takes its word for."""
+    """Return the caller's address as far as it is known. Behind a proxy, uvicorn takes it from a proxy that it trusts."""
     return request.client.host if request.client else ""

@@ -1,4 +1,4 @@
-"""Whose client certificate a call came with. TLS ends at what stands in front of central, which tells us in a header."""
+"""Checks the client certificate of a call. TLS ends at the proxy in front of central, which names the subject in a header."""
 
 from __future__ import annotations
 
@@ -11,67 +11,69 @@ from starlette.requests import Request
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.ledger import certificates
-from airflow_remote_provider.ledger.errors import StrangeCertificate
+from airflow_remote_provider.ledger.errors import WrongCertificate
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 LONGEST = 500
-"""A subject of a dozen parts has half of that."""
+"""A subject of a dozen parts has half of these characters."""
 NOTED_S = 60.0
-"""How long a strange certificate that was written down is refused from memory."""
+"""How long a wrong certificate is refused from memory after it was recorded."""
 RETRY_S = 20.0
-"""How soon the worker asks again; what is mended should be felt while a person still looks."""
+"""How soon the worker tries again: short, so that an administrator who corrects the certificate sees the effect."""
 
 
 class Certificates:
-    """What `[remote] client_certificate_header` asks for; nothing if that is empty."""
+    """The check that `[remote] client_certificate_header` turns on. If that is empty, every call passes."""
 
     def __init__(self, header: str, pool: LedgerPool) -> None:
         self._header = header
         self._pool = pool
         self._noted: dict[str, float] = {}
-        """When a worker's call with a strange certificate was last written down."""
+        """By worker: when a call with a wrong certificate was last recorded."""
 
-    def shown(self, request: Request) -> str | None:
-        """Return whose certificate this call came with; None where nobody asks for one.
+    def read_subject(self, request: Request) -> str | None:
+        """Return the subject of the call's client certificate; None if the check is off.
 
         Raises:
-            Refusal: `wrong-certificate`: none, or its name is longer than any.
+            Refusal: `wrong-certificate`: there is no certificate, or its subject is too long.
         """
         if not self._header:
             return None
-        whose = request.headers.get(self._header, "").strip()
-        if whose and len(whose) <= LONGEST:
-            return presentable(whose, longest=LONGEST)
-        why = "this call came without a client certificate" if not whose else "the client certificate's name is too long"
+        subject = request.headers.get(self._header, "").strip()
+        if subject and len(subject) <= LONGEST:
+            return presentable(subject, longest=LONGEST)
+        why = "this call came without a client certificate" if not subject else "the client certificate's subject is too long"
         raise _wrong(
-            f"{why}; central knows it by the header {self._header}, which what stands in front of it sets. "
-            "Give the worker one (client_cert in its settings), and call central by that way"
+            f"{why}; central reads it from the header {self._header}, which the proxy in front of it sets. "
+            "Give the worker a certificate (client_cert in its settings), and have it call central through that proxy"
         )
 
-    def fits(self, worker: WorkerRecord, whose: str | None) -> bool:
-        """Whether the worker may call with this certificate, as far as this process knows."""
-        return whose is None or worker.certificate in (None, whose)
+    def matches(self, worker: WorkerRecord, subject: str | None) -> bool:
+        """Return whether the worker may call with this certificate, as far as this process knows."""
+        return subject is None or worker.certificate in (None, subject)
 
-    async def insist(self, worker: WorkerRecord, whose: str | None, anew: Callable[[], Awaitable[WorkerRecord]]) -> None:
-        """Let only the certificate pass that the worker is bound to; one that is bound to none yet may use any.
+    async def require_bound(
+        self, worker: WorkerRecord, subject: str | None, reread: Callable[[], Awaitable[WorkerRecord]]
+    ) -> None:
+        """Check that the worker is bound to this certificate, or to none yet.
 
-        *anew* tells what the ledger knows of the worker: another process may have heard that it is bound to another one.
+        *reread* returns the worker's current row of the ledger: another process may have bound it to another certificate.
 
         Raises:
-            Refusal: `wrong-certificate`; it is written down.
+            Refusal: `wrong-certificate`; it is recorded.
         """
-        if whose is None or self.fits(worker, whose):
+        if subject is None or self.matches(worker, subject):
             return
         now = asyncio.get_running_loop().time()
         if now - self._noted.get(worker.id, -NOTED_S) >= NOTED_S:
-            # Before the database is asked: however many calls come meanwhile, it is asked once.
+            # Set before the query, so that concurrent calls cause only one.
             self._noted = {known: at for known, at in self._noted.items() if now - at < NOTED_S} | {worker.id: now}
-            if (await anew()).certificate in (None, whose):
+            if (await reread()).certificate in (None, subject):
                 del self._noted[worker.id]
                 return
-            await self._pool.workers.call(certificates.note_strange, worker.id, whose)
-        raise _wrong(str(StrangeCertificate(worker.name, whose)))
+            await self._pool.workers.call(certificates.flag_wrong_certificate, worker.id, subject)
+        raise _wrong(str(WrongCertificate(worker.name, subject)))
 
 
 def _wrong(text: str) -> Refusal:

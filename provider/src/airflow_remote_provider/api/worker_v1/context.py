@@ -1,4 +1,4 @@
-"""What the routes of one API process work with."""
+"""The objects that the routes of one API process share."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from airflow_remote_provider.api.gateway.rights import Rights
 from airflow_remote_provider.api.gateway.writes import Writes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.registry import Registry
-from airflow_remote_provider.api.worker_v1.beginnings import StartedJobs
 from airflow_remote_provider.api.worker_v1.certificates import Certificates
+from airflow_remote_provider.api.worker_v1.started_jobs import StartedJobs
 from airflow_remote_provider.api.worker_v1.task_logs import TaskLogs
 from airflow_remote_provider.settings import Settings
 from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 ENROLMENTS_WAIT = 64
-"""How many who want to join may wait for the check of their token: some milliseconds each."""
+"""How many enrolments may wait for the check of their token, which takes some milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,24 @@ class ApiContext:
     dispatcher: Dispatcher
     duties: Duties
     gateway: Gateway
-    checks: LeaseCache
+    lease_cache: LeaseCache
     rights: Rights
     task_logs: TaskLogs
     worker_logs: WorkerLogStore
-    guesses: FailedEnrolments
+    failed_enrolments: FailedEnrolments
     certificates: Certificates
-    shares: RateLimits
+    rate_limits: RateLimits
     worker_log_limits: RateLimits
     usage_limits: RateLimits
     trigger_log_limits: RateLimits
-    usage_pace: UsageInterval
+    usage_interval: UsageInterval
     writes: Writes
-    strangers: RateLimits
-    """By the network of the source: calls with an unknown credential, or without the worker's own certificate."""
-    lists: JobLists
+    unknown_callers: RateLimits
+    """Limits calls with an unknown credential, or without the worker's own certificate, by the network of the source."""
+    job_lists: JobLists
     task_settings: TaskSettings = field(default_factory=task_settings.read)
-    """Of this process, which reads its configuration once, as Airflow does."""
-    beginnings: StartedJobs = field(default_factory=StartedJobs)
+    """The settings of this process, which reads its configuration once, as Airflow does."""
+    started_jobs: StartedJobs = field(default_factory=StartedJobs)
     failures: Failures = field(default_factory=Failures)
     holdings: Holdings = field(default_factory=Holdings)
     polls: Turns = field(default_factory=lambda: Turns("polls"))

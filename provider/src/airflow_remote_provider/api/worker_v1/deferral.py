@@ -1,7 +1,7 @@
-"""What a task says when it leaves its worker to wait (`deferred`, `awaiting_input`), and what of that Airflow gets to see.
+"""Reads a task's deferral (`deferred`, `awaiting_input`), and makes the body that Airflow gets in its place.
 
-Values only: no database, no I/O. A worker's class path, arguments and `next_kwargs` stay encoded texts here; Airflow's own tables
-get a placeholder instead, because its processes decode what those tables hold. ADR 0022.
+Values only: no database, no I/O. A worker's class path, arguments and `next_kwargs` stay encoded texts here. Airflow's own tables
+get a placeholder instead, because its processes decode the contents of those tables. ADR 0022.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from airflow_remote_provider.definitions.grants.fields import connections_in
 from airflow_remote_provider.placeholder_names import FAIL, ON_CENTRAL, PLACEHOLDER, RESUMED_ELSEWHERE, TRIGGER_QUEUE
 
 MOST_BYTES = 4 * 1024 * 1024
-"""Of the arguments of the trigger and of the method together, as JSON. They are stored, and sent to the worker that waits."""
+"""Limit of the arguments of the trigger and of the method together, as JSON. They are stored, and sent to the waiting worker."""
 LONGEST_NAME = 1000
-"""Airflow's columns for a class path and a method."""
+"""The length of Airflow's columns for a class path and a method."""
 CLASSPATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 DATE_TIME_TRIGGERS = frozenset(
     {
@@ -30,28 +30,28 @@ DATE_TIME_TRIGGERS = frozenset(
         "airflow.providers.standard.triggers.temporal.TimeDeltaTrigger",
     }
 )
-"""Central's triggerer runs these: they only wait for a moment, which we rebuild from its number."""
+"""Central's triggerer runs these: they only wait for a moment, which is rebuilt from its timestamp."""
 ENCODED_MOMENTS = frozenset({"datetime.datetime", "pendulum.datetime.DateTime"})
 LATEST = datetime(2200, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
 class Wait:
-    """A task's wait, as its worker told it. *kwargs* and *next_kwargs* are JSON objects that stay encoded."""
+    """A task's wait as its worker reported it. *kwargs* and *next_kwargs* are JSON objects that stay encoded."""
 
     next_method: str
     next_kwargs: str
     classpath: str | None
-    """None: it waits for a person's input, without a trigger."""
+    """None if the task waits for a user's input, without a trigger."""
     kwargs: str
     passed_on: Mapping[str, Any]
-    """What Airflow gets of the call besides the placeholders: timeouts, the map index' name."""
+    """The fields of the call that Airflow gets besides the placeholders: timeouts, the map index's name."""
     arguments: Mapping[str, Any]
     """The trigger's arguments, parsed but not decoded."""
 
     @property
     def moment(self) -> datetime | None:
-        """The moment that this wait is for, if it is for nothing but a moment: central's own triggerer can wait for that."""
+        """The moment of this wait, if it waits for nothing else: central's own triggerer can wait for a moment."""
         if self.classpath not in DATE_TIME_TRIGGERS or set(self.arguments) - {"moment", "end_from_trigger"}:
             return None
         return None if self.arguments.get("end_from_trigger") not in (None, False) else _moment(self.arguments.get("moment"))
@@ -61,7 +61,7 @@ def read(said: Mapping[str, Any]) -> Wait:
     """Return the wait that the body of a `state` call describes.
 
     Raises:
-        NotAllowed: a field is missing or of a wrong kind; the text names it.
+        NotAllowed: a field is missing or has a wrong type; the text names it.
     """
     method = said.get("next_method")
     if not isinstance(method, str) or not method.isidentifier() or keyword.iskeyword(method) or len(method) > LONGEST_NAME:
@@ -70,7 +70,7 @@ def read(said: Mapping[str, Any]) -> Wait:
     if not isinstance(next_kwargs, dict):
         raise NotAllowed("next_kwargs is not a JSON object")
     if not isinstance(kwargs, dict):
-        raise NotAllowed("trigger_kwargs is not a JSON object; encrypted arguments are not taken from a worker")
+        raise NotAllowed("trigger_kwargs is not a JSON object; encrypted arguments are not accepted from a worker")
     classpath = said.get("classpath")
     if said["state"] == "awaiting_input":
         classpath = None
@@ -86,9 +86,9 @@ def read(said: Mapping[str, Any]) -> Wait:
 
 
 def for_airflow(wait: Wait, state: str) -> dict[str, Any]:
-    """Return the call's body as Airflow gets it when the trigger runs at a site, or where there is none.
+    """Return the body that Airflow gets if the trigger runs at a site, or if the wait has no trigger.
 
-    Nothing of what the worker sent for later is in it. Where anything but the gateway resumes the task, it fails with a reason.
+    It has none of the arguments that the worker sent. If anything but the gateway resumes the task, the task fails with a reason.
     """
     body: dict[str, Any] = {"state": state, "next_method": FAIL, "next_kwargs": RESUMED_ELSEWHERE, **wait.passed_on}
     if wait.classpath is not None:
@@ -97,14 +97,14 @@ def for_airflow(wait: Wait, state: str) -> dict[str, Any]:
 
 
 def for_triggerer(wait: Wait, state: str, classpath: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the call's body when central's own triggerer runs *classpath* with *kwargs*."""
+    """Return the body that Airflow gets if central's own triggerer runs *classpath* with *kwargs*."""
     return for_airflow(wait, state) | {"classpath": classpath, "trigger_kwargs": kwargs, "queue": None}
 
 
 def for_code_on_central(wait: Wait, state: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the call's body when central's triggerer runs the wait's class with these plain arguments.
+    """Return the body that Airflow gets if central's triggerer runs the wait's class with these plain arguments.
 
-    The row names a class of ours and holds the other's name and arguments as data: the triggerer ends if a constructor raises.
+    It names a class of this package, with the wait's class and arguments as data: the triggerer ends if a constructor raises.
     """
     return for_triggerer(wait, state, ON_CENTRAL, {"classpath": wait.classpath, "kwargs": arguments})
 
@@ -113,10 +113,10 @@ def plain_arguments(wait: Wait) -> Mapping[str, Any]:
     """Return the trigger's arguments if they are plain enough for code that runs on central.
 
     Raises:
-        NotAllowed: a template, an encoded value other than a moment with a zone or a duration, or a name that is no argument's.
+        NotAllowed: there is a template, an encoded value other than a moment with a zone or a duration, or an invalid name.
     """
     for name in wait.arguments:
-        # Airflow decodes the arguments as one object: a name such as `__classname__` would make it another one.
+        # Airflow decodes the arguments as one object, which a name such as `__classname__` would change into another one.
         if not name.isidentifier() or name.startswith("__"):
             raise NotAllowed(f"trigger_kwargs holds {_shown(name)}; it must be the name of an argument")
     return {name: _plain(value, name, 0) for name, value in wait.arguments.items()}
@@ -131,24 +131,24 @@ def connections_of(wait: Wait) -> list[str]:
 
 
 def resumed_answer(body: bytes, method: str, next_kwargs: str, event: str | None) -> bytes | None:
-    """Return the answer to `run` with what the task is resumed with; None if Airflow did not resume it from our wait.
+    """Return the answer to `run` with the method and arguments of the resumed task; None if Airflow did not resume our wait.
 
-    *event* is encoded; None: Airflow's answer holds it (central's triggerer fired, or a person answered).
+    *event* is encoded. If it is None, Airflow's answer has the event (central's triggerer fired, or a user answered).
     """
     answer = json.loads(body)
-    told = answer.get("next_kwargs") if isinstance(answer, dict) else None
-    if not isinstance(told, dict) or answer.get("next_method") != FAIL or told.get("error") != RESUMED_ELSEWHERE["error"]:
+    stored = answer.get("next_kwargs") if isinstance(answer, dict) else None
+    if not isinstance(stored, dict) or answer.get("next_method") != FAIL or stored.get("error") != RESUMED_ELSEWHERE["error"]:
         return None
     kwargs = json.loads(next_kwargs)
     if event is not None:
         kwargs["event"] = json.loads(event)
-    elif "event" in told:
-        kwargs["event"] = told["event"]
+    elif "event" in stored:
+        kwargs["event"] = stored["event"]
     return json.dumps(answer | {"next_method": method, "next_kwargs": kwargs}).encode()
 
 
 def _moment(encoded: Any) -> datetime | None:
-    """Return the moment that the Task SDK encoded, if it has a zone: the number is the moment, whatever the zone's name."""
+    """Return a moment that the Task SDK encoded, if it has a zone. The timestamp alone defines the moment."""
     if not isinstance(encoded, dict) or encoded.get("__classname__") not in ENCODED_MOMENTS:
         return None
     data = encoded.get("__data__")
@@ -161,7 +161,7 @@ def _moment(encoded: Any) -> datetime | None:
 def _plain(value: Any, name: str, depth: int) -> Any:
     if isinstance(value, str):
         if "{{" in value or "{%" in value or "{#" in value:
-            raise NotAllowed(f"trigger_kwargs[{name!r}] holds a template; code on central takes none")
+            raise NotAllowed(f"trigger_kwargs[{name!r}] holds a template; code on central accepts no templates")
         return value
     if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
@@ -175,7 +175,7 @@ def _plain(value: Any, name: str, depth: int) -> Any:
         if not any(key.startswith("__") for key in value):
             return {_plain(key, name, depth): _plain(item, name, depth + 1) for key, item in value.items()}
     raise NotAllowed(
-        f"trigger_kwargs[{name!r}] holds an encoded value; code on central takes texts, numbers, lists, objects, "
+        f"trigger_kwargs[{name!r}] holds an encoded value; code on central accepts texts, numbers, lists, objects, "
         "moments with a zone and durations"
     )
 
@@ -191,7 +191,7 @@ def _duration(encoded: Mapping[str, Any]) -> float | None:
 
 
 def _encoded_moment(at: datetime) -> dict[str, Any]:
-    """Return *at* as the Task SDK encodes it."""
+    """Return *at* in the encoding of the Task SDK."""
     zone = {"__classname__": "builtins.tuple", "__version__": 1, "__data__": ["UTC", "pendulum.tz.timezone.Timezone", 1, True]}
     return {"__classname__": "datetime.datetime", "__version__": 2, "__data__": {"timestamp": at.timestamp(), "tz": zone}}
 

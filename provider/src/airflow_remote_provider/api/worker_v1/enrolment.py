@@ -1,4 +1,4 @@
-"""Routes by which a worker joins, replaces its credential and leaves."""
+"""Routes for a worker to enrol, to replace its credential and to leave."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from starlette.responses import Response
 from airflow_remote_provider.api.admission.bodies import read_body
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.registry import bearer, credential_hash
-from airflow_remote_provider.api.worker_v1.airflow_users import looks_like_a_users, manager_of_workers
+from airflow_remote_provider.api.worker_v1.airflow_users import authorize_manager, is_airflow_token
 from airflow_remote_provider.api.worker_v1.callers import MESSAGE_BYTES, json_response, require_version, source_of
 from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.ledger import credentials, rotation
@@ -30,40 +30,40 @@ from airflow_remote_provider.ledger.errors import TokenRefused
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 ENROLMENT_WINDOW_S = 5.0
-"""How long the body of an enrolment may stand still. A person waits for it, who can try again."""
+"""How long the body of an enrolment may be too slow. A user waits for it, and can try again."""
 
 
 ENROLMENT_WITHIN_S = 15.0
-"""How long it may take in all."""
+"""How long the body of an enrolment may take in all."""
 
 
 async def enrol(central: ApiContext, request: Request) -> Response:
     source, authorization = source_of(request), request.headers.get("authorization")
-    central.guesses.check_attempts(source)
-    certificate = central.certificates.shown(request)
-    name = "unnamed"  # who has no token is not asked for its name
+    central.failed_enrolments.check_attempts(source)
+    certificate = central.certificates.read_subject(request)
+    name = "unnamed"  # without a valid token the body with the name is not read
     try:
         require_version(request.headers.get(MARKER_HEADER, ""))
         async with central.enrolments.place():
-            central.guesses.check_attempts(source)  # while this call waited others may have failed
-            # Before the body: who may not join can't have us keep anything.
-            if looks_like_a_users(authorization):
-                user = await manager_of_workers(authorization or "")
-                verb = partial(credentials.enrol_for, by=user)
+            central.failed_enrolments.check_attempts(source)  # others may have failed while this call waited
+            # Before the body is read, so that a caller that may not enrol can't occupy memory.
+            if is_airflow_token(authorization):
+                user = await authorize_manager(authorization or "")
+                verb = partial(credentials.enrol_by_user, by=user)
             else:
                 token = bearer(authorization, TokenKind.ENROLMENT)
                 await central.pool.workers.call(credentials.check_token, token, source=source)
                 verb = partial(credentials.enrol, token=token, source=source)
-        wish = decode(Enrolment, await _enrolment_body(request))
-        name = wish.name
+        asked = decode(Enrolment, await _enrolment_body(request))
+        name = asked.name
         enrolled = await central.pool.workers.call(
-            lambda session: verb(session, request=wish, life=credential_life(central), certificate=certificate)
+            lambda session: verb(session, request=asked, life=credential_life(central), certificate=certificate)
         )
     except (Refusal, TokenRefused) as error:
         if error.code in (ProblemCode.UNAUTHORIZED, ProblemCode.TOKEN_REFUSED):
-            central.guesses.note_failure(source)
+            central.failed_enrolments.note_failure(source)
         if error.code is ProblemCode.TOKEN_REFUSED:
-            await central.pool.workers.call(credentials.note_refused, source, name, str(error))
+            await central.pool.workers.call(credentials.record_refusal, source, name, str(error))
         raise
     return Response(encode(enrolled), 201, media_type="application/json")
 

@@ -1,6 +1,6 @@
-"""The gateway's route: one Execution API call of a job, checked, passed on, and acted on where it means something to us.
+"""The gateway's route: checks one Execution API call of a job, passes it on, and acts on calls with a meaning for the gateway.
 
-The matched rule says what a call is (:class:`.rules.Meaning`); nothing here looks at the path's text.
+The matched rule has the meaning of a call (:class:`.rules.Meaning`); the text of the path is not used here.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ from airflow_remote_provider.placeholder_names import FAIL
 T = TypeVar("T")
 
 WAITS = ("deferred", "awaiting_input")
-"""States in which a task waits; with what it goes on is read by :mod:`.deferral`."""
+"""States in which a task waits; :mod:`.deferral` reads the method and arguments with which it resumes."""
 MOVED_ON = frozenset({404, 409, 410})
-"""What Airflow says to a repeated `state` when the first one has let the scheduler go on: no such id any more, or not running."""
+"""Airflow's answers to a repeated `state` after the first one let the scheduler go on: unknown id, or not running."""
 RESUMED = FAIL.encode()
-"""In Airflow's answer to `run` of any task that did wait for something of ours."""
+"""Part of Airflow's answer to `run` of any task that resumes from a wait that the gateway stored."""
 NO_HOST = ""
-"""The host name of every remote task. Airflow's UI fetches logs from `http://<host name>:8793`, with a signed token; an address
-that a worker chose must never be called, and an empty one never is."""
+"""The host name of every remote task. Airflow's UI fetches logs from `http://<host name>:8793`, with a signed token. It must
+never call an address that a worker chose, and it never calls an empty one."""
 
 
-async def matched(central: ApiContext, request: Request, lease: WorkerLease) -> Match:
-    """Return the rule of a call: the one reading of its path.
+async def match_rule(central: ApiContext, request: Request, lease: WorkerLease) -> Match:
+    """Return the rule of a call. Its path is parsed nowhere else.
 
     Raises:
-        Refusal: `invalid`; there is none.
+        Refusal: `invalid`; there is no rule.
         LedgerError: the lease is over.
     """
     path = _raw_path(request)
     try:
         return rules.find(request.method, path)
     except NotAllowed as error:
-        await central.checks.lately(lease)  # a denial is recorded for the caller's own job only
+        await central.lease_cache.get_subject(lease)  # so that a denial is only recorded for the caller's own job
         raise await central.rights.refusal(lease, request.method, path, error) from None
 
 
-async def execution(central: ApiContext, request: Request, lease: WorkerLease, match: Match) -> Response:
-    """Serve one call. Four mean something to us besides: two starts, the task's state, and a secret that was not found."""
+async def serve_call(central: ApiContext, request: Request, lease: WorkerLease, match: Match) -> Response:
+    """Serve one call. Four kinds need more than passing on: two starts, the task's state, and a secret that was not found."""
     body = await read_body(request, central.settings.gateway_body_bytes)
     await central.rights.check_values(match, request, body)
     call = _Call(central, request, lease, match)
@@ -68,20 +68,20 @@ async def execution(central: ApiContext, request: Request, lease: WorkerLease, m
         return await _start(call, body)
     if match.meaning is Meaning.CONCLUDE:
         return await _conclude(call, body)
-    subject = await central.checks.lately(lease)
+    subject = await central.lease_cache.get_subject(lease)
     await central.rights.check(lease, subject, match, request, body)
     passed = await call.pass_on(body, subject)
     if match.meaning is Meaning.READ_SECRET and passed.status == 404 and request.method == "GET":
-        # Airflow also says "not found" when its database could not be asked, and the task would believe it: only what is said
-        # after the database has answered counts.
-        passed = await call.pass_on(body, await central.checks.anew(lease, fence.check))
+        # Airflow also answers "not found" when its database is unavailable, and the task would believe it. So only an answer
+        # after a successful query of the database counts.
+        passed = await call.pass_on(body, await central.lease_cache.confirm(lease, fence.check))
     if match.meaning is Meaning.START_CALLBACK and _may_start_callback(passed):
         return Response(status_code=204)
     return _response(passed)
 
 
 class _Call:
-    """One call on its way: who makes it, and the rule that it matched."""
+    """One call: its request, its lease and the rule that it matched."""
 
     def __init__(self, central: ApiContext, request: Request, lease: WorkerLease, match: Match) -> None:
         self.central = central
@@ -100,13 +100,13 @@ class _Call:
         return await self.central.pool.jobs.call(verb, *arguments, **options)
 
     async def object_of(self, body: bytes) -> dict[str, Any]:
-        """Return the body as a JSON object, which is then written anew: what was judged is what Airflow reads.
+        """Return the body as a JSON object. It is encoded again for Airflow, which then reads the same values as the rules.
 
         Raises:
-            Refusal: `invalid`; it is none.
+            Refusal: `invalid`; it is not a JSON object.
         """
         try:
-            said = await _apart(json.loads, body, size=len(body))
+            said = await _run_off_loop(json.loads, body, size=len(body))
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
@@ -114,12 +114,12 @@ class _Call:
         return said
 
     async def refusal(self, error: NotAllowed) -> Refusal:
-        """Record that this call is never allowed, if it is about a job of the caller's own; return its refusal.
+        """Record that this call is never allowed; return its refusal.
 
         Raises:
-            LedgerError: it is not, or the lease is over.
+            LedgerError: the job is not the caller's own, or the lease is over.
         """
-        await self.central.checks.lately(self.lease)
+        await self.central.lease_cache.get_subject(self.lease)
         return await self.central.rights.refusal(self.lease, self.match.method, self.match.raw, error)
 
 
@@ -127,11 +127,11 @@ class _Call:
 
 
 async def _start(call: _Call, body: bytes) -> Response:
-    """The task process asks whether it may run: accepts the offer. A resumed task is told what it goes on with."""
+    """Accept the offer and pass the task's start on. A resumed task gets its method and arguments in the answer."""
     said = await call.object_of(body)
-    # Again by the same task process it is answered as before: Airflow knows its user and pid.
-    subject = await call.central.checks.anew(call.lease, leases.accept)
-    call.central.beginnings.note_start(call.lease)
+    # A repeat by the same task process gets the same answer: Airflow knows its user and pid.
+    subject = await call.central.lease_cache.confirm(call.lease, leases.accept)
+    call.central.started_jobs.note_start(call.lease)
     await call.central.task_logs.create(subject.log_path)
     await call.check(subject, body)
     passed = await call.pass_on(_encoded(said | {"hostname": NO_HOST}), subject)
@@ -141,7 +141,7 @@ async def _start(call: _Call, body: bytes) -> Response:
 
 
 async def _resumed(call: _Call, passed: Passed, subject: Subject) -> Passed:
-    """Put what the task goes on with into Airflow's answer, which holds a placeholder for it."""
+    """Replace the placeholder in Airflow's answer with the method and arguments of the resumed task."""
     wait = await call.ledger(deferrals.resumption, subject.id)
     if wait is None:
         return passed
@@ -150,10 +150,10 @@ async def _resumed(call: _Call, passed: Passed, subject: Subject) -> Passed:
 
 
 def _may_start_callback(passed: Passed) -> bool:
-    """Whether a callback may run that Airflow did not start with this call.
+    """Return whether a callback may run although Airflow did not start it with this call.
 
-    Airflow before 3.4 has no such call. Since then it takes it once; a worker whose answer was lost asks again, and only the
-    worker that has the job can ask.
+    Airflow before 3.4 has no such call. Later versions accept it once; a worker that lost the answer repeats it, and only the
+    worker that has the job can.
     """
     if passed.status == 404:
         return not compat.has_callback_start()
@@ -169,22 +169,22 @@ def _may_start_callback(passed: Passed) -> bool:
 
 
 async def _conclude(call: _Call, body: bytes) -> Response:
-    """The task tells its state, which ends the job; or that it waits, which begins a wait."""
+    """Pass the task's state on. It ends the job, or begins a wait."""
     said = compat.state_for_this_airflow(await call.object_of(body))
     if said.get("state") == "up_for_reschedule":
-        call.central.beginnings.note_reschedule(call.lease)
+        call.central.started_jobs.note_reschedule(call.lease)
     wait: NewWait | None = None
     if said.get("state") in WAITS:
         try:
-            told = await _apart(deferral.read, said, size=len(body))
+            asked = await _run_off_loop(deferral.read, said, size=len(body))
         except NotAllowed as error:
             raise await call.refusal(error) from None
-        at_site, said = await _place(call, told, said["state"], body)
-        wait = NewWait(told.next_method, told.next_kwargs, told.kwargs, told.classpath if at_site else None)
-    passed_body = await _apart(_encoded, said, size=len(body))
-    subject = await call.central.checks.ending(call.lease, partial(_note_end, body=body, wait=wait))
+        at_site, said = await _place_trigger(call, asked, said["state"], body)
+        wait = NewWait(asked.next_method, asked.next_kwargs, asked.kwargs, asked.classpath if at_site else None)
+    passed_body = await _run_off_loop(_encoded, said, size=len(body))
+    subject = await call.central.lease_cache.end_lease(call.lease, partial(_note_end, body=body, wait=wait))
     if subject.passed_on:
-        return Response(status_code=204)  # said again to Airflow it would be the state of the task's next job
+        return Response(status_code=204)  # repeated to Airflow, it would become the state of the task's next job
     try:
         await call.check(subject, body)
         passed = await call.pass_on(passed_body, subject)
@@ -203,18 +203,18 @@ async def _conclude(call: _Call, body: bytes) -> Response:
 
 
 def _note_end(session: Session, lease: WorkerLease, *, body: bytes, wait: NewWait | None) -> Subject:
-    """Note the end of the task's work, and what it waits for, before Airflow hears of either."""
+    """Store the end of the task's work, and its wait, before either is passed on to Airflow."""
     subject = leases.conclude(session, lease, done=True, body=body)
     if wait is not None and not subject.concluded:
         deferrals.note(session, lease.job_id, wait)
     return subject
 
 
-async def _place(call: _Call, wait: deferral.Wait, state: str, body: bytes) -> tuple[bool, dict[str, Any]]:
-    """Decide where a wait's trigger runs: at a site, unless it only waits for a moment or runs on central by policy.
+async def _place_trigger(call: _Call, wait: deferral.Wait, state: str, body: bytes) -> tuple[bool, dict[str, Any]]:
+    """Return whether a wait's trigger runs at a site, and the body that Airflow gets.
 
-    A repeat of the call stays where the first one put it, whatever has become of the policy. Return whether it runs at a site,
-    and the body that Airflow gets.
+    A trigger runs at a site unless it only waits for a moment or a policy places it on central. A repeat of the call gets the
+    same place as the first one, even if the policy has changed.
     """
     if wait.classpath is None:
         return False, deferral.for_airflow(wait, state)
@@ -228,12 +228,12 @@ async def _place(call: _Call, wait: deferral.Wait, state: str, body: bytes) -> t
     except NotAllowed as error:
         raise await call.refusal(error) from None
     if not is_repeat:
-        await call.central.rights.insist(call.lease, [Ask(GrantKind.CONNECTIONS, (name,)) for name in names])
+        await call.central.rights.require_grants(call.lease, [Ask(GrantKind.CONNECTIONS, (name,)) for name in names])
     return False, deferral.for_code_on_central(wait, state, arguments)
 
 
-async def _apart(work: Callable[[Any], T], value: Any, *, size: int) -> T:
-    """Do *work* on what a body of *size* bytes holds: in a thread, if it would hold the event loop up."""
+async def _run_off_loop(work: Callable[[Any], T], value: Any, *, size: int) -> T:
+    """Run *work* on the content of a body of *size* bytes; in a thread if it would block the event loop."""
     return await asyncio.to_thread(work, value) if size > CHECKED_AT_ONCE else work(value)
 
 
@@ -246,13 +246,13 @@ def _response(passed: Passed) -> Response:
 
 
 def _raw_path(request: Request) -> str:
-    """Return the Execution API's path as it came, still percent-encoded: an XCom key may hold a slash.
+    """Return the Execution API's path as received, still percent-encoded, since an XCom key may have a slash.
 
     Raises:
-        Refusal: `invalid`; what leads to it is itself encoded, which no worker does.
+        Refusal: `invalid`; the part before it is itself percent-encoded, which no worker does.
     """
     raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
     _, found, path = raw.decode("ascii", "replace").partition(f"/jobs/{request.path_params['job_id']}/execution/")
     if not found:
-        raise Refusal(ProblemCode.INVALID, "the part of the path before the Execution API's own must not be percent-encoded")
+        raise Refusal(ProblemCode.INVALID, "the part of the path before the Execution API's own path must not be percent-encoded")
     return path.split("?", 1)[0]

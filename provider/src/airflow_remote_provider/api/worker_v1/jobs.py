@@ -27,12 +27,12 @@ from airflow_remote_provider.ledger.errors import TooLate
 from airflow_remote_provider.ledger.fence import WorkerLease
 
 EVENT_BYTES = 4 * 1024 * 1024
-"""Of a trigger's event, with the XComs of a task that it ends. The worker bounds a payload to 1 MiB."""
+"""Limit of a trigger's event, with the XComs of a task that it ends. The worker limits a payload to 1 MiB."""
 
 
 async def accept(central: ApiContext, _request: Request, lease: WorkerLease) -> Response:
     subject = await central.pool.jobs.call(leases.accept, lease)
-    central.beginnings.note_start(lease)
+    central.started_jobs.note_start(lease)
     await central.task_logs.create(subject.log_path)
     return Response(status_code=204)
 
@@ -40,14 +40,14 @@ async def accept(central: ApiContext, _request: Request, lease: WorkerLease) -> 
 async def decline(central: ApiContext, request: Request, lease: WorkerLease) -> Response:
     said = decode(Decline, await read_body(request, MESSAGE_BYTES))
     delay = timedelta(seconds=central.settings.reoffer_delay_seconds)
-    central.checks.forget(lease)
+    central.lease_cache.forget(lease)
     await central.pool.jobs.call(leases.decline, lease, said.reason, delay=delay)
     return Response(status_code=204)
 
 
 async def report(central: ApiContext, request: Request, lease: WorkerLease) -> Response:
     said = decode(Report, await read_body(request, MESSAGE_BYTES))
-    central.checks.forget(lease)
+    central.lease_cache.forget(lease)
     try:
         end = await central.pool.jobs.call(leases.report, lease, said)
     except TooLate:
@@ -55,26 +55,26 @@ async def report(central: ApiContext, request: Request, lease: WorkerLease) -> R
         raise
     if end is not None:
         await _note_end(central, lease, end)
-    central.beginnings.forget(lease)
-    central.dispatcher.freed(lease.worker_id)
+    central.started_jobs.forget(lease)
+    central.dispatcher.note_free_slots(lease.worker_id)
     return Response(status_code=204)
 
 
-async def _note_end(central: ApiContext, lease: WorkerLease, end: leases.End) -> None:
-    """Count jobs that failed before they had begun, and forget those before a job that had.
+async def _note_end(central: ApiContext, lease: WorkerLease, end: leases.JobEnd) -> None:
+    """Count jobs that failed before their own code began; reset the count when a job has begun.
 
-    In a transaction of its own: the report's holds the job's lock, and whoever offers jobs locks the worker first.
+    In its own transaction: the report's transaction holds the job's lock, while an offer locks the worker first.
     """
-    if central.beginnings.says_nothing(lease) and not end.has_written:
+    if central.started_jobs.is_inconclusive(lease) and not end.has_written:
         return
-    has_begun = central.beginnings.has_begun(lease)
+    has_begun = central.started_jobs.has_begun(lease)
     if end.is_success or end.has_written or has_begun:
         if central.registry.early_failures(lease.worker_id):
             await central.pool.jobs.call(breaker.note_begun, lease.worker_id)
     elif has_begun is False or not end.was_accepted:
         worker = await central.pool.jobs.call(breaker.note_failure, lease, end.reason)
         if worker is not None:
-            # The next job's end may come before the news of this one; and the worker's open poll hears of a pause.
+            # At once, because the next job may end before the notification arrives; and the open poll must receive a pause.
             central.registry.on_change(central.registry.remember(worker))
 
 
@@ -84,10 +84,10 @@ async def report_event(central: ApiContext, request: Request, lease: WorkerLease
     try:
         await central.pool.jobs.blocking(partial(_check_event, event, body))
     except OutOfBounds as error:
-        raise Refusal(ProblemCode.INVALID, f"the event is not taken: {error}") from None
-    central.checks.forget(lease)
+        raise Refusal(ProblemCode.INVALID, f"the event is refused: {error}") from None
+    central.lease_cache.forget(lease)
     await central.pool.jobs.call(leases.fire, lease, event)
-    central.dispatcher.freed(lease.worker_id)
+    central.dispatcher.note_free_slots(lease.worker_id)
     return Response(status_code=204)
 
 

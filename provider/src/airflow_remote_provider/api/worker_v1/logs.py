@@ -1,4 +1,4 @@
-"""Routes of logs: a job's, those of many triggers, and the worker's own."""
+"""Routes of logs: a job's log, the logs of many triggers, and the worker log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.workers import WorkerRecord
-from airflow_remote_provider.stores import OutOfStep, Unstorable
+from airflow_remote_provider.stores import Unstorable, WrongOffset
 
 LOG_PACKED_BYTES = 1024 * 1024
 
@@ -34,7 +34,7 @@ LOG_BYTES = 8 * 1024 * 1024
 
 
 WORKER_LOG_BYTES = 1024 * 1024
-"""A worker says little of itself; what it sends at once is bounded here, how often by `shares.OWN_LOG_CALLS_PER_S`."""
+"""Limit of one chunk of the worker log, which is short. The calls are limited by `rate_limits.WORKER_LOG_CALLS_PER_S`."""
 
 
 LONGEST_LOG = 1 << 62
@@ -46,19 +46,19 @@ STRETCH = re.compile(r"[0-9A-Za-z-]{1,64}")
 async def append_worker_log(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     stretch, offset = request.query_params.get("stretch", ""), _offset(request)
     if not STRETCH.fullmatch(stretch):
-        raise Refusal(ProblemCode.INVALID, "a worker's own log needs ?stretch= with 1 to 64 letters, digits or -")
+        raise Refusal(ProblemCode.INVALID, "a worker log needs ?stretch= with 1 to 64 letters, digits or -")
     central.worker_log_limits.take(worker.id)
     body = await _log_body(request, WORKER_LOG_BYTES)
-    # In the lane of polls, not of jobs: no task waits behind it.
+    # In the lane of polls rather than jobs, so that no task waits for it.
     append = central.pool.workers.blocking(lambda: central.worker_logs.append(worker.id, stretch, offset, body()))
     size = await _in_step(append)
     return json_response(LogAppended(size))
 
 
 async def append_many(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
-    """Append pieces of many logs; what is wrong with one disturbs no other."""
+    """Append chunks of many logs. An error of one chunk does not affect the others."""
     central.trigger_log_limits.take(worker.id)
-    with central.shares.place(worker.id):
+    with central.rate_limits.place(worker.id):
         body = await _log_body(request, LOG_BYTES)
         chunks = decode(LogChunks, await central.pool.jobs.blocking(body)).chunks
         results = [await _append_chunk(central, WorkerLease(worker.id, chunk.job_id, chunk.epoch), chunk) for chunk in chunks]
@@ -70,7 +70,7 @@ async def _append_chunk(central: ApiContext, lease: WorkerLease, chunk: LogChunk
     try:
         size = await central.task_logs.append(lease, chunk.offset, chunk.text.encode)
         metrics.count("remote.log.bytes", max(0, size - chunk.offset))
-    except OutOfStep as step:
+    except WrongOffset as step:
         size = max(0, step.size)
     except (LedgerError, Unstorable) as error:
         refused = str(error)
@@ -90,12 +90,12 @@ def _offset(request: Request) -> int:
         if not 0 <= offset < LONGEST_LOG:
             raise ValueError
     except (KeyError, ValueError):
-        raise Refusal(ProblemCode.INVALID, "a log chunk needs ?offset= with a number of bytes from 0 on") from None
+        raise Refusal(ProblemCode.INVALID, "a log chunk needs ?offset= with a number of bytes, 0 or more") from None
     return offset
 
 
 async def _log_body(request: Request, most: int) -> Callable[[], bytes]:
-    """Return what unpacks the chunk; that is work for a thread."""
+    """Read the body; return a function that unpacks it, to be called in a thread."""
     body = await read_body(request, LOG_PACKED_BYTES)
     packed = request.headers.get("content-encoding", "") == "gzip"
     return lambda: unpack(body, most) if packed else body
@@ -104,7 +104,7 @@ async def _log_body(request: Request, most: int) -> Callable[[], bytes]:
 async def _in_step(append: Awaitable[int]) -> int:
     try:
         return await append
-    except OutOfStep as step:
+    except WrongOffset as step:
         raise Refusal(
-            ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; go on from there", size=max(0, step.size)
+            ProblemCode.LOG_OFFSET, f"central holds {step.size} bytes of this log; continue from there", size=max(0, step.size)
         ) from None

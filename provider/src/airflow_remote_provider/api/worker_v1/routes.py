@@ -1,4 +1,4 @@
-"""The routes of `/remote/v1` (docs/protocol.md): parse, check who calls, call one ledger verb, answer."""
+"""The routes of `/remote/v1` (docs/protocol.md): parse, authenticate the caller, call one ledger verb, answer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from airflow_remote_provider.api.problems import as_response, problem_response
 from airflow_remote_provider.api.worker_v1 import enrolment, jobs, logs, sessions
 from airflow_remote_provider.api.worker_v1.callers import as_worker, in_session, on_job
 from airflow_remote_provider.api.worker_v1.context import ApiContext
-from airflow_remote_provider.api.worker_v1.job_bounds import within_bounds
+from airflow_remote_provider.api.worker_v1.job_bounds import serve_within_bounds
 from airflow_remote_provider.api.worker_v1.sending import Endpoint
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 
 def routes(central: ApiContext) -> list[Route]:
-    """Return all routes; anything else under our prefix needs a credential too, and is then `not-found`."""
+    """Return all routes. Any other path under the prefix also needs a credential, and is then `not-found`."""
     anything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return [
         _route(central, "/enrol", enrolment.enrol, ["POST"]),
@@ -33,7 +33,7 @@ def routes(central: ApiContext) -> list[Route]:
         _route(central, "/jobs/{job_id}/event", partial(on_job, jobs.report_event), ["POST"]),
         _route(central, "/jobs/{job_id}/report", partial(on_job, jobs.report), ["POST"]),
         _route(central, "/jobs/{job_id}/log", partial(on_job, logs.append), ["POST"]),
-        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(on_job, within_bounds), anything),
+        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(on_job, serve_within_bounds), anything),
         _route(central, "/logs", partial(in_session, logs.append_many), ["POST"]),
         _route(central, "/log", partial(in_session, logs.append_worker_log), ["POST"]),
         _route(central, "/usage", partial(in_session, sessions.report_usage), ["POST"]),

@@ -1,7 +1,7 @@
-"""Sends a route's answer, and keeps what the call holds (its place, its bytes) until the client has taken the answer.
+"""Sends a route's answer, and keeps the call's place and held bytes until the client has received the answer.
 
-A client that does not read keeps its own places and nothing else. An answer is sent in pieces, each when the one before has left:
-then the server's buffer never has more than about one piece of it.
+A client that does not read blocks only its own places. An answer is sent in pieces, each after the previous one was sent, so that
+the server's buffer never has more than about one piece.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from airflow_remote_provider.api.admission.holdings import holding_of
 PIECE = 64 * 1024
 """The high-water mark of the server's buffer."""
 PIECE_WITHIN_S = 60.0
-"""How long the client may take for one piece: about 1 KiB/s, as for bodies. Of a slower one the answer is dropped."""
+"""How long the client may take for one piece: about 1 KiB/s, as for bodies. The answer for a slower client is dropped."""
 DRAINED_BYTES = 256 * 1024
-"""A body that was refused unread is received all the same, and forgotten, if it is no longer than this: so the client gets the
-answer. Else the connection is closed. A list of 2,500 jobs has so many bytes."""
+"""A body that was refused unread is still received and discarded if it is no longer than this, so that the client gets the
+answer. Otherwise the connection is closed. A list of 2,500 jobs has this size."""
 _KEY = "airflow_remote.places"
 
 
 class Endpoint:
-    """An ASGI application of one route: *answer* makes the response, and raises nothing."""
+    """The ASGI application of one route. *answer* makes the response and must not raise."""
 
     def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
         self._answer = answer
@@ -47,13 +47,13 @@ class Endpoint:
 
 
 def places_of(request: Request) -> ExitStack:
-    """Return what holds this call's places until its answer has been sent."""
+    """Return the exit stack that keeps this call's places until its answer has been sent."""
     places: ExitStack = request.scope[_KEY]
     return places
 
 
 class _Arrival:
-    """The request's messages; remembers whether the body came to its end."""
+    """Receives the request's messages, and remembers whether the body was received completely."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -86,12 +86,12 @@ async def _send(request: Request, response: Response, send: Send) -> None:
             await send({"type": "http.response.body", "body": body[begin : begin + PIECE], "more_body": True})
             begin += PIECE
             continue
-        # The rest is forgotten, the place is kept: whoever does not read may do so on no more connections than it has places.
+        # Drop the rest but keep the place, so that a client has no more unread connections than places.
         del body
         holding_of(request).give_back()
         await _disconnected(request)
         return
-    # Whoever passes our messages on takes the last one when it has sent all others.
+    # The server accepts the last message when it has sent all others.
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -1,4 +1,4 @@
-"""Routes of a worker's session: open, poll, end; and what a worker reports about itself."""
+"""Routes of a worker's session (open, poll, end) and of the worker's reports about itself."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ from airflow_remote_provider.ledger import leases, runtimes, sessions, usage, wo
 from airflow_remote_provider.ledger.errors import Cloned
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
-OURS = frozenset(Capability)
+CAPABILITIES = frozenset(Capability)
 
 
 LIST_BYTES = 2 * 1024 * 1024
-"""Of a poll or a session: one that lists 10,000 jobs is 1 MB."""
+"""Limit of a poll or a session request. One that lists 10,000 jobs has 1 MB."""
 
 
 USAGE_BYTES = 1024 * 1024
@@ -59,7 +59,7 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
     require_version(asked.protocol)
     async with central.sessions.turn(worker.id):
         try:
-            certificate = central.certificates.shown(request)
+            certificate = central.certificates.read_subject(request)
             record = await central.pool.workers.call(sessions.open_session, worker.id, asked, certificate=certificate)
         except Cloned:
             await central.pool.workers.call(sessions.flag_clone, worker.id)
@@ -67,7 +67,7 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
         central.registry.remember(record)
         older = central.dispatcher.room.get(worker.id)
         if older is not None and older.worker.session_id != record.session_id:
-            older.tell(session_taken())
+            older.reply(session_taken())
         stops = await _renew(central, record, Poll(0, 0, 0, asked.jobs))
     return json_response(
         Session(
@@ -75,7 +75,7 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
             worker_id=record.id,
             name=record.name,
             protocol=PROTOCOL_VERSION,
-            capabilities=sorted(capability.value for capability in agree(OURS, asked.capabilities)),
+            capabilities=sorted(capability.value for capability in agree(CAPABILITIES, asked.capabilities)),
             poll_s=central.settings.poll_seconds,
             retry_s=central.settings.retry_seconds,
             intent=record.intent,
@@ -97,7 +97,7 @@ async def end_session(central: ApiContext, request: Request, worker: WorkerRecor
 
 
 def _life_s(central: ApiContext, record: WorkerRecord) -> float:
-    """Return the life of the worker's credential; of one that was made before credentials ended, what it should be."""
+    """Return the lifetime of the worker's credential; for an old one without an expiry, the configured lifetime."""
     if record.expires_at is None or record.issued_at is None:
         return credential_life(central).total_seconds()
     return (record.expires_at - record.issued_at).total_seconds()
@@ -105,14 +105,14 @@ def _life_s(central: ApiContext, record: WorkerRecord) -> float:
 
 async def poll(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     asked = decode(Poll, await _list_body(central, request, worker))
-    holding_of(request).give_back()  # it is read, and the poll may be parked for a minute
+    holding_of(request).give_back()  # the body has been read, and the poll may be parked for a minute
     async with central.polls.turn(worker.id):
         stops = await _renew(central, worker, asked)
         if stops:
             return _reply(central, asked, News(stops=stops))
         if asked.intent_revision == worker.intent.revision != worker.received_revision:
-            heard = await central.pool.workers.call(workers.note_heard, worker.id, asked.intent_revision)
-            worker = central.registry.remember(heard)
+            record = await central.pool.workers.call(workers.note_received_intent, worker.id, asked.intent_revision)
+            worker = central.registry.remember(record)
     if worker.intent.revision > asked.intent_revision:
         return _reply(central, asked, News(intent=worker.intent))
     parked = Parked(
@@ -134,16 +134,16 @@ async def poll(central: ApiContext, request: Request, worker: WorkerRecord) -> R
 
 
 async def _list_body(central: ApiContext, request: Request, worker: WorkerRecord) -> bytes:
-    """Return a body that lists jobs. One that lists far more than is leased to the worker costs as much as many calls.
+    """Return a body that lists jobs. A list of many more jobs than are leased to the worker is charged as several calls.
 
     Raises:
-        Refusal: `busy`: this worker sends too long lists too often; `too-large`, `too-slow`.
+        Refusal: `busy`: this worker sends long lists too often; `too-large`, `too-slow`.
     """
     announced = announced_bytes(request)
-    central.lists.take(worker.id, announced)
+    central.job_lists.take(worker.id, announced)
     body = await read_body(request, LIST_BYTES)
     if len(body) > announced:
-        central.lists.take(worker.id, len(body))
+        central.job_lists.take(worker.id, len(body))
     return body
 
 
@@ -154,19 +154,19 @@ async def _renew(central: ApiContext, worker: WorkerRecord, poll: Poll) -> list[
     if len(poll.jobs) <= FREE_JOBS:
         return await central.pool.workers.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
     stops, leased = await central.pool.workers.call(_renew_and_count, worker.id, poll.jobs, deadline=deadline)
-    central.lists.note(worker.id, leased)
+    central.job_lists.note(worker.id, leased)
     return stops
 
 
 def _renew_and_count(
     session: DatabaseSession, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta
 ) -> tuple[list[Stop], int]:
-    """As :func:`..ledger.leases.renew`, and how many jobs are leased to the worker."""
+    """As :func:`..ledger.leases.renew`; also return how many jobs are leased to the worker."""
     return leases.renew(session, worker_id, held, deadline=deadline), leases.count_leased(session, worker_id)
 
 
 async def _wait(request: Request, parked: Parked, wait_s: float) -> News | Exception:
-    """Wait for news, at most *wait_s*, or until the client has gone (then nothing can be told to this poll any more)."""
+    """Wait for news for at most *wait_s*, or until the client has disconnected, after which no answer can be sent."""
     gone = asyncio.ensure_future(_disconnected(request))
     waiting: list[asyncio.Future[Any]] = [parked.answer, gone]
     try:
@@ -201,12 +201,12 @@ async def ping(_central: ApiContext, _request: Request, worker: WorkerRecord) ->
 
 async def report_usage(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     central.usage_limits.take(worker.id)
-    told = decode(Usage, await read_body(request, USAGE_BYTES))
-    await central.pool.workers.call(usage.note, worker.id, told)
-    return json_response(UsageNoted(central.usage_pace.next_s(worker.id, asyncio.get_running_loop().time())))
+    report = decode(Usage, await read_body(request, USAGE_BYTES))
+    await central.pool.workers.call(usage.note, worker.id, report)
+    return json_response(UsageNoted(central.usage_interval.note_report(worker.id, asyncio.get_running_loop().time())))
 
 
 async def report_runtime(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
-    told = decode(Runtime, await read_body(request, MESSAGE_BYTES))
-    trouble = await central.pool.workers.call(runtimes.note, worker.id, told)
+    report = decode(Runtime, await read_body(request, MESSAGE_BYTES))
+    trouble = await central.pool.workers.call(runtimes.note, worker.id, report)
     return json_response(RuntimeNoted(trouble))

@@ -1,7 +1,7 @@
-"""The logs of jobs in the log store: which file a chunk goes to, and that the lease still has that file while it is written.
+"""Writes task logs to the log store: finds the file for a chunk, and checks that the lease still has it during the write.
 
-A place is asked for once for each lease; what may have changed since is checked with each chunk, by one statement, under the
-file's lock: a newer job may take the path over at any moment, and nothing may be appended behind it (ADR 0023).
+The place of a lease is queried once. Each chunk then checks by one statement, under the file's lock, that it has not changed: a
+newer job may take the path over at any moment, and nothing may be appended after its lines (ADR 0023).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from airflow_remote_provider.stores import LogStore, Unstorable
 log = logging.getLogger(__name__)
 
 MOST_PLACES = 10_000
-"""Places kept: some hundred bytes each, and more than one process has jobs that log at once."""
+"""Places that are remembered, at some hundred bytes each: more than the jobs that log through one process at once."""
 MOST_MOVES = 5
-"""How often a place may change while one chunk is written. Each job that takes the path over moves it once."""
+"""How often a place may change while one chunk is written. It changes once for each job that takes the path over."""
 
 
 class _Moved(Exception):
-    """The lease's place in the store has changed since it was asked for; nothing was written."""
+    """The lease's place in the store has changed since it was queried; nothing was written."""
 
 
 class TaskLogs:
-    """The task logs as one API process writes them."""
+    """Writes the task logs of one API process."""
 
     def __init__(self, pool: LedgerPool, store: LogStore) -> None:
         self._pool = pool
@@ -40,21 +40,21 @@ class TaskLogs:
         self._places: OrderedDict[WorkerLease, LogPlace] = OrderedDict()
 
     async def create(self, path: str) -> None:
-        """Let there be a file from the job's acceptance on: without one, Airflow's UI would ask the worker for it by network.
+        """Create an empty file when a job is accepted: without one, Airflow's UI would ask the worker for it over the network.
 
-        A store that can't have it says so again when the first bytes come; the task is not concerned.
+        A failure is only logged; the task is not affected, and the first chunk fails in the same way.
         """
         try:
             await self._pool.jobs.blocking(lambda: self._store.create(path))
         except (OSError, Unstorable) as error:
-            log.warning("There is no empty log file for a job that was accepted (%s): %s", path, error)
+            log.warning("Can't create the empty log file of an accepted job (%s): %s", path, error)
 
     async def append(self, lease: WorkerLease, offset: int, body: Callable[[], bytes]) -> int:
-        """Append what *body* unpacks at *offset* of the lease's log; return how many bytes central holds of it.
+        """Append the bytes that *body* returns at *offset* of the lease's log; return how many bytes of it central holds.
 
         Raises:
             LedgerError: the lease is not, or no longer, this worker's.
-            OutOfStep, Unstorable: as :meth:`..logstores.LogStore.append`.
+            WrongOffset, Unstorable: as :meth:`..stores.LogStore.append`.
         """
         for _ in range(MOST_MOVES):
             place = self._places.get(lease) or await self._place(lease)
@@ -72,7 +72,7 @@ class TaskLogs:
         return self._store.append(place.path, place.base, offset, body(), confirm=confirm)
 
     async def _place(self, lease: WorkerLease) -> LogPlace | None:
-        """Return the lease's place and keep it; None if it was only being made, and must be asked for again."""
+        """Return the lease's place and remember it; None if it was only now created, and must be queried again."""
         place = await self._pool.jobs.call(log_places.log_place, lease)
         if place.path is None:
             await self._pool.jobs.blocking(lambda: self._fix(log_places.end_log, lease, place))
@@ -86,7 +86,7 @@ class TaskLogs:
         return place
 
     def _fix(self, verb: Callable[[Session, WorkerLease, int], object], lease: WorkerLease, place: LogPlace) -> None:
-        # Sized before the transaction: an append holds the file's lock while it asks the database.
+        # Measured before the transaction, because an append holds the file's lock while it queries the database.
         self._pool.here(verb, lease, self._store.size(place.own_path))
 
 

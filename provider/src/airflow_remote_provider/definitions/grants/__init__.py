@@ -1,7 +1,7 @@
-"""What one job may read and do beyond its own task instance. Values only: no database, no Airflow, no opinion on who decides.
+"""Grants: the rights of a job beyond its own task instance. Values only, without database and Airflow.
 
-Where a grant comes from: :mod:`.inferred` (the task's definition), :mod:`.declared` (its `executor_config`) and the policy of its
-queue (:mod:`..ledger.queue_policy`). What needs one: :mod:`..api.rules`.
+A grant comes from the task's definition (:mod:`.inferred`), its `executor_config` (:mod:`.declared`) and the policy of its queue
+(:mod:`...ledger.queue_policy`). :mod:`...api.gateway.rules` decides which calls need one.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from fnmatch import fnmatchcase
 
 
 class GrantKind(str, Enum):
-    """What a name in a grant is the name of. The value is the key in `executor_config["remote"]` and the option of the CLI."""
+    """The kind of thing that a grant names. The value is the key in `executor_config["remote"]` and the option of the CLI."""
 
     CONNECTIONS = "connections"
     VARIABLES = "variables"
     WRITES = "writes"
-    """Variables to set and to delete."""
+    """Variables to set and delete."""
     XCOMS_OF = "xcoms_of"
-    """Dags, of any of whose runs XComs may be read. Those of the job's own Dag run need no grant."""
+    """Dags whose XComs can be read, in all their runs. XComs of the job's own Dag run need no grant."""
     DAGS = "dags"
-    """Dags about whose runs to ask. Asking about the job's own Dag needs no grant."""
+    """Dags whose runs can be queried. Queries about the job's own Dag need no grant."""
     TRIGGER_DAGS = "trigger_dags"
-    """Dags whose runs to trigger and to clear, the job's own Dag included."""
+    """Dags whose runs can be triggered and cleared, including the job's own Dag."""
     ASSETS = "assets"
-    """Assets (by name or URI) and aliases to read: definition, events, state. The task's inlets and outlets are inferred."""
+    """Assets (by name or URI) and aliases whose definition, events and state can be read. Inlets and outlets are inferred."""
     ASSET_WRITES = "asset_writes"
-    """Assets and aliases to emit events for, and to set and delete state of. The task's outlets are inferred."""
+    """Assets and aliases for which events can be emitted and state can be set and deleted. Outlets are inferred."""
     CODE_ON_CENTRAL = "code_on_central"
-    """Trigger classes that central's own triggerer runs for tasks of a queue, instead of a worker. Only an administrator can name
-    them, for a queue, and each by its whole import path."""
+    """Trigger classes that central's own triggerer, instead of a worker, runs for tasks of a queue. Only an administrator can
+    name them, per queue, and each by its whole import path."""
 
     @property
     def noun(self) -> str:
@@ -51,24 +51,24 @@ NOUNS = {
     GrantKind.CODE_ON_CENTRAL: "running on central the trigger",
 }
 DECLARED = tuple(kind for kind in GrantKind if kind is not GrantKind.CODE_ON_CENTRAL)
-"""What the author of a Dag may declare for a task."""
+"""Kinds that the author of a Dag can declare for a task."""
 SECRET = frozenset({GrantKind.CONNECTIONS, GrantKind.VARIABLES})
-"""Every read of these is recorded, not only the denied ones."""
+"""Kinds of which every read is recorded, not only denied ones."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What a call needs a grant for: any one of *names*; when *listing*, all names that begin with it."""
+    """The right that a call needs: a grant for one of *names*, or, when *listing*, for all names that begin with the first."""
 
     kind: GrantKind
     names: tuple[str, ...]
     listing: bool = False
     run: str = ""
-    """Of :attr:`Kind.DAGS`: the one run that it is about, if it is about one."""
+    """Only for :attr:`GrantKind.DAGS`: the single run that the call is about, if any."""
 
     @property
     def name(self) -> str:
-        """The name to speak of."""
+        """The name to show."""
         return self.names[0] + ("*" if self.listing else "")
 
 
@@ -105,11 +105,11 @@ class Grant:
 
 
 def named(names: Mapping[GrantKind, Iterable[str]]) -> Grant:
-    """Return the grant of exactly these names, whatever characters they have."""
+    """Return the grant of exactly these names, even if they contain wildcard characters."""
     return Grant({kind: frozenset(map(glob.escape, some)) for kind, some in names.items()})
 
 
 def _covers(pattern: str, prefix: str) -> bool:
-    """Whether *pattern* grants every name that begins with *prefix*."""
+    """Return whether *pattern* grants every name that begins with *prefix*."""
     stem = pattern.rstrip("*")
     return pattern != stem and not any(special in stem for special in "*?[") and prefix.startswith(stem)

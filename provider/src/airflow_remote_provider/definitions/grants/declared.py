@@ -1,4 +1,4 @@
-"""What a task's author declares: `executor_config={"remote": {"connections": ["plant_*"], …}}`."""
+"""Reads the grants that a task's author declares: `executor_config={"remote": {"connections": ["plant_*"], …}}`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 from airflow_remote_provider.definitions.grants import DECLARED, Grant, GrantKind, named
 
 SECTION = "remote"
-"""The key in `executor_config` that is ours."""
+"""Our key in `executor_config`."""
 NOTED = "remote_inferred"
-"""The key in `executor_config` where :mod:`..policies` notes what it inferred from the task when its Dag file was parsed."""
+"""The key in `executor_config` under which :mod:`..policies` notes the names that it inferred when the Dag file was parsed."""
 OF_FILE = "of_file"
-"""The key there of what its Dag file reads when it is loaded."""
+"""The key in that note for the names that the Dag file reads when it is loaded."""
 
 OTHER_KEYS = frozenset({"lost_after", "labels"})
-"""Keys of the same section that have nothing to do with grants."""
+"""Keys of the same section that are not about grants."""
 
 
 class BadDeclaration(ValueError):
-    """`executor_config["remote"]` can't be read; the text names the key, what is wrong with it and what is right."""
+    """`executor_config["remote"]` is not valid; the text names the key, the cause and the remedy."""
 
 
 def declared(executor_config: object) -> Grant:
-    """Return what *executor_config* declares.
+    """Return the grant that *executor_config* declares.
 
     Raises:
-        BadDeclaration: a key that nobody knows, or a value that is no list of names.
+        BadDeclaration: a key is unknown, or a value is not a list of names.
     """
     section = executor_config.get(SECTION) if isinstance(executor_config, Mapping) else None
     if section is None:
@@ -41,13 +41,13 @@ def declared(executor_config: object) -> Grant:
 
 
 def noted(executor_config: object) -> Grant:
-    """Return what was inferred from the task, and from its file, when the Dag file was parsed."""
+    """Return the grant that was inferred from the task and its file when the Dag file was parsed."""
     section = executor_config.get(NOTED) if isinstance(executor_config, Mapping) else None
     return _as_noted(section) | noted_of_file(executor_config)
 
 
 def noted_of_file(executor_config: object) -> Grant:
-    """Return what whatever loads the task's Dag file reads by that, as it was noted with the task."""
+    """Return the grant for the names that loading the task's Dag file reads, as noted with the task."""
     section = executor_config.get(NOTED) if isinstance(executor_config, Mapping) else None
     return _as_noted(section.get(OF_FILE)) if isinstance(section, Mapping) else Grant()
 
@@ -57,7 +57,7 @@ def _as_noted(section: object) -> Grant:
 
 
 def spell(names: Mapping[GrantKind, Iterable[str]]) -> str:
-    """Return the `executor_config` that declares *names*, to be pasted into a Dag."""
+    """Return the source text of the `executor_config` that declares *names*, to be pasted into a Dag."""
     kinds = ", ".join(f'"{kind.value}": {_listed(names[kind])}' for kind in DECLARED if names.get(kind))
     return f'executor_config={{"{SECTION}": {{{kinds}}}}}'
 
@@ -75,8 +75,8 @@ def _names(kind: GrantKind, value: object) -> frozenset[str]:
 def _unknown(key: Any) -> str:
     known = sorted({*OTHER_KEYS, *(kind.value for kind in DECLARED)})
     near = difflib.get_close_matches(str(key), known, n=1)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    return f'executor_config["{SECTION}"] has the key {key!r}, which means nothing{meant} Known are: {", ".join(known)}'
+    meant = f"; did you mean {near[0]!r}?" if near else "."
+    return f'executor_config["{SECTION}"] has the unknown key {key!r}{meant} Known keys: {", ".join(known)}'
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Names of fields that say what their value is the name of."""
+"""Recognises fields by their names whose values are names of connections or Dags."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ CONNECTION_FIELD = re.compile(r"(.*_)?conn_ids?")
 DAG_FIELD = re.compile(r".*_dag_ids?")
 """`trigger_dag_id`, `external_dag_id`; not `dag_id`, which is the task's own."""
 TRIGGERED_DAG_FIELD = re.compile(r"(.*_)?trigger_dag_ids?")
-"""Of these the fields that name a Dag to trigger: `trigger_dag_id` of TriggerDagRunOperator."""
+"""The fields among these that name a Dag to trigger: `trigger_dag_id` of TriggerDagRunOperator."""
 DEEPEST = 12
-"""Levels of dicts, lists and objects that are looked into; nobody writes more by hand."""
+"""How many levels of dicts, lists and objects are searched; no one writes more by hand."""
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Return the texts that a field has: one, or a list of them."""
+    """Yield the texts in a field: one, or a list of them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple, set, frozenset)):
@@ -24,10 +24,10 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def connections_in(value: Any, depth: int = 0) -> Iterator[str]:
-    """Return the connections that JSON names, however deep.
+    """Yield the connections that JSON names, at any depth.
 
     Raises:
-        RecursionError: deeper than anybody would write it.
+        RecursionError: the value is nested deeper than anyone would write it.
     """
     if depth > DEEPEST * 4:
         raise RecursionError

@@ -1,8 +1,8 @@
-"""What a task's definition itself names: fields such as `ssh_conn_id`, and `conn`, `var` and `xcom_pull` in its templates.
+"""Finds the names in a task's definition: fields such as `ssh_conn_id`, and `conn`, `var` and `xcom_pull` in its templates.
 
-Works on a task as its Dag file made it and on one that Airflow has read back from its database; of the latter only templated
-fields are left (and of those the first 4,096 characters), which is why :mod:`..policies` looks at the former.
-What is only known when the task runs (`conn[params.site]`, `Variable.get(…)` in a function) can't be inferred.
+Works on a task as its Dag file made it, and on one that Airflow has read back from its database. The latter only has its
+templated fields (and of those the first 4,096 characters), so :mod:`..policies` uses the former.
+Names that are only known when the task runs (`conn[params.site]`, `Variable.get(…)` in a function) can't be inferred.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from airflow_remote_provider.definitions.grants.fields import CONNECTION_FIELD, 
 NOT_FIELDS = frozenset({"executor_config", "params", "default_args", "inlets", "outlets", "task_group", "dag"})
 CALLBACKS = ("on_execute_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback", "on_success_callback")
 MAIL = "smtp_default"
-"""With which Airflow's own mail about a failed task is sent, from where it ran."""
+"""The connection of Airflow's own mail about a failed task, which is sent from where the task ran."""
 
 KINDS_OF_FIELDS = (
     (CONNECTION_FIELD, GrantKind.CONNECTIONS),
     (DAG_FIELD, GrantKind.DAGS),
     (TRIGGERED_DAG_FIELD, GrantKind.TRIGGER_DAGS),
 )
-"""What a field's name grants. An operator that triggers a Dag also asks about the run that it triggered."""
+"""The kinds that a field's name grants. An operator that triggers a Dag also queries the run that it triggered."""
 
 Names = dict[GrantKind, set[str]]
 
 
 def of_task(task: Any) -> Names:
-    """Return every name in the definition of *task*, by kind: a task of the SDK's or a serialized one, mapped or not."""
+    """Return every name in the definition of *task*, by kind. *task* is of the Task SDK or serialized, mapped or not."""
     found: Names = defaultdict(set)
     _of_object(task, found, own_dag=getattr(task, "dag_id", "") or "", depth=0)
     if getattr(task, "email", None) and (task.email_on_failure or task.email_on_retry):
@@ -48,13 +48,14 @@ def of_task(task: Any) -> Names:
 
 
 def _assets(named: Iterable[Any] | None) -> Iterator[str]:
-    """Return the names and URIs in a task's inlets or outlets: assets, references to assets, aliases."""
+    """Yield the names and URIs in a task's inlets or outlets: assets, references to assets, aliases."""
     for asset in named or ():
         yield from (name for name in (getattr(asset, "name", None), getattr(asset, "uri", None)) if isinstance(name, str))
 
 
 def of_arguments(arguments: object) -> Names:
-    """Return what the arguments of a callback name; not the context among them, whose `conf` is of whoever triggered the run."""
+    """Return the names in the arguments of a callback, except in the context: its `conf` comes from the user who triggered the
+    run."""
     if isinstance(arguments, Mapping):
         arguments = {name: value for name, value in arguments.items() if name != "context"}
     found: Names = defaultdict(set)
@@ -64,17 +65,17 @@ def of_arguments(arguments: object) -> Names:
 
 
 def _of_object(thing: Any, found: Names, *, own_dag: str, depth: int) -> None:
-    """Look at a task, a notifier, or anything else with `template_fields`."""
+    """Add the names in a task, a notifier, or another object with `template_fields`."""
     _of_fields(_fields(thing), tuple(getattr(thing, "template_fields", ())), found, own_dag=own_dag, depth=depth)
 
 
 def _fields(thing: Any) -> Iterator[tuple[str, Any]]:
     partial = getattr(thing, "partial_kwargs", None)
-    if partial is not None:  # mapped: there is no instance yet
+    if partial is not None:  # mapped: no instance exists yet
         expanded = getattr(getattr(thing, thing._expand_input_attr), "value", None)
         yield from _filled_in_later(thing, {*partial, *(expanded if isinstance(expanded, Mapping) else ())})
         yield from partial.items()
-        if thing._expand_input_attr == "op_kwargs_expand_input":  # a function's arguments, all of them rendered
+        if thing._expand_input_attr == "op_kwargs_expand_input":  # the arguments of a function, which are all rendered
             yield "op_kwargs", expanded
         else:
             yield from _entries(expanded)
@@ -85,7 +86,8 @@ def _fields(thing: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _filled_in_later(task: Any, given: set[str]) -> Iterator[tuple[str, Any]]:
-    """What `__init__` will get for arguments that nobody gave: from `default_args`, or `ssh_conn_id="ssh_default"` by itself."""
+    """Yield the values that `__init__` gets for missing arguments: from `default_args`, or defaults such as
+    `ssh_conn_id="ssh_default"`."""
     operator = getattr(task, "operator_class", None)
     if not inspect.isclass(operator):  # serialized
         return
@@ -99,7 +101,7 @@ def _filled_in_later(task: Any, given: set[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """The keyword arguments in what a task is expanded over: a dict, or a list of dicts."""
+    """Yield the keyword arguments over which a task is expanded: a dict, or a list of dicts."""
     if isinstance(value, Mapping):
         yield from ((name, item) for name, item in value.items() if isinstance(name, str))
     elif isinstance(value, (list, tuple)):
@@ -120,7 +122,7 @@ def _of_fields(fields: Iterable[tuple[str, Any]], templated: tuple[str, ...], fo
 
 
 def _of_callback(callback: Any, found: Names, *, own_dag: str, depth: int) -> None:
-    """Look at a notifier, its bound method, or a function with arguments of its own."""
+    """Add the names in a notifier, its bound method, or a partial function."""
     if depth > DEEPEST:
         return
     if isinstance(callback, partial):
@@ -134,7 +136,7 @@ def _of_callback(callback: Any, found: Names, *, own_dag: str, depth: int) -> No
 
 
 def _of_name(name: str, value: Any, found: Names) -> None:
-    """Take *value* for what the *name* of its field says that it is."""
+    """Add *value* as a name of the kind that the *name* of its field says."""
     for field, kind in KINDS_OF_FIELDS:
         if field.fullmatch(name):
             found[kind] |= {text for text in texts(value) if text and not _is_template(text)}
@@ -154,7 +156,7 @@ def _of_value(value: Any, found: Names, *, own_dag: str, templated: bool, depth:
     elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             _of_value(item, found, own_dag=own_dag, templated=templated, depth=depth + 1)
-    elif _has_templates(value) and (templated or _is_notifier(value)):  # Airflow renders those, too
+    elif _has_templates(value) and (templated or _is_notifier(value)):  # Airflow renders these, too
         _of_object(value, found, own_dag=own_dag, depth=depth + 1)
 
 
@@ -163,7 +165,7 @@ def _has_templates(value: Any) -> bool:
 
 
 def _is_notifier(value: Any) -> bool:
-    """Say whether a task that has *value* in a field calls it with its context, as `HITLOperator(notifiers=[…])` does."""
+    """Return whether a task with *value* in a field calls it with its context, as `HITLOperator(notifiers=[…])` does."""
     return callable(getattr(value, "notify", None)) and not inspect.isclass(value)
 
 
@@ -181,14 +183,14 @@ def _is_template(text: str) -> bool:
 
 @cache
 def _environment() -> Environment:
-    return Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])  # which renders nothing
+    return Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])  # only parses, never renders
 
 
 def _of_template(text: str, found: Names, own_dag: str) -> None:
     try:
         tree = _environment().parse(text)
     except TemplateSyntaxError:
-        return  # it will not render either, and then says why
+        return  # rendering it fails, too, with an error
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
         _of_path(_path(node), found)
     for call in tree.find_all(nodes.Call):
@@ -210,7 +212,7 @@ def _of_path(path: tuple[str, ...], found: Names) -> None:
 
 
 PULLS = ("task_ids", "dag_id", "key", "include_prior_dates")
-"""The arguments of `xcom_pull` that may be given by position."""
+"""The arguments of `xcom_pull` that can be given by position."""
 OWN_RUN = frozenset({("run_id",), ("dag_run", "run_id"), ("ti", "run_id"), ("task_instance", "run_id")})
 
 
@@ -233,7 +235,7 @@ def _leaves_own_run(arguments: Mapping[str, nodes.Expr]) -> bool:
 
 
 def _path(node: nodes.Node) -> tuple[str, ...]:
-    """Return `("var", "json", "a")` for `var.json.a` and `var.json["a"]`; empty if it isn't made of names alone."""
+    """Return `("var", "json", "a")` for `var.json.a` and `var.json["a"]`; empty if the node contains anything but names."""
     if isinstance(node, nodes.Name):
         return (node.name,)
     if isinstance(node, nodes.Getattr):

@@ -1,8 +1,9 @@
-"""What a Dag file reads whenever it is loaded: `Variable.get("x")` outside of tasks. A worker loads it for each of its tasks.
+"""Finds the names that a Dag file reads whenever it is loaded, such as `Variable.get("x")` outside of tasks (ADR 0036).
 
-The file's syntax tree is read, nothing is run. What runs on import: the module's own statements, classes' bodies, the bodies of
-functions that those call by name, and of `@dag` and `@task_group` functions. A task's function does not. A name counts if it is a
-text, or a constant of the module that is one; any other name must be declared.
+A worker loads the file for each of its tasks. Only the file's syntax tree is read; no code runs. Import runs the module's own
+statements, the bodies of classes, the bodies of functions that those call by name, and the bodies of `@dag` and `@task_group`
+functions; it does not run the function of a task. A name counts if it is a text, or a constant of the module that is a text; any
+other name must be declared.
 """
 
 from __future__ import annotations
@@ -23,37 +24,37 @@ METHODS_OF_ANY = {
     "get_connection_from_secrets": GrantKind.CONNECTIONS,
     "get_variable_from_secrets": GrantKind.VARIABLES,
 }
-"""By method, of whatever hook or class."""
+"""By method, of any hook or class."""
 NAMED = frozenset({"key", "conn_id"})
-"""Keyword arguments that are the name."""
+"""Keyword arguments that hold the name."""
 RUN_ON_IMPORT = frozenset({"dag", "task_group"})
 """Decorators whose functions run while the file is loaded."""
 OF_TASKS = frozenset({"task", "asset", "setup", "teardown"})
 """Decorators whose functions run in a task."""
 LARGEST = 2_000_000
-"""Characters. A larger file is generated, and would take a second to read."""
+"""Most characters. A larger file is generated code, and would take a second to parse."""
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @lru_cache(maxsize=8)
 def of_source(source: str) -> Names:
-    """Return the names that loading *source* reads, by kind; none if it is no Python, or too large."""
+    """Return the names that loading *source* reads, by kind; empty if it is not Python, or too large."""
     if len(source) > LARGEST:
         return {}
     try:
         return _Module(ast.parse(source)).names()
     except (SyntaxError, ValueError, RecursionError):
-        return {}  # Airflow says what is wrong with it
+        return {}  # Airflow reports the error
 
 
 class _Module:
     def __init__(self, tree: ast.Module) -> None:
         self._tree = tree
         self._aliases: dict[str, str] = {}
-        """What `from … import name as alias` calls by another name."""
+        """Names that `from … import name as alias` renames, by alias."""
         self._constants: dict[str, str | None] = {}
-        """Names that the module gives to a text; None: to several."""
+        """Texts of the module's constants, by name; None: assigned several times, or not a text."""
         self._functions: dict[str, FunctionNode] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
@@ -85,7 +86,7 @@ class _Module:
         return list(function.body)
 
     def _is_of_a_task(self, decorator: ast.AST) -> bool:
-        """Say whether `@task`, `@task.docker(…)`, `@sdk.task` or the like makes the function a task's."""
+        """Return whether a decorator such as `@task`, `@task.docker(…)` or `@sdk.task` makes the function that of a task."""
         while isinstance(decorator, (ast.Call, ast.Attribute)):
             if self._last(decorator) in OF_TASKS:
                 return True
@@ -93,7 +94,7 @@ class _Module:
         return self._last(decorator) in OF_TASKS
 
     def _last(self, node: ast.AST) -> str:
-        """Return `c` for `a.b.c`, `c` and `c(…)`, by the name that it was imported from; empty for anything else."""
+        """Return `c` for `a.b.c`, `c` and `c(…)`, under its original name if it was imported as an alias; else empty."""
         if isinstance(node, ast.Call):
             node = node.func
         if isinstance(node, ast.Attribute):
@@ -127,7 +128,7 @@ class _Module:
 
 
 def _run_on_import(node: ast.AST) -> Iterator[ast.AST]:
-    """Return the nodes below *node*, itself included, without the bodies of functions; of those their decorators and defaults."""
+    """Yield *node* and the nodes below it that run on import: of functions, only the decorators and defaults."""
     waiting = [node]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""What people are shown of the ledger: lists by filter, in an order, page by page. Reads only.
+"""The lists and summaries of the ledger that users see: filtered, ordered, page by page. They only read.
 
-Who may see what comes in as a :class:`.scope.Scope`; who he is, the API and the command line find out.
+A :class:`.scope.Scope` says what a user is allowed to see. The API and the command line determine the user.
 """

@@ -1,4 +1,4 @@
-"""What jobs asked for at the gateway and got or did not get, the newest first."""
+"""Requests of jobs at the gateway that were granted or denied, newest first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_remote_provider.models import Access
 
 @dataclass(frozen=True)
 class AccessRow:
-    """What one job asked for."""
+    """One request of a job."""
 
     at: datetime
     answer: str
@@ -35,7 +35,7 @@ class AccessRow:
 
 @dataclass(frozen=True)
 class AccessFilter:
-    """Which accesses are wanted; empty: all."""
+    """Selects accesses; an empty field selects all."""
 
     dag_id: str = ""
     job_id: str = ""
@@ -46,10 +46,10 @@ class AccessFilter:
 def list_accesses(
     session: Session, *, only: AccessFilter = AccessFilter(), page: Page = FIRST, scope: Scope = EVERYTHING
 ) -> Slice[AccessRow]:
-    """Return a page of them. One statement.
+    """Return a page of accesses. One statement.
 
     Raises:
-        BadPage: no such order, or no cursor of it.
+        BadPage: the list has no such order, or the cursor does not belong to it.
     """
     query = select(Access).where(scope.sees_dag(Access.dag_id))
     equal = {Access.dag_id: only.dag_id, Access.job_id: only.job_id, Access.worker_name: only.worker}

@@ -1,4 +1,4 @@
-"""The audit as people read it: what happened, and what jobs asked for, as one list, the newest first."""
+"""The audit as one list, newest first: recorded events, and requests of jobs at the gateway."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Access, AuditEntry, Worker
 
 ASKED = {"granted": AuditKind.SECRET_READ, "denied": AuditKind.DENIED, "audited": AuditKind.WOULD_DENY}
-"""What an access is to the audit, by its answer."""
+"""The kind of audit entry for an access, by its answer."""
 
 ACCESS = (
     Access.job_id + literal("/", String) + Access.kind + literal("/", String) + Access.name + literal("/", String) + Access.answer
 )
-"""The key of an access as one text, to break ties by."""
+"""The key of an access as one text, to break ties."""
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One entry as people see it."""
+    """One entry of the audit as the API and the CLI show it."""
 
     at: datetime
     kind: str
@@ -41,7 +41,7 @@ class AuditRow:
 
 @dataclass(frozen=True)
 class AuditFilter:
-    """Which entries are wanted; empty: all."""
+    """Selects entries; an empty field selects all."""
 
     kind: Sequence[str] = ()
     worker: str = ""
@@ -51,10 +51,10 @@ class AuditFilter:
 def list_entries(
     session: Session, *, only: AuditFilter = AuditFilter(), page: Page = FIRST, scope: Scope = EVERYTHING
 ) -> Slice[AuditRow]:
-    """Return a page of the newest entries, what jobs asked for among them. Two statements.
+    """Return a page of the newest entries, including requests of jobs. Two statements.
 
     Raises:
-        BadPage: no such order, or no cursor of it.
+        BadPage: the list has no such order, or the cursor does not belong to it.
     """
     if page.order not in ("", "-at"):
         raise BadPage(f"the audit has no order by {page.order[:50]!r}; it has: -at")
@@ -125,6 +125,6 @@ def _accesses(session: Session, only: AuditFilter, page: Page, scope: Scope) -> 
 def _newest(
     session: Session, query: Select[Any], at: ColumnElement[datetime], unique: ColumnElement[str], page: Page
 ) -> Sequence[Any]:
-    """Return one row more than the page has, if there are."""
+    """Return the rows of the page, and one more if there are more."""
     order = Order({"at": at}, unique=unique, nature="-at")
     return order.rows(session, query, page)

@@ -1,4 +1,4 @@
-"""History as people see it: the points of the last hours or days, of what they may see."""
+"""History as users see it: the points of the last hours or days, within their scope."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HistoryRow:
     name: str
     """The queue's or worker's; empty for the fleet."""
     span_s: int
-    """What a point stands for, in seconds."""
+    """The period that a point covers, in seconds."""
     at: list[int]
     """When each point begins, in seconds since 1970."""
     values: dict[str, list[Value]]
@@ -43,9 +43,9 @@ def list_history(
     names: Sequence[str] = (),
     scope: Scope = EVERYTHING,
 ) -> list[HistoryRow]:
-    """Return the series of one kind, the deepest level that reaches back so far, thinned to *most_points*.
+    """Return the series of one kind, at the finest level that reaches back far enough, thinned to *most_points*.
 
-    Of workers only those that are named, of queues all unless some are. Two or three statements.
+    Returns only the workers in *names*; and the queues in *names*, or all queues if it is empty. Two or three statements.
     """
     now = database_now(session)
     level = _level(kind, last)
@@ -61,7 +61,7 @@ def list_history(
     found = history.read(session, level, kind, since=since, names=wanted)
     by_name: dict[str, list[Points]] = {}
     for series, points in found.items():
-        # A worker may have changed its team; who sees it now sees where it was.
+        # A worker may have changed its team; a user who sees it now also sees its earlier points.
         if kind is SeriesKind.WORKER or scope.includes_team(series.team or None):
             by_name.setdefault(series.name, []).append(points)
     step = max(1, math.ceil((until - since + 1) / most_points))
@@ -72,7 +72,7 @@ def list_history(
 
 
 def _level(kind: SeriesKind, last: timedelta) -> Level:
-    """Return the finest level that reaches back so far; of workers no minutes are kept."""
+    """Return the finest level that reaches back far enough; minutes are not kept for workers."""
     return next(
         (level for level in LEVELS if last <= level.kept and not (kind is SeriesKind.WORKER and level is MINUTES)), LEVELS[-1]
     )

@@ -1,4 +1,4 @@
-"""Jobs as people see them, the newest first."""
+"""Jobs as users see them, newest first."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from airflow_remote_provider.models import Job, Worker
 
 @dataclass(frozen=True)
 class JobUsage:
-    """What a running job's processes use."""
+    """The resources that the processes of a running job use."""
 
     cpus: float
     """Busy processors, on average over the last seconds."""
     memory: int
-    """Bytes; of what they share with others, their part."""
+    """Bytes, with the job's share of memory that is shared with other processes."""
 
 
 @dataclass(frozen=True)
 class JobRow:
-    """One job as people see it."""
+    """One job as the API and the CLI show it."""
 
     id: str
     kind: str
@@ -44,19 +44,19 @@ class JobRow:
     map_index: int
     try_number: int
     worker: str | None
-    """Its name; of the last worker that was offered it."""
+    """Name of the worker to which the job was offered last."""
     epoch: int
     offers: int
-    """That were made and not declined: with the present one, or the one that was accepted."""
+    """Offers that were not declined, including the present or the accepted one."""
     slots: int
     labels: dict[str, str]
-    """What its worker must have."""
+    """Labels that its worker must have."""
     bundle: str | None
     priority: int
     lost_after_s: float
     queued_at: datetime
     not_before: datetime | None
-    """It is not offered again before; None: at once."""
+    """When it can be offered again; None: at once."""
     offered_at: datetime | None
     accepted_at: datetime | None
     ended_at: datetime | None
@@ -65,14 +65,14 @@ class JobRow:
     reason: str
     log_size: int | None
     site_code: str | None = None
-    """MD5 of the Dag file that its worker ran, where that is not the one that central parsed."""
+    """MD5 of the Dag file on its worker, if it differs from the file that central parsed."""
     usage: JobUsage | None = None
-    """What it uses now, as its worker says; told of one job, not of a list."""
+    """Its present usage as its worker reports it. Only set by :func:`show_job`."""
 
 
 @dataclass(frozen=True)
 class JobFilter:
-    """Which jobs are wanted; empty: all. What is named must all hold."""
+    """Selects jobs that match all fields; an empty field selects all."""
 
     state: Sequence[str] = ()
     queue: str = ""
@@ -81,25 +81,25 @@ class JobFilter:
     run_id: str = ""
     task_id: str = ""
     map_index: int | None = None
-    """-1: of a task that is not mapped."""
+    """-1: not mapped."""
     kind: str = ""
     text: str = ""
-    """Part of the Dag's, run's or task's id."""
+    """Part of the id of the Dag, the run or the task."""
     queued_before: datetime | None = None
-    """Only older ones."""
+    """Selects jobs queued before this time."""
     older_than: timedelta | None = None
-    """Only those that were queued so long ago."""
+    """Selects jobs queued longer ago than this."""
 
 
 def list_jobs(session: Session, *, only: JobFilter = JobFilter(), page: Page = FIRST, scope: Scope = EVERYTHING) -> Slice[JobRow]:
-    """Return a page of the jobs. One statement; one more each if it is one worker's, or by age.
+    """Return a page of jobs. One statement, and one more for each of the filters by worker and by age.
 
     Raises:
-        BadPage: no such order, or no cursor of it.
+        BadPage: the list has no such order, or the cursor does not belong to it.
     """
     query = select(Job).where(scope.sees_team(Job.team), scope.sees_dag(Job.dag_id), *_wanted(only))
     if only.worker:
-        # By its id there is an index; the name alone is left of one that was removed.
+        # The id has an index; of a removed worker only the name is left.
         worker_id = session.scalar(select(Worker.id).where(Worker.name == only.worker))
         query = query.where(Job.worker_name == only.worker if worker_id is None else Job.worker_id == worker_id)
     if only.older_than is not None:
@@ -114,7 +114,7 @@ def show_job(session: Session, job_id: str, *, scope: Scope = EVERYTHING) -> Job
     """Return one job.
 
     Raises:
-        Unknown: there is none, or none that this person may see.
+        NotFound: there is no such job within *scope*.
     """
     job = session.scalar(select(Job).where(Job.id == job_id, scope.sees_team(Job.team), scope.sees_dag(Job.dag_id)))
     if job is None:
@@ -125,8 +125,8 @@ def show_job(session: Session, job_id: str, *, scope: Scope = EVERYTHING) -> Job
 def _usage(session: Session, job: Job) -> JobUsage | None:
     if job.state != JobState.RUNNING.value or job.worker_id is None:
         return None
-    told = usage.fresh(session, [job.worker_id]).get(job.worker_id)
-    used = told.jobs.get(job.id) if told else None
+    reported = usage.fresh(session, [job.worker_id]).get(job.worker_id)
+    used = reported.jobs.get(job.id) if reported else None
     return JobUsage(used.cpus, used.memory) if used else None
 
 

@@ -1,6 +1,7 @@
-"""One page of a list: so many rows behind a cursor, in an order that the list knows.
+"""Pages of a list: a number of rows after a cursor, in one of the orders of the list.
 
-A cursor names the last row that was seen, not a number of rows: what comes or goes meanwhile makes no row appear twice or never.
+A cursor names the last row that was seen, not a number of rows. So rows that are added or removed meanwhile make no other row
+appear twice, or be skipped.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ MOST_ROWS = 1000
 
 @dataclass(frozen=True)
 class Page:
-    """What part of a list is wanted."""
+    """Selects a part of a list."""
 
     limit: int = 100
     """1 to 1,000."""
     after: str = ""
-    """The cursor that came with the page before; empty: from the start."""
+    """The cursor of the previous page; empty: start with the first row."""
     order: str = ""
-    """A column's name, `-` before it for the other way round; empty: as the list is by nature."""
+    """Name of a column, with `-` before it for descending order; empty: the list's default order."""
 
 
 FIRST = Page()
@@ -40,30 +41,30 @@ FIRST = Page()
 
 @dataclass(frozen=True)
 class Slice(Generic[T]):
-    """One page's rows, and the cursor behind them; None: these were the last."""
+    """The rows of one page, and the cursor after them; None if there are no more rows."""
 
     rows: list[T]
     next: str | None
 
 
 class BadPage(LedgerError):
-    """The order or the cursor is none of this list's."""
+    """The list has no such order, or the cursor does not belong to it."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """How a list may be ordered: columns that are never NULL by their names, and one that is unique, to break ties."""
+    """The orders of a list: columns by name, which are never NULL, and a unique column that breaks ties."""
 
     columns: Mapping[str, ColumnElement[Any]]
     unique: ColumnElement[Any]
     nature: str
-    """The order when nobody asks for one, as in :attr:`Page.order`."""
+    """The default order, as in :attr:`Page.order`."""
 
     def read(self, session: Session, query: Select[Any], page: Page) -> Slice[Any]:
-        """Return the page's rows of *query*; behind its own columns, what they are ordered by.
+        """Return the page's rows of *query*, each with the values by which it is ordered appended.
 
         Raises:
-            BadPage: no such order, or the cursor is no cursor of it.
+            BadPage: the list has no such order, or the cursor does not belong to it.
         """
         rows = self.rows(session, query, page)
         if len(rows) <= page.limit:
@@ -72,13 +73,13 @@ class Order:
         return Slice(rows[: page.limit], cursor(page.order or self.nature, value, unique))
 
     def rows(self, session: Session, query: Select[Any], page: Page) -> list[Any]:
-        """As :meth:`read`, and one row more if there is one."""
+        """Return the rows as :meth:`read` does, and one more if there are more."""
         if not 1 <= page.limit <= MOST_ROWS:
             raise BadPage(f"a page has 1 to {MOST_ROWS} rows, not {page.limit}")
         wanted = page.order or self.nature
         name, falls = wanted.removeprefix("-"), wanted.startswith("-")
         if name not in self.columns:
-            raise BadPage(f"there is no order by {name[:50]!r}; there is: {', '.join(sorted(self.columns))}")
+            raise BadPage(f"this list has no order by {name[:50]!r}; it has: {', '.join(sorted(self.columns))}")
         column = self.columns[name]
         if page.after:
             value, unique = _read(page.after, wanted, _kind_of(column))
@@ -92,13 +93,13 @@ class Order:
 
 
 def cursor(order: str, value: Any, unique: str) -> str:
-    """Return the cursor behind the row with this value of the order's column and this key."""
-    said = {"time": value.isoformat()} if isinstance(value, datetime) else value
-    return base64.urlsafe_b64encode(json.dumps([order, said, unique], separators=(",", ":")).encode()).decode().rstrip("=")
+    """Return the cursor after the row with this *value* of the column of the order, and this key."""
+    encoded = {"time": value.isoformat()} if isinstance(value, datetime) else value
+    return base64.urlsafe_b64encode(json.dumps([order, encoded, unique], separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def _read(text: str, order: str, kind: type) -> tuple[Any, str]:
-    """Return what a cursor says. It comes from outside: whatever it is, the database must be able to compare it."""
+    """Decode a cursor. Clients can send any text, so check that the database can compare the value."""
     try:
         padded = text + "=" * (-len(text) % 4)
         of, value, unique = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -108,12 +109,12 @@ def _read(text: str, order: str, kind: type) -> tuple[Any, str]:
         of, value, unique = None, None, None
     is_comparable = isinstance(value, kind) and _is_in_bounds(value)
     if of != order or not is_comparable or not isinstance(unique, str) or "\0" in unique:
-        raise BadPage("this cursor is none of this list in this order; begin with its first page") from None
+        raise BadPage("this cursor does not belong to this list in this order; begin with the first page") from None
     return value, unique
 
 
 def _kind_of(column: ColumnElement[Any]) -> type:
-    """Return the type of this column's values: text, whole number or time; lists are ordered by nothing else."""
+    """Return the type of the column's values: text, integer or time. Lists are ordered by no other type."""
     return str if isinstance(column.type, String) else int if isinstance(column.type, Integer) else datetime
 
 

@@ -1,4 +1,4 @@
-"""When something people look at has last changed, by subject: one statement that an idle ledger answers from its indexes."""
+"""Detects changes that users want to see, by subject, with one statement that an idle ledger answers from its indexes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from airflow_remote_provider.models import Access, AuditEntry, Job, Worker
 
 class Subject(str, Enum):
     WORKERS = "workers"
-    """What is wanted of workers, and their sessions; not when each was last heard of, which changes all the time."""
+    """Intents, rights and sessions of workers; not the time of their last contact, which changes all the time."""
     JOBS = "jobs"
     AUDIT = "audit"
-    """Whatever people do: to tokens, queues and policies, too."""
+    """Includes all actions of users, also on tokens, queues and policies."""
     ACCESSES = "accesses"
 
 
@@ -33,9 +33,9 @@ Pulse = Mapping[Subject, tuple[object, ...]]
 
 
 def take_pulse(session: Session) -> Pulse:
-    """Return what differs from the last time wherever something has changed since.
+    """Return marks by subject; a subject's marks differ from the previous call's if it has changed since.
 
-    Of two changes at once, the one that began first and was committed last may go unseen.
+    Of two concurrent changes, the one that began first and was committed last may be missed.
     """
     offered = select(func.max(Job.offered_at)).where(Job.state == JobState.OFFERED.value)
     marks: list[tuple[Subject, ScalarSelect[datetime | None]]] = [

@@ -1,4 +1,4 @@
-"""Whose a queue is: the teams that have workers or open jobs in it. What is decided about a queue holds for all of them."""
+"""The teams of a queue: those with workers or open jobs in it. The settings of a queue apply to all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_remote_protocol.states import JobState
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queue_policy import PolicyRow
 from airflow_remote_provider.ledger.queue_policy import list_policies as list_all_policies
@@ -17,11 +17,11 @@ from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Job, Worker
 
 Teams = Collection[str | None]
-"""None: what is of no team."""
+"""None: no team."""
 
 
 def list_policies(session: Session, *, scope: Scope = EVERYTHING) -> list[PolicyRow]:
-    """Return the policies of the queues that this person's teams have, and that of all queues: it holds for theirs, too."""
+    """Return the policies of the queues of the user's teams, and the policy of all queues, which applies to them, too."""
     rows = list_all_policies(session)
     if scope.teams is None:
         return rows
@@ -29,11 +29,11 @@ def list_policies(session: Session, *, scope: Scope = EVERYTHING) -> list[Policy
     return [row for row in rows if row.queue == ALL_QUEUES or _sees(scope, teams_of.get(row.queue, ()))]
 
 
-def concerned(session: Session, queue: str, *, scope: Scope = EVERYTHING) -> Teams:
-    """Return the teams that a decision about *queue* concerns: all that have it; about all queues: every team.
+def concerned_teams(session: Session, queue: str, *, scope: Scope = EVERYTHING) -> Teams:
+    """Return the teams that a setting of *queue* affects: the teams of the queue, or every team for all queues.
 
     Raises:
-        Unknown: none of this person's teams has it.
+        NotFound: the queue belongs to none of the user's teams.
     """
     if scope.teams is None:
         return ()
@@ -42,9 +42,9 @@ def concerned(session: Session, queue: str, *, scope: Scope = EVERYTHING) -> Tea
         return {team for teams in teams_of.values() for team in teams}
     teams = teams_of.get(queue, set())
     if not _sees(scope, teams):
-        raise Unknown(
-            f"no team of yours has workers or jobs of the queue {presentable(queue, longest=100)!r}; "
-            "let a worker serve it first, or ask someone who manages all teams"
+        raise NotFound(
+            f"none of your teams has workers or jobs of the queue {presentable(queue, longest=100)!r}; "
+            "give the queue to a worker first, or ask a user who manages all teams"
         )
     return teams
 
@@ -54,7 +54,7 @@ def _sees(scope: Scope, teams: Teams) -> bool:
 
 
 def _teams_by_queue(session: Session) -> dict[str, set[str | None]]:
-    """Two statements. Workers of the same team mostly have the same queues, and teams are few."""
+    """Return the teams of each queue. Two statements: teams are few, and workers of one team mostly have the same queues."""
     found: dict[str, set[str | None]] = {}
     open_states = [state.value for state in JobState if not state.is_ended]
     for queue, team in session.execute(select(Job.queue, Job.team).where(Job.state.in_(open_states)).distinct()):

@@ -1,4 +1,4 @@
-"""Queues as people see them: what waits and runs, who serves them, how long jobs wait, what was decided about them."""
+"""Queues as users see them: their jobs, their workers, how long jobs wait, and their settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queues import QueueDepth, QueueRule, depths, rules
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
@@ -20,12 +20,12 @@ from airflow_remote_provider.models import Job
 
 WAITS_OF = timedelta(hours=1)
 MOST_WAITS = 1_000
-"""So many of a queue's newest jobs tell how long its jobs wait."""
+"""The waiting time of a queue is computed from so many of its newest jobs."""
 
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One queue as people see it."""
+    """One queue as the API and the CLI show it."""
 
     queue: str
     queued: int
@@ -33,24 +33,24 @@ class QueueRow:
     running: int
     oldest_queued_at: datetime | None
     workers: int
-    """That take its jobs now."""
+    """Workers that take its jobs now."""
     slots: int
-    """Of those workers; each counts for every queue that it serves."""
+    """Slots of those workers; a worker counts for every queue that it serves."""
     free_slots: int
     is_unserved: bool
-    """Jobs wait, and no worker takes any."""
+    """Whether jobs wait and no worker takes them."""
     wait_p50_s: float | None
-    """From queued to begun, of the jobs that began in the last hour; None: none has."""
+    """Time from queued to begun of the jobs that began in the last hour; None if no job did."""
     wait_p95_s: float | None
     lost_after_s: float | None
-    """None: as `[remote] lost_after_seconds` says."""
+    """None: `[remote] lost_after_seconds` applies."""
     changed_by: str
 
 
 def list_queues(session: Session, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> list[QueueRow]:
-    """Return every queue that has jobs not ended yet, that a worker serves, or about which something was decided.
+    """Return every queue that has open jobs, a worker that serves it, or settings.
 
-    Of other teams' jobs and workers nothing counts. Seven statements, whatever the fleet and the backlog.
+    Jobs and workers of teams outside *scope* don't count. Seven statements for any size of the fleet and the backlog.
     """
     by_queue: dict[str, list[Load]] = {}
     for load in loads(session, silent_after=silent_after):
@@ -67,11 +67,11 @@ def show_queue(session: Session, name: str, *, silent_after: timedelta, scope: S
     """Return one queue.
 
     Raises:
-        Unknown: it has no jobs, workers or rules, or none that this person may see.
+        NotFound: the queue has no jobs, workers or rules within *scope*.
     """
     rows = [row for row in list_queues(session, silent_after=silent_after, scope=scope) if row.queue == name]
     if not rows:
-        raise Unknown(
+        raise NotFound(
             f"the queue {presentable(name, longest=100)!r} has no jobs, workers or rules; "
             "`airflow remote queues list` shows those that have"
         )
@@ -80,16 +80,16 @@ def show_queue(session: Session, name: str, *, silent_after: timedelta, scope: S
 
 @dataclass(frozen=True)
 class Load:
-    """What one team's jobs and workers make of one queue: jobs only go to workers of their own team, or none."""
+    """The jobs and workers of one team in one queue. Jobs only go to workers of their own team."""
 
     depth: QueueDepth
     capacity: Capacity
     waits: tuple[float, ...]
-    """How long its jobs waited that began in the last hour, in seconds, in order; the newest of them."""
+    """Waiting times, in seconds and ascending, of the newest jobs that began in the last hour."""
 
 
 def loads(session: Session, *, silent_after: timedelta) -> list[Load]:
-    """Return every queue that has jobs not ended yet or that a worker may serve, once for each team."""
+    """Return every queue that has open jobs or a worker that serves it, once for each team."""
     depth_of = {(depth.queue, depth.team): depth for depth in depths(session)}
     serving = capacities(session, silent_after=silent_after)
     waits = _waits(session)
@@ -123,7 +123,7 @@ def _row(name: str, parts: Sequence[Load], rule: QueueRule | None) -> QueueRow:
 
 
 def _waits(session: Session) -> dict[tuple[str, str | None], list[float]]:
-    """Return how long jobs waited that began in the last hour, in seconds: the newest of each queue, however busy the others."""
+    """Return the waiting times, in seconds, of the newest jobs of each queue and team that began in the last hour."""
     since = database_now(session) - WAITS_OF
     nth = func.row_number().over(partition_by=(Job.queue, Job.team), order_by=Job.accepted_at.desc())
     begun = (
@@ -136,7 +136,7 @@ def _waits(session: Session) -> dict[tuple[str, str | None], list[float]]:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float | None:
-    """Return the least value that so many *percent* of *ordered* don't exceed (nearest rank); None of none."""
+    """Return the smallest value that *percent* of *ordered* don't exceed (nearest rank); None if *ordered* is empty."""
     if not ordered:
         return None
     return round(ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)], 3)

@@ -1,4 +1,4 @@
-"""What workers are doing, as their rows in the fleet tell it: the first few running jobs of each, and how many there are."""
+"""The running jobs of workers, as shown in the list of workers: the oldest few of each worker, and their number."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.models import Job
 
-MOST_TOLD = 3
-"""Of one worker: as many as fit into its row. The list of jobs has them all."""
+MOST_SHOWN = 3
+"""Per worker: as many as fit into its row. The list of jobs has all of them."""
 
 
 @dataclass(frozen=True)
 class RunningJob:
-    """What a link to a job's task needs."""
+    """The data needed for a link to the task of a job."""
 
     id: str
     kind: str
@@ -31,7 +31,7 @@ class RunningJob:
 
 @dataclass(frozen=True)
 class Running:
-    """What one worker is doing, as far as one person may see it."""
+    """The running jobs of one worker, within a user's scope."""
 
     first: list[RunningJob]
     """The oldest."""
@@ -42,7 +42,7 @@ NOTHING = Running([], 0)
 
 
 def running_of(session: Session, worker_ids: Collection[str], *, scope: Scope) -> dict[str, Running]:
-    """Return, by their ids, what these workers are doing; idle ones are missing. One statement, however many there are."""
+    """Return the running jobs of these workers, by worker id, without idle workers. One statement for any number of workers."""
     if not worker_ids:
         return {}
     job = (
@@ -57,7 +57,7 @@ def running_of(session: Session, worker_ids: Collection[str], *, scope: Scope) -
         .subquery()
     )
     running: dict[str, Running] = {}
-    first = select(job).where(job.c.place <= MOST_TOLD).order_by(job.c.worker_id, job.c.place)
-    for worker_id, *told, count, _ in session.execute(first):
-        running.setdefault(worker_id, Running([], count)).first.append(RunningJob(*told))
+    first = select(job).where(job.c.place <= MOST_SHOWN).order_by(job.c.worker_id, job.c.place)
+    for worker_id, *columns, count, _ in session.execute(first):
+        running.setdefault(worker_id, Running([], count)).first.append(RunningJob(*columns))
     return running

@@ -1,4 +1,4 @@
-"""What of the ledger one person may see."""
+"""The part of the ledger that a user is allowed to see."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, or_, true
 
 @dataclass(frozen=True)
 class Scope:
-    """None: all of them."""
+    """The teams and Dags that a user sees; None: all."""
 
     teams: Collection[str] | None = None
-    """Besides these, what is of no team is everybody's."""
+    """Rows without a team are visible to every user."""
     dags: Collection[str] | None = None
 
     def includes_team(self, team: str | None) -> bool:
@@ -28,4 +28,4 @@ class Scope:
 
 
 EVERYTHING = Scope()
-"""Of who has the database itself: the command line."""
+"""For the command line on central, which has access to the whole database."""

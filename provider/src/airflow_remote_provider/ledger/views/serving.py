@@ -1,4 +1,4 @@
-"""Workers as what jobs may go to: what each may serve, whether it takes jobs now, and how many slots it has left."""
+"""Workers as targets of jobs: the queues of each, whether it takes jobs now, and its free slots."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sqlalchemy import ScalarSelect, Text, and_, case, cast, func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.views.workers import Shown, holds
+from airflow_remote_provider.ledger.views.workers import DerivedColumns, contains_item
 from airflow_remote_provider.models import Job, Worker
 
 
 @dataclass(frozen=True)
 class ServingWorker:
-    """One worker that is not revoked, as the dispatcher would see it."""
+    """One worker that is not revoked, as the dispatcher sees it."""
 
     id: str
     name: str
@@ -28,7 +28,7 @@ class ServingWorker:
     labels: dict[str, str]
     bundles: list[str] | None
     kinds: frozenset[str]
-    """Of jobs that it can run."""
+    """Kinds of jobs that it can run."""
     presence: str
     last_seen_at: datetime | None
     intent: str
@@ -36,10 +36,10 @@ class ServingWorker:
     intent_reason: str
     is_suspended: bool
     slots: int
-    """That it may fill."""
+    """Slots that it can fill."""
     used_slots: int
     triggers: int = 0
-    """That it hosts at most."""
+    """Most triggers that it hosts."""
     used_triggers: int = 0
     unfit: str = ""
     """Why its runtime can't host tasks."""
@@ -56,7 +56,7 @@ class ServingWorker:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the workers that take jobs of a queue now have in all."""
+    """The totals of the workers that take jobs of a queue now."""
 
     workers: int
     slots: int
@@ -67,12 +67,12 @@ NO_CAPACITY = Capacity(0, 0, 0)
 
 
 def capacities(session: Session, *, silent_after: timedelta) -> dict[tuple[str, str | None], Capacity]:
-    """Return it of every queue that any worker may serve, by queue and team. Two statements.
+    """Return the capacity of every queue that a worker serves, by queue and team. Two statements.
 
-    The database adds up workers with the same queues: a fleet of thousands has a few dozen kinds, and to read each worker would
-    be most of the work.
+    The database groups workers by their list of queues. A fleet of thousands has a few dozen such lists, and reading each worker
+    would be most of the work.
     """
-    shown = Shown(database_now(session) - silent_after)
+    shown = DerivedColumns(database_now(session) - silent_after)
     serves = and_(Worker.intent == IntentMode.SERVE.value, Worker.suspended_at.is_(None), Worker.unfit.is_(None))
     takes = and_(shown.presence == Presence.ONLINE.value, serves)
     bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
@@ -105,9 +105,9 @@ def capacities(session: Session, *, silent_after: timedelta) -> dict[tuple[str, 
     return found
 
 
-def servers(session: Session, *, silent_after: timedelta, queue: str | None = None) -> list[ServingWorker]:
-    """Return all workers that are not revoked, or those that may serve *queue*. Two statements."""
-    shown = Shown(database_now(session) - silent_after)
+def list_serving(session: Session, *, silent_after: timedelta, queue: str | None = None) -> list[ServingWorker]:
+    """Return all workers that are not revoked, or only those that serve *queue*. Two statements."""
+    shown = DerivedColumns(database_now(session) - silent_after)
     query = shown.joined(
         select(
             Worker.id,
@@ -132,7 +132,7 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
         ).select_from(Worker)
     ).where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
     if queue is not None:
-        query = query.where(holds(Worker.queues, json.dumps(queue)))
+        query = query.where(contains_item(Worker.queues, json.dumps(queue)))
     return [
         ServingWorker(
             id=row[0],
@@ -159,7 +159,7 @@ def servers(session: Session, *, silent_after: timedelta, queue: str | None = No
 
 
 def _used_triggers() -> ScalarSelect[int]:
-    """Return how many triggers a worker holds, for a statement about workers."""
+    """Return the subquery that counts the triggers leased to a worker."""
     leased = [state.value for state in JobState if state.is_leased]
     held = select(func.count()).select_from(Job).where(Job.worker_id == Worker.id, Job.state.in_(leased))
     return held.where(Job.kind == JobKind.TRIGGER.value).correlate(Worker).scalar_subquery()

@@ -1,4 +1,4 @@
-"""How the fleet is doing, in a line: for a page that everybody has open."""
+"""Remote Workers summary: one line of counts, for a page that every user has open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Summary:
-    """What one person may see of the fleet, counted."""
+    """Counts of the workers and jobs within a user's scope."""
 
     workers: int
     online: int
@@ -26,9 +26,9 @@ class Summary:
     queued: int
     """Jobs that wait."""
     running: int
-    """Jobs that a worker has, or is being offered."""
+    """Jobs that run, or are offered to a worker."""
     unserved: list[str]
-    """Queues whose jobs nobody takes, the first few by name."""
+    """Queues with waiting jobs that no worker takes, the first few by name."""
     unserved_count: int
 
 

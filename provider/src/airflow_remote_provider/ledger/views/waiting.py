@@ -1,4 +1,4 @@
-"""Why a job waits, in one sentence that says what to do about it."""
+"""Explains why a job waits, in one sentence that says what to do about it."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.definitions.needs import encode_labels, suits
 from airflow_remote_provider.ledger.views.jobs import JobRow, show_job
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
-from airflow_remote_provider.ledger.views.serving import ServingWorker, servers
+from airflow_remote_provider.ledger.views.serving import ServingWorker, list_serving
 from airflow_remote_provider.models import Job
 
 MOST_NAMES = 3
 ESTIMATED_FROM = timedelta(hours=6)
-"""Jobs that ended since then tell how long jobs take."""
+"""The duration of jobs is estimated from the jobs that ended within this time."""
 MOST_ENDED = 200
 
 
 def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> str:
-    """Return why the job has not begun; of one that has, what has become of it.
+    """Return why the job has not begun, or its state if it has begun.
 
     Raises:
-        Unknown: there is no such job, or none that this person may see.
+        NotFound: there is no such job within *scope*.
     """
     job = show_job(session, job_id, scope=scope)
     if JobState(job.state) is not JobState.QUEUED:
-        return _told(job, database_now(session))
-    serving = [one for one in servers(session, silent_after=silent_after, queue=job.queue) if scope.includes_team(one.team)]
+        return _describe_state(job, database_now(session))
+    serving = [one for one in list_serving(session, silent_after=silent_after, queue=job.queue) if scope.includes_team(one.team)]
     now = database_now(session)
     next_free = None if any(server.free_slots for server in serving) else _next_free(session, serving, now)
     return explain(job, serving, _before(session, job, now), now, next_free)
 
 
-def _told(job: JobRow, now: datetime) -> str:
+def _describe_state(job: JobRow, now: datetime) -> str:
     state = JobState(job.state)
     if state is JobState.OFFERED:
-        return f"It has been offered to {job.worker} for {_age(job.offered_at, now)}, which prepares it."
+        return f"It was offered to {job.worker} {_age(job.offered_at, now)} ago; the worker prepares it."
     if state is JobState.RUNNING:
-        return f"It has run on {job.worker} for {_age(job.accepted_at, now)}."
+        return f"It has been running on {job.worker} for {_age(job.accepted_at, now)}."
     return f"It has ended: {state.value}{', ' + job.reason if job.reason else ''}."
 
 
 def explain(job: JobRow, serving: Sequence[ServingWorker], before: int, now: datetime, next_free: timedelta | None = None) -> str:
     """Return why this queued job waits.
 
-    *serving*: who may serve its queue; *before*: how many jobs of the queue go first; *next_free*: in how long a slot of theirs
-    may be free, if all are filled; None: nobody can tell.
+    *serving* are the workers that serve its queue, *before* is the number of jobs of the queue that go first. *next_free* is the
+    estimated time until one of their slots is free, if all are in use; None: unknown.
     """
     if job.not_before is not None and job.not_before > now:
         return f"{_tried(job)}; it is offered again in {_seconds(job.not_before - now)}."
     if not serving:
         return (
-            f"No worker may serve the queue {job.queue!r}. Let one join for it (airflow remote enrol create --queues "
-            f"{job.queue}), or give it to one that is there: airflow remote workers queues NAME …,{job.queue}"
+            f"No worker serves the queue {job.queue!r}. Enrol a worker for it (airflow remote enrol create --queues "
+            f"{job.queue}), or add it to the queues of an existing worker: airflow remote workers queues NAME …,{job.queue}"
         )
     left = list(serving)
     for narrow, complaint in _needs(job):
@@ -71,24 +71,27 @@ def explain(job: JobRow, serving: Sequence[ServingWorker], before: int, now: dat
     if job.kind == JobKind.TRIGGER.value:
         if all(server.used_triggers >= server.triggers for server in left):
             return (
-                f"All places for triggers of {_workers(left)} are taken ({sum(server.triggers for server in left)}); "
-                "raise `triggers` in the settings of a worker, or add one."
+                f"{_workers(left)} host as many triggers as they can ({sum(server.triggers for server in left)}); "
+                "raise `triggers` in the settings of a worker, or add a worker."
             )
     elif job.slots > max(server.free_slots for server in left):
         used, slots = sum(server.used_slots for server in left), sum(server.slots for server in left)
         if all(server.free_slots == 0 for server in left):
-            return f"All {slots} slots of {_workers(left)} are filled{_estimated(next_free)}."
-        return f"It needs {job.slots} slots at one worker; of the {slots} slots of {_workers(left)} {used} are filled."
+            return f"All {slots} slots of {_workers(left)} are in use{_estimated(next_free)}."
+        return f"It needs {job.slots} slots on one worker; {used} of the {slots} slots of {_workers(left)} are in use."
     if before:
-        return f"{before} job(s) of the queue {job.queue!r} go first: of higher priority, or older. {_workers(left)} serve it."
-    return f"It is about to be offered to one of {_workers(left)}."
+        return f"{before} job(s) of the queue {job.queue!r} go first, with higher priority or older. {_workers(left)} serve it."
+    return f"It will be offered to one of {_workers(left)} in a moment."
 
 
 Complaint = Callable[[Sequence[ServingWorker]], str]
 
 
 def _needs(job: JobRow) -> list[tuple[Callable[[ServingWorker], bool], Complaint]]:
-    """Return what a worker must be to get *job* now, in the order in which people would look, and what to say if none is."""
+    """Return the conditions on a worker to get *job* now, each with the text for the case that no worker meets it.
+
+    They are in the order in which a user would check them.
+    """
     labels = ", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))
     wanted = encode_labels(job.labels)
     return [
@@ -106,20 +109,21 @@ def _needs(job: JobRow) -> list[tuple[Callable[[ServingWorker], bool], Complaint
         (
             lambda server: suits({}, server.bundles, needed=None, bundle=job.bundle),
             lambda some: (
-                f"None of {_workers(some)} may have the bundle {job.bundle!r}; let one: airflow remote workers bundles NAME …"
+                f"None of {_workers(some)} is allowed to run jobs of the bundle {job.bundle!r}; allow it for one: "
+                "airflow remote workers bundles NAME …"
             ),
         ),
         (
             lambda server: job.kind in server.kinds,
-            lambda some: f"None of {_workers(some)} can run a {job.kind}; update them, or look at their settings.",
+            lambda some: f"None of {_workers(some)} can run a {job.kind}; update them, or check their settings.",
         ),
         (
             lambda server: server.presence == Presence.ONLINE,
-            lambda some: f"{_workers(some)} of the queue {job.queue!r} are away, last heard of {_last_heard(some)}.",
+            lambda some: f"{_workers(some)} of the queue {job.queue!r} are not online; last contact: {_last_contact(some)}.",
         ),
         (
             lambda server: not server.is_suspended,
-            lambda some: f"{_workers(some)} are suspended; airflow remote workers unsuspend lifts that.",
+            lambda some: f"{_workers(some)} are suspended; lift that with airflow remote workers unsuspend NAME.",
         ),
         (
             lambda server: not server.unfit,
@@ -127,7 +131,9 @@ def _needs(job: JobRow) -> list[tuple[Callable[[ServingWorker], bool], Complaint
         ),
         (
             lambda server: server.takes_jobs,
-            lambda some: f"The workers of the queue {job.queue!r} take no jobs: {'; '.join(map(_wish, some[:MOST_NAMES]))}.",
+            lambda some: (
+                f"The workers of the queue {job.queue!r} take no jobs: {'; '.join(map(_intent_text, some[:MOST_NAMES]))}."
+            ),
         ),
         (
             lambda server: server.slots >= job.slots,
@@ -137,7 +143,7 @@ def _needs(job: JobRow) -> list[tuple[Callable[[ServingWorker], bool], Complaint
 
 
 def _before(session: Session, job: JobRow, now: datetime) -> int:
-    """Return how many queued jobs of the same queue and team go first; those that are to be offered later don't."""
+    """Return how many queued jobs of the same queue and team go first, without those that are only offered later."""
     earlier = or_(
         Job.priority > job.priority,
         and_(Job.priority == job.priority, Job.queued_at < job.queued_at),
@@ -153,7 +159,7 @@ def _before(session: Session, job: JobRow, now: datetime) -> int:
 
 
 def _next_free(session: Session, serving: Sequence[ServingWorker], now: datetime) -> timedelta | None:
-    """Return in how long the next running job of these workers would end if it took as long as half of their last ones."""
+    """Return the time until the oldest running job of these workers ends, if it takes the median time of their last jobs."""
     names = [server.name for server in serving]
     takes_slots = Job.kind != JobKind.TRIGGER.value
     ended = select(Job.accepted_at, Job.ended_at).where(
@@ -187,18 +193,18 @@ def _workers(some: Sequence[ServingWorker]) -> str:
     return f"{len(some)} worker(s) ({names}{', …' if len(some) > MOST_NAMES else ''})"
 
 
-def _wish(server: ServingWorker) -> str:
+def _intent_text(server: ServingWorker) -> str:
     reason = f": {json.dumps(server.intent_reason, ensure_ascii=False)}" if server.intent_reason else ""
-    return f"{server.name} shall {server.intent}, says {server.intent_by or 'somebody'}{reason}"
+    return f"{server.name} is set to {server.intent} by {server.intent_by or 'an unknown user'}{reason}"
 
 
 def _unfit(server: ServingWorker) -> str:
     return f"{server.name}: {server.unfit}"
 
 
-def _last_heard(some: Sequence[ServingWorker]) -> str:
+def _last_contact(some: Sequence[ServingWorker]) -> str:
     latest = max((server.last_seen_at for server in some if server.last_seen_at is not None), default=None)
-    return "never" if latest is None else f"at {latest:%Y-%m-%d %H:%M} UTC"
+    return "never" if latest is None else f"{latest:%Y-%m-%d %H:%M} UTC"
 
 
 def _age(since: datetime | None, now: datetime) -> str:

@@ -1,4 +1,4 @@
-"""The fleet as people see it: presence, intent and activity of each worker, three facts."""
+"""The fleet as users see it. Presence, intent and activity of a worker are three separate facts."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import usage
-from airflow_remote_provider.ledger.errors import Unknown
+from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.running import NOTHING, Running, RunningJob, running_of
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Job, Worker, WorkerContact
 
 CLOCK_OFF = timedelta(minutes=1)
-"""From here on people are told that a worker's clock is off: log lines of both sides would be hard to read together."""
+"""From this offset on, a worker's clock is shown as wrong: log lines of both sides would be hard to read together."""
 
 
 @dataclass(frozen=True)
 class MachineUsage:
-    """What a worker's machine uses, and has."""
+    """The resources that a worker's machine has, and uses."""
 
     cpus: float
     """Busy processors, on average over the last seconds."""
     cpu_count: float
     memory: int
-    """Bytes, as the next ones."""
+    """In bytes, as the following fields."""
     memory_total: int
     disk_free: int
-    """Where the worker keeps its state."""
+    """On the disk of the worker's state directory."""
 
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """One worker as people see it. *presence*, *intent* and activity (*used_slots*) are three facts."""
+    """One worker as the API and the CLI show it. *presence*, *intent* and activity (*used_slots*) are separate facts."""
 
     id: str
     name: str
     presence: str
-    """`online`; `silent`: not heard of lately; `offline`: its daemon has ended as it should; `never_connected`: it has joined,
-    and its daemon has never run; `gone`: its credential is revoked."""
+    """`online`; `silent`: no recent contact; `offline`: its daemon has shut down cleanly; `never_connected`: it has joined, but
+    its daemon has never run; `gone`: its credential is revoked."""
     intent: str
     intent_reason: str
     intent_by: str
     intent_at: datetime | None
     intent_until: datetime | None
-    """When it is to serve again by itself; None: never."""
+    """When its pause ends by itself; None: never."""
     intent_heard: bool
-    """Whether the worker acts by this wish; if not, it has not been heard of since."""
+    """Whether the worker has received this intent; if not, it has made no contact since."""
     restart_asked_at: datetime | None
-    """Since when it is to start anew, and has not yet; None: it isn't."""
+    """When a restart was requested that has not happened yet; None: no restart is pending."""
     restart_asked_by: str | None
     queues: list[str]
     team: str | None
@@ -66,9 +66,9 @@ class WorkerRow:
     slots_limit: int | None
     used_slots: int
     running: list[RunningJob]
-    """The oldest few of its running jobs, of those that this person may see."""
+    """The oldest few of its running jobs within the user's scope."""
     running_count: int
-    """How many those are in all."""
+    """How many running jobs it has within the user's scope."""
     last_seen_at: datetime | None
     created_at: datetime
     revoked_at: datetime | None
@@ -76,24 +76,24 @@ class WorkerRow:
     credential_expires_at: datetime | None
     labels: dict[str, str]
     bundles: list[str] | None
-    """Globs of the Dag bundles of whose jobs it may be offered; None: of any."""
+    """Globs of the Dag bundles whose jobs it can run; None: any."""
     certificate: str | None
-    """Whose client certificate it is bound to."""
+    """Owner of the client certificate that it is bound to."""
     alarm: str
     unfit: str
-    """Why it gets no jobs: what its runtime lacks, or fails at; empty: it gets some."""
+    """Why its runtime can't host tasks, so that it gets no jobs; empty: it gets jobs."""
     runtime: dict[str, str]
-    """Versions of what its tasks run in, as it says: `airflow`, `task_sdk`, `python`; empty: it says none."""
+    """Versions in its runtime, as it reports them: `airflow`, `task_sdk`, `python`; empty: it reports none."""
     clock_off_s: float | None
-    """How much its clock is ahead (below 0: behind); None: not worth a word."""
+    """How far its clock is ahead (below 0: behind); None: less than :data:`CLOCK_OFF`, or unknown."""
     facts: dict[str, str]
     usage: MachineUsage | None = None
-    """What its machine uses now, as it says while it has jobs; told of one worker, not of a list."""
+    """The present usage of its machine, reported while it has jobs. Only set by :func:`show_worker`."""
 
 
 @dataclass(frozen=True)
 class WorkerFilter:
-    """Which workers are wanted; empty: all. What is named must all hold."""
+    """Selects workers that match all fields; an empty field selects all."""
 
     text: str = ""
     """Part of its name or host name, in any case."""
@@ -103,7 +103,7 @@ class WorkerFilter:
     label: tuple[str, str] | None = None
     version: str = ""
     flagged: bool = False
-    """Only those with an alarm, suspended, or with a runtime that can't host tasks."""
+    """Selects workers with an alarm, suspended workers, and those whose runtime can't host tasks."""
 
 
 def list_workers(
@@ -114,13 +114,13 @@ def list_workers(
     page: Page = FIRST,
     scope: Scope = EVERYTHING,
 ) -> Slice[WorkerRow]:
-    """Return a page of the workers. Three statements, whatever the fleet.
+    """Return a page of workers. Three statements for any size of the fleet.
 
     Raises:
-        BadPage: no such order, or no cursor of it.
+        BadPage: the list has no such order, or the cursor does not belong to it.
     """
     now = database_now(session)
-    shown = Shown(now - silent_after)
+    shown = DerivedColumns(now - silent_after)
     query = select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker)
     query = shown.joined(query).where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
     found = shown.order().read(session, query, page)
@@ -132,22 +132,22 @@ def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: 
     """Return the worker of this name.
 
     Raises:
-        Unknown: there is none, or none that this person may see.
+        NotFound: there is no such worker within *scope*.
     """
-    shown = Shown(database_now(session) - silent_after)
+    shown = DerivedColumns(database_now(session) - silent_after)
     query = shown.joined(select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker))
     row = session.execute(query.where(Worker.name == name, Worker.removed_at.is_(None), scope.sees_team(Worker.team))).first()
     if row is None:
-        raise Unknown(f"there is no worker named {name!r}; `airflow remote workers list` shows those there are")
+        raise NotFound(f"there is no worker named {name!r}; `airflow remote workers list` shows all workers")
     worker_id = row[0].id
-    told = usage.fresh(session, [worker_id]).get(worker_id)
-    shown_usage = MachineUsage(**asdict(told.machine)) if told else None
+    reported = usage.fresh(session, [worker_id]).get(worker_id)
+    shown_usage = MachineUsage(**asdict(reported.machine)) if reported else None
     return replace(_row(*row, running=running_of(session, [worker_id], scope=scope).get(worker_id, NOTHING)), usage=shown_usage)
 
 
 @dataclass(frozen=True)
 class FleetCount:
-    """How many workers there are, by presence and by intent, and their slots."""
+    """Numbers of workers, in all, by presence, flagged and unfit; and their slots."""
 
     workers: int
     online: int
@@ -157,41 +157,41 @@ class FleetCount:
     gone: int
     flagged: int
     unfit: int
-    """Those whose runtime can't host tasks."""
+    """Workers whose runtime can't host tasks."""
     slots: int
-    """Of those online: what they may fill."""
+    """Slots that the online workers can fill."""
     used_slots: int
 
 
 def count_workers(
     session: Session, *, silent_after: timedelta, only: WorkerFilter = WorkerFilter(), scope: Scope = EVERYTHING
 ) -> FleetCount:
-    """Return the sums of the list with this filter. Two statements."""
-    shown = Shown(database_now(session) - silent_after)
+    """Return the totals of the list with this filter. Two statements."""
+    shown = DerivedColumns(database_now(session) - silent_after)
 
-    def those(condition: ColumnElement[bool], count: Any = 1) -> Any:
+    def count_where(condition: ColumnElement[bool], count: Any = 1) -> Any:
         return func.coalesce(func.sum(case((condition, count), else_=0)), 0)
 
     online = shown.presence == Presence.ONLINE.value
     bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
     query = select(
         func.count(),
-        *(those(shown.presence == presence.value) for presence in Presence),
-        those(_flagged()),
-        those(Worker.unfit.is_not(None)),
-        those(online, bound),
+        *(count_where(shown.presence == presence.value) for presence in Presence),
+        count_where(_flagged()),
+        count_where(Worker.unfit.is_not(None)),
+        count_where(online, bound),
         func.coalesce(func.sum(shown.used), 0),
     ).select_from(Worker)
     query = shown.joined(query).where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
     return FleetCount(*(int(number) for number in session.execute(query).one()))
 
 
-class Shown:
-    """The columns that are not a worker's own: when it was heard of, what that makes of it, and what it is doing."""
+class DerivedColumns:
+    """Columns of the list of workers that are not in a worker's row: its last contact, its presence and its used slots."""
 
     def __init__(self, silent_since: datetime) -> None:
         leased = [state.value for state in JobState if state.is_leased]
-        # One lookup per row, by index: as a join, Postgres may walk through all of it once per row that a filter has left.
+        # One index lookup per row. As a join, Postgres may scan all jobs once per row that passes the filter.
         slots = select(func.sum(Job.slots)).where(Job.worker_id == Worker.id, Job.state.in_(leased)).correlate(Worker)
         self.last_seen = WorkerContact.last_seen_at
         self.used = cast(func.coalesce(slots.scalar_subquery(), 0), Integer)  # MySQL sums to decimals
@@ -223,7 +223,7 @@ class Shown:
         )
 
 
-def _wanted(only: WorkerFilter, shown: Shown) -> list[ColumnElement[bool]]:
+def _wanted(only: WorkerFilter, shown: DerivedColumns) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if only.text:
         text = only.text.lower()
@@ -234,10 +234,10 @@ def _wanted(only: WorkerFilter, shown: Shown) -> list[ColumnElement[bool]]:
     if only.intent:
         conditions.append(Worker.intent.in_(only.intent))
     if only.queue:
-        conditions.append(holds(Worker.queues, json.dumps(only.queue)))
+        conditions.append(contains_item(Worker.queues, json.dumps(only.queue)))
     if only.label is not None:
         key, value = (json.dumps(part) for part in only.label)
-        conditions.append(holds(Worker.labels, f"{key}: {value}"))
+        conditions.append(contains_item(Worker.labels, f"{key}: {value}"))
     if only.version:
         conditions.append(Worker.facts["version"].as_string() == only.version)
     if only.flagged:
@@ -249,11 +249,11 @@ def _flagged() -> ColumnElement[bool]:
     return or_(Worker.alarm != "", Worker.suspended_at.is_not(None), Worker.unfit.is_not(None))
 
 
-def holds(column: Any, item: str) -> ColumnElement[bool]:
-    """Say whether the JSON text of a flat list or object has *item*, itself JSON text.
+def contains_item(column: Any, item: str) -> ColumnElement[bool]:
+    """Return the condition that the JSON text of a flat list or object contains *item*, itself JSON text.
 
-    As text, for no two databases search JSON alike; each of ours writes `, ` between items. What stands before it makes it an
-    item of its own: inside a text a quote would follow a backslash.
+    It searches the text because each database searches JSON differently, and all of ours write `, ` between items. The characters
+    before *item* make sure that it is a whole item: inside a string, a quote follows a backslash.
     """
     text = cast(column, Text)
     begins = [text.contains(before + item, autoescape=True) for before in ("[", "{", ", ")]
@@ -291,10 +291,10 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any, *
         alarm=worker.alarm,
         unfit=worker.unfit or "",
         runtime={name: value for name, value in (worker.runtime or {}).items() if name != "trouble"},
-        clock_off_s=_worth_telling(worker.clock_offset_s),
+        clock_off_s=_shown_offset(worker.clock_offset_s),
         facts=dict(worker.facts),
     )
 
 
-def _worth_telling(offset_s: float | None) -> float | None:
+def _shown_offset(offset_s: float | None) -> float | None:
     return round(offset_s, 1) if offset_s is not None and abs(offset_s) > CLOCK_OFF.total_seconds() else None

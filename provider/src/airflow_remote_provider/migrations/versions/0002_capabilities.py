@@ -1,4 +1,4 @@
-"""What a worker can do beyond tasks: callbacks and connection tests are offered only to those that can."""
+"""Capabilities of workers: callbacks and connection tests are only offered to workers that can run them."""
 
 from __future__ import annotations
 

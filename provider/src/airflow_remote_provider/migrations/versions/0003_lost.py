@@ -1,4 +1,4 @@
-"""Audit, rules per queue, and what tells a restart from a copy of a worker and a lost job from one not named yet."""
+"""Audit, rules per queue; columns that distinguish a restart from a copy of a worker, and a lost job from one not listed yet."""
 
 from __future__ import annotations
 

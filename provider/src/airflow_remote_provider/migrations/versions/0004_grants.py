@@ -1,4 +1,4 @@
-"""What a queue's jobs may read besides their own, and what jobs asked for."""
+"""Policies of queues, and requests of jobs at the gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials that are replaced, workers that are suspended, labels, tokens bound to networks."""
+"""Rotation of credentials, suspension of workers, labels, tokens bound to networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs by age: people read the newest first, page by page, whatever history there is."""
+"""Index of jobs by age: lists show the newest first, page by page, whatever the size of the history."""
 
 from __future__ import annotations
 

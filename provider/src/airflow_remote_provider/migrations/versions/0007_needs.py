@@ -1,4 +1,4 @@
-"""What jobs need of a worker besides its queue: labels, and their bundle among those that it may have."""
+"""What jobs require of a worker besides its queue: labels, and the right to run their bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""History; and jobs by when they began: how long they waited is told of the last hour, whatever history there is."""
+"""History; and an index of jobs by their begin, to compute waiting times over the last hour without reading all jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that people want to start anew."""
+"""Requests to restart a worker's daemon."""
 
 from __future__ import annotations
 

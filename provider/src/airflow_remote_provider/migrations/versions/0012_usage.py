@@ -1,4 +1,4 @@
-"""What workers and their jobs use."""
+"""Usage of workers and their jobs."""
 
 from __future__ import annotations
 

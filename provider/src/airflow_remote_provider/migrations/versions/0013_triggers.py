@@ -1,6 +1,6 @@
-"""Triggers of remote tasks run at the site.
+"""Triggers of remote tasks that run on workers.
 
-What queue policies still hold under `triggers`, a grant that is gone, is not read any more.
+The grant `triggers` no longer exists; names that queue policies still hold under it are ignored.
 """
 
 from __future__ import annotations

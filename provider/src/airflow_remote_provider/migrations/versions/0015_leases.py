@@ -1,4 +1,4 @@
-"""When a lease ends, which job owns a log file, and worker names that differ by more than case."""
+"""The end of leases, the owner of a log file, and names of workers that must differ by more than case."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ UPDATE remote_worker SET name_key = lower(name) WHERE id IN (
     SELECT kept.id FROM (SELECT min(id) AS id FROM remote_worker WHERE removed_at IS NULL GROUP BY lower(name)) AS kept
 )
 """
-"""Of workers whose names differ only by case one has the key; all stay valid. (MySQL reads the table that it updates only
-through a derived one.)"""
+"""Of workers whose names differ only by case, one gets the key; all stay valid. MySQL can read the table that it updates only
+through a derived table."""
 
 
 def upgrade() -> None:
@@ -38,7 +38,7 @@ def upgrade() -> None:
     op.add_column("remote_job", sa.Column("log_end", sa.BigInteger))
     op.create_index("ix_remote_job_log_key", "remote_job", ["log_key"])
     op.add_column("remote_worker", sa.Column("name_key", exact(100)))
-    # The grace of stops that are under way begins now.
+    # The grace period of pending stops begins now.
     stopping = sa.update(JOB).where(JOB.c.stop_reason.is_not(None), JOB.c.ended_at.is_(None))
     op.execute(stopping.values(stop_decided_at=datetime.now(timezone.utc)))
     op.execute(ONE_OF_EACH_NAME)

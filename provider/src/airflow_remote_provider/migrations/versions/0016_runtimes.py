@@ -1,4 +1,4 @@
-"""What workers report of their runtimes and their Dag files, and jobs that failed before they began."""
+"""Reports of workers about their runtimes and Dag files, and the count of jobs that failed before they began."""
 
 from __future__ import annotations
 

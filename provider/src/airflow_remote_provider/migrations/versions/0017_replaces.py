@@ -1,4 +1,4 @@
-"""An enrolment token may be for the machine that takes a certain worker's place."""
+"""Enrolment tokens that replace a named worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Dag of the canary: one task that does nothing. Parsed and run in the runtime, as any Dag is."""
+"""The Dag of the canary: one task that only logs. Parsed and run in the runtime, like any Dag."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow.sdk import DAG, BaseOperator
 
 
 class Canary(BaseOperator):  # type: ignore[misc]
-    """Ends well if a task can run at all."""
+    """Succeeds if a task can run at all."""
 
     template_fields = ("text",)
 
@@ -21,5 +21,5 @@ class Canary(BaseOperator):  # type: ignore[misc]
 
 
 with DAG("airflow_remote_canary", schedule=None):
-    # No XCom: a backend of the site's would store it outside.
+    # No XCom: the site's XCom backend would store it outside.
     Canary(task_id="canary", text="{{ run_id }} runs", do_xcom_push=False)

@@ -1,7 +1,6 @@
-"""The host's end of its connection to the daemon: sends what the host has to say, and again after a reconnect.
+"""The host's end of its connection to the daemon: sends ends of triggers, log lines and calls, and again after a reconnect.
 
-Three things survive a lost connection: ends of triggers and log lines until the daemon has acknowledged them, and open calls
-until they are answered.
+Ends of triggers and log lines are kept until the daemon has acknowledged them, and calls until they are answered.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from airflow_remote_worker.shim.triggers.logs import LogBook
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 FLUSH_AFTER_S = 0.25
-"""How long a line waits for more of them; a line that waits with the end of its trigger goes with that."""
+"""How long a line waits for more lines; the end of its trigger is sent with it at once."""
 
 
 class Channel:
-    """Lives in the host's event loop; :meth:`ask` alone is for other threads."""
+    """Belongs to the host's event loop; only :meth:`ask` and :meth:`note_lines` may be called from other threads."""
 
     def __init__(
         self, connector: Connector, hello: Callable[[], frames.HostHello], book: LogBook, receive: Callable[[frames.Frame], None]
     ) -> None:
-        """*receive* gets every frame that is not about lines or calls."""
+        """*receive* is called with every frame that does not concern lines or calls."""
         self.is_connected = False
         self._connector = connector
         self._hello = hello
@@ -45,10 +44,10 @@ class Channel:
         self._ids = itertools.count(1)
         self._flushing: asyncio.TimerHandle | None = None
 
-    # What the host says
+    # Called by the host
 
     def end(self, frame: frames.Fired | frames.Cancelled) -> None:
-        """Tell the daemon that a trigger has ended, after all of its lines so far."""
+        """Report to the daemon that a trigger has ended, after all of its lines so far."""
         if frame.lease not in self._ends:
             self._ends[frame.lease] = frame
             self.flush()
@@ -59,19 +58,19 @@ class Channel:
         return list(self._ends)
 
     def forget(self, lease: frames.LeaseName) -> None:
-        """The daemon has stored this end, or does not want it."""
+        """Drop an end that the daemon has stored or does not need."""
         self._ends.pop(lease, None)
 
-    def tell(self, frame: msgspec.Struct) -> None:
-        """Send *frame* if there is a daemon; it is not repeated."""
+    def send(self, frame: msgspec.Struct) -> None:
+        """Send *frame* if the daemon is connected; it is not repeated."""
         self._send(frame)
 
     def note_lines(self) -> None:
-        """There are log lines to send. Callable from any thread."""
+        """Note that there are log lines to send. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._flush_soon)
 
     def flush(self) -> None:
-        """Send the log lines that wait."""
+        """Send the pending log lines."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
@@ -79,13 +78,13 @@ class Channel:
             self._send(batch)
 
     def ask(self, running: Running, call: frames.TriggerCall) -> frames.Answer | None:
-        """Return the daemon's answer, which waits out an outage; None if the trigger is cancelled meanwhile. Not in the loop."""
+        """Return the daemon's answer; None if the trigger is cancelled. Blocks during an outage: not for the event loop."""
         answer: concurrent.futures.Future[frames.Answer | None] = concurrent.futures.Future()
         self._loop.call_soon_threadsafe(self._ask, running, call, answer)
         return answer.result()
 
     def abandon_calls(self, running: Running) -> None:
-        """Answer the open calls of *running* with None. Later ones (of its `on_kill`) are sent."""
+        """Answer the open calls of *running* with None. Later calls (of its `on_kill`) are sent."""
         for number, (caller, _, answer) in list(self._calls.items()):
             if caller is running:
                 del self._calls[number]
@@ -93,31 +92,31 @@ class Channel:
 
     # The connection
 
-    async def run(self, judge_alone: Callable[[], None]) -> None:
-        """Keep connected, until cancelled. *judge_alone* is called after each attempt that failed."""
+    async def run(self, check_without_daemon: Callable[[], None]) -> None:
+        """Keep connected, until cancelled. *check_without_daemon* is called after each failed attempt."""
         pause = FIRST_PAUSE_S
         while True:
             try:
                 connected = await self._connector.connect()
             except OSError:
-                judge_alone()
+                check_without_daemon()
                 await asyncio.sleep(pause * random.uniform(0.75, 1.25))
                 pause = min(pause * 2, LONGEST_PAUSE_S)
                 continue
             pause = FIRST_PAUSE_S
             try:
                 reader, self._writer = await asyncio.open_connection(sock=connected)
-                self._greet()
+                self._resend()
                 await self._listen(reader)
             except (OSError, asyncio.IncompleteReadError):
                 pass
             except frames.BrokenFrame as error:
-                print(f"trigger host: the daemon sent something that is no frame: {error}", file=sys.stderr)
+                print(f"trigger host: the daemon sent an invalid frame: {error}", file=sys.stderr)
                 await asyncio.sleep(LONGEST_PAUSE_S)
             finally:
-                self._hang_up()
+                self._disconnect()
 
-    def _greet(self) -> None:
+    def _resend(self) -> None:
         self._send(self._hello())
         for batch in self._book.unacknowledged():
             self._send(batch)
@@ -141,14 +140,14 @@ class Channel:
             else:
                 self._receive(frame)
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         self.is_connected = False
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
 
     def _send(self, frame: msgspec.Struct) -> None:
-        # The transport's buffer is bounded by what may be open: lines by the book, one end per trigger, calls by threads.
+        # The transport's buffer is bounded: the book limits lines, there is one end per trigger, and threads limit calls.
         if self._writer is not None:
             self._writer.write(frames.pack(frame))
 

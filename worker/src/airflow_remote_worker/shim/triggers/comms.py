@@ -1,7 +1,7 @@
-"""What triggers' SDK calls go through (`Connection.get`, `Variable.get`, XComs, …): the Task SDK's `SUPERVISOR_COMMS`.
+"""Serves the SDK calls of triggers (`Connection.get`, `Variable.get`, XComs, …) as the Task SDK's `SUPERVISOR_COMMS`.
 
-A task's process sends such a message to its supervisor, which asks the Execution API. Here the message is handled in the host
-itself, by the same functions of the Task SDK, with a client whose transport goes to the daemon for the trigger that speaks.
+A task's process sends such a message to its supervisor, which calls the Execution API. Here the host itself handles the message
+with the same functions of the Task SDK, and a client whose transport calls the daemon for the calling trigger.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from airflow_remote_protocol.execution import CALL_HEADERS, MOST_BODY_BYTES, too_long
+from airflow_remote_protocol.execution import CALL_HEADERS, MAX_BODY_BYTES, explain_too_large
 
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.shim.compat import httpx
@@ -23,7 +23,7 @@ from airflow_remote_worker.shim.triggers.logs import LogBook
 from airflow_remote_worker.shim.triggers.portal import greenback
 
 THREADS = 32
-"""How many SDK calls of one host are under way at most. While central is away each holds a thread; the others queue."""
+"""Maximum number of concurrent SDK calls of one host. While central is unreachable each holds a thread; others queue."""
 
 HANDLERS = {
     "GetConnection": "handle_get_connection",
@@ -53,11 +53,11 @@ HANDLERS = {
     "SetAssetStateStoreByName": "handle_set_asset_state_store_by_name",
     "SetAssetStateStoreByUri": "handle_set_asset_state_store_by_uri",
 }
-"""Message type → function of `airflow.sdk.execution_time.request_handlers`. What a trigger may have, central decides."""
+"""Message type → function of `airflow.sdk.execution_time.request_handlers`. Central decides what a trigger may read or write."""
 
 
 class Comms:
-    """Stands where a task has its socket to the supervisor."""
+    """Takes the place of a task's socket to its supervisor."""
 
     def __init__(self, client: Any, loop: asyncio.AbstractEventLoop) -> None:
         """*client*: the Task SDK's, with :class:`TriggerTransport`."""
@@ -67,13 +67,13 @@ class Comms:
         self._threads = ContextThreads(THREADS, thread_name_prefix="sdk-call")
 
     def send(self, msg: Any) -> Any:
-        """Answer *msg*; blocks, except on the event loop's own thread, where only this trigger waits.
+        """Return the answer to *msg*. Blocks the thread, except on the event loop's own thread, where only this trigger waits.
 
         Raises:
             AirflowRuntimeError: central refused.
-            RuntimeError: the event loop's thread must not block, and the runtime has nothing that could help.
+            RuntimeError: the call is on the event loop's thread, and the runtime lacks greenback.
         """
-        if _is_for_the_masker(msg):
+        if _is_mask_request(msg):
             return None
         if threading.get_ident() != self._loop_thread:
             return self._answer(msg)
@@ -86,8 +86,8 @@ class Comms:
         return greenback.await_(self.asend(msg))
 
     async def asend(self, msg: Any) -> Any:
-        """Answer *msg* without blocking the loop. Raises: as :meth:`send`."""
-        if _is_for_the_masker(msg):
+        """Return the answer to *msg* without blocking the loop. Raises: as :meth:`send`."""
+        if _is_mask_request(msg):
             return None
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, msg)
 
@@ -102,7 +102,7 @@ class Comms:
         except ServerResponseError as error:
             detail = {"status_code": error.response.status_code, "message": str(error), "detail": _content(error.response)}
             raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail)) from None
-        # A handler returns (response, options of its encoding), or nothing.
+        # A handler returns (response, options of its encoding), or None.
         return answer[0] if isinstance(answer, tuple) else OKResponse(ok=True)
 
     def _find_handler(self, name: str) -> Callable[[Any, Any], Any]:
@@ -125,8 +125,8 @@ _HITL: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _is_for_the_masker(msg: Any) -> bool:
-    """Whether the sender has done all of it: it masks in its own process before it tells its supervisor, which we are too."""
+def _is_mask_request(msg: Any) -> bool:
+    """Return whether *msg* needs no answer: its sender has masked the secret in this process, which is also the supervisor's."""
     return type(msg).__name__ == "MaskSecret"
 
 
@@ -138,10 +138,10 @@ def _content(response: httpx.Response) -> Any:
 
 
 class TriggerTransport(httpx.BaseTransport):
-    """Sends each request through *ask*, under the lease of the trigger that speaks. Called from threads only."""
+    """Sends each request through *ask*, under the lease of the calling trigger. For threads only."""
 
     def __init__(self, ask: Callable[[Running, frames.TriggerCall], frames.Answer | None], book: LogBook) -> None:
-        """*ask* blocks through an outage; it returns None if the trigger was cancelled meanwhile."""
+        """*ask* blocks during an outage; it returns None if the trigger was cancelled meanwhile."""
         self._ask = ask
         self._book = book
 
@@ -155,8 +155,10 @@ class TriggerTransport(httpx.BaseTransport):
         path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
         headers = {name: request.headers[name] for name in CALL_HEADERS if name in request.headers}
         body = request.read()
-        if len(body) > MOST_BODY_BYTES:
-            return refusal(413, "too-large", too_long(f"the body of {request.method} {path[:200]}", len(body), MOST_BODY_BYTES))
+        if len(body) > MAX_BODY_BYTES:
+            return refusal(
+                413, "too-large", explain_too_large(f"the body of {request.method} {path[:200]}", len(body), MAX_BODY_BYTES)
+            )
         call = frames.TriggerCall(0, running.lease, request.method, path, headers, body)
         answer = self._ask(running, call)
         for pause in SERVER_ERROR_PAUSES_S:
@@ -169,12 +171,12 @@ class TriggerTransport(httpx.BaseTransport):
             return httpx.Response(410, json={"detail": {"reason": "airflow-remote", "message": message}})
         if (reason := reason_of(answer.status, lambda: answer.body)) and reason not in running.denials:
             running.denials.add(reason)
-            self._book.tell(running.lease, reason, level="error")
+            self._book.add_event(running.lease, reason, level="error")
         return as_response(answer.status, answer.headers, answer.body)
 
 
 def make_client(transport: httpx.BaseTransport) -> Any:
-    """Return the Task SDK's client that asks through *transport*."""
+    """Return a client of the Task SDK that uses *transport*."""
     from airflow.sdk.api.client import Client
 
     return Client(base_url=BASE_URL, token="", transport=transport)

@@ -1,6 +1,6 @@
-"""How a trigger host gets a connection to the daemon: by itself, or from a parent that stays root.
+"""Connects a trigger host to the daemon: directly, or through a parent process that stays root.
 
-With `run_as_user` the host can't open the daemon's socket, nor read its files. A small parent process stays root, connects, and
+With `run_as_user` the host can't open the daemon's socket or read its files. A small parent process stays root, connects, and
 passes the connected descriptor over a socket pair. It does nothing else, and runs no user code.
 """
 
@@ -20,29 +20,29 @@ from typing import Protocol
 from airflow_remote_worker.shim import posix
 
 CONNECT_TIMEOUT_S = 0.5
-"""A unix socket answers at once, unless its backlog is full."""
+"""A unix socket accepts at once, unless its backlog is full."""
 _ASK = b"?"
 _ANSWER = struct.Struct("!cd")
-"""`+` with a descriptor, or `-`; and the last contact with central that the daemon noted."""
+"""`+` with a descriptor, or `-`; then the time of the last contact with central, as stored by the daemon."""
 _PR_SET_PDEATHSIG = 1
 
 
 class Connector(Protocol):
-    """Where connections come from."""
+    """Makes connections to the daemon."""
 
     contact_at: float
-    """The last contact with central that the daemon has noted, as of the last attempt; 0: none that can be read."""
+    """The time of the last contact with central, as stored by the daemon and read at the last attempt; 0: unknown."""
 
     async def connect(self) -> socket.socket:
         """Return a connected socket.
 
         Raises:
-            OSError: the daemon is not there.
+            OSError: the daemon can't be reached.
         """
         ...
 
 
-class Direct:
+class DirectConnector:
     """Connects to the daemon's socket itself."""
 
     def __init__(self, socket_path: str, contact_path: str) -> None:
@@ -55,8 +55,8 @@ class Direct:
         return _connect(self._socket_path)
 
 
-class Carried:
-    """Asks the parent at the other end of *pair*."""
+class ParentConnector:
+    """Requests connections from the parent at the other end of *pair*."""
 
     def __init__(self, pair: socket.socket) -> None:
         self.contact_at = 0.0
@@ -75,12 +75,12 @@ class Carried:
         # The parent writes an answer in one piece.
         answer, descriptors, _, _ = socket.recv_fds(self._pair, _ANSWER.size, 1)
         if len(answer) < _ANSWER.size:
-            # Without its parent the host can't reach the daemon again, and nobody watches it.
+            # Without its parent the host can't reach the daemon again, and nothing watches it.
             os._exit(1)
         sign, contact_at = _ANSWER.unpack(answer)
         self.contact_at = contact_at or self.contact_at
         if sign != b"+":
-            raise ConnectionRefusedError("the daemon is not there")
+            raise ConnectionRefusedError("the daemon can't be reached")
         return socket.socket(fileno=descriptors[0])
 
 
@@ -89,8 +89,8 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def carry(pair: socket.socket, socket_path: str, contact_path: str) -> None:
-    """In the parent: connect whenever the child at the other end of *pair* asks, until it has gone."""
+def serve_connections(pair: socket.socket, socket_path: str, contact_path: str) -> None:
+    """In the parent: connect whenever the child at the other end of *pair* requests it, until the child has exited."""
     with pair:
         while True:
             try:
@@ -107,14 +107,14 @@ def carry(pair: socket.socket, socket_path: str, contact_path: str) -> None:
 
 
 def end_with_parent() -> None:
-    """In the child: die when the parent does (Linux; elsewhere the next attempt to connect notices)."""
+    """In the child: die with the parent (on Linux; elsewhere the next attempt to connect notices its death)."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def close_all_but(kept: set[int]) -> None:
-    """Close every descriptor that this process has inherited, except *kept*: user code has no business with them."""
+    """Close every inherited descriptor except *kept*: user code must not have them."""
     try:
         descriptors = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
     except OSError:  # macOS
@@ -126,7 +126,7 @@ def close_all_but(kept: set[int]) -> None:
 
 
 def read_contact(path: str) -> float:
-    """Return what the daemon has noted; 0 if nothing can be read."""
+    """Return the time of the last contact that the daemon has stored; 0 if it can't be read."""
     try:
         return float(Path(path).read_text()) if path else 0.0
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
 """Encodes the end of a trigger: the protocol's `TriggerEvent` as JSON, with values encoded as the Task SDK encodes them.
 
-The runtime does not have the protocol's package, so the message is made by hand; the daemon checks it.
+The message is encoded by hand, and the daemon checks it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ MOST_PARTS = 200
 MOST_XCOMS = 100
 """Bounds of the protocol's `TriggerEvent`."""
 LONGEST_PAYLOAD = 1 << 20
-"""Bytes of JSON: an event ends in the task's row, where nobody expects a file."""
+"""Bytes of JSON: an event is stored in the task's row, which is not meant for large values."""
 
 
 class BadEvent(Exception):
-    """What the trigger yielded cannot be sent; the text says why and what to do."""
+    """The yielded event cannot be sent; the text says why and what to do."""
 
 
 def encode_event(event: Any, ti: Any) -> bytes:
     """Return the message for *event*, which the trigger of *ti* has yielded.
 
     Raises:
-        BadEvent: it is no event, cannot be serialised, or is too large.
+        BadEvent: it is not an event, cannot be serialised, or is too large.
     """
     from airflow.triggers.base import BaseTaskEndEvent, TriggerEvent
 
@@ -49,7 +49,7 @@ def encode_failure(error: BaseException | None, explanation: str = "") -> bytes:
 
 
 def bounded(parts: list[str]) -> list[str]:
-    """Return *parts* within the protocol's bounds: the beginning and the end, and a mark for what is missing."""
+    """Return *parts* cut to the protocol's bounds: the beginning, a mark for the missing part, and the end."""
     if len(parts) > MOST_PARTS:
         missing = len(parts) - MOST_PARTS + 1
         parts = [*parts[:50], f"… {missing} parts of the traceback are left out …\n", *parts[-(MOST_PARTS - 51) :]]
@@ -60,11 +60,11 @@ def _encode_xcoms(xcoms: dict[str, Any] | None, ti: Any) -> dict[str, Any]:
     from airflow.sdk.execution_time.xcom import XCom
 
     if xcoms is not None and len(xcoms) > MOST_XCOMS:
-        raise BadEvent(f"the event brings {len(xcoms)} XComs; at most {MOST_XCOMS} are taken")
+        raise BadEvent(f"the event has {len(xcoms)} XComs; at most {MOST_XCOMS} are accepted")
     encoded = {}
     for key, value in (xcoms or {}).items():
         if not isinstance(key, str) or not 0 < len(key) <= 512:
-            raise BadEvent(f"the event brings an XCom with the key {str(key)[:100]!r}; a key has 1 to 512 characters")
+            raise BadEvent(f"the event has an XCom with the key {str(key)[:100]!r}; a key has 1 to 512 characters")
         try:
             encoded[key] = XCom.serialize_value(
                 value=value, key=key, task_id=ti.task_id, dag_id=ti.dag_id, run_id=ti.run_id, map_index=ti.map_index
@@ -85,12 +85,14 @@ def _serialised(payload: Any) -> Any:
 
 def _as_json(message: dict[str, Any]) -> bytes:
     try:
-        # NaN and Infinity are not JSON, and no database takes them.
+        # NaN and Infinity are not JSON, and databases reject them.
         encoded = json.dumps(message, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise BadEvent(f"the event cannot be written as JSON: {type(error).__name__}: {error}") from error
     if len(encoded) > LONGEST_PAYLOAD:
-        raise BadEvent(f"the event has {len(encoded)} bytes of JSON; at most {LONGEST_PAYLOAD} are taken: yield less, or an XCom")
+        raise BadEvent(
+            f"the event has {len(encoded)} bytes of JSON; at most {LONGEST_PAYLOAD} are allowed: yield less, or an XCom"
+        )
     return encoded
 
 

@@ -1,7 +1,7 @@
-"""From a workload to a trigger object: finds the class in the bundle or the runtime, and decodes its arguments.
+"""Makes a trigger object from a workload: finds the class in the bundle or the runtime, and decodes its arguments.
 
-All of it is user code that runs on import. One trigger is loaded at a time (:mod:`.program` sees to that): a module whose import
-waits for a connection must not be seen half-imported by the next trigger.
+User code runs on import. :mod:`.running` loads one trigger at a time: a module whose import waits for a connection must not be
+seen half-imported by the next trigger.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 from airflow_remote_worker.shim import compat
 
 DAG_MODULE = re.compile(r"unusual_prefix_[0-9a-f]{40}_(?P<stem>.+?)\.(?P<name>.+)\Z")
-"""How Airflow names a Dag file as a module (`get_unique_dag_module_name`). The hash is of the path on the
-worker that deferred the task, which may be another one."""
+"""Airflow's module name for a Dag file (`get_unique_dag_module_name`). The hash is of the path on the worker that deferred the
+task, which may be another worker."""
 
 
 class CannotLoad(Exception):
-    """The trigger's class can't be found or made; the text says why."""
+    """The trigger's class can't be found or used; the text says why."""
 
 
 class Loader:
-    """Makes triggers of one bundle, whose code is as it was when the host started."""
+    """Makes triggers of one bundle, with the bundle's code of when the host started."""
 
     def __init__(self, bundle_path: str, bundle_name: str) -> None:
         self._bundle_path = bundle_path
@@ -35,7 +35,7 @@ class Loader:
         self._dag_modules: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """Put the bundle's root on `sys.path`, as the Task SDK does it for a task."""
+        """Put the bundle's root on `sys.path`, as the Task SDK does for a task."""
         if self._bundle_path not in sys.path:
             sys.path.append(self._bundle_path)
 
@@ -43,7 +43,7 @@ class Loader:
         """Return the trigger that *workload* describes.
 
         Raises:
-            BaseException: whatever user code raises when it is imported or called.
+            BaseException: any error of user code when it is imported or called.
         """
         trigger_class = self.find_class(workload["classpath"], workload["dag_rel_path"])
         return trigger_class(**decode_arguments(workload["kwargs"]))
@@ -53,7 +53,7 @@ class Loader:
 
         Raises:
             CannotLoad: there is no such class.
-            BaseException: whatever the module raises.
+            BaseException: any error of the module.
         """
         key = (classpath, dag_rel_path)
         if key not in self._classes:
@@ -64,9 +64,9 @@ class Loader:
             else:
                 found = _of_module(classpath) if archive is None else _of_archive(archive, classpath)
             if not isinstance(found, type):
-                raise CannotLoad(f"{classpath} is no class")
+                raise CannotLoad(f"{classpath} is not a class")
             if not callable(getattr(found, "run", None)):
-                raise CannotLoad(f"{classpath} is no trigger: it has no method `run`")
+                raise CannotLoad(f"{classpath} is not a trigger: it has no method `run`")
             self._classes[key] = found
         return self._classes[key]
 
@@ -103,7 +103,7 @@ def decode_arguments(encoded: Any) -> dict[str, Any]:
     """Return the trigger's arguments as Airflow's triggerer decodes them.
 
     Raises:
-        CannotLoad: they are no mapping.
+        CannotLoad: they are not a mapping.
     """
     from airflow.sdk.serde import deserialize
     from airflow.serialization.decoders import smart_decode_trigger_kwargs
@@ -112,7 +112,7 @@ def decode_arguments(encoded: Any) -> dict[str, Any]:
     try:
         decoded = deserialize(encoded)
     except (ImportError, KeyError, AttributeError, TypeError):
-        # The older encoding, which serde does not know.
+        # The older encoding, which serde does not support.
         decoded = BaseSerialization.deserialize(encoded)
     if not isinstance(decoded, dict):
         raise CannotLoad(f"the trigger's arguments are {type(decoded).__name__}, not a mapping")
@@ -122,7 +122,7 @@ def decode_arguments(encoded: Any) -> dict[str, Any]:
 def _of_module(classpath: str) -> Any:
     module_name, _, name = classpath.rpartition(".")
     if not module_name:
-        raise CannotLoad(f"{classpath!r} is no import path of a class: it names no module")
+        raise CannotLoad(f"{classpath!r} is not an import path of a class: it names no module")
     return _attribute(importlib.import_module(module_name), name, module_name)
 
 
@@ -135,9 +135,9 @@ def archive_of(bundle: Path, dag_rel_path: str) -> str | None:
 
 
 def _of_archive(archive: str, classpath: str) -> Any:
-    """Return what *classpath* names in the archive, or outside it if the archive has no such module.
+    """Return the object that *classpath* names in the archive, or outside it if the archive has no such module.
 
-    Two archives may have modules of the same name; Airflow, too, imports each archive's for itself.
+    Two archives may have modules of the same name; Airflow, too, imports each archive's own module.
     """
     module_name, _, name = classpath.rpartition(".")
     top = module_name.partition(".")[0]

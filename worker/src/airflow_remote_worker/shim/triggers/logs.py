@@ -1,6 +1,7 @@
-"""The logs of the triggers of one host: each line goes to the trigger that wrote it, and to the daemon in batches.
+"""The logs of the triggers of one host: assigns each line to the trigger that wrote it, and batches lines for the daemon.
 
-Lines wait in memory until the daemon has stored them. Memory is bounded: what does not fit is dropped, and a line says how much.
+Lines are kept in memory until the daemon has stored them. Memory is bounded: lines that do not fit are dropped, and a line in the
+log says how many.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from airflow_remote_worker.shim.compat import redact
 from airflow_remote_worker.shim.triggers.current import current
 
 MOST_OF_ONE = 1 << 20
-"""Bytes that wait for one trigger: some 5,000 lines."""
+"""Pending bytes of one trigger: about 5,000 lines."""
 MOST = 16 << 20
-"""Bytes that wait in all; the budget of a host with 1,000 triggers is 60 MB."""
+"""Pending bytes in total; the memory budget of a host with 1,000 triggers is 60 MB."""
 LONGEST_LINE = 128 * 1024
-"""Bytes. Central takes pieces of 1 MiB, and a line must not be cut."""
+"""Bytes. Central accepts pieces of 1 MiB, and a line must not be cut."""
 BATCH = 256 * 1024
-"""Bytes of one frame to the daemon, at least one trigger's lines."""
+"""Bytes after which a frame to the daemon takes no further trigger's lines."""
 MOST_BATCHES_UNDERWAY = 8
 
 
@@ -34,7 +35,7 @@ class LogBook:
 
     def __init__(self) -> None:
         self.notify: Callable[[], None] = lambda: None
-        """Called, from any thread, when there is something to send."""
+        """Called, in any thread, when there is something to send."""
         self._lock = threading.Lock()
         self._waiting: dict[frames.LeaseName, list[bytes]] = {}
         self._sizes: dict[frames.LeaseName, int] = {}
@@ -59,12 +60,12 @@ class LogBook:
             self._size += len(line)
         self.notify()
 
-    def tell(self, lease: frames.LeaseName, event: str, *, level: str = "info") -> None:
-        """Add a line of our own."""
-        self.add(lease, as_line(event, level=level))
+    def add_event(self, lease: frames.LeaseName, event: str, *, level: str = "info") -> None:
+        """Add a log line of the host's own about the trigger."""
+        self.add(lease, format_line(event, level=level))
 
     def next(self) -> frames.Lines | None:
-        """Return the next batch to send; None if there is none, or too many are under way."""
+        """Return the next batch to send; None if no lines are pending, or too many batches are unacknowledged."""
         with self._lock:
             if not self._waiting or len(self._sent) >= MOST_BATCHES_UNDERWAY:
                 return None
@@ -81,7 +82,7 @@ class LogBook:
             return batch
 
     def taken(self, number: int) -> None:
-        """The daemon has stored every batch up to *number*."""
+        """Drop the batches up to *number*, which the daemon has stored."""
         with self._lock:
             while self._sent and self._sent[0].number <= number:
                 for lease, text in self._sent.popleft().lines:
@@ -93,7 +94,7 @@ class LogBook:
                             self._keep_gap(lease, lost)
 
     def unacknowledged(self) -> list[frames.Lines]:
-        """Return the batches that were sent and not acknowledged, for a new connection."""
+        """Return the batches that were sent but not acknowledged, for a new connection."""
         with self._lock:
             return list(self._sent)
 
@@ -105,7 +106,7 @@ class LogBook:
 
 
 class LineRouter(io.RawIOBase):
-    """What Airflow's logging writes its JSON lines to: the log of the trigger that speaks, else the host's own log."""
+    """The stream for the JSON lines of Airflow's logging: writes to the current trigger's log, else to the host's own."""
 
     def __init__(self, book: LogBook) -> None:
         super().__init__()
@@ -125,10 +126,10 @@ class LineRouter(io.RawIOBase):
 
 
 class PrintRouter(io.TextIOBase):
-    """What triggers print to: whole lines go to the log of the trigger that prints, as the Task SDK does it for tasks."""
+    """The stdout or stderr of triggers: whole lines go to the log of the printing trigger, as with the Task SDK's tasks."""
 
     def __init__(self, book: LogBook, beyond: Any, name: str, level: str) -> None:
-        """*beyond* takes what no trigger prints."""
+        """*beyond* is the stream for output outside of any trigger."""
         super().__init__()
         self._book = book
         self._beyond = beyond
@@ -146,15 +147,15 @@ class PrintRouter(io.TextIOBase):
             lines, rest = [*lines, rest], ""
         for line in lines:
             if line:
-                self._book.add(running.lease, as_line(line, level=self._level, logger=self._name))
+                self._book.add(running.lease, format_line(line, level=self._level, logger=self._name))
         if rest:
             self._begun[running.lease] = rest
         return len(text)
 
     def end(self, lease: frames.LeaseName) -> None:
-        """The trigger has ended: what it printed without a newline is a line."""
+        """Write the unfinished line of a trigger that has ended."""
         if rest := self._begun.pop(lease, ""):
-            self._book.add(lease, as_line(rest, level=self._level, logger=self._name))
+            self._book.add(lease, format_line(rest, level=self._level, logger=self._name))
 
     def writable(self) -> bool:
         return True
@@ -174,8 +175,8 @@ class PrintRouter(io.TextIOBase):
         return int(self._beyond.fileno())
 
 
-def as_line(event: str, *, level: str, logger: str = "airflow_remote_worker.shim") -> bytes:
-    """Return a line in the shape of the Task SDK's own, with secrets masked."""
+def format_line(event: str, *, level: str, logger: str = "airflow_remote_worker.shim") -> bytes:
+    """Return a line in the format of the Task SDK, with secrets masked."""
     stamp = datetime.now(tz=timezone.utc).isoformat().replace("+00:00", "Z")
     line = {"timestamp": stamp, "level": level, "event": event, "logger": logger}
     return json.dumps(redact(line)).encode() + b"\n"
@@ -183,17 +184,17 @@ def as_line(event: str, *, level: str, logger: str = "airflow_remote_worker.shim
 
 def _gap(lost: int) -> bytes:
     event = f"{lost} lines of this log were lost here: the worker's daemon was away, or the trigger logs too fast"
-    return as_line(event, level="warning")
+    return format_line(event, level="warning")
 
 
 def _shortened(line: bytes) -> bytes:
-    """Return a line that says the beginning of one that is too long; still JSON."""
+    """Return a JSON line with the beginning of one that is too long."""
     try:
         content = json.loads(line)
         event, level = str(content.get("event", "")), str(content.get("level", "info"))
         logger = str(content.get("logger", ""))[:200]
     except (ValueError, AttributeError):
         event, level, logger = line.decode("utf-8", "replace"), "info", ""
-    # A character takes up to 12 bytes in JSON (a surrogate pair), so this fits whatever it holds.
+    # A character takes up to 12 bytes in JSON (a surrogate pair), so this always fits.
     cut = event[: LONGEST_LINE // 16]
-    return as_line(f"{cut}… (cut: the line had {len(line)} bytes)", level=level, logger=logger)
+    return format_line(f"{cut}… (cut: the line had {len(line)} bytes)", level=level, logger=logger)

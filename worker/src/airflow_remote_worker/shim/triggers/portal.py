@@ -1,4 +1,4 @@
-"""`greenback`, if the runtime has it: lets synchronous code wait on the event loop without blocking it."""
+"""Imports `greenback` if the runtime has it: it lets synchronous code wait on the event loop without blocking the loop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 greenback: Any = None
-"""The module, or None in a runtime that was made from an older lock."""
+"""The module, or None in a runtime that was installed from an older lock file."""
 with suppress(ImportError):
     greenback = importlib.import_module("greenback")

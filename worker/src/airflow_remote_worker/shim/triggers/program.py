@@ -1,7 +1,7 @@
-"""Hosts triggers: reads `host.json`, connects to the daemon, and runs what it is told to, until it is told to leave.
+"""Hosts triggers: reads `host.json`, connects to the daemon, and runs the triggers that it orders, until ordered to leave.
 
-Forked from the zygote as a shim is, and outlives its daemon as a shim does (docs/adr/0026). One process runs many triggers, on
-one event loop. What one trigger does must not end the others: :mod:`.running` catches all that its code raises.
+Like a shim, a host is forked from the zygote and outlives its daemon (docs/adr/0026). One process runs many triggers on one event
+loop. No trigger may end the others: :mod:`.running` catches everything that its code raises.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from airflow_remote_worker.shim.triggers.running import Runner
 from airflow_remote_worker.shim.triggers.watchdog import Block, Watchdog
 
 IDLE_S = 60.0
-"""How long a host without triggers and without a daemon waits for one. With a daemon, the daemon decides."""
-UNHEEDED_S = 10.0
-"""How long a cancelled trigger may take beyond `on_kill`; then it is counted as ended, although its code runs on."""
+"""How long a host without triggers waits for a daemon. A connected daemon decides itself."""
+CANCEL_TIMEOUT_S = 10.0
+"""How long a cancelled trigger may take in addition to `on_kill`; then it counts as ended, although its code may still run."""
 
 
 def run(host_dir: Path) -> int:
-    """Be the trigger host of *host_dir*; return when the daemon lets it go."""
+    """Run the trigger host of *host_dir* until the daemon orders it to leave; return the exit code."""
     os.environ[job_files.JOB_MARK] = host_dir.name
     spec = msgspec.json.decode(unsealed((host_dir / job_files.HOST_SPEC).read_bytes()), type=job_files.HostSpec)
     preload()
-    # Orphans of triggers' processes go to init: to reap them here would take exit codes from `asyncio.subprocess`.
+    # Orphans of triggers' processes go to init: reaping them here would steal exit codes from `asyncio.subprocess`.
     posix.leave_orphans()
     if spec.run_as_user:
         return _run_as(spec)
     connect.close_all_but({0, 1, 2})
-    return serve(spec, connect.Direct(spec.socket_path, spec.contact_path))
+    return serve(spec, connect.DirectConnector(spec.socket_path, spec.contact_path))
 
 
 def _run_as(spec: job_files.HostSpec) -> int:
-    become = run_as.becoming(spec.run_as_user)
+    become = run_as.make_user_switcher(spec.run_as_user)
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
@@ -59,20 +59,20 @@ def _run_as(spec: job_files.HostSpec) -> int:
         try:
             connect.close_all_but({0, 1, 2, theirs.fileno()})
             become()
-            connect.end_with_parent()  # after the change of user, which clears it
-            code = serve(spec, connect.Carried(theirs))
+            connect.end_with_parent()  # after the change of user, which would clear it
+            code = serve(spec, connect.ParentConnector(theirs))
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
     theirs.close()
-    connect.carry(ours, spec.socket_path, spec.contact_path)
+    connect.serve_connections(ours, spec.socket_path, spec.contact_path)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
 
 def serve(spec: job_files.HostSpec, connector: connect.Connector) -> int:
-    """Run triggers until the daemon lets the host go."""
+    """Run triggers until the daemon orders the host to leave; return the exit code."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     loop.set_default_executor(ContextThreads(DEFAULT_THREADS, thread_name_prefix="trigger"))
@@ -84,7 +84,7 @@ def serve(spec: job_files.HostSpec, connector: connect.Connector) -> int:
         except (SystemExit, KeyboardInterrupt) as error:
             if main.done():
                 raise
-            # Raised in a task that a trigger has started by itself: asyncio lets it through. The others go on.
+            # Raised in an asyncio task that a trigger has started itself: asyncio re-raises it here. The other triggers go on.
             print(f"trigger host: {type(error).__name__} in a task of a trigger is ignored", file=sys.stderr)
 
 
@@ -94,7 +94,7 @@ async def _main(spec: job_files.HostSpec, connector: connect.Connector) -> None:
 
 
 class HostProgram:
-    """The triggers of this process."""
+    """Runs the triggers of this process."""
 
     def __init__(self, spec: job_files.HostSpec, connector: connect.Connector) -> None:
         from airflow.sdk.configuration import conf
@@ -103,8 +103,8 @@ class HostProgram:
         self._connector = connector
         self._triggers: dict[frames.LeaseName, Running] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        """Kept: the loop itself holds tasks weakly."""
-        self._let_go = asyncio.Event()
+        """References to running tasks: the loop itself holds only weak ones."""
+        self._may_leave = asyncio.Event()
         self._idle_since = boottime.now()
         self._book = LogBook()
         self._channel = Channel(connector, self._hello, self._book, self._receive)
@@ -113,22 +113,22 @@ class HostProgram:
         self._on_kill_timeout_s = conf.getfloat("triggerer", "on_kill_timeout", fallback=30.0)
         self._runner = Runner(self._loader, self._fire, self._on_kill_timeout_s)
         threshold_s = conf.getfloat("triggerer", "blocked_main_thread_warning_threshold", fallback=0.2)
-        self._watchdog = Watchdog(threshold_s, self._tell_blocked)
+        self._watchdog = Watchdog(threshold_s, self._report_blocked)
         self._printed = [
             PrintRouter(self._book, sys.stdout, "task.stdout", "info"),
             PrintRouter(self._book, sys.stderr, "task.stderr", "error"),
         ]
 
     async def run(self) -> None:
-        """Return once the daemon has let us go, or none came for so long that nobody needs us."""
+        """Run until the daemon orders the host to leave, or until it has been idle without a daemon for `IDLE_S`."""
         self._set_up_airflow()
         self._watchdog.start()
-        connection = asyncio.create_task(self._channel.run(self._judge_alone), name="connection")
-        letting_go = asyncio.create_task(self._let_go.wait(), name="leave")
-        await asyncio.wait({connection, letting_go}, return_when=asyncio.FIRST_COMPLETED)
+        connection = asyncio.create_task(self._channel.run(self._check_without_daemon), name="connection")
+        leaving = asyncio.create_task(self._may_leave.wait(), name="leave")
+        await asyncio.wait({connection, leaving}, return_when=asyncio.FIRST_COMPLETED)
         self._watchdog.stop()
         if connection.done():
-            connection.result()  # it returns only by an error
+            connection.result()  # it ends only with an error, which this raises
         connection.cancel()
         with suppress(asyncio.CancelledError):
             await connection
@@ -145,7 +145,7 @@ class HostProgram:
         task_runner.SUPERVISOR_COMMS = Comms(client, asyncio.get_running_loop())
         self._loader.prepare()
 
-    # What the daemon says
+    # Frames of the daemon
 
     def _hello(self) -> frames.HostHello:
         leases = list(dict.fromkeys([*self._triggers, *self._channel.unacknowledged()]))
@@ -153,7 +153,7 @@ class HostProgram:
 
     def _receive(self, frame: frames.Frame) -> None:
         if isinstance(frame, frames.KeepTriggers):
-            self._keep(set(frame.leases))
+            self._cancel_others(set(frame.leases))
         elif isinstance(frame, frames.StartTrigger):
             self._start(frame)
         elif isinstance(frame, frames.CancelTrigger):
@@ -163,11 +163,11 @@ class HostProgram:
             self._channel.forget(frame.lease)
         elif isinstance(frame, frames.Leave):
             if not self._triggers and not self._channel.unacknowledged():
-                self._let_go.set()
+                self._may_leave.set()
         else:
             raise frames.BrokenFrame(f"unexpected {type(frame).__name__}")
 
-    def _keep(self, wanted: set[frames.LeaseName]) -> None:
+    def _cancel_others(self, wanted: set[frames.LeaseName]) -> None:
         for lease, running in list(self._triggers.items()):
             if lease not in wanted:
                 self._cancel(running, on_kill=False)
@@ -187,7 +187,7 @@ class HostProgram:
             self._channel.end(frames.Fired(lease, encode_failure(error, "the trigger's workload can't be read")))
             return
         self._triggers[lease] = running
-        running.task = self._spawn(self._live(running, workload), name=f"trigger {lease[0]}")
+        running.task = self._spawn(self._run_trigger(running, workload), name=f"trigger {lease[0]}")
 
     def _spawn(self, work: Any, *, name: str) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -197,16 +197,16 @@ class HostProgram:
 
     # The life of a trigger
 
-    async def _live(self, running: Running, workload: dict[str, Any]) -> None:
+    async def _run_trigger(self, running: Running, workload: dict[str, Any]) -> None:
         await self._runner.run(running, workload)
         for router in self._printed:
             router.end(running.lease)
         if running.is_cancelled:
-            return  # who cancels it tells of it
+            return  # :meth:`_await_end` reports it
         self._remove(running)
 
     def _fire(self, running: Running, event: bytes) -> None:
-        # It stays in the list until its code has ended, so that a cancellation finds it.
+        # It stays in `_triggers` until its code has ended, so that a cancellation finds it.
         self._channel.end(frames.Fired(running.lease, event))
 
     def _cancel(self, running: Running, *, on_kill: bool) -> None:
@@ -216,15 +216,15 @@ class HostProgram:
         running.runs_on_kill = on_kill and not running.has_fired
         self._channel.abandon_calls(running)
         running.task.cancel()
-        self._spawn(self._see_end(running), name=f"end of trigger {running.lease[0]}")
+        self._spawn(self._await_end(running), name=f"end of trigger {running.lease[0]}")
 
-    async def _see_end(self, running: Running) -> None:
+    async def _await_end(self, running: Running) -> None:
         assert running.task is not None
-        patience_s = UNHEEDED_S + (self._on_kill_timeout_s if running.runs_on_kill else 0.0)
+        patience_s = CANCEL_TIMEOUT_S + (self._on_kill_timeout_s if running.runs_on_kill else 0.0)
         done, _ = await asyncio.wait({running.task}, timeout=patience_s)
         if not done:
             text = f"the trigger did not end within {patience_s:.0f} s after it was cancelled; its code may still run"
-            self._book.tell(running.lease, text, level="warning")
+            self._book.add_event(running.lease, text, level="warning")
         self._remove(running)
         if not running.has_fired:
             self._channel.end(frames.Cancelled(running.lease))
@@ -234,30 +234,30 @@ class HostProgram:
             del self._triggers[running.lease]
         self._idle_since = boottime.now()
 
-    # Alone
+    # Without a daemon
 
-    def _judge_alone(self) -> None:
-        """No daemon can be reached: two copies of a trigger must not run for long, and nobody else would notice."""
+    def _check_without_daemon(self) -> None:
+        """Enforce `stop_after` while no daemon can be reached: two copies of a trigger must not run for long."""
         now = boottime.now()
         noted_at = self._connector.contact_at
         for running in list(self._triggers.values()):
-            # A moment ahead of us is of another boot, or garbled.
+            # A time in the future is from another boot, or garbled.
             contact_at = max(running.contact_at, noted_at if noted_at <= now else 0.0)
             if running.stop_after_s and now - contact_at > running.stop_after_s:
                 text = f"no contact with central for {running.stop_after_s:.0f} s; it counts this trigger as lost by now"
-                self._book.tell(running.lease, text, level="warning")
+                self._book.add_event(running.lease, text, level="warning")
                 self._cancel(running, on_kill=False)
         if not self._triggers and not self._channel.unacknowledged() and now - self._idle_since > IDLE_S:
-            self._let_go.set()
+            self._may_leave.set()
 
-    # Blocked
+    # Blocked event loop
 
-    def _tell_blocked(self, block: Block) -> None:
+    def _report_blocked(self, block: Block) -> None:
         running = next((one for one in self._triggers.values() if one.task is block.task), None) if block.task else None
         if running is not None:
             text = (
                 f"this trigger blocked the event loop for {block.seconds:.2f} s; no other trigger of the bundle ran meanwhile. "
-                f"Await what takes time, or do it in asyncio.to_thread. It was here:\n{block.stack}"
+                f"Use async calls for slow operations, or run them in asyncio.to_thread. The stack was:\n{block.stack}"
             )
-            self._book.tell(running.lease, text, level="warning")
-        self._channel.tell(frames.Blocked(block.seconds, running.lease if running else None))
+            self._book.add_event(running.lease, text, level="warning")
+        self._channel.send(frames.Blocked(block.seconds, running.lease if running else None))

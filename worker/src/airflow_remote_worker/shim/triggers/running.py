@@ -1,4 +1,4 @@
-"""One trigger, from its workload to its end. Follows Airflow's `TriggerRunner`; where it differs, a comment says why."""
+"""Runs one trigger from its workload to its end, as Airflow's `TriggerRunner` does; comments explain the differences."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from airflow_remote_worker.shim.triggers.loading import Loader
 from airflow_remote_worker.shim.triggers.portal import greenback
 
 AFTER_EVENT_S = 10.0
-"""How long a trigger may go on after its event. Airflow ends it when it next compares its list with the database."""
+"""How long a trigger may run on after its event. Airflow ends it when it next compares its list with the database."""
 CLEANUP_S = 30.0
-"""As long as Airflow gives `on_kill`; Airflow lets `cleanup` take for ever."""
+"""As long as Airflow gives `on_kill`; Airflow does not limit `cleanup`."""
 
 Fire = Callable[[Running, bytes], None]
 
@@ -35,11 +35,11 @@ class Runner:
         self._log = structlog.get_logger("airflow_remote_worker.shim.triggers")
 
     async def run(self, running: Running, workload: Mapping[str, Any]) -> None:
-        """Run the trigger to its end. Raises nothing, whatever its code raises: the others must go on."""
+        """Run the trigger to its end. Never raises, whatever its code raises: the other triggers must go on."""
         current.set(running)
         try:
             if greenback is not None:
-                # Lets the trigger's code call the SDK's synchronous methods from the loop.
+                # Allows the trigger's code to call the SDK's synchronous methods from the loop.
                 await greenback.ensure_portal()
             await self._run(running, workload)
         except asyncio.CancelledError as error:
@@ -49,9 +49,7 @@ class Runner:
         except BadEvent as error:
             self._log.error("Trigger failed: %s", error)
             self._fail(running, error.__cause__, str(error))
-        except (
-            BaseException
-        ) as error:  # also SystemExit and KeyboardInterrupt, which would end the loop, and all triggers with it
+        except BaseException as error:  # also SystemExit and KeyboardInterrupt, which would end the loop and all triggers
             self._log.exception("Trigger failed")
             self._fail(running, error)
 
@@ -76,7 +74,7 @@ class Runner:
             self._log.info("trigger completed", name=name)
 
     async def _follow(self, running: Running, trigger: Any, name: str) -> None:
-        # A trigger that may share a stream (`shared_stream_key`) runs alone, as in Airflow when its key can't be made.
+        # A trigger that could share a stream (`shared_stream_key`) runs by itself, as in Airflow when its key can't be made.
         events = trigger.run()
         async for event in events:
             self._log.info("Trigger fired event", name=name, result=event)
@@ -88,15 +86,15 @@ class Runner:
         await self._wind_down(events)
 
     async def _wind_down(self, events: Any) -> None:
-        """Let the trigger's code after its `yield` run. A task takes one event; what it yields beyond that is dropped."""
+        """Run the trigger's code after its `yield`. A task takes one event; further ones are dropped."""
         try:
             async with _timeout(AFTER_EVENT_S):
                 async for event in events:
-                    self._log.warning("Trigger fired a further event, which nobody waits for", result=event)
+                    self._log.warning("Trigger fired another event, which is dropped: its task takes only one", result=event)
         except TimeoutError:
-            self._log.warning("Trigger went on for %d s after its event and was ended", AFTER_EVENT_S)
+            self._log.warning("Trigger still ran %d s after its event and was ended", AFTER_EVENT_S)
         except Exception:
-            self._log.exception("Trigger failed after its event; its task goes on with the event")
+            self._log.exception("Trigger failed after its event; its task continues with the event")
 
     async def _kill(self, trigger: Any, name: str) -> None:
         self._log.info("Trigger cancelled by user action, invoking on_kill", name=name)
@@ -115,8 +113,8 @@ class Runner:
         running.has_fired = True
         try:
             event = encode_failure(error, explanation)
-        except BaseException as broken:  # an exception whose text can't be made
-            print(f"trigger host: {running.lease}: {type(broken).__name__} while a failure was described", file=sys.stderr)
+        except BaseException as broken:  # an exception that can't be formatted
+            print(f"trigger host: {running.lease}: {type(broken).__name__} while formatting a failure", file=sys.stderr)
             event = encode_failure(None, explanation or f"the trigger raised {type(error).__name__}, which can't be shown")
         self._fire(running, event)
 
@@ -128,7 +126,7 @@ def _name(running: Running, workload: Mapping[str, Any]) -> str:
 
 
 class _timeout:
-    """`asyncio.timeout`, which Python 3.10 does not have: ends what is awaited within by a TimeoutError."""
+    """`asyncio.timeout` for Python 3.10, which does not have it."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

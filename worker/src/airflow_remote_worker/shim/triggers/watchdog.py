@@ -1,6 +1,6 @@
-"""Notices a trigger that blocks the event loop, and with it all triggers of the host: says which, and where it stands.
+"""Detects a trigger that blocks the event loop, and with it all triggers of the host: reports which trigger, and its stack.
 
-Airflow's triggerer can tell only that something blocks. A thread can see more: the task that runs and the stack of its thread.
+Airflow's triggerer can report only that something blocks. A separate thread can find the running task and the loop's stack.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from dataclasses import dataclass
 from typing import Any
 
 LEAST_THRESHOLD_S = 0.5
-"""Airflow's own default is 0.2 s, which a busy machine reaches without anyone's fault."""
+"""Airflow's own default is 0.2 s, which a busy machine exceeds without any trigger's fault."""
 DEEPEST = 20
-"""Frames that are shown: the innermost."""
+"""How many of the innermost stack frames are shown."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """The loop did not turn."""
+    """A period in which the loop was blocked."""
 
     seconds: float
     task: Any
-    """The asyncio task that ran; None if none did."""
+    """The asyncio task that ran, or None."""
     stack: str
 
 
 class Watchdog:
-    """A thread beside the loop of the thread that makes it. Blocks of twice the threshold are always found."""
+    """A thread that watches the loop of the thread that creates it. Always finds blocks of twice the threshold."""
 
     def __init__(self, threshold_s: float, report: Callable[[Block], None]) -> None:
-        """*report* is called in the loop, once it turns again."""
+        """*report* is called in the loop, once it runs again."""
         self._threshold_s = max(LEAST_THRESHOLD_S, threshold_s)
         self._report = report
         self._loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ class Watchdog:
                 if turned.wait(self._threshold_s):
                     continue
                 task, stack = self._look()
-                # At once, and in the host's own log: a loop that never turns again can't report anything.
+                # At once, and in the host's own log: a loop that stays blocked can't report anything.
                 print(f"trigger host: the event loop is blocked by {task!r}:\n{stack}", file=sys.__stderr__, flush=True)
                 turned.wait()
                 self._loop.call_soon_threadsafe(self._report, Block(time.monotonic() - asked_at, task, stack))

@@ -5,10 +5,10 @@ import time
 
 import anyio
 import pytest
-from airflow_remote_worker.jobs.apart import run_in_daemon_thread
+from airflow_remote_worker.jobs.daemon_thread import run_in_daemon_thread
 
 
-def test_what_it_returns_and_raises_comes_back() -> None:
+def test_results_and_exceptions_reach_the_caller() -> None:
     async def main() -> None:
         assert await run_in_daemon_thread(lambda: 7, within_s=5, name="t") == 7
         with pytest.raises(ZeroDivisionError):
@@ -17,7 +17,7 @@ def test_what_it_returns_and_raises_comes_back() -> None:
     anyio.run(main)
 
 
-def test_what_never_returns_delays_neither_the_loop_nor_its_end() -> None:
+def test_a_call_that_never_returns_delays_neither_the_loop_nor_its_end() -> None:
     never = threading.Event()
 
     async def main() -> None:
@@ -32,7 +32,7 @@ def test_what_never_returns_delays_neither_the_loop_nor_its_end() -> None:
     never.set()
 
 
-def test_an_answer_that_comes_too_late_is_nobody_s() -> None:
+def test_a_late_result_is_ignored() -> None:
     late = threading.Event()
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""The types of what people send: bounded, each in one place."""
+"""The types of request fields, with their limits, and the base of request bodies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BundleGlob = Annotated[
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=r"^[^\x00]*$")]
 
 
-class Wish(BaseModel):
-    """A body. What it doesn't know it refuses: a misspelled wish must not look granted."""
+class RequestBody(BaseModel):
+    """A request body. An unknown field is refused, so that a misspelled field is never silently ignored."""
 
     model_config = ConfigDict(extra="forbid")

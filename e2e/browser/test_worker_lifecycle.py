@@ -1,4 +1,4 @@
-"""What people see of a worker that joins, runs, stops, is rebuilt under its old name, and is removed."""
+"""Topic suite: what users see of a worker that joins, runs, stops, is rebuilt under its old name, and is removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "rebuilt"
 
 
 @pytest.fixture(scope="module")
-def machine(central: Airflow, new_worker: NewWorker) -> Worker:
+def rebuilt_worker(central: Airflow, new_worker: NewWorker) -> Worker:
     worker = new_worker(central, NAME, queues=NAME, slots=1)
     worker.stop()
     return worker
@@ -34,13 +34,13 @@ def _presence(central: Airflow, name: str) -> list[str]:
     return [row["presence"] for row in rows if row["name"] == name]
 
 
-def test_one_that_has_stopped_is_offline_at_once(central: Airflow, machine: Worker, open_page: OpenPage) -> None:
+def test_a_stopped_worker_is_offline_at_once(central: Airflow, rebuilt_worker: Worker, open_page: OpenPage) -> None:
     assert _presence(central, NAME) == ["offline"]
     expect(_row(open_page("viewer"))).to_contain_text("offline")
 
 
-def test_one_that_joined_and_never_ran_is_never_connected(
-    central: Airflow, machine: Worker, home: Path, open_page: OpenPage
+def test_a_worker_that_joined_and_never_ran_is_never_connected(
+    central: Airflow, rebuilt_worker: Worker, home: Path, open_page: OpenPage
 ) -> None:
     newcomer = Worker(
         home / "newcomer",
@@ -58,26 +58,26 @@ def test_one_that_joined_and_never_ran_is_never_connected(
     expect(row).to_have_count(0)
 
 
-def test_a_rebuilt_machine_takes_its_old_place(central: Airflow, machine: Worker, open_page: OpenPage) -> None:
+def test_a_rebuilt_worker_replaces_the_old_one(central: Airflow, rebuilt_worker: Worker, open_page: OpenPage) -> None:
     token = central.remote_cli("enrol", "create", "--replaces", NAME)["token"]
     before = central.query("SELECT id FROM remote_worker WHERE name = :name", name=NAME)
-    shutil.copytree(machine.state, kept := machine.directory / "kept")
-    for file in machine.state.iterdir():
+    shutil.copytree(rebuilt_worker.state, kept := rebuilt_worker.directory / "kept")
+    for file in rebuilt_worker.state.iterdir():
         if file.name != "worker.toml":
             shutil.rmtree(file) if file.is_dir() else file.unlink()
-    assert "joined" in machine.run("join", central.url, "--token", token, "--name", NAME)
-    machine.start()
+    assert "joined" in rebuilt_worker.run("join", central.url, "--token", token, "--name", NAME)
+    rebuilt_worker.start()
     assert _presence(central, NAME) == ["online"]
     assert central.query("SELECT id FROM remote_worker WHERE name = :name", name=NAME) != before
-    assert "serving" in str(machine.status())
-    # What was restored from before has no access any more.
-    old = Worker(machine.directory / "old", name=NAME, central=central.url, token="", bundles={})
+    assert "serving" in str(rebuilt_worker.status())
+    # The restored old credential has no access any more.
+    old = Worker(rebuilt_worker.directory / "old", name=NAME, central=central.url, token="", bundles={})
     shutil.copy(kept / "credential.json", old.state / "credential.json")
-    told = old.run("check", may_fail=True)
-    assert "join" in told and "credential" in told, told
+    output = old.run("check", may_fail=True)
+    assert "join" in output and "credential" in output, output
 
 
-def test_one_that_is_online_is_removed_only_by_who_means_it(central: Airflow, machine: Worker, open_page: OpenPage) -> None:
+def test_removing_an_online_worker_needs_confirmation(central: Airflow, rebuilt_worker: Worker, open_page: OpenPage) -> None:
     with pytest.raises(RuntimeError, match=r"is online.*--yes"):
         central.cli("remote", "workers", "remove", NAME)
     page = open_page("admin", f"?worker={NAME}")
@@ -86,5 +86,5 @@ def test_one_that_is_online_is_removed_only_by_who_means_it(central: Airflow, ma
     expect(dialog).to_contain_text(NAME)
     dialog.get_by_role("button", name="Remove").click()
     wait_until(lambda: _presence(central, NAME) == [], timeout_s=10, what="it is removed")
-    assert machine.wait() != 0
-    assert f"new enrolment token; then: airflow-remote-worker join {central.url}" in machine.tail()
+    assert rebuilt_worker.wait() != 0
+    assert f"new enrolment token; then: airflow-remote-worker join {central.url}" in rebuilt_worker.tail()

@@ -1,4 +1,4 @@
-"""People's API in real Airflow: its own login says who may what; what they wish reaches real workers."""
+"""Topic suite: the REST API in real Airflow; Airflow's login decides the users' rights, and their intents reach real workers."""
 
 import json
 from pathlib import Path
@@ -13,18 +13,18 @@ from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
 
 
-def _people(central: Airflow, user: str) -> httpx.Client:
+def _rest_client(central: Airflow, user: str) -> httpx.Client:
     return httpx.Client(base_url=f"{central.url}/remote/ui/v1", headers=central.client(user).headers, timeout=30)
 
 
 @pytest.fixture(scope="module")
 def op(central: Airflow) -> httpx.Client:
-    return _people(central, "op")
+    return _rest_client(central, "op")
 
 
 @pytest.fixture(scope="module")
 def viewer(central: Airflow) -> httpx.Client:
-    return _people(central, "viewer")
+    return _rest_client(central, "viewer")
 
 
 def _ok(answer: httpx.Response, status: int = 200) -> Any:
@@ -32,7 +32,7 @@ def _ok(answer: httpx.Response, status: int = 200) -> Any:
     return answer.json() if answer.content else None
 
 
-def test_nothing_is_told_without_a_login(central: Airflow, worker: Worker) -> None:
+def test_nothing_is_returned_without_a_login(central: Airflow, worker: Worker) -> None:
     credential = json.loads((worker.state / "credential.json").read_bytes())["credential"]
     for token in (None, "rubbish", "e.e.e", credential):
         headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -63,19 +63,23 @@ def test_an_operator_lets_a_worker_join_pauses_it_and_sees_its_job(
     made = _ok(op.post("/enrolment-tokens", json={"queues": ["by-hand"], "name_pattern": "hand-*"}), 201)
     worker = Worker(tmp_path, name="hand-1", central=central.url, token=made["token"], bundles={}).start()
     try:
-        _steer(worker, op, viewer)
+        _pause_and_resume(worker, op, viewer)
     finally:
         worker.stop()
 
 
-def _steer(worker: Worker, op: httpx.Client, viewer: httpx.Client) -> None:
+def _pause_and_resume(worker: Worker, op: httpx.Client, viewer: httpx.Client) -> None:
     wait_until(lambda: _presence(viewer, "hand-1") == "online", timeout_s=30, what="the fleet shows it online")
     assert _ok(op.get("/enrolment-tokens"))["items"][0]["uses_left"] == 0
 
     paused = _ok(op.put("/workers/hand-1/intent", json={"mode": "pause", "reason": "patching"}))
     assert (paused["intent"], paused["intent_by"], paused["intent_reason"]) == ("pause", "op", "patching")
-    wait_until(lambda: "patching" in worker.tail(), timeout_s=10, what="the worker hears of it, and why")
-    wait_until(lambda: _ok(viewer.get("/workers/hand-1"))["intent_heard"], timeout_s=10, what="central knows that it has heard")
+    wait_until(lambda: "patching" in worker.tail(), timeout_s=10, what="the worker receives the pause and its reason")
+    wait_until(
+        lambda: _ok(viewer.get("/workers/hand-1"))["intent_heard"],
+        timeout_s=10,
+        what="central knows that the worker has the intent",
+    )
     _ok(op.put("/workers/hand-1/queues", json={"queues": ["default", "by-hand"]}))
     _ok(op.put("/workers/hand-1/intent", json={"mode": "pause", "lasts_s": 1}))
     wait_until(lambda: _ok(viewer.get("/workers/hand-1"))["intent"] == "serve", timeout_s=30, what="the pause ends by itself")
@@ -100,17 +104,17 @@ def test_a_running_job_is_shown_with_its_task_and_worker(
     wait_until(has_ended, timeout_s=20, what="it is shown as ended")
 
 
-def test_why_a_task_waits_is_said(central: Airflow, viewer: httpx.Client) -> None:
+def test_the_reason_why_a_task_waits_is_shown(central: Airflow, viewer: httpx.Client) -> None:
     run = central.trigger("unserved")
     wait_until(lambda: central.jobs(run), timeout_s=30, what="a job waits")
     [job] = _ok(viewer.get("/jobs", params={"run_id": run}))["items"]
-    assert f"No worker may serve the queue {job['queue']!r}" in _ok(viewer.get(f"/jobs/{job['id']}/waiting"))["why"]
+    assert f"No worker serves the queue {job['queue']!r}" in _ok(viewer.get(f"/jobs/{job['id']}/waiting"))["why"]
     [queue] = [row for row in _ok(viewer.get("/queues"))["items"] if row["queue"] == job["queue"]]
     assert (queue["is_unserved"], queue["workers"]) == (True, 0)
     central.delete_run("unserved", run)
 
 
-def test_a_running_job_is_stopped_its_task_has_failed_and_its_processes_are_gone(
+def test_stopping_a_running_job_fails_its_task_and_ends_its_processes(
     central: Airflow, op: httpx.Client, viewer: httpx.Client, worker: Worker, tmp_path: Path
 ) -> None:
     run = central.trigger("lingering", {"directory": str(tmp_path)})

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from airflow_remote_provider.api.worker_v1 import beginnings
-from airflow_remote_provider.api.worker_v1.beginnings import StartedJobs
+from airflow_remote_provider.api.worker_v1 import started_jobs
+from airflow_remote_provider.api.worker_v1.started_jobs import StartedJobs
 from airflow_remote_provider.ledger.fence import WorkerLease
 
 LEASE = WorkerLease("worker", "job", 1)
@@ -32,7 +32,7 @@ def test_a_job_has_begun_once_it_has_written_and_costs_the_ledger_nothing() -> N
     assert ledger.stored == []
 
 
-def test_of_a_job_that_started_at_another_process_nothing_is_known_and_its_write_is_stored_once() -> None:
+def test_a_write_of_a_job_that_started_at_another_process_is_stored_once() -> None:
     seen, ledger = StartedJobs(), Ledger()
     assert seen.has_begun(LEASE) is None
     for _ in range(3):
@@ -48,8 +48,8 @@ def test_a_repeated_start_forgets_no_write() -> None:
     assert seen.has_begun(LEASE) is True
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: Any) -> None:
-    monkeypatch.setattr(beginnings, "MOST_KEPT", 2)
+def test_the_remembered_jobs_are_limited(monkeypatch: Any) -> None:
+    monkeypatch.setattr(started_jobs, "MOST_KEPT", 2)
     seen = StartedJobs()
     for number in range(5):
         seen.note_start(WorkerLease("worker", str(number), 1))

@@ -1,4 +1,4 @@
-"""Wishes that end by themselves, and which one a worker has heard."""
+"""Intents that end by themselves, and the revision of the intent that a worker has received."""
 
 from __future__ import annotations
 
