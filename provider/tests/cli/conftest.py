@@ -1,4 +1,4 @@
-"""Every test of a command runs twice: by the database, and by people's API, served on this machine."""
+"""Every test of a command runs twice: with the REST API in its process, and with a server on this machine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SUB_PATH = "/airflow"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """By the API on SQLite only: on other databases people's API has tests of its own."""
-    left_out = [item for item in items if HERE in item.path.parents and _asks_the_api(item) and not _is_on_sqlite(item)]
+    """Tests with a server run on SQLite only: on other databases the REST API has tests of its own."""
+    left_out = [item for item in items if HERE in item.path.parents and _calls_a_server(item) and not _is_on_sqlite(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
 
-def _asks_the_api(item: pytest.Item) -> bool:
+def _calls_a_server(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
-    return "server" in item.fixturenames or (hasattr(item, "callspec") and item.callspec.params.get("run") == "rest")
+    return "server" in item.fixturenames or (hasattr(item, "callspec") and item.callspec.params.get("run") == "server")
 
 
 def _is_on_sqlite(item: pytest.Item) -> bool:
@@ -36,7 +36,7 @@ def _is_on_sqlite(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[tuple[FastAPI, str]]:
-    """People's API, and the URL of the Airflow that it seems to be part of."""
+    """The REST API, and the URL of the Airflow that it seems to be part of."""
     app = create_rest_api()
     with Serving(app, SUB_PATH + PREFIX) as serving:
         yield app, serving.url + SUB_PATH
@@ -44,17 +44,17 @@ def served() -> Iterator[tuple[FastAPI, str]]:
 
 @pytest.fixture
 def server(served: tuple[FastAPI, str], database: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an Airflow that has our API. Each user's token is his name; ann may manage, vic may see, eve may nothing."""
+    """The URL of an Airflow that has our API. Each user's token is their name; ann may manage, vic may see, eve may nothing."""
     app, url = served
     admit(app, monkeypatch)
     return url
 
 
-@pytest.fixture(params=["database", "rest"])
+@pytest.fixture(params=["in_process", "server"])
 def run(request: pytest.FixtureRequest, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Run `airflow remote …` by either way, by the API as ann; return what it printed to stdout."""
+    """Run `airflow remote …` in either way, with a server as ann; return what it printed to stdout."""
     monkeypatch.delenv("AIRFLOW_REMOTE_SERVER", raising=False)
-    if request.param == "rest":
+    if request.param == "server":
         monkeypatch.setenv("AIRFLOW_REMOTE_SERVER", request.getfixturevalue("server"))
         monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
     return run

@@ -1,4 +1,4 @@
-"""What a person is told when something else than central answers, or nobody, or central does not let him."""
+"""Messages when central refuses a request, does not answer, or something else answers in its place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow_remote_provider.cli import client as module
-from airflow_remote_provider.cli.client import PREFIX, Client
+from airflow_remote_provider.cli.client import PREFIX, Client, connect
 from airflow_remote_provider.cli.server import Server
 from airflow_remote_provider.cli.words import CentralUnavailable
 from airflow_remote_provider.ledger.views.queues import QueueRow
@@ -26,7 +26,7 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Return a function that answers every request by *answer*, and returns the URL of what does."""
+    """Return a function that starts a server which answers every request by *answer*, and returns its URL."""
     with ExitStack() as stack:
 
         def start(answer: Answer, *, certificate: Path | None = None) -> str:
@@ -41,10 +41,10 @@ def serve() -> Iterator[Serve]:
         yield start
 
 
-def said(url: str, ask: Callable[[Client], Any] = lambda client: client.get(list[str], "workers"), **how: Any) -> str:
-    """Ask in vain; return the sentence that ends the command."""
+def error_of(url: str, ask: Callable[[Client], Any] = lambda client: client.get(list[str], "workers"), **how: Any) -> str:
+    """Make a request that fails; return the sentence that ends the command."""
     with pytest.raises(SystemExit) as ended:
-        ask(Client(Server(url, "a-token", "$AIRFLOW_REMOTE_TOKEN", **how)))
+        ask(connect(Server(url, "a-token", "$AIRFLOW_REMOTE_TOKEN", **how)))
     assert isinstance(ended.value.code, str) and "a-token" not in ended.value.code
     return ended.value.code
 
@@ -58,100 +58,100 @@ def answered(status: int, body: Any, kind: str = "application/json") -> Response
     return Response(body if isinstance(body, str) else json.dumps(body), status, media_type=kind)
 
 
-def test_what_central_refuses_is_said_in_its_own_words(serve: Serve) -> None:
+def test_a_refusal_is_shown_in_central_s_words(serve: Serve) -> None:
     url = serve(problem(404, "there is no worker named 'x'; `airflow remote workers list` shows all workers", "not-found"))
-    assert said(url) == "there is no worker named 'x'; `airflow remote workers list` shows all workers"
+    assert error_of(url) == "there is no worker named 'x'; `airflow remote workers list` shows all workers"
 
 
-def test_who_may_be_back_in_a_moment_is_told_apart(serve: Serve) -> None:
-    for answer, is_away in (
+def test_only_a_server_error_means_that_central_is_unavailable(serve: Serve) -> None:
+    for answer, is_unavailable in (
         (problem(503, "the database does not answer", "busy"), True),
         (lambda request: answered(502, "<html>", "text/html"), True),
         (problem(404, "nobody", "not-found"), False),
     ):
         with pytest.raises(SystemExit) as ended:
-            Client(Server(serve(answer), "a-token", "$AIRFLOW_REMOTE_TOKEN")).get(list[str], "workers")
-        assert isinstance(ended.value, CentralUnavailable) is is_away
+            connect(Server(serve(answer), "a-token", "$AIRFLOW_REMOTE_TOKEN")).get(list[str], "workers")
+        assert isinstance(ended.value, CentralUnavailable) is is_unavailable
 
 
-def test_words_that_steer_a_terminal_are_made_harmless(serve: Serve) -> None:
-    assert "\033" not in said(serve(problem(422, "\033[2Jred", "invalid")))
+def test_control_sequences_are_removed(serve: Serve) -> None:
+    assert "\033" not in error_of(serve(problem(422, "\033[2Jred", "invalid")))
 
 
-def test_a_token_that_is_refused_is_named_by_its_source_with_the_way_to_another(serve: Serve) -> None:
+def test_a_refused_token_is_named_by_its_source_with_the_way_to_a_new_one(serve: Serve) -> None:
     url = serve(problem(401, "Invalid JWT token; log in to Airflow", "unauthorized"))
-    told = said(url)
-    assert "refuses the token in $AIRFLOW_REMOTE_TOKEN" in told and f"POST {url}/auth/token" in told
+    message = error_of(url)
+    assert "refuses the token in $AIRFLOW_REMOTE_TOKEN" in message and f"POST {url}/auth/token" in message
 
 
 @pytest.mark.parametrize(("status", "kind"), [(200, "text/html"), (403, "text/html"), (502, "text/html")])
-def test_a_page_of_something_on_the_way_is_named(serve: Serve, status: int, kind: str) -> None:
-    told = said(serve(lambda request: answered(status, "<html><title> Corp&nbsp;\n Proxy </title>", kind)))
-    assert f"answered {status} {kind}" in told and "titled 'Corp Proxy'" in told and "provider is installed" in told
+def test_a_page_of_something_in_between_is_named(serve: Serve, status: int, kind: str) -> None:
+    message = error_of(serve(lambda request: answered(status, "<html><title> Corp&nbsp;\n Proxy </title>", kind)))
+    assert f"answered {status} {kind}" in message and "titled 'Corp Proxy'" in message and "provider is installed" in message
 
 
 def test_an_airflow_without_the_provider_is_not_taken_for_central(serve: Serve) -> None:
-    assert "not the Remote Executor's API" in said(serve(lambda request: answered(404, {"detail": "Not Found"})))
-    told = said(serve(lambda request: answered(403, {"detail": "no problem of ours"}, "application/problem+json")))
-    assert "not the Remote Executor's API" in told
+    assert "not the Remote Executor's API" in error_of(serve(lambda request: answered(404, {"detail": "Not Found"})))
+    message = error_of(serve(lambda request: answered(403, {"detail": "no problem of ours"}, "application/problem+json")))
+    assert "not the Remote Executor's API" in message
 
 
 def test_a_redirect_is_named_and_not_followed(serve: Serve) -> None:
     url = serve(lambda request: Response(status_code=302, headers={"location": "https://login.example.org/?back=1"}))
-    assert "a redirect to https://login.example.org/?back=1, which is not followed" in said(url)
+    assert "a redirect to https://login.example.org/?back=1, which is not followed" in error_of(url)
 
 
-def test_nothing_is_taken_for_done_that_central_did_not_confirm(serve: Serve) -> None:
+def test_a_change_that_central_does_not_confirm_is_an_error(serve: Serve) -> None:
     for body, kind in (("", "text/plain"), ("{}", "application/json")):
         url = serve(lambda request, body=body, kind=kind: answered(200, body, kind))
-        assert "not the Remote Executor's API" in said(url, lambda client: client.end("DELETE", "workers", "edge"))
-    assert "does not understand" in said(url, lambda client: client.change(QueueRow, "PUT", "workers", "edge"))
+        assert "not the Remote Executor's API" in error_of(url, lambda client: client.send("DELETE", "workers", "edge"))
+    assert "does not understand" in error_of(url, lambda client: client.change(QueueRow, "PUT", "workers", "edge"))
 
 
-def test_an_answer_of_another_version_is_named_with_what_is_amiss(serve: Serve) -> None:
-    told = said(serve(lambda request: answered(200, ["a", 1])))
-    assert "(1: Input should be a valid string)" in told and "another version" in told
+def test_an_answer_of_another_version_is_named_with_the_invalid_field(serve: Serve) -> None:
+    message = error_of(serve(lambda request: answered(200, ["a", 1])))
+    assert "(1: Input should be a valid string)" in message and "another version" in message
 
 
-def test_a_server_that_is_not_there_is_named_with_the_cause() -> None:
+def test_an_unreachable_server_is_named_with_the_cause() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    assert f"{url} can't be reached: Connection refused" in said(url)
-    assert "can't be reached" in said("http://nowhere.invalid")
+    assert f"{url} can't be reached: Connection refused" in error_of(url)
+    assert "can't be reached" in error_of("http://nowhere.invalid")
 
 
-def test_a_server_that_is_silent_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        assert "did not answer in time" in said(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "did not answer in time" in error_of(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 def test_a_private_authority_is_trusted_once_it_is_named(serve: Serve, tmp_path: Path) -> None:
     corp = Authority(tmp_path, "corp")
     url = serve(lambda request: answered(200, ["edge"]), certificate=corp.issue("central", "127.0.0.1"))
-    told = said(url)
-    assert "its certificate is not trusted" in told and "--ca" in told
-    assert Client(Server(url, "a-token", "", str(corp.file))).get(list[str], "workers") == ["edge"]
+    message = error_of(url)
+    assert "its certificate is not trusted" in message and "--ca" in message
+    assert connect(Server(url, "a-token", "", str(corp.file))).get(list[str], "workers") == ["edge"]
     for content in (None, "rubbish"):
         if content is not None:
             (tmp_path / "none.pem").write_text(content)
-        assert "none.pem can't be used" in said(url, ca=str(tmp_path / "none.pem"))
+        assert "none.pem can't be used" in error_of(url, ca=str(tmp_path / "none.pem"))
 
 
-def test_trust_that_the_environment_misplaces_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_wrong_certificate_path_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nothing"))
-    assert "SSL_CERT_FILE" in said("https://127.0.0.1:9") and "use --ca" in said("https://127.0.0.1:9")
+    assert "SSL_CERT_FILE" in error_of("https://127.0.0.1:9") and "use --ca" in error_of("https://127.0.0.1:9")
 
 
-def test_a_proxy_that_cant_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "gopher://proxy.example.org")
-    assert "a proxy that the environment names can't be used" in said("http://127.0.0.1:9")
+    assert "a proxy that the environment names can't be used" in error_of("http://127.0.0.1:9")
 
 
-def test_what_has_not_changed_is_not_sent_again(serve: Serve) -> None:
+def test_an_unchanged_response_is_not_sent_again(serve: Serve) -> None:
     tags = []
 
     def answer(request: Request) -> Response:
@@ -160,27 +160,27 @@ def test_what_has_not_changed_is_not_sent_again(serve: Serve) -> None:
             return Response(status_code=304)
         return Response('["edge"]', headers={"etag": '"1"'}, media_type="application/json")
 
-    client = Client(Server(serve(answer), "a-token", ""))
+    client = connect(Server(serve(answer), "a-token", ""))
     assert [client.get(list[str], "workers") for _ in range(3)] == [["edge"]] * 3
     client.get(list[str], "workers", query={"after": "x"})
     assert tags == [None, '"1"', '"1"', None]
 
 
-def test_a_list_that_changes_for_days_does_not_fill_the_memory(serve: Serve) -> None:
+def test_a_list_that_changes_for_days_does_not_fill_memory(serve: Serve) -> None:
     tagged = {"etag": '"1"'}
     url = serve(lambda request: Response('["edge"]', headers=tagged, media_type="application/json"))
-    client = Client(Server(url, "a-token", ""))
+    client = connect(Server(url, "a-token", ""))
     for number in range(module.MOST_KNOWN + 10):
         client.get(list[str], "workers", query={"after": str(number)})
     assert len(client._known) <= module.MOST_KNOWN
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/../b", "a?b#c", "ü %2F", "a;b"])
-def test_a_name_leads_nowhere_else(serve: Serve, name: str) -> None:
+def test_a_name_stays_one_segment_of_the_path(serve: Serve, name: str) -> None:
     url = serve(lambda request: answered(200, [request.scope["path"]]))
-    client = Client(Server(url, "a-token", ""))
+    client = connect(Server(url, "a-token", ""))
     assert client.get(list[str], "workers", name, "x") == [f"/airflow{PREFIX}/workers/{name}/x"]
 
 
-def test_an_empty_name_is_none(serve: Serve) -> None:
-    assert "a name is empty" in said("http://127.0.0.1:9", lambda client: client.get(list[str], "workers", ""))
+def test_an_empty_name_is_refused(serve: Serve) -> None:
+    assert "a name is empty" in error_of("http://127.0.0.1:9", lambda client: client.get(list[str], "workers", ""))

@@ -26,7 +26,7 @@ def _json(run: Callable[..., str], *words: str) -> Any:
 
 
 def _refused(run: Callable[..., str], *words: str) -> str:
-    """Run what must fail; return the sentence. An exit with a text is printed and exits with 1."""
+    """Run a command that must fail; return its sentence. SystemExit with a text prints it and exits with 1."""
     with pytest.raises(SystemExit) as refused:
         run(*words)
     assert isinstance(refused.value.code, str) and len(refused.value.code) > 20
@@ -36,7 +36,7 @@ def _refused(run: Callable[..., str], *words: str) -> str:
 # Enrolment
 
 
-def test_a_new_token_is_printed_alone_so_that_scripts_can_take_it(run: Callable[..., str]) -> None:
+def test_a_new_token_is_printed_alone_so_that_scripts_can_read_it(run: Callable[..., str]) -> None:
     token = run("enrol", "create", "--queues", "a, b,").strip()
     check_token(TokenKind.ENROLMENT, token)
     with compat.transaction() as session:
@@ -48,11 +48,11 @@ def test_a_new_token_is_printed_alone_so_that_scripts_can_take_it(run: Callable[
 
 def test_a_token_has_what_was_asked_for(run: Callable[..., str]) -> None:
     words = ["--queues", "a", "--name-pattern", "edge-*", "--team", "blue", "--uses", "3", "--expires-minutes", "5"]
-    told = _json(run, "enrol", "create", *words)
-    check_token(TokenKind.ENROLMENT, told["token"])
-    assert (told["queues"], told["name_pattern"], told["team"], told["uses_left"]) == (["a"], "edge-*", "blue", 3)
-    created, expires = (datetime.fromisoformat(told[moment]) for moment in ("created_at", "expires_at"))
-    assert expires - created == timedelta(minutes=5) and told["created_by"]
+    created = _json(run, "enrol", "create", *words)
+    check_token(TokenKind.ENROLMENT, created["token"])
+    assert (created["queues"], created["name_pattern"], created["team"], created["uses_left"]) == (["a"], "edge-*", "blue", 3)
+    created_at, expires_at = (datetime.fromisoformat(created[moment]) for moment in ("created_at", "expires_at"))
+    assert expires_at - created_at == timedelta(minutes=5) and created["created_by"]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_token_has_what_was_asked_for(run: Callable[..., str]) -> None:
         ["--queues", "a", "--expires-minutes", "inf"],
     ],
 )
-def test_a_token_that_nobody_could_use_is_not_made(run: Callable[..., str], words: list[str]) -> None:
+def test_a_token_that_no_worker_could_use_is_not_created(run: Callable[..., str], words: list[str]) -> None:
     assert "--" in _refused(run, "enrol", "create", *words)
     assert _json(run, "enrol", "list") == []
 
@@ -110,12 +110,12 @@ def test_a_job_is_stopped(run: Callable[..., str]) -> None:
     assert "already ended" in _refused(run, "jobs", "stop", job.job_id)
 
 
-def test_why_a_job_waits_is_said(run: Callable[..., str]) -> None:
+def test_the_reason_why_a_job_waits_is_printed(run: Callable[..., str]) -> None:
     job = queued("nowhere")
     assert "No worker serves the queue 'nowhere'" in run("jobs", "why", job.job_id)
 
 
-def test_revoking_what_is_not_there_fails_with_a_sentence(run: Callable[..., str]) -> None:
+def test_revoking_an_unknown_token_fails_with_a_sentence(run: Callable[..., str]) -> None:
     assert "no enrolment token 'nothing'" in _refused(run, "enrol", "revoke", "nothing")
 
 
@@ -152,13 +152,13 @@ def test_no_listing_shows_a_credential(run: Callable[..., str]) -> None:
 
 def test_one_worker_is_shown_in_full(run: Callable[..., str]) -> None:
     enlist("edge-1")
-    told = _json(run, "workers", "show", "edge-1")
-    assert told["facts"]["hostname"] == "h"
+    shown = _json(run, "workers", "show", "edge-1")
+    assert shown["facts"]["hostname"] == "h"
     assert "edge-1" in run("workers", "show", "edge-1")
 
 
 @pytest.mark.parametrize(("word", "intent"), [("pause", "pause"), ("resume", "serve"), ("drain", "drain")])
-def test_a_wish_is_stored_with_its_reason(run: Callable[..., str], word: str, intent: str) -> None:
+def test_an_intent_is_stored_with_its_reason(run: Callable[..., str], word: str, intent: str) -> None:
     worker = enlist()
     run("workers", word, worker.name, "--reason", "new disk")
     row = worker_row(worker.id)
@@ -186,16 +186,16 @@ def test_a_worker_can_be_removed(run: Callable[..., str]) -> None:
     assert _json(run, "workers", "list") == []
 
 
-def test_a_worker_that_is_online_is_removed_only_by_who_means_it(run: Callable[..., str]) -> None:
+def test_removing_an_online_worker_needs_confirmation(run: Callable[..., str]) -> None:
     worker = enlist()
-    assert "is online" in (told := _refused(run, "workers", "remove", worker.name)) and "--yes" in told
+    assert "is online" in (message := _refused(run, "workers", "remove", worker.name)) and "--yes" in message
     assert len(_json(run, "workers", "list")) == 1
     set_last_seen(worker.id, ago(minutes=10))
     run("workers", "remove", worker.name)
     assert _json(run, "workers", "list") == []
 
 
-def test_a_token_for_a_rebuilt_machine_is_made_in_one_step(run: Callable[..., str]) -> None:
+def test_a_token_for_a_rebuilt_machine_is_created_in_one_step(run: Callable[..., str]) -> None:
     enlist("plant-7-a", queues=["a", "b"])
     token = run("enrol", "create", "--replaces", "plant-7-a").strip()
     (row,) = (row for row in _json(run, "enrol", "list") if row["replaces"])
@@ -214,7 +214,7 @@ def test_a_worker_with_jobs_is_not_removed(run: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["show"], ["pause"], ["resume"], ["drain"], ["limit"], ["revoke"], ["remove"]])
-def test_a_worker_that_is_not_there_fails_with_a_sentence(run: Callable[..., str], words: list[str]) -> None:
+def test_an_unknown_worker_fails_with_a_sentence(run: Callable[..., str], words: list[str]) -> None:
     more = ["3"] if words == ["limit"] else []
     assert "'nobody'" in _refused(run, "workers", *words, "nobody", *more)
 
@@ -262,7 +262,7 @@ def test_queues_are_listed_with_their_depth(run: Callable[..., str]) -> None:
     ]
 
 
-def test_a_queue_is_given_its_own_patience_and_loses_it_again(run: Callable[..., str]) -> None:
+def test_the_rules_of_a_queue_are_set_and_removed(run: Callable[..., str]) -> None:
     assert "4:00:00" in run("queues", "set", "ships", "--lost-after", "4h")
     (row,) = _json(run, "queues", "list")
     assert (row["queue"], row["lost_after_s"]) == ("ships", 14_400)
@@ -285,7 +285,7 @@ def test_the_audit_is_listed(run: Callable[..., str]) -> None:
     assert _json(run, "audit", "list", "--worker", "another") == []
 
 
-def test_nothing_to_show_is_an_empty_table_and_an_empty_list(run: Callable[..., str]) -> None:
+def test_no_rows_are_an_empty_table_and_an_empty_list(run: Callable[..., str]) -> None:
     for words in (["enrol", "list"], ["workers", "list"], ["jobs", "list"], ["queues", "list"], ["audit", "list"]):
         assert _json(run, *words) == []
         assert len(run(*words).splitlines()) == 1, "the header alone"

@@ -29,7 +29,7 @@ def run(run: Run) -> Run:
 
 @pytest.fixture
 def asked(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job has asked for a connection and for other Dags' XComs, in vain."""
+    """A job has asked for a connection and for other Dags' XComs, and was denied both."""
     monkeypatch.setattr(compat, "newest_definitions", lambda _session, _dag_id: {})
     job = running(enlist())
     with compat.transaction() as session:
@@ -41,7 +41,7 @@ def _json(run: Run, *words: str) -> Any:
     return json.loads(run(*words, "--output", "json"))
 
 
-def test_globs_of_every_kind_are_allowed_and_taken_back(run: Run) -> None:
+def test_globs_of_every_kind_are_allowed_and_removed(run: Run) -> None:
     names = {kind: "site.Trigger" if kind is GrantKind.CODE_ON_CENTRAL else f"{kind.value}_1" for kind in GrantKind}
     words = [word for kind in GrantKind for word in (f"--{kind.value.replace('_', '-')}", names[kind])]
     printed = run("allow", "q", *words, "--connections", "plant_*")
@@ -59,12 +59,12 @@ def test_code_on_central_is_named_class_by_class(run: Run) -> None:
             run("allow", "q", "--code-on-central", pattern)
 
 
-def test_naming_nothing_is_refused(run: Run) -> None:
+def test_a_change_without_names_is_refused(run: Run) -> None:
     with pytest.raises(SystemExit, match="at least one of --connections"):
         run("allow", "q")
 
 
-def test_taking_back_what_is_not_there_fails_with_a_sentence(run: Run) -> None:
+def test_removing_an_unknown_name_fails_with_a_sentence(run: Run) -> None:
     with pytest.raises(SystemExit, match="has no variables 'x' to take back"):
         run("deny", "q", "--variables", "x")
 
@@ -76,7 +76,7 @@ def test_the_mode_is_set_and_shown(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("asked")
-def test_what_was_asked_is_shown(run: Run) -> None:
+def test_accesses_are_listed(run: Run) -> None:
     rows = _json(run, "asked")
     assert {(row["kind"], row["name"], row["answer"], row["worker"]) for row in rows} == {
         ("connections", "plant", "denied", "worker"),
@@ -87,7 +87,7 @@ def test_what_was_asked_is_shown(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("asked")
-def test_what_to_declare_is_printed_ready_to_paste(run: Run) -> None:
+def test_the_declaration_is_printed_ready_to_paste(run: Run) -> None:
     assert run("suggest", "dag") == 'task:\n    executor_config={"remote": {"connections": ["plant"], "xcoms_of": ["other"]}}\n'
     assert _json(run, "suggest", "dag") == {"task": {"connections": ["plant"], "xcoms_of": ["other"]}}
     assert "nothing that is not granted" in run("suggest", "another")

@@ -1,4 +1,4 @@
-"""How facts are printed: for people, for programs, and again and again."""
+"""Output: for users, for programs, and repeated."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ LISTS = [
 
 
 @pytest.mark.parametrize("words", LISTS)
-def test_yaml_and_json_say_the_same(run: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml_and_json_hold_the_same(run: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_remote_provider.compat.newest_definitions", lambda session, dag_id: {})
     enlist("edge", labels={"site": "kiel"})
     queued()
     assert yaml.safe_load(run(*words, "-o", "yaml")) == json.loads(run(*words, "-o", "json"))
 
 
-def test_a_made_token_is_told_in_yaml_too(run: Run) -> None:
-    told = yaml.safe_load(run("enrol", "create", "--queues", "a,b", "-o", "yaml"))
-    assert told["token"].startswith("arenr_") and told["queues"] == ["a", "b"]
+def test_a_new_token_is_printed_as_yaml_too(run: Run) -> None:
+    created = yaml.safe_load(run("enrol", "create", "--queues", "a,b", "-o", "yaml"))
+    assert created["token"].startswith("arenr_") and created["queues"] == ["a", "b"]
 
 
-def test_a_list_is_printed_again_until_somebody_ends_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_is_printed_again_until_ctrl_c(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -57,7 +57,9 @@ def test_a_list_is_printed_again_until_somebody_ends_it(run: Run, monkeypatch: p
     assert naps == [2, 2, 2]
 
 
-def test_watching_goes_on_while_central_is_away(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watching_continues_while_central_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(printing.time, "sleep", lambda seconds: None)
     turns = iter([None, CentralUnavailable("it can't be reached"), None, SystemExit("it refuses the token")])
 
@@ -74,7 +76,7 @@ def test_watching_goes_on_while_central_is_away(monkeypatch: pytest.MonkeyPatch,
     assert printed.out == "edge\nedge\n" and printed.err == "it can't be reached\n"
 
 
-def test_a_central_that_was_never_there_is_not_watched_for() -> None:
+def test_a_central_that_never_answered_is_not_watched() -> None:
     @printing.watched
     def command(args: argparse.Namespace) -> None:
         raise CentralUnavailable("it can't be reached")
@@ -84,6 +86,6 @@ def test_a_central_that_was_never_there_is_not_watched_for() -> None:
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
-def test_a_watch_that_never_rests_is_refused(run: Run, seconds: str) -> None:
+def test_a_watch_without_pauses_is_refused(run: Run, seconds: str) -> None:
     with pytest.raises(SystemExit, match=r"--watch must be 0\.1 or more"):
         run("workers", "list", f"--watch={seconds}")

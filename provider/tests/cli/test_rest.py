@@ -1,4 +1,4 @@
-"""Every verb says and does the same by central's API as by its database."""
+"""Every verb prints and does the same with a server as in this process."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from airflow_remote_provider.ledger import grants, queue_policy, queues
 
 Run = Callable[..., str]
 
-pytestmark = pytest.mark.parametrize("run", ["database"], indirect=True)
-"""Tests here say themselves which way they mean."""
+pytestmark = pytest.mark.parametrize("run", ["in_process"], indirect=True)
+"""Tests here name the server themselves."""
 
 JOBS = [
     ["--task", "task", "--dag", "dag", "--map-index", "-1", "--kind", "task"],
@@ -105,27 +105,27 @@ def test_every_command_takes_a_server_and_a_token_that_no_process_list_shows(run
         assert "--token" not in flags, words
 
 
-def test_no_verb_is_left_out_here(run: Run) -> None:
+def test_every_verb_is_in_the_table(run: Run) -> None:
     assert set(commands()) == set(VERBS)
 
 
 @pytest.mark.parametrize("words", [(*verb, *more) for verb, cases in VERBS.items() for more in cases], ids=" ".join)
-def test_a_verb_says_and_does_the_same_by_either_way(
+def test_a_verb_prints_and_does_the_same_in_either_way(
     run: Run, server: str, database: Engine, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
-    told = []
+    results = []
     for way in ("", server):
         empty_tables(database)
         token_id = _a_site()
-        said = _said(run, *(token_id if word == "<token>" else word for word in words), "--server", way)
+        printed = _printed(run, *(token_id if word == "<token>" else word for word in words), "--server", way)
         looks = [json.loads(run(*look, "-o", "json")) for look in LOOKS]
-        told.append(_without_chance([said, looks]))
-    assert told[0] == told[1]
+        results.append(_without_chance([printed, looks]))
+    assert results[0] == results[1]
 
 
-def _said(run: Run, *words: str) -> str:
+def _printed(run: Run, *words: str) -> str:
     try:
         return run(*words)
     except SystemExit as refused:
@@ -133,9 +133,9 @@ def _said(run: Run, *words: str) -> str:
         return refused.code
 
 
-def _without_chance(told: Any) -> str:
-    """Return *told* without what differs each time: ids, secrets, moments, and how long something waited."""
-    text = json.dumps(told, indent=1)
+def _without_chance(result: Any) -> str:
+    """Return *result* without what differs each time: ids, secrets, times, and durations of waiting."""
+    text = json.dumps(result, indent=1)
     for chance in (
         r"[0-9a-f]{8}-[0-9a-f-]{27}",
         r"arenr_[\w-]+",
@@ -167,7 +167,7 @@ def _a_site() -> str:
         return next(row.id for row in credentials.list_tokens(session) if row.uses_left == 0)
 
 
-def test_what_one_may_not_is_said(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_right_is_named(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     enlist("edge")
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "vic")
     assert "edge" in run("workers", "list", "--server", server)
@@ -175,20 +175,20 @@ def test_what_one_may_not_is_said(run: Run, server: str, monkeypatch: pytest.Mon
         run("workers", "pause", "edge", "--server", server)
 
 
-def test_pages_are_read_until_there_is_enough(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_read_until_the_limit(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_remote_provider.ledger.views.page.MOST_ROWS", 2)
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
     for number in range(5):
         queued(job_id=f"job-{number}")
     for limit, rows in (("3", 3), ("4", 4), ("100", 5)):
-        told = json.loads(run("jobs", "list", "--limit", limit, "--server", server, "-o", "json"))
-        assert len({row["id"] for row in told}) == rows
+        listed = json.loads(run("jobs", "list", "--limit", limit, "--server", server, "-o", "json"))
+        assert len({row["id"] for row in listed}) == rows
 
 
-def test_the_database_is_not_touched(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_remote_provider.cli import database
+def test_a_command_with_a_server_does_not_use_the_database(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_remote_provider.cli import in_process
 
-    monkeypatch.setattr(database.compat, "transaction", None)
+    monkeypatch.setattr(in_process, "connect", None)
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "nobody")
     with pytest.raises(SystemExit, match="refuses the token"):
         run("workers", "list", "--server", server)

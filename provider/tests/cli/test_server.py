@@ -1,4 +1,4 @@
-"""Which central is meant, and as whom."""
+"""Which server a command calls, and with which token."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", " a.b-c_d \n")
 
 
-def test_without_a_server_the_database_is_meant() -> None:
+def test_without_a_server_the_database_is_used() -> None:
     assert named() is None
 
 
-def test_the_environment_names_one_and_an_option_another_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_REMOTE_SERVER", "https://a.example.org/sub/path/")
     monkeypatch.setenv("AIRFLOW_REMOTE_CA", "ca.pem")
     assert named() == Server("https://a.example.org/sub/path", "a.b-c_d", "$AIRFLOW_REMOTE_TOKEN", "ca.pem")
@@ -37,20 +37,20 @@ def test_the_environment_names_one_and_an_option_another_or_none(monkeypatch: py
 
 
 @pytest.mark.parametrize("options", [{"token_file": "t"}, {"ca": "c"}, {"insecure_http": True}])
-def test_what_only_a_server_needs_is_refused_without_one(options: dict[str, object]) -> None:
+def test_an_option_for_servers_is_refused_without_a_server(options: dict[str, object]) -> None:
     flag = "--" + next(iter(options)).replace("_", "-")
     with pytest.raises(SystemExit, match=f"{flag}: no server is named"):
         named(**options)
 
 
 @pytest.mark.parametrize("url", ["a.example.org", "ftp://a.example.org", "https://", "https://a:99999", "http://[::1"])
-def test_what_is_no_web_address_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(SystemExit, match="not a web address"):
         named(server=url)
 
 
 @pytest.mark.parametrize("url", ["https://ann:secret@a.example.org", "https://a.example.org?x=1", "https://a.example.org#x"])
-def test_an_address_holds_nothing_else_and_no_secret_of_it_is_shown(url: str) -> None:
+def test_an_address_with_more_than_host_and_path_is_refused_without_showing_its_secret(url: str) -> None:
     with pytest.raises(SystemExit, match="no user, password, query or fragment") as refused:
         named(server=url)
     assert "secret" not in str(refused.value)
@@ -76,22 +76,22 @@ def test_a_token_comes_from_a_file_or_stdin_too(tmp_path: Path, monkeypatch: pyt
     assert found is not None and found.token == "from.stdin"
 
 
-def test_no_token_or_none_that_could_be_one_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_or_malformed_token_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "token"
-    for content, told in (("", "holds no token; put one"), ("a b", "with spaces"), ("tökén", "special characters")):
+    for content, message in (("", "holds no token; put a token"), ("a b", "with spaces"), ("tökén", "special characters")):
         file.write_text(content, encoding="utf-8")
-        with pytest.raises(SystemExit, match=told) as refused:
+        with pytest.raises(SystemExit, match=message) as refused:
             named(server="https://a.example.org", token_file=str(file))
         assert not content or content not in str(refused.value)
     with pytest.raises(SystemExit, match="No such file"):
         named(server="https://a.example.org", token_file=str(tmp_path / "nothing"))
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(SystemExit, match="not a text"):
+    with pytest.raises(SystemExit, match="it is not text"):
         named(server="https://a.example.org", token_file=str(file))
     monkeypatch.delenv("AIRFLOW_REMOTE_TOKEN")
     with pytest.raises(SystemExit, match=r"AIRFLOW_REMOTE_TOKEN holds no token"):
         named(server="https://a.example.org")
 
 
-def test_a_token_is_in_no_text_of_the_server() -> None:
+def test_the_token_is_not_in_the_repr_of_the_server() -> None:
     assert "a.b-c_d" not in repr(named(server="https://a.example.org"))

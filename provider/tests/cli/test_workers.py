@@ -28,12 +28,12 @@ def worker() -> Enlisted:
     return enlist()
 
 
-def test_a_wish_for_a_new_credential_is_stored(run: Run, worker: Enlisted) -> None:
+def test_a_request_for_a_new_credential_is_stored(run: Run, worker: Enlisted) -> None:
     assert worker.name in run("rotate", worker.name)
     assert worker_row(worker.id).rotate_asked_at is not None
 
 
-def test_a_worker_is_suspended_and_let_in_again(run: Run, worker: Enlisted) -> None:
+def test_a_worker_is_suspended_and_accepted_again(run: Run, worker: Enlisted) -> None:
     run("suspend", worker.name, "--reason", "odd traffic")
     assert worker_row(worker.id).suspended_at is not None
     assert "odd traffic" in run("show", worker.name)
@@ -41,7 +41,7 @@ def test_a_worker_is_suspended_and_let_in_again(run: Run, worker: Enlisted) -> N
     assert worker_row(worker.id).suspended_at is None
 
 
-def test_queues_and_labels_are_set_in_place_of_what_was(run: Run, worker: Enlisted) -> None:
+def test_queues_and_labels_are_replaced(run: Run, worker: Enlisted) -> None:
     assert "serves a, b" in run("queues", worker.name, "a, b,a")
     run("labels", worker.name, "site=kiel, gpu=yes")
     row = worker_row(worker.id)
@@ -51,7 +51,7 @@ def test_queues_and_labels_are_set_in_place_of_what_was(run: Run, worker: Enlist
     assert worker_row(worker.id).labels == {}
 
 
-def test_bundles_are_set_and_lifted(run: Run, worker: Enlisted) -> None:
+def test_bundles_are_set_and_unset(run: Run, worker: Enlisted) -> None:
     assert "jobs of plant-*, x" in run("bundles", worker.name, "plant-*, x")
     assert worker_row(worker.id).bundles == ["plant-*", "x"]
     run("bundles", worker.name, "*")
@@ -61,7 +61,7 @@ def test_bundles_are_set_and_lifted(run: Run, worker: Enlisted) -> None:
 
 
 @pytest.mark.parametrize("labels", ["site", "=kiel", "site=", "a=" + "x" * 101])
-def test_what_is_no_label_is_refused(run: Run, worker: Enlisted, labels: str) -> None:
+def test_an_invalid_label_is_refused(run: Run, worker: Enlisted, labels: str) -> None:
     with pytest.raises(SystemExit, match="key=value"):
         run("labels", worker.name, labels)
 
@@ -75,7 +75,7 @@ SETTING = [("queues", "a"), ("labels", "a=b"), ("bundles", "x")]
 
 
 @pytest.mark.parametrize("words", [("rotate",), ("suspend",), ("rebind",), ("pause",), ("limit", "2"), ("revoke",), *SETTING])
-def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
+def test_an_action_on_a_worker_is_audited_with_its_user(
     run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
@@ -85,16 +85,14 @@ def test_what_people_do_to_a_worker_is_audited_with_who_did_it(
 
 
 @pytest.mark.parametrize("words", [("rotate",), ("suspend",), ("unsuspend",), ("rebind",), *SETTING])
-def test_a_worker_that_is_not_there_is_named(run: Run, words: tuple[str, ...]) -> None:
+def test_an_unknown_worker_is_named(run: Run, words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match="no worker named 'nobody'"):
         run(words[0], "nobody", *words[1:])
 
 
-def test_its_log_is_shown_searched_and_followed_until_somebody_ends_it(
-    run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_log_is_shown_searched_and_followed_until_ctrl_c(run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch) -> None:
     store, naps = WorkerLogStore(1 << 20), []
-    store.append(worker.id, "a", 0, said := b'{"level": "info", "event": "one"}\n{"level": "error", "event": "two"}\n')
+    store.append(worker.id, "a", 0, first := b'{"level": "info", "event": "one"}\n{"level": "error", "event": "two"}\n')
     assert run("log", worker.name) == "INFO one\nERROR two\n"
     assert run("log", worker.name, "--contains", "ONE") == "INFO one\n"
     assert run("log", worker.name, "--level", "warning") == "ERROR two\n"
@@ -103,7 +101,7 @@ def test_its_log_is_shown_searched_and_followed_until_somebody_ends_it(
         naps.append(seconds)
         if len(naps) == 3:
             raise KeyboardInterrupt
-        store.append(worker.id, "a", len(said), b'{"level": "info", "event": "three"}\n')
+        store.append(worker.id, "a", len(first), b'{"level": "info", "event": "three"}\n')
 
     monkeypatch.setattr(workers.time, "sleep", sleep)
     assert run("log", worker.name, "--follow") == "INFO one\nERROR two\nINFO three\n"

@@ -1,6 +1,6 @@
-"""`airflow remote …`: one file per group of commands. Each command: one call of central, and a way to print facts.
+"""`airflow remote …`: one file per group of commands. A command calls central and prints the answer.
 
-Airflow builds the command tree for every `airflow …`, so these modules import nothing of the ledger before a command runs.
+Airflow builds the command tree for every `airflow …`: these modules import no ledger and no API until a command runs.
 """
 
 from __future__ import annotations

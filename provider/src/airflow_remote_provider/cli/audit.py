@@ -1,4 +1,4 @@
-"""`airflow remote audit …`: what happened that somebody may have to answer for."""
+"""`airflow remote audit …`: security events, lost jobs, and what operators did."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ COLUMNS = ("at", "kind", "worker", "job_id", "actor", "times", "detail")
 def commands() -> Any:
     return group(
         "audit",
-        "what happened that somebody may have to answer for",
+        "security events, lost jobs, and what operators did",
         action(
             "list",
-            "show the newest entries",
+            "list the newest entries",
             list_audit,
-            option("--kind", default=None, help="only of this kind, such as job-lost, replay, denied, action"),
-            option("--worker", default=None, help="only of this worker"),
-            option("--job", default=None, help="only about this job"),
+            option("--kind", default=None, help="filter by kind, such as job-lost, replay, denied, action"),
+            option("--worker", default=None, help="filter by worker"),
+            option("--job", default=None, help="filter by the job's id"),
             limited(),
             output(),
             watch(),

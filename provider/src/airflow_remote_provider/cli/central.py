@@ -1,111 +1,43 @@
-"""The one door to central. A command names what it wants; whether central's database or its API is asked, it never knows."""
+"""Which central a command calls: a server that options or the environment name, or the one whose database is at hand here."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
-    from datetime import timedelta
 
-    from airflow_remote_protocol.messages import IntentMode
-
-    from airflow_remote_provider.definitions.grants import GrantKind
-    from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
-    from airflow_remote_provider.ledger.history import SeriesKind
-    from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
-    from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
-    from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
-    from airflow_remote_provider.ledger.views.history import HistoryRow
-    from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
-    from airflow_remote_provider.ledger.views.queues import QueueRow
-    from airflow_remote_provider.ledger.views.summary import Summary
-    from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
-    from airflow_remote_provider.stores.worker_log_lines import LogLines
-
-    Globs = Mapping[GrantKind, Sequence[str]]
-
-
-class CentralClient(Protocol):
-    """All that commands can ask. What is refused, or can't be asked at all, ends the command with a sentence."""
-
-    # Enrolment tokens
-
-    def create_token(self, new: NewToken) -> tuple[str, TokenRow]: ...
-    def list_tokens(self) -> list[TokenRow]: ...
-    def revoke_token(self, token_id: str) -> None: ...
-
-    # Workers
-
-    def list_workers(self, only: WorkerFilter) -> list[WorkerRow]: ...
-    def summarize(self) -> Summary: ...
-    def show_worker(self, name: str) -> WorkerRow: ...
-    def set_intent(self, name: str, mode: IntentMode, *, reason: str, lasts: timedelta | None) -> None: ...
-    def limit_slots(self, name: str, slots: int | None) -> None: ...
-    def set_queues(self, name: str, queues: Sequence[str]) -> None: ...
-    def set_labels(self, name: str, labels: Mapping[str, str]) -> None: ...
-    def set_bundles(self, name: str, bundles: Sequence[str]) -> None: ...
-    def read_log(self, name: str, *, most: int, after: int | None, contains: str, level: str) -> LogLines: ...
-    def rotate(self, name: str) -> None: ...
-    def restart(self, name: str, *, reason: str) -> None: ...
-    def rebind(self, name: str) -> None: ...
-    def suspend(self, name: str, *, reason: str) -> None: ...
-    def unsuspend(self, name: str) -> None: ...
-    def acknowledge(self, name: str) -> None: ...
-    def revoke_worker(self, name: str) -> None: ...
-    def remove_worker(self, name: str) -> None: ...
-
-    def list_history(self, kind: SeriesKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]: ...
-
-    # Jobs
-
-    def list_jobs(self, only: JobFilter, *, most: int) -> list[JobRow]: ...
-    def show_job(self, job_id: str) -> JobRow: ...
-    def why_waiting(self, job_id: str) -> str: ...
-    def stop_job(self, job_id: str, *, reason: str) -> None: ...
-
-    # Queues and their policies
-
-    def list_queues(self) -> list[QueueRow]: ...
-    def set_queue(self, name: str, *, lost_after_s: float) -> None: ...
-    def unset_queue(self, name: str) -> None: ...
-    def list_policies(self) -> list[PolicyRow]: ...
-    def allow(self, queue: str, globs: Globs) -> PolicyRow: ...
-    def deny(self, queue: str, globs: Globs) -> PolicyRow: ...
-    def set_mode(self, queue: str, mode: Mode) -> PolicyRow: ...
-
-    # What happened
-
-    def list_accesses(self, only: AccessFilter, *, most: int) -> list[AccessRow]: ...
-    def suggest(self, dag_id: str) -> dict[str, dict[GrantKind, list[str]]]: ...
-    def list_entries(self, only: AuditFilter, *, most: int) -> list[AuditRow]: ...
+    from airflow_remote_provider.cli.rest import CentralClient
 
 
 def central(args: argparse.Namespace) -> CentralClient:
-    """Return the way to central that *args* and the environment name; at each turn of a `--watch` the same."""
+    """Return the client that *args* and the environment name. Every turn of a `--watch` uses the same one."""
     if "central" not in args:
-        args.central = _way(args)
+        args.central = _connect(args)
     found: CentralClient = args.central
     return found
 
 
-def _way(args: argparse.Namespace) -> CentralClient:
+def _connect(args: argparse.Namespace) -> CentralClient:
     from airflow_remote_provider.cli.server import named_server
 
     server = named_server(args)
     if server is None:
-        from airflow_remote_provider.cli.database import Database
         from airflow_remote_provider.dashboard import explain_missing
 
         missing = explain_missing()
         if missing is not None:
             print(f"airflow remote: {missing}", file=sys.stderr)
-        return Database()
-    from airflow_remote_provider.cli.rest import Rest
+    from airflow_remote_provider.cli.rest import CentralClient
 
-    return Rest(server)
+    if server is None:
+        from airflow_remote_provider.cli import in_process
+
+        return CentralClient(in_process.connect())
+    from airflow_remote_provider.cli import client
+
+    return CentralClient(client.connect(server))
 
 
 def limit(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""One person's calls to central's API for people: what goes wrong on the way becomes the one sentence that ends the command."""
+"""One user's requests to central's REST API. What fails becomes the one sentence that ends the command."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ T = TypeVar("T")
 
 PREFIX = "/remote/ui/v1"
 TIMEOUT = httpx.Timeout(60, connect=10)
-"""Longer than any view takes on a busy database; nothing waits for work here."""
+"""Longer than any view takes on a busy database; no request here waits for work."""
 PROBLEM = "application/problem+json"
 LONGEST_SENTENCE = 2000
 MOST_KNOWN = 100
-"""Pages to keep: of a list that changes, those behind its first have new addresses each time."""
+"""Responses to keep. In a list that changes, every page but the first has a new URL each time."""
 LIMITS = httpx.Limits(keepalive_expiry=2)
-"""A connection serves all pages of a list, and none that is watched: servers end idle ones after some 5 s, unannounced."""
+"""One connection serves all pages of a list, but not the next turn of `--watch`: servers close idle ones after some 5 s."""
 
 
 class _Problem(BaseModel):
@@ -39,28 +39,38 @@ class _Problem(BaseModel):
     code: str
 
 
-class Client:
-    """Speaks to *server*."""
+def connect(server: Server) -> Client:
+    """Return a client that calls *server* with the token that it was given."""
+    headers = {"authorization": f"Bearer {server.token}", "accept": "application/json"}
+    options: dict[str, Any] = {"base_url": server.url + PREFIX, "headers": headers, "timeout": TIMEOUT, "limits": LIMITS}
+    try:
+        return Client(httpx.Client(verify=_trust(server.ca), **options), server.url, server.source)
+    except OSError as error:
+        text = f"SSL_CERT_FILE or SSL_CERT_DIR names what can't be used ({error.strerror or error}); correct it, or use --ca"
+        raise SystemExit(text) from None
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise SystemExit(
+            f"a proxy that the environment names can't be used ({error}); correct HTTPS_PROXY, or ALL_PROXY"
+        ) from None
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._api = server.url + PREFIX
+
+class Client:
+    """Makes requests to central's REST API, which *http* has as its base URL.
+
+    *central* names it in messages, and *token_source* what its token came from. A request that fails or is refused raises
+    SystemExit with one sentence.
+    """
+
+    def __init__(self, http: httpx.Client, central: str, token_source: str = "") -> None:
+        self._http = http
+        self._central = central
+        self._token_source = token_source
         self._known: dict[str, tuple[str, bytes]] = {}
-        """What the server said of an address, and the ETag that it gave it: under `--watch` most of it stays the same."""
-        headers = {"authorization": f"Bearer {server.token}", "accept": "application/json"}
-        try:
-            self._http = httpx.Client(headers=headers, timeout=TIMEOUT, limits=LIMITS, verify=_trust(server.ca))
-        except OSError as error:
-            text = f"SSL_CERT_FILE or SSL_CERT_DIR names what can't be used ({error.strerror or error}); correct it, or use --ca"
-            raise SystemExit(text) from None
-        except (ValueError, ImportError, httpx.InvalidURL) as error:
-            raise SystemExit(
-                f"a proxy that the environment names can't be used ({error}); correct HTTPS_PROXY, or ALL_PROXY"
-            ) from None
+        """By URL, the ETag and body of the last response: under `--watch` most responses stay the same."""
 
     def get(self, kind: type[T], *path: str, query: Mapping[str, Any] | None = None) -> T:
-        """Return what is at *path*."""
-        request = self._http.build_request("GET", self._address(path), params=query)
+        """Return the response's body as *kind*."""
+        request = self._http.build_request("GET", _joined(path), params=query)
         known = self._known.get(str(request.url))
         if known is not None:
             request.headers["if-none-match"] = known[0]
@@ -73,26 +83,23 @@ class Client:
             self._known[str(request.url)] = (response.headers["etag"], response.content)
         return self._read(kind, response, response.content)
 
-    def change(self, kind: type[T], method: str, *path: str, wish: Mapping[str, Any] | None = None) -> T:
-        """Have what is wished done; return what has become of it."""
-        response = self._send(self._http.build_request(method, self._address(path), json=wish))
+    def change(self, kind: type[T], method: str, *path: str, body: Mapping[str, Any] | None = None) -> T:
+        """Send *body*; return the response's body as *kind*."""
+        response = self._send(self._http.build_request(method, _joined(path), json=body))
         return self._read(kind, response, response.content)
 
-    def end(self, method: str, *path: str, wish: Mapping[str, Any] | None = None) -> None:
-        """Have done what is answered with nothing."""
-        response = self._send(self._http.build_request(method, self._address(path), json=wish))
+    def send(self, method: str, *path: str, body: Mapping[str, Any] | None = None) -> None:
+        """Send *body* to a route whose response has no content."""
+        response = self._send(self._http.build_request(method, _joined(path), json=body))
         if response.status_code != 204:
-            raise SystemExit(_stranger(self._server, response))
-
-    def _address(self, path: tuple[str, ...]) -> str:
-        return "/".join((self._api, *map(_segment, path)))
+            raise SystemExit(self._not_central(response))
 
     def _send(self, request: httpx.Request) -> httpx.Response:
-        """Return central's own answer, which is no refusal."""
+        """Return central's response, unless it is an error."""
         try:
             response = self._http.send(request)
         except (httpx.HTTPError, OSError) as error:
-            raise CentralUnavailable(_unreachable(self._server, error)) from None
+            raise CentralUnavailable(_unreachable(self._central, error)) from None
         kind = _media_type(response)
         ends = CentralUnavailable if response.is_server_error else SystemExit
         if response.status_code in (204, 304) or (response.is_success and kind == "application/json"):
@@ -104,13 +111,13 @@ class Client:
                 pass
             else:
                 raise ends(self._refusal(problem))
-        raise ends(_stranger(self._server, response))
+        raise ends(self._not_central(response))
 
     def _refusal(self, problem: _Problem) -> str:
         if problem.code == "unauthorized":
             return (
-                f"{self._server.url} refuses the token in {self._server.source}: it has expired, or is none of this Airflow's. "
-                f"Make another (POST {self._server.url}/auth/token with username and password) and put it there"
+                f"{self._central} refuses the token in {self._token_source}: it has expired, or another Airflow has issued it. "
+                f"Get a new one (POST {self._central}/auth/token with username and password) and put it there"
             )
         return presentable(problem.detail, longest=LONGEST_SENTENCE)
 
@@ -125,13 +132,32 @@ class Client:
                 "is the provider there of another version than here?"
             ) from None
 
+    def _not_central(self, response: httpx.Response) -> str:
+        """Return a sentence about a response that is not the API's."""
+        what = (
+            f"{self._central} answered {response.status_code} {_media_type(response) or 'no content type'} "
+            "by something that is not the Remote Executor's API"
+        )
+        if response.is_redirect:
+            target = presentable(urljoin(str(response.request.url), response.headers.get("location", "")), longest=200)
+            return f"{what}: a redirect to {target}, which is not followed; is it a login page, or has the address moved?"
+        found = re.search(r"<title[^>]*>(.*?)</title", response.text[:8192], re.IGNORECASE | re.DOTALL)
+        if found:
+            title = presentable(" ".join(html.unescape(found[1]).split()), longest=100)
+            what += f" (its page is titled {title!r})"
+        return f"{what}; check the address and its sub-path, what is on the way to it, and that the provider is installed there"
+
 
 def _media_type(response: httpx.Response) -> str:
     return str(response.headers.get("content-type", "")).partition(";")[0].strip()
 
 
+def _joined(path: tuple[str, ...]) -> str:
+    return "/" + "/".join(map(_segment, path))
+
+
 def _segment(name: str) -> str:
-    """Return *name* as one part of a path: `/` and dots in it lead nowhere else."""
+    """Return *name* as one segment of a path: `/` and dots in it don't lead to another path."""
     if not name:
         raise SystemExit("a name is empty; give one")
     quoted = quote(name, safe="")
@@ -148,41 +174,25 @@ def _trust(ca: str | None) -> ssl.SSLContext | bool:
         raise SystemExit(f"--ca: {ca} can't be used ({cause}); give a PEM file with the authority's certificate") from None
 
 
-def _unreachable(server: Server, error: Exception) -> str:
-    """Say why nobody answered."""
+def _unreachable(central: str, error: Exception) -> str:
+    """Return a sentence about why there is no response."""
     causes = list(_causes(error))
     distrust = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)
     if distrust is not None:
         return (
-            f"{server.url} can't be reached: its certificate is not trusted ({distrust.verify_message}); "
+            f"{central} can't be reached: its certificate is not trusted ({distrust.verify_message}); "
             "name a file with its authority's certificate with --ca"
         )
     if isinstance(error, httpx.TimeoutException):
-        return f"{server.url} did not answer in time ({type(error).__name__}); is the address right, and the server up?"
+        return f"{central} did not answer in time ({type(error).__name__}); is the address right, and the server up?"
     said = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
     why = said[-1] if said else str(error) or type(error).__name__
-    return f"{server.url} can't be reached: {why}; is the address right, and the server up?"
+    return f"{central} can't be reached: {why}; is the address right, and the server up?"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield *error* and what led to it."""
+    """Yield *error* and its causes."""
     found: BaseException | None = error
     while found is not None:
         yield found
         found = found.__cause__ or found.__context__
-
-
-def _stranger(server: Server, response: httpx.Response) -> str:
-    """Say what answered in place of the API."""
-    what = (
-        f"{server.url} answered {response.status_code} {_media_type(response) or 'no content type'} "
-        "by something that is not the Remote Executor's API"
-    )
-    if response.is_redirect:
-        target = presentable(urljoin(str(response.request.url), response.headers.get("location", "")), longest=200)
-        return f"{what}: a redirect to {target}, which is not followed; is it a login page, or has the address moved?"
-    found = re.search(r"<title[^>]*>(.*?)</title", response.text[:8192], re.IGNORECASE | re.DOTALL)
-    if found:
-        title = presentable(" ".join(html.unescape(found[1]).split()), longest=100)
-        what += f" (its page is titled {title!r})"
-    return f"{what}; check the address and its sub-path, what is on the way to it, and that the provider is installed there"

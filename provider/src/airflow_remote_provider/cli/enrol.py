@@ -1,4 +1,4 @@
-"""`airflow remote enrol …`: enrolment tokens, with which workers join."""
+"""`airflow remote enrol …`: enrolment tokens, which workers join with."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ COLUMNS = ("id", "name_pattern", "queues", "bundles", "networks", "uses_left", "
 def commands() -> Any:
     return group(
         "enrol",
-        "enrolment tokens, with which workers join",
+        "enrolment tokens, which workers join with",
         action(
             "create",
-            "make a token; it is shown this once",
+            "create a token; it is shown only once",
             create_token,
             option("--queues", default="", help="queues that the worker may serve, separated by commas"),
-            option("--name-pattern", default=None, help="names that may join with it, such as 'edge-*'; default: any"),
+            option("--name-pattern", default=None, help="names that workers may join under, such as 'edge-*'; default: any"),
             option(
                 "--replaces",
                 metavar="NAME",
                 default=None,
-                help="for the rebuilt machine of this worker: joins once, under this name, with its team, labels, bundles and "
+                help="for the rebuilt machine of this worker: one join under its name, with its team, labels, bundles and "
                 "queues; the old credential ends",
             ),
             option("--team", default=None, help="team whose tasks the worker runs (multi-team only)"),
@@ -40,15 +40,21 @@ def commands() -> Any:
             option(
                 "--bundles",
                 default=None,
-                help="Dag bundles of whose jobs the worker may be offered, such as 'plant-*', separated by commas; default: any",
+                help="Dag bundles whose jobs the worker may be offered, such as 'plant-*', separated by commas; default: any",
             ),
-            option("--networks", default="", help="networks from which it may be used, such as 10.1.0.0/16, separated by commas"),
+            option(
+                "--networks",
+                default="",
+                help="networks that it may be used from, such as 10.1.0.0/16, separated by commas; default: any",
+            ),
             option("--uses", type=int, default=1, help="how many workers may join with it"),
-            option("--expires-minutes", type=float, default=60.0, help="how long it is good for"),
+            option("--expires-minutes", type=float, default=60.0, help="minutes until it expires"),
             output(),
         ),
-        action("list", "show all tokens, without their secrets", list_tokens, output(), watch()),
-        action("revoke", "make a token useless", revoke_token, option("id", help="the token's id")),
+        action("list", "list all tokens, without their secrets", list_tokens, output(), watch()),
+        action(
+            "revoke", "revoke a token; workers that have joined with it stay", revoke_token, option("id", help="the token's id")
+        ),
     )
 
 
@@ -81,25 +87,23 @@ def create_token(args: argparse.Namespace) -> None:
         show_facts({"token": token, **asdict(row)}, args)
         return
     print(token)
-    # Without the token: whoever may list processes reads a command's arguments, and a shell keeps them in its history.
+    # Without the token: every user of a machine can list the arguments of its processes, and a shell keeps them in its history.
     name = "" if args.replaces is None else f" --name {shlex.quote(row.name_pattern)}"
-    told = f"\nOn the machine that joins (it asks for the token):\n    airflow-remote-worker join {_address(args)}{name}"
-    print(told, file=sys.stderr)
+    command = f"\nOn the machine that joins (it asks for the token):\n    airflow-remote-worker join {_address(args)}{name}"
+    print(command, file=sys.stderr)
 
 
 def _check_replacement(args: argparse.Namespace) -> None:
-    """What decides who a worker is comes from the one that is replaced."""
+    """Refuse options whose values come from the worker that is replaced."""
     own = {"--name-pattern": args.name_pattern, "--team": args.team, "--labels": args.labels, "--bundles": args.bundles}
     for flag in (flag for flag, value in own.items() if value):
-        raise SystemExit(
-            f"{flag}: --replaces {args.replaces} takes it from that worker; leave it out, and change it after the join"
-        )
+        raise SystemExit(f"{flag}: --replaces {args.replaces} takes it from that worker; omit it, and change it after the join")
     if args.uses != 1:
-        raise SystemExit(f"--uses: one machine takes the place of {args.replaces}; leave it out")
+        raise SystemExit(f"--uses: one machine replaces {args.replaces}; omit it")
 
 
 def _address(args: argparse.Namespace) -> str:
-    """Return Airflow's address as the one who asks knows it; workers may have to use another."""
+    """Return Airflow's address as this command knows it. Workers may need another one."""
     from airflow_remote_provider.cli.server import named_server
     from airflow_remote_provider.compat import base_url
 

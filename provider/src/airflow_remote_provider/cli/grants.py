@@ -1,4 +1,4 @@
-"""`airflow remote grants …`: what jobs may read besides their own, what they asked for, and what their Dags should declare."""
+"""`airflow remote grants …`: what jobs may access, what they asked for, and what their Dags should declare."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from airflow_remote_provider.cli.words import action, group, limited, option
 if TYPE_CHECKING:
     import argparse
 
-    from airflow_remote_provider.cli.central import Globs
+    from airflow_remote_provider.cli.rest import Globs
     from airflow_remote_provider.ledger.queue_policy import PolicyRow
 
 
 def commands() -> Any:
     from airflow_remote_provider.definitions.grants import GrantKind
 
-    queue = option("queue", help="the queue; '*' is all of them")
+    queue = option("queue", help="the queue; '*': all queues")
     kinds = [
         option(f"--{kind.value.replace('_', '-')}", action="append", default=[], metavar="GLOB", help=MEANINGS[kind.value])
         for kind in GrantKind
     ]
     return group(
         "grants",
-        "what jobs may read besides what their tasks name and declare",
-        action("list", "show the policies of all queues", list_policies, output(), watch()),
-        action("allow", "let every job of a queue use these names", allow, queue, *kinds),
-        action("deny", "take back what `allow` gave", deny, queue, *kinds),
+        "what jobs may access beyond what their tasks name and declare",
+        action("list", "list the policies of all queues", list_policies, output(), watch()),
+        action("allow", "allow every job of a queue to use these names", allow, queue, *kinds),
+        action("deny", "remove names that `allow` has added", deny, queue, *kinds),
         action(
             "mode",
-            "deny what is not granted (enforce), or let it through and record it (audit)",
+            "deny what is not granted (enforce), or allow and record it (audit)",
             set_mode,
             queue,
-            option("mode", choices=("enforce", "audit"), help="what becomes of it"),
+            option("mode", choices=("enforce", "audit"), help="what is done with requests that are not granted"),
         ),
         action(
             "asked",
-            "show the secrets that jobs read, and all that was denied or only audited; newest first",
+            "list the secrets that jobs read, and what was denied or only recorded; newest first",
             list_accesses,
-            option("--dag", default=None, help="only jobs of this Dag"),
-            option("--ungranted", action="store_true", help="only what nothing granted"),
+            option("--dag", default=None, help="filter by the Dag's id"),
+            option("--ungranted", action="store_true", help="only what was not granted"),
             limited(),
             output(),
             watch(),
         ),
         action(
             "suggest",
-            "print, by task, the executor_config that grants what its jobs asked for in vain",
+            "print, for each task, the executor_config that grants what its jobs asked for and were not granted",
             suggest,
             option("dag", help="the Dag's id"),
             output(),
@@ -61,8 +61,8 @@ MEANINGS = {
     "connections": "connections to read (may be given several times)",
     "variables": "variables to read",
     "writes": "variables to set and delete",
-    "xcoms_of": "Dags of any of whose runs XComs may be read",
-    "dags": "Dags about whose runs to ask",
+    "xcoms_of": "Dags whose XComs to read, of any run",
+    "dags": "Dags whose runs to query",
     "trigger_dags": "Dags whose runs to trigger and clear",
     "assets": "assets (names or URIs) and aliases to read: definition, events, state",
     "asset_writes": "assets and aliases to emit events for, and whose state to set and delete",

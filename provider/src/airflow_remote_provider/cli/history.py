@@ -1,4 +1,4 @@
-"""What was measured, by the command line: of the fleet, of workers and of queues alike."""
+"""Measurements over time, of the fleet, of workers and of queues."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def history(whose: str, text: str, show: Callable[[argparse.Namespace], None]) -
     """Return the command that shows the history of *whose*."""
     return action(
         "history",
-        f"show what was measured: {text}",
+        f"show measurements over time: {text}",
         show,
         option("names", nargs="*", metavar="NAME", help=f"names of {whose}"),
-        option("--last", default="1h", help="how far back: 30m, 4h, 14d, 365d; the further, the coarser"),
+        option("--last", default="1h", help="how far back, such as 30m, 4h, 14d, 365d; longer times have fewer points"),
         output(),
         watch(),
     )
 
 
 def show_series(args: argparse.Namespace, kind: SeriesKind) -> None:
-    """Print a point a line; as JSON or YAML, a series each, as the API has it."""
+    """Print one point a line; as JSON or YAML, the series as the API returns them."""
     rows = central(args).list_history(kind, args.names, last=_last(args))
     if args.output != "table":
         show_rows(rows, args, ())

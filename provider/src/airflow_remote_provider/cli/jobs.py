@@ -1,4 +1,4 @@
-"""`airflow remote jobs …`: what runs and waits, why it waits, and an end to it."""
+"""`airflow remote jobs …`: list, explain and stop jobs."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def commands() -> Any:
     job = option("id", help="the job's id")
     return group(
         "jobs",
-        "jobs",
+        "what runs, what waits, and why",
         action(
             "list",
-            "show the newest jobs",
+            "list jobs, newest first",
             list_jobs,
-            option("--state", default=None, choices=[state.value for state in JobState], help="only in this state"),
-            option("--queue", default=None, help="only of this queue"),
-            option("--worker", default=None, help="only of this worker, which has or had them"),
-            option("--dag", default=None, help="only of this Dag"),
-            option("--run", default=None, help="only of this Dag run"),
-            option("--task", default=None, help="only of this task"),
-            option("--map-index", type=int, default=None, help="only of this index of a mapped task; -1: of a task that is not"),
-            option("--kind", default=None, choices=[kind.value for kind in JobKind], help="only of this kind"),
-            option("--text", default=None, help="only with this in the Dag's, run's or task's id, in any case"),
-            option("--older-than", default=None, help="only those that were queued so long ago: 90s, 30m, 4h, 2d"),
+            option("--state", default=None, choices=[state.value for state in JobState], help="filter by state"),
+            option("--queue", default=None, help="filter by queue"),
+            option("--worker", default=None, help="filter by worker, the job's current or last one"),
+            option("--dag", default=None, help="filter by the Dag's id"),
+            option("--run", default=None, help="filter by the Dag run's id"),
+            option("--task", default=None, help="filter by the task's id"),
+            option("--map-index", type=int, default=None, help="filter by map index; -1: of tasks that are not mapped"),
+            option("--kind", default=None, choices=[kind.value for kind in JobKind], help="filter by kind"),
+            option("--text", default=None, help="filter by text in the Dag's, run's or task's id, ignoring case"),
+            option("--older-than", default=None, help="filter by age: queued at least this long ago, such as 90s, 30m, 4h, 2d"),
             limited(),
             output(),
             watch(),
         ),
         action("show", "show one job", show_job, job, output(), watch()),
-        action("why", "say why a job waits", why_waiting, job),
-        action("stop", "end a job: its task has failed then, and may be tried again", stop_job, job, reason()),
+        action("why", "show why a job waits", why_waiting, job),
+        action("stop", "stop a job; its task fails, and may be retried", stop_job, job, reason()),
     )
 
 
@@ -76,4 +76,4 @@ def why_waiting(args: argparse.Namespace) -> None:
 
 def stop_job(args: argparse.Namespace) -> None:
     central(args).stop_job(args.id, reason=args.reason)
-    print(f"{args.id}: is stopped; its task has failed, and its retries decide what comes next")
+    print(f"{args.id}: stopped; its task has failed, and its retries decide what comes next")

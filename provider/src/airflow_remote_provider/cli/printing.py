@@ -1,4 +1,4 @@
-"""How facts are printed: as a table for people, as JSON or YAML for programs; once, or again and again."""
+"""Output: as a table for users, as JSON or YAML for programs; once, or repeatedly."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 LONGEST_CELL = 10_000
 CLEAR = "\033[2J\033[H"
-"""What empties a terminal."""
+"""Clears a terminal."""
 
 
 def output() -> Any:
-    return option("-o", "--output", choices=("table", "json", "yaml"), default="table", help="how to print")
+    return option("-o", "--output", choices=("table", "json", "yaml"), default="table", help="output format")
 
 
 def watch() -> Any:
-    return option("--watch", type=float, metavar="SECONDS", default=None, help="print again every so many seconds, until Ctrl-C")
+    return option("--watch", type=float, metavar="SECONDS", default=None, help="repeat at this interval, until Ctrl-C")
 
 
 def watched(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Let a command be run again and again, if `--watch` says so; once it has begun, through times in which central is away."""
+    """Repeat a command if `--watch` is given. After a first success it goes on while central is unavailable."""
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> None:
@@ -46,8 +46,8 @@ def watched(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse
                 time.sleep(every_s)
                 try:
                     _once(command, args)
-                except CentralUnavailable as away:
-                    print(away, file=sys.stderr, flush=True)
+                except CentralUnavailable as error:
+                    print(error, file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             return None
 
@@ -70,7 +70,7 @@ def show_rows(rows: Sequence[Any], args: argparse.Namespace, columns: Sequence[s
 
 
 def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Print a row a line."""
+    """Print one row a line."""
     cells = [[column.upper() for column in columns], *([_cell(_plain(row[column])) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
@@ -78,7 +78,7 @@ def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
 
 
 def show_row(row: Any, args: argparse.Namespace) -> None:
-    """Print one dataclass row: a field a line, or as JSON or YAML."""
+    """Print one dataclass row: one field a line, or as JSON or YAML."""
     show_facts(_plain(asdict(row)), args)
 
 

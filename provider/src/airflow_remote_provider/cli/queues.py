@@ -1,4 +1,4 @@
-"""`airflow remote queues …`: their depth, who serves them, and their rules."""
+"""`airflow remote queues …`: their depth, workers and rules."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def commands() -> Any:
     queue = option("name", help="the queue's name")
     return group(
         "queues",
-        "queues: their depth, who serves them, and their rules",
-        action("list", "show the depth of every queue, who serves it, and what was set for it", list_queues, output(), watch()),
+        "depth, workers and rules of the queues",
+        action("list", "list all queues, with their depth, workers and rules", list_queues, output(), watch()),
         history("queues", "of all queues, or of those that are named", show_history),
         action(
             "set",
-            "set rules for the jobs that a queue gets from now on",
+            "set the rules for jobs that are queued from now on",
             set_queue,
             queue,
             option(
@@ -46,7 +46,7 @@ def commands() -> Any:
                 help="how long a worker may be silent before such a job is lost: seconds, or 90s, 30m, 4h, 2d",
             ),
         ),
-        action("unset", "let the defaults hold again for a queue", unset_queue, queue),
+        action("unset", "remove the rules of a queue; the defaults apply again", unset_queue, queue),
     )
 
 
@@ -75,4 +75,4 @@ def set_queue(args: argparse.Namespace) -> None:
 
 def unset_queue(args: argparse.Namespace) -> None:
     central(args).unset_queue(args.name)
-    print(f"{args.name}: the defaults hold")
+    print(f"{args.name}: the defaults apply")

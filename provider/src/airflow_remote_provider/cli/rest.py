@@ -1,11 +1,11 @@
-"""Central by its API for people (docs/reference/rest.md): each call in the name of whose token it is, within what he may."""
+"""What commands ask of central, by its REST API (docs/reference/rest.md): one method for each verb."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from airflow_remote_protocol.messages import IntentMode
 
@@ -24,9 +24,7 @@ from airflow_remote_provider.ledger.views.summary import Summary
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
 from airflow_remote_provider.stores.worker_log_lines import MOST_LINES, LogLines
 
-if TYPE_CHECKING:
-    from airflow_remote_provider.cli.server import Server
-
+Globs = Mapping[GrantKind, Sequence[str]]
 T = TypeVar("T")
 
 
@@ -39,8 +37,8 @@ class Listed(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Made:
-    """A token in clear, and its row."""
+class CreatedToken:
+    """A token in plain text, and its row."""
 
     token: str
     about: TokenRow
@@ -51,23 +49,27 @@ class Why:
     why: str
 
 
-class Rest:
-    """Implements :class:`.central.Central`."""
+class CentralClient:
+    """Calls central as the user of *client*. A request that fails or is refused ends the command with a sentence."""
 
-    def __init__(self, server: Server) -> None:
-        self._client = Client(server)
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    # Enrolment tokens
 
     def create_token(self, new: NewToken) -> tuple[str, TokenRow]:
-        wish = {name: value for name, value in asdict(new).items() if name not in ("lifetime", "created_by")}
-        wish["expires_s"] = new.lifetime.total_seconds()
-        made = self._client.change(Made, "POST", "enrolment-tokens", wish=wish)
-        return made.token, made.about
+        body = {name: value for name, value in asdict(new).items() if name not in ("lifetime", "created_by")}
+        body["expires_s"] = new.lifetime.total_seconds()
+        created = self._client.change(CreatedToken, "POST", "enrolment-tokens", body=body)
+        return created.token, created.about
 
     def list_tokens(self) -> list[TokenRow]:
         return self._client.get(Listed[TokenRow], "enrolment-tokens").items
 
     def revoke_token(self, token_id: str) -> None:
-        self._client.end("DELETE", "enrolment-tokens", token_id)
+        self._client.send("DELETE", "enrolment-tokens", token_id)
+
+    # Workers
 
     def list_workers(self, only: WorkerFilter) -> list[WorkerRow]:
         label = None if only.label is None else "=".join(only.label)
@@ -101,7 +103,7 @@ class Rest:
         return self._client.get(LogLines, "workers", name, "log", query=query)
 
     def restart(self, name: str, *, reason: str) -> None:
-        self._client.change(WorkerRow, "POST", "workers", name, "restart", wish={"reason": reason})
+        self._client.change(WorkerRow, "POST", "workers", name, "restart", body={"reason": reason})
 
     def rotate(self, name: str) -> None:
         self._client.change(WorkerRow, "POST", "workers", name, "rotate")
@@ -110,7 +112,7 @@ class Rest:
         self._client.change(WorkerRow, "POST", "workers", name, "rebind")
 
     def suspend(self, name: str, *, reason: str) -> None:
-        self._client.change(WorkerRow, "POST", "workers", name, "suspend", wish={"reason": reason})
+        self._client.change(WorkerRow, "POST", "workers", name, "suspend", body={"reason": reason})
 
     def unsuspend(self, name: str) -> None:
         self._client.change(WorkerRow, "POST", "workers", name, "unsuspend")
@@ -122,11 +124,13 @@ class Rest:
         self._client.change(WorkerRow, "POST", "workers", name, "revoke")
 
     def remove_worker(self, name: str) -> None:
-        self._client.end("DELETE", "workers", name)
+        self._client.send("DELETE", "workers", name)
 
     def list_history(self, kind: SeriesKind, names: Sequence[str], *, last: timedelta) -> list[HistoryRow]:
         query = {"name": list(names), "last_s": last.total_seconds(), "most_points": MOST_POINTS}
         return self._client.get(Listed[HistoryRow], "history", kind.value, query=query).items
+
+    # Jobs
 
     def list_jobs(self, only: JobFilter, *, most: int) -> list[JobRow]:
         wanted = asdict(only)
@@ -141,28 +145,32 @@ class Rest:
         return self._client.get(Why, "jobs", job_id, "waiting").why
 
     def stop_job(self, job_id: str, *, reason: str) -> None:
-        self._client.change(JobRow, "POST", "jobs", job_id, "stop", wish={"reason": reason})
+        self._client.change(JobRow, "POST", "jobs", job_id, "stop", body={"reason": reason})
+
+    # Queues and their policies
 
     def list_queues(self) -> list[QueueRow]:
         return self._client.get(Listed[QueueRow], "queues").items
 
     def set_queue(self, name: str, *, lost_after_s: float) -> None:
-        self._client.end("PUT", "queues", name, "rules", wish={"lost_after_s": lost_after_s})
+        self._client.send("PUT", "queues", name, "rules", body={"lost_after_s": lost_after_s})
 
     def unset_queue(self, name: str) -> None:
-        self._client.end("DELETE", "queues", name, "rules")
+        self._client.send("DELETE", "queues", name, "rules")
 
     def list_policies(self) -> list[PolicyRow]:
         return self._client.get(Listed[PolicyRow], "policies").items
 
-    def allow(self, queue: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
+    def allow(self, queue: str, globs: Globs) -> PolicyRow:
         return self._change_policy(queue, "allow", globs)
 
-    def deny(self, queue: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
+    def deny(self, queue: str, globs: Globs) -> PolicyRow:
         return self._change_policy(queue, "deny", globs)
 
     def set_mode(self, queue: str, mode: Mode) -> PolicyRow:
-        return self._client.change(PolicyRow, "PUT", "policies", queue, "mode", wish={"mode": mode.value})
+        return self._client.change(PolicyRow, "PUT", "policies", queue, "mode", body={"mode": mode.value})
+
+    # Accesses and the audit
 
     def list_accesses(self, only: AccessFilter, *, most: int) -> list[AccessRow]:
         wanted = asdict(only)
@@ -175,7 +183,7 @@ class Rest:
         return self._all(Listed[AuditRow], "audit", asdict(only), most=most)
 
     def _all(self, kind: type[Listed[T]], path: str, wanted: Mapping[str, Any], *, most: int | None = None) -> list[T]:
-        """Return the rows of all pages of a list, or the first *most*; no page is asked for that nobody reads."""
+        """Return the rows of all pages of a list, or the first *most*; no further page is requested."""
         query = {name: value for name, value in wanted.items() if value not in (None, "", []) and value is not False}
 
         def read(page: Page) -> Slice[T]:
@@ -184,9 +192,9 @@ class Rest:
 
         return read_all(read, most=most)
 
-    def _set(self, name: str, what: str, wish: Mapping[str, Any]) -> None:
-        self._client.change(WorkerRow, "PUT", "workers", name, what, wish=wish)
+    def _set(self, name: str, what: str, body: Mapping[str, Any]) -> None:
+        self._client.change(WorkerRow, "PUT", "workers", name, what, body=body)
 
-    def _change_policy(self, queue: str, how: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
-        wish = {kind.value: list(some) for kind, some in globs.items()}
-        return self._client.change(PolicyRow, "POST", "policies", queue, how, wish=wish)
+    def _change_policy(self, queue: str, how: str, globs: Globs) -> PolicyRow:
+        body = {kind.value: list(some) for kind, some in globs.items()}
+        return self._client.change(PolicyRow, "POST", "policies", queue, how, body=body)

@@ -1,4 +1,4 @@
-"""Which central is meant when it is not the database here, and as whom: what options and environment say, and may say."""
+"""Which server a command calls, and with which token: options and environment, checked."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SERVER, TOKEN, CA = "AIRFLOW_REMOTE_SERVER", "AIRFLOW_REMOTE_TOKEN", "AIRFLOW_RE
 
 @dataclass(frozen=True)
 class Server:
-    """A central that is spoken to by its API. The token is in no text of it."""
+    """A server whose REST API is called. Its `repr` leaves out the token."""
 
     url: str
     """Of Airflow itself, without a slash at its end."""
     token: str = field(repr=False)
     source: str
-    """What named the token."""
+    """Where the token came from, for messages."""
     ca: str | None = None
     """PEM file with the authorities to trust instead of the usual ones."""
 
 
 def named_server(args: argparse.Namespace) -> Server | None:
-    """Return the server that *args* and the environment name; None: none, the database is meant."""
+    """Return the server that *args* and the environment name; None: there is no such name, the database is used."""
     url = os.environ.get(SERVER, "") if args.server is None else args.server
     if not url:
         given = {"--token-file": args.token_file, "--ca": args.ca, "--insecure-http": args.insecure_http}
         for flag in (flag for flag, value in given.items() if value):
-            raise SystemExit(f"{flag}: no server is named that it would be for; use --server, or ${SERVER}")
+            raise SystemExit(f"{flag}: no server is named; name one with --server or ${SERVER}, or omit it")
         return None
     url = _checked(url, insecure_http=args.insecure_http)
     token, source = _token(args.token_file)
@@ -52,26 +52,26 @@ def _checked(url: str, *, insecure_http: bool) -> str:
             f"--server: {url} would send your token unencrypted; use https, or --insecure-http if that network is yours"
         )
     if not is_safe:
-        print(f"NOT ENCRYPTED: everyone on the way to {url} can read your token and use it; use https", file=sys.stderr)
+        print(f"NOT ENCRYPTED: anyone on the network path to {url} can read your token and use it; use https", file=sys.stderr)
     return checked
 
 
 def _token(file: str | None) -> tuple[str, str]:
-    """Return one's token, and what named it."""
+    """Return the user's token, and where it came from."""
     if file == "-":
         token, source = sys.stdin.readline().strip(), "the first line of stdin"
     elif file:
         try:
             token, source = Path(file).read_text(encoding="utf-8").strip(), file
         except (OSError, UnicodeDecodeError) as error:
-            cause = getattr(error, "strerror", None) or "not a text"
+            cause = getattr(error, "strerror", None) or "it is not text"
             raise SystemExit(f"--token-file: {file} can't be read: {cause}; check the path and its permissions") from None
     else:
         token, source = os.environ.get(TOKEN, "").strip(), f"${TOKEN}"
     if not token:
         raise SystemExit(
-            f"{source} holds no token; put one of Airflow's there (POST /auth/token makes them), or use --token-file"
+            f"{source} holds no token; put a token of Airflow's there (POST /auth/token returns one), or use --token-file"
         )
     if not all("!" <= char <= "~" for char in token):
-        raise SystemExit(f"{source} holds no token, but something with spaces or special characters; put the token there alone")
+        raise SystemExit(f"{source} holds text with spaces or special characters, which is not a token; put only the token there")
     return token, source

@@ -1,4 +1,4 @@
-"""What people type: options that several commands have, and texts that are lists, labels or durations."""
+"""What users type: options that several commands share, and values that are lists, labels or durations."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ LONGEST_LABEL = 100
 
 
 class CentralUnavailable(SystemExit):
-    """Central does not answer now, and may in a moment. Ends a command, as any SystemExit; not one that watches."""
+    """Central does not answer now, and may in a moment. Ends a command like any SystemExit, but not a `--watch`."""
 
 
 def action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
     from airflow.cli.cli_config import ActionCommand
 
-    return ActionCommand(name=name, help=text, func=_with_reason(func), args=(*args, *_way()))
+    return ActionCommand(name=name, help=text, func=_explained(func), args=(*args, *_server_options()))
 
 
-def _with_reason(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command that meets a bad option end with that sentence, not with a traceback."""
+def _explained(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command that reads an invalid setting end with that sentence, not with a traceback."""
 
     @functools.wraps(command)
     def run(args: Any) -> None:
@@ -49,48 +49,48 @@ def option(*flags: str, **how: Any) -> Any:
 
 
 def reason() -> Any:
-    return option("--reason", default="", help="why; shown to people and in the worker's log")
+    return option("--reason", default="", help="the reason, shown to users and in the worker's log")
 
 
 def yes() -> Any:
-    return option("--yes", action="store_true", help="don't ask")
+    return option("--yes", action="store_true", help="do not ask for confirmation")
 
 
-def insist(what: str) -> None:
-    """Ask whether to go on; end the command unless the answer is yes. *what* says what that does."""
+def confirm(what: str) -> None:
+    """Ask whether to continue; end the command unless the answer is yes. *what* describes the effect."""
     if not sys.stdin.isatty():
-        raise SystemExit(f"{what}; if that is meant, add --yes")
-    print(f"{what}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        raise SystemExit(f"{what}; to confirm, add --yes")
+    print(f"{what}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise SystemExit("nothing was changed")
 
 
-def limited() -> Any:
-    return option("--limit", type=int, default=100, help="at most this many")
+def limited(text: str = "show at most this many") -> Any:
+    return option("--limit", type=int, default=100, help=text)
 
 
-def _way() -> tuple[Any, ...]:
-    """Which central, and as whom: what every command takes."""
+def _server_options() -> tuple[Any, ...]:
+    """Return the options of every command: which server, and with which token."""
     return (
         option(
             "--server",
             metavar="URL",
             default=None,
-            help="Airflow's address, to go by its API, not its database; default: $AIRFLOW_REMOTE_SERVER; '': the database",
+            help="Airflow's address, to use its REST API and not the database; default: $AIRFLOW_REMOTE_SERVER; '': the database",
         ),
         option(
             "--token-file",
             metavar="FILE",
             default=None,
-            help="file with one's token for that Airflow, or - for stdin; default: the token in $AIRFLOW_REMOTE_TOKEN",
+            help="file with your token for that Airflow, or - for stdin; default: the token in $AIRFLOW_REMOTE_TOKEN",
         ),
         option(
             "--ca",
             metavar="FILE",
             default=None,
-            help="PEM file with the authorities to trust instead of the usual ones; default: $AIRFLOW_REMOTE_CA",
+            help="PEM file with the certificate authorities to trust instead of the system's; default: $AIRFLOW_REMOTE_CA",
         ),
-        option("--insecure-http", action="store_true", help="allow plain http beyond this machine"),
+        option("--insecure-http", action="store_true", help="allow http without TLS to another machine"),
     )
 
 
@@ -100,18 +100,18 @@ def names_in(text: str) -> list[str]:
 
 
 def labels_in(text: str) -> dict[str, str]:
-    """Return the labels in `key=value,…`; ends the command if it is something else."""
+    """Return the labels in `key=value,…`; end the command if *text* is anything else."""
     labels = {}
     for pair in names_in(text):
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not key or not value or max(len(key), len(value)) > LONGEST_LABEL:
-            raise SystemExit(f"{pair[:50]!r} is no label; write key=value, each of at most {LONGEST_LABEL} characters")
+            raise SystemExit(f"{pair[:50]!r} is not a label; write key=value, each of at most {LONGEST_LABEL} characters")
         labels[key] = value
     return labels
 
 
 def span_in(flag: str, text: str) -> timedelta:
-    """Return the duration in `90s`, `30m`, `4h`, `2d`; ends the command if it is something else."""
+    """Return the duration in `90s`, `30m`, `4h`, `2d`; end the command if *text* is anything else."""
     from airflow_remote_provider.definitions.task_options import seconds
 
     try:

@@ -1,4 +1,4 @@
-"""`airflow remote workers …`: the fleet, what each worker may do, and what people want of it."""
+"""`airflow remote workers …`: the fleet, the settings of each worker, and their intent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_remote_protocol.presence import Presence
 from airflow_remote_provider.cli.central import central, limit
 from airflow_remote_provider.cli.history import history, show_series
 from airflow_remote_provider.cli.printing import output, show_row, show_rows, watch, watched
-from airflow_remote_provider.cli.words import action, group, insist, labels_in, limited, names_in, option, reason, span_in, yes
+from airflow_remote_provider.cli.words import action, confirm, group, labels_in, limited, names_in, option, reason, span_in, yes
 
 if TYPE_CHECKING:
     import argparse
@@ -25,85 +25,93 @@ COLUMNS = ("name", "presence", "intent", "used_slots", "slots", "queues", "last_
 
 def commands() -> Any:
     name = option("name", help="the worker's name")
-    lasts = option("--for", dest="lasts", default=None, help="how long, such as 90s, 30m, 4h, 2d; else until `resume`")
+    lasts = option("--for", dest="lasts", default=None, help="how long, such as 90s, 30m, 4h, 2d; default: until `resume`")
     return group(
         "workers",
-        "the fleet",
+        "state, settings and intent of the workers",
         action(
             "list",
-            "show all workers",
+            "list all workers",
             list_workers,
-            option("--text", default="", help="only with this in the name or host name, in any case"),
+            option("--text", default="", help="filter by text in the name or host name, ignoring case"),
             option(
                 "--presence",
                 default=None,
                 choices=[presence.value for presence in Presence],
-                help="only those with this presence",
+                help="filter by presence",
             ),
-            option("--intent", default=None, choices=INTENTS, help="only those that are to do this"),
-            option("--queue", default="", help="only those that may serve this queue"),
-            option("--label", default="", help="only with this label, such as site=kiel"),
-            option("--version", default="", help="only of this version"),
+            option("--intent", default=None, choices=INTENTS, help="filter by intent"),
+            option("--queue", default="", help="filter by a queue that the worker may serve"),
+            option("--label", default="", help="filter by label, such as site=kiel"),
+            option("--version", default="", help="filter by version"),
             option(
                 "--flagged",
                 action="store_true",
-                help="only those with an alarm, suspended, or unable to host tasks",
+                help="only workers that have an alarm, are suspended, or can't host tasks",
             ),
             output(),
             watch(),
         ),
-        action("summary", "count workers and jobs, and name the queues that nobody serves", summarize, output(), watch()),
-        history("workers", "the fleet's; of a worker that is named its own", show_history),
+        action("summary", "count workers and jobs, and list the queues that no worker serves", summarize, output(), watch()),
+        history("workers", "of the fleet, or of the workers that are named", show_history),
         action("show", "show one worker", show_worker, name, output(), watch()),
-        action("pause", "take no new jobs; running ones go on", wish("pause"), name, reason(), lasts),
-        action("resume", "take jobs again", wish("serve"), name, reason()),
-        action("drain", "take no new jobs and let running ones finish, to remove it", wish("drain"), name, reason()),
+        action("pause", "take no new jobs; running jobs continue", set_intent("pause"), name, reason(), lasts),
+        action("resume", "take jobs again", set_intent("serve"), name, reason()),
+        action(
+            "drain",
+            "take no new jobs and let running jobs finish, before the worker is removed",
+            set_intent("drain"),
+            name,
+            reason(),
+        ),
         action(
             "limit",
-            "bound the slots that it may fill",
+            "limit the slots that it may use",
             limit_slots,
             name,
-            option("slots", type=int, help="most slots; -1: what the worker offers itself"),
+            option("slots", type=int, help="most slots; -1: no limit, as many as the worker offers"),
         ),
         action(
             "queues",
-            "set the queues that it may serve, in place of those it has",
+            "replace the queues that it may serve",
             set_queues,
             name,
             option("queues", help="queues, separated by commas"),
         ),
         action(
             "labels",
-            "set its labels, in place of those it has",
+            "replace its labels",
             set_labels,
             name,
-            option("labels", help="labels such as site=kiel,gpu=yes; '' for none"),
+            option("labels", help="labels such as site=kiel,gpu=yes; '': no labels"),
         ),
         action(
             "bundles",
-            "set the Dag bundles of whose jobs it may be offered, in place of those it has",
+            "replace the Dag bundles whose jobs it may be offered",
             set_bundles,
             name,
-            option("bundles", help="names or globs, separated by commas; '*' for any"),
+            option("bundles", help="names or globs, separated by commas; '*': any"),
         ),
         action(
             "log",
-            "show what it says of itself",
+            "show its own log",
             show_log,
             name,
-            option("--follow", action="store_true", help="go on with what it says from now on, until Ctrl-C"),
-            option("--contains", default="", help="only lines with this in them, in any case"),
-            option("--level", default="debug", choices=LEVELS, help="only lines as bad as this, or worse"),
-            limited(),
+            option("--follow", action="store_true", help="keep printing new lines, until Ctrl-C"),
+            option("--contains", default="", help="filter by text in the line, ignoring case"),
+            option("--level", default="debug", choices=LEVELS, help="filter by level: this one and more severe ones"),
+            limited("show at most this many lines, up to 1000"),
         ),
-        action("rotate", "have it replace its credential now", rotate, name),
-        action("restart", "have its daemon start anew; its jobs run on", restart, name, reason()),
-        action("rebind", "let it be bound to another client certificate: that of its next session", rebind, name),
-        action("suspend", "refuse it until that is lifted; its jobs run on until they are lost", suspend, name, reason()),
-        action("unsuspend", "let a suspended worker speak again, and clear its alarm", unsuspend, name),
-        action("acknowledge", "clear its alarm, which somebody has looked at", acknowledge, name),
-        action("revoke", "end the worker's right to speak at once", revoke_worker, name),
-        action("remove", "forget a worker that holds no jobs; its credential ends", remove_worker, name, yes()),
+        action("rotate", "make it replace its credential now", rotate, name),
+        action("restart", "restart its daemon; its jobs continue", restart, name, reason()),
+        action("rebind", "bind it to another client certificate: that of its next session", rebind, name),
+        action(
+            "suspend", "refuse its requests until `unsuspend`; its jobs continue until they are lost", suspend, name, reason()
+        ),
+        action("unsuspend", "accept the requests of a suspended worker again, and clear its alarm", unsuspend, name),
+        action("acknowledge", "clear its alarm, once it has been investigated", acknowledge, name),
+        action("revoke", "revoke its credential; its requests are refused at once", revoke_worker, name),
+        action("remove", "remove a worker that holds no jobs; its credential ends", remove_worker, name, yes()),
     )
 
 
@@ -143,15 +151,15 @@ def show_worker(args: argparse.Namespace) -> None:
     show_row(central(args).show_worker(args.name), args)
 
 
-def wish(mode: str) -> Callable[[argparse.Namespace], None]:
-    def wished(args: argparse.Namespace) -> None:
+def set_intent(mode: str) -> Callable[[argparse.Namespace], None]:
+    def set_mode(args: argparse.Namespace) -> None:
         from airflow_remote_protocol.messages import IntentMode
 
         lasts = span_in("--for", args.lasts) if getattr(args, "lasts", None) else None
         central(args).set_intent(args.name, IntentMode(mode), reason=args.reason, lasts=lasts)
         print(f"{args.name}: {mode}{'' if lasts is None else f' for {lasts}'}")
 
-    return wished
+    return set_mode
 
 
 def limit_slots(args: argparse.Namespace) -> None:
@@ -196,27 +204,27 @@ def show_log(args: argparse.Namespace) -> None:
 
 def rotate(args: argparse.Namespace) -> None:
     central(args).rotate(args.name)
-    print(f"{args.name}: replaces its credential as soon as it hears of it")
+    print(f"{args.name}: replaces its credential as soon as it is notified")
 
 
 def restart(args: argparse.Namespace) -> None:
     central(args).restart(args.name, reason=args.reason)
-    print(f"{args.name}: starts anew as soon as it hears of it; its jobs run on")
+    print(f"{args.name}: restarts as soon as it is notified; its jobs continue")
 
 
 def rebind(args: argparse.Namespace) -> None:
     central(args).rebind(args.name)
-    print(f"{args.name}: is bound to the certificate that it comes with next")
+    print(f"{args.name}: is bound to the client certificate of its next session")
 
 
 def suspend(args: argparse.Namespace) -> None:
     central(args).suspend(args.name, reason=args.reason)
-    print(f"{args.name}: suspended; its jobs run on until they are lost")
+    print(f"{args.name}: suspended; its jobs continue until they are lost")
 
 
 def unsuspend(args: argparse.Namespace) -> None:
     central(args).unsuspend(args.name)
-    print(f"{args.name}: may speak again")
+    print(f"{args.name}: its requests are accepted again")
 
 
 def acknowledge(args: argparse.Namespace) -> None:
@@ -233,6 +241,6 @@ def remove_worker(args: argparse.Namespace) -> None:
     if not args.yes:
         worker = central(args).show_worker(args.name)
         if worker.presence == Presence.ONLINE:
-            insist(f"worker {args.name} is online; removed, it is refused at once and must join again to work")
+            confirm(f"worker {args.name} is online; once removed, its requests are refused, and it must join again")
     central(args).remove_worker(args.name)
     print(f"removed {args.name}")

@@ -111,6 +111,10 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
     return token, _row(row)
 
 
+def no_worker_to_replace(name: str) -> NotFound:
+    return NotFound(f"there is no worker named {name!r} to replace; `airflow remote workers list` shows all workers")
+
+
 def _resolve_replaced(session: Session, new: NewToken) -> tuple[Worker, NewToken]:
     """Return the worker to replace, and *new* completed with the properties of that worker.
 
@@ -119,7 +123,7 @@ def _resolve_replaced(session: Session, new: NewToken) -> tuple[Worker, NewToken
     """
     worker = session.scalar(select(Worker).where(Worker.name == new.replaces, Worker.removed_at.is_(None)))
     if worker is None:
-        raise NotFound(f"there is no worker named {new.replaces!r} to replace; `airflow remote workers list` shows all workers")
+        raise no_worker_to_replace(str(new.replaces))
     wanted = replace(
         new,
         queues=new.queues or list(worker.queues),

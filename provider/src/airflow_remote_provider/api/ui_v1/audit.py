@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.ledger import grants
 from airflow_remote_provider.ledger.audit import AuditKind
 from airflow_remote_provider.ledger.errors import NotFound
@@ -20,7 +21,7 @@ from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRo
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
 from airflow_remote_provider.ledger.views.scope import Scope
 
-router = APIRouter(tags=["audit"])
+router = Routes("audit")
 
 WorkerName = Annotated[str, Query(max_length=100, description="a worker's name")]
 JobId = Annotated[str, Query(max_length=36)]

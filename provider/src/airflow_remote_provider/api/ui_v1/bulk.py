@@ -9,17 +9,17 @@ from typing import Annotated, Any, Literal
 
 from airflow_remote_protocol.errors import STATUS
 from airflow_remote_protocol.messages import IntentMode
-from fastapi import APIRouter
 from pydantic import BaseModel, Field, StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep, Forbidden
 from airflow_remote_provider.api.ui_v1.problems import Problem, problem
 from airflow_remote_provider.api.ui_v1.request_types import Reason, RequestBody
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.api.ui_v1.workers import team_of
 from airflow_remote_provider.ledger import restarts, rotation, suspension, workers
 from airflow_remote_provider.ledger.errors import LedgerError
 
-router = APIRouter(tags=["workers"])
+router = Routes("workers")
 
 MOST_WORKERS = 500
 

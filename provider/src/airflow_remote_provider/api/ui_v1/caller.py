@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.api.ui_v1.origins import may_act
-from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.views.jobs import show_job
 from airflow_remote_provider.ledger.views.queue_teams import concerned_teams
-from airflow_remote_provider.ledger.views.scope import Scope
+from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 
 T = TypeVar("T")
 
@@ -51,17 +49,20 @@ class Scopes:
         return scope
 
 
+class Ledger(Protocol):
+    """Runs calls of the ledger for routes; see :class:`..pool.LedgerPool`."""
+
+    async def call(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T: ...
+    async def blocking(self, work: Callable[[], T]) -> T: ...
+
+
 @dataclass(frozen=True)
-class Caller:
-    """A user of Airflow, for one request."""
+class Caller(ABC):
+    """A user, for one request."""
 
-    user: Any
-    pool: LedgerPool
-    scopes: Scopes
-
-    @property
-    def name(self) -> str:
-        return str(self.user.get_name())
+    name: str
+    """As the audit names them."""
+    pool: Ledger
 
     async def read(self, view: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Return `view(session, *args, scope=…, **kwargs)`.
@@ -72,7 +73,7 @@ class Caller:
 
         def scoped(session: Session) -> T:
             self._require_read()
-            return view(session, *args, scope=self.scopes.get(session, self.user), **kwargs)
+            return view(session, *args, scope=self._scope(session), **kwargs)
 
         return await self.pool.call(scoped)
 
@@ -85,7 +86,7 @@ class Caller:
 
         def allowed(session: Session) -> T:
             self._require_manage(None)  # first: only managers may learn what exists
-            self._require_manage(team(session, self.scopes.get(session, self.user)))
+            self._require_manage(team(session, self._scope(session)))
             return verb(session, *args, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
@@ -94,13 +95,13 @@ class Caller:
         """Return `verb(session, queue, *args, by=…, **kwargs)`. A change of a queue affects every team that has it.
 
         Raises:
-            Unknown: none of the user's teams has the queue.
+            NotFound: none of the user's teams has the queue.
             Forbidden: the user may not manage workers, or not those of each team that has the queue.
         """
 
         def allowed(session: Session) -> T:
             self._require_manage(None)
-            scope = self.scopes.get(session, self.user)
+            scope = self._scope(session)
             for team in concerned_teams(session, queue, scope=scope):
                 if not scope.includes_team(team):  # the text does not name the team, which this user may not see
                     raise Forbidden(
@@ -116,20 +117,17 @@ class Caller:
         """Return `verb(session, job_id, by=…, **kwargs)`.
 
         Raises:
-            Unknown: there is no such job, or the user may not see it.
+            NotFound: there is no such job, or the user may not see it.
             Forbidden: the user may not change its Dag's task instances; for a job without a Dag, may not manage workers.
         """
 
         def allowed(session: Session) -> T:
             self._require_read()
-            job = show_job(session, job_id, scope=self.scopes.get(session, self.user))
+            job = show_job(session, job_id, scope=self._scope(session))
             if not job.dag_id:
                 self._require_manage(None)
-            elif not compat.may_end_tasks(self.user, job.dag_id):
-                raise Forbidden(
-                    f"the user {self.name!r} may not end jobs of the Dag {job.dag_id!r}; "
-                    "this requires the right to edit its task instances"
-                )
+            else:
+                self._require_end_jobs(job.dag_id)
             return verb(session, job_id, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
@@ -139,12 +137,9 @@ class Caller:
 
         def scoped(session: Session) -> T:
             self._require_manage(None)
-            return view(session, *args, scope=self.scopes.get(session, self.user), **kwargs)
+            return view(session, *args, scope=self._scope(session), **kwargs)
 
         return await self.pool.call(scoped)
-
-    async def may_manage(self) -> bool:
-        return await self.pool.blocking(lambda: compat.may_manage_workers(self.user))
 
     async def require_read(self) -> None:
         """Raises: Forbidden."""
@@ -153,6 +148,36 @@ class Caller:
     async def require_manage(self) -> None:
         """Raises: Forbidden."""
         await self.pool.blocking(lambda: self._require_manage(None))
+
+    @abstractmethod
+    async def may_manage(self) -> bool: ...
+
+    @abstractmethod
+    def _scope(self, session: Session) -> Scope: ...
+
+    @abstractmethod
+    def _require_read(self) -> None: ...
+
+    @abstractmethod
+    def _require_manage(self, team: str | None) -> None: ...
+
+    @abstractmethod
+    def _require_end_jobs(self, dag_id: str) -> None:
+        """Raises: Forbidden: this user may not end jobs of the Dag."""
+
+
+@dataclass(frozen=True)
+class AirflowUser(Caller):
+    """A user of Airflow. The auth manager decides what they may do."""
+
+    user: Any
+    scopes: Scopes
+
+    async def may_manage(self) -> bool:
+        return await self.pool.blocking(lambda: compat.may_manage_workers(self.user))
+
+    def _scope(self, session: Session) -> Scope:
+        return self.scopes.get(session, self.user)
 
     def _require_read(self) -> None:
         if not compat.may_see_workers(self.user):
@@ -164,18 +189,37 @@ class Caller:
             text = f"the user {self.name!r} may not manage workers{whose}; this requires the right to create connections{whose}"
             raise Forbidden(text)
 
-
-async def _get_caller(request: Request, user: Annotated[Any, Depends(compat.user_of_request())]) -> Caller:
-    if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
-        raise HTTPException(422, "the URL contains a zero byte, which no name has")  # Postgres refuses it in a text
-    if not may_act(request):
-        raise Forbidden(
-            "this request is authenticated by Airflow's cookie, and its origin "
-            f"({presentable(request.headers.get('origin', 'unknown'), longest=100)}) is not this site; "
-            "only pages of Airflow itself may make changes with the cookie. Programs: send a token, Authorization: Bearer …. "
-            "Behind a proxy that changes the Host header: set [api] base_url to the URL that browsers use"
-        )
-    return Caller(user, request.app.state.pool, request.app.state.scopes)
+    def _require_end_jobs(self, dag_id: str) -> None:
+        if not compat.may_end_tasks(self.user, dag_id):
+            raise Forbidden(
+                f"the user {self.name!r} may not end jobs of the Dag {dag_id!r}; "
+                "this requires the right to edit its task instances"
+            )
 
 
-CallerDep = Annotated[Caller, Depends(_get_caller)]
+class LocalUser(Caller):
+    """A user of the operating system who has access to Airflow's database. They may do everything: the database lets them."""
+
+    async def may_manage(self) -> bool:
+        return True
+
+    def _scope(self, session: Session) -> Scope:
+        return EVERYTHING
+
+    def _require_read(self) -> None:
+        return None
+
+    def _require_manage(self, team: str | None) -> None:
+        return None
+
+    def _require_end_jobs(self, dag_id: str) -> None:
+        return None
+
+
+async def get_caller(request: Request) -> Caller:
+    """Return the caller that the app has identified: by :func:`.authentication.authenticate`, or :class:`.app.LocalApi`."""
+    caller: Caller = request.state.remote_caller
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]

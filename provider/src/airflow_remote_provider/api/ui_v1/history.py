@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.ledger.history import SeriesKind
 from airflow_remote_provider.ledger.queues import LONGEST_NAME
 from airflow_remote_provider.ledger.views import history as view
 from airflow_remote_provider.ledger.views.history import LONGEST, MOST_NAMES, MOST_POINTS, HistoryRow
 
-router = APIRouter(tags=["history"])
+router = Routes("history")
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 

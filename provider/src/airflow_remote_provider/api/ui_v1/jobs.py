@@ -8,20 +8,21 @@ from typing import Annotated
 
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobState
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
 from airflow_remote_provider.api.ui_v1.request_types import Reason, RequestBody
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.ledger import jobs
 from airflow_remote_provider.ledger.views import jobs as view
 from airflow_remote_provider.ledger.views import waiting
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
 from airflow_remote_provider.settings import silent_after
 
-router = APIRouter(tags=["jobs"])
+router = Routes("jobs")
 
 LONGEST_AGE = timedelta(days=3650)
 """No history is kept longer; a much longer age has no date in any database."""

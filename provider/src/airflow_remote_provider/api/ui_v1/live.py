@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import StreamingResponse
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.pulse import Watch
+from airflow_remote_provider.api.ui_v1.routes import Routes
 
-router = APIRouter(tags=["live"])
+router = Routes("live")
 
 BEAT_EVERY_S = 10.0
 """A client that receives nothing for longer knows that something on the way buffers the stream."""

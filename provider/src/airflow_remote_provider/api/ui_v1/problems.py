@@ -57,8 +57,8 @@ def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 SCHEMA = "#/components/schemas/Problem"
 
 
-def answer_with_problems(app: FastAPI) -> None:
-    """Make *app* answer every error with a problem."""
+def answer_refusals(app: FastAPI) -> None:
+    """Make *app* answer what it refuses with a problem."""
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -84,6 +84,10 @@ def answer_with_problems(app: FastAPI) -> None:
     @app.exception_handler(LedgerError)
     async def of_the_ledger(request: Request, error: LedgerError) -> JSONResponse:
         return response(STATUS[error.code], str(error), error.code.value)
+
+
+def answer_failures(app: FastAPI) -> None:
+    """Make *app* answer what fails with a problem, and log it. Without this, the caller of the app gets the exception."""
 
     @app.exception_handler(DataError)
     async def unstorable(request: Request, error: DataError) -> JSONResponse:

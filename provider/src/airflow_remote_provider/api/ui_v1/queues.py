@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import Field, StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
 from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, RequestBody
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
 from airflow_remote_provider.ledger import queue_policy, queues
@@ -20,7 +21,7 @@ from airflow_remote_provider.ledger.views import queues as view
 from airflow_remote_provider.ledger.views.queues import QueueRow
 from airflow_remote_provider.settings import silent_after
 
-router = APIRouter(tags=["queues"])
+router = Routes("queues")
 
 Queue = Annotated[
     str,

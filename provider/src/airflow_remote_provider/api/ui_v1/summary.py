@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.ledger.views import summary as view
 from airflow_remote_provider.ledger.views.summary import Summary
 from airflow_remote_provider.settings import silent_after
 
-router = APIRouter(tags=["workers"])
+router = Routes("workers")
 
 
 @router.get("/summary", summary="Summarize the fleet")

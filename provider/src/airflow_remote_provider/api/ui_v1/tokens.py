@@ -6,19 +6,21 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
 from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, BundleGlob, LabelPart, QueueName, RequestBody, WorkerName
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.api.ui_v1.workers import team_of
 from airflow_remote_provider.ledger import credentials
-from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken, TokenRow, no_such_token
+from airflow_remote_provider.ledger.credentials import LONGEST_LIFE, NewToken, TokenRow, no_such_token, no_worker_to_replace
+from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.views.scope import Scope
 
-router = APIRouter(tags=["enrolment tokens"])
+router = Routes("enrolment tokens")
 
 Pattern = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
 Team = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=r"^[^\x00-\x1f]+$")]
@@ -85,7 +87,12 @@ async def create_token(caller: CallerDep, body: TokenRequest, response: Response
     response.headers["cache-control"] = "no-store"
 
     def team(session: Session, scope: Scope) -> str | None:
-        return body.team if body.replaces is None else team_of(body.replaces, session, scope)
+        if body.replaces is None:
+            return body.team
+        try:
+            return team_of(body.replaces, session, scope)
+        except NotFound:
+            raise no_worker_to_replace(body.replaces) from None
 
     return await caller.act(made, team=team)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from starlette.responses import StreamingResponse
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.ledger.views.workers import show_worker
 from airflow_remote_provider.settings import settings, silent_after
 from airflow_remote_provider.stores.worker_log_lines import MOST_LINES, LogLines, as_download, read_lines
 from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
-router = APIRouter(tags=["workers"])
+router = Routes("workers")
 
 Name = Annotated[str, Path(max_length=100, description="the worker's name")]
 Level = Literal["debug", "info", "warning", "error", "critical"]

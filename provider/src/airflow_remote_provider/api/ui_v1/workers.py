@@ -9,20 +9,21 @@ from typing import Annotated, Literal
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_protocol.presence import Presence
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import Field
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
 from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, BundleGlob, LabelPart, QueueName, Reason, RequestBody
+from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.ledger import certificates, restarts, rotation, suspension, workers
 from airflow_remote_provider.ledger.views import workers as view
 from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.ledger.views.workers import FleetCount, WorkerFilter, WorkerRow
 from airflow_remote_provider.settings import silent_after
 
-router = APIRouter(tags=["workers"])
+router = Routes("workers")
 
 Name = Annotated[str, Path(max_length=100, description="the worker's name")]
 
@@ -191,6 +192,6 @@ def team_of(name: str, session: Session, scope: Scope) -> str | None:
     """Return the team of the worker of this name.
 
     Raises:
-        Unknown: there is no such worker, or the user may not see it.
+        NotFound: there is no such worker, or the user may not see it.
     """
     return view.show_worker(session, name, silent_after=silent_after(), scope=scope).team
