@@ -142,7 +142,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
             tasks.start_soon(daemon.usage.run, name="usage")
             tasks.start_soon(daemon.drain_when_asked, name="drain")
             tasks.start_soon(daemon.status.run, name="status")
-            tasks.start_soon(daemon.logs.run, daemon.worker_logs, name="trim logs")
+            tasks.start_soon(daemon.logs.run, daemon.process_logs, name="trim logs")
             tasks.start_soon(daemon.disk.watch, daemon.logs.free, name="disk")
             await daemon.lifecycle.detaching.wait()
             if not daemon.lifecycle.restarts:
@@ -326,7 +326,7 @@ class Daemon:
             except WorkerError as error:  # an older central has no such call; central notices the missing polls anyway
                 log.debug("the end of this worker could not be reported to central: %s", error)
 
-    def worker_logs(self) -> list[Path]:
+    def process_logs(self) -> list[Path]:
         """Return the logs that this worker's processes are writing."""
         return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values()), *self.hosts.logs()]
 

@@ -77,15 +77,15 @@ class LogKeeper:
         if self._total > self._limit:
             self._grown.set()
 
-    async def run(self, worker_logs: Callable[[], list[Path]]) -> None:
-        """Trim now, every hour, and when the total is too large, until cancelled; truncate *worker_logs* at their limit."""
+    async def run(self, process_logs: Callable[[], list[Path]]) -> None:
+        """Trim now, every hour, and when the total is too large, until cancelled; truncate *process_logs* at their limit."""
         while True:
             self._grown = anyio.Event()
             try:
                 await anyio.to_thread.run_sync(self.trim)
             except OSError as error:
                 log.error("old logs can't be removed: %s; trying again within the hour", error)
-            for path in worker_logs():
+            for path in process_logs():
                 truncate_log(path)
             with anyio.move_on_after(TRIM_EVERY_S * (0.9 + 0.2 * self._clock.chance())):
                 await self._grown.wait()

@@ -69,7 +69,7 @@ class TriggerHost:
             return True
         return False
 
-    def worker_log_tail(self) -> str:
+    def log_tail(self) -> str:
         """Return the end of the process's output."""
         with contextlib.suppress(OSError):
             return (self.dir / "shim.log").read_bytes()[-TAIL:].decode("utf-8", "replace").strip()

@@ -259,9 +259,7 @@ class Hosts:
         triggers = list(host.triggers.values())
         if triggers:
             how = "its process was killed, ran out of memory, or code of a trigger ended it"
-            log.error(
-                "trigger host %s ended with %d triggers: %s\n%s", host.spec.host_id, len(triggers), how, host.worker_log_tail()
-            )
+            log.error("trigger host %s ended with %d triggers: %s\n%s", host.spec.host_id, len(triggers), how, host.log_tail())
             job_ids = [trigger.lease.job_id for trigger in triggers]
             if not host.is_alone and self._suspects.note_death(host.code, job_ids, self._clock.monotonic()):
                 log.warning("a second trigger host of bundle %s died: its triggers start alone", host.spec.bundle_name)
