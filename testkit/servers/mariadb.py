@@ -67,17 +67,18 @@ class MariadbServer(Server):
         )
         accounts.chmod(0o600)
         self._give_home_away()
-        data = home / "data"
+        # Not the shared /tmp: two installations at once remove each other's temporary tables there.
+        places = (f"--datadir={home / 'data'}", f"--tmpdir={home}")
         self._run_first(
             [
-                *(found["mariadb-install-db"], "--no-defaults", f"--datadir={data}", "--skip-test-db", "--skip-name-resolve"),
+                *(found["mariadb-install-db"], "--no-defaults", *places, "--skip-test-db", "--skip-name-resolve"),
                 "--auth-root-authentication-method=normal",
             ]
         )
         self.port = free_port()
         self._launch(
             [
-                *(found["mariadbd"], "--no-defaults", f"--datadir={data}", f"--port={self.port}", f"--init-file={accounts}"),
+                *(found["mariadbd"], "--no-defaults", *places, f"--port={self.port}", f"--init-file={accounts}"),
                 *(f"--socket={home}/socket", f"--pid-file={home}/pid"),
                 *(f"--{name}={value}" for name, value in SETTINGS.items()),
             ]

@@ -25,7 +25,7 @@ from airflow_remote_provider.ledger.fence import Subject
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 
-ME, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)  # the same in every process: they are in the names of tests
+ME, OTHER = uuid.UUID(int=0xA1), uuid.UUID(int=0xB2)  # the same in every process: they are in the names of tests
 TASK = Subject(JobKind.TASK, ME, "mine", "run-1", "task", 3)
 CALLBACK = Subject(JobKind.CALLBACK, ME, "mine")
 TEST = Subject(JobKind.CONNECTION_TEST, ME)
