@@ -9,6 +9,7 @@ import pytest
 from airflow_remote_protocol import messages
 from airflow_remote_protocol.codec import Malformed, decode, encode
 from airflow_remote_protocol.messages import (
+    BlobsWanted,
     Bundle,
     CallbackWorkload,
     ChunkResult,
@@ -24,6 +25,7 @@ from airflow_remote_protocol.messages import (
     HeldJob,
     Intent,
     IntentMode,
+    Inventory,
     JobKind,
     JobPhase,
     JobUsage,
@@ -46,6 +48,7 @@ from airflow_remote_protocol.messages import (
     StopReason,
     TaskSettings,
     TaskWorkload,
+    TreeRef,
     TriggerEvent,
     TriggerWorkload,
     Usage,
@@ -60,6 +63,8 @@ CHUNK = LogChunk(job_id="job", epoch=2, offset=0, text='{"event": "waits"}\n')
 CHUNK_RESULT = ChunkResult(job_id="job", epoch=2, size=19)
 HELD = HeldJob(job_id="job", epoch=2, phase=JobPhase.RUNNING)
 WORKLOAD = TaskWorkload(ti={"id": "ti", "extra": [None, 1.5]}, dag_rel_path="a/dag.py", bundle=Bundle(name="dags", version="abc"))
+
+TREE = TreeRef(digest="0f" * 32, files=2000, bytes=17_000_000)
 
 EXAMPLES: list[Message] = [
     Facts(hostname="ship-7", os="Linux", arch="aarch64", python="3.12.1", version="0.1.0"),
@@ -121,6 +126,9 @@ EXAMPLES: list[Message] = [
     UsageNoted(every_s=10.0),
     Runtime(airflow="3.3.2", task_sdk="1.3.2", python="3.11.7"),
     RuntimeNoted(trouble="its runtime has the Task SDK 1.2.0"),
+    TREE,
+    Inventory(trees=[TREE.digest]),
+    BlobsWanted(blobs=["ab" * 32], lzma=False),
     Pong(name="ship-7", time=1_800_000_000.0),
 ]
 

@@ -78,12 +78,18 @@ class JobPhase(str, Enum):
     """The job has ended at the worker; its log or report has not reached central yet."""
 
 
+MAX_DETAIL = 100
+"""Characters."""
+
+
 class HeldJob(Message, frozen=True):
     """One job that a worker holds, in `session` and `poll`. Listing it renews its offer and its lease."""
 
     job_id: Id
     epoch: int
     phase: JobPhase
+    detail: Annotated[str, msgspec.Meta(max_length=MAX_DETAIL)] = ""
+    """What the worker is doing for it (`code 43 %`). Shown to users; nothing relies on it."""
 
 
 class SessionRequest(Message, frozen=True):
@@ -207,6 +213,19 @@ class JobKind(str, Enum):
     """The trigger of a deferred task: :class:`TriggerWorkload`. Uses no slots. Accepted by `accept`, ended by `event`."""
 
 
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+"""A SHA-256 in hexadecimal: of a file's content, or of a tree's manifest."""
+
+
+class TreeRef(Message, frozen=True):
+    """A tree (:mod:`.trees`) and how large it is."""
+
+    digest: Digest
+    files: Annotated[int, msgspec.Meta(ge=0)]
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    """Of all its files together."""
+
+
 class Offer(Message, frozen=True):
     """The right to run one job. It expires *deadline_s* from now unless accepted; listing the job as preparing renews it."""
 
@@ -220,6 +239,8 @@ class Offer(Message, frozen=True):
     """How long the worker lets the job run without any contact with central."""
     workload: msgspec.Raw
     """JSON of the type that :class:`JobKind` names."""
+    tree: TreeRef | None = None
+    """The code of its bundle (capability `bundles`); None: central does not publish that bundle, and the site must have it."""
 
 
 CodeHash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
@@ -482,6 +503,25 @@ class RuntimeNoted(Message, frozen=True):
 
     trouble: str = ""
     """Why central offers this worker no jobs; empty: its runtime is suitable."""
+
+
+MAX_TREES_LISTED = 1000
+MAX_BLOBS_WANTED = 1000
+
+
+class Inventory(Message, frozen=True):
+    """`POST inventory`: the trees that the worker holds (capability `bundles`). Sent when they change. Shown to users."""
+
+    trees: Annotated[list[Digest], msgspec.Meta(max_length=MAX_TREES_LISTED)]
+    """The most recently used first."""
+
+
+class BlobsWanted(Message, frozen=True):
+    """`POST trees/{digest}/blobs`: request for single blobs of a tree, because the worker's copies are damaged."""
+
+    blobs: Annotated[list[Digest], msgspec.Meta(min_length=1, max_length=MAX_BLOBS_WANTED)]
+    lzma: bool = True
+    """Whether the worker can decode LZMA."""
 
 
 class Pong(Message, frozen=True):

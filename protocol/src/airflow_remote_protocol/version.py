@@ -48,6 +48,8 @@ class Capability(str, Enum):
     """The worker reports the resources that its jobs and its machine use, while it has jobs (`POST usage`)."""
     RUNTIME = "runtime"
     """The worker reports the runtime of its tasks, and whether it can host them (`POST runtime`)."""
+    BUNDLES = "bundles"
+    """The worker fetches the code of jobs from central (`GET trees/{digest}/pack`)."""
 
 
 class VersionMismatch(ValueError):
