@@ -62,6 +62,7 @@ ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.LOST, JobState.
 MOVES: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.OFFER): JobState.OFFERED,
     (JobState.QUEUED, JobEvent.REVOKE): JobState.REVOKED,
+    (JobState.QUEUED, JobEvent.FAIL): JobState.FAILED,
     (JobState.OFFERED, JobEvent.WITHDRAW): JobState.QUEUED,
     (JobState.OFFERED, JobEvent.DECLINE): JobState.QUEUED,
     (JobState.OFFERED, JobEvent.EXPIRE): JobState.QUEUED,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from airflow_remote_provider.models.access import Access
 from airflow_remote_provider.models.audit import AuditEntry
 from airflow_remote_provider.models.base import Base
+from airflow_remote_provider.models.code import Blob, BlobPart, BundleRow, Edition, TreeRow
 from airflow_remote_provider.models.deferral import Deferral
 from airflow_remote_provider.models.duty import Duty
 from airflow_remote_provider.models.enrolment import EnrolmentToken
@@ -21,12 +22,17 @@ __all__ = [
     "Access",
     "AuditEntry",
     "Base",
+    "Blob",
+    "BlobPart",
+    "BundleRow",
     "Deferral",
     "Duty",
+    "Edition",
     "EnrolmentToken",
     "History",
     "Job",
     "Queue",
+    "TreeRow",
     "Usage",
     "Worker",
     "WorkerContact",

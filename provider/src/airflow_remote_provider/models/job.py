@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, Integer, String, Text, Uuid
+from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text, Uuid, false
 from sqlalchemy.dialects.mysql import LONGTEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -31,6 +31,20 @@ class Job(Base):
     """Labels that its worker must have, encoded by :func:`..definitions.needs.encode_labels`; NULL: none."""
     bundle: Mapped[str | None] = mapped_column(exact(250))
     """Its Dag bundle, which its worker must be allowed to run; NULL: it needs none, or is older than that limit of workers."""
+    bundle_version: Mapped[str | None] = mapped_column(exact(250))
+    """The version of its bundle that it must run; NULL: the bundle has none, or the job is older than this column."""
+    dag_version: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    """Airflow's version of its Dag, whose source has a hash."""
+    dag_file: Mapped[str | None] = mapped_column(Text)
+    """Path of its Dag file within the bundle."""
+    code_waits: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Not offered before a publisher has published or scanned its bundle again, or `code_patience_at` is over."""
+    code_patience_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it no longer waits for newer code; NULL: it waits for a version, which nothing else can replace, or does not wait."""
+    tree: Mapped[str | None] = mapped_column(String(64))
+    """The tree that it runs, from its first offer on; NULL: its worker has the code, or it was never offered."""
+    detail: Mapped[str] = mapped_column(exact(100), default="", server_default="")
+    """What its worker does before it starts, as its last poll said, for users."""
     priority: Mapped[int] = mapped_column(Integer)
     slots: Mapped[int] = mapped_column(Integer)
     owner: Mapped[str] = mapped_column(exact(100))

@@ -23,5 +23,7 @@ class Queue(Base):
     globs: Mapped[dict[str, list[str]] | None] = mapped_column(JSON(none_as_null=True))
     """Names that its policy grants to all its jobs in addition to their tasks' definitions, by
     :class:`..definitions.grants.GrantKind`."""
+    bundles: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """Globs of the Dag bundles whose jobs it can have; NULL: any."""
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_by: Mapped[str] = mapped_column(String(250))

@@ -91,6 +91,8 @@ class Worker(Base):
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)
     capabilities: Mapped[list[str] | None] = mapped_column(JSON)
     """Capabilities that were agreed for its session."""
+    inventory: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True), deferred=True)
+    """Digests of the trees that it reported to hold; NULL: nothing reported. Up to 67 KB, so it is read only where it is used."""
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
