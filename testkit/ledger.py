@@ -166,7 +166,7 @@ def use_ledger(engine: Engine, logs: Path) -> Iterator[None]:
         substitute(patch, "task_instance_model", lambda: TaskInstance)
         substitute(patch, "trigger_model", lambda: Trigger)
         substitute(patch, "end_waiting", _end_waiting)
-        substitute(patch, "code_hashes", lambda session, dag_version_ids: {})
+        substitute(patch, "parsed_sources", lambda session, dag_version_ids: {})
         substitute(patch, "dag_run_model", lambda: DagRun)
         substitute(patch, "callback_model", lambda: Callback)
         substitute(patch, "connection_test_model", lambda: ConnectionTest)

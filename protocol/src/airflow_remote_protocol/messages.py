@@ -224,6 +224,8 @@ class TreeRef(Message, frozen=True):
     files: Annotated[int, msgspec.Meta(ge=0)]
     bytes: Annotated[int, msgspec.Meta(ge=0)]
     """Of all its files together."""
+    note: ShortText = ""
+    """A line for the task's log about the choice of this tree; empty: none."""
 
 
 class Offer(Message, frozen=True):

@@ -74,6 +74,9 @@ def make_task_job(item: ExecuteTask, defaults: JobDefaults) -> NewJob:
         lost_after_s=defaults.lost_after(ti.queue or DEFAULT_QUEUE, options),
         labels=encode_labels(options.labels),
         bundle=item.bundle_info.name,
+        bundle_version=item.bundle_info.version,
+        dag_version=ti.dag_version_id,
+        dag_file=workload.dag_rel_path,
     )
 
 
@@ -97,6 +100,8 @@ def make_callback_job(item: ExecuteCallback, defaults: JobDefaults, queue: str) 
         log_path=item.log_path or f"executor_callbacks/{callback.id}",
         dag_id=str(callback.data.get("dag_id") or ""),
         bundle=item.bundle_info.name,
+        bundle_version=item.bundle_info.version,
+        dag_file=workload.dag_rel_path,
     )
 
 

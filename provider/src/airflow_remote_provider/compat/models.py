@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -80,11 +81,21 @@ def is_triggered_by(session: Session, run: tuple[str, str], source: tuple[str, s
     return session.scalar(query.limit(1)) is not None
 
 
-def code_hashes(session: Session, dag_version_ids: Collection[UUID]) -> dict[UUID, str]:
-    """Return the MD5 of the Dag file of each Dag version, as last parsed."""
+@dataclass(frozen=True)
+class ParsedSource:
+    """The source of a Dag file as Airflow parsed it last."""
+
+    digest: str
+    """MD5 of its text in UTF-8."""
+    updated_at: datetime
+
+
+def parsed_sources(session: Session, dag_version_ids: Collection[UUID]) -> dict[UUID, ParsedSource]:
+    """Return the source of each of these Dag versions. Airflow rewrites it in place when only bodies of functions change."""
     from airflow.models.dagcode import DagCode
 
     if not dag_version_ids:
         return {}
-    query = select(DagCode.dag_version_id, DagCode.source_code_hash).where(DagCode.dag_version_id.in_(dag_version_ids))
-    return {version: digest for version, digest in session.execute(query)}
+    query = select(DagCode.dag_version_id, DagCode.source_code_hash, DagCode.last_updated)
+    rows = session.execute(query.where(DagCode.dag_version_id.in_(dag_version_ids)))
+    return {row.dag_version_id: ParsedSource(row.source_code_hash, row.last_updated) for row in rows}

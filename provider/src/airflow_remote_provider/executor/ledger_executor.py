@@ -144,10 +144,13 @@ class LedgerExecutor(VersionedExecutor):
     def _hand_in(self, session: Session, items: Sequence[ExecutorWorkload]) -> list[NewJob | BadTaskOption]:
         """Store the items' jobs. Return the jobs, with the error in place of an item that has no valid job."""
         lost_after = {name: rule.lost_after_s for name, rule in queues.rules(session).items()}
-        code = compat.code_hashes(session, {item.ti.dag_version_id for item in items if isinstance(item, ExecuteTask)})
-        defaults = workloads.JobDefaults(self._owner, self.team_name, settings().lost_after_seconds, lost_after, code)
+        sources = compat.parsed_sources(session, {item.ti.dag_version_id for item in items if isinstance(item, ExecuteTask)})
+        hashes = {version: source.digest for version, source in sources.items()}
+        defaults = workloads.JobDefaults(self._owner, self.team_name, settings().lost_after_seconds, lost_after, hashes)
         new = [self._make_job_or_error(session, item, defaults) for item in items]
-        jobs.enqueue(session, [job for job in new if isinstance(job, NewJob)])
+        patience = timedelta(seconds=settings().publish_patience_seconds)
+        good = [job for job in new if isinstance(job, NewJob)]
+        jobs.enqueue(session, code.set_code(session, good, patience=patience, is_awaited=settings().publishes))
         return new
 
     def _refuse(self, key: WorkloadKey, why: str) -> None:

@@ -138,6 +138,9 @@ def _trigger_job(job: Job, wait: Deferral) -> NewJob:
         lost_after_s=job.lost_after_s,
         labels=job.labels,
         bundle=job.bundle,
+        bundle_version=job.bundle_version,
+        dag_file=job.dag_file,
+        tree=job.tree,
     )
 
 

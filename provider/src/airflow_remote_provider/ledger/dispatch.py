@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from airflow_remote_protocol.messages import IntentMode, JobKind
+import msgspec
+from airflow_remote_protocol.messages import IntentMode, JobKind, TreeRef
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.version import Capability
 from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
@@ -19,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.definitions.needs import suits
+from airflow_remote_provider.ledger import code
 from airflow_remote_provider.models import Job, Worker
 
 EARLY_FAILURES_LIMIT = 3
@@ -49,13 +51,22 @@ def demand(session: Session) -> list[Demand]:
     now = database_clock(session)
     query = (
         select(Job.queue, Job.team, func.count(), func.min(Job.slots), Job.labels, Job.bundle, IS_TRIGGER)
-        .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now))
+        .where(_can_be_offered(now))
         .group_by(Job.queue, Job.team, Job.labels, Job.bundle, IS_TRIGGER)
     )
     return [
         Demand(queue, team, jobs, smallest, labels, bundle, bool(triggers))
         for queue, team, jobs, smallest, labels, bundle, triggers in session.execute(query)
     ]
+
+
+def _can_be_offered(now: Any) -> ColumnElement[bool]:
+    """Return the condition for queued jobs that do not wait for a time or for code."""
+    return and_(
+        Job.state == JobState.QUEUED.value,
+        or_(Job.not_before.is_(None), Job.not_before <= now),
+        or_(Job.code_waits.is_(False), Job.code_patience_at <= now),
+    )
 
 
 IS_TRIGGER = case((Job.kind == JobKind.TRIGGER.value, 1), else_=0)
@@ -105,10 +116,21 @@ class Claimed:
     slots: int
     workload: str
     lost_after_s: float
+    tree: TreeRef | None = None
+    """The code that it runs; None: its worker must have it."""
 
 
-def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Demand], *, deadline: timedelta) -> list[Claimed]:
+def claim(
+    session: Session,
+    claimants: Sequence[Claimant],
+    wanted: Sequence[Demand],
+    *,
+    deadline: timedelta,
+    patience: timedelta = timedelta(minutes=1),
+) -> list[Claimed]:
     """Offer queued jobs to *claimants*: highest priority first, then oldest; each to the eligible worker with most free slots.
+
+    A job whose code is not published yet waits for it, or for the end of its *patience*.
 
     *wanted* is the result of :func:`demand`; jobs with other needs that came since are left to the next call. A job that fits no
     claimant is skipped and blocks no others. A claimant that is gone, paused, or under another session gets nothing.
@@ -134,24 +156,68 @@ def claim(session: Session, claimants: Sequence[Claimant], wanted: Sequence[Dema
         return []
 
     able = {worker.id: {JobKind.TASK.value, *(worker.capabilities or ())} for worker in workers}
-    wins: dict[tuple[str, int], list[Any]] = {}
     candidates = _candidates(session, wanted, eligible, free, now)
+    chosen = _choose_code(session, candidates, now, patience)
+    wins: dict[tuple[str, int, str | None], list[Any]] = {}
     for job in candidates:
+        if job.id not in chosen:
+            continue
         able_ones = (worker for worker in eligible.get((job.queue, job.team), ()) if job.kind in able[worker.id])
         fits = [worker for worker in able_ones if free[worker.id].fits(job) and _suits(worker, job)]
         if fits:
             winner = max(fits, key=lambda worker: free[worker.id].free_for(job))
             free[winner.id].take(job)
-            wins.setdefault((winner.id, job.epoch), []).append(job)
+            tree = chosen[job.id] if Capability.BUNDLES.value in able[winner.id] else None
+            wins.setdefault((winner.id, job.epoch, tree), []).append(job)
     by_id = {worker.id: worker for worker in workers}
+    pinned = code.pin(session, {tree for _, _, tree in wins if tree is not None})
     claimed: list[Claimed] = []
-    for (worker_id, epoch), jobs in wins.items():
-        claimed += _offer(session, by_id[worker_id], epoch, jobs, now, now + deadline)
+    for (worker_id, epoch, tree), jobs in wins.items():
+        if tree is None or tree in pinned:  # else it was deleted at this moment, and the next claim chooses another one
+            ref = None if tree is None else pinned[tree]
+            claimed += _offer(session, by_id[worker_id], epoch, jobs, tree=ref, now=now, deadline_at=now + deadline)
     place = {job.id: number for number, job in enumerate(candidates)}
     return sorted(claimed, key=lambda job: place[job.job_id])
 
 
-def _offer(session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], now: Any, deadline_at: Any) -> list[Claimed]:
+def _choose_code(session: Session, candidates: Sequence[Any], now: Any, patience: timedelta) -> dict[str, str | None]:
+    """Return the digest of the tree of each job that can be offered now; None: its worker must have the code.
+
+    A job that was offered before keeps its tree. A job for which no tree will do waits from now on, and is not in the result.
+    """
+    chosen: dict[str, str | None] = {job.id: job.tree for job in candidates}
+    needs = {job.id: need for job in candidates if job.tree is None and (need := code.need_of(job)) is not None}
+    choices = dict(zip(needs, code.choose(session, list(needs.values())), strict=True))
+    waiting: list[str] = []
+    for job in candidates:
+        choice = choices.get(job.id, code.SITE)
+        if choice.waits_for and not (choice.newest is not None and _is_impatient(job, now)):
+            waiting.append(job.id)
+            del chosen[job.id]
+        elif job.tree is None:
+            chosen[job.id] = choice.tree or choice.newest
+    if waiting:
+        again = now + patience
+        until = case(
+            (or_(Job.code_patience_at.is_(None), Job.code_patience_at < now - patience), again), else_=Job.code_patience_at
+        )
+        session.execute(
+            update(Job)
+            .where(Job.id.in_(waiting))
+            .values(code_waits=True, code_patience_at=case((Job.bundle_version.is_(None), until), else_=None))
+            .execution_options(synchronize_session=False)
+        )
+    return chosen
+
+
+def _is_impatient(job: Any, now: Any) -> bool:
+    """Return whether the job has waited for newer code as long as it may."""
+    return bool(job.code_patience_at is not None and job.code_patience_at <= now)
+
+
+def _offer(
+    session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], *, tree: TreeRef | None, now: Any, deadline_at: Any
+) -> list[Claimed]:
     """Offer *jobs*, all read as queued at *epoch*, to *worker* with one statement. Return those that were still in that state."""
     ids = [job.id for job in jobs]
     changed = session.execute(
@@ -166,6 +232,8 @@ def _offer(session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], no
             offered_at=now,
             deadline_at=deadline_at,
             not_before=None,
+            code_waits=False,
+            tree=None if tree is None else tree.digest,
         )
         .execution_options(synchronize_session=False)
     )
@@ -174,7 +242,17 @@ def _offer(session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], no
         ours = select(Job.id).where(Job.id.in_(ids), Job.epoch == epoch + 1, Job.worker_id == worker.id)
         offered = set(session.scalars(ours))
         jobs = [job for job in jobs if job.id in offered]
-    return [Claimed(job.id, epoch + 1, worker.id, job.kind, job.queue, job.slots, job.workload, job.lost_after_s) for job in jobs]
+    return [
+        Claimed(job.id, epoch + 1, worker.id, job.kind, job.queue, job.slots, job.workload, job.lost_after_s, _noted(job, tree))
+        for job in jobs
+    ]
+
+
+def _noted(job: Any, tree: TreeRef | None) -> TreeRef | None:
+    """Return *tree*, with a line for the log of a job that does not wait for newer code any more."""
+    if tree is None or not job.code_waits:
+        return tree
+    return msgspec.structs.replace(tree, note=code.IMPATIENT)
 
 
 def _lock_workers(session: Session, worker_ids: list[str]) -> Sequence[Worker]:
@@ -269,8 +347,14 @@ def _candidates(
             Job.bundle,
             Job.workload,
             Job.lost_after_s,
+            Job.bundle_version,
+            Job.dag_version,
+            Job.dag_file,
+            Job.tree,
+            Job.code_waits,
+            Job.code_patience_at,
         )
-        .where(Job.state == JobState.QUEUED.value, or_(Job.not_before.is_(None), Job.not_before <= now), fits)
+        .where(_can_be_offered(now), fits)
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(min(BATCH, sum(max(room.slots, 0) + max(room.triggers, 0) for room in free.values())))
         .with_for_update(skip_locked=True)

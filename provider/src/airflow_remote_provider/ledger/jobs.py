@@ -47,6 +47,17 @@ class NewJob:
     labels: str | None = None
     """Encoded by :func:`..needs.encode_labels`."""
     bundle: str | None = None
+    bundle_version: str | None = None
+    """None: its bundle has no versions."""
+    dag_version: uuid.UUID | None = None
+    """Airflow's version of its Dag; None: any code of its bundle will do."""
+    dag_file: str | None = None
+    """Path of its Dag file within the bundle."""
+    waits_for_code: bool = False
+    code_patience: timedelta | None = None
+    """How long it waits for code; None: as long as it takes."""
+    tree: str | None = None
+    """Digest of the tree that it runs; None: chosen when it is first offered."""
 
 
 def enqueue(session: Session, new: Sequence[NewJob]) -> None:
@@ -79,6 +90,12 @@ def enqueue(session: Session, new: Sequence[NewJob]) -> None:
             "lost_after_s": job.lost_after_s,
             "labels": job.labels,
             "bundle": job.bundle,
+            "bundle_version": job.bundle_version,
+            "dag_version": job.dag_version,
+            "dag_file": job.dag_file,
+            "code_waits": job.waits_for_code,
+            "code_patience_at": None if job.code_patience is None else now + job.code_patience,
+            "tree": job.tree,
             "offers": 0,
             "reason": "",
             "queued_at": now,

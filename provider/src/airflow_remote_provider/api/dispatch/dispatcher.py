@@ -190,7 +190,8 @@ class Dispatcher:
             if not claimants:
                 return
             deadline = timedelta(seconds=self._settings.offer_deadline_seconds)
-            claimed = await self._pool.call(dispatch.claim, claimants, self._left, deadline=deadline)
+            patience = timedelta(seconds=self._settings.publish_patience_seconds)
+            claimed = await self._pool.call(dispatch.claim, claimants, self._left, deadline=deadline, patience=patience)
             if not claimed:  # the ledger knows that they have fewer free slots than they say; try the next ones
                 passed_over.update(claimant.worker_id for claimant in claimants)
                 continue
@@ -236,6 +237,7 @@ class Dispatcher:
             deadline_s=self._settings.offer_deadline_seconds,
             stop_after_s=max(job.lost_after_s - margin, job.lost_after_s / 2),
             workload=msgspec.Raw(job.workload.encode()),
+            tree=job.tree,
         )
 
     # Stops and intents
