@@ -39,7 +39,7 @@ def test_blank_means_not_set() -> None:
 
 def test_counts_are_whole_numbers() -> None:
     settings = parse({})
-    for name in ("offer_attempts", "ledger_threads", "gateway_concurrency", "gateway_body_bytes"):
+    for name in ("offer_attempts", "ledger_threads", "gateway_concurrency", "gateway_body_bytes", "tree_files", "blob_bytes"):
         assert type(getattr(settings, name)) is int
 
 
@@ -57,3 +57,13 @@ def test_a_switch_is_on_or_off(text: str, is_on: bool) -> None:
 def test_a_switch_that_is_neither_is_named() -> None:
     with pytest.raises(BadSetting, match="suspend_on_replay = 'perhaps'"):
         parse({"suspend_on_replay": "perhaps"})
+
+
+@pytest.mark.parametrize("text", ["auto", "off", " auto ", ""])
+def test_one_of_the_choices_is_taken(text: str) -> None:
+    assert parse({"publish": text}).publish == (text.strip() or "auto")
+
+
+def test_a_value_that_is_no_choice_is_refused_with_the_choices() -> None:
+    with pytest.raises(BadSetting, match=r"\[remote\] publish = 'on' is unknown; set auto or off"):
+        parse({"publish": "on"})

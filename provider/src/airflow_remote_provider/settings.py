@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from airflow_remote_protocol.execution import MAX_BODY_BYTES
+from airflow_remote_protocol.trees import MAX_FILES
 
 
 class BadSetting(ValueError):
@@ -41,6 +42,8 @@ class TextOption:
 
     default: str
     text: str
+    choices: tuple[str, ...] = ()
+    """The allowed values; empty: any."""
 
 
 OPTIONS: dict[str, Option] = {
@@ -119,6 +122,30 @@ OPTIONS: dict[str, Option] = {
         1 << 26,
         "How much central keeps of each worker's own log, in bytes. The oldest part is deleted first.",
     ),
+    "tree_files": Option(20_000, 1, MAX_FILES, "The most files that a published Dag bundle may have."),
+    "tree_bytes": Option(
+        512 * 1024 * 1024, 1024, 1 << 40, "The largest Dag bundle to publish: the size of all its files together, in bytes."
+    ),
+    "blob_bytes": Option(
+        64 * 1024 * 1024,
+        1024,
+        1 << 30,
+        "The largest file of a Dag bundle to publish, in bytes. A publisher holds a file in memory while it packs it.",
+    ),
+    "publish_patience_seconds": Option(
+        60,
+        0,
+        86400,
+        "How long a job waits until the code that central has parsed is published, in seconds. Then it runs the newest published "
+        "code, and its log says so. A job that needs a certain version of a bundle always waits for that version.",
+    ),
+    "prepare_seconds": Option(
+        3600,
+        60,
+        604800,
+        "How long a worker may prepare a job, which includes the transfer of its code, in seconds. Then the job is offered to "
+        "another worker.",
+    ),
     "dispatch_poll_seconds": Option(
         0.25,
         0.02,
@@ -156,6 +183,12 @@ TEXT_OPTIONS: dict[str, TextOption] = {
         "default",
         "Queue of a Dag run's callbacks if no task of the run uses the Remote Executor (otherwise the queue of most tasks).",
     ),
+    "publish": TextOption(
+        "auto",
+        "Whether API servers publish Dag bundles for workers. auto: each local bundle whose directory they can read, unless "
+        "another process publishes it. off: only `airflow remote publish` does.",
+        choices=("auto", "off"),
+    ),
     "client_certificate_header": TextOption(
         "",
         "Header in which the proxy in front of central passes the subject of a worker's client certificate. If set, calls "
@@ -186,6 +219,11 @@ class Settings:
     writes_per_job: int
     log_bytes_per_job: int
     worker_log_bytes: int
+    tree_files: int
+    tree_bytes: int
+    blob_bytes: int
+    publish_patience_seconds: float
+    prepare_seconds: float
     dispatch_poll_seconds: float
     enrol_failures_per_minute: int
     calls_per_second: float
@@ -194,6 +232,7 @@ class Settings:
     audit_days: float
     suspend_on_replay: bool
     callback_queue: str
+    publish: str
     client_certificate_header: str
 
 
@@ -226,7 +265,11 @@ def parse(raw: dict[str, str]) -> Settings:
         if text not in BOOLEANS:
             raise BadSetting(f"[remote] {name} = {text!r} is neither on nor off; set True or False")
         values[name] = BOOLEANS[text]
-    values |= {name: raw.get(name, "").strip() or option.default for name, option in TEXT_OPTIONS.items()}
+    for name, choice in TEXT_OPTIONS.items():
+        text = raw.get(name, "").strip() or choice.default
+        if choice.choices and text not in choice.choices:
+            raise BadSetting(f"[remote] {name} = {text!r} is unknown; set {' or '.join(choice.choices)}")
+        values[name] = text
     return Settings(**values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from airflow_remote_protocol.states import JobState
@@ -38,6 +39,34 @@ def take_duty(session: Session, name: str, holder: str, *, lasts: timedelta) -> 
     except IntegrityError:
         return False
     return True
+
+
+def take_duties(session: Session, names: Collection[str], holder: str, *, lasts: timedelta) -> set[str]:
+    """Take or keep several duties at once, as :func:`take_duty` does; return those that *holder* has.
+
+    Two statements; three more for each duty that nobody ever had.
+    """
+    now, until = database_clock(session), database_clock(session, lasts)
+    session.execute(
+        update(Duty)
+        .where(Duty.name.in_(list(names)))
+        .where(or_(Duty.holder == holder, Duty.until < now, Duty.until > database_clock(session, 2 * lasts)))
+        .values(holder=holder, until=until)
+        .execution_options(synchronize_session=False)
+    )
+    holders = dict(session.execute(select(Duty.name, Duty.holder).where(Duty.name.in_(list(names)))).tuples().all())
+    taken = {name for name in names if name not in holders and take_duty(session, name, holder, lasts=lasts)}
+    return taken | {name for name, held_by in holders.items() if held_by == holder}
+
+
+def drop_duties(session: Session, names: Collection[str], holder: str) -> None:
+    """Give up those of these duties that *holder* has, so that another process can take them at once."""
+    session.execute(
+        update(Duty)
+        .where(Duty.name.in_(list(names)), Duty.holder == holder)
+        .values(until=database_clock(session))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def has_open_jobs(session: Session) -> bool:
