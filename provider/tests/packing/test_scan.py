@@ -81,7 +81,14 @@ def test_a_zip_of_dags_is_a_file(root: Path) -> None:
 
 
 def test_bytecode_repositories_and_environments_stay_at_home(root: Path) -> None:
-    for path in ("__pycache__/a.cpython-311.pyc", "a/b.pyc", ".git/config", "sub/.git", ".venv/bin/python", "ui/node_modules/x.js"):
+    for path in (
+        "__pycache__/a.cpython-311.pyc",
+        "a/b.pyc",
+        ".git/config",
+        "sub/.git",
+        ".venv/bin/python",
+        "ui/node_modules/x.js",
+    ):
         write(root, path)
     write(root, "keep.py")
     assert paths(root) == ["keep.py"]
@@ -268,7 +275,9 @@ def test_a_file_that_is_new_is_read_again_since_its_stamp_proves_nothing_yet(roo
     same_stamp = state.seen["dag.py"].stamp
     file.write_bytes(b"bbbb")
     # As if the change fell into the same tick of the file system's clock.
-    racy = ScanState(state.root, state.rules, {"dag.py": state.seen["dag.py"]._replace(stamp=scanning.Stamp.of(file.stat()))}, state.tree)
+    racy = ScanState(
+        state.root, state.rules, {"dag.py": state.seen["dag.py"]._replace(stamp=scanning.Stamp.of(file.stat()))}, state.tree
+    )
     assert racy.seen["dag.py"].stamp != same_stamp
     tree, _ = scanned(root, racy)
     assert tree.entries[0].sha256 == hashlib.sha256(b"bbbb").hexdigest()
@@ -328,7 +337,9 @@ def test_a_scan_is_repeated_if_files_moved_meanwhile(root: Path, monkeypatch: py
     assert {entry.sha256 for entry in tree.entries} == {hashlib.sha256(b"new!").hexdigest()}
 
 
-def test_a_file_that_always_changes_does_not_keep_the_others_from_being_published(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_always_changes_does_not_keep_the_others_from_being_published(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(root, "dag.py")
     log = write(root, "app.log", b"")
 

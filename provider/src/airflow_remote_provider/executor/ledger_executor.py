@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +24,7 @@ from airflow_remote_provider import compat, metrics, workloads
 from airflow_remote_provider.compat.executors import VersionedExecutor
 from airflow_remote_provider.definitions.task_options import BadTaskOption
 from airflow_remote_provider.faults import Diagnosis, Faults
-from airflow_remote_provider.ledger import callbacks, heartbeats, jobs, queues
+from airflow_remote_provider.ledger import callbacks, code, heartbeats, jobs, queues
 from airflow_remote_provider.ledger.jobs import EndedJob, NewJob
 from airflow_remote_provider.settings import BadSetting, settings
 
@@ -150,7 +151,7 @@ class LedgerExecutor(VersionedExecutor):
         new = [self._make_job_or_error(session, item, defaults) for item in items]
         patience = timedelta(seconds=settings().publish_patience_seconds)
         good = [job for job in new if isinstance(job, NewJob)]
-        jobs.enqueue(session, code.set_code(session, good, patience=patience, is_awaited=settings().publishes))
+        jobs.enqueue(session, code.set_code(session, good, patience=patience, is_awaited=settings().publish == "auto"))
         return new
 
     def _refuse(self, key: WorkloadKey, why: str) -> None:

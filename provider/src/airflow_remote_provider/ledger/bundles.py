@@ -143,7 +143,11 @@ def want_version(session: Session, name: str, version: str) -> None:
 def wanted_versions(session: Session, name: str) -> list[str]:
     """Return the versions of the bundle that jobs need and nobody has published, the longest wanted first."""
     query = select(Edition.version).where(
-        Edition.kind == BUNDLE, Edition.name == name, Edition.tree.is_(None), Edition.wanted_at.is_not(None), Edition.version != ""
+        Edition.kind == BUNDLE,
+        Edition.name == name,
+        Edition.tree.is_(None),
+        Edition.wanted_at.is_not(None),
+        Edition.version != "",
     )
     return list(session.scalars(query.order_by(Edition.wanted_at, Edition.id)))
 
@@ -152,6 +156,24 @@ def is_published(session: Session, name: str) -> bool:
     """Return whether any tree of the bundle was ever published. The code of other bundles is the site's own affair."""
     published = select(Edition.id).where(Edition.kind == BUNDLE, Edition.name == name, Edition.tree.is_not(None))
     return session.scalar(published.limit(1)) is not None
+
+
+@dataclass(frozen=True)
+class BundleState:
+    """Who publishes a bundle, and how fresh it is."""
+
+    publisher: str
+    """Empty: nobody has published it."""
+    scanned_at: datetime | None
+    """The database's clock when the last complete scan began; None: it was never published."""
+    trouble: str
+
+
+def find_state(session: Session, name: str) -> BundleState | None:
+    """Return what is known of a bundle; None: no publisher has said anything of it."""
+    query = select(BundleRow.publisher, BundleRow.scanned_at, BundleRow.trouble).where(BundleRow.name == name)
+    row = session.execute(query).one_or_none()
+    return None if row is None else BundleState(row.publisher, row.scanned_at, row.trouble)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow_remote_protocol.messages import (
+    MAX_DETAIL,
     MAX_SHORT_TEXT,
     HeldJob,
     JobKind,
@@ -42,6 +43,9 @@ from airflow_remote_provider.ledger.log_places import take_log
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Worker
+
+MOST_DETAILS = 50
+"""How many different notes on jobs in preparation one poll may store."""
 
 STOPS_REPEATED = timedelta(minutes=5)
 """How long a parked poll is answered with the stop of an offer that was taken back; a later poll gets it by listing the job."""
@@ -109,15 +113,18 @@ def withdraw(session: Session, leases: Sequence[WorkerLease]) -> None:
     wake(session, Topic.QUEUED)
 
 
-def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta) -> list[Stop]:
+def renew(
+    session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta, prepare: timedelta = timedelta(hours=1)
+) -> list[Stop]:
     """Renew the jobs that a poll lists; return the jobs that the worker must stop.
 
-    Offers listed as preparing get a new deadline. A listed job that no longer belongs to this worker at that epoch is superseded.
+    Offers listed as preparing get a new deadline, until *prepare* after the offer. A listed job that no longer belongs to this
+    worker at that epoch is superseded.
     A job that was given up is lost, but its log is still accepted. The cost of a list is bounded by the jobs that are leased to
     the worker: of other listed jobs, :data:`..fence.MOST_LOOKED_UP` are looked up at a time.
     """
     rows, looked_up = _listed_rows(session, worker_id, held)
-    preparing: list[str] = []
+    preparing: list[tuple[HeldJob, Any]] = []
     found: list[str] = []
     stops: list[Stop] = []
     for mine in held:
@@ -135,26 +142,37 @@ def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline
             stop = Stop(mine.job_id, mine.epoch, StopReason.SUPERSEDED, f"the job has ended: {row.state}")
         else:
             if row.state == JobState.OFFERED.value and mine.phase is JobPhase.PREPARING:
-                preparing.append(mine.job_id)
+                preparing.append((mine, row))
             if row.missing_since is not None:
                 found.append(mine.job_id)
             continue
         if is_stoppable(mine) and len(stops) < MOST_LOOKED_UP:
             stops.append(stop)
     if preparing:
-        session.execute(
-            update(Job)
-            .where(Job.id.in_(preparing), Job.state == JobState.OFFERED.value)
-            .values(deadline_at=database_now(session) + deadline)
-        )
+        _renew_offers(session, preparing, deadline=deadline, prepare=prepare)
     if found:
         session.execute(update(Job).where(Job.id.in_(found)).values(missing_since=None))
     return stops
 
 
+def _renew_offers(
+    session: Session, preparing: Sequence[tuple[HeldJob, Any]], *, deadline: timedelta, prepare: timedelta
+) -> None:
+    """Give offers that are being prepared a new deadline, and note what their worker does. One statement for each note."""
+    now = database_now(session)
+    by_detail: dict[str, list[str]] = {}
+    for mine, row in preparing:
+        detail = presentable(mine.detail, longest=MAX_DETAIL)
+        if now - row.offered_at < prepare:
+            by_detail.setdefault(detail if len(by_detail) < MOST_DETAILS else "", []).append(row.id)
+    for detail, ids in by_detail.items():
+        renewed = update(Job).where(Job.id.in_(ids), Job.state == JobState.OFFERED.value)
+        session.execute(renewed.values(deadline_at=now + deadline, detail=detail))
+
+
 def _listed_rows(session: Session, worker_id: str, held: Sequence[HeldJob]) -> tuple[dict[str, Any], Collection[str]]:
     """Return the rows of listed jobs by id, and the ids that were looked up; an id among them without a row does not exist."""
-    wanted = select(Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason, Job.missing_since)
+    wanted = select(Job.id, Job.state, Job.epoch, Job.worker_id, Job.stop_reason, Job.reason, Job.missing_since, Job.offered_at)
     ids = list(dict.fromkeys(job.job_id for job in held))
     rows: dict[str, Any] = {}
     if len(ids) > MOST_LOOKED_UP:

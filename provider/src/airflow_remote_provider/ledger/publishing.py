@@ -54,9 +54,7 @@ def publishing_now(session: Session, names: Collection[str]) -> set[str]:
     return {of_duty[duty] for duty in session.scalars(select(Duty.name).where(Duty.until > now)) if duty in of_duty}
 
 
-def note_unchanged(
-    session: Session, digests: Mapping[str, str], scanned_ago: timedelta, *, publisher: str
-) -> set[str]:
+def note_unchanged(session: Session, digests: Mapping[str, str], scanned_ago: timedelta, *, publisher: str) -> set[str]:
     """Note complete scans that found bundles unchanged, which began *scanned_ago*; *digests* are the trees that were found.
 
     Return the bundles whose newest tree is another one, because another process has published since. Publish them again.

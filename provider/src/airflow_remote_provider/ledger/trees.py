@@ -57,7 +57,9 @@ class BlobsMissing(LedgerError):
     """Blobs of the tree are not stored. Put them, and publish again."""
 
     def __init__(self, digest: str, missing: set[str]) -> None:
-        super().__init__(f"{len(missing)} files of tree {digest[:12]} are not stored, among them {min(missing)[:12]}; publish again")
+        super().__init__(
+            f"{len(missing)} files of tree {digest[:12]} are not stored, among them {min(missing)[:12]}; publish again"
+        )
         self.missing = missing
 
 
@@ -366,8 +368,10 @@ def _lock_unused(session: Session, seen_before: datetime) -> dict[str, bytes]:
     )
     found: list[str] = []
     files = 0
-    for digest, count in session.execute(select(TreeRow.digest, TreeRow.files).where(unused).order_by(TreeRow.seen_at, TreeRow.digest)):
-        if found and files + count > SWEPT_FILES or len(found) == BATCH:
+    for digest, count in session.execute(
+        select(TreeRow.digest, TreeRow.files).where(unused).order_by(TreeRow.seen_at, TreeRow.digest)
+    ):
+        if (found and files + count > SWEPT_FILES) or len(found) == BATCH:
             break
         found.append(digest)
         files += count

@@ -175,7 +175,9 @@ def _real(root: Path) -> str:
         if not stat.S_ISDIR(os.stat(real).st_mode):
             raise Unpublishable(f"{root} is not a directory")
     except OSError as error:
-        raise Unpublishable(f"the directory {root} can't be read: {error.strerror or error}; check the path and its permissions") from None
+        raise Unpublishable(
+            f"the directory {root} can't be read: {error.strerror or error}; check the path and its permissions"
+        ) from None
     return real
 
 
@@ -291,7 +293,9 @@ class _Walk:
 
     def _file(self, place: str, path: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
-            raise Unpublishable(f"{path} is a {_kind(status.st_mode)}, which can't travel; remove it, or name it in {IGNORE_FILE}")
+            raise Unpublishable(
+                f"{path} is a {_kind(status.st_mode)}, which can't travel; remove it, or name it in {IGNORE_FILE}"
+            )
         if path not in self._known:
             try:
                 check_path(path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from airflow_remote_protocol.codec import decode
@@ -151,18 +152,20 @@ async def _renew(central: ApiContext, worker: WorkerRecord, poll: Poll) -> list[
     if not poll.jobs:
         return []
     deadline = timedelta(seconds=central.settings.offer_deadline_seconds)
+    prepare = timedelta(seconds=central.settings.prepare_seconds)
+    renew = partial(leases.renew, deadline=deadline, prepare=prepare)
     if len(poll.jobs) <= FREE_JOBS:
-        return await central.pool.workers.call(leases.renew, worker.id, poll.jobs, deadline=deadline)
-    stops, leased = await central.pool.workers.call(_renew_and_count, worker.id, poll.jobs, deadline=deadline)
+        return await central.pool.workers.call(renew, worker.id, poll.jobs)
+    stops, leased = await central.pool.workers.call(_renew_and_count, renew, worker.id, poll.jobs)
     central.job_lists.note(worker.id, leased)
     return stops
 
 
 def _renew_and_count(
-    session: DatabaseSession, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta
+    session: DatabaseSession, renew: Callable[..., list[Stop]], worker_id: str, held: Sequence[HeldJob]
 ) -> tuple[list[Stop], int]:
-    """As :func:`..ledger.leases.renew`; also return how many jobs are leased to the worker."""
-    return leases.renew(session, worker_id, held, deadline=deadline), leases.count_leased(session, worker_id)
+    """Renew the listed jobs; return the stops, and how many jobs are leased to the worker."""
+    return renew(session, worker_id, held), leases.count_leased(session, worker_id)
 
 
 async def _wait(request: Request, parked: Parked, wait_s: float) -> News | Exception:

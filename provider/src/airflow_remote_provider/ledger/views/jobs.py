@@ -66,6 +66,16 @@ class JobRow:
     log_size: int | None
     site_code: str | None = None
     """MD5 of the Dag file on its worker, if it differs from the file that central parsed."""
+    bundle_version: str | None = None
+    """The version of its bundle that it must run; None: the bundle has none."""
+    tree: str | None = None
+    """Digest of the tree that it runs; None: not offered yet, or its worker has the code."""
+    code_waits: bool = False
+    """Whether it waits for code to be published."""
+    code_patience_at: datetime | None = None
+    """When it no longer waits for code; None: only that code will do, or it does not wait."""
+    detail: str = ""
+    """What its worker does before it starts (`code 43 %`)."""
     usage: JobUsage | None = None
     """Its present usage as its worker reports it. Only set by :func:`show_job`."""
 
@@ -182,4 +192,9 @@ def _row(job: Job) -> JobRow:
         reason=job.reason,
         log_size=job.log_size,
         site_code=job.site_code,
+        bundle_version=job.bundle_version,
+        tree=job.tree,
+        code_waits=job.code_waits and job.state == JobState.QUEUED.value,
+        code_patience_at=job.code_patience_at,
+        detail=job.detail if job.state == JobState.OFFERED.value else "",
     )

@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.definitions.needs import encode_labels, suits
+from airflow_remote_provider.ledger import bundles
+from airflow_remote_provider.ledger.bundles import BundleState
 from airflow_remote_provider.ledger.views.jobs import JobRow, show_job
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.ledger.views.serving import ServingWorker, list_serving
@@ -37,26 +39,38 @@ def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope
     serving = [one for one in list_serving(session, silent_after=silent_after, queue=job.queue) if scope.includes_team(one.team)]
     now = database_now(session)
     next_free = None if any(server.free_slots for server in serving) else _next_free(session, serving, now)
-    return explain(job, serving, _before(session, job, now), now, next_free)
+    published = bundles.find_state(session, job.bundle) if job.code_waits and job.bundle else None
+    return explain(job, serving, _before(session, job, now), now, next_free, published)
 
 
 def _describe_state(job: JobRow, now: datetime) -> str:
     state = JobState(job.state)
     if state is JobState.OFFERED:
-        return f"It was offered to {job.worker} {_age(job.offered_at, now)} ago; the worker prepares it."
+        detail = f" ({job.detail})" if job.detail else ""
+        return f"It was offered to {job.worker} {_age(job.offered_at, now)} ago; the worker prepares it{detail}."
     if state is JobState.RUNNING:
         return f"It has been running on {job.worker} for {_age(job.accepted_at, now)}."
     return f"It has ended: {state.value}{', ' + job.reason if job.reason else ''}."
 
 
-def explain(job: JobRow, serving: Sequence[ServingWorker], before: int, now: datetime, next_free: timedelta | None = None) -> str:
+def explain(
+    job: JobRow,
+    serving: Sequence[ServingWorker],
+    before: int,
+    now: datetime,
+    next_free: timedelta | None = None,
+    published: BundleState | None = None,
+) -> str:
     """Return why this queued job waits.
 
     *serving* are the workers that serve its queue, *before* is the number of jobs of the queue that go first. *next_free* is the
-    estimated time until one of their slots is free, if all are in use; None: unknown.
+    estimated time until one of their slots is free, if all are in use; None: unknown. *published* is what is known of its bundle;
+    None: nothing.
     """
     if job.not_before is not None and job.not_before > now:
         return f"{_tried(job)}; it is offered again in {_seconds(job.not_before - now)}."
+    if job.code_waits and not (job.code_patience_at is not None and job.code_patience_at <= now):
+        return _code_text(job, published, now)
     if not serving:
         return (
             f"No worker serves the queue {job.queue!r}. Enrol a worker for it (airflow remote enrol create --queues "
@@ -82,6 +96,21 @@ def explain(job: JobRow, serving: Sequence[ServingWorker], before: int, now: dat
     if before:
         return f"{before} job(s) of the queue {job.queue!r} go first, with higher priority or older. {_workers(left)} serve it."
     return f"It will be offered to one of {_workers(left)} in a moment."
+
+
+def _code_text(job: JobRow, published: BundleState | None, now: datetime) -> str:
+    """Return which code the job waits for, who should publish it, and until when the job waits."""
+    what = f"version {job.bundle_version}" if job.bundle_version else "the newest state"
+    text = f"It waits until {what} of the Dag bundle {job.bundle!r} is published"
+    if job.code_patience_at is not None:
+        text += f", for {_seconds(job.code_patience_at - now)} at most"
+    if published is None or published.scanned_at is None:
+        text += ". It was never published"
+    else:
+        text += f". {published.publisher or 'Its publisher'} published it last {_age(published.scanned_at, now)} ago"
+    if published is not None and published.trouble:
+        text += f" and has this trouble: {published.trouble}"
+    return f"{text}. To publish it where its files are: airflow remote publish {job.bundle}"
 
 
 Complaint = Callable[[Sequence[ServingWorker]], str]
@@ -154,6 +183,7 @@ def _before(session: Session, job: JobRow, now: datetime) -> int:
         Job.kind == JobKind.TRIGGER.value if job.kind == JobKind.TRIGGER.value else Job.kind != JobKind.TRIGGER.value,
         Job.team.is_(None) if job.team is None else Job.team == job.team,
         or_(Job.not_before.is_(None), Job.not_before <= now),
+        or_(Job.code_waits.is_(False), Job.code_patience_at <= now),
     )
     return session.scalar(select(func.count()).select_from(Job).where(rivals, earlier)) or 0
 
