@@ -278,9 +278,10 @@ def queued(queue: str = "q", *, with_task: bool = True, **changes: object) -> jo
         return queue_job(session, queue, with_task=with_task, **changes)
 
 
-def claim(*claimants: Claimant) -> list[Claimed]:
+def claim(*claimants: Claimant, patience: timedelta = timedelta(minutes=1)) -> list[Claimed]:
     with compat.transaction() as session:
-        return dispatch.claim(session, claimants, dispatch.demand(session), deadline=timedelta(seconds=30))
+        demand = dispatch.demand(session)
+        return dispatch.claim(session, claimants, demand, deadline=timedelta(seconds=30), patience=patience)
 
 
 def offered(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLease:
