@@ -51,11 +51,8 @@ def main() -> int:
         say("an administrator creates an enrolment token:  airflow remote enrol create --queues default")
         token = central.enrolment_token(queues="default", name_pattern="demo-*")
 
-        # The worker has its own copy of the Dag files, as on its own computer.
-        shutil.copytree(ROOT / "demo/dags", HOME / "worker/dags", ignore=shutil.ignore_patterns("__pycache__"))
-        worker = Worker(
-            HOME / "worker", name=WORKER, central=central.url, token=token, bundles={"dags-folder": HOME / "worker/dags"}
-        )
+        # The worker has no Dag files: it fetches them from central.
+        worker = Worker(HOME / "worker", name=WORKER, central=central.url, token=token)
         say(f"at the site:  airflow-remote-worker join {central.url} --token … --name {WORKER}")
         worker.join()
         say("              airflow-remote-worker run")

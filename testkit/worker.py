@@ -21,7 +21,11 @@ from testkit.versions import AIRFLOW, WORK, runtime_of
 
 
 class Worker:
-    """One worker with its state in *directory*. The first `start()` joins. The default *runtime* has the tests' Airflow."""
+    """One worker with its state in *directory*. The first `start()` joins.
+
+    *bundles* are directories of the site; the worker fetches the code of other bundles. The default *runtime* has the tests'
+    Airflow.
+    """
 
     def __init__(
         self,
@@ -30,7 +34,7 @@ class Worker:
         name: str,
         central: str,
         token: str,
-        bundles: Mapping[str, Path],
+        bundles: Mapping[str, Path] | None = None,
         slots: int = 4,
         runtime: Path | None = None,
         program: Path = WORK / "worker/bin/airflow-remote-worker",
@@ -49,7 +53,7 @@ class Worker:
         settings = [f"slots = {slots}", f"[runtime]\npython = {_toml(runtime or runtime_of(AIRFLOW))}"]
         if task_variables:
             settings.append("[runtime.env]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in task_variables.items()))
-        settings += [f"[bundles.{_toml(bundle)}]\npath = {_toml(path)}" for bundle, path in bundles.items()]
+        settings += [f"[bundles.{_toml(bundle)}]\npath = {_toml(path)}" for bundle, path in (bundles or {}).items()]
         (self.state / "worker.toml").write_text("\n\n".join(settings) + "\n")
         # Its own computer would have no other variables.
         self.environment = clean_environment({"AIRFLOW_REMOTE_WORKER_HOME": str(self.state), **(variables or {})})

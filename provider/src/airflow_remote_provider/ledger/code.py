@@ -1,7 +1,7 @@
 """Which code a job runs: chosen when it is queued and again, for good, when it is first offered.
 
 A job never runs code older than central parsed. Its Dag file is compared by content: Airflow stores the hash of the source that
-it parsed, and rewrites it in place, so it is read at the moment of the choice (ADR 0041).
+it parsed, and rewrites it in place, so it is read at the moment of the choice (ADR 0042).
 """
 
 from __future__ import annotations
