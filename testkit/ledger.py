@@ -167,6 +167,8 @@ def use_ledger(engine: Engine, logs: Path) -> Iterator[None]:
         substitute(patch, "trigger_model", lambda: Trigger)
         substitute(patch, "end_waiting", _end_waiting)
         substitute(patch, "parsed_sources", lambda session, dag_version_ids: {})
+        substitute(patch, "known_bundles", lambda session: [])
+        substitute(patch, "parsed_dag_files", lambda session, name: [])
         substitute(patch, "dag_run_model", lambda: DagRun)
         substitute(patch, "callback_model", lambda: Callback)
         substitute(patch, "connection_test_model", lambda: ConnectionTest)
@@ -278,9 +280,10 @@ def queued(queue: str = "q", *, with_task: bool = True, **changes: object) -> jo
         return queue_job(session, queue, with_task=with_task, **changes)
 
 
-def claim(*claimants: Claimant) -> list[Claimed]:
+def claim(*claimants: Claimant, patience: timedelta = timedelta(minutes=1)) -> list[Claimed]:
     with compat.transaction() as session:
-        return dispatch.claim(session, claimants, dispatch.demand(session), deadline=timedelta(seconds=30))
+        demand = dispatch.demand(session)
+        return dispatch.claim(session, claimants, demand, deadline=timedelta(seconds=30), patience=patience)
 
 
 def offered(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLease:

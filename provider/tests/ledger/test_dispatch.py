@@ -373,7 +373,13 @@ def test_two_open_transactions_cannot_fill_one_worker_twice() -> None:
     thread = threading.Thread(target=second)
     thread.start()
     with compat.transaction() as session:
-        first = dispatch.claim(session, [worker.claimant()], dispatch.demand(session), deadline=timedelta(seconds=30))
+        first = dispatch.claim(
+            session,
+            [worker.claimant()],
+            dispatch.demand(session),
+            deadline=timedelta(seconds=30),
+            patience=timedelta(minutes=1),
+        )
         first_holds.set()
         thread.join(0.3)
         assert thread.is_alive(), "the second waits"

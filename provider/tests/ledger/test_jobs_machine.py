@@ -173,7 +173,7 @@ class JobsMachine(LedgerMachine):
     def a_poll_lists_jobs(self, data: st.DataObject, phase: JobPhase) -> None:
         lease = self._some_lease(data)
         held = [HeldJob(lease.job_id, lease.epoch, phase)]
-        stops = self._do(leases.renew, lease.worker_id, held, deadline=timedelta(seconds=30))
+        stops = self._do(leases.renew, lease.worker_id, held, deadline=timedelta(seconds=30), prepare=timedelta(hours=1))
         row = self._table().get(lease.job_id)
         wanted = row is not None and self._is_open(lease, row) and row["stop_reason"] is None
         assert bool(stops) == (not wanted and phase not in (JobPhase.STOPPING, JobPhase.ENDED))

@@ -40,7 +40,7 @@ def _do(verb: object, *args: object, **kwargs: object) -> object:
 
 def _renew(worker_id: str, *held: HeldJob) -> list[Stop]:
     with compat.transaction() as session:
-        return leases.renew(session, worker_id, held, deadline=DEADLINE)
+        return leases.renew(session, worker_id, held, deadline=DEADLINE, prepare=timedelta(hours=1))
 
 
 def _reoffered(worker: object, lease: WorkerLease) -> WorkerLease:

@@ -15,7 +15,7 @@ from airflow_remote_provider.ledger import fence, leases
 
 def _renewed(worker: Enlisted, *held: HeldJob) -> list[Stop]:
     with compat.transaction() as session:
-        return leases.renew(session, worker.id, held, deadline=timedelta(seconds=30))
+        return leases.renew(session, worker.id, held, deadline=timedelta(seconds=30), prepare=timedelta(hours=1))
 
 
 def test_a_list_of_many_leased_jobs_renews_each_of_them(database: Engine) -> None:

@@ -28,6 +28,7 @@ from airflow_remote_provider.compat.bundles import (
     bundle_sources,
     dag_source_hash,
     known_bundles,
+    parsed_dag_files,
     remove_old_versions,
 )
 from airflow_remote_provider.compat.clocks import (
@@ -133,6 +134,7 @@ __all__ = [
     "names_of_subclasses",
     "newest_definitions",
     "open_object_storage",
+    "parsed_dag_files",
     "parsed_sources",
     "policy_violation",
     "read_clock_with",

@@ -18,7 +18,8 @@ from airflow_remote_protocol.messages import TreeRef
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.compat import ParsedSource, parsed_sources
+from airflow_remote_provider import compat
+from airflow_remote_provider.compat import ParsedSource
 from airflow_remote_provider.ledger import bundles, trees
 from airflow_remote_provider.ledger.bundles import PublishedTree
 from airflow_remote_provider.ledger.jobs import NewJob
@@ -67,7 +68,9 @@ SITE = Choice()
 
 def choose(session: Session, needs: Sequence[CodeNeed]) -> list[Choice]:
     """Return the code for each job. One statement for all sources, and one or two for each bundle."""
-    sources = parsed_sources(session, {need.dag_version for need in needs if need.dag_version is not None and not need.version})
+    sources = compat.parsed_sources(
+        session, {need.dag_version for need in needs if need.dag_version is not None and not need.version}
+    )
     newest: dict[str, Sequence[PublishedTree]] = {}
     versions: dict[tuple[str, str], Choice] = {}
     choices = []

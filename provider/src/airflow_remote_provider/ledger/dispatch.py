@@ -126,7 +126,7 @@ def claim(
     wanted: Sequence[Demand],
     *,
     deadline: timedelta,
-    patience: timedelta = timedelta(minutes=1),
+    patience: timedelta,
 ) -> list[Claimed]:
     """Offer queued jobs to *claimants*: highest priority first, then oldest; each to the eligible worker with most free slots.
 

@@ -113,9 +113,7 @@ def withdraw(session: Session, leases: Sequence[WorkerLease]) -> None:
     wake(session, Topic.QUEUED)
 
 
-def renew(
-    session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta, prepare: timedelta = timedelta(hours=1)
-) -> list[Stop]:
+def renew(session: Session, worker_id: str, held: Sequence[HeldJob], *, deadline: timedelta, prepare: timedelta) -> list[Stop]:
     """Renew the jobs that a poll lists; return the jobs that the worker must stop.
 
     Offers listed as preparing get a new deadline, until *prepare* after the offer. A listed job that no longer belongs to this
@@ -155,9 +153,7 @@ def renew(
     return stops
 
 
-def _renew_offers(
-    session: Session, preparing: Sequence[tuple[HeldJob, Any]], *, deadline: timedelta, prepare: timedelta
-) -> None:
+def _renew_offers(session: Session, preparing: Sequence[tuple[HeldJob, Any]], *, deadline: timedelta, prepare: timedelta) -> None:
     """Give offers that are being prepared a new deadline, and note what their worker does. One statement for each note."""
     now = database_now(session)
     by_detail: dict[str, list[str]] = {}

@@ -27,6 +27,7 @@ from airflow_remote_provider.api.admission.rate_limits import (
 from airflow_remote_provider.api.admission.usage_interval import WORKER_CALLS_PER_S, UsageInterval
 from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties.loop import Duties
+from airflow_remote_provider.api.duties.publishing import Publishing
 from airflow_remote_provider.api.gateway.gateway import Gateway
 from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights
@@ -115,7 +116,12 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     async with gateway.serving():
         sides = {
             asyncio.create_task(_keep_running(name, loop), name=f"remote-{name}")
-            for name, loop in {"dispatch": dispatcher.run, "listen": dispatcher.listen, "duties": duties.run}.items()
+            for name, loop in {
+                "dispatch": dispatcher.run,
+                "listen": dispatcher.listen,
+                "duties": duties.run,
+                "publish": Publishing(options).run,
+            }.items()
         }
         restore = on_shutdown_signal(dispatcher.room.close)
         try:
