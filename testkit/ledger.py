@@ -167,6 +167,8 @@ def use_ledger(engine: Engine, logs: Path) -> Iterator[None]:
         substitute(patch, "trigger_model", lambda: Trigger)
         substitute(patch, "end_waiting", _end_waiting)
         substitute(patch, "parsed_sources", lambda session, dag_version_ids: {})
+        substitute(patch, "known_bundles", lambda session: [])
+        substitute(patch, "parsed_dag_files", lambda session, name: [])
         substitute(patch, "dag_run_model", lambda: DagRun)
         substitute(patch, "callback_model", lambda: Callback)
         substitute(patch, "connection_test_model", lambda: ConnectionTest)

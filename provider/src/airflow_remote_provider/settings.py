@@ -165,6 +165,20 @@ OPTIONS: dict[str, Option] = {
     "credential_days": Option(
         30, 0.00005, 3650, "How long a worker's credential is valid, in days. The worker replaces it by itself well before."
     ),
+    "pack_concurrency": Option(
+        64,
+        1,
+        4096,
+        "How many downloads of code one API process serves at once. Others are answered as busy and try again. A download holds "
+        "some 1 MiB of memory, and no thread or connection to the database between two reads.",
+    ),
+    "tree_days": Option(
+        30,
+        0.01,
+        3650,
+        "How long older published trees of a bundle are kept, in days. The newest tree, the three before it and those of open "
+        "jobs are kept in any case, and at most 100 trees of a bundle.",
+    ),
     "history_days": Option(14, 1, 3650, "How long ended jobs are kept, in days."),
     "audit_days": Option(90, 1, 3650, "How long the audit log is kept, including the requests of jobs, in days."),
 }
@@ -179,6 +193,12 @@ SWITCHES: dict[str, Switch] = {
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 TEXT_OPTIONS: dict[str, TextOption] = {
+    "blob_store": TextOption(
+        "database",
+        "Where the files of published bundles are stored: database, or the URL of a directory or an object store as Airflow's "
+        "ObjectStoragePath knows it (file:///srv/airflow/blobs, s3://my_connection@bucket/blobs). All API servers and publishers "
+        "need access to it.",
+    ),
     "callback_queue": TextOption(
         "default",
         "Queue of a Dag run's callbacks if no task of the run uses the Remote Executor (otherwise the queue of most tasks).",
@@ -228,9 +248,12 @@ class Settings:
     enrol_failures_per_minute: int
     calls_per_second: float
     credential_days: float
+    pack_concurrency: int
+    tree_days: float
     history_days: float
     audit_days: float
     suspend_on_replay: bool
+    blob_store: str
     callback_queue: str
     publish: str
     client_certificate_header: str

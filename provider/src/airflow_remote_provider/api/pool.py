@@ -32,20 +32,24 @@ WORKERS_WAIT = 128
 """How many of a fleet's sessions and polls may wait: about half a second's work. The others get a time to retry."""
 JOBS_WAIT = 1024
 """How many calls about jobs may wait. They are limited by the number of running jobs; the bound is a safeguard."""
+TREES_WAIT = 512
+"""How many reads of code may wait. `pack_concurrency` limits the downloads, each of which waits for one read at a time."""
 
 
 class LedgerPool:
     """Runs ledger verbs, one transaction each, off the event loop.
 
     Requests use a lane. The lane *workers* (enrolments, sessions, polls: a whole fleet at once after an outage) never uses more
-    than half of the threads, so that the lane *jobs* (calls that a running task waits for) never waits for it. Central's own
-    loops make one call at a time each and use no lane.
+    than half of the threads, and the lane *trees* (downloads of code, which take long) never more than a quarter, so that the
+    lane *jobs* (calls that a running task waits for) never waits for them. Central's own loops make one call at a time each and
+    use no lane.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="remote-ledger")
         self._kept = threading.local()
         self.workers = LedgerLane(self, "workers", at_once=max(1, threads // 2), waiting=WORKERS_WAIT)
+        self.trees = LedgerLane(self, "trees", at_once=max(1, threads // 4), waiting=TREES_WAIT)
         self.jobs = LedgerLane(self, "jobs", at_once=threads, waiting=JOBS_WAIT)
 
     async def call(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:

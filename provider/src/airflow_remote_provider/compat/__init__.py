@@ -28,6 +28,7 @@ from airflow_remote_provider.compat.bundles import (
     bundle_sources,
     dag_source_hash,
     known_bundles,
+    parsed_dag_files,
     remove_old_versions,
 )
 from airflow_remote_provider.compat.clocks import (
@@ -79,7 +80,7 @@ from airflow_remote_provider.compat.models import (
     parsed_sources,
     task_instance_model,
 )
-from airflow_remote_provider.compat.paths import base_log_folder, log_file
+from airflow_remote_provider.compat.paths import base_log_folder, log_file, open_object_storage
 from airflow_remote_provider.compat.waits import end_waiting, forget_unused_triggers, resume, trigger_model, waits_on
 
 __all__ = [
@@ -132,6 +133,8 @@ __all__ = [
     "metrics_are_on",
     "names_of_subclasses",
     "newest_definitions",
+    "open_object_storage",
+    "parsed_dag_files",
     "parsed_sources",
     "policy_violation",
     "read_clock_with",

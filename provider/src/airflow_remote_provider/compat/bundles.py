@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -45,6 +46,14 @@ class BundleSource:
         """Whether it is a directory of this machine that Airflow never writes."""
         self.is_versioned = bool(bundle_class.supports_versioning)
         self._newest: Any = None
+
+    def is_readable(self) -> bool:
+        """Return whether it is a directory that this process can list."""
+        try:
+            path = self._opened().path
+        except BundleUnavailable:
+            return False
+        return Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
 
     @property
     def refresh_s(self) -> float:
@@ -134,6 +143,16 @@ def known_bundles(session: Session) -> list[KnownBundle]:
     query = select(DagBundleModel).where(DagBundleModel.active.is_(True)).options(selectinload(DagBundleModel.teams))
     bundles = session.scalars(query.order_by(DagBundleModel.name))
     return [KnownBundle(bundle.name, frozenset(team.name for team in bundle.teams)) for bundle in bundles]
+
+
+def parsed_dag_files(session: Session, name: str) -> list[str]:
+    """Return the paths within the bundle of the Dag files that Airflow has parsed and that still had Dags then, some of them."""
+    from airflow.models.dag import DagModel
+
+    query = select(DagModel.relative_fileloc).where(
+        DagModel.bundle_name == name, DagModel.is_stale.is_(False), DagModel.relative_fileloc.is_not(None)
+    )
+    return list(session.scalars(query.distinct().limit(1000)))
 
 
 def remove_old_versions() -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.trees import Tree
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -142,13 +142,8 @@ def want_version(session: Session, name: str, version: str) -> None:
 
 def wanted_versions(session: Session, name: str) -> list[str]:
     """Return the versions of the bundle that jobs need and nobody has published, the longest wanted first."""
-    query = select(Edition.version).where(
-        Edition.kind == BUNDLE,
-        Edition.name == name,
-        Edition.tree.is_(None),
-        Edition.wanted_at.is_not(None),
-        Edition.version != "",
-    )
+    is_wanted = and_(Edition.tree.is_(None), Edition.wanted_at.is_not(None), Edition.version != "")
+    query = select(Edition.version).where(Edition.kind == BUNDLE, Edition.name == name, is_wanted)
     return list(session.scalars(query.order_by(Edition.wanted_at, Edition.id)))
 
 
@@ -197,12 +192,12 @@ def tree_of_version(session: Session, name: str, version: str) -> str | None:
 
 def newest_trees(session: Session, name: str, *, most: int) -> Sequence[PublishedTree]:
     """Return the trees that were published of the bundle, the newest first."""
-    query = (
-        select(Edition.tree, Edition.version, Edition.published_at, Edition.scanned_at)
-        .where(Edition.kind == BUNDLE, Edition.name == name, Edition.tree.is_not(None))
-        .order_by(Edition.published_at.desc(), Edition.id.desc())
-    )
-    return [PublishedTree(*row) for row in session.execute(query.limit(most))]
+    query = select(Edition).where(Edition.kind == BUNDLE, Edition.name == name, Edition.tree.is_not(None))
+    found = []
+    for edition in session.scalars(query.order_by(Edition.published_at.desc(), Edition.id.desc()).limit(most)):
+        assert edition.tree is not None and edition.published_at is not None and edition.scanned_at is not None
+        found.append(PublishedTree(edition.tree, edition.version, edition.published_at, edition.scanned_at))
+    return found
 
 
 def _of_version(session: Session, name: str, version: str) -> Edition | None:
@@ -233,7 +228,7 @@ def _note_scanned(bundle: BundleRow, scanned_at: datetime) -> None:
 
 
 def _release(session: Session, name: str, versions: set[str | None]) -> None:
-    """Let the jobs that wait for one of these versions be considered again by the next claim; None: those that need no version."""
+    """Let the next claim consider the jobs that wait for one of these versions; None: those that need no version."""
     of_version = or_(*(Job.bundle_version.is_(None) if one is None else Job.bundle_version == one for one in versions))
     released = session.execute(
         update(Job)

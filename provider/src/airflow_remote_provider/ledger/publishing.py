@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -54,12 +54,13 @@ def publishing_now(session: Session, names: Collection[str]) -> set[str]:
     return {of_duty[duty] for duty in session.scalars(select(Duty.name).where(Duty.until > now)) if duty in of_duty}
 
 
-def note_unchanged(session: Session, digests: Mapping[str, str], scanned_ago: timedelta, *, publisher: str) -> set[str]:
-    """Note complete scans that found bundles unchanged, which began *scanned_ago*; *digests* are the trees that were found.
+def note_unchanged(session: Session, digests: Mapping[str, str], ago: Callable[[], timedelta], *, publisher: str) -> set[str]:
+    """Note complete scans that found bundles unchanged. *digests* are the trees that were found; *ago* is as for
+    :func:`when_begun`.
 
     Return the bundles whose newest tree is another one, because another process has published since. Publish them again.
     """
-    scanned_at = database_now(session) - scanned_ago
+    scanned_at = when_begun(session, ago)
     newest = dict(session.execute(select(BundleRow.name, BundleRow.tree).where(BundleRow.name.in_(list(digests)))).tuples().all())
     differ = {name for name, digest in digests.items() if newest.get(name) != digest}
     for name in sorted(digests.keys() - differ):
@@ -67,9 +68,13 @@ def note_unchanged(session: Session, digests: Mapping[str, str], scanned_ago: ti
     return differ
 
 
-def when_begun(session: Session, ago: timedelta) -> datetime:
-    """Return the database's clock when something began that took *ago* until now, as measured by the caller."""
-    return database_now(session) - ago
+def when_begun(session: Session, ago: Callable[[], timedelta]) -> datetime:
+    """Return the database's clock when a scan began, or a little earlier. *ago* returns how long ago that was.
+
+    So a scan needs no statement before it. The database's clock is read first: then the error is never to the other side.
+    """
+    now = database_now(session)
+    return now - ago()
 
 
 def duty_name(name: str) -> str:

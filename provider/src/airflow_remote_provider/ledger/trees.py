@@ -1,8 +1,8 @@
 """Trees and blobs: what is stored, what is missing, and what nobody needs any more.
 
 A publisher calls, in this order, :func:`begin_tree`, :func:`missing_blobs`, the store's `put` and :func:`add_blobs` for each
-missing blob, and :func:`.bundles.publish`. The order is what makes the garbage collection safe: each blob is named by the manifest
-of a tree that has a row, and what a publisher relies on was seen within :data:`SEEN_KEPT`, so it is not deleted.
+missing blob, and :func:`.bundles.publish`. The order is what makes the garbage collection safe: each blob is named by the
+manifest of a tree that has a row, and what a publisher relies on was seen within :data:`SEEN_KEPT`, so it is not deleted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SEEN_KEPT = timedelta(hours=1)
 """How long a blob or a tree that a publisher relied on is kept, whatever refers to it. A publisher that takes longer than this
 from its first call to the last repeats its calls and loses nothing but time."""
 SEEN_AGAIN_AFTER = timedelta(minutes=10)
-"""A time of `seen_at` that is newer than this is not renewed: publishing one change of 20,000 files must not write 20,000 rows."""
+"""A `seen_at` that is newer than this is not renewed: publishing one change of 20,000 files must not write 20,000 rows."""
 BATCH = 500
 """Hashes in one statement. SQLite before 3.32 allows 999 parameters."""
 SWEPT_FILES = 50_000
@@ -120,7 +120,7 @@ def _see_tree(session: Session, digest: str, now: datetime) -> bool:
 
 
 def missing_blobs(session: Session, sha256s: Iterable[str]) -> set[str]:
-    """Return which of these blobs are not stored. The stored ones are kept for :data:`SEEN_KEPT` from now on, at least 50 minutes.
+    """Return which of these blobs are not stored. The others are kept for at least 50 minutes from now.
 
     Call it after :func:`begin_tree` of the tree that names them, in a later transaction or in the same one.
     """
@@ -139,7 +139,7 @@ def missing_blobs(session: Session, sha256s: Iterable[str]) -> set[str]:
 
 
 def add_blobs(session: Session, blobs: Sequence[NewBlob]) -> list[str]:
-    """Note blobs whose bytes are stored. Return the places of those that another publisher has added meanwhile; delete their bytes.
+    """Note blobs whose bytes are stored. Return the places of those that are known already: the caller deletes their bytes.
 
     With the store in the database, call it in the transaction of the store's `put`.
     """
@@ -235,7 +235,7 @@ def text_hashes(session: Session, sha256s: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for batch in _batches(sorted(set(sha256s))):
         rows = session.execute(select(Blob.sha256, Blob.text_hash).where(Blob.sha256.in_(batch), Blob.text_hash.is_not(None)))
-        found.update((sha256, text_hash) for sha256, text_hash in rows)
+        found.update((sha256, text_hash) for sha256, text_hash in rows if text_hash is not None)
     return found
 
 
@@ -368,10 +368,9 @@ def _lock_unused(session: Session, seen_before: datetime) -> dict[str, bytes]:
     )
     found: list[str] = []
     files = 0
-    for digest, count in session.execute(
-        select(TreeRow.digest, TreeRow.files).where(unused).order_by(TreeRow.seen_at, TreeRow.digest)
-    ):
-        if (found and files + count > SWEPT_FILES) or len(found) == BATCH:
+    oldest_first = select(TreeRow.digest, TreeRow.files).where(unused).order_by(TreeRow.seen_at, TreeRow.digest).limit(BATCH)
+    for digest, count in session.execute(oldest_first):
+        if found and files + count > SWEPT_FILES:
             break
         found.append(digest)
         files += count
@@ -393,13 +392,12 @@ def _delete(session: Session, dead: dict[str, bytes], seen_before: datetime) -> 
     candidates: set[bytes] = set()
     for packed in dead.values():
         candidates |= _hashes(packed)
-    others = session.scalars(select(TreeRow.digest).where(TreeRow.digest.not_in(list(dead)))).all()
-    for digest in others:
+    for digest in session.scalars(select(TreeRow.digest).where(TreeRow.digest.not_in(list(dead)))).all():
         if not candidates:
             break
-        packed = session.scalar(select(TreeRow.manifest).where(TreeRow.digest == digest))
-        if packed is not None:
-            candidates -= _hashes(packed)
+        manifest = session.scalar(select(TreeRow.manifest).where(TreeRow.digest == digest))
+        if manifest is not None:
+            candidates -= _hashes(manifest)
     places: list[str] = []
     for batch in _batches(sorted(one.hex() for one in candidates)):
         # A publisher that has seen one of them since has changed its row, and then the condition no longer holds.

@@ -53,9 +53,9 @@ class TreeRow(Base):
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
     files: Mapped[int] = mapped_column(Integer)
-    bytes: Mapped[int] = mapped_column(BigInteger)
     manifest: Mapped[bytes] = mapped_column(_binary())
     """Packed by zlib."""
+    bytes: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(16))
     """`incoming`: its blobs may be missing. `ready`: all of them are stored."""
     made_by: Mapped[str] = mapped_column(String(250))

@@ -172,7 +172,7 @@ def read_file(path: str, seen: Seen) -> bytes:
 def _real(root: Path) -> str:
     try:
         real = os.path.realpath(root, strict=True)
-        if not stat.S_ISDIR(os.stat(real).st_mode):
+        if not stat.S_ISDIR(Path(real).stat().st_mode):
             raise Unpublishable(f"{root} is not a directory")
     except OSError as error:
         raise Unpublishable(
@@ -221,7 +221,7 @@ def _walk(real: str, rules: bytes, *, known: Mapping[str, Seen], limits: Limits,
         Moved: a directory disappeared.
     """
     walk = _Walk(real, _Ignored(rules), known, limits, pause)
-    walk.directory(real, "", (_identity(os.stat(real)),))
+    walk.directory(real, "", (_identity(Path(real).stat()),))
     return walk.found
 
 
@@ -279,7 +279,7 @@ class _Walk:
             return
         target = os.path.realpath(place)
         try:
-            status = os.stat(place)
+            status = Path(place).stat()
         except FileNotFoundError:
             return  # it leads nowhere, here as on a worker; editors lock files by such links
         if target != self._real and not target.startswith(self._inside):
@@ -378,7 +378,7 @@ def _hash(place: str, path: str, *, limits: Limits, pause: Callable[[], None], n
     """
     for _ in range(TRIES):
         try:
-            with open(place, "rb", buffering=0) as file:
+            with Path(place).open("rb", buffering=0) as file:
                 begun_ns = now_ns()
                 before = Stamp.of(os.fstat(file.fileno()))
                 digest, size = hashlib.sha256(), 0

@@ -27,6 +27,8 @@ WORKER_LOG_CALLS_PER_S = 2.0
 """How often one worker may send chunks of its worker log. It does so every two seconds while a user follows the log."""
 TRIGGER_LOG_CALLS_PER_S = 1.0
 """How often one worker may send its triggers' logs, all of them in one call. A busy worker does so every two seconds."""
+INVENTORY_CALLS_PER_S = 1.0
+"""How often one worker may report the trees that it holds: they change when it has fetched one."""
 MOST_KEPT = 10_000
 """Workers that are remembered before those without recent calls are forgotten."""
 

@@ -13,10 +13,12 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider import compat
+from airflow_remote_provider.api.admission.downloads import Downloads
 from airflow_remote_provider.api.admission.failed_enrolments import FailedEnrolments
 from airflow_remote_provider.api.admission.holdings import Holdings
 from airflow_remote_provider.api.admission.job_lists import JobLists
 from airflow_remote_provider.api.admission.rate_limits import (
+    INVENTORY_CALLS_PER_S,
     TRIGGER_LOG_CALLS_PER_S,
     UNKNOWN_CALLS_PER_S,
     WORKER_LOG_CALLS_PER_S,
@@ -25,6 +27,7 @@ from airflow_remote_provider.api.admission.rate_limits import (
 from airflow_remote_provider.api.admission.usage_interval import WORKER_CALLS_PER_S, UsageInterval
 from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties.loop import Duties
+from airflow_remote_provider.api.duties.publishing import Publishing
 from airflow_remote_provider.api.gateway.gateway import Gateway
 from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights
@@ -37,10 +40,12 @@ from airflow_remote_provider.api.shutdown import on_shutdown_signal
 from airflow_remote_provider.api.unavailable import run_or_explain
 from airflow_remote_provider.api.worker_v1.certificates import Certificates
 from airflow_remote_provider.api.worker_v1.context import ApiContext
+from airflow_remote_provider.api.worker_v1.packs import Packs
 from airflow_remote_provider.api.worker_v1.routes import routes
 from airflow_remote_provider.api.worker_v1.task_logs import TaskLogs
 from airflow_remote_provider.ledger.written import Bounds
 from airflow_remote_provider.settings import settings
+from airflow_remote_provider.stores.blobs.opened import BlobStores
 from airflow_remote_provider.stores.task_logs import FileLogStore
 from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
@@ -75,6 +80,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     dispatcher = Dispatcher(pool, registry, options, on_work=duties.mark_busy, on_stop=lease_cache.forget_all)
     gateway = Gateway(options.gateway_concurrency, execution_api)
     failed_enrolments = FailedEnrolments(options.enrol_failures_per_minute)
+    packs = Packs(pool, BlobStores(options.blob_store))
     rate_limits = RateLimits(options.calls_per_second)
     central = ApiContext(
         options,
@@ -97,6 +103,9 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         Writes(pool, Bounds(options.written_bytes_per_job, options.writes_per_job)),
         RateLimits(UNKNOWN_CALLS_PER_S, whose="this address"),
         JobLists(rate_limits),
+        packs,
+        Downloads(options.pack_concurrency),
+        RateLimits(INVENTORY_CALLS_PER_S),
         holdings=Holdings(options.gateway_body_bytes),
     )
     app.router.routes[:] = routes(central)
@@ -107,7 +116,12 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     async with gateway.serving():
         sides = {
             asyncio.create_task(_keep_running(name, loop), name=f"remote-{name}")
-            for name, loop in {"dispatch": dispatcher.run, "listen": dispatcher.listen, "duties": duties.run}.items()
+            for name, loop in {
+                "dispatch": dispatcher.run,
+                "listen": dispatcher.listen,
+                "duties": duties.run,
+                "publish": Publishing(options).run,
+            }.items()
         }
         restore = on_shutdown_signal(dispatcher.room.close)
         try:
@@ -118,6 +132,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
             for side in sides:
                 side.cancel()
             await asyncio.gather(*sides, return_exceptions=True)
+            packs.close()
             pool.close()
 
 

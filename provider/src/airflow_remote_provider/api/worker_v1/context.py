@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from airflow_remote_protocol.messages import TaskSettings
 
 from airflow_remote_provider import task_settings
+from airflow_remote_provider.api.admission.downloads import Downloads
 from airflow_remote_provider.api.admission.failed_enrolments import FailedEnrolments
 from airflow_remote_provider.api.admission.holdings import Holdings
 from airflow_remote_provider.api.admission.job_lists import JobLists
@@ -24,6 +25,7 @@ from airflow_remote_provider.api.gateway.writes import Writes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.registry import Registry
 from airflow_remote_provider.api.worker_v1.certificates import Certificates
+from airflow_remote_provider.api.worker_v1.packs import Packs
 from airflow_remote_provider.api.worker_v1.started_jobs import StartedJobs
 from airflow_remote_provider.api.worker_v1.task_logs import TaskLogs
 from airflow_remote_provider.settings import Settings
@@ -31,6 +33,8 @@ from airflow_remote_provider.stores.worker_logs import WorkerLogStore
 
 ENROLMENTS_WAIT = 64
 """How many enrolments may wait for the check of their token, which takes some milliseconds."""
+
+DECODED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,16 @@ class ApiContext:
     unknown_callers: RateLimits
     """Limits calls with an unknown credential, or without the worker's own certificate, by the network of the source."""
     job_lists: JobLists
+    packs: Packs
+    downloads: Downloads
+    inventory_limits: RateLimits
     task_settings: TaskSettings = field(default_factory=task_settings.read)
     """The settings of this process, which reads its configuration once, as Airflow does."""
     started_jobs: StartedJobs = field(default_factory=StartedJobs)
     failures: Failures = field(default_factory=Failures)
     holdings: Holdings = field(default_factory=Holdings)
+    decoded_downloads: Downloads = field(default_factory=lambda: Downloads(DECODED_AT_ONCE))
+    """Those of workers without LZMA, for which central decodes: each holds the 4 MiB of a decoder."""
     polls: Turns = field(default_factory=lambda: Turns("polls"))
     sessions: Turns = field(default_factory=lambda: Turns("sessions"))
     enrolments: Lane = field(default_factory=lambda: Lane("enrolments", at_once=2, waiting=ENROLMENTS_WAIT))

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from airflow_remote_provider.api.problems import as_response, problem_response
-from airflow_remote_provider.api.worker_v1 import enrolment, jobs, logs, sessions
+from airflow_remote_provider.api.worker_v1 import enrolment, jobs, logs, sessions, trees
 from airflow_remote_provider.api.worker_v1.callers import as_worker, in_session, on_job
 from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.job_bounds import serve_within_bounds
@@ -38,6 +38,9 @@ def routes(central: ApiContext) -> list[Route]:
         _route(central, "/log", partial(in_session, logs.append_worker_log), ["POST"]),
         _route(central, "/usage", partial(in_session, sessions.report_usage), ["POST"]),
         _route(central, "/runtime", partial(in_session, sessions.report_runtime), ["POST"]),
+        _route(central, "/trees/{digest}/pack", partial(in_session, trees.pack), ["GET"]),
+        _route(central, "/trees/{digest}/blobs", partial(in_session, trees.blobs), ["POST"]),
+        _route(central, "/inventory", partial(in_session, trees.note_inventory), ["POST"]),
         _route(central, "/ping", partial(as_worker, sessions.ping), ["GET"]),
         _route(central, "/leave", partial(as_worker, enrolment.leave), ["POST"]),
         _route(central, "/{path:path}", partial(as_worker, _nothing_here), anything),

@@ -6,7 +6,7 @@ the server's buffer never has more than about one piece.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
 
 import anyio
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from airflow_remote_provider.api.admission.holdings import holding_of
+from airflow_remote_provider.api.reports import faults
 
 PIECE = 64 * 1024
 """The high-water mark of the server's buffer."""
@@ -24,6 +25,14 @@ DRAINED_BYTES = 256 * 1024
 """A body that was refused unread is still received and discarded if it is no longer than this, so that the client gets the
 answer. Otherwise the connection is closed. A list of 2,500 jobs has this size."""
 _KEY = "airflow_remote.places"
+
+
+class StreamedResponse(Response):
+    """A response whose body is made while it is sent, window by window. *content* is never asked ahead of the client."""
+
+    def __init__(self, content: AsyncIterator[bytes], status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(None, status, dict(headers))
+        self.content = content
 
 
 class Endpoint:
@@ -75,6 +84,9 @@ def _is_long(request: Request) -> bool:
 
 async def _send(request: Request, response: Response, send: Send) -> None:
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    if isinstance(response, StreamedResponse) and request.method != "HEAD":
+        await _stream(request, response, send)
+        return
     body = bytes(response.body)
     if len(body) <= PIECE:
         await send({"type": "http.response.body", "body": body})
@@ -93,6 +105,33 @@ async def _send(request: Request, response: Response, send: Send) -> None:
         return
     # The server accepts the last message when it has sent all others.
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _stream(request: Request, response: StreamedResponse, send: Send) -> None:
+    """Send a streamed body until its end, or until the client is gone or too slow.
+
+    The server discards what is sent to a client that is gone, so without a look at the connection the rest would still be read.
+    If the body can't be made, the answer ends early: the server closes the connection, and the client sees that bytes lack.
+    """
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            await _disconnected(request)
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            async for window in response.content:
+                for begin in range(0, len(window), PIECE):
+                    with anyio.move_on_after(PIECE_WITHIN_S) as slow:
+                        await send({"type": "http.response.body", "body": window[begin : begin + PIECE], "more_body": True})
+                    if slow.cancelled_caught:
+                        await anyio.sleep_forever()  # until it is gone; it keeps its place, as above
+        except Exception as error:
+            faults.report_single_failure("send a worker its code", error)
+        else:
+            await send({"type": "http.response.body", "body": b""})
+        group.cancel_scope.cancel()
 
 
 async def _disconnected(request: Request) -> None:
