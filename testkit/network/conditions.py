@@ -52,6 +52,8 @@ class Exchange:
     """`time.monotonic()` when its head was complete."""
     reply: list[int] = field(default_factory=list)
     """The status of central's own reply as soon as it has arrived, even if it is not passed on."""
+    reply_bytes: list[int] = field(default_factory=list)
+    """Sizes of the pieces of the reply that were passed on, with its head."""
 
 
 @dataclass

@@ -138,7 +138,9 @@ class Connection:
         async for piece in _whole(head, read_body(self._far[0], head, reply_to=exchange.method)):
             if rule and rule.drop_reply:
                 continue
-            await self._pass(self._near[1], piece if limit is None else piece[: max(limit, 0)], "replies")
+            passed = piece if limit is None else piece[: max(limit, 0)]
+            exchange.reply_bytes.append(len(passed))
+            await self._pass(self._near[1], passed, "replies")
             limit = None if limit is None else limit - len(piece)
             if limit is not None and limit <= 0:
                 break
