@@ -29,6 +29,8 @@ os.environ.update(
     AIRFLOW_HOME=_HOME,
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    # Nothing publishes here: jobs must not wait for a first publication.
+    AIRFLOW__REMOTE__PUBLISH="off",
     AIRFLOW__API_AUTH__JWT_SECRET="a secret of these tests, long enough for HS512 without a warning",
 )
 
