@@ -42,6 +42,8 @@ from fastapi.responses import JSONResponse
 from fastapi.responses import Response as HTTPResponse
 from sqlalchemy import select, update
 
+from testkit import code
+
 PREFIX = "/airflow/remote/v1"
 LONG_AGO = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
@@ -120,6 +122,14 @@ class ServedCentral:
             deferrals.queue_trigger(session, job.job_id)
             session.execute(update(Job).where(Job.id == job.job_id).values(state="succeeded"))
             return str(session.scalar(select(Deferral.job_id).where(Deferral.ti_id == ti_id)))
+
+    def publish(self, files: Mapping[str, bytes]) -> str:
+        with compat.transaction() as session:
+            return code.publish(session, f"bundle-{uuid.uuid4().hex}", files).digest
+
+    def run_tree(self, job_id: str, digest: str) -> None:
+        with compat.transaction() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(tree=digest))
 
     def task_state(self, job_id: str) -> str:
         with compat.transaction() as session:

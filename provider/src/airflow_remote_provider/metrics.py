@@ -50,6 +50,7 @@ TABLE: Mapping[str, Metric] = {
     "remote.job.wait": Metric(MetricKind.TIMER, "queue", "from queued to started; sent when the job has ended"),
     "remote.job.duration": Metric(MetricKind.TIMER, "queue", "from started to ended"),
     "remote.log.bytes": Metric(MetricKind.COUNTER, "", "bytes of task logs that workers sent, unpacked"),
+    "remote.code.bytes": Metric(MetricKind.COUNTER, "", "bytes of code that were sent to workers"),
     "remote.gateway.calls": Metric(MetricKind.COUNTER, "", "calls of tasks that were passed on to the Execution API"),
     "remote.gateway.denied": Metric(MetricKind.COUNTER, "", "calls of tasks that were not granted"),
 }

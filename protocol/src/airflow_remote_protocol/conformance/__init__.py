@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_remote_protocol.conformance import (
+    code,
     credentials,
     enrolment,
     every_request,
@@ -50,6 +51,7 @@ THEMES = (
     worker_logs,
     runtimes,
     usages,
+    code,
     stops,
     intents,
     execution,

@@ -59,6 +59,14 @@ class CentralUnderTest(Protocol):
         """Let a task of *queue* defer; return the id of its trigger's queued job."""
         ...
 
+    def publish(self, files: Mapping[str, bytes]) -> str:
+        """Store a tree with these contents by path, as a publisher does; return its digest."""
+        ...
+
+    def run_tree(self, job_id: str, digest: str) -> None:
+        """Let an open job run a tree, as if its offer had named it."""
+        ...
+
     def task_state(self, job_id: str) -> str:
         """Return the state of the job's task instance, as Airflow names it."""
         ...

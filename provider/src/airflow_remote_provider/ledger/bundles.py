@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import deferrals
 from airflow_remote_provider.ledger.presentable import presentable
-from airflow_remote_provider.ledger.trees import BUNDLE, finish_tree
+from airflow_remote_provider.ledger.trees import BUNDLE, finish_tree, unfinish_tree
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import BundleRow, Edition, Job
 
@@ -145,6 +145,23 @@ def wanted_versions(session: Session, name: str) -> list[str]:
     is_wanted = and_(Edition.tree.is_(None), Edition.wanted_at.is_not(None), Edition.version != "")
     query = select(Edition.version).where(Edition.kind == BUNDLE, Edition.name == name, is_wanted)
     return list(session.scalars(query.order_by(Edition.wanted_at, Edition.id)))
+
+
+def lose_tree(session: Session, digest: str, *, blob: tuple[str, str] | None = None) -> None:
+    """Note that a published tree is incomplete, so that its publisher stores what is missing at its next scan.
+
+    Args:
+        blob: the SHA-256 of a blob and the place where the store has no bytes of it. Its row is deleted.
+    """
+    names = select(Edition.name).where(Edition.kind == BUNDLE, Edition.tree == digest).distinct()
+    for name in sorted(session.scalars(names)):
+        bundle = _lock(session, name)
+        if bundle.tree == digest:
+            bundle.tree = None
+    versions = update(Edition).where(Edition.kind == BUNDLE, Edition.tree == digest, Edition.version != "")
+    session.execute(versions.values(tree=None, wanted_at=database_now(session)).execution_options(synchronize_session=False))
+    session.flush()
+    unfinish_tree(session, digest, blob=blob)
 
 
 def is_published(session: Session, name: str) -> bool:

@@ -176,11 +176,6 @@ def _add(session: Session, blobs: Sequence[NewBlob], now: datetime) -> bool:
     return True
 
 
-def lose_blob(session: Session, sha256: str, place: str) -> None:
-    """Note that the store no longer has the bytes of a blob, so that the next publication puts them again."""
-    session.execute(delete(Blob).where(Blob.sha256 == sha256, Blob.place == place).execution_options(synchronize_session=False))
-
-
 def finish_tree(session: Session, tree: Tree) -> None:
     """Set *tree* to ready, and lock its row until the transaction ends: it can't be deleted before somebody refers to it.
 
@@ -197,13 +192,15 @@ def finish_tree(session: Session, tree: Tree) -> None:
     session.flush()
 
 
-def keep_tree(session: Session, digest: str) -> bool:
-    """Lock a tree against deletion until the transaction ends, in which a job is to refer to it. Return whether it is ready.
-
-    The lock is shared: claims don't wait for each other.
-    """
-    query = select(TreeRow.state).where(TreeRow.digest == digest).with_for_update(read=True)
-    return session.scalar(query) == READY
+def unfinish_tree(session: Session, digest: str, *, blob: tuple[str, str] | None = None) -> None:
+    """Set a tree that is incomplete to incoming; forget its *blob* (SHA-256 and place), whose bytes are gone."""
+    session.execute(
+        update(TreeRow).where(TreeRow.digest == digest).values(state=INCOMING).execution_options(synchronize_session=False)
+    )
+    if blob is not None:
+        sha256, place = blob
+        gone = delete(Blob).where(Blob.sha256 == sha256, Blob.place == place)
+        session.execute(gone.execution_options(synchronize_session=False))
 
 
 def is_ready(session: Session, digest: str) -> bool:

@@ -26,6 +26,7 @@ from airflow_remote_provider.api.admission.rate_limits import (
 )
 from airflow_remote_provider.api.admission.usage_interval import WORKER_CALLS_PER_S, UsageInterval
 from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
+from airflow_remote_provider.api.duties.collector import Collector
 from airflow_remote_provider.api.duties.loop import Duties
 from airflow_remote_provider.api.duties.publishing import Publishing
 from airflow_remote_provider.api.gateway.gateway import Gateway
@@ -121,6 +122,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
                 "listen": dispatcher.listen,
                 "duties": duties.run,
                 "publish": Publishing(options).run,
+                "collect": Collector(pool, options).run,
             }.items()
         }
         restore = on_shutdown_signal(dispatcher.room.close)

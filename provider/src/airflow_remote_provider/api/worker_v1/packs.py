@@ -18,7 +18,7 @@ from airflow_remote_protocol.packs import Encoding, Layout, Part, Stored, decode
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.ledger import trees
+from airflow_remote_provider.ledger import bundles, trees
 from airflow_remote_provider.ledger.trees import StoredBlob
 from airflow_remote_provider.stores.blobs import BlobLost, BlobStore, Piece
 from airflow_remote_provider.stores.blobs.opened import BlobStores
@@ -101,10 +101,10 @@ class Packs:
         for asked in [asked for asked, known in self._plans.items() if known is plan]:
             del self._plans[asked]
 
-    async def note_lost(self, lost: BlobLost) -> None:
-        """Note that a blob's bytes are gone, for the log and for the next publication."""
-        log.error("A worker can't be sent its code: %s. Publish the bundle again: airflow remote publish", lost)
-        await self._pool.trees.call(trees.lose_blob, lost.sha256, lost.place)
+    async def note_lost(self, digest: str, lost: BlobLost) -> None:
+        """Note that bytes of a tree are gone; its publisher stores them again at its next scan."""
+        log.error("A worker can't be sent the code %s until its publisher has stored it again: %s", digest[:12], lost)
+        await self._pool.trees.call(bundles.lose_tree, digest, blob=(lost.sha256, lost.place))
 
     async def read(self, plan: Plan, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes of a pack from *start* to *end* (exclusive).
@@ -192,6 +192,7 @@ def _plan(session: Session, asked: PackRequest) -> Plan | None:
     lacking = set(tree.sizes) - (set() if base is None else set(base.sizes))
     blobs = trees.stored(session, lacking)
     if blobs.keys() != lacking:
+        bundles.lose_tree(session, asked.tree)
         return None
     return Plan(lay_out(tree, base, _lengths(blobs), lzma=asked.lzma), blobs)
 
@@ -203,6 +204,7 @@ def _plan_blobs(session: Session, digest: str, wanted: Collection[str], lzma: bo
     ours = set(wanted) & tree.sizes.keys()
     blobs = trees.stored(session, ours)
     if blobs.keys() != ours:
+        bundles.lose_tree(session, digest)
         return None
     return Plan(lay_out_blobs(tree, ours, _lengths(blobs), lzma=lzma), blobs)
 

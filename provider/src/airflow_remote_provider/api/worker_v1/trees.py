@@ -156,7 +156,7 @@ async def _send(
             first = await anext(content)
         except BlobLost as lost:
             central.packs.forget(planned)
-            await central.packs.note_lost(lost)
+            await central.packs.note_lost(digest, lost)
             raise _incomplete(digest) from None
         if planned.etag != etag:
             raise _incomplete(digest) from None
