@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -125,27 +125,39 @@ def show_bundle(session: Session, name: str, *, scope: Scope = EVERYTHING) -> Bu
         )
     editions = _editions(session, name)
     trees = {edition.tree for edition in editions if edition.tree}
-    shapes, inventories = _shapes(session, trees), _inventories(session, scope)
+    inventories = _inventories(session, scope)
     held = Counter(tree for some in inventories.values() for tree in some)
-    jobs = _jobs(session, trees)
+    about = _About(_shapes(session, trees), _jobs(session, trees), held)
     return BundleDetails(
         found[0],
-        [
-            EditionRow(
-                edition.version,
-                edition.tree,
-                *shapes.get(edition.tree or "", (None, None)),
-                edition.published_at,
-                edition.scanned_at,
-                edition.wanted_at,
-                edition.trouble,
-                held[edition.tree or ""],
-                jobs.get(edition.tree or "", 0),
-            )
-            for edition in editions
-        ],
+        [about.row(edition) for edition in editions],
         _holders(inventories, [edition.tree for edition in editions if edition.tree], found[0].tree),
     )
+
+
+@dataclass(frozen=True)
+class _About:
+    """What is known of trees, by digest."""
+
+    shapes: Mapping[str, tuple[int, int]]
+    jobs: Mapping[str, int]
+    held: Mapping[str, int]
+
+    def row(self, edition: Edition) -> EditionRow:
+        tree = edition.tree or ""
+        files, size = self.shapes.get(tree, (None, None))
+        return EditionRow(
+            version=edition.version,
+            tree=edition.tree,
+            files=files,
+            bytes=size,
+            published_at=edition.published_at,
+            scanned_at=edition.scanned_at,
+            wanted_at=edition.wanted_at,
+            trouble=edition.trouble,
+            workers=self.held.get(tree, 0),
+            jobs=self.jobs.get(tree, 0),
+        )
 
 
 def teams_of(session: Session, name: str, *, scope: Scope = EVERYTHING) -> frozenset[str]:
@@ -218,7 +230,7 @@ def _versions(session: Session, digests: Collection[str]) -> dict[tuple[str, str
     """Return the newest version of each bundle and tree."""
     query = select(Edition.name, Edition.tree, Edition.version).where(Edition.kind == BUNDLE, Edition.tree.in_(list(digests)))
     rows = session.execute(query.order_by(Edition.published_at, Edition.id)) if digests else ()
-    return {(name, tree): version for name, tree, version in rows}
+    return {(name, tree or ""): version for name, tree, version in rows}
 
 
 def _editions(session: Session, name: str) -> list[Edition]:
@@ -230,12 +242,13 @@ def _editions(session: Session, name: str) -> list[Edition]:
 
 def _waiting(session: Session, scope: Scope) -> dict[str, int]:
     query = select(Job.bundle, func.count()).where(Job.state == JobState.QUEUED.value, Job.code_waits, Job.bundle.is_not(None))
-    return dict(session.execute(query.where(scope.sees_team(Job.team)).group_by(Job.bundle)).tuples().all())
+    rows = session.execute(query.where(scope.sees_team(Job.team)).group_by(Job.bundle))
+    return {bundle or "": count for bundle, count in rows}
 
 
 def _jobs(session: Session, digests: Collection[str]) -> dict[str, int]:
     query = select(Job.tree, func.count()).where(Job.state.in_(OPEN), Job.tree.in_(list(digests))).group_by(Job.tree)
-    return dict(session.execute(query).tuples().all()) if digests else {}
+    return {tree or "": count for tree, count in session.execute(query)} if digests else {}
 
 
 def _inventories(session: Session, scope: Scope) -> dict[str, list[str]]:
