@@ -18,10 +18,17 @@ def main() -> None:
 
 
 def _lines(remote: Any) -> Iterator[str]:
-    groups = [(group, [(command, _options(command)) for command in group.subcommands]) for group in remote.subcommands]
-    shared = set.intersection(*({_spelled(option) for option in options} for _, some in groups for _, options in some))
-    common = [option for option in groups[0][1][0][1] if _spelled(option) in shared]
-    yield from _table(("option of every command", "meaning"), [(_spelled(option), option.kwargs["help"]) for option in common])
+    groups = [
+        (group, [(command, _options(command)) for command in getattr(group, "subcommands", [group])])
+        for group in remote.subcommands
+    ]
+    calling = [options for group, some in groups if hasattr(group, "subcommands") for _, options in some]
+    shared = set.intersection(*({_spelled(option) for option in options} for options in calling))
+    common = [option for option in calling[0] if _spelled(option) in shared]
+    yield from _table(
+        ("option of every command that calls central", "meaning"),
+        [(_spelled(option), option.kwargs["help"]) for option in common],
+    )
     for group, commands in groups:
         yield from ("", f"### `airflow remote {group.name}`", "", f"{group.help[:1].upper()}{group.help[1:]}.", "")
         rows = [(f"`{' '.join((command.name, *_places(command)))}`", command.help) for command, _ in commands]

@@ -17,7 +17,7 @@ LOCAL = "airflow.dag_processing.bundles.local.LocalDagBundle"
 SNAPSHOTS = "testkit.bundles.SnapshotBundle"
 
 
-class SnapshotBundle(BaseDagBundle):
+class SnapshotBundle(BaseDagBundle):  # type: ignore[misc]
     """A bundle with versions, which behaves as `GitDagBundle` does: each directory below *path* is a version, `now` names one."""
 
     supports_versioning = True
@@ -52,7 +52,7 @@ class SnapshotBundle(BaseDagBundle):
 
     @property
     def path(self) -> Path:
-        return self._checkout
+        return Path(self._checkout)
 
     def _now(self) -> str:
         return (self._origin / "now").read_text()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_remote_provider.cli.central import central
 from airflow_remote_provider.cli.history import history, show_series
 from airflow_remote_provider.cli.printing import output, show_rows, watch, watched
-from airflow_remote_provider.cli.words import action, group, option
+from airflow_remote_provider.cli.words import action, group, names_in, option
 
 if TYPE_CHECKING:
     import argparse
@@ -24,12 +24,13 @@ COLUMNS = (
     "wait_p50_s",
     "wait_p95_s",
     "lost_after_s",
+    "bundles",
     "changed_by",
 )
 
 
 def commands() -> Any:
-    queue = option("name", help="the queue's name")
+    queue = option("name", help="the queue's name; for --bundles '*': all queues without a rule of their own")
     return group(
         "queues",
         "depth, workers and rules of the queues",
@@ -42,8 +43,13 @@ def commands() -> Any:
             queue,
             option(
                 "--lost-after",
-                required=True,
+                default=None,
                 help="how long a worker may be silent before such a job is lost: seconds, or 90s, 30m, 4h, 2d",
+            ),
+            option(
+                "--bundles",
+                default=None,
+                help="Dag bundles that such a job may belong to, or it fails: names or globs, separated by commas; '*': any",
             ),
         ),
         action("unset", "remove the rules of a queue; the defaults apply again", unset_queue, queue),
@@ -65,12 +71,19 @@ def show_history(args: argparse.Namespace) -> None:
 def set_queue(args: argparse.Namespace) -> None:
     from airflow_remote_provider.definitions.task_options import lost_after_s
 
-    try:
-        seconds = lost_after_s(args.lost_after)
-    except ValueError as error:
-        raise SystemExit(f"--lost-after {args.lost_after}: {error}") from None
-    central(args).set_queue(args.name, lost_after_s=seconds)
-    print(f"{args.name}: jobs queued from now on are lost after {timedelta(seconds=seconds)} of silence")
+    if args.lost_after is None and args.bundles is None:
+        raise SystemExit("name at least one of --lost-after, --bundles")
+    if args.lost_after is not None:
+        try:
+            seconds = lost_after_s(args.lost_after)
+        except ValueError as error:
+            raise SystemExit(f"--lost-after {args.lost_after}: {error}") from None
+        central(args).set_queue(args.name, lost_after_s=seconds)
+        print(f"{args.name}: jobs queued from now on are lost after {timedelta(seconds=seconds)} of silence")
+    if args.bundles is not None:
+        bundles = names_in(args.bundles)
+        central(args).set_queue_bundles(args.name, bundles)
+        print(f"{args.name}: jobs queued from now on may belong to the bundles {', '.join(bundles)}")
 
 
 def unset_queue(args: argparse.Namespace) -> None:

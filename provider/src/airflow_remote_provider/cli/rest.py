@@ -16,6 +16,7 @@ from airflow_remote_provider.ledger.history import SeriesKind
 from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
 from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
+from airflow_remote_provider.ledger.views.bundles import BundleDetails, BundleSummary
 from airflow_remote_provider.ledger.views.history import MOST_POINTS, HistoryRow
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
 from airflow_remote_provider.ledger.views.page import Page, Slice, read_all
@@ -155,6 +156,9 @@ class CentralClient:
     def set_queue(self, name: str, *, lost_after_s: float) -> None:
         self._client.send("PUT", "queues", name, "rules", body={"lost_after_s": lost_after_s})
 
+    def set_queue_bundles(self, name: str, bundles: Sequence[str]) -> None:
+        self._client.send("PUT", "queues", name, "bundles", body={"bundles": list(bundles)})
+
     def unset_queue(self, name: str) -> None:
         self._client.send("DELETE", "queues", name, "rules")
 
@@ -169,6 +173,17 @@ class CentralClient:
 
     def set_mode(self, queue: str, mode: Mode) -> PolicyRow:
         return self._client.change(PolicyRow, "PUT", "policies", queue, "mode", body={"mode": mode.value})
+
+    # Dag bundles
+
+    def list_bundles(self) -> list[BundleSummary]:
+        return self._client.get(Listed[BundleSummary], "bundles").items
+
+    def show_bundle(self, name: str) -> BundleDetails:
+        return self._client.get(BundleDetails, "bundles", name)
+
+    def ask_to_publish(self, name: str) -> BundleSummary:
+        return self._client.change(BundleSummary, "POST", "bundles", name, "publish")
 
     # Accesses and the audit
 

@@ -21,6 +21,13 @@ def action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
     return ActionCommand(name=name, help=text, func=_explained(func), args=(*args, *_server_options()))
 
 
+def local_action(name: str, text: str, func: Callable[..., None], *args: Any) -> Any:
+    """As :func:`action`, for a command that works on this machine and with Airflow's database, and never calls a server."""
+    from airflow.cli.cli_config import ActionCommand
+
+    return ActionCommand(name=name, help=text, func=_explained(func), args=args)
+
+
 def _explained(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command that reads an invalid setting end with that sentence, not with a traceback."""
 

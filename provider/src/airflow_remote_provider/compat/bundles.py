@@ -49,11 +49,15 @@ class BundleSource:
 
     def is_readable(self) -> bool:
         """Return whether it is a directory that this process can list."""
+        path = self.path()
+        return path is not None and path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+
+    def path(self) -> Path | None:
+        """Return the directory of its newest files, which may be missing; None if the bundle can't be used."""
         try:
-            path = self._opened().path
+            return Path(self._opened().path)
         except BundleUnavailable:
-            return False
-        return Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
+            return None
 
     @property
     def refresh_s(self) -> float:

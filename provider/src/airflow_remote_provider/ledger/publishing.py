@@ -47,6 +47,13 @@ def leave(session: Session, names: Collection[str], holder: str) -> None:
     drop_duties(session, [duty_name(name) for name in names], holder)
 
 
+def note_unpublished(session: Session, names: Collection[str], text: str) -> None:
+    """Note *text* as the trouble of those of *names* of which nothing is known, so that no job waits for their publication."""
+    known = set(session.scalars(select(BundleRow.name).where(BundleRow.name.in_(list(names)))))
+    for name in sorted(set(names) - known):
+        bundles.note_trouble(session, name, text)
+
+
 def publishing_now(session: Session, names: Collection[str]) -> set[str]:
     """Return those of *names* that some process publishes now."""
     of_duty = {duty_name(name): name for name in names}

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from fnmatch import fnmatchcase
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.definitions.grants import Grant, GrantKind
 from airflow_remote_provider.ledger.audit import record_action
+from airflow_remote_provider.ledger.credentials import check_bundles
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.queues import ALL_QUEUES, lock_queue
@@ -119,6 +121,44 @@ def runs_on_central(session: Session, lease: WorkerLease, classpath: str, body: 
             return wait.classpath is None, True
     listed = policy_of(session, job.queue).grant.globs.get(GrantKind.CODE_ON_CENTRAL, frozenset())
     return classpath in listed and not classpath.startswith(OURS), False
+
+
+@dataclass(frozen=True)
+class BundleRules:
+    """Which Dag bundles the jobs of each queue may belong to: globs by queue; a queue that is not listed may run any."""
+
+    globs: Mapping[str, tuple[str, ...]]
+
+    def refusal(self, queue: str, bundle: str | None) -> str | None:
+        """Return why a job of this queue may not run code of *bundle*, for users; None if it may. A queue's own rule overrides
+        that of all queues. Jobs without a bundle, such as connection tests, may run in any queue.
+        """
+        ruled_by = queue if queue in self.globs else ALL_QUEUES
+        if bundle is None or ruled_by not in self.globs or any(fnmatchcase(bundle, glob) for glob in self.globs[ruled_by]):
+            return None
+        allowed = ", ".join(self.globs[ruled_by])
+        whose = f"the queue {queue!r}" if ruled_by == queue else "all queues"
+        return (
+            f"jobs of the queue {queue!r} may not run code of the Dag bundle {bundle!r}: the rule of {whose} allows {allowed}. "
+            f"Give the task another queue, or change the rule: airflow remote queues set {ruled_by!r} --bundles …"
+        )
+
+
+def bundle_rules(session: Session) -> BundleRules:
+    """Return the rules of all queues. A handful of rows."""
+    rows = session.execute(select(Queue.name, Queue.bundles).where(Queue.bundles.is_not(None)))
+    return BundleRules({name: tuple(globs or ()) for name, globs in rows})
+
+
+def set_bundles(session: Session, queue: str, bundles: Sequence[str] | None, *, by: str) -> None:
+    """Set the Dag bundles (globs; None: any) that jobs of *queue* may belong to. Applies to jobs queued from now on.
+
+    Raises:
+        LedgerError: the list is empty, a glob is not valid, or *queue* is not a valid name of a queue.
+    """
+    globs = check_bundles(bundles)
+    lock_queue(session, queue, by=by).bundles = globs
+    record_action(session, by, f"set the bundles of the queue {queue} to {', '.join(globs or ['*'])}")
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,9 @@ def unset_queue(session: Session, name: str, *, by: str = "unknown") -> None:
         NotFound: the queue has no settings.
     """
     queue = session.get(Queue, name, with_for_update=True)
-    if queue is None or queue.lost_after_s is None:
+    if queue is None or (queue.lost_after_s is None and queue.bundles is None):
         raise NotFound(f"the queue {name!r} has no rules; `airflow remote queues list` shows the rules of all queues")
-    queue.lost_after_s = None
+    queue.lost_after_s = queue.bundles = None
     queue.changed_at, queue.changed_by = database_now(session), by
     record_action(session, by, f"unset the rules of the queue {name}")
 

@@ -15,10 +15,12 @@ from contextlib import suppress
 from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.compat import BundleUnavailable
+from airflow_remote_provider.ledger import publishing
 from airflow_remote_provider.packing.publish import Publisher
 from airflow_remote_provider.packing.scan import Limits
 from airflow_remote_provider.packing.watch import EVERY_S, Rounds
@@ -28,6 +30,11 @@ from airflow_remote_provider.stores.blobs.opened import BlobStores
 T = TypeVar("T")
 
 ACTION = "publish Dag bundles"
+TOLD_EVERY_S = 60.0
+UNPUBLISHED = (
+    "no process publishes it: the API servers can't read its files. To send its code to workers, run `airflow remote publish "
+    "--watch` where the files are, beside the Dag processor. Until then its jobs run with the code that their workers have"
+)
 WORKED_S = 0.001
 """How long to work before giving way. Another thread waits for Python's lock up to 5 ms (`sys.setswitchinterval`), unless it is
 released before."""
@@ -41,6 +48,8 @@ class Publishing:
         self._every_s = every_s
         self._rounds: Rounds | None = None
         self._is_stopping = threading.Event()
+        self._configured: frozenset[str] = frozenset()
+        self._told_at = 0.0
 
     async def run(self) -> None:
         """Publish until cancelled. Return at once if this is switched off."""
@@ -69,9 +78,18 @@ class Publishing:
             if self._rounds is None:  # here, off the event loop: it imports the classes of bundles
                 self._rounds = self._open()
             self._rounds.run()
+            if time.monotonic() >= self._told_at:
+                self._told_at = time.monotonic() + TOLD_EVERY_S
+                compat.in_transaction(self._note_unpublished)
+
+    def _note_unpublished(self, session: Session) -> None:
+        """Note which of Airflow's bundles nobody publishes, so that their jobs run with the code that their workers have."""
+        names = {bundle.name for bundle in compat.known_bundles(session)} | self._configured
+        publishing.note_unpublished(session, names - (self._rounds.assigned if self._rounds else set()), UNPUBLISHED)
 
     def _open(self) -> Rounds:
         sources = compat.bundle_sources()
+        self._configured = frozenset(sources)
         options = self._settings
         publisher = Publisher(
             sources,

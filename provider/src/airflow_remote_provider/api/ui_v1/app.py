@@ -13,7 +13,19 @@ from starlette.types import Receive, Scope, Send
 from airflow_remote_provider import __version__, compat
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.shutdown import on_shutdown_signal
-from airflow_remote_provider.api.ui_v1 import audit, bulk, history, jobs, live, queues, summary, tokens, worker_log, workers
+from airflow_remote_provider.api.ui_v1 import (
+    audit,
+    bulk,
+    bundles,
+    history,
+    jobs,
+    live,
+    queues,
+    summary,
+    tokens,
+    worker_log,
+    workers,
+)
 from airflow_remote_provider.api.ui_v1.caller import CallerDep, LocalUser, Scopes
 from airflow_remote_provider.api.ui_v1.etags import Tagged
 from airflow_remote_provider.api.ui_v1.problems import Problem, answer_failures, answer_refusals, describe_errors
@@ -27,7 +39,7 @@ THREADS = 2
 """Ledger threads: few, so that users wait for each other and leave the database to the workers."""
 
 router = Routes()
-PARTS = (workers, worker_log, bulk, tokens, queues, history, jobs, audit, summary)
+PARTS = (workers, worker_log, bulk, tokens, queues, bundles, history, jobs, audit, summary)
 """What each way to call the API has. Streams of events (`live`) and `/me` are for pages and programs."""
 
 

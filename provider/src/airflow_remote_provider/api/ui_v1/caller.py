@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
+from airflow_remote_provider.ledger.views.bundles import teams_of
 from airflow_remote_provider.ledger.views.jobs import show_job
 from airflow_remote_provider.ledger.views.queue_teams import concerned_teams
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
@@ -110,6 +111,22 @@ class Caller(ABC):
                     )
                 self._require_manage(team)
             return verb(session, queue, *args, by=self.name, **kwargs)
+
+        return await self.pool.call(allowed)
+
+    async def act_on_bundle(self, verb: Callable[..., T], bundle: str, *args: Any, **kwargs: Any) -> T:
+        """Return `verb(session, bundle, *args, by=…, **kwargs)`.
+
+        Raises:
+            NotFound: there is no such Dag bundle, or it belongs to other teams only.
+            Forbidden: the user may not manage workers, or not those of each team that has the bundle.
+        """
+
+        def allowed(session: Session) -> T:
+            self._require_manage(None)
+            for team in sorted(teams_of(session, bundle, scope=self._scope(session))):
+                self._require_manage(team)
+            return verb(session, bundle, *args, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
 

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
-from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, RequestBody
+from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, BundleGlob, RequestBody
 from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
@@ -54,6 +54,17 @@ class RulesRequest(RequestBody):
 async def set_rules(caller: CallerDep, queue: Queue, body: RulesRequest) -> None:
     """For jobs that are queued from now on."""
     await caller.act_on_queue(queues.set_queue, queue, lost_after_s=body.lost_after_s)
+
+
+class BundlesRequest(RequestBody):
+    bundles: Annotated[list[BundleGlob], Field(max_length=MOST_NAMES)] | None
+    """Globs, at least one; null: any."""
+
+
+@router.put("/queues/{queue:path}/bundles", status_code=204, summary="Set the Dag bundles that a queue's jobs may belong to")
+async def set_bundles(caller: CallerDep, queue: Queue, body: BundlesRequest) -> None:
+    """For jobs that are queued from now on; others fail at once. The rule of `*` is for all queues without a rule of their own."""
+    await caller.act_on_queue(queue_policy.set_bundles, queue, body.bundles)
 
 
 @router.delete("/queues/{queue:path}/rules", status_code=204, summary="Reset a queue's rules to the defaults")

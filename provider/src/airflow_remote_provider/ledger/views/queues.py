@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.presentable import presentable
+from airflow_remote_provider.ledger.queue_policy import bundle_rules
 from airflow_remote_provider.ledger.queues import QueueDepth, QueueRule, depths, rules
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.ledger.views.serving import NO_CAPACITY, Capacity, capacities
@@ -45,22 +46,24 @@ class QueueRow:
     lost_after_s: float | None
     """None: `[remote] lost_after_seconds` applies."""
     changed_by: str
+    bundles: list[str] | None
+    """Globs of the Dag bundles whose jobs it may have; None: any, or those that the rule of `*` allows."""
 
 
 def list_queues(session: Session, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> list[QueueRow]:
     """Return every queue that has open jobs, a worker that serves it, or settings.
 
-    Jobs and workers of teams outside *scope* don't count. Seven statements for any size of the fleet and the backlog.
+    Jobs and workers of teams outside *scope* don't count. Eight statements for any size of the fleet and the backlog.
     """
     by_queue: dict[str, list[Load]] = {}
     for load in loads(session, silent_after=silent_after):
         if scope.includes_team(load.depth.team):
             by_queue.setdefault(load.depth.queue, []).append(load)
-    decided = rules(session)
+    decided, allowed = rules(session), bundle_rules(session).globs
     if scope.teams is None:
-        for name in decided:
+        for name in (*decided, *allowed):
             by_queue.setdefault(name, [])
-    return [_row(name, by_queue[name], decided.get(name)) for name in sorted(by_queue)]
+    return [_row(name, by_queue[name], decided.get(name), allowed.get(name)) for name in sorted(by_queue)]
 
 
 def show_queue(session: Session, name: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> QueueRow:
@@ -103,7 +106,7 @@ def loads(session: Session, *, silent_after: timedelta) -> list[Load]:
     ]
 
 
-def _row(name: str, parts: Sequence[Load], rule: QueueRule | None) -> QueueRow:
+def _row(name: str, parts: Sequence[Load], rule: QueueRule | None, bundles: Sequence[str] | None) -> QueueRow:
     waits = sorted(wait for part in parts for wait in part.waits)
     return QueueRow(
         queue=name,
@@ -119,6 +122,7 @@ def _row(name: str, parts: Sequence[Load], rule: QueueRule | None) -> QueueRow:
         wait_p95_s=percentile(waits, 95),
         lost_after_s=rule.lost_after_s if rule else None,
         changed_by=rule.changed_by if rule else "",
+        bundles=None if bundles is None else list(bundles),
     )
 
 
