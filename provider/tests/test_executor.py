@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -41,10 +42,10 @@ from airflow.utils.state import CallbackState
 from airflow_remote_protocol.messages import JobKind, Outcome, Report, StopReason
 from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat, workloads
-from airflow_remote_provider.executor import RemoteExecutor
+from airflow_remote_provider.executor import RemoteExecutor, ledger_executor
 from airflow_remote_provider.executor.ledger_executor import _is_failure
 from airflow_remote_provider.executor.unusable import make_unusable_executor
-from airflow_remote_provider.ledger import ended_tasks, leases, lost_jobs, queues
+from airflow_remote_provider.ledger import ended_tasks, leases, lost_jobs, queue_policy, queues
 from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.jobs import EndedJob
 from airflow_remote_provider.models import Job
@@ -198,6 +199,34 @@ def _saved_events(executor: RemoteExecutor) -> list[str]:
     states = [instance_state(executor._task_event_logs.popleft()) for _ in range(len(executor._task_event_logs))]
     gc.collect()
     return [state.dict["extra"] for state in states if state.obj() is not None]
+
+
+def test_a_task_whose_bundle_its_queue_may_not_have_fails_with_the_reason() -> None:
+    executor = _executor()
+    with compat.transaction() as session:
+        queue_policy.set_bundles(session, "plant", ["plant-*"], by="admin")
+    bad, good = _workload(queue="plant"), _workload()
+    for workload in (bad, good):
+        _queue(executor, workload)
+    executor.heartbeat()
+    state, info = executor.event_buffer[_key(bad)]
+    assert state == "failed"
+    assert "jobs of the queue 'plant' may not run code of the Dag bundle 'bundle'" in info
+    assert [job.queue for job in _all_jobs()] == ["q"]
+
+
+@pytest.mark.parametrize("publish, waits", [("auto", True), ("off", False)])
+def test_before_the_first_publication_a_job_waits_if_api_servers_publish(
+    publish: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_executor, "settings", lambda: replace(settings(), publish=publish))
+    executor = _executor()
+    _queue(executor, _workload())
+    executor.heartbeat()
+    (job,) = _all_jobs()
+    assert (job.code_waits, job.code_patience_at is not None) == (waits, waits)
+    assert (job.bundle, job.bundle_version, job.dag_file) == ("bundle", "v7", "dags/my_dag.py")
+    assert job.dag_version is not None
 
 
 def test_the_workload_for_the_worker_contains_no_token_and_no_path_on_central() -> None:

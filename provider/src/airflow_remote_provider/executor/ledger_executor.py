@@ -24,8 +24,9 @@ from airflow_remote_provider import compat, metrics, workloads
 from airflow_remote_provider.compat.executors import VersionedExecutor
 from airflow_remote_provider.definitions.task_options import BadTaskOption
 from airflow_remote_provider.faults import Diagnosis, Faults
-from airflow_remote_provider.ledger import callbacks, code, heartbeats, jobs, queues
+from airflow_remote_provider.ledger import callbacks, code, heartbeats, jobs, queue_policy, queues
 from airflow_remote_provider.ledger.jobs import EndedJob, NewJob
+from airflow_remote_provider.ledger.queue_policy import BundleRules
 from airflow_remote_provider.settings import BadSetting, settings
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class LedgerExecutor(VersionedExecutor):
         sources = compat.parsed_sources(session, {item.ti.dag_version_id for item in items if isinstance(item, ExecuteTask)})
         hashes = {version: source.digest for version, source in sources.items()}
         defaults = workloads.JobDefaults(self._owner, self.team_name, settings().lost_after_seconds, lost_after, hashes)
-        new = [self._make_job_or_error(session, item, defaults) for item in items]
+        rules = queue_policy.bundle_rules(session)
+        new = [self._make_job_or_error(session, item, defaults, rules) for item in items]
         patience = timedelta(seconds=settings().publish_patience_seconds)
         good = [job for job in new if isinstance(job, NewJob)]
         jobs.enqueue(session, code.set_code(session, good, patience=patience, is_awaited=settings().publish == "auto"))
@@ -165,12 +167,14 @@ class LedgerExecutor(VersionedExecutor):
         self.fail(key, why)
 
     def _make_job_or_error(
-        self, session: Session, item: ExecutorWorkload, defaults: workloads.JobDefaults
+        self, session: Session, item: ExecutorWorkload, defaults: workloads.JobDefaults, rules: BundleRules
     ) -> NewJob | BadTaskOption:
         try:
-            return self._make_job(session, item, defaults)
+            job = self._make_job(session, item, defaults)
         except BadTaskOption as error:
             return error
+        forbidden = rules.refusal(job.queue, job.bundle)
+        return job if forbidden is None else BadTaskOption(forbidden)
 
     def _make_job(self, session: Session, item: ExecutorWorkload, defaults: workloads.JobDefaults) -> NewJob:
         if isinstance(item, ExecuteTask):
