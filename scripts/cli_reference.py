@@ -18,10 +18,8 @@ def main() -> None:
 
 
 def _lines(remote: Any) -> Iterator[str]:
-    groups = [
-        (group, [(command, _options(command)) for command in getattr(group, "subcommands", [group])])
-        for group in remote.subcommands
-    ]
+    parts = [(part, getattr(part, "subcommands", [part])) for part in remote.subcommands]
+    groups = [(part, [(command, _options(command)) for command in commands]) for part, commands in parts]
     calling = [options for group, some in groups if hasattr(group, "subcommands") for _, options in some]
     shared = set.intersection(*({_spelled(option) for option in options} for options in calling))
     common = [option for option in calling[0] if _spelled(option) in shared]
@@ -55,7 +53,9 @@ def _options(command: Any) -> list[Any]:
 def _places(command: Any) -> Iterator[str]:
     for arg in command.args:
         if not arg.flags[0].startswith("-"):
-            yield "\\|".join(arg.kwargs["choices"]) if "choices" in arg.kwargs else arg.flags[0].upper()
+            name = arg.kwargs.get("metavar", arg.flags[0].upper())
+            some = f"[{name}…]" if arg.kwargs.get("nargs") == "*" else name
+            yield "\\|".join(arg.kwargs["choices"]) if "choices" in arg.kwargs else some
 
 
 def _spelled(option: Any) -> str:

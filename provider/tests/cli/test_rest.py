@@ -17,7 +17,7 @@ from testkit.ledger import ago, change_job, empty_tables, enlist, queued, runnin
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties.recorder import Recorder
 from airflow_remote_provider.definitions.grants import Ask, GrantKind
-from airflow_remote_provider.ledger import grants, queue_policy, queues
+from airflow_remote_provider.ledger import bundles, grants, queue_policy, queues
 
 Run = Callable[..., str]
 
@@ -70,8 +70,17 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("jobs", "stop"): [["waiting", "--reason", "wrong data"], ["nothing"]],
     ("queues", "list"): [[], ["-o", "json"]],
     ("queues", "history"): [[], ["-o", "yaml"], ["q", "--last", "2d"]],
-    ("queues", "set"): [["ships/at sea", "--lost-after", "4h"], ["*", "--lost-after", "4h"]],
+    ("queues", "set"): [
+        ["ships/at sea", "--lost-after", "4h", "--bundles", "plant-*, x"],
+        ["*", "--lost-after", "4h"],
+        ["*", "--bundles", "plant"],
+        ["q", "--bundles", " , "],
+        ["q"],
+    ],
     ("queues", "unset"): [["ruled"], ["unruled"]],
+    ("bundles", "list"): [[], ["-o", "json"]],
+    ("bundles", "show"): [["plant"], ["plant", "-o", "json"], ["nothing"]],
+    ("bundles", "publish"): [["plant"], ["nothing"]],
     ("grants", "list"): [[], ["-o", "json"]],
     ("grants", "allow"): [["q", "--connections", "plant_*", "--variables", "v"], ["q"]],
     ("grants", "deny"): [["ruled", "--connections", "c"], ["q", "--variables", "x"]],
@@ -80,7 +89,9 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("grants", "suggest"): [["dag"], ["dag", "-o", "json"], ["another"]],
     ("audit", "list"): [[], ["--kind", "action", "-o", "json"], ["--worker", "edge"]],
 }
-LOOKS = [("enrol", "list"), ("workers", "list"), ("jobs", "list"), ("queues", "list"), ("grants", "list"), ("audit", "list")]
+LOOKS = [(group, "list") for group in ("enrol", "workers", "jobs", "queues", "bundles", "grants", "audit")]
+HERE = {("publish",)}
+"""Commands that work with the files of this machine, and never call a server."""
 
 
 def leaves(parser: argparse.ArgumentParser, *words: str) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
@@ -100,13 +111,15 @@ def commands() -> dict[tuple[str, ...], argparse.ArgumentParser]:
 
 def test_every_command_takes_a_server_and_a_token_that_no_process_list_shows(run: Run) -> None:
     for words, command in commands().items():
+        if words in HERE:
+            continue
         flags = {flag for action in command._actions for flag in action.option_strings}
         assert {"--server", "--token-file", "--ca", "--insecure-http"} <= flags, words
         assert "--token" not in flags, words
 
 
 def test_every_verb_is_in_the_table(run: Run) -> None:
-    assert set(commands()) == set(VERBS)
+    assert set(commands()) == set(VERBS) | HERE
 
 
 @pytest.mark.parametrize("words", [(*verb, *more) for verb, cases in VERBS.items() for more in cases], ids=" ".join)
@@ -161,6 +174,8 @@ def _a_site() -> str:
         queue_policy.allow(session, "q", {GrantKind.CONNECTIONS: ["open"]}, by="ann")
         for name in ("plant", "open"):
             grants.decide(session, lease.job_id, Ask(GrantKind.CONNECTIONS, (name,)))
+        bundles.note_trouble(session, "plant", "no process publishes it")
+        bundles.want_version(session, "plant", "v1")
         Recorder(silent_after=timedelta(seconds=90)).record(session)
         queues.set_queue(session, "ruled", lost_after_s=60, by="ann")
         queue_policy.allow(session, "ruled", {GrantKind.CONNECTIONS: ["c"]}, by="ann")

@@ -10,7 +10,7 @@ from testkit.ledger import TaskInstance  # isort: skip  # noqa: F401  (points Ai
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.definitions.grants import Ask, GrantKind
-from airflow_remote_provider.ledger import queue_policy
+from airflow_remote_provider.ledger import queue_policy, queues
 from airflow_remote_provider.ledger.errors import LedgerError
 from airflow_remote_provider.ledger.queue_policy import BadGlob, Mode, Policy
 from airflow_remote_provider.ledger.queues import ALL_QUEUES
@@ -121,3 +121,48 @@ def test_policies_are_listed() -> None:
         ["s3://*"],
     )
     assert (second.queue, second.mode, second.connections) == ("b", "audit", [])
+
+
+# Which Dag bundles the jobs of a queue may belong to
+
+
+def rules_of(**globs: list[str] | None) -> queue_policy.BundleRules:
+    with compat.transaction() as session:
+        for queue, some in globs.items():
+            queue_policy.set_bundles(session, "*" if queue == "every" else queue, some, by="ann")
+    with compat.transaction() as session:
+        return queue_policy.bundle_rules(session)
+
+
+def test_a_queue_without_a_rule_may_run_any_bundle() -> None:
+    rules = rules_of(ships=["plant-*"], far=["*"])
+    assert rules.globs == {"ships": ("plant-*",)}
+    assert rules.refusal("far", "anything") is None
+    assert rules.refusal("ships", "plant-kiel") is None
+    assert rules.refusal("ships", None) is None
+
+
+def test_a_job_of_another_bundle_is_refused_with_the_rule_and_the_remedy() -> None:
+    assert rules_of(ships=["plant-*", "x"]).refusal("ships", "finance") == (
+        "jobs of the queue 'ships' may not run code of the Dag bundle 'finance': "
+        "the rule of the queue 'ships' allows plant-*, x. Give the task another queue, or change the rule: airflow remote queues set 'ships' --bundles …"
+    )
+
+
+def test_a_queues_own_rule_overrides_that_of_all_queues() -> None:
+    rules = rules_of(every=["plant-*"], ships=["finance"])
+    assert rules.refusal("ships", "finance") is None
+    assert "the rule of all queues allows plant-*" in (rules.refusal("far", "finance") or "")
+
+
+def test_a_rule_is_removed_with_the_other_rules_of_its_queue() -> None:
+    rules_of(ships=["x"])
+    with compat.transaction() as session:
+        queues.unset_queue(session, "ships")
+    assert rules_of().globs == {}
+
+
+@pytest.mark.parametrize("globs", [[], [" "], ["x" * 251]])
+def test_globs_that_are_not_valid_are_refused(globs: list[str]) -> None:
+    with pytest.raises(LedgerError):
+        rules_of(ships=globs)

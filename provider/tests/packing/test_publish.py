@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +17,18 @@ from airflow_remote_provider.ledger import bundles, trees
 from airflow_remote_provider.models import BundleRow, Edition
 from airflow_remote_provider.packing import publish as publishing
 from airflow_remote_provider.packing.publish import LowPriorityThread, Outcome, Publisher, Result, text_hash
-from airflow_remote_provider.packing.scan import Limits
 from airflow_remote_provider.stores.blobs import Piece
 from airflow_remote_provider.stores.blobs.database import DatabaseBlobs
 from airflow_remote_provider.stores.blobs.files import FileBlobs
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
-from testkit.bundles import LOCAL, SNAPSHOTS, configure_bundles
 from testkit.ledger import change_job, job_row, queued, substitute
 
-LIMITS = Limits(files=100, bytes=10 << 20, file_bytes=1 << 20)
-
-
-@pytest.fixture
-def dags(tmp_path: Path, database: Engine) -> Iterator[Path]:
-    """The directory of the local bundle `dags`; `git` has versions below `repository`."""
-    trees.forget_loaded()
-    dags = tmp_path / "dags"
-    dags.mkdir()
-    (dags / "etl.py").write_text("from helpers import two\n")
-    (dags / "helpers.py").write_text("two = 2\n")
-    repository = tmp_path / "repository"
-    for version in ("v1", "v2"):
-        (repository / version).mkdir(parents=True)
-        (repository / version / "dag.py").write_text(f"# {version}\n")
-    (repository / "now").write_text("v2")
-    local, git = (LOCAL, {"path": str(dags)}), (SNAPSHOTS, {"path": str(repository)})
-    with configure_bundles(tmp_path / "storage", dags=local, git=git):
-        yield dags
+from .conftest import LIMITS, row
 
 
 def make_publisher(**options: Any) -> Publisher:
     return Publisher(bundle_sources(), options.pop("store", DatabaseBlobs()), LIMITS, who="test", **options)
-
-
-def row(name: str = "dags") -> BundleRow:
-    with compat.transaction() as session:
-        found = session.get(BundleRow, name)
-    assert found is not None
-    return found
 
 
 def newest(name: str = "dags") -> Tree:

@@ -54,7 +54,8 @@ def take_duties(session: Session, names: Collection[str], holder: str, *, lasts:
         .values(holder=holder, until=until)
         .execution_options(synchronize_session=False)
     )
-    holders = dict(session.execute(select(Duty.name, Duty.holder).where(Duty.name.in_(list(names)))).tuples().all())
+    known = session.execute(select(Duty.name, Duty.holder).where(Duty.name.in_(list(names))))
+    holders = {name: held_by for name, held_by in known}
     taken = {name for name in names if name not in holders and take_duty(session, name, holder, lasts=lasts)}
     return taken | {name for name, held_by in holders.items() if held_by == holder}
 

@@ -68,11 +68,11 @@ def note_unchanged(session: Session, digests: Mapping[str, str], ago: Callable[[
     Return the bundles whose newest tree is another one, because another process has published since. Publish them again.
     """
     scanned_at = when_begun(session, ago)
-    newest = dict(session.execute(select(BundleRow.name, BundleRow.tree).where(BundleRow.name.in_(list(digests)))).tuples().all())
-    differ = {name for name, digest in digests.items() if newest.get(name) != digest}
-    for name in sorted(digests.keys() - differ):
+    rows = session.execute(select(BundleRow.name, BundleRow.tree).where(BundleRow.name.in_(list(digests))))
+    same = {name for name, tree in rows if digests[name] == tree}
+    for name in sorted(same):
         bundles.note_scan(session, name, scanned_at, publisher=publisher)
-    return differ
+    return set(digests) - same
 
 
 def when_begun(session: Session, ago: Callable[[], timedelta]) -> datetime:

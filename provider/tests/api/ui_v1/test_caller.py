@@ -13,7 +13,7 @@ from fastapi import FastAPI
 if TYPE_CHECKING:
     from .conftest import Users
 
-EXAMPLES = {"name": "edge", "token_id": "t", "queue": "q", "job_id": "j", "dag_id": "d", "kind": "queue"}
+EXAMPLES = {"name": "edge", "token_id": "t", "queue": "q", "job_id": "j", "dag_id": "d", "kind": "queue", "bundle": "b"}
 BODIES: dict[str, dict[str, Any]] = {
     "/workers/actions": {"action": "pause", "names": ["edge"]},
     "/workers/{name}/intent": {"mode": "pause"},
@@ -26,6 +26,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/jobs/{job_id}/stop": {},
     "/enrolment-tokens": {"queues": ["q"]},
     "/queues/{queue}/rules": {"lost_after_s": 60},
+    "/queues/{queue}/bundles": {"bundles": ["b"]},
     "/policies/{queue}/mode": {"mode": "audit"},
     "/policies/{queue}/allow": {"connections": ["c"]},
     "/policies/{queue}/deny": {"connections": ["c"]},

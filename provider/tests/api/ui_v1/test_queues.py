@@ -24,6 +24,15 @@ def test_queues_are_listed_with_depth_and_rules(users: Users) -> None:
     assert users.ann("DELETE", "/queues/far/away/rules").status_code == 404
 
 
+def test_the_bundles_of_a_queue_are_set_shown_and_reset(users: Users) -> None:
+    users.ann.ok("PUT", "/queues/far/bundles", 204, json={"bundles": ["plant-*", "x"]})
+    assert users.vic.ok("GET", "/queues/far")["bundles"] == ["plant-*", "x"]
+    assert [entry.detail for entry in audit_entries("action")] == ["set the bundles of the queue far to plant-*, x"]
+    users.ann.ok("DELETE", "/queues/far/rules", 204)
+    assert users.vic("GET", "/queues/far").status_code == 404
+    assert users.ann("PUT", "/queues/far/bundles", json={"bundles": []}).status_code == 422
+
+
 @pytest.mark.parametrize("seconds", [1, 1e9, "soon"])
 def test_a_lost_after_out_of_range_is_refused(users: Users, seconds: object) -> None:
     assert users.ann("PUT", "/queues/q/rules", json={"lost_after_s": seconds}).status_code == 422

@@ -63,7 +63,7 @@ class BundlesRequest(RequestBody):
 
 @router.put("/queues/{queue:path}/bundles", status_code=204, summary="Set the Dag bundles that a queue's jobs may belong to")
 async def set_bundles(caller: CallerDep, queue: Queue, body: BundlesRequest) -> None:
-    """For jobs that are queued from now on; others fail at once. The rule of `*` is for all queues without a rule of their own."""
+    """For jobs that are queued from now on; others fail. The rule of `*` is for all queues without a rule of their own."""
     await caller.act_on_queue(queue_policy.set_bundles, queue, body.bundles)
 
 
