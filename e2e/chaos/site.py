@@ -67,7 +67,6 @@ class Site:
                 central=self.proxies[name].url,
                 token=self.central.enrolment_token(queues=QUEUE, name_pattern=name),
                 slots=SLOTS,
-                bundles={"dags-folder": dags},
                 variables={"AIRFLOW_REMOTE_WORKER_POLL__BACKOFF_CEILING_S": "4"},  # outages here are short
                 task_variables={"SITE": str(self.home / name)},
             )
