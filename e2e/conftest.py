@@ -1,6 +1,9 @@
 """Fixtures of all e2e tests: central on Postgres and one worker, more workers, a deployment for tests that kill processes.
 
 Central's Dag files and the workers' are separate copies, as on separate computers.
+
+An idle deployment takes a seventh of a core. So files that share one run one after the other, and it ends after the last of them,
+not with the session.
 """
 
 from __future__ import annotations
@@ -9,7 +12,8 @@ import base64
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +24,60 @@ from testkit.servers.postgres import PostgresServer
 from testkit.site import Site
 from testkit.worker import Worker
 
-ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 ELSEWHERE = "elsewhere"
 """A bundle that only central has."""
 
 PARALLELISM = 4
 """`[core] parallelism` of the redundant deployment."""
 
+DAGS_OF_REDUNDANT = ("answers", "long", "long_names", "routed", "shared")
+"""To parse each Dag file takes half a second."""
+
+SHARED = ("impatient", "redundant", "central")
+"""The fixtures of deployments that several files share, in the order in which they are used."""
+
+NEEDED = pytest.StashKey[frozenset[str]]()
+"""The deployments of :data:`SHARED` that the file of a test needs."""
+
 NewWorker = Callable[..., Worker]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that share a deployment beside each other, those with many tests first, so that processes end together.
+
+    pytest-xdist keeps this order with `--no-loadscope-reorder`.
+    """
+    ours = [item for item in items if isinstance(item, pytest.Function) and HERE in item.path.parents]
+    needed: defaultdict[Path, set[str]] = defaultdict(set)
+    for item in ours:
+        needed[item.path] |= {*SHARED} & {*item.fixturenames}
+    for item in ours:
+        item.stash[NEEDED] = frozenset(needed[item.path])
+    tests = Counter(item.path for item in ours)
+    others = [item for item in items if NEEDED not in item.stash]
+    items[:] = others + sorted(ours, key=lambda item: (_place(item.stash[NEEDED]), -tests[item.path], item.path))
+
+
+def _place(needed: frozenset[str]) -> tuple[int, int]:
+    """Return the place of a file by the deployments that it needs. Files with deployments of their own come first."""
+    return min((SHARED.index(name) for name in needed), default=-1), len(needed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End a deployment, and all fixtures that depend on it, when the next file doesn't need it.
+
+    pytest itself ends what lives as long as the session only with the session.
+    """
+    yield
+    if nextitem is not None:
+        unneeded = item.stash.get(NEEDED, frozenset()) - nextitem.stash.get(NEEDED, frozenset())
+        for name in unneeded:
+            for fixture in item.session._fixturemanager.getfixturedefs(name, item) or ():
+                fixture.finish(item._request)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +86,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
+def workers_of() -> defaultdict[str, list[Worker]]:
+    """The workers that tests started, by central's URL: they end before their central does."""
+    return defaultdict(list)
+
+
+@pytest.fixture(scope="session")
+def central(home: Path, postgres_server: PostgresServer, workers_of: dict[str, list[Worker]]) -> Iterator[Airflow]:
     dags = _copy_dags(home / "central-dags")
     elsewhere = Path(shutil.copytree(ROOT / "e2e/dags_elsewhere", home / "central-elsewhere"))
     local = "airflow.dag_processing.bundles.local.LocalDagBundle"
@@ -67,16 +123,17 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
     try:
         yield deployment.start(triggerer=True)
     finally:
+        _stop_all(workers_of.pop(deployment.url, []))
         deployment.stop()
 
 
 @pytest.fixture(scope="session")
-def redundant(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
+def redundant(home: Path, postgres_server: PostgresServer, workers_of: dict[str, list[Worker]]) -> Iterator[Airflow]:
     """A deployment for tests that kill its schedulers and API servers, or wait for its (short) timeouts."""
     deployment = Airflow(
         home / "redundant",
         database_url=postgres_server.create_database("airflow_redundant"),
-        dags=_copy_dags(home / "redundant-dags"),
+        dags=_copy_dags(home / "redundant-dags", DAGS_OF_REDUNDANT),
         settings={
             "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
             "AIRFLOW__REMOTE__GATEWAY_BODY_BYTES": str(1 << 20),
@@ -97,13 +154,13 @@ def redundant(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
     try:
         yield deployment.start()
     finally:
+        _stop_all(workers_of.pop(deployment.url, []))
         deployment.stop()
 
 
 @pytest.fixture(scope="session")
-def new_worker(home: Path) -> Iterator[NewWorker]:
-    """Return a function that starts a worker; all workers are stopped at the end of the session."""
-    workers: list[Worker] = []
+def new_worker(home: Path, workers_of: defaultdict[str, list[Worker]]) -> Iterator[NewWorker]:
+    """Return a function that starts a worker; a worker is stopped before its central ends, at the latest with the session."""
     dags = _copy_dags(home / "worker-dags")
 
     def start(
@@ -133,12 +190,12 @@ def new_worker(home: Path) -> Iterator[NewWorker]:
             variables=environment,
             **more,
         )
-        workers.append(worker)
+        workers_of[central.url].append(worker)
         return worker.start()
 
     yield start
-    for worker in workers:
-        worker.stop()
+    for workers in workers_of.values():
+        _stop_all(workers)
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +219,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
                 report.sections.append((name, thing.worker.tail(40)))
 
 
-def _copy_dags(target: Path) -> Path:
+def _stop_all(workers: Iterable[Worker]) -> None:
+    for worker in workers:
+        worker.stop()
+
+
+def _copy_dags(target: Path, only: Collection[str] = ()) -> Path:
+    """Copy the Dag files of these tests and of the demo, or those named *only*."""
+    target.mkdir(exist_ok=True)
     for source in (ROOT / "e2e/dags", ROOT / "demo/dags"):
-        shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in source.iterdir():
+            if file.is_file() and (not only or file.stem in only):
+                shutil.copy(file, target)
     return target

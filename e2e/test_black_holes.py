@@ -36,7 +36,7 @@ def test_a_broken_runtime_takes_no_task_and_shows_its_alarm(central: Airflow, ne
     assert len(tasks) == 20
     assert {job["worker_name"] for job in central.jobs(run)} == {"sound-machine"}
 
-    (row,) = [row for row in central.remote_cli("workers", "list", "--flagged") if row["name"] == "black-hole"]
+    (row,) = [row for row in central.remote_api("workers", flagged="true") if row["name"] == "black-hole"]
     assert BROKEN in row["unfit"]
     status = broken.status()
     assert BROKEN in status["runtime_trouble"]
@@ -48,4 +48,4 @@ def test_a_broken_runtime_takes_no_task_and_shows_its_alarm(central: Airflow, ne
     # After the repair it takes tasks without a restart.
     shutil.rmtree(home / "broken-runtime/site")
     wait_until(lambda: broken.status()["free_slots"] == 20, timeout_s=60, what="the repaired runtime is detected")
-    assert central.remote_cli("workers", "show", "black-hole")["unfit"] == ""
+    assert central.remote_api("workers", "black-hole")["unfit"] == ""

@@ -13,7 +13,7 @@ def test_the_demo_dag_runs_to_its_end(central: Airflow, worker: Worker) -> None:
     assert central.wait_for_run("remote_demo", run) == "success"
     tasks = central.task_instances("remote_demo", run)
     assert {task["task_id"] for task in tasks if task["state"] != "success"} == {"take_too_long"}
-    jobs = [job for job in central.remote_cli("jobs", "list") if job["run_id"] == run]
+    jobs = [job for job in central.remote_api("jobs") if job["run_id"] == run]
     assert len(jobs) == len([task for task in tasks if task["executor"] == REMOTE]) == 6
     assert {job["worker"] for job in jobs} == {worker.name}
 

@@ -9,7 +9,7 @@ def _job(central: Airflow, dag_id: str) -> dict[str, object]:
     found = wait_until(
         lambda: [
             job
-            for job in central.remote_cli("jobs", "list")
+            for job in central.remote_api("jobs")
             if (job["kind"], job["dag_id"]) == ("callback", dag_id) and job["state"] in ("succeeded", "failed", "lost")
         ],
         timeout_s=60,

@@ -31,7 +31,7 @@ def test_two_workers_serve_their_own_queues_within_their_slots(central: Airflow,
         results = _mapped(central, "routed", run, site, count)
         assert {result["site"] for result in results} == {site}
         assert count_most_at_once(results) == SLOTS[site], results
-    names = {worker["name"]: worker for worker in central.remote_cli("workers", "list")}
+    names = {worker["name"]: worker for worker in central.remote_api("workers")}
     assert set(SLOTS) <= set(names)
     assert sorted(names["south"]["queues"]) == ["south"]
 

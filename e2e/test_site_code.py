@@ -139,7 +139,7 @@ def test_code_of_the_site(central: Airflow, new_worker: NewWorker, home: Path) -
         assert "is not the one that central parsed (version " in log
     assert "Task not found in Dag during start up" in added
     assert "The task ended before its own code began. A possible reason: The Dag file site_code.py" in added
-    jobs = central.remote_cli("jobs", "list", "--run", differs)
+    jobs = central.remote_api("jobs", run_id=differs)
     assert [len(job["site_code"]) for job in jobs] == [32, 32]
 
     own = worker.log.read_text()

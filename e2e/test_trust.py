@@ -86,9 +86,9 @@ def test_a_worker_joins_with_an_administrators_password(central: Airflow, tmp_pa
     worker.run(*join, stdin=central.users["op"].password + "\n")
     worker.start()
     try:
-        row = central.remote_cli("workers", "show", worker.name)
+        row = central.remote_api("workers", worker.name)
         assert (row["presence"], row["queues"]) == ("online", ["nobody"])
-        [entry] = central.remote_cli("audit", "list", "--kind", "enrolled", "--worker", worker.name)
+        [entry] = central.remote_api("audit", kind="enrolled", worker=worker.name)
         assert "the login of op" in entry["detail"]
         assert not any(central.users["op"].password in path.read_text(errors="replace") for path in _files(worker.state))
     finally:
@@ -98,7 +98,7 @@ def test_a_worker_joins_with_an_administrators_password(central: Airflow, tmp_pa
 def test_a_worker_can_not_access_another_workers_job(central: Airflow, worker: Worker, tmp_path: Path) -> None:
     run = central.trigger("lingering", {"directory": str(tmp_path)})
     wait_until((tmp_path / "pids").exists, timeout_s=60, what="the task runs")
-    [job] = [job for job in central.remote_cli("jobs", "list") if job["run_id"] == run]
+    [job] = [job for job in central.remote_api("jobs") if job["run_id"] == run]
     task = central.task_instance("lingering", run, "linger")
 
     stranger = _other_worker(central)
@@ -135,9 +135,9 @@ def test_a_worker_replaces_its_credential_while_it_works(central: Airflow, new_w
             wait_until(lambda: _credential(worker) not in seen, timeout_s=30, what="the credential is replaced")
             seen.add(_credential(worker))
         assert worker.is_serving()
-        row = central.remote_cli("workers", "show", "renewing")
+        row = central.remote_api("workers", "renewing")
         assert row["alarm"] == "" and row["presence"] == "online"
-        [entry] = central.remote_cli("audit", "list", "--kind", "rotated", "--worker", "renewing")
+        [entry] = central.remote_api("audit", kind="rotated", worker="renewing")
         assert entry["times"] >= 2
         worker.stop()
     finally:

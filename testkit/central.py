@@ -55,7 +55,8 @@ class ServedCentral:
         """Serve the app that *execution_api* returns instead of the stand-in."""
         self._serving = Serving(create_worker_api(execution_api or stand_in_execution_api), PREFIX)
         self.port = self._serving.port
-        self._client = httpx.Client(base_url=f"{self._serving.url}{PREFIX}/", timeout=30)
+        # It is plain HTTP. To load the system's authorities takes longer than most tests.
+        self._client = httpx.Client(base_url=f"{self._serving.url}{PREFIX}/", timeout=30, verify=False)
 
     def __enter__(self) -> ServedCentral:
         self._serving.__enter__()

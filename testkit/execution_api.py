@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -17,8 +18,9 @@ REFUSED = {"task-instances/{task_instance_id}/state": frozenset({"hostname", "pi
 """Fields that intentionally have no rule. Airflow stores them with any state, and its UI calls the host name for logs."""
 
 
-def versions() -> dict[str, list[APIRoute]]:
-    """Return the routes of the installed Airflow by version of the Execution API, the newest first."""
+@cache
+def versions() -> Mapping[str, Sequence[APIRoute]]:
+    """Return the routes of the installed Airflow by version of the Execution API, the newest first. Making them takes seconds."""
     app = create_task_execution_api_app()
     app._cadwyn_initialize()  # else at its first request
     return {

@@ -139,4 +139,4 @@ def enrol_hostile_worker(central: Airflow, queue: str, *, triggers: int = 0) -> 
         yield hostile
     finally:
         hostile.close()
-        central.cli("remote", "workers", "revoke", hostile.name)
+        central.client().post(f"/remote/ui/v1/workers/{hostile.name}/revoke").raise_for_status()

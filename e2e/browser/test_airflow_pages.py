@@ -93,7 +93,7 @@ def test_a_running_task_is_followed_to_its_end(central: Airflow, open_page: Open
     tab = _tab(open_page, "lingering", run, "linger")
     expect(tab).to_contain_text(f"It has been running on {worker.name}")
     expect(tab.locator("dl").filter(has_text="Memory")).to_contain_text("busy", timeout=60_000)
-    assert central.remote_cli("workers", "show", worker.name)["usage"]["memory_total"] > 0
+    assert central.remote_api("workers", worker.name)["usage"]["memory_total"] > 0
     central.set_task_state("lingering", run, "linger", "failed")
     expect(tab).not_to_contain_text(f"It has been running on {worker.name}")
     expect(tab).to_contain_text("Ran for")

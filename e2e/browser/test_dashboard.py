@@ -82,11 +82,11 @@ def test_a_worker_is_paused_with_a_reason_and_resumed(central: Airflow, open_pag
     page.get_by_label("Reason").fill("patching")
     page.get_by_role("dialog").get_by_role("button", name="Pause").click()
     expect(page.get_by_text("op: patching").first).to_be_visible()
-    assert central.remote_cli("workers", "show", worker.name)["intent"] == "pause"
+    assert central.remote_api("workers", worker.name)["intent"] == "pause"
     page.get_by_role("button", name="Resume").click()
     page.get_by_role("dialog").get_by_role("button", name="Resume").click()
     expect(page.get_by_text("serving").first).to_be_visible()
-    assert central.remote_cli("workers", "show", worker.name)["intent"] == "serve"
+    assert central.remote_api("workers", worker.name)["intent"] == "serve"
 
 
 def test_a_workers_log_is_followed_and_searched(open_page: OpenPage, worker: Worker) -> None:
@@ -126,7 +126,7 @@ def test_a_bulk_action_changes_the_selected_workers(central: Airflow, open_page:
     page.get_by_role("button", name="Rotate credential").click()
     page.get_by_role("dialog").get_by_role("button", name="Rotate credential").click()
     wait_until(
-        lambda: central.remote_cli("audit", "list", "--kind", "rotated", "--worker", worker.name),
+        lambda: central.remote_api("audit", kind="rotated", worker=worker.name),
         timeout_s=30,
         what="the worker has replaced its credential",
     )

@@ -32,7 +32,7 @@ def test_a_workers_queues_labels_bundles_and_slots_are_set(central: Airflow, ope
     _set(page, "Limit slots", "Slot limit", "3")
     for text in ("ovens", "site=kiel", "dags-*", "0/3"):
         expect(page.get_by_text(text, exact=True)).to_be_visible()
-    row = central.remote_cli("workers", "show", worker.name)
+    row = central.remote_api("workers", worker.name)
     assert (row["queues"], row["labels"]) == (["default", "ovens"], {"site": "kiel"})
     assert (row["bundles"], row["slots_limit"]) == (["dags-*"], 3)
     _set(page, "Set queues", "Queues", "default")
@@ -40,7 +40,7 @@ def test_a_workers_queues_labels_bundles_and_slots_are_set(central: Airflow, ope
     _set(page, "Set bundles", "Names of Dag bundles", "")
     _set(page, "Limit slots", "Slot limit", "")
     expect(page.get_by_text("0/4", exact=True)).to_be_visible()
-    row = central.remote_cli("workers", "show", worker.name)
+    row = central.remote_api("workers", worker.name)
     assert (row["queues"], row["labels"], row["bundles"], row["slots_limit"]) == (["default"], {}, None, None)
 
 
@@ -90,7 +90,7 @@ def test_a_queues_rule_is_set_and_unset(central: Airflow, open_page: OpenPage, w
     expect(dialog.get_by_role("button", name="Reset to default")).to_have_count(0)
     dialog.get_by_role("button", name="Close").click()
     expect(page.get_by_role("row", name="default")).to_contain_text("as configured")
-    audit = [entry["detail"] for entry in central.remote_cli("audit", "list", "--kind", "action")]
+    audit = [entry["detail"] for entry in central.remote_api("audit", kind="action")]
     assert "set for the queue default: lost after 600 s" in audit and "unset the rules of the queue default" in audit
 
 

@@ -107,7 +107,7 @@ def test_the_workers_clock_jumps_and_its_daemon_is_killed(
     site.worker.start()
     assert durable_run.makes_progress()
     assert durable_run.is_alive()
-    [row] = [row for row in impatient.remote_cli("workers", "list") if row["name"] == site.name]
+    [row] = [row for row in impatient.remote_api("workers") if row["name"] == site.name]
     assert row["clock_off_s"] == pytest.approx(-DAY, abs=30)
     durable_run.assert_nothing_is_lost_or_doubled()
 

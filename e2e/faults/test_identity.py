@@ -35,9 +35,9 @@ def test_a_copy_is_refused_and_flagged_and_the_first_is_not_disturbed(
     assert copy.wait(timeout_s=60) == EXIT_REFUSED, copy.tail()
 
     assert (first.pid, first.is_running()) == (pid, True)
-    (row,) = [worker for worker in central.remote_cli("workers", "list") if worker["name"] == name]
+    (row,) = [worker for worker in central.remote_api("workers") if worker["name"] == name]
     assert ("copy" if machine == "same" else "another installation") in row["alarm"]
-    assert {entry["kind"] for entry in central.remote_cli("audit", "list", "--worker", name)} >= {"clone"}
+    assert {entry["kind"] for entry in central.remote_api("audit", worker=name)} >= {"clone"}
     if machine == "another":
         assert first.status()["session"] == session, "the first worker keeps its session"
     else:
@@ -65,7 +65,7 @@ def test_a_restarted_daemon_takes_over_although_central_still_has_the_old_connec
         (tmp_path / "go").touch()
         assert central.wait_for_run("waiting_on_phoenix", run) == "success"
         assert central.task_instance("waiting_on_phoenix", run, "hold")["try_number"] == 1
-        assert [row["alarm"] for row in central.remote_cli("workers", "list") if row["name"] == "phoenix"] == [""]
+        assert [row["alarm"] for row in central.remote_api("workers") if row["name"] == "phoenix"] == [""]
         worker.stop()
 
 

@@ -60,7 +60,7 @@ def test_after_lost_after_airflow_retries_and_the_old_try_has_ended_with_a_compl
     (local,) = at_sea.task_logs()
     assert central.log_file(dag, run, "beat", 1).read_bytes() == local.read_bytes()
     assert f"beat {len(_beats(tmp_path, 1)) - 1} of try 1" in central.task_log(dag, run, "beat", 1)
-    kinds = {row["kind"] for row in central.remote_cli("audit", "list", "--job", lost["id"])}
+    kinds = {row["kind"] for row in central.remote_api("audit", job_id=lost["id"])}
     assert kinds == {"job-lost", "late-report"}
 
 

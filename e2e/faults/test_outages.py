@@ -121,7 +121,7 @@ def outage(impatient: Airflow, site_named: SiteNamed, tmp_path_factory: pytest.T
         for name, act in ACTIONS.items():
             act(impatient, seen[name].stoppable)  # type: ignore[arg-type]
         time.sleep(begin + LOOKED_AT_AFTER_S - time.monotonic())
-        presence = {row["name"]: row["presence"] for row in impatient.remote_cli("workers", "list")}
+        presence = {row["name"]: row["presence"] for row in impatient.remote_api("workers")}
         for name, one in seen.items():
             status = one.site.status()
             one.presence, one.trouble = presence[name], str(status["trouble"])

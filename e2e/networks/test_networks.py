@@ -123,7 +123,7 @@ def test_polls_below_the_read_timeout_of_nginx_stay_open_for_their_whole_time(
 
 
 def test_a_worker_is_bound_to_its_client_certificate(central: Airflow, workers: Mapping[str, Worker]) -> None:
-    row = central.remote_cli("workers", "show", "mutual")
+    row = central.remote_api("workers", "mutual")
     assert (row["certificate"], row["alarm"]) == ("CN=plant-7,O=Corp", "")
 
 
@@ -133,7 +133,7 @@ def test_a_renewed_certificate_of_the_same_name_is_accepted(
     corp.issue("plant-7")
     workers["mutual"].detach()
     workers["mutual"].start()
-    assert central.remote_cli("workers", "show", "mutual")["alarm"] == ""
+    assert central.remote_api("workers", "mutual")["alarm"] == ""
 
 
 def test_a_stolen_credential_is_refused_with_another_certificate(
@@ -145,7 +145,7 @@ def test_a_stolen_credential_is_refused_with_another_certificate(
     headers = {"authorization": f"Bearer {credential}", "airflow-remote-protocol": "1.0", SUBJECT_HEADER: "CN=plant-7,O=Corp"}
     answer = httpx.get(f"{nginx.url('mutual')}/remote/v1/ping", headers=headers, verify=context, trust_env=False)
     assert answer.status_code == 403 and answer.json()["code"] == "wrong-certificate", answer.text
-    assert "CN=plant-8,O=Corp" in central.remote_cli("workers", "show", "mutual")["alarm"]
+    assert "CN=plant-8,O=Corp" in central.remote_api("workers", "mutual")["alarm"]
     assert workers["mutual"].is_serving(), "the worker itself is not disturbed"
-    entries = central.remote_cli("audit", "list", "--kind", "certificate", "--worker", "mutual")
+    entries = central.remote_api("audit", kind="certificate", worker="mutual")
     assert any("refused" in entry["detail"] and "CN=plant-8,O=Corp" in entry["detail"] for entry in entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+from functools import cache
 
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,8 +21,14 @@ NO_HOST = "http://central.invalid"
 
 def connect() -> Client:
     """Return a client that calls the API as the user of the operating system."""
-    transport = InProcess(LocalApi(_os_user()))
+    transport = InProcess(_api(_os_user()))
     return Client(httpx.Client(base_url=NO_HOST, transport=transport, trust_env=False), NAME)
+
+
+@cache
+def _api(user: str) -> LocalApi:
+    """Return the API, which adds a route when it is first called; a process that calls it often adds each once."""
+    return LocalApi(user)
 
 
 class InProcess(httpx.BaseTransport):

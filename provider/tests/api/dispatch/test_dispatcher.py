@@ -365,7 +365,8 @@ def _headers(worker: Enlisted) -> dict[str, str]:
 
 
 def _client(central: ServedCentral, **how: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{central.port}{PREFIX}/", timeout=60, **how)
+    # Without `verify`, each client would load the system's authorities, which plain HTTP doesn't need.
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{central.port}{PREFIX}/", timeout=60, verify=False, **how)
 
 
 async def _poll(client: httpx.AsyncClient, worker: Enlisted, wait_s: float = 50, jobs: Any = ()) -> PollReply:

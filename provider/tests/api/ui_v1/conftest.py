@@ -47,9 +47,17 @@ class UserClient:
         return answer.json() if answer.content else None
 
 
-@pytest.fixture
-def app() -> FastAPI:
+@pytest.fixture(scope="session")
+def created() -> FastAPI:
+    """One app for all tests: to create it takes longer than most of them. Its lifespan is a test's, as are its callers."""
     return create_rest_api()
+
+
+@pytest.fixture
+def app(created: FastAPI) -> Iterator[FastAPI]:
+    yield created
+    created.dependency_overrides.clear()
+    created.openapi_schema = None  # FastAPI keeps the document
 
 
 @pytest.fixture
