@@ -330,7 +330,7 @@ class Airflow:
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}"
         return dict(self.api("GET", path if map_index < 0 else f"{path}/{map_index}"))
 
-    def wait_for_task(self, dag_id: str, run_id: str, task_id: str, *states: str, timeout_s: float = 60) -> str:
+    def wait_for_task(self, dag_id: str, run_id: str, task_id: str, *states: str, timeout_s: float = 120) -> str:
         """Return the state of the task, which is not mapped, as soon as it is one of *states*. The wait reads the database."""
         sql = "SELECT state FROM task_instance WHERE dag_id = :dag AND run_id = :run AND task_id = :task"
 
