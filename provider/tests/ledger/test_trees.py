@@ -354,13 +354,16 @@ def test_publishers_and_sweeps_at_once_never_leave_a_published_tree_incomplete(d
         pytest.skip("SQLite has one writer at a time")
     versions = [{"same": b"same", f"n{number % 3}": str(number % 3).encode()} for number in range(12)]
 
+    def publish_once(number: int) -> str:
+        scanned_at = _now()
+        tree = _do(lambda session: code.store(session, versions[number]))
+        _do(lambda session: bundles.publish(session, PublishedBundle(f"b{number % 2}", None, tree, scanned_at, "me")))
+        return tree.digest
+
     def publish(number: int) -> str:
-        while True:  # as a publisher does, in several transactions
-            scanned_at = _now()
-            tree = _do(lambda session: code.store(session, versions[number]))
+        while True:
             try:
-                _do(lambda session: bundles.publish(session, PublishedBundle(f"b{number % 2}", None, tree, scanned_at, "me")))
-                return tree.digest
+                return publish_once(number)
             except (TreeGone, BlobsMissing):
                 continue
 

@@ -33,6 +33,8 @@ MOST_PIECES = 500
 """Blobs that are read at once: what the store reads in one statement."""
 MOST_BLOBS = 100_000
 """Blobs in the plans that are kept, at some 500 bytes each. One plan may have more."""
+MOST_PLANS = 100
+"""Plans that are kept. Each has a manifest or its edits: some 100 KB for 2,000 files."""
 FILE_THREADS = 8
 """For a store of files, whose answers may take as long as an object store wants. The ledger's threads must not wait for them."""
 
@@ -88,9 +90,12 @@ class Packs:
         plan = await self._pool.trees.call(_plan, asked)
         if plan is not None:
             self._plans[asked] = plan
-            while len(self._plans) > 1 and sum(len(one.blobs) for one in self._plans.values()) > MOST_BLOBS:
+            while len(self._plans) > 1 and (len(self._plans) > MOST_PLANS or self._blobs() > MOST_BLOBS):
                 self._plans.popitem(last=False)
         return plan
+
+    def _blobs(self) -> int:
+        return sum(len(one.blobs) for one in self._plans.values())
 
     async def plan_blobs(self, digest: str, wanted: Collection[str], *, lzma: bool) -> Plan | None:
         """Return the plan of a pack of single blobs; None if the tree is not ready. Blobs that the tree lacks are left out."""
@@ -127,7 +132,7 @@ class Packs:
                 gathered.append(_stretch(part, blob, first, until))
                 size += until - first
                 first = until
-                if size >= WINDOW or len(gathered) >= MOST_PIECES:
+                if size >= WINDOW or len(gathered) >= 2 * MOST_PIECES:  # each blob after its record
                     yield await self._fetch(gathered)
                     gathered, size = [], 0
         yield await self._fetch(gathered)
