@@ -28,7 +28,7 @@ from airflow_remote_provider.stores.blobs.opened import BlobStores
 T = TypeVar("T")
 
 ACTION = "publish Dag bundles"
-TOLD_EVERY_S = 60.0
+NOTED_EVERY_S = 60.0
 UNPUBLISHED = (
     "no process publishes it: the API servers can't read its files. To send its code to workers, run `airflow remote publish "
     "--watch` where the files are, beside the Dag processor. Until then its jobs run with the code that their workers have"
@@ -47,7 +47,7 @@ class Publishing:
         self._rounds: Rounds | None = None
         self._is_stopping = threading.Event()
         self._configured: frozenset[str] = frozenset()
-        self._told_at = 0.0
+        self._noted_at = 0.0
 
     async def run(self) -> None:
         """Publish until cancelled. Return at once if this is switched off."""
@@ -74,8 +74,8 @@ class Publishing:
             if self._rounds is None:  # here, off the event loop: it imports the classes of bundles
                 self._rounds = self._open()
             self._rounds.run()
-            if time.monotonic() >= self._told_at:
-                self._told_at = time.monotonic() + TOLD_EVERY_S
+            if time.monotonic() >= self._noted_at:
+                self._noted_at = time.monotonic() + NOTED_EVERY_S
                 compat.in_transaction(self._note_unpublished)
 
     def _note_unpublished(self, session: Session) -> None:
