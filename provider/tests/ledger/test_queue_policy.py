@@ -145,7 +145,8 @@ def test_a_queue_without_a_rule_may_run_any_bundle() -> None:
 def test_a_job_of_another_bundle_is_refused_with_the_rule_and_the_remedy() -> None:
     assert rules_of(ships=["plant-*", "x"]).refusal("ships", "finance") == (
         "jobs of the queue 'ships' may not run code of the Dag bundle 'finance': "
-        "the rule of the queue 'ships' allows plant-*, x. Give the task another queue, or change the rule: airflow remote queues set 'ships' --bundles …"
+        "the rule of the queue 'ships' allows plant-*, x. "
+        "Give the task another queue, or change the rule: airflow remote queues set 'ships' --bundles …"
     )
 
 

@@ -153,8 +153,8 @@ def _print(outcome: Outcome, *, only_news: bool = False) -> None:
         return
     if outcome.tree is None or (only_news and outcome.what is Result.UNCHANGED):
         return
-    size = f"{outcome.tree.files} files, {outcome.tree.bytes} bytes"
-    stored = f"{outcome.stored_files} files were new, {outcome.stored_bytes} bytes packed"
+    size = f"files: {outcome.tree.files}, bytes: {outcome.tree.bytes}"
+    stored = f"new files: {outcome.stored_files}, packed bytes: {outcome.stored_bytes}"
     print(f"{outcome.name}{version}: tree {outcome.tree.digest[:12]} ({size}; {stored})", flush=True)
     if outcome.trouble:
         print(f"{outcome.name}: {outcome.trouble}", file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from airflow_remote_protocol.packs import Encoding, encode_blob
+from airflow_remote_protocol.packs import LZMA_FROM_BYTES, Encoding, encode_blob
 from airflow_remote_protocol.trees import Tree
 from sqlalchemy.orm import Session
 
@@ -209,7 +209,8 @@ class Publisher:
         size = 0
         for sha256, path in paths.items():
             content = read_file(path, state.seen[path])
-            encoding, packed = self._packing.run(partial(encode_blob, content))
+            pack = partial(encode_blob, content)
+            encoding, packed = self._packing.run(pack) if len(content) >= LZMA_FROM_BYTES else pack()
             batch.append(_Packed(sha256, len(content), encoding, packed, text_hash(path, content)))
             size += len(packed)
             self._pause()
@@ -289,7 +290,8 @@ def _restless(state: ScanState) -> str:
 class LowPriorityThread:
     """Runs work that takes seconds of CPU without Python's lock, such as packing a large file, and gives way to other threads.
 
-    Not for work that holds that lock, such as scanning: other threads would wait for a thread that does not get the CPU.
+    Not for work that holds that lock, such as scanning, or for much small work: other threads would wait for the lock of a thread
+    that does not get the CPU. With 2,000 small files and ten times more processes than cores, an event loop waited for 1.2 s.
     A daemon thread, so that it never delays the end of its process.
     """
 

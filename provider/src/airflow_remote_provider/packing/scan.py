@@ -182,7 +182,7 @@ def _real(root: Path) -> str:
 
 
 def _rules(real: str) -> bytes:
-    """Return the content of `.remoteignore`; empty if there is none."""
+    """Return the content of `.remoteignore`; empty if the file does not exist."""
     try:
         with Path(real, IGNORE_FILE).open("rb") as file:
             rules = file.read(LONGEST_IGNORE_FILE + 1)

@@ -21,7 +21,7 @@ from airflow_remote_provider.packing.publish import Outcome, Publisher, Result, 
 log = logging.getLogger(__name__)
 
 EVERY_S = 10.0
-"""How often to scan. A job whose code can't be told by its hash waits for the next scan."""
+"""How often to scan. A job whose code is not known by its hash waits for the next scan."""
 DUTY_LASTS = timedelta(seconds=35)
 """Two rounds may fail before another process takes over."""
 ELSEWHERE_S = 60.0

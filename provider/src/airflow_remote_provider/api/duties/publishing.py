@@ -14,12 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.reports import faults
-from airflow_remote_provider.compat import BundleUnavailable
 from airflow_remote_provider.ledger import publishing
 from airflow_remote_provider.packing.publish import Publisher
 from airflow_remote_provider.packing.scan import Limits
@@ -30,7 +28,7 @@ from airflow_remote_provider.stores.blobs.opened import BlobStores
 T = TypeVar("T")
 
 ACTION = "publish Dag bundles"
-TOLD_EVERY_S = 60.0
+NOTED_EVERY_S = 60.0
 UNPUBLISHED = (
     "no process publishes it: the API servers can't read its files. To send its code to workers, run `airflow remote publish "
     "--watch` where the files are, beside the Dag processor. Until then its jobs run with the code that their workers have"
@@ -49,7 +47,7 @@ class Publishing:
         self._rounds: Rounds | None = None
         self._is_stopping = threading.Event()
         self._configured: frozenset[str] = frozenset()
-        self._told_at = 0.0
+        self._noted_at = 0.0
 
     async def run(self) -> None:
         """Publish until cancelled. Return at once if this is switched off."""
@@ -59,9 +57,7 @@ class Publishing:
             while True:
                 try:
                     await in_daemon_thread(self._run_round)
-                except (SQLAlchemyError, OSError, BundleUnavailable) as error:
-                    faults.report_failure(ACTION, error)
-                except Exception as error:  # a bug in this package, or in a bundle's class
+                except Exception as error:  # also a bug in this package: it must not end the API server
                     faults.report_failure(ACTION, error)
                 else:
                     faults.report_success(ACTION)
@@ -78,14 +74,14 @@ class Publishing:
             if self._rounds is None:  # here, off the event loop: it imports the classes of bundles
                 self._rounds = self._open()
             self._rounds.run()
-            if time.monotonic() >= self._told_at:
-                self._told_at = time.monotonic() + TOLD_EVERY_S
+            if time.monotonic() >= self._noted_at:
+                self._noted_at = time.monotonic() + NOTED_EVERY_S
                 compat.in_transaction(self._note_unpublished)
 
     def _note_unpublished(self, session: Session) -> None:
         """Note which of Airflow's bundles nobody publishes, so that their jobs run with the code that their workers have."""
         names = {bundle.name for bundle in compat.known_bundles(session)} | self._configured
-        publishing.note_unpublished(session, names - (self._rounds.assigned if self._rounds else set()), UNPUBLISHED)
+        publishing.note_unpublished(session, names - publishing.publishing_now(session, names), UNPUBLISHED)
 
     def _open(self) -> Rounds:
         sources = compat.bundle_sources()
@@ -98,9 +94,11 @@ class Publishing:
             who=f"API server {socket.gethostname()} (process {os.getpid()})",
             has_to_match=True,
             pause=GiveWay(self._is_stopping),
+            in_transaction=compat.in_transaction,
         )
         local = [source for source in sources.values() if source.is_local]
-        return Rounds(publisher, lambda: [source.name for source in local if source.is_readable()])
+        names = lambda: [source.name for source in local if source.is_readable()]  # noqa: E731
+        return Rounds(publisher, names, in_transaction=compat.in_transaction)
 
     def _leave(self) -> None:
         if self._rounds is not None:
