@@ -149,6 +149,37 @@ def test_an_ended_trigger_is_flushed_once_central_has_all_of_its_log(run: Callab
     run(story)
 
 
+def test_the_log_of_an_ended_trigger_ends_when_its_host_says_so(run: Callable[[Story], None]) -> None:
+    async def story(bench: Bench) -> None:
+        trigger, other = await bench.triggers(2)
+        trigger.log_is_open = True
+        bench.log(trigger, b"fired\n")
+        bench.loop.flush(trigger)
+        for n in range(3):  # each of these needs a round, in which nothing of the open log is pending
+            bench.log(other, f"{n}\n".encode())
+            await bench.until(lambda: not other.log.size)
+        assert bench.at_central(trigger) == b"fired\n"
+        assert bench.flushed == []
+        bench.log(trigger, b"completed\n")
+        trigger.log_is_open = False
+        bench.loop.log_grew(trigger)
+        await bench.until(lambda: bench.flushed)
+        assert bench.at_central(trigger) == b"fired\ncompleted\n"
+
+    run(story)
+
+
+def test_an_open_log_that_central_refuses_keeps_nothing(run: Callable[[Story], None]) -> None:
+    async def story(bench: Bench) -> None:
+        (one,) = await bench.triggers(1)
+        foreign = Trigger(Lease("no-such-job", 1), one.dir, PendingLog(one.dir.path), "q", 1.0, log_is_open=True)
+        bench.log(foreign, b"unwanted\n")
+        bench.loop.flush(foreign)
+        await bench.until(lambda: bench.flushed == [foreign])
+
+    run(story)
+
+
 def test_a_lost_reply_and_an_outage_neither_lose_nor_repeat_a_line(run: Callable[[Story], None]) -> None:
     async def story(bench: Bench) -> None:
         (trigger,) = await bench.triggers(1)

@@ -59,6 +59,17 @@ class Chat(Base):
             await asyncio.sleep(self.kwargs["every_s"])
         yield TriggerEvent(n)
 
+class Lingers(Wait):
+    '''Runs on after its event, and cleans up slowly.'''
+    async def run(self):
+        async for event in super().run():
+            yield event
+        print("after the event")
+    async def cleanup(self):
+        while not Path(self.kwargs["path"] + ".ended").exists():
+            await asyncio.sleep(0.05)
+        print("cleaned up")
+
 class Die(Base):
     async def run(self):
         await asyncio.sleep(self.kwargs.get("after_s", 0.3))

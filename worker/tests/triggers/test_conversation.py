@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import anyio
@@ -30,6 +30,7 @@ class Bench:
 
     def __init__(self, root: Path, clock: HandClock) -> None:
         self.noted: list[tuple[str, object]] = []
+        self.open_logs: list[set[Lease]] = []
         self.all = {name: self._host(name, root) for name in ("one", "two")}
         self.triggers = {lease: self._trigger(lease, self.all[name], root) for lease, name in ((OURS, "one"), (THEIRS, "two"))}
         self.conversation = Conversation(self, self, self, clock)  # type: ignore[arg-type]
@@ -69,6 +70,12 @@ class Bench:
     def take_lines(self, lease: Lease, text: bytes) -> None:
         self.noted.append(("lines", lease))
 
+    def complete_log(self, trigger: Trigger) -> None:
+        self.noted.append(("complete", trigger.lease))
+
+    def reconcile_logs(self, host: TriggerHost, open_logs: Collection[Lease]) -> None:
+        self.open_logs.append(set(open_logs))
+
     def supersede(self, lease: Lease, detail: str = "") -> None:
         self.noted.append(("superseded", lease))
 
@@ -86,14 +93,19 @@ Story = Callable[[Bench, Connection], Awaitable[None]]
 def run(tmp_path: Path, clock: HandClock) -> Callable[..., Bench]:
     """Connect host `one`, then run *story*."""
 
-    def run(story: Story, leases: list[frames.LeaseName] | None = None, stage: Stage = Stage.HOSTED) -> Bench:
+    def run(
+        story: Story,
+        leases: list[frames.LeaseName] | None = None,
+        stage: Stage = Stage.HOSTED,
+        open_logs: list[frames.LeaseName] | None = None,
+    ) -> Bench:
         bench = Bench(tmp_path, clock)
         bench.triggers[OURS].stage = stage
 
         async def main() -> None:
             ours, theirs = socket.socketpair()
             daemon_end, host_end = await _stream(ours), await _stream(theirs)
-            hello = frames.HostHello("one", "key of one", 1, [OURS] if leases is None else leases)
+            hello = frames.HostHello("one", "key of one", 1, [OURS] if leases is None else leases, open_logs)
             async with daemon_end, host_end, anyio.create_task_group() as tasks:
                 tasks.start_soon(bench.conversation.converse, hello, Connection(daemon_end))
                 await story(bench, Connection(host_end))
@@ -139,7 +151,7 @@ def test_a_host_can_not_act_for_another_host_s_trigger(run: Callable[..., Bench]
     async def story(bench: Bench, host: Connection) -> None:
         await host.send(frames.Fired(THEIRS, b"{}"))
         await host.send(frames.Cancelled(THEIRS))
-        await host.send(frames.Lines(1, [(THEIRS, b"forged\n")]))
+        await host.send(frames.Lines(1, [(THEIRS, b"forged\n")], [THEIRS]))
         await next_of(host, frames.LinesTaken)
         await host.send(frames.TriggerCall(7, THEIRS, "GET", "connections/vault", {}))
         answer = await next_of(host, frames.Answer)
@@ -152,12 +164,12 @@ def test_a_host_can_not_act_for_another_host_s_trigger(run: Callable[..., Bench]
 
 def test_a_host_acts_for_its_own_trigger(run: Callable[..., Bench]) -> None:
     async def story(bench: Bench, host: Connection) -> None:
-        await host.send(frames.Lines(1, [(OURS, b"line\n")]))
+        await host.send(frames.Lines(1, [(OURS, b"line\n")], [OURS]))
         await host.send(frames.TriggerCall(7, OURS, "GET", "connections/vault", {}))
         await next_of(host, frames.Answer)
         await host.send(frames.Fired(OURS, b"{}"))
         await next_of(host, frames.Taken)
-        assert bench.noted == [("lines", OURS), ("call", "connections/vault"), ("event", OURS)]
+        assert bench.noted == [("lines", OURS), ("complete", OURS), ("call", "connections/vault"), ("event", OURS)]
 
     run(story)
 
@@ -168,6 +180,24 @@ def test_a_cancelled_trigger_that_its_host_does_not_name_has_ended(run: Callable
         assert ("cancelled", OURS) in bench.noted
 
     run(story, [], stage=Stage.CANCELLING)
+
+
+def test_a_host_names_the_logs_that_it_has_not_completed(run: Callable[..., Bench]) -> None:
+    async def story(bench: Bench, host: Connection) -> None:
+        await next_of(host, frames.KeepTriggers)
+        assert bench.open_logs == [{OURS}]
+        assert bench.all["one"].completes_logs
+
+    run(story, open_logs=[OURS])
+
+
+def test_a_host_of_an_older_worker_completes_no_logs(run: Callable[..., Bench]) -> None:
+    async def story(bench: Bench, host: Connection) -> None:
+        await next_of(host, frames.KeepTriggers)
+        assert bench.open_logs == [set()]
+        assert not bench.all["one"].completes_logs
+
+    run(story)
 
 
 def test_an_invalid_frame_ends_only_the_connection(run: Callable[..., Bench]) -> None:

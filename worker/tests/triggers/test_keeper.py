@@ -64,7 +64,7 @@ class Bench:
         self.keeper.conversation = self
         self.keeper.report_end = lambda trigger: self.said.append("report_end")
         self.keeper.flush = lambda trigger: self.said.append("flush")
-        self.host = TriggerHost(root, job_files.HostSpec("h", "k", "", "", "", ""), None, 0.0)  # type: ignore[arg-type]
+        self.host = TriggerHost(root, job_files.HostSpec("h", "k", "", "", "", ""), None, 0.0, completes_logs=True)  # type: ignore[arg-type]
 
     # Hosts
 
@@ -79,7 +79,7 @@ class Bench:
         self.host.triggers.pop(trigger.lease, None)
 
     def claim(self, trigger: Trigger, host: TriggerHost) -> None:
-        trigger.host = host
+        trigger.host, trigger.host_id = host, host.spec.host_id
         host.triggers[trigger.lease] = trigger
 
     async def wait_until_settled(self, within_s: float) -> None:
@@ -89,6 +89,7 @@ class Bench:
 
     def start(self, trigger: Trigger) -> None:
         self.said.append("start")
+        assert self.keeper.order(trigger)
 
     def cancel(self, trigger: Trigger) -> None:
         self.said.append(f"cancel on_kill={trigger.runs_on_kill}")
@@ -421,5 +422,86 @@ def test_a_late_notice_of_the_end_does_not_lose_the_rest_of_the_log(run: Callabl
         bench.keeper.supersede(LEASE)
         bench.keeper.note_delivered(bench.trigger)
         assert bench.said == ["report_end", "flush"]
+
+    run(story)
+
+
+def test_the_log_of_a_fired_trigger_is_open_until_its_host_completes_it(run: Callable[[Story], Bench]) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.hosted()
+        bench.keeper.log_grew = lambda trigger: bench.said.append("log_grew")
+        bench.keeper.take_event(LEASE, FIRED)
+        assert bench.trigger.log_is_open
+        bench.keeper.reconcile_logs(bench.host, {LEASE})  # it has reconnected
+        assert bench.trigger.log_is_open
+        bench.keeper.complete_log(bench.trigger)
+        assert not bench.trigger.log_is_open
+        assert bench.said == ["report_end", "log_grew"]
+
+    run(story)
+
+
+def test_a_host_that_does_not_complete_logs_leaves_none_open(run: Callable[[Story], Bench]) -> None:
+    async def story(bench: Bench) -> None:
+        bench.host.completes_logs = False
+        await bench.hosted()
+        bench.keeper.take_event(LEASE, FIRED)
+        assert not bench.trigger.log_is_open
+
+    run(story)
+
+
+@pytest.mark.parametrize("end", ["reconnects without it", "dies"])
+def test_a_log_is_complete_if_its_host_has_no_more_of_it(run: Callable[[Story], Bench], end: str) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.hosted()
+        bench.keeper.take_event(LEASE, FIRED)
+        if end == "dies":
+            bench.keeper.host_died(bench.host, [], "it was killed")
+        else:
+            bench.keeper.reconcile_logs(bench.host, set())
+        assert not bench.trigger.log_is_open
+
+    run(story)
+
+
+def test_a_dead_host_s_triggers_are_handed_back_without_waiting_for_their_logs(run: Callable[[Story], Bench]) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.hosted()
+        bench.release(bench.trigger)
+        bench.keeper.host_died(bench.host, [bench.trigger], "it was killed")
+        assert not bench.trigger.log_is_open
+        assert isinstance(bench.trigger.ending, Decline)
+
+    run(story)
+
+
+def test_code_that_ignores_its_end_keeps_a_log_open_for_a_minute_at_most(run: Callable[[Story], Bench], clock: HandClock) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.hosted()
+        bench.keeper.take_event(LEASE, FIRED)
+        clock.now += 60
+        bench.keeper._complete_overdue_logs()
+        assert bench.trigger.log_is_open
+        clock.now += 1
+        bench.keeper._complete_overdue_logs()
+        assert not bench.trigger.log_is_open
+
+    run(story)
+
+
+@pytest.mark.parametrize("has_more", [True, False])
+def test_after_a_restart_the_host_of_a_fired_trigger_continues_its_log(run: Callable[[Story], Bench], has_more: bool) -> None:
+    async def story(bench: Bench) -> None:
+        stored = bench.spool.of(LEASE)
+        stored.store_offer(offer())
+        stored.store_event(TriggerEvent(kind=EventKind.FIRED))
+        bench.keeper.adopt()
+        assert bench.trigger.log_is_open
+        bench.keeper.reconcile_logs(bench.host, {LEASE} if has_more else ())
+        with anyio.fail_after(10):
+            while bench.trigger.log_is_open and not has_more:
+                await anyio.sleep(0.01)
+        assert (bench.trigger.log_is_open, bench.trigger.host_id) == ((True, "h") if has_more else (False, ""))
 
     run(story)

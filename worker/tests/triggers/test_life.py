@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from airflow_remote_protocol.messages import EventKind, IntentMode, JobKind, Outcome, StopReason
 from airflow_remote_protocol.states import JobState
+from airflow_remote_worker.loops import ship_triggers
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
 from ..conftest import eventually, is_running
@@ -130,6 +132,55 @@ def test_an_event_during_an_outage_is_delivered_afterwards(central: FakeCentral,
     assert payload(central, job_id) == "meanwhile"
     central.wait_until(lambda: b"trigger completed" in central.log_bytes(job_id), what=lambda: repr(central.log_bytes(job_id)))
     assert central.log_bytes(job_id).count(b"waiting for") == 1
+
+
+def test_the_log_of_a_fired_trigger_lasts_until_its_code_has_ended(central: FakeCentral, worker: TriggerWorker) -> None:
+    worker.start()
+    job_id, path = lingering(central, worker)
+    central.wait_until(lambda: b"after the event" in central.log_bytes(job_id))
+    shipped = len(central.log_bytes(job_id))
+    time.sleep(2 * ship_triggers.URGENT_S)  # the law to break: a log that central has so far is not a complete log
+    assert (worker.held(), len(central.log_bytes(job_id))) == ([f"{job_id}.1"], shipped)
+    path.touch()
+    eventually(lambda: not worker.held())
+    assert in_order(central.log_bytes(job_id), b"after the event", b"cleaned up", b"trigger completed")
+
+
+def lingering(central: FakeCentral, worker: TriggerWorker) -> tuple[str, Path]:
+    """Run a trigger until central has its event; return its job and the file that lets its code end."""
+    job_id = worker.defer("Lingers", path=str(worker.files / "a"))
+    eventually(lambda: worker.has_logged(job_id, b"waiting for"), timeout_s=SLOW_S)
+    worker.fire("a")
+    central.wait_for_state(job_id, JobState.SUCCEEDED)
+    return job_id, worker.files / "a.ended"
+
+
+def in_order(text: bytes, *parts: bytes) -> bool:
+    """Return whether the text has each part once, in this order."""
+    places = [text.find(part) for part in parts]
+    return places == sorted(places) and [text.count(part) for part in parts] == [1] * len(parts)
+
+
+def test_a_daemon_that_ends_before_the_code_of_a_fired_trigger_leaves_the_log_to_the_next(
+    central: FakeCentral, worker: TriggerWorker
+) -> None:
+    daemon = start_process(worker)
+    job_id, path = lingering(central, worker)
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait()
+    path.touch()
+    worker.start()
+    eventually(lambda: not worker.held())
+    assert in_order(central.log_bytes(job_id), b"waiting for", b"cleaned up", b"trigger completed")
+    assert central.job_epoch(job_id) == 1
+
+
+def test_a_host_that_dies_after_the_event_completes_the_log(central: FakeCentral, worker: TriggerWorker) -> None:
+    worker.start()
+    lingering(central, worker)
+    (host,) = worker.host_pids()
+    os.kill(host, signal.SIGKILL)
+    eventually(lambda: not worker.held())
 
 
 def test_a_lost_reply_changes_nothing(central: FakeCentral, worker: TriggerWorker) -> None:

@@ -114,6 +114,8 @@ class HostHello(msgspec.Struct, frozen=True, tag="host-hello"):
     pid: int
     leases: list[LeaseName] = []
     """The triggers that it runs, and those whose end the daemon has not acknowledged."""
+    open_logs: list[LeaseName] | None = None
+    """The triggers whose log is not complete at the daemon; None: the host is older and does not complete logs."""
 
 
 class KeepTriggers(msgspec.Struct, frozen=True, tag="keep-triggers"):
@@ -167,6 +169,8 @@ class Lines(msgspec.Struct, frozen=True, tag="lines"):
 
     number: int
     lines: list[tuple[LeaseName, bytes]]
+    complete: list[LeaseName] = []
+    """The triggers whose code has ended: their logs are complete with these lines."""
 
 
 class LinesTaken(msgspec.Struct, frozen=True, tag="lines-taken"):

@@ -35,7 +35,7 @@ IN_A_THREAD_FROM = 64_000
 
 
 class ShipTriggersLoop:
-    """*flushed* is called when central has all of an ended trigger's log."""
+    """*flushed* is called when central has all of an ended trigger's log: all that is here, once its host has completed it."""
 
     def __init__(self, link: Link, clock: Clock, flushed: Callable[[Trigger], None]) -> None:
         self.gzip = True
@@ -52,9 +52,11 @@ class ShipTriggersLoop:
         """Whether to send one log at a time, to find the one for which a whole request was refused."""
 
     def log_grew(self, trigger: Trigger) -> None:
-        """Note that the trigger's log has new lines."""
+        """Note that the trigger's log has new lines, or is complete."""
         self._grown[trigger] = None
         self._news.set()
+        if trigger in self._ended:
+            self._urgent.set()
 
     def flush(self, trigger: Trigger) -> None:
         """Ship the rest of the log of a trigger that has ended."""
@@ -158,7 +160,8 @@ class ShipTriggersLoop:
 
     def _done(self, trigger: Trigger, round_of: dict[Trigger, None]) -> None:
         round_of.pop(trigger, None)
-        if trigger in self._ended:
+        may_grow = trigger.log_is_open and not trigger.log.is_refused
+        if trigger in self._ended and not may_grow:
             del self._ended[trigger]
             self._grown.pop(trigger, None)
             self._flushed(trigger)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import math
+from collections.abc import Collection
 from typing import Protocol
 
 import anyio
@@ -49,6 +50,14 @@ class Keeper(Protocol):
     def take_cancelled(self, lease: Lease) -> None: ...
 
     def take_lines(self, lease: Lease, text: bytes) -> None: ...
+
+    def complete_log(self, trigger: Trigger) -> None:
+        """Note that the host sends no more lines of the trigger."""
+        ...
+
+    def reconcile_logs(self, host: TriggerHost, open_logs: Collection[Lease]) -> None:
+        """Complete the logs of this host's triggers, except *open_logs*, of which it has more lines."""
+        ...
 
     def supersede(self, lease: Lease, detail: str = ...) -> None: ...
 
@@ -103,6 +112,8 @@ class Conversation:
 
     def _reconcile(self, host: TriggerHost, hello: frames.HostHello) -> None:
         """Compare the triggers that the host runs with those that it should run, and send the orders for the difference."""
+        host.completes_logs = hello.open_logs is not None
+        self._keeper.reconcile_logs(host, {Lease(*lease) for lease in hello.open_logs or ()})
         named = {Lease(*lease) for lease in hello.leases}
         kept = [lease for lease in named if (trigger := self._keeper.find(lease)) and self._keeper.claim(trigger, host)]
         host.send(frames.KeepTriggers(list(kept)))
@@ -141,10 +152,11 @@ class Conversation:
             host.send(frames.Taken(frame.lease))
         elif isinstance(frame, frames.Lines):
             for name, text in frame.lines:
-                trigger = self._keeper.find(Lease(*name))
-                # Also for a trigger that has just ended here, but never for another host's, which may belong to another user.
-                if trigger is not None and trigger.host_id == host.spec.host_id:
+                if trigger := self._find_writer(host, name):
                     self._keeper.take_lines(trigger.lease, text)
+            for name in frame.complete:
+                if trigger := self._find_writer(host, name):
+                    self._keeper.complete_log(trigger)
             host.send(frames.LinesTaken(frame.number))
         elif isinstance(frame, frames.TriggerCall):
             if host.open_calls >= MOST_CALLS:
@@ -158,6 +170,11 @@ class Conversation:
 
     def _is_of(self, host: TriggerHost, lease: Lease) -> bool:
         return lease in host.triggers
+
+    def _find_writer(self, host: TriggerHost, name: frames.LeaseName) -> Trigger | None:
+        """Return the trigger if the host may write its log: also one that has ended, but never one of another host or user."""
+        trigger = self._keeper.find(Lease(*name))
+        return trigger if trigger is not None and trigger.host_id == host.spec.host_id else None
 
     async def _serve_call(self, host: TriggerHost, call: frames.TriggerCall) -> None:
         try:

@@ -46,6 +46,8 @@ class TriggerHost:
     idle_since: float | None = None
     has_connected: bool = False
     """It has connected to this daemon."""
+    completes_logs: bool = False
+    """It sends the end of each trigger's log. A host that an older daemon started does not."""
     triggers: dict[Lease, Trigger] = field(default_factory=dict)
     accesses: dict[Lease, JobAccess] = field(default_factory=dict)
     """Of the triggers that have made calls."""

@@ -60,7 +60,7 @@ class Hosts:
     def __init__(self, root: Path, site: Site, starter: Starter, clock: Clock) -> None:
         self.all: dict[str, TriggerHost] = {}
         self.on_died: Callable[[TriggerHost, list[Trigger], str], None] = lambda host, triggers, how: None
-        """Called when a host has ended that still had triggers; *how* describes the end for users."""
+        """Called when a host has ended, with the triggers that it still had; *how* describes the end for users."""
         self.on_change: Callable[[], None] = _do_nothing
         self.task_settings: Callable[[], str] = lambda: ""
         """Returns a text that changes with central's settings for tasks: a process keeps the settings that it started with."""
@@ -257,8 +257,8 @@ class Hosts:
         host.outgoing = None
         host.settled.set()
         triggers = list(host.triggers.values())
+        how = "its process was killed, ran out of memory, or code of a trigger ended it"
         if triggers:
-            how = "its process was killed, ran out of memory, or code of a trigger ended it"
             log.error("trigger host %s ended with %d triggers: %s\n%s", host.spec.host_id, len(triggers), how, host.log_tail())
             job_ids = [trigger.lease.job_id for trigger in triggers]
             if not host.is_alone and self._suspects.note_death(host.code, job_ids, self._clock.monotonic()):
@@ -266,8 +266,7 @@ class Hosts:
             for trigger in triggers:
                 self.release(trigger)
         await self._clean_up(host.dir, host.process)
-        if triggers:
-            self.on_died(host, triggers, how)
+        self.on_died(host, triggers, how)
         self.on_change()
 
     async def _clean_up(self, path: Path, process: ShimRecord | None) -> None:

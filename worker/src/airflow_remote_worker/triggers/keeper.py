@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,6 +59,9 @@ LOOKS_AT_ONCE = 8
 """Lookups of the code of one bundle; each takes a thread, which does not return while a network drive is unreachable."""
 MOST_EVENT = 2 * 1024 * 1024
 """Bytes; the host itself accepts 1 MiB at most (`shim/triggers/encoding.py`)."""
+LOG_WITHIN_S = 60.0
+"""How long the log of an ended trigger may stay open. Its host gives code after the event 10 s and `cleanup` 30 s
+(`shim/triggers/running.py`), but can't end code that ignores its cancellation."""
 ADOPTED_WITHIN_S = 10.0
 """A host reconnects within two seconds (`shim/triggers/channel.py`)."""
 LOOK_EVERY_S = 5.0
@@ -130,6 +133,7 @@ class TriggerKeeper:
             while True:
                 await self._clock.sleep(LOOK_EVERY_S)
                 self._stop_without_contact()
+                self._complete_overdue_logs()
 
     def find(self, lease: Lease) -> Trigger | None:
         return self.triggers.get(lease)
@@ -192,6 +196,7 @@ class TriggerKeeper:
         """Assign a trigger to the host that has connected and runs it; return whether the host must keep it."""
         if trigger.host is None and trigger.stage in (Stage.ADOPTED, Stage.CANCELLING):
             self._hosts.claim(trigger, host)
+            trigger.log_is_open = host.completes_logs
             if trigger.stage is Stage.ADOPTED:
                 trigger.stage = Stage.HOSTED
                 self._session.move(trigger.lease, JobPhase.RUNNING)
@@ -205,6 +210,7 @@ class TriggerKeeper:
             log.error("trigger %s: %s; it returns to the queue", trigger.lease, error)
             self._conclude(trigger, Decline(reason=f"the worker's notes about it are damaged: {error}"[:MAX_SHORT_TEXT]))
             return None
+        trigger.log_is_open = trigger.host is not None and trigger.host.completes_logs
         last = self._session.last_contact
         contact_at = self._clock.monotonic() if last is None else last
         return frames.StartTrigger(trigger.lease, bytes(offer.workload), offer.stop_after_s, contact_at)
@@ -263,8 +269,24 @@ class TriggerKeeper:
                 trigger.log.lost += text.count(b"\n")
             self.log_grew(trigger)
 
+    def complete_log(self, trigger: Trigger) -> None:
+        """Note that no more lines of the trigger will arrive."""
+        if trigger.log_is_open:
+            trigger.log_is_open = False
+            self.log_grew(trigger)  # the loop that ships it may have been waiting for this only
+
+    def reconcile_logs(self, host: TriggerHost, open_logs: Collection[Lease]) -> None:
+        """Complete the logs of the host's triggers, except *open_logs*, of which it has more lines."""
+        for trigger in list(self.triggers.values()):
+            if trigger.lease in open_logs:
+                if trigger.stage is Stage.ENDED and not trigger.host_id:
+                    trigger.host_id = host.spec.host_id  # an earlier daemon has stored its event
+            elif trigger.host_id == host.spec.host_id:
+                self.complete_log(trigger)
+
     def host_died(self, host: TriggerHost, triggers: list[Trigger], how: str) -> None:
         """Return the triggers of a host that has ended to the queue. Central limits how often that happens."""
+        self.reconcile_logs(host, ())
         for trigger in triggers:
             if trigger.stage is Stage.CANCELLING:
                 self._conclude(trigger, None)
@@ -384,7 +406,7 @@ class TriggerKeeper:
         self.flush(trigger)
 
     def _end(self, trigger: Trigger) -> None:
-        trigger.stage = Stage.ENDED
+        trigger.stage, trigger.ended_at = Stage.ENDED, self._clock.monotonic()
         self._session.move(trigger.lease, JobPhase.ENDED)
         self.on_freed()
 
@@ -410,6 +432,14 @@ class TriggerKeeper:
                 lease = trigger.lease
                 self.stop(Stop(job_id=lease.job_id, epoch=lease.epoch, reason=StopReason.SUPERSEDED, detail=detail))
 
+    def _complete_overdue_logs(self) -> None:
+        """Wait no longer for the end of a log whose host does not send it: the trigger would be held for ever."""
+        now = self._clock.monotonic()
+        for trigger in list(self.triggers.values()):
+            if trigger.stage is Stage.ENDED and trigger.log_is_open and now - trigger.ended_at > LOG_WITHIN_S:
+                log.warning("trigger %s: its code did not end within %.0f s; its log ends now", trigger.lease, LOG_WITHIN_S)
+                self.complete_log(trigger)
+
     # After a restart
 
     def adopt(self) -> None:
@@ -420,7 +450,7 @@ class TriggerKeeper:
             except (Damaged, OSError) as error:
                 where = self._spool.put_aside(stored)
                 log.error("trigger %s: %s; central queues it again; moved to %s", stored.lease, error, where)
-        if any(trigger.stage is Stage.ADOPTED for trigger in self.triggers.values()):
+        if self.triggers:
             assert self._tasks is not None, "the keeper is not running"
             self._tasks.start_soon(self._settle, name="adoption of triggers")
 
@@ -433,12 +463,14 @@ class TriggerKeeper:
         trigger.log.find()
         if event:
             trigger.stage, trigger.ending, trigger.has_fired = Stage.ENDED, event, True
+            # Its host may have lines that the earlier daemon did not store.
+            trigger.ended_at, trigger.log_is_open = self._clock.monotonic(), True
             self.report_end(trigger)
         else:
             trigger.stage = Stage.ADOPTED
 
     async def _settle(self) -> None:
-        """Start the adopted triggers that no adopted host runs."""
+        """Start the adopted triggers that no adopted host runs, and complete the logs that none writes."""
         await self._hosts.wait_until_settled(ADOPTED_WITHIN_S)
         for trigger in list(self.triggers.values()):
             if trigger.host is not None:
@@ -448,6 +480,8 @@ class TriggerKeeper:
                 self._begin(trigger)
             elif trigger.stage is Stage.CANCELLING:
                 self._conclude(trigger, None)
+            elif trigger.stage is Stage.ENDED and not trigger.host_id:
+                self.complete_log(trigger)
 
     def _hold(self, stored: TriggerDir, offer: Offer, phase: JobPhase) -> Trigger:
         lease = stored.lease

@@ -59,5 +59,9 @@ class Trigger:
     ending: Ending | None = None
     """Its end, until central has acknowledged it."""
     has_fired: bool = False
+    ended_at: float = 0.0
+    """When it ended (monotonic), or when this daemon found that it had."""
+    log_is_open: bool = False
+    """Whether its host may still send lines of its log: its code may run on after its event."""
     is_stored: bool = True
     """Whether the event is on disk. While it isn't, because the disk is full, its host keeps it."""

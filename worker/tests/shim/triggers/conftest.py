@@ -45,6 +45,7 @@ class StubDaemon:
         self.events: dict[frames.LeaseName, list[dict[str, Any]]] = {}
         self.cancelled: list[frames.LeaseName] = []
         self.logs: dict[frames.LeaseName, bytes] = {}
+        self.complete: list[frames.LeaseName] = []
         self.calls: list[frames.TriggerCall] = []
         self.blocked: list[frames.Blocked] = []
         self.kept: list[frames.LeaseName] | None = None
@@ -114,6 +115,7 @@ class StubDaemon:
         elif isinstance(frame, frames.Lines):
             for lease, text in frame.lines:
                 self.logs[lease] = self.logs.get(lease, b"") + text
+            self.complete += frame.complete
             if self.acknowledges:
                 self.send(frames.LinesTaken(frame.number))
         elif isinstance(frame, frames.TriggerCall):

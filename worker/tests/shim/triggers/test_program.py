@@ -160,6 +160,44 @@ def test_code_after_the_event_runs_and_further_events_are_dropped(host: Host, da
     assert [event["payload"] for event in daemon.events[lease]] == [1]
 
 
+@pytest.mark.parametrize("source", [ECHO, a_trigger("yield TriggerEvent(1)\nprint('unfinished', end='')"), "x = 1", WAITS])
+def test_the_daemon_learns_that_a_log_is_complete_with_its_last_line(host: Host, daemon: StubDaemon, source: str) -> None:
+    lease = host.run(source)
+    if source is WAITS:
+        wait_until(lambda: "waiting" in daemon.lines(lease))
+        assert daemon.complete == []
+        daemon.send(frames.CancelTrigger(lease))
+    wait_until(lambda: daemon.complete == [lease])
+    last = {ECHO: "trigger completed", "x = 1": "has no 'Trigger'", WAITS: "trigger completed"}.get(source, "unfinished")
+    assert last in str(daemon.log(lease)[-1])
+    later = host.run(WAITS)
+    wait_until(lambda: "waiting" in daemon.lines(later))
+    daemon.go_away()
+    daemon.start()
+    wait_until(lambda: len(daemon.hellos) == 2)
+    assert daemon.hellos[-1].open_logs == [later]
+
+
+def test_a_complete_log_that_was_not_acknowledged_is_sent_again(host: Host, daemon: StubDaemon) -> None:
+    daemon.acknowledges = False
+    lease = host.run(ECHO)
+    wait_until(lambda: daemon.complete == [lease])
+    daemon.go_away()
+    daemon.logs.clear()
+    daemon.acknowledges = True
+    daemon.start()
+    wait_until(lambda: daemon.complete == [lease, lease])
+    assert daemon.hellos[-1].open_logs == [lease]
+    assert "trigger completed" in daemon.lines(lease)
+
+
+def test_a_trigger_that_can_t_be_read_completes_its_empty_log(host: Host, daemon: StubDaemon) -> None:
+    lease = ("odd", 1)
+    daemon.send(frames.StartTrigger(lease, b"{}", contact_at=boottime.now()))
+    assert daemon.event(lease)["kind"] == "failed"
+    wait_until(lambda: daemon.complete == [lease])
+
+
 @pytest.mark.parametrize(
     "read",
     [
@@ -319,6 +357,7 @@ def test_a_log_without_a_daemon_is_bounded_and_its_gap_is_noted(host: Host, daem
     daemon.acknowledges = True
     daemon.start()
     wait_until(lambda: "lines of this log were lost here" in daemon.lines(lease))
+    wait_until(lambda: daemon.complete == [lease])
     assert all(json.loads(line) for line in daemon.logs[lease].splitlines())
 
 

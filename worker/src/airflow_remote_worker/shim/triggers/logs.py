@@ -41,8 +41,31 @@ class LogBook:
         self._sizes: dict[frames.LeaseName, int] = {}
         self._lost: dict[frames.LeaseName, int] = {}
         self._size = 0
+        self._open: dict[frames.LeaseName, None] = {}
+        """A set in order: the triggers whose log is not complete at the daemon."""
+        self._ended: dict[frames.LeaseName, None] = {}
+        """A set in order: those among them whose end is not sent yet."""
         self._sent: deque[frames.Lines] = deque()
         self._number = 0
+
+    def begin(self, lease: frames.LeaseName) -> None:
+        """Begin the log of a trigger. It may be the second start under this lease."""
+        with self._lock:
+            self._open[lease] = None
+            self._ended.pop(lease, None)
+
+    def end(self, lease: frames.LeaseName) -> None:
+        """Complete the log of a trigger whose code has ended: the daemon learns with the last line that it is the last one."""
+        with self._lock:
+            if lease not in self._sizes and (lost := self._lost.pop(lease, 0)):
+                self._keep_gap(lease, lost)
+            self._ended[lease] = None
+        self.notify()
+
+    def open(self) -> list[frames.LeaseName]:
+        """Return the triggers whose log is not complete at the daemon."""
+        with self._lock:
+            return list(self._open)
 
     def add(self, lease: frames.LeaseName, line: bytes) -> None:
         """Keep *line*, which ends with a newline."""
@@ -65,9 +88,9 @@ class LogBook:
         self.add(lease, format_line(event, level=level))
 
     def next(self) -> frames.Lines | None:
-        """Return the next batch to send; None if no lines are pending, or too many batches are unacknowledged."""
+        """Return the next batch to send; None if nothing is pending, or too many batches are unacknowledged."""
         with self._lock:
-            if not self._waiting or len(self._sent) >= MOST_BATCHES_UNDERWAY:
+            if not (self._waiting or self._ended) or len(self._sent) >= MOST_BATCHES_UNDERWAY:
                 return None
             size, lines = 0, []
             for lease in list(self._waiting):
@@ -76,8 +99,14 @@ class LogBook:
                 size += len(text)
                 if size >= BATCH:
                     break
+            # The line about lost lines follows the acknowledgement of those that were kept (`taken`).
+            complete = [lease for lease in self._ended if lease not in self._waiting and lease not in self._lost]
+            if not lines and not complete:
+                return None
+            for lease in complete:
+                del self._ended[lease]
             self._number += 1
-            batch = frames.Lines(self._number, lines)
+            batch = frames.Lines(self._number, lines, complete)
             self._sent.append(batch)
             return batch
 
@@ -85,7 +114,10 @@ class LogBook:
         """Drop the batches up to *number*, which the daemon has stored."""
         with self._lock:
             while self._sent and self._sent[0].number <= number:
-                for lease, text in self._sent.popleft().lines:
+                batch = self._sent.popleft()
+                for lease in batch.complete:
+                    self._open.pop(lease, None)
+                for lease, text in batch.lines:
                     self._size -= len(text)
                     self._sizes[lease] -= len(text)
                     if not self._sizes[lease]:

@@ -149,7 +149,7 @@ class HostProgram:
 
     def _hello(self) -> frames.HostHello:
         leases = list(dict.fromkeys([*self._triggers, *self._channel.unacknowledged()]))
-        return frames.HostHello(self._spec.host_id, self._spec.key, os.getpid(), leases)
+        return frames.HostHello(self._spec.host_id, self._spec.key, os.getpid(), leases, self._book.open())
 
     def _receive(self, frame: frames.Frame) -> None:
         if isinstance(frame, frames.KeepTriggers):
@@ -179,11 +179,13 @@ class HostProgram:
         lease = order.lease
         if lease in self._triggers or lease in self._channel.unacknowledged():
             return
+        self._book.begin(lease)
         running = Running(lease, stop_after_s=order.stop_after_s, contact_at=order.contact_at)
         try:
             workload = msgspec.json.decode(order.workload)
             running.ti = compat.task_instance_of(workload["ti"])
         except Exception as error:
+            self._book.end(lease)
             self._channel.end(frames.Fired(lease, encode_failure(error, "the trigger's workload can't be read")))
             return
         self._triggers[lease] = running
@@ -232,6 +234,7 @@ class HostProgram:
     def _remove(self, running: Running) -> None:
         if self._triggers.get(running.lease) is running:
             del self._triggers[running.lease]
+            self._book.end(running.lease)
         self._idle_since = boottime.now()
 
     # Without a daemon
