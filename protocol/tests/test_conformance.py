@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 from airflow_remote_protocol import conformance
 from airflow_remote_protocol.codec import encode
-from airflow_remote_protocol.conformance import leases
+from airflow_remote_protocol.conformance import every_request, leases
 from airflow_remote_protocol.conformance.central import Response
 from airflow_remote_protocol.conformance.expect import expect_refusal
 from airflow_remote_protocol.errors import ProblemCode, make_problem
@@ -32,6 +34,17 @@ def test_every_check_takes_a_central_and_nothing_else() -> None:
 
 def test_a_check_reads_as_a_sentence() -> None:
     assert conformance.sentence(leases.check_accepting_is_idempotent) == "accepting is idempotent"
+
+
+def test_the_rules_for_every_request_ask_for_every_route_of_the_document() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    written = [found.groups() for found in re.finditer(r"^\| \[`(\S+) ([^`?]+)[^`]*`\]", document, re.MULTILINE)]
+    asked = every_request.all_routes()
+    for method, path in written:
+        pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path).replace(r"\{path\}", ".+"))
+        of_route = [(by, to) for by, to in asked if method in (by, "*") and re.fullmatch(pattern, to.partition("?")[0])]
+        assert len(of_route) == 1, f"requests for {method} {path}: {of_route}"
+    assert len(written) >= 17
 
 
 def _is_check(member: object) -> bool:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from airflow_remote_protocol import conformance
-from airflow_remote_protocol.conformance import intents, polls
+from airflow_remote_protocol.conformance import every_request, intents, polls
 from airflow_remote_provider import compat
+from airflow_remote_provider.api.worker_v1.routes import routes
+from starlette.routing import Match
 
 from testkit.central import ServedCentral
 from testkit.fixtures import KINDS
@@ -33,3 +35,14 @@ def test_central_conforms(check: conformance.Check, central: ServedCentral) -> N
     if check in WITHOUT_NOTIFICATIONS_SLOW and compat.engine().dialect.name == "mysql":
         pytest.skip("takes long where the database can't notify; runs on SQLite")
     check(central)
+
+
+def test_each_route_of_this_central_is_among_those_that_the_suite_asks_for() -> None:
+    *served, other_paths = routes(None)  # type: ignore[arg-type]  # nothing is called
+    assert other_paths.path == "/{path:path}"
+    asked = [
+        {"type": "http", "method": method, "path": f"/{path.partition('?')[0]}"} for method, path in every_request.all_routes()
+    ]
+    for route in served:
+        assert sum(route.matches(scope)[0] is Match.FULL for scope in asked) == 1, route.path
+    assert len(served) == len(asked)

@@ -34,7 +34,7 @@ def check_an_unknown_route_is_not_found(central: CentralUnderTest) -> None:
 
 
 def check_every_route_without_a_credential_is_unauthorized(central: CentralUnderTest) -> None:
-    for method, path in _all_routes():
+    for method, path in all_routes():
         headers = {MARKER_HEADER: PROTOCOL_VERSION, SESSION_HEADER: unique("session"), EPOCH_HEADER: "1"}
         expect_refusal(ask(central, method, path, headers), ProblemCode.UNAUTHORIZED)
 
@@ -103,12 +103,13 @@ def check_ping_returns_the_name_and_the_time(central: CentralUnderTest) -> None:
 
 
 def _expect_unauthorized_everywhere(caller: Caller) -> None:
-    for method, path in _all_routes():
+    for method, path in all_routes():
         if path != "enrol":
             expect_refusal(caller.call(method, path, epoch=1), ProblemCode.UNAUTHORIZED)
 
 
-def _all_routes() -> list[tuple[str, str]]:
+def all_routes() -> list[tuple[str, str]]:
+    """Return the method and the path of a request of each route of docs/protocol.md."""
     job = f"jobs/{uuid.uuid4()}"
     return [
         ("POST", "enrol"),
@@ -119,6 +120,9 @@ def _all_routes() -> list[tuple[str, str]]:
         ("GET", "ping"),
         ("POST", "leave"),
         ("POST", "log?stretch=a&offset=0"),
+        ("POST", "logs"),
+        ("POST", "usage"),
+        ("POST", "runtime"),
         ("POST", "inventory"),
         ("GET", f"trees/{'0' * 64}/pack"),
         ("POST", f"trees/{'0' * 64}/blobs"),
@@ -126,5 +130,6 @@ def _all_routes() -> list[tuple[str, str]]:
         ("POST", f"{job}/decline"),
         ("POST", f"{job}/report"),
         ("POST", f"{job}/log?offset=0"),
+        ("POST", f"{job}/event"),
         ("GET", f"{job}/execution/variables/any"),
     ]
