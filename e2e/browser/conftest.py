@@ -21,7 +21,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 """A computer that runs Airflow, workers and a browser at the same time is sometimes slow."""
 
 OpenPage = Callable[..., Page]

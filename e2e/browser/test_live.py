@@ -82,7 +82,7 @@ def test_an_api_server_that_ends_does_not_wait_for_its_streams(central: Airflow)
     assert began.wait(20)
     central.process("api-server-live").send(signal.SIGTERM)
     stopped = time.monotonic()
-    listener.join(60)
-    assert ended and ended[0] - stopped < 15, "a stream would last five minutes"
+    listener.join(90)
+    assert ended and ended[0] - stopped < 60, "a stream would last five minutes"
     wait_until(lambda: not central.is_running("api-server-live"), timeout_s=30, what="the API server has ended")
     central.stop_process("api-server-live")

@@ -85,6 +85,6 @@ def test_removing_an_online_worker_needs_confirmation(central: Airflow, rebuilt_
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(NAME)
     dialog.get_by_role("button", name="Remove").click()
-    wait_until(lambda: _presence(central, NAME) == [], timeout_s=10, what="it is removed")
+    wait_until(lambda: _presence(central, NAME) == [], timeout_s=60, what="it is removed")
     assert rebuilt_worker.wait() != 0
     assert f"new enrolment token; then: airflow-remote-worker join {central.url}" in rebuilt_worker.tail()
