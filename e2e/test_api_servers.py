@@ -53,9 +53,9 @@ def test_tasks_and_kills_reach_the_workers_of_both(redundant: Airflow, sides: di
 def test_the_logs_of_both_workers_are_shown(redundant: Airflow, sides: dict[str, Worker], tmp_path: Path) -> None:
     run, _ = _start(redundant, tmp_path)
     for side in sides:
-        wait_until(lambda side=side: "Running command" in redundant.task_log("both_sides", run, side), timeout_s=10, what="a log")
+        wait_until(lambda side=side: "Running command" in redundant.task_log("both_sides", run, side), timeout_s=60, what="a log")
     redundant.api("PATCH", f"dags/both_sides/dagRuns/{run}", json={"state": "failed"})
-    wait_until(lambda: all(job["ended_at"] for job in redundant.jobs(run)), timeout_s=10, what="both have ended")
+    wait_until(lambda: all(job["ended_at"] for job in redundant.jobs(run)), timeout_s=60, what="both have ended")
 
 
 def test_a_kill_arrives_although_an_api_server_has_died(redundant: Airflow, sides: dict[str, Worker], tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_kill_arrives_although_an_api_server_has_died(redundant: Airflow, side
     redundant.start_another_api_server(called="api-server-2")
     _wait_until_gone(pids["west"], DUTY_PASSES_WITHIN_S + GONE_WITHIN_S)
     # The worker is stopped after this test: a job whose end central does not receive would fill a slot in later tests.
-    wait_until(lambda: all(job["ended_at"] for job in redundant.jobs(run)), timeout_s=10, what="central has received both ends")
+    wait_until(lambda: all(job["ended_at"] for job in redundant.jobs(run)), timeout_s=60, what="central has received both ends")
 
 
 def _start(central: Airflow, directory: Path) -> tuple[str, dict[str, int]]:

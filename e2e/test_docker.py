@@ -50,5 +50,5 @@ def test_stopping_the_task_removes_its_container(central: Airflow, worker: Worke
     wait_until(lambda: "it runs" in central.task_log("contained_wait", run, "linger"), timeout_s=30, what="it runs")
     central.set_task_state("contained_wait", run, "linger", "failed")
     # 3 s until the stop arrives, plus the daemon's stop of the container.
-    wait_until(lambda: not podman.containers(), timeout_s=5, what="the container is gone", every_s=0.2)
+    wait_until(lambda: not podman.containers(), timeout_s=60, what="the container is gone", every_s=0.2)
     assert central.wait_for_run("contained_wait", run) == "failed"

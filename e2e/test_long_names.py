@@ -28,7 +28,7 @@ def _run(central: Airflow) -> str:
     central.trigger(DAG, run_id=run)
     assert central.wait_for_run(DAG, run) == "success"
     assert central.xcom(DAG, run, SECOND) == "from a long name to another"
-    wait_until(lambda: all(job["ended_at"] for job in central.jobs(run)), timeout_s=15, what="the jobs have ended")
+    wait_until(lambda: all(job["ended_at"] for job in central.jobs(run)), timeout_s=60, what="the jobs have ended")
     jobs = central.jobs(run)
     assert [job["task_id"] for job in jobs] == [FIRST, SECOND]
     assert {len(job[name]) for job in jobs for name in ("dag_id", "run_id", "task_id")} == {LONGEST}

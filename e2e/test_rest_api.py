@@ -74,10 +74,10 @@ def _pause_and_resume(worker: Worker, op: httpx.Client, viewer: httpx.Client) ->
 
     paused = _ok(op.put("/workers/hand-1/intent", json={"mode": "pause", "reason": "patching"}))
     assert (paused["intent"], paused["intent_by"], paused["intent_reason"]) == ("pause", "op", "patching")
-    wait_until(lambda: "patching" in worker.tail(), timeout_s=10, what="the worker receives the pause and its reason")
+    wait_until(lambda: "patching" in worker.tail(), timeout_s=60, what="the worker receives the pause and its reason")
     wait_until(
         lambda: _ok(viewer.get("/workers/hand-1"))["intent_heard"],
-        timeout_s=10,
+        timeout_s=60,
         what="central knows that the worker has the intent",
     )
     _ok(op.put("/workers/hand-1/queues", json={"queues": ["default", "by-hand"]}))

@@ -46,7 +46,7 @@ def test_deleting_the_dag_run_ends_the_processes(central: Airflow, worker: Worke
     run, pids = _start(central, "lingering", tmp_path)
     central.delete_run("lingering", run)
     _assert_gone(pids)
-    wait_until(lambda: central.jobs(run)[0]["ended_at"], timeout_s=10, what="the job has ended")
+    wait_until(lambda: central.jobs(run)[0]["ended_at"], timeout_s=60, what="the job has ended")
     assert central.is_running("scheduler")
 
 

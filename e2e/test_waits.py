@@ -163,8 +163,8 @@ def test_a_wait_that_takes_too_long_fails_its_task_and_cancels_its_trigger(
     run = central.trigger("waits_too_long", {"directory": str(tmp_path)})
     assert central.wait_for_run("waits_too_long", run) == "failed"
     assert "Trigger timeout" in central.task_log("waits_too_long", run, "wait")
-    wait_until(lambda: _states(central, run) == ["revoked"], timeout_s=15, what="the trigger's job is revoked")
-    wait_until(lambda: not list(waiting_worker.state.glob("triggers/*")), timeout_s=15, what="the worker has deleted it")
+    wait_until(lambda: _states(central, run) == ["revoked"], timeout_s=40, what="the trigger's job is revoked")
+    wait_until(lambda: not list(waiting_worker.state.glob("triggers/*")), timeout_s=40, what="the worker has deleted it")
     assert not (tmp_path / "go.killed").exists(), "no user has acted"
 
 

@@ -23,6 +23,22 @@ def talking():
     talk()
 
 
+@dag(schedule=None, params={"lines": Param(8, type="integer"), "directory": Param("", type="string")})
+def conversing():
+    @task(executor=REMOTE)
+    def talk(params: dict | None = None) -> None:
+        """Print lines, each after the reader has created the file that is named after the one before."""
+        import time
+        from pathlib import Path
+
+        for number in range(params["lines"]):
+            print(f"line {number}: grüße ☃")
+            while not (Path(params["directory"]) / str(number)).exists():
+                time.sleep(0.05)
+
+    talk()
+
+
 @dag(schedule=None)
 def shouting():
     @task(executor=REMOTE)
@@ -62,5 +78,6 @@ def mumbling():
 
 
 talking()
+conversing()
 shouting()
 mumbling()

@@ -32,7 +32,7 @@ def test_a_job_that_cannot_be_prepared_delays_no_other(site: Site, tmp_path: Pat
 def test_a_poll_that_was_cut_gets_no_offer(site: Site, tmp_path: Path) -> None:
     """10. Central detects that a parked poll's connection is closed; the next poll gets the offer, which is the first one."""
     polls = site.network.count("POST", "/poll$")
-    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked", every_s=0.02)
+    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=60, what="a poll is parked", every_s=0.02)
     time.sleep(0.1)
     site.network.cut()
     durable_run = DurableRun.begin(site, tmp_path)
@@ -43,7 +43,7 @@ def test_a_poll_that_was_cut_gets_no_offer(site: Site, tmp_path: Path) -> None:
 def test_an_offer_to_a_poll_that_died_unseen_comes_back_within_its_deadline(site: Site, tmp_path: Path) -> None:
     """10. Central can't detect that the worker is gone; the offer has a deadline, and the task runs once, at try 1."""
     site.worker.kill()
-    wait_until(lambda: site.network.connections == 0, timeout_s=10, what="its connections are closed")
+    wait_until(lambda: site.network.connections == 0, timeout_s=60, what="its connections are closed")
     site.worker.start()
     wait_until(lambda: site.worker.status()["free_slots"], timeout_s=30, what="its runtime has passed the canary")
     polls = site.network.count("POST", "/poll$")
@@ -54,7 +54,7 @@ def test_an_offer_to_a_poll_that_died_unseen_comes_back_within_its_deadline(site
     durable_run = DurableRun.begin(site, tmp_path, wait=False)
     offered = wait_until(
         lambda: [job for job in durable_run.jobs() if job["epoch"]],
-        timeout_s=10,
+        timeout_s=60,
         what="a job is offered to the stopped daemon",
         every_s=0.05,
     )
@@ -66,5 +66,5 @@ def test_an_offer_to_a_poll_that_died_unseen_comes_back_within_its_deadline(site
     durable_run.wait_until_it_runs()
     took = time.monotonic() - begin
     print(f"came back after {took:.1f} s")
-    assert took < OFFER_DEADLINE_S + 8
+    assert took < OFFER_DEADLINE_S + 30, "the start of a daemon and of a task on a busy computer"
     durable_run.assert_nothing_is_lost_or_doubled()

@@ -26,7 +26,7 @@ def test_sigterm_waits_for_running_jobs_and_takes_no_new_ones(central: Airflow, 
     (tmp_path / "short").touch()
     run, _ = begin(central, tmp_path)
     os.kill(worker.pid, signal.SIGTERM)
-    wait_until(lambda: status(worker)["phase"] == "draining", timeout_s=5, what="it drains")
+    wait_until(lambda: status(worker)["phase"] == "draining", timeout_s=60, what="it drains")
     later = tmp_path / "later"
     later.mkdir()
     (later / "short").touch()
@@ -47,9 +47,9 @@ def test_a_second_sigterm_ends_the_daemon_and_the_next_one_adopts_the_jobs(
     (tmp_path / "short").touch()
     run, pid = begin(central, tmp_path)
     os.kill(worker.pid, signal.SIGTERM)
-    wait_until(lambda: status(worker)["phase"] == "draining", timeout_s=5, what="it drains")
+    wait_until(lambda: status(worker)["phase"] == "draining", timeout_s=60, what="it drains")
     os.kill(worker.pid, signal.SIGTERM)
-    wait_until(lambda: not worker.is_running(), timeout_s=5, what="the daemon has ended")
+    wait_until(lambda: not worker.is_running(), timeout_s=60, what="the daemon has ended")
     assert psutil.pid_exists(pid)
     worker.start()
     assert central.wait_for_run("patient", run) == "success"
@@ -63,7 +63,7 @@ def test_a_task_that_ignores_sigterm_and_its_daemon_are_killed(central: Airflow,
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2 and all(psutil.pid_exists(pid) for pid in pids)
     central.set_task_state("daemonising", run, "linger", "failed")
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), timeout_s=15, what="both have ended")
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), timeout_s=60, what="both have ended")
     wait_until(lambda: central.jobs(run)[0]["ended_at"], timeout_s=20, what="the job has ended")
     (job,) = central.jobs(run)
     wait_until(lambda: closed(worker, job["id"]), timeout_s=20, what="the worker has sent everything")
@@ -81,7 +81,7 @@ def test_a_task_that_ended_with_a_reboot_is_reported_once_and_retried(central: A
     worker.kill()
     for stray in {*worker.stray_pids(), pid}:  # the task's title has overwritten its environment
         os.kill(stray, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(pid), timeout_s=10, what="all have ended")
+    wait_until(lambda: not psutil.pid_exists(pid), timeout_s=60, what="all have ended")
     (note,) = worker.state.glob(f"jobs/{job['id']}.*/shim.json")
     shim = json.loads(note.read_bytes())
     earlier = {"pid": shim["pid"], "start_time": shim["start_time"], "birth_mark": "00000000-earlier-boot:1"}
@@ -104,7 +104,7 @@ def begin(central: Airflow, directory: Path) -> tuple[str, int]:
     """Start the Dag `patient`; return its run and its task's pid."""
     run = central.trigger("patient", {"directory": str(directory)})
     wait_until((directory / "tries").exists, timeout_s=60, what="the task runs")
-    wait_until(lambda: (directory / "tries").read_text().strip(), timeout_s=5, what="it has written its pid")
+    wait_until(lambda: (directory / "tries").read_text().strip(), timeout_s=60, what="it has written its pid")
     return run, int((directory / "tries").read_text())
 
 

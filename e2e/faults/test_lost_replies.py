@@ -52,7 +52,7 @@ def test_a_lost_offer_is_repeated(site: Site, tmp_path: Path) -> None:
     lost = site.network.drop_replies("POST", "/poll$", count=ANY, when=offers)
     polls = site.network.count("POST", "/poll$")
     wait_until(
-        lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is parked that the rule applies to"
+        lambda: site.network.count("POST", "/poll$") > polls, timeout_s=60, what="a poll is parked that the rule applies to"
     )
     durable_run.append(DurableRun.begin(site, tmp_path, wait=False))
     unanswered: set[str] = set()
@@ -89,7 +89,7 @@ def test_a_lost_reply_to_a_decline(site: Site, tmp_path: Path) -> None:
     """
     before = DurableRun.begin(site, tmp_path / "before")  # keeps the draining worker alive for a moment
     polls = site.network.count("POST", "/poll$")
-    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=10, what="a poll is fresh", every_s=0.02)
+    wait_until(lambda: site.network.count("POST", "/poll$") > polls, timeout_s=60, what="a poll is fresh", every_s=0.02)
     site.network.stall()
     lost = site.network.drop_replies("POST", "/decline$", count=TIMES)
     after = DurableRun.begin(site, tmp_path / "after", wait=False)
@@ -97,7 +97,7 @@ def test_a_lost_reply_to_a_decline(site: Site, tmp_path: Path) -> None:
         lambda: any(job["state"] == "offered" for job in after.jobs()), timeout_s=30, what="a job is offered", every_s=0.05
     )
     site.worker.drain(wait=False)
-    wait_until(lambda: "draining (" in site.worker.tail(2), timeout_s=5, what="the worker drains", every_s=0.02)
+    wait_until(lambda: "draining (" in site.worker.tail(2), timeout_s=60, what="the worker drains", every_s=0.02)
     site.network.heal()
     site.worker.wait()
     assert lost.hits >= 1

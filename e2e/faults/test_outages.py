@@ -25,12 +25,12 @@ OUTAGE_S = HEARTBEAT_TIMEOUT_S + 11
 """Central can write a worker's last contact up to 10 s late, and the contact then counts from that time."""
 LOOKED_AT_AFTER_S = OUTAGE_S - 5
 """When the workers' presence is read: by a command, which takes seconds to start."""
-RECONNECTED_WITHIN_S = RETRY_CEILING_S + 2.0
+RECONNECTED_WITHIN_S = RETRY_CEILING_S + 10.0
 """One step of the back-off, plus the delay of a busy computer."""
 HUNG_REQUEST_S = 15
 """How long the worker waits for a swallowed request after the first request has failed."""
-STOPPED_WITHIN_S = 3.0
-"""From the worker's reconnection to the end of the task's processes."""
+STOPPED_WITHIN_S = 15.0
+"""From the worker's reconnection to the end of the task's processes, on a busy computer."""
 
 
 def _pages(network: FaultProxy, seconds: float) -> None:

@@ -63,13 +63,13 @@ def assert_arrived_once(central: Airflow, run: str, gate: Gate, ended_at: float)
     rows = central.query(
         "SELECT extract(epoch FROM end_date) AS at FROM task_instance WHERE run_id = :run AND task_id = 'push'", run=run
     )
-    assert abs(float(rows[0]["at"]) - ended_at) < 5, "its end date is the time of its end, not of the report to central"
+    assert float(rows[0]["at"]) <= ended_at, "its end date is the time of its end, not of the report to central"
     successes = central.query(
         "SELECT count(*) AS n FROM log WHERE run_id = :run AND task_id = 'push' AND event = 'success'", run=run
     )
     assert successes[0]["n"] == 1
     (job,) = central.jobs(run)
-    wait_until(lambda: central.jobs(run)[0]["state"] == "succeeded", timeout_s=15, what="the job is reported")
+    wait_until(lambda: central.jobs(run)[0]["state"] == "succeeded", timeout_s=60, what="the job is reported")
     assert job["epoch"] == 1
 
 
@@ -80,7 +80,7 @@ def test_a_task_ends_while_the_api_server_is_stopped(central: Airflow, worker: W
     gate.open()
     wait_for_end(worker, job)
     ended_at = time.time()
-    wait_until(lambda: free_slots(worker) == 4, timeout_s=10, what="the slot is free")
+    wait_until(lambda: free_slots(worker) == 4, timeout_s=60, what="the slot is free")
     time.sleep(5)
     central.start_api_server()
     assert_arrived_once(central, run, gate, ended_at)
@@ -101,7 +101,7 @@ def test_a_task_whose_writes_central_refuses_never_succeeds(central: Airflow, wo
     log = central.task_log("refused_pushes", run, "push")
     assert "Central refused a write that the task made while central was unreachable: PATCH" in log
     assert "skip-downstream" in log
-    wait_until(lambda: central.jobs(run)[0]["state"] == "failed", timeout_s=15, what="the job is reported")
+    wait_until(lambda: central.jobs(run)[0]["state"] == "failed", timeout_s=60, what="the job is reported")
 
 
 def test_a_task_ends_while_the_api_server_hangs(central: Airflow, worker: Worker, gate: Gate) -> None:
@@ -157,7 +157,7 @@ def test_a_users_action_takes_precedence_over_earlier_writes_of_the_task(central
     wait_for_end(worker, job)
     assert (job / "outbox").exists()
     central.set_task_state("stumbling", run, "stumble", "success")
-    wait_until(lambda: central.jobs(run)[0]["stop_reason"], timeout_s=10, what="central revokes the job")
+    wait_until(lambda: central.jobs(run)[0]["stop_reason"], timeout_s=60, what="central revokes the job")
     worker.start()
     wait_until(lambda: central.jobs(run)[0]["state"] == "revoked", timeout_s=20, what="the job has ended")
     assert central.task_instance("stumbling", run, "stumble")["state"] == "success"

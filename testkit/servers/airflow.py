@@ -305,7 +305,7 @@ class Airflow:
         path = f"dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}"
         return dict(self.api("GET", path if map_index < 0 else f"{path}/{map_index}"))
 
-    def wait_for_task(self, dag_id: str, run_id: str, task_id: str, *states: str, timeout_s: float = 60) -> str:
+    def wait_for_task(self, dag_id: str, run_id: str, task_id: str, *states: str, timeout_s: float = 120) -> str:
         """Return the task's state as soon as it is one of *states*."""
 
         def state() -> str | None:
