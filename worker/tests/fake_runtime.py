@@ -6,6 +6,7 @@ write METHOD PATH   a call without a needed answer: goes to the outbox if centra
 log TEXT            a line into task.log
 bytes N             N bytes into task.log
 sleep SECONDS       unless a stop comes: then the job ends as stopped
+await FILE          sleep until the file exists
 deaf SECONDS        sleep and ignore stops
 stray SECONDS       leave a process behind in its own session
 die                 exit without a result
@@ -152,6 +153,9 @@ def host(job_dir: Path) -> int:
                     log.write(os.urandom(int(rest)))
                 elif verb == "sleep":
                     daemon.sleep(float(rest))
+                elif verb == "await":
+                    while not Path(rest).exists():
+                        daemon.sleep(0.05)
                 elif verb == "deaf":
                     signal.signal(signal.SIGTERM, signal.SIG_IGN)
                     time.sleep(float(rest))

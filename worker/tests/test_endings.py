@@ -67,12 +67,12 @@ def test_a_signal_takes_no_new_jobs_and_waits_for_running_ones(central: FakeCent
 def test_after_the_drain_timeout_jobs_run_on_and_are_adopted(central: FakeCentral, worker: RunningWorker) -> None:
     settings(worker, "drain_timeout_s = 1")
     process = worker.start_process()
-    job_id, pid = running_job(central, worker, "sleep 5\nlog end\nexit 0")
-    begun = time.monotonic()
+    go = worker.bundle / "go"
+    job_id, pid = running_job(central, worker, f"await {go}\nlog end\nexit 0")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == EXIT_OK
-    assert time.monotonic() - begun < 4
+    assert process.wait(60) == EXIT_OK
     assert is_running(pid)
+    go.touch()
     worker.start_process()
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
     assert events(central, job_id) == ["up", "end"]
@@ -83,13 +83,15 @@ def test_a_second_signal_ends_the_daemon_at_once_and_kills_nothing(
     central: FakeCentral, worker: RunningWorker, first: int, second: int
 ) -> None:
     process = worker.start_process()
-    job_id, pid = running_job(central, worker, "sleep 4\nlog end\nexit 0")
+    go = worker.bundle / "go"
+    job_id, pid = running_job(central, worker, f"await {go}\nlog end\nexit 0")
     process.send_signal(first)
     time.sleep(0.3)
     assert process.poll() is None
     process.send_signal(second)
-    assert process.wait(5) == EXIT_OK
+    assert process.wait(60) == EXIT_OK
     assert is_running(pid)
+    go.touch()
     worker.start_process()
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=20)
     assert events(central, job_id) == ["up", "end"]
@@ -210,7 +212,7 @@ def test_processes_of_a_vanished_shim_are_ended_before_the_job_is_reported(centr
     assert any(f"ended the processes that it left: sleep ({stray})" in event for event in events(central, job_id))
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 def test_a_thousand_jobs_leave_no_process_and_no_zombie(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     job_ids = [worker.enqueue("run\nexit 0") for _ in range(1000)]
@@ -230,7 +232,7 @@ def test_a_thousand_jobs_leave_no_process_and_no_zombie(central: FakeCentral, wo
 def test_a_hanging_drive_delays_no_other_job_and_is_named(
     central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparation, "PREPARE_WITHIN_S", 2.0)
+    monkeypatch.setattr(preparation, "PREPARE_WITHIN_S", 300.0)
     answer = threading.Event()
     find = preparation.find_code
 
@@ -241,12 +243,13 @@ def test_a_hanging_drive_delays_no_other_job_and_is_named(
 
     monkeypatch.setattr(preparation, "find_code", hang)
     worker.start()
-    slow = central.enqueue("q", workload={"dag_rel_path": "far_away.py"})
-    eventually(lambda: central.job_state(slow) == "offered")
-    begun = time.monotonic()
+    hangs = central.enqueue("q", workload={"dag_rel_path": "far_away.py"})
+    eventually(lambda: central.job_state(hangs) == "offered")
     quick = worker.enqueue("run\nexit 0")
     central.wait_for_state(quick, JobState.SUCCEEDED)
-    assert time.monotonic() - begun < 1.5
+    assert central.job_state(hangs) == "offered"
+    monkeypatch.setattr(preparation, "PREPARE_WITHIN_S", 1.0)
+    slow = central.enqueue("q", workload={"dag_rel_path": "far_away.py"})
     central.wait_for_state(slow, JobState.FAILED)
     report = central.job(slow).report
     assert report and report.outcome is Outcome.UNPREPARED

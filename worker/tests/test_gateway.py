@@ -59,7 +59,7 @@ async def shim(gateway: LocalGateway, key: str = "right") -> AsyncIterator[Conne
 
 def run(main: Callable[[], object]) -> None:
     async def timed() -> None:
-        with anyio.fail_after(15):
+        with anyio.fail_after(60):
             await main()  # type: ignore[misc]
 
     anyio.run(timed)
@@ -315,7 +315,7 @@ def test_a_call_that_can_t_be_spooled_waits_for_earlier_writes(call: frames.Call
             await anyio.sleep(0.05)
             assert not link.calls
             outbox.empty()
-            with anyio.fail_after(5):
+            with anyio.fail_after(60):
                 while not answers:
                     await anyio.sleep(0.01)
         assert isinstance(answers[0], frames.Answer)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import anyio
 import pytest
@@ -24,9 +23,7 @@ def test_a_call_that_never_returns_delays_neither_the_loop_nor_its_end() -> None
         with pytest.raises(TimeoutError):
             await run_in_daemon_thread(never.wait, within_s=0.1, name="hangs")
 
-    begun = time.monotonic()
-    anyio.run(main)
-    assert time.monotonic() - begun < 5
+    anyio.run(main)  # would not return before the call does
     (left,) = [thread for thread in threading.enumerate() if thread.name == "hangs"]
     assert left.daemon  # Python doesn't wait for it
     never.set()

@@ -28,11 +28,12 @@ def start(*argv: str) -> tuple[subprocess.Popen[bytes], ShimRecord]:
     return child, record(frames.Spawned(job_dir="", pid=child.pid, start_time=0.0))
 
 
-def test_the_exit_of_a_process_is_noticed_at_once() -> None:
+def test_the_exit_of_a_process_is_noticed_without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[ShimRecord] = []
+    monkeypatch.setattr(process, "is_alive", lambda shim: looks.append(shim) or is_alive(shim))
     _, shim = start("sleep", "0.3")
-    began = time.monotonic()
     anyio.run(wait_for_exit, shim)
-    assert 0.1 < time.monotonic() - began < 2
+    assert looks == [shim], "one look after its descriptor was opened"
     assert not is_alive(shim)
 
 
@@ -129,13 +130,13 @@ def test_a_zygote_ends_with_its_daemon(tmp_path: Path) -> None:
         async with anyio.create_task_group() as tasks:
             directory = tmp_path / "canary"
             tasks.start_soon(RuntimeKeeper(keeper, directory, HandClock()).run)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while keeper.runtime is None:
                     await anyio.sleep(0.02)
             zygote = record(frames.Spawned(job_dir="", pid=keeper.runtime.pid, start_time=0.0))
             assert is_alive(zygote)
             tasks.cancel_scope.cancel()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await wait_for_exit(zygote)
         return zygote
 
@@ -153,7 +154,7 @@ def test_changed_settings_replace_the_zygote_and_no_job(tmp_path: Path) -> None:
             await anyio.sleep(0.2)
             assert await pid_of(keeper) == first, "nothing has changed"
             keeper.use_task_settings({"core.default_timezone": "Europe/Berlin"})
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while await pid_of(keeper) == first:
                     await anyio.sleep(0.02)
             environment = psutil.Process(await pid_of(keeper)).environ()
@@ -161,7 +162,7 @@ def test_changed_settings_replace_the_zygote_and_no_job(tmp_path: Path) -> None:
             tasks.cancel_scope.cancel()
 
     async def pid_of(keeper: Launcher) -> int:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while keeper.runtime is None:
                 await anyio.sleep(0.02)
         return keeper.runtime.pid

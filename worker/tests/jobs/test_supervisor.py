@@ -68,7 +68,7 @@ class Bench:
 
     def run(self, *steps: Callable[[], object]) -> None:
         async def main() -> None:
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(self.supervisor.run)
                     for step in steps:

@@ -258,7 +258,7 @@ def test_the_end_of_an_outage_wakes_waiting_callers() -> None:
         link = link_to(answer)
         with pytest.raises(Unreachable, match="no route"):
             await link.ping()
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(link.wait_for_contact, 600)
                 await anyio.sleep(0.01)
@@ -316,7 +316,7 @@ def test_retry_after_is_respected_when_another_call_succeeds(clock: HandClock) -
             with pytest.raises(Unreachable):
                 await link.ping()
         began = clock.now
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(link.wait_for_contact, 600)
                 await anyio.sleep(0.01)

@@ -80,7 +80,7 @@ def follow(
                 await story(job)
             assert not job.delivered.is_set(), "delivered before its end"
             job.ended.set()
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await job.delivered.wait()
             tasks.cancel_scope.cancel()
 

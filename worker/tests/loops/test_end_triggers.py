@@ -76,7 +76,7 @@ def report_ends(link: StubLink, clock: HandClock, tmp_path: Path) -> Callable[..
                 await tasks.start(loop.run)
                 for n, ending in enumerate(endings):
                     loop.report_end(make(ending, n))
-                with anyio.fail_after(10):
+                with anyio.fail_after(60):
                     while len(acknowledged) < len(endings):
                         await anyio.sleep(0.01)
                 tasks.cancel_scope.cancel()

@@ -63,7 +63,7 @@ def report_job(central: CentralStub, path: Path, *, superseded: bool = False, re
             await anyio.sleep(0.01)
             assert not closed, "reported before its task's writes were delivered"
             job.delivered.set()
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await done.wait()
             tasks.cancel_scope.cancel()
 

@@ -59,7 +59,7 @@ def ship_all(keeper: LogKeeper, path: Path, text: bytes, *, gzipped: bool = True
             loop.follow(job)
             job.ended.set()
             job.delivered.set()
-            with anyio.fail_after(15):
+            with anyio.fail_after(60):
                 await job.shipped.wait()
             tasks.cancel_scope.cancel()
 
@@ -141,7 +141,7 @@ def _ship_live(keeper: Watched, path: Path, clock: HandClock, what_happens: Call
         async with anyio.create_task_group() as tasks:
             await tasks.start(loop.run)
             loop.follow(job)
-            with anyio.fail_after(15):
+            with anyio.fail_after(60):
                 await what_happens(job)
                 job.ended.set()
                 job.delivered.set()

@@ -56,7 +56,7 @@ class Bench:
         return len([request for request in self.central.requests if request.path == "logs"])
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not holds():
                 await anyio.sleep(0.01)
 

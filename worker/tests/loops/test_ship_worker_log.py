@@ -81,7 +81,7 @@ def ship(
             tasks.start_soon(loop.run)
             await anyio.sleep(0.02)
             loop.set_wanted(wanted)
-            with anyio.fail_after(15):
+            with anyio.fail_after(60):
                 while not until():
                     await anyio.sleep(0.01)
             await anyio.sleep(0.05)

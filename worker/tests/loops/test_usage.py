@@ -68,7 +68,7 @@ def run_loop(
             assert central.calls == 0, "an idle worker reports nothing"
             begun.update(jobs)
             loop.on_job_held()
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while not until():
                     await anyio.sleep(0.005)
             tasks.cancel_scope.cancel()
@@ -99,7 +99,7 @@ def test_neither_a_refusal_nor_an_outage_ends_the_reports() -> None:
 @pytest.fixture
 def busy() -> Iterator[subprocess.Popen[bytes]]:
     """A process in its own session, like a shim, whose child uses a processor and 64 MB."""
-    child = "held = bytearray(b'x') * (64 << 20)\nimport time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    child = "held = bytearray(b'x') * (64 << 20)\nimport time\nend = time.monotonic() + 120\nwhile time.monotonic() < end: pass"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     yield process
@@ -109,13 +109,13 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_jobs_processes_are_measured_and_no_others(busy: subprocess.Popen[bytes], tmp_path: Path) -> None:
     meter = Meter(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20)"], start_new_session=True) as idle:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True) as idle:
         shims = {"busy": busy.pid, "idle": idle.pid, "gone": 2**22 - 1}
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while True:
             time.sleep(0.5)
             machine, jobs = meter.read(shims)
-            if jobs["busy"].memory > 64 * MB and jobs["busy"].cpus > 0.1:
+            if jobs["busy"].memory > 64 * MB and jobs["busy"].cpus > 0.02:
                 break
             assert time.monotonic() < deadline, jobs
         idle.kill()

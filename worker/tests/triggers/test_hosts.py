@@ -67,7 +67,7 @@ class Bench:
         return Trigger(lease, TriggerDir(self._root, lease), PendingLog(self._root), "q", 1.0)
 
     async def until(self, holds: Callable[[], object]) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not holds():
                 await anyio.sleep(0.01)
 

@@ -116,7 +116,7 @@ class Bench:
         return [held.phase for held in self.session.held()]
 
     async def until(self, stage: Stage) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while self.trigger.stage is not stage:
                 await anyio.sleep(0.01)
 
@@ -499,7 +499,7 @@ def test_after_a_restart_the_host_of_a_fired_trigger_continues_its_log(run: Call
         bench.keeper.adopt()
         assert bench.trigger.log_is_open
         bench.keeper.reconcile_logs(bench.host, {LEASE} if has_more else ())
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while bench.trigger.log_is_open and not has_more:
                 await anyio.sleep(0.01)
         assert (bench.trigger.log_is_open, bench.trigger.host_id) == ((True, "h") if has_more else (False, ""))

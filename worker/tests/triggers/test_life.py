@@ -24,7 +24,9 @@ from .conftest import TriggerWorker
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
 SLOW_S = 40.0
 """For what takes a second on an idle computer. Less than the worker waits at most for the end of a log (`triggers/keeper.py`)."""
-MANY_S = 80.0
+START_S = 120.0
+"""For the start of a daemon, of its zygote, which imports Airflow, and of a trigger host."""
+MANY_S = 150.0
 """For 300 of it."""
 TASK = """
 from airflow.sdk import DAG, task
@@ -45,7 +47,7 @@ def payload(central: FakeCentral, job_id: str) -> object:
 def running(central: FakeCentral, worker: TriggerWorker, name: str) -> str:
     """Start a trigger and wait until its code runs."""
     job_id = worker.wait_for(name)
-    eventually(lambda: worker.has_logged(job_id, b"waiting for"), timeout_s=SLOW_S)
+    eventually(lambda: worker.has_logged(job_id, b"waiting for"), timeout_s=START_S)
     return job_id
 
 
@@ -156,7 +158,7 @@ def test_the_log_of_a_fired_trigger_lasts_until_its_code_has_ended(central: Fake
 def lingering(central: FakeCentral, worker: TriggerWorker) -> tuple[str, Path]:
     """Run a trigger until central has its event; return its job and the file that lets its code end."""
     job_id = worker.defer("Lingers", path=str(worker.files / "a"))
-    eventually(lambda: worker.has_logged(job_id, b"waiting for"), timeout_s=SLOW_S)
+    eventually(lambda: worker.has_logged(job_id, b"waiting for"), timeout_s=START_S)
     worker.fire("a")
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=SLOW_S)
     return job_id, worker.files / "a.ended"
@@ -327,6 +329,7 @@ def test_tasks_and_triggers_have_separate_limits(central: FakeCentral, worker: T
     central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=SLOW_S)
 
 
+@pytest.mark.timeout(600)
 def test_many_offers_at_once_are_accepted_within_their_deadline(central: FakeCentral, worker: TriggerWorker) -> None:
     job_ids = [worker.wait_for("all") for _ in range(300)]
     worker.start()

@@ -343,7 +343,7 @@ def test_a_blocked_loop_is_reported_with_the_trigger_and_its_stack(host: Host, d
     )
     wait_until(lambda: daemon.blocked)
     assert daemon.blocked[0].lease == lease
-    assert 0.5 < daemon.blocked[0].seconds < 5
+    assert daemon.blocked[0].seconds > 0.5
     wait_until(lambda: "time.sleep(1.5)" in daemon.lines(lease))
 
 
