@@ -53,7 +53,7 @@ def test_a_plain_read_does_not_wait_for_a_locked_row(read: object, others: Threa
     with compat.transaction() as session:
         session.scalars(select(Job).where(Job.id == job.job_id).with_for_update()).one().priority = 7
         session.flush()
-        others.submit(compat.in_transaction, read).result(2)  # type: ignore[arg-type]
+        others.submit(compat.in_transaction, read).result(20)  # type: ignore[arg-type]
 
 
 def test_a_failure_undoes_what_came_before_and_after_a_savepoint() -> None:

@@ -820,7 +820,7 @@ def test_a_lock_of_another_transaction_does_not_block_the_scheduler(database: En
         other.execute(select(Job).where(Job.id == job_id).with_for_update())
         begin = time.monotonic()
         executor.revoke_task(ti=_row(workload))
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 20, "MySQL itself waits for 50 s, Postgres for ever"
     executor.heartbeat()
     assert job_row(job_id).state == "revoked"
 

@@ -73,7 +73,7 @@ def test_place_and_bytes_are_held_until_the_answer_has_been_sent(size: int) -> N
         await _soon()
         assert (client.under_way, client.held) == (1, size)
         client.reads.set()
-        await asyncio.wait_for(call, 5)
+        await asyncio.wait_for(call, 60)
         assert (client.under_way, client.held) == (0, 0)
         assert len(client.body) == size
         assert not client.sent[-1].get("more_body")
@@ -94,7 +94,7 @@ def test_a_client_that_does_not_read_keeps_only_its_place(monkeypatch: pytest.Mo
         await _soon()
         assert all(message.get("more_body", True) for message in client.sent), "half an answer must not look like a whole one"
         client.gone.set()
-        await asyncio.wait_for(call, 5)
+        await asyncio.wait_for(call, 60)
         assert client.under_way == 0
 
     asyncio.run(check())
