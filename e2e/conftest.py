@@ -124,7 +124,7 @@ def central(home: Path, postgres_server: PostgresServer, workers_of: dict[str, l
         yield deployment.start(triggerer=True)
     finally:
         _stop_all(workers_of.pop(deployment.url, []))
-        deployment.stop()
+        deployment.discard()
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +155,7 @@ def redundant(home: Path, postgres_server: PostgresServer, workers_of: dict[str,
         yield deployment.start()
     finally:
         _stop_all(workers_of.pop(deployment.url, []))
-        deployment.stop()
+        deployment.discard()
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def _link(source: str, target: str) -> None:
 def sandbox(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer) -> Iterator[Sandbox]:
     sandbox = Sandbox(tmp_path_factory.mktemp("breeze"), postgres_server.create_database("breeze"))
     yield sandbox
-    sandbox.central.stop()
+    sandbox.central.discard()
 
 
 def test_a_shell_gets_the_provider_and_no_database(sandbox: Sandbox) -> None:

@@ -33,7 +33,7 @@ def previous_central(home: Path, postgres_server: PostgresServer) -> Iterator[Ai
         assert str(previous.sources()) in deployment.provider_path()
         yield deployment
     finally:
-        deployment.stop()
+        deployment.discard()
 
 
 def test_this_worker_works_for_a_central_of_the_previous_release(previous_central: Airflow, new_worker: NewWorker) -> None:

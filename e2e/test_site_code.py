@@ -172,7 +172,7 @@ def central_with_backend(home: Path, postgres_server: PostgresServer, backend: d
     try:
         yield deployment.start()
     finally:
-        deployment.stop()
+        deployment.discard()
 
 
 def test_an_xcom_backend_at_both_ends(new_worker: NewWorker, central_with_backend: Airflow, backend: dict[str, str]) -> None:

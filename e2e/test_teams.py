@@ -66,7 +66,7 @@ def teams(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresSer
     finally:
         for worker in workers:
             worker.stop()
-        central.stop()
+        central.discard()
 
 
 def test_each_teams_tasks_run_on_its_own_workers(teams: Airflow) -> None:

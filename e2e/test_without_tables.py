@@ -56,7 +56,7 @@ def bare(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
         deployment.start_api_server()
         yield deployment
     finally:
-        deployment.stop()
+        deployment.discard()
 
 
 def test_without_our_tables_other_tasks_run_and_remote_ones_wait(bare: Airflow, tmp_path: Path) -> None:

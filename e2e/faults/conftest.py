@@ -80,7 +80,7 @@ def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
     try:
         yield deployment.start()
     finally:
-        deployment.stop()
+        deployment.discard()
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
     try:
         yield deployment.start()
     finally:
-        deployment.stop()
+        deployment.discard()
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ class Airflow:
     def is_running(self, name: str) -> bool:
         return name in self._processes and self._processes[name].is_running()
 
-    def stop_process(self, name: str) -> None:
+    def stop_process(self, name: str, *, grace_s: float = 15) -> None:
         if name == "api-server":
             # A server that stops gracefully waits for open connections, including ours.
             for client in self._clients.values():
@@ -168,16 +168,21 @@ class Airflow:
             self._clients.clear()
         process = self._processes.pop(name, None)
         if process is not None:
-            process.stop(timeout_s=15)
+            process.stop(timeout_s=grace_s)
 
-    def stop(self) -> None:
+    def stop(self, *, grace_s: float = 15) -> None:
+        """End all processes; kill each that has not ended *grace_s* after the one before."""
         for process in self._processes.values():
             process.send(signal.SIGTERM)  # so that they end at the same time, not one after the other
         for name in sorted(self._processes, key=lambda name: name == "api-server"):
-            self.stop_process(name)
+            self.stop_process(name, grace_s=grace_s)
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
+
+    def discard(self) -> None:
+        """End all processes when no test needs the deployment any more. By themselves they take about ten seconds to end."""
+        self.stop(grace_s=2)
 
     def logs(self, lines: int = 40) -> str:
         """Return the last lines of every process's log, without those of level info."""
