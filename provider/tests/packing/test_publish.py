@@ -216,10 +216,10 @@ def test_a_directory_without_the_dag_files_that_airflow_parsed_is_left_to_others
     assert publisher.publish("dags").what is Result.PUBLISHED
 
 
-def test_an_empty_directory_is_left_to_others(dags: Path) -> None:
+def test_an_empty_directory_is_not_published_by_itself(dags: Path) -> None:
     for file in dags.iterdir():
         file.unlink()
-    assert make_publisher(has_to_match=True).publish("dags").what is Result.NOT_HERE
+    assert make_publisher(has_to_match=True).publish("dags").what is Result.EMPTY
     assert make_publisher().publish("dags").what is Result.PUBLISHED
 
 

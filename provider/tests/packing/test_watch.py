@@ -107,9 +107,19 @@ def test_what_another_process_has_published_meanwhile_is_published_again(dags: P
     assert row().tree == ours
 
 
-def test_a_bundle_whose_files_are_not_here_is_left_to_others(dags: Path) -> None:
+def test_the_first_file_of_an_empty_bundle_is_published_in_the_next_round(dags: Path) -> None:
     for file in dags.iterdir():
         file.unlink()
+    process = Process(has_to_match=True)
+    assert process.results() == [("dags", None, Result.EMPTY)]
+    assert process.rounds.assigned == {"dags"}
+    (dags / "first.py").write_text("x = 1\n")
+    process.now += 10
+    assert process.results() == PUBLISHED
+
+
+def test_a_bundle_whose_files_are_not_here_is_left_to_others(dags: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    substitute(monkeypatch, "parsed_dag_files", lambda session, name: ["other.py"])
     here, there = Process(has_to_match=True), Process()
     assert here.results() == [("dags", None, Result.NOT_HERE)]
     assert here.rounds.assigned == frozenset()

@@ -57,6 +57,8 @@ class Result(Enum):
     FAILED = "failed"
     NOT_HERE = "not here"
     """The directory has none of the Dag files that Airflow has parsed of the bundle, so it is not the bundle's."""
+    EMPTY = "empty"
+    """The directory is empty, and Airflow has parsed nothing of the bundle: its first Dag is still to be written."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ class Publisher:
             version, trouble = checkout.version, _restless(state)
             if is_newest and self._published.get(name) == (version, tree.digest):
                 return Outcome(name, version, Result.UNCHANGED, began, tree, trouble)
-            if self._has_to_match and not self._matches(name, tree):
-                return Outcome(name, version, Result.NOT_HERE, began, tree)
+            if self._has_to_match and (strange := self._judge(name, tree)) is not None:
+                return Outcome(name, version, strange, began, tree)
             try:
                 files, size = self._store_blobs(tree, state)
                 self._note(name, version, tree, began, is_newest=is_newest)
@@ -175,10 +177,12 @@ class Publisher:
             return Outcome(name, version, Result.PUBLISHED, began, tree, trouble, files, size)
         raise AssertionError("the last try returns or raises")
 
-    def _matches(self, name: str, tree: Tree) -> bool:
-        """Return whether *tree* has a Dag file that Airflow has parsed of this bundle; if Airflow has parsed none, any file."""
+    def _judge(self, name: str, tree: Tree) -> Result | None:
+        """Return why *tree* may not be the bundle; None if it is: it has a Dag file that Airflow has parsed, or else any file."""
         parsed = self._in_transaction(lambda session: compat.parsed_dag_files(session, name))
-        return any(_has_file(tree, path) for path in parsed) if parsed else tree.files > 0
+        if parsed:
+            return None if any(_has_file(tree, path) for path in parsed) else Result.NOT_HERE
+        return None if tree.files else Result.EMPTY
 
     def _store_blobs(self, tree: Tree, state: ScanState) -> tuple[int, int]:
         """Store the files that central lacks; return their number and packed size.
