@@ -184,7 +184,8 @@ def test_a_tree_that_the_collection_took_is_begun_again(dags: Path, monkeypatch:
             gone.append(True)
             with compat.transaction() as session:
                 for blob in batch:
-                    trees.lose_blob(session, blob.sha256, trees.stored(session, [blob.sha256])[blob.sha256].place)
+                    place = trees.stored(session, [blob.sha256])[blob.sha256].place
+                    trees.unfinish_tree(session, "", blob=(blob.sha256, place))
 
     monkeypatch.setattr(publisher, "_put", put_and_lose)
     assert publisher.publish("dags").what is Result.PUBLISHED

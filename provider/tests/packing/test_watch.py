@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from airflow_remote_provider import compat
 from airflow_remote_provider.compat import bundle_sources
-from airflow_remote_provider.ledger import bundles
+from airflow_remote_provider.ledger import bundles, trees
 from airflow_remote_provider.ledger.publishing import publishing_now
 from airflow_remote_provider.models import BundleRow
 from airflow_remote_provider.packing.publish import Publisher, Result
@@ -101,10 +101,26 @@ def test_what_another_process_has_published_meanwhile_is_published_again(dags: P
     Publisher(bundle_sources(), DatabaseBlobs(), LIMITS, who="another").publish("dags")
     (dags / "foreign.py").unlink()
     process.now += 10
-    assert process.results() == UNCHANGED  # compared with what this process published
-    process.now += 10
-    assert process.results() == PUBLISHED
+    assert process.results() == [*UNCHANGED, *PUBLISHED]  # unchanged since this process has published it
     assert row().tree == ours
+
+
+def test_a_tree_whose_bytes_the_store_has_lost_is_stored_again_in_the_next_round(dags: Path) -> None:
+    process = Process()
+    process.results()
+    digest = row().tree or ""
+    with compat.transaction() as session:
+        tree = trees.load_tree(session, digest)
+        assert tree is not None
+        entry = tree.entries[0]
+        place = trees.stored(session, [entry.sha256])[entry.sha256].place
+        bundles.lose_tree(session, digest, blob=(entry.sha256, place))
+    assert row().tree is None
+    process.now += 10
+    assert process.results() == [*UNCHANGED, *PUBLISHED]
+    assert row().tree == digest
+    with compat.transaction() as session:
+        assert trees.stored(session, [entry.sha256])[entry.sha256].place != place
 
 
 def test_the_first_file_of_an_empty_bundle_is_published_in_the_next_round(dags: Path) -> None:

@@ -83,7 +83,9 @@ class Rounds:
         for name, version in list(self._wanted()):
             outcomes.append(self._publisher.publish_version(name, version))
             self._version_at[name, version] = self._monotonic() + VERSION_AGAIN_S
-        self._assign(outcomes)
+        for name in sorted(self._assign(outcomes) & self._assigned.names):  # central no longer has what was found unchanged
+            self._publisher.forget(name)
+            outcomes.append(self._publisher.publish(name))
         return outcomes
 
     def look(self) -> None:
@@ -116,8 +118,11 @@ class Rounds:
                 if self._version_at.get((name, version), 0.0) <= self._monotonic():
                     yield name, version
 
-    def _assign(self, outcomes: Iterable[Outcome] = ()) -> None:
-        """In one transaction, note the bundles that did not change, and learn what to do in the next round."""
+    def _assign(self, outcomes: Iterable[Outcome] = ()) -> set[str]:
+        """In one transaction, note the bundles that did not change, and learn what to do in the next round.
+
+        Return those of them whose newest tree in the ledger is another one.
+        """
         outcomes = list(outcomes)
         unchanged = [outcome for outcome in outcomes if outcome.what is Result.UNCHANGED and outcome.tree is not None]
         digests = {outcome.name: outcome.tree.digest for outcome in unchanged if outcome.tree is not None}
@@ -139,10 +144,9 @@ class Rounds:
 
         differ, self._assigned = self._in_transaction(note)
         self._assigned_at = now
-        for name in differ:
-            self._publisher.forget(name)
         still = {(name, version) for name, versions in self._assigned.versions.items() for version in versions}
         self._version_at = {key: at for key, at in self._version_at.items() if key in still}
+        return differ
 
 
 class Changes:

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 ACTION = "publish Dag bundles"
 NOTED_EVERY_S = 60.0
+MOST_ROUNDS = 3
+"""Rounds that follow each other at once if users ask for more meanwhile."""
 UNPUBLISHED = (
     "no process publishes it: the API servers can't read its files. To send its code to workers, run `airflow remote publish "
     "--watch` where the files are, beside the Dag processor. Until then its jobs run with the code that their workers have"
@@ -73,7 +75,10 @@ class Publishing:
         with suppress(Stopping):
             if self._rounds is None:  # here, off the event loop: it imports the classes of bundles
                 self._rounds = self._open()
-            self._rounds.run()
+            for _ in range(MOST_ROUNDS):
+                self._rounds.run()
+                if not self._rounds.has_news:
+                    break
             if time.monotonic() >= self._noted_at:
                 self._noted_at = time.monotonic() + NOTED_EVERY_S
                 compat.in_transaction(self._note_unpublished)
