@@ -1,0 +1,127 @@
+"""Downloads of code by a worker that was taken over: many at once, never read, of others' trees, with forged names."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from airflow_remote_provider.api.admission.downloads import OF_WORKER
+from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from testkit.attacker import Attacker
+from testkit.central import PREFIX
+from testkit.processes import wait_until
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def tree(attacker: Attacker) -> str:
+    """A tree of the attacker's job: 12 MiB that can't be compressed."""
+    digest = attacker.central.publish({f"{number}.bin": random.Random(number).randbytes(4 * MIB) for number in range(3)})
+    attacker.central.run_tree(attacker.offer.job_id, digest)
+    return digest
+
+
+@contextlib.contextmanager
+def _download(attacker: Attacker, path: str) -> Iterator[socket.socket]:
+    """Ask for *path* and yield the connection, of which only the status line has been read."""
+    headers = "".join(f"{name}: {value}\r\n" for name, value in attacker.headers().items())
+    with socket.create_connection(("127.0.0.1", attacker.central.port), timeout=20) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(f"GET {PREFIX}/{path} HTTP/1.1\r\nhost: central\r\n{headers}\r\n".encode())
+        assert connection.recv(13) == b"HTTP/1.1 200 "
+        yield connection
+
+
+def test_downloads_that_are_never_read_take_only_the_workers_own_places(attacker: Attacker, victim: Attacker, tree: str) -> None:
+    small = victim.central.publish({"a": b"a"})
+    victim.central.run_tree(victim.offer.job_id, small)
+    with contextlib.ExitStack() as connections:
+        for _ in range(OF_WORKER):
+            connections.enter_context(_download(attacker, f"trees/{tree}/pack"))
+        refused = attacker.send("GET", f"trees/{tree}/pack")
+        assert (refused.status, refused.problem) == (503, "busy")
+        assert 1 <= int(refused.headers["retry-after"]) <= 4
+        began = time.monotonic()
+        assert victim.send("GET", "ping").status == 200
+        assert victim.send("GET", f"trees/{small}/pack").status == 200
+        assert attacker.send("GET", "ping").status == 200
+        assert time.monotonic() - began < 5
+    wait_until(lambda: attacker.send("GET", f"trees/{tree}/pack", headers=attacker.headers(range="bytes=0-9")).status == 206)
+
+
+def test_a_download_that_is_abandoned_is_not_read_to_its_end(attacker: Attacker, tree: str) -> None:
+    for _ in range(3 * OF_WORKER):
+        wait_until(lambda: attacker.send("GET", f"trees/{tree}/pack", headers=attacker.headers(range="bytes=0-9")).status == 206)
+        with _download(attacker, f"trees/{tree}/pack"):
+            pass
+
+
+def test_many_bases_are_charged_as_many_calls(attacker: Attacker, victim: Attacker) -> None:
+    tree = attacker.central.publish({"a": b"a"})
+    attacker.central.run_tree(attacker.offer.job_id, tree)
+    answers = [attacker.send("GET", f"trees/{tree}/pack?base={number:064x}") for number in range(120)]
+    assert {answer.status for answer in answers} == {200, 503}
+    assert {answer.problem for answer in answers} == {None, "busy"}
+    assert victim.send("GET", "ping").status == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "%2e%2e", "%2f", "a%2fb", "0" * 63, "0" * 65, "A" * 64, "%00" * 64, "0" * 10_000, "\u0660" * 3]
+)
+def test_a_forged_digest_is_not_found(attacker: Attacker, name: str) -> None:
+    for method, path in (("GET", "pack"), ("POST", "blobs")):
+        answer = attacker.send(method, f"trees/{name.encode().decode('latin-1')}/{path}", b'{"blobs": ["%s"]}' % (b"0" * 64))
+        assert answer.status in (400, 404), answer
+
+
+def test_a_tree_can_t_be_had_through_another_job(attacker: Attacker, victim: Attacker) -> None:
+    secret = victim.central.publish({"secret.py": b"PASSWORD = 1"})
+    victim.central.run_tree(victim.offer.job_id, secret)
+    own = attacker.central.publish({"a": b"a"})
+    attacker.central.run_tree(attacker.offer.job_id, own)
+    assert attacker.send("GET", f"trees/{secret}/pack").problem == "not-found"
+    with_base = attacker.send("GET", f"trees/{own}/pack?base={secret}")
+    assert with_base.status == 200 and b"PASSWORD" not in with_base.body
+    assert attacker.send("GET", f"trees/{secret}/pack?base={own}").problem == "not-found"
+
+
+def test_a_worker_whose_job_was_revoked_gets_nothing_more(attacker: Attacker, tree: str) -> None:
+    assert attacker.send("GET", f"trees/{tree}/pack", headers=attacker.headers(range="bytes=0-9")).status == 206
+    attacker.central.lose_job(attacker.offer.job_id)
+    assert attacker.send("GET", f"trees/{tree}/pack").problem == "not-found"
+
+
+def test_other_methods_are_refused(attacker: Attacker, tree: str) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert attacker.send(method, f"trees/{tree}/pack").status in (404, 405)
+    head = attacker.send("HEAD", f"trees/{tree}/pack")
+    assert head.status == 200 and int(head.headers["content-length"]) > 12 * MIB and head.body == b""
+
+
+def test_airflows_compression_leaves_packs_alone() -> None:
+    """Starlette's middleware, which Airflow puts around all of its API, compresses what a client accepts compressed."""
+    from airflow_remote_provider.api.worker_v1.sending import Endpoint, StreamedResponse
+    from airflow_remote_provider.api.worker_v1.trees import HEADERS
+
+    async def windows():  # type: ignore[no-untyped-def]
+        yield b"x" * 5000
+
+    async def answer(_: object) -> StreamedResponse:
+        return StreamedResponse(windows(), 206, {**HEADERS, "content-length": "5000"})
+
+    app = GZipMiddleware(Starlette(routes=[Route("/", Endpoint(answer))]), minimum_size=100)
+    response = TestClient(app).get("/", headers={"accept-encoding": "gzip"})
+    assert (response.status_code, response.headers["content-encoding"], response.headers["content-length"]) == (
+        206,
+        "identity",
+        "5000",
+    )
