@@ -73,6 +73,7 @@ def test_an_ended_task_shows_its_worker(open_page: OpenPage, worker: Worker, map
     tab = _tab(open_page, "many", mapped, "double_there/mapped/1", scheme=scheme)
     expect(tab).to_contain_text("succeeded")
     expect(tab).to_contain_text("Waited")
+    expect(tab.get_by_role("link", name="dags-folder")).to_be_visible()
     expect(tab).not_to_contain_text("Earlier tries")  # other map indices don't count as earlier tries
     assert serious_problems(tab.page, TAB) == []
     tab.get_by_role("link", name=worker.name).click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,9 +72,9 @@ def test_a_killed_worker_is_shown_as_silent(below: str, central: Airflow, open_p
 def test_a_viewer_has_no_buttons_for_changes(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("viewer", f"?worker={worker.name}")
     expect(page.get_by_role("heading", name=worker.name)).to_be_visible()
-    for name in ("Pause", "Revoke", "Join a worker", "Enrolment"):
+    for name in ("Pause", "Revoke", "Join a worker", "Enrolment", "Publish now"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
-    expect(page.get_by_role("tab")).to_have_text(["Fleet", "Queues", "Jobs"])
+    expect(page.get_by_role("tab")).to_have_text(["Fleet", "Queues", "Jobs", "Bundles"])
 
 
 def test_a_worker_is_paused_with_a_reason_and_resumed(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
@@ -159,11 +160,24 @@ def test_a_job_shows_why_it_waits_and_is_stopped(central: Airflow, open_page: Op
     assert central.wait_for_run("unserved", run) == "failed"
 
 
+def test_a_bundle_shows_its_newest_tree_and_is_published_on_request(open_page: OpenPage, worker: Worker) -> None:
+    page = open_page("op", "?tab=bundles")
+    row = page.get_by_role("row").filter(has=page.get_by_role("button", name="dags-folder", exact=True))
+    expect(row).to_contain_text(re.compile(r"[0-9a-f]{12}"), timeout=60_000)
+    row.get_by_role("button", name="Publish now").click()
+    expect(row).to_contain_text("done: ", timeout=60_000)
+    row.get_by_role("button", name="dags-folder", exact=True).click()
+    expect(page.get_by_role("heading", name="dags-folder")).to_be_visible()
+    expect(page.get_by_role("table", name="Published trees and wanted versions")).to_contain_text("newest")
+    assert "bundle=dags-folder" in page.url
+    assert serious_problems(page) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_tabs_have_no_serious_accessibility_problems(open_page: OpenPage, worker: Worker, scheme: str) -> None:
     page = open_page("op", scheme=scheme)
     expect(_row(page, worker.name)).to_be_visible()
-    for tab in ("Fleet", "Queues", "Jobs", "Enrolment", "Audit"):
+    for tab in ("Fleet", "Queues", "Jobs", "Bundles", "Enrolment", "Audit"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
         assert serious_problems(page) == []

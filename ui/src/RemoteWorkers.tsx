@@ -1,8 +1,10 @@
-/** The page Remote Workers: its tabs, and the page of one worker. */
+/** The page Remote Workers: its tabs, the page of one worker and that of one bundle. */
 
 import { Box, Heading, Tabs } from "@chakra-ui/react";
 import { read } from "./api";
 import { Audit } from "./pages/Audit";
+import { BundlePage } from "./pages/BundlePage";
+import { Bundles } from "./pages/Bundles";
 import { Fleet } from "./pages/Fleet";
 import { Jobs } from "./pages/Jobs";
 import { Queues } from "./pages/Queues";
@@ -13,7 +15,7 @@ import { useAddress } from "./useAddress";
 import { useLive } from "./useLive";
 import { words } from "./words";
 
-const TABS = ["fleet", "queues", "jobs", "tokens", "audit"] as const;
+const TABS = ["fleet", "queues", "jobs", "bundles", "tokens", "audit"] as const;
 type Tab = (typeof TABS)[number];
 /** Tabs for users with the right to manage workers. */
 const MANAGER_TABS: readonly Tab[] = ["tokens", "audit"];
@@ -24,6 +26,7 @@ export function RemoteWorkers() {
   const tabs = TABS.filter((tab) => me?.may_manage === true || !MANAGER_TABS.includes(tab));
   const tab: Tab = tabs.find((one) => one === address.get("tab")) ?? "fleet";
   const worker = address.get("worker");
+  const bundle = address.get("bundle");
   return (
     <Box h="100%" overflowY="auto" p="4">
       <Heading mb="3" size="lg">
@@ -44,6 +47,7 @@ export function RemoteWorkers() {
         <Tabs.Content value="jobs">
           <Jobs />
         </Tabs.Content>
+        <Tabs.Content value="bundles">{bundle ? <BundlePage key={bundle} me={me} name={bundle} /> : <Bundles me={me} />}</Tabs.Content>
         <Tabs.Content value="tokens">
           <Tokens />
         </Tabs.Content>

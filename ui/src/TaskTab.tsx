@@ -1,15 +1,16 @@
 /** A tab on Airflow's page of a task instance: its worker, how long it waited, and why it waits. */
 
-import { Box, Heading, Text, VStack } from "@chakra-ui/react";
+import { Box, Heading, HStack, Text, VStack } from "@chakra-ui/react";
 import { path, read } from "./api";
-import { reasonOf, StateBadge } from "./components/Badges";
+import { CodeWaitsBadge, reasonOf, StateBadge } from "./components/Badges";
+import { TreeName } from "./components/Code";
 import { Facts, type Fact } from "./components/Facts";
 import { FleetLink } from "./components/FleetLink";
 import { EmptyNotice, ErrorNotice, Loading } from "./components/Notices";
 import { Duration, RelativeTime } from "./components/Time";
 import { size } from "./format";
 import type { Job, Listed, Waiting } from "./types";
-import { useLive } from "./useLive";
+import { useLive, type Pace } from "./useLive";
 import { words } from "./words";
 
 /** What Airflow's page passes of the task instance that it shows. A task that is not mapped has no index, or -1. */
@@ -50,7 +51,15 @@ export function TaskTab({ dagId, runId, taskId, mapIndex = "-1" }: TaskProps) {
 function NewestTry({ job }: { job: Job }) {
   const { fields, task } = words();
   const facts: Fact[] = [
-    { label: fields.state, value: <StateBadge job={job} /> },
+    {
+      label: fields.state,
+      value: (
+        <HStack gap="2">
+          <StateBadge job={job} />
+          <CodeWaitsBadge job={job} />
+        </HStack>
+      ),
+    },
     { label: task.details, value: job.ended_at === null ? <Explanation job={job} /> : reasonOf(job) },
     { label: fields.worker, value: job.worker ? <WorkerLink name={job.worker} /> : null },
     { label: fields.queue, value: <FleetLink query={{ tab: "jobs", queue: job.queue }}>{job.queue}</FleetLink> },
@@ -58,6 +67,9 @@ function NewestTry({ job }: { job: Job }) {
     { label: task.waited, value: <WaitTime job={job} /> },
     { label: task.offers, value: job.offers > 1 ? String(job.offers) : null },
     { label: task.ran, value: job.accepted_at && job.ended_at ? <Duration seconds={secondsBetween(job.accepted_at, job.ended_at)} /> : null },
+    { label: fields.bundle, value: job.bundle ? <FleetLink query={{ tab: "bundles", bundle: job.bundle }}>{job.bundle}</FleetLink> : null },
+    { label: fields.bundleVersion, value: job.bundle_version },
+    { label: fields.tree, value: job.tree ? <TreeName digest={job.tree} /> : null },
     { label: task.code, value: job.site_code ? <Text color="fg.error">{task.codeDiffers(job.worker ?? "", job.site_code.slice(0, 8))}</Text> : null },
     { label: fields.slots, value: job.slots === 1 ? null : String(job.slots) },
   ];
@@ -81,11 +93,14 @@ function Usage({ job }: { job: Job }) {
   return <Facts facts={facts} />;
 }
 
+const WAITING: Pace = { subjects: ["jobs", "workers", "audit", "bundles"] };
+/** The API sends no notification of the progress of a preparation, such as `code 43 %`. */
+const PREPARING: Pace = { everyMs: 2_000 };
+
 /** Why a job that has not ended waits, or what it does, in a sentence. */
 function Explanation({ job }: { job: Job }) {
-  const answer = useLive(`why ${job.id}`, (signal) => read<Waiting>(path("jobs", job.id, "waiting"), {}, signal), {
-    subjects: ["jobs", "workers", "audit"],
-  });
+  const pace = job.state === "offered" ? PREPARING : WAITING;
+  const answer = useLive(`why ${job.id}`, (signal) => read<Waiting>(path("jobs", job.id, "waiting"), {}, signal), pace);
   return answer.problem ? <ErrorNotice problem={answer.problem} /> : <Text>{answer.value?.why ?? ""}</Text>;
 }
 

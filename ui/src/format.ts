@@ -52,6 +52,16 @@ export function size(bytes: number): string {
   return `${nth && count < 10 ? count.toFixed(1) : count.toFixed(0)} ${units[nth] ?? ""}`;
 }
 
+/** Return the beginning of a tree's digest, as logs and commands show it. */
+export function shortDigest(digest: string): string {
+  return digest.slice(0, 12);
+}
+
+/** Return *text* as one word of a shell command. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
 export function pairs(labels: Record<string, string>): string[] {
   return Object.entries(labels).map(([key, value]) => `${key}=${value}`);
 }

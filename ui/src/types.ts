@@ -155,6 +155,15 @@ export interface Job {
   worker: string | null;
   offers: number;
   slots: number;
+  bundle: string | null;
+  /** The version of its bundle that it must run; null: the bundle has no versions. */
+  bundle_version: string | null;
+  /** Digest of the tree that it runs; null: not offered yet, or its worker has the code. */
+  tree: string | null;
+  /** Whether it waits for code to be published. */
+  code_waits: boolean;
+  /** What its worker does before the job starts, such as `code 43 %`. */
+  detail: string;
   queued_at: string;
   accepted_at: string | null;
   ended_at: string | null;
@@ -168,6 +177,57 @@ export interface Job {
 export interface Waiting {
   /** One sentence. */
   why: string;
+}
+
+export interface Bundle {
+  name: string;
+  /** Digest of the newest published tree; null: it was never published. */
+  tree: string | null;
+  /** Empty: it has no versions. */
+  version: string;
+  files: number | null;
+  bytes: number | null;
+  published_at: string | null;
+  /** When the last complete scan began: the tree has every change before it. */
+  scanned_at: string | null;
+  /** The process that last published or tried to; empty: none did. */
+  publisher: string;
+  is_publishing: boolean;
+  trouble: string;
+  /** When a user asked to publish it now; null: nobody did, or it is done. */
+  wanted_at: string | null;
+  /** Workers that hold the newest tree. */
+  workers: number;
+  /** Queued jobs that wait for its code. */
+  waiting: number;
+}
+
+/** A state of a bundle that was published, or a version that jobs need. */
+export interface Edition {
+  version: string;
+  /** null: not published yet. */
+  tree: string | null;
+  files: number | null;
+  bytes: number | null;
+  published_at: string | null;
+  wanted_at: string | null;
+  trouble: string;
+  workers: number;
+  /** Open jobs that run it. */
+  jobs: number;
+}
+
+export interface BundleHolder {
+  worker: string;
+  /** The newest one that it holds. */
+  tree: string;
+  is_newest: boolean;
+}
+
+export interface BundleDetails {
+  about: Bundle;
+  editions: Edition[];
+  holders: BundleHolder[];
 }
 
 export interface AuditEntry {

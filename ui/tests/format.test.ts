@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { duration, labelsIn, moment, namesIn, pairs, relative, size } from "../src/format";
+import { duration, labelsIn, moment, namesIn, pairs, relative, shellWord, size } from "../src/format";
 
 test.each([
   [0.123, "0.12 s"],
@@ -40,4 +40,10 @@ test("names and labels are parsed with spaces and empty parts", () => {
   expect(labelsIn("")).toEqual({});
   for (const text of ["site", "=x", "x="]) expect(labelsIn(text)).toBeUndefined();
   expect(pairs({ site: "kiel" })).toEqual(["site=kiel"]);
+});
+
+test("a name is one word of a shell command", () => {
+  expect(shellWord("plant-7/dags.git")).toBe("plant-7/dags.git");
+  expect(shellWord("Kiel's dags; $HOME")).toBe("'Kiel'\\''s dags; $HOME'");
+  expect(shellWord("")).toBe("''");
 });

@@ -30,6 +30,11 @@ export function StateBadge({ job }: { job: Pick<Job, "state" | "reason"> }) {
   return <Badge colorPalette={STATES[job.state]}>{words().state[job.state]}</Badge>;
 }
 
+/** Marks a queued job that waits for code to be published; nothing for other jobs. */
+export function CodeWaitsBadge({ job }: { job: Pick<Job, "code_waits"> }) {
+  return job.code_waits ? <Badge colorPalette="up_for_retry">{words().notes.waitsForCode}</Badge> : null;
+}
+
 /** Return the reason why the job ended; empty if the badge already shows it. */
 export function reasonOf(job: Pick<Job, "state" | "reason">): string {
   return taskState(job) ? "" : job.reason;

@@ -1,13 +1,14 @@
 /** Jobs as a table, with links to Airflow's pages of each. */
 
-import { Button, Link, Text } from "@chakra-ui/react";
+import { Button, HStack, Link, Text } from "@chakra-ui/react";
 import { useMemo, useState } from "react";
 import { act, path, read } from "../api";
 import type { Job, Waiting } from "../types";
 import { useAddress, type Address } from "../useAddress";
 import type { LongList } from "../useRowsInView";
 import { words } from "../words";
-import { reasonOf, StateBadge } from "./Badges";
+import { CodeWaitsBadge, reasonOf, StateBadge } from "./Badges";
+import { TreeName, VersionName } from "./Code";
 import { Dialog } from "./Dialog";
 import { Grid, type Column } from "./Grid";
 import { runPage, taskName, taskPage } from "./JobLinks";
@@ -73,8 +74,9 @@ function columnsOf(go: Address["go"], onStop: (job: Job) => void): Column<Job>[]
           </Button>
         ) : null,
     },
+    { name: "code", title: fields.code, from: "xl", cell: (job) => <CodeName go={go} job={job} /> },
     { name: "since", title: fields.since, from: "md", cell: (job) => <RelativeTime time={job.ended_at ?? job.accepted_at ?? job.queued_at} /> },
-    { name: "reason", title: fields.reason, cell: (job) => (job.state === "queued" ? <WaitingReason job={job} /> : reasonOf(job)) },
+    { name: "reason", title: fields.reason, cell: (job) => (job.state === "queued" ? <WaitingReason job={job} /> : job.detail || reasonOf(job)) },
     {
       name: "stop",
       title: "",
@@ -100,8 +102,25 @@ function WaitingReason({ job }: { job: Job }) {
     setWhy((await read<Waiting>(path("jobs", job.id, "waiting"))).why);
   }
   return (
-    <Button onClick={() => void load().catch((error: unknown) => setWhy(String(error)))} px="0" size="xs" variant="plain">
-      {words().actions.why}
-    </Button>
+    <HStack gap="2">
+      <CodeWaitsBadge job={job} />
+      <Button onClick={() => void load().catch((error: unknown) => setWhy(String(error)))} px="0" size="xs" variant="plain">
+        {words().actions.why}
+      </Button>
+    </HStack>
+  );
+}
+
+/** The bundle of a job, its version, and the tree that it runs. */
+function CodeName({ job, go }: { job: Job; go: Address["go"] }) {
+  if (!job.bundle) return null;
+  return (
+    <HStack fontSize="xs" gap="2">
+      <Button onClick={() => go({ tab: "bundles", bundle: job.bundle })} px="0" size="xs" variant="plain">
+        {job.bundle}
+      </Button>
+      {job.bundle_version ? <VersionName version={job.bundle_version} /> : null}
+      {job.tree ? <TreeName digest={job.tree} /> : null}
+    </HStack>
   );
 }

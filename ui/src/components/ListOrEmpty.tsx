@@ -10,7 +10,7 @@ interface ListOrEmptyProps<T> {
   rows: readonly T[] | undefined;
   problem: Problem | undefined;
   /** The text for a list without rows. */
-  empty: string;
+  empty: ReactNode;
   children: (rows: readonly T[]) => ReactNode;
 }
 

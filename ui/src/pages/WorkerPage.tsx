@@ -11,6 +11,7 @@ import { HistoryChart, useHistory } from "../components/HistoryChart";
 import { IntentStatus } from "../components/IntentStatus";
 import { JobTable } from "../components/JobTable";
 import { EmptyNotice, ErrorNotice, Loading } from "../components/Notices";
+import { Section } from "../components/Section";
 import { Settings } from "../components/Settings";
 import { SlotsBar, usableSlots } from "../components/SlotsBar";
 import { Tags } from "../components/Tags";
@@ -146,15 +147,4 @@ function Usage({ name }: { name: string }) {
     { label: fields.disk, value: freeDisk(size(usage.disk_free)) },
   ];
   return <Facts facts={facts} />;
-}
-
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <Box>
-      <Heading mb="2" size="sm">
-        {title}
-      </Heading>
-      {children}
-    </Box>
-  );
 }

@@ -2,7 +2,7 @@ import { screen } from "@testing-library/react";
 import { beforeEach, expect, test } from "vitest";
 import { Jobs } from "../../src/pages/Jobs";
 import { address, choose, click, dialog, fakeApi, fill, rows, show, installPageFakes } from "../support/page";
-import { makeJob } from "../support/samples";
+import { makeJob, TREES } from "../support/samples";
 
 installPageFakes();
 
@@ -18,10 +18,10 @@ beforeEach(() => {
 test("each job is a row with its state, task, worker and reason", async () => {
   await show(<Jobs />);
   expect(rows()).toEqual([
-    ["running", "bake.heat", "manual__1", "default", "oven-1", "59 minutes ago", "", "Stop"],
-    ["queued", "bake.heat[3]", "manual__1", "default", "", "1 hour ago", "Why?", "Stop"],
-    ["failed", "bake.heat", "manual__1", "default", "oven-1", "30 minutes ago", "exited with 1", ""],
-    ["succeeded", "callback", "", "default", "oven-1", "30 minutes ago", "", ""],
+    ["running", "bake.heat", "manual__1", "default", "oven-1", "", "59 minutes ago", "", "Stop"],
+    ["queued", "bake.heat[3]", "manual__1", "default", "", "", "1 hour ago", "Why?", "Stop"],
+    ["failed", "bake.heat", "manual__1", "default", "oven-1", "", "30 minutes ago", "exited with 1", ""],
+    ["succeeded", "callback", "", "default", "oven-1", "", "30 minutes ago", "", ""],
   ]);
   expect(screen.getByText("4 of 4 rows loaded")).toBeDefined();
 });
@@ -31,6 +31,20 @@ test("a task and its run link to Airflow's pages", async () => {
   await show(<Jobs />);
   const links = screen.getAllByRole("link").map((link) => new URL(link.getAttribute("href") ?? "").pathname);
   expect(links).toEqual(["/dags/bake/runs/manual__1%2B00%3A00/tasks/heat/mapped/3", "/dags/bake/runs/manual__1%2B00%3A00"]);
+});
+
+test("a job shows its bundle, version and tree, and what its worker prepares or that it waits for code", async () => {
+  fakeApi().list("jobs", [
+    makeJob({ state: "offered", bundle: "dags", bundle_version: "v7", tree: TREES[0], detail: "code 43 %" }),
+    makeJob({ id: "job-2", state: "queued", worker: null, bundle: "dags", code_waits: true }),
+  ]);
+  await show(<Jobs />, "?tab=jobs");
+  expect(rows().map((row) => [row[0], row[5], row[7]])).toEqual([
+    ["offered", "dagsv70123456789ab", "code 43 %"],
+    ["queued", "dags", "waits for codeWhy?"],
+  ]);
+  await click("dags", document.querySelector<HTMLElement>("tr[data-row='job-1']") ?? undefined);
+  expect(address()).toEqual({ tab: "bundles", bundle: "dags" });
 });
 
 test("a trigger is marked as its task's trigger", async () => {
@@ -78,7 +92,7 @@ test("if the reason cannot be read the cause takes its place", async () => {
   fakeApi().refuse("GET", "jobs/job-2/waiting", 503, "busy");
   await show(<Jobs />);
   await click("Why?");
-  expect(rows()[1]?.[6]).toContain("busy");
+  expect(rows()[1]?.[7]).toContain("busy");
 });
 
 test("a job is stopped with a reason", async () => {

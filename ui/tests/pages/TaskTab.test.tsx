@@ -1,17 +1,12 @@
 import { screen } from "@testing-library/react";
 import { expect, test } from "vitest";
 import { TaskTab } from "../../src/TaskTab";
-import { fakeApi, pass, show, installPageFakes } from "../support/page";
-import { makeJob } from "../support/samples";
+import { facts, fakeApi, pass, show, installPageFakes } from "../support/page";
+import { makeJob, TREES } from "../support/samples";
 
 installPageFakes();
 
 const TAB = <TaskTab dagId="bake" runId="manual__1" taskId="heat" />;
-
-/** Return the facts by their labels. */
-function facts(): Record<string, string> {
-  return Object.fromEntries([...document.querySelectorAll("dt")].map((label) => [label.textContent, label.nextElementSibling?.textContent ?? ""]));
-}
 
 test("the jobs of this task instance are read, not those of mapped ones", async () => {
   await show(TAB);
@@ -55,6 +50,33 @@ test("a job that waits says why, and since when", async () => {
   await show(TAB);
   await pass(0);
   expect(facts()).toMatchObject({ State: "queued", Details: "No worker serves the queue 'default'.", Waited: "1 hour ago" });
+});
+
+test("a job's bundle, version and tree are shown, and the bundle opens its page", async () => {
+  fakeApi().list("jobs", [makeJob({ state: "succeeded", ended_at: "2026-01-01T11:03:30Z", bundle: "dags", bundle_version: "v7", tree: TREES[0] })]);
+  await show(TAB);
+  expect(facts()).toMatchObject({ Bundle: "dags", "Bundle version": "v7", Tree: "0123456789ab" });
+  expect(screen.getByRole("link", { name: "dags" }).getAttribute("href")).toBe("/plugin/remote-workers?tab=bundles&bundle=dags");
+});
+
+test("a job that waits for code says so, with the reason", async () => {
+  const why = "It waits until version v7 of the Dag bundle 'dags' is published, for 40 s at most. It was never published.";
+  fakeApi().list("jobs", [makeJob({ state: "queued", worker: null, accepted_at: null, code_waits: true })]);
+  fakeApi().on("GET", "jobs/job-1/waiting", { why });
+  await show(TAB);
+  await pass(0);
+  expect(facts()).toMatchObject({ State: "queuedwaits for code", Details: why });
+});
+
+test("while a worker prepares a job its progress is followed", async () => {
+  fakeApi().list("jobs", [makeJob({ state: "offered", accepted_at: null, detail: "code 43 %" })]);
+  fakeApi().on("GET", "jobs/job-1/waiting", { why: "The worker prepares it (code 43 %)." });
+  await show(TAB);
+  await pass(0);
+  expect(facts()["Details"]).toBe("The worker prepares it (code 43 %).");
+  fakeApi().on("GET", "jobs/job-1/waiting", { why: "The worker prepares it (code 80 %)." });
+  await pass(2_500);
+  expect(facts()["Details"]).toBe("The worker prepares it (code 80 %).");
 });
 
 test("a running job shows what it uses", async () => {

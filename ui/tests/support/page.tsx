@@ -108,6 +108,11 @@ export function rows(): string[][] {
   return [...document.querySelectorAll("tbody tr[data-row]")].map((row) => [...row.querySelectorAll("td")].map((cell) => cell.textContent));
 }
 
+/** Return the facts by their labels. */
+export function facts(): Record<string, string> {
+  return Object.fromEntries([...document.querySelectorAll("dt")].map((label) => [label.textContent, label.nextElementSibling?.textContent ?? ""]));
+}
+
 /** Return whether a button of this name is shown. */
 export function hasButton(name: string): boolean {
   return screen.queryByRole("button", { name }) !== null;

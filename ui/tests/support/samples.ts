@@ -1,6 +1,6 @@
 /** Complete answers of the REST API, each with what a test changes. */
 
-import type { Access, AuditEntry, FleetCount, Job, Me, Policy, Queue, Summary, Token, Worker } from "../../src/types";
+import type { Access, AuditEntry, Bundle, BundleDetails, Edition, FleetCount, Job, Me, Policy, Queue, Summary, Token, Worker } from "../../src/types";
 
 export const MANAGER: Me = { name: "op", may_manage: true };
 export const VIEWER: Me = { name: "viewer", may_manage: false };
@@ -56,6 +56,11 @@ export function makeJob(changes: Partial<Job> = {}): Job {
     worker: "oven-1",
     offers: 1,
     slots: 1,
+    bundle: null,
+    bundle_version: null,
+    tree: null,
+    code_waits: false,
+    detail: "",
     queued_at: "2026-01-01T11:00:00Z",
     accepted_at: "2026-01-01T11:01:00Z",
     ended_at: null,
@@ -82,6 +87,47 @@ export function makeQueue(changes: Partial<Queue> = {}): Queue {
     lost_after_s: null,
     ...changes,
   };
+}
+
+/** Digests of trees, the older and the newer one. */
+export const TREES = ["0123456789abcdef".repeat(4), "fedcba9876543210".repeat(4)] as const;
+
+export function makeBundle(changes: Partial<Bundle> = {}): Bundle {
+  return {
+    name: "dags",
+    tree: TREES[0],
+    version: "",
+    files: 12,
+    bytes: 3_400_000,
+    published_at: "2026-01-01T11:00:00Z",
+    scanned_at: "2026-01-01T11:59:50Z",
+    publisher: "API server kiel-1",
+    is_publishing: true,
+    trouble: "",
+    wanted_at: null,
+    workers: 2,
+    waiting: 0,
+    ...changes,
+  };
+}
+
+export function makeEdition(changes: Partial<Edition> = {}): Edition {
+  return {
+    version: "",
+    tree: TREES[0],
+    files: 12,
+    bytes: 3_400_000,
+    published_at: "2026-01-01T11:00:00Z",
+    wanted_at: null,
+    trouble: "",
+    workers: 2,
+    jobs: 0,
+    ...changes,
+  };
+}
+
+export function makeBundleDetails(changes: Partial<BundleDetails> = {}): BundleDetails {
+  return { about: makeBundle(), editions: [makeEdition()], holders: [{ worker: "oven-1", tree: TREES[0], is_newest: true }], ...changes };
 }
 
 export function makePolicy(changes: Partial<Policy> = {}): Policy {

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from testkit.ledger import record_statements, enlist, queued, running  # isort: skip
+from testkit import code  # isort: skip
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.ui_v1 import pulse
-from airflow_remote_provider.ledger import workers
+from airflow_remote_provider.ledger import bundles, workers
 from airflow_remote_provider.ledger.views.pulse import Pulse, Subject, take_pulse
 from fastapi import FastAPI
 from sqlalchemy import Engine
@@ -40,7 +42,7 @@ def test_a_change_is_sent_while_the_stream_lasts(users: Users) -> None:
     assert pulse.EVERY_S <= 1, "the delay that users see"
     first, everything, *later = _events(answer.text)
     assert first == ("beat", "")
-    assert everything == ("changed", "accesses audit jobs workers"), "a new client reads everything again"
+    assert everything == ("changed", "accesses audit bundles jobs workers"), "a new client reads everything again"
     assert ("changed", "jobs") in later
 
 
@@ -79,6 +81,29 @@ def test_a_pulse_distinguishes_subjects(database: Engine) -> None:
     with compat.transaction() as session:
         workers.set_intent(session, worker.name, IntentMode.PAUSE, by="ann")
     assert changed(before) == {Subject.WORKERS, Subject.AUDIT}
+
+
+def test_a_pulse_has_requests_trees_and_troubles_of_bundles_but_not_each_scan(database: Engine) -> None:
+    def pulse_of() -> object:
+        with compat.transaction() as session:
+            return take_pulse(session)[Subject.BUNDLES]
+
+    def does_change(act: Callable[[Session], object]) -> bool:
+        before = pulse_of()
+        with compat.transaction() as session:
+            act(session)
+        return pulse_of() != before
+
+    def scan(session: Session) -> None:
+        bundles.note_scan(session, "dags", compat.database_now(session))
+
+    assert does_change(lambda session: code.publish(session, "dags", {"a.py": b""}))
+    assert not does_change(scan)
+    assert does_change(lambda session: bundles.request(session, "dags"))
+    assert does_change(scan), "the request is done"
+    assert does_change(lambda session: bundles.note_trouble(session, "dags", "a link leads outside"))
+    assert does_change(scan), "the trouble is over"
+    assert does_change(lambda session: bundles.want_version(session, "dags", "v1"))
 
 
 def test_a_pulse_is_one_statement(database: Engine) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from airflow_remote_protocol.states import JobState
 from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from airflow_remote_provider.models import Access, AuditEntry, Job, Worker
+from airflow_remote_provider.models import Access, AuditEntry, BundleRow, Edition, Job, Worker
 
 
 class Subject(str, Enum):
@@ -20,6 +21,8 @@ class Subject(str, Enum):
     AUDIT = "audit"
     """Includes all actions of users, also on tokens, queues and policies."""
     ACCESSES = "accesses"
+    BUNDLES = "bundles"
+    """Trees, requests, troubles and wanted versions of Dag bundles; not scans that find no change, which occur all the time."""
 
 
 MARKS: Mapping[Subject, tuple[InstrumentedAttribute[datetime | None] | InstrumentedAttribute[datetime], ...]] = {
@@ -27,6 +30,7 @@ MARKS: Mapping[Subject, tuple[InstrumentedAttribute[datetime | None] | Instrumen
     Subject.JOBS: (Job.queued_at, Job.accepted_at, Job.ended_at),
     Subject.AUDIT: (AuditEntry.at,),
     Subject.ACCESSES: (Access.at,),
+    Subject.BUNDLES: (BundleRow.published_at, BundleRow.wanted_at),
 }
 
 Pulse = Mapping[Subject, tuple[object, ...]]
@@ -38,9 +42,12 @@ def take_pulse(session: Session) -> Pulse:
     Of two concurrent changes, the one that began first and was committed last may be missed.
     """
     offered = select(func.max(Job.offered_at)).where(Job.state == JobState.OFFERED.value)
-    marks: list[tuple[Subject, ScalarSelect[datetime | None]]] = [
+    marks: list[tuple[Subject, ScalarSelect[Any]]] = [
         (subject, select(func.max(column)).scalar_subquery()) for subject, columns in MARKS.items() for column in columns
     ]
     marks.append((Subject.JOBS, offered.scalar_subquery()))
+    # The end of a request or of a trouble leaves no time. The table of bundles has a row for each, so counting it is cheap.
+    counts = (func.count(BundleRow.wanted_at), func.count(func.nullif(BundleRow.trouble, "")), func.max(Edition.id))
+    marks += [(Subject.BUNDLES, select(count).scalar_subquery()) for count in counts]
     found = session.execute(select(*(mark for _, mark in marks))).one()
     return {subject: tuple(value for (of, _), value in zip(marks, found, strict=True) if of is subject) for subject in Subject}
