@@ -177,6 +177,24 @@ def test_what_a_task_damaged_is_repaired_with_one_request_for_it(bench: CodeBenc
     eventually(lambda: bench.files() == [])
 
 
+def test_a_repair_succeeds_through_a_proxy_that_cuts_every_answer(bench: CodeBench) -> None:
+    """Single blobs can't be continued. The whole pack can."""
+
+    async def steps() -> TreeRef:
+        ref = await bench.offer(FILES)
+        path = await bench.get(ref)
+        (path / "package" / "data.bin").unlink()
+        bench.code.recheck(ref.digest)
+        bench.central.code.always = bench.central.code.always_for_blobs = cut(100_000)
+        await bench.get(ref)
+        return ref
+
+    ref = bench.run(steps)
+    assert bench.content(ref) == FILES
+    assert len(bench.central.requests_to("/blobs")) == 3
+    eventually(lambda: bench.files() == [])
+
+
 def test_a_tampered_cache_is_found_at_the_next_minute(bench: CodeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     async def steps() -> None:
         ref = await bench.offer(FILES)

@@ -335,16 +335,31 @@ class BundleCode:
                 if tries[sha256] > TRIES:
                     name = next(entry.path for entry in tree.entries if entry.sha256 == sha256)
                     raise BlobDamaged(f"the file {name} has not the SHA-256 {sha256[:12]}…")
-            path = await self._request_blobs(tree.digest, wanted, lzma=HAS_LZMA)
-            await _in_thread(partial(_add_from, filling, path, tree, set(wanted), stop))
+            path = await self._request_blobs(tree.digest, wanted)
+            if path is not None:
+                await _in_thread(partial(_add_from, filling, path, tree, set(wanted), stop))
+            else:
+                await self._fill_from_pack(filling, tree, stop)
 
-    async def _request_blobs(self, digest: str, wanted: list[str], *, lzma: bool) -> Path:
+    async def _request_blobs(self, digest: str, wanted: list[str]) -> Path | None:
+        """Return a file with single blobs; None if the answer is cut each time: it can't be continued."""
         retries = self._fetcher.make_retries()
-        while True:
+        cuts = 0
+        while cuts < TRIES:
             try:
                 return await self._fetcher.fetch_blobs(digest, wanted, lzma=HAS_LZMA)
             except Unreachable as error:
+                cuts += error.was_cut
                 await retries.wait_after(error)
+        return None
+
+    async def _fill_from_pack(self, filling: Filling, tree: Tree, stop: Callable[[], bool]) -> None:
+        """Fetch the whole pack, which can be continued after each cut, for the contents that are missing."""
+        digest = tree.digest
+        await _in_thread(partial(self._incoming.drop, digest))
+        path = await self._fetcher.fetch(digest, "", lzma=HAS_LZMA, check_room=self._make_room, note=lambda here, total: None)
+        await _in_thread(partial(_add_from_pack, filling, path, digest, stop))
+        await _in_thread(partial(self._incoming.drop, digest))
 
     # Room
 
@@ -391,6 +406,11 @@ def _add_from(filling: Filling, path: Path, tree: Tree, wanted: set[str], stop: 
             filling.add(read_blobs(file, tree, wanted), stop=stop)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _add_from_pack(filling: Filling, path: Path, digest: str, stop: Callable[[], bool]) -> None:
+    with path.open("rb") as file, contextlib.suppress(BadPack):
+        filling.add(PackReader(file, digest=digest, bases=lambda _: None).blobs(), stop=stop)
 
 
 def _first(missing: dict[str, int]) -> list[str]:

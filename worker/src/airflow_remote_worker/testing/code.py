@@ -55,6 +55,8 @@ class CodeStore:
     """Each is used for one answer, in this order."""
     always: Fault | None = None
     """Used for each answer without one of *faults*."""
+    always_for_blobs: Fault | None = None
+    """Used for each answer with single blobs."""
     encode: Callable[[bytes], tuple[Encoding, bytes]] = encode_blob
     """How contents are stored. Tests with large ones replace it: LZMA takes a second for each MB."""
     ignores_ranges: bool = False
@@ -112,7 +114,8 @@ class CodeStore:
         if unknown := set(asked.blobs) - tree.sizes.keys():
             raise Refusal(ProblemCode.INVALID, f"the tree has no blob {min(unknown)[:12]}")
         layout = lay_out_blobs(tree, asked.blobs, self._stored(), lzma=asked.lzma)
-        return CodeAnswer(200, self._bytes(layout, tree), {"content-type": "application/octet-stream"})
+        answer = CodeAnswer(200, self._bytes(layout, tree), {"content-type": "application/octet-stream"})
+        return self.always_for_blobs(request, answer) if self.always_for_blobs else answer
 
     def has(self, digest: str) -> bool:
         return digest in self._trees
