@@ -114,6 +114,8 @@ def _settings(section: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple
 def _kind(annotation: str) -> str:
     if annotation == "Positive":
         return "number above 0"
+    if annotation == "tuple[str, ...]":
+        return "list of texts"
     core = annotation.removeprefix("Annotated[").partition(",")[0].partition(" |")[0].rstrip("]")
     return KINDS[core]
 
@@ -122,6 +124,8 @@ def _default(value: ast.expr | None) -> str:
     if value is None:
         return ""
     text = ast.unparse(value)
+    if isinstance(value, ast.Tuple):
+        text = ast.unparse(ast.List(value.elts))
     if text in ("None", "''"):
         return ""
     return DESCRIBED_DEFAULTS.get(text, f"`{text.lower() if text in ('True', 'False') else text}`")

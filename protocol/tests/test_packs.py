@@ -221,6 +221,39 @@ def test_a_damaged_blob_is_named() -> None:
 # Encodings
 
 
+@pytest.mark.parametrize("encoding", [Encoding.RAW, Encoding.DEFLATE, Encoding.LZMA])
+def test_the_blobs_after_a_damaged_one_can_still_be_read(encoding: Encoding) -> None:
+    """Most damage in a packed blob ends its decoding somewhere in the middle."""
+    files = {"1": LINES, "2": b"second", "3": NOISE}
+    tree, stored, made = tree_of(files), {}, {}
+    for path, content in files.items():
+        made[sha256_of(content)] = packed = (encoding, _encoded(encoding, content)) if path == "1" else encode_blob(content)
+        stored[sha256_of(content)] = Stored(packed[0], len(packed[1]))
+    layout = lay_out(tree, None, stored)
+    pack = bytearray()
+    for part, start, end in layout.slice(0, layout.size):
+        pack += (made[part.sha256][1] if part.data is None else part.data)[start:end]
+    begin = pack.index(bytes.fromhex(sha256_of(LINES))) + packs.RECORD_BYTES
+    for at in (begin, begin + 1, begin + 500):
+        damaged = bytearray(pack)
+        damaged[at] ^= 0xFF
+        got: dict[str, bytes] = {}
+        wrong: list[str] = []
+        for sha256, content in PackReader(io.BytesIO(bytes(damaged)), digest=tree.digest, bases=lambda _: None).blobs():
+            try:
+                got[sha256] = b"".join(content)
+            except WrongHash as error:
+                wrong.append(error.sha256)
+        assert wrong == [sha256_of(LINES)]
+        assert got == {sha256_of(content): content for content in (b"second", NOISE)}
+
+
+def _encoded(encoding: Encoding, content: bytes) -> bytes:
+    if encoding is Encoding.RAW:
+        return content
+    return packs._deflate(content) if encoding is Encoding.DEFLATE else encode_blob(content)[1]
+
+
 def test_each_content_has_the_encoding_that_makes_it_smallest() -> None:
     assert encode_blob(b"")[0] is Encoding.RAW
     assert encode_blob(NOISE)[0] is Encoding.RAW

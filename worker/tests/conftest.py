@@ -84,7 +84,10 @@ def make_offer(job_id: str = "11111111-0000", epoch: int = 1, **fields: Any) -> 
 class RunningWorker:
     """A whole daemon against a fake central, in a thread; its runtime is `fake_runtime.py`."""
 
-    def __init__(self, central: FakeCentral, root: Path, *, slots: int = 4, **settings: Any) -> None:
+    def __init__(
+        self, central: FakeCentral, root: Path, *, slots: int = 4, bundles: dict[str, BundleConfig] | None = None, **settings: Any
+    ) -> None:
+        """*bundles*: None: the site has the bundle `dags-folder`."""
         self.central = central
         self.state = State(root / "state")
         self.bundle = root / "dags"
@@ -94,7 +97,7 @@ class RunningWorker:
             central=central.url,
             slots=slots,
             runtime=RuntimeConfig(python=Path(sys.executable), env=settings.pop("env", {})),
-            bundles={"dags-folder": BundleConfig(path=self.bundle)},
+            bundles={"dags-folder": BundleConfig(path=self.bundle)} if bundles is None else bundles,
             poll=PollConfig(max_wait_s=20, backoff_ceiling_s=0.5),
             **settings,
         )
@@ -176,6 +179,11 @@ class RunningWorker:
         name = f"dag_{time.monotonic_ns()}.py"
         (self.bundle / name).write_text(script)
         return self.central.enqueue("q", workload={"dag_rel_path": name}, **more)
+
+    def enqueue_tree(self, script: str, files: dict[str, bytes] | None = None, **more: Any) -> str:
+        """Queue a task whose code central sends."""
+        digest = self.central.publish({"a_dag.py": script.encode(), **(files or {})})
+        return self.central.enqueue("q", tree=self.central.code.ref(digest), **more)
 
     def daemon_status(self) -> dict[str, Any]:
         return dict(msgspec.json.decode(self.state.status_path.read_bytes()))

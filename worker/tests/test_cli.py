@@ -90,7 +90,7 @@ def test_join_writes_settings_that_the_daemon_reads_and_no_file_is_replaced(
 
 def test_join_names_missing_settings(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a"]) == 0
-    assert "next: set runtime.python and bundles in " in capsys.readouterr().out
+    assert "next: set runtime.python in " in capsys.readouterr().out
 
 
 def test_join_by_the_address_of_a_page_names_the_right_one(

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from airflow_remote_worker.config import ConfigError, check_central, default_name, load
+from airflow_remote_worker.config import AcceptConfig, ConfigError, check_central, default_name, load
 
 
 def test_flags_override_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
@@ -84,3 +84,26 @@ def test_a_queue_can_have_its_own_user(tmp_path: Path) -> None:
     config = load({"state": tmp_path}, environ={"AIRFLOW_REMOTE_WORKER_QUEUES__Fast__RUN_AS_USER": "fast"})
     users = {queue: config.user_of(queue) for queue in ("big GPU", "other", "Fast", "fast")}
     assert users == {"big GPU": "gpu", "other": "tasks", "Fast": "fast", "fast": "tasks"}
+
+
+def test_what_a_site_accepts_is_a_list_in_the_file_and_in_a_variable(tmp_path: Path) -> None:
+    assert load({"state": tmp_path}, environ={}).accept == AcceptConfig(bundles=("*",), dags=("*",), queues=("*",))
+    (tmp_path / "worker.toml").write_text('[accept]\nbundles = ["etl-*", "x"]\n[code]\nmax_kbit_s = 64\n')
+    config = load({"state": tmp_path}, environ={"AIRFLOW_REMOTE_WORKER_ACCEPT__DAGS": "a, b_*"})
+    assert (config.accept.bundles, config.accept.dags) == (("etl-*", "x"), ("a", "b_*"))
+    assert (config.code.max_kbit_s, config.code_path) == (64, tmp_path / "code")
+
+
+@pytest.mark.parametrize(
+    ("settings", "shares"),
+    [
+        ({}, False),
+        ({"run_as_user": "x"}, True),
+        ({"queues": {"q": {"run_as_user": "x"}}}, True),
+        ({"run_as_user": "x", "code": {"path": "/srv/code"}}, False),
+    ],
+)
+def test_the_state_directory_is_shared_only_if_other_users_need_code_in_it(
+    tmp_path: Path, settings: dict[str, object], shares: bool
+) -> None:
+    assert load({"state": tmp_path, **settings}, environ={}).shares_state is shares

@@ -255,3 +255,17 @@ def test_task_settings_are_returned_once_for_each_revision() -> None:
     actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a")], task_settings=second))
     assert (actions.task_settings, [offer.job_id for offer in actions.take]) == (second, ["a"])
     assert session.next_poll(60).task_settings_revision == "r2"
+
+
+def test_what_is_done_for_a_job_is_listed_with_it() -> None:
+    session = WorkerSession(slots=4)
+    lease = session.hold(make_offer("a"))
+    session.set_detail(lease, "code 43 %")
+    assert [job.detail for job in session.next_poll(30).jobs] == ["code 43 %"]
+    session.set_detail(lease, "x" * 500)
+    assert len(session.held()[0].detail) == 100
+    session.set_detail(lease, "")
+    assert session.held()[0].detail == ""
+    session.release(lease)
+    session.set_detail(lease, "late")
+    assert session.held() == []

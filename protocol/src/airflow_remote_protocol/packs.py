@@ -247,18 +247,23 @@ def _read_blobs(source: BinaryIO, tree: Tree, wanted: Sequence[str], count: int)
 
 def _verified(sha256: str, encoding: Encoding, chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
     digest = hashlib.sha256()
-    for piece in decode_chunks(encoding, chunks, size):
-        digest.update(piece)
-        yield piece
+    try:
+        for piece in decode_chunks(encoding, chunks, size):
+            digest.update(piece)
+            yield piece
+    except BadPack as error:
+        for _ in chunks:  # the blobs after it can still be read, unless the pack ends early
+            pass
+        raise WrongHash(sha256, str(error)) from None
     if digest.hexdigest() != sha256:
         raise WrongHash(sha256)
 
 
 class WrongHash(BadPack):
-    """A blob's content is not what its name says."""
+    """A blob's content is not what its name says. The blobs after it can still be read."""
 
-    def __init__(self, sha256: str) -> None:
-        super().__init__(f"the blob {sha256[:12]} is damaged: its content has another SHA-256")
+    def __init__(self, sha256: str, cause: str = "its content has another SHA-256") -> None:
+        super().__init__(f"the blob {sha256[:12]} is damaged: {cause}")
         self.sha256 = sha256
 
 

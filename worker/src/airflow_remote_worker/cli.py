@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"airflow-remote-worker: {warning}", file=sys.stderr)
     try:
         config = load(_flags(arguments), file=arguments.config)
-        return int(arguments.command(arguments, config, State(config.state)))
+        return int(arguments.command(arguments, config, State(config.state, is_shared=config.shares_state)))
     except ConfigError as error:
         return _fail(str(error), EXIT_USAGE)
     except (NotJoined, StateInUse, Damaged) as error:
@@ -111,9 +111,8 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
     print(f"joined {network.central} as {enrolled.name}, for the queues: {', '.join(enrolled.queues) or '(none)'}")
     if settings:
         print(f"wrote {config.state / FILE_NAME}")
-    missing = [key for key, value in (("runtime.python", config.runtime.python), ("bundles", config.bundles)) if not value]
-    if missing:
-        print(f"next: set {' and '.join(missing)} in {config.state / FILE_NAME}, then: airflow-remote-worker check")
+    if not config.runtime.python:
+        print(f"next: set runtime.python in {config.state / FILE_NAME}, then: airflow-remote-worker check")
     return EXIT_OK
 
 
@@ -208,7 +207,8 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
             if triggers and triggers["most"]:
                 print("triggers {running} of {most}, in {hosts} hosts".format(**triggers))
             for job in shown["jobs"]:
-                print(f"job      {job['job_id']} (epoch {job['epoch']}) {job['phase']}")
+                detail = f", {job['detail']}" if job.get("detail") else ""
+                print(f"job      {job['job_id']} (epoch {job['epoch']}) {job['phase']}{detail}")
     healthy = (
         alive
         and not shown["trouble"]

@@ -42,10 +42,32 @@ class RuntimeConfig(Section, frozen=True, kw_only=True):
 
 
 class BundleConfig(Section, frozen=True, kw_only=True):
-    """A Dag bundle that exists on this machine."""
+    """A Dag bundle that exists on this machine. It is used instead of the code that central sends."""
 
     path: Path
     """The directory that holds its Dag files, as central's bundle of that name does."""
+
+
+class CodeConfig(Section, frozen=True, kw_only=True):
+    """The Dag code that central sends."""
+
+    path: Path | None = None
+    """The directory for Dag code that central sends; unset: `code` in the state directory. Each worker needs its own."""
+    total_mb: Annotated[float, msgspec.Meta(ge=0)] = 4000
+    """Above this size, in MB, code that no job uses is removed, the longest unused first. Code in use always stays."""
+    max_kbit_s: Annotated[float, msgspec.Meta(ge=0)] = 0
+    """How many kbit/s the transfer of code may take, so that it leaves room on a narrow line. 0: no limit."""
+
+
+class AcceptConfig(Section, frozen=True, kw_only=True):
+    """Which jobs this site accepts from central, as patterns (`*`, `?`, `[abc]`). Other jobs fail here before anything is run."""
+
+    bundles: tuple[str, ...] = ("*",)
+    """Bundles whose jobs this site accepts, as patterns (`etl-*`). Other jobs fail here before anything is run."""
+    dags: tuple[str, ...] = ("*",)
+    """The same for ids of Dags. Callbacks don't name their Dag: they are accepted only if this is unset."""
+    queues: tuple[str, ...] = ("*",)
+    """The same for queues."""
 
 
 class QueueConfig(Section, frozen=True, kw_only=True):
@@ -91,6 +113,8 @@ class Config(Section, frozen=True, kw_only=True):
     """The user that tasks run as if the worker is root, so that tasks can't read its credential. Unset: the worker's user."""
     queues: dict[str, QueueConfig] = {}
     bundles: dict[str, BundleConfig] = {}
+    code: CodeConfig = CodeConfig()
+    accept: AcceptConfig = AcceptConfig()
     ca_file: Path | None = None
     """PEM file with the certificate authorities to trust instead of the system's."""
     client_cert: Path | None = None
@@ -112,6 +136,21 @@ class Config(Section, frozen=True, kw_only=True):
     are removed and no new jobs are taken."""
     keep_logs: KeepLogs = KeepLogs()
     poll: PollConfig = PollConfig()
+
+    @property
+    def code_path(self) -> Path:
+        """The directory for code that central sends."""
+        return (self.code.path or self.state / "code").absolute()
+
+    @property
+    def has_other_users(self) -> bool:
+        """Whether tasks of some queue run as another user."""
+        return bool(self.run_as_user or any(queue.run_as_user for queue in self.queues.values()))
+
+    @property
+    def shares_state(self) -> bool:
+        """Whether other users must reach code in the state directory."""
+        return self.has_other_users and self.state.absolute() in self.code_path.parents
 
     def user_of(self, queue: str) -> str:
         """Return the user that tasks of this queue run as; empty: the worker's user."""
@@ -227,7 +266,10 @@ def _quoted_text(text: str) -> str:
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    """`…_SLOTS=4` → slots; `…_RUNTIME__PYTHON=…` → runtime.python; `…_BUNDLES__etl__PATH=…` → bundles.etl.path."""
+    """`…_SLOTS=4` → slots; `…_RUNTIME__PYTHON=…` → runtime.python; `…_BUNDLES__etl__PATH=…` → bundles.etl.path.
+
+    `…_ACCEPT__DAGS=a,b` → a list.
+    """
     settings: dict[str, Any] = {}
     for variable, value in environ.items():
         name = variable.removeprefix(ENV_PREFIX)
@@ -239,7 +281,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         keys = [first.lower(), *(part if named and i == 0 else part.lower() for i, part in enumerate(rest))]
         if name.startswith("RUNTIME__ENV__"):
             keys = ["runtime", "env", name.removeprefix("RUNTIME__ENV__")]
-        branch: dict[str, Any] = value  # type: ignore[assignment]
+        branch: Any = [part.strip() for part in value.split(",")] if first == "ACCEPT" else value
         for key in reversed(keys):
             branch = {key: branch}
         _merge(settings, branch)

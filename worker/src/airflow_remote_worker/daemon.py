@@ -15,6 +15,7 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, system
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, describe_clock_offset
-from airflow_remote_worker.config import Config
+from airflow_remote_worker.code.bundles import BundleCode, Limits
+from airflow_remote_worker.code.fetch import Incoming, PackFetcher
+from airflow_remote_worker.code.trees import TreeStore
+from airflow_remote_worker.config import Config, ConfigError
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.facts import capabilities, facts
 from airflow_remote_worker.gateway import JobAccess, LocalGateway
@@ -50,11 +54,13 @@ from airflow_remote_worker.jobs.supervisor import Supervisor, make_shim_record
 from airflow_remote_worker.jobs.usage import Meter
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle, Phase
+from airflow_remote_worker.link.attempts import Attempts
 from airflow_remote_worker.link.client import END_SESSION_S, Link
 from airflow_remote_worker.link.network import Network
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.loops.deliver import DeliverLoop
 from airflow_remote_worker.loops.end_triggers import EndTriggersLoop
+from airflow_remote_worker.loops.inventory import InventoryLoop
 from airflow_remote_worker.loops.poll import PollLoop
 from airflow_remote_worker.loops.report import ReportLoop
 from airflow_remote_worker.loops.rotate import RotateLoop
@@ -88,7 +94,7 @@ LAST_REPORTS_S = 10.0
 
 def run(config: Config) -> int:
     """Run the daemon until it ends; return the exit code. A restart executes the program again in the same process."""
-    state, lifecycle = State(config.state), Lifecycle()
+    state, lifecycle = State(config.state, is_shared=config.shares_state), Lifecycle()
     with state.locked():
         code = anyio.run(partial(serve, config, state, lifecycle=lifecycle), backend="asyncio")
     if lifecycle.restarts:
@@ -108,7 +114,7 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
         NotJoined, Damaged, ConfigError: the directory or the settings can't be used.
     """
     membership, worker_log = state.membership(), WorkerLog(state.worker_log)
-    with worker_log.attached():
+    with worker_log.attached(), locked_code(config):
         return await _serve(
             Daemon(config, state, membership, lifecycle or Lifecycle(), clock or SystemClock(), worker_log), state
         )
@@ -120,6 +126,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
         log.warning("%s", daemon.network.warning)
     try:
         async with daemon_signals(daemon.lifecycle), anyio.create_task_group() as tasks:
+            await tasks.start(daemon.code.run, name="code")
             await tasks.start(daemon.supervisor.run, name="supervisor")
             await tasks.start(daemon.deliver.run, name="deliver")
             await tasks.start(daemon.ship.run, name="ship")
@@ -137,13 +144,14 @@ async def _serve(daemon: Daemon, state: State) -> int:
             tasks.start_soon(daemon.report_runtime.run, name="report runtime")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
+            tasks.start_soon(daemon.inventory.run, name="inventory")
             tasks.start_soon(daemon.ship_worker_log.run, name="ship worker log")
             tasks.start_soon(daemon.ship_triggers.run, name="ship triggers' logs")
             tasks.start_soon(daemon.usage.run, name="usage")
             tasks.start_soon(daemon.drain_when_asked, name="drain")
             tasks.start_soon(daemon.status.run, name="status")
             tasks.start_soon(daemon.logs.run, daemon.process_logs, name="trim logs")
-            tasks.start_soon(daemon.disk.watch, daemon.logs.free, name="disk")
+            tasks.start_soon(daemon.disk.watch, daemon.make_room, name="disk")
             await daemon.lifecycle.detaching.wait()
             if not daemon.lifecycle.restarts:
                 daemon.notifier.notify_stopping()
@@ -187,6 +195,19 @@ class Daemon:
         access = _LocalAccess(self)
         self.disk = Disk(state.root, config.min_free_mb, clock)
         self.logs = LogKeeper(self.spool, state.quarantine, config.keep_logs, clock)
+        self.code = BundleCode(
+            TreeStore(config.code_path / "trees"),
+            PackFetcher(
+                Incoming(config.code_path / "incoming"),
+                self.link,
+                clock,
+                kbit_s=config.code.max_kbit_s,
+                make_retries=lambda: Attempts(self.link, clock),
+            ),
+            Limits(total=int(config.code.total_mb * 1_000_000), least_free=int(config.min_free_mb * 1_000_000)),
+            clock,
+        )
+        self.inventory = InventoryLoop(self.link, clock, lambda: self.code.trees)
         site = Site(
             config,
             membership.name,
@@ -195,6 +216,7 @@ class Daemon:
             check_room=self.disk.check,
             note_failure=self.disk.note_failure,
             body_bytes=lambda: self.link.body_bytes,
+            code=self.code,
         )
         self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, access, clock)
         self._trigger_spool = TriggerSpool(state.triggers, state.quarantine)
@@ -231,6 +253,9 @@ class Daemon:
             lambda job: self.usage.on_job_held(),
         ]
         self.supervisor.on_freed = self._on_freed
+        self.supervisor.on_detail = self.status.note_change
+        self.supervisor.on_declined = self.poll.decline
+        self.code.on_change = self.inventory.note_change
         self.supervisor.on_closed = self._on_closed
         self._wire_triggers()
         self.runtime.on_change = self._on_runtime
@@ -326,6 +351,12 @@ class Daemon:
             except WorkerError as error:  # an older central has no such call; central notices the missing polls anyway
                 log.debug("the end of this worker could not be reported to central: %s", error)
 
+    async def make_room(self, missing: int) -> None:
+        """Free *missing* bytes of the state directory's disk: remove the logs of finished jobs, then code that no job uses."""
+        await self.logs.free(missing)
+        if self._config.code.path is None and (left := self.disk.missing()) > 0:
+            await self.code.free(left)
+
     def process_logs(self) -> list[Path]:
         """Return the logs that this worker's processes are writing."""
         return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values()), *self.hosts.logs()]
@@ -356,7 +387,7 @@ class Daemon:
             "runtime_refused": self.report_runtime.refused,
             "disk_trouble": self.disk.trouble,
             "jobs": [
-                {"job_id": h.job_id, "epoch": h.epoch, "phase": h.phase.value}
+                {"job_id": h.job_id, "epoch": h.epoch, "phase": h.phase.value, "detail": h.detail}
                 for h in self.session.held()
                 if self.triggers.find(Lease(h.job_id, h.epoch)) is None
             ],
@@ -373,6 +404,7 @@ class Daemon:
         self.ship_worker_log.set_wanted(Capability.WORKER_LOG in both)
         self.usage.set_wanted(Capability.USAGE in both)
         self.report_runtime.on_session(wanted=Capability.RUNTIME in both)
+        self.inventory.on_session(wanted=Capability.BUNDLES in both)
         self._on_intent(session.intent)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)
@@ -463,6 +495,29 @@ class Daemon:
     async def _until(self, holds: Any) -> None:
         while not holds():
             await self._fewer.wait()
+
+
+@contextlib.contextmanager
+def locked_code(config: Config) -> Iterator[None]:
+    """Create the directory for code, and lock it against other workers if it is outside of the state directory.
+
+    Raises:
+        ConfigError: another worker uses it.
+    """
+    path = config.code_path
+    if not path.exists():
+        path.mkdir(mode=0o755, parents=True)
+        path.chmod(0o755)
+    fd = None
+    if config.code.path is not None:
+        fd = system.lock(path / "lock")
+        if fd is None:
+            raise ConfigError(f"code.path: another worker uses {path}; give each worker a directory of its own")
+    try:
+        yield
+    finally:
+        if fd is not None:
+            os.close(fd)
 
 
 class _LocalAccess:

@@ -20,6 +20,7 @@ CAPABILITIES = frozenset(
         Capability.RESTART,
         Capability.RUNTIME,
         Capability.USAGE,
+        Capability.BUNDLES,
     }
 )
 

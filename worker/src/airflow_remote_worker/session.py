@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from airflow_remote_protocol.messages import (
+    MAX_DETAIL,
     MAX_JOBS_LISTED,
     HeldJob,
     Intent,
@@ -44,6 +45,8 @@ class Held:
     """A trigger takes no slots and counts against the limit of triggers instead."""
     on_trial: bool = False
     """The job was taken on probation: no other is taken until its code has begun, or it has ended."""
+    detail: str = ""
+    """What is being done for it, for users."""
 
 
 @dataclass
@@ -101,6 +104,11 @@ class WorkerSession:
         if held and _ORDER[phase] > _ORDER[held.phase]:
             self._held[lease] = replace(held, phase=phase)
 
+    def set_detail(self, lease: Lease, detail: str) -> None:
+        """Note what is being done for a job. Central learns it from the next poll."""
+        if held := self._held.get(lease):
+            self._held[lease] = replace(held, detail=detail[:MAX_DETAIL])
+
     def release(self, lease: Lease) -> None:
         """Stop holding *lease*: it was reported and acknowledged, declined, or dropped."""
         self._held.pop(lease, None)
@@ -110,7 +118,7 @@ class WorkerSession:
 
     def held(self) -> list[HeldJob]:
         """Return all leases as `session` and `poll` list them."""
-        return [HeldJob(job_id=h.lease.job_id, epoch=h.lease.epoch, phase=h.phase) for h in self._held.values()]
+        return [HeldJob(job_id=h.lease.job_id, epoch=h.lease.epoch, phase=h.phase, detail=h.detail) for h in self._held.values()]
 
     @property
     def is_idle(self) -> bool:

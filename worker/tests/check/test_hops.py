@@ -39,6 +39,7 @@ def test_without_a_problem_every_hop_passes(worker: RunningWorker) -> None:
         "credential",
         "POST",
         "clock",
+        "bundles",
     ]
 
 
@@ -84,11 +85,11 @@ def test_a_missing_interpreter_is_named(state: State) -> None:
     assert last(anyio.run(check_worker, config, state, SystemClock())) == ("runtime", False)
 
 
-def test_a_missing_runtime_and_missing_bundles_are_reported(worker: RunningWorker, tmp_path: Path) -> None:
-    failing = {hop.name: hop.text for hop in walk(worker.state) if not hop.ok}
-    assert set(failing) == {"runtime", "bundles"}
-    assert "set runtime.python" in failing["runtime"]
-    assert "set bundles.<name>.path" in failing["bundles"]
+def test_a_missing_runtime_and_missing_directories_are_reported(worker: RunningWorker, tmp_path: Path) -> None:
+    hops = {hop.name: hop for hop in walk(worker.state)}
+    assert {name for name, hop in hops.items() if not hop.ok} == {"runtime"}
+    assert "set runtime.python" in hops["runtime"].text
+    assert "central sends the Dag files" in hops["bundles"].text
     bundles = {"here": BundleConfig(path=tmp_path), "away": BundleConfig(path=tmp_path / "nowhere")}
     config = Config(state=worker.state.root, runtime=RuntimeConfig(python=Path(sys.executable)), bundles=bundles)
     failed = [hop for hop in anyio.run(check_worker, config, worker.state, SystemClock()) if not hop.ok]

@@ -33,7 +33,7 @@ def test_a_dag_file_is_found_in_a_zip_archive_too(bundle: Path, dag_rel_path: st
 
 def test_an_unknown_bundle_is_refused_with_the_known_ones(bundle: Path) -> None:
     config = Config(state=bundle, bundles={"b": BundleConfig(path=bundle)})
-    with pytest.raises(CodeMissing, match=r"has no bundle 'c' \(it has: b\); set bundles\.c\.path"):
+    with pytest.raises(CodeMissing, match=r"has no bundle 'c' \(it has: b\).*airflow remote publish c.*set bundles\.c\.path"):
         local.find("c", "a_dag.py", "", config=config, worker_name="w")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,16 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from airflow_remote_protocol.messages import JobKind
-from airflow_remote_worker.config import BundleConfig, Config, QueueConfig
+from airflow_remote_protocol.messages import Bundle, JobKind, TreeRef
+from airflow_remote_worker.code.bundles import CodeUnavailable
+from airflow_remote_worker.config import AcceptConfig, BundleConfig, Config, QueueConfig
 from airflow_remote_worker.jobs import preparation
 from airflow_remote_worker.jobs.job import Job
-from airflow_remote_worker.jobs.preparation import Unprepared, locate_code, prepare
+from airflow_remote_worker.jobs.preparation import Declined, Unprepared, locate_code, prepare
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.local.job_files import JobSpec
+from airflow_remote_worker.state.free_space import NoRoom
 from airflow_remote_worker.state.spool import JobDir
 
 from ..conftest import make_offer
@@ -101,3 +105,110 @@ def test_a_drive_that_does_not_answer_fails_the_job_in_time(site: Site, monkeypa
             anyio.run(locate_code, offer, site)
     finally:
         answer.set()
+
+
+class Code:
+    """The worker's code, which has one file."""
+
+    def __init__(self, root: Path, error: Exception | None = None) -> None:
+        self.root = root
+        self.error = error
+        self.asked: list[object] = []
+        self.rechecked: list[str] = []
+
+    async def ensure(self, ref: TreeRef, bundle: Bundle, holder: object, note: object) -> Path:
+        self.asked.append(holder)
+        if self.error:
+            raise self.error
+        return self.root
+
+    def recheck(self, digest: str) -> None:
+        self.rechecked.append(digest)
+
+
+TREE = TreeRef(digest="a" * 64, files=1, bytes=1)
+
+
+def with_code(site: Site, error: Exception | None = None, **settings: Any) -> tuple[Site, Code]:
+    """Return a site without the bundle, to which central sends it."""
+    code = Code(site.config.state, error)
+    config = msgspec.structs.replace(site.config, bundles={}, queues={}, run_as_user="", **settings)
+    return dataclasses.replace(site, config=config, code=code), code  # type: ignore[arg-type]
+
+
+def test_the_tree_of_the_offer_is_the_job_s_code_and_pinned_by_its_notes(site: Site) -> None:
+    site, code = with_code(site)
+    spec, job = _prepare(site, TASK | {"bundle": {"name": "b", "version": "v1"}, "code_hash": "f" * 32}, tree=TREE)
+    assert (spec.bundle_path, spec.tree) == (str(code.root), TREE.digest)
+    assert job.code_source == f"Bundle 'b', version v1, tree {'a' * 12}, sent by central"
+    assert (job.site_code, job.code_note) == ("", ""), "with a tree there is no difference to note"
+    assert code.asked == [Lease(job.offer.job_id, job.offer.epoch)]
+
+
+def test_the_site_s_own_bundle_overrides_the_tree(site: Site) -> None:
+    code = Code(site.config.state)
+    spec, job = _prepare(dataclasses.replace(site, code=code), TASK, tree=TREE)  # type: ignore[arg-type]
+    assert (spec.tree, code.asked) == ("", [])
+    assert "bundles.b.path" in job.code_source
+
+
+def test_a_file_that_vanished_from_a_tree_is_looked_for_once_more(site: Site) -> None:
+    site, code = with_code(site)
+    with pytest.raises(Unprepared, match=r"tree aaaaaaaaaaaa\) has no file 'gone\.py'"):
+        _prepare(site, TASK | {"dag_rel_path": "gone.py"}, tree=TREE)
+    assert code.rechecked == [TREE.digest]
+    assert len(code.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [CodeUnavailable("because"), NoRoom("because"), OSError(errno.ENOSPC, "because"), OSError(errno.EDQUOT, "because")]
+)
+def test_code_that_can_t_be_had_now_declines_the_offer(site: Site, error: Exception) -> None:
+    site, _ = with_code(site, error)
+    with pytest.raises(Declined, match="because"):
+        _prepare(site, TASK, tree=TREE)
+
+
+def test_a_disk_that_does_not_answer_names_the_directory_of_code(site: Site) -> None:
+    site, _ = with_code(site, TimeoutError())
+    with pytest.raises(Unprepared, match=f"{site.config.code_path}"):
+        _prepare(site, TASK, tree=TREE)
+
+
+def test_a_broken_disk_is_not_declined(site: Site) -> None:
+    site, _ = with_code(site, OSError(errno.EIO, "broken"))
+    with pytest.raises(OSError, match="broken"):
+        _prepare(site, TASK, tree=TREE)
+
+
+CALLBACK = {"callback_id": "c", "path": "m.f", "kwargs": {}, "dag_rel_path": "a_dag.py", "bundle": {"name": "b"}}
+TEST = {"connection_test_id": "1", "connection_id": "vault", "timeout_s": 5}
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind", "workload", "is_accepted"),
+    [
+        (AcceptConfig(), JobKind.TASK, TASK, True),
+        (AcceptConfig(bundles=("a", "[bc]")), JobKind.TASK, TASK, True),
+        (AcceptConfig(bundles=("B",)), JobKind.TASK, TASK, False),
+        (AcceptConfig(bundles=()), JobKind.TASK, TASK, False),
+        (AcceptConfig(dags=("etl_*",)), JobKind.TASK, TASK | {"ti": {"dag_id": "etl_1"}}, True),
+        (AcceptConfig(dags=("etl_*",)), JobKind.TASK, TASK | {"ti": {"dag_id": "xetl_1"}}, False),
+        (AcceptConfig(dags=("etl_*",)), JobKind.TASK, TASK | {"ti": {}}, False),
+        (AcceptConfig(dags=("etl_*",)), JobKind.CALLBACK, CALLBACK, False),
+        (AcceptConfig(bundles=("b",)), JobKind.CALLBACK, CALLBACK, True),
+        (AcceptConfig(bundles=("x",), dags=("x",)), JobKind.CONNECTION_TEST, TEST, True),
+        (AcceptConfig(queues=("x",)), JobKind.CONNECTION_TEST, TEST, False),
+        (AcceptConfig(queues=("q",)), JobKind.TASK, TASK, True),
+    ],
+)
+def test_only_accepted_jobs_are_prepared(
+    site: Site, accept: AcceptConfig, kind: JobKind, workload: dict[str, Any], is_accepted: bool
+) -> None:
+    config = msgspec.structs.replace(site.config, accept=accept)
+    site = dataclasses.replace(site, config=config)
+    if is_accepted:
+        _prepare(site, workload, kind=kind)
+    else:
+        with pytest.raises(Unprepared, match=r"plant-7 does not accept .*accept\.(bundles|dags|queues)"):
+            _prepare(site, workload, kind=kind)

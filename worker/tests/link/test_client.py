@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 
@@ -23,6 +24,7 @@ from airflow_remote_protocol.messages import (
     SessionRequest,
 )
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROBLEM_HEADER, PROTOCOL_VERSION, SESSION_HEADER
+from airflow_remote_worker.code.fetch import PackAnswer
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link.client import LARGE_BYTES, MAX_BODY, Link
@@ -441,3 +443,132 @@ def test_a_large_body_is_sent_in_pieces_and_again_after_a_stale_connection() -> 
 
     anyio.run(main)
     assert seen == [(str(len(body)), body)] * 2
+
+
+# Code
+
+TREE = "a" * 64
+
+
+def fetch_from(
+    answer: Callable[[httpx.Request], httpx.Response], *, start: int = 0, end: int | None = None, etag: str = "", base: str = ""
+) -> tuple[PackAnswer, bytes]:
+    async def run() -> tuple[PackAnswer, bytes]:
+        link = link_to(answer)
+        async with link.fetch_pack(TREE, base=base, lzma=True, start=start, end=end, etag=etag) as got:
+            return got, b"".join([chunk async for chunk in got.chunks])
+
+    return anyio.run(run)
+
+
+def test_a_request_for_code_has_credential_session_and_no_compression() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, headers={**OURS, "etag": '"abc"'}, content=b"pack")
+
+    got, body = fetch_from(answer, base="b" * 64)
+    assert (got.status, got.etag, got.start, got.total, body) == (200, "abc", 0, 4, b"pack")
+    (request,) = seen
+    assert str(request.url) == f"https://a.example.com/air/remote/v1/trees/{TREE}/pack?base={'b' * 64}"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["authorization"] == "Bearer cred"
+    assert request.headers[SESSION_HEADER] == "s-1"
+    assert "range" not in request.headers
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "etag", "sent"),
+    [
+        (5, None, "x", {"range": "bytes=5-", "if-range": '"x"'}),
+        (5, 9, "x", {"range": "bytes=5-8", "if-range": '"x"'}),
+        (0, 9, "", {"range": "bytes=0-8"}),
+    ],
+)
+def test_a_range_is_requested_only_of_the_same_pack(start: int, end: int | None, etag: str, sent: dict[str, str]) -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(206, headers={**OURS, "etag": 'W/"x"', "content-range": f"bytes {start}-9/10"}, content=b"rest")
+
+    got, _ = fetch_from(answer, start=start, end=end, etag=etag)
+    assert (got.status, got.etag, got.start, got.total) == (206, "x", start, 10)
+    assert {name: seen[0].headers[name] for name in ("range", "if-range") if name in seen[0].headers} == sent
+
+
+def test_a_range_beyond_the_end_is_an_answer() -> None:
+    headers = {**OURS, PROBLEM_HEADER: "invalid", "content-range": "bytes */10", "etag": '"x"'}
+    got, _ = fetch_from(lambda request: httpx.Response(416, headers=headers), start=10, etag="x")
+    assert (got.status, got.total, got.etag) == (416, 10, "x")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(ProblemCode.NOT_FOUND, Superseded), (ProblemCode.BUSY, Unreachable), (ProblemCode.REVOKED, Refused)],
+)
+def test_a_problem_instead_of_a_pack_is_raised_as_its_decision(code: ProblemCode, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="because"):
+        fetch_from(refusing(code))
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, content=b"<title>Log in</title>"),
+        httpx.Response(206, headers=OURS, content=b"x"),
+        httpx.Response(206, headers={**OURS, "content-range": "bytes 0-1/*"}, content=b"x"),
+        httpx.Response(500, headers=OURS, content=b"x"),
+        httpx.Response(302, headers={**OURS, "location": "https://b.example.com"}),
+    ],
+    ids=["no marker", "no range", "no length", "no reason", "a redirect"],
+)
+def test_what_is_not_a_pack_is_requested_again(response: httpx.Response) -> None:
+    with pytest.raises(Unreachable):
+        fetch_from(lambda request: response)
+
+
+def test_a_part_that_a_proxy_has_compressed_is_not_used() -> None:
+    headers = {**OURS, "content-range": "bytes 0-9/10", "content-encoding": "gzip"}
+    with pytest.raises(Unreachable, match="a proxy changed"):
+        fetch_from(lambda request: httpx.Response(206, headers=headers, content=gzip.compress(b"x")))
+
+
+def test_a_cut_transfer_of_code_says_nothing_about_other_calls() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise httpx.ReadError("cut")
+
+    async def run() -> None:
+        link = link_to(lambda request: httpx.Response(200, headers=OURS, content=chunks()))
+        with pytest.raises(Unreachable, match="was cut") as caught:
+            async with link.fetch_pack(TREE, base="", lzma=False, start=0, end=None, etag="") as got:
+                [chunk async for chunk in got.chunks]
+        assert caught.value.was_cut
+        assert not link.is_down
+
+    anyio.run(run)
+
+
+def test_a_replaced_credential_is_no_refusal_of_code() -> None:
+    async def run() -> None:
+        link = link_to(refusing(ProblemCode.UNAUTHORIZED))
+        link.use_credential("newer")
+        with pytest.raises(Unreachable, match="the credential changed"):
+            async with link.fetch_pack(TREE, base="", lzma=True, start=0, end=None, etag=""):
+                raise AssertionError
+        assert link.credential == "cred"
+
+    anyio.run(run)
+
+
+def test_without_a_session_no_code_is_requested() -> None:
+    async def run() -> None:
+        link = link_to(refusing(ProblemCode.INTERNAL))
+        link.session_id = None
+        with pytest.raises(Unreachable, match="no session"):
+            async with link.fetch_blobs(TREE, ["b" * 64], lzma=True):
+                raise AssertionError
+
+    anyio.run(run)

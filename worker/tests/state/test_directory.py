@@ -83,3 +83,25 @@ def test_settings_of_a_central_are_not_used_for_the_next_one(state: State) -> No
     state.task_settings_path.write_bytes(b"{}")
     state.forget()
     assert not state.task_settings_path.exists()
+
+
+def test_a_shared_directory_lets_others_pass_to_code_alone(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    root.mkdir(mode=0o755)
+    (root / "worker.toml").write_text("")
+    (root / "worker.toml").chmod(0o644)
+    (root / "own").mkdir(mode=0o755)
+    (root / "code").mkdir(mode=0o755)
+    (root / "link").symlink_to(tmp_path)
+    State(root, is_shared=True).prepare()
+    modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in root.iterdir() if not path.is_symlink()}
+    assert stat.S_IMODE(root.stat().st_mode) == 0o711
+    assert modes == {
+        "worker.toml": 0o600,
+        "own": 0o700,
+        "code": 0o755,
+        **dict.fromkeys(("jobs", "triggers", "hosts", "airflow-home"), 0o700),
+    }
+    assert stat.S_IMODE(tmp_path.stat().st_mode) & 0o077 == 0
+    State(root).prepare()
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700

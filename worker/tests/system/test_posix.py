@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from airflow_remote_worker.system import posix
 
 
@@ -19,3 +20,14 @@ def test_a_lock_is_exclusive_and_ends_with_its_descriptor(tmp_path: Path) -> Non
 def test_two_processes_have_different_birth_marks() -> None:
     assert posix.birth_mark(os.getpid()) == posix.birth_mark(os.getpid())
     assert posix.birth_mark(2**22 - 3) is None
+
+
+def test_the_first_directory_that_a_user_can_t_enter_is_found(tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    closed = posix.find_closed(tmp_path / "a" / "b", "nobody")
+    assert closed is not None, "pytest's own directories are closed"
+    assert closed in tmp_path.parents
+    assert posix.find_closed(Path("/usr/bin"), "nobody") is None
+    with pytest.raises(KeyError):
+        posix.find_closed(tmp_path, "nobody-of-that-name")

@@ -247,3 +247,50 @@ def test_the_next_daemon_adopts_live_hosts_and_removes_dead_ones(run: Callable[[
         await bench.until(lambda: not dead.exists())
 
     run(story)
+
+
+def test_each_tree_has_its_own_host_and_pins_it(clock: HandClock, state: State, tmp_path: Path) -> None:
+    pins = Pins()
+    site = Site(Config(state=state.root), "w1", tmp_path / "s", tmp_path / "c", code=pins)  # type: ignore[arg-type]
+    starter = SleepStarter()
+    hosts = Hosts(state.hosts, site, starter, clock)
+    trees = [HostedCode("dags", str(tmp_path / name), "", name * 64) for name in "ab"]
+
+    def trigger(number: int) -> Trigger:
+        lease = Lease(f"t{number}", 1)
+        return Trigger(lease, TriggerDir(tmp_path / f"t{number}", lease), PendingLog(tmp_path / f"t{number}"), "q", 100.0)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(hosts.run)
+            one, same, other = [await hosts.reserve(trigger(n), trees[n // 2]) for n in range(3)]
+            assert one is same
+            assert one is not other
+            assert set(pins.held.values()) == {"a" * 64, "b" * 64}
+            assert [one.spec.tree, other.spec.tree] == ["a" * 64, "b" * 64]
+            process.kill(one.process)
+            with anyio.fail_after(10):
+                while one.spec.host_id in pins.held:
+                    await anyio.sleep(0.01)
+            assert set(pins.held.values()) == {"b" * 64}
+            tasks.cancel_scope.cancel()
+
+    try:
+        anyio.run(main)
+    finally:
+        for started in starter.started:
+            started.kill()
+            started.wait()
+
+
+class Pins:
+    """The part of the worker's code that hosts use."""
+
+    def __init__(self) -> None:
+        self.held: dict[object, str] = {}
+
+    def hold(self, holder: object, digest: str) -> None:
+        self.held[holder] = digest
+
+    def release(self, holder: object) -> None:
+        self.held.pop(holder, None)

@@ -101,8 +101,7 @@ def check_settings(config: Config) -> list[Hop]:
         remedy = "set runtime.python to the Python of an environment with the Airflow Task SDK"
         hops.append(Hop("runtime", False, f"no runtime is set, so no task can run here; {remedy}, in {config.state / FILE_NAME}"))
     if not config.bundles:
-        text = "no bundle is set, so no Dag file can be found here; set bundles.<name>.path to the directory with the Dag files"
-        hops.append(Hop("bundles", False, f"{text}, in {config.state / FILE_NAME} (Airflow's default bundle is dags-folder)"))
+        hops.append(Hop("bundles", True, "this machine has none of its own; central sends the Dag files"))
     for name, bundle in config.bundles.items():
         if not bundle.path.is_dir():
             text = f"{name}: there is no directory {bundle.path}; create it, or correct bundles.{name}.path"

@@ -1,4 +1,7 @@
-"""Finds a job's Dag file in the site's copy of the bundle, and compares it with the file that central parsed."""
+"""Finds a job's Dag file in the site's own copy of the bundle, and compares it with the file that central parsed.
+
+Code that central sends is in :mod:`.bundles`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,11 @@ class LocalCode:
     differs_as: str = ""
     """MD5 of its Dag file if it differs from the one that central parsed."""
     note: str = ""
-    """A note for users about that difference."""
+    """A note for users about that difference, or about central's choice of the tree."""
+    tree: str = ""
+    """The tree that it is; empty: the site's own directory."""
+    source: str = ""
+    """Where it comes from, for the first line of the task's log; empty: the site's directory, and central sent nothing."""
 
 
 def find(name: str, dag_rel_path: str, code_hash: str, *, config: Config, worker_name: str) -> LocalCode:
@@ -38,9 +45,12 @@ def find(name: str, dag_rel_path: str, code_hash: str, *, config: Config, worker
     bundle = config.bundles.get(name)
     if bundle is None:
         known = ", ".join(sorted(config.bundles)) or "none"
-        remedy = f"set bundles.{name}.path in its settings to the directory with that bundle's Dags"
-        raise CodeMissing(f"the worker {worker_name} has no bundle {name!r} (it has: {known}); {remedy}")
-    if not _exists(bundle.path / dag_rel_path):
+        remedy = (
+            f"publish it on central (`airflow remote publish {name}`), or set bundles.{name}.path in the worker's settings to a "
+            "directory with that bundle's Dags"
+        )
+        raise CodeMissing(f"the worker {worker_name} has no bundle {name!r} (it has: {known}), and central sent none; {remedy}")
+    if not exists(bundle.path / dag_rel_path):
         what = f"{bundle.path}" if not bundle.path.is_dir() else f"{bundle.path / dag_rel_path}"
         remedy = "copy it there, or correct bundles." + name + ".path"
         raise CodeMissing(f"{what} does not exist on worker {worker_name} (bundle {name!r}); {remedy}")
@@ -79,7 +89,7 @@ def hash_of(file: Path) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _exists(file: Path) -> bool:
+def exists(file: Path) -> bool:
     """Return whether a Dag file exists, also inside a zip archive (`…/dags.zip/dag.py`)."""
     if file.exists():
         return True

@@ -25,7 +25,9 @@ class Job:
     site_code: str = ""
     """MD5 of its Dag file on this machine, if that differs from the file that central parsed; else empty."""
     code_note: str = ""
-    """An explanation of the difference for the task's log."""
+    """An explanation of the difference, or of central's choice of the tree, for the task's log."""
+    code_source: str = ""
+    """Where its code comes from, for the first line of the task's log; empty: the site's directory, and central sent nothing."""
     stop: Stop | None = None
     """The stop that it received, if any."""
     report: Report | None = None
@@ -41,6 +43,8 @@ class Job:
     """It has ended, and central has received its whole outbox. Its log does not grow any more."""
     shipped: anyio.Event = field(default_factory=anyio.Event)
     """Central has all of its log, or will never accept the rest."""
+    declined: str = ""
+    """Why the offer was returned to central, before anything was run; empty: it was not."""
     closed: anyio.Event = field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:

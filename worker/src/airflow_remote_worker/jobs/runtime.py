@@ -16,9 +16,9 @@ from pathlib import Path
 import anyio
 
 from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.daemon_thread import run_in_daemon_thread
 from airflow_remote_worker.jobs.breaker import Breaker
 from airflow_remote_worker.jobs.canary import run_canary
-from airflow_remote_worker.jobs.daemon_thread import run_in_daemon_thread
 from airflow_remote_worker.jobs.launcher import Launcher
 from airflow_remote_worker.local import job_files
 

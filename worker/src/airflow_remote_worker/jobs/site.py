@@ -8,6 +8,7 @@ from pathlib import Path
 
 from airflow_remote_protocol.execution import DEFAULT_BODY_BYTES
 
+from airflow_remote_worker.code.bundles import BundleCode
 from airflow_remote_worker.config import Config
 
 
@@ -26,3 +27,5 @@ class Site:
     """Called with the error of each failed write."""
     body_bytes: Callable[[], int] = lambda: DEFAULT_BODY_BYTES
     """Returns the maximum size of the body of an Execution API call."""
+    code: BundleCode | None = None
+    """The code that central sends."""

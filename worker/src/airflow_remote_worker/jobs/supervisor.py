@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.errors import Damaged
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.logs import append_line
-from airflow_remote_worker.jobs.preparation import Unprepared, prepare
+from airflow_remote_worker.jobs.preparation import Declined, Unprepared, prepare
 from airflow_remote_worker.jobs.process import (
     CannotHost,
     StartUncertain,
@@ -44,7 +45,7 @@ from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
 from airflow_remote_worker.jobs.verdict import describe_offer, judge
 from airflow_remote_worker.lease import Lease
-from airflow_remote_worker.local import frames
+from airflow_remote_worker.local import frames, job_files
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.state.free_space import NoRoom
 from airflow_remote_worker.state.spool import JobDir, ShimRecord, Spool
@@ -88,6 +89,10 @@ class Supervisor:
         """Called when a job has ended and its slots are free."""
         self.on_outcome: Callable[[Report, bool | None], None] = lambda report, begun: None
         """Called with a job's report, and whether its own code had begun (None: the job says nothing about this machine)."""
+        self.on_detail: Callable[[], None] = _do_nothing
+        """Called when something else is done for a job that is prepared, or more of it."""
+        self.on_declined: Callable[[Lease, str], None] = lambda lease, reason: None
+        """Called when a job that was taken can't start here now, with the reason: its offer must be declined."""
         self.on_closed: Callable[[Job], None] = lambda job: None
         """Called when nothing remains to be sent for a job."""
         self._site = site
@@ -144,13 +149,18 @@ class Supervisor:
     def close(self, job: Job, how: str) -> None:
         """Close the job's directory, access and lease: nothing remains to be sent for it. *how*: how its report ended."""
         try:
-            job.dir.close(how, self._clock.wall())
+            if job.declined:
+                job.dir.remove()
+            else:
+                job.dir.close(how, self._clock.wall())
         except OSError as error:
             log.error(
                 "job %s: its directory %s can't be closed (%s); it will be reported once more", job.lease, job.dir.path, error
             )
         self._gateway.close(job.lease)
         self._session.release(job.lease)
+        if self._site.code:
+            self._site.code.release(job.lease)
         self.jobs.pop(job.lease, None)
         job.closed.set()
         self.on_closed(job)
@@ -169,19 +179,54 @@ class Supervisor:
 
     async def _run_job(self, job: Job) -> None:
         try:
-            spec = await prepare(job, self._site, contact_at=self._contact_at())
-            job.dir.store_spec(spec)
-            self._gateway.open(job.lease, spec.key, job)
-            if job.code_note:
-                self._explain(job, job.code_note, level="warning")
-            if job.stop is None:
-                await self._start(job)
+            spec = await self._prepare(job)
+            if spec is not None:
+                job.dir.store_spec(spec)
+                self._gateway.open(job.lease, spec.key, job)
+                if job.code_source:
+                    self._explain(job, job.code_source, level="info")
+                if job.code_note:
+                    self._explain(job, job.code_note, level="warning")
+                if job.stop is None:
+                    await self._start(job)
+        except Declined as error:
+            self._decline(job, str(error))
+            return
         except (Unprepared, CannotHost, OSError) as error:
             if isinstance(error, OSError):
                 self._site.note_failure(error)
             self._fail_to_start(job, str(error))
             return
         await self._watch(job)
+
+    async def _prepare(self, job: Job) -> job_files.JobSpec | None:
+        """Return the specification for the job's shim; None if the job was stopped before its code was here.
+
+        Raises:
+            Unprepared, Declined, OSError: it can't start.
+        """
+        prepared: list[job_files.JobSpec] = []
+        failed: list[Exception] = []
+
+        async def run() -> None:
+            try:
+                note = partial(self._note_detail, job)
+                prepared.append(await prepare(job, self._site, contact_at=self._contact_at(), note=note))
+            except (Unprepared, Declined, OSError) as error:
+                failed.append(error)
+            preparing.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as preparing:
+            preparing.start_soon(run, name=f"preparation of {job.lease}")
+            await job.stopped.wait()
+            preparing.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
+        return prepared[0] if prepared else None
+
+    def _note_detail(self, job: Job, detail: str) -> None:
+        self._session.set_detail(job.lease, detail)
+        self.on_detail()
 
     def _contact_at(self) -> float:
         last = self._session.last_contact
@@ -274,6 +319,18 @@ class Supervisor:
             self._site.note_failure(error)
             log.error("job %s: its report can't be stored (%s); it is sent from memory", job.lease, error)
 
+    def _decline(self, job: Job, reason: str) -> None:
+        """Return the job to central, which offers it to another worker, or again later. Nothing of it was run."""
+        log.warning("job %s: declined: %s", job.lease, reason)
+        job.declined = reason
+        job.superseded.set()  # its log and its report are not sent
+        try:
+            self._site.check_room()
+        except NoRoom as error:
+            self._session.no_room = str(error)
+        self._end(job)
+        self.on_declined(job.lease, reason)
+
     def _fail_to_start(self, job: Job, reason: str) -> None:
         log.error("job %s: not started: %s", job.lease, reason)
         self._explain(job, reason)
@@ -308,6 +365,8 @@ class Supervisor:
             self._begin(job, self._run_job)
         else:
             job.site_code = spec.site_code
+            if spec.tree and self._site.code:
+                self._site.code.hold(job.lease, spec.tree)
             self._gateway.open(job.lease, spec.key, job)
             # A job that may not have begun is listed as preparing, which keeps its offer.
             begun = job.shim is not None or job_dir.shim_log.exists() or job_dir.has_result()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import unquote
 
 import anyio
@@ -30,12 +31,14 @@ from airflow_remote_protocol.execution import (
 )
 from airflow_remote_protocol.messages import (
     MAX_SHORT_TEXT,
+    BlobsWanted,
     ChunkResult,
     ChunkResults,
     Credential,
     Decline,
     Enrolled,
     Enrolment,
+    Inventory,
     LogAppended,
     Poll,
     PollReply,
@@ -60,6 +63,7 @@ from airflow_remote_protocol.version import (
 )
 
 from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.code.fetch import PackAnswer
 from airflow_remote_worker.errors import Outdated, Refused, Rewind, Superseded, Unreachable, Withheld, WorkerError, from_problem
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.link.connections import Connections
@@ -89,6 +93,8 @@ END_SESSION_S = 3.0
 """How long an ending daemon waits for this call. It only lets users see at once that the worker is offline."""
 STALE_S = 2.0
 """A kept-alive connection that the server has closed fails within this time. A later failure means that the request was cut."""
+CLOSE_S = 1.0
+"""How long closing a connection may take whose answer is not read to its end."""
 PAGE = 8192
 """How many bytes of a page that isn't central's are read for its title."""
 PAGE_S = 2.0
@@ -132,6 +138,8 @@ class Link:
         self.body_bytes = DEFAULT_BODY_BYTES
         """Central's limit for the body of an Execution API call, in either direction."""
         self._connections = Connections(network, clock, transport)
+        self._code_connections = Connections(network, clock, transport)
+        """For code, whose long answers must not hold up anything else."""
         self._credential = credential
         self._previous = previous
         self._clock = clock
@@ -268,6 +276,119 @@ class Link:
             else:
                 return
 
+    # Code
+
+    @contextlib.asynccontextmanager
+    async def fetch_pack(
+        self, digest: str, *, base: str, lzma: bool, start: int, end: int | None, etag: str
+    ) -> AsyncIterator[PackAnswer]:
+        """Request the bytes from *start* to *end* (exclusive; None: the last) of the pack that makes the tree *digest*.
+
+        Args:
+            base: the tree to build on, which this worker has; empty: none.
+            lzma: whether this interpreter can decode LZMA.
+            etag: answer with a part only if the pack still has this ETag; empty: whichever it has.
+
+        Raises:
+            Unreachable: central did not answer; also while the chunks are read.
+            Superseded, Refused, Outdated: central gives this worker no such tree.
+        """
+        query = "&".join([*([f"base={base}"] if base else []), *([] if lzma else ["lzma=0"])])
+        headers = {}
+        if start or end is not None:
+            headers["range"] = f"bytes={start}-{'' if end is None else end - 1}"
+            if etag:
+                headers["if-range"] = f'"{etag}"'
+        path = f"trees/{digest}/pack" + (f"?{query}" if query else "")
+        async with self._stream("GET", path, headers=headers, accepted=(200, 206, 416)) as response:
+            yield _pack_answer(response, self._chunks(response))
+
+    @contextlib.asynccontextmanager
+    async def fetch_blobs(self, digest: str, sha256s: list[str], *, lzma: bool) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Request single blobs of the tree *digest*; yield the chunks of the answer. Raises: as :meth:`fetch_pack`."""
+        body = encode(BlobsWanted(blobs=sha256s, lzma=lzma))
+        headers = {"content-type": "application/json"}
+        async with self._stream("POST", f"trees/{digest}/blobs", body, headers=headers, accepted=(200,)) as response:
+            yield self._chunks(response)
+
+    async def report_inventory(self, trees: list[str]) -> None:
+        """Report which trees this worker holds."""
+        await self._send("POST", "inventory", encode(Inventory(trees=trees)), session=True)
+
+    @contextlib.asynccontextmanager
+    async def _stream(
+        self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str], accepted: tuple[int, ...]
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request over a connection of its own kind; yield central's answer before its body is read.
+
+        Raises:
+            Unreachable, Refused, Superseded, Outdated: see :mod:`.errors`.
+        """
+        used = self._credential
+        if self.session_id is None:
+            raise Unreachable("there is no session with central yet")
+        own = {
+            MARKER_HEADER: PROTOCOL_VERSION,
+            SESSION_HEADER: self.session_id,
+            "authorization": f"Bearer {used}",
+            "accept-encoding": "identity",  # Airflow compresses every other answer, and offsets would be lost
+        }
+        timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        url = f"{self.central}/{PREFIX}/{path}"
+        async with self._code_connections.client() as client:
+            request = client.build_request(method, url, content=body or None, headers={**headers, **own}, timeout=timeout)
+            try:
+                response = await client.send(request, stream=True, follow_redirects=False)
+            except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+                raise self._cut(error) from None
+            try:
+                # A range that central can't satisfy is a problem with the status 416.
+                is_answer = PROBLEM_HEADER not in response.headers or response.status_code == 416
+                if MARKER_HEADER in response.headers and response.status_code in accepted and is_answer:
+                    self._note_up()
+                    yield response
+                else:
+                    await self._raise_problem(response, request, used)
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
+                    await response.aclose()
+
+    async def _raise_problem(self, response: httpx.Response, request: httpx.Request, used: str) -> NoReturn:
+        """Raise the error for an answer that is not what was requested."""
+        if MARKER_HEADER not in response.headers:
+            self._code_connections.recheck_files()
+            page = await _first_bytes(response)
+            raise Unreachable(diagnose(response, page, self.central, self.proxy), was_cut=True)
+        try:
+            found = decode_problem(await _bounded(response, MAX_BODY))
+        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+            raise self._cut(error) from None
+        code = response.headers.get(PROBLEM_HEADER)
+        if code is None:
+            raise Unreachable(
+                f"central answered {response.status_code} to {request.url.path} without a reason; see the logs of its API servers"
+            )
+        status = response.status_code
+        problem = from_problem(
+            found or Problem(code=code, title=f"central answered {status}", status=status), retry_after_s=_retry_after(response)
+        )
+        is_unknown = isinstance(problem, Refused | Withheld) and problem.code in (ProblemCode.UNAUTHORIZED, ProblemCode.EXPIRED)
+        if is_unknown and self._switch_credential(used):
+            raise Unreachable(f"the credential changed during the request ({problem}); retrying with the present one")
+        raise problem
+
+    async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in response.aiter_bytes():
+                yield chunk
+        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+            raise self._cut(error) from None
+
+    def _cut(self, error: Exception) -> Unreachable:
+        # This says nothing about other requests: central does not count as down, and jobs don't spool their writes.
+        self._code_connections.recheck_files()
+        return Unreachable(describe(error, self.central, self.proxy), was_cut=not _never_left(error))
+
     # A job
 
     async def accept(self, lease: Lease) -> None:
@@ -354,6 +475,7 @@ class Link:
 
     async def close(self) -> None:
         await self._connections.close()
+        await self._code_connections.close()
 
     # One request
 
@@ -475,8 +597,7 @@ class Link:
     def _unreachable(self, error: Exception) -> Unreachable:
         self._is_down = True
         self._connections.recheck_files()
-        never_left = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
-        return Unreachable(describe(error, self.central, self.proxy), was_cut=not never_left)
+        return Unreachable(describe(error, self.central, self.proxy), was_cut=not _never_left(error))
 
 
 def decoded(kind: type[T], answer: Executed) -> T:
@@ -491,6 +612,31 @@ def decoded(kind: type[T], answer: Executed) -> T:
         raise Unreachable(
             f"central's answer can't be read: {error}; central may be newer than this worker: update the worker"
         ) from None
+
+
+def _never_left(error: Exception) -> bool:
+    """Return whether the request was not sent."""
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError)
+
+
+def _pack_answer(response: httpx.Response, chunks: AsyncIterator[bytes]) -> PackAnswer:
+    """Return the answer to a request for a pack.
+
+    Raises:
+        Unreachable: it has no readable range, or a proxy has compressed a part.
+    """
+    etag = response.headers.get("etag", "").removeprefix("W/").strip('"')
+    is_encoded = response.headers.get("content-encoding", "identity") != "identity"
+    if response.status_code != 206:
+        length = response.headers.get("content-length", "")
+        total = int(length) if response.status_code == 200 and length.isdigit() and not is_encoded else 0
+        if found := re.fullmatch(r"bytes \*/(\d{1,15})", response.headers.get("content-range", "")):
+            total = int(found[1])
+        return PackAnswer(response.status_code, etag, 0, total, chunks)
+    found = re.fullmatch(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})", response.headers.get("content-range", ""))
+    if found is None or is_encoded:
+        raise Unreachable("a proxy changed central's answer to a request for a part of some code; retrying", was_cut=True)
+    return PackAnswer(206, etag, int(found[1]), int(found[3]), chunks)
 
 
 def _leaves_execution_api(path: str) -> bool:

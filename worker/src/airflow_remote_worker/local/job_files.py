@@ -47,7 +47,9 @@ class JobSpec(msgspec.Struct, frozen=True):
     site_code: str = ""
     """MD5 of the Dag file if it differs from the one that central parsed; else empty."""
     code_note: str = ""
-    """A note for users about that difference."""
+    """A note for users about that difference, or about central's choice of the tree."""
+    tree: str = ""
+    """The tree that *bundle_path* belongs to, which must stay while the job runs; empty: the site's own directory."""
 
 
 CANARY_SPEC = "canary.json"
@@ -86,6 +88,8 @@ class HostSpec(msgspec.Struct, frozen=True):
     """Fingerprint of the bundle's code and of central's settings for tasks when the host started. Only the daemon compares it."""
     contact_path: str = ""
     """The file to which the daemon writes the time of its last contact with central."""
+    tree: str = ""
+    """As in :class:`JobSpec`."""
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -221,7 +221,12 @@ class PollLoop:
                 actions.decline.append((offer, f"the offer can't be stored: {error}"))
         for offer, reason in actions.decline:
             log.warning("job %s: declined: %s", offer.job_id, reason)
-            self._tasks.start_soon(self._decline, Lease(offer.job_id, offer.epoch), reason, name=f"decline {offer.job_id}")
+            self.decline(Lease(offer.job_id, offer.epoch), reason)
+
+    def decline(self, lease: Lease, reason: str) -> None:
+        """Return an offer to central, which offers the job to another worker, or again later."""
+        assert self._tasks is not None, "the poll loop is not running"
+        self._tasks.start_soon(self._decline, lease, reason, name=f"decline {lease.job_id}")
 
     async def _decline(self, lease: Lease, reason: str) -> None:
         try:

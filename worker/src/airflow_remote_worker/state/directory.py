@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,10 +71,16 @@ class StateInUse(Exception):
 
 
 class State:
-    """The directory at *root*; created on first use, readable only by its owner."""
+    """The directory at *root*; created on first use, readable only by its owner.
 
-    def __init__(self, root: Path) -> None:
+    *is_shared*: other users, as which tasks run, may pass through it to the Dags in `code`. They can't list it, and everything
+    else in it stays closed to them.
+    """
+
+    def __init__(self, root: Path, *, is_shared: bool = False) -> None:
         self.root = root
+        self.code = root / "code"
+        self._is_shared = is_shared
         self.jobs = root / "jobs"
         self.triggers = root / "triggers"
         self.hosts = root / "hosts"
@@ -94,8 +101,18 @@ class State:
         """Create missing directories and restrict the root to its owner."""
         for directory in (self.root, self.jobs, self.triggers, self.hosts, self.airflow_home):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.root.stat().st_mode & 0o077:
-            self.root.chmod(0o700)
+        if self._is_shared:
+            self._close_all_but_code()
+        mode = 0o711 if self._is_shared else 0o700
+        if stat.S_IMODE(self.root.stat().st_mode) & 0o077 != mode & 0o077:
+            self.root.chmod(mode)
+
+    def _close_all_but_code(self) -> None:
+        """Close every entry to other users, before the directory itself is opened: operators write files like `worker.toml`."""
+        for path in self.root.iterdir():
+            found = path.lstat()
+            if path != self.code and not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o077:
+                path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

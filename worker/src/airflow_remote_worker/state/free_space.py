@@ -64,12 +64,16 @@ class Disk:
         """Check every few seconds until cancelled. If bytes are missing, call *make_room* with their number first."""
         while True:
             try:
-                if (missing := self._least - self._free(self._root)[0]) > 0:
+                if (missing := self.missing()) > 0:
                     await make_room(missing)
             except OSError as error:
                 log.error("no space can be freed in %s: %s", self._root, error)
             self._check()
             await self._clock.sleep(CHECK_EVERY_S)
+
+    def missing(self) -> int:
+        """Return how many bytes must be freed; not more than 0 if enough are free. Raises: OSError."""
+        return self._least - self._free(self._root)[0]
 
     def _check(self) -> None:
         before, self.trouble = self.trouble, self._find_trouble()

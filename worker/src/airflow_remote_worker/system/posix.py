@@ -168,6 +168,25 @@ def owner(path: Path) -> str:
         return str(number)
 
 
+def find_closed(path: Path, user: str) -> Path | None:
+    """Return the first of *path* and its parents that the user can't enter, from the root on; None if the user can read *path*.
+
+    Only modes are checked, not access control lists.
+    """
+    entry = pwd.getpwnam(user)
+    groups = set(os.getgrouplist(user, entry.pw_gid))
+    for place in (*reversed(path.parents), path):
+        found = place.stat()
+        if entry.pw_uid == found.st_uid:
+            allowed = found.st_mode >> 6
+        else:
+            allowed = found.st_mode >> 3 if found.st_gid in groups else found.st_mode
+        needed = 0o5 if place == path else 0o1
+        if allowed & needed != needed:
+            return place
+    return None
+
+
 def is_user(name: str) -> bool:
     """Return whether there is a user *name* on this machine."""
     try:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from airflow_remote_protocol.messages import IntentMode, JobKind, Runtime, StopReason, TaskSettings, Usage
+from airflow_remote_protocol.messages import IntentMode, JobKind, Runtime, StopReason, TaskSettings, TreeRef, Usage
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.task_settings import compute_revision
 
+from airflow_remote_worker.testing.code import CodeStore
 from airflow_remote_worker.testing.execution import TaskCalls
 from airflow_remote_worker.testing.http_server import Faults, HttpServer, Proxy, Recorded
 from airflow_remote_worker.testing.ledger import Job, Ledger, Worker, make_trigger_workload, make_workload
@@ -63,8 +64,10 @@ class FakeCentral:
             stop_after_s=timing.stop_after_s,
             credential_s=timing.credential_s,
         )
+        self.code = CodeStore()
+        """Published code, and faults of its transfer."""
         self._routes = Routes(
-            self._ledger, execution or self.tasks, poll_s=timing.poll_s, retry_s=timing.retry_s, body_bytes=BODY_BYTES
+            self._ledger, self.code, execution or self.tasks, poll_s=timing.poll_s, retry_s=timing.retry_s, body_bytes=BODY_BYTES
         )
         self._faults = Faults()
         self._http = HttpServer(self._routes.answer, self._faults, prefix=f"{sub_path}/remote/v1/")
@@ -100,13 +103,23 @@ class FakeCentral:
         priority: int = 1,
         workload: dict[str, Any] | None = None,
         kind: JobKind = JobKind.TASK,
+        tree: TreeRef | None = None,
     ) -> str:
         """Queue a job and return its id; *workload* replaces top-level fields of a made-up `TaskWorkload`."""
         made = make_trigger_workload(workload) if kind is JobKind.TRIGGER else make_workload(workload)
-        job = Job(str(uuid.uuid4()), queue, slots, priority, made, kind)
+        job = Job(str(uuid.uuid4()), queue, slots, priority, made, kind, tree)
         with self._ledger.changed:
             self._ledger.enqueue(job)
         return job.job_id
+
+    def publish(self, files: Mapping[str, bytes]) -> str:
+        """Store a tree with these contents by path, as a publisher does; return its digest."""
+        return self.code.publish(files).digest
+
+    def run_tree(self, job_id: str, digest: str) -> None:
+        """Let an open job run a tree, as if its offer had named it."""
+        with self._ledger.changed:
+            self.job(job_id).tree = self.code.ref(digest)
 
     def defer(self, queue: str) -> str:
         """Add a deferred task of *queue*; return the id of its trigger's job."""
@@ -264,6 +277,11 @@ class FakeCentral:
         """Return the task runtime that the worker reported last."""
         with self._ledger.changed:
             return self.worker(worker_name).runtime
+
+    def inventory(self, worker_name: str) -> list[str] | None:
+        """Return the trees that the worker reported last."""
+        with self._ledger.changed:
+            return self.worker(worker_name).inventory
 
     def usage(self, worker_name: str) -> Usage | None:
         """Return the usage that the worker reported last."""

@@ -10,6 +10,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,8 @@ from typing import Any
 
 from airflow_remote_worker.testing.routes import Answer, Request, split_target
 
+PAUSE_S = 0.05
+"""Between the pieces of an answer that is sent slowly."""
 MAX_BODY = 64 << 20
 """More than any test sends; a longer body closes the connection."""
 
@@ -202,8 +205,22 @@ class _Connection(BaseHTTPRequestHandler):
             self.send_header("content-length", str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD" and answer.status not in (204, 304):
-            self.wfile.write(answer.body)
+            body = answer.body if answer.cut_after is None else answer.body[: answer.cut_after]
+            if answer.bytes_s is None:
+                self.wfile.write(body)
+            else:
+                self._write_slowly(body, answer.bytes_s)
         self.wfile.flush()
+        if answer.cut_after is not None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _write_slowly(self, body: bytes, bytes_s: float) -> None:
+        piece = max(1, int(bytes_s * PAUSE_S))
+        for begin in range(0, len(body), piece):
+            self.wfile.write(body[begin : begin + piece])
+            self.wfile.flush()
+            time.sleep(PAUSE_S)
 
     def _peer_hung_up(self) -> bool:
         # Not `select`: it fails beyond 1,024 open files, and there are tests with that many workers.

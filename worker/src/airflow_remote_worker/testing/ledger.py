@@ -35,13 +35,14 @@ from airflow_remote_protocol.messages import (
     Stop,
     StopReason,
     TaskSettings,
+    TreeRef,
     TriggerEvent,
     Usage,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.task_settings import compute_revision
 from airflow_remote_protocol.tokens import TOKEN_BYTES, MalformedToken, TokenKind, check_token, hash_token, make_token
-from airflow_remote_protocol.version import VersionMismatch, check_version
+from airflow_remote_protocol.version import Capability, VersionMismatch, check_version
 
 HANDOVER_S = 60.0
 """How long a replaced credential is accepted after the new one's first use."""
@@ -96,6 +97,8 @@ class Worker:
     """Its last report."""
     usage: Usage | None = None
     """Its last report."""
+    inventory: list[str] | None = None
+    """The trees that it holds, by its last report."""
     newest_poll: int = 0
     """Number of the newest poll, which alone is answered; it ends older ones."""
 
@@ -109,6 +112,8 @@ class Job:
     workload: bytes
     """The workload of its kind as JSON."""
     kind: JobKind = JobKind.TASK
+    tree: TreeRef | None = None
+    """The code that it runs."""
     state: JobState = JobState.QUEUED
     epoch: int = 0
     worker_id: str | None = None
@@ -344,10 +349,10 @@ class Ledger:
             job.worker_id, job.deadline, job.log = worker.worker_id, now + self.offer_deadline_s, bytearray()
             room -= 0 if is_trigger else job.slots
             triggers -= is_trigger
-            offers.append(self._as_offer(job))
+            offers.append(self._as_offer(job, session))
         return offers
 
-    def _as_offer(self, job: Job) -> Offer:
+    def _as_offer(self, job: Job, session: SessionRequest) -> Offer:
         return Offer(
             job_id=job.job_id,
             epoch=job.epoch,
@@ -357,6 +362,7 @@ class Ledger:
             deadline_s=self.offer_deadline_s,
             stop_after_s=self.stop_after_s,
             workload=msgspec.Raw(job.workload),
+            tree=job.tree if Capability.BUNDLES.value in session.capabilities else None,
         )
 
     def withdraw(self, offers: Sequence[Offer]) -> None:
@@ -420,6 +426,11 @@ class Ledger:
         if not job.state.is_leased:
             raise Refusal(ProblemCode.SUPERSEDED, f"job {job_id} is {job.state.value}; its lease is over")
         return job
+
+    def check_tree(self, worker: Worker, digest: str) -> None:
+        """Return if an open job of *worker* runs the tree."""
+        if not any(job.tree and job.tree.digest == digest for job in self.leased_by(worker)):
+            raise Refusal(ProblemCode.NOT_FOUND, f"no open job of {worker.name} runs such a tree")
 
     # Changes of a job
 

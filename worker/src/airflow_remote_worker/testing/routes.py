@@ -9,7 +9,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -23,6 +23,7 @@ from airflow_remote_protocol.messages import (
     Decline,
     Enrolled,
     Enrolment,
+    Inventory,
     JobKind,
     LogAppended,
     LogChunks,
@@ -50,6 +51,7 @@ from airflow_remote_protocol.version import (
     check_version,
 )
 
+from airflow_remote_worker.testing.code import CodeAnswer, CodeRequest, CodeStore
 from airflow_remote_worker.testing.ledger import Job, Ledger, Refusal, Worker
 
 M = TypeVar("M", bound=msgspec.Struct)
@@ -85,14 +87,21 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     on_undelivered: Callable[[], None] = lambda: None
     """Called if the peer closes the connection before the answer is sent."""
+    cut_after: int | None = None
+    """The connection ends after so many bytes of the body."""
+    bytes_s: float | None = None
+    """How fast the body is sent."""
 
 
 class Routes:
     """Answers requests. Called from one thread per connection."""
 
-    def __init__(self, ledger: Ledger, execution: Execution, *, poll_s: float, retry_s: float, body_bytes: int) -> None:
+    def __init__(
+        self, ledger: Ledger, code: CodeStore, execution: Execution, *, poll_s: float, retry_s: float, body_bytes: int
+    ) -> None:
         self.execution = execution
         self._ledger = ledger
+        self._code = code
         self._poll_s = poll_s
         self._body_bytes = body_bytes
         self._retry_s = retry_s
@@ -106,7 +115,7 @@ class Routes:
         except Refusal as refusal:
             answer = _as_answer(refusal)
         marked = {MARKER_HEADER: PROTOCOL_VERSION, **answer.headers}
-        return Answer(answer.status, answer.body, marked, answer.on_undelivered)
+        return replace(answer, headers=marked)
 
     def _dispatch(self, request: Request) -> Answer:
         ledger = self._ledger
@@ -150,6 +159,15 @@ class Routes:
                     ledger.check_session(worker, request.headers.get(SESSION_HEADER))
                     worker.runtime = decode(Runtime, request.body)
                 return _message(RuntimeNoted(trouble=worker.runtime.trouble))
+            case ("POST", ["inventory"]):
+                with ledger.changed:
+                    ledger.check_session(worker, request.headers.get(SESSION_HEADER))
+                    worker.inventory = decode(Inventory, request.body).trees
+                return Answer(204)
+            case ("GET", ["trees", digest, "pack"]):
+                return self._tree(request, worker, unquote(digest), self._code.answer_pack)
+            case ("POST", ["trees", digest, "blobs"]):
+                return self._tree(request, worker, unquote(digest), self._code.answer_blobs)
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)
@@ -232,6 +250,15 @@ class Routes:
                 ledger.withdraw(reply.offers)
 
         return Answer(200, encode(reply), {"content-type": "application/json"}, take_offers_back)
+
+    def _tree(self, request: Request, worker: Worker, digest: str, answer: Callable[[str, CodeRequest], CodeAnswer]) -> Answer:
+        with self._ledger.changed:
+            self._ledger.check_session(worker, request.headers.get(SESSION_HEADER))
+            self._ledger.check_tree(worker, digest)
+            if not self._code.has(digest):
+                raise Refusal(ProblemCode.NOT_FOUND, f"there is no tree {digest[:12]} any more")
+            made = answer(digest, CodeRequest(request.query, request.headers, request.body))
+        return Answer(made.status, made.body, made.headers, cut_after=made.cut_after, bytes_s=made.bytes_s)
 
     def _job(self, request: Request, worker: Worker, job_id: str, verb: str) -> Answer:
         ledger = self._ledger

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import anyio
 
 from airflow_remote_worker.clock import Clock
-from airflow_remote_worker.jobs.daemon_thread import run_in_daemon_thread
+from airflow_remote_worker.daemon_thread import run_in_daemon_thread
 
 LOOK_EVERY_S = 3.0
 """The least time between two checks; a bundle of 1,000 files takes a few milliseconds."""

@@ -28,6 +28,8 @@ class HostedCode:
     bundle_name: str
     bundle_path: str
     user: str
+    tree: str = ""
+    """The tree that the path belongs to; empty: the site's own directory."""
 
 
 @dataclass(eq=False)
@@ -59,7 +61,7 @@ class TriggerHost:
 
     @property
     def code(self) -> HostedCode:
-        return HostedCode(self.spec.bundle_name, self.spec.bundle_path, self.spec.run_as_user)
+        return HostedCode(self.spec.bundle_name, self.spec.bundle_path, self.spec.run_as_user, self.spec.tree)
 
     def send(self, frame: msgspec.Struct) -> bool:
         """Send *frame* if the host is connected; return whether it was sent. The next connection makes up for a missed frame."""

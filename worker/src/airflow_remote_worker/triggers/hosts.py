@@ -1,7 +1,8 @@
 """Starts the trigger hosts of this worker, finds one for each trigger, adopts, watches and ends them.
 
-A host is for one bundle, one user and one state of the bundle's code. This module does not depend on central or on how triggers
-end: that is :mod:`.keeper`'s. The connection to a host is :mod:`.conversation`'s.
+A host is for one bundle, one user and one state of the bundle's code: one tree, or one state of the site's own directory. This
+module does not depend on central or on how triggers end: that is :mod:`.keeper`'s. The connection to a host is
+:mod:`.conversation`'s.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ class Hosts:
             TooManyHosts: no further host may be started.
             TimeoutError: the disk with the bundle does not answer.
         """
-        mark = f"{await self._states.of(code.bundle_path)} {self.task_settings()}"
+        # A tree never changes. The site's own directory does, without notice.
+        state = code.tree or await self._states.of(code.bundle_path)
+        mark = f"{state} {self.task_settings()}"
         suspect = self._suspects.is_suspect(trigger.lease.job_id, self._clock.monotonic())
         if suspect and len(self.all) < MOST_HOSTS:
             await self._probation.acquire()
@@ -206,6 +209,7 @@ class Hosts:
             run_as_user=code.user,
             code=mark,
             contact_path=str(self._site.contact_path),
+            tree=code.tree,
         )
         path.mkdir(mode=0o700)
         started = self._starting[host_id] = anyio.Event()
@@ -238,6 +242,8 @@ class Hosts:
 
     def _register(self, host: TriggerHost) -> None:
         self.all[host.spec.host_id] = host
+        if host.spec.tree and self._site.code:
+            self._site.code.hold(host.spec.host_id, host.spec.tree)
         self._start_soon(self._watch(host), name=f"watch {host.spec.host_id}")
         self.on_change()
 
@@ -254,6 +260,8 @@ class Hosts:
     async def _watch(self, host: TriggerHost) -> None:
         await wait_for_exit(host.process)
         self.all.pop(host.spec.host_id, None)
+        if self._site.code:
+            self._site.code.release(host.spec.host_id)
         host.outgoing = None
         host.settled.set()
         triggers = list(host.triggers.values())

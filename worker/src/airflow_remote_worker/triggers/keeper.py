@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -34,7 +35,7 @@ from airflow_remote_protocol.messages import (
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.jobs.logs import format_line
-from airflow_remote_worker.jobs.preparation import Unprepared, locate_code
+from airflow_remote_worker.jobs.preparation import Declined, Unprepared, locate_code
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.lease import Lease
@@ -330,6 +331,9 @@ class TriggerKeeper:
                 offer = trigger.dir.offer()
                 await self._reserve(trigger, offer)
                 await self._accept(trigger)
+            except Declined as error:
+                log.warning("trigger %s: declined: %s", trigger.lease, error)
+                self._conclude(trigger, Decline(reason=str(error)[:MAX_SHORT_TEXT]))
             except (Unprepared, CannotHost, OSError, TimeoutError) as error:
                 if isinstance(error, OSError):
                     self._site.note_failure(error)
@@ -358,8 +362,12 @@ class TriggerKeeper:
     async def _reserve(self, trigger: Trigger, offer: Offer) -> None:
         workload = _workload(offer)
         async with self._looking.setdefault(workload.bundle.name, anyio.CapacityLimiter(LOOKS_AT_ONCE)):
-            path = (await locate_code(offer, self._site)).path
-        await self._hosts.reserve(trigger, HostedCode(workload.bundle.name, path, self._site.config.user_of(offer.queue)))
+            code = await locate_code(offer, self._site, note=partial(self._note_detail, trigger))
+        user = self._site.config.user_of(offer.queue)
+        await self._hosts.reserve(trigger, HostedCode(workload.bundle.name, code.path, user, code.tree))
+
+    def _note_detail(self, trigger: Trigger, detail: str) -> None:
+        self._session.set_detail(trigger.lease, detail)
 
     async def _accept(self, trigger: Trigger) -> None:
         """Accept the offer at central, however long central is unreachable. Raises: Superseded."""
@@ -407,6 +415,8 @@ class TriggerKeeper:
 
     def _end(self, trigger: Trigger) -> None:
         trigger.stage, trigger.ended_at = Stage.ENDED, self._clock.monotonic()
+        if self._site.code:
+            self._site.code.release(trigger.lease)
         self._session.move(trigger.lease, JobPhase.ENDED)
         self.on_freed()
 

@@ -4,7 +4,7 @@ import threading
 
 import anyio
 import pytest
-from airflow_remote_worker.jobs.daemon_thread import run_in_daemon_thread
+from airflow_remote_worker.daemon_thread import run_in_daemon_thread
 
 
 def test_results_and_exceptions_reach_the_caller() -> None:
