@@ -17,6 +17,8 @@ from airflow_remote_provider.packing.publish import Publisher, Result
 from airflow_remote_provider.packing.watch import Changes, Rounds
 from airflow_remote_provider.stores.blobs.database import DatabaseBlobs
 
+from testkit.ledger import substitute
+
 from .conftest import LIMITS, row
 
 pytestmark = pytest.mark.usefixtures("dags")
