@@ -92,7 +92,7 @@ def test_everything_that_a_bundle_can_contain(pushing: Pushing, proxy: FaultProx
     (pushing.dags / "data/linked.json").symlink_to("table.json")
     pushing.write("bin/tool.sh", '#!/bin/sh\necho "$0" "$1"\n', executable=True)
     with zipfile.ZipFile(pushing.dags / "zipped.zip", "w") as archive:
-        archive.writestr("zipped_dag.py", dag_source("zipped", "everything", "from packed import word\nreturn word"))
+        archive.writestr("zipped_dag.py", dag_source("zipped", "everything", "return word", head="from packed import word"))
         archive.writestr("packed/__init__.py", "word = 'from an archive'")
     pushing.write("everything.py", EVERYTHING)
     pushing.parse("everything")
@@ -186,7 +186,7 @@ def test_a_run_keeps_the_version_of_its_bundle(pushing: Pushing, new_empty_worke
     )
     (job,) = pushing.airflow.jobs(new)
     assert job["state"] == "queued"
-    why = pushing.airflow.client().get(f"/remote/ui/v1/jobs/{job['id']}/why").json()
+    why = pushing.airflow.client().get(f"/remote/ui/v1/jobs/{job['id']}/waiting").json()
     assert "It waits until version v2 of the Dag bundle 'versioned' is published" in json.dumps(why)
     pushing.airflow.cli("remote", "publish", "versioned")
     assert pushing.airflow.wait_for_run("pinned", new) == "success"
