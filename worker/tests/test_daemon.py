@@ -560,7 +560,7 @@ def test_an_idle_worker_sends_nothing_but_its_poll(
     time.sleep(1.5)
     others = [request.path for request in central.requests if not request.path.startswith("log?")]
     # The first poll requests no job: the runtime is still being tested.
-    assert sorted(others) == ["enrol", "poll", "poll", "runtime", "session"]
+    assert sorted(others) == ["enrol", "inventory", "poll", "poll", "runtime", "session"]
     eventually(lambda: b"session open" in central.worker_log("w1"))
     sent = len(central.requests)
     time.sleep(5)

@@ -43,7 +43,7 @@ def test_a_tree_is_fetched_with_one_request_and_used_without_any(bench: CodeBenc
     eventually(lambda: bench.files() == [])
 
 
-def test_a_tree_that_is_in_use_is_warm_within_30_ms(bench: CodeBench) -> None:
+def test_a_check_of_2000_files_takes_little_time(bench: CodeBench) -> None:
     async def steps() -> float:
         ref = await bench.offer({f"package_{n % 50}/module_{n}.py": b"x = %d\n" % n for n in range(2000)})
         await bench.get(ref)

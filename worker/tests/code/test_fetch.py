@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
-import psutil
 import pytest
 from airflow_remote_protocol.messages import Poll, TreeRef
 from airflow_remote_protocol.packs import encode_blob
@@ -90,17 +89,19 @@ def test_a_pack_cut_at_any_byte_is_continued_there(bench: CodeBench, after: int)
     assert ranges(bench)[1].startswith(f"bytes={after}-")
 
 
-def test_every_byte_of_a_small_pack_can_be_where_the_cut_is(bench: CodeBench) -> None:
+def test_a_cut_may_be_anywhere_in_a_pack(bench: CodeBench) -> None:
+    """Every fifth byte, as each takes two requests. `test_trees.py` cuts a pack at every byte."""
+
     async def steps() -> None:
         ref = await bench.offer({"a.py": b"x"})
-        size = bench.central.code.pack_size(ref.digest)
-        for after in range(size):
+        places = range(0, bench.central.code.pack_size(ref.digest), 5)
+        for after in places:
             bench.central.code.faults.append(cut(after))
             await bench.get(ref)
             bench.code.release("job")
             assert bench.content(ref) == {"a.py": b"x"}
             await bench.code.free(1)
-        assert len(bench.packs()) == 2 * size
+        assert len(bench.packs()) == 2 * len(places)
 
     bench.run(steps)
 
@@ -392,5 +393,4 @@ def test_a_large_pack_takes_little_memory(bench: CodeBench) -> None:
         tracemalloc.stop()
         return peak[0]
 
-    assert psutil.Process().is_running()
     assert bench.run(steps, within_s=100) < 40_000_000

@@ -15,11 +15,12 @@ import msgspec
 import pytest
 from airflow_remote_protocol.messages import EventKind, IntentMode, JobKind, Outcome, StopReason
 from airflow_remote_protocol.states import JobState
+from airflow_remote_worker.config import CodeConfig
 from airflow_remote_worker.loops import ship_triggers
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
 from ..conftest import eventually, is_running
-from .conftest import TriggerWorker
+from .conftest import HEAD, TriggerWorker
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
 SLOW_S = 40.0
@@ -347,3 +348,21 @@ def start_process(worker: TriggerWorker) -> subprocess.Popen[bytes]:
     started = subprocess.Popen(argv)
     worker._processes.append(started)
     return started
+
+
+def test_a_trigger_runs_the_code_that_central_sends_and_keeps_it(central: FakeCentral, worker: TriggerWorker) -> None:
+    worker.config = msgspec.structs.replace(worker.config, bundles={}, code=CodeConfig(total_mb=0))
+    worker.start()
+    digest = central.publish({"site_triggers.py": HEAD.encode(), "a_dag.py": b""})
+    workload = {"classpath": "site_triggers.Wait", "kwargs": {"path": str(worker.files / "a")}}
+    job_id = central.enqueue("q", kind=JobKind.TRIGGER, workload=workload, tree=central.code.ref(digest))
+    eventually(lambda: worker.has_logged(job_id, b"waiting for"), timeout_s=SLOW_S)
+    other = central.publish({"a_dag.py": TASK.encode()})
+    task = central.enqueue("q", tree=central.code.ref(other))
+    central.wait_for_state(task, JobState.SUCCEEDED, timeout_s=SLOW_S)
+    trees = worker.state.code / "trees"
+    assert (trees / digest / "files" / "site_triggers.py").exists(), "its host runs, so its code stays"
+    assert b"beside" in central.log_bytes(task)
+    worker.fire("a", "the end")
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=SLOW_S)
+    assert payload(central, job_id) == "the end"

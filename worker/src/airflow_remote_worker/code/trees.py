@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import msgspec
 from airflow_remote_protocol.packs import WrongHash
-from airflow_remote_protocol.trees import DIGEST, BadTree, Entry, Tree
+from airflow_remote_protocol.trees import DIGEST, Entry, Tree, parse_line
 
 from airflow_remote_worker import system
 from airflow_remote_worker.errors import Damaged
@@ -102,13 +102,17 @@ class TreeStore:
     def load(self, digest: str) -> Tree | None:
         """Return a tree of this machine; None if it isn't here, or its manifest is damaged."""
         try:
-            tree = Tree.parse((self._path(digest) / "manifest").read_bytes())
+            manifest = (self._path(digest) / "manifest").read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, BadTree) as error:
-            log.error("the manifest of the tree %s can't be used (%s)", digest[:12], error)
+        except OSError as error:
+            log.error("the manifest of the tree %s can't be read (%s)", digest[:12], error)
             return None
-        return tree if tree.digest == digest else None
+        if hashlib.sha256(manifest).hexdigest() != digest:
+            log.error("the manifest of the tree %s is damaged", digest[:12])
+            return None
+        # Its paths were checked before it was written; to check them again takes half of the time of a warm start.
+        return Tree(tuple(parse_line(line) for line in manifest.decode().split("\n")[1:-1]), manifest)
 
     def held(self) -> list[HeldTree]:
         """Return all trees, the last used first."""
