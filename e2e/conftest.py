@@ -35,7 +35,7 @@ PARALLELISM = 4
 DAGS_OF_REDUNDANT = ("answers", "long", "long_names", "routed", "shared")
 """To parse each Dag file takes half a second."""
 
-SHARED = ("impatient", "redundant", "central")
+SHARED = ("pushing", "impatient", "redundant", "central")
 """The fixtures of deployments that several files share, in the order in which they are used."""
 
 NEEDED = pytest.StashKey[frozenset[str]]()

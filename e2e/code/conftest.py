@@ -57,7 +57,7 @@ class Pushing:
         return str(tree)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pushing(home: Path, postgres_server: PostgresServer) -> Iterator[Pushing]:
     dags, versions = home / "pushed-dags", home / "pushed-versions"
     dags.mkdir()
@@ -84,10 +84,10 @@ def pushing(home: Path, postgres_server: PostgresServer) -> Iterator[Pushing]:
     try:
         yield Pushing(deployment.start(triggerer=True), dags, versions)
     finally:
-        deployment.stop()
+        deployment.discard()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def proxy(pushing: Pushing) -> Iterator[FaultProxy]:
     with FaultProxy(pushing.airflow.url) as proxy:
         yield proxy
