@@ -61,7 +61,7 @@ IMPATIENT = (
     "No published state of its bundle was known to be as new as what central parsed, and `[remote] publish_patience_seconds` are "
     "over. The newest published state runs. `airflow remote bundles list` says who publishes the bundle, and when it did last"
 )
-"""For the log of a task that waited in vain."""
+"""For the log of a task whose wait has ended without newer code."""
 SITE = Choice()
 """The site must have the code, because central does not publish its bundle."""
 

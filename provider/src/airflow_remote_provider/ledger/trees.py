@@ -177,7 +177,7 @@ def _add(session: Session, blobs: Sequence[NewBlob], now: datetime) -> bool:
 
 
 def finish_tree(session: Session, tree: Tree) -> None:
-    """Set *tree* to ready, and lock its row until the transaction ends: it can't be deleted before somebody refers to it.
+    """Set *tree* to ready, and lock its row until the transaction ends: it can't be deleted before something refers to it.
 
     Raises:
         TreeGone: begin it again.

@@ -143,7 +143,7 @@ async def _send(
 ) -> Response:
     """Return the response, whose first window has been read: until then an error can still be answered.
 
-    A plan is out of date if its blobs were deleted and stored again. It is then made anew, once; the bytes are the same.
+    A plan is out of date if its blobs were deleted and stored again. A new one is then made, once; the bytes are the same.
     """
     content = central.packs.read(planned, stretch.start, stretch.end)
     try:
@@ -173,7 +173,7 @@ async def _counted(central: ApiContext, plan: Plan, first: bytes, rest: AsyncIte
         async for window in rest:
             metrics.count("remote.code.bytes", len(window))
             yield window
-    except BlobLost:  # the worker asks again for the rest, and then the plan is made anew
+    except BlobLost:  # the worker asks again for the rest, and a new plan is made then
         central.packs.forget(plan)
         raise
 
