@@ -287,8 +287,8 @@ def repair(session: Session) -> int:
         .where(or_(Deferral.ti_id.is_(None), Deferral.trigger_id != ti.trigger_id))
         .where(trigger.created_date < now - ORPHANED_AFTER)
     )
-    for ti_id, trigger_id in session.execute(unknown.limit(BATCH)).all():
-        compat.resume(session, ti_id, trigger_id)  # Airflow's row holds the reason of the failure
+    for row in session.execute(unknown.limit(BATCH)).all():
+        compat.resume(session, row.id, row.trigger_id)  # Airflow's row holds the reason of the failure
         found += 1
     return found
 

@@ -178,11 +178,11 @@ def suggest(session: Session, dag_id: str) -> dict[str, dict[GrantKind, list[str
     )
     tasks = compat.newest_definitions(session, dag_id)
     lacking: dict[str, dict[GrantKind, set[str]]] = {}
-    for task_id, queue, kind, name in session.execute(query.distinct()):
-        ask = _as_asked(GrantKind(kind), name)
-        granted = policy_of(session, queue).grant | _of_task(tasks.get(task_id))[0]
-        if not granted.allows(ask):
-            lacking.setdefault(task_id, {}).setdefault(GrantKind(kind), set()).add(name)
+    for row in session.execute(query.distinct()):
+        kind = GrantKind(row.kind)
+        granted = policy_of(session, row.queue).grant | _of_task(tasks.get(row.task_id))[0]
+        if not granted.allows(_as_asked(kind, row.name)):
+            lacking.setdefault(row.task_id, {}).setdefault(kind, set()).add(row.name)
     for task_id, names in lacking.items():
         for kind, globs in _declared(tasks.get(task_id))[0].globs.items():
             names.setdefault(kind, set()).update(globs)

@@ -185,8 +185,8 @@ def _folded_until(session: Session, level: Level, until: int) -> int:
     )
     numbers = [
         number
-        for first, text in session.execute(query.order_by(History.first.desc()).limit(2))
-        for number in _points(first, text)
+        for row in session.execute(query.order_by(History.first.desc()).limit(2))
+        for number in _points(row.first, row.points)
         if number < until
     ]
     return max(numbers, default=-1) + 1

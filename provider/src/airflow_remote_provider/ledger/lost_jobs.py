@@ -22,14 +22,14 @@ def lose_silent(session: Session) -> int:
     """
     now = database_now(session)
     query = (
-        select(Job, WorkerContact.last_seen_at)
+        select(Job.id, Job.accepted_at, Job.lost_after_s, WorkerContact.last_seen_at)
         .outerjoin(WorkerContact, WorkerContact.worker_id == Job.worker_id)
         .where(Job.state == JobState.RUNNING.value)
     )
     lost = [
-        job.id
-        for job, last_seen in session.execute(query)
-        if _silence(now, last_seen, job.accepted_at) > timedelta(seconds=job.lost_after_s)
+        row.id
+        for row in session.execute(query)
+        if _silence(now, row.last_seen_at, row.accepted_at) > timedelta(seconds=row.lost_after_s)
     ]
     if not lost:
         return 0

@@ -85,7 +85,8 @@ def _entries(session: Session, only: AuditFilter, page: Page, scope: Scope) -> I
     if scope.teams is not None:
         others = select(Worker.id).where(~scope.sees_team(Worker.team))
         query = query.where(or_(AuditEntry.worker_id.is_(None), AuditEntry.worker_id.not_in(others)))
-    for entry, *_, unique in _newest(session, query, AuditEntry.__table__.c.at, AuditEntry.__table__.c.id, page):
+    for found in _newest(session, query, AuditEntry.__table__.c.at, AuditEntry.__table__.c.id, page):
+        entry: AuditEntry = found.AuditEntry
         row = AuditRow(
             at=entry.at,
             kind=entry.kind,
@@ -96,7 +97,7 @@ def _entries(session: Session, only: AuditFilter, page: Page, scope: Scope) -> I
             first_at=entry.first_at,
             detail=entry.detail,
         )
-        yield (-entry.at.timestamp(), unique), row
+        yield (-entry.at.timestamp(), found.order_key), row
 
 
 def _accesses(session: Session, only: AuditFilter, page: Page, scope: Scope) -> Iterator[Placed]:
@@ -107,7 +108,8 @@ def _accesses(session: Session, only: AuditFilter, page: Page, scope: Scope) -> 
         query = query.where(Access.worker_name == only.worker)
     if only.job_id:
         query = query.where(Access.job_id == only.job_id)
-    for access, *_, unique in _newest(session, query, Access.__table__.c.at, cast(ACCESS, String(400)), page):
+    for found in _newest(session, query, Access.__table__.c.at, cast(ACCESS, String(400)), page):
+        access: Access = found.Access
         whose = f"{access.dag_id}.{access.task_id} (try {access.try_number}, run {access.run_id})"
         row = AuditRow(
             at=access.at,
@@ -119,7 +121,7 @@ def _accesses(session: Session, only: AuditFilter, page: Page, scope: Scope) -> 
             first_at=access.at,
             detail=f"{access.kind} {access.name!r} for {whose}",
         )
-        yield (-access.at.timestamp(), unique), row
+        yield (-access.at.timestamp(), found.order_key), row
 
 
 def _newest(

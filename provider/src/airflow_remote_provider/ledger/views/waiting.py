@@ -196,7 +196,9 @@ def _next_free(session: Session, serving: Sequence[ServingWorker], now: datetime
         Job.ended_at >= now - ESTIMATED_FROM, Job.accepted_at.is_not(None), Job.worker_name.in_(names), takes_slots
     )
     last = session.execute(ended.order_by(Job.ended_at.desc()).limit(MOST_ENDED))
-    took = sorted(end - begin for begin, end in last if begin is not None and end is not None)
+    took: list[timedelta] = sorted(
+        row.ended_at - row.accepted_at for row in last if row.accepted_at is not None and row.ended_at is not None
+    )
     running = select(func.min(Job.accepted_at)).where(
         Job.state == JobState.RUNNING.value, Job.worker_name.in_(names), takes_slots
     )
