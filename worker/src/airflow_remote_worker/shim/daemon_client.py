@@ -94,7 +94,7 @@ class DaemonClient:
         own_call = frames.OWN_CALL.match(path)
         if own_call is None:
             self.has_called = True
-        elif own_call[1] == "run":
+        elif own_call["verb"] == "run":
             self.may_run = status < 300
 
     def accept(self) -> str:

@@ -46,7 +46,7 @@ class GatewayTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the daemon's answer, or a *conflict* if the job must stop. Blocks during an outage."""
         path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
-        own_call = (match := frames.OWN_CALL.match(path)) and match[1]
+        own_call = (match := frames.OWN_CALL.match(path)) and match["verb"]
         if request.method == "PUT" and own_call == "heartbeat":
             self._gateway.drain()
             return httpx.Response(204) if self._gateway.stop is None else self._verdict()
