@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 UNNAMED = "none"
 """The value of a tag that is empty."""
+_failing: set[str] = set()
+"""Metrics that could not be sent the last time. Each is logged once, because some are sent many times a second."""
 GAUGES_EVERY_S = 30.0
 """How often the API process that is on duty sends the gauges."""
 
@@ -81,5 +83,9 @@ def _emit(kind: MetricKind, name: str, value: float | timedelta, tag: str) -> No
         compat.emit(kind.value, name, value, {metric.tag: tag or UNNAMED} if metric.tag else None)
         if metric.tag:
             compat.emit(kind.value, f"{name}.{compat.metric_part(tag or UNNAMED)}", value, None)
-    except Exception:
-        log.warning("The metric %s could not be sent", name, exc_info=True)
+    except Exception:  # Airflow's client, or the site's own: no failure of either may end what is measured
+        if name not in _failing:
+            _failing.add(name)
+            log.warning("The metric %s could not be sent; this is logged again once it has worked", name, exc_info=True)
+    else:
+        _failing.discard(name)

@@ -461,7 +461,7 @@ class Daemon:
         A job's first contact is in its `job.json` too.
         """
         if self.session.last_contact is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # trouble of the disk, which `state/free_space.py` reports
                 self._state.store_contact(self.session.last_contact)
 
     def _on_freed(self) -> None:

@@ -83,7 +83,7 @@ def open_tunnel(route: Route | None, target: Address) -> socket.socket:
             head += f"Proxy-Authorization: Basic {login}\r\n"
         sock.sendall(f"{head}\r\n".encode())
         _expect_success(_read_head(sock))
-    except BaseException:
+    except BaseException:  # the caller gets no socket that it could close
         sock.close()
         raise
     return sock

@@ -51,7 +51,7 @@ class Zygote:
             argv = [str(python), str(launcher), "zygote", "--control-fd", str(fd)]
             output.unlink(missing_ok=True)
             process = start(argv, env=env, output=output, cwd=home, pass_fds=(fd,))
-        except BaseException:
+        except BaseException:  # no zygote is returned that would close it
             ours.close()
             raise
         finally:

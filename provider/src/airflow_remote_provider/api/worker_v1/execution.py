@@ -188,7 +188,7 @@ async def _conclude(call: _Call, body: bytes) -> Response:
     try:
         await call.check(subject, body)
         passed = await call.pass_on(passed_body, subject)
-    except Exception:
+    except Exception:  # Airflow did not get the state: the job goes on, and the task may repeat the call
         if not subject.concluded:
             await call.ledger(leases.conclude, call.lease, done=False)
         raise

@@ -109,7 +109,7 @@ class Channel:
                 self._resend()
                 await self._listen(reader)
             except (OSError, asyncio.IncompleteReadError):
-                pass
+                pass  # the daemon has ended: connect to the next one
             except frames.BrokenFrame as error:
                 print(f"trigger host: the daemon sent an invalid frame: {error}", file=sys.stderr)
                 await asyncio.sleep(LONGEST_PAUSE_S)

@@ -61,7 +61,7 @@ def _run_as(spec: job_files.HostSpec) -> int:
             become()
             connect.end_with_parent()  # after the change of user, which would clear it
             code = serve(spec, connect.ParentConnector(theirs))
-        except BaseException:
+        except BaseException:  # the child must not return into the parent's code; its stderr is the host's log
             traceback.print_exc()
         finally:
             os._exit(code)
