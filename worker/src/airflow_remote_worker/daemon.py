@@ -4,6 +4,28 @@ link ── poll ──► session (decides) ──► supervisor ──► shim
   ▲                                        │             │ unix socket
   ├── deliver, ship, report ◄──────────────┘             │
   └── gateway ◄───────────────────────────────────────────
+
+The parts don't know each other: they call back, and `Daemon.__init__` connects the callbacks. Of one event, the parts are
+notified in the order of this table:
+
+event                           callback                            who is notified
+the worker takes a job          `supervisor.on_held`                deliver, ship, report; the contact file; status; usage
+a job's process has ended       `supervisor.on_freed`               poll (a slot is free); drain; status
+it has ended, with an outcome   `supervisor.on_outcome`             runtime, which may stop taking jobs
+a job is over for this worker   `supervisor.on_closed`              logs; drain; status
+a trigger is taken              `triggers.on_held`                  the contact file
+a trigger has ended             `triggers.on_freed`                 poll, if no trigger was free before; drain; status
+the list of triggers changed    `triggers.on_change`                drain; status
+a trigger host has died         `hosts.on_died`                     triggers
+the list of hosts changed       `hosts.on_change`                   status
+a session is open               `poll.on_session`                   ship and usage (capabilities); intent, see below; rotate
+the intent has changed          `poll.on_intent`                    rotate; lifecycle (restart); triggers (drain, leave)
+central sent task settings      `poll.on_task_settings`             task settings, which restart the zygote
+central has answered            `poll.on_contact`                   systemd's watchdog; the contact file; status
+the credential is unknown       `link.on_fallback`                  rotate: the previous one is used, and replaced
+the runtime was tested          `runtime.on_change`                 session; poll, if more or less is free; runtime report; status
+the disk fills or is free again `disk.on_change`                    session and poll, if free again; status
+a task has started, or calls    `JobAccess` (see `_LocalAccess`)    session; runtime; supervisor
 """
 
 from __future__ import annotations
