@@ -298,7 +298,7 @@ class LocalGateway:
         if _is_accept(call):
             await self._link.accept(lease)
             return Executed(204, {}, b"")
-        return await self._link.execution(lease, call.method, call.path, call.headers, call.body)
+        return await self._link.execution(lease, call.method, call.path, headers=call.headers, body=call.body)
 
     async def _wait(self, access: JobAccess, seconds: float) -> bool:
         """Wait for the next attempt; return True if the job is to be stopped."""

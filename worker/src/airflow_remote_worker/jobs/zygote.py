@@ -44,7 +44,7 @@ class Zygote:
         self._speaking = anyio.Lock()
 
     @classmethod
-    def start(cls, python: Path, launcher: Path, *, env: dict[str, str], home: Path, output: Path) -> Zygote:
+    def start(cls, python: Path, *, launcher: Path, env: dict[str, str], home: Path, output: Path) -> Zygote:
         ours, theirs = sockets.pair()
         try:
             fd = theirs.fileno()

@@ -29,7 +29,12 @@ class Channel:
     """Belongs to the host's event loop; only :meth:`ask` and :meth:`note_lines` may be called from other threads."""
 
     def __init__(
-        self, connector: Connector, hello: Callable[[], frames.HostHello], book: LogBook, receive: Callable[[frames.Frame], None]
+        self,
+        *,
+        connector: Connector,
+        hello: Callable[[], frames.HostHello],
+        book: LogBook,
+        receive: Callable[[frames.Frame], None],
     ) -> None:
         """*receive* is called with every frame that does not concern lines or calls."""
         self.is_connected = False
