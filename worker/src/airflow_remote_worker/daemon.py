@@ -18,7 +18,7 @@ a trigger has ended             `triggers.on_freed`                 poll, if no 
 the list of triggers changed    `triggers.on_change`                drain; status
 a trigger host has died         `hosts.on_died`                     triggers
 the list of hosts changed       `hosts.on_change`                   status
-a session is open               `poll.on_session`                   ship and usage (capabilities); intent, see below; rotate
+a session is open               `poll.on_session`                   the loops that need a capability; intent, see below; rotate
 the intent has changed          `poll.on_intent`                    rotate; lifecycle (restart); triggers (drain, leave)
 central sent task settings      `poll.on_task_settings`             task settings, which restart the zygote
 central has answered            `poll.on_contact`                   systemd's watchdog; the contact file; status
