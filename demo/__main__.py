@@ -75,7 +75,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("stopping")
         return 130 if once else 0
-    except Exception:
+    except Exception:  # raised again, after the logs that explain it
         print(central.logs(30), worker.tail(30) if worker else "", sep="\n", file=sys.stderr, flush=True)
         raise
     finally:

@@ -179,7 +179,7 @@ def use_ledger(engine: Engine, logs: Path) -> Iterator[None]:
         yield
 
 
-def _end_waiting(session: Session, ti_id: uuid.UUID, trigger_id: int, state: str, _xcoms: Mapping[str, Any]) -> bool:
+def _end_waiting(session: Session, ti_id: uuid.UUID, trigger_id: int, *, state: str, xcoms: Mapping[str, Any]) -> bool:
     """Do what Airflow does when a trigger ends its task, as far as the stand-in has the columns."""
     waiting = (TaskInstance.id == ti_id, TaskInstance.state == "deferred", TaskInstance.trigger_id == trigger_id)
     ended = session.execute(update(TaskInstance).where(*waiting).values(state=state, trigger_id=None))

@@ -47,7 +47,7 @@ def test_no_update_is_lost_between_a_locking_read_and_its_write(others: ThreadPo
     assert worker_row(worker.id).slots == 60
 
 
-@pytest.mark.parametrize("read", [dispatch.demand, duty.has_open_jobs, ended_tasks.stop_ended, queues.depths])
+@pytest.mark.parametrize("read", [dispatch.demand, duty.check_open_jobs, ended_tasks.stop_ended, queues.depths])
 def test_a_plain_read_does_not_wait_for_a_locked_row(read: object, others: ThreadPoolExecutor) -> None:
     job = queued()
     with compat.transaction() as session:

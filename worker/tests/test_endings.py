@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(90)
 
 
 def job_dir(worker: RunningWorker, job_id: str) -> Any:
-    return Spool(worker.state.jobs, worker.state.quarantine).of(Lease(job_id, 1))
+    return Spool(worker.state.jobs, quarantine=worker.state.quarantine).of(Lease(job_id, 1))
 
 
 def events(central: FakeCentral, job_id: str) -> list[str]:
@@ -190,7 +190,7 @@ def test_a_stored_offer_that_central_gave_to_another_worker_runs_no_user_code(
 ) -> None:
     (worker.bundle / "a_dag.py").write_text("run\nlog user code")
     worker.state.prepare()
-    found = Spool(worker.state.jobs, worker.state.quarantine).of(Lease("11111111-0000", 1))
+    found = Spool(worker.state.jobs, quarantine=worker.state.quarantine).of(Lease("11111111-0000", 1))
     found.store_offer(make_offer())
     worker.start()
     closed = eventually(found.closed)

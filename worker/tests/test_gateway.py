@@ -28,7 +28,7 @@ class FakeLink:
         self.calls: list[tuple[Lease, str, str]] = []
         self.bodies: list[bytes] = []
 
-    async def execution(self, lease: Lease, method: str, path: str, headers: dict[str, str], body: bytes) -> Executed:
+    async def execution(self, lease: Lease, method: str, path: str, *, headers: dict[str, str], body: bytes) -> Executed:
         self.calls.append((lease, method, path))
         self.bodies.append(body)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -280,7 +280,7 @@ def test_a_write_without_an_answer_is_spooled_after_some_seconds(tmp_path: Path,
     monkeypatch.setattr(gateway_module, "TRY_BEFORE_SPOOLING_S", 0.05)
 
     class BlackHole(FakeLink):
-        async def execution(self, *call: object) -> Executed:  # type: ignore[override]
+        async def execution(self, *call: object, **parts: object) -> Executed:  # type: ignore[override]
             await anyio.sleep_forever()
             raise AssertionError
 

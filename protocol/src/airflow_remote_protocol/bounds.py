@@ -87,7 +87,7 @@ class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if isinstance(value, datetime):
-                _check_moment(name, value, EARLIEST, LATEST)
+                _check_moment(name, value, earliest=EARLIEST, latest=LATEST)
 
 
 class Run(Body):
@@ -228,7 +228,7 @@ class NewRun(Body):
     def __post_init__(self) -> None:
         for name in ("logical_date", "run_after"):
             if (value := getattr(self, name)) is not None:
-                _check_moment(name, value, EARLIEST_LOGICAL, LATEST_LOGICAL)
+                _check_moment(name, value, earliest=EARLIEST_LOGICAL, latest=LATEST_LOGICAL)
 
 
 class Note(Body):
@@ -264,10 +264,10 @@ Dates = tuple[datetime, datetime]
 
 def check(
     body_type: Any,
+    *,
     named: Mapping[str, str],
     query: Sequence[tuple[str, str]],
     body: bytes,
-    *,
     known: Collection[str] | None = None,
     stored: Dates | None = None,
 ) -> None:
@@ -380,7 +380,7 @@ def _check_parameter(name: str, value: str) -> None:
     elif name in MOMENTS:
         try:
             moment = msgspec.convert(value, Moment)
-            _check_moment(name, moment, EARLIEST_LOGICAL, LATEST_LOGICAL)
+            _check_moment(name, moment, earliest=EARLIEST_LOGICAL, latest=LATEST_LOGICAL)
         except ValueError:
             raise OutOfBounds(
                 f"the parameter {name!r} is {value[:50]!r}; it must be a date with a time zone "
@@ -445,7 +445,7 @@ def _levels(value: object) -> Iterator[list[Any]]:
         ]
 
 
-def _check_moment(name: str, moment: datetime, earliest: datetime, latest: datetime) -> None:
+def _check_moment(name: str, moment: datetime, *, earliest: datetime, latest: datetime) -> None:
     stored = _stored.get()
     if stored is not None:
         earliest, latest = max(earliest, stored[0]), min(latest, stored[1])

@@ -22,6 +22,6 @@ ENVELOPE_BYTES = 64 * 1024
 """How far an answer may exceed the limit: the Execution API returns a value in an object that also contains its key."""
 
 
-def explain_too_large(what: str, size: int, most: int) -> str:
+def explain_too_large(what: str, *, size: int, most: int) -> str:
     """Return the error text for *what*, which has *size* bytes where *most* are allowed."""
     return f"{what} has {size} bytes; the limit is {most} bytes ({OPTION}): keep large values in a store and pass their address"

@@ -14,7 +14,7 @@ SUPPORTED_TASK_SDKS: dict[Minor, frozenset[Minor]] = {
 """By version of central's Airflow: the versions of the Task SDK that it serves. Each pair was tested."""
 
 
-def explain_mismatch(central: str, task_sdk: str, airflow: str = "") -> str:
+def explain_mismatch(central: str, *, task_sdk: str, airflow: str = "") -> str:
     """Return why a runtime with this *task_sdk* (and *airflow*) can't host the tasks of *central*; empty if it can.
 
     *central* is central's version of Airflow. A version that a worker did not report is accepted.

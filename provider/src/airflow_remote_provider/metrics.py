@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 UNNAMED = "none"
 """The value of a tag that is empty."""
+_failing: set[str] = set()
+"""Metrics that could not be sent the last time. Each is logged once, because some are sent many times a second."""
 GAUGES_EVERY_S = 30.0
 """How often the API process that is on duty sends the gauges."""
 
@@ -59,27 +61,31 @@ TABLE: Mapping[str, Metric] = {
 
 def count(name: str, by: int = 1, *, tag: str = "") -> None:
     """Add to a counter."""
-    _emit(MetricKind.COUNTER, name, by, tag)
+    _emit(MetricKind.COUNTER, name, by, tag=tag)
 
 
 def set_gauge(name: str, value: float, *, tag: str = "") -> None:
     """Send the current value of a gauge."""
-    _emit(MetricKind.GAUGE, name, value, tag)
+    _emit(MetricKind.GAUGE, name, value, tag=tag)
 
 
 def record_duration(name: str, took: timedelta, *, tag: str = "") -> None:
     """Send how long something took."""
-    _emit(MetricKind.TIMER, name, took, tag)
+    _emit(MetricKind.TIMER, name, took, tag=tag)
 
 
-def _emit(kind: MetricKind, name: str, value: float | timedelta, tag: str) -> None:
+def _emit(kind: MetricKind, name: str, value: float | timedelta, *, tag: str) -> None:
     metric = TABLE[name]
     assert metric.kind is kind and (metric.tag or not tag), f"{name} is a {metric.kind.value} with the tag {metric.tag!r}"
     from airflow_remote_provider import compat
 
     try:
-        compat.emit(kind.value, name, value, {metric.tag: tag or UNNAMED} if metric.tag else None)
+        compat.emit(kind.value, name, value, tags={metric.tag: tag or UNNAMED} if metric.tag else None)
         if metric.tag:
-            compat.emit(kind.value, f"{name}.{compat.metric_part(tag or UNNAMED)}", value, None)
-    except Exception:
-        log.warning("The metric %s could not be sent", name, exc_info=True)
+            compat.emit(kind.value, f"{name}.{compat.metric_part(tag or UNNAMED)}", value, tags=None)
+    except Exception:  # Airflow's client, or the site's own: no failure of either may end what is measured
+        if name not in _failing:
+            _failing.add(name)
+            log.warning("The metric %s could not be sent; this is logged again once it has worked", name, exc_info=True)
+    else:
+        _failing.discard(name)

@@ -48,7 +48,7 @@ def test_an_app_that_can_t_be_started_answers_with_the_reason_and_ends_cleanly()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with run_or_explain(app, "API", running(), {"x-problem": "busy"}):
+        async with run_or_explain(app, "API", running(), headers={"x-problem": "busy"}):
             yield
 
     answer = _ask(FastAPI(lifespan=lifespan))

@@ -92,7 +92,12 @@ def test_an_unknown_worker_is_named(run: Run, words: tuple[str, ...]) -> None:
 
 def test_its_log_is_shown_searched_and_followed_until_ctrl_c(run: Run, worker: Enlisted, monkeypatch: pytest.MonkeyPatch) -> None:
     store, naps = WorkerLogStore(1 << 20), []
-    store.append(worker.id, "a", 0, first := b'{"level": "info", "event": "one"}\n{"level": "error", "event": "two"}\n')
+    store.append(
+        worker.id,
+        stretch="a",
+        offset=0,
+        body=(first := b'{"level": "info", "event": "one"}\n{"level": "error", "event": "two"}\n'),
+    )
     assert run("log", worker.name) == "INFO one\nERROR two\n"
     assert run("log", worker.name, "--contains", "ONE") == "INFO one\n"
     assert run("log", worker.name, "--level", "warning") == "ERROR two\n"
@@ -101,7 +106,7 @@ def test_its_log_is_shown_searched_and_followed_until_ctrl_c(run: Run, worker: E
         naps.append(seconds)
         if len(naps) == 3:
             raise KeyboardInterrupt
-        store.append(worker.id, "a", len(first), b'{"level": "info", "event": "three"}\n')
+        store.append(worker.id, stretch="a", offset=len(first), body=b'{"level": "info", "event": "three"}\n')
 
     monkeypatch.setattr(workers.time, "sleep", sleep)
     assert run("log", worker.name, "--follow") == "INFO one\nERROR two\nINFO three\n"

@@ -94,7 +94,7 @@ def test_no_text_is_a_name_an_id_or_a_checksum(attacker: Attacker, text: str) ->
     assert named.problem == "invalid"
     checked = attacker.send_about_job("POST", "report", json.dumps({"outcome": "failed", "log_sha256": text}).encode())
     assert checked.problem == "invalid"
-    assert enrol(attacker.central, token, "an-honest-" + uuid.uuid4().hex[:8]).status == 201
+    assert enrol(attacker.central, token=token, name="an-honest-" + uuid.uuid4().hex[:8]).status == 201
 
 
 @on_every_text

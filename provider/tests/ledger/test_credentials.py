@@ -319,7 +319,7 @@ def test_enrolments_are_audited_and_refusals_are_merged_by_source_and_day() -> N
     _enrol(token)
     for number in range(3):
         with compat.transaction() as session:
-            credentials.record_refusal(session, "10.0.0.7", f"w{number}", "unknown token")
+            credentials.record_refusal(session, source="10.0.0.7", name=f"w{number}", why="unknown token")
     entries = {entry.kind: entry for entry in audit_entries()}
     assert (entries["action"].actor, row.id in entries["action"].detail) == ("ann", True)
     assert (entries["enrolled"].worker, "ann" in entries["enrolled"].detail) == ("worker", True)

@@ -461,7 +461,7 @@ def _allow(*classpaths: str) -> None:
 def _where(lease: WorkerLease, classpath: str = LISTED, body: bytes = BODY) -> tuple[bool, bool]:
     """Return whether the trigger runs on central, and whether an earlier call has decided that."""
     with compat.transaction() as session:
-        return queue_policy.runs_on_central(session, lease, classpath, body)
+        return queue_policy.runs_on_central(session, lease, classpath=classpath, body=body)
 
 
 def _decided(lease: WorkerLease, *, on_central: bool) -> None:

@@ -70,8 +70,8 @@ def test_a_job_that_was_offered_elsewhere_meanwhile_is_not_offered(monkeypatch: 
     first, second = queued(priority=2), queued()
     real = dispatch._candidates
 
-    def late(session: Session, *args: Any) -> Any:
-        rows = real(session, *args)
+    def late(session: Session, *args: Any, **options: Any) -> Any:
+        rows = real(session, *args, **options)
         session.execute(update(Job).where(Job.id == first.job_id).values(epoch=7))
         return rows
 

@@ -27,7 +27,7 @@ def _queue(name: str = "q", team: str = "") -> Series:
 def _add(level: Level, at: datetime, **values: tuple[float | None, ...]) -> None:
     with compat.transaction() as session:
         found = {FLEET if name == "fleet" else _queue(name): some for name, some in values.items()}
-        history.add(session, level, level.number(at), found)
+        history.add(session, level, number=level.number(at), values=found)
 
 
 def _read(
@@ -39,7 +39,7 @@ def _read(
 
 def _fold(fine: Level, coarse: Level, at: datetime) -> None:
     with compat.transaction() as session:
-        history.fold(session, fine, coarse, at)
+        history.fold(session, fine=fine, coarse=coarse, now=at)
 
 
 def _rows() -> int:
@@ -102,8 +102,10 @@ def test_workers_quarters_are_measured_and_only_folded_into_hours() -> None:
     worker = Series(SeriesKind.WORKER, "id", "")
     with compat.transaction() as session:
         for nth, online in enumerate([1.0, 0.5]):
-            history.add(session, QUARTERS, QUARTERS.number(NOON) + nth, {worker: (online, 2, 4), FLEET: (1, 0, 4, 2)})
-        history.add(session, MINUTES, MINUTES.number(NOON), {worker: (0, 0, 0)})
+            history.add(
+                session, QUARTERS, number=QUARTERS.number(NOON) + nth, values={worker: (online, 2, 4), FLEET: (1, 0, 4, 2)}
+            )
+        history.add(session, MINUTES, number=MINUTES.number(NOON), values={worker: (0, 0, 0)})
     _fold(MINUTES, QUARTERS, NOON + timedelta(hours=2))
     _fold(QUARTERS, HOURS, NOON + timedelta(hours=2))
     assert list(_read(HOURS, SeriesKind.WORKER)[worker].values()) == [(0.75, 2, 4)]
@@ -122,7 +124,7 @@ def test_points_of_deleted_workers_are_deleted() -> None:
     there = enlist()
     with compat.transaction() as session:
         some = {Series(SeriesKind.WORKER, name, ""): (1, 0, 4) for name in (there.id, "gone")}
-        history.add(session, QUARTERS, QUARTERS.number(NOON), some)
+        history.add(session, QUARTERS, number=QUARTERS.number(NOON), values=some)
         history.purge(session, NOON)
     assert [series.name for series in _read(QUARTERS, SeriesKind.WORKER)] == [there.id]
 

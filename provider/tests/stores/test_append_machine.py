@@ -143,7 +143,7 @@ class AppendMachine(LedgerMachine):
         self._place(request)
         assert request.base is not None
         try:
-            return self.store.append(request.path, request.base, request.offset, request.body)
+            return self.store.append(request.path, base=request.base, offset=request.offset, body=request.body)
         except WrongOffset as step:
             return step.size
 

@@ -26,8 +26,8 @@ def file(tmp_path: Path) -> Iterator[Path]:
 
 def test_chunks_are_joined(file: Path) -> None:
     store = FileLogStore()
-    assert store.append(LOG, 0, 0, b"one") == 3
-    assert store.append(LOG, 0, 3, b"two") == 6
+    assert store.append(LOG, base=0, offset=0, body=b"one") == 3
+    assert store.append(LOG, base=0, offset=3, body=b"two") == 6
     assert (file.read_bytes(), store.size(LOG)) == (b"onetwo", 6)
 
 
@@ -39,58 +39,58 @@ def test_a_missing_file_has_no_bytes(file: Path) -> None:
 @pytest.mark.parametrize(("offset", "body"), [(0, b"abc"), (0, b"abcdef"), (3, b"def"), (2, b"cd"), (6, b""), (1, b"")])
 def test_a_repeat_changes_nothing(file: Path, offset: int, body: bytes) -> None:
     store = FileLogStore()
-    store.append(LOG, 0, 0, b"abcdef")
-    assert store.append(LOG, 0, offset, body) == 6
+    store.append(LOG, base=0, offset=0, body=b"abcdef")
+    assert store.append(LOG, base=0, offset=offset, body=body) == 6
     assert file.read_bytes() == b"abcdef"
 
 
 @pytest.mark.parametrize(("offset", "body"), [(7, b"gap"), (4, b"overlaps its end"), (1 << 40, b"")])
 def test_a_wrong_offset_is_refused_with_the_size(file: Path, offset: int, body: bytes) -> None:
     store = FileLogStore()
-    store.append(LOG, 0, 0, b"abcdef")
+    store.append(LOG, base=0, offset=0, body=b"abcdef")
     with pytest.raises(WrongOffset) as step:
-        store.append(LOG, 0, offset, body)
+        store.append(LOG, base=0, offset=offset, body=body)
     assert step.value.size == 6
     assert file.read_bytes() == b"abcdef"
 
 
 def test_an_empty_first_chunk_is_fine(file: Path) -> None:
-    assert FileLogStore().append(LOG, 0, 0, b"") == 0
+    assert FileLogStore().append(LOG, base=0, offset=0, body=b"") == 0
 
 
 def test_a_deferred_task_continues_its_file(file: Path) -> None:
     store = FileLogStore()
-    store.append(LOG, 0, 0, b"before;")
+    store.append(LOG, base=0, offset=0, body=b"before;")
     base = store.size(LOG)
-    assert store.append(LOG, base, 0, b"after") == 5
-    assert store.append(LOG, base, 0, b"after") == 5, "a repeat, counted from its own beginning"
+    assert store.append(LOG, base=base, offset=0, body=b"after") == 5
+    assert store.append(LOG, base=base, offset=0, body=b"after") == 5, "a repeat, counted from its own beginning"
     with pytest.raises(WrongOffset) as step:
-        store.append(LOG, base, 9, b"gap")
+        store.append(LOG, base=base, offset=9, body=b"gap")
     assert step.value.size == 5
     assert file.read_bytes() == b"before;after"
 
 
 def test_a_log_that_was_deleted_on_central_is_sent_again(file: Path) -> None:
     store = FileLogStore()
-    store.append(LOG, 0, 0, b"abc")
+    store.append(LOG, base=0, offset=0, body=b"abc")
     file.unlink()
     with pytest.raises(WrongOffset) as step:
-        store.append(LOG, 0, 3, b"def")
+        store.append(LOG, base=0, offset=3, body=b"def")
     assert step.value.size == 0
-    assert store.append(LOG, 0, 0, b"abcdef") == 6
+    assert store.append(LOG, base=0, offset=0, body=b"abcdef") == 6
 
 
 def test_a_continued_log_that_was_deleted_on_central_can_continue(file: Path) -> None:
     """The part before is lost, which is visible; the part after must still be accepted."""
     store = FileLogStore()
-    store.append(LOG, 0, 0, b"before;\n")
-    store.append(LOG, 8, 0, b"abc")
+    store.append(LOG, base=0, offset=0, body=b"before;\n")
+    store.append(LOG, base=8, offset=0, body=b"abc")
     file.unlink()
     with pytest.raises(WrongOffset) as step:
-        store.append(LOG, 8, 3, b"def")
+        store.append(LOG, base=8, offset=3, body=b"def")
     assert step.value.size == 0
-    assert store.append(LOG, 8, 0, b"abcdef") == 6
-    assert store.append(LOG, 8, 6, b"ghi") == 9
+    assert store.append(LOG, base=8, offset=0, body=b"abcdef") == 6
+    assert store.append(LOG, base=8, offset=6, body=b"ghi") == 9
     assert file.read_bytes() == b"\0" * 7 + b"\nabcdefghi"
 
 
@@ -103,7 +103,7 @@ def test_concurrent_repeats_write_each_byte_once(file: Path) -> None:
         start.wait(10)
         while i < len(chunks):
             try:
-                assert store.append(LOG, 0, offset, chunks[i]) >= offset + len(chunks[i])
+                assert store.append(LOG, base=0, offset=offset, body=chunks[i]) >= offset + len(chunks[i])
             except WrongOffset as step:
                 failures.append(step)
                 return
@@ -119,7 +119,7 @@ def test_concurrent_repeats_write_each_byte_once(file: Path) -> None:
 
 
 def test_paths_are_relative_to_airflows_folder(file: Path) -> None:
-    FileLogStore().append(LOG, 0, 0, b"x")
+    FileLogStore().append(LOG, base=0, offset=0, body=b"x")
     assert file.is_relative_to(compat.base_log_folder())
 
 
@@ -128,13 +128,13 @@ def test_a_too_long_path_is_refused_with_the_remedy(file: Path) -> None:
     with pytest.raises(Unstorable, match=r"257 bytes.*log_filename_template"):
         FileLogStore().size(long)
     with pytest.raises(Unstorable, match=r"257 bytes.*log_filename_template"):
-        FileLogStore().append(long, 0, 0, b"a word")
+        FileLogStore().append(long, base=0, offset=0, body=b"a word")
 
 
 def test_an_empty_file_is_made_once_and_never_emptied(file: Path) -> None:
     FileLogStore().create(LOG)
     assert file.read_bytes() == b""
-    FileLogStore().append(LOG, 0, 0, b"one\n")
+    FileLogStore().append(LOG, base=0, offset=0, body=b"one\n")
     FileLogStore().create(LOG)
     assert file.read_bytes() == b"one\n"
 
@@ -144,7 +144,7 @@ def test_an_append_that_is_not_confirmed_writes_nothing(file: Path) -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        FileLogStore().append(LOG, 0, 0, b"one\n", confirm=refuse)
+        FileLogStore().append(LOG, base=0, offset=0, body=b"one\n", confirm=refuse)
     assert file.read_bytes() == b""
 
 
@@ -156,7 +156,9 @@ def test_the_size_waits_for_confirmed_bytes_to_be_written(file: Path) -> None:
         confirmed.set()
         go_on.wait(20)
 
-    writer = threading.Thread(target=FileLogStore().append, args=(LOG, 0, 0, b"one\n"), kwargs={"confirm": confirm})
+    writer = threading.Thread(
+        target=FileLogStore().append, args=(LOG,), kwargs={"base": 0, "offset": 0, "body": b"one\n", "confirm": confirm}
+    )
     reader = threading.Thread(target=lambda: sizes.append(FileLogStore().size(LOG)))
     writer.start()
     confirmed.wait(20)

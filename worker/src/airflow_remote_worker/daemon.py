@@ -4,6 +4,28 @@ link ── poll ──► session (decides) ──► supervisor ──► shim
   ▲                                        │             │ unix socket
   ├── deliver, ship, report ◄──────────────┘             │
   └── gateway ◄───────────────────────────────────────────
+
+The parts don't know each other: they call back, and `Daemon.__init__` connects the callbacks. Of one event, the parts are
+notified in the order of this table:
+
+event                           callback                            who is notified
+the worker takes a job          `supervisor.on_held`                deliver, ship, report; the contact file; status; usage
+a job's process has ended       `supervisor.on_freed`               poll (a slot is free); drain; status
+it has ended, with an outcome   `supervisor.on_outcome`             runtime, which may stop taking jobs
+a job is over for this worker   `supervisor.on_closed`              logs; drain; status
+a trigger is taken              `triggers.on_held`                  the contact file
+a trigger has ended             `triggers.on_freed`                 poll, if no trigger was free before; drain; status
+the list of triggers changed    `triggers.on_change`                drain; status
+a trigger host has died         `hosts.on_died`                     triggers
+the list of hosts changed       `hosts.on_change`                   status
+a session is open               `poll.on_session`                   the loops that need a capability; intent, see below; rotate
+the intent has changed          `poll.on_intent`                    rotate; lifecycle (restart); triggers (drain, leave)
+central sent task settings      `poll.on_task_settings`             task settings, which restart the zygote
+central has answered            `poll.on_contact`                   systemd's watchdog; the contact file; status
+the credential is unknown       `link.on_fallback`                  rotate: the previous one is used, and replaced
+the runtime was tested          `runtime.on_change`                 session; poll, if more or less is free; runtime report; status
+the disk fills or is free again `disk.on_change`                    session and poll, if free again; status
+a task has started, or calls    `JobAccess` (see `_LocalAccess`)    session; runtime; supervisor
 """
 
 from __future__ import annotations
@@ -116,7 +138,15 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
     membership, worker_log = state.membership(), WorkerLog(state.worker_log)
     with worker_log.attached(), locked_code(config):
         return await _serve(
-            Daemon(config, state, membership, lifecycle or Lifecycle(), clock or SystemClock(), worker_log), state
+            Daemon(
+                config=config,
+                state=state,
+                membership=membership,
+                lifecycle=lifecycle or Lifecycle(),
+                clock=clock or SystemClock(),
+                worker_log=worker_log,
+            ),
+            state,
         )
 
 
@@ -173,7 +203,7 @@ class Daemon:
     """All parts, connected. Starts nothing by itself."""
 
     def __init__(
-        self, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock, worker_log: WorkerLog
+        self, *, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock, worker_log: WorkerLog
     ) -> None:
         self.network = Network.of(config, membership)
         self.name = membership.name
@@ -181,7 +211,7 @@ class Daemon:
         self.notifier = Notifier(os.environ)
         self.link = Link(self.network, credential=membership.credential, previous=membership.previous, clock=clock)
         self.session = WorkerSession(slots=config.slots, triggers=config.triggers)
-        self.spool = Spool(state.jobs, state.quarantine)
+        self.spool = Spool(state.jobs, quarantine=state.quarantine)
         self.gateway = LocalGateway(state.socket_path(), self.link, clock)
         self.launcher = Launcher(
             config.runtime.python,
@@ -194,7 +224,7 @@ class Daemon:
         self.report_runtime = RuntimeLoop(self.link, clock, self._runtime)
         access = _LocalAccess(self)
         self.disk = Disk(state.root, config.min_free_mb, clock)
-        self.logs = LogKeeper(self.spool, state.quarantine, config.keep_logs, clock)
+        self.logs = LogKeeper(self.spool, quarantine=state.quarantine, keep=config.keep_logs, clock=clock)
         self.code = BundleCode(
             TreeStore(config.code_path / "trees"),
             PackFetcher(
@@ -218,24 +248,30 @@ class Daemon:
             body_bytes=lambda: self.link.body_bytes,
             code=self.code,
         )
-        self.supervisor = Supervisor(site, self.spool, self.session, self.launcher, access, clock)
-        self._trigger_spool = TriggerSpool(state.triggers, state.quarantine)
-        self.hosts = Hosts(state.hosts, site, self.launcher, clock)
+        self.supervisor = Supervisor(
+            site=site, spool=self.spool, session=self.session, starter=self.launcher, gateway=access, clock=clock
+        )
+        self._trigger_spool = TriggerSpool(state.triggers, quarantine=state.quarantine)
+        self.hosts = Hosts(state.hosts, site=site, starter=self.launcher, clock=clock)
         central = CentralPort(accept=self.link.accept, wait=self.link.wait_for_contact)
-        self.triggers = TriggerKeeper(site, self._trigger_spool, self.session, self.hosts, central, clock)
+        self.triggers = TriggerKeeper(
+            site=site, spool=self._trigger_spool, session=self.session, hosts=self.hosts, central=central, clock=clock
+        )
         self.end_triggers = EndTriggersLoop(self.link, clock, self.triggers.note_delivered)
         self.ship_triggers = ShipTriggersLoop(self.link, clock, self.triggers.flushed)
         self.deliver = DeliverLoop(self.link, clock, self.supervisor.supersede)
         self.ship = ShipLoop(self.link, clock)
         self.ship_worker_log = ShipWorkerLogLoop(self.link, clock, worker_log)
-        self.usage = UsageLoop(self.link, clock, Meter(state.root), self._shims)
+        self.usage = UsageLoop(self.link, clock, meter=Meter(state.root), shims=self._shims)
         self.report = ReportLoop(self.link, clock, self.supervisor.close)
         longest_poll_s = self.notifier.longest_poll_s(config.poll.max_wait_s)
         polls = msgspec.structs.replace(config.poll, max_wait_s=longest_poll_s)
         router = Router(self.supervisor, self.triggers)
-        self.poll = PollLoop(self.link, self.session, router, lifecycle, clock, polls)
+        self.poll = PollLoop(link=self.link, session=self.session, keeper=router, lifecycle=lifecycle, clock=clock, config=polls)
         self.rotate = RotateLoop(self.link, clock, lambda new, old: state.replace_credential(new, previous=old))
-        self.status = StatusFile(state.status_path, self._describe, lambda: self.notifier.set_status(self._summary()), clock)
+        self.status = StatusFile(
+            state.status_path, describe=self._describe, on_written=lambda: self.notifier.set_status(self._summary()), clock=clock
+        )
         self._config = config
         self._capabilities = capabilities(config)
         self._state = state
@@ -274,7 +310,9 @@ class Daemon:
 
     def _wire_triggers(self) -> None:
         keeper = self.triggers
-        self.gateway.hosts = keeper.conversation = Conversation(self.hosts, keeper, self.gateway, self._clock)
+        self.gateway.hosts = keeper.conversation = Conversation(
+            hosts=self.hosts, keeper=keeper, gateway=self.gateway, clock=self._clock
+        )
         self.hosts.on_died = keeper.host_died
         self.hosts.on_change = self.status.note_change
         self.hosts.task_settings = lambda: self.task_settings.mark
@@ -401,8 +439,8 @@ class Daemon:
     def _on_session(self, session: Session) -> None:
         both = agree(self._capabilities, session.capabilities)
         self.ship.gzip = self.ship_worker_log.gzip = self.ship_triggers.gzip = Capability.GZIP_LOG in both
-        self.ship_worker_log.set_wanted(Capability.WORKER_LOG in both)
-        self.usage.set_wanted(Capability.USAGE in both)
+        self.ship_worker_log.set_wanted(wanted=Capability.WORKER_LOG in both)
+        self.usage.set_wanted(wanted=Capability.USAGE in both)
         self.report_runtime.on_session(wanted=Capability.RUNTIME in both)
         self.inventory.on_session(wanted=Capability.BUNDLES in both)
         self._on_intent(session.intent)
@@ -461,7 +499,7 @@ class Daemon:
         A job's first contact is in its `job.json` too.
         """
         if self.session.last_contact is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # trouble of the disk, which `state/free_space.py` reports
                 self._state.store_contact(self.session.last_contact)
 
     def _on_freed(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,6 @@ from airflow_remote_worker.system import sockets
 
 log = logging.getLogger(__name__)
 
-RUN_CALL = re.compile(r"^task-instances/[^/?]+/run(\?|$)")
 HELLO_TIMEOUT_S = 10.0
 RETRY_FLOOR_S = 0.5
 MOST_CONFLICTS = 5
@@ -165,7 +163,7 @@ class LocalGateway:
         except frames.BrokenFrame as error:
             log.warning("closed a local connection that sent an invalid frame: %s", error)
         except Exception:
-            # A failure of one connection must not end the daemon.
+            # A bug in what serves one connection. It must not end the daemon; the shim connects again.
             log.exception("a local connection failed")
 
     async def forward(self, access: JobAccess, call: frames.Call) -> Executed:
@@ -300,7 +298,7 @@ class LocalGateway:
         if _is_accept(call):
             await self._link.accept(lease)
             return Executed(204, {}, b"")
-        return await self._link.execution(lease, call.method, call.path, call.headers, call.body)
+        return await self._link.execution(lease, call.method, call.path, headers=call.headers, body=call.body)
 
     async def _wait(self, access: JobAccess, seconds: float) -> bool:
         """Wait for the next attempt; return True if the job is to be stopped."""
@@ -330,7 +328,10 @@ def _is_accept(call: frames.Call) -> bool:
 
 
 def _accepts(call: frames.Call) -> bool:
-    return _is_accept(call) or (call.method == "PATCH" and RUN_CALL.match(call.path) is not None)
+    if _is_accept(call):
+        return True
+    own = frames.OWN_CALL.match(call.path) if call.method == "PATCH" else None
+    return own is not None and (own["of"], own["verb"]) == ("task-instances", "run")
 
 
 def _gone(detail: str) -> Executed:

@@ -22,7 +22,9 @@ STATUS_EVERY_S = 0.5
 class StatusFile:
     """Writes what *describe* returns to *path* when it has changed, then calls *on_written*. A failed write is ignored."""
 
-    def __init__(self, path: Path, describe: Callable[[], dict[str, Any]], on_written: Callable[[], None], clock: Clock) -> None:
+    def __init__(
+        self, path: Path, *, describe: Callable[[], dict[str, Any]], on_written: Callable[[], None], clock: Clock
+    ) -> None:
         self._path = path
         self._describe = describe
         self._on_written = on_written

@@ -14,7 +14,7 @@ from airflow_remote_worker.config import BundleConfig, Config
 
 def _find(bundle: Path, dag_rel_path: str, code_hash: str = "") -> LocalCode:
     config = Config(state=bundle, bundles={"b": BundleConfig(path=bundle)})
-    return local.find("b", dag_rel_path, code_hash, config=config, worker_name="w")
+    return local.find("b", dag_rel_path=dag_rel_path, code_hash=code_hash, config=config, worker_name="w")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_dag_file_is_found_in_a_zip_archive_too(bundle: Path, dag_rel_path: st
 def test_an_unknown_bundle_is_refused_with_the_known_ones(bundle: Path) -> None:
     config = Config(state=bundle, bundles={"b": BundleConfig(path=bundle)})
     with pytest.raises(CodeMissing, match=r"has no bundle 'c' \(it has: b\).*airflow remote publish c.*set bundles\.c\.path"):
-        local.find("c", "a_dag.py", "", config=config, worker_name="w")
+        local.find("c", dag_rel_path="a_dag.py", code_hash="", config=config, worker_name="w")
 
 
 @pytest.mark.parametrize("dag_rel_path", ["gone.py", "packed.zip/gone.py", "gone.zip/dag.py", "broken.zip/dag.py"])

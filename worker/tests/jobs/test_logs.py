@@ -45,32 +45,34 @@ def test_a_killed_task_s_unfinished_line_is_ended_first(tmp_path: Path) -> None:
 def keeper(state: State, now: float, **keep: float) -> LogKeeper:
     clock = HandClock()
     clock.now = now - clock.wall() + clock.now
-    return LogKeeper(Spool(state.jobs, state.quarantine), state.quarantine, KeepLogs(**keep), clock)
+    return LogKeeper(
+        Spool(state.jobs, quarantine=state.quarantine), quarantine=state.quarantine, keep=KeepLogs(**keep), clock=clock
+    )
 
 
 def test_old_logs_are_removed(state: State) -> None:
-    spool = Spool(state.jobs, state.quarantine)
+    spool = Spool(state.jobs, quarantine=state.quarantine)
     old, young = closed(spool, "a", at=0), closed(spool, "b", at=86_400 * 9)
     assert keeper(state, now=86_400 * 10, days=5).trim() == 1
     assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_the_oldest_are_removed_when_the_total_is_too_large(state: State) -> None:
-    spool = Spool(state.jobs, state.quarantine)
+    spool = Spool(state.jobs, quarantine=state.quarantine)
     paths = [closed(spool, name, at=n, size=600_000) for n, name in enumerate("abc")]
     keeper(state, now=10, days=99, total_mb=1.5).trim()
     assert [path.exists() for path in paths] == [False, True, True]
 
 
 def test_a_full_disk_removes_the_oldest_whatever_their_age(state: State) -> None:
-    spool = Spool(state.jobs, state.quarantine)
+    spool = Spool(state.jobs, quarantine=state.quarantine)
     paths = [closed(spool, name, at=n, size=600_000) for n, name in enumerate("abc")]
     keeper(state, now=10).trim(wanted=700_000)
     assert [path.exists() for path in paths] == [False, False, True]
 
 
 def test_running_and_undelivered_jobs_are_never_removed(state: State) -> None:
-    spool = Spool(state.jobs, state.quarantine)
+    spool = Spool(state.jobs, quarantine=state.quarantine)
     job = spool.of(Lease("a", 1))
     job.store_offer(make_offer("a"))
     keeper(state, now=1e12, days=0, total_mb=0).trim(wanted=10**9)
@@ -89,7 +91,7 @@ def test_the_quarantine_is_limited_like_logs(state: State) -> None:
 
 
 def test_an_excess_is_removed_soon_after_a_job_has_closed(state: State) -> None:
-    spool = Spool(state.jobs, state.quarantine)
+    spool = Spool(state.jobs, quarantine=state.quarantine)
     logs = keeper(state, now=10, total_mb=1)
 
     async def main() -> None:

@@ -58,13 +58,15 @@ class Bench:
     def __init__(self, state: State, starter: Starter) -> None:
         (state.root / "dags").mkdir(exist_ok=True)
         (state.root / "dags" / "a_dag.py").touch()
-        self.spool = Spool(state.jobs, state.quarantine)
+        self.spool = Spool(state.jobs, quarantine=state.quarantine)
         self.session = WorkerSession(slots=4)
         self.starter = starter
         self.gateway = GatewayStub()
         config = Config(state=state.root, bundles={"dags-folder": BundleConfig(path=state.root / "dags")})
         site = Site(config, "w1", state.root / "g.sock", state.contact_path)
-        self.supervisor = Supervisor(site, self.spool, self.session, starter, self.gateway, HandClock())
+        self.supervisor = Supervisor(
+            site=site, spool=self.spool, session=self.session, starter=starter, gateway=self.gateway, clock=HandClock()
+        )
 
     def run(self, *steps: Callable[[], object]) -> None:
         async def main() -> None:

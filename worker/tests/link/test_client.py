@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import anyio
 import httpx
@@ -194,7 +195,7 @@ def test_errors_of_the_execution_api_are_passed_on() -> None:
 
     async def call() -> None:
         headers = {"Airflow-API-Version": "2026", "Cookie": "c", "Authorization": "Bearer other"}
-        executed = await link_to(answer).execution(LEASE, "GET", "variables/a%20b?x=1", headers, b"")
+        executed = await link_to(answer).execution(LEASE, "GET", "variables/a%20b?x=1", headers=headers, body=b"")
         assert executed.status == 404
         assert json.loads(executed.body) == {"detail": "none"}
         assert executed.headers == {"content-type": "application/json", "content-range": "map_indexes 3", "correlation-id": "c"}
@@ -210,13 +211,13 @@ def test_a_key_goes_to_central_as_the_task_spells_it(key: str) -> None:
         assert request.url.raw_path.decode() == f"/air/remote/v1/jobs/job-1/execution/xcoms/d/r/t/{key}?map_index=1"
         return httpx.Response(200, headers=OURS)
 
-    anyio.run(link_to(answer).execution, LEASE, "GET", f"xcoms/d/r/t/{key}?map_index=1", {}, b"")
+    anyio.run(partial(link_to(answer).execution, LEASE, "GET", f"xcoms/d/r/t/{key}?map_index=1", headers={}, body=b""))
 
 
 @pytest.mark.parametrize("path", ["../report", "variables/../../report", "a/%2e%2e/b", "a/..%2Fb", "a\\..\\b", "x#y"])
 def test_a_job_can_t_leave_the_execution_api(path: str) -> None:
     async def call() -> None:
-        await link_to(lambda request: httpx.Response(200, headers=OURS)).execution(LEASE, "POST", path, {}, b"")
+        await link_to(lambda request: httpx.Response(200, headers=OURS)).execution(LEASE, "POST", path, headers={}, body=b"")
 
     with pytest.raises(Refused, match="not a path"):
         anyio.run(call)
@@ -354,7 +355,7 @@ def test_a_body_that_is_too_large_is_refused_without_being_sent() -> None:
         raise AssertionError("it was sent")
 
     with pytest.raises(Refused, match=r"POST xcoms/d/r/t/k has 11 bytes; the limit is 10 bytes .*gateway_body_bytes") as refused:
-        anyio.run(sized_link(never, 10).execution, LEASE, "POST", "xcoms/d/r/t/k", {}, b"x" * 11)
+        anyio.run(partial(sized_link(never, 10).execution, LEASE, "POST", "xcoms/d/r/t/k", headers={}, body=b"x" * 11))
     assert refused.value.concerns_one_request
 
 
@@ -369,7 +370,7 @@ def test_a_too_large_answer_is_refused_without_a_retry(announced: bool) -> None:
 
     link = sized_link(answer, 10)
     with pytest.raises(Refused, match=r"answer to GET .*the limit is 10 bytes"):
-        anyio.run(link.execution, LEASE, "GET", "xcoms/d/r/t/k", {}, b"")
+        anyio.run(partial(link.execution, LEASE, "GET", "xcoms/d/r/t/k", headers={}, body=b""))
     assert len(asked) == 1
     assert not link.is_down
 
@@ -381,7 +382,7 @@ async def iter_of(body: bytes) -> AsyncIterator[bytes]:
 def test_a_proxy_s_body_limit_is_not_an_outage() -> None:
     link = sized_link(lambda request: httpx.Response(413, text="<html>413 Request Entity Too Large"), 100)
     with pytest.raises(Refused, match=r"a proxy .* refuses a body of 50 bytes.*client_max_body_size") as refused:
-        anyio.run(link.execution, LEASE, "POST", "xcoms/d/r/t/k", {}, b"x" * 50)
+        anyio.run(partial(link.execution, LEASE, "POST", "xcoms/d/r/t/k", headers={}, body=b"x" * 50))
     assert refused.value.concerns_one_request
     assert not link.is_down
     with pytest.raises(Unreachable):
@@ -409,7 +410,7 @@ def test_large_bodies_are_sent_one_at_a_time_beside_small_ones() -> None:
         link = link_to(answer)  # type: ignore[arg-type]
 
         async def call(size: int) -> None:
-            await link.execution(LEASE, "POST", "xcoms/d/r/t/k", {}, b"x" * size)
+            await link.execution(LEASE, "POST", "xcoms/d/r/t/k", headers={}, body=b"x" * size)
             if size == 1:
                 small_done.append(True)
 
@@ -439,7 +440,7 @@ def test_a_large_body_is_sent_in_pieces_and_again_after_a_stale_connection() -> 
 
         link = Link(Network(central="https://a.example.com"), credential="c", clock=HandClock(), transport=Stale())
         link.session_id = "s-1"
-        assert (await link.execution(LEASE, "POST", "xcoms/d/r/t/k", {}, body)).status == 201
+        assert (await link.execution(LEASE, "POST", "xcoms/d/r/t/k", headers={}, body=body)).status == 201
 
     anyio.run(main)
     assert seen == [(str(len(body)), body)] * 2

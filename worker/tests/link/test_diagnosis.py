@@ -15,7 +15,7 @@ PROXY = Proxy("http://proxy:3128", "HTTPS_PROXY")
 
 def redirect(location: str, central: str = CENTRAL) -> str:
     request = httpx.Request("POST", f"{central}/remote/v1/poll")
-    return diagnose(httpx.Response(302, headers={"location": location}, request=request), b"", central)
+    return diagnose(httpx.Response(302, headers={"location": location}, request=request), b"", central=central)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_redirect_to_https_suggests_https() -> None:
 )
 def test_a_page_s_title_is_shown_and_explains_more(title: str, expected: str) -> None:
     response = httpx.Response(400, headers={"content-type": "text/html"}, request=httpx.Request("GET", CENTRAL))
-    assert expected in diagnose(response, f"<html><head><TITLE >{title}</TITLE>".encode(), CENTRAL)
+    assert expected in diagnose(response, f"<html><head><TITLE >{title}</TITLE>".encode(), central=CENTRAL)
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_a_page_s_title_is_shown_and_explains_more(title: str, expected: str) ->
     ],
 )
 def test_a_proxy_that_opens_no_tunnel(status: int, auth: tuple[str, str] | None, schemes: str, expected: str) -> None:
-    text = explain_refusal(status, "No", CENTRAL, Proxy(PROXY.url, PROXY.source, auth), schemes=schemes)
+    text = explain_refusal(status, "No", central=CENTRAL, proxy=Proxy(PROXY.url, PROXY.source, auth), schemes=schemes)
     assert expected in text
     assert "secret" not in text
 
 
 def test_a_proxy_login_is_recognised_with_plain_http() -> None:
     response = httpx.Response(407, headers=[("proxy-authenticate", "Basic realm=x")], request=httpx.Request("GET", "http://a"))
-    assert "the proxy requires a login (407 Proxy Authentication Required)" in diagnose(response, b"", "http://a")
+    assert "the proxy requires a login (407 Proxy Authentication Required)" in diagnose(response, b"", central="http://a")
     with_login = Proxy(PROXY.url, PROXY.source, ("u", "secret"))
-    assert "refuses user 'u' with this password" in diagnose(response, b"", "http://a", with_login)
+    assert "refuses user 'u' with this password" in diagnose(response, b"", central="http://a", proxy=with_login)
 
 
 def test_a_failed_connection_to_the_proxy_names_the_proxy() -> None:

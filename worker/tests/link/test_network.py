@@ -88,7 +88,7 @@ def replace(path: Path, content: str | bytes) -> None:
     ],
 )
 def test_a_proxys_address_is_shown_without_its_password(url: str, shown: str, auth: tuple[str, str] | None) -> None:
-    proxy = parse_proxy(url, "proxy")
+    proxy = parse_proxy(url, source="proxy")
     assert (str(proxy), proxy.auth) == (shown, auth)
     assert "p@ss" not in repr(proxy)
 
@@ -98,7 +98,7 @@ def test_a_proxys_address_is_shown_without_its_password(url: str, shown: str, au
 )
 def test_an_invalid_proxy_is_refused_without_showing_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^HTTPS_PROXY: .*http://") as caught:
-        parse_proxy(url, "HTTPS_PROXY")
+        parse_proxy(url, source="HTTPS_PROXY")
     assert "secret" not in str(caught.value)
 
 
@@ -125,7 +125,7 @@ def test_an_invalid_proxy_is_refused_without_showing_its_password(url: str) -> N
     ],
 )
 def test_no_proxy_exempts_names_addresses_and_networks(no_proxy: str, host: str, exempt: bool) -> None:
-    assert is_exempt(host, 443, no_proxy) is exempt
+    assert is_exempt(host, 443, no_proxy=no_proxy) is exempt
 
 
 def test_the_environment_names_the_proxy_and_the_setting_overrides_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ class CentralStub:
         self.states: list[bytes] = []
         """The bodies of calls that report a state, in order."""
 
-    async def execution(self, lease: Lease, method: str, path: str, headers: dict[str, str], body: bytes) -> Executed:
+    async def execution(self, lease: Lease, method: str, path: str, *, headers: dict[str, str], body: bytes) -> Executed:
         assert lease == LEASE
         self.tried.append(path)
         if path == STATE:

@@ -89,7 +89,9 @@ class Bench:
         self.session = WorkerSession(slots=2)
         self.lifecycle = Lifecycle()
         self.clock = HandClock()
-        self.loop = PollLoop(link, self.session, self.keeper, self.lifecycle, self.clock, PollConfig())  # type: ignore[arg-type]
+        self.loop = PollLoop(
+            link=link, session=self.session, keeper=self.keeper, lifecycle=self.lifecycle, clock=self.clock, config=PollConfig()
+        )  # type: ignore[arg-type]
 
     def run(self, *steps: Callable[[], object]) -> None:
         """Run the loop; wait between the steps until it is idle."""

@@ -17,15 +17,15 @@ class Way:
         self.cuts = 0
 
     def poll(self) -> None:
-        asked_s = self.patience.wait_s(WANTED_S, self.now_s)
+        asked_s = self.patience.wait_s(wanted_s=WANTED_S, now_s=self.now_s)
         self.asked.append(asked_s)
         if self.cuts_after_s is not None and asked_s >= self.cuts_after_s:
             self.now_s += self.cuts_after_s
             self.cuts += 1
-            self.patience.note_cut(asked_s, self.cuts_after_s, self.now_s)
+            self.patience.note_cut(asked_s=asked_s, lasted_s=self.cuts_after_s, now_s=self.now_s)
         else:
             self.now_s += asked_s
-            self.patience.note_answer(asked_s, asked_s)
+            self.patience.note_answer(asked_s=asked_s, lasted_s=asked_s)
 
     def polls_for(self, hours: float) -> None:
         until_s = self.now_s + 3600 * hours
@@ -50,24 +50,24 @@ def test_two_alike_cuts_set_a_limit() -> None:
 def test_outages_at_different_moments_set_no_limit(lasted_s: list[float]) -> None:
     patience = PollLimit()
     for lasted in lasted_s:
-        patience.note_cut(WANTED_S, lasted, 0)
-    assert patience.wait_s(WANTED_S, 0) == WANTED_S
+        patience.note_cut(asked_s=WANTED_S, lasted_s=lasted, now_s=0)
+    assert patience.wait_s(wanted_s=WANTED_S, now_s=0) == WANTED_S
 
 
 def test_an_answered_poll_between_two_cuts_separates_them() -> None:
     patience = PollLimit()
-    patience.note_cut(WANTED_S, 20, 20)
-    patience.note_answer(WANTED_S, WANTED_S)
-    patience.note_cut(WANTED_S, 20, 90)
-    assert patience.wait_s(WANTED_S, 90) == WANTED_S
+    patience.note_cut(asked_s=WANTED_S, lasted_s=20, now_s=20)
+    patience.note_answer(asked_s=WANTED_S, lasted_s=WANTED_S)
+    patience.note_cut(asked_s=WANTED_S, lasted_s=20, now_s=90)
+    assert patience.wait_s(wanted_s=WANTED_S, now_s=90) == WANTED_S
 
 
 def test_early_answers_show_nothing_about_idle_limits() -> None:
     patience = PollLimit()
-    patience.note_cut(WANTED_S, 20, 20)
-    patience.note_answer(WANTED_S, 3)
-    patience.note_cut(WANTED_S, 20, 43)
-    assert patience.wait_s(WANTED_S, 43) == 16
+    patience.note_cut(asked_s=WANTED_S, lasted_s=20, now_s=20)
+    patience.note_answer(asked_s=WANTED_S, lasted_s=3)
+    patience.note_cut(asked_s=WANTED_S, lasted_s=20, now_s=43)
+    assert patience.wait_s(wanted_s=WANTED_S, now_s=43) == 16
 
 
 def test_silently_lost_polls_are_halved_until_one_is_answered() -> None:
@@ -76,8 +76,8 @@ def test_silently_lost_polls_are_halved_until_one_is_answered() -> None:
     while asked_s > 20:  # above that the device drops them, and the worker's own timeout ends them 15 s later
         asked.append(asked_s)
         now_s += asked_s + 15
-        patience.note_cut(asked_s, asked_s + 15, now_s)
-        asked_s = patience.wait_s(WANTED_S, now_s)
+        patience.note_cut(asked_s=asked_s, lasted_s=asked_s + 15, now_s=now_s)
+        asked_s = patience.wait_s(wanted_s=WANTED_S, now_s=now_s)
     assert asked == [50, 50, 25, 25]
 
 
@@ -85,12 +85,12 @@ def test_a_central_that_hangs_now_and_then_sets_no_limit() -> None:
     """After a failure the worker sends short polls until one is answered, then as long ones as central asks for."""
     patience = PollLimit()
     for _ in range(3):
-        patience.note_cut(WANTED_S, WANTED_S + 15, 0)
+        patience.note_cut(asked_s=WANTED_S, lasted_s=WANTED_S + 15, now_s=0)
         for _ in range(20):
-            patience.note_cut(1.0, 16.0, 0)
-        patience.note_answer(1.0, 1.0)
-        patience.note_answer(WANTED_S, WANTED_S)
-    assert patience.wait_s(WANTED_S, 0) == WANTED_S
+            patience.note_cut(asked_s=1.0, lasted_s=16.0, now_s=0)
+        patience.note_answer(asked_s=1.0, lasted_s=1.0)
+        patience.note_answer(asked_s=WANTED_S, lasted_s=WANTED_S)
+    assert patience.wait_s(wanted_s=WANTED_S, now_s=0) == WANTED_S
 
 
 def test_a_limit_is_tested_again_at_growing_intervals() -> None:

@@ -80,7 +80,7 @@ def ship(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(loop.run)
             await anyio.sleep(0.02)
-            loop.set_wanted(wanted)
+            loop.set_wanted(wanted=wanted)
             with anyio.fail_after(60):
                 while not until():
                     await anyio.sleep(0.01)

@@ -60,8 +60,8 @@ def run_loop(
 
     async def main() -> None:
         begun: dict[str, int] = {}
-        loop = UsageLoop(central, clock, Still(), lambda: begun)  # type: ignore[arg-type]
-        loop.set_wanted(wanted)
+        loop = UsageLoop(central, clock, meter=Still(), shims=lambda: begun)  # type: ignore[arg-type]
+        loop.set_wanted(wanted=wanted)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(loop.run)
             await anyio.sleep(0.05)

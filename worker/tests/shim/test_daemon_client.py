@@ -34,7 +34,7 @@ def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[object
 
 
 def test_a_call_sends_hello_first_and_gets_its_answer(daemon: StubDaemon, gateway: DaemonClient) -> None:
-    answer = gateway.call("PATCH", "task-instances/x/run", {"airflow-api-version": "1"}, b"{}")
+    answer = gateway.call("PATCH", "task-instances/x/run", headers={"airflow-api-version": "1"}, body=b"{}")
     assert answer is not None and answer.status == 200
     assert daemon.hellos == [frames.Hello(job_id="j", key=KEY, pid=os.getpid())]
     assert daemon.calls[0].headers == {"airflow-api-version": "1"}
@@ -42,7 +42,7 @@ def test_a_call_sends_hello_first_and_gets_its_answer(daemon: StubDaemon, gatewa
 
 def test_a_call_is_sent_again_to_a_restarted_daemon(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: None
-    thread, results = in_thread(lambda: gateway.call("GET", "variables/x", {}, b""))
+    thread, results = in_thread(lambda: gateway.call("GET", "variables/x", headers={}, body=b""))
     wait_until(lambda: daemon.calls)
     daemon.go_away()
     daemon.answer = canned
@@ -101,7 +101,7 @@ def test_draining_without_a_daemon_does_not_wait(
 
 def test_a_stop_ends_a_waiting_call(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: None  # an outage: the daemon waits for central
-    thread, results = in_thread(lambda: gateway.call("GET", "variables/x", {}, b""))
+    thread, results = in_thread(lambda: gateway.call("GET", "variables/x", headers={}, body=b""))
     wait_until(lambda: daemon.calls)
     daemon.stop_job()
     thread.join(PATIENCE_AFTER_STOP_S + 5)
@@ -114,12 +114,12 @@ def test_a_call_after_a_stop_is_still_answered(daemon: StubDaemon, gateway: Daem
     daemon.stop_job()
     gateway.wait(5)
     assert gateway.stop is not None
-    assert gateway.call("GET", "connections/vault", {}, b"") is not None
+    assert gateway.call("GET", "connections/vault", headers={}, body=b"") is not None
 
 
 def test_an_answer_to_an_earlier_call_is_not_taken_for_this_one(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: frames.Answer(id=call.id - 1, status=500, headers={})
-    thread, results = in_thread(lambda: gateway.call("GET", "a", {}, b""))
+    thread, results = in_thread(lambda: gateway.call("GET", "a", headers={}, body=b""))
     wait_until(lambda: daemon.calls)
     daemon.go_away()
     daemon.answer = canned
@@ -142,7 +142,7 @@ def test_an_inbox_assembles_a_frame_from_single_bytes() -> None:
 
 def test_the_daemon_may_answer_that_central_is_unreachable(daemon: StubDaemon, gateway: DaemonClient) -> None:
     daemon.answer = lambda call: frames.Spool(id=call.id)
-    assert gateway.call("POST", "xcoms/d/r/t/k", {}, b"1", may_spool=True) == frames.Spool(id=1)
+    assert gateway.call("POST", "xcoms/d/r/t/k", headers={}, body=b"1", may_spool=True) == frames.Spool(id=1)
     assert daemon.calls[0].may_spool
 
 
@@ -151,7 +151,7 @@ def test_without_a_daemon_a_write_is_spooled_after_a_moment(
 ) -> None:
     monkeypatch.setattr(gateway_module, "PATIENCE_WITHOUT_DAEMON_S", 0.2)
     daemon.go_away()
-    assert gateway.call("POST", "xcoms/d/r/t/k", {}, b"1", may_spool=True) == frames.Spool(id=1)
+    assert gateway.call("POST", "xcoms/d/r/t/k", headers={}, body=b"1", may_spool=True) == frames.Spool(id=1)
 
 
 def test_without_a_daemon_a_job_is_stopped_when_it_is_time(daemon: StubDaemon) -> None:
@@ -176,6 +176,6 @@ def test_a_due_stop_ends_a_waiting_read(daemon: StubDaemon) -> None:
     stop = frames.Stop(reason="superseded")
     gateway = DaemonClient(str(daemon.socket_path), frames.Hello(job_id="j", key=KEY, pid=1), lambda: stop)
     daemon.go_away()
-    assert gateway.call("GET", "variables/x", {}, b"") is None
+    assert gateway.call("GET", "variables/x", headers={}, body=b"") is None
     assert gateway.stop == stop
     gateway.abandon()

@@ -29,8 +29,10 @@ class FakeGateway:
         self.drained = 0
         self.waited: list[float] = []
 
-    def call(self, *call: object, may_spool: bool = False) -> frames.Answer | frames.Spool | None:
-        self.calls.append(call)  # type: ignore[arg-type]
+    def call(
+        self, method: str, path: str, *, headers: dict[str, str], body: bytes, may_spool: bool = False
+    ) -> frames.Answer | frames.Spool | None:
+        self.calls.append((method, path, headers, body))
         self.could_spool.append(may_spool)
         return self.answers.pop(0)
 

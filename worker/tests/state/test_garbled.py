@@ -81,7 +81,7 @@ def test_with_both_copies_damaged_only_the_credential_stops_the_worker(state: St
 
 def job(state: State, *, result: bool, report: bool = False) -> JobDir:
     """Return a job of an earlier daemon whose shim has ended."""
-    found = Spool(state.jobs, state.quarantine).of(LEASE)
+    found = Spool(state.jobs, quarantine=state.quarantine).of(LEASE)
     found.store_offer(make_offer("a"))
     found.store_spec(SPEC)
     found.store_shim(ShimRecord(2**22 - 3, 1.0, "gone"))
@@ -174,7 +174,7 @@ def test_with_both_copies_damaged_the_job_is_ended_and_reported_with_the_reason(
 
 
 def test_a_job_with_a_partly_stored_offer_is_left_for_central_to_offer_again(state: State) -> None:
-    spool = Spool(state.jobs, state.quarantine)
+    spool = Spool(state.jobs, quarantine=state.quarantine)
     found = spool.of(Lease("a", 1))
     found.path.mkdir()
     (found.path / "offer.json").write_bytes(b'{"job_')

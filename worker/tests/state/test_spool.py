@@ -14,7 +14,7 @@ from ..conftest import make_offer
 
 @pytest.fixture
 def spool(state: State) -> Spool:
-    return Spool(state.jobs, state.quarantine)
+    return Spool(state.jobs, quarantine=state.quarantine)
 
 
 def test_stored_files_are_read_back_unchanged(spool: Spool) -> None:

@@ -180,7 +180,7 @@ def test_fifty_workers_may_wait_at_once(central: FakeCentralOverHttp) -> None:
     token = central.enrolment_token([queue], uses=50)
     callers = []
     for number in range(50):
-        enrolled = expect_message(enrol(central, token, f"worker-{number}"), Enrolled, status=201)
+        enrolled = expect_message(enrol(central, token=token, name=f"worker-{number}"), Enrolled, status=201)
         callers.append(Caller(central, enrolled))
         callers[-1].open_session()
     replies: list[int] = []

@@ -33,7 +33,7 @@ class Bench:
         self.open_logs: list[set[Lease]] = []
         self.all = {name: self._host(name, root) for name in ("one", "two")}
         self.triggers = {lease: self._trigger(lease, self.all[name], root) for lease, name in ((OURS, "one"), (THEIRS, "two"))}
-        self.conversation = Conversation(self, self, self, clock)  # type: ignore[arg-type]
+        self.conversation = Conversation(hosts=self, keeper=self, gateway=self, clock=clock)  # type: ignore[arg-type]
         self.path = root / "g.sock"
 
     def _host(self, name: str, root: Path) -> TriggerHost:

@@ -50,7 +50,9 @@ class Bench:
     def __init__(self, state: State, clock: HandClock, root: Path) -> None:
         self.starter = SleepStarter()
         self.clock = clock
-        self.hosts = Hosts(state.hosts, Site(Config(state=state.root), "w1", root / "s", root / "c"), self.starter, clock)
+        self.hosts = Hosts(
+            state.hosts, site=Site(Config(state=state.root), "w1", root / "s", root / "c"), starter=self.starter, clock=clock
+        )
         self.died: list[tuple[TriggerHost, list[Trigger]]] = []
         self.hosts.on_died = lambda host, triggers, how: self.died.append((host, triggers))
         self.code = self.code_of("dags", root)
@@ -240,7 +242,7 @@ def test_the_next_daemon_adopts_live_hosts_and_removes_dead_ones(run: Callable[[
         dead = state.hosts / "host-dead"
         dead.mkdir()
         (dead / "host.json").write_bytes(b"{")
-        later = Hosts(state.hosts, bench.hosts._site, bench.starter, bench.clock)
+        later = Hosts(state.hosts, site=bench.hosts._site, starter=bench.starter, clock=bench.clock)
         later._tasks = bench.hosts._tasks
         later.adopt()
         assert [adopted.spec for adopted in later.all.values()] == [host.spec]
@@ -253,7 +255,7 @@ def test_each_tree_has_its_own_host_and_pins_it(clock: HandClock, state: State, 
     pins = Pins()
     site = Site(Config(state=state.root), "w1", tmp_path / "s", tmp_path / "c", code=pins)  # type: ignore[arg-type]
     starter = SleepStarter()
-    hosts = Hosts(state.hosts, site, starter, clock)
+    hosts = Hosts(state.hosts, site=site, starter=starter, clock=clock)
     trees = [HostedCode("dags", str(tmp_path / name), "", name * 64) for name in "ab"]
 
     def trigger(number: int) -> Trigger:

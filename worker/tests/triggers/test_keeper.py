@@ -50,7 +50,7 @@ class Bench:
         self.said: list[str] = []
         self.accept_errors: list[Exception] = []
         self.reserve_error: Exception | None = None
-        self.spool = TriggerSpool(state.triggers, state.quarantine)
+        self.spool = TriggerSpool(state.triggers, quarantine=state.quarantine)
         self.session = WorkerSession(slots=4, triggers=10)
         bundle = root / "dags"
         bundle.mkdir(exist_ok=True)
@@ -59,7 +59,12 @@ class Bench:
         site = Site(config, "w1", state.root / "s", state.contact_path)
         self.hosts = self
         self.keeper = TriggerKeeper(
-            site, self.spool, self.session, self, CentralPort(accept=self._accept, wait=self._wait), clock
+            site=site,
+            spool=self.spool,
+            session=self.session,
+            hosts=self,
+            central=CentralPort(accept=self._accept, wait=self._wait),
+            clock=clock,
         )
         self.keeper.conversation = self
         self.keeper.report_end = lambda trigger: self.said.append("report_end")

@@ -57,7 +57,7 @@ class Caller:
     def enrol(cls, central: CentralUnderTest, queues: Sequence[str] = ()) -> Caller:
         """Enrol a worker with a new name, on *queues* or on a new queue."""
         token = central.enrolment_token(list(queues) or [unique("queue")])
-        return cls(central, expect_message(enrol(central, token, unique("worker")), Enrolled, status=201))
+        return cls(central, expect_message(enrol(central, token=token, name=unique("worker")), Enrolled, status=201))
 
     @classmethod
     def connect(cls, central: CentralUnderTest, queues: Sequence[str] = (), *, slots: int = 8) -> Caller:
@@ -100,7 +100,7 @@ class Caller:
         if message is not None:
             sent["content-type"] = "application/json"
             body = encode(message)
-        return ask(self.central, method, path, {**sent, **(headers or {})}, body)
+        return ask(self.central, method, path, headers={**sent, **(headers or {})}, body=body)
 
     def next_credential(self) -> Caller:
         """Request the next credential; return the same worker with it."""
@@ -320,7 +320,7 @@ def own_path(offer: Offer) -> str:
     return "/".join(quote(str(ti[name]), safe="") for name in ("dag_id", "run_id", "task_id"))
 
 
-def ask(central: CentralUnderTest, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Response:
+def ask(central: CentralUnderTest, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"") -> Response:
     """Send a request, and check that the answer has the marker, whatever its status."""
     response = central.request(method, path, headers=headers, body=body)
     marker = response.headers.get(MARKER_HEADER, "")
@@ -330,6 +330,6 @@ def ask(central: CentralUnderTest, method: str, path: str, headers: Mapping[str,
     return response
 
 
-def enrol(central: CentralUnderTest, token: str, name: str) -> Response:
+def enrol(central: CentralUnderTest, *, token: str, name: str) -> Response:
     headers = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {token}", "content-type": "application/json"}
-    return ask(central, "POST", "enrol", headers, encode(Enrolment(name=name)))
+    return ask(central, "POST", "enrol", headers=headers, body=encode(Enrolment(name=name)))

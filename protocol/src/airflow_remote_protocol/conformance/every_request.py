@@ -23,7 +23,7 @@ def check_every_response_carries_the_marker(central: CentralUnderTest) -> None:
         caller.call("GET", "poll"),
         caller.call("POST", "poll", body=b"not json"),
         caller.call("POST", f"jobs/{uuid.uuid4()}/accept", epoch=1),
-        ask(central, "GET", "ping", {}),
+        ask(central, "GET", "ping", headers={}),
     ]
     # `ask` checks the marker. This only checks that the requests had the intended results.
     assert [response.status < 400 for response in asked] == [True] + [False] * 5, "only the first of these is a success"
@@ -36,7 +36,7 @@ def check_an_unknown_route_is_not_found(central: CentralUnderTest) -> None:
 def check_every_route_without_a_credential_is_unauthorized(central: CentralUnderTest) -> None:
     for method, path in all_routes():
         headers = {MARKER_HEADER: PROTOCOL_VERSION, SESSION_HEADER: unique("session"), EPOCH_HEADER: "1"}
-        expect_refusal(ask(central, method, path, headers), ProblemCode.UNAUTHORIZED)
+        expect_refusal(ask(central, method, path, headers=headers), ProblemCode.UNAUTHORIZED)
 
 
 def check_a_mangled_credential_is_unauthorized(central: CentralUnderTest) -> None:
@@ -58,7 +58,7 @@ def check_an_enrolment_token_is_not_a_credential(central: CentralUnderTest) -> N
 
 
 def check_a_credential_is_not_an_enrolment_token(central: CentralUnderTest) -> None:
-    expect_refusal(enrol(central, Caller.enrol(central).credential, unique("worker")), ProblemCode.UNAUTHORIZED)
+    expect_refusal(enrol(central, token=Caller.enrol(central).credential, name=unique("worker")), ProblemCode.UNAUTHORIZED)
 
 
 def check_unknown_fields_are_ignored(central: CentralUnderTest) -> None:

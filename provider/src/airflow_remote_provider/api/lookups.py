@@ -53,7 +53,7 @@ class Lookups:
         asked, self._waiting = self._waiting, {}
         try:
             found = await self._pool.call(workers.by_credentials, list(asked))
-        except BaseException:
+        except BaseException:  # cancelled, too: other callers wait for these answers
             for answer in asked.values():
                 answer.set_exception(_busy())
                 answer.exception()  # retrieved here, because the caller may be gone

@@ -72,13 +72,13 @@ class Registry:
             record = self.remember(await self._pool.workers.call(rotation.adopt, record.id, digest))
         if digest != record.credential_hash:
             on_unknown()
-            return await self._accept_late_call(record, digest, source)
+            return await self._accept_late_call(record, digest=digest, source=source)
         if record.expires_at is not None and record.expires_at <= datetime.now(timezone.utc):
             on_unknown()
             return self.remember(await self._pool.workers.call(rotation.check_expiry, record.id))
         return record
 
-    async def _accept_late_call(self, record: WorkerRecord, digest: str, source: str) -> WorkerRecord:
+    async def _accept_late_call(self, record: WorkerRecord, *, digest: str, source: str) -> WorkerRecord:
         """Accept a call that was sent before the credential was replaced; refuse any later one."""
         now = asyncio.get_running_loop().time()
         if digest not in record.hashes:

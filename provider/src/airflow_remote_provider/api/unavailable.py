@@ -36,7 +36,7 @@ def create_or_explain(part: str, create: Callable[[], FastAPI]) -> FastAPI:
 
 @asynccontextmanager
 async def run_or_explain(
-    app: FastAPI, part: str, running: AbstractAsyncContextManager[None], headers: Mapping[str, str] | None = None
+    app: FastAPI, part: str, running: AbstractAsyncContextManager[None], *, headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[None]:
     """Enter *running* for the app's lifespan; if that raises, answer every route of *app* with the reason and *headers*.
 

@@ -26,8 +26,9 @@ def read_clock_with(session: Session, fact: Any, *effects: Any) -> tuple[datetim
     """Return the database's clock and the value of *fact*, with one statement that also selects *effects* (ignored on SQLite)."""
     if session.get_bind().dialect.name == "sqlite":
         return datetime.now(timezone.utc), session.scalar(select(fact))
-    now, value, *_ = session.execute(select(database_clock(session), fact, *effects)).one()
-    return (now.replace(tzinfo=timezone.utc) if now.tzinfo is None else now.astimezone(timezone.utc)), value
+    row = session.execute(select(database_clock(session).label("clock"), fact.label("fact"), *effects)).one()
+    now = row.clock.replace(tzinfo=timezone.utc) if row.clock.tzinfo is None else row.clock.astimezone(timezone.utc)
+    return now, row.fact
 
 
 def database_clock(session: Session, after: timedelta = timedelta()) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def emit(kind: str, name: str, value: Any, tags: dict[str, str] | None) -> None:
+def emit(kind: str, name: str, value: Any, *, tags: dict[str, str] | None) -> None:
     """Send a `counter`, `gauge` or `timer` to Airflow's metrics."""
     from airflow._shared.observability.metrics import stats
 

@@ -67,7 +67,7 @@ def fail_connection_test(session: Session, connection_test_id: str, reason: str)
         test.result_message = reason[:2000]
 
 
-def is_triggered_by(session: Session, run: tuple[str, str], source: tuple[str, str]) -> bool:
+def is_triggered_by(session: Session, *, run: tuple[str, str], source: tuple[str, str]) -> bool:
     """Return whether an asset event of the Dag run *source* triggered the Dag run *run*; each is a Dag id and a run id."""
     from airflow.models.asset import AssetEvent
     from airflow.models.dagrun import DagRun

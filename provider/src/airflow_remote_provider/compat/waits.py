@@ -42,7 +42,7 @@ def resume(session: Session, ti_id: UUID, trigger_id: int) -> bool:
     return bool(resumed.rowcount == 1)  # type: ignore[attr-defined]
 
 
-def end_waiting(session: Session, ti_id: UUID, trigger_id: int, state: str, xcoms: Mapping[str, Any]) -> bool:
+def end_waiting(session: Session, ti_id: UUID, trigger_id: int, *, state: str, xcoms: Mapping[str, Any]) -> bool:
     """End a task that waits for this trigger, in *state*, as Airflow does for events such as `TaskSuccessEvent`.
 
     *xcoms* are encoded values, stored as they are. Return whether the task still waited.

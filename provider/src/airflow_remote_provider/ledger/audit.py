@@ -74,7 +74,7 @@ def record(session: Session, event: Event) -> None:
     """Store *event*, in the caller's transaction."""
     entry_id = str(uuid.uuid5(ENTRY_NAMESPACE, f"{event.kind.value} {event.cause}"))
     now, detail = database_now(session), event.detail[:LONGEST_DETAIL]
-    if _count_up(session, entry_id, now, detail):
+    if _count_up(session, entry_id, now=now, detail=detail):
         return
     try:
         with session.begin_nested():
@@ -94,16 +94,16 @@ def record(session: Session, event: Event) -> None:
             )
             session.flush()
     except IntegrityError:  # another process has just added it
-        _count_up(session, entry_id, now, detail)
+        _count_up(session, entry_id, now=now, detail=detail)
 
 
-def record_action(session: Session, by: str, what: str, worker: Worker | None = None) -> None:
+def record_action(session: Session, by: str, what: str, *, worker: Worker | None = None) -> None:
     """Store an action of a user; each action gets an entry of its own."""
     worker_id, name = (worker.id, worker.name) if worker is not None else (None, None)
     record(session, Event(AuditKind.ACTION, str(uuid.uuid4()), what, actor=by, worker_id=worker_id, worker_name=name))
 
 
-def _count_up(session: Session, entry_id: str, now: datetime, detail: str) -> bool:
+def _count_up(session: Session, entry_id: str, *, now: datetime, detail: str) -> bool:
     known = session.execute(
         update(AuditEntry)
         .where(AuditEntry.id == entry_id)

@@ -28,15 +28,15 @@ def find_queue_of_run(session: Session, dag_run_id: int, executors: Collection[s
     """
     ti, run = compat.task_instance_model(), compat.dag_run_model()
     query = (
-        select(ti.queue, ti.executor, func.count())
+        select(ti.queue, ti.executor, func.count().label("tasks"))
         .join(run, (run.dag_id == ti.dag_id) & (run.run_id == ti.run_id))
         .where(run.id == dag_run_id)
         .group_by(ti.queue, ti.executor)
     )
     tasks: Counter[str] = Counter()
-    for queue, executor, count in session.execute(query):
-        if executor in executors and queue:
-            tasks[queue] += count
+    for row in session.execute(query):
+        if row.executor in executors and row.queue:
+            tasks[row.queue] += row.tasks
     return min(tasks, key=lambda queue: (-tasks[queue], queue)) if tasks else None
 
 

@@ -33,5 +33,5 @@ def rebind(session: Session, name: str, *, by: str) -> None:
     worker = find_worker(session, name)
     worker.certificate, worker.session_id = None, None
     worker.changed_at = stamp(session)
-    record_action(session, by, "released the worker from its client certificate; the next session binds it again", worker)
+    record_action(session, by, "released the worker from its client certificate; the next session binds it again", worker=worker)
     wake(session, Topic.WORKER)

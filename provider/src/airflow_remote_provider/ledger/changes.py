@@ -41,5 +41,6 @@ def read_snapshot(session: Session) -> Snapshot:
     is_due = or_(Job.not_before.is_(None), Job.not_before <= database_clock(session))
     waiting = select(Job.id).where(Job.state == JobState.QUEUED.value, is_due).exists()
     stopping = select(Job.id).where(Job.state == JobState.RUNNING.value, Job.stop_reason.is_not(None)).exists()
-    changed_at, jobs_wait, jobs_stop = session.execute(select(newest, waiting, stopping)).one()
-    return Snapshot(changed_at, bool(jobs_wait), bool(jobs_stop))
+    columns = newest.label("newest_change"), waiting.label("jobs_wait"), stopping.label("jobs_stop")
+    row = session.execute(select(*columns)).one()
+    return Snapshot(newest_change=row.newest_change, jobs_wait=bool(row.jobs_wait), jobs_stop=bool(row.jobs_stop))

@@ -107,7 +107,7 @@ def create_token(session: Session, new: NewToken) -> tuple[str, TokenRow]:
     what = f"created the enrolment token {row.id} for the queues {queues}, names {new.name_pattern}, {new.uses} use(s)"
     if replaced is not None:
         what += f", in place of worker {replaced.id}"
-    record_action(session, new.created_by or "unknown", what, replaced)
+    record_action(session, new.created_by or "unknown", what, worker=replaced)
     return token, _row(row)
 
 
@@ -187,7 +187,7 @@ def enrol(
     terms = _Terms(row.queues, row.labels, row.bundles, row.team, whose, certificate)
     if row.replaces is not None:
         terms = _replace_worker(session, row.replaces, terms)
-    return _join(session, request, terms, life)
+    return _join(session, request, terms, life=life)
 
 
 def _replace_worker(session: Session, worker_id: str, terms: _Terms) -> _Terms:
@@ -268,7 +268,7 @@ def enrol_by_user(
         raise LedgerError("name at least one queue for the worker to serve: --queues a,b")
     queues = list(dict.fromkeys(request.queues))
     record_action(session, by, f"enrolled the worker {request.name} for the queues {', '.join(queues)}")
-    return _join(session, request, _Terms(queues, None, None, None, f"the login of {by}", certificate), life)
+    return _join(session, request, _Terms(queues, None, None, None, f"the login of {by}", certificate), life=life)
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ class _Terms:
     slots_limit: int | None = None
 
 
-def _join(session: Session, request: Enrolment, terms: _Terms, life: timedelta | None) -> Enrolled:
+def _join(session: Session, request: Enrolment, terms: _Terms, *, life: timedelta | None) -> Enrolled:
     now = database_now(session)
     _free_name(session, request.name)
     credential = make_token(TokenKind.WORKER, secrets.token_bytes(TOKEN_BYTES))
@@ -316,7 +316,7 @@ def _join(session: Session, request: Enrolment, terms: _Terms, life: timedelta |
     try:
         session.flush()
     except IntegrityError:
-        raise _name_taken(request.name, request.name) from None
+        raise _name_taken(request.name, existing=request.name) from None
     detail = f"joined with {terms.authorized_by}, for the queues {', '.join(terms.queues)}"
     record(session, Event(AuditKind.ENROLLED, worker.id, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
     return Enrolled(worker.id, worker.name, credential, list(terms.queues))
@@ -360,7 +360,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise LedgerError(f"{text[:50]!r} is not a network: {error}; write it as 10.1.0.0/16 or 2001:db8::/32") from None
 
 
-def record_refusal(session: Session, source: str, name: str, why: str) -> None:
+def record_refusal(session: Session, *, source: str, name: str, why: str) -> None:
     """Record a refused attempt to join; one entry per day and source."""
     where = source or "unknown"
     detail = f"from {where}, as {name}: {why}"
@@ -410,7 +410,7 @@ def _free_name(session: Session, name: str) -> None:
     namesakes = _namesakes(session, name)
     for worker in namesakes:
         if worker.revoked_at is None:
-            raise _name_taken(name, worker.name)
+            raise _name_taken(name, existing=worker.name)
     for worker in namesakes:
         worker.name, worker.name_key = f"{worker.name[:60]}/{worker.id}", None  # a worker's name has no slash
         worker.removed_at = worker.removed_at or database_now(session)
@@ -428,7 +428,7 @@ def _namesakes(session: Session, name: str) -> list[Worker]:
     return [worker for worker in session.scalars(query) if name_key(worker.name) == name_key(name)]
 
 
-def _name_taken(name: str, existing: str) -> NameTaken:
+def _name_taken(name: str, *, existing: str) -> NameTaken:
     text = (
         f"a worker named {name!r} exists; choose another --name, or remove it: airflow remote workers remove {existing}; "
         f"to join its rebuilt machine, ask an administrator for a token from: airflow remote enrol create --replaces {existing}"

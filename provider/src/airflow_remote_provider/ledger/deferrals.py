@@ -176,22 +176,27 @@ def fire(session: Session, job: Job, event: TriggerEvent) -> None:
     if wait is None or wait.trigger_id is None or job.ti_id is None:
         raise Superseded(f"no task waits for job {job.id}")
     if event.kind is EventKind.ENDED:
-        _end_task(session, job, wait, event)
+        _end_task(session, job, wait=wait, event=event)
     else:
         wait.outcome, wait.event = event.kind.value, _stored(event)
         if not compat.resume(session, job.ti_id, wait.trigger_id):
             raise Superseded(f"the task of job {job.id} no longer waits for it")
     failed = event.kind is EventKind.FAILED
-    _end(session, job, JobEvent.FAIL if failed else JobEvent.SUCCEED, event.traceback[-1] if failed and event.traceback else "")
+    _end(
+        session,
+        job,
+        JobEvent.FAIL if failed else JobEvent.SUCCEED,
+        reason=event.traceback[-1] if failed and event.traceback else "",
+    )
     job.outcome = (Outcome.FAILED if failed else Outcome.SUCCEEDED).value
 
 
-def _end_task(session: Session, job: Job, wait: Deferral, event: TriggerEvent) -> None:
+def _end_task(session: Session, job: Job, *, wait: Deferral, event: TriggerEvent) -> None:
     if event.state is None:
         raise Impossible("an event that ends the task needs a state")
     xcoms = {key: msgspec.json.decode(value) for key, value in event.xcoms.items()}
     assert job.ti_id is not None and wait.trigger_id is not None
-    if not compat.end_waiting(session, job.ti_id, wait.trigger_id, event.state.value, xcoms):
+    if not compat.end_waiting(session, job.ti_id, wait.trigger_id, state=event.state.value, xcoms=xcoms):
         raise Superseded(f"the task of job {job.id} no longer waits for it")
     wait.outcome = event.kind.value
 
@@ -205,7 +210,7 @@ def _stored(event: TriggerEvent) -> str:
 def fail(session: Session, job: Job, reason: str) -> None:
     """End a locked trigger job that can't continue; its task resumes with that failure, if it still waits."""
     _fail_task(session, job, reason)
-    _end(session, job, JobEvent.FAIL, reason)
+    _end(session, job, JobEvent.FAIL, reason=reason)
 
 
 def _fail_task(session: Session, job: Job, reason: str) -> None:
@@ -233,7 +238,7 @@ def hand_back(session: Session, job: Job, reason: str, *, delay: timedelta = tim
     wake(session, Topic.QUEUED)
 
 
-def _end(session: Session, job: Job, event: JobEvent, reason: str) -> None:
+def _end(session: Session, job: Job, event: JobEvent, *, reason: str) -> None:
     now = database_now(session)
     job.state = advance(JobState(job.state), event).value
     job.ended_at = job.settled_at = now
@@ -287,8 +292,8 @@ def repair(session: Session) -> int:
         .where(or_(Deferral.ti_id.is_(None), Deferral.trigger_id != ti.trigger_id))
         .where(trigger.created_date < now - ORPHANED_AFTER)
     )
-    for ti_id, trigger_id in session.execute(unknown.limit(BATCH)).all():
-        compat.resume(session, ti_id, trigger_id)  # Airflow's row holds the reason of the failure
+    for row in session.execute(unknown.limit(BATCH)).all():
+        compat.resume(session, row.id, row.trigger_id)  # Airflow's row holds the reason of the failure
         found += 1
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -50,13 +50,29 @@ def demand(session: Session) -> list[Demand]:
     """Return the jobs that can be offered now, grouped. One statement over an index. The dispatcher calls it before a claim."""
     now = database_clock(session)
     query = (
-        select(Job.queue, Job.team, func.count(), func.min(Job.slots), Job.labels, Job.bundle, IS_TRIGGER)
+        select(
+            Job.queue,
+            Job.team,
+            func.count().label("jobs"),
+            func.min(Job.slots).label("smallest"),
+            Job.labels,
+            Job.bundle,
+            IS_TRIGGER.label("triggers"),
+        )
         .where(_can_be_offered(now))
         .group_by(Job.queue, Job.team, Job.labels, Job.bundle, IS_TRIGGER)
     )
     return [
-        Demand(queue, team, jobs, smallest, labels, bundle, bool(triggers))
-        for queue, team, jobs, smallest, labels, bundle, triggers in session.execute(query)
+        Demand(
+            queue=row.queue,
+            team=row.team,
+            jobs=row.jobs,
+            smallest=row.smallest,
+            labels=row.labels,
+            bundle=row.bundle,
+            triggers=bool(row.triggers),
+        )
+        for row in session.execute(query)
     ]
 
 
@@ -156,8 +172,8 @@ def claim(
         return []
 
     able = {worker.id: {JobKind.TASK.value, *(worker.capabilities or ())} for worker in workers}
-    candidates = _candidates(session, wanted, eligible, free, now)
-    chosen = _choose_code(session, candidates, now, patience)
+    candidates = _candidates(session, wanted, eligible=eligible, free=free, now=now)
+    chosen = _choose_code(session, candidates, now=now, patience=patience)
     wins: dict[tuple[str, int, str | None], list[Any]] = {}
     for job in candidates:
         if job.id not in chosen:
@@ -175,12 +191,12 @@ def claim(
     for (worker_id, epoch, tree), jobs in wins.items():
         if tree is None or tree in pinned:  # else it was deleted at this moment, and the next claim chooses another one
             ref = None if tree is None else pinned[tree]
-            claimed += _offer(session, by_id[worker_id], epoch, jobs, tree=ref, now=now, deadline_at=now + deadline)
+            claimed += _offer(session, by_id[worker_id], jobs, epoch=epoch, tree=ref, now=now, deadline=deadline)
     place = {job.id: number for number, job in enumerate(candidates)}
     return sorted(claimed, key=lambda job: place[job.job_id])
 
 
-def _choose_code(session: Session, candidates: Sequence[Any], now: Any, patience: timedelta) -> dict[str, str | None]:
+def _choose_code(session: Session, candidates: Sequence[Any], *, now: datetime, patience: timedelta) -> dict[str, str | None]:
     """Return the digest of the tree of each job that can be offered now; None: its worker must have the code.
 
     A job that was offered before keeps its tree. A job for which no tree will do waits from now on, and is not in the result.
@@ -210,13 +226,20 @@ def _choose_code(session: Session, candidates: Sequence[Any], now: Any, patience
     return chosen
 
 
-def _is_impatient(job: Any, now: Any) -> bool:
+def _is_impatient(job: Any, now: datetime) -> bool:
     """Return whether the job has waited for newer code as long as it may."""
     return bool(job.code_patience_at is not None and job.code_patience_at <= now)
 
 
 def _offer(
-    session: Session, worker: Worker, epoch: int, jobs: Sequence[Any], *, tree: TreeRef | None, now: Any, deadline_at: Any
+    session: Session,
+    worker: Worker,
+    jobs: Sequence[Any],
+    *,
+    epoch: int,
+    tree: TreeRef | None,
+    now: datetime,
+    deadline: timedelta,
 ) -> list[Claimed]:
     """Offer *jobs*, all read as queued at *epoch*, to *worker* with one statement. Return those that were still in that state."""
     ids = [job.id for job in jobs]
@@ -230,7 +253,7 @@ def _offer(
             worker_name=worker.name,
             offers=Job.offers + 1,
             offered_at=now,
-            deadline_at=deadline_at,
+            deadline_at=now + deadline,
             not_before=None,
             code_waits=False,
             tree=None if tree is None else tree.digest,
@@ -243,7 +266,17 @@ def _offer(
         offered = set(session.scalars(ours))
         jobs = [job for job in jobs if job.id in offered]
     return [
-        Claimed(job.id, epoch + 1, worker.id, job.kind, job.queue, job.slots, job.workload, job.lost_after_s, _noted(job, tree))
+        Claimed(
+            job_id=job.id,
+            epoch=epoch + 1,
+            worker_id=worker.id,
+            kind=job.kind,
+            queue=job.queue,
+            slots=job.slots,
+            workload=job.workload,
+            lost_after_s=job.lost_after_s,
+            tree=_noted(job, tree),
+        )
         for job in jobs
     ]
 
@@ -273,7 +306,7 @@ def _room(worker: Worker, claimant: Claimant, used: tuple[int, int], *, is_tryin
     )
 
 
-def _trying(session: Session, worker_ids: list[str], now: Any) -> set[str]:
+def _trying(session: Session, worker_ids: list[str], now: datetime) -> set[str]:
     """Return which of these workers hold a job that was offered within :data:`TRIAL`."""
     if not worker_ids:
         return set()
@@ -288,11 +321,11 @@ def _used(session: Session, worker_ids: list[str]) -> dict[str, tuple[int, int]]
     """Return how many slots and how many triggers each worker has leased."""
     leased = [state.value for state in JobState if state.is_leased]
     query = (
-        select(Job.worker_id, func.sum(Job.slots), func.sum(IS_TRIGGER))
+        select(Job.worker_id, func.sum(Job.slots).label("slots"), func.sum(IS_TRIGGER).label("triggers"))
         .where(Job.worker_id.in_(worker_ids), Job.state.in_(leased))
         .group_by(Job.worker_id)
     )
-    return {str(worker_id): (int(slots), int(triggers)) for worker_id, slots, triggers in session.execute(query)}
+    return {row.worker_id: (int(row.slots), int(row.triggers)) for row in session.execute(query)}
 
 
 def _suits(worker: Worker, job: Any) -> bool:
@@ -315,9 +348,10 @@ class Fit:
 def _candidates(
     session: Session,
     wanted: Sequence[Demand],
+    *,
     eligible: dict[tuple[str, str | None], list[Worker]],
     free: dict[str, Room],
-    now: Any,
+    now: datetime,
 ) -> Sequence[Any]:
     """Return queued jobs that fit at least one worker, in order. Other jobs aren't read, so they can't fill the batch."""
     by_fit: dict[Fit, set[str]] = {}
@@ -331,7 +365,8 @@ def _candidates(
             if workers:
                 bundle = None if all(worker.bundles is None for worker in workers) else (need.bundle,)
                 slots = 0 if need.triggers else max(free[worker.id].slots for worker in workers)
-                by_fit.setdefault(Fit(team, need.triggers, slots, need.labels, bundle), set()).add(queue)
+                fit = Fit(team=team, triggers=need.triggers, slots=slots, labels=need.labels, bundle=bundle)
+                by_fit.setdefault(fit, set()).add(queue)
     if not by_fit:
         return []
     fits = or_(*(_wanted(fit, queues) for fit, queues in by_fit.items()))

@@ -55,7 +55,7 @@ def take_duties(session: Session, names: Collection[str], holder: str, *, lasts:
         .execution_options(synchronize_session=False)
     )
     known = session.execute(select(Duty.name, Duty.holder).where(Duty.name.in_(list(names))))
-    holders = {name: held_by for name, held_by in known}
+    holders = {row.name: row.holder for row in known}
     taken = {name for name in names if name not in holders and take_duty(session, name, holder, lasts=lasts)}
     return taken | {name for name, held_by in holders.items() if held_by == holder}
 
@@ -68,11 +68,6 @@ def drop_duties(session: Session, names: Collection[str], holder: str) -> None:
         .values(until=database_clock(session))
         .execution_options(synchronize_session=False)
     )
-
-
-def has_open_jobs(session: Session) -> bool:
-    """Return whether any job has not ended: an idle deployment has nothing to watch."""
-    return session.scalar(select(Job.id).where(Job.state.in_(OPEN)).limit(1)) is not None
 
 
 def check_open_jobs(session: Session) -> tuple[datetime, bool]:

@@ -66,7 +66,7 @@ def decide(session: Session, job_id: str, ask: Ask) -> Verdict:
         else:
             verdict = Verdict(Answer.AUDITED if policy.mode is Mode.AUDIT else Answer.DENIED, _why(job, ask, trouble))
     if ask.kind in SECRET or verdict.answer is not Answer.GRANTED:
-        _record(session, job, ask.kind.value, ask.name, verdict.answer)
+        _record(session, job, kind=ask.kind.value, name=ask.name, answer=verdict.answer)
     return verdict
 
 
@@ -74,7 +74,7 @@ def deny_call(session: Session, job_id: str, call: str) -> None:
     """Record a *call* that no grant can allow: one of another task, or one without a rule."""
     job = session.get(Job, job_id)
     if job is not None:
-        _record(session, job, CALL, call, Answer.DENIED)
+        _record(session, job, kind=CALL, name=call, answer=Answer.DENIED)
 
 
 def _definition(session: Session, job: Job) -> tuple[Grant, str]:
@@ -88,7 +88,9 @@ def _definition(session: Session, job: Job) -> tuple[Grant, str]:
 
 def _is_source(session: Session, job: Job, ask: Ask) -> bool:
     """Say whether *ask* is about the `source_dag_run` of an asset event that triggered the job's own run."""
-    return bool(job.dag_id and job.run_id) and compat.is_triggered_by(session, (job.dag_id, job.run_id), (ask.names[0], ask.run))
+    return bool(job.dag_id and job.run_id) and compat.is_triggered_by(
+        session, run=(job.dag_id, job.run_id), source=(ask.names[0], ask.run)
+    )
 
 
 def _of_file_of(session: Session, dag_id: str | None) -> Grant:
@@ -128,7 +130,7 @@ def _why(job: Job, ask: Ask, trouble: str) -> str:
     )
 
 
-def _record(session: Session, job: Job, kind: str, name: str, answer: Answer) -> None:
+def _record(session: Session, job: Job, *, kind: str, name: str, answer: Answer) -> None:
     name = _presentable(name)
     if session.get(Access, (job.id, kind, name, answer.value)) is not None:
         return
@@ -178,11 +180,11 @@ def suggest(session: Session, dag_id: str) -> dict[str, dict[GrantKind, list[str
     )
     tasks = compat.newest_definitions(session, dag_id)
     lacking: dict[str, dict[GrantKind, set[str]]] = {}
-    for task_id, queue, kind, name in session.execute(query.distinct()):
-        ask = _as_asked(GrantKind(kind), name)
-        granted = policy_of(session, queue).grant | _of_task(tasks.get(task_id))[0]
-        if not granted.allows(ask):
-            lacking.setdefault(task_id, {}).setdefault(GrantKind(kind), set()).add(name)
+    for row in session.execute(query.distinct()):
+        kind = GrantKind(row.kind)
+        granted = policy_of(session, row.queue).grant | _of_task(tasks.get(row.task_id))[0]
+        if not granted.allows(_as_asked(kind, row.name)):
+            lacking.setdefault(row.task_id, {}).setdefault(kind, set()).add(row.name)
     for task_id, names in lacking.items():
         for kind, globs in _declared(tasks.get(task_id))[0].globs.items():
             names.setdefault(kind, set()).update(globs)

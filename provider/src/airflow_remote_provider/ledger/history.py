@@ -105,7 +105,7 @@ Points = dict[int, tuple[Value, ...]]
 """Values by the number of their point."""
 
 
-def add(session: Session, level: Level, number: int, values: Mapping[Series, Sequence[Value]]) -> None:
+def add(session: Session, level: Level, *, number: int, values: Mapping[Series, Sequence[Value]]) -> None:
     """Add one point to each of these series."""
     put(session, level, {series: {number: tuple(some)} for series, some in values.items()})
 
@@ -154,7 +154,7 @@ def _replace(session: Session, level: Level, rows: Mapping[tuple[Series, int], P
     )
 
 
-def fold(session: Session, fine: Level, coarse: Level, now: datetime) -> None:
+def fold(session: Session, *, fine: Level, coarse: Level, now: datetime) -> None:
     """Make points of *coarse* from those of *fine*, for every period that has ended and has no point yet."""
     until = coarse.number(now)
     since = _folded_until(session, coarse, until)
@@ -185,8 +185,8 @@ def _folded_until(session: Session, level: Level, until: int) -> int:
     )
     numbers = [
         number
-        for first, text in session.execute(query.order_by(History.first.desc()).limit(2))
-        for number in _points(first, text)
+        for row in session.execute(query.order_by(History.first.desc()).limit(2))
+        for number in _points(row.first, row.points)
         if number < until
     ]
     return max(numbers, default=-1) + 1

@@ -152,15 +152,15 @@ def settle(session: Session, owner: str) -> list[EndedJob]:
         return []
     ended = [
         EndedJob(
-            row.id,
-            JobKind(row.kind),
-            JobState(row.state),
-            row.concluded_at is not None,
-            row.stop_reason,
-            row.reason,
-            row.queue,
-            _between(row.queued_at, row.accepted_at),
-            _between(row.accepted_at, row.ended_at),
+            job_id=row.id,
+            kind=JobKind(row.kind),
+            state=JobState(row.state),
+            concluded=row.concluded_at is not None,
+            stop_reason=row.stop_reason,
+            reason=row.reason,
+            queue=row.queue,
+            waited=_between(row.queued_at, row.accepted_at),
+            took=_between(row.accepted_at, row.ended_at),
         )
         for row in session.execute(query.order_by(Job.id).with_for_update())
     ]

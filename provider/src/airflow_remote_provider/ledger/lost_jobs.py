@@ -22,20 +22,20 @@ def lose_silent(session: Session) -> int:
     """
     now = database_now(session)
     query = (
-        select(Job, WorkerContact.last_seen_at)
+        select(Job.id, Job.accepted_at, Job.lost_after_s, WorkerContact.last_seen_at)
         .outerjoin(WorkerContact, WorkerContact.worker_id == Job.worker_id)
         .where(Job.state == JobState.RUNNING.value)
     )
     lost = [
-        job.id
-        for job, last_seen in session.execute(query)
-        if _silence(now, last_seen, job.accepted_at) > timedelta(seconds=job.lost_after_s)
+        row.id
+        for row in session.execute(query)
+        if _silence(now, row.last_seen_at, row.accepted_at) > timedelta(seconds=row.lost_after_s)
     ]
     if not lost:
         return 0
     locked = select(Job).where(Job.id.in_(lost), Job.state == JobState.RUNNING.value).order_by(Job.id).with_for_update()
     for job in session.scalars(locked):
-        _lose(session, job, f"no contact from worker {job.worker_name} for {timedelta(seconds=job.lost_after_s)}", now)
+        _lose(session, job, why=f"no contact from worker {job.worker_name} for {timedelta(seconds=job.lost_after_s)}", now=now)
     return len(lost)
 
 
@@ -45,11 +45,11 @@ def lose_missing(session: Session, *, grace: timedelta) -> int:
     query = select(Job).where(Job.state == JobState.RUNNING.value, Job.missing_since < now - grace)
     missing = session.scalars(query.order_by(Job.id).with_for_update()).all()
     for job in missing:
-        _lose(session, job, f"worker {job.worker_name} came back without this job", now)
+        _lose(session, job, why=f"worker {job.worker_name} came back without this job", now=now)
     return len(missing)
 
 
-def _lose(session: Session, job: Job, why: str, now: datetime) -> None:
+def _lose(session: Session, job: Job, *, why: str, now: datetime) -> None:
     if job.kind == JobKind.TRIGGER.value:
         deferrals.hand_back(session, job, why)  # another worker continues it; the task keeps waiting
         return

@@ -79,7 +79,7 @@ def allow(session: Session, queue: str, globs: Mapping[GrantKind, Sequence[str]]
             )
     row = lock_queue(session, queue, by=by)
     row.globs = {kind.value: sorted({*_globs(row, kind), *globs.get(kind, ())}) for kind in GrantKind}
-    return _changed(session, row, "allow", globs)
+    return _changed(session, row, what="allow", globs=globs)
 
 
 def deny(session: Session, queue: str, globs: Mapping[GrantKind, Sequence[str]], *, by: str) -> PolicyRow:
@@ -95,17 +95,17 @@ def deny(session: Session, queue: str, globs: Mapping[GrantKind, Sequence[str]],
             has = ", ".join(_globs(row, kind)) or "none"
             raise BadGlob(f"the policy of the queue {queue!r} has no {kind.value} {min(missing)!r} to take back; it has: {has}")
     row.globs = {kind.value: sorted(set(_globs(row, kind)) - set(globs.get(kind, ()))) for kind in GrantKind}
-    return _changed(session, row, "deny", globs)
+    return _changed(session, row, what="deny", globs=globs)
 
 
 def set_mode(session: Session, queue: str, mode: Mode, *, by: str) -> PolicyRow:
     """Set whether requests that are not granted to jobs of *queue* are denied or only recorded."""
     row = lock_queue(session, queue, by=by)
     row.mode = mode.value
-    return _changed(session, row, f"mode {mode.value}", {})
+    return _changed(session, row, what=f"mode {mode.value}", globs={})
 
 
-def runs_on_central(session: Session, lease: WorkerLease, classpath: str, body: bytes) -> tuple[bool, bool]:
+def runs_on_central(session: Session, lease: WorkerLease, *, classpath: str, body: bytes) -> tuple[bool, bool]:
     """Return whether central's triggerer runs this trigger class for the job, and whether an earlier call decided that.
 
     The first call decides, by the classes that administrators have listed for the job's queue. A repeat with the same *body* gets
@@ -198,7 +198,7 @@ def _globs(row: Queue, kind: GrantKind) -> list[str]:
     return (row.globs or {}).get(kind.value, [])
 
 
-def _changed(session: Session, row: Queue, what: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
+def _changed(session: Session, row: Queue, *, what: str, globs: Mapping[GrantKind, Sequence[str]]) -> PolicyRow:
     session.flush()
     changes = {kind.value: list(some) for kind, some in globs.items() if some}
     record_action(session, row.changed_by, f"changed the policy of the queue {row.name}: {what} {changes or ''}".rstrip())

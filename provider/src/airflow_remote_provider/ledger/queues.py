@@ -96,14 +96,14 @@ def depths(session: Session) -> list[QueueDepth]:
     """
     open_states = [state.value for state in JobState if not state.is_ended]
     query = (
-        select(Job.queue, Job.team, Job.state, func.count(), func.min(Job.queued_at))
+        select(Job.queue, Job.team, Job.state, func.count().label("jobs"), func.min(Job.queued_at).label("oldest"))
         .where(Job.state.in_(open_states))
         .where(or_(Job.kind != JobKind.TRIGGER.value, Job.state == JobState.QUEUED.value))
         .group_by(Job.queue, Job.team, Job.state)
     )
     found: dict[tuple[str, str | None], dict[str, tuple[int, datetime | None]]] = {}
-    for queue, team, state, count, oldest in session.execute(query):
-        found.setdefault((queue, team), {})[state] = (count, oldest)
+    for row in session.execute(query):
+        found.setdefault((row.queue, row.team), {})[row.state] = (row.jobs, row.oldest)
     rows = []
     for (queue, team), states in sorted(found.items(), key=lambda item: (item[0][0], item[0][1] or "")):
         queued, oldest_queued_at = states.get(JobState.QUEUED.value, (0, None))

@@ -27,5 +27,5 @@ def request_restart(session: Session, name: str, *, by: str, reason: str = "") -
     worker.restart_asked_at, worker.restart_asked_by = database_now(session), by
     worker.intent_revision += 1
     worker.changed_at = stamp(session)
-    record_action(session, by, f"requested a restart{': ' + reason if reason else ''}", worker)
+    record_action(session, by, f"requested a restart{': ' + reason if reason else ''}", worker=worker)
     wake(session, Topic.WORKER)

@@ -120,7 +120,7 @@ def request_rotation(session: Session, name: str, *, by: str) -> None:
     worker.rotate_asked_at = database_now(session)
     worker.intent_revision += 1
     worker.changed_at = stamp(session)
-    record_action(session, by, "requested a new credential", worker)
+    record_action(session, by, "requested a new credential", worker=worker)
     wake(session, Topic.WORKER)
 
 

@@ -47,7 +47,11 @@ def judge_again(session: Session) -> None:
 def _verdict(reported: Mapping[str, str] | None) -> str | None:
     if not reported:
         return None
-    return reported["trouble"] or explain_mismatch(airflow_version(), reported["task_sdk"], reported["airflow"]) or None
+    return (
+        reported["trouble"]
+        or explain_mismatch(airflow_version(), task_sdk=reported["task_sdk"], airflow=reported["airflow"])
+        or None
+    )
 
 
 def _judge(session: Session, worker: Worker) -> None:

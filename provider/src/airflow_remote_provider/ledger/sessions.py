@@ -55,13 +55,15 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
         )
     now = database_now(session)
     if worker.boot_id != request.boot_id:
-        _take_over(session, worker, request.boot_id, now)
+        _take_over(session, worker, boot_id=request.boot_id, now=now)
         worker.restart_asked_at = worker.restart_asked_by = None
     if certificate is not None and worker.certificate not in (None, certificate):
         raise WrongCertificate(worker.name, certificate)
     if certificate is not None and worker.certificate is None:
         worker.certificate = certificate
-        record_worker_event(session, worker, AuditKind.CERTIFICATE, f"was bound to the client certificate of {certificate}", now)
+        record_worker_event(
+            session, worker, AuditKind.CERTIFICATE, detail=f"was bound to the client certificate of {certificate}", now=now
+        )
     worker.instance_id = request.instance_id
     worker.boot_id = request.boot_id
     worker.session_id = str(uuid.uuid4())
@@ -95,7 +97,7 @@ def end_session(session: Session, worker_id: str, session_id: str) -> WorkerReco
     return record_of(worker)
 
 
-def _take_over(session: Session, worker: Worker, boot_id: str, now: datetime) -> None:
+def _take_over(session: Session, worker: Worker, *, boot_id: str, now: datetime) -> None:
     """Take over the session from another start of the worker.
 
     Raises:
@@ -107,14 +109,17 @@ def _take_over(session: Session, worker: Worker, boot_id: str, now: datetime) ->
         seen_at = session.scalar(select(WorkerContact.last_seen_at).where(WorkerContact.worker_id == worker.id))
         if worker.boot_id is not None and seen_at is not None and now - seen_at <= LIVE_WITHIN:
             detail = f"start {boot_id} took over the session from start {worker.boot_id}, last contact at {seen_at:%H:%M:%S} UTC"
-            record_worker_event(session, worker, AuditKind.TAKEOVER, detail, now)
+            record_worker_event(session, worker, AuditKind.TAKEOVER, detail=detail, now=now)
         worker.previous_boot_id = worker.boot_id
         return
     if worker.session_at is None or now - worker.session_at > RIVALS_WITHIN:
         raise Cloned(_copy_text(worker, "another start has held the session for a while"))
     worker.refused_boot_id, worker.previous_boot_id = worker.boot_id, None
     _flag(
-        session, worker, "a copy of the machine used this worker's credential; the copy is refused, the original continues", now
+        session,
+        worker,
+        text="a copy of the machine used this worker's credential; the copy is refused, the original continues",
+        now=now,
     )
 
 
@@ -130,12 +135,12 @@ def flag_clone(session: Session, worker_id: str) -> None:
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
     if worker is not None:
         text = "another installation, or a copy of this one, used this worker's credential and was refused"
-        _flag(session, worker, text, database_now(session))
+        _flag(session, worker, text=text, now=database_now(session))
 
 
-def _flag(session: Session, worker: Worker, text: str, now: datetime) -> None:
+def _flag(session: Session, worker: Worker, *, text: str, now: datetime) -> None:
     worker.alarm = f"{now:%Y-%m-%d %H:%M} UTC: {text}"
-    record_worker_event(session, worker, AuditKind.CLONE, text, now)
+    record_worker_event(session, worker, AuditKind.CLONE, detail=text, now=now)
 
 
 def _offset_s(theirs: float, now: datetime) -> float | None:

@@ -19,7 +19,7 @@ def suspend(session: Session, name: str, *, by: str, reason: str = "") -> None:
     worker.suspended_at, worker.session_id = worker.suspended_at or now, None
     worker.alarm = f"{now:%Y-%m-%d %H:%M} UTC: suspended by {by}{': ' + reason if reason else ''}"
     worker.changed_at = stamp(session)
-    record_action(session, by, f"suspended the worker{': ' + reason if reason else ''}", worker)
+    record_action(session, by, f"suspended the worker{': ' + reason if reason else ''}", worker=worker)
     wake(session, Topic.WORKER)
 
 
@@ -34,5 +34,5 @@ def unsuspend(session: Session, name: str, *, by: str) -> None:
         raise LedgerError(f"worker {name!r} is not suspended; nothing was changed")
     worker.suspended_at, worker.alarm = None, ""
     worker.changed_at = stamp(session)
-    record_action(session, by, "lifted the suspension", worker)
+    record_action(session, by, "lifted the suspension", worker=worker)
     wake(session, Topic.WORKER)

@@ -35,4 +35,4 @@ def fresh(session: Session, worker_ids: Collection[str]) -> dict[str, ReportedUs
     """Return the last reports of these workers that are not older than :data:`FRESH`, by worker id. Two statements."""
     since = database_now(session) - FRESH
     query = select(Usage.worker_id, Usage.report).where(Usage.worker_id.in_(worker_ids), Usage.at >= since)
-    return {worker_id: decode(ReportedUsage, report.encode()) for worker_id, report in session.execute(query)}
+    return {row.worker_id: decode(ReportedUsage, row.report.encode()) for row in session.execute(query)}

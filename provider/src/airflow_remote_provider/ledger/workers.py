@@ -113,7 +113,7 @@ def changed_since(session: Session, since: datetime | None) -> list[WorkerRecord
     return [record_of(worker) for worker in session.scalars(query)]
 
 
-def record_worker_event(session: Session, worker: Worker, kind: AuditKind, detail: str, now: datetime) -> None:
+def record_worker_event(session: Session, worker: Worker, kind: AuditKind, *, detail: str, now: datetime) -> None:
     """Record an event of the worker; one entry per kind and day."""
     cause = f"{worker.id} {now:%Y-%m-%d}"
     record(session, Event(kind, cause, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
@@ -155,7 +155,7 @@ def set_intent(
     _mark_intent_changed(session, worker, by)
     worker.intent_until = None if lasts is None else database_now(session) + lasts
     until = "" if worker.intent_until is None else f" until {worker.intent_until:%Y-%m-%d %H:%M} UTC"
-    record_action(session, by, f"set the intent to {mode.value}{until}{': ' + reason if reason else ''}", worker)
+    record_action(session, by, f"set the intent to {mode.value}{until}{': ' + reason if reason else ''}", worker=worker)
 
 
 def end_intents(session: Session) -> int:
@@ -166,7 +166,7 @@ def end_intents(session: Session) -> int:
     for worker in over:
         worker.intent, worker.intent_reason, worker.intent_until = IntentMode.SERVE.value, "", None
         _mark_intent_changed(session, worker, CENTRAL)
-        record_action(session, CENTRAL, "set the intent to serve: the pause is over", worker)
+        record_action(session, CENTRAL, "set the intent to serve: the pause is over", worker=worker)
     return len(over)
 
 
@@ -192,7 +192,7 @@ def acknowledge(session: Session, name: str, *, by: str) -> None:
         )
     if not worker.alarm:
         raise LedgerError(f"worker {name!r} has no alarm; nothing was changed")
-    record_action(session, by, f"cleared the alarm: {worker.alarm}", worker)
+    record_action(session, by, f"cleared the alarm: {worker.alarm}", worker=worker)
     worker.alarm = ""
     worker.early_failures = 0
 
@@ -202,7 +202,7 @@ def limit_slots(session: Session, name: str, slots: int | None, *, by: str) -> N
     worker = find_worker(session, name)
     worker.slots_limit = slots
     _mark_intent_changed(session, worker, by)
-    record_action(session, by, "removed the limit of slots" if slots is None else f"limited the slots to {slots}", worker)
+    record_action(session, by, "removed the limit of slots" if slots is None else f"limited the slots to {slots}", worker=worker)
 
 
 def set_queues(session: Session, name: str, queues: Sequence[str], *, by: str) -> None:
@@ -217,7 +217,7 @@ def set_queues(session: Session, name: str, queues: Sequence[str], *, by: str) -
         )
     worker = find_worker(session, name)
     worker.queues = list(dict.fromkeys(queues))
-    record_action(session, by, f"set the queues to {', '.join(worker.queues)}", worker)
+    record_action(session, by, f"set the queues to {', '.join(worker.queues)}", worker=worker)
     _announce_rights(session, worker)
 
 
@@ -226,7 +226,7 @@ def set_labels(session: Session, name: str, labels: Mapping[str, str], *, by: st
     worker = find_worker(session, name)
     worker.labels = dict(labels)
     record_action(
-        session, by, f"set the labels to {', '.join(f'{key}={value}' for key, value in labels.items()) or 'none'}", worker
+        session, by, f"set the labels to {', '.join(f'{key}={value}' for key, value in labels.items()) or 'none'}", worker=worker
     )
     _announce_rights(session, worker)
 
@@ -239,7 +239,7 @@ def set_bundles(session: Session, name: str, bundles: Sequence[str] | None, *, b
     """
     worker = find_worker(session, name)
     worker.bundles = check_bundles(bundles)
-    record_action(session, by, f"set the bundles to {', '.join(worker.bundles or ['*'])}", worker)
+    record_action(session, by, f"set the bundles to {', '.join(worker.bundles or ['*'])}", worker=worker)
     _announce_rights(session, worker)
 
 
@@ -262,7 +262,7 @@ def revoke_worker(session: Session, name: str, *, by: str = "unknown") -> None:
     """Revoke the worker's credential. Its jobs keep running until they are lost."""
     worker = find_worker(session, name)
     revoke(session, worker)
-    record_action(session, by, "revoked the credential", worker)
+    record_action(session, by, "revoked the credential", worker=worker)
 
 
 def remove_worker(session: Session, name: str, *, by: str = "unknown") -> None:
@@ -280,4 +280,4 @@ def remove_worker(session: Session, name: str, *, by: str = "unknown") -> None:
         raise LedgerError(f"worker {name!r} holds {held} job(s); drain it first: airflow remote workers drain {name}")
     revoke(session, worker)
     worker.removed_at = worker.revoked_at
-    record_action(session, by, "removed the worker", worker)
+    record_action(session, by, "removed the worker", worker=worker)

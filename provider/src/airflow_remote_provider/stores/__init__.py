@@ -39,7 +39,7 @@ class LogStore(Protocol):
             Unstorable: the file can't exist.
         """
 
-    def append(self, path: str, base: int, offset: int, body: bytes, *, confirm: Callable[[], None] = always) -> int:
+    def append(self, path: str, *, base: int, offset: int, body: bytes, confirm: Callable[[], None] = always) -> int:
         """Append *body* at *offset* counted from *base*; return the new size from *base*. A repeat changes nothing.
 
         *confirm* is called while no other caller can append or read the size. If it raises, the error is passed on and nothing is

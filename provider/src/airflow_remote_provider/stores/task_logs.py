@@ -34,7 +34,7 @@ class FileLogStore:
         except FileNotFoundError:
             return 0
 
-    def append(self, path: str, base: int, offset: int, body: bytes, *, confirm: Callable[[], None] = always) -> int:
+    def append(self, path: str, *, base: int, offset: int, body: bytes, confirm: Callable[[], None] = always) -> int:
         with _refuse_long_names(path):
             place = compat.log_file(path)
         with place.open("ab") as file:

@@ -50,7 +50,7 @@ class WorkerLogStore:
     def __init__(self, most: int) -> None:
         self._half = max(1, most // 2)
 
-    def append(self, worker_id: str, stretch: str, offset: int, body: bytes) -> int:
+    def append(self, worker_id: str, *, stretch: str, offset: int, body: bytes) -> int:
         """Append *body* at *offset* of the stretch; return how many bytes of it are stored now. A repeat changes nothing.
 
         Raises:

@@ -95,7 +95,11 @@ async def _pass(gateway: Gateway, path: str = "variables/x", *, headers: dict[st
     raw = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
     subject = Subject(JobKind.TASK, TI)
     return await gateway.pass_on(
-        _match(path, how.get("method", "GET")), how.get("query", b""), raw, how.get("body", b""), subject
+        _match(path, how.get("method", "GET")),
+        query=how.get("query", b""),
+        headers=raw,
+        body=how.get("body", b""),
+        subject=subject,
     )
 
 
@@ -122,7 +126,13 @@ def test_only_listed_request_headers_are_passed_on() -> None:
 
 def test_headers_that_are_not_ascii_are_not_passed_on() -> None:
     async def check(gateway: Gateway, stub: Stub) -> None:
-        await gateway.pass_on(_match("variables/x"), b"", [(b"correlation-id", b"\x80\xff")], b"", Subject(JobKind.TASK, TI))
+        await gateway.pass_on(
+            _match("variables/x"),
+            query=b"",
+            headers=[(b"correlation-id", b"\x80\xff")],
+            body=b"",
+            subject=Subject(JobKind.TASK, TI),
+        )
         assert b"correlation-id" not in dict(stub.requests[0]["headers"])
 
     _with(check)

@@ -50,7 +50,7 @@ def _with(lease: WorkerLease, work: Callable[[Check], Awaitable[None]]) -> None:
         async def check(method: str, path: str, of: WorkerLease = lease, *, taken_back: bool = False) -> None:
             request = Request({"type": "http", "method": method, "headers": [], "query_string": b""})
             match = rules.find(method, path)
-            await rights.check(of, replace(subject, taken_back=taken_back), match, request, b'{"tasks": []}')
+            await rights.check(of, replace(subject, taken_back=taken_back), match=match, request=request, body=b'{"tasks": []}')
 
         try:
             await work(check)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _say(worker_id: str, *events: str) -> None:
     body = "".join(f'{{"level": "info", "event": "{event}"}}\n' for event in events).encode()
-    WorkerLogStore(1 << 20).append(worker_id, events[0], 0, body)
+    WorkerLogStore(1 << 20).append(worker_id, stretch=events[0], offset=0, body=body)
 
 
 def test_the_worker_log_is_read_followed_searched_and_downloaded(users: Users) -> None:

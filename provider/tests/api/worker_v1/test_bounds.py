@@ -25,7 +25,7 @@ ABSURD_DATES = [
 
 
 def _body(body_type: Any, said: object, *, stored: bounds.Dates | None = None) -> None:
-    check(body_type, {}, [], said if isinstance(said, bytes) else json.dumps(said).encode(), stored=stored)
+    check(body_type, named={}, query=[], body=said if isinstance(said, bytes) else json.dumps(said).encode(), stored=stored)
 
 
 def _state(state: str, **fields: object) -> dict[str, object]:
@@ -204,7 +204,7 @@ def test_parameters_are_bounded_by_their_names(query: str, fits: bool) -> None:
     known = bounds.INTEGERS | bounds.MOMENTS | {"states", "dag_id", "prefix"}
 
     def ask() -> None:
-        check(None, {}, parse_qsl(query, keep_blank_values=True), b"", known=known)
+        check(None, named={}, query=parse_qsl(query, keep_blank_values=True), body=b"", known=known)
 
     if fits:
         ask()
@@ -291,6 +291,6 @@ def test_a_field_that_has_no_rule_is_refused_and_the_version_named(body_type: An
 
 
 def test_a_parameter_that_has_no_rule_is_refused_and_the_version_named() -> None:
-    check(None, {}, [("map_index", "1")], b"", known={"map_index"})
+    check(None, named={}, query=[("map_index", "1")], body=b"", known={"map_index"})
     with pytest.raises(OutOfBounds, match=r"parameter 'new', for which there is no rule.*Execution API up to 2026-10-30"):
-        check(None, {}, [("map_index", "1"), ("new", "")], b"", known={"map_index"})
+        check(None, named={}, query=[("map_index", "1"), ("new", "")], body=b"", known={"map_index"})

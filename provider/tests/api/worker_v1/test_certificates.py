@@ -51,7 +51,7 @@ class By:
 
 def _joined(central: ServedCentral, subject: str = OURS) -> Caller:
     token = central.enrolment_token(["q"])
-    return Caller(By(central, subject), expect_message(enrol(By(central, subject), token, "w"), Enrolled, status=201))  # type: ignore[arg-type]
+    return Caller(By(central, subject), expect_message(enrol(By(central, subject), token=token, name="w"), Enrolled, status=201))  # type: ignore[arg-type]
 
 
 def _shown(worker: Caller, subject: str | None) -> Caller:
@@ -79,7 +79,7 @@ def test_a_worker_is_bound_to_the_certificate_of_its_enrolment(central: ServedCe
 @pytest.mark.parametrize(("subject", "why"), [(None, "without a client certificate"), ("", "without"), ("x" * 501, "too long")])
 def test_without_a_certificate_enrolments_and_calls_are_refused(central: ServedCentral, subject: str | None, why: str) -> None:
     token = central.enrolment_token(["q"])
-    answer = enrol(By(central, subject), token, "nobody")  # type: ignore[arg-type]
+    answer = enrol(By(central, subject), token=token, name="nobody")  # type: ignore[arg-type]
     assert why in expect_refusal(answer, ProblemCode.WRONG_CERTIFICATE).detail
     worker = _joined(central)
     worker.open_session()

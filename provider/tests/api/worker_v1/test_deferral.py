@@ -165,7 +165,7 @@ def _answer(**changes: Any) -> bytes:
 
 
 def test_a_resumed_task_gets_its_arguments_and_the_event() -> None:
-    answer = deferral.resumed_answer(_answer(), "resume", '{"kept": "before"}', '{"at": 1}')
+    answer = deferral.resumed_answer(_answer(), method="resume", next_kwargs='{"kept": "before"}', event='{"at": 1}')
     assert answer is not None
     assert json.loads(answer) == {
         "dag_run": {"conf": {}},
@@ -175,7 +175,7 @@ def test_a_resumed_task_gets_its_arguments_and_the_event() -> None:
 
 
 def test_the_event_of_a_trigger_on_central_is_taken_from_airflows_answer() -> None:
-    answer = deferral.resumed_answer(_answer(event={"at": 2}), "resume", "{}", None)
+    answer = deferral.resumed_answer(_answer(event={"at": 2}), method="resume", next_kwargs="{}", event=None)
     assert answer is not None
     assert json.loads(answer)["next_kwargs"] == {"event": {"at": 2}}
 
@@ -190,4 +190,4 @@ def test_the_event_of_a_trigger_on_central_is_taken_from_airflows_answer() -> No
     ],
 )
 def test_a_task_that_something_else_resumed_gets_airflows_answer(body: bytes) -> None:
-    assert deferral.resumed_answer(body, "resume", "{}", "1") is None
+    assert deferral.resumed_answer(body, method="resume", next_kwargs="{}", event="1") is None

@@ -31,8 +31,10 @@ def test_guessed_tokens_are_refused_counted_and_audited(central: ServedCentral) 
     most = settings().enrol_failures_per_minute
     for number in range(most):
         guess = make_token(TokenKind.ENROLMENT, number.to_bytes(TOKEN_BYTES, "big")) if number % 2 else "rubbish"
-        expect_refusal(enrol(central, guess, "w"), ProblemCode.TOKEN_REFUSED if number % 2 else ProblemCode.UNAUTHORIZED)
-    answer = enrol(central, good, "w")
+        expect_refusal(
+            enrol(central, token=guess, name="w"), ProblemCode.TOKEN_REFUSED if number % 2 else ProblemCode.UNAUTHORIZED
+        )
+    answer = enrol(central, token=good, name="w")
     expect_refusal(answer, ProblemCode.BUSY)
     assert 1 <= int(answer.headers["retry-after"]) <= 60
     [entry] = audit_entries("enrolment-refused")
@@ -42,4 +44,4 @@ def test_guessed_tokens_are_refused_counted_and_audited(central: ServedCentral) 
 def test_successful_enrolments_are_not_counted(central: ServedCentral) -> None:
     token = central.enrolment_token(["q"], uses=settings().enrol_failures_per_minute + 2)
     for number in range(settings().enrol_failures_per_minute + 2):
-        expect_message(enrol(central, token, f"w{number}"), Enrolled, status=201)
+        expect_message(enrol(central, token=token, name=f"w{number}"), Enrolled, status=201)

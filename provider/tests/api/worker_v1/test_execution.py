@@ -28,7 +28,7 @@ class _Central:
         self.settings = SimpleNamespace(gateway_body_bytes=1000)
         self.lease_cache = self.gateway = self.rights = self
 
-    async def refusal(self, *call: object) -> Refusal:
+    async def refusal(self, *call: object, **parts: object) -> Refusal:
         return Refusal(ProblemCode.INVALID, "no rule")
 
     async def get_subject(self, lease: WorkerLease) -> Subject:
@@ -39,12 +39,12 @@ class _Central:
             raise Refusal(ProblemCode.BUSY, "away")
         return await self.get_subject(lease)
 
-    async def check(self, *call: object) -> None:
+    async def check(self, *call: object, **parts: object) -> None:
         """Everything is granted."""
 
     check_values = check
 
-    async def pass_on(self, *call: object) -> Passed:
+    async def pass_on(self, *call: object, **parts: object) -> Passed:
         return Passed(self.answers.pop(0), {}, self.body)
 
 

@@ -42,12 +42,12 @@ class _Central:
     async def note_write(self, lease: WorkerLease, *, store: object) -> None:
         """The job has begun."""
 
-    async def check(self, *call: object) -> None:
+    async def check(self, *call: object, **parts: object) -> None:
         """Everything is granted."""
 
     check_values = check
 
-    async def pass_on(self, match: object, query: bytes, headers: object, body: bytes, subject: Subject) -> Passed:
+    async def pass_on(self, match: object, *, query: bytes, headers: object, body: bytes, subject: Subject) -> Passed:
         self.passed.append(len(body))
         return Passed(200, {}, b"x" * self.answer)
 

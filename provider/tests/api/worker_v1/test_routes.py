@@ -120,7 +120,7 @@ def _call(handle: Callable[[ApiContext, Request], Awaitable[Response]], *message
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": []}
-    asyncio.run(_route(CENTRAL, "/x", handle, ["POST"]).app(scope, receive, send))
+    asyncio.run(_route(CENTRAL, "/x", handle, methods=["POST"]).app(scope, receive, send))
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 

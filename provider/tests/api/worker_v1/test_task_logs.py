@@ -131,11 +131,11 @@ def test_a_chunk_in_flight_during_the_takeover_is_stored_beside() -> None:
     arrived, proceed = threading.Event(), threading.Event()
 
     class SlowStore(FileLogStore):
-        def append(self, path: str, base: int, offset: int, body: bytes, **how: Callable[[], None]) -> int:
+        def append(self, path: str, *, base: int, offset: int, body: bytes, **how: Callable[[], None]) -> int:
             if body == b"late\n" and not arrived.is_set():
                 arrived.set()
                 proceed.wait(20)
-            return super().append(path, base, offset, body, **how)
+            return super().append(path, base=base, offset=offset, body=body, **how)
 
     async def check(pool: LedgerPool, logs: TaskLogs) -> None:
         await _append(logs, first, 0, b"first\n")

@@ -53,7 +53,7 @@ def test_a_worker_that_sends_without_pause_gets_busy_but_its_jobs_and_others_do_
 def test_a_log_is_removed_with_its_worker() -> None:
     known, store = enlist("known"), WorkerLogStore(100)
     for worker_id in (known.id, "forgotten"):
-        store.append(worker_id, "a", 0, b"x")
+        store.append(worker_id, stretch="a", offset=0, body=b"x")
 
     async def purge() -> None:
         pool = LedgerPool(1)

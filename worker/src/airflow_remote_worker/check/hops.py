@@ -71,7 +71,7 @@ async def check_address(network: Network, clock: Clock) -> list[Hop]:
     try:
         route = network.route()
     except (ConfigError, Refused) as error:
-        return [Hop("settings", False, str(error))]
+        return [Hop("settings", ok=False, text=str(error))]
     for hop in _check_connection_to_central(network, route, clock):
         hops.append(hop)
         if not hop.ok:
@@ -81,15 +81,15 @@ async def check_address(network: Network, clock: Clock) -> list[Hop]:
         await link.check_post()  # `join` is a POST, and every endpoint needs a credential
     except WorkerError as error:
         base = await _find_base(network, clock)
-        return [*hops, Hop("central", False, _wrong_path(network.central, base) if base else str(error))]
+        return [*hops, Hop("central", ok=False, text=_wrong_path(network.central, base=base) if base else str(error))]
     finally:
         await link.close()
     return [
         *hops,
         Hop(
             "central",
-            True,
-            f"{network.central} answers with the worker protocol, and POST requests reach it; use this address to join",
+            ok=True,
+            text=f"{network.central} answers with the worker protocol, and POST requests reach it; use this address to join",
         ),
     ]
 
@@ -99,18 +99,20 @@ def check_settings(config: Config) -> list[Hop]:
     hops = []
     if config.runtime.python is None:
         remedy = "set runtime.python to the Python of an environment with the Airflow Task SDK"
-        hops.append(Hop("runtime", False, f"no runtime is set, so no task can run here; {remedy}, in {config.state / FILE_NAME}"))
+        hops.append(
+            Hop("runtime", ok=False, text=f"no runtime is set, so no task can run here; {remedy}, in {config.state / FILE_NAME}")
+        )
     if not config.bundles:
-        hops.append(Hop("bundles", True, "this machine has none of its own; central sends the Dag files"))
+        hops.append(Hop("bundles", ok=True, text="this machine has none of its own; central sends the Dag files"))
     for name, bundle in config.bundles.items():
         if not bundle.path.is_dir():
             text = f"{name}: there is no directory {bundle.path}; create it, or correct bundles.{name}.path"
-            hops.append(Hop("bundles", False, text))
+            hops.append(Hop("bundles", ok=False, text=text))
         elif not os.access(bundle.path, os.R_OK | os.X_OK):
             text = f"{name}: {bundle.path} can't be read by this user; change its permissions"
-            hops.append(Hop("bundles", False, text))
+            hops.append(Hop("bundles", ok=False, text=text))
         else:
-            hops.append(Hop("bundles", True, f"{name} is in {bundle.path}"))
+            hops.append(Hop("bundles", ok=True, text=f"{name} is in {bundle.path}"))
     return hops
 
 
@@ -131,7 +133,7 @@ async def _find_base(network: Network, clock: Clock) -> str:
     return ""
 
 
-def _wrong_path(central: str, base: str) -> str:
+def _wrong_path(central: str, *, base: str) -> str:
     surplus = central.removeprefix(base)
     return (
         f"{central} is a page of Airflow, not Airflow's address: leave out {surplus} and use {base}, where the remote API answers"
@@ -155,9 +157,9 @@ class _LocalChecks:
             self.network = Network.of(self._config, self.membership)
             route = self.network.route()
         except (NotJoined, Damaged, ConfigError, Refused) as error:
-            yield Hop("settings", False, str(error))
+            yield Hop("settings", ok=False, text=str(error))
             return
-        yield Hop("settings", True, f"worker {self.membership.name} of {self.network.central}")
+        yield Hop("settings", ok=True, text=f"worker {self.membership.name} of {self.network.central}")
         if self._config.runtime.python:
             yield _check_runtime(self._config.runtime.python)
         yield from _check_connection_to_central(self.network, route, self._clock)
@@ -166,7 +168,7 @@ class _LocalChecks:
 def _check_connection_to_central(network: Network, route: Route, clock: Clock) -> Iterator[Hop]:
     """Yield the hops up to the first request to central. The hops after a failed one mean nothing."""
     if network.warning:
-        yield Hop("encryption", True, network.warning, doubtful=True)
+        yield Hop("encryption", ok=True, text=network.warning, doubtful=True)
     if network.client_cert:
         yield _check_client_certificate(network.client_cert, clock)
     parts = urlsplit(network.central)
@@ -181,9 +183,9 @@ def _check_connection_to_central(network: Network, route: Route, clock: Clock) -
 
 def _check_runtime(python: Path) -> Hop:
     if os.access(python, os.X_OK):
-        return Hop("runtime", True, f"{python} can be started")
+        return Hop("runtime", ok=True, text=f"{python} can be started")
     remedy = "set runtime.python to the Python of an environment with the Airflow Task SDK"
-    return Hop("runtime", False, f"{python} is not an interpreter that can be started; {remedy}")
+    return Hop("runtime", ok=False, text=f"{python} is not an interpreter that can be started; {remedy}")
 
 
 async def _check_canary(config: Config, state: State) -> Hop:
@@ -194,23 +196,27 @@ async def _check_canary(config: Config, state: State) -> Hop:
     launcher = Launcher(config.runtime.python, env=env, home=state.airflow_home, zygote_log=zygote_log, fork=False)
     found = await run_canary(launcher, directory)
     if found.trouble:
-        return Hop("canary", False, found.trouble)
+        return Hop("canary", ok=False, text=found.trouble)
     airflow = f"Airflow {found.airflow}, " if found.airflow else ""
-    return Hop("canary", True, f"a built-in task ran in the runtime ({airflow}Task SDK {found.task_sdk}, Python {found.python})")
+    return Hop(
+        "canary", ok=True, text=f"a built-in task ran in the runtime ({airflow}Task SDK {found.task_sdk}, Python {found.python})"
+    )
 
 
 def _check_client_certificate(client_cert: str, clock: Clock) -> Hop:
     try:
         own = read_certificate(ssl.PEM_cert_to_DER_cert(tunnel.first_certificate(Path(client_cert).read_text())))
     except ValueError as error:  # OpenSSL has just read it: its format is unknown here only
-        return Hop("identity", True, f"client certificate in {client_cert}; its subject can't be read ({error})", doubtful=True)
+        return Hop(
+            "identity", ok=True, text=f"client certificate in {client_cert}; its subject can't be read ({error})", doubtful=True
+        )
     now = datetime.fromtimestamp(clock.wall(), timezone.utc)
     ok = own.not_before <= now <= own.not_after
     text = f"client certificate of {own.subject}, issued by {own.issuer}, valid {_validity(own)}"
     return Hop(
         "identity",
-        ok,
-        text if ok else f"{text}, not today; renew it (the worker reads it again without a restart), or set the clock",
+        ok=ok,
+        text=text if ok else f"{text}, not today; renew it (the worker reads it again without a restart), or set the clock",
     )
 
 
@@ -219,13 +225,13 @@ def _check_connection(proxy: Proxy | None, target: Address) -> Iterator[Hop]:
     if proxy:
         first = tunnel.proxy_address(proxy)
         login = f" as user {proxy.auth[0]!r}" if proxy.auth else ""
-        yield Hop("proxy", True, f"connections use the proxy {proxy}{login} ({proxy.source})")
+        yield Hop("proxy", ok=True, text=f"connections use the proxy {proxy}{login} ({proxy.source})")
     try:
         found = tunnel.resolve(first)
     except (OSError, UnicodeError) as error:
-        yield Hop("DNS", False, explain_no_address(first.host, error, proxy))
+        yield Hop("DNS", ok=False, text=explain_no_address(first.host, error, proxy))
         return
-    yield Hop("DNS", True, f"{first.host} has the address {', '.join(found)}")
+    yield Hop("DNS", ok=True, text=f"{first.host} has the address {', '.join(found)}")
     try:
         tunnel.connect(first).close()
     except OSError as error:
@@ -234,9 +240,9 @@ def _check_connection(proxy: Proxy | None, target: Address) -> Iterator[Hop]:
             if proxy
             else "check that firewalls allow outbound connections to it, or set a proxy"
         )
-        yield Hop("TCP", False, f"{first.host}:{first.port} accepts no connection ({error}); {remedy}")
+        yield Hop("TCP", ok=False, text=f"{first.host}:{first.port} accepts no connection ({error}); {remedy}")
         return
-    yield Hop("TCP", True, f"{first.host}:{first.port} accepts connections")
+    yield Hop("TCP", ok=True, text=f"{first.host}:{first.port} accepts connections")
 
 
 def _check_tunnel(route: Route, target: Address, central: str) -> Hop:
@@ -244,12 +250,18 @@ def _check_tunnel(route: Route, target: Address, central: str) -> Hop:
     try:
         tunnel.open_tunnel(route, target).close()
     except tunnel.NoTunnel as error:
-        return Hop("tunnel", False, explain_refusal(error.status, error.reason, central, route.proxy, schemes=error.schemes))
+        return Hop(
+            "tunnel",
+            ok=False,
+            text=explain_refusal(error.status, error.reason, central=central, proxy=route.proxy, schemes=error.schemes),
+        )
     except ssl.SSLCertVerificationError as error:
-        return Hop("tunnel", False, _explain_distrust(error, tunnel.proxy_address(route.proxy), None))
+        return Hop("tunnel", ok=False, text=_explain_distrust(error, tunnel.proxy_address(route.proxy), None))
     except OSError as error:
-        return Hop("tunnel", False, f"the proxy {route.proxy} cut the connection ({error}); check that it is an HTTP proxy")
-    return Hop("tunnel", True, f"the proxy opens a tunnel to {target}")
+        return Hop(
+            "tunnel", ok=False, text=f"the proxy {route.proxy} cut the connection ({error}); check that it is an HTTP proxy"
+        )
+    return Hop("tunnel", ok=True, text=f"the proxy opens a tunnel to {target}")
 
 
 def _check_tls(route: Route, target: Address) -> Hop:
@@ -259,14 +271,16 @@ def _check_tls(route: Route, target: Address) -> Hop:
             tunnel.wait_for_tls_alert(secure)
             theirs = read_certificate(secure.getpeercert(binary_form=True) or b"")
             return Hop(
-                "TLS", True, f"{secure.version()}, the certificate is issued by {theirs.issuer}, valid {_validity(theirs)}"
+                "TLS",
+                ok=True,
+                text=f"{secure.version()}, the certificate is issued by {theirs.issuer}, valid {_validity(theirs)}",
             )
     except ssl.SSLCertVerificationError as error:
-        return Hop("TLS", False, _explain_distrust(error, target, route))
+        return Hop("TLS", ok=False, text=_explain_distrust(error, target, route))
     except ssl.SSLError as error:
-        return Hop("TLS", False, explain_tls(error, target.host, target.port))
+        return Hop("TLS", ok=False, text=explain_tls(error, target.host, target.port))
     except (OSError, tunnel.NoTunnel, ValueError) as error:
-        return Hop("TLS", False, f"TLS with {target} failed ({error}); check port and address")
+        return Hop("TLS", ok=False, text=f"TLS with {target} failed ({error}); check port and address")
 
 
 def _explain_distrust(error: ssl.SSLCertVerificationError, target: Address, route: Route | None) -> str:
@@ -283,23 +297,23 @@ def _validity(certificate: Certificate) -> str:
 
 
 async def _check_central(link: Link, clock: Clock) -> list[Hop]:
-    hops = [Hop("central", True, f"{link.central} answers with the worker protocol")]
+    hops = [Hop("central", ok=True, text=f"{link.central} answers with the worker protocol")]
     try:
         pong = await link.ping()
     except Refused as error:
-        return [*hops, Hop("credential", False, f"{error}; ask for a new enrolment token and join again")]
+        return [*hops, Hop("credential", ok=False, text=f"{error}; ask for a new enrolment token and join again")]
     except Outdated as error:
-        return [Hop("central", False, f"{error}; update this worker")]
+        return [Hop("central", ok=False, text=f"{error}; update this worker")]
     except WorkerError as error:
-        return [Hop("central", False, str(error))]
-    hops.append(Hop("credential", True, f"accepted as {pong.name}"))
+        return [Hop("central", ok=False, text=str(error))]
+    hops.append(Hop("credential", ok=True, text=f"accepted as {pong.name}"))
     try:
         await link.check_post()
     except WorkerError as error:
         remedy = "GET requests reach central, POST requests don't; the worker needs both"
-        return [*hops, Hop("POST", False, f"{error}; {remedy}")]
-    hops.append(Hop("POST", True, "POST requests reach central"))
+        return [*hops, Hop("POST", ok=False, text=f"{error}; {remedy}")]
+    hops.append(Hop("POST", ok=True, text="POST requests reach central"))
     apart = pong.time - clock.wall()
     text = f"this clock is {abs(apart):.0f} s {'behind' if apart > 0 else 'ahead of'} central's"
     right = abs(apart) < CLOCK_DIFFERS_S
-    return [*hops, Hop("clock", right, text if right else f"{text}; set up NTP on this machine")]
+    return [*hops, Hop("clock", ok=right, text=text if right else f"{text}; set up NTP on this machine")]

@@ -34,7 +34,7 @@ class Address:
 class NoTunnel(Exception):
     """The proxy answered CONNECT with anything but success."""
 
-    def __init__(self, status: int, reason: str, schemes: str) -> None:
+    def __init__(self, status: int, reason: str, *, schemes: str) -> None:
         super().__init__(f"{status} {reason}")
         self.status = status
         """0: the answer was not HTTP."""
@@ -83,7 +83,7 @@ def open_tunnel(route: Route | None, target: Address) -> socket.socket:
             head += f"Proxy-Authorization: Basic {login}\r\n"
         sock.sendall(f"{head}\r\n".encode())
         _expect_success(_read_head(sock))
-    except BaseException:
+    except BaseException:  # the caller gets no socket that it could close
         sock.close()
         raise
     return sock
@@ -132,7 +132,7 @@ def _read_head(sock: socket.socket) -> str:
 def _expect_success(head: str) -> None:
     answer = re.match(r"HTTP/1\.\d (\d{3}) ?([^\r\n]{0,200})", head)
     if not answer:
-        raise NoTunnel(0, "not an answer of an HTTP proxy", "")
+        raise NoTunnel(0, "not an answer of an HTTP proxy", schemes="")
     if not answer.group(1).startswith("2"):
         schemes = re.findall(r"^proxy-authenticate: *([\w-]+)", head, re.IGNORECASE | re.MULTILINE)
-        raise NoTunnel(int(answer.group(1)), answer.group(2).strip(), ", ".join(schemes))
+        raise NoTunnel(int(answer.group(1)), answer.group(2).strip(), schemes=", ".join(schemes))

@@ -34,7 +34,7 @@ class LocalCode:
     """Where it comes from, for the first line of the task's log; empty: the site's directory, and central sent nothing."""
 
 
-def find(name: str, dag_rel_path: str, code_hash: str, *, config: Config, worker_name: str) -> LocalCode:
+def find(name: str, *, dag_rel_path: str, code_hash: str, config: Config, worker_name: str) -> LocalCode:
     """Return the code of the Dag file *dag_rel_path* of the bundle *name*.
 
     *code_hash* is the MD5 of the file that central parsed; empty: unknown. Blocks as long as the disk needs.

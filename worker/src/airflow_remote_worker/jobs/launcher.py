@@ -137,7 +137,11 @@ class Launcher:
             if self._zygote is None or self._zygote.has_ended:
                 self.runtime = None
                 self._zygote = Zygote.start(
-                    self._interpreter(), self._launcher, env=self._environment(), home=self._home, output=self._zygote_log
+                    self._interpreter(),
+                    launcher=self._launcher,
+                    env=self._environment(),
+                    home=self._home,
+                    output=self._zygote_log,
                 )
             zygote = self._zygote
             try:

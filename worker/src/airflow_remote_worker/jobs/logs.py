@@ -63,7 +63,7 @@ class Finished(NamedTuple):
 class LogKeeper:
     """Removes finished jobs' directories, and paths in quarantine, by age and total size, the oldest first."""
 
-    def __init__(self, spool: Spool, quarantine: Path, keep: KeepLogs, clock: Clock) -> None:
+    def __init__(self, spool: Spool, *, quarantine: Path, keep: KeepLogs, clock: Clock) -> None:
         self._spool = spool
         self._quarantine = quarantine
         self._keep = keep

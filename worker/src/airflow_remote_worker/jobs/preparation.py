@@ -202,7 +202,9 @@ def find_code(offer: Offer, site: Site) -> LocalCode:
     code_hash = workload.code_hash if isinstance(workload, TaskWorkload) else ""
     name = workload.bundle.name
     try:
-        code = local.find(name, workload.dag_rel_path, code_hash, config=site.config, worker_name=site.worker_name)
+        code = local.find(
+            name, dag_rel_path=workload.dag_rel_path, code_hash=code_hash, config=site.config, worker_name=site.worker_name
+        )
     except local.CodeMissing as error:
         raise Unprepared(str(error)) from None
     if offer.tree is None:

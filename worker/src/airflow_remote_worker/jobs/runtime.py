@@ -195,7 +195,7 @@ class RuntimeKeeper:
         self._is_looking = True
         try:
             return await run_in_daemon_thread(look, within_s=LOOK_WITHIN_S, name="look at the runtime")
-        except (TimeoutError, OSError):
+        except (TimeoutError, OSError):  # its drive can't be reached; a job that needs it reports that
             return None
 
     def _watched(self) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ class Supervisor:
     """Keeps the jobs of this worker."""
 
     def __init__(
-        self, site: Site, spool: Spool, session: WorkerSession, starter: Starter, gateway: GatewayPort, clock: Clock
+        self, *, site: Site, spool: Spool, session: WorkerSession, starter: Starter, gateway: GatewayPort, clock: Clock
     ) -> None:
         self.jobs: dict[Lease, Job] = {}
         self.on_held: list[Callable[[Job], None]] = []

@@ -44,14 +44,14 @@ class Zygote:
         self._speaking = anyio.Lock()
 
     @classmethod
-    def start(cls, python: Path, launcher: Path, *, env: dict[str, str], home: Path, output: Path) -> Zygote:
+    def start(cls, python: Path, *, launcher: Path, env: dict[str, str], home: Path, output: Path) -> Zygote:
         ours, theirs = sockets.pair()
         try:
             fd = theirs.fileno()
             argv = [str(python), str(launcher), "zygote", "--control-fd", str(fd)]
             output.unlink(missing_ok=True)
             process = start(argv, env=env, output=output, cwd=home, pass_fds=(fd,))
-        except BaseException:
+        except BaseException:  # no zygote is returned that would close it
             ours.close()
             raise
         finally:

@@ -171,7 +171,7 @@ class Link:
         async with self._connections.client() as client:
             try:
                 async with client.stream("POST", f"{self.central}/auth/token", json=body, timeout=TIMEOUT_S) as response:
-                    page = await _bounded(response, PAGE)
+                    page = await _bounded(response, limit=PAGE)
             except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
                 raise self._unreachable(error) from None
         if response.status_code in (400, 401, 403):
@@ -183,7 +183,7 @@ class Link:
         try:
             return decode(_Login, page).access_token
         except Malformed:
-            raise Unreachable(diagnose(response, page, self.central, self.proxy)) from None
+            raise Unreachable(diagnose(response, page, central=self.central, proxy=self.proxy)) from None
 
     async def open_session(self, request: SessionRequest) -> Session:
         """Open a session, which all further calls use."""
@@ -358,9 +358,9 @@ class Link:
         if MARKER_HEADER not in response.headers:
             self._code_connections.recheck_files()
             page = await _first_bytes(response)
-            raise Unreachable(diagnose(response, page, self.central, self.proxy), was_cut=True)
+            raise Unreachable(diagnose(response, page, central=self.central, proxy=self.proxy), was_cut=True)
         try:
-            found = decode_problem(await _bounded(response, MAX_BODY))
+            found = decode_problem(await _bounded(response, limit=MAX_BODY))
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
             raise self._cut(error) from None
         code = response.headers.get(PROBLEM_HEADER)
@@ -427,7 +427,7 @@ class Link:
         headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if gzipped else {})
         return decoded(ChunkResults, await self._send("POST", "logs", body, headers=headers, session=True)).results
 
-    async def execution(self, lease: Lease, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Executed:
+    async def execution(self, lease: Lease, method: str, path: str, *, headers: Mapping[str, str], body: bytes) -> Executed:
         """Pass one Execution API call of the job on; errors of the Execution API itself are returned, not raised.
 
         Raises:
@@ -438,7 +438,7 @@ class Link:
             detail = f"{path[:200]!r} is not a path of the Execution API"
             raise from_problem(make_problem(ProblemCode.INVALID, detail))
         if len(body) > self.body_bytes:
-            raise _too_large(explain_too_large(f"the body of {method} {path[:200]}", len(body), self.body_bytes))
+            raise _too_large(explain_too_large(f"the body of {method} {path[:200]}", size=len(body), most=self.body_bytes))
         kept = {name: value for name, value in headers.items() if name.lower() in CALL_HEADERS}
         path = f"jobs/{lease.job_id}/execution/{path.lstrip('/')}"
         patience_s = TIMEOUT_S + len(body) / BYTES_PER_S
@@ -562,8 +562,8 @@ class Link:
                 self._is_down = True
                 self._connections.recheck_files()
                 page = await _first_bytes(response)
-                raise Unreachable(diagnose(response, page, self.central, self.proxy), was_cut=True)
-            body = await (self._bounded_answer(response, request) if execution else _bounded(response, MAX_BODY))
+                raise Unreachable(diagnose(response, page, central=self.central, proxy=self.proxy), was_cut=True)
+            body = await (self._bounded_answer(response, request) if execution else _bounded(response, limit=MAX_BODY))
         finally:
             await response.aclose()
         if PROBLEM_HEADER in response.headers:
@@ -588,11 +588,11 @@ class Link:
         most = self.body_bytes + ENVELOPE_BYTES
         announced = response.headers.get("content-length", "")
         try:
-            return await _bounded(response, most, int(announced) if announced.isdigit() else 0)
+            return await _bounded(response, limit=most, announced=int(announced) if announced.isdigit() else 0)
         except _TooLong as error:
             self._note_up()
             what = f"central's answer to {request.method} {request.url.path[-200:]}"
-            raise _too_large(explain_too_large(what, error.size, self.body_bytes)) from None
+            raise _too_large(explain_too_large(what, size=error.size, most=self.body_bytes)) from None
 
     def _unreachable(self, error: Exception) -> Unreachable:
         self._is_down = True
@@ -668,21 +668,21 @@ async def _first_bytes(response: httpx.Response) -> bytes:
 class _TooLong(Unreachable):
     """An answer exceeds its size limit. *size*: its known size in bytes."""
 
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, size: int, *, limit: int) -> None:
         super().__init__(f"central's answer is longer than the limit of {limit} bytes")
         self.size = size
 
 
-async def _bounded(response: httpx.Response, limit: int, announced: int = 0) -> bytes:
+async def _bounded(response: httpx.Response, *, limit: int, announced: int = 0) -> bytes:
     """Raises: _TooLong."""
     if announced > limit:
-        raise _TooLong(announced, limit)
+        raise _TooLong(announced, limit=limit)
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > limit:
-            raise _TooLong(size, limit)
+            raise _TooLong(size, limit=limit)
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -21,7 +21,7 @@ EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_ADDRESS = 10, 9, 62, 64
 """OpenSSL's X509_V_ERR_… codes."""
 
 
-def diagnose(response: httpx.Response, page: bytes, central: str, proxy: Proxy | None = None) -> str:
+def diagnose(response: httpx.Response, page: bytes, *, central: str, proxy: Proxy | None = None) -> str:
     """Return a text on what probably sent *response*, which begins with *page*, instead of central."""
     kind = response.headers.get("content-type", "").partition(";")[0] or "no content type"
     title = _title(page)
@@ -33,7 +33,7 @@ def diagnose(response: httpx.Response, page: bytes, central: str, proxy: Proxy |
         return f"{what}: {_redirect(response, central)}"
     if status == 407:
         schemes = ", ".join(scheme.split()[0] for scheme in response.headers.get_list("proxy-authenticate") if scheme.split())
-        return f"{what}: {explain_refusal(status, response.reason_phrase, central, proxy, schemes=schemes)}"
+        return f"{what}: {explain_refusal(status, response.reason_phrase, central=central, proxy=proxy, schemes=schemes)}"
     if status in (400, 495, 496) and "certificate" in title.lower():
         return f"{what}: the web server requires a client certificate that it trusts; set client_cert and client_key"
     if "plain HTTP request was sent to HTTPS port" in title:
@@ -57,7 +57,7 @@ def describe(error: Exception, central: str, proxy: Proxy | None = None) -> str:
     tls = next((cause for cause in causes(error) if isinstance(cause, ssl.SSLError)), None)
     if isinstance(error, httpx.ProxyError):
         status, _, reason = str(error).partition(" ")
-        return explain_refusal(int(status) if status.isdigit() else 0, reason, central, proxy)
+        return explain_refusal(int(status) if status.isdigit() else 0, reason, central=central, proxy=proxy)
     if isinstance(tls, ssl.SSLCertVerificationError):
         cause = tls.verify_message or tls
         return f"the certificate of {parts.hostname} is not trusted ({cause}); `airflow-remote-worker check` shows its issuer"
@@ -90,7 +90,7 @@ def explain_no_address(host: str, error: Exception, proxy: Proxy | None) -> str:
 LOGIN_REMEDY = "put user and password into the proxy's URL, or name a file that holds them with proxy_auth_file"
 
 
-def explain_refusal(status: int, reason: str, central: str, proxy: Proxy | None, *, schemes: str = "") -> str:
+def explain_refusal(status: int, reason: str, *, central: str, proxy: Proxy | None, schemes: str = "") -> str:
     """Return a text on why *proxy* did not open a tunnel. *schemes*: the login schemes that it offers."""
     parts = urlsplit(central)
     target = f"{parts.hostname}:{parts.port or 443}"

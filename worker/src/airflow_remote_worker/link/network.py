@@ -112,7 +112,7 @@ class Network:
         if urlsplit(self.central).scheme == "https":
             tls = make_trust_context(self.ca_file)
             if self.client_cert:
-                load_client_certificate(tls, self.client_cert, self.client_key or self.client_cert)
+                load_client_certificate(tls, cert=self.client_cert, key=self.client_key or self.client_cert)
         return Route(tls, proxy, make_trust_context(self.ca_file) if proxy and proxy.url.startswith("https:") else None, stamp)
 
     def stamp(self) -> Stamp:
@@ -134,13 +134,13 @@ class Network:
         url, source = self.proxy, "the setting proxy"
         if not url:
             found = getproxies()
-            if is_exempt(host, port, found.get("no", "")) or proxy_bypass(host):
+            if is_exempt(host, port, no_proxy=found.get("no", "")) or proxy_bypass(host):
                 return None
             key = parts.scheme if found.get(parts.scheme) else "all"
             url, source = found.get(key), f"{key.upper()}_PROXY"
         if not url:
             return None
-        proxy = parse_proxy(url, source)
+        proxy = parse_proxy(url, source=source)
         if self.proxy_auth_file:
             proxy = Proxy(proxy.url, proxy.source, _read_auth(self.proxy_auth_file))
         if ":" in host and parts.scheme == "https":
@@ -149,7 +149,7 @@ class Network:
         return proxy
 
 
-def parse_proxy(url: str, source: str) -> Proxy:
+def parse_proxy(url: str, *, source: str) -> Proxy:
     """Parse the *url* of a proxy.
 
     Raises:
@@ -171,7 +171,7 @@ def parse_proxy(url: str, source: str) -> Proxy:
     return Proxy(f"{parts.scheme}://{shown}:{port or (443 if parts.scheme == 'https' else 80)}", source, auth)
 
 
-def is_exempt(host: str, port: int, no_proxy: str) -> bool:
+def is_exempt(host: str, port: int, *, no_proxy: str) -> bool:
     """Return whether `NO_PROXY` exempts *host*.
 
     Entries are `*`, domains (with their subdomains), addresses or networks (10.0.0.0/8), each optionally with a port.
@@ -213,7 +213,7 @@ def make_trust_context(ca_file: str | None) -> ssl.SSLContext:
     return context
 
 
-def load_client_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
+def load_client_certificate(context: ssl.SSLContext, *, cert: str, key: str) -> None:
     """Load the client certificate into *context*.
 
     Raises:

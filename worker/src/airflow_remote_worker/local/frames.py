@@ -20,7 +20,7 @@ ACCEPT = "accept"
 """The path of a :class:`Call` (POST) outside the Execution API: the daemon accepts the offer at central. For kinds of jobs
 without a `run` call."""
 
-OWN_CALL = re.compile(r"(?:task-instances|callbacks)/[^/?]+/(run|state|heartbeat)(?:\?|$)")
+OWN_CALL = re.compile(r"(?P<of>task-instances|callbacks)/[^/?]+/(?P<verb>run|state|heartbeat)(?:\?|$)")
 """Paths of the Execution API that report a task's start, state and heartbeat; other paths may end in the same words."""
 
 

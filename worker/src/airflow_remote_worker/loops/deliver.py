@@ -91,7 +91,7 @@ class DeliverLoop(PerJob):
             call = replace_with_failure(call, lost_at=lost_at)
         while not job.superseded.is_set():
             try:
-                executed = await self._link.execution(job.lease, call.method, call.path, call.headers, call.body)
+                executed = await self._link.execution(job.lease, call.method, call.path, headers=call.headers, body=call.body)
             except Superseded as error:
                 log.warning("job %s: its pending writes are dropped, because its lease is over (%s)", job.lease, error)
                 self._supersede(job.lease)

@@ -60,7 +60,7 @@ class PollLoop:
     """The worker's side of sessions and polls."""
 
     def __init__(
-        self, link: Link, session: WorkerSession, keeper: Keeper, lifecycle: Lifecycle, clock: Clock, config: PollConfig
+        self, *, link: Link, session: WorkerSession, keeper: Keeper, lifecycle: Lifecycle, clock: Clock, config: PollConfig
     ) -> None:
         self.on_session: list[Callable[[Session], None]] = []
         self.on_intent: list[Callable[[Intent], None]] = []
@@ -146,7 +146,7 @@ class PollLoop:
         now = self._clock.monotonic()
         # After an outage, ask for an answer at once: the return of central is noticed then, not when a long poll ends, and a poll
         # that is lost on the way times out soon.
-        longest_s = 0.0 if self.trouble else self._limit.wait_s(self._poll_s, now)
+        longest_s = 0.0 if self.trouble else self._limit.wait_s(wanted_s=self._poll_s, now_s=now)
         answer = _Answer(self._session.next_poll(longest_s), now)
         self._listing = answer.poll
         self._tasks.start_soon(self._send, answer, name="poll")
@@ -180,7 +180,7 @@ class PollLoop:
         except (Unreachable, Superseded, Rewind) as error:
             if isinstance(error, Unreachable) and error.was_cut:
                 now = self._clock.monotonic()
-                self._limit.note_cut(answer.poll.wait_s, now - answer.started, now)
+                self._limit.note_cut(asked_s=answer.poll.wait_s, lasted_s=now - answer.started, now_s=now)
             answer.trouble = error
         finally:
             answer.done.set()
@@ -193,7 +193,7 @@ class PollLoop:
     def _receive(self, reply: PollReply, answer: _Answer) -> None:
         self._poll_s = min(reply.poll_s, self._config.max_wait_s) if reply.poll_s > 0 else self._poll_s
         answer.pause_s = reply.pause_s
-        self._limit.note_answer(answer.poll.wait_s, self._clock.monotonic() - answer.started)
+        self._limit.note_answer(asked_s=answer.poll.wait_s, lasted_s=self._clock.monotonic() - answer.started)
         self._note_contact(answer.started)
         self._apply(self._session.on_reply(reply, self._clock.monotonic()))
 

@@ -36,7 +36,7 @@ class PollLimit:
         self._try_after_s = FIRST_TRY_AFTER_S
         self._trying = False
 
-    def wait_s(self, wanted_s: float, now_s: float) -> float:
+    def wait_s(self, *, wanted_s: float, now_s: float) -> float:
         """Return how long the next poll may wait when central asks for *wanted_s*."""
         self._trying = False
         if self.limit_s is None or wanted_s <= self.limit_s:
@@ -46,7 +46,7 @@ class PollLimit:
         self._trying = True
         return min(wanted_s, self.limit_s * LONGER)
 
-    def note_answer(self, asked_s: float, lasted_s: float) -> None:
+    def note_answer(self, *, asked_s: float, lasted_s: float) -> None:
         """Note that a poll was answered after *lasted_s*."""
         if lasted_s < 0.9 * asked_s:
             return  # it was answered early, which shows nothing about idle limits
@@ -57,7 +57,7 @@ class PollLimit:
             self.limit_s = asked_s
             self._try_at_s, self._try_after_s = 0.0, FIRST_TRY_AFTER_S
 
-    def note_cut(self, asked_s: float, lasted_s: float, now_s: float) -> None:
+    def note_cut(self, *, asked_s: float, lasted_s: float, now_s: float) -> None:
         """Note that a poll ended after *lasted_s* without an answer from central, although it had been sent."""
         # A poll that timed out was dropped silently, at an unknown time.
         silent_s, was_lost = min(lasted_s, asked_s), lasted_s >= asked_s

@@ -45,7 +45,7 @@ class RotateLoop:
 
     def on_session(self, session: Session) -> None:
         """Schedule the replacement by the life and age of the credential that central reports."""
-        self._plan(session.credential_life_s, session.credential_age_s)
+        self._plan(life_s=session.credential_life_s, age_s=session.credential_age_s)
         self.on_intent(session.intent)
 
     def on_intent(self, intent: Intent) -> None:
@@ -83,14 +83,14 @@ class RotateLoop:
         self._link.forget_previous()
         self._attempts.reset()
         self._chance = self._clock.chance()
-        self._plan(got.life_s, 0.0)
+        self._plan(life_s=got.life_s, age_s=0.0)
         log.info("this worker has a new credential")
 
     async def _try_again(self, error: Exception) -> None:
         await self._attempts.wait_after(error)
         self.rotate_now()
 
-    def _plan(self, life_s: float, age_s: float) -> None:
+    def _plan(self, *, life_s: float, age_s: float) -> None:
         if life_s <= 0:
             self._due = None
         else:

@@ -40,7 +40,7 @@ class ShipWorkerLogLoop:
         self._position: tuple[Path, int] | None = None
         """Central's position; None: unknown, central must be asked."""
 
-    def set_wanted(self, wanted: bool) -> None:
+    def set_wanted(self, *, wanted: bool) -> None:
         """Note whether central accepts this log, as its newest session says."""
         if wanted:
             self._wanted.set()

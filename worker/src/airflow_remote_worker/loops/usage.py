@@ -24,7 +24,7 @@ REFUSED_PAUSE_S = 300.0
 class UsageLoop:
     """Measures and reports. An idle worker does neither."""
 
-    def __init__(self, link: Link, clock: Clock, meter: Meter, shims: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, link: Link, clock: Clock, *, meter: Meter, shims: Callable[[], Mapping[str, int]]) -> None:
         """*shims* returns the pids of the running jobs' shims, by job id."""
         self._link = link
         self._clock = clock
@@ -33,7 +33,7 @@ class UsageLoop:
         self._wanted = anyio.Event()
         self._begun = anyio.Event()
 
-    def set_wanted(self, wanted: bool) -> None:
+    def set_wanted(self, *, wanted: bool) -> None:
         """Note whether central accepts usage reports, as its newest session says."""
         if wanted:
             self._wanted.set()

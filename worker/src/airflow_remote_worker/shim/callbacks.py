@@ -30,7 +30,7 @@ def host_callback(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> j
     workload: dict[str, Any] = msgspec.json.decode(job.workload)
     bundle_name: str = workload["bundle"]["name"]
     configuration.name_host(job.worker_name)
-    configuration.point_at_bundle(job.bundle_path, bundle_name)
+    configuration.point_at_bundle(job.bundle_path, bundle_name=bundle_name)
     if refused := gateway.accept():
         return job_files.Result(exit_code=1, final_state="", stopped=True, error=refused)
     started: list[WatchfulCallback] = []

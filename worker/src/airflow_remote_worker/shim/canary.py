@@ -69,7 +69,7 @@ def run(directory: Path) -> int:
     lossy.guard_stdio()
     log = directory.resolve() / "task.log"
     try:
-        trouble = _host(directory, log)
+        trouble = _host(directory, log=log)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         trouble = f"{type(error).__name__}: {error}"
@@ -87,7 +87,7 @@ def run(directory: Path) -> int:
     return 0
 
 
-def _host(directory: Path, log: Path) -> str:
+def _host(directory: Path, *, log: Path) -> str:
     """Host the task; return a description of the error, empty if it succeeded."""
     preload()
     _mute_listeners()
@@ -103,7 +103,7 @@ def _host(directory: Path, log: Path) -> str:
         bundle_path=str(DAGS),
     )
     gateway = CannedGateway()
-    result = host_task(job, gateway, log, OutboxWriter(directory))
+    result = host_task(job, gateway, log=log, outbox=OutboxWriter(directory))
     if result.exit_code == 0 and result.final_state == "success" and not result.error:
         return ""
     return result.error or last_error(log) or f"its task ended as {result.final_state or 'nothing'}, exit code {result.exit_code}"
@@ -122,7 +122,7 @@ class CannedGateway(DaemonClient):
         super().__init__("", frames.Hello(job_id=NAME, key="", pid=os.getpid()))
 
     def call(
-        self, method: str, path: str, headers: dict[str, str], body: bytes, *, may_spool: bool = False
+        self, method: str, path: str, *, headers: dict[str, str], body: bytes, may_spool: bool = False
     ) -> frames.Answer | frames.Spool | None:
         status: int = 200
         content: dict[str, Any] = {"message": "ok"}

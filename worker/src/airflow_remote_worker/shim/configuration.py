@@ -20,7 +20,7 @@ def name_host(worker_name: str) -> None:
     conf.set("core", "hostname_callable", f"{__name__}.{hostname.__name__}")
 
 
-def point_at_bundle(bundle_path: str, bundle_name: str) -> None:
+def point_at_bundle(bundle_path: str, *, bundle_name: str) -> None:
     """Make Airflow find the bundle at *bundle_path*."""
     set_json(
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST",

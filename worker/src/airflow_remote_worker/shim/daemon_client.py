@@ -58,7 +58,7 @@ class DaemonClient:
         """Whether the task has made other calls than for its start and its end: its own code has begun."""
 
     def call(
-        self, method: str, path: str, headers: dict[str, str], body: bytes, *, may_spool: bool = False
+        self, method: str, path: str, *, headers: dict[str, str], body: bytes, may_spool: bool = False
     ) -> frames.Answer | frames.Spool | None:
         """Return the answer, however long the daemon takes (it waits out an outage); None if a stop ended the wait.
 
@@ -94,12 +94,12 @@ class DaemonClient:
         own_call = frames.OWN_CALL.match(path)
         if own_call is None:
             self.has_called = True
-        elif own_call[1] == "run":
+        elif own_call["verb"] == "run":
             self.may_run = status < 300
 
     def accept(self) -> str:
         """Accept the offer of a job that has no `run` call; return why the job must not start, or an empty text."""
-        answer = self.call("POST", frames.ACCEPT, {}, b"")
+        answer = self.call("POST", frames.ACCEPT, headers={}, body=b"")
         if isinstance(answer, frames.Answer):
             if answer.status < 300:
                 return ""

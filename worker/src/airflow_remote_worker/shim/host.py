@@ -87,7 +87,7 @@ def _host(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> job_files
     if job.kind == "task":
         from airflow_remote_worker.shim.tasks import host_task
 
-        return host_task(job, gateway, log, OutboxWriter(log.parent))
+        return host_task(job, gateway, log=log, outbox=OutboxWriter(log.parent))
     if job.kind == "callback":
         from airflow_remote_worker.shim.callbacks import host_callback
 

@@ -24,7 +24,7 @@ SERVER_TERMINATED = "SERVER_TERMINATED"
 """The final state of a task that the supervisor ended because of the answer to a heartbeat, which is always a stop here."""
 
 
-def host_task(job: job_files.JobSpec, gateway: DaemonClient, log: Path, outbox: OutboxWriter) -> job_files.Result:
+def host_task(job: job_files.JobSpec, gateway: DaemonClient, *, log: Path, outbox: OutboxWriter) -> job_files.Result:
     """Run the task's try; return how it ended. Its writes while central is unreachable go into *outbox*.
 
     Raises:
@@ -35,7 +35,7 @@ def host_task(job: job_files.JobSpec, gateway: DaemonClient, log: Path, outbox: 
     bundle_name: str = workload["bundle"]["name"]
     queue = ti.queue or "default"
     configuration.name_host(job.worker_name)
-    configuration.point_at_bundle(job.bundle_path, bundle_name)
+    configuration.point_at_bundle(job.bundle_path, bundle_name=bundle_name)
     configuration.coordinate(queue)
     coordinator = get_coordinator_manager().for_queue(queue)
     assert isinstance(coordinator, RemoteCoordinator)

@@ -46,7 +46,7 @@ class GatewayTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Return the daemon's answer, or a *conflict* if the job must stop. Blocks during an outage."""
         path = request.url.raw_path.decode("ascii").removeprefix(httpx.URL(BASE_URL).path).lstrip("/")
-        own_call = (match := frames.OWN_CALL.match(path)) and match[1]
+        own_call = (match := frames.OWN_CALL.match(path)) and match["verb"]
         if request.method == "PUT" and own_call == "heartbeat":
             self._gateway.drain()
             return httpx.Response(204) if self._gateway.stop is None else self._verdict()
@@ -63,32 +63,32 @@ class GatewayTransport(httpx.BaseTransport):
         headers = {name: request.headers[name] for name in CALL_HEADERS if name in request.headers}
         body = request.read()
         if len(body) > self._body_bytes:  # checked here, so that the daemon need not hold it
-            raise TooLong(explain_too_large(f"the body of {request.method} {path[:200]}", len(body), self._body_bytes))
+            raise TooLong(explain_too_large(f"the body of {request.method} {path[:200]}", size=len(body), most=self._body_bytes))
         success = writes.success_of(request.method, path) if self._outbox is not None and self._gateway.stop is None else None
-        if success is not None and self._queue_behind_outbox(request.method, path, headers, body):
+        if success is not None and self._queue_behind_outbox(request.method, path, headers=headers, body=body):
             return httpx.Response(success, json={})
-        answer = self._gateway.call(request.method, path, headers, body, may_spool=success is not None)
+        answer = self._gateway.call(request.method, path, headers=headers, body=body, may_spool=success is not None)
         for pause in SERVER_ERROR_PAUSES_S:
             if not isinstance(answer, frames.Answer) or answer.status < 500:
                 break
             self._gateway.wait(pause)
-            answer = self._gateway.call(request.method, path, headers, body, may_spool=success is not None)
+            answer = self._gateway.call(request.method, path, headers=headers, body=body, may_spool=success is not None)
         if isinstance(answer, frames.Spool):
-            if success is not None and self._spool(request.method, path, headers, body):
+            if success is not None and self._spool(request.method, path, headers=headers, body=body):
                 return httpx.Response(success, json={})
-            answer = self._gateway.call(request.method, path, headers, body)  # waits for central, as reads do
+            answer = self._gateway.call(request.method, path, headers=headers, body=body)  # waits for central, as reads do
         return as_response(answer.status, answer.headers, answer.body) if isinstance(answer, frames.Answer) else self._verdict()
 
-    def _queue_behind_outbox(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
+    def _queue_behind_outbox(self, method: str, path: str, *, headers: dict[str, str], body: bytes) -> bool:
         """Add this write to the outbox if earlier writes are still there; return whether it was added."""
         try:
             waits = self._outbox is not None and self._outbox.waits
         except OSError as error:
             print(f"outbox: can't be read: {error}", file=sys.stderr)
             return False
-        return waits and self._spool(method, path, headers, body)
+        return waits and self._spool(method, path, headers=headers, body=body)
 
-    def _spool(self, method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
+    def _spool(self, method: str, path: str, *, headers: dict[str, str], body: bytes) -> bool:
         """Add the call to the outbox; return False if that fails, and the task has to wait for central.
 
         Raises:

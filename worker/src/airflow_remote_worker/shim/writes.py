@@ -68,6 +68,6 @@ def check(method: str, path: str, body: bytes) -> None:
     for write in WRITES:
         if write.method == method and (found := write.path.fullmatch(decoded)):
             with contextlib.suppress(bounds.NoRule):  # central may be newer than this worker
-                bounds.check(write.body, found.groupdict(), parse_qsl(query, keep_blank_values=True), body)
+                bounds.check(write.body, named=found.groupdict(), query=parse_qsl(query, keep_blank_values=True), body=body)
             return
     raise OutOfBounds(f"{method} {path[:200]!r} is not a write that central knows")

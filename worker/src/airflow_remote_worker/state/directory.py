@@ -239,7 +239,7 @@ class State:
 
     def put_aside(self, path: Path) -> Path | None:
         """Move a damaged file to the quarantine; return its new path, None if it can't be moved."""
-        return files.put_aside(path, self.quarantine)
+        return files.put_aside(path, quarantine=self.quarantine)
 
     def socket_path(self) -> Path:
         """Return the path of the gateway's socket: in this directory or, if that is too long, in a private short one."""

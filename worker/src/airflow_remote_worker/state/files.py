@@ -104,7 +104,7 @@ def read_twice(kind: type[T], path: Path, put_aside: Callable[[Path], object]) -
     return content
 
 
-def put_aside(path: Path, quarantine: Path) -> Path | None:
+def put_aside(path: Path, *, quarantine: Path) -> Path | None:
     """Move a damaged file to the quarantine; return its new path, None if it can't be moved."""
     # The name of a job's file includes the job; the time keeps earlier files of the same name.
     name = path.name if path.parent == quarantine.parent else f"{path.parent.name}.{path.name}"

@@ -195,7 +195,7 @@ class JobDir:
 class Spool:
     """All job directories of this worker."""
 
-    def __init__(self, jobs: Path, quarantine: Path) -> None:
+    def __init__(self, jobs: Path, *, quarantine: Path) -> None:
         self._jobs = jobs
         self._put_aside = partial(put_aside, quarantine=quarantine)
 

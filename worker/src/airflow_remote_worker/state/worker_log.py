@@ -72,7 +72,7 @@ class WorkerLog(logging.Handler):
         if record.levelno < logging.WARNING and record.name.split(".")[0] in HTTP_LOGGERS:
             return
         try:
-            self._write(self._line(record.created, record.levelname, record.name, self._event(record)))
+            self._write(self._line(at=record.created, level=record.levelname, logger=record.name, event=self._event(record)))
         except OSError:
             self._lost_lines += 1
         except Exception:
@@ -105,7 +105,7 @@ class WorkerLog(logging.Handler):
             self._write(self._warning(f"up to {size} bytes of this log were dropped: central could not receive them in time"))
 
     def _warning(self, event: str) -> bytes:
-        return self._line(time.time(), "WARNING", __name__, event)
+        return self._line(at=time.time(), level="WARNING", logger=__name__, event=event)
 
     def _new_path(self) -> Path:
         # Names sort by time. Each file gets a new name even if the clock was set back, or two daemons start at the same time.
@@ -116,7 +116,7 @@ class WorkerLog(logging.Handler):
         return self._directory / f"{when}-{secrets.token_hex(4)}.log"
 
     @staticmethod
-    def _line(at: float, level: str, logger: str, event: str) -> bytes:
+    def _line(*, at: float, level: str, logger: str, event: str) -> bytes:
         stamp = datetime.datetime.fromtimestamp(at, datetime.timezone.utc).isoformat(timespec="milliseconds")
         shown = event if len(event) <= LONGEST_EVENT else event[: LONGEST_EVENT - 1] + "…"
         line = {"timestamp": stamp.replace("+00:00", "Z"), "level": level.lower(), "logger": logger, "event": shown}

@@ -159,7 +159,7 @@ class FakeCentral:
 
     def set_intent(self, worker_name: str, mode: IntentMode, *, slots: int | None = None, reason: str = "") -> None:
         with self._ledger.changed:
-            self._ledger.set_intent(self.worker(worker_name), mode, slots, reason)
+            self._ledger.set_intent(self.worker(worker_name), mode, slots=slots, reason=reason)
 
     def revoke_worker(self, worker_name: str) -> None:
         with self._ledger.changed:

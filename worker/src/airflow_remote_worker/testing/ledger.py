@@ -313,7 +313,7 @@ class Ledger:
         worker.is_revoked = True
         self.changed.notify_all()
 
-    def set_intent(self, worker: Worker, mode: IntentMode, slots: int | None, reason: str) -> None:
+    def set_intent(self, worker: Worker, mode: IntentMode, *, slots: int | None, reason: str) -> None:
         worker.intent = Intent(mode=mode, revision=worker.intent.revision + 1, slots=slots, reason=reason)
         self.changed.notify_all()
 
@@ -326,7 +326,7 @@ class Ledger:
     def leased_by(self, worker: Worker) -> list[Job]:
         return [job for job in self.jobs.values() if job.state.is_leased and job.worker_id == worker.worker_id]
 
-    def offer(self, worker: Worker, session: SessionRequest, free_slots: int, free_triggers: int = 0) -> list[Offer]:
+    def offer(self, worker: Worker, session: SessionRequest, *, free_slots: int, free_triggers: int = 0) -> list[Offer]:
         """Offer *worker* the jobs that fit, by priority, then by age; a job that doesn't fit does not block later ones."""
         if worker.intent.mode is not IntentMode.SERVE or (worker.runtime and worker.runtime.trouble):
             return []
@@ -502,7 +502,7 @@ class Ledger:
             raise Refusal(ProblemCode.LOG_OFFSET, f"central holds {size} bytes of this log; send what follows", size=size)
         return len(job.log)
 
-    def append_worker_log(self, worker: Worker, stretch: str, offset: int, text: bytes) -> int:
+    def append_worker_log(self, worker: Worker, *, stretch: str, offset: int, text: bytes) -> int:
         """As :meth:`append_log`; a new stretch begins at its offset."""
         if worker.worker_log_stretch[0] != stretch:
             if not text:

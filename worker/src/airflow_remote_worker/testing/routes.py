@@ -137,7 +137,9 @@ class Routes:
                 with ledger.changed:
                     ledger.check_session(worker, request.headers.get(SESSION_HEADER))
                     text = _unpacked(request, MAX_WORKER_LOG)
-                    return _message(LogAppended(size=ledger.append_worker_log(worker, *_stretch(request), text)))
+                    stretch, offset = _stretch(request)
+                    size = ledger.append_worker_log(worker, stretch=stretch, offset=offset, text=text)
+                    return _message(LogAppended(size=size))
             case ("POST", ["logs"]):
                 chunks = decode(LogChunks, _unpacked(request, MAX_LOG_UNPACKED)).chunks
                 with ledger.changed:
@@ -175,9 +177,9 @@ class Routes:
             case ("POST", ["poll"]):
                 return self._poll(request, worker)
             case (_, ["jobs", job_id, "execution", path]):
-                return self._execution(request, worker, unquote(job_id), path)
+                return self._execution(request, worker, job_id=unquote(job_id), path=path)
             case ("POST", ["jobs", job_id, verb]) if verb in ("accept", "decline", "report", "log", "event"):
-                return self._job(request, worker, unquote(job_id), verb)
+                return self._job(request, worker, job_id=unquote(job_id), verb=verb)
         raise Refusal(ProblemCode.NOT_FOUND, f"there is no route {request.method} {request.path}")
 
     def _enrol(self, request: Request) -> Answer:
@@ -234,7 +236,7 @@ class Routes:
                 if is_current:
                     reply = PollReply(
                         poll_s=self._poll_s,
-                        offers=ledger.offer(worker, session, asked.free_slots, asked.free_triggers),
+                        offers=ledger.offer(worker, session, free_slots=asked.free_slots, free_triggers=asked.free_triggers),
                         stops=ledger.stops(worker, asked.jobs),
                         intent=worker.intent if worker.intent.revision > asked.intent_revision else None,
                     )
@@ -260,7 +262,7 @@ class Routes:
             made = answer(digest, CodeRequest(request.query, request.headers, request.body))
         return Answer(made.status, made.body, made.headers, cut_after=made.cut_after, bytes_s=made.bytes_s)
 
-    def _job(self, request: Request, worker: Worker, job_id: str, verb: str) -> Answer:
+    def _job(self, request: Request, worker: Worker, *, job_id: str, verb: str) -> Answer:
         ledger = self._ledger
         epoch = _epoch(request)
         with ledger.changed:
@@ -281,10 +283,10 @@ class Routes:
                 return _message(LogAppended(size=ledger.append_log(job, _offset(request), _unpacked(request, MAX_LOG_UNPACKED))))
         return Answer(204)
 
-    def _execution(self, request: Request, worker: Worker, job_id: str, path: str) -> Answer:
+    def _execution(self, request: Request, worker: Worker, *, job_id: str, path: str) -> Answer:
         epoch = _epoch(request)
         if len(request.body) > self._body_bytes:
-            raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("the body", len(request.body), self._body_bytes))
+            raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("the body", size=len(request.body), most=self._body_bytes))
         with self._ledger.changed:
             self._ledger.check_session(worker, request.headers.get(SESSION_HEADER))
             self._ledger.expire_offers()
@@ -306,7 +308,7 @@ class Routes:
         if concluding and status < 300:
             job.concluded_as = request.body
         if len(body) > self._body_bytes + ENVELOPE_BYTES:
-            raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("Airflow's answer", len(body), self._body_bytes))
+            raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("Airflow's answer", size=len(body), most=self._body_bytes))
         return Answer(status, body, {name.lower(): value for name, value in given.items() if name.lower() in ANSWER_HEADERS})
 
 

@@ -65,7 +65,7 @@ class Keeper(Protocol):
 class Conversation:
     """Serves the connections of trigger hosts that the gateway passes on."""
 
-    def __init__(self, hosts: Hosts, keeper: Keeper, gateway: LocalGateway, clock: Clock) -> None:
+    def __init__(self, *, hosts: Hosts, keeper: Keeper, gateway: LocalGateway, clock: Clock) -> None:
         self._hosts = hosts
         self._keeper = keeper
         self._gateway = gateway

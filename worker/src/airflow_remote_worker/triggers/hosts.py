@@ -58,7 +58,7 @@ class Starter(Protocol):
 class Hosts:
     """All hosts of this worker, in directories below *root*."""
 
-    def __init__(self, root: Path, site: Site, starter: Starter, clock: Clock) -> None:
+    def __init__(self, root: Path, *, site: Site, starter: Starter, clock: Clock) -> None:
         self.all: dict[str, TriggerHost] = {}
         self.on_died: Callable[[TriggerHost, list[Trigger], str], None] = lambda host, triggers, how: None
         """Called when a host has ended, with the triggers that it still had; *how* describes the end for users."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -105,7 +104,7 @@ class TriggerKeeper:
     conversation: ConversationPort
 
     def __init__(
-        self, site: Site, spool: TriggerSpool, session: WorkerSession, hosts: HostsPort, central: CentralPort, clock: Clock
+        self, *, site: Site, spool: TriggerSpool, session: WorkerSession, hosts: HostsPort, central: CentralPort, clock: Clock
     ) -> None:
         self.triggers: dict[Lease, Trigger] = {}
         self.report_end: Callable[[Trigger], None] = _ignore
@@ -501,10 +500,6 @@ class TriggerKeeper:
         self.triggers[lease] = trigger
         self.on_held()
         return trigger
-
-    def stages(self) -> Counter[Stage]:
-        """Return the number of triggers by stage."""
-        return Counter(trigger.stage for trigger in self.triggers.values())
 
 
 def _workload(offer: Offer) -> TriggerWorkload:

@@ -84,7 +84,7 @@ class TriggerDir:
 class TriggerSpool:
     """All trigger directories of this worker."""
 
-    def __init__(self, root: Path, quarantine: Path) -> None:
+    def __init__(self, root: Path, *, quarantine: Path) -> None:
         self._root = root
         self._put_aside = partial(put_aside, quarantine=quarantine)
 

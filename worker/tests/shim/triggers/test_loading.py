@@ -35,11 +35,11 @@ def bundle(tmp_path: Path) -> Iterator[Path]:
 
 
 def _where(loader: Loader, classpath: str, dag_rel_path: str) -> str:
-    return str(loader.find_class(classpath, dag_rel_path).WHERE)  # type: ignore[attr-defined]
+    return str(loader.find_class(classpath, dag_rel_path=dag_rel_path).WHERE)  # type: ignore[attr-defined]
 
 
 def test_each_archive_has_its_own_modules_of_a_name(bundle: Path) -> None:
-    loader = Loader(str(bundle), "b")
+    loader = Loader(bundle_path=str(bundle), bundle_name="b")
     loader.prepare()
     assert [_where(loader, "dag.Wait", f"{name}.zip/dag.py") for name in ("one", "two", "one")] == ["one", "two", "one"]
     for name in ("one", "two"):
@@ -48,14 +48,14 @@ def test_each_archive_has_its_own_modules_of_a_name(bundle: Path) -> None:
 
 
 def test_a_module_beside_the_archive_is_found_too(bundle: Path) -> None:
-    loader = Loader(str(bundle), "b")
+    loader = Loader(bundle_path=str(bundle), bundle_name="b")
     loader.prepare()
     assert _where(loader, "waits_beside.Wait", "one.zip/dag.py") == "beside"
 
 
 def test_a_class_that_an_archive_lacks_names_the_archive(bundle: Path) -> None:
     with pytest.raises(CannotLoad, match=r"one.zip, module dag, has no 'Gone'"):
-        Loader(str(bundle), "b").find_class("dag.Gone", "one.zip/dag.py")
+        Loader(bundle_path=str(bundle), bundle_name="b").find_class("dag.Gone", dag_rel_path="one.zip/dag.py")
 
 
 def test_only_a_file_in_an_archive_has_an_archive(bundle: Path) -> None:

@@ -35,7 +35,7 @@ async def receive_body(request: Request, most: int, *, admit: Callable[[int], No
     if announced > most:
         with contextlib.suppress(Refusal):
             await read_body(request, most)  # receive a body that is only a little too large first
-        raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("the body", announced, most))
+        raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("the body", size=announced, most=most))
     body = await read_body(request, most, admit=admit)
     request.scope[_KEY] = body
     return len(body)
@@ -61,7 +61,7 @@ async def read_body(
     holding = holding_of(request)
     refused: Refusal | None = None
     if announced > most:
-        refused = _too_large(announced, most)
+        refused = _too_large(size=announced, most=most)
         if announced > DISCARDED_BYTES:
             raise refused
     else:
@@ -77,7 +77,7 @@ async def read_body(
         async for chunk in request.stream():
             size += len(chunk)
             if size > max(most, announced):
-                raise _too_large(size, most)
+                raise _too_large(size=size, most=most)
             if refused is None:
                 if size > announced:
                     holding.take(len(chunk))
@@ -101,7 +101,7 @@ def announced_bytes(request: Request) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
-def _too_large(size: int, most: int) -> Refusal:
+def _too_large(*, size: int, most: int) -> Refusal:
     return Refusal(ProblemCode.TOO_LARGE, f"the body has {size} bytes or more, which is over the limit of {most} bytes")
 
 

@@ -36,14 +36,16 @@ class Gauges:
         reported = set()
         for row in list_queues(session, silent_after=self._silent_after)[:MOST_QUEUES]:
             age = timedelta() if row.oldest_queued_at is None else now - row.oldest_queued_at
-            _report_queue(row.queue, row.queued, row.running, age.total_seconds(), row.free_slots)
+            _report_queue(
+                row.queue, queued=row.queued, running=row.running, oldest_s=age.total_seconds(), free_slots=row.free_slots
+            )
             reported.add(row.queue)
         for gone in self._queues - reported:
-            _report_queue(gone, 0, 0, 0.0, 0)
+            _report_queue(gone, queued=0, running=0, oldest_s=0.0, free_slots=0)
         self._queues = reported
 
 
-def _report_queue(queue: str, queued: int, running: int, oldest_s: float, free_slots: int) -> None:
+def _report_queue(queue: str, *, queued: int, running: int, oldest_s: float, free_slots: int) -> None:
     metrics.set_gauge("remote.queue.queued", queued, tag=queue)
     metrics.set_gauge("remote.queue.running", running, tag=queue)
     metrics.set_gauge("remote.queue.oldest_s", oldest_s, tag=queue)

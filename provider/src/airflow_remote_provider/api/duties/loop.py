@@ -190,7 +190,7 @@ class Duties:
         self._busy = False  # mark_busy during the round counts
         try:
             on_duty, is_open = await self._pool.call(self._in_one_transaction, sorted(contacts))
-        except BaseException:
+        except BaseException:  # cancelled, too: the next round stores them
             self._contacts |= contacts
             raise
         self._busy = self._busy or is_open

@@ -41,10 +41,10 @@ class Recorder:
             if name in known or len(known) < history.MOST_QUEUES:
                 known.add(name)
                 values[Series(SeriesKind.QUEUE, name, load.depth.team or "")] = _queue(load, now)
-        history.add(session, MINUTES, MINUTES.number(now), values)
+        history.add(session, MINUTES, number=MINUTES.number(now), values=values)
         self._gather(session, fleet, QUARTERS.number(now))
-        history.fold(session, MINUTES, QUARTERS, now)
-        history.fold(session, QUARTERS, HOURS, now)
+        history.fold(session, fine=MINUTES, coarse=QUARTERS, now=now)
+        history.fold(session, fine=QUARTERS, coarse=HOURS, now=now)
 
     def forget(self) -> None:
         """Discard the collected values: another process is on duty and measures now."""

@@ -57,12 +57,12 @@ class Gateway:
         app = self._make_app()
         async with app.router.lifespan_context(app):
             self._app = app
-            await self._call("GET", "health", "health", b"", [], b"", None)
+            await self._call(method="GET", decoded="health", raw="health", query=b"", headers=[], body=b"", subject=None)
             yield
             self._app = None
 
     async def pass_on(
-        self, match: Match, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, subject: Subject
+        self, match: Match, *, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes, subject: Subject
     ) -> Passed:
         """Call the Execution API on behalf of *subject* and return its answer.
 
@@ -71,10 +71,20 @@ class Gateway:
             ServerFailed: the Execution API failed, and has logged why.
         """
         metrics.count("remote.gateway.calls")
-        return await self._call(match.method, match.decoded, match.raw, query, headers, body, subject, match.meaning)
+        return await self._call(
+            method=match.method,
+            decoded=match.decoded,
+            raw=match.raw,
+            query=query,
+            headers=headers,
+            body=body,
+            subject=subject,
+            meaning=match.meaning,
+        )
 
     async def _call(
         self,
+        *,
         method: str,
         decoded: str,
         raw: str,

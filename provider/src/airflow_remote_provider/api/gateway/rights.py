@@ -59,7 +59,7 @@ class Rights:
             metrics.count("remote.gateway.denied")
             raise Refusal(ProblemCode.INVALID, f"{match.method} {match.raw[:200]!r}: {error}") from None
 
-    async def check(self, lease: WorkerLease, subject: Subject, match: Match, request: Request, body: bytes) -> None:
+    async def check(self, lease: WorkerLease, subject: Subject, *, match: Match, request: Request, body: bytes) -> None:
         """Check that the call may be passed on to the Execution API. Its values are checked by :meth:`check_values`.
 
         Raises:
@@ -81,7 +81,7 @@ class Rights:
                 if isinstance(ask, Skip):
                     await self._pool.jobs.call(check_skip, lease.job_id, ask)
         except (NotAllowed, NotDownstream) as error:
-            raise await self.refusal(lease, match.method, match.raw, error) from None
+            raise await self.refusal(lease, method=match.method, path=match.raw, error=error) from None
         await self.require_grants(lease, [ask for ask in asks if isinstance(ask, Ask)])
 
     async def require_grants(self, lease: WorkerLease, asks: Iterable[Ask]) -> None:
@@ -96,7 +96,7 @@ class Rights:
                 metrics.count("remote.gateway.denied")
                 raise NotGranted(verdict.why)
 
-    async def refusal(self, lease: WorkerLease, method: str, path: str, error: Exception) -> Refusal:
+    async def refusal(self, lease: WorkerLease, *, method: str, path: str, error: Exception) -> Refusal:
         """Record a call that no grant can allow; return its refusal."""
         metrics.count("remote.gateway.denied")
         await self._note(lease, f"{method} {path[:200]}")

@@ -431,7 +431,7 @@ def check_values(match: Match, *, query: bytes = b"", body: bytes = b"") -> None
     from airflow_remote_provider import compat  # here, because the documentation is generated without Airflow
 
     given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    bounds.check(match.rule.body, match.named, given, body, known=match.rule.query, stored=compat.date_range())
+    bounds.check(match.rule.body, named=match.named, query=given, body=body, known=match.rule.query, stored=compat.date_range())
 
 
 MOST_ASKS = 500

@@ -42,7 +42,7 @@ def problem(status: int, detail: str, code: str) -> Problem:
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code)
 
 
-def response(status: int, detail: str, code: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def response(status: int, detail: str, code: str, *, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse(problem(status, detail, code).model_dump(), status, headers, MEDIA_TYPE)
 
 
@@ -64,12 +64,12 @@ def answer_refusals(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code in (401, 403):  # Airflow's answer about a token: an invalid one gets 403
             text = f"{error.detail}; log in to Airflow, or send an Airflow token: Authorization: Bearer …"
-            return response(401, text, "unauthorized", {"www-authenticate": "Bearer"})
+            return response(401, text, "unauthorized", headers={"www-authenticate": "Bearer"})
         if error.status_code == 404:  # by the router; an unknown object is a LedgerError
             where = presentable(request.url.path, longest=200)
             return response(404, f"there is no route {where}; the provider on central may be older than this client", "not-found")
         code = {405: "method-not-allowed"}.get(error.status_code, "invalid")
-        return response(error.status_code, str(error.detail), code, dict(error.headers or {}))
+        return response(error.status_code, str(error.detail), code, headers=dict(error.headers or {}))
 
     @app.exception_handler(Forbidden)
     async def forbidden(request: Request, error: Forbidden) -> JSONResponse:
@@ -99,7 +99,7 @@ def answer_failures(app: FastAPI) -> None:
     async def database_unavailable(request: Request, error: Exception) -> JSONResponse:
         found = faults.report_single_failure("answer a user's request", error)
         text = str(found) if found.is_public else "central's database does not answer; try again in a moment"
-        return response(503, text, ProblemCode.BUSY.value, {"retry-after": str(RETRY_AFTER_S)})
+        return response(503, text, ProblemCode.BUSY.value, headers={"retry-after": str(RETRY_AFTER_S)})
 
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> JSONResponse:

@@ -63,7 +63,7 @@ def create_worker_api(execution_api: Callable[[], Any] = compat.execution_api_ap
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         busy = {PROBLEM_HEADER: ProblemCode.BUSY.value}
-        async with run_or_explain(app, "Remote Worker API", _running(app, execution_api), busy):
+        async with run_or_explain(app, "Remote Worker API", _running(app, execution_api), headers=busy):
             yield
 
     app = FastAPI(title="Remote Worker API", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)

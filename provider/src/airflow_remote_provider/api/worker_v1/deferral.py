@@ -96,7 +96,7 @@ def for_airflow(wait: Wait, state: str) -> dict[str, Any]:
     return body
 
 
-def for_triggerer(wait: Wait, state: str, classpath: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def for_triggerer(wait: Wait, state: str, *, classpath: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the body that Airflow gets if central's own triggerer runs *classpath* with *kwargs*."""
     return for_airflow(wait, state) | {"classpath": classpath, "trigger_kwargs": kwargs, "queue": None}
 
@@ -106,7 +106,7 @@ def for_code_on_central(wait: Wait, state: str, arguments: Mapping[str, Any]) ->
 
     It names a class of this package, with the wait's class and arguments as data: the triggerer ends if a constructor raises.
     """
-    return for_triggerer(wait, state, ON_CENTRAL, {"classpath": wait.classpath, "kwargs": arguments})
+    return for_triggerer(wait, state, classpath=ON_CENTRAL, kwargs={"classpath": wait.classpath, "kwargs": arguments})
 
 
 def plain_arguments(wait: Wait) -> Mapping[str, Any]:
@@ -130,7 +130,7 @@ def connections_of(wait: Wait) -> list[str]:
         raise NotAllowed("trigger_kwargs is nested too deeply") from None
 
 
-def resumed_answer(body: bytes, method: str, next_kwargs: str, event: str | None) -> bytes | None:
+def resumed_answer(body: bytes, *, method: str, next_kwargs: str, event: str | None) -> bytes | None:
     """Return the answer to `run` with the method and arguments of the resumed task; None if Airflow did not resume our wait.
 
     *event* is encoded. If it is None, Airflow's answer has the event (central's triggerer fired, or a user answered).

@@ -63,7 +63,7 @@ async def enrol(central: ApiContext, request: Request) -> Response:
         if error.code in (ProblemCode.UNAUTHORIZED, ProblemCode.TOKEN_REFUSED):
             central.failed_enrolments.note_failure(source)
         if error.code is ProblemCode.TOKEN_REFUSED:
-            await central.pool.workers.call(credentials.record_refusal, source, name, str(error))
+            await central.pool.workers.call(credentials.record_refusal, source=source, name=name, why=str(error))
         raise
     return Response(encode(enrolled), 201, media_type="application/json")
 

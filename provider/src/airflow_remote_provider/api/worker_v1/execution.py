@@ -56,7 +56,7 @@ async def match_rule(central: ApiContext, request: Request, lease: WorkerLease) 
         return rules.find(request.method, path)
     except NotAllowed as error:
         await central.lease_cache.get_subject(lease)  # so that a denial is only recorded for the caller's own job
-        raise await central.rights.refusal(lease, request.method, path, error) from None
+        raise await central.rights.refusal(lease, method=request.method, path=path, error=error) from None
 
 
 async def serve_call(central: ApiContext, request: Request, lease: WorkerLease, match: Match) -> Response:
@@ -69,7 +69,7 @@ async def serve_call(central: ApiContext, request: Request, lease: WorkerLease, 
     if match.meaning is Meaning.CONCLUDE:
         return await _conclude(call, body)
     subject = await central.lease_cache.get_subject(lease)
-    await central.rights.check(lease, subject, match, request, body)
+    await central.rights.check(lease, subject, match=match, request=request, body=body)
     passed = await call.pass_on(body, subject)
     if match.meaning is Meaning.READ_SECRET and passed.status == 404 and request.method == "GET":
         # Airflow also answers "not found" when its database is unavailable, and the task would believe it. So only an answer
@@ -90,11 +90,11 @@ class _Call:
         self.match = match
 
     async def check(self, subject: Subject, body: bytes) -> None:
-        await self.central.rights.check(self.lease, subject, self.match, self.request, body)
+        await self.central.rights.check(self.lease, subject, match=self.match, request=self.request, body=body)
 
     async def pass_on(self, body: bytes, subject: Subject) -> Passed:
         query, headers = self.request.scope.get("query_string", b""), self.request.scope["headers"]
-        return await self.central.gateway.pass_on(self.match, query, headers, body, subject)
+        return await self.central.gateway.pass_on(self.match, query=query, headers=headers, body=body, subject=subject)
 
     async def ledger(self, verb: Any, *arguments: Any, **options: Any) -> Any:
         return await self.central.pool.jobs.call(verb, *arguments, **options)
@@ -120,7 +120,7 @@ class _Call:
             LedgerError: the job is not the caller's own, or the lease is over.
         """
         await self.central.lease_cache.get_subject(self.lease)
-        return await self.central.rights.refusal(self.lease, self.match.method, self.match.raw, error)
+        return await self.central.rights.refusal(self.lease, method=self.match.method, path=self.match.raw, error=error)
 
 
 # The start
@@ -145,7 +145,7 @@ async def _resumed(call: _Call, passed: Passed, subject: Subject) -> Passed:
     wait = await call.ledger(deferrals.resumption, subject.id)
     if wait is None:
         return passed
-    answer = deferral.resumed_answer(passed.body, wait.next_method, wait.next_kwargs, wait.event)
+    answer = deferral.resumed_answer(passed.body, method=wait.next_method, next_kwargs=wait.next_kwargs, event=wait.event)
     return passed if answer is None else Passed(passed.status, passed.headers, answer)
 
 
@@ -179,7 +179,7 @@ async def _conclude(call: _Call, body: bytes) -> Response:
             asked = await _run_off_loop(deferral.read, said, size=len(body))
         except NotAllowed as error:
             raise await call.refusal(error) from None
-        at_site, said = await _place_trigger(call, asked, said["state"], body)
+        at_site, said = await _place_trigger(call, asked, state=said["state"], body=body)
         wait = NewWait(asked.next_method, asked.next_kwargs, asked.kwargs, asked.classpath if at_site else None)
     passed_body = await _run_off_loop(_encoded, said, size=len(body))
     subject = await call.central.lease_cache.end_lease(call.lease, partial(_note_end, body=body, wait=wait))
@@ -188,7 +188,7 @@ async def _conclude(call: _Call, body: bytes) -> Response:
     try:
         await call.check(subject, body)
         passed = await call.pass_on(passed_body, subject)
-    except Exception:
+    except Exception:  # Airflow did not get the state: the job goes on, and the task may repeat the call
         if not subject.concluded:
             await call.ledger(leases.conclude, call.lease, done=False)
         raise
@@ -210,7 +210,7 @@ def _note_end(session: Session, lease: WorkerLease, *, body: bytes, wait: NewWai
     return subject
 
 
-async def _place_trigger(call: _Call, wait: deferral.Wait, state: str, body: bytes) -> tuple[bool, dict[str, Any]]:
+async def _place_trigger(call: _Call, wait: deferral.Wait, *, state: str, body: bytes) -> tuple[bool, dict[str, Any]]:
     """Return whether a wait's trigger runs at a site, and the body that Airflow gets.
 
     A trigger runs at a site unless it only waits for a moment or a policy places it on central. A repeat of the call gets the
@@ -219,8 +219,10 @@ async def _place_trigger(call: _Call, wait: deferral.Wait, state: str, body: byt
     if wait.classpath is None:
         return False, deferral.for_airflow(wait, state)
     if (moment := wait.moment) is not None:
-        return False, deferral.for_triggerer(wait, state, deferral.DATE_TIME_TRIGGER, deferral.date_time_arguments(moment))
-    on_central, is_repeat = await call.ledger(queue_policy.runs_on_central, call.lease, wait.classpath, body)
+        return False, deferral.for_triggerer(
+            wait, state, classpath=deferral.DATE_TIME_TRIGGER, kwargs=deferral.date_time_arguments(moment)
+        )
+    on_central, is_repeat = await call.ledger(queue_policy.runs_on_central, call.lease, classpath=wait.classpath, body=body)
     if not on_central:
         return True, deferral.for_airflow(wait, state)
     try:

@@ -60,5 +60,5 @@ def _hold(request: Request, response: Response, turn: Turn, *, reads: bool, most
     turn.answer_bytes = len(response.body)
     if reads:
         if turn.answer_bytes > most + ENVELOPE_BYTES:
-            raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("Airflow's answer", turn.answer_bytes, most))
+            raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("Airflow's answer", size=turn.answer_bytes, most=most))
         holding.take(turn.answer_bytes, Content.ANSWER)

@@ -50,7 +50,9 @@ async def append_worker_log(central: ApiContext, request: Request, worker: Worke
     central.worker_log_limits.take(worker.id)
     body = await _log_body(request, WORKER_LOG_BYTES)
     # In the lane of polls rather than jobs, so that no task waits for it.
-    append = central.pool.workers.blocking(lambda: central.worker_logs.append(worker.id, stretch, offset, body()))
+    append = central.pool.workers.blocking(
+        lambda: central.worker_logs.append(worker.id, stretch=stretch, offset=offset, body=body())
+    )
     size = await _in_step(append)
     return json_response(LogAppended(size))
 

@@ -23,32 +23,32 @@ def routes(central: ApiContext) -> list[Route]:
     """Return all routes. Any other path under the prefix also needs a credential, and is then `not-found`."""
     anything = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return [
-        _route(central, "/enrol", enrolment.enrol, ["POST"]),
-        _route(central, "/credential", partial(as_worker, enrolment.replace_credential), ["POST"]),
-        _route(central, "/session", partial(as_worker, sessions.open_session), ["POST"]),
-        _route(central, "/session/end", partial(in_session, sessions.end_session), ["POST"]),
-        _route(central, "/poll", partial(in_session, sessions.poll), ["POST"]),
-        _route(central, "/jobs/{job_id}/accept", partial(on_job, jobs.accept), ["POST"]),
-        _route(central, "/jobs/{job_id}/decline", partial(on_job, jobs.decline), ["POST"]),
-        _route(central, "/jobs/{job_id}/event", partial(on_job, jobs.report_event), ["POST"]),
-        _route(central, "/jobs/{job_id}/report", partial(on_job, jobs.report), ["POST"]),
-        _route(central, "/jobs/{job_id}/log", partial(on_job, logs.append), ["POST"]),
-        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(on_job, serve_within_bounds), anything),
-        _route(central, "/logs", partial(in_session, logs.append_many), ["POST"]),
-        _route(central, "/log", partial(in_session, logs.append_worker_log), ["POST"]),
-        _route(central, "/usage", partial(in_session, sessions.report_usage), ["POST"]),
-        _route(central, "/runtime", partial(in_session, sessions.report_runtime), ["POST"]),
-        _route(central, "/trees/{digest}/pack", partial(in_session, trees.pack), ["GET"]),
-        _route(central, "/trees/{digest}/blobs", partial(in_session, trees.blobs), ["POST"]),
-        _route(central, "/inventory", partial(in_session, trees.note_inventory), ["POST"]),
-        _route(central, "/ping", partial(as_worker, sessions.ping), ["GET"]),
-        _route(central, "/leave", partial(as_worker, enrolment.leave), ["POST"]),
-        _route(central, "/{path:path}", partial(as_worker, _nothing_here), anything),
+        _route(central, "/enrol", enrolment.enrol, methods=["POST"]),
+        _route(central, "/credential", partial(as_worker, enrolment.replace_credential), methods=["POST"]),
+        _route(central, "/session", partial(as_worker, sessions.open_session), methods=["POST"]),
+        _route(central, "/session/end", partial(in_session, sessions.end_session), methods=["POST"]),
+        _route(central, "/poll", partial(in_session, sessions.poll), methods=["POST"]),
+        _route(central, "/jobs/{job_id}/accept", partial(on_job, jobs.accept), methods=["POST"]),
+        _route(central, "/jobs/{job_id}/decline", partial(on_job, jobs.decline), methods=["POST"]),
+        _route(central, "/jobs/{job_id}/event", partial(on_job, jobs.report_event), methods=["POST"]),
+        _route(central, "/jobs/{job_id}/report", partial(on_job, jobs.report), methods=["POST"]),
+        _route(central, "/jobs/{job_id}/log", partial(on_job, logs.append), methods=["POST"]),
+        _route(central, "/jobs/{job_id}/execution/{path:path}", partial(on_job, serve_within_bounds), methods=anything),
+        _route(central, "/logs", partial(in_session, logs.append_many), methods=["POST"]),
+        _route(central, "/log", partial(in_session, logs.append_worker_log), methods=["POST"]),
+        _route(central, "/usage", partial(in_session, sessions.report_usage), methods=["POST"]),
+        _route(central, "/runtime", partial(in_session, sessions.report_runtime), methods=["POST"]),
+        _route(central, "/trees/{digest}/pack", partial(in_session, trees.pack), methods=["GET"]),
+        _route(central, "/trees/{digest}/blobs", partial(in_session, trees.blobs), methods=["POST"]),
+        _route(central, "/inventory", partial(in_session, trees.note_inventory), methods=["POST"]),
+        _route(central, "/ping", partial(as_worker, sessions.ping), methods=["GET"]),
+        _route(central, "/leave", partial(as_worker, enrolment.leave), methods=["POST"]),
+        _route(central, "/{path:path}", partial(as_worker, _nothing_here), methods=anything),
     ]
 
 
 def _route(
-    central: ApiContext, path: str, handle: Callable[[ApiContext, Request], Awaitable[Response]], methods: list[str]
+    central: ApiContext, path: str, handle: Callable[[ApiContext, Request], Awaitable[Response]], *, methods: list[str]
 ) -> Route:
     async def answer(request: Request) -> Response:
         try:

@@ -61,15 +61,15 @@ class TaskLogs:
             if place is None:
                 continue
             try:
-                return await self._pool.jobs.blocking(partial(self._append, lease, place, offset, body))
+                return await self._pool.jobs.blocking(partial(self._append, lease, place, offset=offset, body=body))
             except _Moved:
                 self._places.pop(lease, None)
         raise RuntimeError(f"the log of job {lease.job_id} was taken over {MOST_MOVES} times while one chunk was written")
 
-    def _append(self, lease: WorkerLease, place: LogPlace, offset: int, body: Callable[[], bytes]) -> int:
+    def _append(self, lease: WorkerLease, place: LogPlace, *, offset: int, body: Callable[[], bytes]) -> int:
         assert place.path is not None and place.base is not None
         confirm = partial(self._pool.here, _confirm, lease, place)
-        return self._store.append(place.path, place.base, offset, body(), confirm=confirm)
+        return self._store.append(place.path, base=place.base, offset=offset, body=body(), confirm=confirm)
 
     async def _place(self, lease: WorkerLease) -> LogPlace | None:
         """Return the lease's place and remember it; None if it was only now created, and must be queried again."""

@@ -58,7 +58,7 @@ def list_accesses(
         query = query.where(Access.answer.in_(only.answers))
     order = Order({"at": Access.__table__.c.at}, unique=cast(ACCESS, String(400)), nature="-at")
     found = order.read(session, query, page)
-    return Slice([_row(row[0]) for row in found.rows], found.next)
+    return Slice([_row(row.Access) for row in found.rows], found.next)
 
 
 def _row(access: Access) -> AccessRow:

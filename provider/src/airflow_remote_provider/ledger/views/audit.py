@@ -58,7 +58,13 @@ def list_entries(
     """
     if page.order not in ("", "-at"):
         raise BadPage(f"the audit has no order by {page.order[:50]!r}; it has: -at")
-    kinds = list(heapq.merge(_entries(session, only, page, scope), _accesses(session, only, page, scope), key=_place))
+    kinds = list(
+        heapq.merge(
+            _entries(session, only=only, page=page, scope=scope),
+            _accesses(session, only=only, page=page, scope=scope),
+            key=_place,
+        )
+    )
     rows = [row for _, row in kinds[: page.limit]]
     if len(kinds) <= page.limit:
         return Slice(rows, None)
@@ -74,7 +80,7 @@ def _place(placed: Placed) -> tuple[float, str]:
     return placed[0]
 
 
-def _entries(session: Session, only: AuditFilter, page: Page, scope: Scope) -> Iterator[Placed]:
+def _entries(session: Session, *, only: AuditFilter, page: Page, scope: Scope) -> Iterator[Placed]:
     query = select(AuditEntry)
     if only.kind:
         query = query.where(AuditEntry.kind.in_(only.kind))
@@ -85,7 +91,8 @@ def _entries(session: Session, only: AuditFilter, page: Page, scope: Scope) -> I
     if scope.teams is not None:
         others = select(Worker.id).where(~scope.sees_team(Worker.team))
         query = query.where(or_(AuditEntry.worker_id.is_(None), AuditEntry.worker_id.not_in(others)))
-    for entry, *_, unique in _newest(session, query, AuditEntry.__table__.c.at, AuditEntry.__table__.c.id, page):
+    for found in _newest(session, query, at=AuditEntry.__table__.c.at, unique=AuditEntry.__table__.c.id, page=page):
+        entry: AuditEntry = found.AuditEntry
         row = AuditRow(
             at=entry.at,
             kind=entry.kind,
@@ -96,10 +103,10 @@ def _entries(session: Session, only: AuditFilter, page: Page, scope: Scope) -> I
             first_at=entry.first_at,
             detail=entry.detail,
         )
-        yield (-entry.at.timestamp(), unique), row
+        yield (-entry.at.timestamp(), found.order_key), row
 
 
-def _accesses(session: Session, only: AuditFilter, page: Page, scope: Scope) -> Iterator[Placed]:
+def _accesses(session: Session, *, only: AuditFilter, page: Page, scope: Scope) -> Iterator[Placed]:
     query = select(Access).where(scope.sees_dag(Access.dag_id))
     if only.kind:
         query = query.where(Access.answer.in_([answer for answer, asked in ASKED.items() if asked.value in only.kind]))
@@ -107,7 +114,8 @@ def _accesses(session: Session, only: AuditFilter, page: Page, scope: Scope) -> 
         query = query.where(Access.worker_name == only.worker)
     if only.job_id:
         query = query.where(Access.job_id == only.job_id)
-    for access, *_, unique in _newest(session, query, Access.__table__.c.at, cast(ACCESS, String(400)), page):
+    for found in _newest(session, query, at=Access.__table__.c.at, unique=cast(ACCESS, String(400)), page=page):
+        access: Access = found.Access
         whose = f"{access.dag_id}.{access.task_id} (try {access.try_number}, run {access.run_id})"
         row = AuditRow(
             at=access.at,
@@ -119,11 +127,11 @@ def _accesses(session: Session, only: AuditFilter, page: Page, scope: Scope) -> 
             first_at=access.at,
             detail=f"{access.kind} {access.name!r} for {whose}",
         )
-        yield (-access.at.timestamp(), unique), row
+        yield (-access.at.timestamp(), found.order_key), row
 
 
 def _newest(
-    session: Session, query: Select[Any], at: ColumnElement[datetime], unique: ColumnElement[str], page: Page
+    session: Session, query: Select[Any], *, at: ColumnElement[datetime], unique: ColumnElement[str], page: Page
 ) -> Sequence[Any]:
     """Return the rows of the page, and one more if there are more."""
     order = Order({"at": at}, unique=unique, nature="-at")

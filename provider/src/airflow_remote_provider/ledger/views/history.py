@@ -66,7 +66,7 @@ def list_history(
             by_name.setdefault(series.name, []).append(points)
     step = max(1, math.ceil((until - since + 1) / most_points))
     return [
-        _row(kind, shown.get(name, name), level, history.summed(kind, parts), step, until)
+        _row(kind, shown.get(name, name), level=level, points=history.summed(kind, parts), step=step, until=until)
         for name, parts in sorted(by_name.items())
     ]
 
@@ -78,7 +78,7 @@ def _level(kind: SeriesKind, last: timedelta) -> Level:
     )
 
 
-def _row(kind: SeriesKind, name: str, level: Level, points: Points, step: int, until: int) -> HistoryRow:
+def _row(kind: SeriesKind, name: str, *, level: Level, points: Points, step: int, until: int) -> HistoryRow:
     points = {number: values for number, values in points.items() if number <= until}  # later ones: the clock was set back
     if step > 1:
         points = {number * step: values for number, values in history.folded(kind, points, step).items()}

@@ -117,7 +117,7 @@ def list_jobs(session: Session, *, only: JobFilter = JobFilter(), page: Page = F
     columns = Job.__table__.c
     order = Order({"queued_at": columns.queued_at}, unique=columns.id, nature="-queued_at")
     found = order.read(session, query, page)
-    return Slice([_row(row[0]) for row in found.rows], found.next)
+    return Slice([_row(row.Job) for row in found.rows], found.next)
 
 
 def show_job(session: Session, job_id: str, *, scope: Scope = EVERYTHING) -> JobRow:

@@ -61,7 +61,7 @@ class Order:
     """The default order, as in :attr:`Page.order`."""
 
     def read(self, session: Session, query: Select[Any], page: Page) -> Slice[Any]:
-        """Return the page's rows of *query*, each with the values by which it is ordered appended.
+        """Return the page's rows of *query*, each with two more columns: `order_value` and `order_key`.
 
         Raises:
             BadPage: the list has no such order, or the cursor does not belong to it.
@@ -69,8 +69,8 @@ class Order:
         rows = self.rows(session, query, page)
         if len(rows) <= page.limit:
             return Slice(rows, None)
-        *_, value, unique = rows[page.limit - 1]
-        return Slice(rows[: page.limit], cursor(page.order or self.nature, value, unique))
+        last = rows[page.limit - 1]
+        return Slice(rows[: page.limit], cursor(page.order or self.nature, last.order_value, last.order_key))
 
     def rows(self, session: Session, query: Select[Any], page: Page) -> list[Any]:
         """Return the rows as :meth:`read` does, and one more if there are more."""
@@ -83,13 +83,11 @@ class Order:
         column = self.columns[name]
         if page.after:
             value, unique = _read(page.after, wanted, _kind_of(column))
-            query = query.where(self._behind(column, falls, value, unique))
+            beyond = column < value if falls else column > value
+            query = query.where(or_(beyond, and_(column == value, self.unique > unique)))
         query = query.order_by(column.desc() if falls else column, self.unique).limit(page.limit + 1)
-        return list(session.execute(query.add_columns(column, self.unique)).all())
-
-    def _behind(self, column: ColumnElement[Any], falls: bool, value: Any, unique: str) -> ColumnElement[bool]:
-        beyond = column < value if falls else column > value
-        return or_(beyond, and_(column == value, self.unique > unique))
+        placed = query.add_columns(column.label("order_value"), self.unique.label("order_key"))
+        return list(session.execute(placed).all())
 
 
 def cursor(order: str, value: Any, unique: str) -> str:

@@ -57,10 +57,10 @@ def _teams_by_queue(session: Session) -> dict[str, set[str | None]]:
     """Return the teams of each queue. Two statements: teams are few, and workers of one team mostly have the same queues."""
     found: dict[str, set[str | None]] = {}
     open_states = [state.value for state in JobState if not state.is_ended]
-    for queue, team in session.execute(select(Job.queue, Job.team).where(Job.state.in_(open_states)).distinct()):
-        found.setdefault(queue, set()).add(team)
+    for job in session.execute(select(Job.queue, Job.team).where(Job.state.in_(open_states)).distinct()):
+        found.setdefault(job.queue, set()).add(job.team)
     workers = select(Worker.queues, Worker.team).where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
-    for queues, team in session.execute(workers):
-        for queue in queues:
-            found.setdefault(queue, set()).add(team)
+    for worker in session.execute(workers):
+        for queue in worker.queues:
+            found.setdefault(queue, set()).add(worker.team)
     return found

@@ -98,12 +98,16 @@ def loads(session: Session, *, silent_after: timedelta) -> list[Load]:
     waits = _waits(session)
     return [
         Load(
-            depth=depth_of.get(key) or QueueDepth(key[0], 0, 0, 0, None, key[1]),
+            depth=depth_of.get(key) or _empty(*key),
             capacity=serving.get(key, NO_CAPACITY),
             waits=tuple(sorted(waits.get(key, ()))),
         )
         for key in sorted(depth_of.keys() | serving.keys(), key=lambda key: (key[0], key[1] or ""))
     ]
+
+
+def _empty(queue: str, team: str | None) -> QueueDepth:
+    return QueueDepth(queue=queue, queued=0, offered=0, running=0, oldest_queued_at=None, team=team)
 
 
 def _row(name: str, parts: Sequence[Load], rule: QueueRule | None, bundles: Sequence[str] | None) -> QueueRow:
@@ -134,8 +138,8 @@ def _waits(session: Session) -> dict[tuple[str, str | None], list[float]]:
         select(Job.queue, Job.team, Job.queued_at, Job.accepted_at, nth.label("nth")).where(Job.accepted_at >= since).subquery()
     )
     waits: dict[tuple[str, str | None], list[float]] = {}
-    for queue, team, queued_at, accepted_at, _ in session.execute(select(begun).where(begun.c.nth <= MOST_WAITS)):
-        waits.setdefault((queue, team), []).append(max(0.0, (accepted_at - queued_at).total_seconds()))
+    for row in session.execute(select(begun).where(begun.c.nth <= MOST_WAITS)):
+        waits.setdefault((row.queue, row.team), []).append(max(0.0, (row.accepted_at - row.queued_at).total_seconds()))
     return waits
 
 

@@ -58,6 +58,14 @@ def running_of(session: Session, worker_ids: Collection[str], *, scope: Scope) -
     )
     running: dict[str, Running] = {}
     first = select(job).where(job.c.place <= MOST_SHOWN).order_by(job.c.worker_id, job.c.place)
-    for worker_id, *columns, count, _ in session.execute(first):
-        running.setdefault(worker_id, Running([], count)).first.append(RunningJob(*columns))
+    for row in session.execute(first):
+        shown = RunningJob(
+            id=row.id,
+            kind=row.kind,
+            dag_id=row.dag_id,
+            run_id=row.run_id,
+            task_id=row.task_id,
+            map_index=row.map_index,
+        )
+        running.setdefault(row.worker_id, Running([], row.of_worker)).first.append(shown)
     return running

@@ -87,9 +87,9 @@ def capacities(session: Session, *, silent_after: timedelta) -> dict[tuple[str, 
             select(
                 queues,
                 Worker.team,
-                func.sum(case((takes, 1), else_=0)),
-                func.sum(case((takes, bound), else_=0)),
-                func.sum(case((and_(takes, left > 0), left), else_=0)),
+                func.sum(case((takes, 1), else_=0)).label("workers"),
+                func.sum(case((takes, bound), else_=0)).label("slots"),
+                func.sum(case((and_(takes, left > 0), left), else_=0)).label("free_slots"),
             ).select_from(Worker)
         )
         .outerjoin(held, held.c.worker_id == Worker.id)
@@ -97,11 +97,14 @@ def capacities(session: Session, *, silent_after: timedelta) -> dict[tuple[str, 
         .group_by(queues, Worker.team)
     )
     found: dict[tuple[str, str | None], Capacity] = {}
-    for names, team, *sums in session.execute(query):
-        workers, slots, free_slots = map(int, sums)
-        for name in json.loads(names):
-            other = found.get((name, team), NO_CAPACITY)
-            found[name, team] = Capacity(other.workers + workers, other.slots + slots, other.free_slots + free_slots)
+    for row in session.execute(query):
+        for name in json.loads(row.queues):
+            other = found.get((name, row.team), NO_CAPACITY)
+            found[name, row.team] = Capacity(
+                workers=other.workers + int(row.workers),
+                slots=other.slots + int(row.slots),
+                free_slots=other.free_slots + int(row.free_slots),
+            )
     return found
 
 
@@ -117,17 +120,17 @@ def list_serving(session: Session, *, silent_after: timedelta, queue: str | None
             Worker.labels,
             Worker.bundles,
             Worker.capabilities,
-            shown.presence,
-            shown.last_seen,
+            shown.presence.label("presence"),
+            shown.last_seen.label("last_seen"),
             Worker.intent,
             Worker.intent_by,
             Worker.intent_reason,
             Worker.suspended_at,
             Worker.slots,
             Worker.slots_limit,
-            shown.used,
+            shown.used.label("used_slots"),
             Worker.triggers,
-            _used_triggers(),
+            _used_triggers().label("used_triggers"),
             Worker.unfit,
         ).select_from(Worker)
     ).where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
@@ -135,24 +138,24 @@ def list_serving(session: Session, *, silent_after: timedelta, queue: str | None
         query = query.where(contains_item(Worker.queues, json.dumps(queue)))
     return [
         ServingWorker(
-            id=row[0],
-            name=row[1],
-            queues=tuple(row[2]),
-            team=row[3],
-            labels=row[4] or {},
-            bundles=row[5],
-            kinds=frozenset({JobKind.TASK.value, *(row[6] or ())}),
-            presence=row[7],
-            last_seen_at=row[8],
-            intent=row[9],
-            intent_by=row[10],
-            intent_reason=row[11],
-            is_suspended=row[12] is not None,
-            slots=row[13] if row[14] is None else min(row[13], row[14]),
-            used_slots=row[15],
-            triggers=row[16],
-            used_triggers=row[17],
-            unfit=row[18] or "",
+            id=row.id,
+            name=row.name,
+            queues=tuple(row.queues),
+            team=row.team,
+            labels=row.labels or {},
+            bundles=row.bundles,
+            kinds=frozenset({JobKind.TASK.value, *(row.capabilities or ())}),
+            presence=row.presence,
+            last_seen_at=row.last_seen,
+            intent=row.intent,
+            intent_by=row.intent_by,
+            intent_reason=row.intent_reason,
+            is_suspended=row.suspended_at is not None,
+            slots=row.slots if row.slots_limit is None else min(row.slots, row.slots_limit),
+            used_slots=row.used_slots,
+            triggers=row.triggers,
+            used_triggers=row.used_triggers,
+            unfit=row.unfit or "",
         )
         for row in session.execute(query.order_by(Worker.name))
     ]

@@ -40,7 +40,7 @@ def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope
     now = database_now(session)
     next_free = None if any(server.free_slots for server in serving) else _next_free(session, serving, now)
     published = bundles.find_state(session, job.bundle) if job.code_waits and job.bundle else None
-    return explain(job, serving, _before(session, job, now), now, next_free, published)
+    return explain(job, serving, before=_before(session, job, now), now=now, next_free=next_free, published=published)
 
 
 def _describe_state(job: JobRow, now: datetime) -> str:
@@ -56,6 +56,7 @@ def _describe_state(job: JobRow, now: datetime) -> str:
 def explain(
     job: JobRow,
     serving: Sequence[ServingWorker],
+    *,
     before: int,
     now: datetime,
     next_free: timedelta | None = None,
@@ -196,7 +197,9 @@ def _next_free(session: Session, serving: Sequence[ServingWorker], now: datetime
         Job.ended_at >= now - ESTIMATED_FROM, Job.accepted_at.is_not(None), Job.worker_name.in_(names), takes_slots
     )
     last = session.execute(ended.order_by(Job.ended_at.desc()).limit(MOST_ENDED))
-    took = sorted(end - begin for begin, end in last if begin is not None and end is not None)
+    took: list[timedelta] = sorted(
+        row.ended_at - row.accepted_at for row in last if row.accepted_at is not None and row.ended_at is not None
+    )
     running = select(func.min(Job.accepted_at)).where(
         Job.state == JobState.RUNNING.value, Job.worker_name.in_(names), takes_slots
     )

@@ -121,11 +121,10 @@ def list_workers(
     """
     now = database_now(session)
     shown = DerivedColumns(now - silent_after)
-    query = select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker)
-    query = shown.joined(query).where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
+    query = shown.query().where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
     found = shown.order().read(session, query, page)
-    running = running_of(session, [row[0].id for row in found.rows], scope=scope)
-    return Slice([_row(*row[:4], running=running.get(row[0].id, NOTHING)) for row in found.rows], found.next)
+    running = running_of(session, [row.Worker.id for row in found.rows], scope=scope)
+    return Slice([_row(row, running=running.get(row.Worker.id, NOTHING)) for row in found.rows], found.next)
 
 
 def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> WorkerRow:
@@ -135,14 +134,15 @@ def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: 
         NotFound: there is no such worker within *scope*.
     """
     shown = DerivedColumns(database_now(session) - silent_after)
-    query = shown.joined(select(Worker, shown.last_seen, shown.presence, shown.used).select_from(Worker))
-    row = session.execute(query.where(Worker.name == name, Worker.removed_at.is_(None), scope.sees_team(Worker.team))).first()
+    query = shown.query().where(Worker.name == name, Worker.removed_at.is_(None), scope.sees_team(Worker.team))
+    row = session.execute(query).first()
     if row is None:
         raise NotFound(f"there is no worker named {name!r}; `airflow remote workers list` shows all workers")
-    worker_id = row[0].id
+    worker_id = row.Worker.id
     reported = usage.fresh(session, [worker_id]).get(worker_id)
     shown_usage = MachineUsage(**asdict(reported.machine)) if reported else None
-    return replace(_row(*row, running=running_of(session, [worker_id], scope=scope).get(worker_id, NOTHING)), usage=shown_usage)
+    running = running_of(session, [worker_id], scope=scope).get(worker_id, NOTHING)
+    return replace(_row(row, running=running), usage=shown_usage)
 
 
 @dataclass(frozen=True)
@@ -175,15 +175,15 @@ def count_workers(
     online = shown.presence == Presence.ONLINE.value
     bound = case((Worker.slots_limit < Worker.slots, Worker.slots_limit), else_=Worker.slots)
     query = select(
-        func.count(),
-        *(count_where(shown.presence == presence.value) for presence in Presence),
-        count_where(_flagged()),
-        count_where(Worker.unfit.is_not(None)),
-        count_where(online, bound),
-        func.coalesce(func.sum(shown.used), 0),
+        func.count().label("workers"),
+        *(count_where(shown.presence == presence.value).label(presence.value) for presence in Presence),
+        count_where(_flagged()).label("flagged"),
+        count_where(Worker.unfit.is_not(None)).label("unfit"),
+        count_where(online, bound).label("slots"),
+        func.coalesce(func.sum(shown.used), 0).label("used_slots"),
     ).select_from(Worker)
     query = shown.joined(query).where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
-    return FleetCount(*(int(number) for number in session.execute(query).one()))
+    return FleetCount(**{name: int(number) for name, number in session.execute(query).mappings().one().items()})
 
 
 class DerivedColumns:
@@ -202,6 +202,11 @@ class DerivedColumns:
             (self.last_seen >= silent_since, Presence.ONLINE.value),
             else_=Presence.SILENT.value,
         )
+
+    def query(self) -> Any:
+        """Return the query of workers with the columns `last_seen`, `presence` and `used`."""
+        columns = self.last_seen.label("last_seen"), self.presence.label("presence"), self.used.label("used")
+        return self.joined(select(Worker, *columns).select_from(Worker))
 
     def joined(self, query: Any) -> Any:
         return query.outerjoin(WorkerContact, WorkerContact.worker_id == Worker.id)
@@ -260,11 +265,13 @@ def contains_item(column: Any, item: str) -> ColumnElement[bool]:
     return and_(column.is_not(None), or_(*begins))
 
 
-def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any, *, running: Running) -> WorkerRow:
+def _row(row: Any, *, running: Running) -> WorkerRow:
+    """Return what users see of a row of :meth:`DerivedColumns.query`."""
+    worker: Worker = row.Worker
     return WorkerRow(
         id=worker.id,
         name=worker.name,
-        presence=presence,
+        presence=row.presence,
         intent=worker.intent,
         intent_reason=worker.intent_reason,
         intent_by=worker.intent_by,
@@ -277,10 +284,10 @@ def _row(worker: Worker, last_seen: datetime | None, presence: str, used: Any, *
         team=worker.team,
         slots=worker.slots,
         slots_limit=worker.slots_limit,
-        used_slots=used,
+        used_slots=row.used,
         running=running.first,
         running_count=running.count,
-        last_seen_at=last_seen,
+        last_seen_at=row.last_seen,
         created_at=worker.created_at,
         revoked_at=worker.revoked_at,
         suspended_at=worker.suspended_at,

@@ -29,7 +29,12 @@ class Channel:
     """Belongs to the host's event loop; only :meth:`ask` and :meth:`note_lines` may be called from other threads."""
 
     def __init__(
-        self, connector: Connector, hello: Callable[[], frames.HostHello], book: LogBook, receive: Callable[[frames.Frame], None]
+        self,
+        *,
+        connector: Connector,
+        hello: Callable[[], frames.HostHello],
+        book: LogBook,
+        receive: Callable[[frames.Frame], None],
     ) -> None:
         """*receive* is called with every frame that does not concern lines or calls."""
         self.is_connected = False
@@ -109,7 +114,7 @@ class Channel:
                 self._resend()
                 await self._listen(reader)
             except (OSError, asyncio.IncompleteReadError):
-                pass
+                pass  # the daemon has ended: connect to the next one
             except frames.BrokenFrame as error:
                 print(f"trigger host: the daemon sent an invalid frame: {error}", file=sys.stderr)
                 await asyncio.sleep(LONGEST_PAUSE_S)

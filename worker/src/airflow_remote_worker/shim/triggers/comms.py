@@ -157,7 +157,9 @@ class TriggerTransport(httpx.BaseTransport):
         body = request.read()
         if len(body) > MAX_BODY_BYTES:
             return refusal(
-                413, "too-large", explain_too_large(f"the body of {request.method} {path[:200]}", len(body), MAX_BODY_BYTES)
+                413,
+                "too-large",
+                explain_too_large(f"the body of {request.method} {path[:200]}", size=len(body), most=MAX_BODY_BYTES),
             )
         call = frames.TriggerCall(0, running.lease, request.method, path, headers, body)
         answer = self._ask(running, call)

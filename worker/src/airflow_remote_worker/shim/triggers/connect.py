@@ -45,7 +45,7 @@ class Connector(Protocol):
 class DirectConnector:
     """Connects to the daemon's socket itself."""
 
-    def __init__(self, socket_path: str, contact_path: str) -> None:
+    def __init__(self, *, socket_path: str, contact_path: str) -> None:
         self.contact_at = 0.0
         self._socket_path = socket_path
         self._contact_path = contact_path
@@ -89,7 +89,7 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def serve_connections(pair: socket.socket, socket_path: str, contact_path: str) -> None:
+def serve_connections(pair: socket.socket, *, socket_path: str, contact_path: str) -> None:
     """In the parent: connect whenever the child at the other end of *pair* requests it, until the child has exited."""
     with pair:
         while True:

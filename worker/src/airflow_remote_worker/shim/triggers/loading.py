@@ -28,7 +28,7 @@ class CannotLoad(Exception):
 class Loader:
     """Makes triggers of one bundle, with the bundle's code of when the host started."""
 
-    def __init__(self, bundle_path: str, bundle_name: str) -> None:
+    def __init__(self, *, bundle_path: str, bundle_name: str) -> None:
         self._bundle_path = bundle_path
         self._bundle_name = bundle_name
         self._classes: dict[tuple[str, str], type[Any]] = {}
@@ -45,10 +45,10 @@ class Loader:
         Raises:
             BaseException: any error of user code when it is imported or called.
         """
-        trigger_class = self.find_class(workload["classpath"], workload["dag_rel_path"])
+        trigger_class = self.find_class(workload["classpath"], dag_rel_path=workload["dag_rel_path"])
         return trigger_class(**decode_arguments(workload["kwargs"]))
 
-    def find_class(self, classpath: str, dag_rel_path: str) -> type[Any]:
+    def find_class(self, classpath: str, *, dag_rel_path: str) -> type[Any]:
         """Return the class at *classpath*, which may be defined in the Dag file at *dag_rel_path*.
 
         Raises:
@@ -79,7 +79,7 @@ class Loader:
             )
         if dag_rel_path not in self._dag_modules:
             self._dag_modules[dag_rel_path] = self._import_dag_file(dag_rel_path)
-        return _attribute(self._dag_modules[dag_rel_path], name["name"], dag_rel_path)
+        return _attribute(self._dag_modules[dag_rel_path], name["name"], where=dag_rel_path)
 
     def _import_dag_file(self, dag_rel_path: str) -> Any:
         from airflow.dag_processing.dagbag import BundleDagBag
@@ -123,7 +123,7 @@ def _of_module(classpath: str) -> Any:
     module_name, _, name = classpath.rpartition(".")
     if not module_name:
         raise CannotLoad(f"{classpath!r} is not an import path of a class: it names no module")
-    return _attribute(importlib.import_module(module_name), name, module_name)
+    return _attribute(importlib.import_module(module_name), name, where=module_name)
 
 
 def archive_of(bundle: Path, dag_rel_path: str) -> str | None:
@@ -151,10 +151,10 @@ def _of_archive(archive: str, classpath: str) -> Any:
         module = importlib.import_module(module_name)
     finally:
         sys.path.remove(archive)
-    return _attribute(module, name, f"{archive}, module {module_name},")
+    return _attribute(module, name, where=f"{archive}, module {module_name},")
 
 
-def _attribute(module: Any, dotted: str, where: str) -> Any:
+def _attribute(module: Any, dotted: str, *, where: str) -> Any:
     found = module
     for name in dotted.split("."):
         try:

@@ -160,7 +160,7 @@ class LineRouter(io.RawIOBase):
 class PrintRouter(io.TextIOBase):
     """The stdout or stderr of triggers: whole lines go to the log of the printing trigger, as with the Task SDK's tasks."""
 
-    def __init__(self, book: LogBook, beyond: Any, name: str, level: str) -> None:
+    def __init__(self, book: LogBook, beyond: Any, *, name: str, level: str) -> None:
         """*beyond* is the stream for output outside of any trigger."""
         super().__init__()
         self._book = book

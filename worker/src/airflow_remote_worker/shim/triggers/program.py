@@ -47,7 +47,7 @@ def run(host_dir: Path) -> int:
     if spec.run_as_user:
         return _run_as(spec)
     connect.close_all_but({0, 1, 2})
-    return serve(spec, connect.DirectConnector(spec.socket_path, spec.contact_path))
+    return serve(spec, connect.DirectConnector(socket_path=spec.socket_path, contact_path=spec.contact_path))
 
 
 def _run_as(spec: job_files.HostSpec) -> int:
@@ -61,12 +61,12 @@ def _run_as(spec: job_files.HostSpec) -> int:
             become()
             connect.end_with_parent()  # after the change of user, which would clear it
             code = serve(spec, connect.ParentConnector(theirs))
-        except BaseException:
+        except BaseException:  # the child must not return into the parent's code; its stderr is the host's log
             traceback.print_exc()
         finally:
             os._exit(code)
     theirs.close()
-    connect.serve_connections(ours, spec.socket_path, spec.contact_path)
+    connect.serve_connections(ours, socket_path=spec.socket_path, contact_path=spec.contact_path)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
@@ -107,16 +107,16 @@ class HostProgram:
         self._may_leave = asyncio.Event()
         self._idle_since = boottime.now()
         self._book = LogBook()
-        self._channel = Channel(connector, self._hello, self._book, self._receive)
+        self._channel = Channel(connector=connector, hello=self._hello, book=self._book, receive=self._receive)
         self._book.notify = self._channel.note_lines
-        self._loader = Loader(spec.bundle_path, spec.bundle_name)
+        self._loader = Loader(bundle_path=spec.bundle_path, bundle_name=spec.bundle_name)
         self._on_kill_timeout_s = conf.getfloat("triggerer", "on_kill_timeout", fallback=30.0)
         self._runner = Runner(self._loader, self._fire, self._on_kill_timeout_s)
         threshold_s = conf.getfloat("triggerer", "blocked_main_thread_warning_threshold", fallback=0.2)
         self._watchdog = Watchdog(threshold_s, self._report_blocked)
         self._printed = [
-            PrintRouter(self._book, sys.stdout, "task.stdout", "info"),
-            PrintRouter(self._book, sys.stderr, "task.stderr", "error"),
+            PrintRouter(self._book, sys.stdout, name="task.stdout", level="info"),
+            PrintRouter(self._book, sys.stderr, name="task.stderr", level="error"),
         ]
 
     async def run(self) -> None:
@@ -138,7 +138,7 @@ class HostProgram:
         from airflow.sdk.log import configure_logging
 
         configuration.name_host(self._spec.worker_name)
-        configuration.point_at_bundle(self._spec.bundle_path, self._spec.bundle_name)
+        configuration.point_at_bundle(self._spec.bundle_path, bundle_name=self._spec.bundle_name)
         configure_logging(json_output=True, output=LineRouter(self._book))
         sys.stdout, sys.stderr = self._printed
         client = make_client(TriggerTransport(self._channel.ask, self._book))

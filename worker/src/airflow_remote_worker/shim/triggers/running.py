@@ -69,7 +69,7 @@ class Runner:
                 await self._kill(trigger, name)
             raise
         finally:
-            with suppress(Exception):
+            with suppress(Exception):  # Airflow ignores errors of `cleanup`, too
                 await asyncio.wait_for(trigger.cleanup(), CLEANUP_S)
             self._log.info("trigger completed", name=name)
 
@@ -103,7 +103,7 @@ class Runner:
         except (TimeoutError, asyncio.TimeoutError):
             self._log.warning("on_kill() timed out", timeout=self._on_kill_timeout_s, name=name)
         except asyncio.CancelledError:
-            pass
+            pass  # the trigger is being cancelled already
         except Exception:
             self._log.warning("on_kill() raised an exception", name=name, exc_info=True)
 
