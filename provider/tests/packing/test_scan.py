@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import socket
@@ -402,6 +403,21 @@ def test_an_unchanged_scan_of_2000_files_is_quick(root: Path) -> None:
         took.append(time.thread_time() - begun)
         assert again is tree
     assert min(took) < 0.05, took
+
+
+def test_an_unchanged_scan_makes_no_work_for_the_garbage_collector(root: Path) -> None:
+    for number in range(500):
+        write(root, f"dag{number}.py")
+    _, state = scanned(root)
+    scanned(root, state)
+    gc.collect()
+    gc.disable()
+    try:
+        before = gc.get_count()[0]
+        scanned(root, state)
+        assert gc.get_count()[0] - before < 200  # two for each file would start a collection
+    finally:
+        gc.enable()
 
 
 def test_the_executable_bit_is_the_owners() -> None:
