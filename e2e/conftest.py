@@ -172,11 +172,12 @@ def new_worker(home: Path, workers_of: defaultdict[str, list[Worker]]) -> Iterat
         variables: Mapping[str, str] | None = None,
         url: str | None = None,
         environment: Mapping[str, str] | None = None,
+        has_dags: bool = True,
         **more: Any,
     ) -> Worker:
         """Start a worker with *variables* for its tasks and *environment* for itself; *url* is central's, if not *central*'s own.
 
-        *more* are other arguments of :class:`Worker`.
+        Without *has_dags* it fetches the code from central. *more* are other arguments of :class:`Worker`.
         """
         worker = Worker(
             home / name,
@@ -184,7 +185,7 @@ def new_worker(home: Path, workers_of: defaultdict[str, list[Worker]]) -> Iterat
             central=url or central.url,
             token=central.enrolment_token(queues=queues, name_pattern=name),
             slots=slots,
-            bundles={"dags-folder": dags},
+            bundles={"dags-folder": dags} if has_dags else None,
             # Airflow 3.4 kills a task that ignores a stop after this time; 3.3 always after 5 s.
             task_variables={"SITE": name, "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5", **(variables or {})},
             variables=environment,

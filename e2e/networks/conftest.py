@@ -96,7 +96,7 @@ def workers(
         ),
     }
     workers = {
-        way: new_worker(central, way, queues=way, slots=1, url=url, environment=environment)
+        way: new_worker(central, way, queues=way, slots=1, url=url, environment=environment, has_dags=False)
         for way, (url, environment) in ways.items()
     }
     yield workers
