@@ -7,8 +7,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli.words import local_action, option
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_remote_provider.compat import BundleSource
     from airflow_remote_provider.packing.publish import Outcome, Publisher
-    from airflow_remote_provider.packing.watch import Rounds
+    from airflow_remote_provider.packing.watch import Changes, Rounds
 
 LOOK_EVERY_S = 2.0
 """How often to ask for versions that jobs need, while bundles with versions are published."""
@@ -45,11 +47,10 @@ def publish(args: argparse.Namespace) -> None:
     if not every_s >= 1:
         raise SystemExit("--every must be 1 or more")
     sources = _sources(args.names)
-    publisher = _publisher(sources)
     if args.watch:
-        with _ended_by_sigterm():
-            _watch(publisher, every_s)
-    elif not _publish_once(publisher):
+        with _stopped_by_signals() as stop:
+            _watch(_publisher(sources, pause=partial(_end_if, stop)), every_s, stop)
+    elif not _publish_once(_publisher(sources)):
         raise SystemExit(1)
 
 
@@ -71,7 +72,7 @@ def _sources(names: Sequence[str]) -> dict[str, BundleSource]:
     return {name: sources[name] for name in dict.fromkeys(names)} if names else sources
 
 
-def _publisher(sources: dict[str, BundleSource]) -> Publisher:
+def _publisher(sources: dict[str, BundleSource], pause: Callable[[], None] = lambda: None) -> Publisher:
     from airflow_remote_provider.packing.publish import Publisher
     from airflow_remote_provider.packing.scan import Limits
     from airflow_remote_provider.settings import settings
@@ -80,7 +81,7 @@ def _publisher(sources: dict[str, BundleSource]) -> Publisher:
     options = settings()
     limits = Limits(options.tree_files, options.tree_bytes, options.blob_bytes)
     who = f"airflow remote publish on {socket.gethostname()} (process {os.getpid()})"
-    return Publisher(sources, BlobStores(options.blob_store).newest, limits, who=who)
+    return Publisher(sources, BlobStores(options.blob_store).newest, limits, who=who, pause=pause)
 
 
 def _publish_once(publisher: Publisher) -> bool:
@@ -95,37 +96,37 @@ def _publish_once(publisher: Publisher) -> bool:
     return all(outcome.what is not Result.FAILED for outcome in outcomes)
 
 
-def _watch(publisher: Publisher, every_s: float) -> None:
+def _watch(publisher: Publisher, every_s: float, stop: threading.Event) -> None:
     from airflow_remote_provider import compat
     from airflow_remote_provider.packing.watch import Changes, Rounds
 
     rounds = Rounds(publisher, lambda: list(publisher.sources))
     local = [path for source in publisher.sources.values() if source.is_local and (path := source.path()) is not None]
-    changes = Changes(local)
+    changes = Changes(local, stop)
     has_versions = any(source.is_versioned for source in publisher.sources.values())
     assigned: frozenset[str] | None = None
     cleaned_at = time.monotonic()
     try:
-        while True:
+        while not stop.is_set():
             with contextlib.suppress(_Unavailable), _retried():
                 for outcome in rounds.run():
                     _print(outcome, only_news=True)
                 assigned = _tell(rounds, publisher, assigned)
-            _wait(rounds, changes, every_s, LOOK_EVERY_S if has_versions else every_s)
+            _wait(rounds, changes, stop, every_s, LOOK_EVERY_S if has_versions else every_s)
             if has_versions and time.monotonic() - cleaned_at > CLEANED_EVERY_S:
                 cleaned_at = time.monotonic()
                 compat.remove_old_versions()
-    except KeyboardInterrupt:
+    except _Stopped:
         pass
     finally:
         with contextlib.suppress(_Unavailable), _retried():
             rounds.leave()
 
 
-def _wait(rounds: Rounds, changes: Any, every_s: float, look_every_s: float) -> None:
+def _wait(rounds: Rounds, changes: Changes, stop: threading.Event, every_s: float, look_every_s: float) -> None:
     """Wait for a change of a file, for news, or for the next turn."""
     until = time.monotonic() + every_s
-    while (left := until - time.monotonic()) > 0:
+    while (left := until - time.monotonic()) > 0 and not stop.is_set():
         if rounds.has_news or changes.wait(min(left, look_every_s)):
             return
         if look_every_s < every_s:
@@ -192,15 +193,31 @@ def _explained() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+class _Stopped(BaseException):
+    """A signal asked to end, and this is a place to do so. Not an `Exception`: it is no failure of a bundle."""
+
+
+def _end_if(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise _Stopped
+
+
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, with which a container ends, give up the duties as Ctrl-C does."""
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets, and SIGTERM, with which a container ends. A second signal ends the process at once.
+
+    An exception in the handler could come within a transaction, whose lock would then last longer than the process wants to.
+    """
+    stop = threading.Event()
 
     def end(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

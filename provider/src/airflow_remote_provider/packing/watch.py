@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import timedelta
@@ -152,18 +153,20 @@ class Rounds:
 class Changes:
     """Notices changes of files below directories, where the operating system reports them."""
 
-    def __init__(self, directories: Collection[Path]) -> None:
+    def __init__(self, directories: Collection[Path], stop: threading.Event | None = None) -> None:
+        """*stop* ends a wait, within half a second."""
         self._directories = directories
+        self._stop = stop or threading.Event()
         self._watch: Iterator[Any] | None = None
         self._again_at = 0.0
 
     def wait(self, seconds: float) -> bool:
         """Wait for a change; return whether there was one within *seconds*. Blocks."""
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        while (left := until - time.monotonic()) > 0 and not self._stop.is_set():
             watch = self._opened()
             if watch is None:
-                time.sleep(left)
+                self._stop.wait(left)
                 return False
             try:
                 if next(watch, None):
