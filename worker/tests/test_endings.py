@@ -174,7 +174,7 @@ def test_a_stored_offer_starts_if_central_still_wants_it(
     central: FakeCentral, worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as cut_off:
-        cut_off.setattr(supervisor, "prepare", lambda job, site, contact_at: anyio.sleep_forever())
+        cut_off.setattr(supervisor, "prepare", lambda job, site, **more: anyio.sleep_forever())
         worker.start()
         job_id = worker.enqueue("run\nlog once\nexit 0")
         eventually(lambda: list(worker.state.jobs.glob(f"{job_id}.*/offer.json.copy")))

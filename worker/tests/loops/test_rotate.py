@@ -181,13 +181,14 @@ def test_a_credential_without_expiry_is_replaced_only_on_request(clock: HandCloc
 
 def test_a_daemon_replaces_its_credential_when_it_is_due(worker: RunningWorker, tmp_path: Path) -> None:
     """Repeatedly, with and without jobs; no worker is flagged."""
-    with FakeCentral(timing=Timing(credential_s=2.0)) as central:
+    # Long enough that no credential ends while a busy machine lets the daemon wait.
+    with FakeCentral(timing=Timing(credential_s=8.0)) as central:
         worker.central, worker.config = central, msgspec.structs.replace(worker.config, central=central.url)
         worker.join()
         first = worker.state.membership().credential
         worker.start()
-        second = eventually(lambda: (now := worker.state.membership().credential) != first and now)
-        eventually(lambda: worker.state.membership().credential not in (first, second))
+        second = eventually(lambda: (now := worker.state.membership().credential) != first and now, 60)
+        eventually(lambda: worker.state.membership().credential not in (first, second), 60)
         job = worker.enqueue("run\nlog hello\nexit 0")
         central.wait_for_state(job, *ENDED)
         assert not central.is_flagged("w1")
