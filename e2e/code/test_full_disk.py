@@ -33,9 +33,9 @@ def test_code_that_does_not_fit_waits_for_room(pushing: Pushing, new_empty_worke
     try:
         pushing.write("no_room.py", dag_source("no_room", "no-room", "return 'fits now'"))
         pushing.parse("no_room")
-        before = wait_until_published(pushing, "dags-folder")["scanned_at"]
+        before = wait_until_published(pushing, "dags-folder", timeout_s=120)["scanned_at"]
         wait_until(
-            lambda: wait_until_published(pushing, "dags-folder")["scanned_at"] != before, timeout_s=60, what="it is published"
+            lambda: wait_until_published(pushing, "dags-folder")["scanned_at"] != before, timeout_s=120, what="it is published"
         )
         worker = new_empty_worker("no-room", settings=f'[code]\npath = "{disk}/code"')
         daemon = worker.pid

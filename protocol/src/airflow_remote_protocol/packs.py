@@ -34,6 +34,7 @@ HEADER = "airflow-remote-pack 1"
 MAX_HEADER_BYTES = 300
 LZMA_FROM_BYTES = 64 << 10
 """Smaller blobs gain nothing from LZMA."""
+SQUEEZABLE = 0.95
 LZMA_DICTIONARY_BYTES = 4 << 20
 """What a decoder needs in memory, besides some KiB."""
 CHUNK_BYTES = 256 << 10
@@ -55,8 +56,10 @@ class Encoding(IntEnum):
 
 def encode_blob(data: bytes) -> tuple[Encoding, bytes]:
     """Return *data* in the encoding that makes it smallest."""
-    candidates = [(Encoding.RAW, data), (Encoding.DEFLATE, _deflate(data))]
-    if lzma is not None and len(data) >= LZMA_FROM_BYTES:
+    deflated = _deflate(data)
+    candidates = [(Encoding.RAW, data), (Encoding.DEFLATE, deflated)]
+    # What deflate can't make smaller (archives, images) LZMA can't either, and it needs ten times as long to find out.
+    if lzma is not None and len(data) >= LZMA_FROM_BYTES and len(deflated) < len(data) * SQUEEZABLE:
         candidates.append((Encoding.LZMA, lzma.compress(data, format=lzma.FORMAT_RAW, filters=_filters(lzma))))
     return min(candidates, key=lambda candidate: len(candidate[1]))
 
