@@ -258,6 +258,7 @@ def test_queues_are_listed_with_their_depth(run: Callable[..., str]) -> None:
         "WAIT_P50_S",
         "WAIT_P95_S",
         "LOST_AFTER_S",
+        "BUNDLES",
         "CHANGED_BY",
     ]
 
