@@ -32,6 +32,8 @@ class Taken:
     epoch: int
     kind: str
     workload: dict[str, Any]
+    tree: str | None = None
+    """The digest of the tree that it runs."""
 
     @property
     def ti(self) -> dict[str, Any]:
@@ -58,7 +60,7 @@ class HostileWorker:
             "instance_id": uuid.uuid4().hex,
             "boot_id": uuid.uuid4().hex,
             "protocol": "1.0",
-            "capabilities": ["task", "callback", "trigger"],
+            "capabilities": ["task", "callback", "trigger", "bundles"],
             "slots": 8,
             "triggers": triggers,
             "facts": {},
@@ -83,7 +85,9 @@ class HostileWorker:
             return bool(offers)
 
         wait_until(polled, timeout_s=timeout_s, what=f"{self.name} is offered a job")
-        taken = Taken(offers[0]["job_id"], offers[0]["epoch"], offers[0]["kind"], offers[0]["workload"])
+        offer = offers[0]
+        tree = (offer.get("tree") or {}).get("digest")
+        taken = Taken(offer["job_id"], offer["epoch"], offer["kind"], offer["workload"], tree)
         self._held.append(taken)
         return taken
 
