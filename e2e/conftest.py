@@ -27,7 +27,7 @@ from testkit.worker import Worker
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 ELSEWHERE = "elsewhere"
-"""A bundle that only central has."""
+"""A bundle that only central has, and can't publish."""
 
 PARALLELISM = 4
 """`[core] parallelism` of the redundant deployment."""
@@ -95,6 +95,7 @@ def workers_of() -> defaultdict[str, list[Worker]]:
 def central(home: Path, postgres_server: PostgresServer, workers_of: dict[str, list[Worker]]) -> Iterator[Airflow]:
     dags = _copy_dags(home / "central-dags")
     elsewhere = Path(shutil.copytree(ROOT / "e2e/dags_elsewhere", home / "central-elsewhere"))
+    (elsewhere / "outside.txt").symlink_to("/etc/hostname")  # which keeps this bundle from being published
     local = "airflow.dag_processing.bundles.local.LocalDagBundle"
     bundles = [
         {"name": name, "classpath": local, "kwargs": {"path": str(path)}}

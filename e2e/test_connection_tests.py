@@ -27,8 +27,13 @@ def test_a_connection_is_tested_at_the_site(central: Airflow, worker: Worker, tm
     missing = _try(central, "missing_share", conn_type="fs", extra=f'{{"path": "{tmp_path}/nothing"}}', password="pass-word-77")
     assert missing["state"] == "failed", missing
     assert str(tmp_path) in missing["result_message"]
-    jobs = [job for job in central.remote_api("jobs") if job["kind"] == "connection-test"]
-    assert {(job["state"], job["worker"]) for job in jobs} == {("succeeded", worker.name)}
+    # Airflow has the result before the job's report has arrived.
+    wait_until(
+        lambda: {(job["state"], job["worker"]) for job in central.remote_api("jobs") if job["kind"] == "connection-test"}
+        == {("succeeded", worker.name)},
+        timeout_s=30,
+        what="the jobs of both tests have succeeded",
+    )
     for log in (central.log_folder / "connection_tests").iterdir():
         assert "pass-word-77" not in log.read_text()
     assert not any("pass-word-77" in log.read_text() for log in worker.task_logs())

@@ -12,6 +12,7 @@ import { size } from "./format";
 import type { Job, Listed, Waiting } from "./types";
 import { useLive, type Pace } from "./useLive";
 import { words } from "./words";
+import { ERROR_TEXT } from "./colors";
 
 /** What Airflow's page passes of the task instance that it shows. A task that is not mapped has no index, or -1. */
 export interface TaskProps {
@@ -70,7 +71,7 @@ function NewestTry({ job }: { job: Job }) {
     { label: fields.bundle, value: job.bundle ? <FleetLink query={{ tab: "bundles", bundle: job.bundle }}>{job.bundle}</FleetLink> : null },
     { label: fields.bundleVersion, value: job.bundle_version },
     { label: fields.tree, value: job.tree ? <TreeName digest={job.tree} /> : null },
-    { label: task.code, value: job.site_code ? <Text color="fg.error">{task.codeDiffers(job.worker ?? "", job.site_code.slice(0, 8))}</Text> : null },
+    { label: task.code, value: job.site_code ? <Text color={ERROR_TEXT}>{task.codeDiffers(job.worker ?? "", job.site_code.slice(0, 8))}</Text> : null },
     { label: fields.slots, value: job.slots === 1 ? null : String(job.slots) },
   ];
   return (

@@ -4,13 +4,14 @@ import { Box, HStack, Spinner, Text } from "@chakra-ui/react";
 import type { ReactNode } from "react";
 import type { Problem } from "../api";
 import { words } from "../words";
+import { ERROR_TEXT } from "../colors";
 
 /** Show why reading or changing something failed. Rows that were read before stay beside it. */
 export function ErrorNotice({ problem }: { problem: Problem | undefined }) {
   if (!problem) return null;
   return (
     <Box bg="bg.error" borderColor="border.error" borderRadius="md" borderWidth="1px" p="2" role="alert">
-      <Text color="fg.error">{problem.message}</Text>
+      <Text color={ERROR_TEXT}>{problem.message}</Text>
     </Box>
   );
 }

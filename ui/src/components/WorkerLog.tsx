@@ -7,6 +7,7 @@ import type { LogLine, LogLines } from "../types";
 import { useLive } from "../useLive";
 import { words } from "../words";
 import { EmptyNotice, ErrorNotice } from "./Notices";
+import { ERROR_TEXT } from "../colors";
 
 /** The page drops older lines; the download has them. */
 const MAX_LINES = 2000;
@@ -89,7 +90,7 @@ function Lines({ name, contains, level }: { name: string; contains: string; leve
           tabIndex={0}
         >
           {shown.map((line, nth) => (
-            <Text color={line.level === "error" || line.level === "critical" ? "fg.error" : "fg"} key={nth} whiteSpace="pre-wrap">
+            <Text color={line.level === "error" || line.level === "critical" ? ERROR_TEXT : "fg"} key={nth} whiteSpace="pre-wrap">
               {`${line.at} ${line.level.toUpperCase()} ${line.logger ? `${line.logger}: ` : ""}${line.text.join("\n    ")}`.trim()}
             </Text>
           ))}

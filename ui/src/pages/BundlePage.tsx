@@ -16,6 +16,7 @@ import { useLive } from "../useLive";
 import { useNow } from "../useNow";
 import { words } from "../words";
 import { filesOf, Publisher } from "./Bundles";
+import { ERROR_TEXT } from "../colors";
 
 export function BundlePage({ name, me }: { name: string; me: Me | undefined }) {
   const address = useAddress();
@@ -68,7 +69,7 @@ function BundleFacts({ bundle }: { bundle: Bundle }) {
   const { fields, notes, workersOf } = words();
   const facts: Fact[] = [
     { label: fields.publisher, value: <Publisher bundle={bundle} /> },
-    { label: fields.trouble, value: bundle.trouble ? <Text color="fg.error">{bundle.trouble}</Text> : null },
+    { label: fields.trouble, value: bundle.trouble ? <Text color={ERROR_TEXT}>{bundle.trouble}</Text> : null },
     { label: fields.version, value: bundle.version },
     { label: fields.tree, value: bundle.tree === null ? notes.unpublished : <TreeName digest={bundle.tree} /> },
     { label: fields.size, value: filesOf(bundle) },
@@ -110,7 +111,7 @@ function EditionTrouble({ edition }: { edition: Edition }) {
   return (
     <Box fontSize="xs">
       {edition.wanted_at === null ? null : <Text>{words().wanted(relative(edition.wanted_at, now))}</Text>}
-      <Text color="fg.error">{edition.trouble}</Text>
+      <Text color={ERROR_TEXT}>{edition.trouble}</Text>
     </Box>
   );
 }

@@ -12,6 +12,7 @@ import type { Bundle, Listed, Me } from "../types";
 import { useAddress, type Address } from "../useAddress";
 import { useLive } from "../useLive";
 import { words } from "../words";
+import { ERROR_TEXT } from "../colors";
 
 export function Bundles({ me }: { me: Me | undefined }) {
   const address = useAddress();
@@ -57,7 +58,7 @@ function columnsOf(set: Address["set"], mayManage: boolean, onDone: () => void):
       name: "trouble",
       title: fields.trouble,
       cell: (bundle) => (
-        <Text color="fg.error" fontSize="xs">
+        <Text color={ERROR_TEXT} fontSize="xs">
           {bundle.trouble}
         </Text>
       ),

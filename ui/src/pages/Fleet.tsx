@@ -21,6 +21,7 @@ import { usePagedList } from "../usePagedList";
 import { useLive } from "../useLive";
 import { words } from "../words";
 import { Join } from "./Join";
+import { ERROR_TEXT } from "../colors";
 
 const FILTERS = ["text", "presence", "intent", "queue", "label", "version", "flagged"] as const;
 
@@ -112,7 +113,7 @@ function columnsOf(set: Address["set"]): Column<Worker>[] {
     { name: "version", title: fields.version, from: "xl", cell: (worker) => worker.facts["version"] ?? "" },
     { name: "seen", title: fields.lastSeen, order: "last_seen_at", from: "sm", cell: (worker) => <RelativeTime time={worker.last_seen_at} /> },
     { name: "clock", title: fields.clock, from: "lg", cell: (worker) => (worker.clock_off_s === null ? "" : words().ahead(worker.clock_off_s)) },
-    { name: "alarm", title: fields.alarm, cell: (worker) => <Text color="fg.error" fontSize="xs">{[worker.unfit, worker.alarm].filter(Boolean).join(" · ")}</Text> },
+    { name: "alarm", title: fields.alarm, cell: (worker) => <Text color={ERROR_TEXT} fontSize="xs">{[worker.unfit, worker.alarm].filter(Boolean).join(" · ")}</Text> },
   ];
 }
 

@@ -22,6 +22,7 @@ import type { Access, AuditEntry, Job, Listed, Me, Worker } from "../types";
 import { useAddress } from "../useAddress";
 import { useLive } from "../useLive";
 import { words } from "../words";
+import { ERROR_TEXT } from "../colors";
 
 export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
   const address = useAddress();
@@ -123,7 +124,7 @@ function WorkerFacts({ worker }: { worker: Worker }) {
     { label: fields.team, value: worker.team },
     { label: fields.lastSeen, value: <RelativeTime time={worker.last_seen_at} /> },
     { label: fields.clock, value: worker.clock_off_s === null ? null : words().ahead(worker.clock_off_s) },
-    { label: fields.unfit, value: worker.unfit ? <Text color="fg.error">{worker.unfit}</Text> : null },
+    { label: fields.unfit, value: worker.unfit ? <Text color={ERROR_TEXT}>{worker.unfit}</Text> : null },
     { label: fields.alarm, value: worker.alarm },
     { label: fields.host, value: reported["hostname"] },
     { label: fields.system, value: [reported["os"], reported["arch"], reported["python"]].filter(Boolean).join(", ") },
