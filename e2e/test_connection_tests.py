@@ -29,8 +29,10 @@ def test_a_connection_is_tested_at_the_site(central: Airflow, worker: Worker, tm
     assert str(tmp_path) in missing["result_message"]
     # Airflow has the result before the job's report has arrived.
     wait_until(
-        lambda: {(job["state"], job["worker"]) for job in central.remote_api("jobs") if job["kind"] == "connection-test"}
-        == {("succeeded", worker.name)},
+        lambda: (
+            {(job["state"], job["worker"]) for job in central.remote_api("jobs") if job["kind"] == "connection-test"}
+            == {("succeeded", worker.name)}
+        ),
         timeout_s=30,
         what="the jobs of both tests have succeeded",
     )
