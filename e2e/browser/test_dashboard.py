@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from e2e.conftest import NewWorker
 from testkit.processes import wait_until
@@ -19,7 +19,7 @@ from .conftest import OpenPage, serious_problems
 BELOW = "/factory/airflow"
 
 
-def _row(page: Page, name: str) -> object:
+def _row(page: Page, name: str) -> Locator:
     return page.get_by_role("row").filter(has=page.get_by_role("button", name=name, exact=True))
 
 
@@ -186,4 +186,25 @@ def test_the_tabs_have_no_serious_accessibility_problems(open_page: OpenPage, wo
 def test_a_workers_page_has_no_serious_accessibility_problems(open_page: OpenPage, worker: Worker) -> None:
     page = open_page("op", f"?worker={worker.name}")
     expect(page.get_by_role("log")).to_contain_text("session open")
+    assert serious_problems(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_faults_of_a_worker_are_readable(open_page: OpenPage, worker: Worker, scheme: str) -> None:
+    def add_faults(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        for row in found.get("items", [found]):
+            row |= {"alarm": "two copies of it call", "unfit": "its runtime has no Task SDK"}
+        route.fulfill(response=answer, json=found)
+
+    page = open_page("op", scheme=scheme)
+    page.route(re.compile(r"/remote/ui/v1/workers(\?|/[^/]+$)"), add_faults)
+    page.reload()
+    row = _row(page, worker.name)
+    expect(row).to_contain_text("its runtime has no Task SDK · two copies of it call")
+    assert serious_problems(page) == []
+    row.get_by_role("button", name=worker.name, exact=True).click()
+    expect(page.get_by_text("its runtime has no Task SDK")).to_be_visible()
+    expect(page.get_by_text("two copies of it call")).to_be_visible()
     assert serious_problems(page) == []

@@ -153,7 +153,8 @@ class LedgerExecutor(VersionedExecutor):
         new = [self._make_job_or_error(session, item, defaults, rules) for item in items]
         patience = timedelta(seconds=settings().publish_patience_seconds)
         good = [job for job in new if isinstance(job, NewJob)]
-        jobs.enqueue(session, code.set_code(session, good, patience=patience, is_awaited=settings().publish == "auto"))
+        is_awaited = settings().publish == "auto"
+        jobs.enqueue(session, code.set_code(session, good, sources, patience=patience, is_awaited=is_awaited))
         return new
 
     def _refuse(self, key: WorkloadKey, why: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -66,11 +66,15 @@ SITE = Choice()
 """The site must have the code, because central does not publish its bundle."""
 
 
-def choose(session: Session, needs: Sequence[CodeNeed]) -> list[Choice]:
-    """Return the code for each job. One statement for all sources, and one or two for each bundle."""
-    sources = compat.parsed_sources(
-        session, {need.dag_version for need in needs if need.dag_version is not None and not need.version}
-    )
+def choose(session: Session, needs: Sequence[CodeNeed], sources: Mapping[UUID, ParsedSource] | None = None) -> list[Choice]:
+    """Return the code for each job. One or two statements for each bundle, and one for all sources if *sources* is None.
+
+    *sources*: what Airflow has parsed for each version of a Dag, read just now.
+    """
+    if sources is None:
+        sources = compat.parsed_sources(
+            session, {need.dag_version for need in needs if need.dag_version is not None and not need.version}
+        )
     newest: dict[str, Sequence[PublishedTree]] = {}
     versions: dict[tuple[str, str], Choice] = {}
     choices = []
@@ -115,15 +119,23 @@ def _choose_newest(session: Session, need: CodeNeed, published: Sequence[Publish
     return Choice(waits_for=what, newest=newest.tree)
 
 
-def set_code(session: Session, new: Sequence[NewJob], *, patience: timedelta, is_awaited: bool) -> list[NewJob]:
+def set_code(
+    session: Session,
+    new: Sequence[NewJob],
+    sources: Mapping[UUID, ParsedSource] | None = None,
+    *,
+    patience: timedelta,
+    is_awaited: bool,
+) -> list[NewJob]:
     """Return *new* with the information whether each job waits for code, and ask the publishers for that code.
 
     Args:
+        sources: as for :func:`choose`.
         patience: how long a job waits for newer code before it runs the newest that is published.
         is_awaited: whether a bundle of which no publisher has said anything yet will be published soon.
     """
     needs = {job.job_id: need for job in new if (need := need_of(job)) is not None and job.tree is None}
-    choices = dict(zip(needs, choose(session, list(needs.values())), strict=True))
+    choices = dict(zip(needs, choose(session, list(needs.values()), sources), strict=True))
     waiting = [job_id for job_id, choice in choices.items() if choice.waits_for]
     if waiting:
         # The bundles' rows are locked now, so whatever is published later also finds these jobs. Look once more for the rest.

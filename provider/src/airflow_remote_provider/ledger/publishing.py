@@ -69,7 +69,7 @@ def note_unchanged(session: Session, digests: Mapping[str, str], ago: Callable[[
     """
     scanned_at = when_begun(session, ago)
     rows = session.execute(select(BundleRow.name, BundleRow.tree).where(BundleRow.name.in_(list(digests))))
-    same = {name for name, tree in rows if digests[name] == tree}
+    same = {row.name for row in rows if digests[row.name] == row.tree}
     for name in sorted(same):
         bundles.note_scan(session, name, scanned_at, publisher=publisher)
     return set(digests) - same
@@ -96,6 +96,6 @@ def _wanted(session: Session) -> tuple[set[str], dict[str, list[str]]]:
         Edition.kind == BUNDLE, Edition.tree.is_(None), Edition.wanted_at.is_not(None), Edition.version != ""
     )
     versions: dict[str, list[str]] = {}
-    for name, version in session.execute(query.order_by(Edition.wanted_at, Edition.id)):
-        versions.setdefault(name, []).append(version)
+    for row in session.execute(query.order_by(Edition.wanted_at, Edition.id)):
+        versions.setdefault(row.name, []).append(row.version)
     return asked, versions

@@ -147,7 +147,7 @@ class BundleRules:
 def bundle_rules(session: Session) -> BundleRules:
     """Return the rules of all queues. A handful of rows."""
     rows = session.execute(select(Queue.name, Queue.bundles).where(Queue.bundles.is_not(None)))
-    return BundleRules({name: tuple(globs or ()) for name, globs in rows})
+    return BundleRules({row.name: tuple(row.bundles or ()) for row in rows})
 
 
 def set_bundles(session: Session, queue: str, bundles: Sequence[str] | None, *, by: str) -> None:

@@ -366,11 +366,11 @@ def _lock_unused(session: Session, seen_before: datetime) -> dict[str, bytes]:
     found: list[str] = []
     files = 0
     oldest_first = select(TreeRow.digest, TreeRow.files).where(unused).order_by(TreeRow.seen_at, TreeRow.digest).limit(BATCH)
-    for digest, count in session.execute(oldest_first):
-        if found and files + count > SWEPT_FILES:
+    for row in session.execute(oldest_first):
+        if found and files + row.files > SWEPT_FILES:
             break
-        found.append(digest)
-        files += count
+        found.append(row.digest)
+        files += row.files
     if not found:
         return {}
     locked = session.scalars(
@@ -381,7 +381,7 @@ def _lock_unused(session: Session, seen_before: datetime) -> dict[str, bytes]:
     ).all()
     # In a statement of its own, which sees what was committed before the locks were granted.
     query = select(TreeRow.digest, TreeRow.manifest).where(TreeRow.digest.in_(locked), unused)
-    return {digest: manifest for digest, manifest in session.execute(query)}
+    return {row.digest: row.manifest for row in session.execute(query)}
 
 
 def _delete(session: Session, dead: dict[str, bytes], seen_before: datetime) -> list[str]:

@@ -223,14 +223,14 @@ def _summary(
 def _shapes(session: Session, digests: Collection[str]) -> dict[str, tuple[int, int]]:
     """Return the number of files and the size of trees."""
     query = select(TreeRow.digest, TreeRow.files, TreeRow.bytes).where(TreeRow.digest.in_(list(digests)))
-    return {digest: (files, size) for digest, files, size in session.execute(query)} if digests else {}
+    return {row.digest: (row.files, row.bytes) for row in session.execute(query)} if digests else {}
 
 
 def _versions(session: Session, digests: Collection[str]) -> dict[tuple[str, str], str]:
     """Return the newest version of each bundle and tree."""
     query = select(Edition.name, Edition.tree, Edition.version).where(Edition.kind == BUNDLE, Edition.tree.in_(list(digests)))
     rows = session.execute(query.order_by(Edition.published_at, Edition.id)) if digests else ()
-    return {(name, tree or ""): version for name, tree, version in rows}
+    return {(row.name, row.tree or ""): row.version for row in rows}
 
 
 def _editions(session: Session, name: str) -> list[Edition]:
@@ -241,14 +241,16 @@ def _editions(session: Session, name: str) -> list[Edition]:
 
 
 def _waiting(session: Session, scope: Scope) -> dict[str, int]:
-    query = select(Job.bundle, func.count()).where(Job.state == JobState.QUEUED.value, Job.code_waits, Job.bundle.is_not(None))
+    query = select(Job.bundle, func.count().label("jobs")).where(
+        Job.state == JobState.QUEUED.value, Job.code_waits, Job.bundle.is_not(None)
+    )
     rows = session.execute(query.where(scope.sees_team(Job.team)).group_by(Job.bundle))
-    return {bundle or "": count for bundle, count in rows}
+    return {row.bundle or "": row.jobs for row in rows}
 
 
 def _jobs(session: Session, digests: Collection[str]) -> dict[str, int]:
-    query = select(Job.tree, func.count()).where(Job.state.in_(OPEN), Job.tree.in_(list(digests))).group_by(Job.tree)
-    return {tree or "": count for tree, count in session.execute(query)} if digests else {}
+    counted = select(Job.tree, func.count().label("jobs")).where(Job.state.in_(OPEN), Job.tree.in_(list(digests)))
+    return {row.tree or "": row.jobs for row in session.execute(counted.group_by(Job.tree))} if digests else {}
 
 
 def _inventories(session: Session, scope: Scope) -> dict[str, list[str]]:
@@ -256,7 +258,7 @@ def _inventories(session: Session, scope: Scope) -> dict[str, list[str]]:
     query = select(Worker.name, Worker.inventory).where(
         Worker.inventory.is_not(None), Worker.removed_at.is_(None), Worker.revoked_at.is_(None), scope.sees_team(Worker.team)
     )
-    return {name: inventory for name, inventory in session.execute(query) if inventory}
+    return {row.name: row.inventory for row in session.execute(query) if row.inventory}
 
 
 def _holders(inventories: dict[str, list[str]], newest_first: list[str], newest: str | None) -> list[BundleHolder]:

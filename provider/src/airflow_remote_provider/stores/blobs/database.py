@@ -79,8 +79,7 @@ def _load(session: Session, pieces: Sequence[Piece]) -> dict[tuple[str, int], by
             query = select(BlobPart.place, BlobPart.data).where(
                 BlobPart.place.in_(places[begin : begin + BATCH]), BlobPart.number == number
             )
-            for place, data in session.execute(query):
-                found[place, number] = data
+            found |= {(row.place, number): row.data for row in session.execute(query)}
     return found
 
 
