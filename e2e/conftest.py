@@ -44,6 +44,23 @@ NEEDED = pytest.StashKey[frozenset[str]]()
 NewWorker = Callable[..., Worker]
 
 
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def pytest_group_items(items: list[pytest.Item]) -> None:
+    """Note which deployments each file needs, and group the tests for pytest-xdist (`--dist loadgroup`).
+
+    The files of a group run in one process, so that its deployment starts once. The files of `central` are half of all tests, so
+    each is a group of its own.
+    """
+    needed: defaultdict[Path, set[str]] = defaultdict(set)
+    ours = [item for item in items if isinstance(item, pytest.Function) and HERE in item.path.parents]
+    for item in ours:
+        needed[item.path] |= {*SHARED} & {*item.fixturenames}
+    for item in ours:
+        item.stash[NEEDED] = frozenset(needed[item.path])
+        others = sorted(needed[item.path] - {"central"})
+        item.add_marker(pytest.mark.xdist_group(others[0] if others else str(item.path.relative_to(HERE))))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files that share a deployment beside each other, those with many tests first, so that processes end together.
@@ -51,11 +68,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytest-xdist keeps this order with `--no-loadscope-reorder`.
     """
     ours = [item for item in items if isinstance(item, pytest.Function) and HERE in item.path.parents]
-    needed: defaultdict[Path, set[str]] = defaultdict(set)
-    for item in ours:
-        needed[item.path] |= {*SHARED} & {*item.fixturenames}
-    for item in ours:
-        item.stash[NEEDED] = frozenset(needed[item.path])
     tests = Counter(item.path for item in ours)
     others = [item for item in items if NEEDED not in item.stash]
     items[:] = others + sorted(ours, key=lambda item: (_place(item.stash[NEEDED]), -tests[item.path], item.path))

@@ -126,6 +126,7 @@ def request(session: Session, name: str) -> None:
     """Ask the bundle's publisher to publish it now."""
     bundle = _lock(session, name)
     bundle.wanted_at = database_now(session)
+    wake(session, Topic.PUBLISH)
 
 
 def want_version(session: Session, name: str, version: str) -> None:

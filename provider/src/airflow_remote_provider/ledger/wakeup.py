@@ -27,6 +27,8 @@ class Topic(str, Enum):
     """Jobs must be stopped."""
     WORKER = "worker"
     """A worker's row changed: intent, rights, session, credential."""
+    PUBLISH = "publish"
+    """A user or a job asks to publish a bundle now."""
 
 
 def wake(session: Session, topic: Topic) -> None:

@@ -42,7 +42,7 @@ from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.registry import Registry
 from airflow_remote_provider.definitions.needs import encode_labels
-from airflow_remote_provider.ledger import dispatch, ended_tasks, rotation, sessions, suspension, workers
+from airflow_remote_provider.ledger import bundles, dispatch, ended_tasks, rotation, sessions, suspension, workers
 from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.models import Job, Worker, WorkerContact
 from airflow_remote_provider.settings import settings
@@ -58,7 +58,15 @@ class Bench:
         self.registry = Registry(pool)
         self.work_seen = 0
         self.stops_seen = 0
-        self.dispatcher = Dispatcher(pool, self.registry, settings(), on_work=self._count_work, on_stop=self._count_stop)
+        self.published = asyncio.Event()
+        self.dispatcher = Dispatcher(
+            pool,
+            self.registry,
+            settings(),
+            on_work=self._count_work,
+            on_stop=self._count_stop,
+            on_publish=self.published.set,
+        )
 
     def _count_work(self) -> None:
         self.work_seen += 1
@@ -560,6 +568,22 @@ def test_a_job_reaches_a_poll_that_is_parked_at_another_process(on_postgres: Eng
 
     with ServedCentral() as first, ServedCentral() as second:
         asyncio.run(check(first, second))
+
+
+def test_a_request_to_publish_reaches_the_other_processes(on_postgres: Engine) -> None:
+    async def check(bench: Bench) -> None:
+        while not bench.dispatcher._listener.is_listening:
+            await asyncio.sleep(0.02)
+        bench.published.clear()
+        await _in_thread(_request_bundle, "etl")
+        await asyncio.wait_for(bench.published.wait(), 30)
+
+    _run(check)
+
+
+def _request_bundle(name: str) -> None:
+    with compat.transaction() as session:
+        bundles.request(session, name)
 
 
 def test_polls_at_two_processes_share_the_work_and_nothing_is_offered_twice(on_postgres: Engine) -> None:

@@ -89,6 +89,22 @@ def test_local_bundles_are_published_at_once_and_the_others_are_said_to_be_nobod
         assert publishing_now(session, ["main"]) == set()  # given up, so that the next process need not wait
 
 
+def test_a_request_is_met_before_the_next_round_is_due(dags: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "SOONEST_S", 0.05)
+
+    async def serve() -> None:
+        duty = Publishing(parse({}), every_s=600)
+        task = asyncio.create_task(duty.run())
+        await until(lambda: "main" in rows())
+        first = rows()["main"][0]
+        (dags / "etl.py").write_text("x = 2\n")
+        duty.note_request()
+        await until(lambda: rows()["main"][0] != first)
+        await stopped(task)
+
+    asyncio.run(serve())
+
+
 def test_nothing_is_published_if_it_is_switched_off(dags: Path) -> None:
     asyncio.run(asyncio.wait_for(Publishing(parse({"publish": "off"})).run(), 10))
     assert rows() == {}

@@ -56,10 +56,12 @@ class Dispatcher:
         *,
         on_work: Callable[[], None],
         on_stop: Callable[[], None],
+        on_publish: Callable[[], None] = lambda: None,
     ) -> None:
         self.room = WaitingRoom()
         self._on_work = on_work
         self._on_stop = on_stop
+        self._on_publish = on_publish
         self._pool = pool
         self._registry = registry
         registry.on_change = self._answer_changed
@@ -75,6 +77,9 @@ class Dispatcher:
 
     def _on_notification(self, topic: Topic) -> None:
         """Handle a notification of any process. For queued jobs, the duties must sweep, too."""
+        if topic is Topic.PUBLISH:
+            self._on_publish()
+            return
         if topic is Topic.QUEUED:
             self._on_work()
         self.wake(topic)

@@ -28,6 +28,8 @@ from airflow_remote_provider.stores.blobs.opened import BlobStores
 T = TypeVar("T")
 
 ACTION = "publish Dag bundles"
+SOONEST_S = 1.0
+"""How soon a round follows another one on request. Jobs may ask several times a second."""
 NOTED_EVERY_S = 60.0
 MOST_ROUNDS = 3
 """Rounds that follow each other at once if users ask for more meanwhile."""
@@ -47,6 +49,7 @@ class Publishing:
         self._settings = settings
         self._every_s = every_s
         self._rounds: Rounds | None = None
+        self._requested = asyncio.Event()
         self._is_stopping = threading.Event()
         self._configured: frozenset[str] = frozenset()
         self._noted_at = 0.0
@@ -63,13 +66,27 @@ class Publishing:
                     faults.report_failure(ACTION, error)
                 else:
                     faults.report_success(ACTION)
-                await asyncio.sleep(self._every_s)
+                await self._pause()
         finally:
             self._is_stopping.set()
             if self._rounds is not None:
                 leaving = in_daemon_thread(self._leave)
                 with suppress(Exception):  # else another process waits until the duty expires
                     await asyncio.wait_for(asyncio.shield(leaving), LEAVE_S)
+
+    def note_request(self) -> None:
+        """Begin the next round soon: a user or a job waits for it. Called on the event loop."""
+        self._requested.set()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(min(SOONEST_S, self._every_s))
+        # Not wait_for: before Python 3.12 it may swallow the cancellation.
+        tick = asyncio.get_running_loop().call_later(self._every_s - SOONEST_S, self._requested.set)
+        try:
+            await self._requested.wait()
+        finally:
+            tick.cancel()
+        self._requested.clear()
 
     def _run_round(self) -> None:
         with suppress(Stopping):

@@ -78,7 +78,10 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     registry = Registry(pool, suspend_on_replay=options.suspend_on_replay)
     duties = Duties(pool, options)
     lease_cache = LeaseCache(pool)
-    dispatcher = Dispatcher(pool, registry, options, on_work=duties.mark_busy, on_stop=lease_cache.forget_all)
+    publishing = Publishing(options)
+    dispatcher = Dispatcher(
+        pool, registry, options, on_work=duties.mark_busy, on_stop=lease_cache.forget_all, on_publish=publishing.note_request
+    )
     gateway = Gateway(options.gateway_concurrency, execution_api)
     failed_enrolments = FailedEnrolments(options.enrol_failures_per_minute)
     packs = Packs(pool, BlobStores(options.blob_store))
@@ -121,7 +124,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
                 "dispatch": dispatcher.run,
                 "listen": dispatcher.listen,
                 "duties": duties.run,
-                "publish": Publishing(options).run,
+                "publish": publishing.run,
                 "collect": Collector(pool, options).run,
             }.items()
         }
