@@ -209,3 +209,4 @@ def test_faults_of_a_worker_are_readable(open_page: OpenPage, worker: Worker, sc
     expect(page.get_by_text("its runtime has no Task SDK")).to_be_visible()
     expect(page.get_by_text("two copies of it call")).to_be_visible()
     assert serious_problems(page) == []
+    page.unroute_all(behavior="wait")  # the page asks again and again
