@@ -247,10 +247,12 @@ def session_request(
     capabilities: Sequence[str] = ("task",),
     time: float = 0.0,
     triggers: int = 0,
+    platform: str = "",
 ) -> SessionRequest:
     """Return the session request of a daemon that has just started, or of the one with *boot_id*."""
     boot_id = boot_id or str(uuid.uuid4())
-    return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, Facts(hostname="h"), list(jobs), time, triggers)
+    facts = Facts(hostname="h", platform=platform)
+    return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, facts, list(jobs), time, triggers)
 
 
 def enlist(
@@ -263,6 +265,7 @@ def enlist(
     bundles: Sequence[str] | None = None,
     capabilities: Sequence[str] = ("task",),
     triggers: int = 0,
+    platform: str = "",
 ) -> Enlisted:
     """Enrol a worker and open its session, in separate transactions."""
     with compat.transaction() as session:
@@ -270,7 +273,7 @@ def enlist(
     with compat.transaction() as session:
         enrolled = credentials.enrol(session, token, Enrolment(name))
     with compat.transaction() as session:
-        request = session_request(slots, capabilities=capabilities, triggers=triggers)
+        request = session_request(slots, capabilities=capabilities, triggers=triggers, platform=platform)
         record = sessions.open_session(session, enrolled.worker_id, request)
     assert record.session_id is not None
     return Enlisted(enrolled.worker_id, name, record.session_id, enrolled.credential, slots)

@@ -27,6 +27,8 @@ class Topic(str, Enum):
     """Jobs must be stopped."""
     WORKER = "worker"
     """A worker's row changed: intent, rights, session, credential."""
+    RUNTIME = "runtime"
+    """Which runtimes workers are to have changed: a build, a rollout, or the runtime of a queue."""
 
 
 def wake(session: Session, topic: Topic) -> None:

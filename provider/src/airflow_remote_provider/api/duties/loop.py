@@ -32,7 +32,7 @@ from airflow_remote_provider.ledger import (
     history,
     lost_jobs,
     retention,
-    runtimes,
+    site_runtimes,
     workers,
 )
 from airflow_remote_provider.settings import Settings
@@ -102,7 +102,7 @@ class Duties:
         while True:
             try:
                 if not judged:
-                    await self._pool.call(runtimes.judge_again)
+                    await self._pool.call(site_runtimes.judge_again)
                     judged = True
                 if self._is_due("round", ROUND_EVERY_S):
                     on_duty = await self._run_round()

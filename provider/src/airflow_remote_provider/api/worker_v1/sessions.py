@@ -41,7 +41,7 @@ from airflow_remote_provider.api.dispatch.waiting_room import News, Parked
 from airflow_remote_provider.api.worker_v1.callers import MESSAGE_BYTES, json_response, require_version
 from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.enrolment import credential_life
-from airflow_remote_provider.ledger import leases, runtimes, sessions, usage, workers
+from airflow_remote_provider.ledger import leases, sessions, site_runtimes, usage, workers
 from airflow_remote_provider.ledger.errors import Cloned
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
@@ -211,5 +211,5 @@ async def report_usage(central: ApiContext, request: Request, worker: WorkerReco
 
 async def report_runtime(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     report = decode(Runtime, await read_body(request, MESSAGE_BYTES))
-    trouble = await central.pool.workers.call(runtimes.note, worker.id, report)
+    trouble = await central.pool.workers.call(site_runtimes.note, worker.id, report)
     return json_response(RuntimeNoted(trouble))
