@@ -343,7 +343,7 @@ class Poll(Message, frozen=True):
     task_settings_revision: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     """Revision of the worker's task settings; empty: it has no settings. None: it does not support them."""
     runtimes_revision: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    """Revision of the runtimes that the worker was told to have ready; empty: of none. None: it takes none from central."""
+    """Revision of the list of runtimes that the worker has; empty: it has no list. None: it takes none from central."""
 
 
 class PollReply(Message, frozen=True):
