@@ -40,9 +40,11 @@ from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, JobKind,
 from airflow_remote_provider import compat  # noqa: E402
 from airflow_remote_provider.compat import UtcDateTime  # noqa: E402
 from airflow_remote_provider.ledger import credentials, dispatch, jobs, leases, sessions  # noqa: E402
+from airflow_remote_provider.ledger.assignments import Plan  # noqa: E402
 from airflow_remote_provider.ledger.audit import AuditKind  # noqa: E402
+from airflow_remote_provider.ledger.capacity import Claimant  # noqa: E402
 from airflow_remote_provider.ledger.credentials import NewToken  # noqa: E402
-from airflow_remote_provider.ledger.dispatch import Claimant, Claimed  # noqa: E402
+from airflow_remote_provider.ledger.dispatch import Claimed  # noqa: E402
 from airflow_remote_provider.ledger.fence import WorkerLease  # noqa: E402
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow, list_entries  # noqa: E402
 from airflow_remote_provider.models import Base, Job, Worker, WorkerContact  # noqa: E402
@@ -285,10 +287,11 @@ def queued(queue: str = "q", *, with_task: bool = True, **changes: object) -> jo
         return queue_job(session, queue, with_task=with_task, **changes)
 
 
-def claim(*claimants: Claimant, patience: timedelta = timedelta(minutes=1)) -> list[Claimed]:
+def claim(*claimants: Claimant, patience: timedelta = timedelta(minutes=1), plan: Plan | None = None) -> list[Claimed]:
     with compat.transaction() as session:
         demand = dispatch.demand(session)
-        return dispatch.claim(session, claimants, demand, deadline=timedelta(seconds=30), patience=patience)
+        deadline = timedelta(seconds=30)
+        return dispatch.claim(session, claimants, demand, deadline=deadline, patience=patience, plan=plan or Plan())
 
 
 def offered(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLease:

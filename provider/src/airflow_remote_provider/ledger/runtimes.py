@@ -11,22 +11,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
+from airflow_remote_protocol.messages import TreeRef
 from airflow_remote_protocol.platforms import BadPlatform, Platform
 from airflow_remote_protocol.version import Capability
-from sqlalchemy import Select, select
+from sqlalchemy import literal, select, union_all
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.assignments import Plan, Rollout, Version
 from airflow_remote_provider.ledger.audit import record_action
 from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.ledger.trees import RUNTIME, TreeGone, finish_tree, load_tree
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import Edition, RuntimeRow, TreeRow, Worker
+from airflow_remote_provider.models import Edition, Queue, RuntimeRow, TreeRow, Worker
 
-DEFAULT = "default"
-"""The runtime of queues that name none."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 
 
@@ -120,9 +121,9 @@ def lock(session: Session, name: str) -> RuntimeRow:
     Raises:
         LedgerError: the name is not valid.
     """
-    row = find_locked(session, name)
-    if row is not None:
-        return row
+    known = find_locked(session, name)
+    if known is not None:
+        return known
     row = RuntimeRow(
         name=check_name(name),
         serial=0,
@@ -141,13 +142,14 @@ def lock(session: Session, name: str) -> RuntimeRow:
             session.add(row)
             session.flush()
     except IntegrityError:  # added by another process at this moment
-        return session.scalars(_locking(name)).one()
+        return must_lock(session, name)
     return row
 
 
 def find_locked(session: Session, name: str) -> RuntimeRow | None:
     """Return the locked row of a runtime; None if there is no such runtime."""
-    return session.scalar(_locking(name))
+    found: RuntimeRow | None = session.scalar(_locking(name))
+    return found
 
 
 def must_lock(session: Session, name: str) -> RuntimeRow:
@@ -169,7 +171,7 @@ def unknown(name: str) -> NotFound:
     )
 
 
-def _locking(name: str) -> Select[tuple[RuntimeRow]]:
+def _locking(name: str) -> Any:
     query = select(RuntimeRow).where(RuntimeRow.name == name).with_for_update()
     return query.execution_options(populate_existing=True)
 
@@ -320,3 +322,39 @@ def _unpacked(stored: Mapping[str, object]) -> Recipe:
     if "platforms" in known:
         known["platforms"] = tuple(known["platforms"])  # type: ignore[arg-type]
     return Recipe(**known)  # type: ignore[arg-type]
+
+
+def rollout_of(row: Any) -> Rollout:
+    """Return the rollout of a runtime's row."""
+    return Rollout(row.serial, row.previous, row.percent, row.labels, row.halted, row.built)
+
+
+def plan_versions(session: Session) -> frozenset[Version]:
+    """Return what the plan is made from: each runtime and each queue that names one, and when it was changed. One statement."""
+    of_runtimes = select(literal("runtime").label("what"), RuntimeRow.name.label("name"), RuntimeRow.updated_at.label("at"))
+    of_queues = select(literal("queue"), Queue.name, Queue.changed_at).where(Queue.runtime.is_not(None))
+    return frozenset((row.what, row.name, row.at) for row in session.execute(union_all(of_runtimes, of_queues)))
+
+
+def load_plan(session: Session) -> Plan:
+    """Return the plan by which runtimes are assigned to workers. Four statements over small tables.
+
+    The versions are read first: a change that commits meanwhile is found by the next :func:`plan_versions`.
+    """
+    versions = plan_versions(session)
+    columns = (
+        RuntimeRow.name,
+        RuntimeRow.serial,
+        RuntimeRow.previous,
+        RuntimeRow.percent,
+        RuntimeRow.labels,
+        RuntimeRow.halted,
+        RuntimeRow.built,
+    )
+    rollouts = {row.name: rollout_of(row) for row in session.execute(select(*columns))}
+    by_name: dict[str, dict[int, dict[str, TreeRef]]] = {}
+    for name, some in editions(session).items():
+        for one in some:
+            by_name.setdefault(name, {}).setdefault(one.serial, {})[one.platform] = TreeRef(one.tree, one.files, one.bytes)
+    named = session.execute(select(Queue.name, Queue.runtime).where(Queue.runtime.is_not(None)))
+    return Plan(rollouts, by_name, {row.name: row.runtime for row in named}, versions)

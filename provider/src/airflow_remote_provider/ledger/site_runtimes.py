@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from airflow_remote_protocol.messages import MAX_SHORT_TEXT, Runtime
+from airflow_remote_protocol.version import Capability
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -55,6 +56,8 @@ def _verdict(reported: Mapping[str, str] | None) -> str | None:
 
 
 def _judge(session: Session, worker: Worker) -> None:
+    if Capability.RUNTIMES.value in (worker.capabilities or ()):
+        return  # it hosts tasks in runtimes from central, which are judged one by one
     unfit = _verdict(worker.runtime)
     if unfit != worker.unfit:
         worker.unfit = unfit

@@ -38,6 +38,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.api.dispatch import dispatcher, wakeups
 from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
 from airflow_remote_provider.api.dispatch.waiting_room import News, Parked
+from airflow_remote_provider.api.planned_runtimes import PlannedRuntimes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.registry import Registry
@@ -58,7 +59,10 @@ class Bench:
         self.registry = Registry(pool)
         self.work_seen = 0
         self.stops_seen = 0
-        self.dispatcher = Dispatcher(pool, self.registry, settings(), on_work=self._count_work, on_stop=self._count_stop)
+        self.runtimes = PlannedRuntimes(pool)
+        self.dispatcher = Dispatcher(
+            pool, self.registry, self.runtimes, settings(), on_work=self._count_work, on_stop=self._count_stop
+        )
 
     def _count_work(self) -> None:
         self.work_seen += 1
@@ -322,7 +326,7 @@ def test_a_parked_poll_gets_a_job_at_once_when_its_worker_becomes_suitable(datab
 def test_the_loop_ends_when_cancelled_even_if_it_is_woken_at_the_same_time(database: Engine) -> None:
     async def check(bench: Bench) -> None:
         for moment in range(6):
-            loop = Dispatcher(bench.pool, bench.registry, settings(), on_work=lambda: None, on_stop=lambda: None)
+            loop = Dispatcher(bench.pool, bench.registry, bench.runtimes, settings(), on_work=lambda: None, on_stop=lambda: None)
             side = asyncio.ensure_future(loop.run())
             await asyncio.sleep(0.02)
             loop.wake(Topic.QUEUED)

@@ -33,6 +33,7 @@ from airflow_remote_provider.api.gateway.gateway import Gateway
 from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights
 from airflow_remote_provider.api.gateway.writes import Writes
+from airflow_remote_provider.api.planned_runtimes import PlannedRuntimes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.registry import Registry
@@ -78,7 +79,8 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     registry = Registry(pool, suspend_on_replay=options.suspend_on_replay)
     duties = Duties(pool, options)
     lease_cache = LeaseCache(pool)
-    dispatcher = Dispatcher(pool, registry, options, on_work=duties.mark_busy, on_stop=lease_cache.forget_all)
+    runtimes = PlannedRuntimes(pool)
+    dispatcher = Dispatcher(pool, registry, runtimes, options, on_work=duties.mark_busy, on_stop=lease_cache.forget_all)
     gateway = Gateway(options.gateway_concurrency, execution_api)
     failed_enrolments = FailedEnrolments(options.enrol_failures_per_minute)
     packs = Packs(pool, BlobStores(options.blob_store))
@@ -87,6 +89,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         options,
         pool,
         registry,
+        runtimes,
         dispatcher,
         duties,
         gateway,
