@@ -19,7 +19,7 @@ def stored_tree(content: str, *, with_blobs: bool = True) -> str:
     with compat.transaction() as session:
         trees.begin_tree(session, code.tree_of(files), trees.RUNTIME, "tests")
         if with_blobs:
-            code.store(session, files)
+            code.store(session, files, kind=trees.RUNTIME)
     return code.tree_of(files).digest
 
 

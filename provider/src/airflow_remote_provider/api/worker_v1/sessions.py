@@ -71,6 +71,9 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
         if older is not None and older.worker.session_id != record.session_id:
             older.reply(session_taken())
         stops = await _renew(central, record, Poll(0, 0, 0, asked.jobs))
+    if record.host is not None:
+        await central.runtimes.refresh()
+    runtimes = await _runtimes_of(central, record)
     return json_response(
         Session(
             session_id=record.session_id or "",
@@ -87,7 +90,7 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
             body_bytes=central.settings.gateway_body_bytes,
             credential_age_s=max(0.0, time.time() - record.issued_at.timestamp()) if record.issued_at else 0.0,
             task_settings=central.task_settings,
-            runtimes=await _runtimes_of(central, record),
+            runtimes=runtimes,
         )
     )
 
