@@ -101,7 +101,11 @@ def explain_queue(plan: Plan, host: Host, held: Sequence[Held] | None, queue: st
     """Return why *host* has no runtime for jobs of *queue* ready; empty: it has one."""
     if usable(plan, host, queue) is not None:
         return ""
-    name = plan.name_for(queue)
+    return explain_name(plan, host, held, plan.name_for(queue))
+
+
+def explain_name(plan: Plan, host: Host, held: Sequence[Held] | None, name: str) -> str:
+    """Return why *host* does not have the runtime ready that it is to have of this *name*."""
     found = assign(plan, host)
     if name in found.missing:
         return found.missing[name]

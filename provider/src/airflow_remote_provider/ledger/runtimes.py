@@ -356,5 +356,10 @@ def load_plan(session: Session) -> Plan:
     for name, some in editions(session).items():
         for one in some:
             by_name.setdefault(name, {}).setdefault(one.serial, {})[one.platform] = TreeRef(one.tree, one.files, one.bytes)
-    named = session.execute(select(Queue.name, Queue.runtime).where(Queue.runtime.is_not(None)))
-    return Plan(rollouts, by_name, {row.name: row.runtime for row in named}, versions)
+    return Plan(rollouts, by_name, named_by_queues(session), versions)
+
+
+def named_by_queues(session: Session) -> dict[str, str]:
+    """Return the names of runtimes by the queues whose rule names one."""
+    rows = session.execute(select(Queue.name, Queue.runtime).where(Queue.runtime.is_not(None)))
+    return {row.name: row.runtime for row in rows}
