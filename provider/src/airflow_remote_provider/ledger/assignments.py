@@ -103,7 +103,7 @@ def assign(plan: Plan, host: Host) -> Assignment:
 
 
 def choose(plan: Plan, host: Host, name: str) -> RuntimeRef | None:
-    """Return the runtime of this name that *host* is to have; None: there is none that it may have."""
+    """Return the runtime of this name that *host* is to have; None: it can have none."""
     rollout = plan.rollouts.get(name)
     if rollout is None or not rollout.serial or not host.platform:
         return None

@@ -107,7 +107,7 @@ def check_name(name: str) -> str:
 
 
 def next_serial(session: Session, name: str) -> int:
-    """Return the serial of the next build of *name*. Its row, which is added if there is none, is locked until the commit.
+    """Return the serial of the next build of *name*. Its row, which is added if it is missing, is locked until the commit.
 
     Raises:
         LedgerError: the name is not valid.
@@ -262,7 +262,7 @@ def fleet_platforms(session: Session) -> Counter[str]:
 
 
 def get(session: Session, name: str) -> RuntimeRecord | None:
-    """Return a runtime with its editions; None if there is none of that name."""
+    """Return a runtime with its editions; None if no runtime has that name."""
     row = session.get(RuntimeRow, name, populate_existing=True)
     return None if row is None else _record(row, editions(session, name).get(name, ()))
 

@@ -119,7 +119,7 @@ def _why(queue: str = "q") -> str:
 def test_a_job_waits_for_a_runtime_that_was_not_built() -> None:
     _worker("edge")
     why = _why()
-    assert "The runtimes of 1 worker(s) (edge) can't host tasks yet: edge: central has not built the runtime 'default' yet" in why
+    assert "No runtime for it is ready at 1 worker(s) (edge): edge: central has not built the runtime 'default' yet" in why
     assert f"airflow remote runtimes build default --platform {LINUX}" in why
 
 

@@ -40,7 +40,7 @@ class Parked:
     answer: asyncio.Future[News | Exception]
     free_triggers: int = 0
     runtimes_revision: str | None = None
-    """Of the runtimes that the worker was told to have ready; None: it takes none from central."""
+    """Of the list of runtimes that the worker has received; None: it takes none from central."""
 
     @property
     def is_waiting(self) -> bool:

@@ -141,7 +141,7 @@ async def _require_pinned(central: ApiContext, worker: WorkerRecord, digest: str
     """
     if await _is_wanted(central, worker, digest) or await central.pool.trees.call(trees.is_pinned_by, worker.id, digest):
         return
-    if worker.host is not None:  # another process may have told it of the tree before this one knows
+    if worker.host is not None:  # another process may have sent it the tree in a list that is new here
         await central.runtimes.refresh()
         await central.registry.catch_up()
         if await _is_wanted(central, central.registry.remember(worker), digest):

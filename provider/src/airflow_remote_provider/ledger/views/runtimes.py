@@ -56,7 +56,7 @@ class RuntimeSummary:
     preparing: int
     failed: int
     missing: int
-    """Workers for whose platform there is none."""
+    """Workers for whose platform nothing is built."""
     follow: bool
     """Whether it is built again when central's versions have changed."""
     built_with: dict[str, str]
@@ -88,9 +88,9 @@ class RuntimeWorkerRow:
     worker: str
     platform: str
     serial: int | None
-    """The serial that it is to have; None: there is none for it."""
+    """The serial that it is to have; None: no serial is for its platform."""
     phase: str
-    """`ready`, `preparing`, `failed`; `waiting`: it has not begun; `missing`: there is none for its platform."""
+    """`ready`, `preparing`, `failed`; `waiting`: it has not begun; `missing`: nothing is built for its platform."""
     ready_serials: list[int]
     """All serials that it has ready."""
     airflow: str

@@ -172,10 +172,7 @@ def _needs(job: JobRow) -> list[tuple[Callable[[ServingWorker], bool], Complaint
         ),
         (
             lambda server: not server.unfit,
-            lambda some: (
-                f"The runtimes of {_workers(some)} can't host tasks{'' if all(one.host is None for one in some) else ' yet'}: "
-                f"{'; '.join(map(_unfit, some[:MOST_NAMES]))}."
-            ),
+            _unfit_text,
         ),
         (
             lambda server: server.takes_jobs,
@@ -247,6 +244,13 @@ def _workers(some: Sequence[ServingWorker]) -> str:
 def _intent_text(server: ServingWorker) -> str:
     reason = f": {json.dumps(server.intent_reason, ensure_ascii=False)}" if server.intent_reason else ""
     return f"{server.name} is set to {server.intent} by {server.intent_by or 'an unknown user'}{reason}"
+
+
+def _unfit_text(some: Sequence[ServingWorker]) -> str:
+    reasons = "; ".join(map(_unfit, some[:MOST_NAMES]))
+    if all(server.host is None for server in some):
+        return f"The runtimes of {_workers(some)} can't host tasks: {reasons}."
+    return f"No runtime for it is ready at {_workers(some)}: {reasons}."
 
 
 def _unfit(server: ServingWorker) -> str:
