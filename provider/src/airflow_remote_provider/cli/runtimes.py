@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from airflow_remote_provider.cli import build_runtime
 from airflow_remote_provider.cli.central import central
 from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_table, watch, watched
 from airflow_remote_provider.cli.queues import set_runtime
@@ -29,6 +30,7 @@ COLUMNS = (
     "preparing",
     "failed",
     "missing",
+    "trouble",
 )
 EDITIONS = ("serial", "platform", "tree", "files", "bytes", "published_at", "ready", "jobs")
 WORKERS = ("worker", "platform", "serial", "phase", "ready_serials", "airflow", "task_sdk", "python", "detail")
@@ -41,6 +43,7 @@ def commands() -> Any:
     return group(
         "runtimes",
         "runtimes that central sends to workers: what is built, and which workers have which",
+        build_runtime.command(),
         action("list", "list all runtimes, with their rollouts", list_runtimes, output(), watch()),
         action("show", "show one runtime: its recipe, its editions, and what each worker has", show, name, output(), watch()),
         action(

@@ -24,10 +24,12 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.assignments import Plan, Rollout, Version
 from airflow_remote_provider.ledger.audit import record_action
 from airflow_remote_provider.ledger.errors import LedgerError, NotFound
+from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.trees import RUNTIME, TreeGone, finish_tree, load_tree
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Edition, Queue, RuntimeRow, TreeRow, Worker
 
+LONGEST_TROUBLE = 2000
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 
 
@@ -84,6 +86,7 @@ class RuntimeRecord:
     built_with: Mapping[str, str]
     updated_at: datetime
     updated_by: str
+    trouble: str = ""
     editions: tuple[RuntimeEdition, ...] = ()
     """The newest serial first."""
 
@@ -134,6 +137,7 @@ def lock(session: Session, name: str) -> RuntimeRow:
         halted="",
         recipe=_packed(Recipe()),
         built_with={},
+        trouble="",
         updated_at=database_now(session),
         updated_by="",
     )
@@ -243,6 +247,13 @@ def _check_platforms(platforms: Sequence[str]) -> None:
         raise LedgerError(f"{twice[0]} was built twice for one serial; name each platform once")
 
 
+def note_trouble(session: Session, name: str, text: str) -> None:
+    """Note why the last build failed; empty: it did not. Nothing of a runtime that was never built is noted."""
+    row = find_locked(session, name)
+    if row is not None:
+        row.trouble = presentable(text, longest=LONGEST_TROUBLE)
+
+
 def set_recipe(session: Session, name: str, recipe: Recipe, *, by: str) -> None:
     """Store how the runtime is to be built from now on, without a build."""
     row = lock(session, name)
@@ -308,6 +319,7 @@ def _record(row: RuntimeRow, some: tuple[RuntimeEdition, ...]) -> RuntimeRecord:
         built_with=dict(row.built_with),
         updated_at=row.updated_at,
         updated_by=row.updated_by,
+        trouble=row.trouble,
         editions=some,
     )
 

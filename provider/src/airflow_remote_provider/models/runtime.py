@@ -35,5 +35,7 @@ class RuntimeRow(Base):
     """How it is built: the fields of :class:`..ledger.runtimes.Recipe`."""
     built_with: Mapped[dict[str, str]] = mapped_column(JSON)
     """Central's versions at the newest build: `airflow`, `task_sdk`, `provider`."""
+    trouble: Mapped[str] = mapped_column(Text)
+    """Why the last build failed, for one platform or for all; empty: it did not fail."""
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_by: Mapped[str] = mapped_column(String(250))

@@ -45,6 +45,8 @@ class RuntimeSummary:
     """Empty: all workers."""
     halted: str
     """Why the rollout is halted; empty: it is not."""
+    trouble: str
+    """Why the last build failed, for one platform or for all; empty: it did not fail."""
     platforms: list[str]
     """For which it is built, in any serial."""
     queues: list[str]
@@ -247,6 +249,7 @@ def _summary(record: RuntimeRecord, fleet: _Fleet, rows: Sequence[RuntimeWorkerR
         percent=record.percent,
         labels=dict(pairs_of(record.labels)) if record.labels else {},
         halted=record.halted,
+        trouble=record.trouble,
         platforms=sorted({edition.platform for edition in record.editions}),
         queues=sorted(queue for queue, name in fleet.plan.queues.items() if name == record.name),
         workers=len(rows),

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("halted", sa.Text, nullable=False),
         sa.Column("recipe", sa.JSON, nullable=False),
         sa.Column("built_with", sa.JSON, nullable=False),
+        sa.Column("trouble", sa.Text, nullable=False),
         sa.Column("updated_at", UtcDateTime, nullable=False),
         sa.Column("updated_by", sa.String(250), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_remote_runtime"),
