@@ -87,6 +87,24 @@ def test_a_refresh_takes_one_statement_and_reports_a_change_once(database: Engin
     _run(check)
 
 
+def test_callers_that_catch_up_at_the_same_time_share_a_refresh(database: Engine) -> None:
+    build()
+
+    async def check(planned: PlannedRuntimes) -> None:
+        await planned.catch_up()
+        assert planned.plan.rollouts == {}, "not needed yet"
+        await planned.load()
+        with record_statements(database) as statements:
+            await asyncio.gather(*(planned.catch_up() for _ in range(50)))
+        assert len(statements) <= 2
+        with compat.transaction() as session:
+            rollouts.assign_queue(session, "q", "default", by="ann")
+        await planned.catch_up()
+        assert planned.plan.queues == {"q": "default"}
+
+    _run(check)
+
+
 def test_the_revision_differs_by_what_is_kept() -> None:
     build()
     build()

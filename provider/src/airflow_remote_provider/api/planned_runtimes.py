@@ -28,6 +28,9 @@ class PlannedRuntimes:
         self._pool = pool
         self._is_loaded = False
         self._loading = asyncio.Lock()
+        self._begun = 0
+        self._done = 0
+        """The numbers of the newest refresh that was begun, and of the newest that was completed."""
         self._lists: dict[tuple[tuple[RuntimeRef, ...], tuple[str, ...]], Runtimes] = {}
 
     async def load(self) -> None:
@@ -44,9 +47,23 @@ class PlannedRuntimes:
         if not self._is_loaded:
             return
         async with self._loading:
-            if await self._pool.call(runtimes.plan_versions) != self.plan.versions:
-                self._set(await self._pool.call(runtimes.load_plan))
-                self.on_change()
+            await self._refresh()
+
+    async def catch_up(self) -> None:
+        """Refresh so that all changes before this call are known. Concurrent calls share one refresh."""
+        if not self._is_loaded:
+            return
+        asked = self._begun
+        async with self._loading:
+            if self._done <= asked:
+                await self._refresh()
+
+    async def _refresh(self) -> None:
+        self._begun = number = self._begun + 1
+        if await self._pool.call(runtimes.plan_versions) != self.plan.versions:
+            self._set(await self._pool.call(runtimes.load_plan))
+            self.on_change()
+        self._done = number
 
     def _set(self, plan: Plan) -> None:
         self.plan = plan

@@ -72,7 +72,7 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
             older.reply(session_taken())
         stops = await _renew(central, record, Poll(0, 0, 0, asked.jobs))
     if record.host is not None:
-        await central.runtimes.refresh()
+        await central.runtimes.catch_up()
     runtimes = await _runtimes_of(central, record)
     return json_response(
         Session(

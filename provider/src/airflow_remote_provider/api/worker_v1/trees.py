@@ -84,15 +84,17 @@ async def note_inventory(central: ApiContext, request: Request, worker: WorkerRe
     """Store which trees the worker holds, and which runtimes it has ready."""
     central.inventory_limits.take(worker.id)
     held = decode(Inventory, await read_body(request, INVENTORY_BYTES))
-    record = await central.pool.workers.call(_note, worker.id, held)
+    record = await central.pool.workers.call(_note, worker, held)
     if record is not None and central.registry.remember(record) is record:
         central.registry.on_change(record)  # jobs may have waited for what is ready now
     return Response(status_code=204)
 
 
-def _note(session: Session, worker_id: str, held: Inventory) -> WorkerRecord | None:
-    record = held_runtimes.note(session, worker_id, held.runtimes)  # first: it locks rows of runtimes before the worker's
-    inventory.note(session, worker_id, held.trees)
+def _note(session: Session, worker: WorkerRecord, held: Inventory) -> WorkerRecord | None:
+    record = None
+    if worker.host is not None:  # first: it locks rows of runtimes before the worker's
+        record = held_runtimes.note(session, worker.id, held.runtimes)
+    inventory.note(session, worker.id, held.trees)
     return record
 
 
@@ -142,7 +144,7 @@ async def _require_pinned(central: ApiContext, worker: WorkerRecord, digest: str
     if await _is_wanted(central, worker, digest) or await central.pool.trees.call(trees.is_pinned_by, worker.id, digest):
         return
     if worker.host is not None:  # another process may have sent it the tree in a list that is new here
-        await central.runtimes.refresh()
+        await central.runtimes.catch_up()
         await central.registry.catch_up()
         if await _is_wanted(central, central.registry.remember(worker), digest):
             return
