@@ -20,7 +20,8 @@ def main() -> None:
 def _lines(remote: Any) -> Iterator[str]:
     parts = [(part, getattr(part, "subcommands", [part])) for part in remote.subcommands]
     groups = [(part, [(command, _options(command)) for command in commands]) for part, commands in parts]
-    calling = [options for group, some in groups if hasattr(group, "subcommands") for _, options in some]
+    every = [options for group, some in groups if hasattr(group, "subcommands") for _, options in some]
+    calling = [options for options in every if any("--token-file" in _spelled(option) for option in options)]
     shared = set.intersection(*({_spelled(option) for option in options} for options in calling))
     common = [option for option in calling[0] if _spelled(option) in shared]
     yield from _table(
@@ -60,7 +61,7 @@ def _places(command: Any) -> Iterator[str]:
 
 def _spelled(option: Any) -> str:
     about = option.kwargs
-    if about.get("action") == "store_true":
+    if about.get("action") in ("store_true", "store_false"):
         value = ""
     elif "choices" in about:
         value = " " + "\\|".join(about["choices"])

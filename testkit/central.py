@@ -5,6 +5,7 @@ from __future__ import annotations
 from testkit.ledger import Callback, TaskInstance, Trigger, queue_job  # isort: skip  (first: it points Airflow elsewhere)
 from testkit.servers.uvicorn_app import Serving  # isort: skip
 
+import hashlib
 import json
 import time
 import uuid
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-from airflow_remote_protocol.conformance.central import Response
+from airflow_remote_protocol.conformance.central import PLATFORM, Response
 from airflow_remote_protocol.messages import IntentMode, JobKind, Usage
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.worker_v1.app import create_worker_api
@@ -24,14 +25,18 @@ from airflow_remote_provider.ledger import (
     expired_offers,
     lost_jobs,
     restarts,
+    rollouts,
     rotation,
+    runtimes,
     suspension,
+    trees,
     usage,
     workers,
 )
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import NewToken
 from airflow_remote_provider.ledger.deferrals import NewWait
+from airflow_remote_provider.ledger.runtimes import Built, Recipe
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Deferral, EnrolmentToken, Job, Worker, WorkerContact
 from airflow_remote_provider.placeholder_names import TRIGGER_QUEUE
@@ -131,6 +136,17 @@ class ServedCentral:
     def run_tree(self, job_id: str, digest: str) -> None:
         with compat.transaction() as session:
             session.execute(update(Job).where(Job.id == job_id).values(tree=digest))
+
+    def roll_runtime(self, queue: str, files: Mapping[str, bytes]) -> str:
+        name = f"of-{hashlib.sha256(queue.encode()).hexdigest()[:16]}"
+        with compat.transaction() as session:
+            digest = code.store(session, files, kind=trees.RUNTIME).digest
+            built = [Built(PLATFORM, digest)]
+            runtimes.add(session, name, Recipe(platforms=(PLATFORM,)), built, built_with={}, by="tests")
+        with compat.transaction() as session:
+            rollouts.roll(session, name, by="tests")
+            rollouts.assign_queue(session, queue, name, by="tests")
+        return digest
 
     def task_state(self, job_id: str) -> str:
         with compat.transaction() as session:

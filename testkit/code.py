@@ -24,10 +24,10 @@ def tree_of(files: Mapping[str, bytes], executables: Sequence[str] = ()) -> Tree
     )
 
 
-def store(session: Session, files: Mapping[str, bytes], *, blobs: BlobStore | None = None) -> Tree:
+def store(session: Session, files: Mapping[str, bytes], *, blobs: BlobStore | None = None, kind: str = trees.BUNDLE) -> Tree:
     """Begin the tree of *files* and store the blobs that are missing; return it."""
     tree = tree_of(files)
-    trees.begin_tree(session, tree, trees.BUNDLE, "tests")
+    trees.begin_tree(session, tree, kind, "tests")
     blobs = blobs or DatabaseBlobs()
     contents = {hashlib.sha256(content).hexdigest(): content for content in files.values()}
     new = []

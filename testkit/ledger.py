@@ -40,9 +40,11 @@ from airflow_remote_protocol.messages import Enrolment, Facts, HeldJob, JobKind,
 from airflow_remote_provider import compat  # noqa: E402
 from airflow_remote_provider.compat import UtcDateTime  # noqa: E402
 from airflow_remote_provider.ledger import credentials, dispatch, jobs, leases, sessions  # noqa: E402
+from airflow_remote_provider.ledger.assignments import Plan  # noqa: E402
 from airflow_remote_provider.ledger.audit import AuditKind  # noqa: E402
+from airflow_remote_provider.ledger.capacity import Claimant  # noqa: E402
 from airflow_remote_provider.ledger.credentials import NewToken  # noqa: E402
-from airflow_remote_provider.ledger.dispatch import Claimant, Claimed  # noqa: E402
+from airflow_remote_provider.ledger.dispatch import Claimed  # noqa: E402
 from airflow_remote_provider.ledger.fence import WorkerLease  # noqa: E402
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow, list_entries  # noqa: E402
 from airflow_remote_provider.models import Base, Job, Worker, WorkerContact  # noqa: E402
@@ -247,10 +249,12 @@ def session_request(
     capabilities: Sequence[str] = ("task",),
     time: float = 0.0,
     triggers: int = 0,
+    platform: str = "",
 ) -> SessionRequest:
     """Return the session request of a daemon that has just started, or of the one with *boot_id*."""
     boot_id = boot_id or str(uuid.uuid4())
-    return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, Facts(hostname="h"), list(jobs), time, triggers)
+    facts = Facts(hostname="h", platform=platform)
+    return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, facts, list(jobs), time, triggers)
 
 
 def enlist(
@@ -263,6 +267,7 @@ def enlist(
     bundles: Sequence[str] | None = None,
     capabilities: Sequence[str] = ("task",),
     triggers: int = 0,
+    platform: str = "",
 ) -> Enlisted:
     """Enrol a worker and open its session, in separate transactions."""
     with compat.transaction() as session:
@@ -270,7 +275,7 @@ def enlist(
     with compat.transaction() as session:
         enrolled = credentials.enrol(session, token, Enrolment(name))
     with compat.transaction() as session:
-        request = session_request(slots, capabilities=capabilities, triggers=triggers)
+        request = session_request(slots, capabilities=capabilities, triggers=triggers, platform=platform)
         record = sessions.open_session(session, enrolled.worker_id, request)
     assert record.session_id is not None
     return Enlisted(enrolled.worker_id, name, record.session_id, enrolled.credential, slots)
@@ -282,10 +287,11 @@ def queued(queue: str = "q", *, with_task: bool = True, **changes: object) -> jo
         return queue_job(session, queue, with_task=with_task, **changes)
 
 
-def claim(*claimants: Claimant, patience: timedelta = timedelta(minutes=1)) -> list[Claimed]:
+def claim(*claimants: Claimant, patience: timedelta = timedelta(minutes=1), plan: Plan | None = None) -> list[Claimed]:
     with compat.transaction() as session:
         demand = dispatch.demand(session)
-        return dispatch.claim(session, claimants, demand, deadline=timedelta(seconds=30), patience=patience)
+        deadline = timedelta(seconds=30)
+        return dispatch.claim(session, claimants, demand, deadline=deadline, patience=patience, plan=plan or Plan())
 
 
 def offered(worker: Enlisted, queue: str = "q", **changes: object) -> WorkerLease:

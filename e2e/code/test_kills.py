@@ -20,16 +20,16 @@ import sys, time
 from datetime import timedelta
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import trees
+from airflow_remote_provider.ledger import sweep as sweeping
 from airflow_remote_provider.settings import settings
 from airflow_remote_provider.stores.blobs.opened import BlobStores
 
-trees.SEEN_KEPT = timedelta()  # protects nothing by its age
-trees.EDITIONS_KEPT = 0
+sweeping.SEEN_KEPT = timedelta()  # protects nothing by its age
+sweeping.EDITIONS_KEPT = 0
 stores = BlobStores(settings().blob_store)
 while True:
     def sweep(session):
-        swept = trees.sweep(session, compat.database_now(session), tree_days=0)
+        swept = sweeping.sweep(session, compat.database_now(session), tree_days=0)
         for store, places in stores.split(swept.places):
             store.delete(session, places)
         return swept

@@ -11,9 +11,13 @@ import statsd
 
 from testkit.ledger import change_job, enlist, queued, running  # isort: skip
 
+from airflow_remote_protocol.messages import HeldRuntime, RuntimePhase
 from airflow_remote_provider import compat, metrics
 from airflow_remote_provider.api.duties.gauges import Gauges
+from airflow_remote_provider.ledger import held_runtimes
 from airflow_remote_provider.metrics import TABLE, MetricKind
+
+from testkit.runtimes import LINUX, build, edition
 
 
 @pytest.fixture
@@ -72,6 +76,22 @@ def test_a_queue_that_no_longer_exists_is_reported_empty_once(monkeypatch: pytes
         with compat.transaction() as session:
             gauges.report(session)
     assert [value for name, value in sent if name == "remote.queue.queued.z"] == [1, 0]
+
+
+@pytest.mark.usefixtures("database")
+def test_workers_are_counted_by_runtime_serial_and_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, float]] = []
+    monkeypatch.setattr(compat, "emit", lambda kind, name, value, *, tags: sent.append((name, value)))
+    build()
+    worker, gauges = enlist(capabilities=("task", "runtimes"), platform=LINUX), Gauges(silent_after=timedelta(seconds=90))
+    for held in ([], [HeldRuntime(edition("default", 1), RuntimePhase.READY)], []):
+        with compat.transaction() as session:
+            held_runtimes.note(session, worker.id, held)
+        with compat.transaction() as session:
+            gauges.report(session)
+    name = "remote.runtime.workers.default-1-"
+    assert [value for one, value in sent if one == f"{name}waiting"] == [1, 0, 1]
+    assert [value for one, value in sent if one == f"{name}ready"] == [1, 0]
 
 
 def test_an_empty_tag_is_sent_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ class Facts(Message, frozen=True):
     arch: Annotated[str, msgspec.Meta(max_length=50)] = ""
     python: Annotated[str, msgspec.Meta(max_length=50)] = ""
     version: Annotated[str, msgspec.Meta(max_length=50)] = ""
+    platform: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    """Of the interpreter that runtimes from central would use (:mod:`.platforms`); empty: it takes none."""
 
 
 class Enrolment(Message, frozen=True):
@@ -171,6 +173,44 @@ class TaskSettings(Message, frozen=True):
     """By `section.option`. The worker ignores unknown names."""
 
 
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+"""A SHA-256 in hexadecimal: of a file's content, or of a tree's manifest."""
+
+
+class TreeRef(Message, frozen=True):
+    """A tree (:mod:`.trees`) and how large it is."""
+
+    digest: Digest
+    files: Annotated[int, msgspec.Meta(ge=0)]
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    """Of all its files together."""
+    note: ShortText = ""
+    """A line for the task's log about the choice of this tree; empty: none."""
+
+
+RuntimeName = Annotated[str, msgspec.Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._-]*\Z")]
+MAX_RUNTIMES = 50
+
+
+class RuntimeRef(Message, frozen=True):
+    """A runtime that central sends: the packages that tasks need, for the worker's platform."""
+
+    name: RuntimeName
+    serial: Annotated[int, msgspec.Meta(ge=1)]
+    """Rises with each build of that name."""
+    tree: TreeRef
+
+
+class Runtimes(Message, frozen=True):
+    """The runtimes that a worker should have ready. Their trees may be fetched while they are listed here."""
+
+    revision: Annotated[str, msgspec.Meta(max_length=64)]
+    """Differs whenever the list does."""
+    wanted: Annotated[list[RuntimeRef], msgspec.Meta(max_length=MAX_RUNTIMES)]
+    kept: Annotated[list[Digest], msgspec.Meta(max_length=MAX_RUNTIMES)] = []
+    """Trees of earlier runtimes that the worker keeps if it has them, for a rollback or until a wanted one is ready."""
+
+
 class Session(Message, frozen=True):
     """Answer to `session`."""
 
@@ -195,6 +235,8 @@ class Session(Message, frozen=True):
     """How many bytes the body of an Execution API call may have, in either direction; 0: not sent."""
     task_settings: TaskSettings | None = None
     """None: central sends no settings; the worker keeps those that it has."""
+    runtimes: Runtimes | None = None
+    """None: without the capability `runtimes`."""
 
 
 class JobKind(str, Enum):
@@ -213,21 +255,6 @@ class JobKind(str, Enum):
     """The trigger of a deferred task: :class:`TriggerWorkload`. Uses no slots. Accepted by `accept`, ended by `event`."""
 
 
-Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-"""A SHA-256 in hexadecimal: of a file's content, or of a tree's manifest."""
-
-
-class TreeRef(Message, frozen=True):
-    """A tree (:mod:`.trees`) and how large it is."""
-
-    digest: Digest
-    files: Annotated[int, msgspec.Meta(ge=0)]
-    bytes: Annotated[int, msgspec.Meta(ge=0)]
-    """Of all its files together."""
-    note: ShortText = ""
-    """A line for the task's log about the choice of this tree; empty: none."""
-
-
 class Offer(Message, frozen=True):
     """The right to run one job. It expires *deadline_s* from now unless accepted; listing the job as preparing renews it."""
 
@@ -243,6 +270,8 @@ class Offer(Message, frozen=True):
     """JSON of the type that :class:`JobKind` names."""
     tree: TreeRef | None = None
     """The code of its bundle (capability `bundles`); None: central does not publish that bundle, and the site must have it."""
+    runtime: RuntimeRef | None = None
+    """The runtime that it runs in (capability `runtimes`), which the worker has reported as ready; None: the site's own."""
 
 
 CodeHash = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
@@ -313,6 +342,8 @@ class Poll(Message, frozen=True):
     """How many more triggers the worker can host now."""
     task_settings_revision: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     """Revision of the worker's task settings; empty: it has no settings. None: it does not support them."""
+    runtimes_revision: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    """Revision of the list of runtimes that the worker has; empty: it has no list. None: it takes none from central."""
 
 
 class PollReply(Message, frozen=True):
@@ -328,6 +359,8 @@ class PollReply(Message, frozen=True):
     """How long to wait before the next poll (load shedding)."""
     task_settings: TaskSettings | None = None
     """Only when their revision differs from the poll's. They do not end a poll early. They apply to the offers in this reply."""
+    runtimes: Runtimes | None = None
+    """Only when their revision differs from the poll's, which ends a poll early."""
 
 
 class Decline(Message, frozen=True):
@@ -511,11 +544,38 @@ MAX_TREES_LISTED = 1000
 MAX_BLOBS_WANTED = 1000
 
 
+class RuntimePhase(str, Enum):
+    """What a worker has done about a runtime that central sends."""
+
+    PREPARING = "preparing"
+    READY = "ready"
+    """It ran the worker's canary task."""
+    FAILED = "failed"
+
+
+class HeldRuntime(Message, frozen=True):
+    """A runtime from central, at a worker."""
+
+    tree: Digest
+    phase: RuntimePhase
+    airflow: Version = ""
+    """As in :class:`Runtime`; empty until it is ready."""
+    task_sdk: Version = ""
+    python: Version = ""
+    detail: ShortText = ""
+    """Progress (`code 43 %`), or why it failed and what to do."""
+
+
 class Inventory(Message, frozen=True):
-    """`POST inventory`: the trees that the worker holds (capability `bundles`). Sent when they change. Shown to users."""
+    """`POST inventory`: the trees that the worker holds. Sent when they change.
+
+    Jobs that need a runtime are offered only where it is reported as ready.
+    """
 
     trees: Annotated[list[Digest], msgspec.Meta(max_length=MAX_TREES_LISTED)]
-    """The most recently used first."""
+    """Of bundles (capability `bundles`), the most recently used first. Shown to users; nothing relies on it."""
+    runtimes: Annotated[list[HeldRuntime], msgspec.Meta(max_length=MAX_RUNTIMES)] = []
+    """Capability `runtimes`."""
 
 
 class BlobsWanted(Message, frozen=True):

@@ -50,6 +50,8 @@ class Capability(str, Enum):
     """The worker reports the runtime of its tasks, and whether it can host them (`POST runtime`)."""
     BUNDLES = "bundles"
     """The worker fetches the code of jobs from central (`GET trees/{digest}/pack`)."""
+    RUNTIMES = "runtimes"
+    """The worker fetches the runtimes of its tasks from central, makes them ready and reports them (`POST inventory`)."""
 
 
 class VersionMismatch(ValueError):

@@ -14,10 +14,14 @@ SUPPORTED_TASK_SDKS: dict[Minor, frozenset[Minor]] = {
 """By version of central's Airflow: the versions of the Task SDK that it serves. Each pair was tested."""
 
 
-def explain_mismatch(central: str, *, task_sdk: str, airflow: str = "") -> str:
+SITE_REMEDY = "install that into the runtime (runtime.python in the worker's settings)"
+
+
+def explain_mismatch(central: str, *, task_sdk: str, airflow: str = "", remedy: str = SITE_REMEDY) -> str:
     """Return why a runtime with this *task_sdk* (and *airflow*) can't host the tasks of *central*; empty if it can.
 
-    *central* is central's version of Airflow. A version that a worker did not report is accepted.
+    *central* is central's version of Airflow. A version that a worker did not report is accepted. *remedy* is what
+    users should do.
     """
     if not task_sdk:
         return ""
@@ -30,7 +34,7 @@ def explain_mismatch(central: str, *, task_sdk: str, airflow: str = "") -> str:
     beside = f" (Airflow {airflow})" if airflow else ""
     return (
         f"its runtime has the Task SDK {task_sdk}{beside}, and this central is Airflow {central}, whose tasks need the Task SDK "
-        f"{wanted}; install that into the runtime (runtime.python in the worker's settings)"
+        f"{wanted}; {remedy}"
     )
 
 

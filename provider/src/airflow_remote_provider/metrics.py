@@ -40,6 +40,12 @@ TABLE: Mapping[str, Metric] = {
     ),
     "remote.workers_flagged": Metric(MetricKind.GAUGE, "", "workers with an alarm, suspended, or unfit"),
     "remote.workers_unfit": Metric(MetricKind.GAUGE, "", "workers whose runtime can't host tasks; they get no jobs"),
+    "remote.runtime.workers": Metric(
+        MetricKind.GAUGE,
+        "runtime",
+        "workers that are to have a runtime from central, by its name, serial and phase, such as `default-3-ready`; phases: "
+        "`ready`, `preparing`, `failed`, `waiting` (not begun), `missing` (none for their platform, serial 0)",
+    ),
     "remote.slots": Metric(MetricKind.GAUGE, "", "slots that the online workers may fill"),
     "remote.slots_used": Metric(MetricKind.GAUGE, "", "slots that jobs fill, on all workers"),
     "remote.queue.queued": Metric(MetricKind.GAUGE, "queue", "jobs that wait"),

@@ -1,91 +1,104 @@
-"""Runtimes that workers report, and workers that get no jobs because of them."""
+"""Runtimes that central sends: names, serials, recipes and editions."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
-from sqlalchemy import update
 
-from testkit.ledger import claim, enlist, queued, session_request, worker_row  # isort: skip
+from testkit.ledger import audit_entries, change_worker, enlist  # isort: skip
 
-from airflow_remote_protocol.messages import Runtime
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import runtimes, sessions, workers
-from airflow_remote_provider.ledger.views.waiting import why_waiting
-from airflow_remote_provider.ledger.views.workers import WorkerFilter, count_workers, list_workers
-from airflow_remote_provider.models import Worker
+from airflow_remote_provider.ledger import runtimes
+from airflow_remote_provider.ledger.errors import LedgerError, NotFound
+from airflow_remote_provider.ledger.runtimes import Built, Recipe
+from airflow_remote_provider.ledger.trees import BlobsMissing, TreeGone
+
+from testkit.runtimes import LINUX, WINDOWS, build, stored_tree
 
 pytestmark = pytest.mark.usefixtures("database")
 
-SILENT = timedelta(seconds=90)
+RECIPE = Recipe("pandas==2.3.1\n", (LINUX,), {"TZ": "UTC"}, follow=False)
 
 
-def _report(worker_id: str, **fields: str) -> str:
+def _get(name: str = "default") -> runtimes.RuntimeRecord:
     with compat.transaction() as session:
-        return runtimes.note(session, worker_id, Runtime(**fields))
+        record = runtimes.get(session, name)
+    assert record is not None
+    return record
 
 
-@pytest.fixture(autouse=True)
-def _central_is_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "airflow_version", lambda: "3.3.2")
-
-
-def test_a_worker_whose_canary_failed_gets_no_job_and_the_next_one_does() -> None:
-    queued()
-    broken, sound = enlist("broken", slots=9, capabilities=("task", "runtime")), enlist("sound", slots=1)
-    assert _report(broken.id, trouble="libfoo.so is missing") == "libfoo.so is missing"
-    (claimed,) = claim(broken.claimant(), sound.claimant())
-    assert claimed.worker_id == sound.id
-
-
-def test_a_worker_of_another_airflow_gets_no_job_until_its_runtime_fits() -> None:
-    worker = enlist(capabilities=("task", "runtime"))
-    queued()
-    assert "the Task SDK 1.2.0 (Airflow 3.2.0)" in _report(worker.id, task_sdk="1.2.0", airflow="3.2.0")
-    assert claim(worker.claimant()) == []
-    assert _report(worker.id, task_sdk="1.3.2", airflow="3.3.2") == ""
-    assert len(claim(worker.claimant())) == 1
-
-
-def test_after_central_s_upgrade_it_is_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = enlist(capabilities=("task", "runtime"))
-    assert _report(worker.id, task_sdk="1.5.0")
-    monkeypatch.setattr(runtimes, "airflow_version", lambda: "3.5.0")
+def test_the_first_build_of_a_name_is_rolled_out_at_once_and_later_ones_wait() -> None:
+    tree = stored_tree("one")
     with compat.transaction() as session:
-        runtimes.judge_again(session)
-    assert worker_row(worker.id).unfit is None
+        assert runtimes.next_serial(session, "default") == 1
+        serial = runtimes.add(session, "default", RECIPE, [Built(LINUX, tree)], built_with={"airflow": "3.3.2"}, by="ann")
+    assert serial == 1
+    record = _get()
+    assert (record.serial, record.previous, record.built, record.percent, record.halted) == (1, 0, 1, 100, "")
+    assert record.recipe == RECIPE
+    assert (record.built_with, record.updated_by) == ({"airflow": "3.3.2"}, "ann")
+    assert [(one.serial, one.platform, one.tree, one.files) for one in record.editions] == [(1, LINUX, tree, 1)]
+    assert build("default", LINUX, WINDOWS) == 2
+    record = _get()
+    assert (record.serial, record.built) == (1, 2)
+    assert sorted(record.platforms_of(2)) == [LINUX, WINDOWS]
+    assert [entry.detail for entry in audit_entries("action")][::-1] == [
+        f"built serial 1 of the runtime default for {LINUX}",
+        f"built serial 2 of the runtime default for {LINUX}, {WINDOWS}",
+    ]
 
 
-def test_a_session_without_the_runtime_capability_clears_the_last_report() -> None:
-    worker = enlist(capabilities=("task", "runtime"))
-    _report(worker.id, trouble="x")
+def test_a_tree_that_was_not_begun_or_lacks_blobs_is_no_edition() -> None:
+    for digest, error in (("0" * 64, TreeGone), (stored_tree("x", with_blobs=False), BlobsMissing)):
+        with pytest.raises(error), compat.transaction() as session:
+            runtimes.add(session, "default", RECIPE, [Built(LINUX, digest)], built_with={}, by="ann")
     with compat.transaction() as session:
-        sessions.open_session(session, worker.id, session_request(capabilities=("task",)))
-    assert worker_row(worker.id).unfit is None
+        assert runtimes.get(session, "default") is None
 
 
-def test_the_list_and_the_explanation_name_the_unfit_worker() -> None:
-    worker = enlist("broken", capabilities=("task", "runtime"))
-    job = queued()
-    _report(worker.id, trouble="libfoo.so\x00 is missing", task_sdk="1.3.2", python="3.11.7")
+@pytest.mark.parametrize("name", ["", "Default", "a/b", ".x", "x" * 64, "a b", "ü", "a\n"])
+def test_bad_names_are_refused(name: str) -> None:
+    with pytest.raises(LedgerError, match="not a valid name of a runtime"), compat.transaction() as session:
+        runtimes.next_serial(session, name)
+
+
+@pytest.mark.parametrize(
+    ("platforms", "text"),
+    [
+        ([], "nothing was built"),
+        (["linux"], "is not a platform such as"),
+        (["cp311-linux-gnu-amd64"], "write cp311-linux-gnu-x86_64"),
+        ([LINUX, LINUX], "twice"),
+    ],
+)
+def test_bad_platforms_are_refused(platforms: list[str], text: str) -> None:
+    tree = stored_tree("one")
+    with pytest.raises(LedgerError, match=text), compat.transaction() as session:
+        runtimes.add(session, "default", RECIPE, [Built(one, tree) for one in platforms], built_with={}, by="ann")
+
+
+def test_the_platforms_of_the_fleet_are_those_of_workers_that_take_runtimes() -> None:
+    for name in ("a", "b", "gone", "site"):
+        worker = enlist(name, capabilities=("task",) if name == "site" else ("task", "runtimes"), platform=LINUX)
+        if name == "gone":
+            change_worker(worker.id, removed_at=compat_now())
+    enlist("c", capabilities=("task", "runtimes"), platform=WINDOWS)
     with compat.transaction() as session:
-        (row,) = list_workers(session, silent_after=SILENT, only=WorkerFilter(flagged=True)).rows
-        count = count_workers(session, silent_after=SILENT)
-        why = why_waiting(session, job.job_id, silent_after=SILENT)
-    assert "libfoo.so" in row.unfit
-    assert "\x00" not in row.unfit
-    assert row.runtime == {"airflow": "", "task_sdk": "1.3.2", "python": "3.11.7"}
-    assert (count.flagged, count.unfit) == (1, 1)
-    assert "can't host tasks: broken: libfoo.so" in why
+        assert runtimes.fleet_platforms(session) == {LINUX: 2, WINDOWS: 1}
 
 
-def test_api_processes_are_notified() -> None:
-    worker = enlist(capabilities=("task", "runtime"))
+def compat_now() -> object:
     with compat.transaction() as session:
-        session.execute(update(Worker).values(changed_at=compat.database_now(session) - timedelta(hours=1)))
-        since = compat.database_now(session) - timedelta(minutes=1)
-    _report(worker.id, trouble="x")
+        return compat.database_now(session)
+
+
+def test_a_recipe_can_be_changed_without_a_build_and_a_new_field_has_its_default() -> None:
     with compat.transaction() as session:
-        (record,) = workers.changed_since(session, since)
-    assert record.unfit == "x"
+        runtimes.set_recipe(session, "default", RECIPE, by="bob")
+        runtimes.lock(session, "default").recipe = {"requirements": "x", "unknown": 1}
+    assert _get().recipe == Recipe("x")
+    assert _get().updated_by == "bob"
+
+
+def test_an_unknown_name_says_how_to_make_one() -> None:
+    with pytest.raises(NotFound, match="airflow remote runtimes build nope"), compat.transaction() as session:
+        runtimes.must_lock(session, "nope")

@@ -16,9 +16,10 @@ from testkit.ledger import ago, change_job, enlist, offered, queued, running  # 
 from airflow_remote_protocol.packs import Encoding, encode_blob
 from airflow_remote_protocol.trees import Tree
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import bundles, leases, trees
+from airflow_remote_provider.ledger import bundles, leases, sweep, trees
 from airflow_remote_provider.ledger.bundles import PublishedBundle
-from airflow_remote_provider.ledger.trees import BUNDLE, BlobsMissing, NewBlob, Swept, TreeGone
+from airflow_remote_provider.ledger.sweep import Swept
+from airflow_remote_provider.ledger.trees import BUNDLE, BlobsMissing, NewBlob, TreeGone
 from airflow_remote_provider.models import Blob, BlobPart, BundleRow, Edition, TreeRow
 from airflow_remote_provider.stores.blobs.database import DatabaseBlobs
 
@@ -62,7 +63,7 @@ def _age(by: timedelta = LONG_AGO) -> None:
 def _sweep(*, tree_days: float = 30.0) -> list[Swept]:
     """Sweep until nothing is left, and delete the bytes as the duty does."""
     done = []
-    while not (swept := _do(lambda s: trees.sweep(s, compat.database_now(s), tree_days=tree_days))).is_all:
+    while not (swept := _do(lambda s: sweep.sweep(s, compat.database_now(s), tree_days=tree_days))).is_all:
         places = swept.places
         _do(lambda session: DatabaseBlobs().delete(session, places))  # noqa: B023  (called at once)
         done.append(swept)
@@ -222,7 +223,7 @@ def test_older_trees_stay_for_tree_days() -> None:
 
 
 def test_a_bundle_that_changes_all_the_time_keeps_a_bounded_number_of_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "MOST_EDITIONS", 5)
+    monkeypatch.setattr(sweep, "MOST_EDITIONS", 5)
     made = [_publish("b", {"a": str(number).encode()}) for number in range(8)]
     _age(timedelta(hours=2))
     _sweep()
@@ -320,7 +321,7 @@ def test_a_sweep_does_not_wait_for_a_claim_that_locks_a_tree(database: Engine) -
     _age()
     with compat.transaction() as claim:
         claim.execute(select(TreeRow.digest).where(TreeRow.digest == tree.digest).with_for_update(read=True))
-        swept = _do(lambda session: trees.sweep(session, compat.database_now(session), tree_days=30))
+        swept = _do(lambda session: sweep.sweep(session, compat.database_now(session), tree_days=30))
         assert swept.is_all
     assert _trees() == {tree.digest}
     _sweep()
@@ -339,7 +340,7 @@ def test_publishing_while_a_sweep_holds_the_tree_waits_and_begins_again(database
 
     with ThreadPoolExecutor(1) as pool:
         with compat.transaction() as session:
-            assert trees.sweep(session, compat.database_now(session), tree_days=30).trees == 1
+            assert sweep.sweep(session, compat.database_now(session), tree_days=30).trees == 1
             publishing = pool.submit(publish)
             with pytest.raises(TimeoutError):
                 publishing.result(timeout=0.3)
@@ -369,7 +370,7 @@ def test_publishers_and_sweeps_at_once_never_leave_a_published_tree_incomplete(d
 
     def sweep(_: int) -> None:
         _age(timedelta(hours=2))
-        _do(lambda session: trees.sweep(session, compat.database_now(session), tree_days=0.01))
+        _do(lambda session: sweep.sweep(session, compat.database_now(session), tree_days=0.01))
 
     with ThreadPoolExecutor(4) as pool:
         sweeps = [pool.submit(sweep, number) for number in range(12)]
@@ -437,7 +438,7 @@ def test_a_clock_that_jumps_deletes_nothing_that_is_current() -> None:
     tree = _publish("b", {"a": b"a"})
 
     def sweep_in_the_future(session: Session) -> Swept:
-        return trees.sweep(session, compat.database_now(session) + timedelta(days=1000), tree_days=30)
+        return sweep.sweep(session, compat.database_now(session) + timedelta(days=1000), tree_days=30)
 
     _do(sweep_in_the_future)
     assert _trees() == {tree.digest} and _blobs() == _hashes(tree)

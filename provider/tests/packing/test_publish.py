@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,7 +16,7 @@ from airflow_remote_provider.compat import bundle_sources
 from airflow_remote_provider.ledger import bundles, trees
 from airflow_remote_provider.models import BundleRow, Edition
 from airflow_remote_provider.packing import publish as publishing
-from airflow_remote_provider.packing.publish import LowPriorityThread, Outcome, Publisher, Result, text_hash
+from airflow_remote_provider.packing.publish import Outcome, Publisher, Result
 from airflow_remote_provider.stores.blobs import Piece
 from airflow_remote_provider.stores.blobs.database import DatabaseBlobs
 from airflow_remote_provider.stores.blobs.files import FileBlobs
@@ -125,12 +124,12 @@ def test_a_store_that_fails_is_named_and_the_last_tree_stays(dags: Path) -> None
         def put(self, *args: Any) -> str:
             raise OSError(28, "No space left on device")
 
-    publisher._store = Full()
+    publisher._blobs._store = Full()
     (dags / "helpers.py").write_text("new")
     outcome = publisher.publish("dags")
     assert (outcome.what, outcome.trouble) == (Result.FAILED, "[Errno 28] No space left on device")
     assert (row().tree, row().trouble) == (good, "[Errno 28] No space left on device")
-    publisher._store = DatabaseBlobs()
+    publisher._blobs._store = DatabaseBlobs()
     assert publisher.publish("dags").what is Result.PUBLISHED
     assert (row().tree != good, row().trouble) == (True, "")
 
@@ -177,7 +176,7 @@ def test_a_file_that_changes_between_scan_and_storing_is_scanned_again(dags: Pat
 
 def test_a_tree_that_the_collection_took_is_begun_again(dags: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = make_publisher()
-    put, gone = publisher._put, []
+    put, gone = publisher._blobs._put, []
 
     def put_and_lose(batch: Any) -> None:
         put(batch)
@@ -188,7 +187,7 @@ def test_a_tree_that_the_collection_took_is_begun_again(dags: Path, monkeypatch:
                     place = trees.stored(session, [blob.sha256])[blob.sha256].place
                     trees.unfinish_tree(session, "", blob=(blob.sha256, place))
 
-    monkeypatch.setattr(publisher, "_put", put_and_lose)
+    monkeypatch.setattr(publisher._blobs, "_put", put_and_lose)
     assert publisher.publish("dags").what is Result.PUBLISHED
     assert content_of("helpers.py", newest()) == b"two = 2\n"
 
@@ -287,32 +286,6 @@ def test_a_repository_that_does_not_answer_fails_no_job_and_shows_no_credential(
 
 
 # Parts
-
-
-@pytest.mark.parametrize(
-    ("path", "content", "text"),
-    [
-        ("dag.py", b"x = 1\r\ny = 2\r\n", "x = 1\ny = 2\n"),
-        ("dag.py", b"x = 1\ry = 2", "x = 1\ny = 2"),
-        ("dag.py", "x = 'é'\n".encode(), "x = 'é'\n"),
-    ],
-)
-def test_the_hash_of_a_python_file_is_that_of_its_text(path: str, content: bytes, text: str) -> None:
-    assert text_hash(path, content) == hashlib.md5(text.encode()).hexdigest()
-
-
-def test_other_files_have_no_hash_of_their_text() -> None:
-    assert text_hash("data.csv", b"1") is None
-    assert text_hash("dag.py", b"\xff") is None
-    assert text_hash("dag.py", b"#" * (publishing.LONGEST_TEXT + 1)) is None
-
-
-def test_work_of_low_priority_returns_or_raises_what_it_does() -> None:
-    thread = LowPriorityThread()
-    assert thread.run(lambda: os.getpriority(os.PRIO_PROCESS, 0)) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
-    with pytest.raises(ZeroDivisionError):
-        thread.run(lambda: 1 // 0)
-    assert thread.run(lambda: 1) == 1
 
 
 def test_an_outcome_says_when_its_scan_began(dags: Path) -> None:

@@ -39,7 +39,8 @@ from airflow_remote_protocol.version import EPOCH_HEADER, MAJOR, MARKER_HEADER, 
 PARKING_S = 0.3
 """The time for a poll to arrive at central and be parked there."""
 
-EVERYTHING = tuple(capability.value for capability in Capability)
+EVERYTHING = tuple(capability.value for capability in Capability if capability is not Capability.RUNTIMES)
+"""Of a worker with a runtime of its own: with `runtimes`, it would get only jobs whose runtime it has reported as ready."""
 
 
 class Caller:
@@ -118,6 +119,7 @@ class Caller:
         protocol: str = PROTOCOL_VERSION,
         capabilities: Iterable[str] = EVERYTHING,
         triggers: int = 0,
+        platform: str = "",
     ) -> Response:
         """Request a session, as a daemon that has just started, or as the one of *boot_id*."""
         return self.call(
@@ -130,7 +132,7 @@ class Caller:
                 capabilities=list(capabilities),
                 slots=slots,
                 triggers=triggers,
-                facts=Facts(hostname="conformance"),
+                facts=Facts(hostname="conformance", platform=platform),
                 jobs=list(jobs),
                 time=time.time(),
             ),
@@ -144,9 +146,12 @@ class Caller:
         boot_id: str = "",
         capabilities: Iterable[str] = EVERYTHING,
         triggers: int = 0,
+        platform: str = "",
     ) -> Session:
         """Open a session and use it from now on."""
-        response = self.ask_session(slots=slots, jobs=jobs, boot_id=boot_id, capabilities=capabilities, triggers=triggers)
+        response = self.ask_session(
+            slots=slots, jobs=jobs, boot_id=boot_id, capabilities=capabilities, triggers=triggers, platform=platform
+        )
         self.session = expect_message(response, Session)
         return self.session
 
@@ -158,8 +163,9 @@ class Caller:
         jobs: Sequence[HeldJob] = (),
         revision: int | None = None,
         task_settings: str | None = None,
+        runtimes: str | None = None,
     ) -> Response:
-        """Poll once. *task_settings*: the revision that the worker reports."""
+        """Poll once. *task_settings*, *runtimes*: the revisions that the worker reports."""
         known = self.session.intent.revision if self.session else 0
         asked = Poll(
             free_slots=free_slots,
@@ -167,6 +173,7 @@ class Caller:
             wait_s=wait_s,
             jobs=list(jobs),
             task_settings_revision=task_settings,
+            runtimes_revision=runtimes,
         )
         return self.call("POST", "poll", asked)
 
@@ -274,13 +281,13 @@ class Caller:
 class ParkedPoll:
     """A poll that waits in its own thread while the check continues."""
 
-    def __init__(self, caller: Caller, *, free_slots: int = 0, jobs: Sequence[HeldJob] = ()) -> None:
+    def __init__(self, caller: Caller, *, free_slots: int = 0, jobs: Sequence[HeldJob] = (), runtimes: str | None = None) -> None:
         self._answer: Response | None = None
         self._failure: BaseException | None = None
 
         def park() -> None:
             try:
-                self._answer = caller.ask_poll(free_slots=free_slots, jobs=jobs, wait_s=PARKED_S)
+                self._answer = caller.ask_poll(free_slots=free_slots, jobs=jobs, wait_s=PARKED_S, runtimes=runtimes)
             except BaseException as error:  # raised in the check's thread, by `ends_within`
                 self._failure = error
 

@@ -24,6 +24,10 @@ PARKED_S = 9.0
 """The wait of a poll that must be ended by an event. Well above PROMPT_S, to distinguish the two."""
 
 
+PLATFORM = "cp311-linux-gnu-x86_64"
+"""Of the workers that take runtimes from central."""
+
+
 @dataclass(frozen=True)
 class Response:
     status: int
@@ -65,6 +69,13 @@ class CentralUnderTest(Protocol):
 
     def run_tree(self, job_id: str, digest: str) -> None:
         """Let an open job run a tree, as if its offer had named it."""
+        ...
+
+    def roll_runtime(self, queue: str, files: Mapping[str, bytes]) -> str:
+        """Build the next runtime of *queue* for the platform `PLATFORM`, and roll it to all workers; return its tree's digest.
+
+        All calls for one queue build serials of one name, which no other queue uses. *files*: the contents by path.
+        """
         ...
 
     def task_state(self, job_id: str) -> str:

@@ -12,12 +12,13 @@ def get_remote_cli_commands() -> list[Any]:
     """Return the command tree."""
     from airflow.cli.cli_config import GroupCommand
 
-    from airflow_remote_provider.cli import audit, bundles, enrol, grants, jobs, publish, queues, workers
+    from airflow_remote_provider.cli import audit, bundles, enrol, grants, jobs, publish, queues, runtimes, workers
 
+    parts = (enrol, workers, jobs, queues, bundles, publish, runtimes, grants, audit)
     return [
         GroupCommand(
             name="remote",
-            help="Remote Executor: workers, enrolment, jobs, queues, Dag bundles, grants, audit",
-            subcommands=tuple(part.commands() for part in (enrol, workers, jobs, queues, bundles, publish, grants, audit)),
+            help="Remote Executor: workers, enrolment, jobs, queues, Dag bundles, runtimes, grants, audit",
+            subcommands=tuple(part.commands() for part in parts),
         )
     ]

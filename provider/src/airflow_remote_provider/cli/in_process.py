@@ -21,7 +21,7 @@ NO_HOST = "http://central.invalid"
 
 def connect() -> Client:
     """Return a client that calls the API as the user of the operating system."""
-    transport = InProcess(_api(_os_user()))
+    transport = InProcess(_api(os_user()))
     return Client(httpx.Client(base_url=NO_HOST, transport=transport, trust_env=False), NAME)
 
 
@@ -59,7 +59,8 @@ class InProcess(httpx.BaseTransport):
         return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
 
 
-def _os_user() -> str:
+def os_user() -> str:
+    """Return the name of the user who runs this process, for the audit log."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -25,6 +25,7 @@ COLUMNS = (
     "wait_p95_s",
     "lost_after_s",
     "bundles",
+    "runtime",
     "changed_by",
 )
 
@@ -51,6 +52,11 @@ def commands() -> Any:
                 default=None,
                 help="Dag bundles that such a job may belong to, or it fails: names or globs, separated by commas; '*': any",
             ),
+            option(
+                "--runtime",
+                default=None,
+                help="runtime from central in which its jobs run, on workers that take one: its name; default: `default`",
+            ),
         ),
         action("unset", "remove the rules of a queue; the defaults apply again", unset_queue, queue),
     )
@@ -71,8 +77,8 @@ def show_history(args: argparse.Namespace) -> None:
 def set_queue(args: argparse.Namespace) -> None:
     from airflow_remote_provider.definitions.task_options import lost_after_s
 
-    if args.lost_after is None and args.bundles is None:
-        raise SystemExit("name at least one of --lost-after, --bundles")
+    if args.lost_after is None and args.bundles is None and args.runtime is None:
+        raise SystemExit("name at least one of --lost-after, --bundles, --runtime")
     if args.lost_after is not None:
         try:
             seconds = lost_after_s(args.lost_after)
@@ -84,6 +90,13 @@ def set_queue(args: argparse.Namespace) -> None:
         bundles = names_in(args.bundles)
         central(args).set_queue_bundles(args.name, bundles)
         print(f"{args.name}: jobs queued from now on may belong to the bundles {', '.join(bundles)}")
+    if args.runtime is not None:
+        set_runtime(args, args.name, args.runtime)
+
+
+def set_runtime(args: argparse.Namespace, queue: str, runtime: str) -> None:
+    central(args).set_queue_runtime(queue, None if runtime == "default" else runtime)
+    print(f"{queue}: jobs offered from now on run in the runtime {runtime}, on workers that take it from central")
 
 
 def unset_queue(args: argparse.Namespace) -> None:

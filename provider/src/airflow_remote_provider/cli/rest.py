@@ -21,6 +21,7 @@ from airflow_remote_provider.ledger.views.history import MOST_POINTS, HistoryRow
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
 from airflow_remote_provider.ledger.views.page import Page, Slice, read_all
 from airflow_remote_provider.ledger.views.queues import QueueRow
+from airflow_remote_provider.ledger.views.runtimes import RuntimeDetails, RuntimeSummary
 from airflow_remote_provider.ledger.views.summary import Summary
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
 from airflow_remote_provider.stores.worker_log_lines import MOST_LINES, LogLines
@@ -184,6 +185,27 @@ class CentralClient:
 
     def ask_to_publish(self, name: str) -> BundleSummary:
         return self._client.change(BundleSummary, "POST", "bundles", name, "publish")
+
+    # Runtimes from central
+
+    def list_runtimes(self) -> list[RuntimeSummary]:
+        return self._client.get(Listed[RuntimeSummary], "runtimes").items
+
+    def show_runtime(self, name: str) -> RuntimeDetails:
+        return self._client.get(RuntimeDetails, "runtimes", name)
+
+    def roll_runtime(self, name: str, *, percent: int, labels: Mapping[str, str], to: int | None) -> RuntimeSummary:
+        body = {"percent": percent, "labels": dict(labels), "to": to}
+        return self._client.change(RuntimeSummary, "POST", "runtimes", name, "roll", body=body)
+
+    def halt_runtime(self, name: str, *, reason: str) -> RuntimeSummary:
+        return self._client.change(RuntimeSummary, "POST", "runtimes", name, "halt", body={"reason": reason})
+
+    def resume_runtime(self, name: str) -> RuntimeSummary:
+        return self._client.change(RuntimeSummary, "POST", "runtimes", name, "resume")
+
+    def set_queue_runtime(self, queue: str, name: str | None) -> None:
+        self._client.send("PUT", "queues", queue, "runtime", body={"runtime": name})
 
     # Accesses and the audit
 

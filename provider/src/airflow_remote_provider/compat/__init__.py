@@ -80,7 +80,14 @@ from airflow_remote_provider.compat.models import (
     parsed_sources,
     task_instance_model,
 )
-from airflow_remote_provider.compat.paths import base_log_folder, log_file, open_object_storage
+from airflow_remote_provider.compat.paths import (
+    base_log_folder,
+    hides_value_of,
+    local_settings_place,
+    log_file,
+    open_object_storage,
+    plugins_folder,
+)
 from airflow_remote_provider.compat.waits import end_waiting, forget_unused_triggers, resume, trigger_model, waits_on
 
 __all__ = [
@@ -120,11 +127,13 @@ __all__ = [
     "fail_connection_test",
     "forget_unused_triggers",
     "has_callback_start",
+    "hides_value_of",
     "in_transaction",
     "is_triggered_by",
     "known_bundles",
     "latest_clock",
     "living_schedulers",
+    "local_settings_place",
     "log_file",
     "may_end_tasks",
     "may_manage_workers",
@@ -136,6 +145,7 @@ __all__ = [
     "open_object_storage",
     "parsed_dag_files",
     "parsed_sources",
+    "plugins_folder",
     "policy_violation",
     "read_clock_with",
     "readable_dags",

@@ -1,6 +1,6 @@
 """Detects workers whose jobs keep failing before their own code begins. Only central's own observations count.
 
-After :data:`..dispatch.EARLY_FAILURES_LIMIT` such failures in a row the worker gets an alarm, and one job at a time until one has
+After :data:`..capacity.EARLY_FAILURES_LIMIT` such failures in a row the worker gets an alarm, and one job at a time until one has
 begun. If the same task succeeds on other workers, the worker is paused first, each time for longer. A task that succeeds on no
 worker does not prove that the machine is broken.
 """
@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record
+from airflow_remote_provider.ledger.capacity import EARLY_FAILURES_LIMIT
 from airflow_remote_provider.ledger.changes import stamp
-from airflow_remote_provider.ledger.dispatch import EARLY_FAILURES_LIMIT
 from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.ledger.workers import CENTRAL, WorkerRecord, record_of, set_intent

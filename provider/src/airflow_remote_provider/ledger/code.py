@@ -171,16 +171,18 @@ def need_of(job: Any) -> CodeNeed | None:
     return CodeNeed(job.bundle, job.bundle_version, job.dag_version, job.dag_file)
 
 
-def pin(session: Session, digests: Collection[str]) -> dict[str, TreeRef]:
+def pin(session: Session, digests: Collection[str], *, runtimes: Collection[str] = ()) -> dict[str, TreeRef]:
     """Lock trees against deletion until the transaction ends, in which jobs are to refer to them. Return those that are ready.
 
-    The locks are shared, so claims don't wait for each other.
+    Workers have *runtimes* already, so those are also returned of which central has lost files. The locks are shared, so claims
+    don't wait for each other.
     """
-    if not digests:
+    if not digests and not runtimes:
         return {}
-    query = select(TreeRow.digest, TreeRow.files, TreeRow.bytes).where(TreeRow.digest.in_(digests), TreeRow.state == READY)
+    wanted = {*digests, *runtimes}
+    query = select(TreeRow.digest, TreeRow.files, TreeRow.bytes, TreeRow.state).where(TreeRow.digest.in_(wanted))
     rows = session.execute(query.order_by(TreeRow.digest).with_for_update(read=True))
-    return {row.digest: TreeRef(row.digest, row.files, row.bytes) for row in rows}
+    return {row.digest: TreeRef(row.digest, row.files, row.bytes) for row in rows if row.state == READY or row.digest in runtimes}
 
 
 # The hash of a Dag file's source. What a file of a tree contains never changes, so hashes are remembered.

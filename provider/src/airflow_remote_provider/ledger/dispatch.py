@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
-from airflow_remote_protocol.messages import IntentMode, JobKind, TreeRef
+from airflow_remote_protocol.messages import IntentMode, JobKind, RuntimeRef, TreeRef
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.version import Capability
 from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
@@ -20,13 +21,12 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
 from airflow_remote_provider.definitions.needs import suits
-from airflow_remote_provider.ledger import code
+from airflow_remote_provider.ledger import capacity, code
+from airflow_remote_provider.ledger.assignments import Plan, host_of, usable
+from airflow_remote_provider.ledger.capacity import EARLY_FAILURES_LIMIT, IS_TRIGGER, Claimant, Room
 from airflow_remote_provider.models import Job, Worker
 
-EARLY_FAILURES_LIMIT = 3
-"""After so many jobs in a row that failed before their own code began, a worker counts as broken."""
-TRIAL = timedelta(minutes=10)
-"""How long a job that was offered to such a worker keeps further jobs away; the trial ends when the job begins."""
+NO_PLAN = Plan()
 BATCH = 200
 """Most jobs that one claim reads; bounds the transaction, not the throughput (the dispatcher claims again)."""
 
@@ -85,41 +85,6 @@ def _can_be_offered(now: Any) -> ColumnElement[bool]:
     )
 
 
-IS_TRIGGER = case((Job.kind == JobKind.TRIGGER.value, 1), else_=0)
-
-
-@dataclass(frozen=True)
-class Claimant:
-    """A parked poll: its worker and session, and how many slots and triggers the worker can take now."""
-
-    worker_id: str
-    session_id: str
-    free_slots: int
-    free_triggers: int = 0
-
-
-@dataclass
-class Room:
-    """What one worker can still take in this claim."""
-
-    slots: int
-    triggers: int
-    is_trial: bool = False
-    """Takes one job, whatever its size."""
-
-    def fits(self, job: Any) -> bool:
-        return self.triggers > 0 if job.kind == JobKind.TRIGGER.value else self.slots > 0 and self.slots >= job.slots
-
-    def take(self, job: Any) -> None:
-        if job.kind == JobKind.TRIGGER.value:
-            self.triggers -= 1
-        else:
-            self.slots = 0 if self.is_trial else self.slots - job.slots
-
-    def free_for(self, job: Any) -> int:
-        return self.triggers if job.kind == JobKind.TRIGGER.value else self.slots
-
-
 @dataclass(frozen=True)
 class Claimed:
     """One job that has been offered to one worker."""
@@ -134,6 +99,8 @@ class Claimed:
     lost_after_s: float
     tree: TreeRef | None = None
     """The code that it runs; None: its worker must have it."""
+    runtime: RuntimeRef | None = None
+    """The runtime from central that it runs in; None: its worker's site has the runtime."""
 
 
 def claim(
@@ -143,10 +110,12 @@ def claim(
     *,
     deadline: timedelta,
     patience: timedelta,
+    plan: Plan = NO_PLAN,
 ) -> list[Claimed]:
     """Offer queued jobs to *claimants*: highest priority first, then oldest; each to the eligible worker with most free slots.
 
-    A job whose code is not published yet waits for it, or for the end of its *patience*.
+    A job whose code is not published yet waits for it, or for the end of its *patience*. A worker that takes its runtimes from
+    central gets jobs only of queues whose runtime, by *plan*, it has ready.
 
     *wanted* is the result of :func:`demand`; jobs with other needs that came since are left to the next call. A job that fits no
     claimant is skipped and blocks no others. A claimant that is gone, paused, or under another session gets nothing.
@@ -154,27 +123,33 @@ def claim(
     asked = {claimant.worker_id: claimant for claimant in claimants}
     workers = _lock_workers(session, sorted(asked))
     now = database_now(session)
-    used = _used(session, [worker.id for worker in workers])
-    trying = _trying(session, [worker.id for worker in workers if worker.early_failures >= EARLY_FAILURES_LIMIT], now)
+    used = capacity.used(session, [worker.id for worker in workers])
+    trying = capacity.trying(session, [worker.id for worker in workers if worker.early_failures >= EARLY_FAILURES_LIMIT], now)
     free: dict[str, Room] = {}
     eligible: dict[tuple[str, str | None], list[Worker]] = {}
+    runtimes: dict[tuple[str, str], RuntimeRef | None] = {}
+    """By worker and queue."""
     for worker in workers:
         claimant = asked[worker.id]
         if worker.revoked_at is not None or worker.intent != IntentMode.SERVE.value or worker.session_id != claimant.session_id:
             continue
-        if worker.unfit:
+        host = host_of(worker)
+        if host is None and worker.unfit:
             continue
-        free[worker.id] = room = _room(worker, claimant, used.get(worker.id, (0, 0)), is_trying=worker.id in trying)
+        free[worker.id] = room = capacity.room_of(worker, claimant, used.get(worker.id, (0, 0)), is_trying=worker.id in trying)
         if room.slots > 0 or room.triggers > 0:
             for queue in worker.queues:
-                eligible.setdefault((queue, worker.team), []).append(worker)
+                runtime = None if host is None else usable(plan, host, queue)
+                if host is None or runtime is not None:
+                    eligible.setdefault((queue, worker.team), []).append(worker)
+                    runtimes[worker.id, queue] = runtime
     if not eligible:
         return []
 
     able = {worker.id: {JobKind.TASK.value, *(worker.capabilities or ())} for worker in workers}
     candidates = _candidates(session, wanted, eligible=eligible, free=free, now=now)
     chosen = _choose_code(session, candidates, now=now, patience=patience)
-    wins: dict[tuple[str, int, str | None], list[Any]] = {}
+    wins: dict[tuple[str, int, str | None, RuntimeRef | None], list[Any]] = {}
     for job in candidates:
         if job.id not in chosen:
             continue
@@ -184,14 +159,20 @@ def claim(
             winner = max(fits, key=lambda worker: free[worker.id].free_for(job))
             free[winner.id].take(job)
             tree = chosen[job.id] if Capability.BUNDLES.value in able[winner.id] else None
-            wins.setdefault((winner.id, job.epoch, tree), []).append(job)
+            wins.setdefault((winner.id, job.epoch, tree, runtimes[winner.id, job.queue]), []).append(job)
     by_id = {worker.id: worker for worker in workers}
-    pinned = code.pin(session, {tree for _, _, tree in wins if tree is not None})
+    pinned = code.pin(
+        session,
+        {tree for _, _, tree, _ in wins if tree is not None},
+        runtimes={runtime.tree.digest for _, _, _, runtime in wins if runtime is not None},
+    )
     claimed: list[Claimed] = []
-    for (worker_id, epoch, tree), jobs in wins.items():
-        if tree is None or tree in pinned:  # else it was deleted at this moment, and the next claim chooses another one
-            ref = None if tree is None else pinned[tree]
-            claimed += _offer(session, by_id[worker_id], jobs, epoch=epoch, tree=ref, now=now, deadline=deadline)
+    for (worker_id, epoch, tree, runtime), jobs in wins.items():
+        if not {tree, runtime and runtime.tree.digest} - {None} <= pinned.keys():
+            continue  # one of them was deleted at this moment, and the next claim chooses another one
+        ref = None if tree is None else pinned[tree]
+        offer = partial(_offer, session, by_id[worker_id], jobs, epoch=epoch, tree=ref, runtime=runtime)
+        claimed += offer(now=now, deadline=deadline)
     place = {job.id: number for number, job in enumerate(candidates)}
     return sorted(claimed, key=lambda job: place[job.job_id])
 
@@ -238,6 +219,7 @@ def _offer(
     *,
     epoch: int,
     tree: TreeRef | None,
+    runtime: RuntimeRef | None,
     now: datetime,
     deadline: timedelta,
 ) -> list[Claimed]:
@@ -257,6 +239,7 @@ def _offer(
             not_before=None,
             code_waits=False,
             tree=None if tree is None else tree.digest,
+            runtime=None if runtime is None else runtime.tree.digest,
         )
         .execution_options(synchronize_session=False)
     )
@@ -276,6 +259,7 @@ def _offer(
             workload=job.workload,
             lost_after_s=job.lost_after_s,
             tree=_noted(job, tree),
+            runtime=runtime,
         )
         for job in jobs
     ]
@@ -291,41 +275,6 @@ def _noted(job: Any, tree: TreeRef | None) -> TreeRef | None:
 def _lock_workers(session: Session, worker_ids: list[str]) -> Sequence[Worker]:
     """Lock the workers' rows in id order."""
     return session.scalars(select(Worker).where(Worker.id.in_(worker_ids)).order_by(Worker.id).with_for_update()).all()
-
-
-def _room(worker: Worker, claimant: Claimant, used: tuple[int, int], *, is_trying: bool) -> Room:
-    """Return what a worker can take: its request, bounded by its session, its limit and the jobs leased to it."""
-    slots, triggers = used
-    bound = worker.slots if worker.slots_limit is None else min(worker.slots, worker.slots_limit)
-    is_trial = worker.early_failures >= EARLY_FAILURES_LIMIT  # until a job has begun there
-    can_wait = Capability.TRIGGER.value in (worker.capabilities or ())
-    return Room(
-        slots=0 if is_trial and is_trying else min(claimant.free_slots, bound - slots),
-        triggers=min(claimant.free_triggers, worker.triggers - triggers) if can_wait else 0,
-        is_trial=is_trial,
-    )
-
-
-def _trying(session: Session, worker_ids: list[str], now: datetime) -> set[str]:
-    """Return which of these workers hold a job that was offered within :data:`TRIAL`."""
-    if not worker_ids:
-        return set()
-    leased = [state.value for state in JobState if state.is_leased]
-    query = select(Job.worker_id).where(
-        Job.worker_id.in_(worker_ids), Job.state.in_(leased), Job.kind != JobKind.TRIGGER.value, Job.offered_at > now - TRIAL
-    )
-    return set(session.scalars(query.distinct()))
-
-
-def _used(session: Session, worker_ids: list[str]) -> dict[str, tuple[int, int]]:
-    """Return how many slots and how many triggers each worker has leased."""
-    leased = [state.value for state in JobState if state.is_leased]
-    query = (
-        select(Job.worker_id, func.sum(Job.slots).label("slots"), func.sum(IS_TRIGGER).label("triggers"))
-        .where(Job.worker_id.in_(worker_ids), Job.state.in_(leased))
-        .group_by(Job.worker_id)
-    )
-    return {row.worker_id: (int(row.slots), int(row.triggers)) for row in session.execute(query)}
 
 
 def _suits(worker: Worker, job: Any) -> bool:

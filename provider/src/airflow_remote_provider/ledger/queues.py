@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.audit import record_action
 from airflow_remote_provider.ledger.errors import LedgerError, NotFound
+from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Job, Queue
 
 LONGEST_NAME = 256
@@ -56,9 +57,10 @@ def unset_queue(session: Session, name: str, *, by: str = "unknown") -> None:
         NotFound: the queue has no settings.
     """
     queue = session.get(Queue, name, with_for_update=True)
-    if queue is None or (queue.lost_after_s is None and queue.bundles is None):
+    if queue is None or (queue.lost_after_s is None and queue.bundles is None and queue.runtime is None):
         raise NotFound(f"the queue {name!r} has no rules; `airflow remote queues list` shows the rules of all queues")
-    queue.lost_after_s = queue.bundles = None
+    queue.lost_after_s = queue.bundles = queue.runtime = None
+    wake(session, Topic.RUNTIME)
     queue.changed_at, queue.changed_by = database_now(session), by
     record_action(session, by, f"unset the rules of the queue {name}")
 

@@ -15,6 +15,7 @@ from airflow_remote_provider.ledger.audit import AuditKind
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import LIVE_WITHIN, shown_facts
 from airflow_remote_provider.ledger.errors import Cloned, Revoked, Suspended, WrongCertificate
+from airflow_remote_provider.ledger.held_runtimes import NOT_REPORTED
 from airflow_remote_provider.ledger.leases import reconcile
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.ledger.workers import WorkerRecord, note_contact, record_of, record_worker_event
@@ -73,14 +74,24 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     worker.triggers = request.triggers
     worker.facts = shown_facts(request.facts)
     worker.capabilities = sorted(c.value for c in agree(frozenset(Capability), request.capabilities))
-    if Capability.RUNTIME.value not in worker.capabilities:
-        worker.runtime = worker.unfit = None  # without a report, only its jobs count
+    _forget_reports(worker)
     worker.clock_offset_s = _offset_s(request.time, now)
     worker.changed_at = stamp(session)
     reconcile(session, worker_id, request.jobs)
     note_contact(session, [worker_id])
     wake(session, Topic.WORKER)
     return record_of(worker)
+
+
+def _forget_reports(worker: Worker) -> None:
+    """Forget what a worker has reported of its runtimes under capabilities that it no longer has."""
+    capabilities = worker.capabilities or ()
+    if Capability.RUNTIME.value not in capabilities:
+        worker.runtime = None
+    if Capability.RUNTIMES.value not in capabilities:
+        worker.runtimes = None
+    if worker.runtimes is None and worker.runtime is None:  # without a report, only its jobs count
+        worker.unfit = NOT_REPORTED if Capability.RUNTIMES.value in capabilities else None
 
 
 def end_session(session: Session, worker_id: str, session_id: str) -> WorkerRecord | None:

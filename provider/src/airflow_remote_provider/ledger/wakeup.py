@@ -29,6 +29,8 @@ class Topic(str, Enum):
     """A worker's row changed: intent, rights, session, credential."""
     PUBLISH = "publish"
     """A user or a job asks to publish a bundle now."""
+    RUNTIME = "runtime"
+    """Which runtimes workers are to have changed: a build, a rollout, or the runtime of a queue."""
 
 
 def wake(session: Session, topic: Topic) -> None:

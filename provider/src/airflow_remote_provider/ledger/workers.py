@@ -12,6 +12,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
+from airflow_remote_provider.ledger.assignments import Host, host_of
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record, record_action
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import check_bundles, revoke
@@ -49,11 +50,13 @@ class WorkerRecord:
     received_revision: int | None = None
     unfit: str = ""
     early_failures: int = 0
+    host: Host | None = None
+    """The worker as the choice of its runtimes depends on it; None: it takes none from central."""
 
     @property
     def serves(self) -> tuple[object, ...]:
         """Return the values that decide which jobs it can be offered."""
-        return self.queues, dict(self.labels), self.bundles, bool(self.unfit)
+        return self.queues, dict(self.labels), self.bundles, bool(self.unfit), self.host
 
     @property
     def hashes(self) -> frozenset[str]:
@@ -62,6 +65,7 @@ class WorkerRecord:
 
 
 def record_of(worker: Worker) -> WorkerRecord:
+    host = host_of(worker)
     return WorkerRecord(
         id=worker.id,
         name=worker.name,
@@ -82,8 +86,9 @@ def record_of(worker: Worker) -> WorkerRecord:
         bundles=None if worker.bundles is None else tuple(worker.bundles),
         certificate=worker.certificate,
         received_revision=worker.received_revision,
-        unfit=worker.unfit or "",
+        unfit="" if host is not None else worker.unfit or "",  # else each queue has its own runtime
         early_failures=worker.early_failures or 0,
+        host=host,
     )
 
 

@@ -15,6 +15,7 @@ from airflow_remote_provider.models.enrolment import EnrolmentToken
 from airflow_remote_provider.models.history import History
 from airflow_remote_provider.models.job import Job
 from airflow_remote_provider.models.queue import Queue
+from airflow_remote_provider.models.runtime import RuntimeRow
 from airflow_remote_provider.models.usage import Usage
 from airflow_remote_provider.models.worker import Worker, WorkerContact
 
@@ -32,6 +33,7 @@ __all__ = [
     "History",
     "Job",
     "Queue",
+    "RuntimeRow",
     "TreeRow",
     "Usage",
     "Worker",

@@ -85,7 +85,10 @@ class BundleRow(Base):
 
 
 class Edition(Base):
-    """A published tree of a bundle, or a version of a bundle that a job needs and nobody has published yet."""
+    """A published tree of a bundle, or a version of a bundle that a job needs and nobody has published yet.
+
+    Also the tree of a runtime for one platform; its version is its serial.
+    """
 
     __tablename__ = "remote_edition"
 

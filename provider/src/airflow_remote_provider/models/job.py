@@ -43,6 +43,8 @@ class Job(Base):
     """When it no longer waits for newer code; NULL: it waits for a version, which nothing else can replace, or does not wait."""
     tree: Mapped[str | None] = mapped_column(String(64))
     """The tree that it runs, from its first offer on; NULL: its worker has the code, or it was never offered."""
+    runtime: Mapped[str | None] = mapped_column(String(64))
+    """The tree of the runtime from central that its last offer named; NULL: its site has the runtime, or it was never offered."""
     detail: Mapped[str] = mapped_column(exact(100), default="", server_default="")
     """What its worker does before it starts, as its last poll said, for users."""
     priority: Mapped[int] = mapped_column(Integer)

@@ -25,5 +25,7 @@ class Queue(Base):
     :class:`..definitions.grants.GrantKind`."""
     bundles: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     """Globs of the Dag bundles whose jobs it can have; NULL: any."""
+    runtime: Mapped[str | None] = mapped_column(exact(63))
+    """Name of the runtime from central in which its jobs run; NULL: `default`."""
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_by: Mapped[str] = mapped_column(String(250))

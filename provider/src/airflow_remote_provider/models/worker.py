@@ -94,6 +94,9 @@ class Worker(Base):
     inventory: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True), deferred=True)
     """Digests of the trees that it reported to hold; NULL: nothing reported. Up to 67 KB, so it is read only where it is used."""
 
+    runtimes: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
+    """The runtimes from central that it reported, as :class:`..ledger.held_runtimes.Held`; NULL: nothing reported."""
+
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """Last change of a value that API processes keep in memory; they poll for it."""

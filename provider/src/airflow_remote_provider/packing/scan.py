@@ -12,7 +12,7 @@ import os
 import stat
 import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -128,12 +128,14 @@ def scan(
     previous: ScanState = ScanState(),
     *,
     limits: Limits,
+    ignored: Sequence[str] = ALWAYS_IGNORED,
     pause: Callable[[], None] = lambda: None,
     now_ns: Callable[[], int] = time.time_ns,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[Tree, ScanState]:
     """Return the tree of *root*, and the state for the next scan. The tree is the same object if nothing has changed.
 
+    *ignored* are patterns of what does not travel, as in `.gitignore`; they are the same in all scans that continue each other.
     *pause* is called often, so that a caller in a busy process can give way.
 
     Raises:
@@ -147,14 +149,14 @@ def scan(
             real = _real(root)
             rules = _rules(real)
             is_same = real == previous.root and rules == previous.rules
-            found = _walk(real, rules, known=previous.seen if is_same else {}, limits=limits, pause=pause)
+            found = _walk(real, _Ignored(ignored, rules), known=previous.seen if is_same else {}, limits=limits, pause=pause)
             if is_same and previous.tree is not None and _is_unchanged(found, previous):
                 return previous.tree, previous
             seen = _read(found, limits=limits, pause=pause, now_ns=now_ns)
             tree = _tree(seen, previous.tree)
             if _real(root) != real or _rules(real) != rules:
                 raise Moved(f"{root} was replaced while it was read")
-            changed = _changed(_walk(real, rules, known=seen, limits=limits, pause=pause), seen)
+            changed = _changed(_walk(real, _Ignored(ignored, rules), known=seen, limits=limits, pause=pause), seen)
         except Moved:
             if not left:
                 raise
@@ -215,9 +217,9 @@ def _rules(real: str) -> bytes:
 class _Ignored:
     """What not to publish. A directory that is ignored is not entered, as by git, so nothing below it can be included again."""
 
-    def __init__(self, rules: bytes) -> None:
+    def __init__(self, always: Sequence[str], rules: bytes) -> None:
         try:
-            self._of_files = pathspec.GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *rules.decode().splitlines()])
+            self._of_files = pathspec.GitIgnoreSpec.from_lines([*always, *rules.decode().splitlines()])
         except ValueError as error:  # also a UnicodeDecodeError, and a pattern that is not valid
             raise Unpublishable(f"{IGNORE_FILE} can't be used: {error}; correct it") from None
         # For a directory itself the last pattern decides; GitIgnoreSpec decides about files below it, where `!*/` means nothing.
@@ -230,14 +232,14 @@ class _Ignored:
         return self._of_directories.match_file(path + "/")
 
 
-def _walk(real: str, rules: bytes, *, known: Mapping[str, Seen], limits: Limits, pause: Callable[[], None]) -> _Files:
-    """Return the files to publish, by their path in the tree. *known* are paths that these rules are known not to ignore.
+def _walk(real: str, ignored: _Ignored, *, known: Mapping[str, Seen], limits: Limits, pause: Callable[[], None]) -> _Files:
+    """Return the files to publish, by their path in the tree. *known* are paths that are known not to be ignored.
 
     Raises:
         Unpublishable: something is there that no tree can have.
         Moved: a directory disappeared.
     """
-    walk = _Walk(real, _Ignored(rules), known, limits, pause)
+    walk = _Walk(real, ignored, known, limits, pause)
     walk.directory(real, "", (_identity(Path(real).stat()),))
     return walk.found
 

@@ -17,7 +17,8 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.compat import BundleUnavailable
 from airflow_remote_provider.ledger import publishing
 from airflow_remote_provider.ledger.publishing import Assignment
-from airflow_remote_provider.packing.publish import Outcome, Publisher, Result, Transaction
+from airflow_remote_provider.packing.publish import Outcome, Publisher, Result
+from airflow_remote_provider.packing.storing import Transaction
 
 log = logging.getLogger(__name__)
 

@@ -31,21 +31,45 @@ from testkit.ledger import (  # isort: skip
 
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.messages import HeldJob, IntentMode, JobPhase, Outcome, Poll, PollReply, Report, StopReason
+from airflow_remote_protocol.messages import (
+    HeldJob,
+    HeldRuntime,
+    IntentMode,
+    JobPhase,
+    Outcome,
+    Poll,
+    PollReply,
+    Report,
+    RuntimePhase,
+    StopReason,
+)
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
 from airflow_remote_protocol.version import EPOCH_HEADER, MARKER_HEADER, PROTOCOL_VERSION, SESSION_HEADER
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.dispatch import dispatcher, wakeups
 from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
 from airflow_remote_provider.api.dispatch.waiting_room import News, Parked
+from airflow_remote_provider.api.planned_runtimes import PlannedRuntimes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.registry import Registry
 from airflow_remote_provider.definitions.needs import encode_labels
-from airflow_remote_provider.ledger import bundles, dispatch, ended_tasks, rotation, sessions, suspension, workers
+from airflow_remote_provider.ledger import (
+    bundles,
+    dispatch,
+    ended_tasks,
+    held_runtimes,
+    rollouts,
+    rotation,
+    sessions,
+    suspension,
+    workers,
+)
 from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.models import Job, Worker, WorkerContact
 from airflow_remote_provider.settings import settings
+
+from testkit.runtimes import LINUX, build, edition
 
 # One dispatcher, polls parked by hand
 
@@ -59,9 +83,11 @@ class Bench:
         self.work_seen = 0
         self.stops_seen = 0
         self.published = asyncio.Event()
+        self.runtimes = PlannedRuntimes(pool)
         self.dispatcher = Dispatcher(
             pool,
             self.registry,
+            self.runtimes,
             settings(),
             on_work=self._count_work,
             on_stop=self._count_stop,
@@ -330,7 +356,7 @@ def test_a_parked_poll_gets_a_job_at_once_when_its_worker_becomes_suitable(datab
 def test_the_loop_ends_when_cancelled_even_if_it_is_woken_at_the_same_time(database: Engine) -> None:
     async def check(bench: Bench) -> None:
         for moment in range(6):
-            loop = Dispatcher(bench.pool, bench.registry, settings(), on_work=lambda: None, on_stop=lambda: None)
+            loop = Dispatcher(bench.pool, bench.registry, bench.runtimes, settings(), on_work=lambda: None, on_stop=lambda: None)
             side = asyncio.ensure_future(loop.run())
             await asyncio.sleep(0.02)
             loop.wake(Topic.QUEUED)
@@ -699,3 +725,48 @@ def test_a_repeated_end_does_not_affect_the_tasks_next_job(database: Engine) -> 
 
     with ServedCentral() as central:
         asyncio.run(check(central))
+
+
+@pytest.mark.usefixtures("database")
+def test_another_plan_ends_the_polls_of_the_workers_that_it_concerns() -> None:
+    taker = enlist("taker", capabilities=("task", "runtimes"), platform=LINUX)
+    site = enlist("site")
+    build()
+
+    async def check(bench: Bench) -> None:
+        await bench.runtimes.load()
+        parked = await bench.park(taker, free_slots=0)
+        other = await bench.park(site, free_slots=0)
+        assert parked.worker.host is not None
+        parked.runtimes_revision = bench.runtimes.list_for(parked.worker.host).revision
+        other.runtimes_revision = ""
+        began = asyncio.get_running_loop().time()
+        await _in_thread(build)
+        await _in_thread(_change, rollouts.roll, "default", by="ann")
+        news = await _reply(parked)
+        assert asyncio.get_running_loop().time() - began < 4
+        assert isinstance(news, News) and news.runtimes is not None
+        assert [ref.serial for ref in news.runtimes.wanted] == [2]
+        assert other.is_waiting
+
+    _run(check)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_runtime_that_becomes_ready_lets_the_worker_have_the_jobs_that_waited() -> None:
+    worker = enlist("taker", capabilities=("task", "runtimes"), platform=LINUX)
+    build()
+    job = queued()
+
+    async def check(bench: Bench) -> None:
+        await bench.runtimes.load()
+        parked = await bench.park(worker)
+        await asyncio.sleep(0.3)
+        assert parked.is_waiting
+        await _in_thread(_change, held_runtimes.note, worker.id, [HeldRuntime(edition("default", 1), RuntimePhase.READY)])
+        news = await _reply(parked)
+        assert isinstance(news, News)
+        (offer,) = news.offers
+        assert (offer.job_id, offer.runtime and offer.runtime.serial) == (job.job_id, 1)
+
+    _run(check)

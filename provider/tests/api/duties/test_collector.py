@@ -19,8 +19,8 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties import collector
 from airflow_remote_provider.api.duties.collector import Collector
 from airflow_remote_provider.api.pool import LedgerPool
-from airflow_remote_provider.ledger import trees
-from airflow_remote_provider.models import Blob, BlobPart, Duty, TreeRow
+from airflow_remote_provider.ledger import sweep
+from airflow_remote_provider.models import Blob, BlobPart, Duty, Edition, TreeRow
 from airflow_remote_provider.settings import parse
 from airflow_remote_provider.stores.blobs import BlobStore
 from airflow_remote_provider.stores.blobs.opened import BlobStores
@@ -57,7 +57,7 @@ def _age() -> None:
             row.seen_at -= timedelta(days=3)
         for blob in session.scalars(select(Blob)):
             blob.seen_at -= timedelta(days=3)
-        for edition in session.scalars(select(trees.Edition)):
+        for edition in session.scalars(select(Edition)):
             assert edition.published_at is not None
             edition.published_at -= timedelta(days=3)
 
@@ -80,7 +80,7 @@ def _places() -> set[str]:
 def test_rows_and_bytes_of_old_trees_are_deleted_in_either_store(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trees, "SWEPT_FILES", 2)  # several batches
+    monkeypatch.setattr(sweep, "SWEPT_FILES", 2)  # several batches
     monkeypatch.setattr(collector, "PAUSE_S", 0.0)
     setting = "database" if kind == "database" else str(tmp_path)
     store = BlobStores(setting).newest

@@ -19,7 +19,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from airflow_remote_protocol.messages import IntentMode, JobKind, Runtime, StopReason, TaskSettings, TreeRef, Usage
+from airflow_remote_protocol.messages import (
+    HeldRuntime,
+    IntentMode,
+    JobKind,
+    Runtime,
+    RuntimeRef,
+    StopReason,
+    TaskSettings,
+    TreeRef,
+    Usage,
+)
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.task_settings import compute_revision
 
@@ -120,6 +130,24 @@ class FakeCentral:
         """Let an open job run a tree, as if its offer had named it."""
         with self._ledger.changed:
             self.job(job_id).tree = self.code.ref(digest)
+
+    def roll_runtime(self, queue: str, files: Mapping[str, bytes]) -> str:
+        """Build the next runtime of *queue*, and roll it to all workers; return its tree's digest."""
+        return self.roll(queue, self.code.publish(files), f"of-{queue}").tree.digest
+
+    def roll(self, queue: str, tree: TreeRef, name: str = "default") -> RuntimeRef:
+        """Make a tree the next serial of the runtime *name*, which *queue* uses from now on."""
+        with self._ledger.changed:
+            ref = self._ledger.runtimes.roll(queue, tree, name)
+            self._ledger.changed.notify_all()
+        return ref
+
+    def roll_back(self, name: str = "default") -> RuntimeRef:
+        """Make the tree of the serial before the next serial of *name*."""
+        with self._ledger.changed:
+            ref = self._ledger.runtimes.roll_back(name)
+            self._ledger.changed.notify_all()
+        return ref
 
     def defer(self, queue: str) -> str:
         """Add a deferred task of *queue*; return the id of its trigger's job."""
@@ -282,6 +310,11 @@ class FakeCentral:
         """Return the trees that the worker reported last."""
         with self._ledger.changed:
             return self.worker(worker_name).inventory
+
+    def runtimes(self, worker_name: str) -> list[HeldRuntime]:
+        """Return the runtimes from central that the worker reported last."""
+        with self._ledger.changed:
+            return self.worker(worker_name).runtimes
 
     def usage(self, worker_name: str) -> Usage | None:
         """Return the usage that the worker reported last."""

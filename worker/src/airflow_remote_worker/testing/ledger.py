@@ -22,6 +22,7 @@ from airflow_remote_protocol.messages import (
     ChunkResult,
     Enrolment,
     HeldJob,
+    HeldRuntime,
     Intent,
     IntentMode,
     JobKind,
@@ -31,6 +32,8 @@ from airflow_remote_protocol.messages import (
     Outcome,
     Report,
     Runtime,
+    RuntimeRef,
+    Runtimes,
     SessionRequest,
     Stop,
     StopReason,
@@ -43,6 +46,8 @@ from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.task_settings import compute_revision
 from airflow_remote_protocol.tokens import TOKEN_BYTES, MalformedToken, TokenKind, check_token, hash_token, make_token
 from airflow_remote_protocol.version import Capability, VersionMismatch, check_version
+
+from airflow_remote_worker.testing.runtimes import RuntimeBook
 
 HANDOVER_S = 60.0
 """How long a replaced credential is accepted after the new one's first use."""
@@ -99,6 +104,8 @@ class Worker:
     """Its last report."""
     inventory: list[str] | None = None
     """The trees that it holds, by its last report."""
+    runtimes: list[HeldRuntime] = field(default_factory=list)
+    """The runtimes from central that it holds, by its last report."""
     newest_poll: int = 0
     """Number of the newest poll, which alone is answered; it ends older ones."""
 
@@ -114,6 +121,8 @@ class Job:
     kind: JobKind = JobKind.TASK
     tree: TreeRef | None = None
     """The code that it runs."""
+    runtime: RuntimeRef | None = None
+    """The runtime of its last offer; None: the site's own."""
     state: JobState = JobState.QUEUED
     epoch: int = 0
     worker_id: str | None = None
@@ -169,6 +178,7 @@ class Ledger:
         self.redelivery_s = redelivery_s
         self.stop_after_s = stop_after_s
         self.task_settings = TaskSettings(compute_revision({}), {})
+        self.runtimes = RuntimeBook()
         self.changed = threading.Condition()
         self.tokens: dict[str, EnrolmentToken] = {}
         self.workers: dict[str, Worker] = {}
@@ -344,8 +354,14 @@ class Ledger:
                 continue
             if job.kind is not JobKind.TASK and job.kind.value not in session.capabilities:
                 continue
+            runtime = None
+            if Capability.RUNTIMES.value in session.capabilities:
+                runtime = self.runtimes.choose(job.queue, worker.runtimes)
+                if runtime is None:
+                    continue
             job.move(JobEvent.OFFER)
             job.epoch += 1
+            job.runtime = runtime
             job.worker_id, job.deadline, job.log = worker.worker_id, now + self.offer_deadline_s, bytearray()
             room -= 0 if is_trigger else job.slots
             triggers -= is_trigger
@@ -363,7 +379,14 @@ class Ledger:
             stop_after_s=self.stop_after_s,
             workload=msgspec.Raw(job.workload),
             tree=job.tree if Capability.BUNDLES.value in session.capabilities else None,
+            runtime=job.runtime,
         )
+
+    def runtimes_of(self, worker: Worker) -> Runtimes | None:
+        """Return what *worker* should have; None: it takes no runtimes."""
+        if worker.session is None or Capability.RUNTIMES.value not in worker.session.capabilities:
+            return None
+        return self.runtimes.of(worker.queues)
 
     def withdraw(self, offers: Sequence[Offer]) -> None:
         """Withdraw offers whose reply could not be delivered."""
@@ -428,8 +451,11 @@ class Ledger:
         return job
 
     def check_tree(self, worker: Worker, digest: str) -> None:
-        """Return if an open job of *worker* runs the tree."""
-        if not any(job.tree and job.tree.digest == digest for job in self.leased_by(worker)):
+        """Return if an open job of *worker* runs the tree, or runs in it, or the worker should have it."""
+        refs = [ref for job in self.leased_by(worker) for ref in (job.tree, job.runtime and job.runtime.tree)]
+        listed = self.runtimes_of(worker)
+        refs += [ref.tree for ref in listed.wanted] if listed else []
+        if not any(ref and ref.digest == digest for ref in refs):
             raise Refusal(ProblemCode.NOT_FOUND, f"no open job of {worker.name} runs such a tree")
 
     # Changes of a job

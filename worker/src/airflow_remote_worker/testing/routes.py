@@ -164,7 +164,9 @@ class Routes:
             case ("POST", ["inventory"]):
                 with ledger.changed:
                     ledger.check_session(worker, request.headers.get(SESSION_HEADER))
-                    worker.inventory = decode(Inventory, request.body).trees
+                    found = decode(Inventory, request.body)
+                    worker.inventory, worker.runtimes = found.trees, found.runtimes
+                    ledger.changed.notify_all()
                 return Answer(204)
             case ("GET", ["trees", digest, "pack"]):
                 return self._tree(request, worker, unquote(digest), self._code.answer_pack)
@@ -213,6 +215,7 @@ class Routes:
                 credential_life_s=self._ledger.credential_s,
                 credential_age_s=self._ledger.credential_age_s(worker),
                 task_settings=self._ledger.task_settings,
+                runtimes=self._ledger.runtimes_of(worker),
             )
         return _message(session)
 
@@ -242,8 +245,11 @@ class Routes:
                     )
                 if asked.task_settings_revision not in (None, ledger.task_settings.revision):
                     reply = msgspec.structs.replace(reply, task_settings=ledger.task_settings)
+                runtimes = ledger.runtimes_of(worker)
+                if runtimes and is_current and asked.runtimes_revision not in (None, runtimes.revision):
+                    reply = msgspec.structs.replace(reply, runtimes=runtimes)
                 left_s = deadline - time.monotonic()
-                if not is_current or left_s <= 0 or reply.offers or reply.stops or reply.intent:
+                if not is_current or left_s <= 0 or reply.offers or reply.stops or reply.intent or reply.runtimes:
                     break
                 ledger.changed.wait(min(left_s, LOOK_S))
 

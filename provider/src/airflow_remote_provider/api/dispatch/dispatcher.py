@@ -1,4 +1,4 @@
-"""Answers parked polls with offers of queued jobs, stops and changed intents. One per API process.
+"""Answers parked polls with offers of queued jobs, stops, and changed intents and runtimes. One per API process.
 
 It sleeps until it is woken by a NOTIFY, a new parked poll or a tick. Where the database can't notify, the tick is short and runs
 only while a poll waits. Where it can, but notifications are not known to arrive, the tick asks by one statement.
@@ -17,13 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_remote_provider.api.dispatch.waiting_room import News, Parked, WaitingRoom
 from airflow_remote_provider.api.dispatch.wakeups import Listener
+from airflow_remote_provider.api.planned_runtimes import PlannedRuntimes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Refusal
 from airflow_remote_provider.api.registry import Registry, revoked, suspended
 from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.definitions.needs import suits
 from airflow_remote_provider.ledger import changes, dispatch, leases
-from airflow_remote_provider.ledger.dispatch import Claimant, Claimed, Demand
+from airflow_remote_provider.ledger.capacity import Claimant
+from airflow_remote_provider.ledger.dispatch import Claimed, Demand
 from airflow_remote_provider.ledger.fence import WorkerLease
 from airflow_remote_provider.ledger.wakeup import Topic
 from airflow_remote_provider.ledger.workers import WorkerRecord
@@ -52,6 +54,7 @@ class Dispatcher:
         self,
         pool: LedgerPool,
         registry: Registry,
+        runtimes: PlannedRuntimes,
         settings: Settings,
         *,
         on_work: Callable[[], None],
@@ -65,6 +68,8 @@ class Dispatcher:
         self._pool = pool
         self._registry = registry
         registry.on_change = self._answer_changed
+        self._runtimes = runtimes
+        runtimes.on_change = self._answer_planned
         self._settings = settings
         self._listener = Listener(pool, self._on_notification)
         self._woken = asyncio.Event()
@@ -94,7 +99,7 @@ class Dispatcher:
     def park(self, parked: Parked) -> None:
         """Park a poll. Query the database only if a waiting job may fit it."""
         self.room.park(parked)
-        if _wants_work(parked) and (self._unseen or any(_fits(parked, need) for need in self._left)):
+        if _wants_work(parked) and (self._unseen or any(self._fits(parked, need) for need in self._left)):
             self.wake(Topic.QUEUED)
         elif not self._listener.is_listening:
             self._woken.set()
@@ -102,7 +107,7 @@ class Dispatcher:
     def note_free_slots(self, worker_id: str) -> None:
         """Offer again to a worker whose job has ended in the ledger: its poll may have been passed over before that."""
         parked = self.room.get(worker_id)
-        if parked is not None and any(_fits(parked, need) for need in self._left):
+        if parked is not None and any(self._fits(parked, need) for need in self._left):
             self.wake(Topic.QUEUED)
 
     async def listen(self) -> None:
@@ -129,10 +134,14 @@ class Dispatcher:
                     if now - looked_at >= LOOK_EVERY_S:
                         looked_at = now
                         topics |= await self._look_for_changes()
+                        topics.add(Topic.RUNTIME)
                         full_at = full_at if self._left else now  # else nothing waits, or it is offered below
                 if Topic.WORKER in topics or now - workers_at >= (WORKER_TICK_S if polling else SAFETY_TICK_S):
                     workers_at = now
+                    topics.add(Topic.RUNTIME)
                     await self._refresh_workers()
+                if Topic.RUNTIME in topics:
+                    await self._runtimes.refresh()
                 if Topic.STOP in topics or polling:
                     await self._send_stops()
                 if Topic.QUEUED in topics or polling or now - full_at >= SAFETY_TICK_S:
@@ -196,7 +205,10 @@ class Dispatcher:
                 return
             deadline = timedelta(seconds=self._settings.offer_deadline_seconds)
             patience = timedelta(seconds=self._settings.publish_patience_seconds)
-            claimed = await self._pool.call(dispatch.claim, claimants, self._left, deadline=deadline, patience=patience)
+            plan = self._runtimes.plan
+            claimed = await self._pool.call(
+                dispatch.claim, claimants, self._left, deadline=deadline, patience=patience, plan=plan
+            )
             if not claimed:  # the ledger knows that they have fewer free slots than they say; try the next ones
                 passed_over.update(claimant.worker_id for claimant in claimants)
                 continue
@@ -212,11 +224,22 @@ class Dispatcher:
             for parked in waiting:
                 if open_jobs <= 0 or len(chosen) >= CLAIMANTS:
                     break
-                if _fits(parked, need):
+                if self._fits(parked, need):
                     worker = parked.worker
                     chosen[worker.id] = Claimant(worker.id, worker.session_id or "", parked.free_slots, parked.free_triggers)
                     open_jobs -= parked.free_triggers if need.triggers else max(1, parked.free_slots // max(1, need.smallest))
         return list(chosen.values())
+
+    def _fits(self, parked: Parked, need: Demand) -> bool:
+        worker = parked.worker
+        return (
+            _wants_work(parked)
+            and need.queue in worker.queues
+            and need.team == worker.team
+            and (parked.free_triggers > 0 if need.triggers else parked.free_slots >= max(1, need.smallest))
+            and suits(worker.labels, worker.bundles, needed=need.labels, bundle=need.bundle)
+            and self._runtimes.serves(worker.host, need.queue)
+        )
 
     async def _hand_out(self, claimed: list[Claimed]) -> None:
         """Answer the poll of each chosen worker; requeue the jobs whose poll is gone at once."""
@@ -243,6 +266,7 @@ class Dispatcher:
             stop_after_s=max(job.lost_after_s - margin, job.lost_after_s / 2),
             workload=msgspec.Raw(job.workload.encode()),
             tree=job.tree,
+            runtime=job.runtime,
         )
 
     # Stops and intents
@@ -274,8 +298,24 @@ class Dispatcher:
             parked.reply(News(intent=record.intent))
         else:
             serves_others, parked.worker = record.serves != parked.worker.serves, record
+            self._send_runtimes(parked)
             if serves_others:
                 self.wake(Topic.QUEUED)
+
+    # Runtimes
+
+    def _answer_planned(self) -> None:
+        """Answer the polls of workers that are to have other runtimes; jobs may run elsewhere now."""
+        for parked in self.room:
+            self._send_runtimes(parked)
+        self.wake(Topic.QUEUED)
+
+    def _send_runtimes(self, parked: Parked) -> None:
+        host = parked.worker.host
+        if host is not None and parked.runtimes_revision is not None:
+            runtimes = self._runtimes.list_for(host)
+            if runtimes.revision != parked.runtimes_revision:
+                parked.reply(News(runtimes=runtimes))
 
 
 SESSION_TAKEN = (
@@ -285,17 +325,6 @@ SESSION_TAKEN = (
 
 def session_taken() -> Refusal:
     return Refusal(ProblemCode.SESSION_TAKEN, SESSION_TAKEN)
-
-
-def _fits(parked: Parked, need: Demand) -> bool:
-    worker = parked.worker
-    return (
-        _wants_work(parked)
-        and need.queue in worker.queues
-        and need.team == worker.team
-        and (parked.free_triggers > 0 if need.triggers else parked.free_slots >= max(1, need.smallest))
-        and suits(worker.labels, worker.bundles, needed=need.labels, bundle=need.bundle)
-    )
 
 
 def _wants_work(parked: Parked) -> bool:

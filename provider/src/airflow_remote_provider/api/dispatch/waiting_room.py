@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from airflow_remote_protocol.messages import Intent, Offer, Stop
+from airflow_remote_protocol.messages import Intent, Offer, Runtimes, Stop
 
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
@@ -24,6 +24,7 @@ class News:
     offers: list[Offer] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     intent: Intent | None = None
+    runtimes: Runtimes | None = None
     pause_s: float = 0.0
 
 
@@ -38,6 +39,8 @@ class Parked:
     intent_revision: int
     answer: asyncio.Future[News | Exception]
     free_triggers: int = 0
+    runtimes_revision: str | None = None
+    """Of the list of runtimes that the worker has received; None: it takes none from central."""
 
     @property
     def is_waiting(self) -> bool:

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger import duty, trees
-from airflow_remote_provider.ledger.trees import Swept
+from airflow_remote_provider.ledger import duty, sweep, trees
+from airflow_remote_provider.ledger.sweep import Swept
 from airflow_remote_provider.settings import Settings
 from airflow_remote_provider.stores.blobs import BlobStore
 from airflow_remote_provider.stores.blobs.opened import BlobStores
@@ -74,7 +74,7 @@ class Collector:
                 await self._delete_leftovers(store)
 
     def _sweep(self, session: Session) -> Swept:
-        return trees.sweep(session, database_now(session), tree_days=self._tree_days)
+        return sweep.sweep(session, database_now(session), tree_days=self._tree_days)
 
     async def _delete(self, places: list[str]) -> None:
         """Delete bytes whose blobs are gone. What fails here is left behind, and deleted a day later."""

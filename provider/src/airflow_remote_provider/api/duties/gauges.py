@@ -10,21 +10,25 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider import metrics
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.views.queues import list_queues
+from airflow_remote_provider.ledger.views.runtimes import count_phases
 from airflow_remote_provider.ledger.views.workers import count_workers
 
 MOST_QUEUES = 500
 """Users choose queue names, and each is a metric of its own. An installation with more queues has to use the REST API."""
+MOST_RUNTIMES = 200
+"""Runtimes, their serials and phases that are reported; each is a metric of its own."""
 
 
 class Gauges:
-    """Remembers the reported queues: one that no longer exists is reported as empty once, so that its last depth doesn't stay."""
+    """Remembers what was reported: what is gone is reported as empty once, so that its last value doesn't stay."""
 
     def __init__(self, *, silent_after: timedelta) -> None:
         self._silent_after = silent_after
         self._queues: set[str] = set()
+        self._runtimes: set[str] = set()
 
     def report(self, session: Session) -> None:
-        """Report all gauges. Takes nine statements."""
+        """Report all gauges. Takes fifteen statements."""
         fleet = count_workers(session, silent_after=self._silent_after)
         for presence in Presence:
             metrics.set_gauge("remote.workers", getattr(fleet, presence.value), tag=presence.value)
@@ -43,6 +47,16 @@ class Gauges:
         for gone in self._queues - reported:
             _report_queue(gone, queued=0, running=0, oldest_s=0.0, free_slots=0)
         self._queues = reported
+        self._report_runtimes(session)
+
+    def _report_runtimes(self, session: Session) -> None:
+        counts = dict(sorted(count_phases(session).items())[-MOST_RUNTIMES:])
+        found = {f"{name}-{serial}-{phase}": workers for (name, serial, phase), workers in counts.items()}
+        for tag in self._runtimes - found.keys():
+            metrics.set_gauge("remote.runtime.workers", 0, tag=tag)
+        for tag, workers in found.items():
+            metrics.set_gauge("remote.runtime.workers", workers, tag=tag)
+        self._runtimes = set(found)
 
 
 def _report_queue(queue: str, *, queued: int, running: int, oldest_s: float, free_slots: int) -> None:

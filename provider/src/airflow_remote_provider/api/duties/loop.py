@@ -29,10 +29,11 @@ from airflow_remote_provider.ledger import (
     duty,
     ended_tasks,
     expired_offers,
+    held_runtimes,
     history,
     lost_jobs,
     retention,
-    runtimes,
+    site_runtimes,
     workers,
 )
 from airflow_remote_provider.settings import Settings
@@ -74,6 +75,8 @@ class Duties:
         """Workers with a contact since the last round."""
         self._due: dict[str, float] = {}
         self._busy = False
+        self._judged: tuple[object, ...] | None = None
+        """The state by which the runtimes of workers were judged last."""
         silent_after = timedelta(seconds=settings.silent_after_seconds)
         self._gauges = Gauges(silent_after=silent_after) if compat.metrics_are_on() else None
         self._recorder = Recorder(silent_after=silent_after)
@@ -102,7 +105,7 @@ class Duties:
         while True:
             try:
                 if not judged:
-                    await self._pool.call(runtimes.judge_again)
+                    await self._pool.call(site_runtimes.judge_again)
                     judged = True
                 if self._is_due("round", ROUND_EVERY_S):
                     on_duty = await self._run_round()
@@ -116,6 +119,8 @@ class Duties:
                     await self._record()
                 if on_duty and self._is_due("intents", INTENTS_EVERY_S):
                     await self._pool.call(workers.end_intents)
+                if on_duty and self._is_due("runtimes", ROUND_EVERY_S):
+                    self._judged = await self._pool.call(held_runtimes.judge_again, self._judged)
                 if on_duty and self._is_due("waits", WAITS_EVERY_S):
                     await self._pool.call(deferrals.repair)
                 if on_duty and self._is_due("purge", PURGE_EVERY_S):

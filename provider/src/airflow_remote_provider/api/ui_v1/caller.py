@@ -16,6 +16,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.ledger.views.bundles import teams_of
 from airflow_remote_provider.ledger.views.jobs import show_job
 from airflow_remote_provider.ledger.views.queue_teams import concerned_teams
+from airflow_remote_provider.ledger.views.runtimes import teams_with_runtimes
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 
 T = TypeVar("T")
@@ -127,6 +128,27 @@ class Caller(ABC):
             for team in sorted(teams_of(session, bundle, scope=self._scope(session))):
                 self._require_manage(team)
             return verb(session, bundle, *args, by=self.name, **kwargs)
+
+        return await self.pool.call(allowed)
+
+    async def act_on_runtime(self, verb: Callable[..., T], runtime: str, *args: Any, **kwargs: Any) -> T:
+        """Return `verb(session, runtime, *args, by=…, **kwargs)`. A change affects every team whose workers take runtimes.
+
+        Raises:
+            Forbidden: the user may not manage workers, or not those of each of these teams.
+        """
+
+        def allowed(session: Session) -> T:
+            self._require_manage(None)
+            scope = self._scope(session)
+            for team in teams_with_runtimes(session):
+                if not scope.includes_team(team):  # the text does not name the team, which this user may not see
+                    raise Forbidden(
+                        f"workers of teams that the user {self.name!r} does not belong to also take runtimes from central; "
+                        "a change for all of them requires the right to manage workers of each team"
+                    )
+                self._require_manage(team)
+            return verb(session, runtime, *args, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
 

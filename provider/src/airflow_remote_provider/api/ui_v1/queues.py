@@ -9,11 +9,11 @@ from pydantic import Field, StringConstraints
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
-from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, BundleGlob, RequestBody
+from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, BundleGlob, RequestBody, RuntimeName
 from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.definitions.task_options import LEAST_LOST_AFTER_S, MOST_LOST_AFTER_S
-from airflow_remote_provider.ledger import queue_policy, queues
+from airflow_remote_provider.ledger import queue_policy, queues, rollouts
 from airflow_remote_provider.ledger.queue_policy import LONGEST_GLOB, Mode, PolicyRow
 from airflow_remote_provider.ledger.queues import LONGEST_NAME
 from airflow_remote_provider.ledger.views import queue_teams
@@ -65,6 +65,17 @@ class BundlesRequest(RequestBody):
 async def set_bundles(caller: CallerDep, queue: Queue, body: BundlesRequest) -> None:
     """For jobs that are queued from now on; others fail. The rule of `*` is for all queues without a rule of their own."""
     await caller.act_on_queue(queue_policy.set_bundles, queue, body.bundles)
+
+
+class RuntimeRequest(RequestBody):
+    runtime: RuntimeName | None
+    """Name of a runtime that central has built; null: `default`."""
+
+
+@router.put("/queues/{queue:path}/runtime", status_code=204, summary="Set the runtime in which a queue's jobs run")
+async def set_runtime(caller: CallerDep, queue: Queue, body: RuntimeRequest) -> None:
+    """For jobs that are offered from now on to workers that take their runtime from central."""
+    await caller.act_on_queue(rollouts.assign_queue, queue, body.runtime)
 
 
 @router.delete("/queues/{queue:path}/rules", status_code=204, summary="Reset a queue's rules to the defaults")

@@ -19,6 +19,7 @@ LabelPart = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 BundleGlob = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_GLOB, pattern=r"^[^\x00-\x1f,]+$")
 ]
+RuntimeName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=r"^[^\x00]*$")]
 
 

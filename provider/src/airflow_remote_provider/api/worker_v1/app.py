@@ -33,6 +33,7 @@ from airflow_remote_provider.api.gateway.gateway import Gateway
 from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights
 from airflow_remote_provider.api.gateway.writes import Writes
+from airflow_remote_provider.api.planned_runtimes import PlannedRuntimes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.problems import Marked
 from airflow_remote_provider.api.registry import Registry
@@ -79,8 +80,15 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
     duties = Duties(pool, options)
     lease_cache = LeaseCache(pool)
     publishing = Publishing(options)
+    runtimes = PlannedRuntimes(pool)
     dispatcher = Dispatcher(
-        pool, registry, options, on_work=duties.mark_busy, on_stop=lease_cache.forget_all, on_publish=publishing.note_request
+        pool,
+        registry,
+        runtimes,
+        options,
+        on_work=duties.mark_busy,
+        on_stop=lease_cache.forget_all,
+        on_publish=publishing.note_request,
     )
     gateway = Gateway(options.gateway_concurrency, execution_api)
     failed_enrolments = FailedEnrolments(options.enrol_failures_per_minute)
@@ -90,6 +98,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
         options,
         pool,
         registry,
+        runtimes,
         dispatcher,
         duties,
         gateway,

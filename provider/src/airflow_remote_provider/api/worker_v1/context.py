@@ -22,6 +22,7 @@ from airflow_remote_provider.api.gateway.gateway import Gateway
 from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights
 from airflow_remote_provider.api.gateway.writes import Writes
+from airflow_remote_provider.api.planned_runtimes import PlannedRuntimes
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.registry import Registry
 from airflow_remote_provider.api.worker_v1.certificates import Certificates
@@ -42,6 +43,7 @@ class ApiContext:
     settings: Settings
     pool: LedgerPool
     registry: Registry
+    runtimes: PlannedRuntimes
     dispatcher: Dispatcher
     duties: Duties
     gateway: Gateway

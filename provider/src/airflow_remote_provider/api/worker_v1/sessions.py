@@ -17,6 +17,7 @@ from airflow_remote_protocol.messages import (
     Pong,
     Runtime,
     RuntimeNoted,
+    Runtimes,
     Session,
     SessionRequest,
     Stop,
@@ -41,7 +42,7 @@ from airflow_remote_provider.api.dispatch.waiting_room import News, Parked
 from airflow_remote_provider.api.worker_v1.callers import MESSAGE_BYTES, json_response, require_version
 from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.enrolment import credential_life
-from airflow_remote_provider.ledger import leases, runtimes, sessions, usage, workers
+from airflow_remote_provider.ledger import leases, sessions, site_runtimes, usage, workers
 from airflow_remote_provider.ledger.errors import Cloned
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
@@ -70,6 +71,9 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
         if older is not None and older.worker.session_id != record.session_id:
             older.reply(session_taken())
         stops = await _renew(central, record, Poll(0, 0, 0, asked.jobs))
+    if record.host is not None:
+        await central.runtimes.catch_up()
+    runtimes = await _runtimes_of(central, record)
     return json_response(
         Session(
             session_id=record.session_id or "",
@@ -86,8 +90,17 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
             body_bytes=central.settings.gateway_body_bytes,
             credential_age_s=max(0.0, time.time() - record.issued_at.timestamp()) if record.issued_at else 0.0,
             task_settings=central.task_settings,
+            runtimes=runtimes,
         )
     )
+
+
+async def _runtimes_of(central: ApiContext, worker: WorkerRecord) -> Runtimes | None:
+    """Return the runtimes that the worker is to have; None: it takes none from central."""
+    if worker.host is None:
+        return None
+    await central.runtimes.load()
+    return central.runtimes.list_for(worker.host)
 
 
 async def end_session(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
@@ -114,8 +127,12 @@ async def poll(central: ApiContext, request: Request, worker: WorkerRecord) -> R
         if asked.intent_revision == worker.intent.revision != worker.received_revision:
             record = await central.pool.workers.call(workers.note_received_intent, worker.id, asked.intent_revision)
             worker = central.registry.remember(record)
-    if worker.intent.revision > asked.intent_revision:
-        return _reply(central, asked, News(intent=worker.intent))
+    intent = worker.intent if worker.intent.revision > asked.intent_revision else None
+    runtimes = await _runtimes_of(central, worker) if asked.runtimes_revision is not None else None
+    if runtimes is not None and runtimes.revision == asked.runtimes_revision:
+        runtimes = None
+    if intent is not None or runtimes is not None:
+        return _reply(central, asked, News(intent=intent, runtimes=runtimes))
     parked = Parked(
         worker=worker,
         free_slots=asked.free_slots,
@@ -123,6 +140,7 @@ async def poll(central: ApiContext, request: Request, worker: WorkerRecord) -> R
         intent_revision=asked.intent_revision,
         answer=asyncio.get_running_loop().create_future(),
         free_triggers=asked.free_triggers,
+        runtimes_revision=asked.runtimes_revision,
     )
     central.dispatcher.park(parked)
     try:
@@ -194,6 +212,7 @@ def _reply(central: ApiContext, asked: Poll, news: News) -> Response:
             news.intent,
             news.pause_s,
             None if theirs is None or theirs == ours.revision else ours,
+            news.runtimes,
         )
     )
 
@@ -211,5 +230,5 @@ async def report_usage(central: ApiContext, request: Request, worker: WorkerReco
 
 async def report_runtime(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
     report = decode(Runtime, await read_body(request, MESSAGE_BYTES))
-    trouble = await central.pool.workers.call(runtimes.note, worker.id, report)
+    trouble = await central.pool.workers.call(site_runtimes.note, worker.id, report)
     return json_response(RuntimeNoted(trouble))

@@ -9,6 +9,7 @@ from airflow_remote_protocol.errors import ProblemCode, make_problem
 from airflow_remote_protocol.messages import BlobsWanted, Inventory
 from airflow_remote_protocol.trees import DIGEST
 from airflow_remote_protocol.version import PROBLEM_HEADER
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -20,12 +21,14 @@ from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.packs import PackRequest, Plan
 from airflow_remote_provider.api.worker_v1.ranges import Stretch, requested
 from airflow_remote_provider.api.worker_v1.sending import StreamedResponse, places_of
-from airflow_remote_provider.ledger import inventory, trees
+from airflow_remote_provider.ledger import held_runtimes, inventory, trees
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.stores.blobs import BlobLost
 
 LIST_BYTES = 128 * 1024
 """Limit of a list of digests. One of 1,000 has 67 KB."""
+INVENTORY_BYTES = 512 * 1024
+"""Limit of an inventory. One of 1,000 digests and 50 runtimes, each with 2,000 characters, has 180 KB or, as escapes, 370 KB."""
 PLAN_COST = 20.0
 """As how many calls a pack counts whose plan is not known: it may read tens of thousands of rows. `calls_per_second` allows ten
 such packs per second, and 100 at once."""
@@ -78,11 +81,21 @@ async def blobs(central: ApiContext, request: Request, worker: WorkerRecord) -> 
 
 
 async def note_inventory(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
-    """Store which trees the worker holds."""
+    """Store which trees the worker holds, and which runtimes it has ready."""
     central.inventory_limits.take(worker.id)
-    held = decode(Inventory, await read_body(request, LIST_BYTES))
-    await central.pool.workers.call(inventory.note, worker.id, held.trees)
+    held = decode(Inventory, await read_body(request, INVENTORY_BYTES))
+    record = await central.pool.workers.call(_note, worker, held)
+    if record is not None and central.registry.remember(record) is record:
+        central.registry.on_change(record)  # jobs may have waited for what is ready now
     return Response(status_code=204)
+
+
+def _note(session: Session, worker: WorkerRecord, held: Inventory) -> WorkerRecord | None:
+    record = None
+    if worker.host is not None:  # first: it locks rows of runtimes before the worker's
+        record = held_runtimes.note(session, worker.id, held.runtimes)
+    inventory.note(session, worker.id, held.trees)
+    return record
 
 
 def _asked(request: Request) -> PackRequest:
@@ -108,7 +121,7 @@ def _digest(request: Request) -> str:
 
 def _unknown(digest: str) -> Refusal:
     shown = digest[:12] if DIGEST.match(digest) else "with that name"
-    return Refusal(ProblemCode.NOT_FOUND, f"no open job of this worker needs a tree {shown}")
+    return Refusal(ProblemCode.NOT_FOUND, f"no open job of this worker needs a tree {shown}, and it is to have no such runtime")
 
 
 def _take_place(central: ApiContext, request: Request, worker: WorkerRecord, *, lzma: bool) -> None:
@@ -123,8 +136,26 @@ def _take_place(central: ApiContext, request: Request, worker: WorkerRecord, *, 
 
 
 async def _require_pinned(central: ApiContext, worker: WorkerRecord, digest: str) -> None:
-    if not await central.pool.trees.call(trees.is_pinned_by, worker.id, digest):
-        raise _unknown(digest)
+    """Check that an open job of the worker needs the tree, or that the worker is to have it.
+
+    Raises:
+        Refusal: `not-found`.
+    """
+    if await _is_wanted(central, worker, digest) or await central.pool.trees.call(trees.is_pinned_by, worker.id, digest):
+        return
+    if worker.host is not None:  # another process may have sent it the tree in a list that is new here
+        await central.runtimes.catch_up()
+        await central.registry.catch_up()
+        if await _is_wanted(central, central.registry.remember(worker), digest):
+            return
+    raise _unknown(digest)
+
+
+async def _is_wanted(central: ApiContext, worker: WorkerRecord, digest: str) -> bool:
+    if worker.host is None:
+        return False
+    await central.runtimes.load()
+    return central.runtimes.wants(worker.host, digest)
 
 
 def _usable(digest: str, plan: Plan | None) -> Plan:
@@ -134,7 +165,7 @@ def _usable(digest: str, plan: Plan | None) -> Plan:
 
 
 def _incomplete(digest: str) -> Refusal:
-    text = f"central does not have all files of tree {digest[:12]}; an administrator can publish its bundle again"
+    text = f"central does not have all files of tree {digest[:12]}; publish its bundle, or build its runtime, again"
     return Refusal(ProblemCode.BUSY, text, retry_after_s=INCOMPLETE_RETRY_S)
 
 

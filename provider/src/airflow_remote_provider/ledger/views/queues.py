@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger import runtimes
 from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queue_policy import bundle_rules
@@ -48,22 +49,27 @@ class QueueRow:
     changed_by: str
     bundles: list[str] | None
     """Globs of the Dag bundles whose jobs it may have; None: any, or those that the rule of `*` allows."""
+    runtime: str | None
+    """Name of the runtime from central in which its jobs run; None: `default`."""
 
 
 def list_queues(session: Session, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> list[QueueRow]:
     """Return every queue that has open jobs, a worker that serves it, or settings.
 
-    Jobs and workers of teams outside *scope* don't count. Eight statements for any size of the fleet and the backlog.
+    Jobs and workers of teams outside *scope* don't count. Nine statements for any size of the fleet and the backlog.
     """
     by_queue: dict[str, list[Load]] = {}
     for load in loads(session, silent_after=silent_after):
         if scope.includes_team(load.depth.team):
             by_queue.setdefault(load.depth.queue, []).append(load)
-    decided, allowed = rules(session), bundle_rules(session).globs
+    decided, allowed, named = rules(session), bundle_rules(session).globs, runtimes.named_by_queues(session)
     if scope.teams is None:
-        for name in (*decided, *allowed):
+        for name in (*decided, *allowed, *named):
             by_queue.setdefault(name, [])
-    return [_row(name, by_queue[name], decided.get(name), allowed.get(name)) for name in sorted(by_queue)]
+    return [
+        _row(name, by_queue[name], decided.get(name), bundles=allowed.get(name), runtime=named.get(name))
+        for name in sorted(by_queue)
+    ]
 
 
 def show_queue(session: Session, name: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> QueueRow:
@@ -110,7 +116,9 @@ def _empty(queue: str, team: str | None) -> QueueDepth:
     return QueueDepth(queue=queue, queued=0, offered=0, running=0, oldest_queued_at=None, team=team)
 
 
-def _row(name: str, parts: Sequence[Load], rule: QueueRule | None, bundles: Sequence[str] | None) -> QueueRow:
+def _row(
+    name: str, parts: Sequence[Load], rule: QueueRule | None, *, bundles: Sequence[str] | None, runtime: str | None
+) -> QueueRow:
     waits = sorted(wait for part in parts for wait in part.waits)
     return QueueRow(
         queue=name,
@@ -127,6 +135,7 @@ def _row(name: str, parts: Sequence[Load], rule: QueueRule | None, bundles: Sequ
         lost_after_s=rule.lost_after_s if rule else None,
         changed_by=rule.changed_by if rule else "",
         bundles=None if bundles is None else list(bundles),
+        runtime=runtime,
     )
 
 

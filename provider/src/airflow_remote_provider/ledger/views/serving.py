@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,6 +14,8 @@ from sqlalchemy import ScalarSelect, Text, and_, case, cast, func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.assignments import Host, host_of
+from airflow_remote_provider.ledger.held_runtimes import Held
 from airflow_remote_provider.ledger.views.workers import DerivedColumns, contains_item
 from airflow_remote_provider.models import Job, Worker
 
@@ -43,6 +46,10 @@ class ServingWorker:
     used_triggers: int = 0
     unfit: str = ""
     """Why its runtime can't host tasks."""
+    host: Host | None = None
+    """The worker as the choice of its runtimes depends on it; None: its site has the runtime."""
+    held: Sequence[Held] = ()
+    """The runtimes from central that it reports."""
 
     @property
     def takes_jobs(self) -> bool:
@@ -132,6 +139,8 @@ def list_serving(session: Session, *, silent_after: timedelta, queue: str | None
             Worker.triggers,
             _used_triggers().label("used_triggers"),
             Worker.unfit,
+            Worker.facts,
+            Worker.runtimes,
         ).select_from(Worker)
     ).where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
     if queue is not None:
@@ -156,6 +165,8 @@ def list_serving(session: Session, *, silent_after: timedelta, queue: str | None
             triggers=row.triggers,
             used_triggers=row.used_triggers,
             unfit=row.unfit or "",
+            host=host_of(row),
+            held=row.runtimes or (),
         )
         for row in session.execute(query.order_by(Worker.name))
     ]

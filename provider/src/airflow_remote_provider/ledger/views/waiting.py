@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from airflow_remote_protocol.messages import JobKind
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.definitions.needs import encode_labels, suits
-from airflow_remote_provider.ledger import bundles
+from airflow_remote_provider.ledger import bundles, held_runtimes, runtimes
 from airflow_remote_provider.ledger.bundles import BundleState
 from airflow_remote_provider.ledger.views.jobs import JobRow, show_job
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
@@ -37,10 +38,24 @@ def why_waiting(session: Session, job_id: str, *, silent_after: timedelta, scope
     if JobState(job.state) is not JobState.QUEUED:
         return _describe_state(job, database_now(session))
     serving = [one for one in list_serving(session, silent_after=silent_after, queue=job.queue) if scope.includes_team(one.team)]
+    serving = _with_runtimes(session, serving, job.queue)
     now = database_now(session)
     next_free = None if any(server.free_slots for server in serving) else _next_free(session, serving, now)
     published = bundles.find_state(session, job.bundle) if job.code_waits and job.bundle else None
     return explain(job, serving, before=_before(session, job, now), now=now, next_free=next_free, published=published)
+
+
+def _with_runtimes(session: Session, serving: list[ServingWorker], queue: str) -> list[ServingWorker]:
+    """Return the workers, those that take runtimes from central with the reason why they have none for this queue."""
+    if all(server.host is None for server in serving):
+        return serving
+    plan = runtimes.load_plan(session)
+    return [
+        server
+        if server.host is None
+        else replace(server, unfit=held_runtimes.explain_queue(plan, server.host, server.held, queue))
+        for server in serving
+    ]
 
 
 def _describe_state(job: JobRow, now: datetime) -> str:
@@ -157,7 +172,7 @@ def _needs(job: JobRow) -> list[tuple[Callable[[ServingWorker], bool], Complaint
         ),
         (
             lambda server: not server.unfit,
-            lambda some: f"The runtimes of {_workers(some)} can't host tasks: {'; '.join(map(_unfit, some[:MOST_NAMES]))}.",
+            _unfit_text,
         ),
         (
             lambda server: server.takes_jobs,
@@ -229,6 +244,13 @@ def _workers(some: Sequence[ServingWorker]) -> str:
 def _intent_text(server: ServingWorker) -> str:
     reason = f": {json.dumps(server.intent_reason, ensure_ascii=False)}" if server.intent_reason else ""
     return f"{server.name} is set to {server.intent} by {server.intent_by or 'an unknown user'}{reason}"
+
+
+def _unfit_text(some: Sequence[ServingWorker]) -> str:
+    reasons = "; ".join(map(_unfit, some[:MOST_NAMES]))
+    if all(server.host is None for server in some):
+        return f"The runtimes of {_workers(some)} can't host tasks: {reasons}."
+    return f"No runtime for it is ready at {_workers(some)}: {reasons}."
 
 
 def _unfit(server: ServingWorker) -> str:

@@ -19,6 +19,7 @@ from airflow_remote_provider.ledger import usage
 from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.running import NOTHING, Running, RunningJob, running_of
+from airflow_remote_provider.ledger.views.runtimes import HeldRuntimeRow, held_by
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import Job, Worker, WorkerContact
 
@@ -84,6 +85,8 @@ class WorkerRow:
     """Why its runtime can't host tasks, so that it gets no jobs; empty: it gets jobs."""
     runtime: dict[str, str]
     """Versions in its runtime, as it reports them: `airflow`, `task_sdk`, `python`; empty: it reports none."""
+    runtimes: list[HeldRuntimeRow]
+    """The runtimes from central that it reports; empty: it reports none, or its site has the runtime."""
     clock_off_s: float | None
     """How far its clock is ahead (below 0: behind); None: less than :data:`CLOCK_OFF`, or unknown."""
     facts: dict[str, str]
@@ -114,7 +117,7 @@ def list_workers(
     page: Page = FIRST,
     scope: Scope = EVERYTHING,
 ) -> Slice[WorkerRow]:
-    """Return a page of workers. Three statements for any size of the fleet.
+    """Return a page of workers. Three statements for any size of the fleet, and one more if a worker has runtimes from central.
 
     Raises:
         BadPage: the list has no such order, or the cursor does not belong to it.
@@ -124,7 +127,9 @@ def list_workers(
     query = shown.query().where(Worker.removed_at.is_(None), scope.sees_team(Worker.team), *_wanted(only, shown))
     found = shown.order().read(session, query, page)
     running = running_of(session, [row.Worker.id for row in found.rows], scope=scope)
-    return Slice([_row(row, running=running.get(row.Worker.id, NOTHING)) for row in found.rows], found.next)
+    held = held_by(session, {row.Worker.id: row.Worker.runtimes for row in found.rows})
+    rows = [_row(row, running=running.get(row.Worker.id, NOTHING), held=held.get(row.Worker.id, [])) for row in found.rows]
+    return Slice(rows, found.next)
 
 
 def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: Scope = EVERYTHING) -> WorkerRow:
@@ -142,7 +147,8 @@ def show_worker(session: Session, name: str, *, silent_after: timedelta, scope: 
     reported = usage.fresh(session, [worker_id]).get(worker_id)
     shown_usage = MachineUsage(**asdict(reported.machine)) if reported else None
     running = running_of(session, [worker_id], scope=scope).get(worker_id, NOTHING)
-    return replace(_row(row, running=running), usage=shown_usage)
+    held = held_by(session, {worker_id: row.Worker.runtimes}).get(worker_id, [])
+    return replace(_row(row, running=running, held=held), usage=shown_usage)
 
 
 @dataclass(frozen=True)
@@ -265,7 +271,7 @@ def contains_item(column: Any, item: str) -> ColumnElement[bool]:
     return and_(column.is_not(None), or_(*begins))
 
 
-def _row(row: Any, *, running: Running) -> WorkerRow:
+def _row(row: Any, *, running: Running, held: list[HeldRuntimeRow]) -> WorkerRow:
     """Return what users see of a row of :meth:`DerivedColumns.query`."""
     worker: Worker = row.Worker
     return WorkerRow(
@@ -298,6 +304,7 @@ def _row(row: Any, *, running: Running) -> WorkerRow:
         alarm=worker.alarm,
         unfit=worker.unfit or "",
         runtime={name: value for name, value in (worker.runtime or {}).items() if name != "trouble"},
+        runtimes=held,
         clock_off_s=_shown_offset(worker.clock_offset_s),
         facts=dict(worker.facts),
     )

@@ -1,0 +1,179 @@
+"""`airflow remote runtimes build`: builds the environment of tasks on this machine, for each platform of the fleet."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.words import local_action, option
+
+if TYPE_CHECKING:
+    import argparse
+
+    from airflow_remote_provider.packing.runtimes.build import Builder, Change, Order, Report
+
+NEEDS_DATABASE = (
+    "runtimes build uses Airflow's database and the packages of central; run it where Airflow is installed and configured, "
+    "without --server and with AIRFLOW_REMOTE_SERVER unset"
+)
+SHOWN_DETAIL = 4000
+"""Characters of what uv printed, from its end."""
+
+
+def command() -> Any:
+    return local_action(
+        "build",
+        "build a runtime from central's own versions, on a machine with access to Airflow's database",
+        build,
+        option("name", help="the runtime's name: `default` is that of queues that name none"),
+        option("--requirements", metavar="FILE", default=None, help="packages beside Airflow's; default: as at the last build"),
+        option(
+            "--platform",
+            action="append",
+            metavar="P",
+            default=None,
+            help="add a platform, such as cp312-linux-gnu-x86_64 (repeatable); default: those of the workers",
+        ),
+        option(
+            "--python",
+            action="append",
+            metavar="V",
+            default=None,
+            help="the version of Python, such as 3.12, for each of these platforms (repeatable)",
+        ),
+        option(
+            "--env",
+            action="append",
+            metavar="K=V",
+            default=None,
+            help="a variable for the environment of tasks, no secret (repeatable); default: as at the last build",
+        ),
+        option("--build", action="store_true", default=None, help="build packages here that have no wheel: runs their code"),
+        option("--no-build", action="store_false", dest="build", default=None, help="refuse packages that have no wheel again"),
+        option("--follow", action="store_true", default=None, help="build it again when central's versions change (default)"),
+        option("--no-follow", action="store_false", dest="follow", default=None, help="build it only on command"),
+        option("--roll", action="store_true", help="roll it out: to some workers first, and to all when these are ready"),
+        option("--server", metavar="URL", default=None, help="refused: this command works with Airflow's database"),
+    )
+
+
+def build(args: argparse.Namespace) -> None:
+    if args.server or (args.server is None and os.environ.get("AIRFLOW_REMOTE_SERVER")):
+        raise SystemExit(NEEDS_DATABASE)
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_remote_provider import compat
+    from airflow_remote_provider.faults import diagnose
+    from airflow_remote_provider.ledger.errors import LedgerError
+    from airflow_remote_provider.packing.runtimes.build import plan
+    from airflow_remote_provider.packing.runtimes.errors import CannotBuild
+
+    change = _change(args)
+    try:
+        order = compat.in_transaction(partial(plan, name=args.name, change=change))
+        report = _builder(args.roll).build(order)
+        _note_trouble(order, report)
+    except (CannotBuild, LedgerError) as error:
+        raise SystemExit(str(error)) from None
+    except (SQLAlchemyError, OSError) as error:
+        raise SystemExit(str(diagnose(error))) from None
+    _tell(order, report, roll=args.roll)
+    if report.failed:
+        raise SystemExit(1)
+
+
+def _change(args: argparse.Namespace) -> Change:
+    from airflow_remote_provider.packing.runtimes.build import Change
+
+    return Change(
+        requirements=None if args.requirements is None else _read(args.requirements),
+        platforms=None if args.platform is None else tuple(args.platform),
+        pythons=None if args.python is None else tuple(args.python),
+        env=None if args.env is None else _variables(args.env),
+        follow=args.follow,
+        build_sdists=args.build,
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SystemExit(f"--requirements: {path} can't be read: {cause}") from None
+
+
+def _variables(texts: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SystemExit(f"--env {text[:50]}: write NAME=value")
+        found[name] = value
+    return found
+
+
+def _builder(roll: bool) -> Builder:
+    from airflow_remote_provider.cli.in_process import os_user
+    from airflow_remote_provider.packing.runtimes.build import Builder
+    from airflow_remote_provider.packing.runtimes.following import FOLLOW
+    from airflow_remote_provider.packing.scan import Limits
+    from airflow_remote_provider.settings import settings
+    from airflow_remote_provider.stores.blobs.opened import BlobStores
+
+    options = settings()
+    limits = Limits(options.tree_files, options.tree_bytes, options.blob_bytes)
+    return Builder(
+        BlobStores(options.blob_store).newest,
+        limits,
+        who=f"{socket.gethostname()} (process {os.getpid()})",
+        by=FOLLOW if roll else os_user(),
+        report=partial(print, flush=True),
+    )
+
+
+def _note_trouble(order: Order, report: Report) -> None:
+    """Store why platforms could not be built, without the addresses of package indexes."""
+    from airflow_remote_provider import compat
+    from airflow_remote_provider.ledger import runtimes
+    from airflow_remote_provider.packing.runtimes.errors import without_addresses
+
+    text = "; ".join(f"{platform}: {error}" for platform, error in report.failed.items())
+    compat.in_transaction(partial(runtimes.note_trouble, name=order.name, text=without_addresses(text)))
+
+
+def _tell(order: Order, report: Report, *, roll: bool) -> None:
+    """Print what was built, and what happens with it."""
+    for made in report.made:
+        if made.others:
+            print(f"{made.platform}: other versions than on central: {', '.join(made.others)}")
+    for platform, error in report.failed.items():
+        print(f"\n{platform}: not built: {error}", file=sys.stderr)
+        if error.detail:
+            print("\n".join(f"    {line}" for line in error.detail[-SHOWN_DETAIL:].splitlines()), file=sys.stderr)
+    sys.stderr.flush()
+    if not report.made:
+        print(f"{order.name}: nothing was built, and nothing was changed", flush=True)
+    elif report.serial is None:
+        print(f"{order.name}: unchanged: the newest serial has these files already", flush=True)
+    else:
+        print(_rolled(order, report.serial, roll=roll), flush=True)
+
+
+def _rolled(order: Order, serial: int, *, roll: bool) -> str:
+    from airflow_remote_provider import compat
+    from airflow_remote_provider.ledger import runtimes
+
+    known = compat.in_transaction(partial(runtimes.get, name=order.name))
+    built = f"{order.name}: serial {serial} is built"
+    if known is None or known.serial == serial:
+        return f"{built}, and is rolled out to {100 if known is None else known.percent} % of the workers"
+    return (
+        f"{built}; workers stay at serial {known.serial} until you roll it out: airflow remote runtimes roll {order.name} "
+        "(--percent 10 for some of them first)"
+    )

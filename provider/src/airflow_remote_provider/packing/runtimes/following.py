@@ -1,0 +1,47 @@
+"""Decides when a runtime is to be built again because central, or the fleet, has changed. Values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from airflow_remote_provider.ledger.runtimes import RuntimeRecord
+
+FOLLOW = "follow"
+"""Who rolls out what was built because central or the fleet has changed; see `runtimes build --roll`."""
+FIRST_PERCENT = 10
+"""The share of the workers that get such a build first."""
+FAILED = "failed"
+"""In `built_with`: the platforms that could not be built, so that the build is repeated."""
+AGAIN_AFTER_S = 300.0
+LONGEST_WAIT_S = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Due:
+    """What to build of a runtime."""
+
+    platforms: tuple[str, ...]
+    """Those to add; empty: all, because central's versions have changed."""
+    reason: str
+
+
+def find_due(record: RuntimeRecord, fleet: Collection[str], versions: Mapping[str, str]) -> Due | None:
+    """Return what to build of a runtime now; None: nothing.
+
+    *fleet* are the platforms of its workers, *versions* central's (:func:`.requirements.built_with`).
+    """
+    if not record.recipe.follow or not record.built:
+        return None
+    if dict(record.built_with) != dict(versions):
+        before = {name: record.built_with.get(name, "") for name in versions}
+        changed = [f"{name} {before[name] or '?'} → {new}" for name, new in versions.items() if before[name] != new]
+        return Due((), ", ".join(changed) or f"not built: {record.built_with.get(FAILED, '')}")
+    have = {edition.platform for edition in record.editions}
+    missing = tuple(platform for platform in record.recipe.platforms or sorted(fleet) if platform not in have)
+    return Due(missing, f"no edition for {', '.join(missing)}") if missing else None
+
+
+def wait_s(failures: int) -> float:
+    """Return how long to wait after so many failures in a row."""
+    return min(AGAIN_AFTER_S * 2.0 ** min(failures - 1, 20), LONGEST_WAIT_S)

@@ -1,0 +1,169 @@
+"""Stores the files of a scanned tree that central lacks. Bundles and runtimes share it; who publishes notes the tree itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+from airflow_remote_protocol.packs import LZMA_FROM_BYTES, Encoding, encode_blob
+from airflow_remote_protocol.trees import Tree
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import trees
+from airflow_remote_provider.ledger.trees import NewBlob
+from airflow_remote_provider.packing.scan import ScanState, read_file
+from airflow_remote_provider.stores.blobs import BlobStore
+
+T = TypeVar("T")
+
+BATCH_BLOBS = 200
+BATCH_BYTES = 8 << 20
+"""Blobs that one transaction stores: at most so many, and no further one beyond so many packed bytes."""
+LONGEST_TEXT = 16 << 20
+"""As the worker's limit for Dag files that it compares with central's."""
+
+
+class Transaction(Protocol):
+    """Runs a verb of the ledger in a transaction of its own; see :func:`.compat.in_transaction`."""
+
+    def __call__(self, verb: Callable[[Session], T]) -> T: ...
+
+
+class Storing:
+    """Stores the blobs of trees of one kind. Blocking, one thread."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        kind: str,
+        *,
+        who: str,
+        pause: Callable[[], None] = lambda: None,
+        in_transaction: Transaction = compat.in_transaction,
+    ) -> None:
+        """*who* names this process for users."""
+        self._store = store
+        self._kind = kind
+        self._who = who
+        self._pause = pause
+        self._in_transaction = in_transaction
+        self._packing = LowPriorityThread()
+
+    def store(self, tree: Tree, state: ScanState) -> tuple[int, int]:
+        """Store the files that central lacks; return their number and packed size.
+
+        Raises:
+            Moved: a file is no longer what was scanned.
+            OSError: the store does not take them.
+        """
+
+        def begin(session: Session) -> set[str]:
+            trees.begin_tree(session, tree, self._kind, self._who)
+            return trees.missing_blobs(session, tree.sizes)
+
+        missing = self._in_transaction(begin)
+        paths: dict[str, str] = {}
+        for entry in tree.entries:
+            if entry.sha256 in missing and (entry.sha256 not in paths or entry.path.endswith(".py")):
+                paths[entry.sha256] = entry.path  # of equal files a Python file: only their text has a hash
+        size = 0
+        for batch in self._packed(paths, state):
+            self._put(batch)
+            size += sum(len(blob.packed) for blob in batch)
+        return len(paths), size
+
+    def _packed(self, paths: Mapping[str, str], state: ScanState) -> Iterator[list[_Packed]]:
+        """Yield the files at *paths*, by their SHA-256, packed and in batches."""
+        batch: list[_Packed] = []
+        size = 0
+        for sha256, path in paths.items():
+            content = read_file(path, state.seen[path])
+            pack = partial(encode_blob, content)
+            encoding, packed = self._packing.run(pack) if len(content) >= LZMA_FROM_BYTES else pack()
+            batch.append(_Packed(sha256, len(content), encoding, packed, text_hash(path, content)))
+            size += len(packed)
+            self._pause()
+            if len(batch) == BATCH_BLOBS or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _put(self, batch: list[_Packed]) -> None:
+        """Store a batch. Bytes that no row names after a failure are removed by the store's own collection."""
+        store = self._store
+        if store.needs_session:
+
+            def put(session: Session) -> None:
+                new = [blob.placed(store.put(session, blob.sha256, blob.packed)) for blob in batch]
+                store.delete(session, trees.add_blobs(session, new))
+
+            self._in_transaction(put)
+            return
+        new = [blob.placed(store.put(None, blob.sha256, blob.packed)) for blob in batch]  # slow: not within a transaction
+        store.delete(None, self._in_transaction(lambda session: trees.add_blobs(session, new)))
+
+
+@dataclass(frozen=True)
+class _Packed:
+    sha256: str
+    size: int
+    encoding: Encoding
+    packed: bytes
+    text_hash: str | None
+
+    def placed(self, place: str) -> NewBlob:
+        return NewBlob(self.sha256, self.size, self.encoding, len(self.packed), place, self.text_hash)
+
+
+def text_hash(path: str, content: bytes) -> str | None:
+    """Return the hash of a Python file's text as Airflow computes it for Dag files; None for any other file."""
+    if not path.endswith(".py") or len(content) > LONGEST_TEXT:
+        return None
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return compat.dag_source_hash(text.replace("\r\n", "\n").replace("\r", "\n"))  # as a file that is opened as text
+
+
+class LowPriorityThread:
+    """Runs work that takes seconds of CPU without Python's lock, such as packing a large file, and gives way to other threads.
+
+    Not for work that holds that lock, such as scanning, or for much small work: other threads would wait for the lock of a thread
+    that does not get the CPU. With 2,000 small files and ten times more processes than cores, an event loop waited for 1.2 s.
+    A daemon thread, so that it never delays the end of its process.
+    """
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._is_started = False
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Return the result of *work*; wait for it."""
+        if not self._is_started:
+            threading.Thread(target=self._serve, name="remote-pack", daemon=True).start()
+            self._is_started = True
+        done: Future[T] = Future()
+        self._work.put((work, done))
+        return done.result()
+
+    def _serve(self) -> None:
+        if sys.platform == "linux":  # elsewhere priorities are those of processes
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        while True:
+            work, done = self._work.get()
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)

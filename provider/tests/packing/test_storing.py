@@ -1,0 +1,35 @@
+"""The parts of storing a tree: the hash of a Python file's text, and packing at low priority. test_publish.py has the whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+from airflow_remote_provider.packing.storing import LONGEST_TEXT, LowPriorityThread, text_hash
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "text"),
+    [
+        ("dag.py", b"x = 1\r\ny = 2\r\n", "x = 1\ny = 2\n"),
+        ("dag.py", b"x = 1\ry = 2", "x = 1\ny = 2"),
+        ("dag.py", "x = 'é'\n".encode(), "x = 'é'\n"),
+    ],
+)
+def test_the_hash_of_a_python_file_is_that_of_its_text(path: str, content: bytes, text: str) -> None:
+    assert text_hash(path, content) == hashlib.md5(text.encode()).hexdigest()
+
+
+def test_other_files_have_no_hash_of_their_text() -> None:
+    assert text_hash("data.csv", b"1") is None
+    assert text_hash("dag.py", b"\xff") is None
+    assert text_hash("dag.py", b"#" * (LONGEST_TEXT + 1)) is None
+
+
+def test_work_of_low_priority_returns_or_raises_what_it_does() -> None:
+    thread = LowPriorityThread()
+    assert thread.run(lambda: os.getpriority(os.PRIO_PROCESS, 0)) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    with pytest.raises(ZeroDivisionError):
+        thread.run(lambda: 1 // 0)
+    assert thread.run(lambda: 1) == 1
