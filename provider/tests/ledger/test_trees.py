@@ -368,12 +368,12 @@ def test_publishers_and_sweeps_at_once_never_leave_a_published_tree_incomplete(d
             except (TreeGone, BlobsMissing):
                 continue
 
-    def sweep(_: int) -> None:
+    def sweep_once(_: int) -> None:
         _age(timedelta(hours=2))
         _do(lambda session: sweep.sweep(session, compat.database_now(session), tree_days=0.01))
 
     with ThreadPoolExecutor(4) as pool:
-        sweeps = [pool.submit(sweep, number) for number in range(12)]
+        sweeps = [pool.submit(sweep_once, number) for number in range(12)]
         made = {future.result(60) for future in [pool.submit(publish, number) for number in range(12)]}
         for swept in sweeps:
             swept.result(60)
