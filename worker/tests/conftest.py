@@ -85,9 +85,17 @@ class RunningWorker:
     """A whole daemon against a fake central, in a thread; its runtime is `fake_runtime.py`."""
 
     def __init__(
-        self, central: FakeCentral, root: Path, *, slots: int = 4, bundles: dict[str, BundleConfig] | None = None, **settings: Any
+        self,
+        central: FakeCentral,
+        root: Path,
+        *,
+        slots: int = 4,
+        bundles: dict[str, BundleConfig] | None = None,
+        runtime: RuntimeConfig | None = None,
+        **settings: Any,
     ) -> None:
-        """*bundles*: None: the site has the bundle `dags-folder`."""
+        """*bundles*: None: the site has the bundle `dags-folder`. *runtime*: None: it has a runtime of its own."""
+        env = settings.pop("env", {})
         self.central = central
         self.state = State(root / "state")
         self.bundle = root / "dags"
@@ -96,7 +104,7 @@ class RunningWorker:
             state=self.state.root,
             central=central.url,
             slots=slots,
-            runtime=RuntimeConfig(python=Path(sys.executable), env=settings.pop("env", {})),
+            runtime=runtime or RuntimeConfig(python=Path(sys.executable), env=env),
             bundles={"dags-folder": BundleConfig(path=self.bundle)} if bundles is None else bundles,
             poll=PollConfig(max_wait_s=20, backoff_ceiling_s=0.5),
             **settings,
@@ -144,8 +152,11 @@ class RunningWorker:
             f" launcher.LAUNCHER = pathlib.Path({str(FAKE_RUNTIME)!r}); sys.exit(cli.main())"
         )
         argv = [sys.executable, "-c", code, "run", "--state", str(self.state.root), "--slots", "4"]
-        argv += ["--runtime-python", sys.executable, "--bundle", f"dags-folder={self.bundle}"]
-        process = subprocess.Popen(argv, env={**os.environ, **(extra_env or {})})
+        if self.config.runtime.python is not None:
+            argv += ["--runtime-python", sys.executable]
+        argv += ["--bundle", f"dags-folder={self.bundle}"]
+        own = {f"AIRFLOW_REMOTE_WORKER_RUNTIME__ENV__{name}": value for name, value in self.config.runtime.env.items()}
+        process = subprocess.Popen(argv, env={**os.environ, **own, **(extra_env or {})})
         self._processes.append(process)
         return process
 

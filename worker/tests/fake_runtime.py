@@ -4,6 +4,7 @@ run                 the `run` call, through the gateway; exits 1 unless it is an
 call METHOD PATH    any other call
 write METHOD PATH   a call without a needed answer: goes to the outbox if central or the daemon can't be reached
 log TEXT            a line into task.log
+env NAME            a line with an environment variable and the interpreter
 bytes N             N bytes into task.log
 sleep SECONDS       unless a stop comes: then the job ends as stopped
 await FILE          sleep until the file exists
@@ -149,6 +150,9 @@ def host(job_dir: Path) -> int:
                     log.write(f"{said}\n".encode())
                 elif verb == "log":
                     log.write(json.dumps({"event": rest}).encode() + b"\n")
+                elif verb == "env":
+                    line = {"event": f"{rest}={os.environ.get(rest, '')}", "python": sys.executable}
+                    log.write(json.dumps(line).encode() + b"\n")
                 elif verb == "bytes":
                     log.write(os.urandom(int(rest)))
                 elif verb == "sleep":

@@ -88,9 +88,19 @@ def test_join_writes_settings_that_the_daemon_reads_and_no_file_is_replaced(
     assert (home / "worker.toml").read_text() == written
 
 
-def test_join_names_missing_settings(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_join_says_where_the_runtime_comes_from(central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a"]) == 0
-    assert "next: set runtime.python in " in capsys.readouterr().out
+    assert "tasks run in a runtime that central sends; next: airflow-remote-worker check" in capsys.readouterr().out
+    enrolment = json.loads(central.requests_to("enrol")[0].body)
+    assert enrolment["facts"]["platform"].startswith("cp3")
+
+
+def test_join_warns_of_an_interpreter_that_can_t_be_used(
+    central: FakeCentral, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_REMOTE_WORKER_RUNTIME__INTERPRETER", "/nowhere/python")
+    assert main(["join", central.url, "--token", central.enrolment_token(["q"]), "--name", "a"]) == 0
+    assert "warning: /nowhere/python can't be used for runtimes from central" in capsys.readouterr().out
 
 
 def test_join_by_the_address_of_a_page_names_the_right_one(

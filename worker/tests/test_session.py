@@ -13,7 +13,7 @@ from airflow_remote_protocol.messages import (
     StopReason,
     TaskSettings,
 )
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lease import SITE, Lease
 from airflow_remote_worker.session import WorkerSession
 
 from .conftest import make_offer
@@ -56,7 +56,7 @@ def test_without_room_no_slots_are_free_and_offers_are_declined_with_the_reason(
 
 def test_on_probation_one_new_job_is_taken_whatever_its_slots(session: WorkerSession) -> None:
     session.hold(make_offer("old", slots=2), JobPhase.RUNNING)
-    session.on_probation = True
+    session.on_probation = frozenset({SITE})
     assert session.next_poll(60).free_slots == 2
     actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a", slots=1), make_offer("b", slots=1)]))
     assert [offer.job_id for offer in actions.take] == ["a"]
@@ -65,7 +65,7 @@ def test_on_probation_one_new_job_is_taken_whatever_its_slots(session: WorkerSes
     session.move(Lease("a", 1), JobPhase.ENDED)
     assert session.next_poll(60).free_slots == 2
     session.hold(make_offer("c"))
-    session.on_probation = False  # its code has begun
+    session.on_probation = frozenset()  # its code has begun
     assert session.next_poll(60).free_slots == 1
 
 

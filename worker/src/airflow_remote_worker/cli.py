@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_remote_worker.link.network import Network
 
 EXIT_USAGE = 2
+RUNTIME_HELP = "interpreter of an environment with the Airflow Task SDK, in which tasks run (default: central sends one)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +67,7 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
     from airflow_remote_protocol.messages import Enrolment
     from airflow_remote_protocol.tokens import MalformedToken
 
+    from airflow_remote_worker.code.interpreter import find
     from airflow_remote_worker.facts import facts
     from airflow_remote_worker.link.network import Network
 
@@ -86,8 +88,8 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
             else:
                 return _fail(f"{state.root} is already worker {present.name} of {present.central}; leave first, or use --force")
         settings = _settings_to_store(arguments, config)
-        link = _link(network, token)
-        enrolment = Enrolment(name=config.name or default_name(), facts=facts(), queues=queues)
+        link, interpreter = _link(network, token), find(config.runtime)
+        enrolment = Enrolment(name=config.name or default_name(), facts=facts(interpreter.platform), queues=queues)
         try:
             enrolled = _call(link, lambda: link.enrol(enrolment))
         except Unreachable as error:
@@ -112,7 +114,9 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
     if settings:
         print(f"wrote {config.state / FILE_NAME}")
     if not config.runtime.python:
-        print(f"next: set runtime.python in {config.state / FILE_NAME}, then: airflow-remote-worker check")
+        print("tasks run in a runtime that central sends; next: airflow-remote-worker check, then: airflow-remote-worker run")
+        if interpreter.trouble:
+            print(f"warning: {interpreter.trouble} (in {config.state / FILE_NAME})")
     return EXIT_OK
 
 
@@ -199,7 +203,8 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
             if abs(shown.get("clock_off_s", 0.0)) > CLOCK_DIFFERS_S:
                 print(f"clock    {describe_clock_offset(shown['clock_off_s'])}")
             print(f"intent   {shown['intent']['mode']} {shown['intent']['reason']}".rstrip())
-            print(f"runtime  {_runtime_of(shown)}")
+            for line in _runtimes_of(shown):
+                print(f"runtime  {line}")
             if shown["disk_trouble"]:
                 print(f"disk     {shown['disk_trouble']}")
             print(f"slots    {shown['free_slots']} of {shown['slots']} free")
@@ -220,8 +225,21 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
     return EXIT_OK if healthy else EXIT_FAILED
 
 
+def _runtimes_of(shown: dict[str, Any]) -> list[str]:
+    """Return a line for each runtime of the daemon. An older daemon's status has fewer keys."""
+    sent = shown.get("runtimes")
+    if sent is None or shown["runtime_trouble"]:
+        return [_runtime_of(shown)]
+    versions = [f", Task SDK {one['task_sdk']}" if one["task_sdk"] else "" for one in sent]
+    details = [f": {one['detail']}" if one["detail"] else "" for one in sent]
+    return [
+        f"{one['name']} {one['serial']} from central, {one['phase']}{version}{detail}"
+        for one, version, detail in zip(sent, versions, details, strict=True)
+    ]
+
+
 def _runtime_of(shown: dict[str, Any]) -> str:
-    """Return the daemon's runtime in one line. An older daemon's status has fewer keys."""
+    """Return the daemon's own runtime in one line."""
     if shown["runtime_trouble"]:
         return f"takes no jobs: {shown['runtime_trouble']}"
     if shown.get("runtime_refused"):
@@ -424,14 +442,14 @@ def _parser() -> argparse.ArgumentParser:
     joining.add_argument("--queues", help="with an Airflow user: queues to serve, separated by commas")
     joining.add_argument("--name", help="this worker's name (default: the host name)")
     joining.add_argument("--slots", type=int, help="how many slots jobs may fill; stored in worker.toml, like the next two")
-    joining.add_argument("--runtime-python", help="interpreter with the Airflow Task SDK, in which tasks run")
+    joining.add_argument("--runtime-python", help=RUNTIME_HELP)
     joining.add_argument("--bundle", action="append", metavar="NAME=PATH", help="directory with a bundle's Dags; may be repeated")
     joining.add_argument("--force", action="store_true", help="join even if this directory is already a worker")
     joining.set_defaults(command=join)
 
     running = commands.add_parser("run", parents=[common], help="run the worker daemon")
     running.add_argument("--slots", type=int, help="how many slots jobs may fill (default: processors)")
-    running.add_argument("--runtime-python", help="interpreter with the Airflow Task SDK, in which tasks run")
+    running.add_argument("--runtime-python", help=RUNTIME_HELP)
     running.add_argument("--bundle", action="append", metavar="NAME=PATH", help="directory with a bundle's Dags; may be repeated")
     running.add_argument(
         "--drain-timeout-s", type=float, help="how many seconds SIGTERM waits for jobs before the daemon ends without them"

@@ -33,10 +33,13 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class RuntimeConfig(Section, frozen=True, kw_only=True):
-    """The Python environment of tasks, which is never the worker's own."""
+    """The Python environment of tasks, which is never the worker's own. Central sends it, or the site installs it itself."""
 
     python: Path | None = None
-    """The interpreter of an environment with the Task SDK."""
+    """The interpreter of an environment with the Task SDK that the site has installed: tasks run in it, and central sends
+    none. Unset: central sends the environment."""
+    interpreter: Path | None = None
+    """The Python from which the environments that central sends are made. Unset: the one that the worker was installed with."""
     env: dict[str, str] = {}
     """Extra environment variables for tasks. Tasks get only these and a few harmless ones."""
 
@@ -49,10 +52,10 @@ class BundleConfig(Section, frozen=True, kw_only=True):
 
 
 class CodeConfig(Section, frozen=True, kw_only=True):
-    """The Dag code that central sends."""
+    """What central sends: Dag code, and the environments of tasks."""
 
     path: Path | None = None
-    """The directory for Dag code that central sends; unset: `code` in the state directory. Each worker needs its own."""
+    """The directory for what central sends; unset: `code` in the state directory. Each worker needs its own."""
     total_mb: Annotated[float, msgspec.Meta(ge=0)] = 4000
     """Above this size, in MB, code that no job uses is removed, the longest unused first. Code in use always stays."""
     max_kbit_s: Annotated[float, msgspec.Meta(ge=0)] = 0
@@ -139,7 +142,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     @property
     def code_path(self) -> Path:
-        """The directory for code that central sends."""
+        """The directory for what central sends."""
         return (self.code.path or self.state / "code").absolute()
 
     @property

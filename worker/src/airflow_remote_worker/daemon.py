@@ -11,7 +11,7 @@ notified in the order of this table:
 event                           callback                            who is notified
 the worker takes a job          `supervisor.on_held`                deliver, ship, report; the contact file; status; usage
 a job's process has ended       `supervisor.on_freed`               poll (a slot is free); drain; status
-it has ended, with an outcome   `supervisor.on_outcome`             runtime, which may stop taking jobs
+it has ended, with an outcome   `supervisor.on_outcome`             its runtime, which may stop taking jobs
 a job is over for this worker   `supervisor.on_closed`              logs; drain; status
 a trigger is taken              `triggers.on_held`                  the contact file
 a trigger has ended             `triggers.on_freed`                 poll, if no trigger was free before; drain; status
@@ -20,10 +20,12 @@ a trigger host has died         `hosts.on_died`                     triggers
 the list of hosts changed       `hosts.on_change`                   status
 a session is open               `poll.on_session`                   the loops that need a capability; intent, see below; rotate
 the intent has changed          `poll.on_intent`                    rotate; lifecycle (restart); triggers (drain, leave)
-central sent task settings      `poll.on_task_settings`             task settings, which restart the zygote
+central sent task settings      `poll.on_task_settings`             task settings, which restart the zygotes
+central wants other runtimes    `poll.on_runtimes`                  runtimes, which prepare them
+the set of trees changed        `code.on_change`                    inventory; runtimes, which remove what belonged to them
 central has answered            `poll.on_contact`                   systemd's watchdog; the contact file; status
 the credential is unknown       `link.on_fallback`                  rotate: the previous one is used, and replaced
-the runtime was tested          `runtime.on_change`                 session; poll, if more or less is free; runtime report; status
+a runtime was tested, or more   `runtimes.on_change`                session; poll, if more or less is free; reports; status
 the disk fills or is free again `disk.on_change`                    session and poll, if free again; status
 a task has started, or calls    `JobAccess` (see `_LocalAccess`)    session; runtime; supervisor
 """
@@ -45,12 +47,11 @@ from typing import Any
 import anyio
 import msgspec
 from airflow_remote_protocol.messages import (
-    MAX_SHORT_TEXT,
     Intent,
     IntentMode,
+    Inventory,
     JobPhase,
     Report,
-    Runtime,
     Session,
     SessionRequest,
     Stop,
@@ -62,6 +63,8 @@ from airflow_remote_worker import __version__, system
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, describe_clock_offset
 from airflow_remote_worker.code.bundles import BundleCode, Limits
 from airflow_remote_worker.code.fetch import Incoming, PackFetcher
+from airflow_remote_worker.code.interpreter import find
+from airflow_remote_worker.code.runtimes import Environments
 from airflow_remote_worker.code.trees import TreeStore
 from airflow_remote_worker.config import Config, ConfigError
 from airflow_remote_worker.errors import WorkerError
@@ -71,10 +74,12 @@ from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.launcher import Launcher, scrub_environment
 from airflow_remote_worker.jobs.logs import LogKeeper
 from airflow_remote_worker.jobs.runtime import RuntimeKeeper
+from airflow_remote_worker.jobs.runtimes import SentRuntimes
 from airflow_remote_worker.jobs.site import Site
+from airflow_remote_worker.jobs.site_runtime import SiteRuntime
 from airflow_remote_worker.jobs.supervisor import Supervisor, make_shim_record
 from airflow_remote_worker.jobs.usage import Meter
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lease import Lease, runtime_of
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, Lifecycle, Phase
 from airflow_remote_worker.link.attempts import Attempts
 from airflow_remote_worker.link.client import END_SESSION_S, Link
@@ -170,7 +175,7 @@ async def _serve(daemon: Daemon, state: State) -> int:
             # Only after the adopted jobs are known to the gateway: it stops every shim that connects for an unknown job.
             await tasks.start(daemon.gateway.serve, name="gateway")
             daemon.notifier.notify_ready()
-            tasks.start_soon(daemon.keep_runtime, name="runtime")
+            tasks.start_soon(daemon.keep_runtimes, name="runtimes")
             tasks.start_soon(daemon.report_runtime.run, name="report runtime")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
@@ -213,15 +218,6 @@ class Daemon:
         self.session = WorkerSession(slots=config.slots, triggers=config.triggers)
         self.spool = Spool(state.jobs, quarantine=state.quarantine)
         self.gateway = LocalGateway(state.socket_path(), self.link, clock)
-        self.launcher = Launcher(
-            config.runtime.python,
-            env=scrub_environment(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env),
-            home=state.airflow_home,
-            zygote_log=state.zygote_log,
-        )
-        self.task_settings = TaskSettingsKeeper(state.task_settings_path, self.launcher.use_task_settings)
-        self.runtime = RuntimeKeeper(self.launcher, state.canary, clock)
-        self.report_runtime = RuntimeLoop(self.link, clock, self._runtime)
         access = _LocalAccess(self)
         self.disk = Disk(state.root, config.min_free_mb, clock)
         self.logs = LogKeeper(self.spool, quarantine=state.quarantine, keep=config.keep_logs, clock=clock)
@@ -237,7 +233,11 @@ class Daemon:
             Limits(total=int(config.code.total_mb * 1_000_000), least_free=int(config.min_free_mb * 1_000_000)),
             clock,
         )
-        self.inventory = InventoryLoop(self.link, clock, lambda: self.code.trees)
+        self.base = find(config.runtime)
+        self.runtimes = self._make_runtimes(config, state, clock)
+        self.task_settings = TaskSettingsKeeper(state.task_settings_path, self.runtimes.use_task_settings)
+        self.report_runtime = RuntimeLoop(self.link, clock, self.runtimes.report)
+        self.inventory = InventoryLoop(self.link, clock, lambda: Inventory(self.code.trees, self.runtimes.held()))
         site = Site(
             config,
             membership.name,
@@ -247,12 +247,13 @@ class Daemon:
             note_failure=self.disk.note_failure,
             body_bytes=lambda: self.link.body_bytes,
             code=self.code,
+            runtimes=self.runtimes if isinstance(self.runtimes, SentRuntimes) else None,
         )
         self.supervisor = Supervisor(
-            site=site, spool=self.spool, session=self.session, starter=self.launcher, gateway=access, clock=clock
+            site=site, spool=self.spool, session=self.session, starter=self.runtimes, gateway=access, clock=clock
         )
         self._trigger_spool = TriggerSpool(state.triggers, quarantine=state.quarantine)
-        self.hosts = Hosts(state.hosts, site=site, starter=self.launcher, clock=clock)
+        self.hosts = Hosts(state.hosts, site=site, starter=self.runtimes, clock=clock)
         central = CentralPort(accept=self.link.accept, wait=self.link.wait_for_contact)
         self.triggers = TriggerKeeper(
             site=site, spool=self._trigger_spool, session=self.session, hosts=self.hosts, central=central, clock=clock
@@ -273,7 +274,7 @@ class Daemon:
             state.status_path, describe=self._describe, on_written=lambda: self.notifier.set_status(self._summary()), clock=clock
         )
         self._config = config
-        self._capabilities = capabilities(config)
+        self._capabilities = capabilities(config, self.base.platform)
         self._state = state
         self._clock = clock
         self._boot_id = secrets.token_hex(16)
@@ -291,22 +292,41 @@ class Daemon:
         self.supervisor.on_freed = self._on_freed
         self.supervisor.on_detail = self.status.note_change
         self.supervisor.on_declined = self.poll.decline
-        self.code.on_change = self.inventory.note_change
+        self.code.on_change = self._on_trees
         self.supervisor.on_closed = self._on_closed
         self._wire_triggers()
-        self.runtime.on_change = self._on_runtime
+        self.runtimes.on_change = self._on_runtimes
         self.report_runtime.on_change = self.status.note_change
-        self.session.unfit = self.runtime.unfit
+        self.session.runtimes_revision = "" if self.base.platform else None
+        self._note_fitness()
         self.supervisor.on_outcome = self._on_outcome
         self.disk.on_change = self._on_disk
         self.poll.on_session += [self._on_session, self.rotate.on_session]
         self.poll.on_intent += [self.rotate.on_intent, self._on_intent]
         self.link.on_fallback = self.rotate.rotate_now
         self.poll.on_task_settings += [self.task_settings.receive]
+        self.poll.on_runtimes += [self.runtimes.receive]
         self.poll.on_contact += [self._on_contact]
         self.session.note_contact(self._stored_contact())
         self.task_settings.load()
         self.session.task_settings_revision = self.task_settings.revision
+
+    def _make_runtimes(self, config: Config, state: State, clock: Clock) -> SiteRuntime | SentRuntimes:
+        def make_launcher(python: Path, env: dict[str, str], zygote_log: Path) -> Launcher:
+            scrubbed = scrub_environment(os.environ, airflow_home=state.airflow_home, extra=env)
+            return Launcher(python, env=scrubbed, home=state.airflow_home, zygote_log=zygote_log)
+
+        if config.runtime.python is not None:
+            launcher = make_launcher(config.runtime.python, config.runtime.env, state.zygote_log)
+            return SiteRuntime(launcher, RuntimeKeeper(launcher, state.canary, clock), state.zygote_log)
+        return SentRuntimes(
+            code=self.code,
+            environments=Environments(config.code_path / "runtimes", self.base),
+            make_launcher=make_launcher,
+            site_env=config.runtime.env,
+            root=state.runtimes,
+            clock=clock,
+        )
 
     def _wire_triggers(self) -> None:
         keeper = self.triggers
@@ -330,7 +350,7 @@ class Daemon:
             protocol=PROTOCOL_VERSION,
             capabilities=sorted(c.value for c in self._capabilities),
             slots=self._config.slots,
-            facts=facts(),
+            facts=facts(self.base.platform),
             jobs=self.session.held(),
             triggers=self._config.triggers if Capability.TRIGGER in self._capabilities else 0,
             time=self._clock.wall(),
@@ -343,14 +363,14 @@ class Daemon:
     def _shims(self) -> dict[str, int]:
         return {job.lease.job_id: job.shim.pid for job in self.running() if job.shim}
 
-    async def keep_runtime(self) -> None:
-        """Test the runtime and keep a zygote ready, until cancelled.
+    async def keep_runtimes(self) -> None:
+        """Prepare and test the runtimes and keep zygotes ready, until cancelled.
 
         If no settings for tasks are stored yet, wait up to :data:`FIRST_SETTINGS_S` for central's.
         """
         with anyio.move_on_after(FIRST_SETTINGS_S):
             await self.task_settings.known.wait()
-        await self.runtime.run()
+        await self.runtimes.run()
 
     async def drain_when_asked(self) -> None:
         """Once draining: take no jobs, wait for running ones, give the credential back if the intent is `leave`, detach."""
@@ -397,11 +417,10 @@ class Daemon:
 
     def process_logs(self) -> list[Path]:
         """Return the logs that this worker's processes are writing."""
-        return [self._state.zygote_log, *(job.dir.shim_log for job in self.supervisor.jobs.values()), *self.hosts.logs()]
+        return [*self.runtimes.logs(), *(job.dir.shim_log for job in self.supervisor.jobs.values()), *self.hosts.logs()]
 
     def _describe(self) -> dict[str, Any]:
         """Return the content of `status.json`, except pid and `ended`."""
-        runtime = self.launcher.runtime
         return {
             "phase": self.lifecycle.phase.name.lower(),
             "reason": self.lifecycle.reason,
@@ -419,9 +438,8 @@ class Daemon:
             "slots": self.session.slots,
             "free_slots": self.session.free_slots(),
             "triggers": {"running": self.triggers.running(), "most": self.session.triggers, "hosts": len(self.hosts.all)},
-            "runtime": {"python": runtime.python, "airflow": runtime.airflow, "pid": runtime.pid} if runtime else None,
-            "runtime_trouble": self.runtime.trouble,
-            "runtime_tried_at": self.runtime.tried_at,
+            **self.runtimes.describe(),
+            "runtime_trouble": self.runtimes.trouble,
             "runtime_refused": self.report_runtime.refused,
             "disk_trouble": self.disk.trouble,
             "jobs": [
@@ -433,7 +451,7 @@ class Daemon:
 
     def _summary(self) -> str:
         phase = self.lifecycle.phase.name.lower()
-        trouble = self.poll.trouble or self.runtime.trouble or self.report_runtime.refused or self.disk.trouble
+        trouble = self.poll.trouble or self.runtimes.trouble or self.report_runtime.refused or self.disk.trouble
         return f"{self.name}: {phase}, {len(self.running())} jobs" + (f"; {trouble}" if trouble else "")
 
     def _on_session(self, session: Session) -> None:
@@ -442,6 +460,7 @@ class Daemon:
         self.ship_worker_log.set_wanted(wanted=Capability.WORKER_LOG in both)
         self.usage.set_wanted(wanted=Capability.USAGE in both)
         self.report_runtime.on_session(wanted=Capability.RUNTIME in both)
+        self.runtimes.on_session(supported=Capability.RUNTIMES in both)
         self.inventory.on_session(wanted=Capability.BUNDLES in both)
         self._on_intent(session.intent)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
@@ -466,26 +485,28 @@ class Daemon:
                 self._store_contact()
         self.status.note_change()
 
-    def _runtime(self) -> Runtime | None:
-        found = self.runtime.found
-        if found is None:
-            return None
-        trouble = self.runtime.trouble[:MAX_SHORT_TEXT]
-        return Runtime(airflow=found.airflow, task_sdk=found.task_sdk, python=found.python, trouble=trouble)
+    def _on_trees(self) -> None:
+        self.inventory.note_change()
+        self.runtimes.tidy()
 
-    def _on_runtime(self) -> None:
+    def _note_fitness(self) -> None:
+        runtimes = self.runtimes
+        self.session.unfit, self.session.ready, self.session.on_probation = runtimes.unfit, runtimes.ready, runtimes.on_probation
+
+    def _on_runtimes(self) -> None:
         before = self.session.free_slots(), self.session.free_triggers()
-        self.session.unfit, self.session.on_probation = self.runtime.unfit, self.runtime.on_probation
+        self._note_fitness()
         if before != (self.session.free_slots(), self.session.free_triggers()):
             self.poll.refresh()
         self.report_runtime.note_change()
+        self.inventory.note_change()
         self.status.note_change()
 
-    def _on_outcome(self, report: Report, begun: bool | None) -> None:
+    def _on_outcome(self, job: Job, report: Report, begun: bool | None) -> None:
         if begun:
-            self.runtime.note_begun()
+            self.runtimes.note_begun(runtime_of(job.offer))
         elif begun is False:
-            self.runtime.note_failure(report.reason)
+            self.runtimes.note_failure(runtime_of(job.offer), report.reason)
 
     def _on_disk(self) -> None:
         if not self.disk.trouble and self.session.no_room:
@@ -571,7 +592,7 @@ class _LocalAccess:
                 lease,
                 key,
                 on_accepted=lambda: daemon.session.move(lease, JobPhase.RUNNING),
-                on_begun=daemon.runtime.note_begun,
+                on_begun=lambda: daemon.runtimes.note_begun(runtime_of(job.offer)),
                 # Don't drop the log: central may still want it, as for a lost job. Central's answer to the log decides.
                 on_superseded=lambda: daemon.supervisor.stop(
                     Stop(lease.job_id, lease.epoch, StopReason.SUPERSEDED, SUPERSEDED_TEXT)

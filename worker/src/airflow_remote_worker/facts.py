@@ -25,24 +25,26 @@ CAPABILITIES = frozenset(
 )
 
 
-def facts() -> Facts:
-    """Return the facts about this machine."""
+def facts(platform_of_runtimes: str = "") -> Facts:
+    """Return the facts about this machine. *platform_of_runtimes*: of the interpreter that runtimes from central use."""
     return Facts(
         hostname=platform.node()[:255],
         os=f"{platform.system()} {platform.release()}"[:100],
         arch=platform.machine()[:50],
         python=platform.python_version(),
         version=__version__,
+        platform=platform_of_runtimes,
     )
 
 
-def capabilities(config: Config) -> frozenset[Capability]:
+def capabilities(config: Config, platform_of_runtimes: str = "") -> frozenset[Capability]:
     """Return the capabilities of this worker with *config*.
 
     Raises:
         ConfigError: tasks can't run as the configured user.
     """
     able = CAPABILITIES | ({Capability.TRIGGER} if system.CAN_FORK and config.triggers else frozenset())
+    able |= {Capability.RUNTIMES} if platform_of_runtimes else frozenset()
     users = {"run_as_user": config.run_as_user}
     users |= {f"queues.{queue}.run_as_user": own.run_as_user for queue, own in config.queues.items()}
     if not any(users.values()):

@@ -20,12 +20,13 @@ from airflow_remote_protocol.messages import (
     Offer,
     Poll,
     PollReply,
+    Runtimes,
     Stop,
     StopReason,
     TaskSettings,
 )
 
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lease import SITE, Lease, runtime_of
 
 TAKES_WORK = frozenset({IntentMode.SERVE})
 
@@ -43,8 +44,8 @@ class Held:
     """When its offer was received (monotonic). Central counts no time without contact from before the job was accepted."""
     is_trigger: bool = False
     """A trigger takes no slots and counts against the limit of triggers instead."""
-    on_trial: bool = False
-    """The job was taken on probation: no other is taken until its code has begun, or it has ended."""
+    on_trial: str | None = None
+    """The runtime in which the job was taken on probation: no other is taken for it until its code has begun, or it has ended."""
     detail: str = ""
     """What is being done for it, for users."""
 
@@ -64,6 +65,8 @@ class Actions:
     """The new intent, if it has changed."""
     task_settings: TaskSettings | None = None
     """The new settings, if they have changed. They apply to the offers in *take* too."""
+    runtimes: Runtimes | None = None
+    """The new list of runtimes, if it has changed."""
 
 
 class WorkerSession:
@@ -80,10 +83,14 @@ class WorkerSession:
         """Why this machine can't store another job; empty while it can."""
         self.task_settings_revision = ""
         """The revision of central's settings for tasks that this worker has."""
+        self.runtimes_revision: str | None = None
+        """The revision of the list of runtimes that this worker has; None: it takes no runtimes from central."""
         self.unfit = ""
         """Why no job can run here; empty while jobs can."""
-        self.on_probation = False
-        """Jobs failed before they began: one new job at a time, until one has begun."""
+        self.ready: frozenset[str] = frozenset({SITE})
+        """The runtimes in which jobs can run, if any can: digests of central's, or :data:`~.lease.SITE`."""
+        self.on_probation: frozenset[str] = frozenset()
+        """Those in which jobs failed before they began: one new job at a time, until one has begun."""
         self.last_contact: float | None = None
         self._held: dict[Lease, Held] = {}
 
@@ -94,8 +101,10 @@ class WorkerSession:
         lease = Lease(offer.job_id, offer.epoch)
         is_trigger = offer.kind is JobKind.TRIGGER
         slots = 0 if is_trigger else offer.slots
-        on_trial = self.on_probation and not is_trigger and phase is JobPhase.PREPARING
-        self._held[lease] = Held(lease, phase, slots, offer.deadline_s, offer.stop_after_s, since, is_trigger, on_trial)
+        runtime = runtime_of(offer)
+        on_trial = runtime in self.on_probation and not is_trigger and phase is JobPhase.PREPARING
+        trial = runtime if on_trial else None
+        self._held[lease] = Held(lease, phase, slots, offer.deadline_s, offer.stop_after_s, since, is_trigger, trial)
         return lease
 
     def move(self, lease: Lease, phase: JobPhase) -> None:
@@ -130,10 +139,14 @@ class WorkerSession:
         """Return how many slots are free for new jobs."""
         if self.draining or self.no_room or self.unfit or self.intent.mode not in TAKES_WORK:
             return 0
-        if self.on_probation and any(h.on_trial and h.phase is not JobPhase.ENDED for h in self._held.values()):
+        if self.ready and all(self._is_on_trial(runtime) for runtime in self.ready):
             return 0
         most = self.slots if self.intent.slots is None else min(self.slots, self.intent.slots)
         return max(0, most - sum(h.slots for h in self._held.values() if h.phase is not JobPhase.ENDED))
+
+    def _is_on_trial(self, runtime: str) -> bool:
+        trials = {h.on_trial for h in self._held.values() if h.phase is not JobPhase.ENDED}
+        return runtime in self.on_probation and runtime in trials
 
     def free_triggers(self) -> int:
         """Return how many more triggers this worker can host."""
@@ -155,6 +168,7 @@ class WorkerSession:
             jobs=self.held(),
             free_triggers=self.free_triggers(),
             task_settings_revision=self.task_settings_revision,
+            runtimes_revision=self.runtimes_revision,
         )
 
     # Replies of central
@@ -163,16 +177,24 @@ class WorkerSession:
         """Decide about the reply to a poll, received at *now* (monotonic)."""
         actions = Actions()
         self._on_task_settings(reply.task_settings, actions)
+        self._on_runtimes(reply.runtimes, actions)
         self._on_intent(reply.intent, actions)
         self._on_stops(reply.stops, actions)
         for offer in reply.offers:
             self._on_offer(offer, actions, now)
         return actions
 
-    def open(self, intent: Intent, stops: Iterable[Stop], task_settings: TaskSettings | None = None) -> Actions:
+    def open(
+        self,
+        intent: Intent,
+        stops: Iterable[Stop],
+        task_settings: TaskSettings | None = None,
+        runtimes: Runtimes | None = None,
+    ) -> Actions:
         """Decide about the answer to a session request."""
         actions = Actions()
         self._on_task_settings(task_settings, actions)
+        self._on_runtimes(runtimes, actions)
         # A new session's intent counts whatever its revision: central's database may have been restored from a backup.
         self.intent = actions.intent = intent
         self._on_stops(stops, actions)
@@ -182,6 +204,11 @@ class WorkerSession:
         if settings and settings.revision != self.task_settings_revision:
             self.task_settings_revision = settings.revision
             actions.task_settings = settings
+
+    def _on_runtimes(self, runtimes: Runtimes | None, actions: Actions) -> None:
+        if runtimes and self.runtimes_revision is not None:
+            self.runtimes_revision = runtimes.revision
+            actions.runtimes = runtimes
 
     def _on_intent(self, intent: Intent | None, actions: Actions) -> None:
         if intent and intent.revision > self.intent.revision:
@@ -216,6 +243,10 @@ class WorkerSession:
             actions.decline.append((offer, self.no_room))
         elif self.unfit:
             actions.decline.append((offer, self.unfit))
+        elif runtime_of(offer) not in self.ready:
+            actions.decline.append((offer, self._explain_runtime(offer)))
+        elif self._is_on_trial(runtime_of(offer)):
+            actions.decline.append((offer, "jobs failed in this runtime before their own code began, so one is tried at a time"))
         elif self.intent.mode not in TAKES_WORK:
             actions.decline.append((offer, f"this worker's intent is {self.intent.mode.value}"))
         elif offer.kind is JobKind.TRIGGER and self.free_triggers() < 1:
@@ -230,6 +261,11 @@ class WorkerSession:
             actions.drop += ours
             self.hold(offer, since=now)
             actions.take.append(offer)
+
+    def _explain_runtime(self, offer: Offer) -> str:
+        if offer.runtime is None:
+            return "the offer names no runtime, and this worker has none of its own (runtime.python)"
+        return f"the runtime {offer.runtime.name!r} {offer.runtime.serial} is not ready on this worker"
 
     # Time without contact
 

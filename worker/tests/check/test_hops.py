@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from airflow_remote_worker.check.hops import Hop, check_address, check_worker
+from airflow_remote_worker.check.hops import Hop, check_address, check_settings, check_worker
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.config import BundleConfig, Config, RuntimeConfig
 from airflow_remote_worker.errors import Unreachable
@@ -39,6 +39,7 @@ def test_without_a_problem_every_hop_passes(worker: RunningWorker) -> None:
         "credential",
         "POST",
         "clock",
+        "runtime",
         "bundles",
     ]
 
@@ -85,10 +86,14 @@ def test_a_missing_interpreter_is_named(state: State) -> None:
     assert last(anyio.run(check_worker, config, state, SystemClock())) == ("runtime", False)
 
 
-def test_a_missing_runtime_and_missing_directories_are_reported(worker: RunningWorker, tmp_path: Path) -> None:
+def test_an_unusable_interpreter_and_missing_directories_are_reported(worker: RunningWorker, tmp_path: Path) -> None:
     hops = {hop.name: hop for hop in walk(worker.state)}
-    assert {name for name, hop in hops.items() if not hop.ok} == {"runtime"}
-    assert "set runtime.python" in hops["runtime"].text
+    assert {name for name, hop in hops.items() if not hop.ok} == set()
+    assert "central sends the runtimes of tasks, for the platform cp3" in hops["runtime"].text
+    unusable = Config(state=worker.state.root, runtime=RuntimeConfig(interpreter=Path("/nowhere/python")))
+    (hop,) = (hop for hop in check_settings(unusable) if hop.name == "runtime")
+    assert not hop.ok
+    assert "set runtime.interpreter to a CPython of 3.10 or newer, or runtime.python to" in hop.text
     assert "central sends the Dag files" in hops["bundles"].text
     bundles = {"here": BundleConfig(path=tmp_path), "away": BundleConfig(path=tmp_path / "nowhere")}
     config = Config(state=worker.state.root, runtime=RuntimeConfig(python=Path(sys.executable)), bundles=bundles)

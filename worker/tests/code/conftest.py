@@ -17,7 +17,7 @@ from airflow_remote_protocol.packs import Encoding, PackReader, Stored, encode_b
 from airflow_remote_protocol.trees import Entry, Tree
 from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability
 from airflow_remote_worker.clock import SystemClock
-from airflow_remote_worker.code.bundles import BundleCode, Limits
+from airflow_remote_worker.code.bundles import BundleCode, Limits, Origin
 from airflow_remote_worker.code.fetch import Incoming, PackFetcher
 from airflow_remote_worker.code.trees import TreeStore
 from airflow_remote_worker.link.attempts import Attempts
@@ -116,7 +116,7 @@ class CodeBench:
         self.link.use_credential(self.central.enrolment_token(["q"]))
         enrolled = await self.link.enrol(Enrolment(name=name))
         self.link.use_credential(enrolled.credential)
-        capabilities = [capability.value for capability in Capability]
+        capabilities = [capability.value for capability in Capability if capability is not Capability.RUNTIMES]
         facts = Facts(hostname="h", os="o", arch="a", python="3", version="1")
         await self.link.open_session(
             SessionRequest(
@@ -133,7 +133,7 @@ class CodeBench:
         return ref
 
     async def get(self, ref: TreeRef, holder: object = "job") -> Path:
-        return await self.code.ensure(ref, Bundle(name="dags"), holder, self.details.append)
+        return await self.code.ensure(ref, Origin.of_bundle(Bundle(name="dags")), holder, self.details.append)
 
     def packs(self) -> list[Recorded]:
         return self.central.requests_to("/pack")

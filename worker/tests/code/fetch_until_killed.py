@@ -14,7 +14,7 @@ import anyio
 from airflow_remote_protocol.messages import Bundle, TreeRef
 from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.code import trees
-from airflow_remote_worker.code.bundles import BundleCode, Limits
+from airflow_remote_worker.code.bundles import BundleCode, Limits, Origin
 from airflow_remote_worker.code.fetch import Incoming, PackFetcher
 from airflow_remote_worker.code.trees import TreeStore
 from airflow_remote_worker.link.attempts import Attempts
@@ -53,7 +53,7 @@ async def main() -> None:
 
     async with anyio.create_task_group() as tasks:
         await tasks.start(code.run)
-        path = await code.ensure(TreeRef(digest=digest, files=1, bytes=1), Bundle(name="dags"), "job", note)
+        path = await code.ensure(TreeRef(digest=digest, files=1, bytes=1), Origin.of_bundle(Bundle(name="dags")), "job", note)
         print(f"done {path}", flush=True)
         tasks.cancel_scope.cancel()
 

@@ -13,7 +13,7 @@ from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.supervisor import Supervisor
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lease import SITE, Lease
 from airflow_remote_worker.local import frames, job_files
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.state.directory import State
@@ -33,7 +33,7 @@ class Starter:
         self.error = error
         self.started: list[Path] = []
 
-    async def launch(self, job_dir: Path) -> ShimRecord:
+    async def launch(self, job_dir: Path, *, runtime: str = SITE) -> ShimRecord:
         self.started.append(job_dir)
         if self.error:
             raise self.error
@@ -110,7 +110,7 @@ def test_the_outcome_follows_from_the_result(state: State, result: job_files.Res
 
 def test_a_half_written_result_is_not_a_success(state: State) -> None:
     class HalfWriter(Starter):
-        async def launch(self, job_dir: Path) -> ShimRecord:
+        async def launch(self, job_dir: Path, *, runtime: str = SITE) -> ShimRecord:
             (job_dir / "result.json").write_text('{"exit_code": 0, "fin')
             return await super().launch(job_dir)
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import anyio
 import pytest
 from airflow_remote_protocol.errors import ProblemCode, make_problem
+from airflow_remote_protocol.messages import HeldRuntime, Inventory, RuntimePhase
 from airflow_remote_worker.errors import Superseded, Unreachable, from_problem
-from airflow_remote_worker.loops.inventory import REFUSED_PAUSE_S, InventoryLoop
+from airflow_remote_worker.loops.inventory import PROGRESS_EVERY_S, REFUSED_PAUSE_S, InventoryLoop
 
 from ..conftest import HandClock
 
@@ -15,9 +16,11 @@ class Central:
     def __init__(self, *answers: Exception | None) -> None:
         self.answers = list(answers)
         self.received: list[list[str]] = []
+        self.runtimes: list[list[str]] = []
 
-    async def report_inventory(self, trees: list[str]) -> None:
-        self.received.append(trees)
+    async def report_inventory(self, inventory: Inventory) -> None:
+        self.received.append(inventory.trees)
+        self.runtimes.append([f"{one.phase.value} {one.detail}".strip() for one in inventory.runtimes])
         if self.answers and (error := self.answers.pop(0)):
             raise error
 
@@ -29,7 +32,8 @@ class Bench:
     def __init__(self, central: Central, clock: HandClock) -> None:
         self.central = central
         self.trees: list[str] = []
-        self.loop = InventoryLoop(central, clock, lambda: self.trees)  # type: ignore[arg-type]
+        self.runtimes: list[HeldRuntime] = []
+        self.loop = InventoryLoop(central, clock, lambda: Inventory(self.trees, self.runtimes))  # type: ignore[arg-type]
 
     def run(self, *steps: object) -> None:
         async def main() -> None:
@@ -59,6 +63,30 @@ def test_each_session_and_each_change_is_reported_once(clock: HandClock) -> None
         lambda: bench.loop.on_session(wanted=True),
     )
     assert bench.central.received == [["a"], ["b", "a"], ["a", "b"]]
+
+
+def test_the_phase_of_a_runtime_is_reported_at_once_and_its_progress_every_few_seconds(clock: HandClock) -> None:
+    bench = Bench(Central(), clock)
+
+    def hold(phase: RuntimePhase, detail: str) -> None:
+        bench.runtimes = [HeldRuntime("0" * 64, phase, detail=detail)]
+        bench.loop.note_change()
+
+    def later() -> None:
+        clock.now += PROGRESS_EVERY_S
+
+    bench.run(
+        lambda: bench.loop.on_session(wanted=True),
+        lambda: hold(RuntimePhase.PREPARING, "code 1 %"),
+        lambda: hold(RuntimePhase.PREPARING, "code 2 %"),
+        later,
+        lambda: hold(RuntimePhase.PREPARING, "code 3 %"),
+        lambda: hold(RuntimePhase.FAILED, "no"),
+        lambda: hold(RuntimePhase.FAILED, "no, again"),
+    )
+    assert bench.central.runtimes == [
+        *([], ["preparing code 1 %"], ["preparing code 3 %"], ["failed no"], ["failed no, again"]),
+    ]
 
 
 def test_an_older_central_gets_no_report(clock: HandClock) -> None:

@@ -80,7 +80,7 @@ def run(central: FakeCentral, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             instance_id="i",
             boot_id="b",
             protocol=PROTOCOL_VERSION,
-            capabilities=[capability.value for capability in Capability],
+            capabilities=[capability.value for capability in Capability if capability is not Capability.RUNTIMES],
             slots=1,
             facts=Facts(hostname="h"),
             triggers=1000,

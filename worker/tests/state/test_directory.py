@@ -100,7 +100,7 @@ def test_a_shared_directory_lets_others_pass_to_code_alone(tmp_path: Path) -> No
         "worker.toml": 0o600,
         "own": 0o700,
         "code": 0o755,
-        **dict.fromkeys(("jobs", "triggers", "hosts", "airflow-home"), 0o700),
+        **dict.fromkeys(("jobs", "triggers", "hosts", "airflow-home", "runtimes"), 0o700),
     }
     assert stat.S_IMODE(tmp_path.stat().st_mode) & 0o077 == 0
     State(root).prepare()

@@ -13,7 +13,7 @@ from airflow_remote_worker.config import Config
 from airflow_remote_worker.jobs import process
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lease import SITE, Lease
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.state.directory import State
 from airflow_remote_worker.state.spool import ShimRecord
@@ -36,7 +36,7 @@ class SleepStarter:
         self.may_start.set()
         self.error: Exception | None = None
 
-    async def launch(self, job_dir: Path) -> ShimRecord:
+    async def launch(self, job_dir: Path, *, runtime: str = SITE) -> ShimRecord:
         await self.may_start.wait()
         if self.error:
             raise self.error

@@ -181,6 +181,18 @@ def check_the_runtime_before_serves_until_the_new_one_is_ready(central: CentralU
     assert response.status == 200, "an open job runs in it"
 
 
+def check_a_new_session_has_no_runtime_ready_until_it_reports_one(central: CentralUnderTest) -> None:
+    caller = Caller.enrol(central)
+    digest = central.roll_runtime(caller.queue, _files())
+    caller.open_session(capabilities=TAKES_RUNTIMES, platform=PLATFORM)
+    _report(caller, _ready(digest))
+    caller.open_session(capabilities=TAKES_RUNTIMES, platform=PLATFORM)
+    central.enqueue(caller.queue)
+    assert not _poll(caller).offers, "a daemon that has just started tests its runtimes again"
+    _report(caller, _ready(digest))
+    assert caller.await_offer().runtime is not None
+
+
 def check_every_kind_of_job_names_its_runtime(central: CentralUnderTest) -> None:
     caller = Caller.enrol(central)
     digest = central.roll_runtime(caller.queue, _files())

@@ -17,7 +17,8 @@ from airflow_remote_worker.check import tunnel
 from airflow_remote_worker.check.certificate import Certificate, read_certificate
 from airflow_remote_worker.check.tunnel import Address
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock
-from airflow_remote_worker.config import FILE_NAME, Config, ConfigError
+from airflow_remote_worker.code.interpreter import find
+from airflow_remote_worker.config import Config, ConfigError
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, WorkerError
 from airflow_remote_worker.jobs.canary import run_canary
 from airflow_remote_worker.jobs.launcher import Launcher, scrub_environment
@@ -98,10 +99,9 @@ def check_settings(config: Config) -> list[Hop]:
     """Return what tasks need on this machine, besides a runtime that can be started (see :func:`_check_runtime`)."""
     hops = []
     if config.runtime.python is None:
-        remedy = "set runtime.python to the Python of an environment with the Airflow Task SDK"
-        hops.append(
-            Hop("runtime", ok=False, text=f"no runtime is set, so no task can run here; {remedy}, in {config.state / FILE_NAME}")
-        )
+        found = find(config.runtime)
+        text = f"central sends the runtimes of tasks, for the platform {found.platform}; they are made from {found.python}"
+        hops.append(Hop("runtime", ok=not found.trouble, text=found.trouble or text))
     if not config.bundles:
         hops.append(Hop("bundles", ok=True, text="this machine has none of its own; central sends the Dag files"))
     for name, bundle in config.bundles.items():

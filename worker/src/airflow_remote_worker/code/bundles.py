@@ -1,8 +1,9 @@
-"""Makes sure that the code of a job is on this machine: finds, fetches, verifies, repairs and evicts trees.
+"""Makes sure that a tree is on this machine, the code of a job or its runtime: finds, fetches, verifies, repairs and evicts.
 
 Composes :mod:`.trees` (the disk) and :mod:`.fetch` (the network), and decides when each is used. However many jobs wait for a
 tree, it is fetched once, as long as one of them waits. A tree that something holds is never evicted: callers hold the trees of
-jobs from their offer until their directory is closed, and those of trigger hosts while they run.
+jobs from their offer until their directory is closed, those of trigger hosts while they run, and those of the runtimes that
+central wants here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import anyio
 import anyio.abc
 from airflow_remote_protocol import packs
-from airflow_remote_protocol.messages import MAX_BLOBS_WANTED, Bundle, TreeRef
+from airflow_remote_protocol.messages import MAX_BLOBS_WANTED, Bundle, RuntimeRef, TreeRef
 from airflow_remote_protocol.packs import BadPack, PackReader, read_blobs
 from airflow_remote_protocol.trees import Tree
 
@@ -58,6 +59,27 @@ class CodeUnavailable(Exception):
 
 class BlobDamaged(BadPack):
     """A file's content arrives damaged each time."""
+
+
+OF_RUNTIMES = "runtime:"
+
+
+class Origin(NamedTuple):
+    """What a tree is."""
+
+    name: str
+    """Trees of one name differ little, so one is fetched as the difference to another."""
+    version: str
+    text: str
+    """For users: `bundle 'etl'`."""
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Origin:
+        return cls(bundle.name, bundle.version or "", f"bundle {bundle.name!r}")
+
+    @classmethod
+    def of_runtime(cls, ref: RuntimeRef) -> Origin:
+        return cls(OF_RUNTIMES + ref.name, str(ref.serial), f"runtime {ref.name!r} {ref.serial}")
 
 
 @dataclass(eq=False)
@@ -100,14 +122,16 @@ class BundleCode:
         self.on_change: Callable[[], None] = _do_nothing
         """Called when the set of trees has changed."""
         self.trees: list[str] = []
-        """The trees that are here, the last used first. Known once :meth:`run` has started."""
+        """The trees of bundles that are here, the last used first. Known once :meth:`run` has started."""
+        self.all: frozenset[str] = frozenset()
+        """All trees that are here."""
         self._store = store
         self._fetcher = fetcher
         self._incoming: Incoming = fetcher.incoming
         self._limits = limits
         self._clock = clock
         self._free = free
-        self._holders: dict[object, str] = {}
+        self._holders: dict[object, set[str]] = {}
         self._works: dict[str, _Work] = {}
         self._checked: dict[str, float] = {}
         self._checking: dict[str, anyio.Lock] = {}
@@ -132,8 +156,8 @@ class BundleCode:
     # Pins
 
     def hold(self, holder: object, digest: str) -> None:
-        """Keep the tree *digest* from now on, until *holder* releases it."""
-        self._holders[holder] = digest
+        """Keep the tree *digest* from now on, until *holder* releases all that it holds."""
+        self._holders.setdefault(holder, set()).add(digest)
 
     def release(self, holder: object) -> None:
         """Note that *holder* needs no tree any more."""
@@ -142,7 +166,7 @@ class BundleCode:
     # Using
 
     async def ensure(
-        self, ref: TreeRef, bundle: Bundle, holder: object, note: Callable[[str], None] = lambda detail: None
+        self, ref: TreeRef, origin: Origin, holder: object, note: Callable[[str], None] = lambda detail: None
     ) -> Path:
         """Return the directory of a tree's files, fetched and verified if necessary. *holder* holds it from now on.
 
@@ -156,7 +180,7 @@ class BundleCode:
         """
         self.hold(holder, ref.digest)
         while not await self._is_ready(ref.digest):
-            work = self._works.get(ref.digest) or self._begin(ref, bundle)
+            work = self._works.get(ref.digest) or self._begin(ref, origin)
             work.waiting[holder] = note
             note(work.detail)
             try:
@@ -165,7 +189,7 @@ class BundleCode:
                 del work.waiting[holder]
                 note("")
                 if not work.waiting and not work.done.is_set():
-                    log.info("code %s: no job waits for it any more; the fetch ends", ref.digest[:12])
+                    log.info("code %s: nothing waits for it any more; the fetch ends", ref.digest[:12])
                     self._works.pop(ref.digest, None)
                     work.scope.cancel()
             if work.error is not None:
@@ -197,23 +221,23 @@ class BundleCode:
         """Compare the tree's files at the next use: one of them is missing."""
         self._checked.pop(digest, None)
 
-    def _begin(self, ref: TreeRef, bundle: Bundle) -> _Work:
-        assert self._tasks is not None, "the code of bundles is not running"
+    def _begin(self, ref: TreeRef, origin: Origin) -> _Work:
+        assert self._tasks is not None, "the code is not running"
         work = self._works[ref.digest] = _Work()
-        self._tasks.start_soon(self._do, work, ref, bundle, name=f"code {ref.digest[:12]}")
+        self._tasks.start_soon(self._do, work, ref, origin, name=f"code {ref.digest[:12]}")
         return work
 
-    async def _do(self, work: _Work, ref: TreeRef, bundle: Bundle) -> None:
+    async def _do(self, work: _Work, ref: TreeRef, origin: Origin) -> None:
         with work.scope:
             try:
                 async with self._fetching:
-                    await self._obtain(work, ref, bundle)
+                    await self._obtain(work, ref, origin)
             except (Superseded, Refused, Outdated) as error:
-                work.error = CodeUnavailable(f"central does not give this worker the code of bundle {bundle.name!r}: {error}")
+                work.error = CodeUnavailable(f"central does not give this worker the code of {origin.text}: {error}")
             except BadPack as error:
                 await _in_thread(partial(self._incoming.drop, ref.digest))
                 work.error = CodeUnavailable(
-                    f"the code of bundle {bundle.name!r} arrived damaged {TRIES} times ({error}): a proxy changes it, or "
+                    f"the code of {origin.text} arrived damaged {TRIES} times ({error}): a proxy changes it, or "
                     "central's store of code is damaged; nothing was run"
                 )
             except OSError as error:
@@ -231,18 +255,18 @@ class BundleCode:
 
     # Fetching
 
-    async def _obtain(self, work: _Work, ref: TreeRef, bundle: Bundle) -> None:
+    async def _obtain(self, work: _Work, ref: TreeRef, origin: Origin) -> None:
         """Make the tree complete and correct. Raises: BadPack: it arrived damaged too often; and as the fetcher."""
         tree = await _in_thread(partial(self._store.load, ref.digest))
         if tree is None:
-            await self._make(work, ref, bundle)
+            await self._make(work, ref, origin)
         else:
             await self._repair(work, tree)
         self._checked[ref.digest] = self._clock.monotonic()
         await self._look()
 
-    async def _make(self, work: _Work, ref: TreeRef, bundle: Bundle) -> None:
-        base = await _in_thread(partial(self._choose_base, ref.digest, bundle.name))
+    async def _make(self, work: _Work, ref: TreeRef, origin: Origin) -> None:
+        base = await _in_thread(partial(self._choose_base, ref.digest, origin.name))
         for tries_left in reversed(range(TRIES)):
             self.hold(work, base)
 
@@ -257,7 +281,7 @@ class BundleCode:
                 ref.digest, base, lzma=HAS_LZMA, check_room=check_room, note=lambda here, all_: work.report(_progress(here, all_))
             )
             try:
-                await self._unpack(path, ref.digest, bundle)
+                await self._unpack(path, ref.digest, origin)
             except BlobDamaged:
                 raise
             except BadPack as error:
@@ -270,23 +294,23 @@ class BundleCode:
                 break
         await _in_thread(partial(self._incoming.drop, ref.digest))
 
-    def _choose_base(self, digest: str, bundle: str) -> str:
-        """Return the base of the part that is here, if that tree still is, else the newest tree of the bundle; empty: none."""
+    def _choose_base(self, digest: str, name: str) -> str:
+        """Return the base of the part that is here, if that tree still is, else the newest tree of that name; empty: none."""
         begun = self._incoming.base_of(digest)
         if begun and not self._store.has(begun):
             self._incoming.drop(digest)
         elif begun or self._incoming.pack(digest).exists():
             return begun
-        return self._store.newest_of(bundle) or ""
+        return self._store.newest_of(name) or ""
 
-    async def _unpack(self, path: Path, digest: str, bundle: Bundle) -> None:
+    async def _unpack(self, path: Path, digest: str, origin: Origin) -> None:
         """Make the tree from its pack. Raises: BadPack: the pack, or the same content three times, is damaged."""
 
         def begin() -> tuple[PackReader, NewTree, BinaryIO]:
             file = path.open("rb")
             try:
                 reader = PackReader(file, digest=digest, bases=self._store.load)
-                return reader, self._store.make(reader.tree, bundle.name, bundle.version or ""), file
+                return reader, self._store.make(reader.tree, origin.name, origin.version), file
             except BaseException:
                 file.close()
                 raise
@@ -383,7 +407,7 @@ class BundleCode:
 
     async def _evict(self, *, free: int = 0) -> None:
         """Remove unused trees, until all take at most `code.total_mb` and *free* bytes are freed."""
-        pinned = {*self._holders.values(), *self._works}
+        pinned = {*self._works, *(digest for held in self._holders.values() for digest in held)}
         evicted = await _in_thread(partial(self._store.evict, pinned=pinned, most=self._limits.total, free=free))
         if evicted:
             log.info("code: removed %d trees that no job uses, to make room", len(evicted))
@@ -393,10 +417,10 @@ class BundleCode:
             await self._look()
 
     async def _look(self) -> None:
-        trees = [tree.digest for tree in await _in_thread(self._store.held)]
-        changed = set(trees) != set(self.trees)
-        self.trees = trees
-        if changed:
+        held = await _in_thread(self._store.held)
+        self.trees = [tree.digest for tree in held if not (tree.about and tree.about.bundle.startswith(OF_RUNTIMES))]
+        before, self.all = self.all, frozenset(tree.digest for tree in held)
+        if before != self.all:
             self.on_change()
 
 

@@ -61,6 +61,7 @@ class About(msgspec.Struct, frozen=True):
     """`about.json`: where a tree comes from. Nothing relies on it but the choice of a base."""
 
     bundle: str
+    """Or `runtime:` and the name of the runtime."""
     version: str
     made_at: float
     """Wall clock."""
@@ -163,6 +164,7 @@ class TreeStore:
         """Return a new tree, to be filled and then completed."""
         staging = self._root / f".new-{tree.digest[:16]}-{secrets.token_hex(4)}"
         staging.mkdir(mode=0o755)
+        staging.chmod(0o755)  # whatever the umask: tasks may run as another user
         new = NewTree(staging, tree, self._path(tree.digest), About(bundle, version, time.time(), self._boot))
         for directory in _directories(tree):
             (staging / "files" / directory).mkdir(mode=0o755, exist_ok=True)

@@ -70,6 +70,7 @@ class Launcher:
         self._starting = anyio.Lock()
         self._task_settings: dict[str, str] = {}
         self._has_outdated_zygote = anyio.Event()
+        self._is_closed = False
 
     def use_task_settings(self, values: Mapping[str, str]) -> None:
         """Start every later process with these settings of central (by `section.option`); running processes keep theirs.
@@ -97,7 +98,8 @@ class Launcher:
             await self._zygote.retire()
 
     def close(self) -> None:
-        """End the zygote at once."""
+        """End the zygote at once. What is started later gets a fresh interpreter each."""
+        self._is_closed = True
         if self._zygote:
             self._zygote.close()
 
@@ -113,6 +115,8 @@ class Launcher:
             StartUncertain: a process may have been started.
         """
         for _ in range(FAILURES_BEFORE_HOSTING if self._fork else 0):
+            if self._is_closed:
+                break
             try:
                 zygote = await self._ready_zygote()
                 return record(await zygote.spawn(job_dir))

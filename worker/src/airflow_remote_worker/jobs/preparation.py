@@ -22,12 +22,12 @@ from airflow_remote_protocol.messages import (
 
 from airflow_remote_worker import system
 from airflow_remote_worker.code import local
-from airflow_remote_worker.code.bundles import CodeUnavailable
+from airflow_remote_worker.code.bundles import CodeUnavailable, Origin
 from airflow_remote_worker.code.local import LocalCode
 from airflow_remote_worker.daemon_thread import run_in_daemon_thread
 from airflow_remote_worker.jobs.job import Job
-from airflow_remote_worker.jobs.site import Site
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.jobs.site import RuntimeGone, Site
+from airflow_remote_worker.lease import Lease, runtime_of
 from airflow_remote_worker.local import job_files
 from airflow_remote_worker.state.free_space import FULL, NoRoom
 
@@ -61,9 +61,10 @@ async def prepare(
 
     Raises:
         Unprepared: the workload can't be read, is not accepted here, or its code isn't on this machine.
-        Declined: its code can't be had here now.
+        Declined: its code or its runtime can't be had here now.
     """
     code = await locate_code(job.offer, site, note=note)
+    await ensure_runtime(job.offer, site, note=note)
     job.site_code, job.code_note, job.code_source = code.differs_as, code.note, code.source
     return job_files.JobSpec(
         job_id=job.lease.job_id,
@@ -82,7 +83,38 @@ async def prepare(
         run_as_user=site.config.user_of(job.offer.queue),
         body_bytes=site.body_bytes(),
         tree=code.tree,
+        runtime=runtime_of(job.offer),
     )
+
+
+async def ensure_runtime(offer: Offer, site: Site, *, note: Callable[[str], None] = lambda detail: None) -> None:
+    """Make sure that the runtime of the job is on this machine. It is held for the lease from now on.
+
+    Raises:
+        Unprepared: the user that the job runs as can't reach it.
+        Declined: it isn't here.
+    """
+    if site.runtimes is None:
+        if offer.runtime is not None:
+            raise Declined("this worker uses the site's own runtime by now (runtime.python), and the job has another one")
+        return
+    try:
+        python = await site.runtimes.ensure(offer, note)
+    except RuntimeGone as error:
+        raise Declined(str(error)) from None
+    except TimeoutError:
+        raise Declined(f"the worker's disk did not answer when it looked for the runtime ({site.config.code_path})") from None
+    except OSError as error:
+        if isinstance(error, NoRoom) or error.errno in FULL:
+            site.note_failure(error)
+        raise Declined(f"the runtime of the job can't be used: {error}") from None
+    user = site.config.user_of(offer.queue)
+    for path in (python, python.resolve()) if python and user else ():
+        if closed := system.find_closed(path, user):
+            raise Unprepared(
+                f"the user {user} can't reach the runtime's interpreter {path}: {closed} is closed to other users; set code.path "
+                f"(or runtime.interpreter) in the settings of the worker {site.worker_name} to a place that they can enter"
+            )
 
 
 async def locate_code(offer: Offer, site: Site, *, note: Callable[[str], None] = lambda detail: None) -> LocalCode:
@@ -122,7 +154,7 @@ async def _get_tree(
     holder = Lease(offer.job_id, offer.epoch)
     for is_last in (False, True):
         try:
-            files = await site.code.ensure(tree, bundle, holder, note)
+            files = await site.code.ensure(tree, Origin.of_bundle(bundle), holder, note)
         except CodeUnavailable as error:
             raise Declined(str(error)) from None
         except OSError as error:

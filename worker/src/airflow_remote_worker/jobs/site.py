@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from airflow_remote_protocol.execution import DEFAULT_BODY_BYTES
+from airflow_remote_protocol.messages import Offer
 
 from airflow_remote_worker.code.bundles import BundleCode
 from airflow_remote_worker.config import Config
+
+
+class RuntimeOfJob(Protocol):
+    """Makes sure that the runtime of a job is here. Implemented by :class:`~.runtimes.SentRuntimes`."""
+
+    async def ensure(self, offer: Offer, note: Callable[[str], None]) -> Path | None:
+        """Return the runtime's interpreter, which other users must reach if they run the job; None: it is the site's own.
+
+        Its files are held for the offer's lease from now on.
+
+        Raises:
+            RuntimeGone: it isn't here; the text says why.
+        """
+        ...
+
+
+class RuntimeGone(Exception):
+    """The runtime of a job is not on this machine; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -29,3 +49,5 @@ class Site:
     """Returns the maximum size of the body of an Execution API call."""
     code: BundleCode | None = None
     """The code that central sends."""
+    runtimes: RuntimeOfJob | None = None
+    """The runtimes that central sends; None: jobs run in the site's own."""

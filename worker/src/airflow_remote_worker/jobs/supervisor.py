@@ -44,7 +44,7 @@ from airflow_remote_worker.jobs.process import (
 from airflow_remote_worker.jobs.site import Site
 from airflow_remote_worker.jobs.strays import end_strays
 from airflow_remote_worker.jobs.verdict import describe_offer, judge
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lease import Lease, runtime_of
 from airflow_remote_worker.local import frames, job_files
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.state.free_space import NoRoom
@@ -61,9 +61,9 @@ LONGEST_NAP_S = 60.0
 
 
 class Starter(Protocol):
-    """Starts shims. Implemented by :class:`~.launcher.Launcher`."""
+    """Starts shims in a runtime (a digest, or `SITE`). Implemented by the classes in :mod:`.runtimes`."""
 
-    async def launch(self, job_dir: Path) -> ShimRecord: ...
+    async def launch(self, job_dir: Path, *, runtime: str) -> ShimRecord: ...
 
 
 class GatewayPort(Protocol):
@@ -87,8 +87,8 @@ class Supervisor:
         """Called with each job when it begins, by which the loops start to ship its log and to report it."""
         self.on_freed: Callable[[], None] = _do_nothing
         """Called when a job has ended and its slots are free."""
-        self.on_outcome: Callable[[Report, bool | None], None] = lambda report, begun: None
-        """Called with a job's report, and whether its own code had begun (None: the job says nothing about this machine)."""
+        self.on_outcome: Callable[[Job, Report, bool | None], None] = lambda job, report, begun: None
+        """Called with a job, its report, and whether its own code had begun (None: the job says nothing about this machine)."""
         self.on_detail: Callable[[], None] = _do_nothing
         """Called when something else is done for a job that is prepared, or more of it."""
         self.on_declined: Callable[[Lease, str], None] = lambda lease, reason: None
@@ -235,7 +235,7 @@ class Supervisor:
     async def _start(self, job: Job) -> None:
         try:
             # If this daemon dies here, the next one finds job.json without shim.json and looks for the shim.
-            shim = await self._starter.launch(job.dir.path)
+            shim = await self._starter.launch(job.dir.path, runtime=runtime_of(job.offer))
             job.dir.store_shim(shim)
         except StartUncertain as error:
             log.warning("job %s: %s; looking for it", job.lease, error)
@@ -305,7 +305,7 @@ class Supervisor:
             else:
                 log.info("job %s: %s %s", job.lease, describe_offer(job.offer), judged.ending)
             self._settle(job, judged.report)
-            self.on_outcome(judged.report, judged.begun)
+            self.on_outcome(job, judged.report, judged.begun)
         self._end(job)
 
     def _settle(self, job: Job, report: Report) -> None:
@@ -336,7 +336,7 @@ class Supervisor:
         self._explain(job, reason)
         report = Report(outcome=Outcome.UNPREPARED, reason=reason[:MAX_SHORT_TEXT])
         self._settle(job, report)
-        self.on_outcome(report, False)
+        self.on_outcome(job, report, False)
         self._end(job)
 
     def _explain(self, job: Job, reason: str, *, level: str = "error") -> None:
@@ -365,8 +365,9 @@ class Supervisor:
             self._begin(job, self._run_job)
         else:
             job.site_code = spec.site_code
-            if spec.tree and self._site.code:
-                self._site.code.hold(job.lease, spec.tree)
+            for tree in (spec.tree, spec.runtime):
+                if tree and self._site.code:
+                    self._site.code.hold(job.lease, tree)
             self._gateway.open(job.lease, spec.key, job)
             # A job that may not have begun is listed as preparing, which keeps its offer.
             begun = job.shim is not None or job_dir.shim_log.exists() or job_dir.has_result()

@@ -311,9 +311,9 @@ class Link:
         async with self._stream("POST", f"trees/{digest}/blobs", body, headers=headers, accepted=(200,)) as response:
             yield self._chunks(response)
 
-    async def report_inventory(self, trees: list[str]) -> None:
-        """Report which trees this worker holds."""
-        await self._send("POST", "inventory", encode(Inventory(trees=trees)), session=True)
+    async def report_inventory(self, inventory: Inventory) -> None:
+        """Report which trees and runtimes this worker holds."""
+        await self._send("POST", "inventory", encode(inventory), session=True)
 
     @contextlib.asynccontextmanager
     async def _stream(

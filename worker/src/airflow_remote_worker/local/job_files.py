@@ -50,6 +50,8 @@ class JobSpec(msgspec.Struct, frozen=True):
     """A note for users about that difference, or about central's choice of the tree."""
     tree: str = ""
     """The tree that *bundle_path* belongs to, which must stay while the job runs; empty: the site's own directory."""
+    runtime: str = ""
+    """The tree of the runtime that it runs in, which must stay too; empty: the site's own."""
 
 
 CANARY_SPEC = "canary.json"
@@ -89,7 +91,8 @@ class HostSpec(msgspec.Struct, frozen=True):
     contact_path: str = ""
     """The file to which the daemon writes the time of its last contact with central."""
     tree: str = ""
-    """As in :class:`JobSpec`."""
+    """As in :class:`JobSpec`, also the next one."""
+    runtime: str = ""
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from airflow_remote_protocol.messages import (
     Offer,
     Poll,
     PollReply,
+    Runtimes,
     Session,
     SessionRequest,
     Stop,
@@ -66,6 +67,8 @@ class PollLoop:
         self.on_intent: list[Callable[[Intent], None]] = []
         self.on_task_settings: list[Callable[[TaskSettings], None]] = []
         """Called before the offers of the same reply are taken."""
+        self.on_runtimes: list[Callable[[Runtimes], None]] = []
+        """Called after *on_task_settings*, before the offers of the same reply are taken."""
         self.on_contact: list[Callable[[], None]] = []
         """Called after each successful exchange, and when *trouble* changes."""
         self.trouble = ""
@@ -126,7 +129,7 @@ class PollLoop:
         for notify in self.on_session:
             notify(session)
         self._note_contact(started)
-        self._apply(self._session.open(session.intent, session.stops, session.task_settings))
+        self._apply(self._session.open(session.intent, session.stops, session.task_settings, session.runtimes))
 
     async def _reopen(self, error: SessionTaken, make_request: Callable[[], SessionRequest]) -> None:
         """Open a new session. We are the only daemon of this state directory; central detects copies of the worker elsewhere."""
@@ -202,6 +205,9 @@ class PollLoop:
         if actions.task_settings:
             for apply in self.on_task_settings:
                 apply(actions.task_settings)
+        if actions.runtimes:
+            for receive in self.on_runtimes:
+                receive(actions.runtimes)
         for notify in self.on_intent if actions.intent else ():
             notify(self._session.intent)
         if actions.intent and (actions.intent.mode is not IntentMode.SERVE or self._intent_logged):

@@ -85,6 +85,7 @@ class State:
         self.triggers = root / "triggers"
         self.hosts = root / "hosts"
         self.canary = root / "canary"
+        self.runtimes = root / "runtimes"
         self.quarantine = root / "quarantine"
         self.airflow_home = root / "airflow-home"
         self.status_path = root / "status.json"
@@ -99,7 +100,7 @@ class State:
 
     def prepare(self) -> None:
         """Create missing directories and restrict the root to its owner."""
-        for directory in (self.root, self.jobs, self.triggers, self.hosts, self.airflow_home):
+        for directory in (self.root, self.jobs, self.triggers, self.hosts, self.airflow_home, self.runtimes):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._is_shared:
             self._close_all_but_code()

@@ -12,7 +12,7 @@ import msgspec
 from anyio.streams.memory import MemoryObjectSendStream
 
 from airflow_remote_worker.gateway import JobAccess
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lease import SITE, Lease
 from airflow_remote_worker.local import job_files
 from airflow_remote_worker.state.spool import ShimRecord
 from airflow_remote_worker.triggers.trigger import Trigger
@@ -23,13 +23,15 @@ TAIL = 2000
 
 @dataclass(frozen=True)
 class HostedCode:
-    """The bundle that all triggers of one host share, and the user that its code runs as."""
+    """The bundle and the runtime that all triggers of one host share, and the user that its code runs as."""
 
     bundle_name: str
     bundle_path: str
     user: str
     tree: str = ""
     """The tree that the path belongs to; empty: the site's own directory."""
+    runtime: str = SITE
+    """The runtime that the host is started in."""
 
 
 @dataclass(eq=False)
@@ -61,7 +63,8 @@ class TriggerHost:
 
     @property
     def code(self) -> HostedCode:
-        return HostedCode(self.spec.bundle_name, self.spec.bundle_path, self.spec.run_as_user, self.spec.tree)
+        spec = self.spec
+        return HostedCode(spec.bundle_name, spec.bundle_path, spec.run_as_user, spec.tree, spec.runtime)
 
     def send(self, frame: msgspec.Struct) -> bool:
         """Send *frame* if the host is connected; return whether it was sent. The next connection makes up for a missed frame."""

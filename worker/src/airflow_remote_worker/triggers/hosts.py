@@ -1,7 +1,7 @@
 """Starts the trigger hosts of this worker, finds one for each trigger, adopts, watches and ends them.
 
-A host is for one bundle, one user and one state of the bundle's code: one tree, or one state of the site's own directory. This
-module does not depend on central or on how triggers end: that is :mod:`.keeper`'s. The connection to a host is
+A host is for one bundle, one user, one runtime and one state of the bundle's code: one tree, or one state of the site's own
+directory. This module does not depend on central or on how triggers end: that is :mod:`.keeper`'s. The connection to a host is
 :mod:`.conversation`'s.
 """
 
@@ -50,9 +50,9 @@ class TooManyHosts(Exception):
 
 
 class Starter(Protocol):
-    """Starts processes. Implemented by :class:`~airflow_remote_worker.jobs.launcher.Launcher`."""
+    """Starts processes. Implemented by the classes in :mod:`airflow_remote_worker.jobs.runtimes`."""
 
-    async def launch(self, job_dir: Path) -> ShimRecord: ...
+    async def launch(self, job_dir: Path, *, runtime: str) -> ShimRecord: ...
 
 
 class Hosts:
@@ -210,12 +210,13 @@ class Hosts:
             code=mark,
             contact_path=str(self._site.contact_path),
             tree=code.tree,
+            runtime=code.runtime,
         )
         path.mkdir(mode=0o700)
         started = self._starting[host_id] = anyio.Event()
         try:
             store(path / job_files.HOST_SPEC, spec)
-            process = await self._launch(path)
+            process = await self._launch(path, code.runtime)
             host = TriggerHost(path, spec, process, self._clock.monotonic(), is_alone=is_alone)
             self._register(host)
         except BaseException:
@@ -232,9 +233,9 @@ class Hosts:
         log.info("trigger host %s: started for bundle %s, pid %d", host_id, code.bundle_name, process.pid)
         return host
 
-    async def _launch(self, path: Path) -> ShimRecord:
+    async def _launch(self, path: Path, runtime: str) -> ShimRecord:
         try:
-            return await self._starter.launch(path)
+            return await self._starter.launch(path, runtime=runtime)
         except StartUncertain as error:
             if process := await anyio.to_thread.run_sync(find_shim, path / "shim.log"):
                 return process
@@ -242,8 +243,9 @@ class Hosts:
 
     def _register(self, host: TriggerHost) -> None:
         self.all[host.spec.host_id] = host
-        if host.spec.tree and self._site.code:
-            self._site.code.hold(host.spec.host_id, host.spec.tree)
+        for tree in (host.spec.tree, host.spec.runtime):
+            if tree and self._site.code:
+                self._site.code.hold(host.spec.host_id, tree)
         self._start_soon(self._watch(host), name=f"watch {host.spec.host_id}")
         self.on_change()
 

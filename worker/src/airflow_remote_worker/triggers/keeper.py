@@ -34,10 +34,10 @@ from airflow_remote_protocol.messages import (
 from airflow_remote_worker.clock import Backoff, Clock
 from airflow_remote_worker.errors import Damaged, Outdated, Refused, Rewind, Superseded, Unreachable
 from airflow_remote_worker.jobs.logs import format_line
-from airflow_remote_worker.jobs.preparation import Declined, Unprepared, locate_code
+from airflow_remote_worker.jobs.preparation import Declined, Unprepared, ensure_runtime, locate_code
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.site import Site
-from airflow_remote_worker.lease import Lease
+from airflow_remote_worker.lease import Lease, runtime_of
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.session import WorkerSession
 from airflow_remote_worker.state.free_space import NoRoom
@@ -362,8 +362,9 @@ class TriggerKeeper:
         workload = _workload(offer)
         async with self._looking.setdefault(workload.bundle.name, anyio.CapacityLimiter(LOOKS_AT_ONCE)):
             code = await locate_code(offer, self._site, note=partial(self._note_detail, trigger))
+            await ensure_runtime(offer, self._site, note=partial(self._note_detail, trigger))
         user = self._site.config.user_of(offer.queue)
-        await self._hosts.reserve(trigger, HostedCode(workload.bundle.name, code.path, user, code.tree))
+        await self._hosts.reserve(trigger, HostedCode(workload.bundle.name, code.path, user, code.tree, runtime_of(offer)))
 
     def _note_detail(self, trigger: Trigger, detail: str) -> None:
         self._session.set_detail(trigger.lease, detail)
