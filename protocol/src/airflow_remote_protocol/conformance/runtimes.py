@@ -181,16 +181,21 @@ def check_the_runtime_before_serves_until_the_new_one_is_ready(central: CentralU
     assert response.status == 200, "an open job runs in it"
 
 
-def check_a_new_session_has_no_runtime_ready_until_it_reports_one(central: CentralUnderTest) -> None:
+def check_a_daemon_that_has_started_again_has_no_runtime_ready_until_it_reports_one(central: CentralUnderTest) -> None:
     caller = Caller.enrol(central)
     digest = central.roll_runtime(caller.queue, _files())
-    caller.open_session(capabilities=TAKES_RUNTIMES, platform=PLATFORM)
+    boot_id = unique("boot")
+    caller.open_session(capabilities=TAKES_RUNTIMES, platform=PLATFORM, boot_id=boot_id)
     _report(caller, _ready(digest))
-    caller.open_session(capabilities=TAKES_RUNTIMES, platform=PLATFORM)
+    caller.open_session(capabilities=TAKES_RUNTIMES, platform=PLATFORM, boot_id=boot_id)
+    central.enqueue(caller.queue)
+    first = caller.await_offer()
+    assert first.runtime is not None, "the same daemon has opened another session"
+    caller.open_session(capabilities=TAKES_RUNTIMES, platform=PLATFORM, jobs=[held(first, JobPhase.PREPARING)])
     central.enqueue(caller.queue)
     assert not _poll(caller).offers, "a daemon that has just started tests its runtimes again"
     _report(caller, _ready(digest))
-    assert caller.await_offer().runtime is not None
+    assert caller.await_offer(jobs=[held(first, JobPhase.PREPARING)]).runtime is not None
 
 
 def check_every_kind_of_job_names_its_runtime(central: CentralUnderTest) -> None:

@@ -58,6 +58,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     if worker.boot_id != request.boot_id:
         _take_over(session, worker, boot_id=request.boot_id, now=now)
         worker.restart_asked_at = worker.restart_asked_by = None
+        worker.runtimes = None  # a daemon that has just started tests its runtimes again
     if certificate is not None and worker.certificate not in (None, certificate):
         raise WrongCertificate(worker.name, certificate)
     if certificate is not None and worker.certificate is None:
@@ -84,9 +85,12 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
 
 
 def _forget_reports(worker: Worker) -> None:
-    """Forget what a worker has reported of its runtimes under capabilities that it no longer has."""
+    """Forget what a worker has reported of its runtimes under capabilities that it no longer has.
+
+    A worker that takes its runtimes from central has none of its own to report.
+    """
     capabilities = worker.capabilities or ()
-    if Capability.RUNTIME.value not in capabilities:
+    if Capability.RUNTIME.value not in capabilities or Capability.RUNTIMES.value in capabilities:
         worker.runtime = None
     if Capability.RUNTIMES.value not in capabilities:
         worker.runtimes = None

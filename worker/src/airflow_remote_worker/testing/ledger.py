@@ -282,8 +282,8 @@ class Ledger:
         if asked.boot_id != worker.boot_id:
             self._take_over(worker, asked.boot_id)
             worker.intent = msgspec.structs.replace(worker.intent, restart=False)
+            worker.runtimes = []
         worker.instance_id, worker.session, worker.session_id = asked.instance_id, asked, str(uuid.uuid4())
-        worker.runtimes = []
         listed = {(entry.job_id, entry.epoch) for entry in asked.jobs}
         for job in self.leased_by(worker):
             # An offer that isn't listed never reached the worker's disk and can be offered again at once. A job that ran and
