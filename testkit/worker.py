@@ -24,7 +24,7 @@ class Worker:
     """One worker with its state in *directory*. The first `start()` joins.
 
     *bundles* are directories of the site; the worker fetches the code of other bundles. The default *runtime* has the tests'
-    Airflow.
+    Airflow. Without *has_runtime* the worker fetches its runtime from central.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Worker:
         bundles: Mapping[str, Path] | None = None,
         slots: int = 4,
         runtime: Path | None = None,
+        has_runtime: bool = True,
         program: Path = WORK / "worker/bin/airflow-remote-worker",
         variables: Mapping[str, str] | None = None,
         task_variables: Mapping[str, str] | None = None,
@@ -50,7 +51,9 @@ class Worker:
         self._program = program
         self._process: Process | None = None
         self.state.mkdir(parents=True, mode=0o700, exist_ok=True)
-        settings = [f"slots = {slots}", f"[runtime]\npython = {_toml(runtime or runtime_of(AIRFLOW))}"]
+        settings = [f"slots = {slots}"]
+        if has_runtime:
+            settings.append(f"[runtime]\npython = {_toml(runtime or runtime_of(AIRFLOW))}")
         if task_variables:
             settings.append("[runtime.env]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in task_variables.items()))
         settings += [f"[bundles.{_toml(bundle)}]\npath = {_toml(path)}" for bundle, path in (bundles or {}).items()]
