@@ -76,6 +76,9 @@ def test_it_is_found_again_in_the_same_boot_with_the_same_interpreter_only(
     root = tmp_path / "runtimes"
     assert Environments(root, base, boot="one").ready(DIGEST) == made
     assert Environments(root, base, boot="two").ready(DIGEST) is None
+    moved = root.rename(tmp_path / "moved")
+    assert Environments(moved, base, boot="one").ready(DIGEST) is None
+    moved.rename(root)
     assert Environments(root, Interpreter(Path("/other"), base.platform, base.minor), boot="one").ready(DIGEST) is None
 
 
