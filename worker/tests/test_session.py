@@ -9,9 +9,12 @@ from airflow_remote_protocol.messages import (
     JobPhase,
     Offer,
     PollReply,
+    RuntimeRef,
+    Runtimes,
     Stop,
     StopReason,
     TaskSettings,
+    TreeRef,
 )
 from airflow_remote_worker.lease import SITE, Lease
 from airflow_remote_worker.session import WorkerSession
@@ -67,6 +70,39 @@ def test_on_probation_one_new_job_is_taken_whatever_its_slots(session: WorkerSes
     session.hold(make_offer("c"))
     session.on_probation = frozenset()  # its code has begun
     assert session.next_poll(60).free_slots == 1
+
+
+ONE, TWO = (RuntimeRef("default", serial, TreeRef(str(serial) * 64, 1, 1)) for serial in (1, 2))
+
+
+def test_an_offer_for_a_runtime_that_is_not_ready_is_declined_with_its_name(session: WorkerSession) -> None:
+    session.ready = frozenset({ONE.tree.digest})
+    offers = [make_offer("a", runtime=ONE), make_offer("b", runtime=TWO), make_offer("c")]
+    actions = session.on_reply(PollReply(poll_s=30, offers=offers))
+    assert [offer.job_id for offer in actions.take] == ["a"]
+    assert [reason for _, reason in actions.decline] == [
+        "the runtime 'default' 2 is not ready on this worker",
+        "the offer names no runtime, and this worker has none of its own (runtime.python)",
+    ]
+
+
+def test_probation_of_one_runtime_leaves_the_others_free(session: WorkerSession) -> None:
+    session.ready = frozenset({ONE.tree.digest, TWO.tree.digest})
+    session.on_probation = frozenset({ONE.tree.digest})
+    offers = [make_offer("a", runtime=ONE), make_offer("b", runtime=ONE), make_offer("c", runtime=TWO)]
+    actions = session.on_reply(PollReply(poll_s=30, offers=offers))
+    assert [offer.job_id for offer in actions.take] == ["a", "c"]
+    assert [offer.job_id for offer, _ in actions.decline] == ["b"]
+    assert session.next_poll(60).free_slots == 2
+
+
+def test_the_revision_of_the_runtimes_is_polled_with_only_by_a_worker_that_takes_them(session: WorkerSession) -> None:
+    listed = Runtimes("r1", [ONE])
+    assert session.on_reply(PollReply(poll_s=30, runtimes=listed)).runtimes is None
+    assert session.next_poll(60).runtimes_revision is None
+    session.runtimes_revision = ""
+    assert session.open(Intent(mode=IntentMode.SERVE, revision=1), [], None, listed).runtimes == listed
+    assert session.next_poll(60).runtimes_revision == "r1"
 
 
 def test_the_same_offer_again_changes_nothing(session: WorkerSession) -> None:

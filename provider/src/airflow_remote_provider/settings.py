@@ -209,6 +209,13 @@ TEXT_OPTIONS: dict[str, TextOption] = {
         "another process publishes it. off: only `airflow remote publish` does.",
         choices=("auto", "off"),
     ),
+    "runtimes": TextOption(
+        "follow",
+        "Whether API servers build runtimes again by themselves. follow: when central's Airflow, Task SDK or provider has "
+        "a newer version than at the last build, or a worker has a platform for which nothing was built; `runtimes build "
+        "--no-follow` excludes one. off: only `airflow remote runtimes build` builds.",
+        choices=("follow", "off"),
+    ),
     "client_certificate_header": TextOption(
         "",
         "Header in which the proxy in front of central passes the subject of a worker's client certificate. If set, calls "
@@ -256,6 +263,7 @@ class Settings:
     blob_store: str
     callback_queue: str
     publish: str
+    runtimes: str
     client_certificate_header: str
 
 

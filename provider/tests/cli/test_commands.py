@@ -259,6 +259,7 @@ def test_queues_are_listed_with_their_depth(run: Callable[..., str]) -> None:
         "WAIT_P95_S",
         "LOST_AFTER_S",
         "BUNDLES",
+        "RUNTIME",
         "CHANGED_BY",
     ]
 

@@ -17,7 +17,10 @@ from testkit.ledger import ago, change_job, empty_tables, enlist, queued, runnin
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties.recorder import Recorder
 from airflow_remote_provider.definitions.grants import Ask, GrantKind
-from airflow_remote_provider.ledger import bundles, grants, queue_policy, queues
+from airflow_remote_provider.ledger import bundles, grants, queue_policy, queues, runtimes
+from airflow_remote_provider.ledger.runtimes import Built, Recipe
+
+from testkit.runtimes import LINUX, stored_tree
 
 Run = Callable[..., str]
 
@@ -75,12 +78,23 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
         ["*", "--lost-after", "4h"],
         ["*", "--bundles", "plant"],
         ["q", "--bundles", " , "],
+        ["q", "--runtime", "gpu"],
+        ["q", "--runtime", "nothing"],
         ["q"],
     ],
     ("queues", "unset"): [["ruled"], ["unruled"]],
     ("bundles", "list"): [[], ["-o", "json"]],
     ("bundles", "show"): [["plant"], ["plant", "-o", "json"], ["nothing"]],
     ("bundles", "publish"): [["plant"], ["nothing"]],
+    ("runtimes", "list"): [[], ["-o", "json"]],
+    ("runtimes", "show"): [["gpu"], ["gpu", "-o", "json"], ["nothing"]],
+    ("runtimes", "roll"): [
+        ["gpu", "--percent", "5", "--label", "site=kiel"],
+        ["gpu", "--to", "1"],
+        ["gpu", "--halt"],
+        ["nothing"],
+    ],
+    ("runtimes", "assign"): [["gpu", "q", "ruled"], ["nothing", "q"]],
     ("grants", "list"): [[], ["-o", "json"]],
     ("grants", "allow"): [["q", "--connections", "plant_*", "--variables", "v"], ["q"]],
     ("grants", "deny"): [["ruled", "--connections", "c"], ["q", "--variables", "x"]],
@@ -89,8 +103,8 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("grants", "suggest"): [["dag"], ["dag", "-o", "json"], ["another"]],
     ("audit", "list"): [[], ["--kind", "action", "-o", "json"], ["--worker", "edge"]],
 }
-LOOKS = [(group, "list") for group in ("enrol", "workers", "jobs", "queues", "bundles", "grants", "audit")]
-HERE = {("publish",)}
+LOOKS = [(group, "list") for group in ("enrol", "workers", "jobs", "queues", "bundles", "runtimes", "grants", "audit")]
+HERE = {("publish",), ("runtimes", "build")}
 """Commands that work with the files of this machine, and never call a server."""
 
 
@@ -170,7 +184,10 @@ def _a_site() -> str:
     lease, begun_at = running(busy, job_id="running"), ago(seconds=30)
     change_job("running", queued_at=begun_at - timedelta(seconds=1.5), accepted_at=begun_at)
     queued("elsewhere", job_id="waiting")
+    built = [Built(LINUX, stored_tree("the same each time"))]
     with compat.transaction() as session:
+        for _ in range(2):
+            runtimes.add(session, "gpu", Recipe(), built, built_with={}, by="ann")
         queue_policy.allow(session, "q", {GrantKind.CONNECTIONS: ["open"]}, by="ann")
         for name in ("plant", "open"):
             grants.decide(session, lease.job_id, Ask(GrantKind.CONNECTIONS, (name,)))

@@ -175,6 +175,16 @@ def test_the_first_serial_is_not_halted() -> None:
     assert _unfit(worker) == "serial 1 of the runtime 'default' is not usable: no"
 
 
+def test_a_failure_on_a_platform_without_an_earlier_edition_halts_nothing() -> None:
+    build("default", LINUX)
+    build("default", LINUX, WINDOWS)
+    _roll()
+    worker = _enlist(platform=WINDOWS)
+    _report(worker, {edition("default", 2, WINDOWS): FAILED}, detail="no DLL")
+    assert _halted() == ""
+    assert _unfit(worker) == "serial 2 of the runtime 'default' is not usable: no DLL"
+
+
 # What one worker's credential can't do
 
 

@@ -69,6 +69,7 @@ def build(args: argparse.Namespace) -> None:
 
     from airflow_remote_provider import compat
     from airflow_remote_provider.faults import diagnose
+    from airflow_remote_provider.ledger import staged_rollouts
     from airflow_remote_provider.ledger.errors import LedgerError
     from airflow_remote_provider.packing.runtimes.build import plan
     from airflow_remote_provider.packing.runtimes.errors import CannotBuild
@@ -78,11 +79,13 @@ def build(args: argparse.Namespace) -> None:
         order = compat.in_transaction(partial(plan, name=args.name, change=change))
         report = _builder(args.roll).build(order)
         _note_trouble(order, report)
+        if args.roll and report.serial is not None:
+            compat.in_transaction(partial(staged_rollouts.begin, name=order.name, adds_only=order.adds_only))
     except (CannotBuild, LedgerError) as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
         raise SystemExit(str(diagnose(error))) from None
-    _tell(order, report, roll=args.roll)
+    _tell(order, report)
     if report.failed:
         raise SystemExit(1)
 
@@ -120,8 +123,8 @@ def _variables(texts: Iterable[str]) -> dict[str, str]:
 
 def _builder(roll: bool) -> Builder:
     from airflow_remote_provider.cli.in_process import os_user
+    from airflow_remote_provider.ledger.staged_rollouts import FOLLOW
     from airflow_remote_provider.packing.runtimes.build import Builder
-    from airflow_remote_provider.packing.runtimes.following import FOLLOW
     from airflow_remote_provider.packing.scan import Limits
     from airflow_remote_provider.settings import settings
     from airflow_remote_provider.stores.blobs.opened import BlobStores
@@ -147,7 +150,7 @@ def _note_trouble(order: Order, report: Report) -> None:
     compat.in_transaction(partial(runtimes.note_trouble, name=order.name, text=without_addresses(text)))
 
 
-def _tell(order: Order, report: Report, *, roll: bool) -> None:
+def _tell(order: Order, report: Report) -> None:
     """Print what was built, and what happens with it."""
     for made in report.made:
         if made.others:
@@ -162,10 +165,10 @@ def _tell(order: Order, report: Report, *, roll: bool) -> None:
     elif report.serial is None:
         print(f"{order.name}: unchanged: the newest serial has these files already", flush=True)
     else:
-        print(_rolled(order, report.serial, roll=roll), flush=True)
+        print(_rolled(order, report.serial), flush=True)
 
 
-def _rolled(order: Order, serial: int, *, roll: bool) -> str:
+def _rolled(order: Order, serial: int) -> str:
     from airflow_remote_provider import compat
     from airflow_remote_provider.ledger import runtimes
 

@@ -110,10 +110,16 @@ def choose(plan: Plan, host: Host, name: str) -> RuntimeRef | None:
     rolled = _edition(plan, host, name, rollout.serial)
     if not rollout.previous or _is_included(rollout, host, name, rolled):
         return rolled
-    before = _edition(plan, host, name, rollout.previous)
+    before = fallback(plan, host, name)
     if before is None and not rollout.halted:  # for this platform the rolled serial is the first
         return rolled
     return before
+
+
+def fallback(plan: Plan, host: Host, name: str) -> RuntimeRef | None:
+    """Return the runtime of this name that *host* is to have when the rollout is halted; None: there is no earlier one for it."""
+    rollout = plan.rollouts.get(name)
+    return _edition(plan, host, name, rollout.previous) if rollout is not None and rollout.previous else None
 
 
 def usable(plan: Plan, host: Host, queue: str) -> RuntimeRef | None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from airflow_remote_protocol.messages import HeldRuntime, RuntimePhase
+from airflow_remote_protocol.messages import HeldRuntime, RuntimePhase, RuntimeRef
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.agreement import explain_mismatch
 from airflow_remote_provider.compat import airflow_version
 from airflow_remote_provider.ledger import runtimes
-from airflow_remote_provider.ledger.assignments import Assignment, Host, Plan, assign, host_of, ready_trees, usable
+from airflow_remote_provider.ledger.assignments import Host, Plan, assign, fallback, host_of, ready_trees, usable
 from airflow_remote_provider.ledger.audit import record_action
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import Revoked
@@ -56,7 +56,7 @@ def note(session: Session, worker_id: str, reported: Sequence[HeldRuntime]) -> W
     plan = runtimes.load_plan(session)
     for one in held:
         if one["tree"] in failed - known:
-            _halt(session, rows, worker, assign(plan, host), one)
+            _halt(session, rows, worker, [ref for ref in assign(plan, host).wanted if fallback(plan, host, ref.name)], one)
     is_changed = _store(session, runtimes.load_plan(session) if failed - known else plan, worker, held)
     return record_of(worker) if is_changed else None
 
@@ -172,9 +172,12 @@ def _lock_runtimes(session: Session, names: Collection[str]) -> dict[str, Runtim
     return {row.name: row for row in rows}
 
 
-def _halt(session: Session, rows: Mapping[str, RuntimeRow], worker: Worker, assigned: Assignment, failed: Held) -> None:
-    """Halt the rollouts by which *worker* is to have this runtime, so that the other workers have the previous one."""
-    for ref in assigned.wanted:
+def _halt(session: Session, rows: Mapping[str, RuntimeRow], worker: Worker, wanted: Sequence[RuntimeRef], failed: Held) -> None:
+    """Halt the rollouts by which *worker* is to have this runtime, so that the other workers have the previous one.
+
+    *wanted* are those for which it has an earlier one.
+    """
+    for ref in wanted:
         row = rows.get(ref.name)
         if row is None or ref.tree.digest != failed["tree"] or ref.serial != row.serial:
             continue

@@ -13,7 +13,16 @@ from fastapi import FastAPI
 if TYPE_CHECKING:
     from .conftest import Users
 
-EXAMPLES = {"name": "edge", "token_id": "t", "queue": "q", "job_id": "j", "dag_id": "d", "kind": "queue", "bundle": "b"}
+EXAMPLES = {
+    "name": "edge",
+    "token_id": "t",
+    "queue": "q",
+    "job_id": "j",
+    "dag_id": "d",
+    "kind": "queue",
+    "bundle": "b",
+    "runtime": "r",
+}
 BODIES: dict[str, dict[str, Any]] = {
     "/workers/actions": {"action": "pause", "names": ["edge"]},
     "/workers/{name}/intent": {"mode": "pause"},
@@ -27,6 +36,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/enrolment-tokens": {"queues": ["q"]},
     "/queues/{queue}/rules": {"lost_after_s": 60},
     "/queues/{queue}/bundles": {"bundles": ["b"]},
+    "/queues/{queue}/runtime": {"runtime": None},
+    "/runtimes/{runtime}/roll": {},
+    "/runtimes/{runtime}/halt": {},
     "/policies/{queue}/mode": {"mode": "audit"},
     "/policies/{queue}/allow": {"connections": ["c"]},
     "/policies/{queue}/deny": {"connections": ["c"]},

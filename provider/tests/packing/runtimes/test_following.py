@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from airflow_remote_provider.ledger.runtimes import Recipe, RuntimeEdition, RuntimeRecord
@@ -24,6 +25,16 @@ def test_other_versions_of_central_build_all_platforms() -> None:
     assert find_due(record(), [LINUX], VERSIONS) is None
     due = find_due(record(), [LINUX], {**VERSIONS, "airflow": "3.3.3"})
     assert due == Due((), "airflow 3.3.2 → 3.3.3")
+
+
+def test_an_older_process_leaves_it_to_the_newer_ones() -> None:
+    assert find_due(record(), [LINUX, WINDOWS], {**VERSIONS, "airflow": "3.3.1"}) is None
+
+
+def test_a_users_build_that_is_not_rolled_out_is_not_taken_along() -> None:
+    newer = {**VERSIONS, "airflow": "3.3.3"}
+    assert find_due(replace(record(), built=2), [LINUX], newer) is None
+    assert find_due(replace(record(), built=2, updated_by="follow"), [LINUX], newer) is not None
 
 
 def test_a_platform_that_failed_is_tried_again() -> None:

@@ -64,6 +64,8 @@ class Ready(msgspec.Struct, frozen=True):
     minor: str
     boot: str
     """The boot in which it was made. Files that were written just before a power cut may be lost."""
+    root: str = ""
+    """The directory of all environments: one that was moved names its old place."""
     compiled: bool = False
     """Whether its bytecode was made."""
     passed: bool = False
@@ -100,7 +102,8 @@ class Environments:
             found = files.read(Ready, self._path(digest) / "ready.json")
         except (FileNotFoundError, Damaged):
             return None
-        is_current = (found.python, found.minor, found.boot) == (str(self.base.python), self.base.minor, self._boot)
+        now = (str(self.base.python), self.base.minor, self._boot, str(self._root))
+        is_current = (found.python, found.minor, found.boot, found.root) == now
         return found if is_current and self.python_of(digest).exists() else None
 
     def make(self, digest: str, tree: Path) -> Ready:
@@ -120,7 +123,7 @@ class Environments:
         try:
             self._make_venv(path / "venv", tree / "site-packages")
             _open_to_all(path)
-            ready = Ready(str(self.base.python), self.base.minor, self._boot)
+            ready = Ready(str(self.base.python), self.base.minor, self._boot, str(self._root))
             files.store(path / "ready.json", ready)
         except BaseException:
             _remove(path)

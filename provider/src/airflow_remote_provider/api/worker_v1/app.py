@@ -29,6 +29,7 @@ from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties.collector import Collector
 from airflow_remote_provider.api.duties.loop import Duties
 from airflow_remote_provider.api.duties.publishing import Publishing
+from airflow_remote_provider.api.duties.runtimes import Following
 from airflow_remote_provider.api.gateway.gateway import Gateway
 from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights
@@ -134,6 +135,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
                 "listen": dispatcher.listen,
                 "duties": duties.run,
                 "publish": publishing.run,
+                "runtimes": Following(options).run,
                 "collect": Collector(pool, options).run,
             }.items()
         }

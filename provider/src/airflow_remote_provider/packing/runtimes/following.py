@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from airflow_remote_provider.ledger.runtimes import RuntimeRecord
+from packaging.version import InvalidVersion, Version
 
-FOLLOW = "follow"
-"""Who rolls out what was built because central or the fleet has changed; see `runtimes build --roll`."""
-FIRST_PERCENT = 10
-"""The share of the workers that get such a build first."""
+from airflow_remote_provider.ledger.runtimes import RuntimeRecord
+from airflow_remote_provider.ledger.staged_rollouts import FOLLOW
+
 FAILED = "failed"
 """In `built_with`: the platforms that could not be built, so that the build is repeated."""
 AGAIN_AFTER_S = 300.0
@@ -33,6 +32,10 @@ def find_due(record: RuntimeRecord, fleet: Collection[str], versions: Mapping[st
     """
     if not record.recipe.follow or not record.built:
         return None
+    if record.serial != record.built and record.updated_by != FOLLOW:
+        return None  # a user's build waits to be rolled out: a further one would take it along
+    if any(_is_newer(record.built_with.get(name, ""), ours) for name, ours in versions.items()):
+        return None  # this process is older than the one that built it, as while central is updated
     if dict(record.built_with) != dict(versions):
         before = {name: record.built_with.get(name, "") for name in versions}
         changed = [f"{name} {before[name] or '?'} → {new}" for name, new in versions.items() if before[name] != new]
@@ -40,6 +43,13 @@ def find_due(record: RuntimeRecord, fleet: Collection[str], versions: Mapping[st
     have = {edition.platform for edition in record.editions}
     missing = tuple(platform for platform in record.recipe.platforms or sorted(fleet) if platform not in have)
     return Due(missing, f"no edition for {', '.join(missing)}") if missing else None
+
+
+def _is_newer(text: str, than: str) -> bool:
+    try:
+        return Version(text) > Version(than)
+    except InvalidVersion:
+        return False
 
 
 def wait_s(failures: int) -> float:

@@ -1,0 +1,197 @@
+"""Builds runtimes again when central's versions or the platforms of the fleet have changed, and rolls them out in stages.
+
+One API process of the fleet does it. The build is a process of its own, at low priority. Its output goes to the log, and its
+failure is shown as the runtime's trouble, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+
+from airflow_remote_provider import compat
+from airflow_remote_provider.api.duties.publishing import in_daemon_thread
+from airflow_remote_provider.api.reports import faults
+from airflow_remote_provider.ledger import duty, runtimes, staged_rollouts
+from airflow_remote_provider.packing.runtimes.errors import without_addresses
+from airflow_remote_provider.packing.runtimes.following import Due, find_due, wait_s
+from airflow_remote_provider.packing.runtimes.requirements import built_with
+from airflow_remote_provider.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ACTION = "follow central's versions with the runtimes"
+EVERY_S = 60.0
+DUTY_LASTS = timedelta(seconds=200)
+"""Two rounds may fail before another process takes over."""
+LONGEST_BUILD_S = 2 * 3600.0
+END_S = 5.0
+"""How long a build may take to end after a signal, before it is killed."""
+NICE = 10
+
+
+class Following:
+    """The duty of `[remote] runtimes = follow`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        every_s: float = EVERY_S,
+        longest_build_s: float = LONGEST_BUILD_S,
+        command: Callable[[str, Due], list[str]] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """*command* returns the words that build a runtime; default: those of `airflow remote runtimes build`."""
+        self._settings = settings
+        self._every_s = every_s
+        self._longest_build_s = longest_build_s
+        self._command = command or build_command
+        self._monotonic = monotonic
+        self._holder = str(uuid.uuid4())
+        self._is_stopping = threading.Event()
+        self._build: threading.Thread | None = None
+        self._child: subprocess.Popen[str] | None = None
+        self._failures: dict[str, tuple[Due, int, float]] = {}
+        """By name: what failed, how often in a row, and when to try again."""
+
+    async def run(self) -> None:
+        """Follow until cancelled. Return at once if this is switched off."""
+        if self._settings.runtimes == "off":
+            return
+        try:
+            while True:
+                try:
+                    await in_daemon_thread(self.run_round)
+                except Exception as error:  # also a bug in this package: it must not end the API server
+                    faults.report_failure(ACTION, error)
+                else:
+                    faults.report_success(ACTION)
+                await asyncio.sleep(self._every_s)
+        finally:
+            self.stop()
+
+    def run_round(self) -> None:
+        """Widen rollouts, and start at most one build, if this process has the duty. Blocks for some statements only."""
+        if not compat.in_transaction(partial(duty.take_duty, name="runtimes", holder=self._holder, lasts=DUTY_LASTS)):
+            return
+        silent_after = timedelta(seconds=self._settings.silent_after_seconds)
+        for name in compat.in_transaction(partial(staged_rollouts.widen, silent_after=silent_after)):
+            log.info("The first workers have the runtime %r ready: it is rolled out to all", name)
+        if self._build is not None and self._build.is_alive():
+            return
+        for name in compat.in_transaction(staged_rollouts.begin_left):
+            log.info("The runtime %r is rolled out to the first workers", name)
+        found = self._find()
+        if found is not None and not self._is_stopping.is_set():
+            self._build = threading.Thread(target=self._run_build, args=found, name="remote-runtime", daemon=True)
+            self._build.start()
+
+    def stop(self) -> None:
+        """End a build, which another process, or the next one, begins again."""
+        self._is_stopping.set()
+        child = self._child
+        if child is not None and child.poll() is None:
+            _signal(child, signal.SIGTERM)
+
+    def _find(self) -> tuple[str, Due] | None:
+        """Return the runtime to build now, and what of it."""
+        known, fleet = compat.in_transaction(lambda session: (runtimes.list_all(session), runtimes.fleet_platforms(session)))
+        for record in known:
+            due = find_due(record, fleet, built_with())
+            if due is None:
+                self._failures.pop(record.name, None)
+                continue
+            failed = self._failures.get(record.name)
+            if failed is None or failed[0] != due or self._monotonic() >= failed[2]:
+                return record.name, due
+        return None
+
+    def _run_build(self, name: str, due: Due) -> None:
+        """Run a build to its end; note its failure."""
+        log.info("Building the runtime %r: %s", name, due.reason)
+        try:
+            trouble = self._run_child(self._command(name, due))
+        except Exception as error:
+            trouble = f"the build could not be run: {error}"
+        if not trouble:
+            self._failures.pop(name, None)
+            return
+        if self._is_stopping.is_set():
+            return
+        before = self._failures.get(name)
+        failures = before[1] + 1 if before is not None and before[0] == due else 1
+        again_s = wait_s(failures)
+        self._failures[name] = due, failures, self._monotonic() + again_s
+        log.warning("The runtime %r could not be built: %s. It is tried again in %g min", name, trouble, again_s / 60)
+        try:
+            compat.in_transaction(partial(runtimes.note_trouble, name=name, text=trouble))
+        except Exception as error:
+            faults.report_single_failure("note the trouble of a runtime", error)
+
+    def _run_child(self, words: list[str]) -> str:
+        """Run a command with its output in the log; return why it failed, empty if it did not."""
+        environ = {key: value for key, value in os.environ.items() if key != "AIRFLOW_REMOTE_SERVER"}
+        child = subprocess.Popen(
+            words,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a signal to the API server's group must not end it half-way, and its own ends uv, too
+        )
+        self._child = child
+        with suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+        timer = threading.Timer(self._longest_build_s, _end, (child,))
+        timer.daemon = True
+        timer.start()
+        failed: list[str] = []
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                text = without_addresses(line.rstrip())
+                if text:
+                    log.info("runtimes build: %s", text)
+                if ": not built: " in text and text not in failed:
+                    failed.append(text)
+            code = child.wait()
+        finally:
+            timer.cancel()
+            self._child = None
+        if code == 0:
+            return ""
+        if code < 0 and not self._is_stopping.is_set():
+            return f"signal {-code} ended the build, which may take {self._longest_build_s:g} s; see the log of the API server"
+        return "; ".join(failed) or f"the build ended with code {code}; see the log of the API server"
+
+
+def build_command(name: str, due: Due) -> list[str]:
+    """Return the command that builds what is due, and rolls it out in stages."""
+    platforms = [word for platform in due.platforms for word in ("--platform", platform)]
+    return [sys.executable, "-m", "airflow", "remote", "runtimes", "build", name, "--roll", *platforms]
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    _signal(child, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(END_S)
+    _signal(child, signal.SIGKILL)
+
+
+def _signal(child: subprocess.Popen[str], number: signal.Signals) -> None:
+    with suppress(OSError):
+        os.killpg(child.pid, number)
