@@ -98,10 +98,10 @@ def new_empty_worker(home: Path, pushing: Pushing, proxy: FaultProxy) -> Iterato
     """Return a function that starts a worker without any bundle, behind the proxy; all are stopped at the end of the test."""
     workers: list[Worker] = []
 
-    def start(name: str, *, settings: str = "", slots: int = 4) -> Worker:
+    def start(name: str, *, settings: str = "", slots: int = 4, has_runtime: bool = True) -> Worker:
         """Start a worker that serves the queue of its name; *settings* is appended to its `worker.toml`."""
         token = pushing.airflow.enrolment_token(queues=name, name_pattern=name)
-        worker = Worker(home / name, name=name, central=proxy.url, token=token, slots=slots)
+        worker = Worker(home / name, name=name, central=proxy.url, token=token, slots=slots, has_runtime=has_runtime)
         if settings:
             with (worker.state / "worker.toml").open("a") as file:
                 file.write(f"\n{settings}\n")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 
 import pytest
-from airflow_remote_provider.packing.storing import LONGEST_TEXT, LowPriorityThread, text_hash
+from airflow_remote_provider.packing.storing import LONGEST_TEXT, LowPriorityThreads, text_hash
 
 
 @pytest.mark.parametrize(
@@ -28,8 +29,14 @@ def test_other_files_have_no_hash_of_their_text() -> None:
 
 
 def test_work_of_low_priority_returns_or_raises_what_it_does() -> None:
-    thread = LowPriorityThread()
-    assert thread.run(lambda: os.getpriority(os.PRIO_PROCESS, 0)) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    threads = LowPriorityThreads()
+    lower = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    assert threads.begin(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result(30) == lower
     with pytest.raises(ZeroDivisionError):
-        thread.run(lambda: 1 // 0)
-    assert thread.run(lambda: 1) == 1
+        threads.begin(lambda: 1 // 0).result(30)
+    assert threads.begin(lambda: 1).result(30) == 1
+
+
+def test_several_threads_work_at_once() -> None:
+    threads, both = LowPriorityThreads(2), threading.Barrier(2, timeout=30)
+    assert {work.result(30) for work in [threads.begin(both.wait) for _ in range(2)]} == {0, 1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -48,15 +49,17 @@ class Storing:
         *,
         who: str,
         pause: Callable[[], None] = lambda: None,
+        packers: int = 1,
         in_transaction: Transaction = compat.in_transaction,
     ) -> None:
-        """*who* names this process for users."""
+        """*who* names this process for users. So many large files are packed at once: *packers*."""
         self._store = store
         self._kind = kind
         self._who = who
         self._pause = pause
         self._in_transaction = in_transaction
-        self._packing = LowPriorityThread()
+        self._packers = packers
+        self._packing = LowPriorityThreads(packers)
 
     def store(self, tree: Tree, state: ScanState) -> tuple[int, int]:
         """Store the files that central lacks; return their number and packed size.
@@ -85,18 +88,30 @@ class Storing:
         """Yield the files at *paths*, by their SHA-256, packed and in batches."""
         batch: list[_Packed] = []
         size = 0
-        for sha256, path in paths.items():
-            content = read_file(path, state.seen[path])
-            pack = partial(encode_blob, content)
-            encoding, packed = self._packing.run(pack) if len(content) >= LZMA_FROM_BYTES else pack()
-            batch.append(_Packed(sha256, len(content), encoding, packed, text_hash(path, content)))
-            size += len(packed)
+        for blob in self._packed_one_by_one(paths, state):
+            batch.append(blob)
+            size += len(blob.packed)
             self._pause()
             if len(batch) == BATCH_BLOBS or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
         if batch:
             yield batch
+
+    def _packed_one_by_one(self, paths: Mapping[str, str], state: ScanState) -> Iterator[_Packed]:
+        """Yield the packed files, small ones as soon as they are read, and large ones when they are packed."""
+        packing: deque[Future[_Packed]] = deque()
+        for sha256, path in paths.items():
+            content = read_file(path, state.seen[path])
+            pack = partial(_pack, sha256, path, content)
+            if len(content) < LZMA_FROM_BYTES:
+                yield pack()
+                continue
+            packing.append(self._packing.begin(pack))
+            if len(packing) > self._packers:
+                yield packing.popleft().result()
+        while packing:
+            yield packing.popleft().result()
 
     def _put(self, batch: list[_Packed]) -> None:
         """Store a batch. Bytes that no row names after a failure are removed by the store's own collection."""
@@ -125,6 +140,11 @@ class _Packed:
         return NewBlob(self.sha256, self.size, self.encoding, len(self.packed), place, self.text_hash)
 
 
+def _pack(sha256: str, path: str, content: bytes) -> _Packed:
+    encoding, packed = encode_blob(content)
+    return _Packed(sha256, len(content), encoding, packed, text_hash(path, content))
+
+
 def text_hash(path: str, content: bytes) -> str | None:
     """Return the hash of a Python file's text as Airflow computes it for Dag files; None for any other file."""
     if not path.endswith(".py") or len(content) > LONGEST_TEXT:
@@ -136,26 +156,26 @@ def text_hash(path: str, content: bytes) -> str | None:
     return compat.dag_source_hash(text.replace("\r\n", "\n").replace("\r", "\n"))  # as a file that is opened as text
 
 
-class LowPriorityThread:
-    """Runs work that takes seconds of CPU without Python's lock, such as packing a large file, and gives way to other threads.
+class LowPriorityThreads:
+    """Run work that takes seconds of CPU without Python's lock, such as packing a large file, and give way to other threads.
 
     Not for work that holds that lock, such as scanning, or for much small work: other threads would wait for the lock of a thread
     that does not get the CPU. With 2,000 small files and ten times more processes than cores, an event loop waited for 1.2 s.
-    A daemon thread, so that it never delays the end of its process.
+    Daemon threads, so that they never delay the end of their process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 1) -> None:
         self._work: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
-        self._is_started = False
+        self._missing = count
 
-    def run(self, work: Callable[[], T]) -> T:
-        """Return the result of *work*; wait for it."""
-        if not self._is_started:
+    def begin(self, work: Callable[[], T]) -> Future[T]:
+        """Have a thread do *work*; return its future result."""
+        if self._missing:
+            self._missing -= 1
             threading.Thread(target=self._serve, name="remote-pack", daemon=True).start()
-            self._is_started = True
         done: Future[T] = Future()
         self._work.put((work, done))
-        return done.result()
+        return done
 
     def _serve(self) -> None:
         if sys.platform == "linux":  # elsewhere priorities are those of processes

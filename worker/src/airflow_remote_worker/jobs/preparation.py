@@ -84,6 +84,7 @@ async def prepare(
         body_bytes=site.body_bytes(),
         tree=code.tree,
         runtime=runtime_of(job.offer),
+        runtime_name=job.offer.runtime.name if job.offer.runtime else "",
     )
 
 

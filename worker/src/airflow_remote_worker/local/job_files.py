@@ -52,6 +52,8 @@ class JobSpec(msgspec.Struct, frozen=True):
     """The tree that *bundle_path* belongs to, which must stay while the job runs; empty: the site's own directory."""
     runtime: str = ""
     """The tree of the runtime that it runs in, which must stay too; empty: the site's own."""
+    runtime_name: str = ""
+    """The name that central has for it; empty: the site's own."""
 
 
 CANARY_SPEC = "canary.json"

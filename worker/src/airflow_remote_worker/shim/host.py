@@ -23,6 +23,7 @@ from airflow_remote_worker.local.seal import sealed, unsealed
 from airflow_remote_worker.shim import compat, lossy, posix
 from airflow_remote_worker.shim.contact import LastContact
 from airflow_remote_worker.shim.daemon_client import DaemonClient
+from airflow_remote_worker.shim.missing_module import explain_missing_module
 from airflow_remote_worker.shim.outbox_writer import OutboxWriter
 from airflow_remote_worker.shim.preload import preload
 
@@ -78,6 +79,8 @@ def supervise(job: job_files.JobSpec, log: Path) -> job_files.Result:
     result = _host(job, gateway, log)
     if result.error:
         append_to_log(log, f"The Remote Worker could not host this task to its end: {result.error}")
+    if result.exit_code and not result.stopped and (lacking := explain_missing_module(job, log)):
+        append_to_log(log, lacking)
     if result.begun is False and job.code_note:
         append_to_log(log, f"The task ended before its own code began. A possible reason: {job.code_note}.")
     return result

@@ -164,7 +164,7 @@ class Builder:
         self._environ = os.environ if environ is None else environ
         self._in_transaction = in_transaction
         self._monotonic = monotonic
-        self._storing = Storing(store, RUNTIME, who=who, in_transaction=in_transaction)
+        self._storing = Storing(store, RUNTIME, who=who, packers=os.cpu_count() or 1, in_transaction=in_transaction)
 
     def build(self, order: Order) -> Report:
         """Build an order, and publish it as a new serial. A platform that can't be built does not keep the others from it.
