@@ -313,7 +313,7 @@ class Daemon:
 
     def _make_runtimes(self, config: Config, state: State, clock: Clock) -> SiteRuntime | SentRuntimes:
         def make_launcher(python: Path, env: dict[str, str], zygote_log: Path) -> Launcher:
-            scrubbed = scrub_environment(os.environ, airflow_home=state.airflow_home, extra=env)
+            scrubbed = scrub_environment(os.environ, python=python, airflow_home=state.airflow_home, extra=env)
             return Launcher(python, env=scrubbed, home=state.airflow_home, zygote_log=zygote_log)
 
         if config.runtime.python is not None:

@@ -97,8 +97,10 @@ def test_tasks_see_little_of_our_environment(tmp_path: Path) -> None:
         "DB_PASSWORD": "p",
         "AIRFLOW__CORE__FERNET_KEY": "k",
     }
-    seen = scrub_environment(environ, airflow_home=tmp_path, extra={"MINE": "1"})
-    assert seen == {"PATH": "/bin", "LC_ALL": "C", "AIRFLOW_HOME": str(tmp_path), "MINE": "1"}
+    python = Path("/runtime/bin/python")
+    seen = scrub_environment(environ, python=python, airflow_home=tmp_path, extra={"MINE": "1"})
+    assert seen == {"PATH": "/runtime/bin:/bin", "LC_ALL": "C", "AIRFLOW_HOME": str(tmp_path), "MINE": "1"}
+    assert scrub_environment(environ, python=python, airflow_home=tmp_path, extra={"PATH": "/site"})["PATH"] == "/site"
 
 
 def launcher(tmp_path: Path, python: Path | None = Path(sys.executable), **env: str) -> Launcher:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
 from airflow_remote_worker.local.job_files import JobSpec
 from airflow_remote_worker.shim.missing_module import explain_missing_module
 

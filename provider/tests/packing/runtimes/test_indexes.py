@@ -54,6 +54,13 @@ def test_what_is_set_for_uv_is_left_alone(tmp_path: Path) -> None:
     assert given(tmp_path, CONFIGURATION, {"UV_NO_CONFIG": "1"}) != {}
 
 
+def test_directories_of_wheels_are_used_beside_pips_index(tmp_path: Path) -> None:
+    found = given(tmp_path, CONFIGURATION, {"UV_FIND_LINKS": "/wheels"})
+    assert found["UV_FIND_LINKS"] == f"/wheels,{tmp_path}"
+    assert found["UV_DEFAULT_INDEX"].startswith("https://")
+    assert "UV_FIND_LINKS" not in given(tmp_path, "", {"UV_FIND_LINKS": "/wheels"})
+
+
 def test_pip_without_an_index_lets_uv_work_offline(tmp_path: Path) -> None:
     assert given(tmp_path, "[install]\nno-index = true\n") == {"UV_OFFLINE": "1"}
     assert given(tmp_path, "") == {}

@@ -191,9 +191,11 @@ def _check_runtime(python: Path) -> Hop:
 async def _check_canary(config: Config, state: State) -> Hop:
     """Run a built-in task in the runtime, as the daemon does at its start. Works while a daemon runs."""
     directory = state.root / "check"
-    env = scrub_environment(os.environ, airflow_home=state.airflow_home, extra=config.runtime.env)
+    python = config.runtime.python
+    assert python is not None, "the canary is only run in the site's own runtime"
+    env = scrub_environment(os.environ, python=python, airflow_home=state.airflow_home, extra=config.runtime.env)
     zygote_log = directory / "zygote.log"
-    launcher = Launcher(config.runtime.python, env=env, home=state.airflow_home, zygote_log=zygote_log, fork=False)
+    launcher = Launcher(python, env=env, home=state.airflow_home, zygote_log=zygote_log, fork=False)
     found = await run_canary(launcher, directory)
     if found.trouble:
         return Hop("canary", ok=False, text=found.trouble)

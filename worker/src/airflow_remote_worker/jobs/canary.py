@@ -18,6 +18,10 @@ WITHIN_S = 180.0
 """Long enough for a small board that has no bytecode yet. A canary that takes longer shows that the runtime hangs."""
 
 
+LAST_BYTES = 4096
+"""The end of a log in which the cause of a failure is looked for."""
+
+
 class Starter(Protocol):
     """Starts shims. Implemented by :class:`~.launcher.Launcher`."""
 
@@ -58,4 +62,17 @@ def _read(directory: Path) -> job_files.CanaryResult:
     try:
         return msgspec.json.decode(unsealed((directory / "result.json").read_bytes()), type=job_files.CanaryResult)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        return job_files.CanaryResult(trouble=f"it ended without a result ({error}); see {directory / 'shim.log'}")
+        log = directory / "shim.log"
+        said = f"; its last words: {last!r}" if (last := _last_line(log)) else ""
+        return job_files.CanaryResult(trouble=f"it ended without a result ({error}){said}; see {log}")
+
+
+def _last_line(log: Path) -> str:
+    """Return the last line with text that a process wrote, at most 300 characters."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, 2) - LAST_BYTES))
+            lines = [line.strip() for line in stream.read(LAST_BYTES).decode("utf-8", "replace").splitlines()]
+    except OSError:
+        return ""
+    return next((line[:300] for line in reversed(lines) if line), "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,9 +40,15 @@ KEPT_VARIABLES = frozenset(
 )
 
 
-def scrub_environment(environ: Mapping[str, str], *, airflow_home: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for tasks: *extra*, and a short allow-list of ours, so that no secret of the site leaks."""
+def scrub_environment(
+    environ: Mapping[str, str], *, python: Path, airflow_home: Path, extra: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment for tasks: *extra*, and a short allow-list of ours, so that no secret of the site leaks.
+
+    The programs of the runtime at *python* come first in the PATH, as in an activated environment, unless *extra* has a PATH.
+    """
     kept = {name: value for name, value in environ.items() if name in KEPT_VARIABLES or name.startswith("LC_")}
+    kept["PATH"] = os.pathsep.join((str(python.parent), kept.get("PATH", os.defpath)))
     return {**kept, "AIRFLOW_HOME": str(airflow_home), **extra}
 
 

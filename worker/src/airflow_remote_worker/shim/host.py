@@ -79,7 +79,8 @@ def supervise(job: job_files.JobSpec, log: Path) -> job_files.Result:
     result = _host(job, gateway, log)
     if result.error:
         append_to_log(log, f"The Remote Worker could not host this task to its end: {result.error}")
-    if result.exit_code and not result.stopped and (lacking := explain_missing_module(job, log)):
+    has_failed = result.exit_code or result.final_state in ("failed", "up_for_retry")
+    if has_failed and not result.stopped and (lacking := explain_missing_module(job, log)):
         append_to_log(log, lacking)
     if result.begun is False and job.code_note:
         append_to_log(log, f"The task ended before its own code began. A possible reason: {job.code_note}.")

@@ -34,8 +34,8 @@ def explain_missing_module(job: job_files.JobSpec, log: Path) -> str:
         )
     return (
         f"The runtime {job.runtime_name!r} has no module {module!r}. If it belongs to a package, add that package to a file of "
-        f"requirements and run on central: airflow remote runtimes build {job.runtime_name} --requirements FILE --roll. If it is a "
-        "file of the Dag bundle, check that the bundle has it and that its .remoteignore does not exclude it."
+        f"requirements and run on central: airflow remote runtimes build {job.runtime_name} --requirements FILE --roll. If it is "
+        "a file of the Dag bundle, check that the bundle has it and that its .remoteignore does not exclude it."
     )
 
 

@@ -16,7 +16,6 @@ UV_INDEXES = (
     "UV_INDEX",
     "UV_INDEX_URL",
     "UV_EXTRA_INDEX_URL",
-    "UV_FIND_LINKS",
     "UV_OFFLINE",
     "UV_CONFIG_FILE",
 )
@@ -53,7 +52,10 @@ def index_environment(environ: Mapping[str, str], files: Iterable[Path] | None =
     if "proxy" in pip:
         found |= {"HTTP_PROXY": pip["proxy"], "HTTPS_PROXY": pip["proxy"]}
     lower = {name.lower() for name in environ if environ[name]}
-    return {name: value for name, value in found.items() if name.lower() not in lower}
+    missing = {name: value for name, value in found.items() if name.lower() not in lower}
+    if environ.get("UV_FIND_LINKS") and links:  # wheels beside the index, not instead of it
+        missing["UV_FIND_LINKS"] = ",".join((environ["UV_FIND_LINKS"], *links))
+    return missing
 
 
 def pip_files(environ: Mapping[str, str]) -> Iterator[Path]:
