@@ -36,9 +36,9 @@ export function RemoteWorkers() {
         {words().title}
       </Heading>
       <Tabs.Root lazyMount onValueChange={({ value }) => address.go({ tab: value })} size="sm" unmountOnExit value={tab}>
-        <Tabs.List>
+        <Tabs.List flexWrap="wrap">
           {tabs.map((one) => (
-            <Tabs.Trigger key={one} value={one}>
+            <Tabs.Trigger flexShrink="0" key={one} value={one}>
               {words().tabs[one]}
             </Tabs.Trigger>
           ))}

@@ -166,7 +166,7 @@ const english = {
     bundles: "The worker is offered jobs of these Dag bundles only. Running jobs continue.",
     slots: "The worker is offered no more jobs than fit into this number of slots. Running jobs continue.",
     roll: (serial: number) =>
-      `The workers in this share are to have serial ${serial}; among them only those with these labels. The others are to have the last serial that was rolled out to all workers. Running jobs continue.`,
+      `This share of the workers with these labels is to have serial ${serial}. All others are to have the last serial that was rolled out to all workers. Running jobs continue.`,
     rollBack: "The trees of the chosen serial are rolled out again to all workers, under a new serial. Running jobs continue.",
     halt: (serial: number) =>
       `Workers that have serial ${serial} ready keep it. The others are to have the previous serial until the rollout is resumed.`,

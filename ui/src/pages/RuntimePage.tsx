@@ -110,9 +110,9 @@ function editionColumns(about: Runtime): Column<RuntimeEdition>[] {
   return [
     { name: "serial", title: fields.serial, cell: (edition) => <EditionSerial about={about} serial={edition.serial} /> },
     { name: "platform", title: fields.platform, cell: (edition) => edition.platform },
-    { name: "tree", title: fields.tree, from: "sm", cell: (edition) => <TreeName digest={edition.tree} /> },
+    { name: "tree", title: fields.tree, from: "md", cell: (edition) => <TreeName digest={edition.tree} /> },
     { name: "size", title: fields.size, from: "md", cell: filesOf },
-    { name: "published", title: fields.published, from: "sm", cell: (edition) => <RelativeTime time={edition.published_at} /> },
+    { name: "published", title: fields.published, from: "md", cell: (edition) => <RelativeTime time={edition.published_at} /> },
     { name: "ready", title: fields.readyAt, cell: (edition) => workersOf(edition.ready) },
     { name: "jobs", title: fields.openJobs, from: "md", cell: (edition) => edition.jobs || "" },
   ];

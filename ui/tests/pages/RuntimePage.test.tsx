@@ -144,7 +144,7 @@ test.each<[string, Partial<Runtime>, string[]]>([
 test("a new build is rolled out to a share of the workers with labels", async () => {
   await manage({ built: 3, percent: 50, labels: { old: "yes" } });
   await click("Roll out");
-  expect(dialog().textContent).toContain("are to have serial 3");
+  expect(dialog().textContent).toContain("is to have serial 3");
   expect(within(dialog()).getByLabelText<HTMLInputElement>(SHARE).value).toBe("100");
   await fill(SHARE, "10 %", dialog());
   await fill(LABELS, "site=kiel, gpu=yes", dialog());
