@@ -74,7 +74,7 @@ def test_a_viewer_has_no_buttons_for_changes(open_page: OpenPage, worker: Worker
     expect(page.get_by_role("heading", name=worker.name)).to_be_visible()
     for name in ("Pause", "Revoke", "Join a worker", "Enrolment", "Publish now"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
-    expect(page.get_by_role("tab")).to_have_text(["Fleet", "Queues", "Jobs", "Bundles"])
+    expect(page.get_by_role("tab")).to_have_text(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes"])
 
 
 def test_a_worker_is_paused_with_a_reason_and_resumed(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
@@ -177,7 +177,7 @@ def test_a_bundle_shows_its_newest_tree_and_is_published_on_request(open_page: O
 def test_the_tabs_have_no_serious_accessibility_problems(open_page: OpenPage, worker: Worker, scheme: str) -> None:
     page = open_page("op", scheme=scheme)
     expect(_row(page, worker.name)).to_be_visible()
-    for tab in ("Fleet", "Queues", "Jobs", "Bundles", "Enrolment", "Audit"):
+    for tab in ("Fleet", "Queues", "Jobs", "Bundles", "Runtimes", "Enrolment", "Audit"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
         assert serious_problems(page) == []

@@ -82,12 +82,12 @@ def test_a_queues_rule_is_set_and_unset(central: Airflow, open_page: OpenPage, w
     dialog = page.get_by_role("dialog")
     for wrong, why in (("soon", "Enter a number of seconds"), ("1", "greater than or equal to 30")):
         dialog.get_by_label("Lost after").fill(wrong)
-        dialog.get_by_role("button", name="Set", exact=True).click()
+        dialog.get_by_role("button", name="Set rules").click()
         expect(dialog.get_by_role("alert")).to_contain_text(why)
     dialog.get_by_label("Lost after").fill("600")
-    dialog.get_by_role("button", name="Set", exact=True).click()
-    dialog.get_by_role("button", name="Reset to default").click()
-    expect(dialog.get_by_role("button", name="Reset to default")).to_have_count(0)
+    dialog.get_by_role("button", name="Set rules").click()
+    dialog.get_by_role("button", name="Reset all rules").click()
+    expect(dialog.get_by_role("button", name="Reset all rules")).to_have_count(0)
     dialog.get_by_role("button", name="Close").click()
     expect(page.get_by_role("row", name="default")).to_contain_text("as configured")
     audit = [entry["detail"] for entry in central.remote_api("audit", kind="action")]

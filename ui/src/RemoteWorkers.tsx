@@ -1,4 +1,4 @@
-/** The page Remote Workers: its tabs, the page of one worker and that of one bundle. */
+/** The page Remote Workers: its tabs, and the pages of one worker, bundle and runtime. */
 
 import { Box, Heading, Tabs } from "@chakra-ui/react";
 import { read } from "./api";
@@ -8,6 +8,8 @@ import { Bundles } from "./pages/Bundles";
 import { Fleet } from "./pages/Fleet";
 import { Jobs } from "./pages/Jobs";
 import { Queues } from "./pages/Queues";
+import { RuntimePage } from "./pages/RuntimePage";
+import { Runtimes } from "./pages/Runtimes";
 import { Tokens } from "./pages/Tokens";
 import { WorkerPage } from "./pages/WorkerPage";
 import type { Me } from "./types";
@@ -15,7 +17,7 @@ import { useAddress } from "./useAddress";
 import { useLive } from "./useLive";
 import { words } from "./words";
 
-const TABS = ["fleet", "queues", "jobs", "bundles", "tokens", "audit"] as const;
+const TABS = ["fleet", "queues", "jobs", "bundles", "runtimes", "tokens", "audit"] as const;
 type Tab = (typeof TABS)[number];
 /** Tabs for users with the right to manage workers. */
 const MANAGER_TABS: readonly Tab[] = ["tokens", "audit"];
@@ -27,15 +29,16 @@ export function RemoteWorkers() {
   const tab: Tab = tabs.find((one) => one === address.get("tab")) ?? "fleet";
   const worker = address.get("worker");
   const bundle = address.get("bundle");
+  const runtime = address.get("runtime");
   return (
     <Box h="100%" overflowY="auto" p="4">
       <Heading mb="3" size="lg">
         {words().title}
       </Heading>
       <Tabs.Root lazyMount onValueChange={({ value }) => address.go({ tab: value })} size="sm" unmountOnExit value={tab}>
-        <Tabs.List>
+        <Tabs.List flexWrap="wrap">
           {tabs.map((one) => (
-            <Tabs.Trigger key={one} value={one}>
+            <Tabs.Trigger flexShrink="0" key={one} value={one}>
               {words().tabs[one]}
             </Tabs.Trigger>
           ))}
@@ -48,6 +51,7 @@ export function RemoteWorkers() {
           <Jobs />
         </Tabs.Content>
         <Tabs.Content value="bundles">{bundle ? <BundlePage key={bundle} me={me} name={bundle} /> : <Bundles me={me} />}</Tabs.Content>
+        <Tabs.Content value="runtimes">{runtime ? <RuntimePage key={runtime} me={me} name={runtime} /> : <Runtimes />}</Tabs.Content>
         <Tabs.Content value="tokens">
           <Tokens />
         </Tabs.Content>

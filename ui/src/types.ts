@@ -48,10 +48,25 @@ export interface Worker {
   /** Why its runtime can't host tasks, so that it gets no jobs; empty: it can host them. */
   unfit: string;
   runtime: Record<string, string>;
+  /** The runtimes from central that it reports; empty: it reports none, or its site has the runtime. */
+  runtimes: HeldRuntime[];
   clock_off_s: number | null;
   facts: Record<string, string>;
   /** null in lists, and if the worker has not reported it recently. */
   usage: { cpus: number; cpu_count: number; memory: number; memory_total: number; disk_free: number } | null;
+}
+
+/** A runtime from central that a worker has reported. */
+export interface HeldRuntime {
+  name: string;
+  serial: number;
+  /** `preparing`, `ready` or `failed`. */
+  phase: string;
+  airflow: string;
+  task_sdk: string;
+  python: string;
+  /** Progress, or why it is not usable. */
+  detail: string;
 }
 
 export interface RunningJob {
@@ -99,6 +114,10 @@ export interface Queue {
   wait_p50_s: number | null;
   wait_p95_s: number | null;
   lost_after_s: number | null;
+  /** Globs of the Dag bundles whose jobs it may have; null: any, or those that the rule of `*` allows. */
+  bundles: string[] | null;
+  /** The runtime from central in which its jobs run; null: `default`. */
+  runtime: string | null;
 }
 
 export interface History {
@@ -228,6 +247,85 @@ export interface BundleDetails {
   about: Bundle;
   editions: Edition[];
   holders: BundleHolder[];
+}
+
+/** A runtime that central sends to workers, and its rollout. */
+export interface Runtime {
+  name: string;
+  /** The serial that is rolled out; 0: none yet. */
+  serial: number;
+  /** The serial of the workers that are not to have the rolled one; 0: none. */
+  previous: number;
+  /** The newest serial; 0: nothing was built yet. */
+  built: number;
+  /** Share of the workers with these labels that are to have the rolled serial. */
+  percent: number;
+  /** Empty: all workers. */
+  labels: Record<string, string>;
+  /** Why the rollout is halted; empty: it is not. */
+  halted: string;
+  /** Why the last build failed, for one platform or for all; empty: it did not fail. */
+  trouble: string;
+  /** Queues with a rule that names it. The runtime `default` is for all other queues, too. */
+  queues: string[];
+  /** Workers that are to have it. */
+  workers: number;
+  ready: number;
+  preparing: number;
+  failed: number;
+  /** Workers for whose platform nothing is built. */
+  missing: number;
+  /** Whether it is built again when central's versions have changed. */
+  follow: boolean;
+  /** Central's versions at the newest build: `airflow`, `task_sdk`, `provider`. */
+  built_with: Record<string, string>;
+  updated_at: string;
+  updated_by: string;
+}
+
+/** The tree of one serial for one platform. */
+export interface RuntimeEdition {
+  serial: number;
+  platform: string;
+  tree: string;
+  files: number;
+  bytes: number;
+  published_at: string;
+  /** Workers that have it ready. */
+  ready: number;
+  /** Open jobs that run in it. */
+  jobs: number;
+}
+
+/** One worker and the runtime that it is to have. */
+export interface RuntimeWorker {
+  worker: string;
+  platform: string;
+  /** The serial that it is to have; null: no serial is for its platform. */
+  serial: number | null;
+  /** `ready`, `preparing`, `failed`; `waiting`: it has not begun; `missing`: nothing is built for its platform. */
+  phase: string;
+  /** All serials that it has ready. */
+  ready_serials: number[];
+  /** Empty until it is ready. */
+  airflow: string;
+  task_sdk: string;
+  python: string;
+  /** Progress, or why it is not usable and what to do. */
+  detail: string;
+}
+
+export interface RuntimeDetails {
+  about: Runtime;
+  requirements: string;
+  env: Record<string, string>;
+  /** For which the recipe builds it. */
+  wanted_platforms: string[];
+  build_sdists: boolean;
+  /** The newest serial first. */
+  editions: RuntimeEdition[];
+  /** Those that do not have it ready come first; not all of a large fleet. */
+  workers: RuntimeWorker[];
 }
 
 export interface AuditEntry {

@@ -1,8 +1,8 @@
-/** Coloured badges for a worker's presence and a job's state. */
+/** Coloured badges for a worker's presence, a job's state and a runtime's phase. */
 
 import { Badge } from "@chakra-ui/react";
 import type { Job, JobState, Presence } from "../types";
-import { words, type TaskState } from "../words";
+import { words, type TaskState, type Words } from "../words";
 
 const PRESENCES: Record<Presence, string> = { online: "success", silent: "up_for_retry", offline: "removed", never_connected: "removed", gone: "removed" };
 const STATES: Record<JobState, string> = {
@@ -15,12 +15,26 @@ const STATES: Record<JobState, string> = {
   revoked: "removed",
 };
 
+type Phase = keyof Words["phase"];
+const PHASES: Record<Phase, string> = { ready: "success", preparing: "running", waiting: "queued", failed: "failed", missing: "up_for_retry" };
+
 export function PresenceBadge({ presence }: { presence: Presence }) {
   return (
     <Badge colorPalette={PRESENCES[presence]} whiteSpace="normal">
       {words().presence[presence]}
     </Badge>
   );
+}
+
+/** How far a worker is with a runtime. Phases that this version of the dashboard does not know are shown as they are. */
+export function PhaseBadge({ phase, count }: { phase: string; count?: number }) {
+  const { phase: phases, phaseCount } = words();
+  const name = isPhase(phase) ? phases[phase] : phase;
+  return <Badge colorPalette={isPhase(phase) ? PHASES[phase] : "removed"}>{count === undefined ? name : phaseCount(count, name)}</Badge>;
+}
+
+function isPhase(phase: string): phase is Phase {
+  return Object.hasOwn(PHASES, phase);
 }
 
 /** A job's state. A job succeeds even if it delivers a task's failure: then the badge shows the task's state. */

@@ -1,4 +1,4 @@
-/** Names of code: the tree and version of a bundle, and the command that publishes it. */
+/** Names of code: the tree and version of a bundle, and the commands that publish a bundle and build a runtime. */
 
 import { Code, Text } from "@chakra-ui/react";
 import { shellWord, shortDigest } from "../format";
@@ -26,4 +26,8 @@ export function VersionName({ version }: { version: string }) {
 
 export function PublishCommand({ bundle }: { bundle: string }) {
   return <Code>{`airflow remote publish ${shellWord(bundle)}`}</Code>;
+}
+
+export function BuildCommand({ runtime }: { runtime: string }) {
+  return <Code>{`airflow remote runtimes build ${shellWord(runtime)}`}</Code>;
 }

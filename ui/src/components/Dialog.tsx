@@ -5,6 +5,7 @@ import { useState, type ReactNode } from "react";
 import { asProblem, type Problem } from "../api";
 import { words } from "../words";
 import { ErrorNotice } from "./Notices";
+import { Select } from "./Select";
 
 interface DialogFrameProps {
   title: string;
@@ -45,11 +46,30 @@ export function TextField({ label, value, onChange }: { label: string; value: st
   );
 }
 
+interface SelectFieldProps {
+  label: string;
+  value: string;
+  choices: Readonly<Record<string, string>>;
+  onChange: (value: string) => void;
+}
+
+/** A choice from a few values, with its label above it. */
+export function SelectField({ label, ...select }: SelectFieldProps) {
+  return (
+    <Field.Root>
+      <Field.Label>{label}</Field.Label>
+      <Select label={label} {...select} />
+    </Field.Root>
+  );
+}
+
 export interface DialogField<Name extends string> {
   name: Name;
   label: string;
   /** The initial text; absent: empty. */
   value?: string;
+  /** The label of each value that can be chosen; absent: any text can be typed. */
+  choices?: Readonly<Record<string, string>>;
 }
 
 interface DialogProps<Name extends string> {
@@ -97,9 +117,10 @@ export function Dialog<Name extends string>({ title, explanation, fields, isDest
     >
       <VStack align="stretch" gap="3">
         <Text>{explanation}</Text>
-        {fields.map(({ name, label }) => (
-          <TextField key={name} label={label} onChange={(value) => setTexts({ ...texts, [name]: value })} value={texts[name]} />
-        ))}
+        {fields.map(({ name, label, choices }) => {
+          const common = { label, onChange: (value: string) => setTexts({ ...texts, [name]: value }), value: texts[name] };
+          return choices ? <SelectField choices={choices} key={name} {...common} /> : <TextField key={name} {...common} />;
+        })}
         <ErrorNotice problem={problem} />
       </VStack>
     </DialogFrame>

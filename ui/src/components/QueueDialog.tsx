@@ -1,22 +1,19 @@
 /** One queue's rules and policy: what its jobs may use, by kind. Users with the right to manage workers can change them. */
 
-import { Badge, Box, Button, CloseButton, DataList, HStack, Text, VStack } from "@chakra-ui/react";
+import { Badge, Button, CloseButton, DataList, HStack, Text, VStack } from "@chakra-ui/react";
 import { useState } from "react";
-import { act, asProblem, path, Problem, read } from "../api";
+import { act, asProblem, path, read, type Problem } from "../api";
 import { KINDS, type Kind, type Listed, type Policy, type Queue } from "../types";
 import { useLive } from "../useLive";
 import { words } from "../words";
 import { DialogFrame, TextField } from "./Dialog";
 import { ErrorNotice, Loading } from "./Notices";
+import { ALL_QUEUES, QueueRules } from "./QueueRules";
 import { Select } from "./Select";
-import { Duration } from "./Time";
-
-/** The name that means every queue. */
-export const ALL_QUEUES = "*";
 
 interface QueueDialogProps {
   name: string;
-  /** Its row in the list; undefined for all queues together. */
+  /** Its row in the list; undefined: it has no jobs, workers or rules. */
   queue: Queue | undefined;
   mayManage: boolean;
   onDone: () => void;
@@ -46,16 +43,7 @@ export function QueueDialog({ name, queue, mayManage, onDone, onClose }: QueueDi
   return (
     <DialogFrame onClose={onClose} title={policyOf(name)}>
       <VStack align="stretch" gap="4">
-        {name === ALL_QUEUES ? null : (
-          <Rules
-            key={queue?.lost_after_s}
-            lostAfterS={queue?.lost_after_s ?? null}
-            mayManage={mayManage}
-            onSet={(rules) => change("PUT", path("queues", name, "rules"), rules)}
-            onUnset={() => change("DELETE", path("queues", name, "rules"))}
-            onInvalid={setProblem}
-          />
-        )}
+        <QueueRules mayManage={mayManage} name={name} onChange={change} onInvalid={setProblem} queue={queue} />
         <Text>{name === ALL_QUEUES ? explanations.policyOfAll : explanations.policy}</Text>
         {policies.value ? (
           <>
@@ -82,48 +70,6 @@ export function QueueDialog({ name, queue, mayManage, onDone, onClose }: QueueDi
         <ErrorNotice problem={problem ?? policies.problem} />
       </VStack>
     </DialogFrame>
-  );
-}
-
-interface RulesProps {
-  lostAfterS: number | null;
-  mayManage: boolean;
-  onSet: (rules: { lost_after_s: number }) => Promise<boolean>;
-  onUnset: () => Promise<boolean>;
-  onInvalid: (problem: Problem) => void;
-}
-
-function Rules({ lostAfterS, mayManage, onSet, onUnset, onInvalid }: RulesProps) {
-  const [typed, setTyped] = useState(lostAfterS === null ? "" : String(lostAfterS));
-  const { actions, prompts, explanations, fields, notes, invalidInput } = words();
-  if (!mayManage) {
-    return (
-      <HStack>
-        <Text fontWeight="bold">{fields.lostAfter}</Text>
-        {lostAfterS === null ? <Text>{notes.configured}</Text> : <Duration seconds={lostAfterS} />}
-      </HStack>
-    );
-  }
-  function set(): void {
-    const seconds = Number(typed);
-    if (seconds > 0) void onSet({ lost_after_s: seconds });
-    else onInvalid(new Problem(invalidInput.lostAfter, 0, "invalid"));
-  }
-  return (
-    <Box>
-      <Text mb="2">{explanations.lostAfter}</Text>
-      <HStack align="end">
-        <TextField label={prompts.lostAfter} onChange={setTyped} value={typed} />
-        <Button onClick={set} size="sm" variant="outline">
-          {actions.setRules}
-        </Button>
-        {lostAfterS === null ? null : (
-          <Button onClick={() => void onUnset()} size="sm" variant="outline">
-            {actions.unsetRules}
-          </Button>
-        )}
-      </HStack>
-    </Box>
   );
 }
 

@@ -6,7 +6,8 @@ import { FilterBar } from "../components/Filters";
 import { Grid, type Column } from "../components/Grid";
 import { HistoryChart, useHistory } from "../components/HistoryChart";
 import { ListOrEmpty } from "../components/ListOrEmpty";
-import { ALL_QUEUES, QueueDialog } from "../components/QueueDialog";
+import { QueueDialog } from "../components/QueueDialog";
+import { ALL_QUEUES } from "../components/QueueRules";
 import { Duration, RelativeTime } from "../components/Time";
 import type { Listed, Me, Policy, Queue } from "../types";
 import { useAddress } from "../useAddress";
@@ -88,7 +89,7 @@ export function Queues({ me }: { me: Me | undefined }) {
           </Button>
         ))}
       </FilterBar>
-      <ListOrEmpty empty={notes.noQueues} problem={live.problem} rows={live.value?.items}>
+      <ListOrEmpty empty={notes.noQueues} problem={live.problem} rows={live.value?.items.filter(({ queue }) => queue !== ALL_QUEUES)}>
         {(rows) => <Grid columns={columns} keyOf={(queue) => queue.queue} label={words().tabs.queues} rows={rows} />}
       </ListOrEmpty>
       {about ? (

@@ -1,4 +1,4 @@
-/** One worker: its facts, usage, jobs, log and audit, and the actions on it. */
+/** One worker: its facts, runtimes, usage, jobs, log and audit, and the actions on it. */
 
 import { Box, Button, Heading, HStack, Text, VStack } from "@chakra-ui/react";
 import type { ReactNode } from "react";
@@ -7,6 +7,7 @@ import { AccessTable, AuditTable } from "../components/AuditTables";
 import { Actions } from "../components/Actions";
 import { PresenceBadge } from "../components/Badges";
 import { Facts, type Fact } from "../components/Facts";
+import { HeldRuntimes } from "../components/HeldRuntimes";
 import { HistoryChart, useHistory } from "../components/HistoryChart";
 import { IntentStatus } from "../components/IntentStatus";
 import { JobTable } from "../components/JobTable";
@@ -50,6 +51,11 @@ export function WorkerPage({ name, me }: { name: string; me: Me | undefined }) {
             </>
           ) : null}
           <WorkerFacts worker={worker} />
+          {worker.runtimes.length ? (
+            <Section title={words().workerRuntimes}>
+              <HeldRuntimes runtimes={worker.runtimes} />
+            </Section>
+          ) : null}
           <Usage name={name} />
           <WorkerHistory worker={worker} />
         </>

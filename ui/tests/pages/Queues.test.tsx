@@ -2,9 +2,12 @@ import { screen, within } from "@testing-library/react";
 import { beforeEach, expect, test } from "vitest";
 import { Queues } from "../../src/pages/Queues";
 import { address, choose, click, dialog, fakeApi, fill, hasButton, pass, rows, show, installPageFakes } from "../support/page";
-import { makePolicy, makeQueue, MANAGER, VIEWER } from "../support/samples";
+import { makePolicy, makeQueue, makeRuntime, MANAGER, VIEWER } from "../support/samples";
 
 installPageFakes();
+
+const BUNDLES = /^Dag bundles of its jobs/;
+const RUNTIME = "Runtime (for workers that get it from central)";
 
 beforeEach(() => {
   fakeApi().list("queues", [makeQueue(), makeQueue({ queue: "ships/north", is_unserved: true, workers: 0, lost_after_s: 600, oldest_queued_at: null })]);
@@ -53,28 +56,28 @@ test("a queue that has only a policy has a button of its own", async () => {
 test("a viewer reads rules and policy and cannot change them", async () => {
   await show(<Queues me={VIEWER} />, "?about=default");
   const text = dialog().textContent;
-  for (const part of ["Lost after", "as configured", "denied", "plant_*", "Last changed by ann"]) expect(text).toContain(part);
+  for (const part of ["Lost after", "as configured", "Bundlesas for all queues", "Runtimedefault", "denied", "plant_*", "Last changed by ann"]) expect(text).toContain(part);
   expect(within(dialog()).getAllByRole("button").map((button) => button.textContent)).toEqual([""]); // Close
 });
 
 test("the rules of a queue are set and reset", async () => {
   fakeApi().on("PUT", "queues/default/rules", null, 204);
   await show(<Queues me={MANAGER} />, "?about=default");
-  expect(hasButton("Reset to default")).toBe(false);
+  expect(hasButton("Reset all rules")).toBe(false);
   await fill("Lost after (seconds)", "900", dialog());
   fakeApi().list("queues", [makeQueue({ lost_after_s: 900 })]);
-  await click("Set", dialog());
+  await click("Set rules", dialog());
   expect(fakeApi().changes()).toEqual([{ method: "PUT", path: "queues/default/rules", body: { lost_after_s: 900 } }]);
   await pass(100);
   fakeApi().on("DELETE", "queues/default/rules", null, 204);
-  await click("Reset to default", dialog());
+  await click("Reset all rules", dialog());
   expect(fakeApi().changes()[1]).toEqual({ method: "DELETE", path: "queues/default/rules", body: undefined });
 });
 
 test("a rule that is no number is not sent", async () => {
   await show(<Queues me={MANAGER} />, "?about=default");
   await fill("Lost after (seconds)", "soon", dialog());
-  await click("Set", dialog());
+  await click("Set rules", dialog());
   expect(screen.getByRole("alert").textContent).toBe("Enter a number of seconds, such as 600.");
   expect(fakeApi().changes()).toEqual([]);
 });
@@ -83,8 +86,62 @@ test("a name with a slash is encoded in the path", async () => {
   fakeApi().on("PUT", "queues/ships/north/rules", null, 204);
   await show(<Queues me={MANAGER} />, "?about=ships/north");
   expect(within(dialog()).getByLabelText<HTMLInputElement>("Lost after (seconds)").value).toBe("600");
-  await click("Set", dialog());
+  await fill("Lost after (seconds)", "700", dialog());
+  await click("Set rules", dialog());
+  expect(fakeApi().changes()).toEqual([{ method: "PUT", path: "queues/ships/north/rules", body: { lost_after_s: 700 } }]);
+});
+
+test("the bundles and the runtime of a queue are set, and only what was changed is sent", async () => {
+  fakeApi().list("queues", [makeQueue({ lost_after_s: 600 })]);
+  fakeApi().list("runtimes", [makeRuntime(), makeRuntime({ name: "torch" })]);
+  fakeApi().on("PUT", "queues/default/bundles", null, 204);
+  fakeApi().on("PUT", "queues/default/runtime", null, 204);
+  await show(<Queues me={MANAGER} />, "?about=default");
+  await fill(BUNDLES, " dags, plant-* ", dialog());
+  await choose(RUNTIME, "torch", dialog());
+  await click("Set rules", dialog());
+  expect(fakeApi().changes()).toEqual([
+    { method: "PUT", path: "queues/default/bundles", body: { bundles: ["dags", "plant-*"] } },
+    { method: "PUT", path: "queues/default/runtime", body: { runtime: "torch" } },
+  ]);
+});
+
+test("empty fields take the rules of bundles and runtime back", async () => {
+  fakeApi().list("queues", [makeQueue({ bundles: ["dags"], runtime: "torch" })]);
+  fakeApi().on("PUT", "queues/default/bundles", null, 204);
+  fakeApi().on("PUT", "queues/default/runtime", null, 204);
+  await show(<Queues me={MANAGER} />, "?about=default");
+  const runtime = within(dialog()).getByLabelText<HTMLSelectElement>(RUNTIME);
+  expect([...runtime.options].map((option) => option.text)).toEqual(["default", "torch"]);
+  expect(runtime.value).toBe("torch");
+  await fill(BUNDLES, "", dialog());
+  await choose(RUNTIME, "", dialog());
+  await click("Set rules", dialog());
+  expect(fakeApi().changes().map(({ body }) => body)).toEqual([{ bundles: null }, { runtime: null }]);
+});
+
+test("a refused rule stays in its field with the cause, and later ones are not sent", async () => {
+  fakeApi().list("runtimes", [makeRuntime({ name: "torch" })]);
+  fakeApi().refuse("PUT", "queues/default/bundles", 403, "the queue also belongs to another team");
+  await show(<Queues me={MANAGER} />, "?about=default");
+  await fill(BUNDLES, "plant-*", dialog());
+  await choose(RUNTIME, "torch", dialog());
+  await click("Set rules", dialog());
+  expect(screen.getByRole("alert").textContent).toBe("the queue also belongs to another team");
+  expect(within(dialog()).getByLabelText<HTMLInputElement>(BUNDLES).value).toBe("plant-*");
   expect(fakeApi().changes()).toHaveLength(1);
+});
+
+test("for all queues only the bundles can be set", async () => {
+  fakeApi().list("queues", [makeQueue(), makeQueue({ queue: "*", bundles: ["dags"] })]);
+  fakeApi().on("PUT", "queues/*/bundles", null, 204);
+  await show(<Queues me={MANAGER} />, "?about=*");
+  expect(rows().map(([queue]) => queue)).toEqual(["default"]);
+  expect(within(dialog()).queryByLabelText(RUNTIME)).toBeNull();
+  expect(within(dialog()).getByLabelText<HTMLInputElement>(BUNDLES).value).toBe("dags");
+  await fill(BUNDLES, "dags, plant-*", dialog());
+  await click("Set rules", dialog());
+  expect(fakeApi().changes()).toEqual([{ method: "PUT", path: "queues/*/bundles", body: { bundles: ["dags", "plant-*"] } }]);
 });
 
 test("names are allowed by kind and removed again", async () => {

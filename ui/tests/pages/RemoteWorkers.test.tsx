@@ -2,7 +2,7 @@ import { fireEvent, screen } from "@testing-library/react";
 import { beforeEach, expect, test } from "vitest";
 import { RemoteWorkers } from "../../src/RemoteWorkers";
 import { address, fakeApi, pass, show, installPageFakes } from "../support/page";
-import { makeBundleDetails, makeCount, makeQueue, makeWorker, MANAGER, VIEWER } from "../support/samples";
+import { makeBundleDetails, makeCount, makeQueue, makeRuntimeDetails, makeWorker, MANAGER, VIEWER } from "../support/samples";
 
 installPageFakes();
 
@@ -24,7 +24,7 @@ async function open(tab: string): Promise<void> {
 
 test("a manager has all tabs, and the fleet is the first", async () => {
   await show(<RemoteWorkers />);
-  expect(screen.getAllByRole("tab").map((tab) => tab.textContent)).toEqual(["Fleet", "Queues", "Jobs", "Bundles", "Enrolment", "Audit"]);
+  expect(screen.getAllByRole("tab").map((tab) => tab.textContent)).toEqual(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes", "Enrolment", "Audit"]);
   expect(selectedTab()).toBe("Fleet");
   expect(screen.getByRole("button", { name: "oven-1" })).toBeDefined();
 });
@@ -32,7 +32,7 @@ test("a manager has all tabs, and the fleet is the first", async () => {
 test("a viewer has no tabs for managers, even by their address", async () => {
   fakeApi().on("GET", "me", VIEWER);
   await show(<RemoteWorkers />, "?tab=audit");
-  expect(screen.getAllByRole("tab").map((tab) => tab.textContent)).toEqual(["Fleet", "Queues", "Jobs", "Bundles"]);
+  expect(screen.getAllByRole("tab").map((tab) => tab.textContent)).toEqual(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes"]);
   expect(selectedTab()).toBe("Fleet");
   expect(fakeApi().to("GET", "audit")).toEqual([]);
 });
@@ -40,13 +40,14 @@ test("a viewer has no tabs for managers, even by their address", async () => {
 test("while it is unknown who the user is, no managers' tab is shown", async () => {
   fakeApi().refuse("GET", "me", 503, "busy");
   await show(<RemoteWorkers />);
-  expect(screen.getAllByRole("tab")).toHaveLength(4);
+  expect(screen.getAllByRole("tab")).toHaveLength(5);
 });
 
 test.each([
   ["Queues", "queues", "ovens"],
   ["Jobs", "jobs", "No job matches."],
   ["Bundles", "bundles", "airflow remote publish NAME"],
+  ["Runtimes", "runtimes", "airflow remote runtimes build default"],
   ["Enrolment", "tokens", "There is no enrolment token."],
   ["Audit", "audit", "No matching audit entries."],
 ])("the tab %s is in the address and shows its list", async (name, tab, text) => {
@@ -75,4 +76,12 @@ test("a bundle in the address shows its page in place of the list", async () => 
   await show(<RemoteWorkers />, "?tab=bundles&bundle=dags");
   expect(screen.getByRole("heading", { name: "dags" })).toBeDefined();
   expect(fakeApi().to("GET", "bundles")).toEqual([]);
+});
+
+test("a runtime in the address shows its page in place of the list", async () => {
+  fakeApi().on("GET", "runtimes/default", makeRuntimeDetails());
+  await show(<RemoteWorkers />, "?tab=runtimes&runtime=default");
+  expect(screen.getByRole("heading", { name: "default" })).toBeDefined();
+  expect(screen.getByRole("button", { name: "Roll out" })).toBeDefined();
+  expect(fakeApi().to("GET", "runtimes")).toEqual([]);
 });

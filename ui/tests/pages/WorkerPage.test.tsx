@@ -2,7 +2,7 @@ import { fireEvent, screen } from "@testing-library/react";
 import { beforeEach, expect, test } from "vitest";
 import { WorkerPage } from "../../src/pages/WorkerPage";
 import type { Worker } from "../../src/types";
-import { address, choose, click, dialog, fakeApi, fill, hasButton, pass, show, installPageFakes } from "../support/page";
+import { address, choose, click, dialog, fakeApi, fill, hasButton, pass, rows, show, installPageFakes } from "../support/page";
 import { makeAccess, makeEntry, makeJob, makeWorker, MANAGER, VIEWER } from "../support/samples";
 
 installPageFakes();
@@ -56,6 +56,28 @@ test("a worker that cannot run tasks says why", async () => {
   serve({ unfit: "its runtime lacks apache-airflow-task-sdk", alarm: "copied" });
   await show(<WorkerPage me={VIEWER} name="oven-1" />);
   expect(facts()).toMatchObject({ "Cannot run tasks": "its runtime lacks apache-airflow-task-sdk", Alarm: "copied" });
+});
+
+test("its runtimes from central are listed, and each opens its page", async () => {
+  const versions = { airflow: "3.3.2", task_sdk: "1.3.2", python: "3.11.9" };
+  serve({
+    runtimes: [
+      { name: "default", serial: 3, phase: "preparing", airflow: "", task_sdk: "", python: "", detail: "fetching 43 %" },
+      { name: "default", serial: 2, phase: "ready", ...versions, detail: "" },
+    ],
+  });
+  await show(<WorkerPage me={VIEWER} name="oven-1" />, "?worker=oven-1");
+  expect(rows()).toEqual([
+    ["default", "3", "preparing", "", "fetching 43 %"],
+    ["default", "2", "ready", "Airflow 3.3.2, Task SDK 1.3.2, Python 3.11.9", ""],
+  ]);
+  await click("default", document.querySelector<HTMLElement>("tbody tr") ?? document.body);
+  expect(address()).toEqual({ tab: "runtimes", runtime: "default" });
+});
+
+test("a worker with the runtime of its site has no such list", async () => {
+  await show(<WorkerPage me={VIEWER} name="oven-1" />);
+  expect(screen.queryByText("Runtimes from central")).toBeNull();
 });
 
 test("the usage of its machine is shown while the worker reports it", async () => {

@@ -1,6 +1,6 @@
 /** Complete answers of the REST API, each with what a test changes. */
 
-import type { Access, AuditEntry, Bundle, BundleDetails, Edition, FleetCount, Job, Me, Policy, Queue, Summary, Token, Worker } from "../../src/types";
+import type { Access, AuditEntry, Bundle, BundleDetails, Edition, FleetCount, Job, Me, Policy, Queue, Runtime, RuntimeDetails, RuntimeEdition, RuntimeWorker, Summary, Token, Worker } from "../../src/types";
 
 export const MANAGER: Me = { name: "op", may_manage: true };
 export const VIEWER: Me = { name: "viewer", may_manage: false };
@@ -35,6 +35,7 @@ export function makeWorker(changes: Partial<Worker> = {}): Worker {
     alarm: "",
     unfit: "",
     runtime: {},
+    runtimes: [],
     clock_off_s: null,
     facts: { version: "1.2.0", hostname: "kiel-7", os: "Linux", arch: "x86_64", python: "3.12" },
     usage: null,
@@ -85,6 +86,8 @@ export function makeQueue(changes: Partial<Queue> = {}): Queue {
     wait_p50_s: 1.5,
     wait_p95_s: 90,
     lost_after_s: null,
+    bundles: null,
+    runtime: null,
     ...changes,
   };
 }
@@ -128,6 +131,72 @@ export function makeEdition(changes: Partial<Edition> = {}): Edition {
 
 export function makeBundleDetails(changes: Partial<BundleDetails> = {}): BundleDetails {
   return { about: makeBundle(), editions: [makeEdition()], holders: [{ worker: "oven-1", tree: TREES[0], is_newest: true }], ...changes };
+}
+
+export function makeRuntime(changes: Partial<Runtime> = {}): Runtime {
+  return {
+    name: "default",
+    serial: 2,
+    previous: 1,
+    built: 2,
+    percent: 100,
+    labels: {},
+    halted: "",
+    trouble: "",
+    queues: [],
+    workers: 3,
+    ready: 3,
+    preparing: 0,
+    failed: 0,
+    missing: 0,
+    follow: true,
+    built_with: { airflow: "3.3.2", task_sdk: "1.3.2", provider: "1.2.0" },
+    updated_at: "2026-01-01T11:00:00Z",
+    updated_by: "ann",
+    ...changes,
+  };
+}
+
+export function makeRuntimeEdition(changes: Partial<RuntimeEdition> = {}): RuntimeEdition {
+  return {
+    serial: 2,
+    platform: "cp311-linux-gnu-x86_64",
+    tree: TREES[0],
+    files: 3555,
+    bytes: 81_000_000,
+    published_at: "2026-01-01T11:00:00Z",
+    ready: 3,
+    jobs: 0,
+    ...changes,
+  };
+}
+
+export function makeRuntimeWorker(changes: Partial<RuntimeWorker> = {}): RuntimeWorker {
+  return {
+    worker: "oven-1",
+    platform: "cp311-linux-gnu-x86_64",
+    serial: 2,
+    phase: "ready",
+    ready_serials: [1, 2],
+    airflow: "3.3.2",
+    task_sdk: "1.3.2",
+    python: "3.11.9",
+    detail: "",
+    ...changes,
+  };
+}
+
+export function makeRuntimeDetails(changes: Partial<RuntimeDetails> = {}): RuntimeDetails {
+  return {
+    about: makeRuntime(),
+    requirements: "",
+    env: {},
+    wanted_platforms: [],
+    build_sdists: false,
+    editions: [makeRuntimeEdition(), makeRuntimeEdition({ serial: 1, tree: TREES[1], ready: 1, published_at: "2026-01-01T10:00:00Z" })],
+    workers: [makeRuntimeWorker()],
+    ...changes,
+  };
 }
 
 export function makePolicy(changes: Partial<Policy> = {}): Policy {

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from testkit.ledger import record_statements, enlist, queued, running  # isort: skip
-from testkit import code  # isort: skip
+from testkit import code, runtimes as runtimes_built  # isort: skip
 
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.ui_v1 import pulse
-from airflow_remote_provider.ledger import bundles, workers
+from airflow_remote_provider.ledger import bundles, rollouts, runtimes, workers
 from airflow_remote_provider.ledger.views.pulse import Pulse, Subject, take_pulse
 from fastapi import FastAPI
 from sqlalchemy import Engine
@@ -42,7 +42,7 @@ def test_a_change_is_sent_while_the_stream_lasts(users: Users) -> None:
     assert pulse.EVERY_S <= 1, "the delay that users see"
     first, everything, *later = _events(answer.text)
     assert first == ("beat", "")
-    assert everything == ("changed", "accesses audit bundles jobs workers"), "a new client reads everything again"
+    assert everything == ("changed", "accesses audit bundles jobs runtimes workers"), "a new client reads everything again"
     assert ("changed", "jobs") in later
 
 
@@ -81,6 +81,25 @@ def test_a_pulse_distinguishes_subjects(database: Engine) -> None:
     with compat.transaction() as session:
         workers.set_intent(session, worker.name, IntentMode.PAUSE, by="ann")
     assert changed(before) == {Subject.WORKERS, Subject.AUDIT}
+
+
+def test_a_pulse_has_builds_rollouts_and_troubles_of_runtimes(database: Engine) -> None:
+    def marks() -> tuple[object, ...]:
+        with Session(database) as session:
+            return take_pulse(session)[Subject.RUNTIMES]
+
+    before = marks()
+    runtimes_built.build()
+    built = marks()
+    assert built != before
+    runtimes_built.build()
+    with compat.transaction() as session:
+        rollouts.roll(session, "default", by="ann")
+    rolled = marks()
+    assert rolled != built
+    with compat.transaction() as session:
+        runtimes.note_trouble(session, "default", "no wheel for musl")
+    assert marks() != rolled
 
 
 def test_a_pulse_has_requests_trees_and_troubles_of_bundles_but_not_each_scan(database: Engine) -> None:

@@ -36,7 +36,7 @@ async def live(
     request: Request,
     lasts_s: Annotated[float, Query(ge=1, le=LONGEST_S, description="duration of the stream in seconds")] = LONGEST_S,
 ) -> StreamingResponse:
-    """Server-sent events: `changed` names what changed (workers, jobs, audit, accesses, bundles), `beat` means no change."""
+    """Server-sent events. `changed` names what changed (workers, jobs, audit, accesses, bundles, runtimes); `beat`: no change."""
     await caller.require_read()
     watch: Watch = request.app.state.watch
     watch.check_room(caller.name)

@@ -11,7 +11,7 @@ from airflow_remote_protocol.states import JobState
 from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from airflow_remote_provider.models import Access, AuditEntry, BundleRow, Edition, Job, Worker
+from airflow_remote_provider.models import Access, AuditEntry, BundleRow, Edition, Job, RuntimeRow, Worker
 
 
 class Subject(str, Enum):
@@ -23,6 +23,8 @@ class Subject(str, Enum):
     ACCESSES = "accesses"
     BUNDLES = "bundles"
     """Trees, requests, troubles and wanted versions of Dag bundles; not scans that find no change, which occur all the time."""
+    RUNTIMES = "runtimes"
+    """Builds, rollouts and troubles of runtimes from central; not what workers have of them, which is part of workers."""
 
 
 MARKS: Mapping[Subject, tuple[InstrumentedAttribute[datetime | None] | InstrumentedAttribute[datetime], ...]] = {
@@ -31,6 +33,7 @@ MARKS: Mapping[Subject, tuple[InstrumentedAttribute[datetime | None] | Instrumen
     Subject.AUDIT: (AuditEntry.at,),
     Subject.ACCESSES: (Access.at,),
     Subject.BUNDLES: (BundleRow.published_at, BundleRow.wanted_at),
+    Subject.RUNTIMES: (RuntimeRow.updated_at,),
 }
 
 Pulse = Mapping[Subject, tuple[object, ...]]
@@ -46,8 +49,9 @@ def take_pulse(session: Session) -> Pulse:
         (subject, select(func.max(column)).scalar_subquery()) for subject, columns in MARKS.items() for column in columns
     ]
     marks.append((Subject.JOBS, offered.scalar_subquery()))
-    # The end of a request or of a trouble leaves no time. The table of bundles has a row for each, so counting it is cheap.
+    # The end of a request or of a trouble leaves no time. These tables have a row for each bundle or runtime: counting is cheap.
     counts = (func.count(BundleRow.wanted_at), func.count(func.nullif(BundleRow.trouble, "")), func.max(Edition.id))
     marks += [(Subject.BUNDLES, select(count).scalar_subquery()) for count in counts]
+    marks.append((Subject.RUNTIMES, select(func.count(func.nullif(RuntimeRow.trouble, ""))).scalar_subquery()))
     found = session.execute(select(*(mark for _, mark in marks))).one()
     return {subject: tuple(value for (of, _), value in zip(marks, found, strict=True) if of is subject) for subject in Subject}

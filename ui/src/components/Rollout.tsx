@@ -1,0 +1,123 @@
+/** Actions on a runtime's rollout: widen it, roll back, halt, resume. A dialog asks for confirmation first. */
+
+import { Button, HStack } from "@chakra-ui/react";
+import { useState } from "react";
+import { act, path, Problem } from "../api";
+import { labelsIn, pairs, relative } from "../format";
+import type { Runtime, RuntimeDetails, RuntimeEdition } from "../types";
+import { useNow } from "../useNow";
+import { words } from "../words";
+import { Dialog, type DialogField } from "./Dialog";
+
+const ACTIONS = ["roll", "rollBack", "halt", "resume"] as const;
+export type RolloutAction = (typeof ACTIONS)[number];
+
+type Texts = Record<"percent" | "labels" | "serial" | "reason", string>;
+
+/** Return the actions that the API would not refuse. */
+export function possible(details: RuntimeDetails): RolloutAction[] {
+  const { about } = details;
+  const isPossible: Record<RolloutAction, boolean> = {
+    roll: about.built > 0 && !(about.halted && about.serial === about.built),
+    rollBack: earlier(details).length > 0,
+    halt: about.previous > 0 && !about.halted,
+    resume: about.halted !== "",
+  };
+  return ACTIONS.filter((action) => isPossible[action]);
+}
+
+/** Return what the API is to be asked for; throw a problem that says what to type if a text is not valid. */
+export function requestOf(action: RolloutAction, texts: Texts): { verb: string; body?: object } {
+  const { invalidInput } = words();
+  switch (action) {
+    case "roll": {
+      const percent = Number(/^\s*(\d+)\s*%?\s*$/.exec(texts.percent)?.[1] ?? NaN);
+      if (!(percent <= 100)) throw new Problem(invalidInput.percent, 0, "invalid");
+      const labels = labelsIn(texts.labels);
+      if (!labels) throw new Problem(invalidInput.labels, 0, "invalid");
+      return { verb: "roll", body: { percent, labels } };
+    }
+    case "rollBack":
+      return { verb: "roll", body: { percent: 100, labels: {}, to: Number(texts.serial) } };
+    case "halt":
+      return { verb: "halt", body: { reason: texts.reason } };
+    case "resume":
+      return { verb: "resume" };
+  }
+}
+
+export function Rollout({ details, onDone }: { details: RuntimeDetails; onDone: () => void }) {
+  const [pending, setPending] = useState<RolloutAction>();
+  const now = useNow();
+  const { actions, confirm } = words();
+  const { about } = details;
+
+  async function apply(action: RolloutAction, texts: Texts): Promise<void> {
+    const { verb, body } = requestOf(action, texts);
+    await act<Runtime>("POST", path("runtimes", about.name, verb), body);
+    onDone();
+  }
+
+  return (
+    <HStack gap="2" wrap="wrap">
+      {possible(details).map((action) => (
+        <Button key={action} onClick={() => setPending(action)} size="xs" variant="outline">
+          {actions[action]}
+        </Button>
+      ))}
+      {pending ? (
+        <Dialog
+          explanation={explain(pending, about)}
+          fields={fieldsOf(pending, details, now)}
+          onClose={() => setPending(undefined)}
+          onConfirm={(texts) => apply(pending, texts)}
+          title={confirm(actions[pending], [about.name])}
+        />
+      ) : null}
+    </HStack>
+  );
+}
+
+function explain(action: RolloutAction, { serial, built }: Runtime): string {
+  const { explanations } = words();
+  switch (action) {
+    case "roll":
+      return explanations.roll(built);
+    case "rollBack":
+      return explanations.rollBack;
+    case "halt":
+      return explanations.halt(serial);
+    case "resume":
+      return explanations.resume(serial);
+  }
+}
+
+function fieldsOf(action: RolloutAction, details: RuntimeDetails, now: number): DialogField<keyof Texts>[] {
+  const { prompts, publishedSerial } = words();
+  const { about } = details;
+  switch (action) {
+    case "roll": {
+      // The current share of a rollout that has begun; a new build has none.
+      const isBegun = about.serial === about.built;
+      return [
+        { name: "percent", label: prompts.percent, value: String(isBegun ? about.percent : 100) },
+        { name: "labels", label: prompts.rollLabels, value: isBegun ? pairs(about.labels).join(", ") : "" },
+      ];
+    }
+    case "rollBack": {
+      const editions = earlier(details);
+      const choices = Object.fromEntries(editions.map((one) => [one.serial, publishedSerial(one.serial, relative(one.published_at, now))]));
+      const first = editions.find((one) => one.serial === about.previous) ?? editions[0];
+      return [{ name: "serial", label: prompts.serial, value: String(first?.serial ?? ""), choices }];
+    }
+    case "halt":
+      return [{ name: "reason", label: prompts.haltReason }];
+    case "resume":
+      return [];
+  }
+}
+
+/** Return one edition of each serial before the rolled one, the newest first. */
+function earlier({ about, editions }: RuntimeDetails): RuntimeEdition[] {
+  return editions.filter((one, at) => one.serial < about.serial && editions.findIndex(({ serial }) => serial === one.serial) === at);
+}
