@@ -14,7 +14,7 @@ setup: ## create or update the environments
 	@scripts/environments
 
 demo: ## run central, one worker and an example Dag on this computer (ONCE=1: run it once and exit)
-	@scripts/environments dev $(CENTRAL) worker $(RUNTIME) ui
+	@scripts/environments dev $(CENTRAL) worker ui
 	@exec .work/$(CENTRAL)/bin/python -m demo $(if $(ONCE),--once)
 
 check: ## check style, types, imports, documents, and their agreement with the code

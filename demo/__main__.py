@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from testkit.processes import wait_until
 from testkit.servers.airflow import RUN_ENDED, Airflow
 from testkit.worker import Worker
 
@@ -27,6 +28,9 @@ HOME = ROOT / ".work/demo"
 DAG = "remote_demo"
 REMOTE = "RemoteExecutor"
 WORKER = "demo-worker"
+BUILD_WITHIN_S = 900
+"""The build may download 30 MB from a package index."""
+RUNTIME_WITHIN_S = 300
 MUST_FAIL = "take_too_long"
 
 
@@ -51,12 +55,17 @@ def main() -> int:
         say("an administrator creates an enrolment token:  airflow remote enrol create --queues default")
         token = central.enrolment_token(queues="default", name_pattern="demo-*")
 
-        # The worker has no Dag files: it fetches them from central.
-        worker = Worker(HOME / "worker", name=WORKER, central=central.url, token=token)
+        say("an administrator builds what tasks need:       airflow remote runtimes build default")
+        say(central.cli("remote", "runtimes", "build", "default", timeout_s=BUILD_WITHIN_S).strip().splitlines()[-1])
+
+        # The worker has no Dag files and no runtime: it fetches both from central.
+        worker = Worker(HOME / "worker", name=WORKER, central=central.url, token=token, has_runtime=False)
         say(f"at the site:  airflow-remote-worker join {central.url} --token … --name {WORKER}")
         worker.join()
         say("              airflow-remote-worker run")
         worker.start()
+        wait_until(lambda: worker.status()["free_slots"], timeout_s=RUNTIME_WITHIN_S, what="the worker's runtime is ready")
+        say("the worker has fetched its runtime, and a test task has run in it")
 
         run_id = central.trigger(DAG, {"greeting": "Good morning"})
         say(f"Dag {DAG}, run {run_id}")
