@@ -3,7 +3,7 @@
     make bench ONLY=travel
 
 Starts a Postgres, one Airflow with all its processes, and workers behind a proxy that slows traffic down and counts its bytes.
-The bundle has 2,000 modules (17 MB) and a Dag. The last line is one JSON object. Takes about five minutes.
+The bundle has 2,000 modules (17 MB) and a Dag. The last line is one JSON object. Takes about twelve minutes.
 
 | figure | meaning |
 |---|---|
@@ -18,6 +18,10 @@ The bundle has 2,000 modules (17 MB) and a Dag. The last line is one JSON object
 | `bundle_warm_requests` | requests for code when a task starts whose code is here |
 | `bundle_warm_ms` | the check of 2,000 files that are here (at most once a minute) |
 | `start_pushed_ms`, `start_placed_ms` | from the offer to the start of a no-op task, with code of central or of the site |
+| `runtime_build_s` | build the default runtime for one platform, store and publish it |
+| `runtime_ready_s` | from the start of a worker without a runtime until its runtime has passed the canary |
+| `runtime_cold_mb`, `runtime_patch_mb` | bytes on the wire for it, and for the next patch of Airflow |
+| `empty_machine_to_first_task_…_mbit_s` | seconds from `join` to the first task's end, with neither runtime nor Dag files, by line |
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bench import travel_runtimes
 from testkit.network.fault_proxy import FaultProxy
 from testkit.servers.airflow import Airflow
 from testkit.servers.postgres import PostgresServer
@@ -87,11 +92,19 @@ class Bench:
         self.proxy = stack.enter_context(FaultProxy(self.central.url))
         self._stack = stack
 
-    def add_worker(self, name: str, *, queue: str, bundles: dict[str, Path] | None = None) -> Worker:
+    def add_worker(
+        self,
+        name: str,
+        *,
+        queue: str,
+        bundles: dict[str, Path] | None = None,
+        has_runtime: bool = True,
+        starts: bool = True,
+    ) -> Worker:
         token = self.central.enrolment_token(queues=queue, name_pattern=name)
-        worker = Worker(HOME / name, name=name, central=self.proxy.url, token=token, bundles=bundles)
+        worker = Worker(HOME / name, name=name, central=self.proxy.url, token=token, bundles=bundles, has_runtime=has_runtime)
         self._stack.callback(worker.stop)
-        return worker.start()
+        return worker.start() if starts else worker
 
     def change_one(self, number: int) -> int:
         """Replace a module by another text; return its bytes."""
@@ -99,10 +112,10 @@ class Bench:
         (self.dags / f"library/module_{number:04}.py").write_text(text)
         return len(text)
 
-    def start_s(self, queue: str) -> float:
+    def start_s(self, queue: str, *, timeout_s: float = 180) -> float:
         """Run a no-op task; return the seconds from its offer to its start."""
         run = self.central.trigger(f"travel_{queue}")
-        assert self.central.wait_for_run(f"travel_{queue}", run, timeout_s=180) == "success"
+        assert self.central.wait_for_run(f"travel_{queue}", run, timeout_s=timeout_s) == "success"
         (job,) = self.central.jobs(run)
         offered, accepted = (_moment(job[name]) for name in ("offered_at", "accepted_at"))
         return (accepted - offered).total_seconds()
@@ -172,6 +185,8 @@ def measure(bench: Bench) -> dict[str, float]:
         bench.proxy.slow(**SLOW)
         figures["bundle_cold_2000_slow_s"] = bench.start_s("pushed")
         bench.proxy.heal()
+    say("runtimes")
+    figures |= travel_runtimes.measure(bench)
     return {name: round(value, 3) for name, value in figures.items()}
 
 

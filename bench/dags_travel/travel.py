@@ -1,4 +1,4 @@
-"""A no-op task: `pushed` on a worker that fetches code from central, `placed` on one that has the files."""
+"""A no-op task: `placed` on a worker that has the files, the others on workers that fetch code, and `bare…` also their runtime."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def add(queue: str) -> None:
     travel()
 
 
-for queue in ("pushed", "placed"):
+for queue in ("pushed", "placed", "bare", "bare_100", "bare_10", "bare_1"):
     add(queue)
