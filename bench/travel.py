@@ -21,7 +21,7 @@ The bundle has 2,000 modules (17 MB) and a Dag. The last line is one JSON object
 | `runtime_build_s` | build the default runtime for one platform, store and publish it |
 | `runtime_ready_s` | from the start of a worker without a runtime until its runtime has passed the canary |
 | `runtime_cold_mb`, `runtime_patch_mb` | bytes on the wire for it, and for the next patch of Airflow |
-| `empty_machine_to_first_task_…_mbit_s` | seconds from `join` to the first task's end, with neither runtime nor Dag files, by line |
+| `empty_machine_to_first_task_…_mbit_s` | seconds from `join` to the first task's end, without runtime and Dag files, by line |
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A no-op task: `placed` on a worker that has the files, the others on workers that fetch code, and `bare…` also their runtime."""
+"""A no-op task: `placed` on a worker that has the files, the others on workers that fetch code, `bare…` also their runtime."""
 
 from __future__ import annotations
 

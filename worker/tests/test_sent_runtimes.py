@@ -17,7 +17,7 @@ from airflow_remote_protocol.messages import JobKind, RuntimePhase, RuntimeRef
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker import daemon as daemon_module
 from airflow_remote_worker.code import bundles, interpreter
-from airflow_remote_worker.config import RuntimeConfig
+from airflow_remote_worker.config import Config, RuntimeConfig
 from airflow_remote_worker.jobs import launcher
 from airflow_remote_worker.jobs import runtimes as runtimes_module
 from airflow_remote_worker.local import job_files
@@ -97,7 +97,7 @@ def test_a_machine_without_a_runtime_runs_jobs_in_central_s(central: FakeCentral
     assert central.inventory("w1") == [], "a runtime is no code of a bundle"
     session = central.worker("w1").session
     assert session is not None
-    assert session.facts.platform == interpreter.find(RuntimeConfig()).platform != ""
+    assert session.facts.platform == interpreter.find(Config(state=Path("state"))).platform != ""
 
 
 def test_without_any_runtime_the_status_names_the_remedy_and_no_job_is_taken(central: FakeCentral, bare: RunningWorker) -> None:

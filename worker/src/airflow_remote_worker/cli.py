@@ -88,7 +88,7 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
             else:
                 return _fail(f"{state.root} is already worker {present.name} of {present.central}; leave first, or use --force")
         settings = _settings_to_store(arguments, config)
-        link, interpreter = _link(network, token), find(config.runtime)
+        link, interpreter = _link(network, token), find(config)
         enrolment = Enrolment(name=config.name or default_name(), facts=facts(interpreter.platform), queues=queues)
         try:
             enrolled = _call(link, lambda: link.enrol(enrolment))

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from airflow_remote_protocol.addresses import BadAddress, parse_address
@@ -73,6 +73,14 @@ class AcceptConfig(Section, frozen=True, kw_only=True):
     """The same for queues."""
 
 
+class UpdateConfig(Section, frozen=True, kw_only=True):
+    """What this worker lets central replace on this machine."""
+
+    accept: Literal["", "central", "off"] = ""
+    """Whether the worker uses runtimes that central sends: `central` or `off`. Unset: `central`, but `off` if tasks run as
+    another user: the process that starts them is part of the runtime, and runs as the worker's user."""
+
+
 class QueueConfig(Section, frozen=True, kw_only=True):
     """Settings that apply to the jobs of one queue."""
 
@@ -118,6 +126,7 @@ class Config(Section, frozen=True, kw_only=True):
     bundles: dict[str, BundleConfig] = {}
     code: CodeConfig = CodeConfig()
     accept: AcceptConfig = AcceptConfig()
+    update: UpdateConfig = UpdateConfig()
     ca_file: Path | None = None
     """PEM file with the certificate authorities to trust instead of the system's."""
     client_cert: Path | None = None
@@ -149,6 +158,18 @@ class Config(Section, frozen=True, kw_only=True):
     def has_other_users(self) -> bool:
         """Whether tasks of some queue run as another user."""
         return bool(self.run_as_user or any(queue.run_as_user for queue in self.queues.values()))
+
+    @property
+    def refuses_runtimes(self) -> str:
+        """Why this worker uses no runtime that central sends; empty: it uses them."""
+        if self.update.accept == "off":
+            return "update.accept is off"
+        if not self.update.accept and self.has_other_users:
+            return (
+                "run_as_user is set, and the process that starts a task would be central's code under the worker's own user; to "
+                "allow that, set update.accept = 'central'"
+            )
+        return ""
 
     @property
     def shares_state(self) -> bool:

@@ -233,7 +233,7 @@ class Daemon:
             Limits(total=int(config.code.total_mb * 1_000_000), least_free=int(config.min_free_mb * 1_000_000)),
             clock,
         )
-        self.base = find(config.runtime)
+        self.base = find(config)
         self.runtimes = self._make_runtimes(config, state, clock)
         self.task_settings = TaskSettingsKeeper(state.task_settings_path, self.runtimes.use_task_settings)
         self.report_runtime = RuntimeLoop(self.link, clock, self.runtimes.report)

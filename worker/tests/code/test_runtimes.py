@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from airflow_remote_worker.code.interpreter import Interpreter, find
 from airflow_remote_worker.code.runtimes import CannotMake, Environments, console_scripts, environment_of, script_for
-from airflow_remote_worker.config import RuntimeConfig
+from airflow_remote_worker.config import Config
 from airflow_remote_worker.state import files
 
 DIGEST = "a" * 64
@@ -18,7 +18,7 @@ DIGEST = "a" * 64
 
 @pytest.fixture
 def base() -> Interpreter:
-    return find(RuntimeConfig())
+    return find(Config(state=Path("state")))
 
 
 @pytest.fixture

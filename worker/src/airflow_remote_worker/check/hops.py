@@ -99,7 +99,7 @@ def check_settings(config: Config) -> list[Hop]:
     """Return what tasks need on this machine, besides a runtime that can be started (see :func:`_check_runtime`)."""
     hops = []
     if config.runtime.python is None:
-        found = find(config.runtime)
+        found = find(config)
         text = f"central sends the runtimes of tasks, for the platform {found.platform}; they are made from {found.python}"
         hops.append(Hop("runtime", ok=not found.trouble, text=found.trouble or text))
     if not config.bundles:

@@ -15,7 +15,7 @@ from typing import Any
 from airflow_remote_protocol.platforms import BadPlatform, Platform, normal_processor
 
 from airflow_remote_worker import system
-from airflow_remote_worker.config import RuntimeConfig
+from airflow_remote_worker.config import Config
 from airflow_remote_worker.local import interpreter
 
 ASK_WITHIN_S = 60.0
@@ -39,18 +39,22 @@ class Interpreter:
     """Why it can't be used; empty: it can, or the site has installed a runtime itself."""
 
 
-def find(config: RuntimeConfig) -> Interpreter:
+def find(config: Config) -> Interpreter:
     """Return the interpreter for runtimes from central. Asks `runtime.interpreter`, if set, in a child."""
-    if config.python is not None:
-        return Interpreter(config.python)
-    python = config.interpreter or Path(sys.executable)
+    own, named = config.runtime.python, config.runtime.interpreter
+    if own is not None:
+        return Interpreter(own)
+    python = named or Path(sys.executable)
+    if refused := config.refuses_runtimes:
+        remedy = "or set runtime.python to an environment with the Airflow Task SDK"
+        return Interpreter(python, trouble=f"this worker uses no runtime from central: {refused}; {remedy}")
     remedy = (
         "set runtime.interpreter to a CPython of 3.10 or newer, or runtime.python to an environment with the Airflow Task SDK"
     )
     if not system.CAN_FORK:
         return Interpreter(python, trouble=f"this system can't use runtimes from central; {remedy.partition(', or ')[2]}")
     try:
-        found = interpreter.describe() if config.interpreter is None else _ask(python)
+        found = interpreter.describe() if named is None else _ask(python)
         python = Path(found["base"])
         if not python.is_file():
             raise ValueError("it does not exist any more")
