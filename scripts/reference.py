@@ -116,6 +116,9 @@ def _kind(annotation: str) -> str:
         return "number above 0"
     if annotation == "tuple[str, ...]":
         return "list of texts"
+    if annotation.startswith("Literal["):
+        words = [word for word in ast.literal_eval(annotation.removeprefix("Literal")) if word]
+        return " or ".join(f"`{word}`" for word in words)
     core = annotation.removeprefix("Annotated[").partition(",")[0].partition(" |")[0].rstrip("]")
     return KINDS[core]
 
