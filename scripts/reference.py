@@ -102,7 +102,7 @@ def _settings(section: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple
         follows = tree.body[at + 1] if at + 1 < len(tree.body) else None
         text = ""
         if isinstance(follows, ast.Expr) and isinstance(follows.value, ast.Constant) and isinstance(follows.value.value, str):
-            text = inspect.cleandoc(follows.value.value)
+            text = " ".join(inspect.cleandoc(follows.value.value).split())
         if not text:
             raise SystemExit(f"config.py: {section.__name__}.{statement.target.id} has no docstring; the reference needs it")
         if annotation.startswith("dict"):
