@@ -23,6 +23,7 @@ from airflow_remote_protocol.messages import (
     EventKind,
     Facts,
     HeldJob,
+    HeldRuntime,
     Intent,
     IntentMode,
     Inventory,
@@ -42,6 +43,9 @@ from airflow_remote_protocol.messages import (
     Report,
     Runtime,
     RuntimeNoted,
+    RuntimePhase,
+    RuntimeRef,
+    Runtimes,
     Session,
     SessionRequest,
     Stop,
@@ -65,6 +69,9 @@ HELD = HeldJob(job_id="job", epoch=2, phase=JobPhase.RUNNING)
 WORKLOAD = TaskWorkload(ti={"id": "ti", "extra": [None, 1.5]}, dag_rel_path="a/dag.py", bundle=Bundle(name="dags", version="abc"))
 
 TREE = TreeRef(digest="0f" * 32, files=2000, bytes=17_000_000)
+
+RUNTIME = RuntimeRef("default", 3, TREE)
+HELD_RUNTIME = HeldRuntime(TREE.digest, RuntimePhase.READY, "3.3.2", "1.3.2", "3.11.7")
 
 EXAMPLES: list[Message] = [
     Facts(hostname="ship-7", os="Linux", arch="aarch64", python="3.12.1", version="0.1.0"),
@@ -127,7 +134,10 @@ EXAMPLES: list[Message] = [
     Runtime(airflow="3.3.2", task_sdk="1.3.2", python="3.11.7"),
     RuntimeNoted(trouble="its runtime has the Task SDK 1.2.0"),
     TREE,
-    Inventory(trees=[TREE.digest]),
+    RUNTIME,
+    Runtimes(revision="r1", wanted=[RUNTIME], kept=["1a" * 32]),
+    HELD_RUNTIME,
+    Inventory(trees=[TREE.digest], runtimes=[HELD_RUNTIME]),
     BlobsWanted(blobs=["ab" * 32], lzma=False),
     Pong(name="ship-7", time=1_800_000_000.0),
 ]
