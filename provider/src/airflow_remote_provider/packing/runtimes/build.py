@@ -220,6 +220,7 @@ class Builder:
         for left in reversed(range(TRIES)):
             stored: list[Made] = []
             for one, state in made:
+                self._report(f"{one.platform}: packing and storing the files that central lacks")
                 files, size = self._storing.store(one.tree, state)
                 stored.append(replace(one, stored_files=files, stored_bytes=size))
                 self._report(describe(stored[-1]))
