@@ -38,27 +38,31 @@ DAGS_OF_REDUNDANT = ("answers", "long", "long_names", "routed", "shared")
 SHARED = ("pushing", "impatient", "redundant", "central")
 """The fixtures of deployments that several files share, in the order in which they are used."""
 
+GROUPS = {
+    "pushing": ("code/",),
+    "impatient": (
+        "faults/test_outages.py",
+        "faults/test_clocks.py",
+        "faults/test_lost_replies.py",
+        "faults/test_restarts_of_worker.py",
+        "faults/test_restarts_of_central.py",
+        "faults/test_fairness.py",
+    ),
+    "redundant": (
+        "test_schedulers.py",
+        "test_api_servers.py",
+        "test_limits.py",
+        "test_answers.py",
+        "test_long_names.py",
+    ),
+}
+"""Files that run in one process, so that the deployment with that name starts once. Those of `central` are half of all tests: each
+of its processes has one."""
+
 NEEDED = pytest.StashKey[frozenset[str]]()
 """The deployments of :data:`SHARED` that the file of a test needs."""
 
 NewWorker = Callable[..., Worker]
-
-
-@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
-def pytest_group_items(items: list[pytest.Item]) -> None:
-    """Note which deployments each file needs, and group the tests for pytest-xdist (`--dist loadgroup`).
-
-    The files of a group run in one process, so that its deployment starts once. The files of `central` are half of all tests, so
-    each is a group of its own.
-    """
-    needed: defaultdict[Path, set[str]] = defaultdict(set)
-    ours = [item for item in items if isinstance(item, pytest.Function) and HERE in item.path.parents]
-    for item in ours:
-        needed[item.path] |= {*SHARED} & {*item.fixturenames}
-    for item in ours:
-        item.stash[NEEDED] = frozenset(needed[item.path])
-        others = sorted(needed[item.path] - {"central"})
-        item.add_marker(pytest.mark.xdist_group(others[0] if others else str(item.path.relative_to(HERE))))
 
 
 @pytest.hookimpl(trylast=True)
@@ -68,9 +72,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytest-xdist keeps this order with `--no-loadscope-reorder`.
     """
     ours = [item for item in items if isinstance(item, pytest.Function) and HERE in item.path.parents]
+    needed: defaultdict[Path, set[str]] = defaultdict(set)
+    for item in ours:
+        needed[item.path] |= {*SHARED} & {*item.fixturenames}
+    for path, names in needed.items():
+        place = path.relative_to(HERE).as_posix()
+        expected = next((name for name in GROUPS if name in names), place)
+        if group_of(place) != expected:
+            raise pytest.UsageError(f"e2e/conftest.py: GROUPS has {place} in {group_of(place)!r}; its tests need {expected!r}")
+    for item in ours:
+        item.stash[NEEDED] = frozenset(needed[item.path])
     tests = Counter(item.path for item in ours)
     others = [item for item in items if NEEDED not in item.stash]
     items[:] = others + sorted(ours, key=lambda item: (_place(item.stash[NEEDED]), -tests[item.path], item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each group of files to one process. Called in the process that collects no tests."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByGroup(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.split("::", 1)[0].removeprefix("e2e/"))
+
+    return ByGroup(config, log)
+
+
+def group_of(place: str) -> str:
+    """Return the name in :data:`GROUPS` of a file below this directory, or the file itself."""
+    return next((name for name, places in GROUPS.items() if place.startswith(places)), place)
 
 
 def _place(needed: frozenset[str]) -> tuple[int, int]:
