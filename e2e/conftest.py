@@ -56,8 +56,8 @@ GROUPS = {
         "test_long_names.py",
     ),
 }
-"""Files that run in one process, so that the deployment with that name starts once. Those of `central` are half of all tests: each
-of its processes has one."""
+"""Files that run in one process, so that the deployment with that name starts once. Half of all tests need only `central`, and
+run in each process."""
 
 NEEDED = pytest.StashKey[frozenset[str]]()
 """The deployments of :data:`SHARED` that the file of a test needs."""
