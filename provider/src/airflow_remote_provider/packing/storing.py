@@ -180,7 +180,7 @@ class LowPriorityThreads:
     def _serve(self) -> None:
         if sys.platform == "linux":  # elsewhere priorities are those of processes
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10))
         while True:
             work, done = self._work.get()
             try:
