@@ -155,7 +155,7 @@ class Following:
         )
         self._child = child
         with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
+            os.setpriority(os.PRIO_PROCESS, child.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICE))
         timer = threading.Timer(self._longest_build_s, _end, (child,))
         timer.daemon = True
         timer.start()
