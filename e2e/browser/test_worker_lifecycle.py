@@ -62,7 +62,7 @@ def test_a_worker_that_joined_and_never_ran_is_never_connected(
 def test_a_rebuilt_worker_replaces_the_old_one(central: Airflow, rebuilt_worker: Worker, open_page: OpenPage) -> None:
     token = central.remote_cli("enrol", "create", "--replaces", NAME)["token"]
     before = central.query("SELECT id FROM remote_worker WHERE name = :name", name=NAME)
-    shutil.copytree(rebuilt_worker.state, kept := rebuilt_worker.directory / "kept")
+    shutil.copy(rebuilt_worker.state / "credential.json", kept := rebuilt_worker.directory / "kept.json")
     for file in rebuilt_worker.state.iterdir():
         if file.name != "worker.toml":
             shutil.rmtree(file) if file.is_dir() else file.unlink()
@@ -73,7 +73,7 @@ def test_a_rebuilt_worker_replaces_the_old_one(central: Airflow, rebuilt_worker:
     assert "serving" in str(rebuilt_worker.status())
     # The restored old credential has no access any more.
     old = Worker(rebuilt_worker.directory / "old", name=NAME, central=central.url, token="", bundles={})
-    shutil.copy(kept / "credential.json", old.state / "credential.json")
+    shutil.copy(kept, old.state / "credential.json")
     output = old.run("check", may_fail=True)
     assert "join" in output and "credential" in output, output
 
