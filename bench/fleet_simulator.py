@@ -116,7 +116,9 @@ class SimulatedWorker:
             instance_id=self._instance,
             boot_id=str(uuid.uuid4()),
             protocol=PROTOCOL_VERSION,
-            capabilities=[capability.value for capability in Capability if capability is not Capability.RUNTIMES],
+            capabilities=[
+                capability.value for capability in Capability if capability not in (Capability.RUNTIMES, Capability.RELEASES)
+            ],
             slots=4,
             facts=Facts(hostname="simulated"),
         )

@@ -23,6 +23,7 @@ from airflow_remote_protocol.messages import (
     EventKind,
     Facts,
     HeldJob,
+    HeldRelease,
     HeldRuntime,
     Intent,
     IntentMode,
@@ -40,6 +41,7 @@ from airflow_remote_protocol.messages import (
     Poll,
     PollReply,
     Pong,
+    ReleasePhase,
     Report,
     Runtime,
     RuntimeNoted,
@@ -48,6 +50,7 @@ from airflow_remote_protocol.messages import (
     Runtimes,
     Session,
     SessionRequest,
+    Statements,
     Stop,
     StopReason,
     TaskSettings,
@@ -57,6 +60,7 @@ from airflow_remote_protocol.messages import (
     TriggerWorkload,
     Usage,
     UsageNoted,
+    WantedRelease,
 )
 
 INTENT = Intent(mode=IntentMode.SERVE, revision=1, slots=4, reason="night shift")
@@ -72,6 +76,7 @@ TREE = TreeRef(digest="0f" * 32, files=2000, bytes=17_000_000)
 
 RUNTIME = RuntimeRef("default", 3, TREE)
 HELD_RUNTIME = HeldRuntime(TREE.digest, RuntimePhase.READY, "3.3.2", "1.3.2", "3.11.7")
+HELD_RELEASE = HeldRelease(serial=3, tree=TREE.digest, phase=ReleasePhase.FAILED, detail="it can't be imported")
 
 EXAMPLES: list[Message] = [
     Facts(hostname="ship-7", os="Linux", arch="aarch64", python="3.12.1", version="0.1.0"),
@@ -137,7 +142,15 @@ EXAMPLES: list[Message] = [
     RUNTIME,
     Runtimes(revision="r1", wanted=[RUNTIME], kept=["1a" * 32]),
     HELD_RUNTIME,
-    Inventory(trees=[TREE.digest], runtimes=[HELD_RUNTIME]),
+    HELD_RELEASE,
+    Inventory(
+        trees=[TREE.digest],
+        runtimes=[HELD_RUNTIME],
+        release=HELD_RELEASE,
+        running="2b" * 32,
+    ),
+    WantedRelease(version="0.2.0", serial=3, tree=TREE),
+    Statements(envelopes=['{"payload": ""}']),
     BlobsWanted(blobs=["ab" * 32], lzma=False),
     Pong(name="ship-7", time=1_800_000_000.0),
 ]

@@ -42,6 +42,8 @@ class Facts(Message, frozen=True):
     version: Annotated[str, msgspec.Meta(max_length=50)] = ""
     platform: Annotated[str, msgspec.Meta(max_length=100)] = ""
     """Of the interpreter that runtimes from central would use (:mod:`.platforms`); empty: it takes none."""
+    release_platform: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    """Of the interpreter that runs the worker itself; empty: it takes no releases from central."""
 
 
 class Enrolment(Message, frozen=True):
@@ -211,6 +213,19 @@ class Runtimes(Message, frozen=True):
     """Trees of earlier runtimes that the worker keeps if it has them, for a rollback or until a wanted one is ready."""
 
 
+Version = Annotated[str, msgspec.Meta(max_length=50)]
+
+
+class WantedRelease(Message, frozen=True):
+    """The release of the worker's own software that it should run. Its tree may be fetched while it is named here."""
+
+    version: Version
+    """Version of the package `airflow-remote-worker`."""
+    serial: Annotated[int, msgspec.Meta(ge=1)]
+    """Rises with each release that central rolls out, also with a rollback to an older version."""
+    tree: TreeRef
+
+
 class Session(Message, frozen=True):
     """Answer to `session`."""
 
@@ -237,6 +252,8 @@ class Session(Message, frozen=True):
     """None: central sends no settings; the worker keeps those that it has."""
     runtimes: Runtimes | None = None
     """None: without the capability `runtimes`."""
+    release: WantedRelease | None = None
+    """None: central has no release for this worker (capability `releases`), which keeps the one that it runs."""
 
 
 class JobKind(str, Enum):
@@ -344,6 +361,8 @@ class Poll(Message, frozen=True):
     """Revision of the worker's task settings; empty: it has no settings. None: it does not support them."""
     runtimes_revision: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     """Revision of the list of runtimes that the worker has; empty: it has no list. None: it takes none from central."""
+    release_serial: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Serial of the release that central named last; 0: it named none. None: the worker takes none from central."""
 
 
 class PollReply(Message, frozen=True):
@@ -361,6 +380,8 @@ class PollReply(Message, frozen=True):
     """Only when their revision differs from the poll's. They do not end a poll early. They apply to the offers in this reply."""
     runtimes: Runtimes | None = None
     """Only when their revision differs from the poll's, which ends a poll early."""
+    release: WantedRelease | None = None
+    """Only when its serial differs from the poll's, which ends a poll early."""
 
 
 class Decline(Message, frozen=True):
@@ -515,9 +536,6 @@ class UsageNoted(Message, frozen=True):
     """When to report again; the interval grows with the number of workers that report."""
 
 
-Version = Annotated[str, msgspec.Meta(max_length=50)]
-
-
 class Runtime(Message, frozen=True):
     """`POST runtime`: the runtime of the worker's tasks, and whether it can host them. Sent when it is known and when it changes.
 
@@ -566,6 +584,31 @@ class HeldRuntime(Message, frozen=True):
     """Progress (`code 43 %`), or why it failed and what to do."""
 
 
+class ReleasePhase(str, Enum):
+    """What a worker has done about the release that central named."""
+
+    PREPARING = "preparing"
+    """It is fetched, made and tested; the worker still runs another."""
+    TRYING = "trying"
+    """The worker runs it, and has not proven yet that it works."""
+    RUNNING = "running"
+    """The worker runs it, and has opened a session and had an answer to a poll with it."""
+    FAILED = "failed"
+    """The worker runs the one before, and does not try this serial again."""
+    REFUSED = "refused"
+    """The site's settings or signatures don't allow it."""
+
+
+class HeldRelease(Message, frozen=True):
+    """A release of the worker, at a worker."""
+
+    serial: Annotated[int, msgspec.Meta(ge=0)]
+    tree: Digest
+    phase: ReleasePhase
+    detail: ShortText = ""
+    """Progress (`code 43 %`), or why it failed or is refused and what to do."""
+
+
 class Inventory(Message, frozen=True):
     """`POST inventory`: the trees that the worker holds. Sent when they change.
 
@@ -576,6 +619,10 @@ class Inventory(Message, frozen=True):
     """Of bundles (capability `bundles`), the most recently used first. Shown to users; nothing relies on it."""
     runtimes: Annotated[list[HeldRuntime], msgspec.Meta(max_length=MAX_RUNTIMES)] = []
     """Capability `runtimes`."""
+    release: HeldRelease | None = None
+    """The release that central named (capability `releases`); None: it named none."""
+    running: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+    """Tree of the release that the worker runs; empty: the one that the site has installed."""
 
 
 class BlobsWanted(Message, frozen=True):
@@ -584,6 +631,18 @@ class BlobsWanted(Message, frozen=True):
     blobs: Annotated[list[Digest], msgspec.Meta(min_length=1, max_length=MAX_BLOBS_WANTED)]
     lzma: bool = True
     """Whether the worker can decode LZMA."""
+
+
+MAX_STATEMENTS = 10
+MAX_STATEMENT = 8192
+"""Characters."""
+
+
+class Statements(Message, frozen=True):
+    """Answer to `GET trees/{digest}/statements`: what the owners of keys have signed about a tree."""
+
+    envelopes: Annotated[list[Annotated[str, msgspec.Meta(max_length=MAX_STATEMENT)]], msgspec.Meta(max_length=MAX_STATEMENTS)]
+    """Each an in-toto statement in a DSSE envelope, as JSON."""
 
 
 class Pong(Message, frozen=True):

@@ -52,6 +52,8 @@ class Capability(str, Enum):
     """The worker fetches the code of jobs from central (`GET trees/{digest}/pack`)."""
     RUNTIMES = "runtimes"
     """The worker fetches the runtimes of its tasks from central, makes them ready and reports them (`POST inventory`)."""
+    RELEASES = "releases"
+    """The worker fetches releases of its own software from central, and changes to them (`POST inventory`)."""
 
 
 class VersionMismatch(ValueError):
