@@ -332,6 +332,20 @@ def test_a_runtime_for_another_python_is_refused_with_the_reason(central: FakeCe
     assert found.detail.startswith("it was built for Python 3.9, and ")
 
 
+def test_a_runtime_that_the_site_does_not_accept_is_not_fetched(
+    central: FakeCentral, bare: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(tree: str, kind: str, serial: int) -> str:
+        return f"the {kind} {serial} has no signature" if tree == ref.tree.digest else ""
+
+    monkeypatch.setattr(daemon_module, "accept_all", refuse)
+    ref = roll(central)
+    bare.start()
+    eventually(lambda: held(central).get(ref.tree.digest) is RuntimePhase.FAILED)
+    assert [one.detail for one in central.runtimes("w1")] == ["the runtime 1 has no signature"]
+    assert not central.requests_to("/pack")
+
+
 def test_settings_of_central_reach_the_jobs_of_every_runtime(central: FakeCentral, bare: RunningWorker) -> None:
     central.set_task_settings({"core.default_timezone": "Europe/Berlin"})
     roll(central)

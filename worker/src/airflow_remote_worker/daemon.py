@@ -61,6 +61,7 @@ from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, system
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, describe_clock_offset
+from airflow_remote_worker.code.acceptance import Check, accept_all
 from airflow_remote_worker.code.bundles import BundleCode, Limits
 from airflow_remote_worker.code.fetch import Incoming, PackFetcher
 from airflow_remote_worker.code.interpreter import find
@@ -233,6 +234,7 @@ class Daemon:
             Limits(total=int(config.code.total_mb * 1_000_000), least_free=int(config.min_free_mb * 1_000_000)),
             clock,
         )
+        self._check_tree: Check = accept_all
         self.base = find(config)
         self.runtimes = self._make_runtimes(config, state, clock)
         self.task_settings = TaskSettingsKeeper(state.task_settings_path, self.runtimes.use_task_settings)
@@ -326,6 +328,7 @@ class Daemon:
             site_env=config.runtime.env,
             root=state.runtimes,
             clock=clock,
+            check=self._check_tree,
         )
 
     def _wire_triggers(self) -> None:

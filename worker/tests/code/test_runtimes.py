@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from airflow_remote_worker.code.interpreter import Interpreter, find
-from airflow_remote_worker.code.runtimes import CannotMake, Environments, console_scripts, environment_of, script_for
+from airflow_remote_worker.code.runtimes import CannotMake, Environments, environment_of
+from airflow_remote_worker.code.venvs import console_scripts
 from airflow_remote_worker.config import Config
 from airflow_remote_worker.state import files
 
@@ -57,16 +57,6 @@ def test_its_programs_start_in_it_and_unsafe_names_are_left_out(environments: En
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("ran\n", 3)
     assert [name for name, _, _ in console_scripts(tree / "site-packages")] == ["a-program"]
-
-
-def test_a_program_in_a_long_path_starts_too(tmp_path: Path) -> None:
-    directory = tmp_path / "with space" / ("x" * 120)
-    directory.mkdir(parents=True)
-    (directory / "python").symlink_to(sys.executable)
-    program = directory / "program"
-    program.write_text(script_for(directory / "python", "json", "dumps.__name__.upper"))
-    program.chmod(0o755)
-    assert subprocess.run([program], capture_output=True, check=False, text=True).stderr.strip() == "DUMPS"
 
 
 def test_it_is_found_again_in_the_same_boot_with_the_same_interpreter_only(

@@ -11,16 +11,14 @@ The name of a directory is the digest of the runtime's tree (:mod:`.trees`). The
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -29,17 +27,14 @@ from airflow_remote_protocol.trees import DIGEST
 
 from airflow_remote_worker import system
 from airflow_remote_worker.code.interpreter import Interpreter
+from airflow_remote_worker.code.venvs import make_programs, make_venv
 from airflow_remote_worker.errors import Damaged
 from airflow_remote_worker.state import files
 
 COMPILE_WITHIN_S = 3600.0
 """At the lowest priority, on a small and busy board. Without bytecode, jobs start more slowly but run."""
 LOOK_EVERY_S = 0.1
-LONGEST_SHEBANG = 127
-"""Bytes; older kernels cut a longer line."""
 COMPILE = "import compileall, os, sys; os.umask(0o022); compileall.compile_dir(sys.argv[1], quiet=2, workers=1)"
-SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")
-ENTRY_POINT = re.compile(r"([A-Za-z_][\w.]*)\s*:\s*([A-Za-z_][\w.]*)\s*(\[.*\])?\Z")
 
 
 class CannotMake(Exception):
@@ -121,7 +116,8 @@ class Environments:
         path = self._path(digest)
         _set_aside(path)
         try:
-            self._make_venv(path / "venv", tree / "site-packages")
+            make_venv(path / "venv", tree / "site-packages", self.base)
+            make_programs(path / "venv", tree / "site-packages")
             _open_to_all(path)
             ready = Ready(str(self.base.python), self.base.minor, self._boot, str(self._root))
             files.store(path / "ready.json", ready)
@@ -129,24 +125,6 @@ class Environments:
             _remove(path)
             raise
         return ready
-
-    def _make_venv(self, venv: Path, packages: Path) -> None:
-        # By hand: `venv` needs a process that takes longer than all else here, and systems ship it in a package of its own.
-        site = venv / "lib" / f"python{self.base.minor}" / "site-packages"
-        site.mkdir(mode=0o755, parents=True)
-        (venv / "bin").mkdir(mode=0o755)
-        (venv / "bin" / "python").symlink_to(self.base.python)
-        for name in ("python3", f"python{self.base.minor}"):
-            (venv / "bin" / name).symlink_to("python")
-        home = f"home = {self.base.python.parent}\ninclude-system-site-packages = false\nversion = {self.base.minor}\n"
-        (venv / "pyvenv.cfg").write_text(home, encoding="utf-8")
-        # addsitedir() also follows the .pth files of packages. Escaped: the encoding of this file depends on the system.
-        (site / "airflow_remote_runtime.pth").write_text(f"import site; site.addsitedir({str(packages)!a})\n", encoding="ascii")
-        for name, module, function in console_scripts(packages):
-            path = venv / "bin" / name
-            if not path.exists():
-                path.write_text(script_for(venv / "bin" / "python", module, function), encoding="utf-8")
-                path.chmod(0o700)
 
     def compile(self, digest: str, tree: Path, *, stop: Callable[[], bool] = lambda: False) -> bool:
         """Make the bytecode of all files in *tree* at the lowest priority; return whether that succeeded.
@@ -233,31 +211,6 @@ def environment_of(tree: Path, site: Mapping[str, str]) -> dict[str, str]:
     if (tree / "config").is_dir():
         env["PYTHONPATH"] = os.pathsep.join(part for part in (env.get("PYTHONPATH", ""), str(tree / "config")) if part)
     return env
-
-
-def console_scripts(packages: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield name, module and function of each program that the packages in a directory install."""
-    for path in sorted(packages.glob("*.dist-info/entry_points.txt")):
-        parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
-        parser.optionxform = str  # type: ignore[assignment,method-assign]
-        try:
-            parser.read_string(path.read_text(encoding="utf-8"))
-        except (configparser.Error, UnicodeDecodeError):
-            continue  # the package has no programs that anybody could start
-        for name, target in parser.items("console_scripts") if parser.has_section("console_scripts") else ():
-            found = ENTRY_POINT.match(target.strip())
-            if found and SCRIPT_NAME.match(name):
-                yield name, found[1], found[2]
-
-
-def script_for(python: Path, module: str, function: str) -> str:
-    """Return a program that calls *function* of *module* with the interpreter *python*."""
-    shebang = f"#!{python}\n"
-    if " " in str(python) or len(os.fsencode(shebang)) > LONGEST_SHEBANG:
-        # The shell executes the second line; Python sees a text.
-        shebang = f"#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n"
-    first = function.partition(".")[0]
-    return f"{shebang}import sys\nfrom {module} import {first}\nif __name__ == '__main__':\n    sys.exit({function}())\n"
 
 
 def _open_to_all(path: Path) -> None:

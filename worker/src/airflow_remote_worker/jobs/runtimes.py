@@ -13,10 +13,9 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -27,17 +26,19 @@ from airflow_remote_protocol.messages import (
     Offer,
     Runtime,
     RuntimePhase,
-    RuntimeRef,
     Runtimes,
 )
 
 from airflow_remote_worker.clock import Backoff, Clock
+from airflow_remote_worker.code.acceptance import RUNTIME, Check, accept_all
 from airflow_remote_worker.code.bundles import BundleCode, CodeUnavailable, Origin
 from airflow_remote_worker.code.runtimes import CannotMake, Environments, Ready, environment_of
 from airflow_remote_worker.daemon_thread import run_in_daemon_thread
+from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.jobs.launcher import Launcher
 from airflow_remote_worker.jobs.process import CannotHost
 from airflow_remote_worker.jobs.runtime import RuntimeKeeper
+from airflow_remote_worker.jobs.sent_runtime import Place, SentRuntime
 from airflow_remote_worker.jobs.site import RuntimeGone
 from airflow_remote_worker.lease import Lease
 from airflow_remote_worker.local.job_files import CanaryResult
@@ -53,48 +54,8 @@ RETRY_FLOOR_S = 5.0
 RETRY_CEILING_S = 600.0
 
 
-class Place(NamedTuple):
-    """Where a runtime's processes write: its zygote's log, and the directory of its canary."""
-
-    zygote_log: Path
-    canary: Path
-
-
 MakeLauncher = Callable[[Path, dict[str, str], Path], Launcher]
 """From interpreter, environment variables of tasks, and the zygote's log."""
-
-
-@dataclass(eq=False)
-class _Sent:
-    """A runtime that is wanted, or still serves until its successor is ready."""
-
-    ref: RuntimeRef
-    phase: RuntimePhase = RuntimePhase.PREPARING
-    detail: str = ""
-    """What is being done, or what is wrong."""
-    launcher: Launcher | None = None
-    keeper: RuntimeKeeper | None = None
-    tested: anyio.Event = field(default_factory=anyio.Event)
-    """The first canary has ended."""
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-
-    @property
-    def digest(self) -> str:
-        return self.ref.tree.digest
-
-    @property
-    def text(self) -> str:
-        return f"{self.ref.name} {self.ref.serial}"
-
-    def held(self) -> HeldRuntime:
-        found = self.keeper.found if self.keeper else None
-        if self.keeper is None or found is None:
-            return HeldRuntime(self.digest, self.phase, detail=self.detail[:MAX_SHORT_TEXT])
-        if found.trouble:
-            return HeldRuntime(self.digest, RuntimePhase.FAILED, detail=found.trouble[:MAX_SHORT_TEXT])
-        # Jobs that fail before they begin may have another cause than the runtime: not failed, but not ready either.
-        phase = RuntimePhase.PREPARING if self.keeper.doubt else RuntimePhase.READY
-        return HeldRuntime(self.digest, phase, found.airflow, found.task_sdk, found.python, self.keeper.doubt[:MAX_SHORT_TEXT])
 
 
 class SentRuntimes:
@@ -103,6 +64,7 @@ class SentRuntimes:
     Args:
         site_env: the site's variables for tasks (`runtime.env`).
         root: the directory for logs and canaries of runtimes; only for the daemon's user.
+        check: whether the site accepts a runtime.
     """
 
     def __init__(
@@ -114,15 +76,17 @@ class SentRuntimes:
         site_env: Mapping[str, str],
         root: Path,
         clock: Clock,
+        check: Check = accept_all,
     ) -> None:
         self.on_change: Callable[[], None] = _do_nothing
+        self._check = check
         self._code = code
         self._environments = environments
         self._make_launcher = make_launcher
         self._site_env = dict(site_env)
         self._root = root
         self._clock = clock
-        self._sent: dict[str, _Sent] = {}
+        self._sent: dict[str, SentRuntime] = {}
         """By digest: those that are wanted, and those that still serve."""
         self._listed: Runtimes | None = None
         self._is_supported: bool | None = None
@@ -168,19 +132,19 @@ class SentRuntimes:
             if known := self._sent.get(digest):
                 known.ref = ref  # a rollback gives the same tree another serial
             else:
-                self._begin(_Sent(ref))
+                self._begin(SentRuntime(ref))
         for sent in list(self._sent.values()):
             if sent.digest not in wanted and sent.held().phase is not RuntimePhase.READY:
                 self._end(sent)
         self._settle()
         self._tidying.set()
 
-    def _begin(self, sent: _Sent) -> None:
+    def _begin(self, sent: SentRuntime) -> None:
         self._sent[sent.digest] = sent
         if self._tasks is not None:
             self._tasks.start_soon(self._keep, sent, name=f"runtime {sent.text}")
 
-    def _end(self, sent: _Sent) -> None:
+    def _end(self, sent: SentRuntime) -> None:
         if self._sent.get(sent.digest) is sent:
             del self._sent[sent.digest]
         if sent.launcher is not None:
@@ -221,7 +185,7 @@ class SentRuntimes:
 
     # One runtime
 
-    async def _keep(self, sent: _Sent) -> None:
+    async def _keep(self, sent: SentRuntime) -> None:
         """Prepare the runtime and keep it tested, until it isn't needed any more."""
         with sent.scope:
             async with anyio.create_task_group() as tasks:
@@ -236,20 +200,24 @@ class SentRuntimes:
         if sent.scope.cancelled_caught:
             shutil.rmtree(self._place(sent.digest).canary.parent, ignore_errors=True)
 
-    async def _prepare(self, sent: _Sent) -> RuntimeKeeper | None:
+    async def _prepare(self, sent: SentRuntime) -> RuntimeKeeper | None:
         """Make the runtime ready for its canary; return None if that must be tried again later."""
 
         def note(detail: str) -> None:
             self._note(sent, RuntimePhase.PREPARING, detail or "code")
 
-        note("code")
         try:
+            if refused := await self._check(sent.digest, RUNTIME, sent.ref.serial):
+                log.error("runtime %s is not used: %s", sent.text, refused)
+                self._note(sent, RuntimePhase.FAILED, refused)
+                return None
+            note("code")
             tree = await self._code.ensure(sent.ref.tree, Origin.of_runtime(sent.ref), self, note)
             await self._make(sent.digest, tree, note)
             sent.launcher = await self._make_launcher_of(sent.digest, tree)
             place = self._place(sent.digest)
             place.canary.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except CodeUnavailable as error:  # of the way to central: no fault of the runtime
+        except (CodeUnavailable, WorkerError) as error:  # of the way to central: no fault of the runtime
             log.warning("runtime %s: %s", sent.text, error)
             note(str(error))
             return None
@@ -290,11 +258,11 @@ class SentRuntimes:
         directory = self._root / digest[:16]
         return Place(directory / "zygote.log", directory / "canary")
 
-    def _note(self, sent: _Sent, phase: RuntimePhase, detail: str) -> None:
+    def _note(self, sent: SentRuntime, phase: RuntimePhase, detail: str) -> None:
         sent.phase, sent.detail = phase, detail
         self.on_change()
 
-    def _on_tested(self, sent: _Sent) -> None:
+    def _on_tested(self, sent: SentRuntime) -> None:
         """Note that the canary has ended, or that jobs fail before they begin."""
         if self._sent.get(sent.digest) is not sent or sent.keeper is None:
             return
