@@ -14,6 +14,7 @@ from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion
 from airflow_remote_provider.compat import bundles as compat_bundles
 
 LOCAL = "airflow.dag_processing.bundles.local.LocalDagBundle"
+GIT = "airflow.providers.git.bundles.git.GitDagBundle"
 SNAPSHOTS = "testkit.bundles.SnapshotBundle"
 
 

@@ -1,4 +1,7 @@
-"""Fixtures of code that travels: central with two bundles, a directory and one with versions, and workers without Dag files."""
+"""Fixtures of code that travels: central with four bundles, and workers without Dag files.
+
+Two bundles are directories, of which the API server can read one; one is a git repository, and one has versions without git.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from testkit.bundles import GIT, LOCAL, SNAPSHOTS
 from testkit.network.fault_proxy import FaultProxy
 from testkit.processes import wait_until
+from testkit.repository import Repository
 from testkit.servers.airflow import Airflow
 from testkit.servers.postgres import PostgresServer
+from testkit.versions import AIRFLOW
 from testkit.worker import Worker
 
 PACK = r"/trees/[0-9a-f]{64}/pack"
@@ -30,6 +36,12 @@ class Pushing:
     """The directory of the bundle `dags-folder`."""
     versions: Path
     """The directory of the bundle `versioned`: each directory in it is a version, and the file `now` names the newest."""
+    aside: Path
+    """The directory of the bundle `aside`, which the API server can't read: often only the Dag processor has the files."""
+    repository: Repository
+    """The repository of the bundle `repository`."""
+    blobs: Path | None
+    """The directory of the blob store; None: it is the database."""
 
     def write(self, path: str, content: str | bytes, *, executable: bool = False) -> Path:
         """Write a file of `dags-folder` as an editor does: the whole file at once."""
@@ -59,30 +71,40 @@ class Pushing:
 
 @pytest.fixture(scope="session")
 def pushing(home: Path, postgres_server: PostgresServer) -> Iterator[Pushing]:
-    dags, versions = home / "pushed-dags", home / "pushed-versions"
+    """With Airflow 3.4 the blobs are in files, else in the database, so that CI tests both stores for all that is here."""
+    dags, versions, aside = home / "pushed-dags", home / "pushed-versions", home / "pushed-aside"
     dags.mkdir()
+    aside.mkdir()
     (versions / "v1").mkdir(parents=True)
     (versions / "now").write_text("v1")
-    bundles = [
-        {
-            "name": "dags-folder",
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(dags)},
-        },
-        {"name": "versioned", "classpath": "testkit.bundles.SnapshotBundle", "kwargs": {"path": str(versions)}},
-    ]
+    repository = Repository(home / "pushed-repository")
+    repository.commit(nothing="")
+    blobs = home / "pushed-blobs" if AIRFLOW == "3.4" else None
+
+    def configured(path_of_aside: Path) -> dict[str, str]:
+        bundles = {
+            "dags-folder": (LOCAL, {"path": str(dags)}),
+            "versioned": (SNAPSHOTS, {"path": str(versions)}),
+            "aside": (LOCAL, {"path": str(path_of_aside)}),
+            "repository": (GIT, {"repo_url": repository.url, "tracking_ref": "main", "refresh_interval": 5}),
+        }
+        rows = [{"name": name, "classpath": path, "kwargs": options} for name, (path, options) in bundles.items()]
+        return {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(rows)}
+
     deployment = Airflow(
         home / "pushing",
         database_url=postgres_server.create_database("airflow_pushing"),
         dags=dags,
         settings={
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+            **configured(aside),
+            "AIRFLOW__REMOTE__BLOB_STORE": blobs.as_uri() if blobs else "database",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "PYTHONPATH": str(Path(__file__).parent.parent.parent),
         },
+        settings_of_api_server=configured(home / "not-mounted"),
     )
     try:
-        yield Pushing(deployment.start(triggerer=True), dags, versions)
+        yield Pushing(deployment.start(triggerer=True), dags, versions, aside, repository, blobs)
     finally:
         deployment.discard()
 

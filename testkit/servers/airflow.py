@@ -49,10 +49,14 @@ class Airflow:
         database_url: str,
         dags: Path,
         settings: Mapping[str, str] | None = None,
+        settings_of_api_server: Mapping[str, str] | None = None,
         password: str | None = None,
         programs: Path | None = None,
     ) -> None:
-        """*settings* are more `AIRFLOW__SECTION__OPTION` variables; *programs* is the directory of `airflow`, if not our own."""
+        """*settings* are more `AIRFLOW__SECTION__OPTION` variables, and those *of_api_server* are for that process alone.
+
+        *programs* is the directory of `airflow`, if not our own.
+        """
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -61,6 +65,7 @@ class Airflow:
             for name, role in (("admin", "admin"), ("op", "op"), ("viewer", "viewer"))
         }
         self._bin = programs or Path(sys.executable).parent
+        self._of_api_server = settings_of_api_server
         self._processes: dict[str, Process] = {}
         self._clients: dict[str, httpx.Client] = {}
         self._engine: Engine | None = None
@@ -134,7 +139,9 @@ class Airflow:
         return process
 
     def start_api_server(self, *, wait: bool = True) -> None:
-        self.start_process(f"api-server --host 127.0.0.1 --port {self.port} --workers 1", called="api-server")
+        self.start_process(
+            f"api-server --host 127.0.0.1 --port {self.port} --workers 1", called="api-server", settings=self._of_api_server
+        )
         if wait:
             self._wait_for_api_server()
 
