@@ -1,4 +1,4 @@
-"""The command line: join, run, status, check, leave, service. Parses and prints. A command's imports are inside its function."""
+"""The command line: join, run, self-test, status, check, leave, service. Parses and prints. A command's imports are inside its function."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ RUNTIME_HELP = "interpreter of an environment with the Airflow Task SDK, in whic
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code. Errors are one line on stderr."""
     arguments = _parser().parse_args(argv)
+    arguments.given = list(sys.argv[1:] if argv is None else argv)
     level = arguments.log_level or os.environ.get(ENV_PREFIX + "LOG_LEVEL") or "INFO"
     try:
         logging.getLogger().setLevel(level.upper())
@@ -167,9 +168,31 @@ def _find_failing_hop(network: Network) -> str:
 
 def run(arguments: argparse.Namespace, config: Config, state: State) -> int:
     """Run the worker daemon."""
+    from airflow_remote_worker.update import handover
+
+    code = handover.begin(config, state, arguments.given)
+    if code is not None:
+        return code
     from airflow_remote_worker import daemon
 
-    return daemon.run(config)
+    return daemon.run(config, arguments.given)
+
+
+def self_test(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Test whether this release of the worker can work on this machine."""
+    import anyio
+
+    from airflow_remote_worker.update import self_test
+
+    try:
+        lines = anyio.run(self_test.run, config, state)
+    except Unreachable as error:
+        return _fail(str(error), self_test.EXIT_UNREACHABLE)
+    except self_test.SelfTestFailed as error:
+        return _fail(str(error))
+    for line in lines:
+        print(line)
+    return EXIT_OK
 
 
 def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
@@ -205,6 +228,8 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
             print(f"intent   {shown['intent']['mode']} {shown['intent']['reason']}".rstrip())
             for line in _runtimes_of(shown):
                 print(f"runtime  {line}")
+            for line in _release_of(shown):
+                print(f"release  {line}")
             if shown["disk_trouble"]:
                 print(f"disk     {shown['disk_trouble']}")
             print(f"slots    {shown['free_slots']} of {shown['slots']} free")
@@ -223,6 +248,19 @@ def status(arguments: argparse.Namespace, config: Config, state: State) -> int:
         and shown["phase"] == Phase.SERVING.name.lower()
     )
     return EXIT_OK if healthy else EXIT_FAILED
+
+
+def _release_of(shown: dict[str, Any]) -> list[str]:
+    """Return lines about the release of the daemon, and about another one that central wants. An older daemon has none."""
+    about = shown.get("release") or {}
+    lines = []
+    if about.get("tree"):
+        lines.append(f"{shown['version']} from central, serial {about['serial']}")
+    wanted = about.get("wanted")
+    if wanted and wanted["phase"] != "running":
+        detail = f": {wanted['detail']}" if wanted["detail"] else ""
+        lines.append(f"central wants {wanted['version']} (serial {wanted['serial']}), {wanted['phase']}{detail}")
+    return lines
 
 
 def _runtimes_of(shown: dict[str, Any]) -> list[str]:
@@ -447,14 +485,19 @@ def _parser() -> argparse.ArgumentParser:
     joining.add_argument("--force", action="store_true", help="join even if this directory is already a worker")
     joining.set_defaults(command=join)
 
-    running = commands.add_parser("run", parents=[common], help="run the worker daemon")
-    running.add_argument("--slots", type=int, help="how many slots jobs may fill (default: processors)")
-    running.add_argument("--runtime-python", help=RUNTIME_HELP)
-    running.add_argument("--bundle", action="append", metavar="NAME=PATH", help="directory with a bundle's Dags; may be repeated")
-    running.add_argument(
+    as_run = argparse.ArgumentParser(add_help=False)
+    as_run.add_argument("--slots", type=int, help="how many slots jobs may fill (default: processors)")
+    as_run.add_argument("--runtime-python", help=RUNTIME_HELP)
+    as_run.add_argument("--bundle", action="append", metavar="NAME=PATH", help="directory with a bundle's Dags; may be repeated")
+    as_run.add_argument(
         "--drain-timeout-s", type=float, help="how many seconds SIGTERM waits for jobs before the daemon ends without them"
     )
+    running = commands.add_parser("run", parents=[common, as_run], help="run the worker daemon")
     running.set_defaults(command=run)
+    testing = commands.add_parser(
+        "self-test", parents=[common, as_run], help="test whether this release of the worker can work on this machine"
+    )
+    testing.set_defaults(command=self_test)
 
     asking = commands.add_parser("status", parents=[common], help="show what the daemon of this directory does")
     asking.add_argument("--json", action="store_true", help="print everything as JSON")

@@ -78,7 +78,10 @@ class UpdateConfig(Section, frozen=True, kw_only=True):
 
     accept: Literal["", "central", "off"] = ""
     """Whether the worker uses runtimes that central sends: `central` or `off`. Unset: `central`, but `off` if tasks run as
-    another user: the process that starts them is part of the runtime, and runs as the worker's user."""
+    another user: the process that starts them is part of the runtime, and runs as the worker's user. The same applies to
+    releases of the worker itself."""
+    prove_within_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 300
+    """How long a new release of the worker may take to reach central. Then the one before runs again."""
 
 
 class QueueConfig(Section, frozen=True, kw_only=True):
@@ -158,6 +161,18 @@ class Config(Section, frozen=True, kw_only=True):
     def has_other_users(self) -> bool:
         """Whether tasks of some queue run as another user."""
         return bool(self.run_as_user or any(queue.run_as_user for queue in self.queues.values()))
+
+    @property
+    def refuses_releases(self) -> str:
+        """Why this worker uses no release of itself that central sends; empty: it uses them."""
+        if self.update.accept == "off":
+            return "update.accept is off"
+        if not self.update.accept and self.has_other_users:
+            return (
+                "run_as_user is set, and a release runs with the rights of the worker's own user; to allow that, set "
+                "update.accept = 'central'"
+            )
+        return ""
 
     @property
     def refuses_runtimes(self) -> str:

@@ -22,6 +22,8 @@ a session is open               `poll.on_session`                   the loops th
 the intent has changed          `poll.on_intent`                    rotate; lifecycle (restart); triggers (drain, leave)
 central sent task settings      `poll.on_task_settings`             task settings, which restart the zygotes
 central wants other runtimes    `poll.on_runtimes`                  runtimes, which prepare them
+central wants another release   `poll.on_release`                   releases, which install it and hand over
+central has answered a poll     `poll.on_answer`                    releases: that proves a new one
 the set of trees changed        `code.on_change`                    inventory; runtimes, which remove what belonged to them
 central has answered            `poll.on_contact`                   systemd's watchdog; the contact file; status
 the credential is unknown       `link.on_fallback`                  rotate: the previous one is used, and replaced
@@ -39,10 +41,10 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import msgspec
@@ -64,7 +66,7 @@ from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, des
 from airflow_remote_worker.code.acceptance import Check, accept_all
 from airflow_remote_worker.code.bundles import BundleCode, Limits
 from airflow_remote_worker.code.fetch import Incoming, PackFetcher
-from airflow_remote_worker.code.interpreter import find
+from airflow_remote_worker.code.interpreter import find, find_own
 from airflow_remote_worker.code.runtimes import Environments
 from airflow_remote_worker.code.trees import TreeStore
 from airflow_remote_worker.config import Config, ConfigError
@@ -110,6 +112,9 @@ from airflow_remote_worker.triggers.hosts import Hosts
 from airflow_remote_worker.triggers.keeper import CentralPort, TriggerKeeper
 from airflow_remote_worker.triggers.router import Router
 from airflow_remote_worker.triggers.spool import TriggerSpool
+from airflow_remote_worker.update.keeper import ReleaseKeeper
+from airflow_remote_worker.update.releases import Releases
+from airflow_remote_worker.update.trial import take_descriptor, wait_for_end
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +125,16 @@ LAST_REPORTS_S = 10.0
 """How long a drained worker waits for its last logs and reports; what is left is on disk for the next start."""
 
 
-def run(config: Config) -> int:
-    """Run the daemon until it ends; return the exit code. A restart executes the program again in the same process."""
-    state, lifecycle = State(config.state, is_shared=config.shares_state), Lifecycle()
+def run(config: Config, arguments: Sequence[str] = ("run",)) -> int:
+    """Run the daemon until it ends; return the exit code. A restart executes the program again in the same process.
+
+    *arguments*: the command line without the program. A release that takes over gets the same.
+    """
+    state, lifecycle, trial = State(config.state, is_shared=config.shares_state), Lifecycle(), take_descriptor(os.environ)
     with state.locked():
-        code = anyio.run(partial(serve, config, state, lifecycle=lifecycle), backend="asyncio")
-    if lifecycle.restarts:
+        start = Start(arguments, trial)
+        code = anyio.run(partial(serve, config, state, lifecycle=lifecycle, start=start), backend="asyncio")
+    if lifecycle.restarts and trial is None:
         try:
             # Not a new process: systemd, a container's init and a terminal watch this one.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -135,7 +144,21 @@ def run(config: Config) -> int:
     return code
 
 
-async def serve(config: Config, state: State, *, clock: Clock | None = None, lifecycle: Lifecycle | None = None) -> int:
+class Start(NamedTuple):
+    """How this daemon was started."""
+
+    arguments: Sequence[str] = ("run",)
+    """The command line without the program."""
+    trial: int | None = None
+    """If this release is on trial: the descriptor that tells when that ends (:mod:`.update.trial`)."""
+
+
+BY_HAND = Start()
+
+
+async def serve(
+    config: Config, state: State, *, clock: Clock | None = None, lifecycle: Lifecycle | None = None, start: Start = BY_HAND
+) -> int:
     """Serve until drained, detached or refused. The caller holds the state directory's lock.
 
     Raises:
@@ -151,12 +174,14 @@ async def serve(config: Config, state: State, *, clock: Clock | None = None, lif
                 lifecycle=lifecycle or Lifecycle(),
                 clock=clock or SystemClock(),
                 worker_log=worker_log,
+                start=start,
             ),
             state,
+            start,
         )
 
 
-async def _serve(daemon: Daemon, state: State) -> int:
+async def _serve(daemon: Daemon, state: State, start: Start) -> int:
     log.info("worker %s serves %s with %d slots; state in %s", daemon.name, daemon.link.central, daemon.session.slots, state.root)
     if daemon.network.warning:
         log.warning("%s", daemon.network.warning)
@@ -176,7 +201,11 @@ async def _serve(daemon: Daemon, state: State) -> int:
             # Only after the adopted jobs are known to the gateway: it stops every shim that connects for an unknown job.
             await tasks.start(daemon.gateway.serve, name="gateway")
             daemon.notifier.notify_ready()
-            tasks.start_soon(daemon.keep_runtimes, name="runtimes")
+            if start.trial is None:
+                tasks.start_soon(daemon.keep_runtimes, name="runtimes")
+            else:
+                tasks.start_soon(daemon.end_with_trial, start.trial, name="trial")
+            tasks.start_soon(daemon.releases.run, name="releases")
             tasks.start_soon(daemon.report_runtime.run, name="report runtime")
             tasks.start_soon(daemon.poll.run, daemon.request, name="poll")
             tasks.start_soon(daemon.rotate.run, name="rotate")
@@ -209,7 +238,15 @@ class Daemon:
     """All parts, connected. Starts nothing by itself."""
 
     def __init__(
-        self, *, config: Config, state: State, membership: Membership, lifecycle: Lifecycle, clock: Clock, worker_log: WorkerLog
+        self,
+        *,
+        config: Config,
+        state: State,
+        membership: Membership,
+        lifecycle: Lifecycle,
+        clock: Clock,
+        worker_log: WorkerLog,
+        start: Start = BY_HAND,
     ) -> None:
         self.network = Network.of(config, membership)
         self.name = membership.name
@@ -235,11 +272,22 @@ class Daemon:
             clock,
         )
         self._check_tree: Check = accept_all
-        self.base = find(config)
+        self.base, self._own_base = find(config), find_own()
+        self.releases = ReleaseKeeper(
+            config=config,
+            releases=Releases(config, state, self._own_base),
+            code=self.code,
+            lifecycle=lifecycle,
+            clock=clock,
+            arguments=start.arguments,
+            is_trial=start.trial is not None,
+            check=self._check_tree,
+        )
+        self.releases.load()
         self.runtimes = self._make_runtimes(config, state, clock)
         self.task_settings = TaskSettingsKeeper(state.task_settings_path, self.runtimes.use_task_settings)
         self.report_runtime = RuntimeLoop(self.link, clock, self.runtimes.report)
-        self.inventory = InventoryLoop(self.link, clock, lambda: Inventory(self.code.trees, self.runtimes.held()))
+        self.inventory = InventoryLoop(self.link, clock, self._make_inventory)
         site = Site(
             config,
             membership.name,
@@ -250,6 +298,7 @@ class Daemon:
             body_bytes=lambda: self.link.body_bytes,
             code=self.code,
             runtimes=self.runtimes if isinstance(self.runtimes, SentRuntimes) else None,
+            release=self.releases.running,
         )
         self.supervisor = Supervisor(
             site=site, spool=self.spool, session=self.session, starter=self.runtimes, gateway=access, clock=clock
@@ -276,7 +325,7 @@ class Daemon:
             state.status_path, describe=self._describe, on_written=lambda: self.notifier.set_status(self._summary()), clock=clock
         )
         self._config = config
-        self._capabilities = capabilities(config, self.base.platform)
+        self._capabilities = capabilities(config, self.base.platform, self._own_base.platform)
         self._state = state
         self._clock = clock
         self._boot_id = secrets.token_hex(16)
@@ -300,6 +349,10 @@ class Daemon:
         self.runtimes.on_change = self._on_runtimes
         self.report_runtime.on_change = self.status.note_change
         self.session.runtimes_revision = "" if self.base.platform else None
+        self.session.release_serial = 0 if self._own_base.platform else None
+        self.releases.on_change = self._on_release_change
+        if start.trial is not None:
+            self.session.draining, self.poll.waits = True, False  # no job depends on a release that isn't proven
         self._note_fitness()
         self.supervisor.on_outcome = self._on_outcome
         self.disk.on_change = self._on_disk
@@ -308,6 +361,8 @@ class Daemon:
         self.link.on_fallback = self.rotate.rotate_now
         self.poll.on_task_settings += [self.task_settings.receive]
         self.poll.on_runtimes += [self.runtimes.receive]
+        self.poll.on_release += [self.releases.receive]
+        self.poll.on_answer += [self.releases.note_answer]
         self.poll.on_contact += [self._on_contact]
         self.session.note_contact(self._stored_contact())
         self.task_settings.load()
@@ -353,7 +408,7 @@ class Daemon:
             protocol=PROTOCOL_VERSION,
             capabilities=sorted(c.value for c in self._capabilities),
             slots=self._config.slots,
-            facts=facts(self.base.platform),
+            facts=facts(self.base.platform, self._own_base.platform),
             jobs=self.session.held(),
             triggers=self._config.triggers if Capability.TRIGGER in self._capabilities else 0,
             time=self._clock.wall(),
@@ -374,6 +429,11 @@ class Daemon:
         with anyio.move_on_after(FIRST_SETTINGS_S):
             await self.task_settings.known.wait()
         await self.runtimes.run()
+
+    async def end_with_trial(self, descriptor: int) -> None:
+        """End this daemon, which is a release on trial, when its time is up."""
+        await wait_for_end(descriptor)
+        self.lifecycle.detach("the trial of this release has ended before it reached central", exit_code=EXIT_FAILED)
 
     async def drain_when_asked(self) -> None:
         """Once draining: take no jobs, wait for running ones, give the credential back if the intent is `leave`, detach."""
@@ -442,6 +502,7 @@ class Daemon:
             "free_slots": self.session.free_slots(),
             "triggers": {"running": self.triggers.running(), "most": self.session.triggers, "hosts": len(self.hosts.all)},
             **self.runtimes.describe(),
+            "release": self.releases.describe(),
             "runtime_trouble": self.runtimes.trouble,
             "runtime_refused": self.report_runtime.refused,
             "disk_trouble": self.disk.trouble,
@@ -465,6 +526,7 @@ class Daemon:
         self.report_runtime.on_session(wanted=Capability.RUNTIME in both)
         self.runtimes.on_session(supported=Capability.RUNTIMES in both)
         self.inventory.on_session(wanted=Capability.BUNDLES in both)
+        self.releases.on_session(session.release)
         self._on_intent(session.intent)
         self._clock_off_s = round(self._clock.wall() - session.time, 1) if session.time else 0.0
         log.info("session open with %s as %s", self.link.central, session.name)
@@ -487,6 +549,13 @@ class Daemon:
             if not self.session.is_idle:
                 self._store_contact()
         self.status.note_change()
+
+    def _on_release_change(self) -> None:
+        self.inventory.note_change()
+        self.status.note_change()
+
+    def _make_inventory(self) -> Inventory:
+        return Inventory(self.code.trees, self.runtimes.held(), self.releases.held(), self.releases.running)
 
     def _on_trees(self) -> None:
         self.inventory.note_change()

@@ -25,8 +25,8 @@ CAPABILITIES = frozenset(
 )
 
 
-def facts(platform_of_runtimes: str = "") -> Facts:
-    """Return the facts about this machine. *platform_of_runtimes*: of the interpreter that runtimes from central use."""
+def facts(platform_of_runtimes: str = "", platform_of_releases: str = "") -> Facts:
+    """Return the facts about this machine, and the platforms of the interpreters that runtimes and releases from central use."""
     return Facts(
         hostname=platform.node()[:255],
         os=f"{platform.system()} {platform.release()}"[:100],
@@ -34,10 +34,11 @@ def facts(platform_of_runtimes: str = "") -> Facts:
         python=platform.python_version(),
         version=__version__,
         platform=platform_of_runtimes,
+        release_platform=platform_of_releases,
     )
 
 
-def capabilities(config: Config, platform_of_runtimes: str = "") -> frozenset[Capability]:
+def capabilities(config: Config, platform_of_runtimes: str = "", platform_of_releases: str = "") -> frozenset[Capability]:
     """Return the capabilities of this worker with *config*.
 
     Raises:
@@ -45,6 +46,7 @@ def capabilities(config: Config, platform_of_runtimes: str = "") -> frozenset[Ca
     """
     able = CAPABILITIES | ({Capability.TRIGGER} if system.CAN_FORK and config.triggers else frozenset())
     able |= {Capability.RUNTIMES} if platform_of_runtimes else frozenset()
+    able |= {Capability.RELEASES} if platform_of_releases else frozenset()
     users = {"run_as_user": config.run_as_user}
     users |= {f"queues.{queue}.run_as_user": own.run_as_user for queue, own in config.queues.items()}
     if not any(users.values()):

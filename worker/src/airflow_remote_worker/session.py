@@ -24,6 +24,7 @@ from airflow_remote_protocol.messages import (
     Stop,
     StopReason,
     TaskSettings,
+    WantedRelease,
 )
 
 from airflow_remote_worker.lease import SITE, Lease, runtime_of
@@ -67,6 +68,8 @@ class Actions:
     """The new settings, if they have changed. They apply to the offers in *take* too."""
     runtimes: Runtimes | None = None
     """The new list of runtimes, if it has changed."""
+    release: WantedRelease | None = None
+    """The release that the worker should run, if it has changed."""
 
 
 class WorkerSession:
@@ -85,6 +88,8 @@ class WorkerSession:
         """The revision of central's settings for tasks that this worker has."""
         self.runtimes_revision: str | None = None
         """The revision of the list of runtimes that this worker has; None: it takes no runtimes from central."""
+        self.release_serial: int | None = None
+        """The serial of the release that central named last; 0: it named none. None: this worker takes none from central."""
         self.unfit = ""
         """Why no job can run here; empty while jobs can."""
         self.ready: frozenset[str] = frozenset({SITE})
@@ -169,6 +174,7 @@ class WorkerSession:
             free_triggers=self.free_triggers(),
             task_settings_revision=self.task_settings_revision,
             runtimes_revision=self.runtimes_revision,
+            release_serial=self.release_serial,
         )
 
     # Replies of central
@@ -178,6 +184,7 @@ class WorkerSession:
         actions = Actions()
         self._on_task_settings(reply.task_settings, actions)
         self._on_runtimes(reply.runtimes, actions)
+        self._on_release(reply.release, actions)
         self._on_intent(reply.intent, actions)
         self._on_stops(reply.stops, actions)
         for offer in reply.offers:
@@ -190,11 +197,13 @@ class WorkerSession:
         stops: Iterable[Stop],
         task_settings: TaskSettings | None = None,
         runtimes: Runtimes | None = None,
+        release: WantedRelease | None = None,
     ) -> Actions:
         """Decide about the answer to a session request."""
         actions = Actions()
         self._on_task_settings(task_settings, actions)
         self._on_runtimes(runtimes, actions)
+        self._on_release(release, actions)
         # A new session's intent counts whatever its revision: central's database may have been restored from a backup.
         self.intent = actions.intent = intent
         self._on_stops(stops, actions)
@@ -209,6 +218,11 @@ class WorkerSession:
         if runtimes and self.runtimes_revision is not None:
             self.runtimes_revision = runtimes.revision
             actions.runtimes = runtimes
+
+    def _on_release(self, release: WantedRelease | None, actions: Actions) -> None:
+        if release and self.release_serial is not None:
+            self.release_serial = release.serial
+            actions.release = release
 
     def _on_intent(self, intent: Intent | None, actions: Actions) -> None:
         if intent and intent.revision > self.intent.revision:

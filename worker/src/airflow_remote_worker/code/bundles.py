@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import anyio
 import anyio.abc
 from airflow_remote_protocol import packs
-from airflow_remote_protocol.messages import MAX_BLOBS_WANTED, Bundle, RuntimeRef, TreeRef
+from airflow_remote_protocol.messages import MAX_BLOBS_WANTED, Bundle, RuntimeRef, TreeRef, WantedRelease
 from airflow_remote_protocol.packs import BadPack, PackReader, read_blobs
 from airflow_remote_protocol.trees import Tree
 
@@ -62,6 +62,7 @@ class BlobDamaged(BadPack):
 
 
 OF_RUNTIMES = "runtime:"
+OF_RELEASES = "release:"
 
 
 class Origin(NamedTuple):
@@ -80,6 +81,10 @@ class Origin(NamedTuple):
     @classmethod
     def of_runtime(cls, ref: RuntimeRef) -> Origin:
         return cls(OF_RUNTIMES + ref.name, str(ref.serial), f"runtime {ref.name!r} {ref.serial}")
+
+    @classmethod
+    def of_release(cls, wanted: WantedRelease) -> Origin:
+        return cls(f"{OF_RELEASES}worker", str(wanted.serial), f"release {wanted.version} (serial {wanted.serial})")
 
 
 @dataclass(eq=False)
@@ -418,7 +423,9 @@ class BundleCode:
 
     async def _look(self) -> None:
         held = await _in_thread(self._store.held)
-        self.trees = [tree.digest for tree in held if not (tree.about and tree.about.bundle.startswith(OF_RUNTIMES))]
+        self.trees = [
+            tree.digest for tree in held if not (tree.about and tree.about.bundle.startswith((OF_RUNTIMES, OF_RELEASES)))
+        ]
         before, self.all = self.all, frozenset(tree.digest for tree in held)
         if before != self.all:
             self.on_change()

@@ -64,6 +64,20 @@ def find(config: Config) -> Interpreter:
     return Interpreter(python, str(platform), platform.python)
 
 
+def find_own() -> Interpreter:
+    """Return the interpreter of this process, without its environment, from which releases of the worker are made."""
+    python = Path(sys.executable)
+    if not system.CAN_FORK:
+        return Interpreter(python, trouble="this system can't replace a running program; update the worker by hand")
+    try:
+        found = interpreter.describe()
+        python = Path(found["base"])
+        platform = _platform_of(found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Interpreter(python, trouble=f"{python} can't be used for releases from central: {_text(error)}; update by hand")
+    return Interpreter(python, str(platform), platform.python)
+
+
 def _ask(python: Path) -> dict[str, Any]:
     """Return what the interpreter says about itself. Raises: OSError, ValueError, SubprocessError."""
     script = interpreter.__file__

@@ -61,7 +61,7 @@ class About(msgspec.Struct, frozen=True):
     """`about.json`: where a tree comes from. Nothing relies on it but the choice of a base."""
 
     bundle: str
-    """Or `runtime:` and the name of the runtime."""
+    """Or `runtime:` and the name of the runtime, or `release:worker`."""
     version: str
     made_at: float
     """Wall clock."""

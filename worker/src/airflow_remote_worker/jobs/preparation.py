@@ -85,6 +85,7 @@ async def prepare(
         tree=code.tree,
         runtime=runtime_of(job.offer),
         runtime_name=job.offer.runtime.name if job.offer.runtime else "",
+        release=site.release,
     )
 
 

@@ -51,3 +51,5 @@ class Site:
     """The code that central sends."""
     runtimes: RuntimeOfJob | None = None
     """The runtimes that central sends; None: jobs run in the site's own."""
+    release: str = ""
+    """The tree of the release that this worker runs; empty: the one that the site has installed."""

@@ -365,7 +365,7 @@ class Supervisor:
             self._begin(job, self._run_job)
         else:
             job.site_code = spec.site_code
-            for tree in (spec.tree, spec.runtime):
+            for tree in (spec.tree, spec.runtime, spec.release):
                 if tree and self._site.code:
                     self._site.code.hold(job.lease, tree)
             self._gateway.open(job.lease, spec.key, job)

@@ -54,6 +54,8 @@ class JobSpec(msgspec.Struct, frozen=True):
     """The tree of the runtime that it runs in, which must stay too; empty: the site's own."""
     runtime_name: str = ""
     """The name that central has for it; empty: the site's own."""
+    release: str = ""
+    """The tree of the worker's release whose modules the shim uses, which must stay too; empty: the installed one."""
 
 
 CANARY_SPEC = "canary.json"
@@ -93,8 +95,9 @@ class HostSpec(msgspec.Struct, frozen=True):
     contact_path: str = ""
     """The file to which the daemon writes the time of its last contact with central."""
     tree: str = ""
-    """As in :class:`JobSpec`, also the next one."""
+    """As in :class:`JobSpec`, also the next two."""
     runtime: str = ""
+    release: str = ""
 
 
 class Result(msgspec.Struct, frozen=True):

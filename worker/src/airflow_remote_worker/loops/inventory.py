@@ -1,4 +1,4 @@
-"""Reports which trees and runtimes this worker holds: in each session and whenever that changes.
+"""Reports which trees, runtimes and release this worker holds: in each session and whenever that changes.
 
 Central shows the trees to users, and offers jobs by the runtimes.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import anyio
 import msgspec
-from airflow_remote_protocol.messages import MAX_TREES_LISTED, HeldRuntime, Inventory, RuntimePhase
+from airflow_remote_protocol.messages import MAX_TREES_LISTED, HeldRuntime, Inventory, ReleasePhase, RuntimePhase
 
 from airflow_remote_worker.clock import Clock
 from airflow_remote_worker.errors import Refused
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 REFUSED_PAUSE_S = 300.0
 PROGRESS_EVERY_S = 5.0
-"""How often the progress of a runtime is reported; other changes are reported at once."""
+"""How often the progress of a runtime or a release is reported; other changes are reported at once."""
 
 
 class InventoryLoop:
-    """*current* returns what to report: the trees, the last used first, and the runtimes."""
+    """*current* returns what to report: the trees, the last used first, and the runtimes, and the release."""
 
     def __init__(self, link: Link, clock: Clock, current: Callable[[], Inventory]) -> None:
         self._link = link
@@ -81,11 +81,14 @@ class InventoryLoop:
 
 def _is_same(one: Inventory, other: Inventory) -> bool:
     """The order of trees changes with each job, which is not worth a report."""
-    return set(one.trees) == set(other.trees) and one.runtimes == other.runtimes
+    return msgspec.structs.replace(one, trees=sorted(one.trees)) == msgspec.structs.replace(other, trees=sorted(other.trees))
 
 
 def _without_progress(inventory: Inventory) -> Inventory:
-    return msgspec.structs.replace(inventory, runtimes=list(_bare(inventory.runtimes)))
+    release = inventory.release
+    if release and release.phase is ReleasePhase.PREPARING:
+        release = msgspec.structs.replace(release, detail="")
+    return msgspec.structs.replace(inventory, runtimes=list(_bare(inventory.runtimes)), release=release)
 
 
 def _bare(runtimes: Iterable[HeldRuntime]) -> Iterable[HeldRuntime]:

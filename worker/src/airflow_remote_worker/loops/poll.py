@@ -23,6 +23,7 @@ from airflow_remote_protocol.messages import (
     SessionRequest,
     Stop,
     TaskSettings,
+    WantedRelease,
 )
 
 from airflow_remote_worker.clock import Clock
@@ -69,6 +70,11 @@ class PollLoop:
         """Called before the offers of the same reply are taken."""
         self.on_runtimes: list[Callable[[Runtimes], None]] = []
         """Called after *on_task_settings*, before the offers of the same reply are taken."""
+        self.on_release: list[Callable[[WantedRelease], None]] = []
+        self.on_answer: list[Callable[[], None]] = []
+        """Called after each answered poll."""
+        self.waits = True
+        """Whether central may park a poll until there is something for this worker."""
         self.on_contact: list[Callable[[], None]] = []
         """Called after each successful exchange, and when *trouble* changes."""
         self.trouble = ""
@@ -129,7 +135,7 @@ class PollLoop:
         for notify in self.on_session:
             notify(session)
         self._note_contact(started)
-        self._apply(self._session.open(session.intent, session.stops, session.task_settings, session.runtimes))
+        self._apply(self._session.open(session.intent, session.stops, session.task_settings, session.runtimes, session.release))
 
     async def _reopen(self, error: SessionTaken, make_request: Callable[[], SessionRequest]) -> None:
         """Open a new session. We are the only daemon of this state directory; central detects copies of the worker elsewhere."""
@@ -149,7 +155,7 @@ class PollLoop:
         now = self._clock.monotonic()
         # After an outage, ask for an answer at once: the return of central is noticed then, not when a long poll ends, and a poll
         # that is lost on the way times out soon.
-        longest_s = 0.0 if self.trouble else self._limit.wait_s(wanted_s=self._poll_s, now_s=now)
+        longest_s = 0.0 if self.trouble or not self.waits else self._limit.wait_s(wanted_s=self._poll_s, now_s=now)
         answer = _Answer(self._session.next_poll(longest_s), now)
         self._listing = answer.poll
         self._tasks.start_soon(self._send, answer, name="poll")
@@ -199,6 +205,8 @@ class PollLoop:
         self._limit.note_answer(asked_s=answer.poll.wait_s, lasted_s=self._clock.monotonic() - answer.started)
         self._note_contact(answer.started)
         self._apply(self._session.on_reply(reply, self._clock.monotonic()))
+        for notify in self.on_answer:
+            notify()
 
     def _apply(self, actions: Actions) -> None:
         assert self._tasks is not None
@@ -208,6 +216,9 @@ class PollLoop:
         if actions.runtimes:
             for receive in self.on_runtimes:
                 receive(actions.runtimes)
+        if actions.release:
+            for bring in self.on_release:
+                bring(actions.release)
         for notify in self.on_intent if actions.intent else ():
             notify(self._session.intent)
         if actions.intent and (actions.intent.mode is not IntentMode.SERVE or self._intent_logged):

@@ -86,6 +86,7 @@ class State:
         self.hosts = root / "hosts"
         self.canary = root / "canary"
         self.runtimes = root / "runtimes"
+        self.releases = root / "releases"
         self.quarantine = root / "quarantine"
         self.airflow_home = root / "airflow-home"
         self.status_path = root / "status.json"

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from airflow_remote_protocol.messages import (
+    HeldRelease,
     HeldRuntime,
     IntentMode,
     JobKind,
@@ -29,6 +30,7 @@ from airflow_remote_protocol.messages import (
     TaskSettings,
     TreeRef,
     Usage,
+    WantedRelease,
 )
 from airflow_remote_protocol.states import JobState
 from airflow_remote_protocol.task_settings import compute_revision
@@ -148,6 +150,13 @@ class FakeCentral:
             ref = self._ledger.runtimes.roll_back(name)
             self._ledger.changed.notify_all()
         return ref
+
+    def release(self, tree: TreeRef, version: str = "0.2.0") -> WantedRelease:
+        """Make a tree the next release of the worker's own software, and roll it out to all workers."""
+        with self._ledger.changed:
+            wanted = self._ledger.releases.roll(tree, version)
+            self._ledger.changed.notify_all()
+        return wanted
 
     def defer(self, queue: str) -> str:
         """Add a deferred task of *queue*; return the id of its trigger's job."""
@@ -315,6 +324,16 @@ class FakeCentral:
         """Return the runtimes from central that the worker reported last."""
         with self._ledger.changed:
             return self.worker(worker_name).runtimes
+
+    def held_release(self, worker_name: str) -> HeldRelease | None:
+        """Return what has become of the release that the worker should run, by its last report."""
+        with self._ledger.changed:
+            return self.worker(worker_name).release
+
+    def running_release(self, worker_name: str) -> str:
+        """Return the tree of the release that the worker runs, by its last report; empty: the installed one."""
+        with self._ledger.changed:
+            return self.worker(worker_name).running
 
     def usage(self, worker_name: str) -> Usage | None:
         """Return the usage that the worker reported last."""

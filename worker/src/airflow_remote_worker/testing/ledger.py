@@ -22,6 +22,7 @@ from airflow_remote_protocol.messages import (
     ChunkResult,
     Enrolment,
     HeldJob,
+    HeldRelease,
     HeldRuntime,
     Intent,
     IntentMode,
@@ -41,13 +42,14 @@ from airflow_remote_protocol.messages import (
     TreeRef,
     TriggerEvent,
     Usage,
+    WantedRelease,
 )
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.task_settings import compute_revision
 from airflow_remote_protocol.tokens import TOKEN_BYTES, MalformedToken, TokenKind, check_token, hash_token, make_token
 from airflow_remote_protocol.version import Capability, VersionMismatch, check_version
 
-from airflow_remote_worker.testing.runtimes import RuntimeBook
+from airflow_remote_worker.testing.runtimes import ReleaseBook, RuntimeBook
 
 HANDOVER_S = 60.0
 """How long a replaced credential is accepted after the new one's first use."""
@@ -106,6 +108,9 @@ class Worker:
     """The trees that it holds, by its last report."""
     runtimes: list[HeldRuntime] = field(default_factory=list)
     """The runtimes from central that it holds, by its last report."""
+    release: HeldRelease | None = None
+    """What has become of the release that it should run, by its last report; below, the tree of the one that it runs."""
+    running: str = ""
     newest_poll: int = 0
     """Number of the newest poll, which alone is answered; it ends older ones."""
 
@@ -179,6 +184,7 @@ class Ledger:
         self.stop_after_s = stop_after_s
         self.task_settings = TaskSettings(compute_revision({}), {})
         self.runtimes = RuntimeBook()
+        self.releases = ReleaseBook()
         self.changed = threading.Condition()
         self.tokens: dict[str, EnrolmentToken] = {}
         self.workers: dict[str, Worker] = {}
@@ -389,6 +395,11 @@ class Ledger:
             return None
         return self.runtimes.of(worker.queues)
 
+    def release_of(self, worker: Worker) -> WantedRelease | None:
+        """Return the release that *worker* should run; None: it takes none, or there is none."""
+        takes = worker.session is not None and Capability.RELEASES.value in worker.session.capabilities
+        return self.releases.newest if takes else None
+
     def withdraw(self, offers: Sequence[Offer]) -> None:
         """Withdraw offers whose reply could not be delivered."""
         for offer in offers:
@@ -456,6 +467,7 @@ class Ledger:
         refs = [ref for job in self.leased_by(worker) for ref in (job.tree, job.runtime and job.runtime.tree)]
         listed = self.runtimes_of(worker)
         refs += [ref.tree for ref in listed.wanted] if listed else []
+        refs += [wanted.tree] if (wanted := self.release_of(worker)) else []
         if not any(ref and ref.digest == digest for ref in refs):
             raise Refusal(ProblemCode.NOT_FOUND, f"no open job of {worker.name} runs such a tree")
 

@@ -166,6 +166,7 @@ class Routes:
                     ledger.check_session(worker, request.headers.get(SESSION_HEADER))
                     found = decode(Inventory, request.body)
                     worker.inventory, worker.runtimes = found.trees, found.runtimes
+                    worker.release, worker.running = found.release, found.running
                     ledger.changed.notify_all()
                 return Answer(204)
             case ("GET", ["trees", digest, "pack"]):
@@ -216,6 +217,7 @@ class Routes:
                 credential_age_s=self._ledger.credential_age_s(worker),
                 task_settings=self._ledger.task_settings,
                 runtimes=self._ledger.runtimes_of(worker),
+                release=self._ledger.release_of(worker),
             )
         return _message(session)
 
@@ -248,8 +250,11 @@ class Routes:
                 runtimes = ledger.runtimes_of(worker)
                 if runtimes and is_current and asked.runtimes_revision not in (None, runtimes.revision):
                     reply = msgspec.structs.replace(reply, runtimes=runtimes)
+                release = ledger.release_of(worker)
+                if release and is_current and asked.release_serial not in (None, release.serial):
+                    reply = msgspec.structs.replace(reply, release=release)
                 left_s = deadline - time.monotonic()
-                if not is_current or left_s <= 0 or reply.offers or reply.stops or reply.intent or reply.runtimes:
+                if not is_current or left_s <= 0 or _is_urgent(reply):
                     break
                 ledger.changed.wait(min(left_s, LOOK_S))
 
@@ -316,6 +321,11 @@ class Routes:
         if len(body) > self._body_bytes + ENVELOPE_BYTES:
             raise Refusal(ProblemCode.TOO_LARGE, explain_too_large("Airflow's answer", size=len(body), most=self._body_bytes))
         return Answer(status, body, {name.lower(): value for name, value in given.items() if name.lower() in ANSWER_HEADERS})
+
+
+def _is_urgent(reply: PollReply) -> bool:
+    """Return whether the reply ends its poll early."""
+    return bool(reply.offers or reply.stops or reply.intent or reply.runtimes or reply.release)
 
 
 def _is_open_to(job: Job, method: str, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The fake central's runtimes: which ones a worker should have, and which of them its jobs get.
+"""The fake central's runtimes and releases: which ones a worker should have, and which runtime its jobs get.
 
 One name per queue. Every worker that takes runtimes should have the newest serial; the one before is kept.
 """
@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from airflow_remote_protocol.messages import HeldRuntime, RuntimePhase, RuntimeRef, Runtimes, TreeRef
+from airflow_remote_protocol.messages import HeldRuntime, RuntimePhase, RuntimeRef, Runtimes, TreeRef, WantedRelease
 
 
 @dataclass
@@ -48,3 +48,15 @@ class RuntimeBook:
         ready = {runtime.tree for runtime in held if runtime.phase is RuntimePhase.READY}
         editions = self._editions.get(self._names.get(queue, ""), [])
         return next((ref for ref in reversed(editions) if ref.tree.digest in ready), None)
+
+
+@dataclass
+class ReleaseBook:
+    """The releases of the worker's own software. Every worker that takes releases should run the newest serial."""
+
+    newest: WantedRelease | None = None
+
+    def roll(self, tree: TreeRef, version: str) -> WantedRelease:
+        """Add the next serial."""
+        self.newest = WantedRelease(version, self.newest.serial + 1 if self.newest else 1, tree)
+        return self.newest

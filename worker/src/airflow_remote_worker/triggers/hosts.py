@@ -211,6 +211,7 @@ class Hosts:
             contact_path=str(self._site.contact_path),
             tree=code.tree,
             runtime=code.runtime,
+            release=self._site.release,
         )
         path.mkdir(mode=0o700)
         started = self._starting[host_id] = anyio.Event()
@@ -243,7 +244,7 @@ class Hosts:
 
     def _register(self, host: TriggerHost) -> None:
         self.all[host.spec.host_id] = host
-        for tree in (host.spec.tree, host.spec.runtime):
+        for tree in (host.spec.tree, host.spec.runtime, host.spec.release):
             if tree and self._site.code:
                 self._site.code.hold(host.spec.host_id, tree)
         self._start_soon(self._watch(host), name=f"watch {host.spec.host_id}")
