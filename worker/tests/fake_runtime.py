@@ -204,7 +204,10 @@ def zygote(fd: int) -> int:
             os._exit(host(Path(order.job_dir)))
         if os.environ.get("FAKE_CRASH_IN_FORK") and not (Path(order.job_dir) / job_files.CANARY_SPEC).exists():
             return 9
-        started = psutil.Process(pid).create_time()
+        try:
+            started = psutil.Process(pid).create_time()
+        except psutil.NoSuchProcess:  # it was quick, and SIGCHLD is ignored
+            started = 0.0
         control.sendall(frames.pack(frames.Spawned(job_dir=order.job_dir, pid=pid, start_time=started)))
     return 0
 

@@ -1,4 +1,4 @@
-"""The command line: join, run, self-test, status, check, leave, service. Parses and prints. A command's imports are inside its function."""
+"""The command line of the worker. Parses and prints. A command's imports are inside its function."""
 
 from __future__ import annotations
 

@@ -147,6 +147,13 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
+def reap_all() -> None:
+    """Collect all children that have ended: a program that is executed does not know those of the program before."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def user_id() -> int:
     return os.getuid()
 

@@ -396,7 +396,7 @@ class Ledger:
         return self.runtimes.of(worker.queues)
 
     def release_of(self, worker: Worker) -> WantedRelease | None:
-        """Return the release that *worker* should run; None: it takes none, or there is none."""
+        """Return the release that *worker* should run; None: there is no release, or it takes none."""
         takes = worker.session is not None and Capability.RELEASES.value in worker.session.capabilities
         return self.releases.newest if takes else None
 

@@ -33,7 +33,7 @@ class End(NamedTuple):
 
 def run_trial(command: Sequence[str], *, within_s: float) -> End:
     """Run a release; return when it has ended. After *within_s* it is ended."""
-    # The trial doesn't talk to systemd, which would otherwise wait in vain for a service that has just been started.
+    # The trial doesn't talk to systemd, which would end a service that has just been started and never gets ready.
     Notifier(os.environ).notify_ready()
     ends, held = os.pipe()
     try:
@@ -54,7 +54,7 @@ def run_trial(command: Sequence[str], *, within_s: float) -> End:
         for fd in (ends, held):
             with contextlib.suppress(OSError):
                 os.close(fd)
-        _reap()
+        system.reap_all()
 
 
 class _Guard:
@@ -127,13 +127,6 @@ class _Guard:
         if code < 0:
             return f"it was ended by {_name_of(-code)} during its trial{last}"
         return f"it ended with {code} during its trial{last}" if code else ""
-
-
-def _reap() -> None:
-    """Collect the children of the daemon that this process was before: a program that is executed does not know them."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def _name_of(number: int) -> str:
