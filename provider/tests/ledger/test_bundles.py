@@ -15,7 +15,7 @@ from testkit.ledger import ago, change_job, job_row, queued, record_statements  
 
 from airflow_remote_protocol.states import JobState
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import bundles
+from airflow_remote_provider.ledger import bundles, publishing
 from airflow_remote_provider.ledger.bundles import PublishedBundle
 from airflow_remote_provider.models import BundleRow, Edition
 
@@ -51,6 +51,12 @@ def _bundle(name: str) -> BundleRow:
 
 def _trees(name: str) -> list[str]:
     return [one.tree for one in _do(lambda session: bundles.newest_trees(session, name, most=10))]
+
+
+def _wanted(name: str) -> list[str]:
+    """Return the versions of the bundle that its publisher is to make."""
+    assigned = _do(lambda session: publishing.assign(session, [name], "holder", lasts=timedelta(minutes=1)))
+    return assigned.versions.get(name, [])
 
 
 def _waiting(bundle: str, **values: object) -> str:
@@ -117,24 +123,24 @@ def test_a_version_is_published_once_and_found_by_its_name() -> None:
 def test_an_older_version_that_a_job_wanted_does_not_become_the_newest() -> None:
     _publish("b", b"2", version="v2")
     _do(lambda session: bundles.want_version(session, "b", "v1"))
-    assert _do(lambda session: bundles.wanted_versions(session, "b")) == ["v1"]
+    assert _wanted("b") == ["v1"]
     _publish("b", b"1", version="v1", newest=False)
     assert _bundle("b").tree == _digest(b"2")
     assert _do(lambda session: bundles.tree_of_version(session, "b", "v1")) == _digest(b"1")
-    assert _do(lambda session: bundles.wanted_versions(session, "b")) == []
+    assert _wanted("b") == []
 
 
 def test_a_version_is_wanted_once_and_not_if_it_is_published() -> None:
     _publish("b", b"1", version="v1")
     for version in ("v1", "v3", "v2", "v3"):
         _do(lambda session, version=version: bundles.want_version(session, "b", version))  # type: ignore[misc]
-    assert _do(lambda session: bundles.wanted_versions(session, "b")) == ["v3", "v2"]
-    assert _do(lambda session: bundles.wanted_versions(session, "other")) == []
+    assert _wanted("b") == ["v3", "v2"]
+    assert _wanted("other") == []
 
 
 def test_a_version_may_be_wanted_of_a_bundle_that_nobody_has_published() -> None:
     _do(lambda session: bundles.want_version(session, "b", "v1"))
-    assert _do(lambda session: bundles.wanted_versions(session, "b")) == ["v1"]
+    assert _wanted("b") == ["v1"]
     assert not _do(lambda session: bundles.is_published(session, "b")) and _bundle("b").tree is None
 
 
@@ -197,11 +203,11 @@ def test_the_jobs_of_a_version_that_is_gone_fail_with_the_publishers_words() -> 
         assert row.state == JobState.FAILED.value and row.ended_at is not None
         assert row.reason == "version v1 of the Dag bundle 'b' can't be published: the commit v1 is not in the repository"
     assert [job_row(job_id).state for job_id in others] == ["queued"] * 3
-    assert _do(lambda session: bundles.wanted_versions(session, "b")) == []
+    assert _wanted("b") == []
     (edition,) = _do(lambda session: list(session.scalars(select(Edition).where(Edition.version == "v1"))))
     assert edition.trouble == "the commit v1 is not in the repository"
     _do(lambda session: bundles.want_version(session, "b", "v1"))
-    assert _do(lambda session: bundles.wanted_versions(session, "b")) == ["v1"], "the next job asks again"
+    assert _wanted("b") == ["v1"], "the next job asks again"
 
 
 def test_trouble_with_a_published_version_fails_nothing() -> None:

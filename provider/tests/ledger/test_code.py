@@ -16,9 +16,9 @@ from airflow_remote_protocol.trees import Entry, Tree
 from airflow_remote_protocol.version import Capability
 from airflow_remote_provider import compat
 from airflow_remote_provider.compat import ParsedSource
-from airflow_remote_provider.ledger import bundles, code, leases, trees
+from airflow_remote_provider.ledger import bundles, code, leases, publishing, trees
 from airflow_remote_provider.ledger.bundles import PublishedBundle
-from airflow_remote_provider.ledger.code import IMPATIENT
+from airflow_remote_provider.ledger.code import IMPATIENT, Choice, CodeNeed
 from airflow_remote_provider.ledger.jobs import NewJob
 from airflow_remote_provider.ledger.trees import BUNDLE, NewBlob
 from airflow_remote_provider.ledger.views.waiting import why_waiting
@@ -119,6 +119,17 @@ def test_of_several_the_newest(parsed: Parsed) -> None:
     new = publish("v1", helper="new", scanned_at=ago(minutes=4))
     queued(parsed.parse("v1"))
     assert offered_tree(modern()) == new
+
+
+def test_a_file_that_was_lost_and_is_stored_again_is_known(parsed: Parsed) -> None:
+    version = parsed.parse("x = 1")
+    tree = publish("x = 1", scanned_at=ago(hours=1))
+    need = CodeNeed("dags", dag_version=version, dag_file=DAG_FILE)
+    sha256 = hashlib.sha256(b"x = 1").hexdigest()
+    in_ledger(bundles.lose_tree, tree, blob=(sha256, f"place-{sha256}"))
+    assert in_ledger(code.choose, [need])[0].waits_for
+    publish("x = 1", scanned_at=ago(minutes=50))
+    assert in_ledger(code.choose, [need]) == [Choice(tree)]
 
 
 def test_a_file_whose_hash_is_not_known_as_published_runs_from_a_newer_scan(parsed: Parsed) -> None:
@@ -245,7 +256,7 @@ def test_a_version_that_is_not_published_is_wanted_and_waited_for_without_end(pa
     job = queued(parsed.parse("v1"), version="abc")
     worker = modern()
     assert claim(worker.claimant()) == []
-    assert in_ledger(bundles.wanted_versions, "dags") == ["abc"]
+    assert in_ledger(publishing.assign, ["dags"], "holder", lasts=PATIENCE).versions == {"dags": ["abc"]}
     assert job_row(job.job_id).code_patience_at is None
     assert "It waits until version abc of the Dag bundle 'dags' is published. " in in_ledger(
         why_waiting, job.job_id, silent_after=PATIENCE

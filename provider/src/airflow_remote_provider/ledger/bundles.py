@@ -12,7 +12,7 @@ from datetime import datetime
 from airflow_remote_protocol.messages import JobKind
 from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.trees import Tree
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -139,13 +139,6 @@ def want_version(session: Session, name: str, version: str) -> None:
     if edition.tree is None and edition.wanted_at is None:
         edition.wanted_at = database_now(session)
     session.flush()
-
-
-def wanted_versions(session: Session, name: str) -> list[str]:
-    """Return the versions of the bundle that jobs need and nobody has published, the longest wanted first."""
-    is_wanted = and_(Edition.tree.is_(None), Edition.wanted_at.is_not(None), Edition.version != "")
-    query = select(Edition.version).where(Edition.kind == BUNDLE, Edition.name == name, is_wanted)
-    return list(session.scalars(query.order_by(Edition.wanted_at, Edition.id)))
 
 
 def lose_tree(session: Session, digest: str, *, blob: tuple[str, str] | None = None) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.pool import LedgerPool
@@ -55,9 +54,7 @@ class Collector:
             try:
                 if await self._pool.call(duty.take_duty, "code", self._holder, lasts=LASTS):
                     await self.collect()
-            except (SQLAlchemyError, OSError) as error:
-                faults.report_failure(ACTION, error)
-            except Exception as error:  # a bug in this package, or in the file system of an object store
+            except Exception as error:  # also a bug in this package, or in the file system of an object store
                 faults.report_failure(ACTION, error)
             else:
                 faults.report_success(ACTION)
