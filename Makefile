@@ -41,13 +41,16 @@ chaos: ## run N random runs of faults on real jobs, starting at SEED (default: a
 	@CHAOS_SEED=$(or $(SEED),$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')) CHAOS_RUNS=$(or $(N),10) \
 		.work/central/bin/python -m pytest -q -s -p no:cacheprovider --timeout=300 e2e/chaos/test_chaos.py $(ARGS)
 
-bench: ## compare with LocalExecutor, CeleryExecutor and edge3 (QUICK=1: under 8 minutes; ONLY=hostile, deferred or travel; ARGS=…)
+bench: ## compare with LocalExecutor, CeleryExecutor and edge3 (QUICK=1: under 8 minutes; ONLY=hostile, deferred, travel or largest; ARGS=…)
 ifeq ($(ONLY),hostile)
 	@scripts/environments central
 	@exec .work/central/bin/python -m bench.hostile
 else ifeq ($(ONLY),travel)
 	@scripts/environments dev central worker runtime
 	@exec .work/central/bin/python -m bench.travel
+else ifeq ($(ONLY),largest)
+	@scripts/environments dev central worker runtime
+	@exec .work/central/bin/python -m bench.travel_largest
 else ifeq ($(ONLY),deferred)
 	@scripts/environments
 	@exec .work/central/bin/python -m bench.deferred
